@@ -1,0 +1,25 @@
+"""Errors that a person can act on: one sentence that says what is wrong and what to do.
+
+None derives from `RuntimeError`: napari's generator workers swallow those (superqt does not re-emit a
+`RuntimeError` raised inside a generator), and a progress bar would then hang for ever.
+"""
+
+
+class NapariMambaError(Exception):
+    """Base of every error this package raises on purpose; `str(error)` is one sentence for the user."""
+
+
+class InputError(NapariMambaError):
+    """The input, an option or a file is not usable; the message says why and what to do."""
+
+
+class BundleError(InputError):
+    """A bundle or a foreign checkpoint is not one, is damaged, or would have to run code to be read."""
+
+
+class OutOfMemoryError(NapariMambaError):
+    """The device ran out of memory even at the smallest tile."""
+
+
+class OutputError(NapariMambaError):
+    """A result could not be written: no permission, no space, no such folder."""

@@ -1,0 +1,108 @@
+"""The registry of networks: what each is for, where it comes from, how to build and to recognise it."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from torch import nn
+
+from napari_mamba.errors import InputError
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""A state_dict's keys and the shapes of its tensors."""
+
+
+@dataclass(frozen=True)
+class Identification:
+    """What a state_dict is, read off its keys and shapes.
+
+    `arguments` are those that shapes determine; `ambiguous` names what they cannot (an argument to be asked for),
+    and `note` says so in a sentence.
+    """
+
+    name: str
+    generation: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    ambiguous: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A registered network. `vectors` maps a parity vector's name to the arguments that build it."""
+
+    name: str
+    build: Callable[..., nn.Module]
+    task: str
+    spatial_dims: tuple[int, ...]
+    paper: str
+    repository: str
+    licence: str
+    scan_order: str
+    title: str = ""
+    vectors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    identify: Callable[[Shapes], Identification | None] | None = None
+
+
+_REGISTRY: dict[str, ModelInfo] = {}
+
+
+def register(*, name: str, **facts: Any) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
+    """Decorator for a network class or function: enters it in the registry under `name`."""
+
+    def enter(build: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+        if name in _REGISTRY:
+            raise ValueError(f"two networks are called {name!r}")
+        _REGISTRY[name] = ModelInfo(name=name, build=build, **facts)
+        return build
+
+    return enter
+
+
+@cache
+def _load_all() -> None:
+    import napari_mamba.models as package
+
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+
+
+def list_models() -> list[ModelInfo]:
+    """Every registered network, by name."""
+    _load_all()
+    return [_REGISTRY[name] for name in sorted(_REGISTRY)]
+
+
+def info(name: str) -> ModelInfo:
+    """The registered network called `name`; raises `InputError` that lists the known names."""
+    _load_all()
+    if name not in _REGISTRY:
+        raise InputError(f"no network is called {name!r}; known are {', '.join(sorted(_REGISTRY))}")
+    return _REGISTRY[name]
+
+
+def create(name: str, **arguments: Any) -> nn.Module:
+    """Build the network called `name`, with random weights.
+
+    Parameters
+    ----------
+    name : str
+        A name from `list_models`, such as "umamba_enc".
+    **arguments
+        The network's own, named as its authors name them.
+
+    Raises
+    ------
+    InputError
+        If there is no such network, or it does not take these arguments.
+    """
+    model = info(name)
+    try:
+        return model.build(**arguments)
+    except TypeError as error:
+        raise InputError(f"{name} cannot be built with these arguments: {error}") from error
