@@ -1,0 +1,93 @@
+"""The shared loop: a run that was stopped and resumed ends where an uninterrupted one does."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from napari_mamba.errors import InputError
+from napari_mamba.training.loop import fit, history
+from napari_mamba.training.recipe import Recipe, Schedule
+
+
+class Line(Recipe):
+    """Learns y = 3x with one convolution."""
+
+    name = "line"
+    schedule = Schedule(steps=60, batch_size=4, learning_rate=0.1, warm_up=5, ema=0.9, validate_every=20)
+
+    def network(self):
+        return nn.Conv3d(1, 1, 1)
+
+    def batch(self, step):
+        x = torch.from_numpy(np.random.RandomState(self.seed + step).standard_normal((4, 1, 2, 2, 2))).float()
+        return x, 3 * x
+
+    def loss(self, output, target):
+        return (output - target).square().mean()
+
+    def validate(self, network, device):
+        x = torch.ones(1, 1, 1, 1, 1)
+        return {"score": -abs(float(network(x).detach()) - 3)}
+
+    def export(self, weights, destination, history):
+        raise NotImplementedError
+
+    def evaluate(self, bundle, **options):
+        raise NotImplementedError
+
+
+def test_resumed_equals_uninterrupted(tmp_path):
+    whole = fit(Line(tmp_path), tmp_path / "whole", device="cpu")
+    fit(Line(tmp_path), tmp_path / "pieces", device="cpu", steps=33)
+    pieces = fit(Line(tmp_path), tmp_path / "pieces", device="cpu", resume=True)
+    for key, value in whole.average.items():
+        assert torch.equal(value, pieces.average[key]), key
+    assert [entry["step"] for entry in history(tmp_path / "pieces")] == [20, 40, 60]
+    assert history(tmp_path / "whole")[-1]["score"] > -0.3
+
+
+def test_stops_at_the_time_limit_and_leaves_a_checkpoint(tmp_path):
+    run = fit(Line(tmp_path), tmp_path / "run", device="cpu", minutes=0)
+    assert run.step == 0
+    assert (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+def test_history_past_the_checkpoint_is_dropped(tmp_path):
+    out = tmp_path / "run"
+    fit(Line(tmp_path), out, device="cpu", steps=20)
+    with (out / "history.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 40, "loss": 0.0, "score": 0.0}) + "\n")
+    fit(Line(tmp_path), out, device="cpu", resume=True, steps=0)
+    assert [entry["step"] for entry in history(out)] == [20]
+
+
+def test_refuses_to_overwrite_resume_nothing_or_mix_recipes(tmp_path):
+    with pytest.raises(InputError, match="there is no checkpoint"):
+        fit(Line(tmp_path), tmp_path / "empty", device="cpu", resume=True)
+    fit(Line(tmp_path), tmp_path / "run", device="cpu", steps=1)
+    with pytest.raises(InputError, match="--resume"):
+        fit(Line(tmp_path), tmp_path / "run", device="cpu", steps=1)
+    other = Line(tmp_path)
+    other.name = "other"
+    with pytest.raises(InputError, match="belongs to the recipe"):
+        fit(other, tmp_path / "run", device="cpu", resume=True)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    recipe = Line(tmp_path)
+    recipe.loss = lambda output, target: output.mean() * float("nan")
+    with pytest.raises(InputError, match="not finite"):
+        fit(recipe, tmp_path / "run", device="cpu", steps=1)
+
+
+def test_the_rate_warms_up_and_falls_to_zero():
+    schedule = replace(Line.schedule, warm_up=10, steps=100)
+    rates = [schedule.rate(step) for step in range(101)]
+    assert rates[0] == pytest.approx(0.01)
+    assert max(rates) == pytest.approx(0.1)
+    assert rates[100] == pytest.approx(0, abs=1e-6)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
