@@ -1,0 +1,23 @@
+"""Fixtures for the networks' tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import parity_vectors
+import pytest
+import torch
+
+
+@pytest.fixture
+def check_parity() -> Callable[..., list[float]]:
+    """`check_parity(network, vector)`: assert equality with the authors' code; returns the relative L2 errors."""
+    return parity_vectors.check
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request: pytest.FixtureRequest) -> str:
+    """Each device a network must agree on."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    return request.param

@@ -1,0 +1,147 @@
+"""Parity vectors: what the authors' own code computed on weights that are a function of key and shape alone.
+
+A vector holds the state_dict's keys and shapes, the input's shape and the outputs. `check` builds our network, fills
+it the same way and compares. The vectors in `vectors/` are thinned (every n-th voxel); the complete ones are read from
+`../shared/parity` beside the repository where they are.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from napari_mamba import models
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SHARED = REPOSITORY.parent / "shared" / "parity"
+LOCAL = Path(__file__).parent / "vectors"
+TOLERANCE = 1e-4
+SECOND_INPUT = {"MambaMorphOri": 8}  # the seed of a second input (a registration target)
+
+
+@dataclass(frozen=True)
+class Vector:
+    """One published network's keys, input and outputs."""
+
+    name: str
+    spec: dict
+    outputs: list[np.ndarray]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {key: tuple(shape) for key, shape, _ in self.spec["keys"]}
+
+    @property
+    def params(self) -> int:
+        return self.spec["params"]
+
+    def inputs(self) -> list[torch.Tensor]:
+        seeds = [7] + ([SECOND_INPUT[self.name]] if self.name in SECOND_INPUT else [])
+        shape = tuple(self.spec["input"])
+        return [torch.from_numpy(_normal(seed, shape)) for seed in seeds]
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        tensors: dict[str, torch.Tensor] = {}
+        for key, shape, same_as in self.spec["keys"]:
+            tensors[key] = tensors[same_as] if same_as else torch.from_numpy(np.asarray(fill(key, tuple(shape))))
+        return tensors
+
+
+def _normal(seed: int, shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.RandomState(seed).standard_normal(shape).astype(np.float32)
+
+
+def fill(key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The tensor stored under `key`, as the parity vectors' README defines it."""
+    noise = _normal(zlib.crc32(key.encode()), shape)
+    name = key.rpartition(".")[2]
+    if name == "num_batches_tracked":
+        return np.ones(shape, np.int64)
+    if name == "running_var":
+        return 0.5 + np.abs(noise) / 2
+    if name == "running_mean":
+        return 0.1 * noise
+    if name in {"A_log", "A_b_log", "A_s_log", "A_logs"}:
+        return np.log(np.arange(1, shape[-1] + 1, dtype=np.float32)) + 0.1 * noise
+    if name in {"D", "D_b", "D_s", "Ds"}:
+        return 1 + 0.1 * noise
+    if name == "dt_projs_bias" or (name == "bias" and ".dt_proj" in f".{key}"):
+        return -4.0 + 0.5 * noise
+    if len(shape) >= 2:
+        fan_in = shape[-1] if name in {"x_proj_weight", "dt_projs_weight"} else math.prod(shape[1:])
+        return noise / math.sqrt(max(fan_in, 1))
+    return (0.0 if name == "bias" else 1.0) + 0.1 * noise
+
+
+def load(name: str) -> Vector:
+    """The vector called `name`, complete if `../shared` is there; skips the test if there is none."""
+    for folder in (SHARED, LOCAL):
+        if (path := folder / f"{name}.npz").exists():
+            with np.load(path) as file:
+                spec = json.loads(bytes(file["spec"]).decode())
+                return Vector(name, spec, [file[f"out{i}"] for i in range(len(spec["outputs"]))])
+    pytest.skip(f"parity vector {name}.npz is neither in {LOCAL} nor in {SHARED}")
+
+
+def registered() -> list[tuple[str, str]]:
+    """(network, vector) for every vector that the registry names."""
+    return [(info.name, vector) for info in models.list_models() for vector in info.vectors]
+
+
+def build(network: str, vector: Vector) -> torch.nn.Module:
+    """The registered network with the vector's weights; its keys, shapes and tied tensors must be the authors'."""
+    model = models.create(network, **models.info(network).vectors[vector.name])
+    ours = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    theirs = vector.shapes
+    missing, surplus = sorted(set(theirs) - set(ours)), sorted(set(ours) - set(theirs))
+    assert not missing, f"{len(missing)} keys are missing: {missing[:8]}; surplus are {surplus[:8]}"
+    assert not surplus, f"{len(surplus)} keys are not the authors': {surplus[:8]}"
+    wrong = {key: (ours[key], theirs[key]) for key in theirs if ours[key] != theirs[key]}
+    assert not wrong, f"shapes (ours, theirs) differ: {dict(list(wrong.items())[:8])}"
+    model.load_state_dict(vector.state_dict(), strict=True)
+    trained = sum(p.numel() for p in model.parameters())
+    assert trained == vector.params, f"{trained} parameters, the authors have {vector.params}: what they tie is tied"
+    return model.eval()
+
+
+def check(network: str, name: str, *, device: str = "cpu", tolerance: float = TOLERANCE) -> list[float]:
+    """Assert that the network computes what the vector holds; returns the relative L2 error of each output."""
+    vector = load(name)
+    model = build(network, vector).to(device)
+    inputs = [x.to(device) for x in vector.inputs()]
+    if seed := re.search(r"_seed(\d+)$", name):
+        torch.manual_seed(int(seed.group(1)))
+    with torch.inference_mode():
+        outputs = flatten(model(*inputs))
+    assert len(outputs) == len(vector.outputs), f"{len(outputs)} outputs, the authors have {len(vector.outputs)}"
+    errors = [
+        relative_l2(output, expected, facts)
+        for output, expected, facts in zip(outputs, vector.outputs, vector.spec["outputs"], strict=True)
+    ]
+    assert max(errors) <= tolerance, f"relative L2 of the outputs: {errors}"
+    return errors
+
+
+def flatten(outputs: object) -> list[torch.Tensor]:
+    """The tensors of nested lists and tuples, in order."""
+    if isinstance(outputs, torch.Tensor):
+        return [outputs]
+    assert isinstance(outputs, list | tuple), f"an output is a {type(outputs).__name__}"
+    return [tensor for item in outputs for tensor in flatten(item)]
+
+
+def relative_l2(output: torch.Tensor, expected: np.ndarray, facts: dict) -> float:
+    """||output - expected|| / ||expected|| on the voxels the vector keeps, and as a whole in its standard deviation."""
+    assert tuple(output.shape) == tuple(facts["shape"])
+    full = output.detach().double().cpu().numpy()
+    ours = full[(slice(None), slice(None)) + (slice(None, None, facts["step"]),) * (full.ndim - 2)]
+    assert abs(full.std() - facts["std"]) <= 1e-3 * facts["std"] + 1e-6
+    return float(np.linalg.norm(ours - expected) / np.linalg.norm(expected))
