@@ -1,0 +1,129 @@
+"""The two operators every Mamba layer is made of, channels-last, along any scan order, on any backend."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from napari_mamba.scan.arguments import conv_arguments, scan_arguments
+from napari_mamba.scan.orders import ScanOrder
+from napari_mamba.scan.registry import choose_backend, get_backend
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    order: ScanOrder | Tensor | None = None,
+    *,
+    backend: str = "auto",
+    merge: str = "sum",
+    return_last_state: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Run the selective state-space recurrence of Mamba (S6) along one or K paths.
+
+    h[t] = exp(delta[t] A) h[t-1] + delta[t] B[t] u[t];  y[t] = C[t]·h[t] + D u[t];  output = Σ_paths y · silu(z).
+
+    Rows of every tensor are in grid order. Step t of path k reads and writes row `order.table[k, t]`; nothing is
+    permuted. A (K, ...) A says that there are K paths; without an order each of them is the raster.
+
+    Parameters
+    ----------
+    u : (B, L, D) floating point, or (B, K, L, D)
+    delta : (B, L, D), or (B, K, L, D)
+        Step sizes, before `delta_bias` and softplus.
+    A : (D, N), or (K, D, N)
+        Real, normally negative.
+    B, C : (B, L, N) or (B, L, G, N), or (B, K, L, N) or (B, K, L, G, N)
+        G groups of channels, dividing D, share them.
+    D, delta_bias : (D,), or (K, D); optional
+    z : (B, L, D), optional
+        Gates the output after the paths are merged (with merge="none": each path).
+    delta_softplus : bool
+    order : ScanOrder, or int64 tensor (K, L), optional
+        None is the raster.
+    backend : {"auto", "reference", "torch", "cpu", "cuda", "mamba_ssm"}
+    merge : {"sum", "none"}
+    return_last_state : bool
+        Also return the state after the last step, (B, D, N) or (B, K, D, N), float32 or float64.
+
+    Returns
+    -------
+    (B, L, D) in u's type; (B, K, L, D) for K paths and merge="none".
+
+    Raises
+    ------
+    InputError
+        For shapes, orders or backends that do not fit; the message says which.
+
+    Notes
+    -----
+    The state is float32 whatever the type of the inputs (float64 for float64), also under autocast. Gradients reach
+    every tensor, not through the last state of the "cpu", "cuda" and "mamba_ssm" backends.
+
+    Source: Gu and Dao, Mamba (arXiv:2312.00752); Liu et al., VMamba (arXiv:2401.10166) for several paths.
+
+    Examples
+    --------
+    >>> u = torch.randn(1, 6, 8)
+    >>> y = selective_scan(u, torch.rand(1, 6, 8), -torch.rand(8, 16), torch.randn(1, 6, 16), torch.randn(1, 6, 16))
+    >>> y.shape
+    torch.Size([1, 6, 8])
+    """
+    args, multi = scan_arguments(u, delta, A, B, C, D, z, delta_bias, delta_softplus, order, merge)
+    module = get_backend(choose_backend(u) if backend == "auto" else backend)
+    with torch.autocast(u.device.type, enabled=False):
+        y, state = module.selective_scan(args)
+    if not multi:
+        y = y[:, 0] if merge == "none" else y
+        state = state[:, 0]
+    return (y, state) if return_last_state else y
+
+
+def causal_conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    order: ScanOrder | Tensor | None = None,
+    *,
+    activation: str | None = "silu",
+    backend: str = "auto",
+) -> Tensor:
+    """Convolve each channel along the path with its own causal kernel, then SiLU.
+
+    y[t] = act(bias + Σ_w weight[w] x[t - (W - 1) + w]), where t counts steps of the path and x is 0 before it starts.
+
+    Parameters
+    ----------
+    x : (B, L, D) floating point, rows in grid order
+    weight : (D, W), or (K, D, W) for a kernel of its own for each path
+    bias : (D,), or (K, D); optional
+    order : ScanOrder, or int64 tensor (K, L), optional
+    activation : {"silu", None}
+    backend : as for `selective_scan`
+
+    Returns
+    -------
+    (B, L, D) in x's type, rows in grid order; (B, K, L, D) where the order has several paths or weight a path axis.
+
+    Raises
+    ------
+    InputError
+        For shapes, orders or backends that do not fit.
+
+    Examples
+    --------
+    >>> causal_conv1d(torch.randn(1, 6, 8), torch.randn(8, 4)).shape
+    torch.Size([1, 6, 8])
+    """
+    args, multi = conv_arguments(x, weight, bias, order, activation)
+    module = get_backend(choose_backend(x) if backend == "auto" else backend)
+    with torch.autocast(x.device.type, enabled=False):
+        y = module.causal_conv1d(args)
+    return y if multi else y[:, 0]
