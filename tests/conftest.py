@@ -1,0 +1,99 @@
+"""Fixtures and marks shared by all tests."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+HAS_DISPLAY = sys.platform != "linux" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+# Before anything imports Qt or Matplotlib: without a display both would abort the whole run instead of failing a test.
+os.environ.setdefault("MPLBACKEND", "Agg")
+if not HAS_DISPLAY:
+    os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, and say so, what this machine cannot run."""
+    reasons = {}
+    if not HAS_DISPLAY:
+        reasons["window"] = "needs a display: run under xvfb-run -a"
+    if any(item.get_closest_marker("gpu") for item in items) and not _has_cuda():
+        reasons["gpu"] = "needs a CUDA device"
+    for item in items:
+        for mark, reason in reasons.items():
+            if item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_user_folder(tmp_path_factory: pytest.TempPathFactory):
+    """Keep the tests, and the commands they start, away from the bundles and settings of whoever runs them."""
+    home = tmp_path_factory.mktemp("user")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME"):
+            patch.setenv(name, str(home / name.lower()))
+        yield home
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The folder of real volumes and parity outputs beside the checkout; skips where it is absent."""
+    folder = REPOSITORY.parent / "shared"
+    if not (folder / "data").is_dir():
+        pytest.skip(f"needs the real volumes in {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sample_data() -> Path:
+    """The repository's own sample volumes."""
+    return REPOSITORY / "sample_data"
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """The same random numbers in every run."""
+    return np.random.default_rng(20240605)
+
+
+@pytest.fixture
+def oblique_affine() -> np.ndarray:
+    """A left-handed, anisotropic, oblique (z, y, x) → RAS affine: the geometry that shows most mistakes at once."""
+    z, y, x = np.deg2rad([20.0, -10.0, 15.0])
+    about_z = np.array([[np.cos(z), -np.sin(z), 0], [np.sin(z), np.cos(z), 0], [0, 0, 1]])
+    about_y = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])
+    about_x = np.array([[1, 0, 0], [0, np.cos(x), -np.sin(x)], [0, np.sin(x), np.cos(x)]])
+    # columns z, y, x onto the world's S, P, R
+    axes = about_z @ about_y @ about_x @ np.array([[0, 0, 1], [0, -1, 0], [1, 0, 0]], dtype=float)
+    affine = np.eye(4)
+    affine[:3, :3] = axes @ np.diag([4.0, 0.7, 0.8])
+    affine[:3, 3] = [-31.5, 20.25, 7.125]
+    return affine
+
+
+@pytest.fixture
+def volume(rng: np.random.Generator, oblique_affine: np.ndarray):
+    """A small one-channel `Volume` with a bright block in noise."""
+    from napari_mamba.volume import Volume
+
+    data = rng.normal(100, 10, (1, 12, 20, 24)).astype(np.float32)
+    data[0, 3:9, 5:15, 6:18] += 80
+    return Volume(data, affine=oblique_affine, channel_names=("T1",), name="block")
