@@ -1,0 +1,279 @@
+"""U-Mamba: nnU-Net's residual encoder with a scan over the voxels, after every stage (Enc) or at the bottom (Bot).
+
+Ma, Li and Wang, U-Mamba: enhancing long-range dependency for biomedical image segmentation (arXiv:2401.04722);
+github.com/bowang-lab/U-Mamba. Two generations share the name and neither's weights fit the other: "v1" (January 2024),
+of nnU-Net's own residual stacks and transposed convolutions, and "v2" (March 2024), with projected residual blocks,
+nearest-neighbour upsampling, one block a stage in the lower half and, in Enc, scans over the channels where a feature
+map has no more voxels than channels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from napari_mamba.errors import InputError
+from napari_mamba.models.plans import PerStage, Plan, make_plan
+from napari_mamba.models.registry import Identification, Shapes, register
+from napari_mamba.nn.conv_blocks import (
+    ConvNormAct,
+    PointwiseUpsample,
+    ResidualStack,
+    dimensional,
+    initialise_he,
+    pointwise,
+    projected_stack,
+)
+from napari_mamba.nn.token_mixer import Float32LayerNorm, Float32Mamba, MambaLayer, mix
+
+
+class Stem(nn.Module):
+    """The first convolution of generation v1, under its keys `convs.*`."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: Sequence[int]):
+        super().__init__()
+        self.convs = nn.Sequential(ConvNormAct(in_channels, out_channels, kernel))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convs(x)
+
+
+class Encoder(nn.Module):
+    """The stem and the stages; `mamba_layers`, one a stage, follow them in Enc."""
+
+    def __init__(self, plan: Plan, mamba_layers: Sequence[nn.Module] | None):
+        super().__init__()
+        features, kernels = plan.features, plan.kernels
+        stack = ResidualStack if plan.generation == "v1" else projected_stack
+        if plan.generation == "v1":
+            self.stem: nn.Module = Stem(plan.input_channels, features[0], kernels[0])
+        else:
+            self.stem = projected_stack(plan.blocks[0], plan.input_channels, features[0], kernels[0])
+        channels = (features[0], *features)
+        self.stages = nn.ModuleList(
+            stack(plan.blocks[s], channels[s], features[s], kernels[s], plan.strides[s]) for s in range(plan.stages)
+        )
+        self.mamba_layers = nn.ModuleList(mamba_layers) if mamba_layers is not None else None
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.stem(x)
+        skips = []
+        for number, stage in enumerate(self.stages):
+            x = stage(x)
+            if self.mamba_layers is not None:
+                x = self.mamba_layers[number](x)
+            skips.append(x)
+        return skips
+
+
+class Decoder(nn.Module):
+    """From the bottom up: enlarge, concatenate the skip, convolve; a segmentation head at every stage.
+
+    Holds the encoder a second time, as the published one does: its state_dict has every encoder tensor twice.
+    """
+
+    def __init__(self, plan: Plan, encoder: Encoder, deep_supervision: bool):
+        super().__init__()
+        self.encoder = encoder
+        self.deep_supervision = deep_supervision
+        dims, last = plan.spatial_dims, plan.stages - 2
+        # In two dimensions v2 leaves out the skip of the highest resolution.
+        self.skipped = [plan.generation == "v1" or dims == 3 or s < last for s in range(plan.stages - 1)]
+        stack = ResidualStack if plan.generation == "v1" else projected_stack
+        upsamples, stages, heads = [], [], []
+        for s in range(plan.stages - 1):
+            below, here, factor = plan.features[-s - 1], plan.features[-s - 2], plan.strides[-s - 1]
+            if plan.generation == "v1":
+                upsamples.append(dimensional("ConvTranspose", dims)(below, here, factor, factor))
+            else:
+                upsamples.append(PointwiseUpsample(below, here, factor))
+            stages.append(stack(plan.decoder_blocks[s], (1 + self.skipped[s]) * here, here, plan.kernels[-s - 2], 1))
+            heads.append(pointwise(here, plan.num_classes, dims))
+        self.stages = nn.ModuleList(stages)
+        setattr(self, "transpconvs" if plan.generation == "v1" else "upsample_layers", nn.ModuleList(upsamples))
+        self.seg_layers = nn.ModuleList(heads)
+
+    def forward(self, skips: list[Tensor]) -> Tensor | list[Tensor]:
+        upsamples = self.transpconvs if hasattr(self, "transpconvs") else self.upsample_layers
+        x, outputs = skips[-1], []
+        for s, (upsample, stage, head) in enumerate(zip(upsamples, self.stages, self.seg_layers, strict=True)):
+            x = upsample(x)
+            if self.skipped[s]:
+                x = torch.cat((x, skips[-s - 2]), 1)
+            x = stage(x)
+            if self.deep_supervision or s == len(self.stages) - 1:
+                outputs.append(head(x))
+        return outputs[::-1] if self.deep_supervision else outputs[0]
+
+
+class UMamba(nn.Module):
+    """Encoder, decoder and the scans; takes (B, C, *spatial), returns logits (B, num_classes, *spatial).
+
+    Parameters
+    ----------
+    spatial_dims : int
+        2 or 3.
+    input_channels, num_classes : int
+        Channels of the image; classes, the background included.
+    features_per_stage, kernel_sizes, strides, n_conv_per_stage, n_conv_per_stage_decoder
+        As an nnU-Net plan has them, one entry a stage (the decoder's: one less); one integer stands for all.
+    input_size : sequence of int
+        The patch size. In Enc of generation v2 it decides which stages scan over channels, and so the weights' shapes.
+    generation : {"v2", "v1"}
+        The published code of March, or of January 2024.
+    deep_supervision : bool
+        Return the logits of every decoder stage, highest resolution first.
+
+    Raises
+    ------
+    InputError
+        If the arguments do not describe a network, or an image's sizes are no multiples of the strides.
+
+    Examples
+    --------
+    >>> network = UMambaEnc(3, 1, 3, [16, 32, 64], 3, [1, 2, 2], 2, 2, input_size=(40, 56, 40))
+    >>> network(torch.zeros(1, 1, 40, 56, 40)).shape
+    torch.Size([1, 3, 40, 56, 40])
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        input_channels: int,
+        num_classes: int,
+        features_per_stage: PerStage,
+        kernel_sizes: PerStage,
+        strides: PerStage,
+        n_conv_per_stage: PerStage,
+        n_conv_per_stage_decoder: PerStage,
+        input_size: Sequence[int] | None = None,
+        *,
+        n_stages: int | None = None,
+        generation: str = "v2",
+        deep_supervision: bool = False,
+    ):
+        super().__init__()
+        self.plan = make_plan(
+            spatial_dims=spatial_dims,
+            input_channels=input_channels,
+            num_classes=num_classes,
+            features_per_stage=features_per_stage,
+            kernel_sizes=kernel_sizes,
+            strides=strides,
+            n_conv_per_stage=n_conv_per_stage,
+            n_conv_per_stage_decoder=n_conv_per_stage_decoder,
+            n_stages=n_stages,
+            generation=generation,
+        )
+        self.input_size = tuple(input_size) if input_size is not None else None
+        self.encoder = Encoder(self.plan, self.encoder_scans())
+        self.decoder = Decoder(self.plan, self.encoder, deep_supervision)
+        self.apply(initialise_he)
+
+    def encoder_scans(self) -> list[nn.Module] | None:
+        """What follows the encoder's stages, if anything."""
+        return None
+
+    def bottom(self, x: Tensor) -> Tensor:
+        """What happens to the deepest feature map."""
+        return x
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        self.plan.check(x.shape[2:])
+        skips = self.encoder(x)
+        skips[-1] = self.bottom(skips[-1])
+        return self.decoder(skips)
+
+
+FACTS: Mapping[str, Any] = {
+    "task": "segmentation",
+    "spatial_dims": (2, 3),
+    "paper": "arXiv:2401.04722",
+    "repository": "github.com/bowang-lab/U-Mamba",
+    "licence": "Apache-2.0",
+    "scan_order": "raster",
+}
+PLAN_2D = {
+    "spatial_dims": 2,
+    "input_channels": 1,
+    "num_classes": 3,
+    "features_per_stage": (32, 64, 128, 256, 512, 512, 512),
+    "kernel_sizes": 3,
+    "strides": (1, 2, 2, 2, 2, 2, 2),
+    "n_conv_per_stage": 2,
+    "n_conv_per_stage_decoder": 2,
+    "input_size": (128, 128),
+}
+PLAN_3D = PLAN_2D | {
+    "spatial_dims": 3,
+    "features_per_stage": (32, 64, 128, 256, 320, 320),
+    "strides": (1, 2, 2, 2, 2, 2),
+    "input_size": (64, 64, 64),
+}
+
+
+@register(
+    name="umamba_enc",
+    title="U-Mamba (Enc)",
+    vectors={
+        "UMambaEnc_2d_v2": PLAN_2D,
+        "UMambaEnc_3d_v1": PLAN_3D | {"generation": "v1"},
+        "UMambaEnc_3d_v2": PLAN_3D,
+    },
+    identify=lambda shapes: identify("umamba_enc", shapes),
+    **FACTS,
+)
+class UMambaEnc(UMamba):
+    """U-Mamba with a scan after every encoder stage (in 2D of v2: every other one); parameters as `UMamba`'s."""
+
+    def encoder_scans(self) -> list[nn.Module]:
+        plan = self.plan
+        if plan.generation == "v1":
+            return [MambaLayer(channels) for channels in plan.features]
+        if self.input_size is None:
+            raise InputError("umamba_enc needs input_size, nnU-Net's patch size: its weights' shapes depend on it")
+        layers: list[nn.Module] = []
+        for s, size in enumerate(plan.feature_map_sizes(self.input_size)):
+            voxels, channels = math.prod(size), plan.features[s]
+            if plan.spatial_dims == 2 and s % 2 == plan.stages % 2:
+                layers.append(nn.Identity())
+            elif voxels <= channels:
+                layers.append(MambaLayer(voxels, channel_token=True))
+            else:
+                layers.append(MambaLayer(channels))
+        return layers
+
+
+@register(
+    name="umamba_bot",
+    title="U-Mamba (Bot)",
+    vectors={
+        "UMambaBot_2d_v2": PLAN_2D,
+        "UMambaBot_3d_v1": PLAN_3D | {"generation": "v1"},
+        "UMambaBot_3d_v2": PLAN_3D,
+    },
+    identify=lambda shapes: identify("umamba_bot", shapes),
+    **FACTS,
+)
+class UMambaBot(UMamba):
+    """U-Mamba with one scan, over the deepest feature map; parameters as `UMamba`'s."""
+
+    def __init__(self, *arguments: Any, **named: Any):
+        super().__init__(*arguments, **named)
+        channels = self.plan.features[-1]
+        if self.plan.generation == "v1":
+            self.ln, self.mamba = Float32LayerNorm(channels), Float32Mamba(channels)
+        else:
+            self.mamba_layer = MambaLayer(channels)
+
+    def bottom(self, x: Tensor) -> Tensor:
+        return mix(x, self.ln, self.mamba) if self.plan.generation == "v1" else self.mamba_layer(x)
+
+
+def identify(name: str, shapes: Shapes) -> Identification | None:
+    """U-Mamba's network, generation and arguments from a state_dict's keys and shapes."""
+    return None

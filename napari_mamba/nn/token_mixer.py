@@ -1,0 +1,59 @@
+"""The layer that mixes the voxels of a feature map by a scan: layer norm and a Mamba mixer, in float32."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from napari_mamba.nn.mamba import Mamba
+from napari_mamba.nn.tokens import Float32Module, from_tokens, to_tokens, without_autocast
+
+
+class Float32LayerNorm(Float32Module, nn.LayerNorm):
+    """Layer norm whose parameters stay in float32."""
+
+
+class Float32Mamba(Float32Module, Mamba):
+    """S6 mixer whose parameters stay in float32."""
+
+
+def mix(x: Tensor, norm: nn.Module, mixer: nn.Module, channel_token: bool = False) -> Tensor:
+    """Normalise and scan the voxels of `x` (B, C, *spatial) in raster order, or its channels where `channel_token`.
+
+    Computes in the norm's dtype, under autocast too; returns the shape and dtype of `x`.
+    """
+    spatial = x.shape[2:]
+    with without_autocast(x):
+        tokens = (x.flatten(2) if channel_token else to_tokens(x)).to(norm.weight.dtype)
+        mixed = mixer(norm(tokens))
+    mixed = mixed.unflatten(2, spatial) if channel_token else from_tokens(mixed, spatial)
+    return mixed.to(x.dtype)
+
+
+class MambaLayer(nn.Module):
+    """Layer norm and S6 mixer over a feature map, without a residual, in float32 at any precision of the network.
+
+    Parameters
+    ----------
+    dim : int
+        Features of a token: the map's channels, or its voxels where `channel_token`.
+    channel_token : bool
+        Scan over the channels, each a token whose features are its voxels: what U-Mamba does where the map has no
+        more voxels than channels.
+    **mixer
+        Passed to `Mamba`.
+
+    Examples
+    --------
+    >>> MambaLayer(16)(torch.randn(1, 16, 4, 8, 8)).shape
+    torch.Size([1, 16, 4, 8, 8])
+    """
+
+    def __init__(self, dim: int, channel_token: bool = False, **mixer: int):
+        super().__init__()
+        self.channel_token = channel_token
+        self.norm = Float32LayerNorm(dim)
+        self.mamba = Float32Mamba(dim, **mixer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, *spatial) to the same shape."""
+        return mix(x, self.norm, self.mamba, self.channel_token)
