@@ -1,0 +1,31 @@
+"""The two-layer perceptron of transformer blocks."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class Mlp(nn.Module):
+    """Linear, activation, linear, over the last axis.
+
+    Parameters
+    ----------
+    dim : int
+        Channels in and out.
+    hidden : int
+        Channels between.
+    act : type
+        Activation class.
+    drop : float
+        Dropout after each layer.
+    """
+
+    def __init__(self, dim: int, hidden: int, act: type[nn.Module] = nn.GELU, drop: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.act = act()
+        self.fc2 = nn.Linear(hidden, dim)
+        self.drop = nn.Dropout(drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
