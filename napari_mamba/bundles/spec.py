@@ -1,0 +1,312 @@
+"""What a bundle says about itself: `bundle.json` as dataclasses, checked on the way in.
+
+Keys are those of MONAI's bundle metadata (`metadata.json` of the MONAI model zoo) wherever it has one: `name`,
+`version`, `task`, `description`, `authors`, `copyright`, `data_source`, `intended_use`, `references`, `eval_metrics`,
+`network_data_format`. `docs/bundles.md` describes every field.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from napari_mamba.bundles.checks import Fields
+from napari_mamba.errors import BundleError
+
+FORMAT = "napari-mamba bundle"
+FORMAT_VERSION = 1
+TASKS = ("segmentation", "restoration", "classification")
+ACTIVATIONS = ("softmax", "sigmoid", "none")
+STEPS: Mapping[str, frozenset[str]] = {
+    "orient": frozenset({"axcodes"}),
+    "transpose": frozenset({"axes"}),
+    "crop_nonzero": frozenset(),
+    "normalise": frozenset({"schemes"}),
+    "resample": frozenset({"spacing", "order", "order_z", "anisotropy", "order_probabilities", "file_axes"}),
+}
+"""Preparation steps, and the options each takes beside its name; `napari_mamba.engine.prepare` carries them out."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+_WEIGHTS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors")
+_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
+_CLASS_ARGUMENTS = ("num_classes", "out_chans", "out_channels")
+_CHANNEL_ARGUMENTS = ("input_channels", "in_chans", "in_channels")
+
+
+@dataclass(frozen=True)
+class LabelClass:
+    """One output channel of the network, and the label it becomes.
+
+    `index` is the value in the label map, `color` "#rrggbb", `code` a terminology code such as "SCT:10200004"
+    (SNOMED CT) or empty.
+    """
+
+    index: int
+    name: str
+    color: str = ""
+    code: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.color:
+            object.__setattr__(self, "color", default_color(self.index))
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One input channel; `modality` as in MONAI and DICOM: "MR", "CT", …"""
+
+    name: str
+    modality: str = ""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The window the network sees, in voxels of the prepared volume.
+
+    Attributes
+    ----------
+    size : tuple of int
+        (z, y, x), or (y, x) for a 2D network, which is then run slice by slice along the first axis.
+    overlap : float
+        Largest step between neighbours is `(1 - overlap) * size`; tiles are blended with Gaussian weights.
+    mirror_axes : tuple of int
+        Axes of `size` over whose mirrored copies the outputs are averaged (all combinations).
+    divisor : tuple of int
+        Another tile's sizes must be multiples of these; empty if unknown.
+    fixed : bool
+        True if the weights themselves depend on `size`, so that no other will do.
+    """
+
+    size: tuple[int, ...]
+    overlap: float = 0.5
+    mirror_axes: tuple[int, ...] = ()
+    divisor: tuple[int, ...] = ()
+    fixed: bool = False
+
+
+@dataclass(frozen=True)
+class Network:
+    """A name in the registry of `napari_mamba.models`, and the arguments that build it."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class BundleSpec:
+    """Everything in `bundle.json` but the names and checksums of the weight files.
+
+    Output channel i of the network stands for `classes[i]`. With `activation` "softmax" the likeliest channel wins
+    (`classes[0]` is the background); with "sigmoid" channels above one half are painted in order, later over earlier,
+    on a background of 0 (nnU-Net's regions).
+
+    Raises
+    ------
+    BundleError
+        If a value cannot be: an unknown task or step, a mirror axis the tile has not, a class count other than the
+        network's.
+    """
+
+    name: str
+    version: str
+    title: str
+    task: str
+    network: Network
+    channels: tuple[Channel, ...]
+    preparation: tuple[Mapping[str, Any], ...]
+    tile: Tile
+    activation: str = "softmax"
+    classes: tuple[LabelClass, ...] = ()
+    description: str = ""
+    authors: str = ""
+    copyright: str = ""
+    licence: str = ""
+    data_source: str = ""
+    intended_use: str = ""
+    references: tuple[str, ...] = ()
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    changelog: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for attribute in ("channels", "preparation", "classes", "references"):
+            object.__setattr__(self, attribute, tuple(getattr(self, attribute)))
+        check(self)
+
+
+def check(spec: BundleSpec) -> None:
+    """Raise `BundleError` if the parts of `spec` contradict one another."""
+    if not _NAME.fullmatch(spec.name):
+        raise BundleError(f"a bundle's name is made of a-z, 0-9, '.', '_' and '-', not {spec.name!r}")
+    if spec.task not in TASKS:
+        raise BundleError(f"bundle {spec.name}: the task {spec.task!r} is not one of {', '.join(TASKS)}")
+    if spec.activation not in ACTIVATIONS:
+        raise BundleError(f"bundle {spec.name}: activation {spec.activation!r} is not one of {', '.join(ACTIVATIONS)}")
+    if not spec.channels:
+        raise BundleError(f"bundle {spec.name}: names no input channel")
+    _check_tile(spec)
+    _check_classes(spec)
+    _check_count(spec, _CHANNEL_ARGUMENTS, len(spec.channels), "input channels")
+    for step in spec.preparation:
+        known = STEPS.get(step.get("step", ""))
+        if known is None:
+            raise BundleError(
+                f"bundle {spec.name}: preparation step {step.get('step')!r} is not one of {', '.join(STEPS)}"
+            )
+        if odd := sorted(set(step) - known - {"step"}):
+            raise BundleError(f"bundle {spec.name}: preparation step {step['step']!r} has no option {odd[0]!r}")
+
+
+def _check_tile(spec: BundleSpec) -> None:
+    tile, rank = spec.tile, len(spec.tile.size)
+    if rank not in (2, 3) or min(tile.size) < 1:
+        raise BundleError(f"bundle {spec.name}: a tile has 2 or 3 positive sizes, not {list(tile.size)}")
+    if not 0 <= tile.overlap < 1:
+        raise BundleError(f"bundle {spec.name}: the tiles' overlap is in [0, 1), not {tile.overlap}")
+    if any(not 0 <= axis < rank for axis in tile.mirror_axes) or len(set(tile.mirror_axes)) < len(tile.mirror_axes):
+        raise BundleError(f"bundle {spec.name}: mirror_axes {list(tile.mirror_axes)} are not axes of a {rank}D tile")
+    if tile.divisor and (len(tile.divisor) != rank or any(s % d for s, d in zip(tile.size, tile.divisor, strict=True))):
+        raise BundleError(f"bundle {spec.name}: the tile {list(tile.size)} is no multiple of {list(tile.divisor)}")
+    dims = spec.network.arguments.get("spatial_dims", rank)
+    if dims != rank:
+        raise BundleError(f"bundle {spec.name}: a {dims}D network cannot take a {rank}D tile")
+
+
+def _check_classes(spec: BundleSpec) -> None:
+    if spec.task == "restoration":
+        return
+    if not spec.classes:
+        raise BundleError(f"bundle {spec.name}: names no class, but its task is {spec.task}")
+    _check_count(spec, _CLASS_ARGUMENTS, len(spec.classes), "classes")
+    indices = [label.index for label in spec.classes]
+    if len(set(indices)) < len(indices) or min(indices) < 0 or max(indices) > 65535:
+        raise BundleError(f"bundle {spec.name}: class indices must differ and lie in 0..65535, not {indices}")
+    if spec.task == "segmentation" and spec.activation == "softmax" and indices[0] != 0:
+        raise BundleError(f"bundle {spec.name}: the first of the softmax classes must be the background, index 0")
+    for label in spec.classes:
+        if not _COLOR.fullmatch(label.color):
+            raise BundleError(f"bundle {spec.name}: the colour of {label.name!r} is '#rrggbb', not {label.color!r}")
+
+
+def _check_count(spec: BundleSpec, names: tuple[str, ...], count: int, what: str) -> None:
+    for name in names:
+        wanted = spec.network.arguments.get(name)
+        if isinstance(wanted, int) and wanted != count:
+            raise BundleError(f"bundle {spec.name}: lists {count} {what}, but its network has {wanted}")
+
+
+def default_color(index: int) -> str:
+    """A colour for a label that came without one: hues a golden angle apart, black for the background.
+
+    >>> default_color(0), default_color(1)
+    ('#000000', '#d94545')
+    """
+    if index == 0:
+        return "#000000"
+    hue = (index - 1) * 0.61803398875 % 1.0
+    rgb = colorsys.hsv_to_rgb(hue, 0.68, 0.85 if (index // 8) % 2 == 0 else 0.65)
+    return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
+
+
+def to_json(spec: BundleSpec, weights: Mapping[str, str]) -> dict[str, Any]:
+    """`bundle.json` as a dict; `weights` maps each weight file's name to its SHA-256."""
+    values = asdict(spec)
+    values["eval_metrics"] = values.pop("metrics")
+    head = {"format": FORMAT, "format_version": FORMAT_VERSION}
+    tail = {"network_data_format": _network_data_format(spec), "weights": list(weights), "sha256": dict(weights)}
+    return {**head, **values, **tail}
+
+
+def from_json(values: Any, where: str) -> tuple[BundleSpec, tuple[str, ...], dict[str, str]]:
+    """Read `bundle.json`, already parsed.
+
+    Parameters
+    ----------
+    values : Any
+        What `json.loads` gave.
+    where : str
+        The bundle's place, for messages.
+
+    Returns
+    -------
+    spec, weights, sha256
+        `weights` are file names; `sha256` maps those that have one to their checksum.
+
+    Raises
+    ------
+    BundleError
+        If a field is missing, of the wrong type, or contradicts another.
+    """
+    top = Fields(values, where)
+    if top.text("format", "") != FORMAT:
+        raise BundleError(f'{where}: is not a napari-mamba bundle (no "format": "{FORMAT}")')
+    if top.number("format_version", 0) > FORMAT_VERSION:
+        raise BundleError(f"{where}: was written by a later version of napari-mamba: update napari-mamba")
+    spec = BundleSpec(
+        **{key: top.text(key) for key in ("name", "version", "title", "task")},
+        network=_network(top.fields("network")),
+        channels=tuple(Channel(one.text("name"), one.text("modality", "")) for one in top.items("channels")),
+        preparation=tuple(one.values for one in top.items("preparation")),
+        tile=_tile(top.fields("tile")),
+        activation=top.text("activation", "softmax"),
+        classes=tuple(_label_class(one) for one in top.items("classes", ())),
+        **{key: top.text(key, "") for key in ("description", "authors", "copyright", "licence")},
+        **{key: top.text(key, "") for key in ("data_source", "intended_use")},
+        references=top.texts("references", ()),
+        metrics=top.mapping("eval_metrics", {}),
+        changelog=top.mapping("changelog", {}),
+    )
+    weights = top.texts("weights")
+    if not weights or len(set(weights)) < len(weights):
+        raise BundleError(f"{where}: 'weights' names each weight file once, not {list(weights)}")
+    for name in weights:
+        if not _WEIGHTS.fullmatch(name):
+            raise BundleError(f"{where}: weights are '.safetensors' files beside bundle.json, not {name!r}")
+    sums = top.mapping("sha256", {})
+    return spec, weights, {name: str(sums[name]).lower() for name in weights if name in sums}
+
+
+def _network(one: Fields) -> Network:
+    return Network(one.text("name"), one.mapping("arguments", {}))
+
+
+def _tile(one: Fields) -> Tile:
+    return Tile(
+        size=one.integers("size"),
+        overlap=one.number("overlap", 0.5),
+        mirror_axes=one.integers("mirror_axes", ()),
+        divisor=one.integers("divisor", ()),
+        fixed=one.flag("fixed", False),
+    )
+
+
+def _label_class(one: Fields) -> LabelClass:
+    return LabelClass(one.integer("index"), one.text("name"), one.text("color", ""), one.text("code", ""))
+
+
+def _network_data_format(spec: BundleSpec) -> dict[str, Any]:
+    """MONAI's description of a network's input and output, derived from the rest, for its readers."""
+    modality = {channel.modality for channel in spec.channels if channel.modality}
+    image = {
+        "type": "image",
+        "format": "magnitude",
+        "modality": "/".join(sorted(modality)) or "n/a",
+        "num_channels": len(spec.channels),
+        "spatial_shape": list(spec.tile.size),
+        "dtype": "float32",
+        "value_range": [],
+        "is_patch_data": True,
+        "channel_def": {str(i): channel.name for i, channel in enumerate(spec.channels)},
+    }
+    names = [label.name for label in spec.classes] or [channel.name for channel in spec.channels]
+    output = {
+        "type": "image" if spec.task == "restoration" else "probabilities",
+        "format": spec.task,
+        "num_channels": len(names),
+        "dtype": "float32",
+        "is_patch_data": spec.task != "classification",
+        "channel_def": {str(i): name for i, name in enumerate(names)},
+    }
+    return {"inputs": {"image": image}, "outputs": {"pred": output}}

@@ -1,0 +1,94 @@
+"""Between state_dicts and networks: building, filling, and which keys name one and the same tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from napari_mamba import models
+from napari_mamba.bundles.spec import BundleSpec
+from napari_mamba.errors import BundleError, InputError
+
+
+def build(spec: BundleSpec) -> nn.Module:
+    """The network `spec` names, with random weights; raises `BundleError` if it cannot be built."""
+    try:
+        return models.create(spec.network.name, **spec.network.arguments)
+    except InputError as error:
+        raise BundleError(f"bundle {spec.name}: {error}") from error
+    except (ValueError, KeyError, IndexError, AttributeError, RuntimeError) as error:
+        raise BundleError(
+            f"bundle {spec.name}: the network {spec.network.name} cannot be built with its arguments ({error})"
+        ) from error
+
+
+def aliases(network: nn.Module) -> dict[str, str]:
+    """Keys of the state_dict that name a tensor which an earlier key names too, each with that first key.
+
+    U-Mamba's decoder, for one, holds its encoder, so that every weight of the encoder has two names.
+    """
+    first: dict[int, str] = {}
+    return {
+        key: first[id(tensor)]
+        for key, tensor in network.state_dict(keep_vars=True).items()
+        if first.setdefault(id(tensor), key) != key
+    }
+
+
+def fill(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> nn.Module:
+    """Load `weights` strictly, save that of several names of one tensor one is enough.
+
+    Raises
+    ------
+    BundleError
+        If keys are missing, unknown or of another shape, or a value is not finite.
+    """
+    same = aliases(network)
+    own = network.state_dict()
+    whole = dict(weights)
+    for key, original in same.items():
+        if key not in whole and original in whole:
+            whole[key] = whole[original]
+    missing = sorted(own.keys() - whole.keys())
+    unknown = sorted(whole.keys() - own.keys())
+    misshapen = [key for key in own if key in whole and own[key].shape != whole[key].shape]
+    for what, keys in (("lack", missing), ("hold the unknown", unknown), ("have another shape in", misshapen)):
+        if keys:
+            raise BundleError(
+                f"{where}: these are not the network's weights, they {what} {keys[0]!r} ({len(keys)} keys)"
+            )
+    if bad := next((key for key, t in whole.items() if t.is_floating_point() and not torch.isfinite(t).all()), None):
+        raise BundleError(
+            f"{where}: the weights {bad!r} are not finite numbers: the training diverged or the file broke"
+        )
+    network.load_state_dict(whole, strict=True)
+    return network
+
+
+def compact(network: nn.Module, weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """What to store: each tensor once, contiguous, floats as `dtype` (as float32 where float16 would overflow).
+
+    Raises
+    ------
+    BundleError
+        If two names of one tensor come with different values.
+    """
+    same = aliases(network)
+    for key, original in same.items():
+        if key in weights and original in weights and not torch.equal(weights[key], weights[original]):
+            raise BundleError(f"{key!r} and {original!r} are one tensor in the network, but differ in these weights")
+    return {
+        key: _stored(tensor, dtype)
+        for key, tensor in weights.items()
+        if same.get(key, key) == key or same[key] not in weights
+    }
+
+
+def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    tensor = tensor.detach().cpu()
+    if tensor.is_floating_point():
+        fits = tensor.abs().max() <= torch.finfo(dtype).max if tensor.numel() else True
+        tensor = tensor.to(dtype if fits else torch.float32)
+    return tensor.clone(memory_format=torch.contiguous_format)

@@ -1,0 +1,122 @@
+"""Writing a bundle: beside its destination, then renamed, so that a half-written one is never found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from napari_mamba.bundles.source import CARD, DESCRIPTION
+from napari_mamba.bundles.spec import BundleSpec, to_json
+from napari_mamba.errors import OutputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def save(
+    destination: str | os.PathLike[str],
+    spec: BundleSpec,
+    state_dicts: Sequence[Mapping[str, Tensor]],
+    card: str = "",
+    *,
+    dtype: Literal["float32", "float16"] = "float32",
+    overwrite: bool = False,
+) -> Path:
+    """Write a bundle.
+
+    Parameters
+    ----------
+    destination : path
+        A folder to make, or a file ending in ".zip".
+    spec : BundleSpec
+        What goes into `bundle.json`.
+    state_dicts : sequence of mapping
+        One a member of the ensemble. Each must be exactly the weights of `spec.network`.
+    card : str
+        Markdown for `README.md`.
+    dtype : {"float32", "float16"}
+        How floating-point weights are stored. They are always used in float32.
+    overwrite : bool
+        Replace a bundle that is there already; nothing but a bundle is ever replaced.
+
+    Returns
+    -------
+    Path
+        `destination`.
+
+    Raises
+    ------
+    BundleError
+        If the weights are not the network's.
+    OutputError
+        If `destination` exists or cannot be written.
+    """
+    destination = Path(destination).expanduser()
+    check_destination(destination, overwrite)
+    files = {**_weights(spec, state_dicts, dtype), CARD: (card or f"# {spec.title}\n").encode()}
+    sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name != CARD}
+    text = json.dumps(to_json(spec, sums), indent=2, ensure_ascii=False)
+    files = {DESCRIPTION: (text + "\n").encode(), **files}
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".bundle-") as beside:
+            written = (_write_zip if destination.suffix == ".zip" else _write_folder)(Path(beside), files)
+            if destination.exists():
+                os.replace(destination, Path(beside) / "replaced")
+            os.replace(written, destination)
+    except OSError as error:
+        raise OutputError(f"{destination}: the bundle cannot be written ({error.strerror or error})") from error
+    return destination
+
+
+def check_destination(destination: Path, overwrite: bool) -> None:
+    """Raise `OutputError` if a bundle may not be written to `destination`; importers ask before they do the work."""
+    if not destination.exists():
+        return
+    if not overwrite:
+        raise OutputError(f"{destination}: exists already: choose another place, or ask to overwrite it")
+    if not (
+        (destination / DESCRIPTION).is_file() or (destination.suffix == ".zip" and zipfile.is_zipfile(destination))
+    ):
+        raise OutputError(f"{destination}: is not a bundle and will not be overwritten: choose another place")
+
+
+def _weights(
+    spec: BundleSpec, state_dicts: Sequence[Mapping[str, Tensor]], dtype: Literal["float32", "float16"]
+) -> dict[str, bytes]:
+    import torch
+    from safetensors.torch import save as serialise
+
+    from napari_mamba.bundles.weights import build, compact, fill
+
+    network = build(spec)
+    files = {}
+    for number, weights in enumerate(state_dicts):
+        fill(network, weights, f"bundle {spec.name}")
+        name = "weights.safetensors" if len(state_dicts) == 1 else f"weights_{number}.safetensors"
+        files[name] = serialise(compact(network, weights, getattr(torch, dtype)), metadata={"format": "pt"})
+    return files
+
+
+def _write_folder(beside: Path, files: Mapping[str, bytes]) -> Path:
+    folder = beside / "bundle"
+    folder.mkdir()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    shutil.copymode(beside.parent, folder)
+    return folder
+
+
+def _write_zip(beside: Path, files: Mapping[str, bytes]) -> Path:
+    path = beside / "bundle.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
