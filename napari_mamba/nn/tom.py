@@ -1,0 +1,45 @@
+"""ToM: the tri-orientated Mamba layer of SegMamba (Xing et al., arXiv:2401.13560)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from napari_mamba.nn.multipath import MultiPathMamba
+from napari_mamba.nn.norm import LayerNorm
+from napari_mamba.nn.tokens import from_tokens, to_tokens
+from napari_mamba.scan import scan_order
+
+
+class ToMLayer(nn.Module):
+    """Normalise, then scan a volume forwards, backwards and across slices.
+
+    Parameters
+    ----------
+    dim : int
+        Channels.
+    num_slices : int
+        Pieces of the volume that the third path interleaves; it must divide the number of voxels.
+    residual : bool
+        Whether the input is added.
+    **mixer
+        Further arguments of `MultiPathMamba`.
+
+    Examples
+    --------
+    >>> ToMLayer(8, num_slices=4)(torch.zeros(1, 8, 4, 4, 4)).shape
+    torch.Size([1, 8, 4, 4, 4])
+    """
+
+    def __init__(self, dim: int, num_slices: int, residual: bool = True, **mixer: int) -> None:
+        super().__init__()
+        self.num_slices = num_slices
+        self.residual = residual
+        self.norm = LayerNorm(dim)
+        self.mamba = MultiPathMamba(dim, paths=("", "b", "s"), **mixer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, D, H, W) to the same shape."""
+        spatial = tuple(x.shape[2:])
+        order = scan_order("tom", spatial, nslices=self.num_slices)
+        y = from_tokens(self.mamba(self.norm(to_tokens(x)), order), spatial)
+        return x + y if self.residual else y
