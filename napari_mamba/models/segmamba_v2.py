@@ -81,13 +81,9 @@ def mamba_encoder(depths: Sequence[int], dims: Sequence[int]) -> StagedEncoder:
     """The encoder: large kernels in all four stages, Mamba after them in the last two."""
     channels = [dims[0], *dims]
     downs = [nn.Sequential(nn.Conv3d(fine, coarse, 3, stride=2, padding=1)) for fine, coarse in pairwise(channels)]
-    gscs = [
-        nn.Sequential(*[LargeKernelConv(dim) for _ in range(depth)]) for dim, depth in zip(dims, depths, strict=True)
-    ]
-    stages = [
-        nn.Sequential(*[TriAxisMamba(dim) for _ in range(depth)]) if stage >= 2 else None
-        for stage, (dim, depth) in enumerate(zip(dims, depths, strict=True))
-    ]
+    plan = list(zip(dims, depths, strict=True))
+    gscs = [nn.Sequential(*[LargeKernelConv(dim) for _ in range(depth)]) for dim, depth in plan]
+    stages = [nn.Sequential(*[TriAxisMamba(dim) for _ in range(depth)]) for dim, depth in plan[2:]]
     return StagedEncoder(dims, downs, gscs, [None, None, *stages])
 
 
