@@ -1,0 +1,100 @@
+"""Write beside, then rename: an output is there whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from napari_mamba.errors import NapariMambaError, OutputError
+
+_REASONS = {
+    errno.ENOSPC: "no space is left on its disk: free some, or choose another folder",
+    errno.EDQUOT: "your disk quota is used up: free some space, or choose another folder",
+    errno.EFBIG: "the file grows larger than its disk or your limits allow: choose another folder",
+    errno.EACCES: "you may not write there: choose another folder",
+    errno.EPERM: "you may not write there: choose another folder",
+    errno.EROFS: "its disk is read-only: choose another folder",
+    errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
+    errno.EISDIR: "a folder of that name is there: choose another name",
+    errno.ENOTEMPTY: "a folder of that name is there: choose another name",
+}
+
+
+@contextmanager
+def written_beside(path: Path) -> Iterator[Path]:
+    """Give a path to write to, and move what was written to `path` once the block ends without an error.
+
+    The path given has the same name, in a temporary folder beside `path`, on the same disk. Other files that the
+    block writes next to it (the voxels of an MHD) move too, before it. The temporary folder is removed in any case.
+
+    Parameters
+    ----------
+    path : Path
+        Where the file or folder is to be. One already there is replaced.
+
+    Raises
+    ------
+    OutputError
+        If the folder is missing or not writable, the disk is full, or the writer failed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp()) / "note.txt"
+    >>> with written_beside(target) as temporary:
+    ...     _ = temporary.write_text("whole")
+    >>> target.read_text()
+    'whole'
+    """
+    if not path.parent.is_dir():
+        raise OutputError(f"{path} cannot be written: the folder {path.parent} does not exist, create it first")
+    folder = None
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", dir=path.parent))
+        temporary = folder / path.name
+        yield temporary
+        for other in sorted(folder.iterdir()):
+            if other != temporary:
+                os.replace(other, path.parent / other.name)
+        _replace(temporary, path)
+    except NapariMambaError:
+        raise
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0, f"{error.strerror or error}: check the folder and its free space")
+        raise OutputError(f"{path} cannot be written: {reason}") from error
+    except MemoryError as error:
+        raise OutputError(f"{path} cannot be written: the computer's memory is full, close other programs") from error
+    except Exception as error:  # writers of many formats: whatever they raise, the user gets one sentence
+        raise OutputError(f"{path} cannot be written: {_last_line(error)}; {_space(path)}") from error
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """`os.replace`, also of a folder by a folder (a Zarr store); the old one comes back if the new one cannot move."""
+    if not (temporary.is_dir() and path.is_dir()):
+        os.replace(temporary, path)
+        return
+    old = temporary.with_name(temporary.name + ".replaced")
+    os.replace(path, old)
+    try:
+        os.replace(temporary, path)
+    except OSError:
+        os.replace(old, path)
+        raise
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].rstrip(".") if lines else type(error).__name__
+
+
+def _space(path: Path) -> str:
+    free = shutil.disk_usage(path.parent).free
+    return f"{free / 1e9:.1f} GB are free there, free more or choose another folder"

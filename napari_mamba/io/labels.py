@@ -1,0 +1,159 @@
+"""Label maps on their way to a file: the smallest integer type, and the class names in the header's own way.
+
+Where each format has a place for names: NIfTI, a header extension of Connectome Workbench's (a `CaretExtension` XML
+with a `LabelTable`, as TotalSegmentator writes it too); NRRD, 3D Slicer's segment fields; OME-Zarr, `image-label`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+from xml.sax.saxutils import escape
+
+import numpy as np
+
+from napari_mamba.errors import OutputError
+
+
+class Class(Protocol):
+    """What this module needs of a class: `bundles.LabelClass` has it."""
+
+    index: int
+    name: str
+    color: str
+
+
+def storable(data: Any, classes: Sequence[Class] = ()) -> np.ndarray:
+    """The values as an array of a type that every format here and its readers know.
+
+    Parameters
+    ----------
+    data : array-like, shape (C, Z, Y, X)
+    classes : sequence of Class
+        If given, `data` is a label map: whole numbers, one channel, stored as uint8, uint16 or uint32.
+
+    Returns
+    -------
+    ndarray, shape (C, Z, Y, X)
+        Of the same values. Label maps, and integers of 64 bits, which many programs do not open, get the smallest
+        type that holds them; bool becomes uint8, float16 becomes float32.
+
+    Raises
+    ------
+    OutputError
+        If a label map holds fractions or negative numbers, or the values have no place in an image file.
+
+    Examples
+    --------
+    >>> storable(np.full((1, 2, 2, 2), 300)).dtype
+    dtype('uint16')
+    """
+    array = np.asarray(data)
+    if array.dtype.kind not in "buif" or array.dtype.itemsize > 8:
+        raise OutputError(f"values of the type {array.dtype} have no place in an image file: convert them to float32")
+    if classes:
+        return _label_map(array, max(entry.index for entry in classes))
+    if array.dtype == bool:
+        return array.astype(np.uint8)
+    if array.dtype == np.float16:
+        return array.astype(np.float32)
+    if array.dtype.kind in "ui" and array.dtype.itemsize == 8:
+        return array.astype(_smallest(array.min(), array.max()))
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _label_map(array: np.ndarray, largest_index: int) -> np.ndarray:
+    if array.shape[0] != 1:
+        raise OutputError(f"a label map has one channel, this one has {array.shape[0]}: write them one by one")
+    if array.dtype.kind == "f" and not (np.isfinite(array).all() and (array == np.round(array)).all()):
+        raise OutputError("the label map holds values that are no whole numbers: write it without classes")
+    if array.min() < 0:
+        raise OutputError(f"the label map holds the negative value {array.min()}: write it without classes")
+    return array.astype(_smallest(0, max(int(array.max()), largest_index)))
+
+
+def _smallest(low: int, high: int) -> np.dtype:
+    # uint8 and uint16 first: int8 is what readers know least.
+    for kind in (np.uint8, np.uint16, np.int16, np.uint32, np.int32, np.uint64):
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return np.dtype(kind)
+    return np.dtype(np.int64)
+
+
+def rgb(color: str) -> tuple[float, float, float]:
+    """Red, green and blue, 0 to 1, of "#rrggbb"; grey where the text is no such colour."""
+    digits = color.lstrip("#")
+    try:
+        red, green, blue = (int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4))
+    except ValueError:
+        return 0.5, 0.5, 0.5
+    return red, green, blue
+
+
+def foreground(classes: Sequence[Class]) -> list[Class]:
+    """The classes without the background (index 0)."""
+    return [entry for entry in classes if entry.index != 0]
+
+
+def one_line(name: str) -> str:
+    """The name without line breaks, which would end a header field."""
+    return " ".join(str(name).split())
+
+
+def caret_xml(classes: Sequence[Class]) -> bytes:
+    """The `CaretExtension` XML of a NIfTI header extension."""
+    rows = []
+    for entry in foreground(classes):
+        red, green, blue = rgb(entry.color)
+        rows.append(
+            f'<Label Key="{entry.index}" Red="{red:.6g}" Green="{green:.6g}" Blue="{blue:.6g}" Alpha="1">'
+            f"{escape(one_line(entry.name))}</Label>"
+        )
+    table = "\n".join(rows)
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>\n<CaretExtension>\n<VolumeInformation Index="0">\n'
+        f"<LabelTable>\n{table}\n</LabelTable>\n<VolumeType>Label</VolumeType>\n</VolumeInformation>\n</CaretExtension>"
+    ).encode()
+
+
+def segment_fields(classes: Sequence[Class], shape: tuple[int, int, int]) -> dict[str, str]:
+    """Key-value pairs by which 3D Slicer knows the segments of a `.seg.nrrd`; `shape` is (Z, Y, X)."""
+    extent = " ".join(f"0 {n - 1}" for n in shape[::-1])
+    fields = {
+        "Segmentation_ContainedRepresentationNames": "Binary labelmap|",
+        "Segmentation_MasterRepresentation": "Binary labelmap",
+        "Segmentation_ReferenceImageExtentOffset": "0 0 0",
+    }
+    for number, entry in enumerate(foreground(classes)):
+        color = " ".join(f"{value:.6g}" for value in rgb(entry.color))
+        segment = {
+            "ID": f"Segment_{entry.index}",
+            "Name": one_line(entry.name),
+            "NameAutoGenerated": "0",
+            "Color": color,
+            "ColorAutoGenerated": "0",
+            "Extent": extent,
+            "LabelValue": str(entry.index),
+            "Layer": "0",
+            "Tags": "|",
+        }
+        fields |= {f"Segment{number}_{key}": value for key, value in segment.items()}
+    return fields
+
+
+def image_label(classes: Sequence[Class], version: str) -> dict[str, Any]:
+    """The `image-label` metadata of OME-Zarr."""
+    entries = foreground(classes)
+    return {
+        "version": version,
+        "colors": [
+            {"label-value": entry.index, "rgba": [round(255 * value) for value in rgb(entry.color)] + [255]}
+            for entry in entries
+        ],
+        "properties": [{"label-value": entry.index, "name": one_line(entry.name)} for entry in entries],
+    }
+
+
+def as_text(classes: Sequence[Class]) -> str:
+    """One class after the other, for a format that has nothing but a comment: "1 Anterior #ff0000; 2 ..."."""
+    return "; ".join(f"{entry.index} {one_line(entry.name)} {entry.color}" for entry in foreground(classes))

@@ -1,0 +1,173 @@
+"""NIfTI-1 and NIfTI-2 (`.nii`, `.nii.gz`), read and written here rather than by SimpleITK.
+
+SimpleITK 2.5 reads a truncated file as zeros, refuses a sheared sform, cannot write header extensions (label names)
+and reports a NIfTI as written when the disk was full. The standard: Cox et al., "A (sort of) new image data format
+standard: NIfTI-1", 2004, and nifti.nimh.nih.gov; which transform counts follows nibabel (github.com/nipy/nibabel).
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from napari_mamba.errors import InputError, OutputError
+from napari_mamba.io import _frames, _nifti_header, labels
+from napari_mamba.volume import Volume
+
+_CHUNK = 1 << 24
+_DEFLATE_LIMIT = 1040  # deflate cannot shrink more than this, so a larger claim is a damaged header
+_CARET = 30  # the extension code of Connectome Workbench's label tables
+
+
+def read(path: Path, frame: _frames.Frame = None) -> Volume:
+    """Read a NIfTI image.
+
+    Parameters
+    ----------
+    path : Path
+        `.nii` or `.nii.gz`, told apart by content.
+    frame : int or "all", optional
+        Which volume of a 4D file; "all" takes each as a channel.
+
+    Returns
+    -------
+    Volume
+        Scaled by scl_slope and scl_inter where they say so (float32, or float64 from 32 and 64 bit values), else in
+        the file's own type. Values along the fifth axis, the standard's place for several values a voxel, are channels.
+
+    Raises
+    ------
+    InputError
+        If it is no NIfTI, is truncated or damaged, holds colours or complex numbers, or is 4D and no frame is named.
+
+    Examples
+    --------
+    >>> read(Path("t1.nii.gz")).spacing  # doctest: +SKIP
+    array([1., 1., 1.])
+    """
+    with _opened(path) as (stream, limit):
+        header = _read_header(stream, path)
+        voxels = int(np.prod(header.shape, dtype=object))
+        total = voxels * header.frames * header.vector
+        if total * header.dtype.itemsize > limit:
+            raise InputError(f"{path} is truncated: its header announces more than the file holds, copy it anew")
+        if header.frames > 1 and header.vector > 1:
+            raise InputError(f"{path} holds {header.frames} volumes of {header.vector} values a voxel: split it first")
+        wanted = _frames.choose(header.frames, frame, path)
+        if header.vector > 1:
+            wanted = list(range(header.vector))
+        data = _read_voxels(stream, header, wanted, path)
+        while stream.read(_CHUNK):  # to the end, where gzip checks its sum
+            pass
+    return Volume(_scaled(data, header), header.affine)
+
+
+class _opened:
+    """The stream of a file, decompressed if its content is gzip, and the most bytes it can yield."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> tuple[IO[bytes], int]:
+        self.file = open(self.path, "rb")
+        size = os.fstat(self.file.fileno()).st_size
+        compressed = self.file.read(2) == b"\x1f\x8b"
+        self.file.seek(0)
+        if not compressed:
+            return self.file, size
+        return gzip.GzipFile(fileobj=self.file), size * _DEFLATE_LIMIT
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        self.file.close()
+        if isinstance(error, EOFError | zlib.error | gzip.BadGzipFile):
+            raise InputError(f"{self.path} is truncated or damaged ({error}): copy it anew") from error
+
+
+def _read_header(stream: IO[bytes], path: Path) -> _nifti_header.Header:
+    raw = stream.read(_nifti_header.NIFTI_1.itemsize)
+    structure = _nifti_header.structure_of(raw)
+    if structure is None:
+        what = "is empty" if not raw else "is no NIfTI image, whatever its name says"
+        raise InputError(f"{path} {what}: check where it came from")
+    raw += stream.read(structure.itemsize - len(raw))
+    if len(raw) < structure.itemsize:
+        raise InputError(f"{path} is truncated: it ends within its header, copy it anew")
+    header = _nifti_header.parse(raw, structure, path)
+    _skip(stream, header.offset - len(raw))
+    return header
+
+
+def _read_voxels(stream: IO[bytes], header: _nifti_header.Header, wanted: list[int], path: Path) -> np.ndarray:
+    """The volumes numbered `wanted` (ascending), shape (C, Z, Y, X), native byte order."""
+    data = np.empty((len(wanted), *header.shape), header.dtype)
+    size = data[0].nbytes
+    position = 0
+    for channel, number in enumerate(wanted):
+        _skip(stream, (number - position) * size)
+        buffer = memoryview(data[channel].reshape(-1).view(np.uint8))
+        done = 0
+        while done < size:
+            count = stream.readinto(buffer[done : done + _CHUNK])
+            if not count:
+                raise InputError(f"{path} is truncated: {done:,} of {size:,} bytes of voxels are there, copy it anew")
+            done += count
+        position = number + 1
+    return data.astype(header.dtype.newbyteorder("="), copy=False)
+
+
+def _skip(stream: IO[bytes], count: int) -> None:
+    while count > 0:
+        read = len(stream.read(min(count, _CHUNK)))
+        if not read:
+            return
+        count -= read
+
+
+def _scaled(data: np.ndarray, header: _nifti_header.Header) -> np.ndarray:
+    if header.slope == 1 and header.intercept == 0:
+        return data
+    exact = np.float32 if data.dtype.itemsize <= 2 or data.dtype == np.float32 else np.float64
+    scaled = data.astype(exact)
+    scaled *= exact(header.slope)
+    scaled += exact(header.intercept)
+    return scaled
+
+
+def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> None:
+    """Write NIfTI-1, compressed if the name ends in `.gz`, with the class names as a header extension.
+
+    The affine is stored as sform and, unless it is sheared, as an equal qform; channels go to the fifth axis.
+
+    Raises
+    ------
+    OutputError
+        If an axis is longer than NIfTI-1 can say (32767), or the values do not fit an image.
+    """
+    array = labels.storable(volume.data, classes)
+    if max(array.shape) > 32767:
+        raise OutputError(f"{path} cannot be written: NIfTI holds at most 32767 voxels an axis, choose .nrrd")
+    extension = _extension(labels.caret_xml(classes)) if classes else b""
+    offset = 352 + len(extension)
+    flag = b"\x01\0\0\0" if extension else b"\0\0\0\0"
+    header = _nifti_header.build(array, volume.affine, offset) + flag + extension
+    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    with open(path, "wb") as file:
+        stream = gzip.GzipFile("", "wb", 4, file, mtime=0) if path.name.lower().endswith(".gz") else file
+        stream.write(header)
+        for channel in little:
+            for plane in channel:
+                stream.write(np.ascontiguousarray(plane).data)
+        if stream is not file:
+            stream.close()
+
+
+def _extension(content: bytes) -> bytes:
+    size = 8 + len(content)
+    size += -size % 16  # the standard wants multiples of 16
+    return np.array([size, _CARET], "<i4").tobytes() + content.ljust(size - 8, b"\0")

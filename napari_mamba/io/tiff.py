@@ -1,0 +1,228 @@
+"""TIFF stacks through tifffile: ImageJ's and OME's spacing, or none.
+
+The resolution tags of a TIFF that is neither are ignored: programs write 72 dots per inch for the printer.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+
+from napari_mamba.errors import InputError
+from napari_mamba.io import _calibration, _frames, labels
+from napari_mamba.io._geometry import millimetres, without_orientation
+from napari_mamba.volume import Volume
+
+_PAGE_AXES = "ZQI_"  # pages that nothing names are slices
+_IMAGEJ_TYPES = (np.uint8, np.uint16, np.float32)
+
+
+def read(path: Path, *, series: str | int | None = None, frame: _frames.Frame = None, level: int = 0) -> Volume:
+    """Read a TIFF stack.
+
+    Parameters
+    ----------
+    path : Path
+    series : int, optional
+        Which image of a file that holds several.
+    frame : int or "all", optional
+        Which time point; "all" takes each as a channel.
+    level : int
+        Of a pyramid; 0 is the full resolution.
+
+    Returns
+    -------
+    Volume
+        Pages that no metadata names are slices. `units` is "pixel" where there is no physical unit; a spacing
+        without one (ImageJ's "pixel") still gives the voxels' proportions.
+
+    Raises
+    ------
+    InputError
+        If it is truncated, a colour image, holds several images or time points and none is chosen, or needs a codec
+        that is not installed.
+    """
+    import tifffile
+
+    with _log() as complaints, tifffile.TiffFile(path) as file:
+        image = _choose(file.series, series, path)
+        if not 0 <= level < len(image.levels):
+            raise InputError(f"{path} has no level {level}: choose from 0 to {len(image.levels) - 1}")
+        axes, sizes = image.levels[level].axes, image.levels[level].shape
+        _check_axes(axes, sizes, path)
+        try:
+            array = image.levels[level].asarray()
+        except ValueError as error:
+            if "imagecodecs" in str(error):
+                raise InputError(
+                    f"{path} is compressed ({error}): pip install imagecodecs, or save it uncompressed"
+                ) from error
+            raise InputError(f"{path} is truncated or damaged ({error}): copy it anew") from error
+        spacing, unit, names, comment = _calibrated(file, image)
+        full = dict(zip(image.axes, image.shape, strict=True))
+    if complaints:  # tifffile carries on with the pages it finds, which would be a part of the image
+        raise InputError(f"{path} is truncated or damaged ({complaints[0]}): copy it anew")
+    data = _channels_first(array, axes, frame, path)
+    affine = _affine(spacing, unit, comment, full, data.shape[1:])
+    names = names if len(names) == data.shape[0] and "C" in axes else ()
+    return Volume(data, affine, names, units="pixel" if unit is None else "mm")
+
+
+@contextmanager
+def _log() -> Iterator[list[str]]:
+    """What tifffile logs as an error while the block runs in this thread, kept off the terminal."""
+    complaints: list[str] = []
+    thread = threading.get_ident()
+
+    def keep(record: logging.LogRecord) -> bool:
+        if record.thread != thread:
+            return True
+        if record.levelno >= logging.ERROR or "reshape" in record.getMessage():
+            complaints.append(" ".join(record.getMessage().split()))
+        return False
+
+    logger = logging.getLogger("tifffile")
+    logger.addFilter(keep)
+    try:
+        yield complaints
+    finally:
+        logger.removeFilter(keep)
+
+
+def _choose(images: Sequence[Any], series: str | int | None, path: Path) -> Any:
+    if not images:
+        raise InputError(f"{path} holds no image: check where it came from")
+    if series is None and len(images) == 1:
+        return images[0]
+    listing = "; ".join(f"{i}: {'×'.join(map(str, image.shape))} ({image.axes})" for i, image in enumerate(images))
+    if series is None:
+        raise InputError(f"{path} holds {len(images)} images, choose one with series=number: {listing}")
+    if not str(series).isdigit() or int(series) >= len(images):
+        raise InputError(f"{path} has no image {series}, choose one of: {listing}")
+    return images[int(series)]
+
+
+def _check_axes(axes: str, sizes: tuple[int, ...], path: Path) -> None:
+    long = [axis for axis, size in zip(axes, sizes, strict=True) if size > 1]
+    if "S" in long:
+        raise InputError(f"{path} is a colour image: convert it to grey, or save each colour as a file of its own")
+    unknown = [axis for axis in long if axis not in "CTYX" + _PAGE_AXES]
+    pages = [axis for axis in long if axis in _PAGE_AXES]
+    if unknown or len(pages) > 1:
+        raise InputError(
+            f"{path} has the axes {axes}, not all of which are space, channel or time: save one volume of it"
+        )
+
+
+def _channels_first(array: np.ndarray, axes: str, frame: _frames.Frame, path: Path) -> np.ndarray:
+    """Values (C, Z, Y, X), the time point chosen."""
+    order: dict[str, int] = {}
+    for place, (axis, size) in enumerate(zip(axes, array.shape, strict=True)):
+        name = "Z" if axis in _PAGE_AXES and (size > 1 or "Z" not in axes) else axis
+        if name in "TCZYX" and (name not in order or size > 1):
+            order[name] = place
+    rest = [place for place in range(array.ndim) if place not in order.values()]  # all of length 1
+    present = [name for name in "TCZYX" if name in order]
+    array = array.transpose([*rest, *(order[name] for name in present)]).reshape(
+        [array.shape[order[name]] if name in order else 1 for name in "TCZYX"]
+    )
+    wanted = _frames.choose(array.shape[0], frame, path)
+    if len(wanted) > 1 and array.shape[1] > 1:
+        raise InputError(f"{path} has {array.shape[0]} time points of {array.shape[1]} channels: choose one frame")
+    data = array[wanted[0]] if len(wanted) == 1 else array[:, 0]
+    return np.ascontiguousarray(data.astype(data.dtype.newbyteorder("="), copy=False))
+
+
+def _calibrated(file: Any, image: Any) -> tuple[np.ndarray, str | None, tuple[str, ...], str]:
+    """Spacing (z, y, x), its unit or None, channel names, and the text that may hold our own comment."""
+    if file.is_ome and file.ome_metadata:
+        return _ome(file.ome_metadata, image.index)
+    if file.is_imagej and file.imagej_metadata:
+        metadata, tags = file.imagej_metadata, file.pages[0].tags
+        in_plane = [_per_pixel(tags.get(name)) for name in ("YResolution", "XResolution")]
+        spacing = np.array([abs(float(metadata.get("spacing") or 1.0)), *in_plane])
+        unit = str(metadata.get("unit", ""))
+        return spacing, unit if millimetres(unit) else None, (), str(metadata.get(_calibration.KEY, ""))
+    return np.ones(3), None, (), ""
+
+
+def _per_pixel(tag: Any) -> float:
+    """Length of a pixel from a resolution tag, a fraction of pixels per unit."""
+    if tag is None:
+        return 1.0
+    numerator, denominator = tag.value
+    return denominator / numerator if numerator and denominator else 1.0
+
+
+def _ome(xml: str, index: int) -> tuple[np.ndarray, str | None, tuple[str, ...], str]:
+    pixels = [node for node in ElementTree.fromstring(xml).iter() if node.tag.endswith("}Pixels")]
+    if index >= len(pixels):
+        return np.ones(3), None, (), xml
+    node = pixels[index]
+    names = tuple(child.get("Name", "") for child in node if child.tag.endswith("}Channel"))
+    names = names if all(names) else ()
+    needed = "ZYX" if int(node.get("SizeZ", 1)) > 1 else "YX"
+    if any(node.get(f"PhysicalSize{axis}") is None for axis in needed):
+        return np.ones(3), None, names, ""
+    spacing, known = [], True
+    for axis in "ZYX":
+        scale = millimetres(node.get(f"PhysicalSize{axis}Unit", "µm"))
+        known = known and scale is not None  # else "pixel" or "reference frame": proportions without a unit
+        spacing.append(float(node.get(f"PhysicalSize{axis}", 1.0)) * (scale or 1.0))
+    comments = [node.text or "" for node in ElementTree.fromstring(xml).iter() if node.tag.endswith("}Value")]
+    return np.array(spacing), "mm" if known else None, names, " ".join(comments)
+
+
+def _affine(
+    spacing: np.ndarray, unit: str | None, comment: str, full: dict[str, int], shape: tuple[int, ...]
+) -> np.ndarray:
+    spacing = np.asarray(spacing, dtype=np.float64) * (millimetres(unit) or 1.0)
+    kept = _calibration.kept_affine(comment, shape, spacing)
+    if kept is not None:
+        return kept
+    ratio = np.array([1.0, full["Y"] / shape[1], full["X"] / shape[2]])  # of a coarser level's voxel
+    return without_orientation(spacing * ratio, spacing * (ratio - 1) / 2)
+
+
+def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> None:
+    """Write a TIFF: as ImageJ does where the type is one of ImageJ's (uint8, uint16, float32), else OME-TIFF.
+
+    `.ome.tif` is OME-TIFF always. An affine that is more than a spacing goes to a comment of ours (`_calibration`);
+    class names go to ImageJ's "Info", or to an OME MapAnnotation.
+    """
+    import tifffile
+
+    array = labels.storable(volume.data, classes)
+    spacing = volume.spacing
+    unit = "mm" if volume.units == "mm" else "pixel"
+    note = _calibration.note(volume.affine, volume.shape)
+    compression = "zlib" if classes else None
+    ome = path.name.lower().removesuffix("f").endswith(".ome.tif") or array.dtype not in _IMAGEJ_TYPES
+    if ome:
+        metadata: dict[str, Any] = {"axes": "CZYX", "CommentAnnotation": {"Namespace": _calibration.KEY, "Value": note}}
+        for axis, size in zip("ZYX", spacing, strict=True):
+            metadata |= {f"PhysicalSize{axis}": float(size), f"PhysicalSize{axis}Unit": unit}
+        if volume.channel_names:
+            metadata["Channel"] = {"Name": list(volume.channel_names)}
+        if classes:
+            names = {str(entry.index): labels.one_line(entry.name) for entry in labels.foreground(classes)}
+            metadata["MapAnnotation"] = {"Namespace": "labels", **names}
+        tifffile.imwrite(
+            path, array, ome=True, photometric="minisblack", compression=compression, metadata=metadata,
+            bigtiff=array.nbytes > 2**31,
+        )  # fmt: skip
+        return
+    metadata = {"axes": "ZCYX", "spacing": float(spacing[0]), "unit": unit, _calibration.KEY: note}
+    if classes:
+        metadata["Info"] = labels.as_text(classes)
+    tifffile.imwrite(
+        path, array.swapaxes(0, 1), imagej=True, photometric="minisblack", compression=compression, metadata=metadata,
+        resolution=(1 / spacing[2], 1 / spacing[1]),
+    )  # fmt: skip
