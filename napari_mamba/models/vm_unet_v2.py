@@ -159,10 +159,9 @@ class VMUNetV2(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W), sides divisible by 32, to probabilities (one class) or logits (B, num_classes, H, W)."""
-        # The network uses what enters each stage, so the last stage's own output is never needed.
-        *_, last = stages = self.vmunet.features(grey_to_rgb(x, self.input_channels), stages=3)[1]
-        stages = [*stages, self.vmunet.layers[2](last)]
-        skips = [self._skip(number, stage) for number, stage in enumerate(stages, start=1)]
+        # What enters each stage is used, so the last stage, whose weights are stored, is never run.
+        last, stages = self.vmunet.features(grey_to_rgb(x, self.input_channels), stages=3)
+        skips = [self._skip(number, stage) for number, stage in enumerate([*stages, last], start=1)]
         f1, f2, f3, f4 = (self.get_submodule(f"sdi_{n}")(skips, skips[n - 1]) for n in (1, 2, 3, 4))
         y = self.deconv3(self.deconv2(f4) + f3) + f2
         second = self.seg_outs[2](y)
