@@ -1,0 +1,287 @@
+"""The steps that prepare a volume for a network, each with what undoes it.
+
+A step is a function of a `State` and its options that returns the next `State` and an `Undo`. They know nothing of one
+another. Semantics follow nnU-Net v2 (Isensee et al., Nature Methods 18, 2021; github.com/MIC-DKFZ/nnUNet, version
+2.1.1, preprocessing/) where it has the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import binary_fill_holes
+
+from napari_mamba.engine import resampling
+from napari_mamba.errors import BundleError, InputError
+
+Fill = float | Sequence[float]
+
+
+@dataclass(frozen=True)
+class State:
+    """An image between two steps: `data` (C, Z, Y, X) float32, and `affine` (3, 3) from (z, y, x) steps to RAS mm."""
+
+    data: np.ndarray
+    affine: np.ndarray
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        return resampling.snapped(np.linalg.norm(self.affine, axis=0))
+
+
+class Undo:
+    """The way back through one step. `exact` steps only move voxels; the default changes nothing."""
+
+    exact = True
+
+    def values(self, values: np.ndarray, fill: Fill = 0.0) -> np.ndarray:
+        """Network outputs (K, Z, Y, X) back on the grid before the step; `fill` where there were none."""
+        return values
+
+    def image(self, image: np.ndarray) -> np.ndarray:
+        """An image (C, Z, Y, X) in the step's output scale back in the scale and on the grid before it."""
+        return self.values(image)
+
+    def nearest(self, labels: np.ndarray) -> np.ndarray:
+        """A label map (1, Z, Y, X) back on the grid before the step, 0 where there was none."""
+        return self.values(labels)
+
+
+@dataclass(frozen=True)
+class UndoAxes(Undo):
+    """Of `orient` and `transpose`: flips the axes in `flipped`, then permutes by `order`."""
+
+    order: tuple[int, ...]
+    flipped: tuple[int, ...] = ()
+
+    def values(self, values: np.ndarray, fill: Fill = 0.0) -> np.ndarray:
+        values = np.flip(values, [axis + 1 for axis in self.flipped]) if self.flipped else values
+        return values.transpose(0, *(axis + 1 for axis in self.order))
+
+
+def transpose(state: State, axes: Sequence[int]) -> tuple[State, Undo]:
+    """Permute (z, y, x): new axis i is old axis `axes[i]`."""
+    axes = tuple(axes)
+    if sorted(axes) != [0, 1, 2]:
+        raise BundleError(f"the preparation's transpose needs the axes 0, 1 and 2 in some order, not {list(axes)}")
+    data = state.data.transpose(0, *(axis + 1 for axis in axes))
+    return State(data, state.affine[:, axes]), UndoAxes(tuple(int(axis) for axis in np.argsort(axes)))
+
+
+def orient(state: State, axcodes: str) -> tuple[State, Undo]:
+    """Flip and permute axes, so that x, y, z run closest to the world directions of `axcodes`, such as "RAS".
+
+    Which array axis belongs to which world axis is decided as `nibabel.orientations.io_orientation` does.
+    """
+    pairs = ("LR", "PA", "IS")
+    wanted = [next((n for n, pair in enumerate(pairs) if code in pair), -1) for code in axcodes.upper()]
+    if sorted(wanted) != [0, 1, 2]:
+        raise BundleError(f"the preparation's orientation {axcodes!r} is not three letters such as RAS or LPS")
+    world, sign = _nearest_axes(state.affine)
+    order = tuple(world.index(axis) for axis in reversed(wanted))  # old axis of each new (z, y, x)
+    new = State(state.data.transpose(0, *(axis + 1 for axis in order)), state.affine[:, order])
+    codes = axcodes.upper()[::-1]
+    flipped = tuple(i for i, old in enumerate(order) if sign[old] * (1 if codes[i] == pairs[world[old]][1] else -1) < 0)
+    affine = new.affine.copy()
+    affine[:, flipped] *= -1
+    data = np.flip(new.data, [axis + 1 for axis in flipped]) if flipped else new.data
+    return State(data, affine), UndoAxes(tuple(int(axis) for axis in np.argsort(order)), flipped)
+
+
+def _nearest_axes(affine: np.ndarray) -> tuple[list[int], list[int]]:
+    """World axis (0, 1, 2 for R, A, S) nearest to each array axis (z, y, x), and 1 if it runs along it, else -1."""
+    # nibabel looks at array axes in the order x, y, z, each taking the best world axis still free.
+    directions = affine[:, ::-1] / np.linalg.norm(affine[:, ::-1], axis=0)
+    left, _, right = np.linalg.svd(directions, full_matrices=False)
+    rotation = left @ right
+    world, sign = [], []
+    for axis in range(3):
+        column = rotation[:, axis]
+        best = int(np.argmax(np.abs(column)))
+        world.append(best)
+        sign.append(1 if column[best] > 0 else -1)
+        rotation[best] = 0
+    return world[::-1], sign[::-1]
+
+
+@dataclass(frozen=True)
+class UndoCrop(Undo):
+    """Of `crop_nonzero`: puts values into the box `box` of a grid of `shape`."""
+
+    shape: tuple[int, ...]
+    box: tuple[slice, ...]
+
+    def values(self, values: np.ndarray, fill: Fill = 0.0) -> np.ndarray:
+        if values.shape[1:] == self.shape:
+            return values
+        whole = np.empty((len(values), *self.shape), values.dtype)
+        whole[...] = np.reshape(np.asarray(fill, values.dtype), (-1, 1, 1, 1))
+        whole[(slice(None), *self.box)] = values
+        return whole
+
+
+def crop_nonzero(state: State) -> tuple[State, Undo]:
+    """Crop to the smallest box that holds every voxel where any channel is not zero; an empty image stays whole."""
+    mask = (state.data != 0).any(axis=0)
+    box = []
+    for axis in range(3):
+        inside = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+        box.append(slice(int(inside[0]), int(inside[-1]) + 1) if len(inside) else slice(0, mask.shape[axis]))
+    return replace(state, data=state.data[(slice(None), *box)]), UndoCrop(mask.shape, tuple(box))
+
+
+@dataclass(frozen=True)
+class UndoNormalise(Undo):
+    """Of `normalise`: channel c becomes `image * scale[c] + shift[c]`, inside its mask where it has one."""
+
+    scale: tuple[float, ...]
+    shift: tuple[float, ...]
+    masks: tuple[np.ndarray | None, ...]
+
+    def image(self, image: np.ndarray) -> np.ndarray:
+        if len(image) != len(self.scale):
+            raise BundleError(f"the network made {len(image)} channels out of {len(self.scale)}: it restores no image")
+        whole = np.empty(image.shape, np.float32)
+        for c, (scale, shift, mask) in enumerate(zip(self.scale, self.shift, self.masks, strict=True)):
+            whole[c] = image[c] * np.float32(scale) + np.float32(shift)
+            if mask is not None:
+                whole[c][~mask] = image[c][~mask]
+        return whole
+
+
+def normalise(state: State, schemes: Sequence[str | Mapping[str, Any]]) -> tuple[State, Undo]:
+    """Shift and scale each channel by its scheme (one scheme counts for all); see `docs/bundles.md`."""
+    if len(schemes) == 1:
+        schemes = list(schemes) * len(state.data)
+    if len(schemes) != len(state.data):
+        raise BundleError(f"the preparation names {len(schemes)} normalisation schemes for {len(state.data)} channels")
+    data = np.empty(state.data.shape, np.float32)
+    scales, shifts, masks = [], [], []
+    mask = None
+    for c, scheme in enumerate(schemes):
+        options = {"scheme": scheme} if isinstance(scheme, str) else dict(scheme)
+        if options.get("use_mask") and mask is None:
+            mask = binary_fill_holes((state.data != 0).any(axis=0))
+        inside = mask if options.get("use_mask") else None
+        data[c], scale, shift = _normalise_channel(state.data[c], options, inside)
+        scales.append(scale)
+        shifts.append(shift)
+        masks.append(inside)
+    return replace(state, data=data), UndoNormalise(tuple(scales), tuple(shifts), tuple(masks))
+
+
+def _normalise_channel(
+    image: np.ndarray, options: Mapping[str, Any], mask: np.ndarray | None
+) -> tuple[np.ndarray, float, float]:
+    """The channel, normalised, and the scale and shift that undo it."""
+    kind = options["scheme"]
+    low, high = None, None
+    if kind == "none":
+        return image, 1.0, 0.0
+    if kind == "zscore":
+        known = image if mask is None or not mask.any() else image[mask]
+        shift, scale = float(known.mean()), max(float(known.std()), 1e-8)
+    elif kind == "ct":
+        try:
+            low, high, shift, std = (float(options[key]) for key in ("lower", "upper", "mean", "std"))
+        except KeyError as error:
+            raise BundleError(f"the preparation's scheme 'ct' lacks {error}") from error
+        scale = max(std, 1e-8)
+    elif kind == "rescale_0_1":
+        shift = float(image.min())
+        scale = max(float(image.max() - np.float32(shift)), 1e-8)
+    elif kind == "rgb_0_1":
+        if image.min() < 0 or image.max() > 255:
+            raise InputError("this network takes 8-bit images, with values from 0 to 255: convert the image")
+        shift, scale = 0.0, 255.0
+    else:
+        raise BundleError(f"the preparation's normalisation scheme {kind!r} is not known")
+    new = image if low is None else np.clip(image, np.float32(low), np.float32(high))
+    new = (new - np.float32(shift)) / np.float32(scale)
+    return (new if mask is None else np.where(mask, new, image)), scale, shift
+
+
+@dataclass(frozen=True)
+class UndoResample(Undo):
+    """Of `resample`: back to `shape`; outputs with `order_values`, images with `order`, along `apart` by `order_z`."""
+
+    shape: tuple[int, ...]
+    apart: int | None
+    order: int
+    order_values: int
+    order_z: int
+    exact = False
+
+    def values(self, values: np.ndarray, fill: Fill = 0.0) -> np.ndarray:
+        return _resample(values, self.shape, self.apart, self.order_values, self.order_z)
+
+    def image(self, image: np.ndarray) -> np.ndarray:
+        return _resample(image, self.shape, self.apart, self.order, self.order_z)
+
+    def nearest(self, labels: np.ndarray) -> np.ndarray:
+        return np.stack([resampling.resize(one, self.shape, order=0) for one in labels])
+
+
+def resample(
+    state: State,
+    spacing: Sequence[float | None],
+    order: int = 3,
+    order_z: int = 0,
+    anisotropy: str = "none",
+    order_probabilities: int = 1,
+    file_axes: Sequence[int] = (0, 1, 2),
+) -> tuple[State, Undo]:
+    """Resample to `spacing` in mm, (z, y, x), None where an axis stays as it is.
+
+    `anisotropy` ("none", "nnunet", "separate") says whether a coarse axis is resampled apart, with `order_z`; see
+    `resampling.axis_apart`. `file_axes` reproduces nnU-Net 2.1.1, which on the way back compares with the spacing in
+    the file's order of axes even where it has transposed them.
+    """
+    if len(spacing) != 3 or any(side is not None and not side > 0 for side in spacing):
+        raise BundleError(f"the preparation resamples to three positive sizes (z, y, x) in mm, not {list(spacing)}")
+    if anisotropy not in ("none", "nnunet", "separate") or not {order, order_z, order_probabilities} <= set(range(6)):
+        raise BundleError("the preparation's resampling has an unknown 'anisotropy' or a spline order outside 0 to 5")
+    before = state.spacing
+    target = tuple(float(t) if t is not None else s for t, s in zip(spacing, before, strict=True))
+    shape = resampling.new_shape(state.data.shape[1:], before, target)
+    if np.prod(shape, dtype=float) > 2**31:
+        raise InputError(f"resampled to {target} mm this image would have {shape} voxels: check its voxel size")
+    if shape == state.data.shape[1:]:
+        return state, Undo()
+    data = _resample(state.data, shape, resampling.axis_apart(anisotropy, before, target), order, order_z)
+    in_file = [before[axis] for axis in file_axes]
+    back_from = [float(t) if t is not None else s for t, s in zip(spacing, in_file, strict=True)]
+    undo = UndoResample(
+        shape=state.data.shape[1:],
+        apart=resampling.axis_apart(anisotropy, back_from, in_file),
+        order=order,
+        order_values=order_probabilities,
+        order_z=order_z,
+    )
+    scaled = state.affine * (np.array(state.data.shape[1:]) / np.array(shape))
+    return State(data, scaled), undo
+
+
+def _resample(values: np.ndarray, shape: Sequence[int], apart: int | None, order: int, order_z: int) -> np.ndarray:
+    if values.shape[1:] == tuple(shape):
+        return values
+    whole = np.empty((len(values), *shape), np.float32)
+    for target, channel in zip(whole, values, strict=True):
+        channel = np.ascontiguousarray(channel, np.float32)
+        if apart is None:
+            target[...] = resampling.resize(channel, shape, order)
+        else:
+            target[...] = resampling.resize_apart(channel, shape, apart, order, order_z)
+    return whole
+
+
+STEPS: Mapping[str, Callable[..., tuple[State, Undo]]] = {
+    "orient": orient,
+    "transpose": transpose,
+    "crop_nonzero": crop_nonzero,
+    "normalise": normalise,
+    "resample": resample,
+}
