@@ -1,0 +1,76 @@
+"""Measure a segmentation bundle on people it was not trained on, through the engine as a user would run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_mamba import bundles, engine, io
+from napari_mamba.bundles import Bundle, BundleSpec
+from napari_mamba.training.scores import dice, hausdorff95, summary
+
+
+def measure_segmentation(
+    bundle: Bundle,
+    cases: Sequence[tuple[str, Path, Path]],
+    *,
+    options: engine.RunOptions | None = None,
+    on_case: Callable[[str, dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+    """Dice and 95% Hausdorff distance of each class, over cases.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    cases : sequence of (person, image file, label file)
+        People are counted, volumes averaged.
+    options : RunOptions, optional
+    on_case : callable, optional
+        Called with each file's name and its scores.
+
+    Returns
+    -------
+    dict
+        "people", "volumes", "dice" and "hausdorff95_mm" (class name to mean, SD, median, minimum, maximum), "worst" (the
+        file with the lowest mean Dice) and "cases".
+    """
+    classes = [label for label in bundle.classes if label.index]
+    rows = []
+    for row in _rows(bundle, cases, [label.index for label in classes], options or engine.RunOptions()):
+        rows.append(row)
+        if on_case:
+            on_case(row["file"], row)
+    return {
+        "people": len({person for person, _, _ in cases}),
+        "volumes": len(rows),
+        "dice": {c.name: summary([row["dice"][i] for row in rows]) for i, c in enumerate(classes)},
+        "hausdorff95_mm": {c.name: summary([row["hausdorff95"][i] for row in rows]) for i, c in enumerate(classes)},
+        "worst": min(rows, key=lambda row: float(np.nanmean(row["dice"])))["file"],
+        "cases": rows,
+    }
+
+
+def _rows(
+    bundle: Bundle, cases: Sequence[tuple[str, Path, Path]], values: list[int], options: engine.RunOptions
+) -> Iterator[dict[str, Any]]:
+    for person, image, label in cases:
+        volume, truth = io.read(image), io.read(label)
+        result = engine.run_to_end(volume, bundle, options)
+        predicted, true = np.asarray(result.labels.data)[0], np.asarray(truth.data)[0]
+        yield {
+            "file": image.name,
+            "person": person,
+            "dice": dice(predicted, true, values),
+            "hausdorff95": hausdorff95(predicted, true, values, volume.spacing),
+        }
+
+
+def write_numbers(bundle: Bundle, metrics: dict[str, Any], card: str) -> Path:
+    """Put measured numbers and the card that tells them into a bundle's folder, in its place."""
+    known = {field.name: getattr(bundle, field.name) for field in fields(BundleSpec)}
+    spec = replace(BundleSpec(**known), metrics=metrics)
+    return bundles.save(bundle.path, spec, list(bundle.state_dicts()), card, dtype="float16", overwrite=True)
