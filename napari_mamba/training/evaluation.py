@@ -35,8 +35,8 @@ def measure_segmentation(
     Returns
     -------
     dict
-        "people", "volumes", "dice" and "hausdorff95_mm" (class name to mean, SD, median, minimum, maximum), "worst" (the
-        file with the lowest mean Dice) and "cases".
+        "people", "volumes", "dice" and "hausdorff95_mm" (class name to mean, SD, median, minimum, maximum), "worst"
+        (the file with the lowest mean Dice) and "cases".
     """
     classes = [label for label in bundle.classes if label.index]
     rows = []

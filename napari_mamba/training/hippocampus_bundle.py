@@ -37,7 +37,7 @@ def spec() -> BundleSpec:
             LabelClass(1, "anterior hippocampus", "#e4a63a"),
             LabelClass(2, "posterior hippocampus", "#3a8fd9"),
         ),
-        description="A small U-Mamba that labels the head (anterior) and the body and tail (posterior) of a hippocampus.",
+        description="A small U-Mamba for the head (anterior) and the body and tail (posterior) of one hippocampus.",
         authors="The napari-mamba developers",
         copyright="Weights: CC BY-SA 4.0, as the data they were trained on",
         licence="CC-BY-SA-4.0",
@@ -107,7 +107,8 @@ held out for the table above and were not looked at while training; 8% only draw
 
 Trained on 1 mm T1-weighted crops of healthy adults and of adults with a psychotic disorder, all from one hospital. The
 input has to be cropped around one hippocampus, as the training data are; on a whole head the answer is meaningless.
-Left and right are not told apart. The border between anterior and posterior follows the raters' convention and is the least certain part.
+Left and right are not told apart. The border between anterior and posterior follows the raters' convention and is the
+least certain part.
 
 ## Data and licence
 
