@@ -6,6 +6,7 @@ SliceThickness, which is no distance between slices.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -214,7 +215,7 @@ def _read(slices: list[Slice], source: Path) -> Volume:
             _voxels(slices),
             without_orientation(np.array([1.0, *(first.spacing or (1.0, 1.0))])),
             units="mm" if first.spacing else "pixel",
-            name=first.label,
+            name=_file_name(first.label),
         )
     slices, step = _in_order(slices, source)
     matrix = np.eye(4)  # (z, y, x) index to LPS
@@ -222,7 +223,12 @@ def _read(slices: list[Slice], source: Path) -> Volume:
     matrix[:3, 1] = slices[0].orientation[1] * slices[0].spacing[0]
     matrix[:3, 2] = slices[0].orientation[0] * slices[0].spacing[1]
     matrix[:3, 3] = slices[0].position
-    return Volume(_voxels(slices), LPS_TO_RAS @ matrix, name=first.label)
+    return Volume(_voxels(slices), LPS_TO_RAS @ matrix, name=_file_name(first.label))
+
+
+def _file_name(label: str) -> str:
+    """The label without what a file name may not hold ("CH/AB/PEL")."""
+    return re.sub(r"[^\w .()+-]+", "-", label).strip()
 
 
 def _check_alike(slices: list[Slice], source: Path) -> None:
