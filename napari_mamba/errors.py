@@ -21,5 +21,9 @@ class OutOfMemoryError(NapariMambaError):
     """The device ran out of memory even at the smallest tile."""
 
 
+class RunError(NapariMambaError):
+    """A run stopped for a reason that was not foreseen; the message holds it, `__cause__` the original error."""
+
+
 class OutputError(NapariMambaError):
     """A result could not be written: no permission, no space, no such folder."""

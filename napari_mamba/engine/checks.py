@@ -1,0 +1,138 @@
+"""Does this image suit this bundle? Errors where a run makes no sense, warnings where its answer may be wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from napari_mamba.errors import InputError
+from napari_mamba.volume import Volume
+
+# Sides of a field of view, in mm, that no scan of a body part has. What lies outside has a wrong header.
+SMALLEST_VIEW, LARGEST_VIEW = 10.0, 2000.0
+SMALLEST_SPACING, LARGEST_SPACING = 0.05, 15.0
+
+
+def load_checked(volume: Volume, bundle: Any, replace_nonfinite: float | None = None) -> tuple[Volume, list[str]]:
+    """The volume in memory, and warnings about it.
+
+    Parameters
+    ----------
+    volume : Volume
+        Its data may be NumPy, Zarr or Dask.
+    bundle : Bundle
+        `channels` (with `name` and `modality`) and `preparation` are looked at.
+    replace_nonfinite : float, optional
+        Put in the place of NaN and infinite values.
+
+    Returns
+    -------
+    volume : Volume
+        With NumPy data.
+    warnings : list of str
+        One sentence each.
+
+    Raises
+    ------
+    InputError
+        If the number of channels is wrong, a channel is constant, or values are complex, NaN or infinite.
+    """
+    names = [channel.name for channel in bundle.channels]
+    if volume.channels != len(names):
+        raise InputError(
+            f"{bundle.name} takes {_count(len(names), 'channel')} ({', '.join(names)}), this image has "
+            f"{volume.channels}: give exactly these, in this order, one file a channel"
+        )
+    data = np.asarray(volume.data)
+    if data.dtype.kind not in "fiub":
+        raise InputError(f"the image's values are {data.dtype}: convert them to real numbers first")
+    data, warnings = _finite(data, replace_nonfinite)
+    for channel, name in zip(data, names, strict=True):
+        if channel.min() == channel.max():
+            value = "all zeros" if channel.flat[0] == 0 else f"{channel.flat[0]:g} everywhere"
+            raise InputError(f"the channel {name} is {value}: there is nothing to see, check the file and its channels")
+    for channel, wanted in zip(data, bundle.channels, strict=True):
+        warnings += _doubts_about_values(channel, wanted.name, wanted.modality)
+    return volume.with_data(data, volume.channel_names), warnings + doubts_about_grid(volume)
+
+
+def _finite(data: np.ndarray, replacement: float | None) -> tuple[np.ndarray, list[str]]:
+    if data.dtype.kind != "f":
+        return data, []
+    finite = np.isfinite(data)
+    wrong = finite.size - int(np.count_nonzero(finite))
+    if not wrong:
+        return data, []
+    if replacement is None:
+        raise InputError(
+            f"{_count(wrong, 'value')} of the image {'is' if wrong == 1 else 'are'} NaN or infinite: repair the image, "
+            "or name a value to put in their place (replace_nonfinite)"
+        )
+    return np.where(finite, data, np.asarray(replacement, data.dtype)), [
+        f"{_count(wrong, 'NaN or infinite value')} of the image replaced by {replacement:g}."
+    ]
+
+
+def _doubts_about_values(values: np.ndarray, name: str, modality: str) -> list[str]:
+    modality = modality.upper()
+    low, high = float(values.min()), float(values.max())
+    if modality in ("MR", "MRI"):
+        if low <= -500 and np.mean(values <= -500) > 0.01:
+            return [
+                f"The channel {name} should be MR, but values down to {low:g} look like CT (Hounsfield units): "
+                "take a bundle for CT, or another image."
+            ]
+        if low < -0.01 * max(high, -low):
+            return [
+                f"The channel {name} should be MR, whose values are not negative, but goes down to {low:g}: if it was "
+                "normalised or subtracted before, give the original scan."
+            ]
+    if modality == "CT" and low >= 0:
+        return [
+            f"The channel {name} should be CT in Hounsfield units (air is -1000), but has no negative value: if an "
+            "offset was added (often 1024), subtract it."
+        ]
+    return []
+
+
+def doubts_about_grid(volume: Volume) -> list[str]:
+    """Warnings about voxel sizes and the field of view; a volume of one slice has no thickness to judge."""
+    if volume.units == "pixel":
+        return [
+            "The image carries no voxel size and 1 mm was assumed: sizes and volumes are in voxels, and structures of "
+            "another size than in training are missed. Set the voxel size if you know it."
+        ]
+    axes = slice(1, 3) if volume.spatial_dims == 2 else slice(0, 3)
+    spacing, view = volume.spacing[axes], (volume.spacing * volume.shape)[axes]
+    if spacing.min() < SMALLEST_SPACING or spacing.max() > LARGEST_SPACING:
+        return [f"Voxels of {_mm(spacing)} mm are unusual for a medical scan: check the voxel size in the header."]
+    if view.max() > LARGEST_VIEW or view.min() < SMALLEST_VIEW:
+        return [
+            f"A field of view of {_mm(view)} mm is unusual for a medical scan: check the voxel size, or give the "
+            "whole scan instead of a crop."
+        ]
+    return []
+
+
+def doubts_about_size(shape: Sequence[int], tile: Sequence[int]) -> list[str]:
+    """Warning where the prepared image fills less than half of a tile along an axis: the rest is padding."""
+    if any(2 * n < t for n, t in zip(shape, tile, strict=True) if t > 1):
+        return [
+            f"After preparation the image has {_x(shape)} voxels, much less than the {_x(tile)} this network was "
+            "trained on: give a larger part of the scan."
+        ]
+    return []
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _mm(sizes: np.ndarray) -> str:
+    return " x ".join(f"{s:.3g}" for s in sizes)
+
+
+def _x(shape: Sequence[int]) -> str:
+    return "x".join(str(int(n)) for n in shape)

@@ -1,0 +1,183 @@
+"""From a prepared image to blended predictions: tiles through the networks, mirrored copies, the ensemble's mean."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Generator, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from napari_mamba.engine.device import Device
+from napari_mamba.engine.tiles import RollingBlend, Sink, Tiling
+from napari_mamba.errors import BundleError
+
+Passes = Generator[None, None, None]
+"""Yields once a pass of a network."""
+
+
+class NotFinite(Exception):
+    """A network answered NaN or infinity: half precision overflowed, or its weights are broken."""
+
+
+class Ensemble:
+    """Networks with their mirrored copies, as one function of a batch of tiles.
+
+    Parameters
+    ----------
+    networks : sequence of nn.Module
+        Averaged before the softmax, as nnU-Net averages its folds and mirrored copies.
+    device : Device
+    mirror_axes : tuple of int
+        Axes (0, 1, 2 for z, y, x; 0, 1 for y, x of a 2D network) whose every combination of flips is averaged.
+    spatial_dims : int
+        2: tiles have one slice and lose that axis on their way in.
+    entropy : str
+        The bundle's activation: append one channel, the entropy (0 to 1) of the mean probabilities; "" leaves it
+        away. With "sigmoid" it is that of the most uncertain class.
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[nn.Module],
+        device: Device,
+        mirror_axes: Sequence[int] = (),
+        spatial_dims: int = 3,
+        entropy: str = "",
+    ):
+        self.networks = [network.to(device.torch_device).eval() for network in networks]
+        self.device = device
+        self.flips = [c for n in range(len(mirror_axes) + 1) for c in itertools.combinations(mirror_axes, n)]
+        self.spatial_dims = spatial_dims
+        self.entropy = entropy
+
+    @property
+    def passes(self) -> int:
+        """Passes of a network that one batch costs."""
+        return len(self.networks) * len(self.flips)
+
+    def mean(self, tiles: torch.Tensor) -> Generator[None, None, torch.Tensor]:
+        """Yield after each pass, and return the mean (B, K [+ 1], *tile) over all of them.
+
+        A generator, so that a run can report and be cancelled between passes; PyTorch's thread-local modes are
+        entered inside each pass and never held while it is suspended.
+        """
+        total, spread = None, None
+        for network, flips in itertools.product(self.networks, self.flips):
+            total, spread = self._add_pass(network, tiles, flips, total, spread)
+            yield
+        return self._finish(total, spread)
+
+    @torch.inference_mode()
+    def _add_pass(self, network, tiles, flips, total, spread):
+        axes = [axis + 2 for axis in flips]
+        inputs = tiles.squeeze(2) if self.spatial_dims == 2 else tiles
+        with self.device.autocast():
+            output = network(inputs.flip(axes) if axes else inputs)
+        if isinstance(output, list | tuple):  # deep supervision: the finest comes first
+            output = output[0]
+        output = output.float()
+        if output.ndim == inputs.ndim:
+            if output.shape[2:] != inputs.shape[2:]:
+                raise BundleError(
+                    f"this network answers a tile of {tuple(inputs.shape[2:])} with {tuple(output.shape[2:])} voxels: "
+                    "only networks that keep the size can be run in tiles"
+                )
+            output = output.flip(axes) if axes else output
+        total = output.clone() if total is None else total.add_(output)  # a network may answer its very input
+        if self.entropy:
+            p = probabilities_of(output, self.entropy)
+            spread = p if spread is None else spread.add_(p)
+        return total, spread
+
+    @torch.inference_mode()
+    def _finish(self, total: torch.Tensor, spread: torch.Tensor | None) -> torch.Tensor:
+        mean = total / self.passes
+        if spread is not None:
+            mean = torch.cat([mean, entropy_of(spread / self.passes, self.entropy)], dim=1)
+        return mean.unsqueeze(2) if self.spatial_dims == 2 and mean.ndim == 4 else mean
+
+
+def probabilities_of(output: torch.Tensor, activation: str) -> torch.Tensor:
+    """Probabilities (B, K, ...) from a network's output; "none": it answers them itself."""
+    if activation == "none":
+        return output
+    return output.softmax(1) if activation == "softmax" else output.sigmoid()
+
+
+def entropy_of(p: torch.Tensor, activation: str) -> torch.Tensor:
+    """Entropy of probabilities (B, K, ...) as a share of the largest possible, (B, 1, ...); see `Ensemble`."""
+    if activation == "sigmoid":
+        return ((torch.special.entr(p) + torch.special.entr(1 - p)) / math.log(2)).amax(1, keepdim=True)
+    return torch.special.entr(p).sum(1, keepdim=True) / math.log(max(p.shape[1], 2))
+
+
+def infer_tiles(
+    data: np.ndarray, ensemble: Ensemble, tiling: Tiling, sink: Sink, *, batch_size: int, blend_on: torch.device
+) -> Passes:
+    """Run tiles over an image and hand the blended answer to `sink`, slice by slice; yields once a pass.
+
+    Parameters
+    ----------
+    data : ndarray, shape (C, Z, Y, X), float32
+    ensemble : Ensemble
+    tiling : Tiling
+        Over `data`'s grid.
+    sink : callable
+        ``sink(z, values)``, `values` (K, n, Y, X): see `RollingBlend.release`.
+    batch_size : int
+    blend_on : torch.device
+        Where the sums of tiles are kept.
+
+    Raises
+    ------
+    NotFinite
+        If an answer holds NaN or infinity.
+    BundleError
+        If the network changes the size of a tile.
+    """
+
+    def checked(z: int, values: torch.Tensor) -> None:
+        if not bool(torch.isfinite(values).all()):
+            raise NotFinite
+        sink(z, values)
+
+    padded = tiling.pad(data)
+    batches = list(tiling.batches(batch_size))
+    depth = max(batch[-1][0] - batch[0][0] for batch in batches) + tiling.tile[0]
+    blend = None
+    for batch in batches:
+        mean = yield from ensemble.mean(cut(padded, batch, tiling.tile, ensemble.device.torch_device))
+        if mean.ndim != 5:
+            raise BundleError(
+                f"this network answers {tuple(mean.shape)}, which is no image: is the bundle's task right?"
+            )
+        blend = blend or RollingBlend(tiling, mean.shape[1], depth, blend_on)
+        blend.release(batch[0][0], checked)
+        for start, prediction in zip(batch, mean, strict=True):
+            blend.add(start, prediction)
+    assert blend is not None
+    blend.release(tiling.padded[0], checked)
+
+
+def score_tiles(data: np.ndarray, ensemble: Ensemble, tiling: Tiling, scores: list[torch.Tensor]) -> Passes:
+    """Classify every tile of an image: append the logits (K,) of each to `scores`; yields once a pass."""
+    padded = tiling.pad(data)
+    for start in tiling.starts:
+        mean = yield from ensemble.mean(cut(padded, [start], tiling.tile, ensemble.device.torch_device))
+        if mean.ndim != 2:
+            raise BundleError(
+                f"this network answers {tuple(mean.shape)}, which are no scores: is the bundle's task right?"
+            )
+        if not bool(torch.isfinite(mean).all()):
+            raise NotFinite
+        scores.append(mean[0].cpu())
+
+
+def cut(data: np.ndarray, starts: Sequence[tuple[int, int, int]], tile: Sequence[int], device) -> torch.Tensor:
+    """The tiles (B, C, *tile) that begin at `starts`, on the device."""
+    (tz, ty, tx) = tile
+    parts = [data[:, z : z + tz, y : y + ty, x : x + tx] for z, y, x in starts]
+    return torch.from_numpy(np.stack(parts)).to(device)

@@ -1,0 +1,84 @@
+"""What a user can choose about a run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from napari_mamba.errors import InputError
+
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Options of a run; None means "as the bundle says".
+
+    Parameters
+    ----------
+    device : str
+        "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
+    precision : str
+        "auto", "float32", "bfloat16" or "float16".
+    tile : int or tuple of int, optional
+        Voxels of a tile along (z, y, x), (y, x) for a 2D network, after the bundle's resampling. One number counts
+        for every axis.
+    overlap : float, optional
+        Share of a tile that its neighbour covers too, 0 to 0.9.
+    mirror : bool, optional
+        Average over mirrored copies, along the axes that the bundle allows. Eight times the work in 3D.
+    batch_size : int, optional
+        Tiles that go through the network together.
+    uncertainty : bool
+        Also return the entropy of the classes' probabilities, per voxel, in ``Result.extra["uncertainty"]``.
+    probabilities : bool
+        Also return the classes' probabilities, in ``Result.extra["probabilities"]``: one float32 channel a class.
+    residual : bool
+        Restoration: also return input minus output, in ``Result.extra["residual"]``.
+    clip : bool
+        Restoration: keep the output within the range of the input.
+    replace_nonfinite : float, optional
+        Value put in the place of NaN and infinite voxels, which are refused otherwise.
+
+    Raises
+    ------
+    InputError
+        If a value is outside what is said above.
+
+    Examples
+    --------
+    >>> RunOptions(tile=[64, 96, 96]).tile
+    (64, 96, 96)
+    """
+
+    device: str = "auto"
+    precision: str = "auto"
+    tile: int | tuple[int, ...] | None = None
+    overlap: float | None = None
+    mirror: bool | None = None
+    batch_size: int | None = None
+    uncertainty: bool = False
+    probabilities: bool = False
+    residual: bool = False
+    clip: bool = True
+    replace_nonfinite: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise InputError(f"there is no precision {self.precision!r}: choose one of {', '.join(PRECISIONS)}")
+        if self.tile is not None:
+            tile = (self.tile,) if isinstance(self.tile, int) else tuple(int(n) for n in self.tile)
+            if not 1 <= len(tile) <= 3 or min(tile) < 1:
+                raise InputError(f"a tile is 1, 2 or 3 numbers of voxels, all at least 1, not {self.tile}")
+            object.__setattr__(self, "tile", tile[0] if len(tile) == 1 else tile)
+        if self.overlap is not None and not 0 <= self.overlap <= 0.9:
+            raise InputError(f"the overlap of tiles is a share from 0 to 0.9, not {self.overlap}")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise InputError(f"the batch size is at least 1, not {self.batch_size}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as JSON can hold them."""
+        options = asdict(self)
+        if isinstance(self.tile, tuple):
+            options["tile"] = list(self.tile)
+        return options

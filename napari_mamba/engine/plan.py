@@ -1,0 +1,125 @@
+"""How a run is cut up: the tile, its overlap, the mirrored copies, the batch; and what to do when memory ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from napari_mamba.engine.options import RunOptions
+from napari_mamba.engine.tiles import Shape, Tiling
+from napari_mamba.errors import InputError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The way one attempt runs.
+
+    Parameters
+    ----------
+    tile : tuple of int
+        Voxels along (z, y, x); z = 1 for a 2D network.
+    overlap : float
+    mirror_axes : tuple of int
+        As in the bundle.
+    spatial_dims : int
+    divisor : tuple of int
+        The sides of a tile are multiples of these.
+    fixed : bool
+        No other tile will do.
+    batch_size : int
+    blend_on : torch.device
+        Where the sums of tiles are kept.
+    """
+
+    tile: Shape
+    overlap: float
+    mirror_axes: tuple[int, ...]
+    spatial_dims: int
+    divisor: Shape
+    fixed: bool
+    batch_size: int
+    blend_on: torch.device
+
+    def tiling(self, shape: Shape) -> Tiling:
+        """The tiles over an image of this shape."""
+        return Tiling(shape, self.tile, self.overlap)
+
+    def smaller(self) -> tuple[Plan, str] | None:
+        """A plan that needs less memory and a sentence about it, or None where there is none.
+
+        First single tiles blended in main memory, which changes no result; then tiles of half the length along
+        their longest axis.
+        """
+        host = torch.device("cpu")
+        if self.batch_size > 1 or self.blend_on != host:
+            return replace(self, batch_size=1, blend_on=host), "one tile at a time, blended in main memory"
+        if self.fixed:
+            return None
+        for axis in sorted(range(3), key=lambda a: -self.tile[a]):
+            # Twice the divisor: a deepest level of a single voxel would normalise it to zero.
+            length = max(_round_up(self.tile[axis] / 2, self.divisor[axis]), 2 * self.divisor[axis])
+            if length < self.tile[axis]:
+                tile = tuple(length if a == axis else n for a, n in enumerate(self.tile))
+                return replace(self, tile=tile), f"smaller tiles of {self.shown(tile)} voxels"
+        return None
+
+    def shown(self, tile: Shape | None = None) -> str:
+        """A tile in words, "96x96x96" or "512x512"."""
+        return "x".join(str(n) for n in (tile or self.tile)[3 - self.spatial_dims :])
+
+
+def plan_run(bundle: Any, options: RunOptions, device: torch.device) -> Plan:
+    """The first plan of a run: the bundle's tile, as far as the options do not say otherwise.
+
+    Raises
+    ------
+    InputError
+        If the network cannot run on the tile that the options ask for.
+    """
+    tile, dims = bundle.tile, len(bundle.tile.size)
+    size = tuple(tile.size)
+    divisor = tuple(tile.divisor) or tuple(_largest_power_of_two(n) for n in size)
+    if options.tile is not None:
+        size = _asked_tile(options.tile, size, divisor, tile.fixed, bundle.name)
+    if dims == 2:
+        size, divisor = (1, *size), (1, *divisor)
+    mirrored = options.mirror is None or options.mirror
+    # Slices are small: several fill the processor. A 3D tile already does, and costs memory.
+    batch_size = options.batch_size or ((4 if device.type == "cpu" else 16) if dims == 2 else 1)
+    return Plan(
+        tile=size,  # type: ignore[arg-type]
+        overlap=tile.overlap if options.overlap is None else options.overlap,
+        mirror_axes=tuple(tile.mirror_axes) if mirrored else (),
+        spatial_dims=dims,
+        divisor=divisor,  # type: ignore[arg-type]
+        fixed=tile.fixed,
+        batch_size=batch_size,
+        blend_on=device,
+    )
+
+
+def _asked_tile(
+    asked: int | tuple[int, ...], size: tuple[int, ...], divisor: tuple[int, ...], fixed: bool, name: str
+) -> tuple[int, ...]:
+    wanted = (asked,) * len(size) if isinstance(asked, int) else asked
+    if len(wanted) != len(size):
+        raise InputError(f"{name} takes tiles of {len(size)} numbers, not {list(wanted)}")
+    if fixed and wanted != size:
+        raise InputError(f"the weights of {name} are made for tiles of {list(size)} voxels: leave the tile as it is")
+    possible = tuple(_round_up(n, d) for n, d in zip(wanted, divisor, strict=True))
+    if possible != wanted:
+        raise InputError(
+            f"the sides of {name}'s tiles are multiples of {list(divisor)}: {list(possible)} instead of {list(wanted)}"
+        )
+    return wanted
+
+
+def _round_up(length: float, divisor: int) -> int:
+    return int(-(-length // divisor)) * divisor
+
+
+def _largest_power_of_two(n: int) -> int:
+    """What a tile's side can be divided by if the bundle does not say: up to five poolings."""
+    return min(n & -n, 32)

@@ -1,0 +1,241 @@
+"""The stages of one run, in the order in which they happen."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from napari_mamba import scan
+from napari_mamba.engine import memory
+from napari_mamba.engine.checks import doubts_about_size, load_checked
+from napari_mamba.engine.collect import ImageSink, Segmentation, SegmentSink, restore_segmentation
+from napari_mamba.engine.device import choose_device
+from napari_mamba.engine.events import Progress
+from napari_mamba.engine.infer import Ensemble, NotFinite, infer_tiles, probabilities_of, score_tiles
+from napari_mamba.engine.options import RunOptions
+from napari_mamba.engine.plan import plan_run
+from napari_mamba.engine.prepare import Prepared, prepare
+from napari_mamba.engine.record import Pace, Record
+from napari_mamba.engine.result import Result, class_table, region_table, voxel_ml
+from napari_mamba.errors import BundleError, OutOfMemoryError, RunError
+from napari_mamba.volume import Volume
+
+if TYPE_CHECKING:
+    from napari_mamba.bundles import Bundle
+
+Events = Generator[Progress, None, None]
+
+
+class Cancelled(Exception):
+    """The user asked to stop."""
+
+
+class Session:
+    """One run of a bundle on a volume; `events` is called once. See `napari_mamba.engine.run`."""
+
+    def __init__(self, volume: Volume, bundle: Bundle, options: RunOptions, cancel: threading.Event | None):
+        self.volume, self.bundle, self.options = volume, bundle, options
+        self.cancel = cancel or threading.Event()
+        self.record = Record()
+        self.device = choose_device(options.device, options.precision)
+        self.plan = plan_run(bundle, options, self.device.torch_device)
+        self.result = Result()
+
+    def events(self) -> Generator[Progress, None, Result]:
+        """The whole run."""
+        memory.start_measuring(self.device.torch_device)
+        try:
+            yield from self._stages()
+        except Cancelled:
+            self.result = Result(cancelled=True)
+        self.record.facts["device"] = {
+            "type": str(self.device.torch_device),
+            "name": self.device.name,
+            "precision": self.device.precision,
+        }
+        self.record.facts["tiles"] = {
+            "size": list(self.plan.tile),
+            "overlap": self.plan.overlap,
+            "mirror_axes": list(self.plan.mirror_axes),
+            "batch_size": self.plan.batch_size,
+        }
+        self.record.facts["memory"] = memory.peak_memory(self.device.torch_device)
+        self.result.provenance = self.record.provenance(self.volume, self.bundle, self.options)
+        self.result.warnings = list(self.record.warnings)
+        return self.result
+
+    def _stages(self) -> Events:
+        prepared = yield from self._prepare()
+        ensemble = yield from self._warm_up()
+        if self.bundle.task == "classification":
+            yield from self._classify(prepared, ensemble)
+        elif self.bundle.task == "restoration":
+            yield from self._restore_image(prepared, ensemble)
+        else:
+            yield from self._segment(prepared, ensemble)
+        yield from self._say("measuring", 1, 1)
+
+    def _say(self, stage: str, done: int, total: int, seconds_left: float | None = None, message: str = "") -> Events:
+        """Report, and stop here if the user asked for it."""
+        if self.cancel.is_set():
+            raise Cancelled
+        yield Progress(stage, done, total, seconds_left, message)
+        if self.cancel.is_set():
+            raise Cancelled
+
+    def _warn(self, stage: str, done: int, total: int, sentences: list[str]) -> Events:
+        for sentence in sentences:
+            yield from self._say(stage, done, total, message=self.record.warn(sentence))
+
+    # ---- before the network
+
+    def _prepare(self) -> Generator[Progress, None, Prepared]:
+        self.record.enter("checking")
+        yield from self._say("checking", 0, 1)
+        self.volume, warnings = load_checked(self.volume, self.bundle, self.options.replace_nonfinite)
+        yield from self._warn("checking", 1, 1, warnings)
+        self.record.enter("preparing")
+        yield from self._say("preparing", 0, 1)
+        prepared = prepare(self.volume, self.bundle.preparation)
+        yield from self._warn("preparing", 1, 1, doubts_about_size(prepared.data.shape[1:], self.plan.tile))
+        return prepared
+
+    def _warm_up(self) -> Generator[Progress, None, Ensemble]:
+        self.record.enter("warming up")
+        yield from self._say("warming up", 0, 2, message=f"loading {self.bundle.name}")
+        entropy = self.bundle.activation if self.options.uncertainty and self.bundle.task == "segmentation" else ""
+        ensemble = Ensemble(self.bundle.networks(), self.device, self.plan.mirror_axes, self.plan.spatial_dims, entropy)
+        yield from self._say("warming up", 1, 2)
+        getattr(scan, "warm_up", int)()
+        yield from self._say("warming up", 2, 2)
+        return ensemble
+
+    # ---- the network
+
+    def _infer(self, data: np.ndarray, ensemble: Ensemble, make_sink: Any) -> Generator[Progress, None, Any]:
+        """Run the tiles until an attempt gets through; returns its sink."""
+        self.record.enter("network")
+        while True:
+            sink = make_sink()
+            problem = ""
+            try:
+                yield from self._attempt(self._passes(data, ensemble, sink), ensemble)
+            except NotFinite:
+                problem = "not finite"
+            except (RuntimeError, MemoryError) as error:
+                if not memory.is_out_of_memory(error):
+                    raise
+                problem = "memory"
+            if not problem:
+                break
+            sink = None
+            memory.release(self.device.torch_device)
+            yield from self._retreat(problem, ensemble)
+        return sink
+
+    def _passes(self, data: np.ndarray, ensemble: Ensemble, sink: Any) -> tuple[Iterator[None], int]:
+        """The passes of one attempt, and how many there are."""
+        tiling = self.plan.tiling(data.shape[1:])
+        if self.bundle.task == "classification":
+            return score_tiles(data, ensemble, tiling, sink), len(tiling.starts) * ensemble.passes
+        size, where = self.plan.batch_size, self.plan.blend_on
+        passes = infer_tiles(data, ensemble, tiling, sink, batch_size=size, blend_on=where)
+        return passes, len(list(tiling.batches(size))) * ensemble.passes
+
+    def _attempt(self, attempt: tuple[Iterator[None], int], ensemble: Ensemble) -> Events:
+        passes, total = attempt
+        pace = Pace(total)
+        yield from self._say("network", 0, total)
+        since = perf_counter()
+        for _ in passes:
+            pace.add(perf_counter() - since)
+            yield from self._say("network", pace.done, total, pace.seconds_left)
+            since = perf_counter()  # after the event: what its consumer does is not our pace
+
+    def _retreat(self, problem: str, ensemble: Ensemble) -> Events:
+        """Change the plan or the precision after a failed attempt, and say so; or give up with a sentence."""
+        if problem == "not finite":
+            if not self.device.chosen or self.device.dtype == torch.float32:
+                raise RunError(
+                    f"{self.bundle.name} answers NaN or infinity in {self.device.precision}: "
+                    + ("its weights are damaged" if self.device.dtype == torch.float32 else "choose float32")
+                )
+            said = f"{self.device.precision} overflowed: the run was repeated in float32."
+            self.device = ensemble.device = replace(self.device, dtype=torch.float32)
+        else:
+            smaller = self.plan.smaller()
+            if smaller is None:
+                raise OutOfMemoryError(
+                    f"memory of {self.device.name} ran out at the smallest tile ({self.plan.shown()}): choose the "
+                    "device cpu, crop the image, or close other programs"
+                )
+            self.plan, change = smaller
+            said = f"Memory ran out at the tile and batch asked for: the run was repeated with {change}."
+        yield from self._warn("network", 0, 1, [said])
+
+    # ---- after it, one way a task
+
+    def _segment(self, prepared: Prepared, ensemble: Ensemble) -> Events:
+        bundle, options = self.bundle, self.options
+        shape, keep = prepared.data.shape[1:], prepared.resampled or options.probabilities
+        sink = yield from self._infer(
+            prepared.data, ensemble, lambda: SegmentSink(shape, bundle, keep=keep, entropy=options.uncertainty)
+        )
+        self.record.enter("restoring")
+        yield from self._say("restoring", 0, 1)
+        found = restore_segmentation(prepared, sink, probabilities=options.probabilities)
+        self.record.enter("measuring")
+        yield from self._say("measuring", 0, 1)
+        self._keep_segmentation(found)
+        if not any(row.voxels for row in self.result.table):
+            sentence = "No voxel was labelled: check that the image shows what this bundle was made for."
+            yield from self._warn("measuring", 0, 1, [sentence])
+
+    def _keep_segmentation(self, found: Segmentation) -> None:
+        volume, classes = self.volume, self.bundle.classes
+        names = tuple(c.name for c in classes)
+        self.result.labels = volume.with_data(found.labels[None], ("labels",))
+        if found.regions is not None:
+            self.result.table = region_table(found.regions, volume.data, classes, voxel_ml(volume))
+            self.result.extra["regions"] = volume.with_data(found.regions.astype(np.uint8), names)
+        else:
+            self.result.table = class_table(found.labels, volume.data, classes, voxel_ml(volume))
+        if found.entropy is not None:
+            self.result.extra["uncertainty"] = volume.with_data(found.entropy[None], ("uncertainty",))
+        if found.probabilities is not None:
+            self.result.extra["probabilities"] = volume.with_data(found.probabilities, names)
+
+    def _restore_image(self, prepared: Prepared, ensemble: Ensemble) -> Events:
+        shape = prepared.data.shape[1:]
+        sink = yield from self._infer(prepared.data, ensemble, lambda: ImageSink(shape))
+        self.record.enter("restoring")
+        yield from self._say("restoring", 0, 1)
+        image = np.asarray(prepared.restore_image(sink.image), np.float32)
+        if len(image) != self.volume.channels:
+            raise BundleError(
+                f"the network answers {len(image)} channels for {self.volume.channels}: a restored image has as many"
+            )
+        data = self.volume.data
+        if self.options.clip:
+            for restored, given in zip(image, data, strict=True):
+                np.clip(restored, given.min(), given.max(), out=restored)
+        names = self.volume.channel_names
+        self.result.image = self.volume.with_data(image, names)
+        if self.options.residual:
+            self.result.extra["residual"] = self.volume.with_data(data.astype(np.float32) - image, names)
+        yield from self._say("restoring", 1, 1)
+
+    def _classify(self, prepared: Prepared, ensemble: Ensemble) -> Events:
+        logits = yield from self._infer(prepared.data, ensemble, list)
+        scores = torch.stack(logits)
+        if scores.shape[1] != len(self.bundle.classes):
+            raise BundleError(f"the network answers {scores.shape[1]} classes, the bundle names another number")
+        scores = probabilities_of(scores, self.bundle.activation)
+        names = [c.name for c in self.bundle.classes]
+        self.result.scores = dict(zip(names, scores.mean(0).tolist(), strict=True))
