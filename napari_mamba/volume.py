@@ -53,7 +53,7 @@ class Volume:
         if 0 in shape:
             raise InputError(f"the image is empty (shape {shape}): check that the file was written completely")
         affine = np.array(self.affine, dtype=np.float64)
-        if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-12:
+        if not _places_voxels(affine):
             raise InputError("the image's affine is not an invertible 4x4 matrix: repair the file's header")
         affine.setflags(write=False)
         object.__setattr__(self, "affine", affine)
@@ -85,3 +85,11 @@ class Volume:
         if tuple(data.shape[1:]) != self.shape:
             raise InputError(f"values of the shape {tuple(data.shape[1:])} do not lie on a grid of {self.shape}")
         return replace(self, data=data, channel_names=channel_names, name=self.name if name is None else name)
+
+
+def _places_voxels(affine: np.ndarray) -> bool:
+    """Whether a matrix is an affine with three independent axes, judged apart from the voxel size (nm to m)."""
+    if affine.shape != (4, 4) or not np.isfinite(affine).all() or affine[3].tolist() != [0, 0, 0, 1]:
+        return False
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    return bool((spacing > 0).all() and abs(np.linalg.det(affine[:3, :3] / spacing)) > 1e-6)
