@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+import torch
 from torch import nn
 
 from napari_mamba.errors import InputError
@@ -22,7 +23,8 @@ class Identification:
     """What a state_dict is, read off its keys and shapes.
 
     `arguments` are those that shapes determine; `ambiguous` names what they cannot (an argument to be asked for),
-    and `note` says so in a sentence.
+    and `note` says so in a sentence. `container` is the path of entries under which the checkpoint keeps its tensors,
+    `prefix` what stands before every key.
     """
 
     name: str
@@ -30,6 +32,21 @@ class Identification:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     ambiguous: tuple[str, ...] = ()
     note: str = ""
+    container: tuple[str, ...] = ()
+    prefix: str = ""
+
+    def weights(self, checkpoint: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """The checkpoint's tensors under the network's own keys, to be loaded with `strict=True`."""
+        for entry in self.container:
+            checkpoint = checkpoint[entry]
+        return {key.removeprefix(self.prefix): tensor for key, tensor in tensors_of(checkpoint).items()}
+
+
+def tensors_of(state_dict: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The entries that are a network's tensors: not epochs, nor the counters that `thop` leaves in a network."""
+    counters = ("total_ops", "total_params")
+    tensors = {key: value for key, value in state_dict.items() if isinstance(value, torch.Tensor)}
+    return {key: value for key, value in tensors.items() if isinstance(key, str) and not key.endswith(counters)}
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from napari_mamba.errors import InputError
-from napari_mamba.models.plans import PerStage, Plan, make_plan
+from napari_mamba.models.plans import PerStage, Plan, make_plan, plan_arguments, transposed_strides
 from napari_mamba.models.registry import Identification, Shapes, register
+from napari_mamba.models.shapes import count, has
 from napari_mamba.nn.conv_blocks import (
     ConvNormAct,
     PointwiseUpsample,
@@ -275,5 +276,20 @@ class UMambaBot(UMamba):
 
 
 def identify(name: str, shapes: Shapes) -> Identification | None:
-    """U-Mamba's network, generation and arguments from a state_dict's keys and shapes."""
-    return None
+    """U-Mamba's generation and arguments from a state_dict's keys and shapes, if it is the network called `name`."""
+    generation = "v1" if "encoder.stem.convs.0.conv.weight" in shapes else "v2"
+    scan = {
+        ("umamba_enc", "v1"): "encoder.mamba_layers.0.mamba.A_log",
+        ("umamba_enc", "v2"): f"encoder.mamba_layers.{count(shapes, 'encoder.stages.') - 1}.mamba.A_log",
+        ("umamba_bot", "v1"): "mamba.A_log",
+        ("umamba_bot", "v2"): "mamba_layer.mamba.A_log",
+    }[name, generation]
+    decoder = "decoder.transpconvs.0.weight" if generation == "v1" else "decoder.upsample_layers.0.conv.weight"
+    if not has(shapes, scan, decoder):
+        return None
+    arguments = plan_arguments(shapes, generation) | {"generation": generation}
+    if generation == "v1":
+        return Identification(name, generation, arguments | {"strides": transposed_strides(shapes)})
+    ambiguous = ("strides", "input_size") if name == "umamba_enc" else ("strides",)
+    note = f"{' and '.join(ambiguous)} leave no trace in the weights: take them from nnU-Net's plans.json"
+    return Identification(name, generation, arguments, ambiguous, note)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from napari_mamba.errors import InputError
 from napari_mamba.nn.mamba import Mamba
 from napari_mamba.nn.tokens import Float32Module, from_tokens, to_tokens, without_autocast
 
@@ -19,9 +20,15 @@ class Float32Mamba(Float32Module, Mamba):
 def mix(x: Tensor, norm: nn.Module, mixer: nn.Module, channel_token: bool = False) -> Tensor:
     """Normalise and scan the voxels of `x` (B, C, *spatial) in raster order, or its channels where `channel_token`.
 
-    Computes in the norm's dtype, under autocast too; returns the shape and dtype of `x`.
+    Computes in the norm's dtype, under autocast too; returns the shape and dtype of `x`. Raises `InputError` where
+    the channels are tokens and the map has not as many voxels as the norm has weights.
     """
     spatial = x.shape[2:]
+    if channel_token and spatial.numel() != norm.weight.numel():
+        raise InputError(
+            f"this network scans over channels, on feature maps of {norm.weight.numel()} voxels and not "
+            f"{spatial.numel()}: give it images of the patch size it was trained with"
+        )
     with without_autocast(x):
         tokens = (x.flatten(2) if channel_token else to_tokens(x)).to(norm.weight.dtype)
         mixed = mixer(norm(tokens))

@@ -1,0 +1,119 @@
+"""Which network a checkpoint belongs to, read off the keys and shapes of its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from napari_mamba.errors import InputError
+from napari_mamba.models.registry import Identification, ModelInfo, Shapes, create, info, list_models, tensors_of
+
+# Entries under which training programs keep a network's tensors; weights averaged over the training come first.
+CONTAINERS = (
+    "network_weights",
+    "params_ema",
+    "params",
+    "model_ema",
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "network",
+    "net",
+)
+
+
+def identify(state_dict: Mapping[str, Any]) -> Identification:
+    """Recognise the network, its generation and its arguments.
+
+    Looks into the entries that hold weights in common checkpoints (`CONTAINERS`), and past prefixes that all keys
+    share ("module.", "_orig_mod.", "mamba_unet."…).
+
+    Parameters
+    ----------
+    state_dict : mapping
+        A state_dict, or a checkpoint that holds one.
+
+    Returns
+    -------
+    Identification
+        `identification.weights(state_dict)` are the tensors under the network's own keys.
+
+    Raises
+    ------
+    InputError
+        If it holds no tensors, or those of no network known here.
+
+    Examples
+    --------
+    >>> network = create("umamba_bot", spatial_dims=2, input_channels=1, num_classes=2, features_per_stage=[8, 16],
+    ...                  kernel_sizes=3, strides=[1, 2], n_conv_per_stage=1, n_conv_per_stage_decoder=1)
+    >>> identify({"network_weights": network.state_dict()}).name
+    'umamba_bot'
+    """
+    near_miss = ""
+    for container, tensors in _contained(state_dict):
+        for prefix, shapes in _unprefixed(tensors):
+            for model in list_models():
+                found = _recognise(model, shapes)
+                if found is None:
+                    continue
+                if misfits := _misfits(found, shapes):
+                    near_miss = near_miss or (
+                        f"the weights resemble {model.title or model.name}, but {len(misfits)} tensors are missing, "
+                        f"unknown or of another shape, such as {misfits[0]}"
+                    )
+                    continue
+                return replace(found, container=container, prefix=prefix)
+    raise InputError(near_miss or _unknown(state_dict))
+
+
+def _contained(checkpoint: Mapping[str, Any], depth: int = 3) -> Iterator[tuple[tuple[str, ...], Shapes]]:
+    """The sets of tensors in a checkpoint, each with the path of entries that leads to it."""
+    if tensors := tensors_of(checkpoint):
+        yield (), {key: tuple(value.shape) for key, value in tensors.items()}
+    for entry in CONTAINERS if depth else ():
+        if isinstance(inner := checkpoint.get(entry), Mapping):
+            for path, shapes in _contained(inner, depth - 1):
+                yield (entry, *path), shapes
+
+
+def _unprefixed(shapes: Shapes) -> Iterator[tuple[str, Shapes]]:
+    """The keys as they are, then without the first name they all share, and so on."""
+    prefix = ""
+    while True:
+        yield prefix, shapes
+        heads = {key.partition(".")[0] for key in shapes}
+        if len(heads) != 1 or any("." not in key for key in shapes):
+            return
+        head = f"{heads.pop()}."
+        prefix, shapes = prefix + head, {key.removeprefix(head): shape for key, shape in shapes.items()}
+
+
+def _recognise(model: ModelInfo, shapes: Shapes) -> Identification | None:
+    try:
+        return model.identify(shapes) if model.identify is not None else None
+    except (KeyError, IndexError):
+        return None  # it has the network's telltale keys, but not those its arguments are read from
+
+
+def _misfits(found: Identification, shapes: Shapes) -> list[str]:
+    """Keys in which the network that was recognised differs from the tensors; none if shapes do not say enough."""
+    try:
+        with torch.device("meta"):
+            network = create(found.name, **found.arguments)
+    except (InputError, NotImplementedError, RuntimeError):
+        return []  # an ambiguous argument is missing, or the initialisation needs real tensors
+    ours = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    return sorted(key for key in ours.keys() | shapes.keys() if ours.get(key) != shapes.get(key))
+
+
+def _unknown(state_dict: Mapping[str, Any]) -> str:
+    keys = [key for _, shapes in _contained(state_dict) for key in shapes]
+    if not keys:
+        return "the file holds no network weights; choose the checkpoint that the training wrote"
+    known = ", ".join(info(model.name).title or model.name for model in list_models())
+    return f"these weights ({keys[0]!r} and {len(keys) - 1} others) belong to none of the networks known here: {known}"
