@@ -1,7 +1,7 @@
 """Label maps on their way to a file: the smallest integer type, and the class names in the header's own way.
 
-Where each format has a place for names: NIfTI, a header extension of Connectome Workbench's (a `CaretExtension` XML
-with a `LabelTable`, as TotalSegmentator writes it too); NRRD, 3D Slicer's segment fields; OME-Zarr, `image-label`.
+Where each format has a place for names: NIfTI, a header extension as TotalSegmentator writes it (Connectome
+Workbench's `CaretExtension` XML with a `LabelTable`); NRRD, 3D Slicer's segment fields; OME-Zarr, `image-label`.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ from napari_mamba.volume import Volume
 
 _CHUNK = 1 << 24
 _DEFLATE_LIMIT = 1040  # deflate cannot shrink more than this, so a larger claim is a damaged header
-_CARET = 30  # the extension code of Connectome Workbench's label tables
+# As TotalSegmentator writes its label table: nibabel cannot give the content of code 30, Workbench's own.
+_EXTENSION_CODE = 0
 
 
 def read(path: Path, frame: _frames.Frame = None) -> Volume:
@@ -170,4 +171,4 @@ def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> N
 def _extension(content: bytes) -> bytes:
     size = 8 + len(content)
     size += -size % 16  # the standard wants multiples of 16
-    return np.array([size, _CARET], "<i4").tobytes() + content.ljust(size - 8, b"\0")
+    return np.array([size, _EXTENSION_CODE], "<i4").tobytes() + content.ljust(size - 8, b"\0")
