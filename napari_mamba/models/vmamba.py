@@ -149,7 +149,8 @@ def identify(shapes: Shapes) -> Identification | None:
     """Recognise a VMamba classifier, with the keys of today or of the published checkpoints."""
     shapes = {rename_old(key): tuple(shape) for key, shape in shapes.items()}
     op = "layers.0.blocks.0.op."
-    if not has(shapes, f"{op}A_logs", f"{op}in_proj.weight", "classifier.head.weight", "patch_embed.0.weight"):
+    required = ("classifier.norm.weight", "classifier.head.weight", "patch_embed.0.weight")
+    if not has(shapes, f"{op}A_logs", f"{op}in_proj.weight", *required):
         return None
     stages = depths_of(shapes, "layers.", ".blocks.")
     dims = [shapes[f"layers.{i}.blocks.0.norm.weight"][0] for i in range(len(stages))]
