@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from napari_mamba.engine.memory import host_array
 from napari_mamba.engine.prepare import Prepared
 from napari_mamba.errors import BundleError
 
@@ -43,11 +44,11 @@ class SegmentSink:
         self.logits = self.regions = self.labels = None
         if keep:
             small = 4 * count * int(np.prod(shape)) <= LARGEST_FLOAT32
-            self.logits = np.empty((count, *shape), np.float32 if small else np.float16)
+            self.logits = host_array((count, *shape), np.float32 if small else np.float16)
         elif self.overlapping:
-            self.regions = np.empty((count, *shape), np.uint8)
+            self.regions = host_array((count, *shape), np.uint8)
         else:
-            self.labels = np.empty(shape, label_dtype(self.indices))
+            self.labels = host_array(shape, label_dtype(self.indices))
 
     def __call__(self, z: int, values: torch.Tensor) -> None:
         """Take the values (K [+ 1], n, Y, X) of the slices from z on."""
@@ -79,7 +80,7 @@ class ImageSink:
     def __call__(self, z: int, values: torch.Tensor) -> None:
         """Take the values (C, n, Y, X) of the slices from z on."""
         if self.image is None:
-            self.image = np.empty((len(values), *self.shape), np.float32)
+            self.image = host_array((len(values), *self.shape), np.float32)
         self.image[:, z : z + values.shape[1]] = values.cpu().numpy()
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import gc
+import math
 import sys
 from typing import Any
 
+import numpy as np
 import torch
 
 # PyTorch's CPU allocator and several CUDA libraries report a lack of memory as a plain RuntimeError.
@@ -26,9 +27,27 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _MESSAGES)
 
 
+def host_array(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An array in main memory, not initialised.
+
+    Raises
+    ------
+    MemoryError
+        If it does not fit into what is free. Linux would hand it out all the same and kill the process later.
+    """
+    require(math.prod(shape) * np.dtype(dtype).itemsize)
+    return np.empty(shape, dtype)
+
+
+def require(needed: int) -> None:
+    """Raise `MemoryError` if `needed` bytes are more than what main memory has free."""
+    free = available_bytes()
+    if free is not None and needed > free:
+        raise MemoryError(f"{needed / 2**30:.1f} GiB needed, {free / 2**30:.1f} GiB free")
+
+
 def release(device: torch.device) -> None:
     """Give back what a failed attempt held; call it after the `except` block, which keeps the frames alive."""
-    gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":

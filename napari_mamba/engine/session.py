@@ -122,10 +122,10 @@ class Session:
         """Run the tiles until an attempt gets through; returns its sink."""
         self.record.enter("network")
         while True:
-            sink = make_sink()
-            problem = ""
+            sink, problem = None, ""
             try:
-                yield from self._attempt(self._passes(data, ensemble, sink), ensemble)
+                sink = make_sink()
+                yield from self._attempt(*self._passes(data, ensemble, sink))
             except NotFinite:
                 problem = "not finite"
             except (RuntimeError, MemoryError) as error:
@@ -133,11 +133,10 @@ class Session:
                     raise
                 problem = "memory"
             if not problem:
-                break
+                return sink
             sink = None
             memory.release(self.device.torch_device)
             yield from self._retreat(problem, ensemble)
-        return sink
 
     def _passes(self, data: np.ndarray, ensemble: Ensemble, sink: Any) -> tuple[Iterator[None], int]:
         """The passes of one attempt, and how many there are."""
@@ -148,8 +147,7 @@ class Session:
         passes = infer_tiles(data, ensemble, tiling, sink, batch_size=size, blend_on=where)
         return passes, len(list(tiling.batches(size))) * ensemble.passes
 
-    def _attempt(self, attempt: tuple[Iterator[None], int], ensemble: Ensemble) -> Events:
-        passes, total = attempt
+    def _attempt(self, passes: Iterator[None], total: int) -> Events:
         pace = Pace(total)
         yield from self._say("network", 0, total)
         since = perf_counter()

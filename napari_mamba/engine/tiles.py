@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter1d
 
+from napari_mamba.engine import memory
+
 Shape = tuple[int, int, int]
 Sink = Callable[[int, torch.Tensor], None]
 
@@ -128,6 +130,8 @@ class RollingBlend:
     def __init__(self, tiling: Tiling, channels: int, depth: int, device: torch.device):
         self.tiling = tiling
         plane = tiling.padded[1:]
+        if device.type == "cpu":
+            memory.require(4 * channels * depth * math.prod(plane))
         self.weights = torch.from_numpy(gaussian_weights(tiling.tile)).to(device)
         self.sums = torch.zeros((channels, depth, *plane), device=device)
         self.norm = torch.zeros((depth, *plane), device=device)

@@ -1,0 +1,139 @@
+"""Tiles: positions, weights and rolling blend against brute force, SciPy and MONAI."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from monai.inferers import sliding_window_inference
+from scipy.ndimage import gaussian_filter
+
+from napari_mamba.engine.device import choose_device
+from napari_mamba.engine.infer import Ensemble, infer_tiles
+from napari_mamba.engine.tiles import RollingBlend, Tiling, gaussian_weights, tile_starts
+
+CPU = torch.device("cpu")
+
+
+def ramp(x: torch.Tensor) -> torch.Tensor:
+    """Depends on the place within the tile, so that a wrong blend shows."""
+    place = torch.arange(math.prod(x.shape[2:]), dtype=torch.float32).reshape(x.shape[2:]) / 1000
+    return torch.cat([x * place, x + place.square()], dim=1)
+
+
+def blended(data, tile, overlap=0.5, batch_size=1, spatial_dims=3, network=ramp):
+    out = np.full((2, *data.shape[1:]), np.nan, np.float32)
+
+    def sink(z, values):
+        assert np.isnan(out[:, z : z + values.shape[1]]).all(), "a slice came twice"
+        out[:, z : z + values.shape[1]] = values.numpy()
+
+    class Network(torch.nn.Module):
+        def forward(self, x):
+            return network(x)
+
+    ensemble = Ensemble([Network()], choose_device("cpu"), spatial_dims=spatial_dims)
+    tiling = Tiling(data.shape[1:], tile, overlap)
+    for _ in infer_tiles(data, ensemble, tiling, sink, batch_size=batch_size, blend_on=CPU):
+        pass
+    return out
+
+
+def brute_force(data, tile, overlap=0.5, spatial_dims=3):
+    """Every tile added into sums of the whole padded volume, in float64."""
+    missing = [max(t - n, 0) for n, t in zip(data.shape[1:], tile, strict=True)]
+    padded = np.pad(data, [(0, 0)] + [(m // 2, m - m // 2) for m in missing])
+    impulse = np.zeros(tile)
+    impulse[tuple(t // 2 for t in tile)] = 1
+    weights = gaussian_filter(impulse, [t / 8 for t in tile], mode="constant")
+    sums, norm = np.zeros((2, *padded.shape[1:])), np.zeros(padded.shape[1:])
+    for z in tile_starts(padded.shape[1], tile[0], overlap):
+        for y in tile_starts(padded.shape[2], tile[1], overlap):
+            for x in tile_starts(padded.shape[3], tile[2], overlap):
+                here = (slice(z, z + tile[0]), slice(y, y + tile[1]), slice(x, x + tile[2]))
+                part = torch.from_numpy(np.ascontiguousarray(padded[:, *here]))[None]
+                answer = ramp(part.squeeze(2)).unsqueeze(2) if spatial_dims == 2 else ramp(part)
+                sums[:, *here] += answer[0].numpy() * weights
+                norm[here] += weights
+    inner = tuple(slice(m // 2, m // 2 + n) for m, n in zip(missing, data.shape[1:], strict=True))
+    return (sums / norm)[:, *inner]
+
+
+@pytest.mark.parametrize("size", [16, 17, 23, 24, 25, 31, 32, 33, 100, 257])
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.9])
+def test_tiles_cover_an_axis_with_at_least_the_overlap_and_no_more_tiles_than_needed(size, overlap):
+    starts = tile_starts(size, 16, overlap)
+    steps = np.diff(starts)
+    assert starts[0] == 0
+    assert starts[-1] == size - 16
+    assert (steps > 0).all()
+    assert (steps <= np.ceil(16 * (1 - overlap))).all()
+    assert len(starts) == math.ceil((size - 16) / (16 * (1 - overlap))) + 1
+
+
+def test_tiles_start_where_nnunet_says():
+    assert tile_starts(110, 64) == [0, 23, 46]  # the example in nnU-Net's own comment
+    assert tile_starts(64, 64) == [0]
+
+
+@pytest.mark.parametrize("tile", [(16, 16, 16), (8, 12, 20), (1, 32, 24), (7, 9, 11)])
+def test_weights_are_a_gaussian_of_an_eighth_of_the_side(tile):
+    impulse = np.zeros(tile)
+    impulse[tuple(n // 2 for n in tile)] = 1
+    wanted = gaussian_filter(impulse, [n / 8 for n in tile], mode="constant")
+    weights = gaussian_weights(tile)
+    assert weights.min() > 0
+    assert weights.max() == 1
+    np.testing.assert_allclose(weights, wanted / wanted.max(), rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("shape", "tile", "overlap"),
+    [
+        ((20, 33, 12), (16, 16, 16), 0.5),
+        ((41, 16, 17), (16, 16, 16), 0.25),
+        ((5, 40, 6), (16, 16, 8), 0.5),
+        ((37, 18, 18), (8, 16, 16), 0.75),
+        ((33, 8, 8), (16, 8, 8), 0.0),
+    ],
+)
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_rolling_blend_equals_brute_force(rng, shape, tile, overlap, batch_size):
+    data = rng.normal(size=(1, *shape)).astype(np.float32)
+    wanted = brute_force(data, tile, overlap)
+    np.testing.assert_allclose(blended(data, tile, overlap, batch_size), wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_slices_of_a_2d_network_equal_brute_force(rng, batch_size):
+    data = rng.normal(size=(1, 7, 20, 33)).astype(np.float32)
+    wanted = brute_force(data, (1, 16, 16), spatial_dims=2)
+    np.testing.assert_allclose(
+        blended(data, (1, 16, 16), batch_size=batch_size, spatial_dims=2), wanted, rtol=1e-4, atol=1e-4
+    )
+
+
+def test_blend_equals_monai_where_both_place_tiles_alike(rng):
+    data = rng.normal(size=(1, 40, 24, 32)).astype(np.float32)
+    wanted = sliding_window_inference(
+        torch.from_numpy(data)[None],
+        roi_size=(16, 16, 16),
+        sw_batch_size=1,
+        predictor=ramp,
+        overlap=0.5,
+        roi_weight_map=torch.from_numpy(gaussian_weights((16, 16, 16))),
+    )[0]
+    np.testing.assert_allclose(blended(data, (16, 16, 16)), wanted.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_sums_are_held_for_one_tile_of_depth_however_long_the_image():
+    blend = RollingBlend(Tiling((500, 16, 16), (16, 16, 16)), 3, 16, CPU)
+    assert blend.sums.shape == (3, 16, 16, 16)
+    slices = []
+    for start in blend.tiling.starts:
+        blend.release(start[0], lambda z, values: slices.extend(range(z, z + values.shape[1])))
+        blend.add(start, torch.ones(3, 16, 16, 16))
+    blend.release(500, lambda z, values: slices.extend(range(z, z + values.shape[1])))
+    assert slices == list(range(500))
