@@ -1,0 +1,109 @@
+"""Choosing the layers that are a model's input channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QComboBox, QFormLayout, QWidget
+
+from napari_mamba.ui.combo_box import combo_box
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image
+
+    from napari_mamba.bundles import Channel
+
+
+class ChannelsBox(QWidget):
+    """One list of image layers a channel, kept in step with the viewer's layers.
+
+    Signals
+    -------
+    changed
+        Another layer is chosen, or there are other layers to choose from.
+    """
+
+    changed = Signal()
+
+    def __init__(self, viewer: ViewerModel, parent: QWidget | None = None):
+        super().__init__(parent)
+        self._viewer = viewer
+        self._names: tuple[str, ...] = ()
+        self.combos: list[QComboBox] = []
+        self._form = QFormLayout(self)
+        self._form.setContentsMargins(0, 0, 0, 0)
+        self._form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+        events = viewer.layers.events
+        for event in (events.inserted, events.removed, events.reordered, events.renamed):
+            event.connect(self._on_layers_changed)
+
+    @property
+    def layers(self) -> list[Image | None]:
+        """The chosen layer of each channel."""
+        return [combo.currentData() for combo in self.combos]
+
+    def set_channels(self, channels: Sequence[Channel]) -> None:
+        """One row a channel; where there is one, it needs no name."""
+        names = tuple(f"{c.name} ({c.modality})" if c.modality not in ("", c.name) else c.name for c in channels)
+        if names == self._names:
+            return
+        self._names = names
+        while self._form.rowCount():
+            self._form.removeRow(0)
+        self.combos = []
+        for name in names:
+            combo = combo_box(f"The image layer that shows {name}")
+            combo.currentIndexChanged.connect(self._on_chosen)
+            self._form.addRow("Image" if len(names) == 1 else name, combo)
+            self.combos.append(combo)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """List the viewer's image layers anew, keeping what is chosen."""
+        images = _images(self._viewer)
+        chosen = self.layers
+        free = [layer for layer in images if layer not in chosen]
+        for combo, name, kept in zip(self.combos, self._names, chosen, strict=True):
+            layer = kept if kept in images else _suggest(name, free or images, self._viewer, len(self.combos))
+            if layer in free:
+                free.remove(layer)
+            combo.blockSignals(True)
+            combo.clear()
+            for image in images:
+                combo.addItem(image.name, image)
+            combo.setCurrentIndex(images.index(layer) if layer is not None else -1)
+            combo.setEnabled(bool(images))
+            combo.blockSignals(False)
+        self.changed.emit()
+
+    def disconnect_from_viewer(self) -> None:
+        """Stop listening to the viewer."""
+        self._viewer.layers.events.disconnect(self._on_layers_changed)
+
+    def _on_layers_changed(self, event: Any = None) -> None:
+        self.refresh()
+
+    def _on_chosen(self, _: int) -> None:
+        self.changed.emit()
+
+
+def _images(viewer: ViewerModel) -> list[Image]:
+    """The viewer's image layers, the uppermost first."""
+    from napari.layers import Image
+
+    return [layer for layer in reversed(viewer.layers) if type(layer) is Image]
+
+
+def _suggest(name: str, images: list[Image], viewer: ViewerModel, channels: int) -> Image | None:
+    """The layer that is likely meant: of the channel's name; or, for a single channel, the one selected."""
+    if not images:
+        return None
+    word = name.split(" ", 1)[0].lower()
+    named = [image for image in images if word in image.name.lower()]
+    if channels == 1:
+        active = viewer.layers.selection.active
+        return active if active in images else images[0]
+    return named[0] if named else images[0]

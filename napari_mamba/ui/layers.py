@@ -1,0 +1,292 @@
+"""Layers to volumes and back, with every voxel kept in its place.
+
+napari's world, as this plugin fills it, is physical space in millimetres with the axes (z, y, x) pointing to the
+patient's inferior, posterior and left side: RAS+ with its axes reversed and negated. napari draws y downwards, x to
+the right and z towards the viewer, so axial, coronal and sagittal slices stand upright in the radiological
+convention, nothing is mirrored in 3D, and layers on different grids lie over each other.
+
+napari's 2D slicing ignores rotations that lead out of the slice, but not permutations of axes, which it cannot show.
+Layers therefore hold their data with the axes permuted to those nearest to the world's; no voxel is interpolated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_mamba.errors import InputError
+from napari_mamba.volume import Volume
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+
+KEY = "napari_mamba"  # in Layer.metadata
+WORLD_FROM_RAS = np.array([[0.0, 0, -1, 0], [0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1]])
+RAS_FROM_WORLD = np.linalg.inv(WORLD_FROM_RAS)
+_COPIED = ("affine", "scale", "translate", "rotate", "shear", "units", "axis_labels")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a layer lies, and how to put results made from it into the same place.
+
+    Parameters
+    ----------
+    affine : ndarray, shape (4, 4)
+        Of the volume (not of the layer, whose axes may be permuted), to RAS+ millimetres.
+    units : str
+        The volume's: "mm" or "pixel".
+    order : tuple of int
+        Axis of the volume that lies on each axis of the layer.
+    ndim : int
+        Of the layer: a 2D layer is a volume of one slice.
+    transforms : dict
+        Keyword arguments that give a new layer the place, units and axis labels of the source layer.
+    name : str
+        The source layer's name.
+    geometry : dict
+        The reader's record of the file's grid, for the metadata of new layers; empty for other layers.
+    """
+
+    affine: np.ndarray
+    units: str
+    order: tuple[int, int, int]
+    ndim: int
+    transforms: Mapping[str, Any]
+    name: str
+    geometry: Mapping[str, Any]
+
+    def to_volume_axes(self, data: Any) -> Any:
+        """A layer's data, (Z, Y, X) or (Y, X), with the volume's axes."""
+        data = data[None] if self.ndim == 2 else data
+        return data.transpose([self.order.index(axis) for axis in range(3)])
+
+    def to_layer_axes(self, data: Any) -> Any:
+        """(Z, Y, X) data on the volume's grid with the layer's axes; a view."""
+        data = data.transpose(self.order)
+        return data[0] if self.ndim == 2 else data
+
+
+def nearest_axes(affine: np.ndarray) -> tuple[int, int, int]:
+    """Which axis of a grid runs most along each of the world's axes (z, y, x).
+
+    Examples
+    --------
+    >>> nearest_axes(np.diag([3.0, 1.0, 1.0, 1.0])[[2, 1, 0, 3]])  # (z, y, x) index to (R, A, S)
+    (0, 1, 2)
+    """
+    linear = (WORLD_FROM_RAS @ affine)[:3, :3]
+    cosines = np.abs(linear / np.linalg.norm(linear, axis=0))
+    return max(permutations(range(3)), key=lambda p: sum(cosines[i, p[i]] for i in range(3)))
+
+
+def volume_to_layers(volume: Volume, path: str = "") -> list[tuple[Any, dict[str, Any], str]]:
+    """Layer data tuples for a volume, one image layer a channel.
+
+    Parameters
+    ----------
+    volume : Volume
+    path : str
+        The file it came from, kept in the layers' metadata.
+
+    Returns
+    -------
+    list of (data, keyword arguments, "image")
+        Data (Z, Y, X) with axes permuted to the world's nearest ones, lazy where the volume's data are.
+    """
+    order = nearest_axes(volume.affine)
+    arrangement = np.eye(4)[:, [*order, 3]]
+    matrix = WORLD_FROM_RAS @ volume.affine @ arrangement
+    scale = np.linalg.norm(matrix[:3, :3], axis=0)
+    rigid = matrix @ np.diag([*1 / scale, 1.0])
+    data = _transposable(volume.data)
+    layers = []
+    for channel in range(volume.channels):
+        keywords = {
+            "name": _channel_name(volume, channel),
+            "scale": scale,
+            "affine": rigid,
+            "units": (volume.units,) * 3,
+            "axis_labels": ("z", "y", "x"),
+            "metadata": {
+                KEY: {
+                    "path": path,
+                    "channel": channel,
+                    "affine": np.array(volume.affine),
+                    "layer_affine": matrix,
+                    "order": order,
+                    "units": volume.units,
+                }
+            },
+        }
+        layers.append((data[channel].transpose(order), keywords, "image"))
+    return layers
+
+
+def placement(layer: Layer) -> Placement:
+    """Where a layer's voxels lie.
+
+    A layer that a reader of this plugin made, and that was not moved since, gives its file's affine, bit for bit.
+    Any other gives the affine of its own transforms and units, in the world described above.
+
+    Raises
+    ------
+    InputError
+        For layers that are no single 2D or 3D image: RGB, time series, or grids squeezed flat.
+    """
+    if getattr(layer, "rgb", False):
+        raise InputError(
+            f"the layer '{layer.name}' is a colour (RGB) image: split it into channels first "
+            "(right-click the layer, Split RGB)"
+        )
+    if layer.ndim not in (2, 3):
+        raise InputError(
+            f"the layer '{layer.name}' has {layer.ndim} axes and a model takes one 2D or 3D image: "
+            "split it first (right-click the layer, Split Stack)"
+        )
+    factors, units = _millimetres(layer)
+    matrix = _world_matrix(layer)
+    known = layer.metadata.get(KEY, {})
+    transforms = {name: getattr(layer, name) for name in _COPIED}
+    unmoved = "order" in known and layer.ndim == 3 and np.allclose(matrix, known["layer_affine"], rtol=0, atol=1e-9)
+    if unmoved:
+        geometry = {key: known[key] for key in ("affine", "layer_affine", "order", "units")}
+        return Placement(known["affine"], known["units"], tuple(known["order"]), 3, transforms, layer.name, geometry)
+    affine = RAS_FROM_WORLD @ np.diag([*factors, 1.0]) @ matrix
+    return Placement(affine, units, (0, 1, 2), layer.ndim, transforms, layer.name, {})
+
+
+def layers_to_volume(layers: Sequence[Layer]) -> tuple[Volume, Placement]:
+    """One volume from layers that are its channels.
+
+    Parameters
+    ----------
+    layers : sequence of napari layers
+        In the order of the model's channels, all on one grid. Of a multi-scale layer the finest level is taken;
+        Dask arrays stay lazy.
+
+    Returns
+    -------
+    Volume
+        Data (C, Z, Y, X).
+    Placement
+        Of the first layer.
+
+    Raises
+    ------
+    InputError
+        If a layer is not usable or the layers' grids differ.
+    """
+    first = placement(layers[0])
+    channels = [first.to_volume_axes(_transposable(_finest(layers[0])))]
+    for layer in layers[1:]:
+        other = placement(layer)
+        data = other.to_volume_axes(_transposable(_finest(layer)))
+        if data.shape != channels[0].shape or not np.allclose(other.affine, first.affine, rtol=0, atol=1e-3):
+            raise InputError(
+                f"the layers '{layers[0].name}' and '{layer.name}' lie on different grids: resample one onto the other"
+            )
+        channels.append(data)
+    data = channels[0][None] if len(channels) == 1 else _stack(channels)
+    names = tuple(layer.name for layer in layers)
+    return Volume(data, first.affine, names, first.units, layers[0].name), first
+
+
+def _finest(layer: Layer) -> Any:
+    return layer.data[0] if getattr(layer, "multiscale", False) else layer.data
+
+
+def _world_matrix(layer: Layer) -> np.ndarray:
+    """4x4, from (z, y, x) index to the layer's world; a 2D layer is one slice of unit thickness at z = 0."""
+    n = layer.ndim
+    origin = np.asarray(layer.data_to_world((0.0,) * n))
+    columns = [np.asarray(layer.data_to_world(tuple(row))) - origin for row in np.eye(n)]
+    matrix = np.eye(4)
+    matrix[3 - n : 3, 3 - n : 3] = np.stack(columns, axis=1)
+    matrix[3 - n : 3, 3] = origin
+    return matrix
+
+
+def _millimetres(layer: Layer) -> tuple[np.ndarray, str]:
+    """Factors from the layer's units to millimetres along (z, y, x), and the volume's units."""
+    units = layer.units
+    if all(unit.dimensionality == {"[length]": 1} for unit in units):
+        factors = [float((1 * unit).to("millimeter").magnitude) for unit in units]
+        return np.array([1.0] * (3 - layer.ndim) + factors), "mm"
+    return np.ones(3), "pixel"
+
+
+def _channel_name(volume: Volume, channel: int) -> str:
+    name = volume.name or "volume"
+    if volume.channels == 1:
+        return name
+    return f"{name} {volume.channel_names[channel] if volume.channel_names else channel + 1}"
+
+
+def _transposable(data: Any) -> Any:
+    """The array itself, or a Dask view of one that cannot be transposed in place (Zarr)."""
+    if hasattr(data, "transpose"):
+        return data
+    import dask.array
+
+    return dask.array.from_array(data)
+
+
+def _stack(channels: list[Any]) -> Any:
+    if all(isinstance(c, np.ndarray) for c in channels):
+        return np.stack(channels)
+    import dask.array
+
+    return dask.array.stack(channels)
+
+
+def _finest(layer: Layer) -> Any:
+    return layer.data[0] if getattr(layer, "multiscale", False) else layer.data
+
+
+def _world_matrix(layer: Layer) -> np.ndarray:
+    """4x4, from (z, y, x) index to the layer's world; a 2D layer is one slice of unit thickness at z = 0."""
+    n = layer.ndim
+    origin = np.asarray(layer.data_to_world((0.0,) * n))
+    columns = [np.asarray(layer.data_to_world(tuple(row))) - origin for row in np.eye(n)]
+    matrix = np.eye(4)
+    matrix[3 - n : 3, 3 - n : 3] = np.stack(columns, axis=1)
+    matrix[3 - n : 3, 3] = origin
+    return matrix
+
+
+def _millimetres(layer: Layer) -> tuple[np.ndarray, str]:
+    """Factors from the layer's units to millimetres along (z, y, x), and the volume's units."""
+    units = layer.units
+    if all(unit.dimensionality == {"[length]": 1} for unit in units):
+        factors = [float((1 * unit).to("millimeter").magnitude) for unit in units]
+        return np.array([1.0] * (3 - layer.ndim) + factors), "mm"
+    return np.ones(3), "pixel"
+
+
+def _channel_name(volume: Volume, channel: int) -> str:
+    name = volume.name or "volume"
+    if volume.channels == 1:
+        return name
+    return f"{name} {volume.channel_names[channel] if volume.channel_names else channel + 1}"
+
+
+def _transposable(data: Any) -> Any:
+    """The array itself, or a Dask view of one that cannot be transposed in place (Zarr)."""
+    if hasattr(data, "transpose"):
+        return data
+    import dask.array
+
+    return dask.array.from_array(data)
+
+
+def _stack(channels: list[Any]) -> Any:
+    if all(isinstance(c, np.ndarray) for c in channels):
+        return np.stack(channels)
+    import dask.array
+
+    return dask.array.stack(channels)

@@ -1,0 +1,134 @@
+"""Where and how a run computes: device, precision, mirroring, uncertainty."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari.qt.threading import create_worker
+from qtpy.QtCore import Signal, Slot
+from qtpy.QtWidgets import QCheckBox, QFormLayout, QLabel, QVBoxLayout, QWidget
+from superqt import QCollapsible
+
+from napari_mamba.engine import PRECISIONS, RunOptions, available_devices
+from napari_mamba.ui.combo_box import combo_box
+from napari_mamba.ui.preferences import preferences
+
+if TYPE_CHECKING:
+    from napari_mamba.bundles import Bundle
+
+CPU_NOTICE = "Runs on the CPU: small images take seconds, large ones many minutes. A GPU is much faster."
+
+
+class OptionsBox(QWidget):
+    """The device, and folded away below it what is rarely changed.
+
+    Signals
+    -------
+    devices_known
+        The devices of this machine are listed. Asking for them imports torch, so a worker thread does it.
+    """
+
+    devices_known = Signal()
+
+    def __init__(self, parent: QWidget | None = None):
+        super().__init__(parent)
+        chosen = preferences()
+        self.device = combo_box("Where the model runs. Automatic takes a GPU where there is one.")
+        self.device.addItem("Automatic", "auto")
+        self.notice = QLabel(CPU_NOTICE)
+        self.notice.setWordWrap(True)
+        self.notice.hide()
+        self.precision = combo_box(
+            "Precision of the network's arithmetic. Automatic: float32 on a CPU, float16 on a GPU."
+        )
+        for name in PRECISIONS:
+            self.precision.addItem("Automatic" if name == "auto" else name, name)
+        self.precision.setCurrentIndex(max(self.precision.findData(chosen.precision), 0))
+        self.mirror = QCheckBox("Average over mirrored copies")
+        self.mirror.setToolTip("Runs the model on mirrored copies too: up to 8 times slower, a little more accurate.")
+        self.uncertainty = QCheckBox("Uncertainty map")
+        self.uncertainty.setToolTip("Adds an image layer of the entropy of the class probabilities, voxel by voxel.")
+        self.uncertainty.setChecked(chosen.uncertainty)
+
+        inner = QWidget()
+        form = QFormLayout(inner)
+        form.setContentsMargins(0, 0, 0, 0)
+        form.addRow("Precision", self.precision)
+        form.addRow(self.mirror)
+        form.addRow(self.uncertainty)
+        self.folded = QCollapsible("More options", expandedIcon="▾", collapsedIcon="▸")
+        self.folded.setContent(inner)
+        self.folded.layout().setContentsMargins(0, 0, 0, 0)
+        self.folded.collapse(animate=False)
+
+        first = QFormLayout()
+        first.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+        first.addRow("Device", self.device)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(first)
+        layout.addWidget(self.notice)
+        layout.addWidget(self.folded)
+
+        self._wanted = chosen.device
+        self._devices: list[str] = []
+        self.device.currentIndexChanged.connect(self._on_device)
+        self._worker: Any = create_worker(_devices, _start_thread=False, _ignore_errors=True)
+        self._worker.returned.connect(self._on_devices)
+        self._worker.start()
+
+    @property
+    def effective_device(self) -> str:
+        """The device a run would use now; empty until the devices are known."""
+        name = self.device.currentData()
+        return self._auto() if name == "auto" else name
+
+    def set_bundle(self, bundle: Bundle | None) -> None:
+        """Offer what the bundle can do."""
+        mirrored = bundle is not None and bool(bundle.tile.mirror_axes)
+        self.mirror.setVisible(mirrored)
+        self.mirror.setChecked(mirrored)
+        self.uncertainty.setVisible(bundle is not None and bundle.task == "segmentation")
+
+    def options(self, bundle: Bundle) -> RunOptions:
+        """The choices as the engine takes them."""
+        return RunOptions(
+            device=self.device.currentData(),
+            precision=self.precision.currentData(),
+            mirror=self.mirror.isChecked() if bundle.tile.mirror_axes else None,
+            uncertainty=self.uncertainty.isChecked() and bundle.task == "segmentation",
+        )
+
+    @Slot(object)
+    def _on_devices(self, devices: list[str]) -> None:
+        self._worker = None
+        self._devices = devices
+        for name in devices:
+            if name != "auto":
+                self.device.addItem(_title(name), name)
+        self.device.setCurrentIndex(max(self.device.findData(self._wanted), 0))
+        self.device.setItemText(0, f"Automatic ({_title(self._auto())})")
+        self._on_device()
+        self.devices_known.emit()
+
+    def _auto(self) -> str:
+        """What "auto" stands for on this machine, as `engine.choose_device` has it."""
+        cuda = [device for device in self._devices if device.startswith("cuda")]
+        return (cuda or self._devices[-1:] or [""])[0]
+
+    @Slot()
+    def _on_device(self) -> None:
+        self.notice.setVisible(self.effective_device == "cpu")
+
+
+def _devices() -> list[str]:
+    try:
+        return available_devices()
+    except Exception:  # a torch that cannot be imported is reported by the run itself, in a sentence
+        return ["auto", "cpu"]
+
+
+def _title(device: str) -> str:
+    if device.startswith("cuda"):
+        return f"GPU {device.partition(':')[2] or '0'} (CUDA)"
+    return {"cpu": "CPU", "mps": "Apple GPU (MPS)"}.get(device, device)

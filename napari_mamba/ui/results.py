@@ -1,0 +1,88 @@
+"""A run's result as layers on top of what it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from napari_mamba.ui.layers import KEY, Placement
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image, Labels, Layer
+    from napari.utils.colormaps import DirectLabelColormap
+
+    from napari_mamba.bundles import Bundle
+    from napari_mamba.engine import Result
+
+
+def add_result(viewer: ViewerModel, result: Result, bundle: Bundle, place: Placement) -> Layer | None:
+    """Add a result to a viewer, in the place of its source.
+
+    Parameters
+    ----------
+    viewer : napari viewer
+    result : Result
+    bundle : Bundle
+        Names and colours of its classes.
+    place : Placement
+        Of the source layer when the run began; the layer itself may be gone.
+
+    Returns
+    -------
+    layer or None
+        Labels of a segmentation, image of a restoration, None for a classification.
+    """
+    from napari.layers import Image
+
+    main: Layer | None = None
+    name = f"{place.name} {bundle.name}"
+    if "uncertainty" in result.extra:
+        data = place.to_layer_axes(np.asarray(result.extra["uncertainty"].data)[0])
+        shown = _keywords(f"{name} uncertainty", result, bundle, place)
+        viewer.add_layer(Image(data, colormap="inferno", blending="additive", visible=False, **shown))
+    if result.image is not None:
+        for channel in range(result.image.channels):
+            data = place.to_layer_axes(np.asarray(result.image.data)[channel])
+            main = viewer.add_layer(Image(data, **_keywords(name, result, bundle, place), **_look(viewer, place)))
+    if result.labels is not None:
+        main = viewer.add_layer(labels_layer(result, bundle, place, name))
+    return main
+
+
+def labels_layer(result: Result, bundle: Bundle, place: Placement, name: str) -> Labels:
+    """Labels with the classes' names in the status bar and their colours."""
+    from napari.layers import Labels
+
+    features = pd.DataFrame({"index": [c.index for c in bundle.classes], "name": [c.name for c in bundle.classes]})
+    keywords = _keywords(name, result, bundle, place)
+    keywords["metadata"][KEY]["classes"] = [
+        {"index": c.index, "name": c.name, "color": c.color, "code": c.code} for c in bundle.classes
+    ]
+    data = place.to_layer_axes(np.asarray(result.labels.data)[0])
+    return Labels(data, features=features, colormap=class_colormap(bundle.classes), opacity=0.6, **keywords)
+
+
+def class_colormap(classes: Sequence[Any]) -> DirectLabelColormap:
+    """The classes' colours; the background and values that are no class stay clear."""
+    from napari.utils.colormaps import DirectLabelColormap
+
+    colors: dict[int | None, Any] = {None: "transparent", 0: "transparent"}
+    colors |= {c.index: c.color for c in classes if c.index != 0}
+    return DirectLabelColormap(color_dict=colors)
+
+
+def _keywords(name: str, result: Result, bundle: Bundle, place: Placement) -> dict[str, Any]:
+    made = {"bundle": bundle.name, "version": bundle.version, "report": result.report()}
+    return {"name": name, "metadata": {KEY: {**place.geometry, **made}}, **place.transforms}
+
+
+def _look(viewer: ViewerModel, place: Placement) -> dict[str, Any]:
+    """Colormap and contrast of the source, so that a restored image can be compared with it."""
+    source: Image | None = next((layer for layer in viewer.layers if layer.name == place.name), None)
+    if source is None or not hasattr(source, "contrast_limits"):
+        return {}
+    return {"colormap": source.colormap, "contrast_limits": source.contrast_limits}

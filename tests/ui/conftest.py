@@ -1,0 +1,71 @@
+"""Bundles small enough for a test, with real networks, real preparation and the real engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from napari_mamba import bundles
+from napari_mamba.bundles import Bundle, BundleSpec, Channel, LabelClass, Network, Tile
+
+ANTERIOR, POSTERIOR = LabelClass(1, "Anterior", "#e4a63a"), LabelClass(2, "Posterior", "#3a8fd9")
+
+
+def spec(channels: tuple[str, ...] = ("T1",), size: int = 16, mirror_axes: tuple[int, ...] = ()) -> BundleSpec:
+    """A two-stage U-Mamba on tiles of 16 voxels."""
+    arguments = {
+        "spatial_dims": 3,
+        "input_channels": len(channels),
+        "num_classes": 3,
+        "features_per_stage": [4, 8],
+        "kernel_sizes": [[3, 3, 3]] * 2,
+        "strides": [[1, 1, 1], [2, 2, 2]],
+        "n_conv_per_stage": [1, 1],
+        "n_conv_per_stage_decoder": [1],
+        "input_size": [size] * 3,
+    }
+    return BundleSpec(
+        name="tiny" if len(channels) == 1 else "tiny-two",
+        version="0",
+        title="A tiny U-Mamba with random weights",
+        task="segmentation",
+        network=Network("umamba_enc", arguments),
+        channels=tuple(Channel(name, "MR") for name in channels),
+        preparation=(
+            {"step": "orient", "axcodes": "RAS"},
+            {"step": "normalise", "schemes": ["zscore"] * len(channels)},
+        ),
+        tile=Tile((size,) * 3, mirror_axes=mirror_axes),
+        classes=(LabelClass(0, "background"), ANTERIOR, POSTERIOR),
+        intended_use="Tests. Not for clinical use.",
+    )
+
+
+def make(folder: Path, description: BundleSpec) -> Path:
+    """The bundle of a description, with random weights that are the same each time."""
+    import torch
+
+    from napari_mamba import models
+
+    torch.manual_seed(0)
+    network = models.create(description.network.name, **description.network.arguments)
+    return bundles.save(
+        folder / description.name, description, [network.state_dict()], "# A card\n\nOf *random* weights."
+    )
+
+
+@pytest.fixture(scope="session")
+def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder with two bundles: "tiny" of one channel and "tiny-two" of T1 and FLAIR."""
+    folder = tmp_path_factory.mktemp("bundles")
+    make(folder, spec())
+    make(folder, spec(("T1", "FLAIR")))
+    return folder
+
+
+@pytest.fixture
+def tiny(bundle_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    """The bundle "tiny", in the user's folder where the widget finds it."""
+    monkeypatch.setenv("NAPARI_MAMBA_BUNDLES", str(bundle_folder))
+    return bundles.load("tiny")
