@@ -13,102 +13,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from napari_mamba.errors import InputError
-from napari_mamba.models.plans import PerStage, Plan, make_plan, plan_arguments, transposed_strides
+from napari_mamba.models.plans import plan_arguments, transposed_strides
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, has
-from napari_mamba.nn.conv_blocks import (
-    ConvNormAct,
-    PointwiseUpsample,
-    ResidualStack,
-    dimensional,
-    initialise_he,
-    pointwise,
-    projected_stack,
-)
+from napari_mamba.nn.conv_blocks import initialise_he, zero_last_norm
+from napari_mamba.nn.residual_unet import Decoder, Encoder, PerStage, make_plan
 from napari_mamba.nn.token_mixer import Float32LayerNorm, Float32Mamba, MambaLayer, mix
-
-
-class Stem(nn.Module):
-    """The first convolution of generation v1, under its keys `convs.*`."""
-
-    def __init__(self, in_channels: int, out_channels: int, kernel: Sequence[int]):
-        super().__init__()
-        self.convs = nn.Sequential(ConvNormAct(in_channels, out_channels, kernel))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.convs(x)
-
-
-class Encoder(nn.Module):
-    """The stem and the stages; `mamba_layers`, one a stage, follow them in Enc."""
-
-    def __init__(self, plan: Plan, mamba_layers: Sequence[nn.Module] | None):
-        super().__init__()
-        features, kernels = plan.features, plan.kernels
-        stack = ResidualStack if plan.generation == "v1" else projected_stack
-        if plan.generation == "v1":
-            self.stem: nn.Module = Stem(plan.input_channels, features[0], kernels[0])
-        else:
-            self.stem = projected_stack(plan.blocks[0], plan.input_channels, features[0], kernels[0])
-        channels = (features[0], *features)
-        self.stages = nn.ModuleList(
-            stack(plan.blocks[s], channels[s], features[s], kernels[s], plan.strides[s]) for s in range(plan.stages)
-        )
-        self.mamba_layers = nn.ModuleList(mamba_layers) if mamba_layers is not None else None
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        x = self.stem(x)
-        skips = []
-        for number, stage in enumerate(self.stages):
-            x = stage(x)
-            if self.mamba_layers is not None:
-                x = self.mamba_layers[number](x)
-            skips.append(x)
-        return skips
-
-
-class Decoder(nn.Module):
-    """From the bottom up: enlarge, concatenate the skip, convolve; a segmentation head at every stage.
-
-    Holds the encoder a second time, as the published one does: its state_dict has every encoder tensor twice.
-    """
-
-    def __init__(self, plan: Plan, encoder: Encoder, deep_supervision: bool):
-        super().__init__()
-        self.encoder = encoder
-        self.deep_supervision = deep_supervision
-        dims, last = plan.spatial_dims, plan.stages - 2
-        # In two dimensions v2 leaves out the skip of the highest resolution.
-        self.skipped = [plan.generation == "v1" or dims == 3 or s < last for s in range(plan.stages - 1)]
-        stack = ResidualStack if plan.generation == "v1" else projected_stack
-        upsamples, stages, heads = [], [], []
-        for s in range(plan.stages - 1):
-            below, here, factor = plan.features[-s - 1], plan.features[-s - 2], plan.strides[-s - 1]
-            if plan.generation == "v1":
-                upsamples.append(dimensional("ConvTranspose", dims)(below, here, factor, factor))
-            else:
-                upsamples.append(PointwiseUpsample(below, here, factor))
-            stages.append(stack(plan.decoder_blocks[s], (1 + self.skipped[s]) * here, here, plan.kernels[-s - 2], 1))
-            heads.append(pointwise(here, plan.num_classes, dims))
-        self.stages = nn.ModuleList(stages)
-        setattr(self, "transpconvs" if plan.generation == "v1" else "upsample_layers", nn.ModuleList(upsamples))
-        self.seg_layers = nn.ModuleList(heads)
-
-    def forward(self, skips: list[Tensor]) -> Tensor | list[Tensor]:
-        upsamples = self.transpconvs if hasattr(self, "transpconvs") else self.upsample_layers
-        x, outputs = skips[-1], []
-        for s, (upsample, stage, head) in enumerate(zip(upsamples, self.stages, self.seg_layers, strict=True)):
-            x = upsample(x)
-            if self.skipped[s]:
-                x = torch.cat((x, skips[-s - 2]), 1)
-            x = stage(x)
-            if self.deep_supervision or s == len(self.stages) - 1:
-                outputs.append(head(x))
-        return outputs[::-1] if self.deep_supervision else outputs[0]
 
 
 class UMamba(nn.Module):
@@ -174,6 +87,8 @@ class UMamba(nn.Module):
         self.encoder = Encoder(self.plan, self.encoder_scans())
         self.decoder = Decoder(self.plan, self.encoder, deep_supervision)
         self.apply(initialise_he)
+        if generation == "v1" and self.encoder.mamba_layers is not None:
+            self.apply(zero_last_norm)
 
     def encoder_scans(self) -> list[nn.Module] | None:
         """What follows the encoder's stages, if anything."""

@@ -139,3 +139,10 @@ def initialise_he(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight, a=LEAK)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def zero_last_norm(module: nn.Module) -> None:
+    """For `Module.apply`: nnU-Net's residual blocks begin as identities (Goyal et al., arXiv:1706.02677)."""
+    if isinstance(module, ResidualBlock):
+        nn.init.zeros_(module.conv2.norm.weight)
+        nn.init.zeros_(module.conv2.norm.bias)
