@@ -97,3 +97,42 @@ def volume(rng: np.random.Generator, oblique_affine: np.ndarray):
     data = rng.normal(100, 10, (1, 12, 20, 24)).astype(np.float32)
     data[0, 3:9, 5:15, 6:18] += 80
     return Volume(data, affine=oblique_affine, channel_names=("T1",), name="block")
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a bundle that runs in a moment: one MR channel in, three classes out, an untrained U-Mamba."""
+    import torch
+
+    from napari_mamba import bundles, models
+
+    arguments = {
+        "spatial_dims": 3,
+        "input_channels": 1,
+        "num_classes": 3,
+        "features_per_stage": [4, 8],
+        "kernel_sizes": [[3, 3, 3]] * 2,
+        "strides": [[1, 1, 1], [2, 2, 2]],
+        "n_conv_per_stage": [1, 1],
+        "n_conv_per_stage_decoder": [1],
+        "input_size": [16, 16, 16],
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        weights = models.create("umamba_enc", **arguments).state_dict()
+    spec = bundles.BundleSpec(
+        name="tiny",
+        version="1.0.0",
+        title="A network for tests",
+        task="segmentation",
+        network=bundles.Network("umamba_enc", arguments),
+        channels=(bundles.Channel("T1", "MR"),),
+        preparation=({"step": "orient", "axcodes": "RAS"}, {"step": "normalise", "schemes": ["zscore"]}),
+        tile=bundles.Tile((16, 16, 16), overlap=0.5, mirror_axes=(0,), divisor=(2, 2, 2)),
+        classes=(
+            bundles.LabelClass(0, "background"),
+            bundles.LabelClass(1, "anterior", "#e4a63a"),
+            bundles.LabelClass(2, "posterior", "#3a8fd9"),
+        ),
+    )
+    return bundles.save(tmp_path_factory.mktemp("bundles") / "tiny", spec, [weights], "# tiny\n\nFor tests.\n")

@@ -1,0 +1,44 @@
+"""The command `napari-mamba`.
+
+Importing this package costs neither torch nor rich; each command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from napari_mamba.cli.failures import exit_code, explain
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; what it returns is the exit code.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Those of the process by default.
+
+    Returns
+    -------
+    int
+        0 done; 1 a fault in the software; 2 input, option or output that cannot be used; 3 out of memory;
+        130 cancelled. Every failure is one line on stderr; ``NAPARI_MAMBA_DEBUG=1`` shows where it came from.
+
+    Examples
+    --------
+    >>> main(["info", "no-such-bundle"])
+    2
+    """
+    from napari_mamba.cli.app import app
+
+    try:
+        code = app(args=None if arguments is None else list(arguments), prog_name="napari-mamba", standalone_mode=False)
+    except BaseException as error:  # Ctrl-C and typer's own exits too: this is where the process ends
+        if isinstance(error, SystemExit):
+            return int(error.code or 0)
+        print(explain(error), file=sys.stderr)
+        return exit_code(error)
+    return code if isinstance(code, int) else 0

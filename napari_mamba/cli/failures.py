@@ -1,0 +1,91 @@
+"""From an exception to one line for a person and an exit code for a script."""
+
+from __future__ import annotations
+
+import errno
+import os
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from napari_mamba.errors import InputError, NapariMambaError, OutOfMemoryError, OutputError
+
+DONE, FAULT, UNUSABLE, NO_MEMORY, CANCELLED = 0, 1, 2, 3, 130
+DEBUG = "NAPARI_MAMBA_DEBUG"
+_THE_USERS_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG})
+
+
+def debugging() -> bool:
+    """Whether the user asked for tracebacks and library warnings."""
+    return os.environ.get(DEBUG, "") not in ("", "0")
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """What libraries print about themselves is for developers, and would stand between the user and the one line."""
+    with warnings.catch_warnings():
+        if not debugging():
+            warnings.simplefilter("ignore")
+            _silence_itk()
+        yield
+
+
+def _silence_itk() -> None:
+    import SimpleITK
+
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+
+
+def exit_code(error: BaseException) -> int:
+    """The code that tells a script what happened."""
+    if isinstance(error, OutOfMemoryError | MemoryError):
+        return NO_MEMORY
+    if isinstance(error, InputError | OutputError) or _is_usage(error) or _is_disk(error):
+        return UNUSABLE
+    if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
+        return CANCELLED
+    return FAULT
+
+
+def kind(error: BaseException) -> str:
+    """One word for programs: "input", "bundle", "output", "memory", "cancelled", "run" or "fault"."""
+    if exit_code(error) in (NO_MEMORY, CANCELLED):
+        return {NO_MEMORY: "memory", CANCELLED: "cancelled"}[exit_code(error)]
+    if isinstance(error, NapariMambaError):
+        return type(error).__name__.removesuffix("Error").lower()
+    if _is_usage(error):
+        return "input"
+    return "output" if _is_disk(error) else "fault"
+
+
+def sentence(error: BaseException) -> str:
+    """What is wrong and what to do, in one line."""
+    if _is_usage(error):
+        text = error.format_message().rstrip(".") + ": see napari-mamba --help"  # type: ignore[attr-defined]
+    elif isinstance(error, NapariMambaError):
+        text = str(error)
+    elif isinstance(error, MemoryError):
+        text = "the computer's memory is full: close other programs, crop the image, or choose a smaller --tile"
+    elif _is_disk(error):
+        text = f"{error}: free some space, or choose a folder that you may write to"
+    elif exit_code(error) == CANCELLED:
+        text = "cancelled"
+    else:
+        text = f"{type(error).__name__}: {error} (a fault in napari-mamba: please report it, with {DEBUG}=1 set)"
+    return " ".join(text.split())
+
+
+def explain(error: BaseException) -> str:
+    """What goes to stderr: one line, and the traceback before it if the user asked for it."""
+    line = "cancelled" if exit_code(error) == CANCELLED else f"error: {sentence(error)}"
+    return "".join(traceback.format_exception(error)) + line if debugging() else line
+
+
+def _is_usage(error: BaseException) -> bool:
+    # typer raises click's exceptions, and carries click inside itself since 0.26: known by what they can do
+    return hasattr(error, "format_message") and hasattr(error, "exit_code")
+
+
+def _is_disk(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in _THE_USERS_DISK

@@ -1,0 +1,69 @@
+"""`import`, `train` and `evaluate`: bundles from checkpoints, from data, and how good they are."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from napari_mamba.cli.failures import quiet_libraries
+from napari_mamba.cli.outputs import Outputs, write_text
+
+
+def import_bundle(source: Path, destination: Path | None, *, overwrite: bool, **choices: Any) -> None:
+    """Make a bundle of a foreign checkpoint and say where it is and what it holds."""
+    with quiet_libraries():
+        from napari_mamba import bundles
+
+        chosen = {key: value for key, value in choices.items() if value is not None}
+        path = bundles.import_checkpoint(source, destination, overwrite=overwrite, **chosen)
+        bundle = bundles.load(path)
+    print(f"bundle    {path}")
+    print(f"network   {bundle.network.name}, {len(bundle.weights)} set(s) of weights")
+    print(f"channels  {', '.join(channel.name for channel in bundle.channels)}")
+    print(f"classes   {', '.join(label.name for label in bundle.classes)}")
+
+
+def train_bundle(name: str, data: Path, output: Path, **limits: Any) -> None:
+    """Train, telling each validation on stderr; prints the bundle's folder."""
+
+    def tell(entry: dict[str, Any]) -> None:
+        print("  ".join(f"{key} {_short(value)}" for key, value in entry.items()), file=sys.stderr, flush=True)
+
+    with quiet_libraries():
+        from napari_mamba import training
+
+        print(training.train(name, data, output, on_log=tell, **limits))
+
+
+def evaluate_bundle(
+    name: str, data: Path, bundle: str | None, report: Path | None, *, device: str, write: bool
+) -> None:
+    """Measure, telling each case on stderr; prints the summary, and writes all of it to `report`."""
+
+    def tell(case: str, scores: dict[str, Any]) -> None:
+        print(f"{case}  {_line(scores)}", file=sys.stderr, flush=True)
+
+    Outputs(report=report).check([], overwrite=True)
+    with quiet_libraries():
+        from napari_mamba import training
+
+        measured = training.evaluate(name, data, bundle, device=device, write=write, on_case=tell)
+    if report is not None:
+        write_text(report, json.dumps(measured, indent=2) + "\n")
+    for key, value in measured.items():
+        if key != "cases":
+            print(f"{key:<16} {_line(value)}")
+
+
+def _line(value: Any) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{key}: {_line(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_line(item) for item in value)
+    return _short(value)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

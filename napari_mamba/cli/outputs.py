@@ -1,0 +1,155 @@
+"""The files a run leaves: looked at before it starts, written whole after it ends."""
+
+from __future__ import annotations
+
+import csv
+import io as text_io
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_mamba import io
+from napari_mamba.errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    from napari_mamba.bundles import Bundle
+    from napari_mamba.engine import ClassRow, Result
+    from napari_mamba.volume import Volume
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where each thing goes; None: not asked for.
+
+    `main` is the label map or the restored image; `probabilities`, `uncertainty` and `residual` are images too,
+    `report` is JSON, `table` CSV, `overlay` PNG.
+    """
+
+    main: Path | None = None
+    probabilities: Path | None = None
+    uncertainty: Path | None = None
+    residual: Path | None = None
+    report: Path | None = None
+    table: Path | None = None
+    overlay: Path | None = None
+
+    def chosen(self) -> dict[str, Path]:
+        """Those that were asked for, in the order in which they are written."""
+        return {name: path for name, path in vars(self).items() if path is not None}
+
+    def check(self, inputs: Sequence[Path], *, overwrite: bool) -> None:
+        """Raise what would otherwise be found out after the run.
+
+        Raises
+        ------
+        OutputError
+            If a suffix is unknown, a folder missing or not writable, a file already there, or two outputs are one.
+        InputError
+            If an output would replace an input.
+        """
+        taken: dict[Path, str] = {}
+        for name, path in self.chosen().items():
+            _check_suffix(name, path)
+            _check_place(path, overwrite=overwrite)
+            place = path.resolve()
+            for given in inputs:
+                if place == given.resolve() or (given.suffix == ".zarr" and given.resolve() in place.parents):
+                    raise InputError(f"{path} is the input itself: choose another name for the output")
+            if place in taken:
+                raise OutputError(f"{path} is named for two outputs ({taken[place]} and {name}): choose another name")
+            taken[place] = name
+
+    def check_task(self, bundle: Bundle) -> None:
+        """Raise `InputError` if this bundle does not give what was asked for, or gives what has no place."""
+        if bundle.task == "classification":
+            for name in ("main", "probabilities", "uncertainty", "residual", "overlay", "table"):
+                if getattr(self, name):
+                    flag = "--output" if name == "main" else f"--{name}"
+                    raise InputError(f"{bundle.name} gives scores, not an image: leave {flag} out, or use --report")
+            return
+        if self.main is None:
+            raise InputError(f"{bundle.name} gives an image: say where to put it with -o FILE")
+        unsuited = {"segmentation": ("residual",), "restoration": ("probabilities", "uncertainty", "overlay", "table")}
+        for name in unsuited[bundle.task]:
+            if getattr(self, name):
+                raise InputError(f"{bundle.name} is for {bundle.task} and gives no {name}: leave --{name} out")
+
+    def write(self, result: Result, volume: Volume, bundle: Bundle, report: dict[str, Any]) -> None:
+        """Write them all, each beside and then renamed; the image first, since it took the longest to make.
+
+        Raises
+        ------
+        OutputError
+            If one cannot be written. Those before it are there, and whole.
+        """
+        writers: dict[str, Callable[[Path], Any]] = {
+            "main": lambda path: _write_image(result, bundle, path),
+            "report": lambda path: write_text(path, json.dumps(report, indent=2, ensure_ascii=False) + "\n"),
+            "table": lambda path: write_text(path, table_csv(result.table)),
+            "overlay": lambda path: _write_overlay(result, volume, bundle, path),
+        }
+        for name, path in self.chosen().items():
+            if name in writers:
+                writers[name](path)
+            else:
+                io.write(result.extra[name], path)
+
+
+def _write_image(result: Result, bundle: Bundle, path: Path) -> None:
+    if result.labels is not None:
+        io.write(result.labels, path, classes=bundle.classes)
+    elif result.image is not None:
+        io.write(result.image, path)
+
+
+def _write_overlay(result: Result, volume: Volume, bundle: Bundle, path: Path) -> None:
+    from napari_mamba.io.preview import overlay_png
+
+    if result.labels is not None:
+        overlay_png(volume, result.labels, bundle.classes, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text file, whole or not there; raises `OutputError`."""
+    from napari_mamba.io._atomic import written_beside
+
+    with written_beside(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def table_csv(rows: Sequence[ClassRow]) -> str:
+    """The table of classes as comma-separated values, one line a class."""
+    lines = text_io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(["index", "name", "voxels", "ml", "mean_intensity"])
+    for row in rows:
+        mean = "" if row.mean_intensity is None else f"{row.mean_intensity:.6g}"
+        writer.writerow([row.index, row.name, row.voxels, f"{row.ml:.6g}", mean])
+    return lines.getvalue()
+
+
+def _check_suffix(name: str, path: Path) -> None:
+    suffixes = {"report": (".json",), "table": (".csv",), "overlay": (".png",)}.get(name, io.WRITE_SUFFIXES)
+    if not path.name.lower().endswith(suffixes) or path.name.lower() in suffixes:
+        raise OutputError(f"{path} has no suffix of a format to write: choose one of {', '.join(suffixes)}")
+
+
+def _check_place(path: Path, *, overwrite: bool) -> None:
+    """Raise `OutputError` if nothing can be put there. Tries it: permissions alone do not tell (read-only disks)."""
+    if not path.parent.is_dir():
+        raise OutputError(f"{path} cannot be written: the folder {path.parent} does not exist, create it first")
+    if os.path.lexists(path):
+        if not overwrite:
+            raise OutputError(f"{path} is already there: add --overwrite to replace it, or choose another name")
+        if path.is_dir() and path.suffix != ".zarr":
+            raise OutputError(f"{path} cannot be written: a folder of that name is there, choose another name")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written ({error.strerror}): choose a folder where you may write, on a disk with space"
+        ) from error

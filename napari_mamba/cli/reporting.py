@@ -1,0 +1,208 @@
+"""What a run shows while it goes: a progress bar, plain lines, or JSON lines for a program."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from napari_mamba.engine import ClassRow, Progress
+
+EVENTS_VERSION = 1
+"""Of the JSON lines, described in docs/events.md. Rises when a field is renamed, removed or changes its meaning."""
+
+_SECONDS_BETWEEN_EVENTS = 0.1
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+class Reporter(Protocol):
+    """Takes what happens, in its order; `close` is called once, whatever happened."""
+
+    def progress(self, event: Progress) -> None: ...
+
+    def warning(self, message: str) -> None: ...
+
+    def result(self, facts: dict[str, Any], rows: Sequence[ClassRow], volume_unit: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class JsonLines:
+    """One JSON object a line on what was stdout; anything else that prints there goes to stderr meanwhile."""
+
+    def __init__(self) -> None:
+        self._stream = sys.stdout
+        sys.stdout = sys.stderr
+        self._last = 0.0
+        self._stage = ""
+
+    def emit(self, event: str, **fields: Any) -> None:
+        """Write one event."""
+        line = {"version": EVENTS_VERSION, "event": event, **fields}
+        self._stream.write(json.dumps(line, ensure_ascii=True) + "\n")
+        self._stream.flush()
+
+    def progress(self, event: Progress) -> None:
+        # mirrored passes over small tiles come by the hundred a second: no reader needs them all
+        due = monotonic() - self._last > _SECONDS_BETWEEN_EVENTS
+        if due or event.message or event.stage != self._stage or event.done == event.total:
+            self._last, self._stage = monotonic(), event.stage
+            self.emit("progress", **vars(event))
+
+    def warning(self, message: str) -> None:
+        self.emit("warning", message=message)
+
+    def result(self, facts: dict[str, Any], rows: Sequence[ClassRow], volume_unit: str) -> None:
+        self.emit("result", **facts)
+
+    def close(self) -> None:
+        sys.stdout = self._stream
+
+
+class Lines:
+    """Plain lines on stderr, the table on stdout: for logs, pipes and terminals without a cursor."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._stage = ""
+        self._last = 0.0
+
+    def progress(self, event: Progress) -> None:
+        if event.stage != self._stage:
+            self._stage, self._last = event.stage, monotonic()
+            print(event.stage, file=self._stream, flush=True)
+        elif monotonic() - self._last > _SECONDS_BETWEEN_LINES:
+            self._last = monotonic()
+            left = "" if event.seconds_left is None else f", {duration(event.seconds_left)} left"
+            print(f"{event.stage} {event.done} of {event.total}{left}", file=self._stream, flush=True)
+
+    def warning(self, message: str) -> None:
+        print(f"warning: {message}", file=self._stream)
+
+    def result(self, facts: dict[str, Any], rows: Sequence[ClassRow], volume_unit: str) -> None:
+        for line in summary(facts):
+            print(line)
+        if rows:
+            print(aligned(*class_columns(rows, volume_unit)))
+
+    def close(self) -> None:
+        pass
+
+
+class Bar:
+    """A bar with the stage and the time left, then a table: for a person at a terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description:<11}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._bar.start()
+        self._task = self._bar.add_task("loading", total=None, left="")
+
+    def progress(self, event: Progress) -> None:
+        left = "" if event.seconds_left is None else f"{duration(event.seconds_left)} left"
+        self._bar.update(self._task, description=event.stage, completed=event.done, total=event.total, left=left)
+
+    def warning(self, message: str) -> None:
+        from rich.markup import escape
+
+        self._bar.console.print(f"[yellow]warning:[/yellow] {escape(message)}", highlight=False)
+
+    def result(self, facts: dict[str, Any], rows: Sequence[ClassRow], volume_unit: str) -> None:
+        from rich import print as show
+        from rich.markup import escape
+        from rich.table import Table
+
+        self._bar.stop()
+        for line in summary(facts):
+            show(escape(line))
+        if rows:
+            headings, cells = class_columns(rows, volume_unit)
+            table = Table(*(escape(h) for h in headings))
+            for column in (0, 2, 3, 4):
+                table.columns[column].justify = "right"
+            for cell_row in cells:
+                table.add_row(*(escape(cell) for cell in cell_row))
+            show(table)
+
+    def close(self) -> None:
+        self._bar.stop()
+
+
+def reporter(events: str | None) -> Reporter:
+    """The one that suits: JSON lines if asked for, a bar at a terminal, else plain lines."""
+    if events is not None:
+        return JsonLines()
+    return Bar() if sys.stderr.isatty() and sys.stdout.isatty() else Lines()
+
+
+def class_columns(rows: Sequence[ClassRow], volume_unit: str) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of the table of classes; `volume_unit` is what `ClassRow.ml` counts."""
+    cells = [
+        [
+            str(row.index),
+            row.name,
+            str(row.voxels),
+            f"{row.ml:.3f}",
+            "-" if row.mean_intensity is None else f"{row.mean_intensity:.5g}",
+        ]
+        for row in rows
+    ]
+    return ["index", "class", "voxels", volume_unit, "mean intensity"], cells
+
+
+def aligned(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table as plain text, columns two spaces apart; numbers to the right.
+
+    Examples
+    --------
+    >>> print(aligned(["class", "ml"], [["anterior", "1.250"], ["posterior", "12.500"]]))
+    class          ml
+    anterior    1.250
+    posterior  12.500
+    """
+    widths = [max(len(line[i]) for line in [headings, *rows]) for i in range(len(headings))]
+    right = [all(_is_number(row[i]) for row in rows) for i in range(len(headings))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(line, widths, right, strict=True)
+        ).rstrip()
+        for line in [headings, *rows]
+    )
+
+
+def _is_number(text: str) -> bool:
+    return text == "-" or text.replace(".", "", 1).replace("e+", "", 1).replace("-", "").isdigit()
+
+
+def summary(facts: dict[str, Any]) -> list[str]:
+    """What was written, and the scores of a classification, one line each."""
+    lines = [f"{name:<13} {path}" for name, path in facts["outputs"].items()]
+    lines += [f"{name:<13} {score:.3f}" for name, score in (facts.get("scores") or {}).items()]
+    return [*lines, f"{'seconds':<13} {facts['seconds']:.1f}"]
+
+
+def duration(seconds: float) -> str:
+    """A time span for people.
+
+    >>> duration(8.4), duration(125), duration(7300)
+    ('8 s', '2 min 05 s', '2 h 01 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
