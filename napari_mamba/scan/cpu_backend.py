@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -9,8 +11,15 @@ from torch import Tensor
 
 from napari_mamba.scan import torch_backend
 from napari_mamba.scan.arguments import ConvArguments, ScanArguments
-from napari_mamba.scan.cpu_jit import LOG2E, WIDTH, run_tasks, worker_count
-from napari_mamba.scan.cpu_kernels import Geometry, Gradients, Tensors, scan_backward, scan_forward
+from napari_mamba.scan.cpu_kernels import (
+    Geometry,
+    Gradients,
+    Tensors,
+    scan_backward,
+    scan_forward,
+)
+from napari_mamba.scan.cpu_simd import WIDTH
+from napari_mamba.scan.cpu_threads import run_tasks, worker_count
 
 CHUNK = 64  # steps between kept states: N·D/CHUNK floats a step are kept, CHUNK·N·WIDTH·8 bytes are recomputed
 _NOTHING = torch.zeros(1)
@@ -28,15 +37,21 @@ def _flat(x: Tensor) -> np.ndarray:
     """Return the memory a tensor spans as a one-dimensional array, without a copy."""
     if x.numel() == 0:
         return np.zeros(1, np.float32)
-    span = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
+    span = 1 + sum(
+        (size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True)
+    )
     return x.as_strided((span,), (1,)).numpy()
 
 
 def _blocks(width: int, groups: int) -> list[tuple[int, int, int, int]]:
     """Return (block, group, first channel, number of channels): no block crosses a group."""
     each = width // groups
-    starts = [(g, d) for g in range(groups) for d in range(g * each, (g + 1) * each, WIDTH)]
-    return [(i, g, d, min(WIDTH, (g + 1) * each - d)) for i, (g, d) in enumerate(starts)]
+    starts = [
+        (g, d) for g in range(groups) for d in range(g * each, (g + 1) * each, WIDTH)
+    ]
+    return [
+        (i, g, d, min(WIDTH, (g + 1) * each - d)) for i, (g, d) in enumerate(starts)
+    ]
 
 
 class _Problem:
@@ -51,27 +66,72 @@ class _Problem:
         self.chunks = -(-length // CHUNK)
         shape = (self.batch, paths, self.chunks, len(self.blocks), states, WIDTH)
         self.starts = torch.empty(shape) if save else _NOTHING
-        self.plain = torch.empty(self.batch, length, width) if save and z is not None else _NOTHING
+        self.plain = (
+            torch.empty(self.batch, length, width)
+            if save and z is not None
+            else _NOTHING
+        )
         zr = _rows(z)
-        self.out_shape = (self.batch, length, width) if args.merge == "sum" else (self.batch, paths, length, width)
+        self.out_shape = (
+            (self.batch, length, width)
+            if args.merge == "sum"
+            else (self.batch, paths, length, width)
+        )
         self.last_shape = (self.batch, paths, width, states)
         self.uk = u.shape[1]
-        A2 = args.A.detach().float() * float(LOG2E)
-        D, bias = (_NOTHING if p is None else p.detach().float().contiguous() for p in (args.D, args.delta_bias))
-        table = torch.zeros(1, dtype=torch.int64) if args.table is None else args.table.contiguous()
+        A2 = args.A.detach().float() * math.log2(math.e)
+        D, bias = (
+            _NOTHING if p is None else p.detach().float().contiguous()
+            for p in (args.D, args.delta_bias)
+        )
+        table = (
+            torch.zeros(1, dtype=torch.int64)
+            if args.table is None
+            else args.table.contiguous()
+        )
         summed = args.merge == "sum"
         self.geometry = Geometry(
-            *(paths, length, width, states, groups, CHUNK, self.chunks, len(self.blocks)),
+            *(
+                paths,
+                length,
+                width,
+                states,
+                groups,
+                CHUNK,
+                self.chunks,
+                len(self.blocks),
+            ),
             *(u.stride(0), 0 if u.shape[1] == 1 else u.stride(1), u.stride(2)),
             *delta.stride()[:3],
             *B.stride()[:4],
             *C.stride()[:4],
             *(zr.stride()[:2] if z is not None else (0, 0)),
-            *((length if summed else paths * length) * width, 0 if summed else length * width, width),
+            *(
+                (length if summed else paths * length) * width,
+                0 if summed else length * width,
+                width,
+            ),
             *(int(args.delta_softplus), int(args.D is not None), int(z is not None)),
-            *(int(args.delta_bias is not None), int(args.table is not None), int(summed), int(save)),
+            *(
+                int(args.delta_bias is not None),
+                int(args.table is not None),
+                int(summed),
+                int(save),
+            ),
         )
-        held = (u, delta, A2.contiguous(), B, C, D, zr, bias, table, self.starts, self.plain)
+        held = (
+            u,
+            delta,
+            A2.contiguous(),
+            B,
+            C,
+            D,
+            zr,
+            bias,
+            table,
+            self.starts,
+            self.plain,
+        )
         self.tensors = Tensors(*(_flat(x) for x in held))
         tasks = [(b, *block) for block in self.blocks for b in range(self.batch)]
         self.tasks = tasks
@@ -81,8 +141,20 @@ class _Problem:
         out, last = torch.empty(self.out_shape), torch.empty(self.last_shape)
         flat_out, flat_last = _flat(out), _flat(last)
 
-        def work(worker: int, b: int, block: int, group: int, d0: int, size: int) -> None:
-            scan_forward(self.tensors, self.geometry, flat_out, flat_last, b, block, group, d0, size)
+        def work(
+            worker: int, b: int, block: int, group: int, d0: int, size: int
+        ) -> None:
+            scan_forward(
+                self.tensors,
+                self.geometry,
+                flat_out,
+                flat_last,
+                b,
+                block,
+                group,
+                d0,
+                size,
+            )
 
         run_tasks(self.tasks, work, self.workers)
         return out, last
@@ -93,8 +165,12 @@ class _Problem:
             "out": grad_out.detach().float().contiguous(),
             "u": torch.empty(batch, self.uk, g.length, g.width),
             "delta": torch.empty(batch, g.paths, g.length, g.width),
-            "B": torch.zeros(self.workers, batch, g.paths, g.length, g.groups, g.states),
-            "C": torch.zeros(self.workers, batch, g.paths, g.length, g.groups, g.states),
+            "B": torch.zeros(
+                self.workers, batch, g.paths, g.length, g.groups, g.states
+            ),
+            "C": torch.zeros(
+                self.workers, batch, g.paths, g.length, g.groups, g.states
+            ),
             "z": torch.empty(batch, g.length, g.width) if g.has_z else _NOTHING,
             "A": torch.empty(batch, g.paths, g.width, g.states),
             "D": torch.empty(batch, g.paths, g.width),
@@ -102,11 +178,17 @@ class _Problem:
         }
         flat = Gradients(**{name: _flat(x) for name, x in grads.items()})
 
-        def work(worker: int, b: int, block: int, group: int, d0: int, size: int) -> None:
-            scan_backward(self.tensors, g, flat, worker, batch, b, block, group, d0, size)
+        def work(
+            worker: int, b: int, block: int, group: int, d0: int, size: int
+        ) -> None:
+            scan_backward(
+                self.tensors, g, flat, worker, batch, b, block, group, d0, size
+            )
 
         run_tasks(self.tasks, work, self.workers)
-        return grads | {name: grads[name].sum(0) for name in ("A", "B", "C", "D", "bias")}
+        return grads | {
+            name: grads[name].sum(0) for name in ("A", "B", "C", "D", "bias")
+        }
 
 
 class _SelectiveScan(torch.autograd.Function):
@@ -115,7 +197,9 @@ class _SelectiveScan(torch.autograd.Function):
         args = ScanArguments(u, delta, A, B, C, D, z, bias, softplus, table, merge)
         problem = _Problem(args, save=True)
         out, last = problem.forward()
-        ctx.save_for_backward(u, delta, A, B, C, D, z, bias, problem.starts, problem.plain)
+        ctx.save_for_backward(
+            u, delta, A, B, C, D, z, bias, problem.starts, problem.plain
+        )
         ctx.rest = (softplus, table, merge)
         ctx.mark_non_differentiable(last)
         return out, last
@@ -126,10 +210,26 @@ class _SelectiveScan(torch.autograd.Function):
         *inputs, starts, plain = ctx.saved_tensors
         u, delta, A, B, C, D, z, bias = inputs
         problem = _Problem(ScanArguments(*inputs, *ctx.rest), save=False)
-        problem.tensors = problem.tensors._replace(starts=_flat(starts), plain=_flat(plain))
+        problem.tensors = problem.tensors._replace(
+            starts=_flat(starts), plain=_flat(plain)
+        )
         grads = problem.backward(grad_out)
-        named = (("u", u), ("delta", delta), ("A", A), ("B", B), ("C", C), ("D", D), ("z", z), ("bias", bias))
-        return *(None if x is None else grads[name].to(x.dtype) for name, x in named), None, None, None
+        named = (
+            ("u", u),
+            ("delta", delta),
+            ("A", A),
+            ("B", B),
+            ("C", C),
+            ("D", D),
+            ("z", z),
+            ("bias", bias),
+        )
+        return (
+            *(None if x is None else grads[name].to(x.dtype) for name, x in named),
+            None,
+            None,
+            None,
+        )
 
 
 def selective_scan(args: ScanArguments) -> tuple[Tensor, Tensor]:
@@ -139,10 +239,17 @@ def selective_scan(args: ScanArguments) -> tuple[Tensor, Tensor]:
         gate = F.silu(args.z.float())[:, None]
     z = None if gate is not None else args.z
     tensors = (args.u, args.delta, args.A, args.B, args.C, args.D, z, args.delta_bias)
-    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
-        y, last = _SelectiveScan.apply(*tensors, args.delta_softplus, args.table, args.merge)
+    if torch.is_grad_enabled() and any(
+        x is not None and x.requires_grad for x in tensors
+    ):
+        y, last = _SelectiveScan.apply(
+            *tensors, args.delta_softplus, args.table, args.merge
+        )
     else:
-        y, last = _Problem(ScanArguments(*tensors, args.delta_softplus, args.table, args.merge), save=False).forward()
+        y, last = _Problem(
+            ScanArguments(*tensors, args.delta_softplus, args.table, args.merge),
+            save=False,
+        ).forward()
     if gate is not None:
         y = y * gate
     return y.to(args.u.dtype), last
