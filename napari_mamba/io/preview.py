@@ -95,7 +95,8 @@ def _slice(
     along, (down, down_sense), (right, right_sense) = view
     through, rows, columns = axes[along], axes[down], axes[right]
     counts = (label_map > 0).sum(axis=(rows, columns))
-    place = int(counts.argmax()) if counts.any() else len(counts) // 2
+    fullest = np.flatnonzero(counts == counts.max())  # all of them where there are no labels
+    place = int(fullest[len(fullest) // 2])
     key: list[Any] = [slice(None)] * 3
     key[through] = place
     pictures = []

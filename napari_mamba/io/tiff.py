@@ -143,7 +143,7 @@ def _channels_first(array: np.ndarray, axes: str, frame: _frames.Frame, path: Pa
 def _calibrated(file: Any, image: Any) -> tuple[np.ndarray, str | None, tuple[str, ...], str]:
     """Spacing (z, y, x), its unit or None, channel names, and the text that may hold our own comment."""
     if file.is_ome and file.ome_metadata:
-        return _ome(file.ome_metadata, image.index)
+        return _ome(file.ome_metadata, list(file.series).index(image))
     if file.is_imagej and file.imagej_metadata:
         metadata, tags = file.imagej_metadata, file.pages[0].tags
         in_plane = [_per_pixel(tags.get(name)) for name in ("YResolution", "XResolution")]
@@ -204,7 +204,7 @@ def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> N
     unit = "mm" if volume.units == "mm" else "pixel"
     note = _calibration.note(volume.affine, volume.shape)
     compression = "zlib" if classes else None
-    ome = path.name.lower().removesuffix("f").endswith(".ome.tif") or array.dtype not in _IMAGEJ_TYPES
+    ome = path.name.lower().endswith((".ome.tif", ".ome.tiff")) or array.dtype not in _IMAGEJ_TYPES
     if ome:
         metadata: dict[str, Any] = {"axes": "CZYX", "CommentAnnotation": {"Namespace": _calibration.KEY, "Value": note}}
         for axis, size in zip("ZYX", spacing, strict=True):
