@@ -1,0 +1,8 @@
+"""Foreign checkpoints become bundles; none of them gets to run code."""
+
+from __future__ import annotations
+
+from napari_mamba.bundles.importers.dispatch import import_checkpoint
+from napari_mamba.bundles.importers.nnunet import import_nnunet
+
+__all__ = ["import_checkpoint", "import_nnunet"]

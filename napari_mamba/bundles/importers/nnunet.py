@@ -1,0 +1,257 @@
+"""A results folder of nnU-Net v2, as trainings of U-Mamba and its kin leave it, becomes a bundle.
+
+Isensee et al., nnU-Net, Nature Methods 18:203-211, 2021; github.com/MIC-DKFZ/nnUNet, version 2.1.1 as
+github.com/bowang-lab/U-Mamba carries it. What its predictor does is written down as a bundle's preparation, tile and
+activation: transpose, crop to nonzero, normalise, resample; half-overlapping tiles with Gaussian weights and mirrored
+copies; logits averaged over folds, resampled, then softmax (or, for regions, sigmoid).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from napari_mamba import models
+from napari_mamba.bundles.bundle import user_folder
+from napari_mamba.bundles.importers.nnunet_plans import (
+    Configuration,
+    channels_of,
+    classes_of,
+    load_json,
+    preparation_of,
+    resolve,
+)
+from napari_mamba.bundles.importers.pickles import read_checkpoint
+from napari_mamba.bundles.spec import BundleSpec, Network, Tile
+from napari_mamba.bundles.writer import check_destination, save
+from napari_mamba.errors import BundleError, InputError
+
+NNUNET = "Isensee et al., nnU-Net: a self-configuring method for biomedical image segmentation, Nature Methods 18, 2021"
+Folds = int | str | Sequence[int | str] | None
+
+
+def import_nnunet(
+    results_folder: str | os.PathLike[str],
+    destination: str | os.PathLike[str] | None = None,
+    folds: Folds = None,
+    configuration: str | None = None,
+    checkpoint: str = "checkpoint_final.pth",
+    *,
+    name: str | None = None,
+    dtype: Literal["float32", "float16"] = "float32",
+    overwrite: bool = False,
+) -> Path:
+    """Turn an nnU-Net v2 results folder into a bundle.
+
+    Parameters
+    ----------
+    results_folder : path
+        `nnUNetTrainerUMambaEnc__nnUNetPlans__3d_fullres`, with `dataset.json`, `plans.json` and `fold_*`; or the
+        `Dataset…` folder above it.
+    destination : path, optional
+        Folder or ".zip" to write; the user's folder of bundles if not given.
+    folds : int, "all", or sequence of them, optional
+        An ensemble of these; every numbered fold that is there, or else `fold_all`, if not given.
+    configuration : str, optional
+        "3d_fullres", or a folder's whole name, where a `Dataset…` folder holds several.
+    checkpoint : str
+        File in each fold.
+    name : str, optional
+        Of the bundle; made from the folders' names if not given.
+    dtype : {"float32", "float16"}
+        How the weights are stored.
+    overwrite : bool
+        Replace a bundle at `destination`.
+
+    Returns
+    -------
+    Path
+        The bundle.
+
+    Raises
+    ------
+    BundleError
+        If the folder is not complete, the network is not known, or a checkpoint would have to run code to be read.
+    OutputError
+        If `destination` exists or cannot be written.
+
+    Examples
+    --------
+    >>> import_nnunet("results/Dataset999_Toy", "toy.zip", folds=0)  # doctest: +SKIP
+    """
+    folder = find_results(Path(results_folder).expanduser(), configuration)
+    plans, dataset = load_json(folder / "plans.json"), load_json(folder / "dataset.json")
+    files = checkpoint_files(folder, folds, checkpoint)
+    name = name or default_name(plans, folder)
+    destination = Path(destination).expanduser() if destination is not None else user_folder() / name
+    check_destination(destination, overwrite)
+
+    first = _Checkpoint(files[0])
+    settings = resolve(plans, first.configuration or folder.name.split("__")[-1], folder / "plans.json")
+    network = network_of(first, settings)
+    spec = spec_of(name, folder, dataset, settings, network, first)
+    weights = (first.weights if i == 0 else _Checkpoint(file).weights for i, file in enumerate(files))
+    return save(destination, spec, list(weights), card(spec, files), dtype=dtype, overwrite=overwrite)
+
+
+class _Checkpoint:
+    """One fold's file: which network, its weights under that network's own keys, and what the trainer noted."""
+
+    def __init__(self, file: Path) -> None:
+        content = read_checkpoint(file)
+        if not isinstance(content, Mapping) or not isinstance(content.get("network_weights"), Mapping):
+            raise BundleError(f"{file}: is not a checkpoint of nnU-Net v2, it holds no 'network_weights'")
+        try:
+            self.identification = models.identify(content["network_weights"])
+        except InputError as error:
+            raise BundleError(f"{file}: {error}") from error
+        self.weights: Mapping[str, Tensor] = self.identification.weights(content["network_weights"])
+        self.trainer = str(content.get("trainer_name", ""))
+        init = content.get("init_args")
+        self.configuration = str(init.get("configuration") or "") if isinstance(init, Mapping) else ""
+        axes = content.get("inference_allowed_mirroring_axes")
+        self.mirror_axes = tuple(int(axis) for axis in axes) if isinstance(axes, Sequence) else ()
+
+
+def find_results(path: Path, configuration: str | None = None) -> Path:
+    """The folder with `plans.json` and the folds, at `path`, above it (a fold was given) or in its subfolders."""
+    if not path.is_dir():
+        raise BundleError(f"{path}: no such folder: give a results folder of nnU-Net")
+    if path.name.startswith("fold_") and (path.parent / "plans.json").is_file():
+        path = path.parent
+    if (path / "plans.json").is_file() or any(path.glob("fold_*")):
+        for needed in ("plans.json", "dataset.json"):
+            if not (path / needed).is_file():
+                raise BundleError(f"{path}: lacks {needed}: copy it from the folder where the network was trained")
+        return path
+    found = sorted({file.parent for level in ("*", "*/*") for file in path.glob(f"{level}/plans.json")})
+    found = [one for one in found if (one / "dataset.json").is_file() and any(one.glob("fold_*"))]
+    if configuration is not None:
+        found = [one for one in found if configuration in (one.name, one.name.split("__")[-1])]
+    if not found:
+        what = f" of the configuration {configuration!r}" if configuration else ""
+        raise BundleError(f"{path}: holds no results of nnU-Net v2{what} (plans.json, dataset.json, fold_*)")
+    if len(found) > 1:
+        names = ", ".join(str(one.relative_to(path)) for one in found)
+        raise BundleError(f"{path}: holds the results of several trainings: give one of {names}")
+    return found[0]
+
+
+def checkpoint_files(folder: Path, folds: Folds, checkpoint: str) -> list[Path]:
+    """The chosen folds' checkpoints; by default of all numbered folds that have one, as nnU-Net's predictor does."""
+    there = {file.parent.name.removeprefix("fold_"): file for file in sorted(folder.glob(f"fold_*/{checkpoint}"))}
+    if folds is None:
+        numbered = [there[fold] for fold in sorted(there, key=lambda f: (len(f), f)) if fold.isdigit()]
+        if files := numbered or list(there.values()):
+            return files
+        others = sorted({file.name for file in folder.glob("fold_*/*.pth")})
+        hint = f"choose another checkpoint ({', '.join(others)})" if others else "the training has written none yet"
+        raise BundleError(f"{folder}: no fold holds {checkpoint}: {hint}")
+    wanted = [str(fold) for fold in ([folds] if isinstance(folds, int | str) else folds)]
+    if missing := [fold for fold in wanted if fold not in there] or (not wanted and ["any"]):
+        known = ", ".join(there) or "none"
+        raise BundleError(f"{folder}: has no {checkpoint} of the fold {missing[0]}; there are: {known}")
+    return [there[fold] for fold in dict.fromkeys(wanted)]
+
+
+def network_of(checkpoint: _Checkpoint, settings: Configuration) -> Network:
+    """The network that the weights are of; the plan says what leaves no trace in them."""
+    found = checkpoint.identification
+    known = settings.network_arguments
+    arguments = {**found.arguments, **{name: known[name] for name in found.ambiguous if name in known}}
+    if unknown := [argument for argument in found.ambiguous if argument not in arguments]:
+        raise BundleError(
+            f"{found.name}: neither the weights nor the plan say what its {unknown[0]!r} is: {found.note}"
+        )
+    return Network(found.name, arguments)
+
+
+def spec_of(
+    name: str,
+    folder: Path,
+    dataset: Mapping[str, Any],
+    settings: Configuration,
+    network: Network,
+    checkpoint: _Checkpoint,
+) -> BundleSpec:
+    """What goes into `bundle.json`."""
+    classes, activation = classes_of(dataset, folder / "dataset.json")
+    channels = channels_of(dataset, folder / "dataset.json")
+    info = models.info(network.name)
+    title = f"{settings.dataset_name.partition('_')[2] or settings.dataset_name}: {info.title or info.name}"
+    return BundleSpec(
+        name=name,
+        version="1",
+        title=f"{title}, {settings.name}",
+        task="segmentation",
+        network=network,
+        channels=channels,
+        preparation=preparation_of(settings, len(channels), folder / "plans.json"),
+        tile=Tile(
+            size=settings.patch_size,
+            overlap=0.5,
+            mirror_axes=checkpoint.mirror_axes,
+            divisor=tuple(math.prod(steps) for steps in zip(*settings.strides, strict=True)),
+            fixed=scans_channels(network, checkpoint.weights),
+        ),
+        activation=activation,
+        classes=classes,
+        description=f"{settings.dataset_name}, trained with {checkpoint.trainer or 'nnU-Net v2'}, "
+        f"configuration {settings.name}; imported from nnU-Net's results folder.",
+        data_source=str(dataset.get("reference", "") or settings.dataset_name),
+        licence=str(dataset.get("licence", dataset.get("license", "")) or ""),
+        intended_use="Research only, on images like those it was trained on.",
+        references=tuple(text for text in (f"{info.paper} ({info.repository})" if info.paper else "", NNUNET) if text),
+    )
+
+
+def scans_channels(network: Network, weights: Mapping[str, Tensor]) -> bool:
+    """Whether a U-Mamba scans channels as tokens somewhere: then its weights' shapes depend on the tile."""
+    if network.name != "umamba_enc" or network.arguments.get("generation") == "v1":
+        return False
+    size = list(network.arguments["input_size"])
+    for stage, (features, stride) in enumerate(
+        zip(network.arguments["features_per_stage"], network.arguments["strides"], strict=True)
+    ):
+        size = [n // step for n, step in zip(size, stride, strict=True)]
+        if f"encoder.mamba_layers.{stage}.mamba.A_log" in weights and math.prod(size) <= features:
+            return True
+    return False
+
+
+def default_name(plans: Mapping[str, Any], folder: Path) -> str:
+    """A name such as "toy-umambaenc-3d_fullres" from the data set, the trainer and the configuration."""
+    trainer, _, rest = folder.name.partition("__")
+    data = re.sub(r"^Dataset\d+_", "", str(plans.get("dataset_name", "")))
+    parts = (data, trainer.removeprefix("nnUNetTrainer"), rest.split("__")[-1] if rest else "")
+    joined = "-".join(part for part in parts if part).lower()
+    return re.sub(r"[^a-z0-9._-]+", "-", joined).strip("-._") or "nnunet"
+
+
+def card(spec: BundleSpec, files: Iterable[Path]) -> str:
+    """The card: what is known, and that nothing else is."""
+    classes = "\n".join(f"| {label.index} | {label.name} |" for label in spec.classes)
+    channels = ", ".join(f"{channel.name}" for channel in spec.channels)
+    folds = ", ".join(file.parent.name for file in files)
+    references = "\n".join(f"- {reference}" for reference in spec.references)
+    return f"""# {spec.title}
+
+{spec.description}
+
+Input channels, in this order: {channels}. Checkpoints: {folds}.
+
+| label | class |
+| --- | --- |
+{classes}
+
+No results on held-out data came with the checkpoint. {spec.intended_use} The weights are under the terms of whoever
+trained them{f" ({spec.licence})" if spec.licence else ""}.
+
+{references}
+"""

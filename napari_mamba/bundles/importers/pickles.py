@@ -1,0 +1,170 @@
+"""Foreign checkpoints, read without running anything they name.
+
+PyTorch's `weights_only` reader and, for the pickles beside nnU-Net v1's weights, `pickle` itself with every name
+refused but those of containers and of NumPy's numbers. The six NumPy names that training logs bring along
+(`scalar`, `_reconstruct`, `dtype`, `ndarray`, in NumPy 1's and NumPy 2's spelling) stand for builders of our own, that
+can make nothing but arrays of numbers.
+"""
+
+from __future__ import annotations
+
+import collections
+import io
+import pickle
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from napari_mamba.errors import BundleError
+
+_LARGEST_PICKLE = 256 * 2**20
+
+
+class NumberType:
+    """What a pickled `numpy.dtype` becomes: the type of a number (or short text), never of an object."""
+
+    def __init__(self, code: str, *flags: Any) -> None:
+        if not isinstance(code, str) or not re.fullmatch(r"[biufcSU]\d{1,3}", code):
+            raise pickle.UnpicklingError(f"an array of {code!r} holds more than numbers")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">", "="):
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class Array:
+    """What a pickled `numpy.ndarray` becomes on the way; `plain` has its values."""
+
+    values: np.ndarray | None = None
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, kind, fortran, data = state
+        if not isinstance(kind, NumberType) or not isinstance(data, bytes):
+            raise pickle.UnpicklingError("an array holds more than numbers")
+        self.values = np.frombuffer(data, kind.dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _scalar(kind: Any, data: Any = b"") -> Any:
+    if not isinstance(kind, NumberType) or not isinstance(data, bytes):
+        raise pickle.UnpicklingError("a number is something else")
+    return np.frombuffer(data, kind.dtype, count=1)[0].item()
+
+
+def _reconstruct(*_: Any) -> Array:
+    return Array()
+
+
+BUILDERS: dict[str, Callable[..., Any]] = {
+    "numpy.dtype": NumberType,
+    "numpy.ndarray": Array,
+    **{f"numpy.{core}.multiarray.scalar": _scalar for core in ("core", "_core")},
+    **{f"numpy.{core}.multiarray._reconstruct": _reconstruct for core in ("core", "_core")},
+}
+
+
+def read_checkpoint(path: Path) -> Any:
+    """The contents of a file that `torch.save` wrote, tensors on the CPU.
+
+    Parameters
+    ----------
+    path : Path
+        ".pth", ".pt", ".ckpt", ".model", or ".safetensors".
+
+    Returns
+    -------
+    Any
+        Containers, numbers, text and tensors.
+
+    Raises
+    ------
+    BundleError
+        If it is no checkpoint, is cut off, or asks for code to run: then the message names what it asks for.
+    """
+    if not path.is_file():
+        raise BundleError(f"{path}: no such checkpoint: check the path")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    names = [(builder, name) for name, builder in BUILDERS.items()]
+    try:
+        with torch.serialization.safe_globals(names):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # a file from outside may fail the reader in any way
+        raise _explained(path, error) from error
+
+
+def read_pickle(path: Path) -> Any:
+    """A pickle of containers, numbers, text and NumPy arrays; anything else is refused by name.
+
+    Raises
+    ------
+    BundleError
+        As `read_checkpoint` does.
+    """
+    if not path.is_file():
+        raise BundleError(f"{path}: is missing: give the complete folder")
+    if path.stat().st_size > _LARGEST_PICKLE:
+        raise BundleError(f"{path}: is too large for a description of a training")
+    try:
+        return plain(_Unpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load())
+    except Exception as error:
+        raise _explained(path, error) from error
+
+
+class _Unpickler(pickle.Unpickler):
+    ALLOWED: ClassVar = {("collections", "OrderedDict"): collections.OrderedDict}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if builder := BUILDERS.get(f"{module}.{name}"):
+            return builder
+        if (module, name) in self.ALLOWED:
+            return self.ALLOWED[module, name]
+        if (module, name) == ("_codecs", "encode"):
+            return _encode
+        raise pickle.UnpicklingError(f"GLOBAL {module}.{name} was refused")
+
+
+def _encode(text: Any, encoding: Any = "latin1") -> bytes:
+    """What Python 2 and protocol 2 write for bytes."""
+    if encoding not in ("latin1", "latin-1") or not isinstance(text, str):
+        raise pickle.UnpicklingError("bytes in an odd encoding")
+    return text.encode("latin1")
+
+
+def plain(value: Any) -> Any:
+    """`value` with every `Array` in its containers replaced by its NumPy array."""
+    if isinstance(value, Array):
+        return value.values
+    if isinstance(value, dict):
+        return {plain(key): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(plain(one) for one in value)
+    return value
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"{path}: is not a safetensors file or is cut off ({error})") from error
+
+
+def _explained(path: Path, error: Exception) -> BundleError:
+    text = str(error)
+    if named := re.search(r"GLOBAL ([\w.]+)", text):
+        return BundleError(
+            f"{path}: was not read, because it asks for {named.group(1)} to be run, which weights have no need of: "
+            "get the bare weights (a state_dict or safetensors) from its author"
+        )
+    if "TorchScript" in text:
+        return BundleError(f"{path}: is a TorchScript program, not weights: get the state_dict it was made from")
+    reason = " ".join(text.split())[:200] or type(error).__name__
+    return BundleError(f"{path}: is not a PyTorch checkpoint, or is cut off: get it again ({reason})")
