@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ def spec() -> BundleSpec:
 def export(weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
     """Write the bundle of averaged weights; `history` says how far the schedule went."""
     metrics = {"trained": history}
-    return bundles.save(destination, spec(), [weights], card(metrics), dtype="float16", overwrite=True)
+    described = replace(spec(), metrics=metrics)
+    return bundles.save(destination, described, [weights], card(metrics), dtype="float16", overwrite=True)
 
 
 def evaluate(

@@ -1,0 +1,111 @@
+"""The hippocampus recipe: people kept apart, batches that repeat, and a bundle that the engine can run."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from napari_mamba import bundles, engine, io, training
+from napari_mamba.errors import InputError
+from napari_mamba.training import hippocampus
+from napari_mamba.training.hippocampus import Hippocampus, pairs, part, person
+from napari_mamba.volume import Volume
+
+NUMBERS = (*range(1, 41),)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Forty small crops of twenty people: a bright ellipsoid of two halves on noise, in intensities far apart."""
+    folder = tmp_path_factory.mktemp("task04")
+    (folder / "images").mkdir()
+    (folder / "labels").mkdir()
+    z, y, x = np.ogrid[-1:1:20j, -1:1:28j, -1:1:20j]
+    inside = z**2 + (y / 1.2) ** 2 + x**2 < 0.4
+    labels = np.where(inside, np.where(y > 0, 1, 2), 0).astype(np.uint8)
+    for number in NUMBERS:
+        noise = np.random.RandomState(number).standard_normal(labels.shape)
+        image = ((labels > 0) * 4 + noise + 10) * 10 ** (number % 4)
+        name = f"hippocampus_{number:03d}.nii.gz"
+        io.write(Volume(image[None].astype(np.float32)), folder / "images" / name)
+        io.write(Volume(labels[None]), folder / "labels" / name)
+    return folder
+
+
+def test_the_two_sides_of_a_person_stay_together():
+    assert person(Path("hippocampus_003.nii.gz")) == person(Path("hippocampus_004.nii.gz")) == 2
+    assert person(Path("hippocampus_005.nii.gz")) == 3
+
+
+def test_parts_share_nobody_and_lose_nobody(data):
+    people = {which: {person(image) for image, _ in pairs(data, which)} for which in ("training", "validation", "test")}
+    assert not people["training"] & people["test"]
+    assert not people["training"] & people["validation"]
+    assert not people["validation"] & people["test"]
+    assert set.union(*people.values()) == {(n + 1) // 2 for n in NUMBERS}
+
+
+def test_a_fifth_of_many_people_is_held_out():
+    parts = [part(number) for number in range(2000)]
+    assert parts.count("test") / 2000 == pytest.approx(0.2, abs=0.03)
+    assert parts.count("validation") / 2000 == pytest.approx(0.08, abs=0.03)
+
+
+def test_a_batch_depends_on_its_step_alone(data):
+    first, again, recipe = Hippocampus(data), Hippocampus(data), Hippocampus(data)
+    recipe.batch(5)
+    for (x, y), (x2, y2) in ((first.batch(6), recipe.batch(6)), (first.batch(7), again.batch(7))):
+        assert torch.equal(x, x2)
+        assert torch.equal(y, y2)
+    assert not torch.equal(first.batch(6)[0], first.batch(8)[0])
+
+
+def test_batches_are_normalised_and_hold_only_known_labels(data):
+    recipe = Hippocampus(data)
+    for step in (2, 3):
+        image, label = recipe.batch(step)
+        assert image.shape == label.shape == (2, 1, *recipe.size(step))
+        assert image.abs().max() < 30  # whatever the scanner's scale
+        assert set(label.unique().tolist()) <= {0, 1, 2}
+        assert (label > 0).any()
+
+
+def test_train_two_steps_resume_and_run_the_bundle(data, tmp_path, monkeypatch):
+    small = dict(hippocampus.NETWORK, features_per_stage=[4, 8, 8, 8])
+    monkeypatch.setattr(hippocampus, "NETWORK", small)
+    monkeypatch.setattr("napari_mamba.training.hippocampus_bundle.NETWORK", small)
+    out = tmp_path / "run"
+    training.train("hippocampus-mr", data, out, device="cpu", steps=1)
+    folder = training.train("hippocampus-mr", data, out, device="cpu", steps=1, resume=True)
+    bundle = bundles.load(folder)
+    assert bundle.metrics["trained"]["steps"] == 2
+    assert "not for clinical use" in bundle.card.lower()
+    assert "Not measured yet" in bundle.card
+    volume = io.read(data / "images" / "hippocampus_001.nii.gz")
+    result = engine.run_to_end(volume, bundle, engine.RunOptions(device="cpu", mirror=False))
+    assert result.labels.shape == volume.shape
+
+
+def test_evaluate_writes_its_numbers_into_the_card(data, tmp_path, monkeypatch):
+    small = dict(hippocampus.NETWORK, features_per_stage=[4, 8, 8, 8])
+    monkeypatch.setattr(hippocampus, "NETWORK", small)
+    monkeypatch.setattr("napari_mamba.training.hippocampus_bundle.NETWORK", small)
+    folder = training.train("hippocampus-mr", data, tmp_path / "run", device="cpu", steps=0)
+    held_out = pairs(data, "test")[:2]
+    monkeypatch.setattr("napari_mamba.training.hippocampus_bundle.pairs", lambda data, which: held_out)
+    measured = training.evaluate("hippocampus-mr", data, folder, device="cpu", write=True)
+    assert measured["volumes"] == 2
+    card = bundles.load(folder).card
+    mean = measured["dice"]["anterior hippocampus"]["mean"]
+    assert f"| anterior hippocampus | {mean:.3f} ±" in card
+    assert bundles.load(folder).metrics["held_out"]["people"] == len({person(image) for image, _ in held_out})
+
+
+def test_bad_data_folders_are_named(tmp_path):
+    with pytest.raises(InputError, match="no folder"):
+        training.recipe("hippocampus-mr", tmp_path / "absent")
+    with pytest.raises(InputError, match=r"holds no images/hippocampus"):
+        pairs(tmp_path, "training")
+    with pytest.raises(InputError, match="there is no recipe"):
+        training.recipe("nothing", tmp_path)
