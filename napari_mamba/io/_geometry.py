@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -69,7 +70,7 @@ def to_itk(affine: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return spacing, matrix[:3, 3], matrix[:3, :3] / spacing
 
 
-def without_orientation(spacing: np.ndarray, translation: np.ndarray = (0.0, 0.0, 0.0)) -> np.ndarray:
+def without_orientation(spacing: ArrayLike, translation: ArrayLike = (0.0, 0.0, 0.0)) -> np.ndarray:
     """Affine for a file that knows no patient axes; `spacing` and `translation` are (z, y, x).
 
     x is taken to run to the left, y to the back, z upwards: ITK's identity, so that a TIFF shown by an ITK-based

@@ -87,12 +87,11 @@ class Header:
 
 def structure_of(start: bytes) -> np.dtype | None:
     """The structured type, with its byte order, of a header that begins with `start`; None if it is no NIfTI."""
-    for order in "<>":
-        size = int(np.frombuffer(start[:4], f"{order}i4")[0]) if len(start) >= 4 else 0
-        if size == NIFTI_1.itemsize:
-            return NIFTI_1.newbyteorder(order)
-        if size == NIFTI_2.itemsize:
-            return NIFTI_2.newbyteorder(order)
+    for structure in (NIFTI_1, NIFTI_2):
+        for ordered in (structure.newbyteorder("<"), structure.newbyteorder(">")):
+            size = np.frombuffer(start[:4].ljust(4, b"\0"), ordered["sizeof_hdr"])[0]
+            if size == structure.itemsize:
+                return ordered
     return None
 
 

@@ -54,10 +54,10 @@ class Slice:
     label: str  # of the series, for people
     number: str
     size: tuple[int, int]  # (rows, columns)
-    spacing: tuple[float, float] | None  # (between rows, between columns), mm
+    spacing: Any  # (between rows, between columns), mm, or None
     thickness: float | None  # distance between slices where no second slice tells it
-    orientation: np.ndarray | None  # (2, 3): direction along a row, down a column
-    position: np.ndarray | None  # (3,): centre of the first voxel, LPS mm
+    orientation: Any  # ndarray (2, 3): direction along a row, down a column; or None
+    position: Any  # ndarray (3,): centre of the first voxel, LPS mm; or None
     frames: int
     colour: bool
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -132,7 +133,7 @@ def _check_kinds(header: dict[str, str], path: Path) -> bool:
     return bool(kinds) and any(_SERIES_KEYS.match(key) for key in header)
 
 
-def _channels_first(array: np.ndarray, image: object, path: Path) -> np.ndarray:
+def _channels_first(array: np.ndarray, image: Any, path: Path) -> np.ndarray:
     """Values as (C, Z, Y, X); those of a 4D image as (T, Z, Y, X)."""
     dimension, values = image.GetDimension(), image.GetNumberOfComponentsPerPixel()
     if values in (3, 4) and (array.dtype == np.uint8 or path.suffix.lower() in _PICTURES):
@@ -156,7 +157,7 @@ def _scale(header: dict[str, str], path: Path) -> float | None:
     return millimetres(units.pop()) or 1.0 if units else 1.0
 
 
-def _affine(image: object) -> np.ndarray:
+def _affine(image: Any) -> np.ndarray:
     dimension = image.GetDimension()
     spacing, origin = np.ones(3), np.zeros(3)
     direction = np.eye(3)

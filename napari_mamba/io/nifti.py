@@ -12,7 +12,7 @@ import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 import numpy as np
 
@@ -75,7 +75,7 @@ class _opened:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def __enter__(self) -> tuple[IO[bytes], int]:
+    def __enter__(self) -> tuple[BinaryIO | gzip.GzipFile, int]:
         self.file = open(self.path, "rb")
         size = os.fstat(self.file.fileno()).st_size
         compressed = self.file.read(2) == b"\x1f\x8b"
@@ -90,7 +90,7 @@ class _opened:
             raise InputError(f"{self.path} is truncated or damaged ({error}): copy it anew") from error
 
 
-def _read_header(stream: IO[bytes], path: Path) -> _nifti_header.Header:
+def _read_header(stream: BinaryIO | gzip.GzipFile, path: Path) -> _nifti_header.Header:
     raw = stream.read(_nifti_header.NIFTI_1.itemsize)
     structure = _nifti_header.structure_of(raw)
     if structure is None:
@@ -104,7 +104,9 @@ def _read_header(stream: IO[bytes], path: Path) -> _nifti_header.Header:
     return header
 
 
-def _read_voxels(stream: IO[bytes], header: _nifti_header.Header, wanted: list[int], path: Path) -> np.ndarray:
+def _read_voxels(
+    stream: BinaryIO | gzip.GzipFile, header: _nifti_header.Header, wanted: list[int], path: Path
+) -> np.ndarray:
     """The volumes numbered `wanted` (ascending), shape (C, Z, Y, X), native byte order."""
     data = np.empty((len(wanted), *header.shape), header.dtype)
     size = data[0].nbytes
@@ -114,15 +116,16 @@ def _read_voxels(stream: IO[bytes], header: _nifti_header.Header, wanted: list[i
         buffer = memoryview(data[channel].reshape(-1).view(np.uint8))
         done = 0
         while done < size:
-            count = stream.readinto(buffer[done : done + _CHUNK])
-            if not count:
+            chunk = stream.read(min(_CHUNK, size - done))
+            if not chunk:
                 raise InputError(f"{path} is truncated: {done:,} of {size:,} bytes of voxels are there, copy it anew")
-            done += count
+            buffer[done : done + len(chunk)] = chunk
+            done += len(chunk)
         position = number + 1
     return data.astype(header.dtype.newbyteorder("="), copy=False)
 
 
-def _skip(stream: IO[bytes], count: int) -> None:
+def _skip(stream: BinaryIO | gzip.GzipFile, count: int) -> None:
     while count > 0:
         read = len(stream.read(min(count, _CHUNK)))
         if not read:
@@ -135,9 +138,8 @@ def _scaled(data: np.ndarray, header: _nifti_header.Header) -> np.ndarray:
         return data
     exact = np.float32 if data.dtype.itemsize <= 2 or data.dtype == np.float32 else np.float64
     scaled = data.astype(exact)
-    scaled *= exact(header.slope)
-    scaled += exact(header.intercept)
-    return scaled
+    np.multiply(scaled, exact(header.slope), out=scaled)
+    return np.add(scaled, exact(header.intercept), out=scaled)
 
 
 def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> None:

@@ -40,7 +40,8 @@ class OnDisk:
 
     def __getitem__(self, key: Any) -> np.ndarray:
         """The values at `key`, as NumPy's basic indexing would give them."""
-        ranges, kept = [], []
+        ranges: list[range] = []
+        kept: list[Any] = []
         for item, size in zip(_full(key, self.ndim), self.shape, strict=True):
             if isinstance(item, slice):
                 ranges.append(range(*item.indices(size)))

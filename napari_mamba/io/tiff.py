@@ -70,7 +70,8 @@ def read(path: Path, *, series: str | int | None = None, frame: _frames.Frame = 
     if complaints:  # tifffile carries on with the pages it finds, which would be a part of the image
         raise InputError(f"{path} is truncated or damaged ({complaints[0]}): copy it anew")
     data = _channels_first(array, axes, frame, path)
-    affine = _affine(spacing, unit, comment, full, data.shape[1:])
+    _, depth, height, width = data.shape
+    affine = _affine(spacing, unit, comment, full, (depth, height, width))
     names = names if len(names) == data.shape[0] and "C" in axes else ()
     return Volume(data, affine, names, units="pixel" if unit is None else "mm")
 
@@ -181,7 +182,7 @@ def _ome(xml: str, index: int) -> tuple[np.ndarray, str | None, tuple[str, ...],
 
 
 def _affine(
-    spacing: np.ndarray, unit: str | None, comment: str, full: dict[str, int], shape: tuple[int, ...]
+    spacing: np.ndarray, unit: str | None, comment: str, full: dict[str, int], shape: tuple[int, int, int]
 ) -> np.ndarray:
     spacing = np.asarray(spacing, dtype=np.float64) * (millimetres(unit) or 1.0)
     kept = _calibration.kept_affine(comment, shape, spacing)
