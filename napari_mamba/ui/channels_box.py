@@ -64,12 +64,9 @@ class ChannelsBox(QWidget):
     def refresh(self) -> None:
         """List the viewer's image layers anew, keeping what is chosen."""
         images = _images(self._viewer)
-        chosen = self.layers
-        free = [layer for layer in images if layer not in chosen]
-        for combo, name, kept in zip(self.combos, self._names, chosen, strict=True):
-            layer = kept if kept in images else _suggest(name, free or images, self._viewer, len(self.combos))
-            if layer in free:
-                free.remove(layer)
+        kept = [layer if layer in images else None for layer in self.layers]
+        chosen = suggest(self._names, images, kept, self._viewer.layers.selection.active)
+        for combo, layer in zip(self.combos, chosen, strict=True):
             combo.blockSignals(True)
             combo.clear()
             for image in images:
@@ -97,13 +94,29 @@ def _images(viewer: ViewerModel) -> list[Image]:
     return [layer for layer in reversed(viewer.layers) if type(layer) is Image]
 
 
-def _suggest(name: str, images: list[Image], viewer: ViewerModel, channels: int) -> Image | None:
-    """The layer that is likely meant: of the channel's name; or, for a single channel, the one selected."""
-    if not images:
-        return None
-    word = name.split(" ", 1)[0].lower()
-    named = [image for image in images if word in image.name.lower()]
-    if channels == 1:
-        active = viewer.layers.selection.active
-        return active if active in images else images[0]
-    return named[0] if named else images[0]
+def suggest(
+    names: Sequence[str], images: Sequence[Image], kept: Sequence[Image | None], active: Image | None = None
+) -> list[Image | None]:
+    """A layer for each channel that has none: one that carries its name; else the active one; else the next unused.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The channels'; their first words are looked for in the layers' names.
+    images : sequence of image layers
+    kept : sequence of image layer or None
+        What is chosen already, a channel each.
+    active : layer, optional
+        The one selected in the viewer.
+    """
+    chosen = list(kept)
+    for i, name in enumerate(names):
+        word = name.split(" ", 1)[0].lower()
+        named = [image for image in images if word in image.name.lower() and image not in chosen]
+        if chosen[i] is None and named and len(names) > 1:
+            chosen[i] = named[0]
+    for i, layer in enumerate(chosen):
+        unused = [image for image in images if image not in chosen] or list(images)
+        if layer is None and unused:
+            chosen[i] = active if active in unused else unused[0]
+    return chosen

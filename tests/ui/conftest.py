@@ -12,8 +12,8 @@ from napari_mamba.bundles import Bundle, BundleSpec, Channel, LabelClass, Networ
 ANTERIOR, POSTERIOR = LabelClass(1, "Anterior", "#e4a63a"), LabelClass(2, "Posterior", "#3a8fd9")
 
 
-def spec(channels: tuple[str, ...] = ("T1",), size: int = 16, mirror_axes: tuple[int, ...] = ()) -> BundleSpec:
-    """A two-stage U-Mamba on tiles of 16 voxels."""
+def spec(channels: tuple[str, ...] = ("T1",), size: int = 40, mirror_axes: tuple[int, ...] = ()) -> BundleSpec:
+    """A two-stage U-Mamba; two of its tiles cover a sample crop."""
     arguments = {
         "spatial_dims": 3,
         "input_channels": len(channels),

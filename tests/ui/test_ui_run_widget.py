@@ -1,0 +1,312 @@
+"""The dock widget through every way a run can end; the engine is replaced by scripts, the worker thread is real."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from napari.layers import Image, Labels, Layer
+from qtpy.QtCore import Qt
+
+from napari_mamba import engine
+from napari_mamba.engine import ClassRow, Progress, Result
+from napari_mamba.errors import OutOfMemoryError
+from napari_mamba.ui import run_widget
+from napari_mamba.ui.layers import volume_to_layers
+from napari_mamba.ui.run_widget import RunWidget, duration, stage_text
+from napari_mamba.volume import Volume
+
+TIMEOUT = 20_000
+AFFINE = np.array([[0.0, 0.2, 0.9, -30], [0.1, 1.0, 0.0, 12], [2.5, 0.0, -0.1, 5], [0, 0, 0, 1]])
+SCAN = np.random.default_rng(3).random((1, 6, 8, 10))
+
+
+@pytest.fixture
+def errors(monkeypatch) -> list[str]:
+    """What was shown as napari's error notifications."""
+    shown: list[str] = []
+    monkeypatch.setattr(run_widget, "show_error", shown.append)
+    return shown
+
+
+@pytest.fixture
+def widget(qtbot, tiny, errors, monkeypatch):
+    """The widget on a viewer model with one oblique layer; its search for devices is over."""
+    from napari.components import ViewerModel
+
+    monkeypatch.setattr("napari_mamba.ui.options_box.available_devices", lambda: ["auto", "cpu"])
+    viewer = ViewerModel()
+    viewer.add_layer(Layer.create(*volume_to_layers(Volume(SCAN, AFFINE, name="scan"))[0]))
+    widget = RunWidget(viewer)
+    qtbot.addWidget(widget)
+    qtbot.waitUntil(lambda: widget.options.effective_device == "cpu", timeout=TIMEOUT)
+    widget.model.combo.setCurrentIndex(widget.model.combo.findText("tiny"))
+    return widget
+
+
+def script(monkeypatch, run):
+    """Put a generator function in the engine's place."""
+    monkeypatch.setattr(engine, "run", run)
+
+
+def segmented(volume, bundle, options=None, cancel=None):
+    """A run that finds class 1 in the first half of the slices and class 2 in a voxel."""
+    for done in range(4):
+        yield Progress("network", done, 4, 3.0 - done)
+    labels = np.zeros((1, *volume.shape), np.uint8)
+    labels[0, : volume.shape[0] // 2] = 1
+    labels[0, -1, 0, 0] = 2
+    rows = [ClassRow(1, "Anterior", "#e4a63a", 240, 0.54, 101.5), ClassRow(2, "Posterior", "#3a8fd9", 1, 0.00225, None)]
+    return Result(labels=volume.with_data(labels), table=rows, warnings=["the image is small."])
+
+
+def finish(qtbot, widget):
+    with qtbot.waitSignal(widget.controller.ended, timeout=TIMEOUT):
+        qtbot.mouseClick(widget.run_button, Qt.MouseButton.LeftButton)
+
+
+def usable(widget) -> bool:
+    """The widget can run again and shows no trace of the last run's progress."""
+    return widget.run_button.isEnabled() and not widget.cancel_button.isEnabled() and widget.bar.isHidden()
+
+
+def test_success_adds_named_coloured_labels_in_the_place_of_the_source(qtbot, widget, monkeypatch):
+    script(monkeypatch, segmented)
+    finish(qtbot, widget)
+    source, labels = widget.viewer.layers["scan"], widget.viewer.layers["scan tiny"]
+    assert isinstance(labels, Labels)
+    for index in [(0, 0, 0), (5, 7, 9), (2, 3, 1)]:
+        np.testing.assert_allclose(labels.data_to_world(index), source.data_to_world(index), atol=1e-9)
+    assert (labels.units, labels.axis_labels) == (source.units, source.axis_labels)
+    np.testing.assert_array_equal(labels.scale, source.scale)
+    assert labels.features.set_index("index")["name"].to_dict() == {0: "background", 1: "Anterior", 2: "Posterior"}
+    np.testing.assert_allclose(labels.get_color(1)[:3], np.array([0xE4, 0xA6, 0x3A]) / 255, atol=1e-3)
+    assert labels.colormap.map(0)[3] == 0
+    assert labels.colormap.color_dict[None][3] == 0
+    assert labels.data[:3].min() == 1
+    assert usable(widget)
+
+
+def test_success_fills_the_table_and_tells_the_warnings(qtbot, widget, monkeypatch):
+    script(monkeypatch, segmented)
+    finish(qtbot, widget)
+    assert widget.table.text().splitlines() == [
+        "Class\tVoxels\tml\tMean",
+        "Anterior\t240\t0.54\t102",
+        "Posterior\t1\t0.00225\t–",
+    ]
+    assert not widget.table.isHidden()
+    assert widget.message.text().startswith("Done in ")
+    assert "the image is small." in widget.message.text()
+    widget.table.selectRow(1)
+    assert widget.viewer.layers["scan tiny"].selected_label == 2
+
+
+def test_names_of_results_are_unique_and_the_source_stays_chosen(qtbot, widget, monkeypatch):
+    script(monkeypatch, segmented)
+    finish(qtbot, widget)
+    finish(qtbot, widget)
+    assert [layer.name for layer in widget.viewer.layers] == ["scan", "scan tiny", "scan tiny [1]"]
+    assert widget.channels.layers == [widget.viewer.layers["scan"]]
+
+
+def test_progress_is_shown_while_it_runs_and_escape_cancels(qtbot, widget, monkeypatch, errors):
+    ended_in: list[str] = []
+
+    def slow(volume, bundle, options=None, cancel=None):
+        try:
+            yield Progress("network", 3, 8, 75.0)
+            while not cancel.wait(0.005):
+                yield Progress("network", 3, 8, 75.0)
+            return Result(cancelled=True)
+        finally:
+            ended_in.append(threading.current_thread().name)
+
+    script(monkeypatch, slow)
+    widget.show()
+    qtbot.mouseClick(widget.run_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: widget.stage.text() == "Network, 3 of 8, about 1 min 15 s left", timeout=TIMEOUT)
+    assert (widget.bar.value(), widget.bar.maximum()) == (3, 8)
+    assert not widget.bar.isHidden()
+    assert not widget.run_button.isEnabled()
+    assert not widget.model.isEnabled()
+    with qtbot.waitSignal(widget.controller.ended, timeout=TIMEOUT):
+        widget.cancel_button.click()
+    assert widget.message.text() == "Cancelled. Nothing was added."
+    assert len(widget.viewer.layers) == 1
+    assert not errors
+    assert ended_in
+    assert ended_in[0] != threading.main_thread().name
+    assert usable(widget)
+    script(monkeypatch, segmented)
+    finish(qtbot, widget)
+    assert "scan tiny" in widget.viewer.layers
+
+
+def broken(error):
+    def run(volume, bundle, options=None, cancel=None):
+        yield Progress("network", 0, 4)
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OutOfMemoryError("memory ran out: crop the image"), "Memory ran out: crop the image."),
+        (RuntimeError("CUDA out of memory. Tried to allocate 20 GiB"), "Memory ran out"),
+        (MemoryError(), "Memory ran out"),
+        (RuntimeError("shapes differ"), "The run stopped (RuntimeError: shapes differ): please report this."),
+        (KeyError("x"), "The run stopped (KeyError: 'x')"),
+    ],
+)
+def test_an_error_is_one_sentence_and_the_widget_is_usable_again(qtbot, widget, monkeypatch, errors, error, sentence):
+    script(monkeypatch, broken(error))
+    finish(qtbot, widget)
+    assert widget.message.text().startswith(sentence)
+    assert "\n" not in widget.message.text()
+    assert errors == [widget.message.text()]
+    assert len(widget.viewer.layers) == 1
+    assert usable(widget)
+    script(monkeypatch, segmented)
+    finish(qtbot, widget)
+    assert "scan tiny" in widget.viewer.layers
+
+
+def test_bad_input_is_refused_before_anything_starts(qtbot, widget, errors):
+    widget.viewer.layers.clear()
+    assert not widget.run_button.isEnabled()
+    assert widget.message.text() == run_widget.NO_IMAGE
+    widget.viewer.add_image(np.zeros((2, 3, 4, 5)), name="film")
+    assert widget.message.text() == ""
+    qtbot.mouseClick(widget.run_button, Qt.MouseButton.LeftButton)
+    assert not widget.controller.running
+    assert errors == [widget.message.text()]
+    assert "'film' has 4 axes" in errors[0]
+    assert usable(widget)
+
+
+def test_the_source_may_be_removed_while_the_run_goes_on(qtbot, widget, monkeypatch):
+    gate = threading.Event()
+
+    def waiting(volume, bundle, options=None, cancel=None):
+        yield Progress("network", 0, 4)
+        gate.wait(10)
+        return (yield from segmented(volume, bundle))
+
+    script(monkeypatch, waiting)
+    qtbot.mouseClick(widget.run_button, Qt.MouseButton.LeftButton)
+    at = widget.viewer.layers["scan"].data_to_world((5, 7, 9))
+    widget.viewer.layers.clear()
+    with qtbot.waitSignal(widget.controller.ended, timeout=TIMEOUT):
+        gate.set()
+    np.testing.assert_allclose(widget.viewer.layers["scan tiny"].data_to_world((5, 7, 9)), at)
+    assert not widget.run_button.isEnabled(), "there is no image left to run on"
+
+
+def test_taking_the_widget_out_of_its_window_cancels_its_run(qtbot, widget, monkeypatch):
+    from qtpy.QtWidgets import QDockWidget
+
+    cancelled = threading.Event()
+
+    def endless(volume, bundle, options=None, cancel=None):
+        while not cancel.wait(0.005):
+            yield Progress("network", 0, 4)
+        cancelled.set()
+        return Result(cancelled=True)
+
+    script(monkeypatch, endless)
+    dock = QDockWidget()
+    qtbot.addWidget(dock)
+    dock.setWidget(widget)
+    qtbot.mouseClick(widget.run_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: widget.stage.text().startswith("Network"), timeout=TIMEOUT)
+    with qtbot.waitSignal(widget.controller.ended, timeout=TIMEOUT):
+        widget.setParent(None)
+    assert cancelled.is_set()
+    widget.viewer.add_image(np.zeros((3, 3, 3)))  # nobody listens any more, and nothing breaks
+
+
+def test_a_restored_image_looks_like_its_source(qtbot, widget, monkeypatch):
+    def restored(volume, bundle, options=None, cancel=None):
+        yield Progress("network", 1, 1)
+        return Result(image=volume.with_data(np.asarray(volume.data) * 0.5))
+
+    script(monkeypatch, restored)
+    source = widget.viewer.layers["scan"]
+    source.contrast_limits = (0.2, 0.7)
+    finish(qtbot, widget)
+    image = widget.viewer.layers["scan tiny"]
+    assert isinstance(image, Image)
+    np.testing.assert_allclose(image.data, source.data * 0.5)
+    assert list(image.contrast_limits) == [0.2, 0.7]
+    assert widget.table.isHidden()
+
+
+def test_a_classification_is_a_ranked_table_and_no_layer(qtbot, widget, monkeypatch):
+    def classified(volume, bundle, options=None, cancel=None):
+        yield Progress("network", 1, 1)
+        return Result(scores={"normal": 0.25, "hyperplasia": 0.75})
+
+    script(monkeypatch, classified)
+    finish(qtbot, widget)
+    assert widget.table.text().splitlines()[1:] == ["hyperplasia\t0.750", "normal\t0.250"]
+    assert len(widget.viewer.layers) == 1
+
+
+def test_a_model_of_two_channels_takes_the_layers_of_their_names(qtbot, widget, monkeypatch):
+    seen = []
+
+    def watch(volume, bundle, options=None, cancel=None):
+        seen.append(volume)
+        return (yield from segmented(volume, bundle))
+
+    script(monkeypatch, watch)
+    flair = Layer.create(*volume_to_layers(Volume(SCAN, AFFINE, name="patient FLAIR"))[0])
+    widget.viewer.add_layer(flair)
+    widget.model.combo.setCurrentIndex(widget.model.combo.findText("tiny-two"))
+    assert len(widget.channels.combos) == 2
+    assert [layer.name for layer in widget.channels.layers][1] == "patient FLAIR"
+    widget.channels.combos[0].setCurrentIndex(widget.channels.combos[0].findText("scan"))
+    finish(qtbot, widget)
+    assert seen[0].channel_names == ("scan", "patient FLAIR")
+    np.testing.assert_array_equal(seen[0].data[1], flair.data)
+
+
+def test_a_bundle_can_be_opened_and_a_wrong_folder_is_told_in_a_sentence(qtbot, widget, errors, tmp_path, monkeypatch):
+    from conftest import make, spec  # type: ignore[import-not-found]  # tests/ui/conftest.py
+
+    count = widget.model.combo.count()
+    with qtbot.waitSignal(widget.model.failed, timeout=TIMEOUT):
+        widget.model.open(str(tmp_path))
+    assert str(tmp_path) in errors[0]
+    path = make(tmp_path, spec())
+    with qtbot.waitSignal(widget.model.changed, timeout=TIMEOUT):
+        widget.model.open(str(path))
+    assert widget.model.bundle.path == path
+    assert widget.model.combo.count() == count + 1
+
+
+def test_the_widget_says_what_it_is_for_and_that_it_runs_on_the_cpu(widget):
+    assert "Not for clinical use" in widget.model.summary.text()
+    assert "Anterior, Posterior" in widget.model.summary.text()
+    assert not widget.options.notice.isHidden()
+
+
+def test_enter_runs(qtbot, widget, monkeypatch):
+    script(monkeypatch, segmented)
+    widget.show()
+    widget.activateWindow()
+    widget.channels.combos[0].setFocus()
+    qtbot.waitUntil(widget.channels.combos[0].hasFocus, timeout=TIMEOUT)
+    with qtbot.waitSignal(widget.controller.ended, timeout=TIMEOUT):
+        qtbot.keyClick(widget.channels.combos[0], Qt.Key.Key_Return)
+    assert "scan tiny" in widget.viewer.layers
+
+
+def test_texts_of_progress():
+    assert stage_text(Progress("warming up", 0, 1)) == "Warming up"
+    assert stage_text(Progress("network", 3, 8, 12.3)) == "Network, 3 of 8, about 12 s left"
+    assert [duration(s) for s in (0.42, 59.7, 200, 7500)] == ["0.4 s", "1 min 0 s", "3 min 20 s", "2 h 5 min"]
