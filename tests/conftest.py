@@ -102,13 +102,23 @@ def volume(rng: np.random.Generator, oblique_affine: np.ndarray):
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a bundle that runs in a moment: one MR channel in, three classes out, an untrained U-Mamba."""
+    return make_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny", ("T1",))
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle_2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for two channels."""
+    return make_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny-2", ("T1", "FLAIR"))
+
+
+def make_tiny_bundle(folder: Path, channels: tuple[str, ...]) -> Path:
     import torch
 
     from napari_mamba import bundles, models
 
     arguments = {
         "spatial_dims": 3,
-        "input_channels": 1,
+        "input_channels": len(channels),
         "num_classes": 3,
         "features_per_stage": [4, 8],
         "kernel_sizes": [[3, 3, 3]] * 2,
@@ -121,13 +131,16 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(7)
         weights = models.create("umamba_enc", **arguments).state_dict()
     spec = bundles.BundleSpec(
-        name="tiny",
+        name=folder.name,
         version="1.0.0",
         title="A network for tests",
         task="segmentation",
         network=bundles.Network("umamba_enc", arguments),
-        channels=(bundles.Channel("T1", "MR"),),
-        preparation=({"step": "orient", "axcodes": "RAS"}, {"step": "normalise", "schemes": ["zscore"]}),
+        channels=tuple(bundles.Channel(name, "MR") for name in channels),
+        preparation=(
+            {"step": "orient", "axcodes": "RAS"},
+            {"step": "normalise", "schemes": ["zscore"] * len(channels)},
+        ),
         tile=bundles.Tile((16, 16, 16), overlap=0.5, mirror_axes=(0,), divisor=(2, 2, 2)),
         classes=(
             bundles.LabelClass(0, "background"),
@@ -135,4 +148,4 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
             bundles.LabelClass(2, "posterior", "#3a8fd9"),
         ),
     )
-    return bundles.save(tmp_path_factory.mktemp("bundles") / "tiny", spec, [weights], "# tiny\n\nFor tests.\n")
+    return bundles.save(folder, spec, [weights], "# tiny\n\nFor tests.\n")

@@ -77,7 +77,8 @@ def _in_words(bundle: Bundle) -> dict[str, str]:
         "network": f"{bundle.network.name}, {len(bundle.weights)} set(s) of weights",
         "channels": "; ".join(f"{c.name} ({c.modality})" if c.modality else c.name for c in bundle.channels),
         "preparation": "; ".join(steps),
-        "tile": f"{size} voxels, overlap {bundle.tile.overlap:g}" + (f", mirrored along {mirrored}" if mirrored else ""),
+        "tile": f"{size} voxels, overlap {bundle.tile.overlap:g}"
+        + (f", mirrored along {mirrored}" if mirrored else ""),
         "trained on": bundle.data_source,
         "licence": bundle.licence,
         "references": "; ".join(bundle.references),

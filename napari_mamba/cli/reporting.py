@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from napari_mamba.engine import ClassRow, Progress
@@ -63,24 +63,19 @@ class JsonLines:
 
 
 class Lines:
-    """Plain lines on stderr, the table on stdout: for logs, pipes and terminals without a cursor."""
+    """A line on stderr every few seconds, the table on stdout: for logs, pipes and terminals without a cursor."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
-        self._stage = ""
-        self._last = 0.0
+    def __init__(self) -> None:
+        self._last = monotonic()
 
     def progress(self, event: Progress) -> None:
-        if event.stage != self._stage:
-            self._stage, self._last = event.stage, monotonic()
-            print(event.stage, file=self._stream, flush=True)
-        elif monotonic() - self._last > _SECONDS_BETWEEN_LINES:
+        if monotonic() - self._last > _SECONDS_BETWEEN_LINES:
             self._last = monotonic()
             left = "" if event.seconds_left is None else f", {duration(event.seconds_left)} left"
-            print(f"{event.stage} {event.done} of {event.total}{left}", file=self._stream, flush=True)
+            print(f"{event.stage} {event.done} of {event.total}{left}", file=sys.stderr, flush=True)
 
     def warning(self, message: str) -> None:
-        print(f"warning: {message}", file=self._stream)
+        print(f"warning: {message}", file=sys.stderr)
 
     def result(self, facts: dict[str, Any], rows: Sequence[ClassRow], volume_unit: str) -> None:
         for line in summary(facts):

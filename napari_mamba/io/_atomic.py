@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,7 +74,16 @@ def written_beside(path: Path) -> Iterator[Path]:
         raise OutputError(f"{path} cannot be written: {_last_line(error)}; {_space(path)}") from error
     finally:
         if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder that Zarr's threads may still be writing chunks into, after one of them failed."""
+    for _ in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.05)
 
 
 def _replace(temporary: Path, path: Path) -> None:

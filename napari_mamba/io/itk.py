@@ -190,6 +190,8 @@ def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> N
         image.SetMetaData(key, _ascii(text) if plain else text)
     with quiet():
         itk.WriteImage(image, str(path), True)
+        if not plain:  # NrrdIO does not tell when the disk fills while it closes the file; its checksum does
+            itk.ReadImage(str(path))
 
 
 def _ascii(text: str) -> str:
