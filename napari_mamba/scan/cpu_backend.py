@@ -22,7 +22,8 @@ from napari_mamba.scan.cpu_simd import WIDTH
 from napari_mamba.scan.cpu_threads import run_tasks, worker_count
 
 CHUNK = 64  # steps between kept states: N·D/CHUNK floats a step are kept, CHUNK·N·WIDTH·8 bytes are recomputed
-_NOTHING = torch.zeros(1)
+with torch.inference_mode(False):  # this file may first be imported by an inference, and serve a training after it
+    _NOTHING = torch.zeros(1)
 
 
 def _rows(x: Tensor | None) -> Tensor:
