@@ -24,8 +24,12 @@ from napari_mamba.nn.unetr import named_conv
 NORM_GROUPS = 8
 
 
-class ScaledMambaLayer(Float32Module):
-    """Norm, mixer, scaled residual, the same norm again, projection; in float32 at any precision of the network."""
+class Float32Sequential(Float32Module, nn.Sequential):
+    """Layers that stay in float32 when the network is cast to half precision."""
+
+
+class ScaledMambaLayer(nn.Module):
+    """Norm, mixer, scaled residual, the same norm again, projection."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -35,11 +39,9 @@ class ScaledMambaLayer(Float32Module):
         self.skip_scale = nn.Parameter(torch.ones(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        with without_autocast(x):
-            tokens = to_tokens(x).to(self.norm.weight.dtype)
-            mixed = self.mamba(self.norm(tokens)) + self.skip_scale * tokens
-            out = self.proj(self.norm(mixed))
-        return from_tokens(out, x.shape[2:]).to(x.dtype)
+        tokens = to_tokens(x)
+        mixed = self.mamba(self.norm(tokens)) + self.skip_scale * tokens
+        return from_tokens(self.proj(self.norm(mixed)), x.shape[2:])
 
 
 def separable_conv(in_channels: int, out_channels: int, side: int, spatial_dims: int, bias: bool = False):
@@ -161,7 +163,7 @@ class LightMUNet(nn.Module):
                 f"num_groups; it was given {len(blocks_down)}, {len(blocks_up)}, {init_filters} and {num_groups}"
             )
         self.step = 2 ** len(blocks_up)
-        self.convInit = separable_conv(in_channels, init_filters, 3, spatial_dims)
+        self.convInit = Float32Sequential(*separable_conv(in_channels, init_filters, 3, spatial_dims))
         self.dropout = dimensional("Dropout", spatial_dims)(dropout_prob or 0.0)
         self.down_layers = nn.ModuleList()
         for level, number in enumerate(blocks_down):
@@ -172,7 +174,7 @@ class LightMUNet(nn.Module):
                     ScaledMambaLayer(channels // 2, channels), dimensional("MaxPool", spatial_dims)(2)
                 )
             blocks = [ResidualMambaBlock(channels, num_groups) for _ in range(number)]
-            self.down_layers.append(nn.Sequential(halve, *blocks))
+            self.down_layers.append(Float32Sequential(halve, *blocks))
         self.up_layers, self.up_samples = nn.ModuleList(), nn.ModuleList()
         enlarge = nn.Upsample(scale_factor=2, mode="bilinear" if spatial_dims == 2 else "trilinear")
         for level, number in zip(reversed(range(len(blocks_up))), blocks_up, strict=True):
@@ -188,17 +190,27 @@ class LightMUNet(nn.Module):
             separable_conv(init_filters, out_channels, 1, spatial_dims, bias=True),
         )
 
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """The maps of every level, highest resolution first, in float32 at any precision of the network.
+
+        Layer norms of tokens that a ReLU left close to zero amplify a rounding error fortyfold at each block.
+        """
+        with without_autocast(x):
+            x = self.dropout(self.convInit(x.to(self.convInit[0].conv.weight.dtype)))
+            maps = []
+            for down in self.down_layers:
+                x = down(x)
+                maps.append(x)
+        return maps
+
     def forward(self, x: Tensor) -> Tensor:
         if any(size % self.step for size in x.shape[2:]):
             raise InputError(
                 f"this network takes images whose sizes are multiples of {self.step}, not {tuple(x.shape[2:])}; "
                 "pad the image or choose such a tile"
             )
-        x = self.dropout(self.convInit(x))
-        skips = []
-        for down in self.down_layers:
-            x = down(x)
-            skips.append(x)
+        skips = [skip.to(x.dtype) for skip in self.encode(x)]
+        x = skips[-1]
         for up, layer, skip in zip(self.up_samples, self.up_layers, skips[-2::-1], strict=True):
             x = layer(up(x) + skip)
         return self.conv_final(x)

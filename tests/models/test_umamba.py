@@ -129,7 +129,7 @@ def test_convolution_before_upsampling_is_the_published_order() -> None:
 def test_half_precision_agrees(name: str, dtype: torch.dtype) -> None:
     """Under autocast and cast as a whole: finite, and within a few roundings of float32."""
     network = small(name)
-    x = torch.randn(1, 1, 16, 16, 24)
+    x = torch.randn(1, 1, 16, 16, 24).to(dtype).float()  # the rounding of the input is not at issue
     with torch.inference_mode():
         expected = network(x)
         with torch.autocast("cpu", dtype):
