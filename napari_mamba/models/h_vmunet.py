@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, has
-from napari_mamba.nn.drop import DropPath
+from napari_mamba.nn.drop import DropPath, rising_rates
 from napari_mamba.nn.light_unet import SixStageUNet, init_light_weights
 from napari_mamba.nn.norm import LayerNorm
 from napari_mamba.nn.ss2d import SS2D
@@ -169,7 +169,7 @@ class HVMUNet(SixStageUNet):
         split_att: str = "fc",
         bridge: bool = True,
     ) -> None:
-        rates = torch.linspace(0, drop_path_rate, sum(depths)).tolist()
+        rates = rising_rates(drop_path_rate, sum(depths))
 
         def stage(level: int, fine: int, coarse: int, shared_rate: bool = False) -> nn.Sequential:
             # The authors count two blocks to a stage when they hand out the rates, and give decoder 1 one rate.

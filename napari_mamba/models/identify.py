@@ -108,7 +108,17 @@ def _misfits(found: Identification, shapes: Shapes) -> list[str]:
     except (InputError, NotImplementedError, RuntimeError):
         return []  # an ambiguous argument is missing, or the initialisation needs real tensors
     ours = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-    return sorted(key for key in ours.keys() | shapes.keys() if ours.get(key) != shapes.get(key))
+    misfits = sorted(key for key in ours.keys() | shapes.keys() if ours.get(key) != shapes.get(key))
+    return [] if misfits and _adopts(network, shapes) else misfits
+
+
+def _adopts(network: torch.nn.Module, shapes: Shapes) -> bool:
+    """Whether the network itself loads these tensors, as one does that renames those of its older releases."""
+    try:
+        network.load_state_dict({key: torch.empty(shape, device="meta") for key, shape in shapes.items()}, assign=True)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _unknown(state_dict: Mapping[str, Any]) -> str:

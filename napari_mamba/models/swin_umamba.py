@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, has
 from napari_mamba.models.shapes import depths as depths_of
+from napari_mamba.nn.drop import rising_rates
 from napari_mamba.nn.patch import PatchExpand
 from napari_mamba.nn.unetr import NormName, UnetOutBlock, UnetrBasicBlock, UnetrUpBlock
 from napari_mamba.nn.vss import VSSEncoder, VSSLayer, init_vss_weights, states
@@ -51,6 +52,7 @@ def identify(shapes: Shapes) -> Identification | None:
             "in_chans": shapes["stem.0.weight"][1],
             "out_chans": shapes["out_layers.0.conv.conv.weight"][0],
             "feat_size": [shapes[f"encoder{level}.layer.conv2.conv.weight"][0] for level in range(1, 6)],
+            "hidden_size": shapes["decoder6.transp_conv.conv.weight"][0],
             "res_block": "decoder6.conv_block.conv3.conv.weight" in shapes,
         },
     )
@@ -149,7 +151,7 @@ class UNetResDecoder(nn.Module):
         super().__init__()
         self.deep_supervision = deep_supervision
         dims = list(features_per_stage)[::-1]
-        rates = torch.linspace(drop_path_rate, 0, 2 * (len(dims) - 1)).tolist()
+        rates = rising_rates(drop_path_rate, 2 * (len(dims) - 1))[::-1]
         self.expand_layers, self.concat_back_dim = nn.ModuleList(), nn.ModuleList()
         self.stages, self.seg_layers = nn.ModuleList(), nn.ModuleList()
         for stage, (below, dim) in enumerate(pairwise(dims)):
@@ -180,6 +182,7 @@ def identify_d(shapes: Shapes) -> Identification | None:
     embed, attention = shapes["vssm_encoder.patch_embed.proj.weight"], "blocks.0.self_attention.A_logs"
     stages = count(shapes, "vssm_encoder.layers.")
     dims = [shapes[f"vssm_encoder.layers.{i}.blocks.0.ln_1.weight"][0] for i in range(stages)]
+    decoder_states = {shapes[f"decoder.stages.{i}.{attention}"][1] for i in range(stages - 1)}
     return Identification(
         "swin_umamba_d",
         arguments={
@@ -194,7 +197,7 @@ def identify_d(shapes: Shapes) -> Identification | None:
                 "num_classes": shapes["decoder.seg_layers.0.weight"][0],
                 "deep_supervision": False,
                 "features_per_stage": dims,
-                "d_state": shapes[f"decoder.stages.0.{attention}"][1],
+                "d_state": decoder_states.pop() if len(decoder_states) == 1 else None,
             },
         },
     )

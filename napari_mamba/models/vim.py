@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from napari_mamba.errors import InputError
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, has
-from napari_mamba.nn.drop import DropPath
+from napari_mamba.nn.drop import DropPath, rising_rates
 from napari_mamba.nn.multipath import MultiPathMamba
 from napari_mamba.nn.norm import LayerNorm, RMSNorm, at_least_float32
 from napari_mamba.scan import scan_order
@@ -87,6 +87,17 @@ class RotaryEmbedding(nn.Module):
         return torch.cat([first, x * self.freqs_cos + turned * self.freqs_sin], dim=1)
 
 
+def grid_arguments(tokens: int, patch: int) -> dict[str, Any]:
+    """An image size and a stride that give this many tokens: of 224 pixels if that can be, else without overlap."""
+    side = math.isqrt(tokens)
+    if side * side != tokens:
+        return {"img_size": (patch, patch * tokens), "stride": patch}
+    stride = (224 - patch) // (side - 1) if side > 1 else patch
+    if 0 < stride <= patch and (224 - patch) // stride + 1 == side:
+        return {"img_size": 224, "stride": stride}
+    return {"img_size": side * patch, "stride": patch}
+
+
 def identify(shapes: Shapes) -> Identification | None:
     """Recognise a Vim classifier; read as the published ones where keys do not tell."""
     if not has(shapes, "patch_embed.proj.weight", "layers.0.mixer.A_log", "norm_f.weight", "head.weight"):
@@ -107,17 +118,17 @@ def identify(shapes: Shapes) -> Identification | None:
         "if_abs_pos_embed": "pos_embed" in shapes,
         "if_rope": "rope.freqs_cos" in shapes,
     }
+    if "layers.0.mixer.gamma" in shapes:
+        arguments["init_layer_scale"] = 1.0
+    ambiguous: tuple[str, ...] = ()
     if "pos_embed" in shapes:
-        side = math.isqrt(shapes["pos_embed"][1] - int(single) - 2 * int(double))
-        # A 224-pixel image with overlapping patches, or as many pixels as whole patches cover.
-        stride = (224 - embed[2]) // (side - 1) if side > 1 else embed[2]
-        overlaps = 0 < stride < embed[2] and (224 - embed[2]) // stride + 1 == side
-        arguments |= (
-            {"stride": stride, "img_size": 224} if overlaps else {"stride": embed[2], "img_size": side * embed[2]}
-        )
+        tokens = shapes["pos_embed"][1] - int(single) - 2 * int(double)
+        arguments |= grid_arguments(tokens, embed[2])
+        ambiguous = () if arguments["img_size"] == 224 else ("img_size", "stride")
     return Identification(
         "vim",
         arguments=arguments,
+        ambiguous=ambiguous,
         note="Taken as the published weights are: the two directions averaged and the class token in the middle, "
         "which no key or shape holds.",
     )
@@ -233,7 +244,7 @@ class Vim(nn.Module):
             return RMSNorm(embed_dim, norm_epsilon) if rms_norm else LayerNorm(embed_dim, norm_epsilon)
 
         mixer = {"d_state": d_state, **(ssm_cfg or {})}
-        rates = [0.0, *torch.linspace(0, drop_path_rate, depth).tolist()][:depth]
+        rates = [0.0, *rising_rates(drop_path_rate, depth)][:depth]
         self.layers = nn.ModuleList(
             Block(VimMixer(embed_dim, PATHS[bimamba_type], if_divide_out, init_layer_scale, **mixer), norm(), rate)
             for rate in rates

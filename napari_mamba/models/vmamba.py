@@ -22,6 +22,7 @@ from napari_mamba.models.shapes import has
 from napari_mamba.nn.drop import DropPath, drop_path_rates
 from napari_mamba.nn.mlp import Mlp
 from napari_mamba.nn.norm import LayerNorm
+from napari_mamba.nn.selective import rank_of
 from napari_mamba.nn.ss2d import SS2D
 from napari_mamba.nn.ss2d_v2 import MapConv, SS2Dv2
 from napari_mamba.nn.vss import grey_to_rgb, init_vss_weights, stage_dims
@@ -162,6 +163,9 @@ def identify(shapes: Shapes) -> Identification | None:
     # Version 0 has no perceptron, and its projections are parameters.
     first = f"{op}x_proj_weight" in shapes and not mlp[0]
     conv = shapes.get(f"{op}conv2d.weight")
+    rank = shapes.get(f"{op}dt_projs_weight", shapes.get(f"{op}dt_projs.weight"))[-1]
+    norms = {"out_norm.weight": "", "out_norm.2.weight": "_oncnorm", "out_norm.1.weight": "_ondwconv3"}
+    norm = next((suffix for key, suffix in norms.items() if f"{op}{key}" in shapes), "_onnone")
     arguments = {
         "patch_size": 2 * (embed[2] - 1) if two_step else embed[2],
         "in_chans": embed[1],
@@ -170,9 +174,10 @@ def identify(shapes: Shapes) -> Identification | None:
         "dims": dims,
         "ssm_d_state": shapes[f"{op}A_logs"][1],
         "ssm_ratio": d_inner / dims[0],
+        "ssm_dt_rank": "auto" if rank == rank_of("auto", dims[0]) else rank,
         "ssm_conv": conv[2] if conv else 1,
         "ssm_conv_bias": f"{op}conv2d.bias" in shapes,
-        "forward_type": "v0" if first else "v05" if gated else "v05_noz",
+        "forward_type": "v0" if first else f"v05{norm}" + ("" if gated else "_noz"),
         "mlp_ratio": mlp[0] / dims[0],
         "downsample_version": "v1" if len(down) != 4 else "v2" if down[2] == 2 else "v3",
         "patchembed_version": "v2" if two_step else "v1",
@@ -180,7 +185,15 @@ def identify(shapes: Shapes) -> Identification | None:
     }
     if "pos_embed" in shapes:
         arguments |= {"posembed": True, "imgsize": shapes["pos_embed"][2] * arguments["patch_size"]}
-    return Identification("vmamba", generation="v0" if first else "v05", arguments=arguments)
+    bare = norm == "_onnone"
+    return Identification(
+        "vmamba",
+        generation="v0" if first else "v05",
+        arguments=arguments,
+        ambiguous=("forward_type",) if bare else (),
+        note="The weights do not say whether the scan's output goes through a softmax, a sigmoid or nothing: name the "
+        "forward_type they were trained with." * bare,
+    )
 
 
 @register(

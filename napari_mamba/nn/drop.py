@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 
@@ -30,13 +31,18 @@ class DropPath(nn.Module):
         return f"rate={self.rate:g}"
 
 
-def drop_path_rates(rate: float, depths: list[int] | tuple[int, ...]) -> list[list[float]]:
+def rising_rates(rate: float, count: int) -> list[float]:
+    """`count` rates from 0 to `rate` in equal steps."""
+    return [rate * step / max(count - 1, 1) for step in range(count)]
+
+
+def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
     """Rates rising linearly from 0 to `rate` over all blocks, cut into stages of `depths` blocks.
 
     >>> drop_path_rates(0.2, [1, 2])
     [[0.0], [0.1, 0.2]]
     """
-    steps = torch.linspace(0, rate, sum(depths), dtype=torch.float64).tolist()
+    steps = rising_rates(rate, sum(depths))
     stages, start = [], 0
     for depth in depths:
         stages.append(steps[start : start + depth])
