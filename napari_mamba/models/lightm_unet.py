@@ -196,7 +196,7 @@ class LightMUNet(nn.Module):
         Layer norms of tokens that a ReLU left close to zero amplify a rounding error fortyfold at each block.
         """
         with without_autocast(x):
-            x = self.dropout(self.convInit(x.to(self.convInit[0].conv.weight.dtype)))
+            x = self.dropout(self.convInit(x.to(next(self.convInit.parameters()).dtype)))
             maps = []
             for down in self.down_layers:
                 x = down(x)

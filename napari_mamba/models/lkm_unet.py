@@ -30,7 +30,7 @@ class BidirectionalLayer(Float32Module):
         self.norm = nn.LayerNorm(dim)
         self.mamba_forw, self.mamba_backw = Mamba(dim), Mamba(dim)
         self.out_proj = self.mamba_forw.out_proj
-        self.mamba_forw.out_proj = self.mamba_backw.out_proj = nn.Identity()
+        self.mamba_forw.out_proj = self.mamba_backw.out_proj = nn.Identity()  # type: ignore[assignment]
 
     def scan(self, tokens: Tensor) -> Tensor:
         """(B, L, C) to (B, L, C)."""

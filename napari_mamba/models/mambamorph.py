@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +68,7 @@ class PatchMerging3D(nn.Module):
 class ScanStage(MambaLayer):
     """Layer norm and mixer without a residual; `downsample` halves the map afterwards."""
 
-    def __init__(self, dim: int, downsample: bool, **mixer: int):
+    def __init__(self, dim: int, downsample: bool, **mixer: Any):
         super().__init__(dim, **mixer)
         self.downsample = PatchMerging3D(dim) if downsample else None
 
@@ -94,8 +95,8 @@ class ScanEncoder(nn.Module):
         for stage, layer in enumerate(self.layers):
             x = layer(x)
             maps.append(self.get_submodule(f"norm{stage}")(x))
-            if layer.downsample is not None:
-                x = layer.downsample(x)
+            if isinstance(merge := layer.downsample, PatchMerging3D):
+                x = merge(x)
         return maps
 
 
@@ -130,6 +131,8 @@ class SpatialTransformer(Float32Module):
 
     Places stay in float32: half precision cannot tell neighbouring voxels of a large image apart.
     """
+
+    grid: Tensor
 
     def __init__(self, size: Sequence[int]):
         super().__init__()
@@ -248,9 +251,10 @@ class MambaMorph(nn.Module):
         self.if_transskip, self.if_convskip = if_transskip, if_convskip
         if if_convskip:
             self.c1, self.c2 = ConvNormReLU(in_chans, embed_dim // 2), ConvNormReLU(in_chans, reg_head_chan)
-        self.reg_head = nn.Sequential(nn.Conv3d(reg_head_chan, 3, 3, padding=1))
-        nn.init.normal_(self.reg_head[0].weight, std=1e-5)
-        nn.init.zeros_(self.reg_head[0].bias)
+        head = nn.Conv3d(reg_head_chan, 3, 3, padding=1)
+        nn.init.normal_(head.weight, std=1e-5)
+        nn.init.zeros_(head.bias)  # type: ignore[arg-type]
+        self.reg_head = nn.Sequential(head)
         self.spatial_trans = SpatialTransformer(img_size)
 
     def forward(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
