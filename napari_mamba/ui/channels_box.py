@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QFormLayout, QWidget
 
-from napari_mamba.ui.combo_box import combo_box
+from napari_mamba.ui.combo_box import combo_box, row_label
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -57,7 +57,7 @@ class ChannelsBox(QWidget):
         for name in names:
             combo = combo_box(f"The image layer that shows {name}")
             combo.currentIndexChanged.connect(self._on_chosen)
-            self._form.addRow("Image" if len(names) == 1 else name, combo)
+            self._form.addRow(row_label("Image" if len(names) == 1 else name), combo)
             self.combos.append(combo)
         self.refresh()
 

@@ -81,7 +81,8 @@ def nearest_axes(affine: np.ndarray) -> tuple[int, int, int]:
     """
     linear = (WORLD_FROM_RAS @ affine)[:3, :3]
     cosines = np.abs(linear / np.linalg.norm(linear, axis=0))
-    return max(permutations(range(3)), key=lambda p: sum(cosines[i, p[i]] for i in range(3)))
+    z, y, x = max(permutations(range(3)), key=lambda p: sum(cosines[i, p[i]] for i in range(3)))
+    return z, y, x
 
 
 def volume_to_layers(volume: Volume, path: str = "") -> list[tuple[Any, dict[str, Any], str]]:
@@ -194,54 +195,6 @@ def layers_to_volume(layers: Sequence[Layer]) -> tuple[Volume, Placement]:
     data = channels[0][None] if len(channels) == 1 else _stack(channels)
     names = tuple(layer.name for layer in layers)
     return Volume(data, first.affine, names, first.units, layers[0].name), first
-
-
-def _finest(layer: Layer) -> Any:
-    return layer.data[0] if getattr(layer, "multiscale", False) else layer.data
-
-
-def _world_matrix(layer: Layer) -> np.ndarray:
-    """4x4, from (z, y, x) index to the layer's world; a 2D layer is one slice of unit thickness at z = 0."""
-    n = layer.ndim
-    origin = np.asarray(layer.data_to_world((0.0,) * n))
-    columns = [np.asarray(layer.data_to_world(tuple(row))) - origin for row in np.eye(n)]
-    matrix = np.eye(4)
-    matrix[3 - n : 3, 3 - n : 3] = np.stack(columns, axis=1)
-    matrix[3 - n : 3, 3] = origin
-    return matrix
-
-
-def _millimetres(layer: Layer) -> tuple[np.ndarray, str]:
-    """Factors from the layer's units to millimetres along (z, y, x), and the volume's units."""
-    units = layer.units
-    if all(unit.dimensionality == {"[length]": 1} for unit in units):
-        factors = [float((1 * unit).to("millimeter").magnitude) for unit in units]
-        return np.array([1.0] * (3 - layer.ndim) + factors), "mm"
-    return np.ones(3), "pixel"
-
-
-def _channel_name(volume: Volume, channel: int) -> str:
-    name = volume.name or "volume"
-    if volume.channels == 1:
-        return name
-    return f"{name} {volume.channel_names[channel] if volume.channel_names else channel + 1}"
-
-
-def _transposable(data: Any) -> Any:
-    """The array itself, or a Dask view of one that cannot be transposed in place (Zarr)."""
-    if hasattr(data, "transpose"):
-        return data
-    import dask.array
-
-    return dask.array.from_array(data)
-
-
-def _stack(channels: list[Any]) -> Any:
-    if all(isinstance(c, np.ndarray) for c in channels):
-        return np.stack(channels)
-    import dask.array
-
-    return dask.array.stack(channels)
 
 
 def _finest(layer: Layer) -> Any:

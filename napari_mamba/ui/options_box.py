@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QCheckBox, QFormLayout, QLabel, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
 from napari_mamba.engine import PRECISIONS, RunOptions, available_devices
-from napari_mamba.ui.combo_box import combo_box
+from napari_mamba.ui.combo_box import combo_box, row_label
 from napari_mamba.ui.preferences import preferences
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class OptionsBox(QWidget):
         inner = QWidget()
         form = QFormLayout(inner)
         form.setContentsMargins(0, 0, 0, 0)
-        form.addRow("Precision", self.precision)
+        form.addRow(row_label("Precision"), self.precision)
         form.addRow(self.mirror)
         form.addRow(self.uncertainty)
         self.folded = QCollapsible("More options", expandedIcon="▾", collapsedIcon="▸")
@@ -63,7 +63,7 @@ class OptionsBox(QWidget):
 
         first = QFormLayout()
         first.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
-        first.addRow("Device", self.device)
+        first.addRow(row_label("Device"), self.device)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(first)

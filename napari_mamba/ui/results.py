@@ -75,6 +75,11 @@ def class_colormap(classes: Sequence[Any]) -> DirectLabelColormap:
     return DirectLabelColormap(color_dict=colors)
 
 
+def warm_up(classes: Sequence[Any], dtype: np.dtype) -> None:
+    """Colour one voxel, in a worker thread: napari compiles that at its first use, which would freeze the window."""
+    class_colormap(classes).map(np.zeros((1, 1), dtype))
+
+
 def _keywords(name: str, result: Result, bundle: Bundle, place: Placement) -> dict[str, Any]:
     made = {"bundle": bundle.name, "version": bundle.version, "report": result.report()}
     return {"name": name, "metadata": {KEY: {**place.geometry, **made}}, **place.transforms}

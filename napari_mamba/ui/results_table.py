@@ -26,6 +26,7 @@ class ResultsTable(QTableWidget):
         self.setShowGrid(False)
         self.setWordWrap(False)
         self.verticalHeader().hide()
+        self.setStyleSheet("QTableWidget::item { padding: 2px 6px }")
         self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         copy = QShortcut(QKeySequence(QKeySequence.StandardKey.Copy), self)

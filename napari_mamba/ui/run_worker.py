@@ -20,6 +20,7 @@ from qtpy.QtCore import QObject, Signal, Slot
 from superqt.utils import GeneratorWorker
 
 from napari_mamba.errors import NapariMambaError
+from napari_mamba.ui.results import warm_up
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
@@ -45,7 +46,10 @@ def relay(
     try:
         from napari_mamba import engine
 
-        return Outcome((yield from engine.run(volume, bundle, options, cancel)))
+        result = yield from engine.run(volume, bundle, options, cancel)
+        if result.labels is not None:
+            warm_up(bundle.classes, result.labels.data.dtype)
+        return Outcome(result)
     except NapariMambaError as error:
         return Outcome(error=_sentence(str(error)))
     except MemoryError:

@@ -1,6 +1,6 @@
 """The whole path in a real window: sample data through the reader, clicks, a run by the real engine, a picture.
 
-    xvfb-run -a -s "-screen 0 1600x1000x24" pytest tests/ui -m window
+xvfb-run -a -s "-screen 0 1600x1000x24" pytest tests/ui -m window
 """
 
 from __future__ import annotations
@@ -23,11 +23,15 @@ LONGEST_MS = 100
 
 
 class Gaps(QObject):
-    """How long the event loop was away, measured by a timer that should fire every 5 ms."""
+    """How long the event loop was away while a run went on, measured by a timer that should fire every 5 ms.
 
-    def __init__(self):
+    The last gap, in which napari builds the layer and its controls, is kept apart: no plugin can divide that.
+    """
+
+    def __init__(self, controller):
         super().__init__()
-        self.longest_ms = 0.0
+        self.controller = controller
+        self.longest_ms = self.adding_ms = 0.0
         self.last = perf_counter()
         self.timer = QTimer(self)
         self.timer.setTimerType(Qt.TimerType.PreciseTimer)
@@ -36,8 +40,11 @@ class Gaps(QObject):
 
     def tick(self):
         now = perf_counter()
-        self.longest_ms = max(self.longest_ms, 1000 * (now - self.last))
-        self.last = now
+        gap, self.last = 1000 * (now - self.last), now
+        if self.controller.running:
+            self.longest_ms = max(self.longest_ms, gap)
+        else:
+            self.adding_ms = max(self.adding_ms, gap)
 
     def __enter__(self):
         self.last = perf_counter()
@@ -129,10 +136,11 @@ def test_the_whole_path_in_a_window(opened, qtbot, tmp_path):
 def test_the_window_stays_alive_while_a_run_goes_on(opened, qtbot, record_property):
     _, widget = opened
     run_by_click(qtbot, widget)  # the first run imports and compiles
-    with Bystander() as bystander, Gaps() as gaps:
+    with Bystander() as bystander, Gaps(widget.controller) as gaps:
         run_by_click(qtbot, widget)
-    record_property("longest_gap_ms", round(gaps.longest_ms))
-    print(f"longest gap {gaps.longest_ms:.0f} ms, of an idle process meanwhile {bystander.longest_ms:.0f} ms")
+    found = f"{gaps.longest_ms:.0f} ms while running, {gaps.adding_ms:.0f} ms for the new layer"
+    record_property("longest_gap", found)
+    print(f"longest gap {found}; of an idle process meanwhile {bystander.longest_ms:.0f} ms")
     if gaps.longest_ms >= LONGEST_MS and bystander.longest_ms > LONGEST_MS / 4:
         pytest.skip(f"the machine is too busy to measure: an idle process waited {bystander.longest_ms:.0f} ms")
     assert gaps.longest_ms < LONGEST_MS

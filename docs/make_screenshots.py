@@ -1,0 +1,77 @@
+"""Take the pictures of docs/images in a real napari window.
+
+    xvfb-run -a -s "-screen 0 1600x1000x24" python docs/make_screenshots.py [BUNDLE]
+
+BUNDLE is a name or a path; without it, the shipped hippocampus-mr.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import napari
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QImage
+from qtpy.QtWidgets import QApplication
+
+IMAGES = Path(__file__).parent / "images"
+SIZE = (1280, 800)
+LIMIT_S = 600
+
+
+def wait(until: Callable[[], bool], seconds: float = LIMIT_S) -> None:
+    """Let the window live until something is so."""
+    end = time.monotonic() + seconds
+    while not until():
+        if time.monotonic() > end:
+            raise SystemExit("the window did not get there in time: run this on a machine that is less busy")
+        QApplication.processEvents()
+        time.sleep(0.005)
+
+
+def settle(seconds: float = 1.0) -> None:
+    """Let pending drawing happen."""
+    end = time.monotonic() + seconds
+    wait(lambda: time.monotonic() > end)
+
+
+def save(viewer: napari.Viewer, name: str) -> None:
+    """The window as a PNG of 256 colours, which is a third of the size."""
+    path = IMAGES / name
+    viewer.screenshot(str(path), canvas_only=False, flash=False)
+    QImage(str(path)).convertToFormat(QImage.Format.Format_Indexed8, Qt.ImageConversionFlag.AvoidDither).save(
+        str(path), "PNG", 0
+    )
+    print(path, f"{path.stat().st_size / 1000:.0f} kB")
+
+
+def plugin(bundle: str) -> None:
+    """The dock widget after a run on the left hippocampus."""
+    viewer = napari.Viewer(show=True)
+    viewer.window.resize(*SIZE)
+    viewer.open_sample("napari-mamba", "hippocampus_left")
+    _, widget = viewer.window.add_plugin_dock_widget("napari-mamba", "Run a model")
+    wait(lambda: bool(widget.options.effective_device))
+    if Path(bundle).exists():
+        widget.model.open(bundle)
+        wait(lambda: widget.model.bundle is not None and widget.model.bundle.path == Path(bundle))
+    index = widget.model.combo.findText(Path(bundle).name)
+    if index < 0:
+        raise SystemExit(f"there is no bundle {bundle}: name one of those that `napari-mamba models` lists")
+    widget.model.combo.setCurrentIndex(index)
+    viewer.layers[0].interpolation2d = "cubic"
+    widget.run()
+    wait(lambda: not widget.controller.running)
+    settle()
+    viewer.camera.zoom *= 1.05
+    settle()
+    save(viewer, "plugin.png")
+    viewer.close()
+
+
+if __name__ == "__main__":
+    IMAGES.mkdir(exist_ok=True)
+    plugin(sys.argv[1] if len(sys.argv) > 1 else "hippocampus-mr")
