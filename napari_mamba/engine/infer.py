@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Generator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +65,8 @@ class Ensemble:
         A generator, so that a run can report and be cancelled between passes; PyTorch's thread-local modes are
         entered inside each pass and never held while it is suspended.
         """
-        total, spread = None, None
+        total: Any = None
+        spread: Any = None
         for network, flips in itertools.product(self.networks, self.flips):
             total, spread = self._add_pass(network, tiles, flips, total, spread)
             yield
@@ -86,7 +88,10 @@ class Ensemble:
                     "only networks that keep the size can be run in tiles"
                 )
             output = output.flip(axes) if axes else output
-        total = output.clone() if total is None else total.add_(output)  # a network may answer its very input
+        if total is not None:
+            total.add_(output)
+        else:  # a copy where it will be added to: a network may answer its very input
+            total = output if self.passes == 1 else output.clone()
         if self.entropy:
             p = probabilities_of(output, self.entropy)
             spread = p if spread is None else spread.add_(p)
@@ -94,7 +99,7 @@ class Ensemble:
 
     @torch.inference_mode()
     def _finish(self, total: torch.Tensor, spread: torch.Tensor | None) -> torch.Tensor:
-        mean = total / self.passes
+        mean = total if self.passes == 1 else total.div_(self.passes)
         if spread is not None:
             mean = torch.cat([mean, entropy_of(spread / self.passes, self.entropy)], dim=1)
         return mean.unsqueeze(2) if self.spatial_dims == 2 and mean.ndim == 4 else mean

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from napari_mamba import scan
 from napari_mamba.engine import memory
 from napari_mamba.engine.checks import doubts_about_size, load_checked
 from napari_mamba.engine.collect import ImageSink, Segmentation, SegmentSink, restore_segmentation
@@ -24,12 +23,24 @@ from napari_mamba.engine.prepare import Prepared, prepare
 from napari_mamba.engine.record import Pace, Record
 from napari_mamba.engine.result import Result, class_table, region_table, voxel_ml
 from napari_mamba.errors import BundleError, OutOfMemoryError, RunError
+from napari_mamba.models import list_models
+from napari_mamba.scan import selective_scan
 from napari_mamba.volume import Volume
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
 
 Events = Generator[Progress, None, None]
+
+
+@torch.inference_mode()
+def compile_scan(device: torch.device) -> None:
+    """Have the scan's kernels compiled, or read from their cache, by a scan of two steps.
+
+    The first tile would wait for it otherwise, and the time left be told wrong.
+    """
+    u = torch.ones(1, 2, 16, device=device)
+    selective_scan(u, u, -torch.ones(16, 1, device=device), u[..., :1], u[..., :1])
 
 
 class Cancelled(Exception):
@@ -112,7 +123,8 @@ class Session:
         entropy = self.bundle.activation if self.options.uncertainty and self.bundle.task == "segmentation" else ""
         ensemble = Ensemble(self.bundle.networks(), self.device, self.plan.mirror_axes, self.plan.spatial_dims, entropy)
         yield from self._say("warming up", 1, 2)
-        getattr(scan, "warm_up", int)()
+        if any(model.name == self.bundle.network.name and model.scan_order for model in list_models()):
+            compile_scan(self.device.torch_device)
         yield from self._say("warming up", 2, 2)
         return ensemble
 

@@ -272,3 +272,16 @@ def test_gpu_answers_as_the_cpu(volume):
     bundle = fake_bundle(torch.nn.Sequential(conv(1, 3, size=3)), classes=3, preparation=MM)
     on_gpu, on_cpu = (run_to_end(volume, bundle, RunOptions(device=d)).labels.data for d in ("cuda", "cpu"))
     assert (on_gpu == on_cpu).mean() > 0.99
+
+
+def test_run_of_a_published_network_compiles_its_scan_before_the_first_tile(volume, monkeypatch):
+    from napari_mamba.bundles import Network
+    from napari_mamba.engine import session
+
+    order = []
+    network = Apply(lambda x: (order.append("tile"), two_classes(x))[1])
+    compiled = session.compile_scan
+    monkeypatch.setattr(session, "compile_scan", lambda device: (compiled(device), order.append("compiled")))
+    run_to_end(volume, fake_bundle(network, classes=2, network=Network("umamba_enc")))
+    assert order[:2] == ["compiled", "tile"]
+    assert order.count("compiled") == 1
