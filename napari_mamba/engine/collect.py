@@ -133,7 +133,7 @@ def _restore_overlapping(prepared: Prepared, sink: SegmentSink, probabilities: b
         else:
             one_by_one = (prepared.restore_labels(channel[None], [1], "sigmoid") for channel in sink.logits)
             regions = np.stack([region.astype(bool) for region in one_by_one])
-    labels = np.zeros(regions.shape[1:], label_dtype(sink.indices))
+    labels: np.ndarray = np.zeros(regions.shape[1:], label_dtype(sink.indices))
     for index, region in zip(sink.indices, regions, strict=True):
         labels[region] = index
     return Segmentation(labels, regions=regions, probabilities=p)

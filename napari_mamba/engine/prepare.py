@@ -61,7 +61,7 @@ class Prepared:
         """
         first, rest = self._interpolating
         logit = _fill(len(values), activation, outside=0.0 if activation == "none" else _SURELY_NOT)
-        whole = None
+        whole: Any = None
         for k in range(len(values)):
             one = _back(np.asarray(values[k : k + 1], np.float32), first, logit[k])
             whole = np.empty((len(values), *one.shape[1:]), np.float32) if whole is None else whole
@@ -98,7 +98,8 @@ class Prepared:
         if len(indices) != len(values):
             raise BundleError(f"the network gave {len(values)} channels for {len(indices)} classes")
         fill = _fill(len(values), activation, outside=0.0 if activation == "none" else _SURELY_NOT)
-        labels, best = None, None
+        labels: Any = None
+        best: Any = None
         for k, label in enumerate(indices):
             one = _back(np.asarray(values[k : k + 1], np.float32), first, fill[k])[0]
             if labels is None:

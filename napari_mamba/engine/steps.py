@@ -58,7 +58,7 @@ class UndoAxes(Undo):
     flipped: tuple[int, ...] = ()
 
     def values(self, values: np.ndarray, fill: Fill = 0.0) -> np.ndarray:
-        values = np.flip(values, [axis + 1 for axis in self.flipped]) if self.flipped else values
+        values = np.flip(values, tuple(axis + 1 for axis in self.flipped)) if self.flipped else values
         return values.transpose(0, *(axis + 1 for axis in self.order))
 
 
@@ -87,7 +87,7 @@ def orient(state: State, axcodes: str) -> tuple[State, Undo]:
     flipped = tuple(i for i, old in enumerate(order) if sign[old] * (1 if codes[i] == pairs[world[old]][1] else -1) < 0)
     affine = new.affine.copy()
     affine[:, flipped] *= -1
-    data = np.flip(new.data, [axis + 1 for axis in flipped]) if flipped else new.data
+    data = np.flip(new.data, tuple(axis + 1 for axis in flipped)) if flipped else new.data
     return State(data, affine), UndoAxes(tuple(int(axis) for axis in np.argsort(order)), flipped)
 
 

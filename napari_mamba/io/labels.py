@@ -18,9 +18,12 @@ from napari_mamba.errors import OutputError
 class Class(Protocol):
     """What this module needs of a class: `bundles.LabelClass` has it."""
 
-    index: int
-    name: str
-    color: str
+    @property
+    def index(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def color(self) -> str: ...
 
 
 def storable(data: Any, classes: Sequence[Class] = ()) -> np.ndarray:

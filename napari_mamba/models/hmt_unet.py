@@ -98,7 +98,8 @@ class HybridBlock(nn.Module):
         self.norm2 = LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=drop)
         self.drop_path = DropPath(drop_path)
-        self.gamma_1 = self.gamma_2 = 1
+        self.gamma_1: Tensor | int = 1
+        self.gamma_2: Tensor | int = 1
         if scale is not None:
             self.gamma_1 = nn.Parameter(scale * torch.ones(dim))
             self.gamma_2 = nn.Parameter(scale * torch.ones(dim))

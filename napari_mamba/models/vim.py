@@ -25,7 +25,8 @@ PATHS = {"none": 1, "v2": 2}
 
 def pair(size: int | tuple[int, int]) -> tuple[int, int]:
     """(height, width) from one side or both."""
-    return (size, size) if isinstance(size, int) else tuple(size)
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
 
 
 class VimMixer(MultiPathMamba):

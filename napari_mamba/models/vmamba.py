@@ -163,7 +163,7 @@ def identify(shapes: Shapes) -> Identification | None:
     # Version 0 has no perceptron, and its projections are parameters.
     first = f"{op}x_proj_weight" in shapes and not mlp[0]
     conv = shapes.get(f"{op}conv2d.weight")
-    rank = shapes.get(f"{op}dt_projs_weight", shapes.get(f"{op}dt_projs.weight"))[-1]
+    rank = shapes.get(f"{op}dt_projs_weight", shapes.get(f"{op}dt_projs.weight", (0,)))[-1]
     norms = {"out_norm.weight": "", "out_norm.2.weight": "_oncnorm", "out_norm.1.weight": "_ondwconv3"}
     norm = next((suffix for key, suffix in norms.items() if f"{op}{key}" in shapes), "_onnone")
     arguments = {

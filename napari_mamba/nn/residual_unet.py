@@ -82,7 +82,9 @@ def make_plan(
     if generation not in GENERATIONS:
         raise InputError(f"the network has the generations {' and '.join(GENERATIONS)}, not {generation!r}")
     lists = [features_per_stage, kernel_sizes, strides, n_conv_per_stage]
-    lengths = {len(value) for value in lists if not isinstance(value, int)} | ({n_stages} - {None})
+    lengths = {len(value) for value in lists if not isinstance(value, int)}
+    if n_stages is not None:
+        lengths.add(n_stages)
     if len(lengths) != 1:
         raise InputError(
             "features_per_stage, kernel_sizes, strides and n_conv_per_stage need one entry a stage; "

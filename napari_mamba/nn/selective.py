@@ -69,7 +69,9 @@ def project_and_scan(
     u, delta, B, C = (at_least_float32(t) for t in (u, delta, B, C))
     if z is not None:
         z = at_least_float32(z)
-    return selective_scan(u, delta, A, B, C, D, z, dt_bias, True, order, backend=backend, merge=merge)
+    y = selective_scan(u, delta, A, B, C, D, z, dt_bias, True, order, backend=backend, merge=merge)
+    assert isinstance(y, Tensor)  # no last state was asked for
+    return y
 
 
 def initial_step(paths: int, d_inner: int, dt_rank: int, *init: float | str) -> tuple[Tensor, Tensor]:

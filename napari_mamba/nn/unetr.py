@@ -66,7 +66,8 @@ class UnetrConvBlock(nn.Module):
         self.norm2 = make_norm(norm_name, spatial_dims, out_channels)
         self.lrelu = nn.LeakyReLU(0.01)
         self.res_block = res_block
-        self.conv3 = self.norm3 = nn.Identity()
+        self.conv3: nn.Module = nn.Identity()
+        self.norm3: nn.Module = nn.Identity()
         if res_block and in_channels != out_channels:
             self.conv3 = named_conv(conv(in_channels, out_channels, 1, bias=False))
             self.norm3 = make_norm(norm_name, spatial_dims, out_channels)

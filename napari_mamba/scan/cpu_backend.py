@@ -38,21 +38,15 @@ def _flat(x: Tensor) -> np.ndarray:
     """Return the memory a tensor spans as a one-dimensional array, without a copy."""
     if x.numel() == 0:
         return np.zeros(1, np.float32)
-    span = 1 + sum(
-        (size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True)
-    )
+    span = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
     return x.as_strided((span,), (1,)).numpy()
 
 
 def _blocks(width: int, groups: int) -> list[tuple[int, int, int, int]]:
     """Return (block, group, first channel, number of channels): no block crosses a group."""
     each = width // groups
-    starts = [
-        (g, d) for g in range(groups) for d in range(g * each, (g + 1) * each, WIDTH)
-    ]
-    return [
-        (i, g, d, min(WIDTH, (g + 1) * each - d)) for i, (g, d) in enumerate(starts)
-    ]
+    starts = [(g, d) for g in range(groups) for d in range(g * each, (g + 1) * each, WIDTH)]
+    return [(i, g, d, min(WIDTH, (g + 1) * each - d)) for i, (g, d) in enumerate(starts)]
 
 
 class _Problem:
@@ -67,29 +61,14 @@ class _Problem:
         self.chunks = -(-length // CHUNK)
         shape = (self.batch, paths, self.chunks, len(self.blocks), states, WIDTH)
         self.starts = torch.empty(shape) if save else _NOTHING
-        self.plain = (
-            torch.empty(self.batch, length, width)
-            if save and z is not None
-            else _NOTHING
-        )
+        self.plain = torch.empty(self.batch, length, width) if save and z is not None else _NOTHING
         zr = _rows(z)
-        self.out_shape = (
-            (self.batch, length, width)
-            if args.merge == "sum"
-            else (self.batch, paths, length, width)
-        )
+        self.out_shape = (self.batch, length, width) if args.merge == "sum" else (self.batch, paths, length, width)
         self.last_shape = (self.batch, paths, width, states)
         self.uk = u.shape[1]
         A2 = args.A.detach().float() * math.log2(math.e)
-        D, bias = (
-            _NOTHING if p is None else p.detach().float().contiguous()
-            for p in (args.D, args.delta_bias)
-        )
-        table = (
-            torch.zeros(1, dtype=torch.int64)
-            if args.table is None
-            else args.table.contiguous()
-        )
+        D, bias = (_NOTHING if p is None else p.detach().float().contiguous() for p in (args.D, args.delta_bias))
+        table = torch.zeros(1, dtype=torch.int64) if args.table is None else args.table.contiguous()
         summed = args.merge == "sum"
         self.geometry = Geometry(
             *(
@@ -142,9 +121,7 @@ class _Problem:
         out, last = torch.empty(self.out_shape), torch.empty(self.last_shape)
         flat_out, flat_last = _flat(out), _flat(last)
 
-        def work(
-            worker: int, b: int, block: int, group: int, d0: int, size: int
-        ) -> None:
+        def work(worker: int, b: int, block: int, group: int, d0: int, size: int) -> None:
             scan_forward(
                 self.tensors,
                 self.geometry,
@@ -166,12 +143,8 @@ class _Problem:
             "out": grad_out.detach().float().contiguous(),
             "u": torch.empty(batch, self.uk, g.length, g.width),
             "delta": torch.empty(batch, g.paths, g.length, g.width),
-            "B": torch.zeros(
-                self.workers, batch, g.paths, g.length, g.groups, g.states
-            ),
-            "C": torch.zeros(
-                self.workers, batch, g.paths, g.length, g.groups, g.states
-            ),
+            "B": torch.zeros(self.workers, batch, g.paths, g.length, g.groups, g.states),
+            "C": torch.zeros(self.workers, batch, g.paths, g.length, g.groups, g.states),
             "z": torch.empty(batch, g.length, g.width) if g.has_z else _NOTHING,
             "A": torch.empty(batch, g.paths, g.width, g.states),
             "D": torch.empty(batch, g.paths, g.width),
@@ -179,17 +152,11 @@ class _Problem:
         }
         flat = Gradients(**{name: _flat(x) for name, x in grads.items()})
 
-        def work(
-            worker: int, b: int, block: int, group: int, d0: int, size: int
-        ) -> None:
-            scan_backward(
-                self.tensors, g, flat, worker, batch, b, block, group, d0, size
-            )
+        def work(worker: int, b: int, block: int, group: int, d0: int, size: int) -> None:
+            scan_backward(self.tensors, g, flat, worker, batch, b, block, group, d0, size)
 
         run_tasks(self.tasks, work, self.workers)
-        return grads | {
-            name: grads[name].sum(0) for name in ("A", "B", "C", "D", "bias")
-        }
+        return grads | {name: grads[name].sum(0) for name in ("A", "B", "C", "D", "bias")}
 
 
 class _SelectiveScan(torch.autograd.Function):
@@ -198,9 +165,7 @@ class _SelectiveScan(torch.autograd.Function):
         args = ScanArguments(u, delta, A, B, C, D, z, bias, softplus, table, merge)
         problem = _Problem(args, save=True)
         out, last = problem.forward()
-        ctx.save_for_backward(
-            u, delta, A, B, C, D, z, bias, problem.starts, problem.plain
-        )
+        ctx.save_for_backward(u, delta, A, B, C, D, z, bias, problem.starts, problem.plain)
         ctx.rest = (softplus, table, merge)
         ctx.mark_non_differentiable(last)
         return out, last
@@ -211,9 +176,7 @@ class _SelectiveScan(torch.autograd.Function):
         *inputs, starts, plain = ctx.saved_tensors
         u, delta, A, B, C, D, z, bias = inputs
         problem = _Problem(ScanArguments(*inputs, *ctx.rest), save=False)
-        problem.tensors = problem.tensors._replace(
-            starts=_flat(starts), plain=_flat(plain)
-        )
+        problem.tensors = problem.tensors._replace(starts=_flat(starts), plain=_flat(plain))
         grads = problem.backward(grad_out)
         named = (
             ("u", u),
@@ -240,12 +203,8 @@ def selective_scan(args: ScanArguments) -> tuple[Tensor, Tensor]:
         gate = F.silu(args.z.float())[:, None]
     z = None if gate is not None else args.z
     tensors = (args.u, args.delta, args.A, args.B, args.C, args.D, z, args.delta_bias)
-    if torch.is_grad_enabled() and any(
-        x is not None and x.requires_grad for x in tensors
-    ):
-        y, last = _SelectiveScan.apply(
-            *tensors, args.delta_softplus, args.table, args.merge
-        )
+    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
+        y, last = _SelectiveScan.apply(*tensors, args.delta_softplus, args.table, args.merge)
     else:
         y, last = _Problem(
             ScanArguments(*tensors, args.delta_softplus, args.table, args.merge),

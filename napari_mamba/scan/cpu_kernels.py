@@ -102,9 +102,7 @@ def scan_forward(x, g, out, last, b, block, group, d0, size):
     """Scan channels d0 … d0 + size of batch element b along all paths; writes `out`, `last` (B, K, D, N), `starts`."""
     span = 2 * WIDTH
     zero = splat(f4(0.0))
-    s = np.zeros(
-        g.states * span, f4
-    )  # for each n: the states of the block, then A · log2(e)
+    s = np.zeros(g.states * span, f4)  # for each n: the states of the block, then A · log2(e)
     for k in range(g.paths):
         p = k * g.width + d0
         bias, skip = zero, zero
@@ -118,21 +116,12 @@ def scan_forward(x, g, out, last, b, block, group, d0, size):
                 s[n * span + WIDTH + d] = x.A2[(p + d) * g.states + n]
         for t in range(g.length):
             if g.save and t % g.chunk == 0:
-                c = (
-                    (((b * g.paths + k) * g.chunks + t // g.chunk) * g.blocks + block)
-                    * g.states
-                    * WIDTH
-                )
+                c = (((b * g.paths + k) * g.chunks + t // g.chunk) * g.blocks + block) * g.states * WIDTH
                 for n in range(g.states):
                     store(x.starts, c + n * WIDTH, load(s, n * span))
             row = x.table[k * g.length + t] if g.has_table else t
             u = load_part(x.u, b * g.u_b + k * g.u_k + row * g.u_l + d0, size)
-            dt = (
-                load_part(
-                    x.delta, b * g.delta_b + k * g.delta_k + row * g.delta_l + d0, size
-                )
-                + bias
-            )
+            dt = load_part(x.delta, b * g.delta_b + k * g.delta_k + row * g.delta_l + d0, size) + bias
             if g.softplus:
                 dt = softplus(dt)
             du = dt * u
@@ -140,9 +129,7 @@ def scan_forward(x, g, out, last, b, block, group, d0, size):
             iB = b * g.B_b + k * g.B_k + row * g.B_l + group * g.B_g
             iC = b * g.C_b + k * g.C_k + row * g.C_l + group * g.C_g
             for n in range(g.states):
-                h = exp2(dt * load(s, n * span + WIDTH)) * load(
-                    s, n * span
-                ) + du * splat(x.B[iB + n])
+                h = exp2(dt * load(s, n * span + WIDTH)) * load(s, n * span) + du * splat(x.B[iB + n])
                 store(s, n * span, h)
                 y = y + h * splat(x.C[iC + n])
             io = b * g.out_b + k * g.out_k + row * g.out_l + d0
@@ -156,9 +143,7 @@ def scan_forward(x, g, out, last, b, block, group, d0, size):
             store_part(out, io, size, y)
         for n in range(g.states):
             for d in range(size):
-                last[((b * g.paths + k) * g.width + d0 + d) * g.states + n] = s[
-                    n * span + d
-                ]
+                last[((b * g.paths + k) * g.width + d0 + d) * g.states + n] = s[n * span + d]
 
 
 @compiled
@@ -171,12 +156,7 @@ def _recompute(x, g, dts, decays, states, a2, b, k, group, d0, size, t0, t1):
     for t in range(t0, t1):
         row = x.table[k * g.length + t] if g.has_table else t
         u = load_part(x.u, b * g.u_b + k * g.u_k + row * g.u_l + d0, size)
-        dt = (
-            load_part(
-                x.delta, b * g.delta_b + k * g.delta_k + row * g.delta_l + d0, size
-            )
-            + bias
-        )
+        dt = load_part(x.delta, b * g.delta_b + k * g.delta_k + row * g.delta_l + d0, size) + bias
         if g.softplus:
             dt = softplus(dt)
         store(dts, (t - t0) * WIDTH, dt)
@@ -218,27 +198,20 @@ def scan_backward(x, g, grad, worker, batch, b, block, group, d0, size):
             for t in range(t1 - 1, t0 - 1, -1):
                 row = x.table[k * g.length + t] if g.has_table else t
                 u = load_part(x.u, b * g.u_b + k * g.u_k + row * g.u_l + d0, size)
-                gy = load_part(
-                    grad.out, b * g.out_b + k * g.out_k + row * g.out_l + d0, size
-                )
+                gy = load_part(grad.out, b * g.out_b + k * g.out_k + row * g.out_l + d0, size)
                 if g.has_z:
                     ip = (b * g.length + row) * g.width + d0
                     z = load_part(x.z, b * g.z_b + row * g.z_l + d0, size)
                     gate = sigmoid(z)
                     if k == 0:
                         slope = gate * (one + z * (one - gate))
-                        store_part(
-                            grad.z, ip, size, gy * load_part(x.plain, ip, size) * slope
-                        )
+                        store_part(grad.z, ip, size, gy * load_part(x.plain, ip, size) * slope)
                     gy = gy * (z * gate)
                 dt = load(dts, (t - t0) * WIDTH)
                 du = dt * u
                 iB = b * g.B_b + k * g.B_k + row * g.B_l + group * g.B_g
                 iC = b * g.C_b + k * g.C_k + row * g.C_l + group * g.C_g
-                ig = (
-                    (((worker * batch + b) * g.paths + k) * g.length + row) * g.groups
-                    + group
-                ) * g.states
+                ig = ((((worker * batch + b) * g.paths + k) * g.length + row) * g.groups + group) * g.states
                 by_du, by_dtA = zero, zero
                 for n in range(g.states):
                     i = (t - t0) * span + n * WIDTH

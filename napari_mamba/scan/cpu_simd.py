@@ -91,9 +91,7 @@ def store(typingctx, array, index, value):
     """Write WIDTH floats of a flat array from an index on."""
 
     def codegen(context, builder, sig, args):
-        builder.store(
-            args[2], _pointer(context, builder, sig.args[0], *args[:2]), align=4
-        )
+        builder.store(args[2], _pointer(context, builder, sig.args[0], *args[:2]), align=4)
         return context.get_dummy_value()
 
     return types.void(array, types.int64, vector), codegen
@@ -104,12 +102,8 @@ def splat(typingctx, scalar):
     """Return a vector of one float32, WIDTH times."""
 
     def codegen(context, builder, sig, args):
-        one = builder.insert_element(
-            ir.Constant(_FLOATS, ir.Undefined), args[0], ir.Constant(ir.IntType(32), 0)
-        )
-        return builder.shuffle_vector(
-            one, ir.Constant(_FLOATS, ir.Undefined), _constant(0)
-        )
+        one = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), args[0], ir.Constant(ir.IntType(32), 0))
+        return builder.shuffle_vector(one, ir.Constant(_FLOATS, ir.Undefined), _constant(0))
 
     return vector(types.float32), codegen
 
@@ -142,9 +136,7 @@ def total(typingctx, value):
         part, half = args[0], WIDTH // 2
         while half:
             low = ir.Constant(ir.VectorType(ir.IntType(32), half), list(range(half)))
-            high = ir.Constant(
-                ir.VectorType(ir.IntType(32), half), list(range(half, 2 * half))
-            )
+            high = ir.Constant(ir.VectorType(ir.IntType(32), half), list(range(half, 2 * half)))
             undefined = ir.Constant(part.type, ir.Undefined)
             part = builder.fadd(
                 builder.shuffle_vector(part, undefined, low),
@@ -187,9 +179,7 @@ _LOG2E = 1.4426950408889634
 def _polynomial(builder, x, coefficients):
     value = _constant(coefficients[-1])
     for coefficient in coefficients[-2::-1]:
-        value = builder.fadd(
-            builder.fmul(value, x, flags=_FLAGS), _constant(coefficient), flags=_FLAGS
-        )
+        value = builder.fadd(builder.fmul(value, x, flags=_FLAGS), _constant(coefficient), flags=_FLAGS)
     return value
 
 
@@ -232,9 +222,7 @@ def _function(name: str, body: Callable, doc: str):
     return intrinsic(make)
 
 
-exp2 = _function(
-    "exp2", _exp2, "2^x, relative error 2e-7; x is clamped to [-126, 126]."
-)
+exp2 = _function("exp2", _exp2, "2^x, relative error 2e-7; x is clamped to [-126, 126].")
 softplus = _function("softplus", _softplus, "log(1 + exp(x)), relative error 2e-7.")
 sigmoid = _function("sigmoid", _sigmoid, "1 / (1 + exp(-x)), relative error 3e-7.")
 

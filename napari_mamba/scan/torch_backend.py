@@ -71,7 +71,7 @@ def _path(args: ScanArguments, k: int, dtype: torch.dtype) -> tuple[Tensor, Tens
     if args.D is not None:
         y = y + args.D[k].to(dtype) * u
     if args.table is not None:
-        y = torch.zeros_like(y).index_copy(1, rows, y)
+        y = torch.zeros_like(y).index_copy(1, rows, y)  # type: ignore[arg-type]  # with a table, rows is its tensor
     return y, h
 
 

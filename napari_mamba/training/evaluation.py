@@ -60,12 +60,13 @@ def _rows(
     for person, image, label in cases:
         volume, truth = io.read(image), io.read(label)
         result = engine.run_to_end(volume, bundle, options)
+        assert result.labels is not None  # of a segmentation bundle that was not cancelled
         predicted, true = np.asarray(result.labels.data)[0], np.asarray(truth.data)[0]
         yield {
             "file": image.name,
             "person": person,
             "dice": dice(predicted, true, values),
-            "hausdorff95": hausdorff95(predicted, true, values, volume.spacing),
+            "hausdorff95": hausdorff95(predicted, true, values, volume.spacing.tolist()),
         }
 
 

@@ -108,7 +108,7 @@ class Hippocampus(Recipe):
         for pick in picks:
             augment.set_random_state(seed=int(random.randint(2**31)))
             samples.append(augment(dict(self._training[pick])))
-        return tuple(torch.stack([s[key] for s in samples]) for key in ("image", "label"))
+        return torch.stack([s["image"] for s in samples]), torch.stack([s["label"] for s in samples])
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         return self._criterion(output, target)

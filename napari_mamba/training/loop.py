@@ -31,7 +31,7 @@ class Run:
     def __init__(self, recipe: Recipe, output: Path, device: torch.device) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.output, self.device = recipe, Path(output), device
-        self.network = recipe.network().to(device, memory_format=torch.channels_last_3d)
+        self.network = _placed(recipe.network(), device)
         self.optimiser = torch.optim.AdamW(
             _decay_groups(self.network, recipe.schedule.weight_decay), lr=recipe.schedule.learning_rate
         )
@@ -99,9 +99,13 @@ class Run:
 
     def averaged(self) -> nn.Module:
         """The network with the averaged weights, in evaluation mode."""
-        network = self.recipe.network().to(self.device, memory_format=torch.channels_last_3d)
+        network = _placed(self.recipe.network(), self.device)
         network.load_state_dict(self.average)
         return network.eval()
+
+
+def _placed(network: nn.Module, device: torch.device) -> nn.Module:
+    return network.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's stubs lack it
 
 
 def fit(

@@ -200,12 +200,13 @@ class RunWidget(QWidget):
 
     @Slot(object)
     def _on_ended(self, outcome: Outcome) -> None:
+        assert self._job is not None
         bundle, place, started = self._job
         self._job = None
         self._set_running(False)
         if outcome.error:
             self._fail(outcome.error)
-        elif outcome.result.cancelled:
+        elif outcome.result is None or outcome.result.cancelled:
             self._say("Cancelled. Nothing was added.")
         else:
             self._show_result(outcome.result, bundle, place, perf_counter() - started)

@@ -42,7 +42,7 @@ def relay(
     volume: Volume, bundle: Bundle, options: RunOptions, cancel: threading.Event
 ) -> Generator[Progress, None, Outcome]:
     """The engine's run with every exception turned into a sentence; driven in the worker thread."""
-    warnings.showwarning = _to_log  # the worker restores it; napari would pop each warning up as a notification
+    warnings.showwarning = _to_log  # type: ignore[assignment]  # the worker restores it; napari would pop each warning up as a notification
     try:
         from napari_mamba import engine
 

@@ -90,7 +90,7 @@ def read_checkpoint(path: Path) -> Any:
         raise BundleError(f"{path}: no such checkpoint: check the path")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
-    names = [(builder, name) for name, builder in BUILDERS.items()]
+    names: list[Any] = [(builder, name) for name, builder in BUILDERS.items()]
     try:
         with torch.serialization.safe_globals(names):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
