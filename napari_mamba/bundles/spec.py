@@ -78,6 +78,8 @@ class Tile:
         Another tile's sizes must be multiples of these; empty if unknown.
     fixed : bool
         True if the weights themselves depend on `size`, so that no other will do.
+    sums : {"float32", "float16"}
+        Precision in which overlapping tiles are summed; "float16" rounds as nnU-Net's predictor does.
     """
 
     size: tuple[int, ...]
@@ -85,6 +87,7 @@ class Tile:
     mirror_axes: tuple[int, ...] = ()
     divisor: tuple[int, ...] = ()
     fixed: bool = False
+    sums: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,8 @@ def _check_tile(spec: BundleSpec) -> None:
         raise BundleError(f"bundle {spec.name}: mirror_axes {list(tile.mirror_axes)} are not axes of a {rank}D tile")
     if tile.divisor and (len(tile.divisor) != rank or any(s % d for s, d in zip(tile.size, tile.divisor, strict=True))):
         raise BundleError(f"bundle {spec.name}: the tile {list(tile.size)} is no multiple of {list(tile.divisor)}")
+    if tile.sums not in ("float32", "float16"):
+        raise BundleError(f"bundle {spec.name}: tiles are summed in float32 or float16, not {tile.sums!r}")
     dims = spec.network.arguments.get("spatial_dims", rank)
     if dims != rank:
         raise BundleError(f"bundle {spec.name}: a {dims}D network cannot take a {rank}D tile")
@@ -279,6 +284,7 @@ def _tile(one: Fields) -> Tile:
         mirror_axes=one.integers("mirror_axes", ()),
         divisor=one.integers("divisor", ()),
         fixed=one.flag("fixed", False),
+        sums=one.text("sums", "float32"),
     )
 
 

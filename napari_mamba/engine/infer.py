@@ -59,18 +59,23 @@ class Ensemble:
         """Passes of a network that one batch costs."""
         return len(self.networks) * len(self.flips)
 
-    def mean(self, tiles: torch.Tensor) -> Generator[None, None, torch.Tensor]:
+    def mean(self, tiles: torch.Tensor, apart: bool = False) -> Generator[None, None, torch.Tensor]:
         """Yield after each pass, and return the mean (B, K [+ 1], *tile) over all of them.
+
+        With `apart` the networks' means, one after the other: (B, networks * K [+ 1], *tile).
 
         A generator, so that a run can report and be cancelled between passes; PyTorch's thread-local modes are
         entered inside each pass and never held while it is suspended.
         """
         total: Any = None
         spread: Any = None
+        totals: list[torch.Tensor] = []
         for network, flips in itertools.product(self.networks, self.flips):
             total, spread = self._add_pass(network, tiles, flips, total, spread)
+            if apart and flips == self.flips[-1]:
+                totals, total = [*totals, total], None
             yield
-        return self._finish(total, spread)
+        return self._finish(totals or [total], spread)
 
     @torch.inference_mode()
     def _add_pass(self, network, tiles, flips, total, spread):
@@ -98,8 +103,10 @@ class Ensemble:
         return total, spread
 
     @torch.inference_mode()
-    def _finish(self, total: torch.Tensor, spread: torch.Tensor | None) -> torch.Tensor:
-        mean = total if self.passes == 1 else total.div_(self.passes)
+    def _finish(self, totals: list[torch.Tensor], spread: torch.Tensor | None) -> torch.Tensor:
+        count = self.passes // len(totals)
+        means = totals if count == 1 else [total.div_(count) for total in totals]
+        mean = means[0] if len(means) == 1 else torch.cat(means, dim=1)
         if spread is not None:
             mean = torch.cat([mean, entropy_of(spread / self.passes, self.entropy)], dim=1)
         return mean.unsqueeze(2) if self.spatial_dims == 2 and mean.ndim == 4 else mean
@@ -144,17 +151,20 @@ def infer_tiles(
         If the network changes the size of a tile.
     """
 
+    apart = len(ensemble.networks) if tiling.half else 1
+
     def checked(z: int, values: torch.Tensor) -> None:
         if not bool(torch.isfinite(values).all()):
             raise NotFinite
-        sink(z, values)
+        sink(z, values if apart == 1 else mean_of_parts(values, apart, bool(ensemble.entropy)))
 
     padded = tiling.pad(data)
     batches = list(tiling.batches(batch_size))
     depth = max(batch[-1][0] - batch[0][0] for batch in batches) + tiling.tile[0]
     blend = None
     for batch in batches:
-        mean = yield from ensemble.mean(cut(padded, batch, tiling.tile, ensemble.device.torch_device))
+        tiles = cut(padded, batch, tiling.tile, ensemble.device.torch_device)
+        mean = yield from ensemble.mean(tiles, apart=apart > 1)
         if mean.ndim != 5:
             raise BundleError(
                 f"this network answers {tuple(mean.shape)}, which is no image: is the bundle's task right?"
@@ -165,6 +175,19 @@ def infer_tiles(
             blend.add(start, prediction)
     assert blend is not None
     blend.release(tiling.padded[0], checked)
+
+
+@torch.inference_mode()
+def mean_of_parts(values: torch.Tensor, parts: int, entropy: bool) -> torch.Tensor:
+    """Mean (K [+ 1], ...) of the `parts` networks in `values` (parts * K [+ 1], ...), rounded in its own precision.
+
+    nnU-Net blends each fold by itself and adds the rounded results.
+    """
+    count = (len(values) - entropy) // parts
+    total = values[:count].clone()
+    for part in range(1, parts):
+        total += values[part * count : (part + 1) * count]
+    return torch.cat([total / parts, values[parts * count :]])
 
 
 def score_tiles(data: np.ndarray, ensemble: Ensemble, tiling: Tiling, scores: list[torch.Tensor]) -> Passes:

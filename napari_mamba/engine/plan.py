@@ -31,6 +31,8 @@ class Plan:
     batch_size : int
     blend_on : torch.device
         Where the sums of tiles are kept.
+    half : bool
+        They are kept in half precision, as nnU-Net keeps them.
     """
 
     tile: Shape
@@ -41,10 +43,11 @@ class Plan:
     fixed: bool
     batch_size: int
     blend_on: torch.device
+    half: bool = False
 
     def tiling(self, shape: Shape) -> Tiling:
         """The tiles over an image of this shape."""
-        return Tiling(shape, self.tile, self.overlap)
+        return Tiling(shape, self.tile, self.overlap, self.half)
 
     def smaller(self) -> tuple[Plan, str] | None:
         """A plan that needs less memory and a sentence about it, or None where there is none.
@@ -61,7 +64,8 @@ class Plan:
             # Twice the divisor: a deepest level of a single voxel would normalise it to zero.
             length = max(_round_up(self.tile[axis] / 2, self.divisor[axis]), 2 * self.divisor[axis])
             if length < self.tile[axis]:
-                tile = tuple(length if a == axis else n for a, n in enumerate(self.tile))
+                z, y, x = (length if a == axis else n for a, n in enumerate(self.tile))
+                tile = (z, y, x)
                 return replace(self, tile=tile), f"smaller tiles of {self.shown(tile)} voxels"
         return None
 
@@ -97,6 +101,7 @@ def plan_run(bundle: Any, options: RunOptions, device: torch.device) -> Plan:
         fixed=tile.fixed,
         batch_size=batch_size,
         blend_on=device,
+        half=tile.sums == "float16",
     )
 
 

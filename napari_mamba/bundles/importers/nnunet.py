@@ -199,6 +199,7 @@ def spec_of(
             mirror_axes=checkpoint.mirror_axes,
             divisor=tuple(math.prod(steps) for steps in zip(*settings.strides, strict=True)),
             fixed=scans_channels(network, checkpoint.weights),
+            sums="float16",  # where one tile's corner is all there is, nnU-Net's rounding moves probabilities by 0.1
         ),
         activation=activation,
         classes=classes,
