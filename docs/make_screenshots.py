@@ -54,7 +54,7 @@ def plugin(bundle: str) -> None:
     viewer.window.resize(*SIZE)
     viewer.open_sample("napari-mamba", "hippocampus_left")
     _, widget = viewer.window.add_plugin_dock_widget("napari-mamba", "Run a model")
-    wait(lambda: bool(widget.options.effective_device))
+    wait(lambda: bool(widget.options.effective_device) and not widget.preloading)
     if Path(bundle).exists():
         widget.model.open(bundle)
         wait(lambda: widget.model.bundle is not None and widget.model.bundle.path == Path(bundle))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QEvent, Qt, Slot
 from qtpy.QtGui import QKeySequence
@@ -26,7 +27,7 @@ from napari_mamba.ui.model_box import ModelBox
 from napari_mamba.ui.options_box import OptionsBox
 from napari_mamba.ui.results import add_result
 from napari_mamba.ui.results_table import ResultsTable
-from napari_mamba.ui.run_worker import Outcome, RunController
+from napari_mamba.ui.run_worker import Outcome, RunController, preload
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -62,8 +63,10 @@ class RunWidget(QWidget):
         self.table = ResultsTable()
         self.copy_button = QPushButton("Copy table")
         self.controller = RunController(self)
+        self._preload: Any = None
         self._job: tuple[Bundle, Placement, float] | None = None
         self._layer: Layer | None = None
+        self._source = ""
         self._build()
         self._connect()
         self._on_model()
@@ -110,6 +113,7 @@ class RunWidget(QWidget):
         self.model.changed.connect(self._on_model)
         self.model.failed.connect(self._fail)
         self.channels.changed.connect(self._on_channels)
+        self.options.devices_known.connect(self._on_devices_known)
         self.run_button.clicked.connect(self.run)
         self.cancel_button.clicked.connect(self.cancel)
         self.copy_button.clicked.connect(self.table.copy)
@@ -139,6 +143,21 @@ class RunWidget(QWidget):
         self.message.setVisible(bool(text))
 
     # ---- choosing
+
+    @property
+    def preloading(self) -> bool:
+        """Whether what runs need is still being imported in the background; a run may start all the same."""
+        return self._preload is not None
+
+    @Slot()
+    def _on_devices_known(self) -> None:
+        self._preload = create_worker(preload, _start_thread=False, _ignore_errors=True)
+        self._preload.returned.connect(self._on_preloaded)
+        self._preload.start()
+
+    @Slot(object)
+    def _on_preloaded(self, _: None) -> None:
+        self._preload = None
 
     @Slot()
     def _on_model(self) -> None:
@@ -212,7 +231,9 @@ class RunWidget(QWidget):
             self._show_result(outcome.result, bundle, place, perf_counter() - started)
 
     def _show_result(self, result: Result, bundle: Bundle, place: Placement, seconds: float) -> None:
+        self._hide_earlier(place.name)
         self._layer = add_result(self.viewer, result, bundle, place)
+        self._source = place.name
         done = f"Done in {duration(seconds)}."
         self._say("\n".join([done, *result.warnings]), WARNING if result.warnings else PLAIN)
         if result.scores is not None:
@@ -220,6 +241,11 @@ class RunWidget(QWidget):
         elif result.table:
             self.table.show_classes(result.table, place.units)
         self._show_table(result.scores is not None or bool(result.table))
+
+    def _hide_earlier(self, source: str) -> None:
+        """Labels of two runs drawn over each other cannot be told apart: the earlier ones are kept, but hidden."""
+        if self._layer is not None and self._layer in self.viewer.layers and self._source == source:
+            self._layer.visible = False
 
     @Slot(str)
     def _fail(self, sentence: str) -> None:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from napari.qt.threading import create_worker
 from qtpy.QtCore import QObject, Signal, Slot
 from superqt.utils import GeneratorWorker
@@ -60,6 +61,25 @@ def relay(
             return Outcome(error="Memory ran out: choose the device cpu, close other programs, or crop the image.")
         reason = " ".join(str(error).split())[:200]
         return Outcome(error=f"The run stopped ({type(error).__name__}: {reason}): please report this.")
+
+
+def preload() -> None:
+    """Import and compile what every run needs, in a worker thread, before the first run asks for it.
+
+    Loading a library holds Python's lock for tenths of a second, and the window with it: better when the widget has
+    just been opened than in the middle of a run, which is then also some seconds faster.
+    """
+    warnings.showwarning = _to_log
+    try:
+        from napari_mamba.engine import choose_device
+        from napari_mamba.engine.session import compile_scan
+        from napari_mamba.models import list_models
+
+        list_models()
+        compile_scan(choose_device().torch_device)
+        warm_up((), np.dtype(np.uint8))
+    except Exception:  # the run itself says what is wrong, in a sentence
+        _log.exception("preparing the first run failed")
 
 
 class RunWorker(GeneratorWorker):

@@ -15,6 +15,7 @@ from napari_mamba.errors import OutOfMemoryError
 from napari_mamba.ui import run_widget
 from napari_mamba.ui.layers import volume_to_layers
 from napari_mamba.ui.run_widget import RunWidget, duration, stage_text
+from napari_mamba.ui.run_worker import preload
 from napari_mamba.volume import Volume
 
 TIMEOUT = 20_000
@@ -103,11 +104,12 @@ def test_success_fills_the_table_and_tells_the_warnings(qtbot, widget, monkeypat
     assert widget.viewer.layers["scan tiny"].selected_label == 2
 
 
-def test_names_of_results_are_unique_and_the_source_stays_chosen(qtbot, widget, monkeypatch):
+def test_results_have_names_of_their_own_and_the_latest_is_shown(qtbot, widget, monkeypatch):
     script(monkeypatch, segmented)
     finish(qtbot, widget)
     finish(qtbot, widget)
     assert [layer.name for layer in widget.viewer.layers] == ["scan", "scan tiny", "scan tiny [1]"]
+    assert [layer.visible for layer in widget.viewer.layers] == [True, False, True]
     assert widget.channels.layers == [widget.viewer.layers["scan"]]
 
 
@@ -310,3 +312,8 @@ def test_texts_of_progress():
     assert stage_text(Progress("warming up", 0, 1)) == "Warming up"
     assert stage_text(Progress("network", 3, 8, 12.3)) == "Network, 3 of 8, about 12 s left"
     assert [duration(s) for s in (0.42, 59.7, 200, 7500)] == ["0.4 s", "1 min 0 s", "3 min 20 s", "2 h 5 min"]
+
+
+def test_what_runs_need_can_be_prepared_ahead(caplog):
+    preload()
+    assert not caplog.records, "a failure is only logged, so that the run itself can say it"

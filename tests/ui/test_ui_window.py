@@ -5,9 +5,8 @@ xvfb-run -a -s "-screen 0 1600x1000x24" pytest tests/ui -m window
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from time import perf_counter
+import os
+from time import perf_counter, process_time
 
 import numpy as np
 import pytest
@@ -23,31 +22,34 @@ LONGEST_MS = 100
 
 
 class Gaps(QObject):
-    """How long the event loop was away while a run went on, measured by a timer that should fire every 5 ms.
+    """How long the event loop was away while a run went on, seen by a timer that should fire every 5 ms.
 
-    The last gap, in which napari builds the layer and its controls, is kept apart: no plugin can divide that.
+    A gap counts as the smaller of the time on the wall and the processor time that this process had in it: on a busy
+    machine other processes stretch every gap, and that is not what is tested. The last gap, in which napari builds the
+    layer and its controls, is kept apart: no plugin can divide it.
     """
 
     def __init__(self, controller):
         super().__init__()
         self.controller = controller
-        self.longest_ms = self.adding_ms = 0.0
-        self.last = perf_counter()
+        self.longest_ms = self.adding_ms = self.wall_ms = 0.0
+        self.last = (perf_counter(), process_time())
         self.timer = QTimer(self)
         self.timer.setTimerType(Qt.TimerType.PreciseTimer)
         self.timer.setInterval(5)
         self.timer.timeout.connect(self.tick)
 
     def tick(self):
-        now = perf_counter()
-        gap, self.last = 1000 * (now - self.last), now
+        now = (perf_counter(), process_time())
+        wall, gap = 1000 * (now[0] - self.last[0]), 1000 * min(now[0] - self.last[0], now[1] - self.last[1])
+        self.last = now
         if self.controller.running:
-            self.longest_ms = max(self.longest_ms, gap)
+            self.longest_ms, self.wall_ms = max(self.longest_ms, gap), max(self.wall_ms, wall)
         else:
             self.adding_ms = max(self.adding_ms, gap)
 
     def __enter__(self):
-        self.last = perf_counter()
+        self.last = (perf_counter(), process_time())
         self.timer.start()
         return self
 
@@ -55,32 +57,11 @@ class Gaps(QObject):
         self.tick()
         self.timer.stop()
 
-
-BYSTANDER = """
-import sys, time, threading
-longest, last = 0.0, time.perf_counter()
-threading.Thread(target=lambda: (sys.stdin.read(), setattr(sys, 'over', True)), daemon=True).start()
-print('ready', flush=True)
-while not hasattr(sys, 'over'):
-    time.sleep(0.005)
-    now = time.perf_counter()
-    longest, last = max(longest, now - last), now
-print(1000 * longest)
-"""
-
-
-class Bystander:
-    """A process that does nothing: the gaps it sees are the machine's, not ours."""
-
-    def __enter__(self):
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", BYSTANDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    def __str__(self):
+        return (
+            f"{self.longest_ms:.0f} ms while running ({self.wall_ms:.0f} ms with other processes), "
+            f"{self.adding_ms:.0f} ms for the new layer"
         )
-        self.process.stdout.readline()
-        return self
-
-    def __exit__(self, *_):
-        self.longest_ms = float(self.process.communicate()[0])
 
 
 @pytest.fixture
@@ -92,7 +73,7 @@ def opened(make_napari_viewer, qtbot, tiny):
     _, widget = viewer.window.add_plugin_dock_widget("napari-mamba", "Run a model")
     names = [bundle.name for bundle in bundles.available()]
     widget.model.combo.setCurrentIndex(names.index("hippocampus-mr" if "hippocampus-mr" in names else "tiny"))
-    qtbot.waitUntil(lambda: bool(widget.options.effective_device), timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: bool(widget.options.effective_device) and not widget.preloading, timeout=TIMEOUT)
     widget.options.device.setCurrentIndex(widget.options.device.findData("cpu"))
     return viewer, widget
 
@@ -133,17 +114,18 @@ def test_the_whole_path_in_a_window(opened, qtbot, tmp_path):
     assert len(np.unique(picture[..., :3].reshape(-1, 3), axis=0)) > 200, "the picture shows more than an empty window"
 
 
+@pytest.mark.skipif(not hasattr(os, "getloadavg"), reason="needs to know how busy the machine is")
 def test_the_window_stays_alive_while_a_run_goes_on(opened, qtbot, record_property):
     _, widget = opened
-    run_by_click(qtbot, widget)  # the first run imports and compiles
-    with Bystander() as bystander, Gaps(widget.controller) as gaps:
-        run_by_click(qtbot, widget)
-    found = f"{gaps.longest_ms:.0f} ms while running, {gaps.adding_ms:.0f} ms for the new layer"
-    record_property("longest_gap", found)
-    print(f"longest gap {found}; of an idle process meanwhile {bystander.longest_ms:.0f} ms")
-    if gaps.longest_ms >= LONGEST_MS and bystander.longest_ms > LONGEST_MS / 4:
-        pytest.skip(f"the machine is too busy to measure: an idle process waited {bystander.longest_ms:.0f} ms")
-    assert gaps.longest_ms < LONGEST_MS
+    for attempt in ("first", "second"):  # the first also imports and compiles the rest
+        with Gaps(widget.controller) as gaps:
+            run_by_click(qtbot, widget)
+        record_property(f"longest_gap_{attempt}_run", str(gaps))
+        print(f"longest gap, {attempt} run: {gaps}")
+        load, cores = os.getloadavg()[0], os.cpu_count()
+        if gaps.longest_ms >= LONGEST_MS and load > cores + 3:  # a run and its window are a load of three at most
+            pytest.skip(f"the machine is too busy to measure (load {load:.0f} on {cores} cores): {gaps}")
+        assert gaps.longest_ms < LONGEST_MS, str(gaps)
 
 
 def test_closing_the_window_during_a_run_ends_the_run(make_napari_viewer, opened, qtbot):
