@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from napari_mamba.errors import InputError
 from napari_mamba.models.registry import Identification, Shapes, register
-from napari_mamba.models.shapes import count, has
+from napari_mamba.models.shapes import count, factor, has
 from napari_mamba.nn.mamba import s4d_real_log
 from napari_mamba.nn.restormer import GatedFeedForward, RestormerNorm, RestormerUNet
 from napari_mamba.nn.selective import initial_projection, initial_step, project_and_scan, rank_of
@@ -144,17 +144,6 @@ class OSSBlock(nn.Module):
         return x + self.ffn(self.norm2(x))
 
 
-def expansion_of(shapes: Shapes) -> float:
-    """The shortest decimal factor that gives the feed-forwards their widths at every level."""
-    firsts = [f"encoder_level{level}.0.ffn.project_out.weight" for level in (1, 2, 3)] + [
-        "latent.0.ffn.project_out.weight"
-    ]
-    widths = [shapes[key][:2] for key in firsts]
-    low, high = max(h / dim for dim, h in widths), min((h + 1) / dim for dim, h in widths)
-    rounded = (round((low + high) / 2, digits) for digits in range(12))
-    return next(factor for factor in rounded if all(int(dim * factor) == h for dim, h in widths))
-
-
 def identify(shapes: Shapes) -> Identification | None:
     """Recognise a VmambaIR state_dict, and which of its networks."""
     attn = "encoder_level1.0.attn"
@@ -165,13 +154,14 @@ def identify(shapes: Shapes) -> Identification | None:
     found = [name for name, kind in NETWORKS.items() if (kind.width, kind.enlarges) == (width, enlarges)]
     if not found:
         return None
+    parts = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
     arguments: dict[str, Any] = {
         "inp_channels": shapes["patch_embed.proj.weight"][1],
         "out_channels": shapes["tail.1.weight" if enlarges else "output.weight"][0],
         "dim": shapes["patch_embed.proj.weight"][0],
-        "num_blocks": [count(shapes, f"{part}.") for part in (*(f"encoder_level{n}" for n in (1, 2, 3)), "latent")],
+        "num_blocks": [count(shapes, f"{part}.") for part in parts],
         "num_refinement_blocks": count(shapes, "refinement."),
-        "ffn_expansion_factor": expansion_of(shapes),
+        "ffn_expansion_factor": factor(shapes[f"{part}.0.ffn.project_out.weight"][:2] for part in parts),
         "bias": "encoder_level1.0.ffn.project_in.bias" in shapes,
         "LayerNorm_type": "WithBias" if "encoder_level1.0.norm1.body.bias" in shapes else "BiasFree",
         "network": found[0],
