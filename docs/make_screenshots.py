@@ -13,12 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import napari
-from qtpy.QtCore import Qt
-from qtpy.QtGui import QImage
 from qtpy.QtWidgets import QApplication
 
 IMAGES = Path(__file__).parent / "images"
-SIZE = (1280, 800)
+SIZE = (1360, 800)
 LIMIT_S = 600
 
 
@@ -39,12 +37,9 @@ def settle(seconds: float = 1.0) -> None:
 
 
 def save(viewer: napari.Viewer, name: str) -> None:
-    """The window as a PNG of 256 colours, which is a third of the size."""
+    """The window, as it is on the screen."""
     path = IMAGES / name
     viewer.screenshot(str(path), canvas_only=False, flash=False)
-    QImage(str(path)).convertToFormat(QImage.Format.Format_Indexed8, Qt.ImageConversionFlag.AvoidDither).save(
-        str(path), "PNG", 0
-    )
     print(path, f"{path.stat().st_size / 1000:.0f} kB")
 
 

@@ -139,7 +139,7 @@ def summary(bundle: Bundle | None) -> str:
     use = bundle.intended_use.replace("Not for clinical use.", "").replace("  ", " ").strip()  # said below, in bold
     if use:
         lines.append(escape(use))
-    lines.append(f'<b>{DISCLAIMER}</b> <a href="card" style="color: #5aa9ff">Model card</a>')
+    lines.append(f'<b>{DISCLAIMER}</b><br><a href="card" style="color: #5aa9ff">Model card</a>')
     return "<br>".join(lines)
 
 

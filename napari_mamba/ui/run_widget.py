@@ -105,7 +105,7 @@ class RunWidget(QWidget):
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(area)
-        self.setMinimumWidth(300)
+        self.setMinimumWidth(360)  # a class of two words fits the table
         self._show_table(False)
         self._set_running(False)
 

@@ -159,5 +159,5 @@ def _sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?")) else text + "."
 
 
-def _to_log(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
+def _to_log(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
     _log.info("%s:%s: %s: %s", filename, lineno, category.__name__, message)
