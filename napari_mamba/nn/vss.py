@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -54,8 +54,8 @@ class VSSLayer(nn.Module):
         States per channel.
     use_checkpoint : bool
         Recompute the blocks while training, to save memory.
-    block : type
-        Class of the blocks.
+    block : callable
+        Makes a block, `block(dim, drop_path, attn_drop, d_state)`.
     downsample, upsample : nn.Module, optional
         Applied after the blocks.
     upsample_before : bool
@@ -69,7 +69,7 @@ class VSSLayer(nn.Module):
         attn_drop: float = 0.0,
         d_state: int = 16,
         use_checkpoint: bool = False,
-        block: type[nn.Module] = VSSBlock,
+        block: Callable[..., nn.Module] = VSSBlock,
         downsample: nn.Module | None = None,
         upsample: nn.Module | None = None,
         upsample_before: bool = False,
@@ -112,8 +112,8 @@ class VSSEncoder(nn.Module):
         Whether the embedded patches are normalised.
     use_checkpoint : bool
         Recompute the blocks while training, to save memory.
-    block : type
-        Class of the blocks.
+    block : callable
+        Makes a block, `block(dim, drop_path, attn_drop, d_state)`.
 
     Examples
     --------
@@ -134,7 +134,7 @@ class VSSEncoder(nn.Module):
         drop_path_rate: float = 0.1,
         patch_norm: bool = True,
         use_checkpoint: bool = False,
-        block: type[nn.Module] = VSSBlock,
+        block: Callable[..., nn.Module] = VSSBlock,
     ) -> None:
         super().__init__()
         self.dims = stage_dims(dims, len(depths))
