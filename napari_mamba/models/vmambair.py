@@ -24,7 +24,7 @@ from napari_mamba.models.shapes import count, factor, has
 from napari_mamba.nn.mamba import s4d_real_log
 from napari_mamba.nn.restormer import GatedFeedForward, RestormerNorm, RestormerUNet
 from napari_mamba.nn.selective import initial_projection, initial_step, project_and_scan, rank_of
-from napari_mamba.nn.tokens import Float32Module
+from napari_mamba.nn.tokens import Float32Module, without_autocast
 from napari_mamba.scan import scan_order
 
 STATES = 16
@@ -76,9 +76,9 @@ class OSS(Float32Module):
         self._add_channel_scan(kind.width, rank)
 
     def _add_channel_scan(self, width: int, rank: int) -> None:
-        self.conv_cin = self.conv_cout = nn.Identity()
+        self.conv_cin = nn.Conv2d(1, width, 1) if width else nn.Identity()
+        self.conv_cout = nn.Conv2d(width, 1, 1) if width else nn.Identity()
         if width:
-            self.conv_cin, self.conv_cout = nn.Conv2d(1, width, 1), nn.Conv2d(width, 1, 1)
             rank = 6  # the authors', at any width
             step = torch.randn(2, width, rank), torch.randn(2, width)
             A_log = torch.randn(2 * width, STATES)
@@ -119,14 +119,14 @@ class OSS(Float32Module):
         return self.channel_norm(self.conv_cout(y.transpose(1, 2).unsqueeze(3)).flatten(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) to (B, H, W, C)."""
-        maps = x.to(self.in_conv.weight.dtype).movedim(-1, 1)
-        u, z = self.in_conv(maps).chunk(2, dim=1)
-        u = F.silu(self.conv2d(u)).movedim(1, -1)
-        y = self.out_norm(self.scan(u)) * F.silu(z.movedim(1, -1))
-        channels = self.scan_channels(y.mean((1, 2)))[:, None, None]
-        y = y * channels + y if self.multiplies else y + channels
-        return self.out_conv(y.movedim(-1, 1)).movedim(1, -1).to(x.dtype)
+        """(B, H, W, C) to (B, H, W, C), in float32 also under autocast."""
+        with without_autocast(x):
+            u, z = self.in_conv(x.to(self.in_conv.weight.dtype).movedim(-1, 1)).chunk(2, dim=1)
+            u = F.silu(self.conv2d(u)).movedim(1, -1)
+            y = self.out_norm(self.scan(u)) * F.silu(z.movedim(1, -1))
+            channels = self.scan_channels(y.mean((1, 2)))[:, None, None]
+            y = y * channels + y if self.multiplies else y + channels
+            return self.out_conv(y.movedim(-1, 1)).movedim(1, -1).to(x.dtype)
 
 
 class OSSBlock(nn.Module):

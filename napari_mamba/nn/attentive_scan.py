@@ -40,9 +40,8 @@ class PromptedScan(nn.Module):
         delta, B, C = F.linear(u, self.x_proj_weight[0]).split([self.rank, self.d_state, self.d_state], dim=-1)
         delta = F.linear(delta, self.dt_projs_weight[0])
         C = C + prompt.gather(1, order.argsort(dim=-1)[..., None].expand_as(prompt))
-        A, D, bias = -torch.exp(self.A_logs), self.Ds, self.dt_projs_bias[0]
         # The batch stands where paths do, so that each image has its own order.
-        A, D, bias = (p.expand(len(u), *p.shape) for p in (A, D, bias))
+        A, D, bias = (p.expand(len(u), *p.shape) for p in (-torch.exp(self.A_logs), self.Ds, self.dt_projs_bias[0]))
         u, delta, B, C = u[None], delta[None], B[None], C[None]
         return selective_scan(u, delta, A, B, C, D, None, bias, True, order, merge="none")[0]
 
