@@ -138,6 +138,10 @@ def run(
     batch_size: Annotated[
         Optional[int], typer.Option(help="Tiles that go through the network together.", rich_help_panel=HOW)
     ] = None,
+    axis: Annotated[
+        Optional[str],
+        typer.Option(metavar="z|y|x|all", help="2D: axis of the slices; all averages three.", rich_help_panel=HOW),
+    ] = None,
     series: Annotated[
         Optional[str], typer.Option(help="Which DICOM series or TIFF series: UID or number.", rich_help_panel=IN)
     ] = None,
@@ -168,6 +172,7 @@ def run(
                 overlap=overlap,
                 mirror=mirror,
                 batch_size=batch_size,
+                axis=axis,
                 uncertainty=uncertainty is not None,
                 probabilities=probabilities is not None,
                 residual=residual is not None,

@@ -30,7 +30,7 @@ def load_checked(volume: Volume, bundle: Any, replace_nonfinite: float | None = 
     Returns
     -------
     volume : Volume
-        With NumPy data.
+        With NumPy data. It may have one channel where the bundle takes red, green and blue: see `takes_rgb`.
     warnings : list of str
         One sentence each.
 
@@ -40,7 +40,8 @@ def load_checked(volume: Volume, bundle: Any, replace_nonfinite: float | None = 
         If the number of channels is wrong, a channel is constant, or values are complex, NaN or infinite.
     """
     names = [channel.name for channel in bundle.channels]
-    if volume.channels != len(names):
+    repeated = volume.channels == 1 and takes_rgb(bundle)
+    if volume.channels != len(names) and not repeated:
         raise InputError(
             f"{bundle.name} takes {_count(len(names), 'channel')} ({', '.join(names)}), this image has "
             f"{volume.channels}: give exactly these, in this order, one file a channel"
@@ -49,13 +50,22 @@ def load_checked(volume: Volume, bundle: Any, replace_nonfinite: float | None = 
     if data.dtype.kind not in "fiub":
         raise InputError(f"the image's values are {data.dtype}: convert them to real numbers first")
     data, warnings = _finite(data, replace_nonfinite)
+    if repeated:
+        warnings.append(f"{bundle.name} takes colour images: the one channel was repeated as red, green and blue.")
+        names = names[:1]
     for channel, name in zip(data, names, strict=True):
         if channel.min() == channel.max():
             value = "all zeros" if channel.flat[0] == 0 else f"{channel.flat[0]:g} everywhere"
             raise InputError(f"the channel {name} is {value}: there is nothing to see, check the file and its channels")
-    for channel, wanted in zip(data, bundle.channels, strict=True):
+    for channel, wanted in zip(data, bundle.channels[: len(names)], strict=True):
         warnings += _doubts_about_values(channel, wanted.name, wanted.modality)
     return volume.with_data(data, volume.channel_names), warnings + doubts_about_grid(volume)
+
+
+def takes_rgb(bundle: Any) -> bool:
+    """Whether a bundle's channels are red, green and blue, for which a single channel can stand."""
+    names = tuple(channel.name.lower() for channel in bundle.channels)
+    return names in (("r", "g", "b"), ("red", "green", "blue"))
 
 
 def _finite(data: np.ndarray, replacement: float | None) -> tuple[np.ndarray, list[str]]:

@@ -8,6 +8,7 @@ from typing import Any
 from napari_mamba.errors import InputError
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+AXES = ("z", "y", "x")
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,11 @@ class RunOptions:
         Average over mirrored copies, along the axes that the bundle allows. Eight times the work in 3D.
     batch_size : int, optional
         Tiles that go through the network together.
+    axis : str, optional
+        2D networks: cut the volume into slices along this axis of the image as given, "z", "y" or "x"; the rows and
+        columns of a slice are the other axes in their order. "all" runs all three and averages them before the
+        activation (2.5D), which holds every class of the whole image. None: the bundle's own, the first axis of the
+        prepared image.
     uncertainty : bool
         Also return the entropy of the classes' probabilities, per voxel, in ``Result.extra["uncertainty"]``.
     probabilities : bool
@@ -57,6 +63,7 @@ class RunOptions:
     overlap: float | None = None
     mirror: bool | None = None
     batch_size: int | None = None
+    axis: str | None = None
     uncertainty: bool = False
     probabilities: bool = False
     residual: bool = False
@@ -73,6 +80,8 @@ class RunOptions:
             object.__setattr__(self, "tile", tile[0] if len(tile) == 1 else tile)
         if self.overlap is not None and not 0 <= self.overlap <= 0.9:
             raise InputError(f"the overlap of tiles is a share from 0 to 0.9, not {self.overlap}")
+        if self.axis not in (None, *AXES, "all"):
+            raise InputError(f"slices are cut along z, y, x or all, not {self.axis!r}")
         if self.batch_size is not None and self.batch_size < 1:
             raise InputError(f"the batch size is at least 1, not {self.batch_size}")
 

@@ -83,6 +83,8 @@ def plan_run(bundle: Any, options: RunOptions, device: torch.device) -> Plan:
         If the network cannot run on the tile that the options ask for.
     """
     tile, dims = bundle.tile, len(bundle.tile.size)
+    if options.axis is not None and dims == 3:
+        raise InputError(f"{bundle.name} is a 3D network, which is not run slice by slice: leave the axis away")
     size = tuple(tile.size)
     divisor = tuple(tile.divisor) or tuple(_largest_power_of_two(n) for n in size)
     if options.tile is not None:

@@ -27,10 +27,13 @@ class Prepared:
         C-contiguous.
     undos : tuple of Undo
         One a step, in the order of the steps.
+    spacing : tuple of float
+        Voxel sides of `data` along (z, y, x), in mm.
     """
 
     data: np.ndarray
     undos: tuple[Undo, ...]
+    spacing: tuple[float, ...] = (1.0, 1.0, 1.0)
 
     @property
     def resampled(self) -> bool:
@@ -168,7 +171,7 @@ def prepare(volume: Volume, steps: Sequence[Mapping[str, Any]]) -> Prepared:
         except TypeError as error:
             raise BundleError(f"the preparation step {name!r} has wrong options ({error})") from error
         undos.append(undo)
-    return Prepared(np.ascontiguousarray(state.data), tuple(undos))
+    return Prepared(np.ascontiguousarray(state.data), tuple(undos), state.spacing)
 
 
 def _back(values: np.ndarray, undos: Sequence[Undo], fill: Fill) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Generator, Iterator
 from dataclasses import replace
@@ -22,6 +23,7 @@ from napari_mamba.engine.plan import plan_run
 from napari_mamba.engine.prepare import Prepared, prepare
 from napari_mamba.engine.record import Pace, Record
 from napari_mamba.engine.result import Result, class_table, region_table, voxel_ml
+from napari_mamba.engine.views import check_axis, choose_view, count_passes, infer_views, turned
 from napari_mamba.errors import BundleError, OutOfMemoryError, RunError
 from napari_mamba.models import list_models
 from napari_mamba.scan import selective_scan
@@ -111,22 +113,37 @@ class Session:
         yield from self._say("checking", 0, 1)
         self.volume, warnings = load_checked(self.volume, self.bundle, self.options.replace_nonfinite)
         yield from self._warn("checking", 1, 1, warnings)
+        check_axis(self.volume, self.options.axis)
         self.record.enter("preparing")
         yield from self._say("preparing", 0, 1)
-        prepared = prepare(self.volume, self.bundle.preparation)
-        yield from self._warn("preparing", 1, 1, doubts_about_size(prepared.data.shape[1:], self.plan.tile))
+        prepared, doubts = choose_view(prepare(self._with_channels(), self.bundle.preparation), self.options.axis)
+        for view in range(3 if self.options.axis == "all" else 1):
+            doubts += doubts_about_size(turned(prepared.data, view).shape[1:], self.plan.tile)
+        yield from self._warn("preparing", 1, 1, doubts)
         return prepared
+
+    def _with_channels(self) -> Volume:
+        """The volume, its one channel repeated where the bundle takes colours."""
+        count = len(self.bundle.channels)
+        if self.volume.channels == count:
+            return self.volume
+        return self.volume.with_data(np.repeat(self.volume.data, count, axis=0))
 
     def _warm_up(self) -> Generator[Progress, None, Ensemble]:
         self.record.enter("warming up")
         yield from self._say("warming up", 0, 2, message=f"loading {self.bundle.name}")
-        entropy = self.bundle.activation if self.options.uncertainty and self.bundle.task == "segmentation" else ""
+        entropy = "" if self.options.axis == "all" else self._entropy
         ensemble = Ensemble(self.bundle.networks(), self.device, self.plan.mirror_axes, self.plan.spatial_dims, entropy)
         yield from self._say("warming up", 1, 2)
         if any(model.name == self.bundle.network.name and model.scan_order for model in list_models()):
             compile_scan(self.device.torch_device)
         yield from self._say("warming up", 2, 2)
         return ensemble
+
+    @property
+    def _entropy(self) -> str:
+        """The activation whose entropy is asked for, "" where none is."""
+        return self.bundle.activation if self.options.uncertainty and self.bundle.task == "segmentation" else ""
 
     # ---- the network
 
@@ -153,9 +170,17 @@ class Session:
     def _passes(self, data: np.ndarray, ensemble: Ensemble, sink: Any) -> tuple[Iterator[None], int]:
         """The passes of one attempt, and how many there are."""
         tiling = self.plan.tiling(data.shape[1:])
+        if self.bundle.task == "classification" and self.options.axis == "all":
+            views = [np.ascontiguousarray(turned(data, axis)) for axis in range(3)]
+            scored = (score_tiles(view, ensemble, self.plan.tiling(view.shape[1:]), sink) for view in views)
+            total = count_passes(data, ensemble, self.plan, lambda tiles: len(tiles.starts))
+            return itertools.chain.from_iterable(scored), total
         if self.bundle.task == "classification":
             return score_tiles(data, ensemble, tiling, sink), len(tiling.starts) * ensemble.passes
         size, where = self.plan.batch_size, self.plan.blend_on
+        if self.options.axis == "all":
+            total = count_passes(data, ensemble, self.plan, lambda tiles: len(list(tiles.batches(size))))
+            return infer_views(data, ensemble, self.plan, sink, self._entropy), total
         passes = infer_tiles(data, ensemble, tiling, sink, batch_size=size, blend_on=where)
         return passes, len(list(tiling.batches(size))) * ensemble.passes
 
@@ -227,6 +252,8 @@ class Session:
         self.record.enter("restoring")
         yield from self._say("restoring", 0, 1)
         image = np.asarray(prepared.restore_image(sink.image), np.float32)
+        if self.volume.channels == 1 < len(self.bundle.channels):  # repeated on the way in
+            image = image.mean(axis=0, keepdims=True)
         if len(image) != self.volume.channels:
             raise BundleError(
                 f"the network answers {len(image)} channels for {self.volume.channels}: a restored image has as many"

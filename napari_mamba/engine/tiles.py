@@ -38,6 +38,7 @@ def tile_starts(size: int, tile: int, overlap: float = 0.5) -> list[int]:
     [0, 23, 46]
     """
     count = math.ceil((size - tile) / (tile * (1 - overlap))) + 1
+    count = min(count, size - tile + 1)  # steps of less than a voxel would repeat tiles: slices, of one voxel, all
     step = (size - tile) / max(count - 1, 1)
     return [round(step * i) for i in range(count)]
 
