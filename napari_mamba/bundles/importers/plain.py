@@ -88,7 +88,7 @@ def import_weights(
     said = {**found.arguments, **(arguments or {})}
     if unsaid := [argument for argument in found.ambiguous if argument not in (arguments or {})]:
         raise BundleError(f"{path}: is {info.title or info.name}; say its {' and '.join(unsaid)} ({found.note})")
-    needed = {"tile": tile, "channels": channels, "preparation": preparation}
+    needed: dict[str, Any] = {"tile": tile, "channels": channels, "preparation": preparation}
     if info.task != "restoration":
         needed["classes"] = classes
     if missing := [key for key, value in needed.items() if value is None]:
