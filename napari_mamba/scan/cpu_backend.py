@@ -4,42 +4,20 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_mamba.scan import torch_backend
-from napari_mamba.scan.arguments import ConvArguments, ScanArguments
-from napari_mamba.scan.cpu_kernels import (
-    Geometry,
-    Gradients,
-    Tensors,
-    scan_backward,
-    scan_forward,
-)
+from napari_mamba.scan.arguments import ScanArguments
+from napari_mamba.scan.cpu_arrays import NOTHING, flat, rows
+from napari_mamba.scan.cpu_conv import causal_conv1d
+from napari_mamba.scan.cpu_kernels import Geometry, Gradients, Tensors, scan_backward, scan_forward
 from napari_mamba.scan.cpu_simd import WIDTH
 from napari_mamba.scan.cpu_threads import run_tasks, worker_count
 
+__all__ = ["causal_conv1d", "selective_scan"]
+
 CHUNK = 64  # steps between kept states: N·D/CHUNK floats a step are kept, CHUNK·N·WIDTH·8 bytes are recomputed
-with torch.inference_mode(False):  # this file may first be imported by an inference, and serve a training after it
-    _NOTHING = torch.zeros(1)
-
-
-def _rows(x: Tensor | None) -> Tensor:
-    """Return a float32 tensor whose last axis is contiguous; the same memory where it can be."""
-    if x is None:
-        return _NOTHING
-    x = x.detach().float()
-    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
-
-
-def _flat(x: Tensor) -> np.ndarray:
-    """Return the memory a tensor spans as a one-dimensional array, without a copy."""
-    if x.numel() == 0:
-        return np.zeros(1, np.float32)
-    span = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
-    return x.as_strided((span,), (1,)).numpy()
 
 
 def _blocks(width: int, groups: int) -> list[tuple[int, int, int, int]]:
@@ -53,86 +31,46 @@ class _Problem:
     """A scan laid out for the kernels; holds the tensors whose memory they read."""
 
     def __init__(self, args: ScanArguments, save: bool) -> None:
-        u, delta, B, C = (_rows(x) for x in (args.u, args.delta, args.B, args.C))
+        u, delta, B, C = (rows(x) for x in (args.u, args.delta, args.B, args.C))
         z = None if args.merge == "none" else args.z
         self.batch, paths, length, width = delta.shape
         states, groups = args.A.shape[-1], B.shape[3]
         self.blocks = _blocks(width, groups)
         self.chunks = -(-length // CHUNK)
         shape = (self.batch, paths, self.chunks, len(self.blocks), states, WIDTH)
-        self.starts = torch.empty(shape) if save else _NOTHING
-        self.plain = torch.empty(self.batch, length, width) if save and z is not None else _NOTHING
-        zr = _rows(z)
+        self.starts = torch.empty(shape) if save else NOTHING
+        self.plain = torch.empty(self.batch, length, width) if save and z is not None else NOTHING
+        zr = rows(z)
         self.out_shape = (self.batch, length, width) if args.merge == "sum" else (self.batch, paths, length, width)
         self.last_shape = (self.batch, paths, width, states)
         self.uk = u.shape[1]
         A2 = args.A.detach().float() * math.log2(math.e)
-        D, bias = (_NOTHING if p is None else p.detach().float().contiguous() for p in (args.D, args.delta_bias))
+        D, bias = (NOTHING if p is None else p.detach().float().contiguous() for p in (args.D, args.delta_bias))
         table = torch.zeros(1, dtype=torch.int64) if args.table is None else args.table.contiguous()
         summed = args.merge == "sum"
         self.geometry = Geometry(
-            *(
-                paths,
-                length,
-                width,
-                states,
-                groups,
-                CHUNK,
-                self.chunks,
-                len(self.blocks),
-            ),
+            *(paths, length, width, states, groups, CHUNK, self.chunks, len(self.blocks)),
             *(u.stride(0), 0 if u.shape[1] == 1 else u.stride(1), u.stride(2)),
             *delta.stride()[:3],
             *B.stride()[:4],
             *C.stride()[:4],
             *(zr.stride()[:2] if z is not None else (0, 0)),
-            *(
-                (length if summed else paths * length) * width,
-                0 if summed else length * width,
-                width,
-            ),
+            *((length if summed else paths * length) * width, 0 if summed else length * width, width),
             *(int(args.delta_softplus), int(args.D is not None), int(z is not None)),
-            *(
-                int(args.delta_bias is not None),
-                int(args.table is not None),
-                int(summed),
-                int(save),
-            ),
+            *(int(args.delta_bias is not None), int(args.table is not None), int(summed), int(save)),
         )
-        held = (
-            u,
-            delta,
-            A2.contiguous(),
-            B,
-            C,
-            D,
-            zr,
-            bias,
-            table,
-            self.starts,
-            self.plain,
-        )
-        self.tensors = Tensors(*(_flat(x) for x in held))
+        held = (u, delta, A2.contiguous(), B, C, D, zr, bias, table, self.starts, self.plain)
+        self.tensors = Tensors(*(flat(x) for x in held))
         tasks = [(b, *block) for block in self.blocks for b in range(self.batch)]
         self.tasks = tasks
         self.workers = worker_count(len(tasks))
 
     def forward(self) -> tuple[Tensor, Tensor]:
         out, last = torch.empty(self.out_shape), torch.empty(self.last_shape)
-        flat_out, flat_last = _flat(out), _flat(last)
+        flat_out, flat_last = flat(out), flat(last)
 
         def work(worker: int, b: int, block: int, group: int, d0: int, size: int) -> None:
-            scan_forward(
-                self.tensors,
-                self.geometry,
-                flat_out,
-                flat_last,
-                b,
-                block,
-                group,
-                d0,
-                size,
-            )
+            scan_forward(self.tensors, self.geometry, flat_out, flat_last, b, block, group, d0, size)
 
         run_tasks(self.tasks, work, self.workers)
         return out, last
@@ -145,15 +83,15 @@ class _Problem:
             "delta": torch.empty(batch, g.paths, g.length, g.width),
             "B": torch.zeros(self.workers, batch, g.paths, g.length, g.groups, g.states),
             "C": torch.zeros(self.workers, batch, g.paths, g.length, g.groups, g.states),
-            "z": torch.empty(batch, g.length, g.width) if g.has_z else _NOTHING,
+            "z": torch.empty(batch, g.length, g.width) if g.has_z else NOTHING,
             "A": torch.empty(batch, g.paths, g.width, g.states),
             "D": torch.empty(batch, g.paths, g.width),
             "bias": torch.empty(batch, g.paths, g.width),
         }
-        flat = Gradients(**{name: _flat(x) for name, x in grads.items()})
+        arrays = Gradients(**{name: flat(x) for name, x in grads.items()})
 
         def work(worker: int, b: int, block: int, group: int, d0: int, size: int) -> None:
-            scan_backward(self.tensors, g, flat, worker, batch, b, block, group, d0, size)
+            scan_backward(self.tensors, g, arrays, worker, batch, b, block, group, d0, size)
 
         run_tasks(self.tasks, work, self.workers)
         return grads | {name: grads[name].sum(0) for name in ("A", "B", "C", "D", "bias")}
@@ -176,24 +114,10 @@ class _SelectiveScan(torch.autograd.Function):
         *inputs, starts, plain = ctx.saved_tensors
         u, delta, A, B, C, D, z, bias = inputs
         problem = _Problem(ScanArguments(*inputs, *ctx.rest), save=False)
-        problem.tensors = problem.tensors._replace(starts=_flat(starts), plain=_flat(plain))
+        problem.tensors = problem.tensors._replace(starts=flat(starts), plain=flat(plain))
         grads = problem.backward(grad_out)
-        named = (
-            ("u", u),
-            ("delta", delta),
-            ("A", A),
-            ("B", B),
-            ("C", C),
-            ("D", D),
-            ("z", z),
-            ("bias", bias),
-        )
-        return (
-            *(None if x is None else grads[name].to(x.dtype) for name, x in named),
-            None,
-            None,
-            None,
-        )
+        named = (("u", u), ("delta", delta), ("A", A), ("B", B), ("C", C), ("D", D), ("z", z), ("bias", bias))
+        return (*(None if x is None else grads[name].to(x.dtype) for name, x in named), None, None, None)
 
 
 def selective_scan(args: ScanArguments) -> tuple[Tensor, Tensor]:
@@ -206,15 +130,7 @@ def selective_scan(args: ScanArguments) -> tuple[Tensor, Tensor]:
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
         y, last = _SelectiveScan.apply(*tensors, args.delta_softplus, args.table, args.merge)
     else:
-        y, last = _Problem(
-            ScanArguments(*tensors, args.delta_softplus, args.table, args.merge),
-            save=False,
-        ).forward()
+        y, last = _Problem(ScanArguments(*tensors, args.delta_softplus, args.table, args.merge), save=False).forward()
     if gate is not None:
         y = y * gate
     return y.to(args.u.dtype), last
-
-
-def causal_conv1d(args: ConvArguments) -> Tensor:
-    """Convolve with PyTorch's depth-wise convolution."""
-    return torch_backend.causal_conv1d(args)

@@ -24,6 +24,7 @@ from napari_mamba.scan.cpu_simd import (
     total,
 )
 
+# cpu_simd.py, sha256: 755db0ef
 f4 = np.float32
 LN2 = f4(0.6931471805599453)
 
@@ -228,20 +229,10 @@ def scan_backward(x, g, grad, worker, batch, b, block, group, d0, size):
                 if g.softplus:
                     i = b * g.delta_b + k * g.delta_k + row * g.delta_l + d0
                     gdelta = gdelta * sigmoid(load_part(x.delta, i, size) + bias)
-                store_part(
-                    grad.delta,
-                    ((b * g.paths + k) * g.length + row) * g.width + d0,
-                    size,
-                    gdelta,
-                )
+                store_part(grad.delta, ((b * g.paths + k) * g.length + row) * g.width + d0, size, gdelta)
                 gu = by_du * dt + skip * gy
                 if g.u_k:
-                    store_part(
-                        grad.u,
-                        ((b * g.paths + k) * g.length + row) * g.width + d0,
-                        size,
-                        gu,
-                    )
+                    store_part(grad.u, ((b * g.paths + k) * g.length + row) * g.width + d0, size, gu)
                 else:
                     i = (b * g.length + row) * g.width + d0
                     if k > 0:

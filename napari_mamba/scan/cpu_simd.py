@@ -2,8 +2,8 @@
 
 Numba leaves vectorisation to LLVM, which gives up on loops as long and branched as the scan's. Here a value of type
 `vector` is one LLVM <16 x float>: an AVX-512 register, two of AVX2, four of NEON. Only operators on vectors are
-defined; a scalar is made a vector by `splat`. Numba keeps compiled kernels by the date of their own file, so after a
-change here touch the files of the kernels too.
+defined; a scalar is made a vector by `splat`. Numba's cache looks for changes in a kernel's own file only, so the files
+of the kernels name the revision of this one, and a test compares.
 """
 
 from __future__ import annotations
@@ -17,10 +17,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
 WIDTH = 16
-_FLOATS, _INTS = (
-    ir.VectorType(ir.FloatType(), WIDTH),
-    ir.VectorType(ir.IntType(32), WIDTH),
-)
+_FLOATS, _INTS = (ir.VectorType(ir.FloatType(), WIDTH), ir.VectorType(ir.IntType(32), WIDTH))
 _FLAGS = ("contract", "nsz")  # not "reassoc": (x + MAGIC) - MAGIC has to round
 
 
@@ -139,8 +136,7 @@ def total(typingctx, value):
             high = ir.Constant(ir.VectorType(ir.IntType(32), half), list(range(half, 2 * half)))
             undefined = ir.Constant(part.type, ir.Undefined)
             part = builder.fadd(
-                builder.shuffle_vector(part, undefined, low),
-                builder.shuffle_vector(part, undefined, high),
+                builder.shuffle_vector(part, undefined, low), builder.shuffle_vector(part, undefined, high)
             )
             half //= 2
         return builder.extract_element(part, ir.Constant(ir.IntType(32), 0))
@@ -150,27 +146,10 @@ def total(typingctx, value):
 
 # 2^f = 1 + f·q(f) on [-1/2, 1/2] and log(1 + e) = e·r(e) on [0, 1], fitted for the least greatest relative error
 # (1e-7 and 3e-8). The 1 is exact: a decay of almost 1, to the power of a long sequence, must not drift.
-_Q = (
-    0.6931469788008623,
-    0.24022242364138863,
-    0.05550732300515888,
-    0.009671499782235787,
-    0.0013265120075549133,
-)
+_Q = (0.6931469788008623, 0.24022242364138863, 0.05550732300515888, 0.009671499782235787, 0.0013265120075549133)
 _R = (
-    *(
-        0.9999999698813221,
-        -0.4999949314771701,
-        0.3331908689,
-        -0.24842982661421473,
-        0.1910600796305571,
-    ),
-    *(
-        -0.13663247540998386,
-        0.07822596518438821,
-        -0.02950524332030174,
-        0.005232694628589893,
-    ),
+    *(0.9999999698813221, -0.4999949314771701, 0.3331908689, -0.24842982661421473, 0.1910600796305571),
+    *(-0.13663247540998386, 0.07822596518438821, -0.02950524332030174, 0.005232694628589893),
 )
 _MAGIC = 1.5 * 2**23  # adding it leaves round(x) in the low bits
 _LOG2E = 1.4426950408889634
@@ -185,8 +164,8 @@ def _polynomial(builder, x, coefficients):
 
 def _exp2(builder, x):
     low, high, magic = _constant(-126.0), _constant(126.0), _constant(_MAGIC)
-    x = builder.select(builder.fcmp_ordered(">", x, low), x, low)
-    x = builder.select(builder.fcmp_ordered("<", x, high), x, high)
+    x = builder.select(builder.fcmp_ordered("<", x, low), low, x)  # a NaN stays one
+    x = builder.select(builder.fcmp_ordered(">", x, high), high, x)
     shifted = builder.fadd(x, magic)
     f = builder.fsub(x, builder.fsub(shifted, magic))
     bits = builder.bitcast(_polynomial(builder, f, (1.0, *_Q)), _INTS)
@@ -198,12 +177,8 @@ def _softplus(builder, x):
     minus = builder.or_(builder.bitcast(x, _INTS), _constant(-(2**31)))  # -|x|
     e = _exp2(builder, builder.fmul(builder.bitcast(minus, _FLOATS), _constant(_LOG2E)))
     zero = _constant(0.0)
-    positive = builder.select(builder.fcmp_unordered("<", x, zero), zero, x)
-    return builder.fadd(
-        positive,
-        builder.fmul(e, _polynomial(builder, e, _R), flags=_FLAGS),
-        flags=_FLAGS,
-    )
+    positive = builder.select(builder.fcmp_ordered("<", x, zero), zero, x)
+    return builder.fadd(positive, builder.fmul(e, _polynomial(builder, e, _R), flags=_FLAGS), flags=_FLAGS)
 
 
 def _sigmoid(builder, x):
@@ -227,7 +202,7 @@ softplus = _function("softplus", _softplus, "log(1 + exp(x)), relative error 2e-
 sigmoid = _function("sigmoid", _sigmoid, "1 / (1 + exp(-x)), relative error 3e-7.")
 
 
-@njit(inline="always")
+@njit(forceinline=True)
 def load_part(array, index, size):
     """Return `size` floats of a flat array from an index on, and zeros in the lanes after them."""
     if size == WIDTH:
@@ -239,7 +214,7 @@ def load_part(array, index, size):
     return value
 
 
-@njit(inline="always")
+@njit(forceinline=True)
 def store_part(array, index, size, value):
     """Write the first `size` lanes of a vector."""
     if size == WIDTH:

@@ -33,10 +33,7 @@ def _threads(count: int) -> ThreadPoolExecutor:
     global _pool, _pool_size
     with _pool_lock:
         if _pool is None or _pool_size < count:
-            _pool, _pool_size = (
-                ThreadPoolExecutor(count, thread_name_prefix="napari-mamba-scan"),
-                count,
-            )
+            _pool, _pool_size = (ThreadPoolExecutor(count, thread_name_prefix="napari-mamba-scan"), count)
         return _pool
 
 
