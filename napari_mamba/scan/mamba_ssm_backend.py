@@ -51,7 +51,7 @@ def selective_scan(args: ScanArguments) -> tuple[Tensor, Tensor]:
 
     _need_cuda(args.u)
     # With one path the kernel gates by itself; of several, the merged output is gated.
-    fused = args.z is not None and args.paths == 1
+    fused = args.z if args.paths == 1 else None
     outputs, states = [], []
     for k in range(args.paths):
         index = None if args.table is None else args.table[k]
@@ -62,7 +62,7 @@ def selective_scan(args: ScanArguments) -> tuple[Tensor, Tensor]:
             _take(args.B[:, k], index).to(args.u.dtype),
             _take(args.C[:, k], index).to(args.u.dtype),
             None if args.D is None else args.D[k].float().contiguous(),
-            z=_take(args.z, index).to(args.u.dtype) if fused else None,
+            z=None if fused is None else _take(fused, index).to(args.u.dtype),
             delta_bias=None if args.delta_bias is None else args.delta_bias[k].float().contiguous(),
             delta_softplus=args.delta_softplus,
             return_last_state=True,
@@ -72,7 +72,7 @@ def selective_scan(args: ScanArguments) -> tuple[Tensor, Tensor]:
     y = torch.stack(outputs, dim=1)
     if args.merge == "sum":
         y = y.sum(dim=1)
-    if args.z is not None and not fused:
+    if args.z is not None and fused is None:
         gate = F.silu(args.z.float())
         y = y * (gate if args.merge == "sum" else gate[:, None])
     return y.to(args.u.dtype), torch.stack(states, dim=1)
