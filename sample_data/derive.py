@@ -22,8 +22,8 @@ TEMPLATE = "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
 NOTICE = "ICBM 2009a T1, (c) 1993-2004 L. Collins, MNI, McGill. See NOTICE.txt"
 
 # Centre (RAS mm) and size (voxels along R, A, S) of a crop that shows what the crops of Decathlon Task04 show.
-LEFT, RIGHT = (-27.0, -21.0, -15.0), (27.0, -21.0, -15.0)
-CROP = (36, 50, 36)
+LEFT, RIGHT = (-27.0, -21.0, -13.0), (27.0, -21.0, -13.0)
+CROP = (36, 50, 40)
 
 
 def template() -> tuple[np.ndarray, np.ndarray]:
@@ -46,7 +46,7 @@ def crop(data: np.ndarray, affine: np.ndarray, centre: tuple[float, ...]) -> tup
 
 def oblique(data: np.ndarray, affine: np.ndarray, centre: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
     """The same region as a scanner might give it: tilted, left-handed, 0.9 x 0.9 mm in slices of 1.5 mm."""
-    size, spacing = np.array([44, 40, 34]), [0.9, 0.9, 1.5]
+    size, spacing = np.array([56, 44, 24]), [0.9, 0.9, 1.5]
     # Sagittal slices: rows run to the patient's posterior, columns to the inferior, slices to the left (left-handed).
     axes = np.array([[0.0, 0.0, -1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
     grid = np.eye(4)

@@ -168,6 +168,7 @@ def test_import_refuses_what_is_no_checkpoint(command, tmp_path, folder):
         (("--tile", "0"), "at least 1"),
         (("--tile", "7,16,16"), "tile"),
         (("--overlap", "1.5"), "0 to 0.9"),
+        (("--axis", "w"), "along z, y, x or all"),
         (("--series", "2"), "series"),
         (("--colour", "blue"), "No such option"),
     ],
