@@ -30,18 +30,38 @@ def show_bundles(*, as_json: bool) -> None:
 
 def show_architectures(*, as_json: bool) -> None:
     """The networks that a bundle can hold."""
+    from dataclasses import asdict
+
     from napari_mamba import models
+    from napari_mamba.models.measured import Measured, measured
 
     found = models.list_models()
+    known = measured()
+    vectors = {model.name: {name: known.get(name, Measured()) for name in model.vectors} for model in found}
     if as_json:
         keys = ("name", "title", "task", "spatial_dims", "paper", "repository", "licence", "scan_order")
-        _print_json([{key: getattr(model, key) for key in keys} for model in found])
+        checks = {model: {name: asdict(one) for name, one in of.items()} for model, of in vectors.items()}
+        _print_json([{key: getattr(m, key) for key in keys} | {"vectors": checks[m.name]} for m in found])
         return
     rows = [
         [m.name, m.task, "/".join(f"{n}D" for n in m.spatial_dims), m.scan_order, m.paper, m.repository, m.licence]
         for m in found
     ]
     show_table(["name", "task", "dims", "scan order", "paper", "repository", "licence"], rows)
+    print()
+    rows = [
+        [
+            *(model, vector, _number(one.parameters, "d"), "x".join(map(str, one.input))),
+            *(_number(one.relative_l2, ".1e"), _number(one.cpu_seconds, "g")),
+        ]
+        for model, of in vectors.items()
+        for vector, one in of.items()
+    ]
+    show_table(["name", "checked against", "parameters", "input", "relative L2", "CPU seconds"], rows)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
 def show_info(name: str, *, as_json: bool, card: bool) -> None:

@@ -1,0 +1,177 @@
+"""Write docs/architectures.md, the page of the networks, from their registry.
+
+    python docs/make_architectures.py
+    python docs/make_architectures.py --machine "AMD EPYC" --time [VECTOR...]
+
+Counts parameters on the meta device. With `--time` every network (or those of the vectors named) also runs on the CPU
+in one thread, on the input and with the weights of its parity vector: once to warm up, once timed and compared with the
+vector. What is measured is kept in napari_mamba/models/measured.json, from where the command reads it too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from time import process_time
+
+import torch
+
+from napari_mamba import models
+from napari_mamba.models.measured import FILE, Measured
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PAGE = REPOSITORY / "docs" / "architectures.md"
+MEASURED = REPOSITORY / "napari_mamba" / "models" / FILE
+sys.path.insert(0, str(REPOSITORY / "tests" / "models"))
+
+HEAD = """\
+# Architectures
+
+<!-- Written by docs/make_architectures.py. -->
+
+The networks that a bundle can hold, from the registry in `napari_mamba.models`; `napari-mamba models --architectures`
+lists the same. They are re-implementations from the papers, with the authors' argument names and state_dict keys.
+"Licence" is that of the original code, whose terms may also hold for weights trained with it.
+"""
+CHECKS = """\
+## What they were checked against
+
+Each vector holds what the authors' own code computed in float32 on weights that are a function of key and shape
+(`tests/models/vectors`, `tests/models/test_parity.py`). Keys, shapes, tied tensors and the number of parameters are
+equal; "relative L2" is ||ours - theirs|| / ||theirs|| of the outputs in one thread. The test allows 1e-4. In one thread
+`UMambaEnc_3d_v2` exceeds that by rounding: the same code in two threads, which add up in another order, gave 9.0e-5.
+
+"CPU seconds" is the processor time of one forward pass on the whole input shown, float32, in one thread, after a first
+pass that is not counted; "–" was not measured. Other work ran on the machine, so read off no more than the magnitude.
+"""
+
+
+def count(network: str, vector: str) -> int:
+    """Trained parameters, without allocating them."""
+    with torch.device("meta"):
+        built = models.create(network, **models.info(network).vectors[vector])
+    return sum(parameter.numel() for parameter in built.parameters())
+
+
+@torch.inference_mode()
+def time_once(network: str, name: str) -> tuple[float, float]:
+    """CPU seconds of the second forward pass on the vector's input, and its relative L2 error."""
+    import parity_vectors
+
+    vector = parity_vectors.load(name)
+    built = parity_vectors.build(network, vector)
+    inputs = vector.inputs()
+    seed = re.search(r"_seed(\d+)$", name)
+    for _ in range(2):
+        if seed:
+            torch.manual_seed(int(seed.group(1)))
+        since = process_time()
+        outputs = built(*inputs)
+        seconds = process_time() - since
+    triples = zip(parity_vectors.flatten(outputs), vector.outputs, vector.spec["outputs"], strict=True)
+    return seconds, max(parity_vectors.relative_l2(*triple) for triple in triples)
+
+
+def measure(kept: dict[str, Measured], wanted: list[str] | None, machine: str) -> dict[str, Measured]:
+    """Parameters of every network, and times of the `wanted` vectors: all if the list is empty, none if it is None."""
+    import parity_vectors
+
+    found = {}
+    for network, name in parity_vectors.registered():
+        before = kept.get(name, Measured())
+        found[name] = replace(
+            before, parameters=count(network, name), input=tuple(parity_vectors.load(name).spec["input"])
+        )
+        if wanted is not None and (not wanted or name in wanted):
+            seconds, error = time_once(network, name)
+            digits = float(f"{seconds:.2g}"), float(f"{error:.1e}")
+            found[name] = replace(found[name], cpu_seconds=digits[0], relative_l2=digits[1], machine=machine)
+            print(f"{name}  {seconds:.2f} s  {error:.1e}", flush=True)
+            save({**kept, **found})
+    return found
+
+
+def save(found: dict[str, Measured]) -> None:
+    """Keep what was measured."""
+    MEASURED.write_text(json.dumps({name: asdict(one) for name, one in sorted(found.items())}, indent=1) + "\n")
+
+
+def load() -> dict[str, Measured]:
+    """What was measured before."""
+    return (
+        {name: Measured(**one) for name, one in json.loads(MEASURED.read_text()).items()} if MEASURED.exists() else {}
+    )
+
+
+def page(found: dict[str, Measured]) -> str:
+    """The page as Markdown."""
+    found_of = [(m.name, vector, found.get(vector, Measured())) for m in models.list_models() for vector in m.vectors]
+    checks = [
+        [
+            f"`{name}`",
+            f"`{vector}`",
+            shown(one.parameters, ",d"),
+            "x".join(map(str, one.input)),
+            shown(one.relative_l2, ".1e"),
+            shown(one.cpu_seconds, "g"),
+        ]
+        for name, vector, one in found_of
+    ]
+    parts = [
+        HEAD,
+        table(
+            ["name", "title", "task", "dims", "scan order", "paper", "repository", "licence"],
+            [facts(m) for m in models.list_models()],
+        ),
+        CHECKS,
+        table(["network", "vector", "parameters", "input", "relative L2", "CPU seconds"], checks),
+    ]
+    if machines := sorted({one.machine for one in found.values() if one.machine}):
+        parts.append(f"Measured on {'; '.join(machines)}.\n")
+    return "\n".join(parts)
+
+
+def facts(model: models.ModelInfo) -> list[str]:
+    """A network's row."""
+    dims = "/".join(f"{n}D" for n in model.spatial_dims)
+    repository = f"[{model.repository.removeprefix('github.com/')}](https://{model.repository})"
+    paper = paper_link(model.paper)
+    return [f"`{model.name}`", model.title, model.task, dims, model.scan_order, paper, repository, model.licence]
+
+
+def paper_link(paper: str) -> str:
+    """A paper's identifier, linked where it is arXiv's."""
+    return re.sub(r"arXiv:(\d+\.\d+)", r"[\g<0>](https://arxiv.org/abs/\1)", paper)
+
+
+def shown(value: float | None, form: str) -> str:
+    """A number, or a dash."""
+    return "–" if value is None else format(value, form)
+
+
+def table(headings: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown."""
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--time", nargs="*", metavar="VECTOR", help="run networks on the CPU: those named, or all")
+    parser.add_argument("--machine", default="", help="the processor, as the page should call it")
+    asked = parser.parse_args()
+    machine = ", ".join(part for part in (asked.machine, f"torch {torch.__version__}") if part)
+    if asked.time is not None:
+        torch.set_num_threads(1)
+    found = measure(load(), asked.time, machine)
+    save(found)
+    PAGE.write_text(page(found))
+
+
+if __name__ == "__main__":
+    main()
