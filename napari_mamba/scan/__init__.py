@@ -1,5 +1,6 @@
 """The core: scan orders, the selective-scan operator and the causal convolution, and their backends."""
 
+from napari_mamba.scan import orders_hilbert, orders_survey  # noqa: F401  (they register their orders)
 from napari_mamba.scan.operator import causal_conv1d, selective_scan, warm_up
 from napari_mamba.scan.orders import ScanOrder, list_orders, scan_order
 from napari_mamba.scan.registry import available_backends
