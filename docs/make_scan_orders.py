@@ -1,4 +1,4 @@
-"""Draw docs/scan_orders.png, every 2D scan order on a small grid: `python docs/make_scan_orders.py`; needs matplotlib."""
+"""Draw docs/scan_orders.png, every 2D scan order on a small grid: `python docs/make_scan_orders.py` (matplotlib)."""
 
 from __future__ import annotations
 
