@@ -29,9 +29,8 @@ def main() -> None:
     bundle, volume = bundles.load(options.bundle), io.read(SAMPLE)
     z, y, x = CROP
     volume = replace(volume, data=np.asarray(volume.data)[:, :z, :y, :x])
-    print(
-        f"PyTorch {torch.__version__}, {torch.get_num_threads()} CPU threads, {'×'.join(map(str, volume.shape))} voxels\n"
-    )
+    voxels = "×".join(map(str, volume.shape))
+    print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} CPU threads, {voxels} voxels\n")
     print("| bundle | mirrored copies | first run, s | median of the next, s |\n| --- | ---: | ---: | ---: |")
     for mirror in (True, False):
         run = engine.RunOptions(device=options.device, mirror=mirror)
