@@ -22,9 +22,10 @@ from napari_mamba.scan.cpu_simd import (
     store,
     store_part,
     total,
+    zeros,
 )
 
-# cpu_simd.py, sha256: 755db0ef
+# cpu_simd.py, sha256: d8a3ac15
 f4 = np.float32
 LN2 = f4(0.6931471805599453)
 
@@ -103,7 +104,7 @@ def scan_forward(x, g, out, last, b, block, group, d0, size):
     """Scan channels d0 … d0 + size of batch element b along all paths; writes `out`, `last` (B, K, D, N), `starts`."""
     span = 2 * WIDTH
     zero = splat(f4(0.0))
-    s = np.zeros(g.states * span, f4)  # for each n: the states of the block, then A · log2(e)
+    s = zeros(g.states * span)  # for each n: the states of the block, then A · log2(e)
     for k in range(g.paths):
         p = k * g.width + d0
         bias, skip = zero, zero
@@ -174,10 +175,10 @@ def _recompute(x, g, dts, decays, states, a2, b, k, group, d0, size, t0, t1):
 def scan_backward(x, g, grad, worker, batch, b, block, group, d0, size):
     """Differentiate the scan of channels d0 … d0 + size of batch element b; adds to the worker's own part of dB, dC."""
     span = g.states * WIDTH
-    a2, carry, dA = np.zeros(span, f4), np.zeros(span, f4), np.zeros(span, f4)
-    dts = np.zeros(g.chunk * WIDTH, f4)
-    decays = np.zeros(g.chunk * span, f4)
-    states = np.zeros((g.chunk + 1) * span, f4)
+    a2, carry, dA = zeros(span), zeros(span), zeros(span)
+    dts = zeros(g.chunk * WIDTH)
+    decays = zeros(g.chunk * span)
+    states = zeros((g.chunk + 1) * span)
     zero, one, ln2 = splat(f4(0.0)), splat(f4(1.0)), splat(LN2)
     for k in range(g.paths):
         carry[:] = f4(0.0)

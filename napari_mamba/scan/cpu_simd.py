@@ -11,6 +11,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 
+import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
@@ -200,6 +201,14 @@ def _function(name: str, body: Callable, doc: str):
 exp2 = _function("exp2", _exp2, "2^x, relative error 2e-7; x is clamped to [-126, 126].")
 softplus = _function("softplus", _softplus, "log(1 + exp(x)), relative error 2e-7.")
 sigmoid = _function("sigmoid", _sigmoid, "1 / (1 + exp(-x)), relative error 3e-7.")
+
+
+@njit
+def zeros(size):
+    """Return a flat array of float32 zeros that starts at a cache line, so that no vector straddles two."""
+    array = np.zeros(size + 16, np.float32)
+    start = -(array.ctypes.data // 4) % 16
+    return array[start : start + size]
 
 
 @njit(forceinline=True)

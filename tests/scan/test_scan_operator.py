@@ -123,12 +123,13 @@ CASES = {
 }
 
 
+# The long case is run once.
+MERGED = [(case, merge) for case in CASES for merge in ("sum", "none") if (case, merge) != ("4095", "none")]
+
+
 @pytest.mark.parametrize("backend", ["torch", "cpu"])
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("merge", ["sum", "none"])
+@pytest.mark.parametrize(("case", "merge"), MERGED)
 def test_backends_equal_the_reference(backend, case, merge):
-    if case == "4095" and merge == "none":
-        pytest.skip("the long case is run once")
     arguments = make(**CASES[case], dtype=torch.float32)
     length = CASES[case].get("length", 12)
     order = scan_order("ss2d", (3, 4)) if "paths" in CASES[case] else scan_order("reverse", (length,))
@@ -200,14 +201,11 @@ def test_gradcheck(backend, paths, groups, monkeypatch):
     assert torch.autograd.gradcheck(scan, inputs, fast_mode=True)
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("merge", ["sum", "none"])
-def test_cpu_gradients_equal_the_references(case, shared, merge):
-    if shared and "paths" not in CASES[case]:
-        pytest.skip("only paths share their input")
-    if case == "4095" and merge == "none":
-        pytest.skip("the long case is run once")
+@pytest.mark.parametrize(
+    ("case", "merge", "shared"),
+    [(case, merge, shared) for case, merge in MERGED for shared in (False, True)[: 1 + ("paths" in CASES[case])]],
+)
+def test_cpu_gradients_equal_the_references(case, merge, shared):
     arguments = make(**CASES[case], dtype=torch.float32)
     if shared:
         arguments["u"] = arguments["u"][:, 0]

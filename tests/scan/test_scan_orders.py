@@ -101,11 +101,16 @@ def jumps(shape, path):
     return np.abs(np.diff(place)).sum(axis=0)
 
 
-@pytest.mark.parametrize("name", ["serpentine", "continuous", "zigzag", "spiral", "hilbert"])
-@pytest.mark.parametrize("shape", [(4, 6), (5, 3), (1, 8), (8, 8), (2, 4, 6), (3, 5, 2), (4, 4, 4), (8, 8, 8)], ids=str)
+CONTINUOUS = [
+    (name, shape)
+    for name in ("serpentine", "continuous", "zigzag", "spiral", "hilbert")
+    for shape in [(4, 6), (5, 3), (1, 8), (8, 8), (2, 4, 6), (3, 5, 2), (4, 4, 4), (8, 8, 8)]
+    if name != "hilbert" or len(shape) == 2 or shape in ((4, 4, 4), (8, 8, 8))  # in 3D, in cubes of 2^m
+]
+
+
+@pytest.mark.parametrize(("name", "shape"), CONTINUOUS, ids=str)
 def test_continuous_orders_step_to_neighbours(name, shape):
-    if name == "hilbert" and (len(shape) == 3 and shape not in ((4, 4, 4), (8, 8, 8))):
-        pytest.skip("the 3D curve is continuous in cubes of 2^m")
     for path in scan_order(name, shape).table:
         assert (jumps(shape, path) == 1).all()
 
