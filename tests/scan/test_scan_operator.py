@@ -6,6 +6,7 @@ import hashlib
 import math
 import sys
 import types
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -245,6 +246,21 @@ def test_cpu_is_the_same_on_any_number_of_threads():
     finally:
         torch.set_num_threads(before)
     assert torch.equal(*results)
+
+
+def test_cpu_from_several_threads_at_once():
+    """A run in a worker thread and a second one share the pool: neither may wait for ever, nor mix their rows."""
+    cases = [make(width=70, length=400, dtype=torch.float32, seed=seed) for seed in range(6)]
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        alone = [selective_scan(**case, delta_softplus=True, backend="cpu") for case in cases]
+        with ThreadPoolExecutor(6) as pool:
+            together = pool.map(lambda case: selective_scan(**case, delta_softplus=True, backend="cpu"), cases)
+            for y, expected in zip(together, alone, strict=True):
+                assert torch.equal(y, expected)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_long_memory_does_not_drift():
