@@ -1,0 +1,264 @@
+"""Compile, cache, load and launch CUDA C++ kernels in PyTorch's own context, through NVIDIA's `cuda-bindings`.
+
+A kernel is asked for by source file, name and macros, and made on its first launch on a device: the cubin comes from the
+cache on disk, or NVRTC (a library that PyTorch's CUDA builds carry) compiles it, in a second or so. No compiler is
+needed on the user's machine. A launch costs a few microseconds of Python: arguments are packed into one struct, which
+`cuLaunchKernel` copies, and work goes to PyTorch's current stream, so that CUDA graphs, streams, several devices and
+several threads behave as they do for PyTorch's operators.
+
+Source: the CUDA driver API (cuLaunchKernel, cuModuleLoadData) and NVRTC, docs.nvidia.com/cuda.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import struct
+import tempfile
+import threading
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from napari_mamba.errors import NapariMambaError
+
+KERNELS = Path(__file__).parent / "kernels"
+OPTIONS = ("--std=c++17", "--ftz=true")
+OLDEST = (7, 0)
+_lock = threading.RLock()
+
+
+@cache
+def _bindings() -> tuple:
+    """Return cuda-bindings' driver and nvrtc modules."""
+    return import_module("cuda.bindings.driver"), import_module("cuda.bindings.nvrtc")
+
+
+def check(result: tuple, what: str):
+    """Return what a call of cuda-bindings gave beside its status; raises NapariMambaError where it failed."""
+    status, *values = result
+    if int(status) != 0:
+        raise NapariMambaError(
+            f"CUDA could not {what} ({getattr(status, 'name', status)}); use backend='torch', and report this with the "
+            "GPU's name and the driver's version."
+        )
+    return values[0] if len(values) == 1 else values
+
+
+def unavailable() -> str:
+    """Say in a sentence why the CUDA kernels cannot be used here; an empty text where they can."""
+    if not torch.cuda.is_available():
+        return "PyTorch finds no CUDA device; install a CUDA build of PyTorch and NVIDIA's driver, or use backend='auto'."
+    if torch.version.hip:
+        return "The CUDA kernels need an NVIDIA GPU, and this PyTorch is built for ROCm; use backend='auto'."
+    try:
+        _, nvrtc = _bindings()
+    except ImportError:
+        return "The package cuda-bindings is not installed; install napari-mamba[cuda], or use backend='auto'."
+    try:
+        supported = supported_architectures()
+        major, minor = nvrtc_version()
+    except Exception as error:  # the library is missing, or older than the bindings: each fails in its own way
+        return f"NVIDIA's run-time compiler NVRTC cannot be loaded ({error}); install napari-mamba[cuda]."
+    capability = max(torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count()))
+    if capability < max(OLDEST, divmod(supported[0], 10)):
+        return (
+            f"The GPU has compute capability {capability[0]}.{capability[1]}, which the kernels or NVRTC "
+            f"{major}.{minor} no longer support; use backend='torch'."
+        )
+    return ""
+
+
+@cache
+def supported_architectures() -> list[int]:
+    """Return the architectures NVRTC compiles for, ascending (90 is sm_90)."""
+    _, nvrtc = _bindings()
+    return sorted(int(arch) for arch in check(nvrtc.nvrtcGetSupportedArchs(), "list NVRTC's architectures"))
+
+
+@cache
+def nvrtc_version() -> tuple[int, int]:
+    """Return NVRTC's version."""
+    _, nvrtc = _bindings()
+    major, minor = check(nvrtc.nvrtcVersion(), "read NVRTC's version")
+    return major, minor
+
+
+def source_text(source: str) -> str:
+    """Return a kernel source of this package, for example "scan_forward.cu"."""
+    return (KERNELS / source).read_text(encoding="utf-8")
+
+
+def headers() -> dict[str, str]:
+    """Return the headers the sources may include, by name."""
+    return {path.name: path.read_text(encoding="utf-8") for path in sorted(KERNELS.glob("*.cuh"))}
+
+
+def architecture_option(capability: int) -> str:
+    """Return NVRTC's option for a device: its own machine code, or PTX where NVRTC is older than the device."""
+    supported = supported_architectures()
+    if capability in supported:
+        return f"--gpu-architecture=sm_{capability}"
+    return f"--gpu-architecture=compute_{max(arch for arch in supported if arch < capability)}"
+
+
+def compile_source(source: str, defines: tuple[tuple[str, int], ...], capability: int) -> bytes:
+    """Compile a source for an architecture with NVRTC; needs no GPU.
+
+    Returns the cubin, or PTX where NVRTC does not know the architecture. Raises NapariMambaError with NVRTC's log.
+    """
+    _, nvrtc = _bindings()
+    included = headers()
+    program = check(
+        nvrtc.nvrtcCreateProgram(
+            source_text(source).encode(),
+            source.encode(),
+            len(included),
+            [text.encode() for text in included.values()],
+            [name.encode() for name in included],
+        ),
+        "create a program",
+    )
+    target = architecture_option(capability)
+    options = [target, *OPTIONS, *(f"-D{name}={value}" for name, value in defines)]
+    (status,) = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
+    if int(status) != 0:
+        log = b" " * check(nvrtc.nvrtcGetProgramLogSize(program), "read NVRTC's log")
+        nvrtc.nvrtcGetProgramLog(program, log)
+        raise NapariMambaError(f"NVRTC could not compile {source}; report this: {log.decode(errors='replace')[:2000]}")
+    kind = "CUBIN" if "=sm_" in target else "PTX"
+    image = b" " * check(getattr(nvrtc, f"nvrtcGet{kind}Size")(program), "read the compiled program's size")
+    check(getattr(nvrtc, f"nvrtcGet{kind}")(program, image), "read the compiled program")
+    nvrtc.nvrtcDestroyProgram(program)
+    return image
+
+
+def cache_folder() -> Path:
+    """Return the folder of compiled kernels: NAPARI_MAMBA_CACHE, or the user's cache folder."""
+    if "NAPARI_MAMBA_CACHE" in os.environ:
+        return Path(os.environ["NAPARI_MAMBA_CACHE"]) / "cuda"
+    try:
+        from platformdirs import user_cache_path
+
+        return user_cache_path("napari-mamba", appauthor=False) / "cuda"
+    except ImportError:
+        return Path.home() / ".cache" / "napari-mamba" / "cuda"
+
+
+def cached_image(source: str, defines: tuple[tuple[str, int], ...], capability: int) -> bytes:
+    """Return the compiled source, from the disk cache where it was compiled before."""
+    texts = [source_text(source), *headers().values(), architecture_option(capability), *OPTIONS, str(defines)]
+    key = hashlib.sha256("\0".join([*texts, str(nvrtc_version())]).encode()).hexdigest()[:32]
+    path = cache_folder() / f"{Path(source).stem}-sm{capability}-{key}.bin"
+    try:
+        return path.read_bytes()
+    except OSError:
+        pass
+    image = compile_source(source, defines, capability)
+    try:  # written beside and renamed, so that no process ever reads half a file; a cache that fails is no cache
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
+            part.write(image)
+        os.replace(part.name, path)
+    except OSError:
+        pass
+    return image
+
+
+class _Thread(threading.local):
+    """A thread's own buffer for arguments (cuLaunchKernel copies it before it returns), and the contexts it has."""
+
+    def __init__(self) -> None:
+        self.buffer = ctypes.create_string_buffer(4096)
+        self.pointer = ctypes.c_void_p(ctypes.addressof(self.buffer))
+        self.address = ctypes.addressof(self.pointer)
+        self.ready: set[int] = set()
+
+
+_thread = _Thread()
+
+
+def _current_stream(device: int) -> int:
+    return torch.cuda.current_stream(device).cuda_stream
+
+
+# PyTorch's own generated code reads the stream this way: 10 times faster than building a Stream object.
+_raw_stream = getattr(torch._C, "_cuda_getCurrentRawStream", _current_stream)
+
+
+@cache
+def _module(source: str, defines: tuple[tuple[str, int], ...], device: int):
+    driver, _ = _bindings()
+    major, minor = torch.cuda.get_device_capability(device)
+    image = cached_image(source, defines, 10 * major + minor)
+    # Loading is not a stream operation; without this a capture that is under way would refuse it.
+    mode = check(driver.cuThreadExchangeStreamCaptureMode(driver.CUstreamCaptureMode(2)), "leave capture mode")
+    try:
+        return check(driver.cuModuleLoadData(image), f"load {source}")
+    finally:
+        driver.cuThreadExchangeStreamCaptureMode(mode)
+
+
+class Kernel:
+    """One kernel of one source with its macros; call it to launch.
+
+    Parameters
+    ----------
+    source : str
+        File name in `kernels/`.
+    name : str
+        The `extern "C"` function; it takes one struct by value.
+    layout : str
+        The struct's members as Python's `struct` writes them with native alignment, for example "4Q2qi".
+    defines : tuple of (str, int)
+        Macros.
+
+    Examples
+    --------
+    >>> add = kernel("scan_forward.cu", "scan_combine", "4Q4i", STATES=16)
+    >>> add(0, (grid, 1, 1), 128, values)  # device 0, PyTorch's current stream; the device must be current
+    """
+
+    def __init__(self, source: str, name: str, layout: str, defines: tuple[tuple[str, int], ...]) -> None:
+        self.source, self.name, self.defines = source, name, defines
+        self.pack = struct.Struct("@" + layout)
+        self._functions: dict[int, object] = {}
+
+    def _load(self, device: int):
+        driver, _ = _bindings()
+        with _lock:
+            if device not in self._functions:
+                module = _module(self.source, self.defines, device)
+                function = check(driver.cuModuleGetFunction(module, self.name.encode()), f"find {self.name}")
+                self._functions[device] = function
+        return self._functions[device]
+
+    def __call__(self, device: int, grid: tuple[int, int, int], block: int, values: tuple) -> None:
+        thread = _thread
+        if device not in thread.ready:  # a thread that has not yet used PyTorch's runtime has no context
+            torch.cuda.init()
+            torch.cuda.synchronize(device) if not torch.cuda.is_current_stream_capturing() else None
+            thread.ready.add(device)
+        function = self._functions.get(device) or self._load(device)
+        self.pack.pack_into(thread.buffer, 0, *values)
+        result = _launch()(function, *grid, block, 1, 1, 0, _raw_stream(device), thread.address, 0)
+        if result[0] != 0:
+            check(result, f"launch {self.name}")
+
+
+@cache
+def _launch():
+    return _bindings()[0].cuLaunchKernel
+
+
+@cache
+def _kernel(source: str, name: str, layout: str, defines: tuple[tuple[str, int], ...]) -> Kernel:
+    return Kernel(source, name, layout, defines)
+
+
+def kernel(source: str, name: str, layout: str, **defines: int) -> Kernel:
+    """Return a kernel; the same object for the same arguments. Nothing is compiled before its first launch."""
+    return _kernel(source, name, layout, tuple(sorted(defines.items())))
