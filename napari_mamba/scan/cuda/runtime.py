@@ -202,6 +202,15 @@ def _module(source: str, defines: tuple[tuple[str, int], ...], device: int):
         driver.cuThreadExchangeStreamCaptureMode(mode)
 
 
+def _enter_context(device: int) -> None:
+    """Make PyTorch's context this thread's, where a new thread has none because it has not yet called PyTorch."""
+    driver, _ = _bindings()
+    torch.cuda.init()
+    if int(check(driver.cuCtxGetCurrent(), "read the current context")) == 0:
+        context = check(driver.cuDevicePrimaryCtxRetain(driver.CUdevice(device)), "open PyTorch's context")
+        check(driver.cuCtxSetCurrent(context), "enter PyTorch's context")
+
+
 class Kernel:
     """One kernel of one source with its macros; call it to launch.
 
@@ -238,9 +247,8 @@ class Kernel:
 
     def __call__(self, device: int, grid: tuple[int, int, int], block: int, values: tuple) -> None:
         thread = _thread
-        if device not in thread.ready:  # a thread that has not yet used PyTorch's runtime has no context
-            torch.cuda.init()
-            torch.cuda.synchronize(device) if not torch.cuda.is_current_stream_capturing() else None
+        if device not in thread.ready:
+            _enter_context(device)
             thread.ready.add(device)
         function = self._functions.get(device) or self._load(device)
         self.pack.pack_into(thread.buffer, 0, *values)
