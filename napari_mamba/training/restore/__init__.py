@@ -1,0 +1,1 @@
+"""The recipes of the restoration bundles: `mr-denoise` and `mr-superres`."""
