@@ -23,9 +23,10 @@ ACTIVATIONS = ("softmax", "sigmoid", "none")
 STEPS: Mapping[str, frozenset[str]] = {
     "orient": frozenset({"axcodes"}),
     "transpose": frozenset({"axes"}),
-    "crop_nonzero": frozenset(),
+    "crop_nonzero": frozenset({"keep_mask"}),
     "normalise": frozenset({"schemes"}),
     "resample": frozenset({"spacing", "order", "order_z", "anisotropy", "order_probabilities", "file_axes"}),
+    "resize": frozenset({"shape", "antialias"}),
 }
 """Preparation steps, and the options each takes beside its name; `napari_mamba.engine.prepare` carries them out."""
 

@@ -9,45 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from scipy.ndimage import binary_fill_holes
 
 from napari_mamba.engine import resampling
+from napari_mamba.engine.normalising import normalise
+from napari_mamba.engine.state import Fill, State, Undo
 from napari_mamba.errors import BundleError, InputError
 
-Fill = float | Sequence[float]
-
-
-@dataclass(frozen=True)
-class State:
-    """An image between two steps: `data` (C, Z, Y, X) float32, and `affine` (3, 3) from (z, y, x) steps to RAS mm."""
-
-    data: np.ndarray
-    affine: np.ndarray
-
-    @property
-    def spacing(self) -> tuple[float, ...]:
-        return resampling.snapped(np.linalg.norm(self.affine, axis=0))
-
-
-class Undo:
-    """The way back through one step. `exact` steps only move voxels; the default changes nothing."""
-
-    exact = True
-
-    def values(self, values: np.ndarray, fill: Fill = 0.0) -> np.ndarray:
-        """Network outputs (K, Z, Y, X) back on the grid before the step; `fill` where there were none."""
-        return values
-
-    def image(self, image: np.ndarray) -> np.ndarray:
-        """An image (C, Z, Y, X) in the step's output scale back in the scale and on the grid before it."""
-        return self.values(image)
-
-    def nearest(self, labels: np.ndarray) -> np.ndarray:
-        """A label map (1, Z, Y, X) back on the grid before the step, 0 where there was none."""
-        return self.values(labels)
+__all__ = ["STEPS", "Fill", "State", "Undo", "UndoAxes", "crop_nonzero", "normalise", "resample", "resize"]
 
 
 @dataclass(frozen=True)
@@ -123,85 +94,18 @@ class UndoCrop(Undo):
         return whole
 
 
-def crop_nonzero(state: State) -> tuple[State, Undo]:
-    """Crop to the smallest box that holds every voxel where any channel is not zero; an empty image stays whole."""
+def crop_nonzero(state: State, keep_mask: bool = False) -> tuple[State, Undo]:
+    """Crop to the smallest box that holds every voxel where any channel is not zero; an empty image stays whole.
+
+    With `keep_mask` the region, holes filled, stays known to `normalise` after a `resample`, as in nnU-Net v1.
+    """
     mask = (state.data != 0).any(axis=0)
     box = []
     for axis in range(3):
         inside = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
         box.append(slice(int(inside[0]), int(inside[-1]) + 1) if len(inside) else slice(0, mask.shape[axis]))
-    return replace(state, data=state.data[(slice(None), *box)]), UndoCrop(mask.shape, tuple(box))
-
-
-@dataclass(frozen=True)
-class UndoNormalise(Undo):
-    """Of `normalise`: channel c becomes `image * scale[c] + shift[c]`, inside its mask where it has one."""
-
-    scale: tuple[float, ...]
-    shift: tuple[float, ...]
-    masks: tuple[np.ndarray | None, ...]
-
-    def image(self, image: np.ndarray) -> np.ndarray:
-        if len(image) != len(self.scale):
-            raise BundleError(f"the network made {len(image)} channels out of {len(self.scale)}: it restores no image")
-        whole = np.empty(image.shape, np.float32)
-        for c, (scale, shift, mask) in enumerate(zip(self.scale, self.shift, self.masks, strict=True)):
-            whole[c] = image[c] * np.float32(scale) + np.float32(shift)
-            if mask is not None:
-                whole[c][~mask] = image[c][~mask]
-        return whole
-
-
-def normalise(state: State, schemes: Sequence[str | Mapping[str, Any]]) -> tuple[State, Undo]:
-    """Shift and scale each channel by its scheme (one scheme counts for all); see `docs/bundles.md`."""
-    if len(schemes) == 1:
-        schemes = list(schemes) * len(state.data)
-    if len(schemes) != len(state.data):
-        raise BundleError(f"the preparation names {len(schemes)} normalisation schemes for {len(state.data)} channels")
-    data = np.empty(state.data.shape, np.float32)
-    scales, shifts, masks = [], [], []
-    mask = None
-    for c, scheme in enumerate(schemes):
-        options = {"scheme": scheme} if isinstance(scheme, str) else dict(scheme)
-        if options.get("use_mask") and mask is None:
-            mask = binary_fill_holes((state.data != 0).any(axis=0))
-        inside = mask if options.get("use_mask") else None
-        data[c], scale, shift = _normalise_channel(state.data[c], options, inside)
-        scales.append(scale)
-        shifts.append(shift)
-        masks.append(inside)
-    return replace(state, data=data), UndoNormalise(tuple(scales), tuple(shifts), tuple(masks))
-
-
-def _normalise_channel(
-    image: np.ndarray, options: Mapping[str, Any], mask: np.ndarray | None
-) -> tuple[np.ndarray, float, float]:
-    """The channel, normalised, and the scale and shift that undo it."""
-    kind = options["scheme"]
-    low, high = None, None
-    if kind == "none":
-        return image, 1.0, 0.0
-    if kind == "zscore":
-        known = image if mask is None or not mask.any() else image[mask]
-        shift, scale = float(known.mean()), max(float(known.std()), 1e-8)
-    elif kind == "ct":
-        try:
-            low, high, shift, std = (float(options[key]) for key in ("lower", "upper", "mean", "std"))
-        except KeyError as error:
-            raise BundleError(f"the preparation's scheme 'ct' lacks {error}") from error
-        scale = max(std, 1e-8)
-    elif kind == "rescale_0_1":
-        shift = float(image.min())
-        scale = max(float(image.max() - np.float32(shift)), 1e-8)
-    elif kind == "rgb_0_1":
-        if image.min() < 0 or image.max() > 255:
-            raise InputError("this network takes 8-bit images, with values from 0 to 255: convert the image")
-        shift, scale = 0.0, 255.0
-    else:
-        raise BundleError(f"the preparation's normalisation scheme {kind!r} is not known")
-    new = image if low is None else np.clip(image, np.float32(low), np.float32(high))
-    new = (new - np.float32(shift)) / np.float32(scale)
-    return (new if mask is None else np.where(mask, new, image)), scale, shift
+    kept = binary_fill_holes(mask)[tuple(box)] if keep_mask else None
+    return replace(state, data=state.data[(slice(None), *box)], mask=kept), UndoCrop(mask.shape, tuple(box))
 
 
 @dataclass(frozen=True)
@@ -251,7 +155,11 @@ def resample(
         raise InputError(f"resampled to {target} mm this image would have {shape} voxels: check its voxel size")
     if shape == state.data.shape[1:]:
         return state, Undo()
-    data = _resample(state.data, shape, resampling.axis_apart(anisotropy, before, target), order, order_z)
+    apart = resampling.axis_apart(anisotropy, before, target)
+    data = _resample(state.data, shape, apart, order, order_z)
+    mask = state.mask
+    if mask is not None:
+        mask = _resample(mask[None].astype(np.float32), shape, apart, 1, 0)[0] >= 0.5
     in_file = [before[axis] for axis in file_axes]
     back_from = [float(t) if t is not None else s for t, s in zip(spacing, in_file, strict=True)]
     undo = UndoResample(
@@ -262,7 +170,39 @@ def resample(
         order_z=order_z,
     )
     scaled = state.affine * (np.array(state.data.shape[1:]) / np.array(shape))
-    return State(data, scaled), undo
+    return State(data, scaled, mask), undo
+
+
+def resize(state: State, shape: Sequence[int | None], antialias: bool = True) -> tuple[State, Undo]:
+    """Interpolate linearly to a number of voxels (z, y, x), None where an axis stays as it is.
+
+    With `antialias` an axis that shrinks is averaged over what falls together, as Pillow and torchvision do.
+    """
+    if len(shape) != 3 or any(n is not None and not (isinstance(n, int) and n > 0) for n in shape):
+        raise BundleError(f"the preparation resizes to three numbers of voxels (z, y, x) or null, not {list(shape)}")
+    before = state.data.shape[1:]
+    new = tuple(n or old for n, old in zip(shape, before, strict=True))
+    if new == before:
+        return state, Undo()
+    data = state.data
+    for axis, n in enumerate(new):
+        if n != before[axis]:
+            data = _linear_along(data, axis + 1, n, antialias)
+    scaled = state.affine * (np.array(before) / np.array(new))
+    return State(data, scaled), UndoResample(before, apart=None, order=1, order_values=1, order_z=0)
+
+
+def _linear_along(values: np.ndarray, axis: int, n: int, antialias: bool) -> np.ndarray:
+    """Interpolation along one axis by triangles as wide as the coarser of the two grids' steps."""
+    old = values.shape[axis]
+    ratio = old / n
+    width = max(ratio, 1.0) if antialias else 1.0
+    centres = (np.arange(n) + 0.5) * ratio - 0.5
+    if not antialias:
+        centres = centres.clip(0, old - 1)
+    weights = np.clip(1 - np.abs(np.arange(old) - centres[:, None]) / width, 0, None)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return np.moveaxis(np.moveaxis(values, axis, -1) @ weights.T.astype(np.float32), -1, axis)
 
 
 def _resample(values: np.ndarray, shape: Sequence[int], apart: int | None, order: int, order_z: int) -> np.ndarray:
@@ -284,4 +224,5 @@ STEPS: Mapping[str, Callable[..., tuple[State, Undo]]] = {
     "crop_nonzero": crop_nonzero,
     "normalise": normalise,
     "resample": resample,
+    "resize": resize,
 }

@@ -3,9 +3,10 @@
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
 
-from napari_mamba.engine.steps import State, crop_nonzero, normalise, orient, resample, transpose
+from napari_mamba.engine.steps import State, crop_nonzero, normalise, orient, resample, resize, transpose
 from napari_mamba.errors import BundleError, InputError
 
 RANDOM = np.random.default_rng(3)
@@ -148,3 +149,39 @@ def test_wrong_options_are_refused(step, options):
 def test_a_wrong_voxel_size_does_not_fill_the_memory():
     with pytest.raises(InputError, match="voxel size"):
         resample(State(np.zeros((1, 100, 100, 100), np.float32), np.eye(3) * 50), [0.5, 0.5, 0.5])
+
+
+@pytest.mark.parametrize("size", [(7, 9), (40, 33), (20, 60)])
+def test_resize_is_pillows_antialiased_one(size):
+    image = np.random.default_rng(0).random((2, 1, 20, 31)).astype(np.float32)
+    state, undo = resize(State(image, np.eye(3)), [None, *size])
+    truth = torch.nn.functional.interpolate(torch.from_numpy(image[:, 0])[None], size, mode="bilinear", antialias=True)
+    np.testing.assert_allclose(state.data[:, 0], truth[0], atol=1e-5)
+    assert undo.values(state.data).shape == image.shape
+    np.testing.assert_allclose(state.spacing, (1, 20 / size[0], 31 / size[1]), rtol=1e-5)
+    plain, _ = resize(State(image, np.eye(3)), [None, *size], antialias=False)
+    truth = torch.nn.functional.interpolate(torch.from_numpy(image[:, 0])[None], size, mode="bilinear")
+    np.testing.assert_allclose(plain.data[:, 0], truth[0], atol=1e-5)
+
+
+def test_a_kept_mask_survives_resampling():
+    image = np.zeros((1, 12, 12, 12), np.float32)
+    image[0, 3:9, 3:9, 3:9] = 5 + np.random.default_rng(0).random((6, 6, 6))
+    image[0, 3, 3, :] = 0  # a part of the box that is empty
+    cropped, _ = crop_nonzero(State(image, np.diag([2.0, 1, 1])), keep_mask=True)
+    fine, _ = resample(cropped, [1.0, 1.0, 1.0])
+    assert fine.mask.shape == fine.data.shape[1:] == (12, 6, 6)
+    assert (fine.data[0][~fine.mask] != 0).any()  # splines ring
+    data = normalise(fine, [{"scheme": "zscore", "use_mask": True}])[0].data[0]
+    assert not data[~fine.mask].any()
+    np.testing.assert_allclose((data[fine.mask].mean(), data[fine.mask].std()), (0, 1), atol=1e-5)
+
+
+def test_statistics_over_nonzero_voxels_and_over_all_channels():
+    image = np.zeros((2, 4, 4, 4), np.float32)
+    image[0, 1:], image[1, :2] = np.random.default_rng(0).random((3, 4, 4)) + 1, 9
+    data = normalise(State(image, np.eye(3)), [{"scheme": "zscore", "nonzero": True}])[0].data
+    np.testing.assert_allclose((data[0, 1:].mean(), data[0, 1:].std()), (0, 1), atol=1e-5)
+    assert not data[0, 0].any()
+    joint = normalise(State(image, np.eye(3)), [{"scheme": "rescale_0_1", "joint": True}])[0].data
+    np.testing.assert_allclose(joint, image / 9, rtol=1e-6)
