@@ -28,6 +28,7 @@ from napari_mamba.errors import NapariMambaError
 KERNELS = Path(__file__).parent / "kernels"
 OPTIONS = ("--std=c++17", "--ftz=true")
 OLDEST = (7, 0)
+UNASKED_SHARED = 48 * 1024  # bytes of dynamic shared memory that every kernel may take
 _lock = threading.RLock()
 
 
@@ -235,6 +236,7 @@ class Kernel:
         self.source, self.name, self.defines = source, name, defines
         self.pack = struct.Struct("@" + layout)
         self._functions: dict[int, object] = {}
+        self._shared: dict[int, int] = {}
 
     def _load(self, device: int):
         driver, _ = _bindings()
@@ -245,14 +247,24 @@ class Kernel:
                 self._functions[device] = function
         return self._functions[device]
 
-    def __call__(self, device: int, grid: tuple[int, int, int], block: int, values: tuple) -> None:
+    def _allow_shared(self, function, device: int, shared: int) -> None:
+        """A kernel has to be told, once, that it may take more than 48 KiB of shared memory."""
+        if shared > self._shared.get(device, UNASKED_SHARED):
+            driver, _ = _bindings()
+            most = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            check(driver.cuFuncSetAttribute(function, most, shared), f"give {self.name} {shared} bytes of shared memory")
+            self._shared[device] = shared
+
+    def __call__(self, device: int, grid: tuple[int, int, int], block: int, values: tuple, shared: int = 0) -> None:
         thread = _thread
         if device not in thread.ready:
             _enter_context(device)
             thread.ready.add(device)
         function = self._functions.get(device) or self._load(device)
+        if shared > UNASKED_SHARED:
+            self._allow_shared(function, device, shared)
         self.pack.pack_into(thread.buffer, 0, *values)
-        result = _launch()(function, *grid, block, 1, 1, 0, _raw_stream(device), thread.address, 0)
+        result = _launch()(function, *grid, block, 1, 1, shared, _raw_stream(device), thread.address, 0)
         if result[0] != 0:
             check(result, f"launch {self.name}")
 
