@@ -230,12 +230,21 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the output folder.")] = False,
     minutes: Annotated[Optional[float], typer.Option(help="Stop after so long; --resume goes on.")] = None,
     steps: Annotated[Optional[int], typer.Option(help="Stop after so many more steps.")] = None,
+    finish: Annotated[Optional[float], typer.Option(help="Minutes in all at which training is to be over.")] = None,
+    variant: Annotated[str, typer.Option(help="Another network of the recipe, for comparison.")] = "",
+    save_data: Annotated[
+        Optional[Path], typer.Option(metavar="NPZ", help="Only write the prepared data, to take as --data elsewhere.")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Train a shipped bundle again, or go on training it."""
-    from napari_mamba.cli.making import train_bundle
+    from napari_mamba.cli.making import save_training_data, train_bundle
 
-    train_bundle(name, data, output or Path("runs") / name, resume=resume, minutes=minutes, steps=steps, device=device)
+    if save_data is not None:
+        save_training_data(name, data, save_data)
+        return
+    limits = {"minutes": minutes, "steps": steps, "finish": finish}
+    train_bundle(name, data, output or Path("runs") / name, resume=resume, variant=variant, device=device, **limits)
 
 
 @app.command()

@@ -25,6 +25,14 @@ def import_bundle(source: Path, destination: Path | None, *, overwrite: bool, **
     print(f"classes   {', '.join(label.name for label in bundle.classes)}")
 
 
+def save_training_data(name: str, data: Path, destination: Path) -> None:
+    """Write what a recipe needs of its data folder as one .npz; prints its path."""
+    with quiet_libraries():
+        from napari_mamba import training
+
+        print(training.recipe(name, data).save_arrays(destination))
+
+
 def train_bundle(name: str, data: Path, output: Path, **limits: Any) -> None:
     """Train, telling each validation on stderr; prints the bundle's folder."""
 

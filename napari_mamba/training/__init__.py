@@ -2,7 +2,7 @@
 
 >>> from napari_mamba import training
 >>> sorted(training.RECIPES)
-['hippocampus-mr']
+['adrenal-shape', 'brain-structures-mr', 'hippocampus-mr', 'mr-denoise', 'mr-quality', 'mr-superres']
 """
 
 from napari_mamba.training.recipe import Recipe, Schedule

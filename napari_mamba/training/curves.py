@@ -21,7 +21,7 @@ def draw(history: Sequence[dict[str, Any]], path: Path, title: str) -> Path | No
     left.plot(steps, [entry["loss"] for entry in history])
     left.set(xlabel="step", ylabel="training loss", title=title)
     for key in history[-1]:
-        if key not in ("step", "loss", "seconds_a_step", "score"):
+        if key not in ("step", "loss", "seconds_a_step", "seconds", "score"):
             right.plot(steps, [entry[key] for entry in history], label=key.replace("_", " "))
     right.set(xlabel="step", ylabel="validation")
     right.legend(frameon=False)

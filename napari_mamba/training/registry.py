@@ -11,20 +11,28 @@ from napari_mamba.errors import InputError
 from napari_mamba.training.recipe import Recipe
 
 RECIPES: Mapping[str, str] = {
-    "hippocampus-mr": "napari_mamba.training.hippocampus:Hippocampus",
+    "hippocampus-mr": "napari_mamba.training.hippocampus.recipe:Hippocampus",
+    "brain-structures-mr": "napari_mamba.training.brain.recipe:BrainStructures",
+    "mr-denoise": "napari_mamba.training.restore.denoise:Denoise",
+    "mr-superres": "napari_mamba.training.restore.superres:SuperResolution",
+    "adrenal-shape": "napari_mamba.training.shape.recipe:AdrenalShape",
+    "mr-quality": "napari_mamba.training.quality.recipe:Quality",
 }
 """Where each recipe's class is; imported at use, since each brings MONAI's transforms along."""
 
 
-def recipe(name: str, data: Path | str) -> Recipe:
-    """The recipe called `name` over the data in a folder; raises `InputError` that lists the known names."""
+def recipe(name: str, data: Path | str, variant: str = "") -> Recipe:
+    """The recipe called `name` over the data in a folder or a prepared .npz file.
+
+    Raises `InputError` that lists the known names, or says what is wrong with the data's path.
+    """
     if name not in RECIPES:
         raise InputError(f"there is no recipe {name!r}; there are {', '.join(RECIPES)}")
-    folder = Path(data)
-    if not folder.is_dir():
-        raise InputError(f"{folder} is no folder: give the one that holds the training data")
+    source = Path(data)
+    if not source.is_dir() and not (source.is_file() and source.suffix == ".npz"):
+        raise InputError(f"{source} is no folder: give the one that holds the training data, or its prepared .npz")
     module, attribute = RECIPES[name].split(":")
-    return getattr(import_module(module), attribute)(folder)
+    return getattr(import_module(module), attribute)(source, variant=variant)
 
 
 def train(
@@ -36,6 +44,8 @@ def train(
     device: str = "auto",
     minutes: float | None = None,
     steps: int | None = None,
+    finish: float | None = None,
+    variant: str = "",
     on_log: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
     """Train the bundle called `name`, or go on training it; returns the bundle's folder.
@@ -45,24 +55,41 @@ def train(
     name : str
         A key of `RECIPES`.
     data, output : path
-        Folder of the training data; folder of the checkpoint, the history, the curves and the bundle.
+        Folder of the training data (or its prepared .npz); folder of the checkpoint, the history, the curves and the
+        bundle.
     resume : bool
         Go on from the checkpoint in `output`.
     device : str
         "auto", "cpu" or "cuda[:i]".
     minutes, steps : float, int, optional
         Stop after so long; `resume` then goes on.
+    finish : float, optional
+        Minutes of training in all, over every piece, at which the learning rate is zero and training over, if the
+        schedule's steps do not end it before.
+    variant : str
+        One of the recipe's `variants`; the first where empty. Another one is trained for comparison: its checkpoint
+        stays, and no bundle is written.
     on_log : callable, optional
         Called with a dict at each validation.
+
+    Returns
+    -------
+    Path
+        The bundle's folder, or `output` where the variant is not the one that ships.
     """
     from napari_mamba.training.curves import draw
     from napari_mamba.training.loop import fit, history
 
-    made = recipe(name, data)
-    run = fit(made, Path(output), resume=resume, device=device, minutes=minutes, steps=steps, on_log=on_log)
-    draw(history(run.output), run.output / "curves.png", title=name)
+    made = recipe(name, data, variant)
+    run = fit(
+        made, Path(output), resume=resume, device=device, minutes=minutes, steps=steps, finish=finish, on_log=on_log
+    )
+    draw(history(run.output), run.output / "curves.png", title=f"{name} {made.variant}".strip())
+    if made.variant != made.variants[0]:
+        return run.output
     weights = {key: value.cpu() for key, value in run.average.items()}
-    return made.export(weights, run.output / name, {"steps": run.step, "of": made.schedule.steps})
+    told = {"steps": run.step, "of": made.schedule.steps, "minutes": round(run.seconds / 60, 1), "device": run.hardware}
+    return made.export(weights, run.output / name, told)
 
 
 def evaluate(name: str, data: Path | str, bundle: Path | str | None = None, **options: Any) -> dict[str, Any]:

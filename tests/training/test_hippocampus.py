@@ -8,8 +8,9 @@ import torch
 
 from napari_mamba import bundles, engine, io, training
 from napari_mamba.errors import InputError
-from napari_mamba.training import hippocampus
-from napari_mamba.training.hippocampus import Hippocampus, pairs, part, person
+from napari_mamba.training.hippocampus import recipe as hippocampus
+from napari_mamba.training.hippocampus.recipe import TILE, Hippocampus, pairs, part, person
+from napari_mamba.training.recipe import Schedule
 from napari_mamba.volume import Volume
 
 NUMBERS = (*range(1, 41),)
@@ -52,29 +53,49 @@ def test_a_fifth_of_many_people_is_held_out():
     assert parts.count("validation") / 2000 == pytest.approx(0.08, abs=0.03)
 
 
+CPU = torch.device("cpu")
+
+
 def test_a_batch_depends_on_its_step_alone(data):
-    first, again, recipe = Hippocampus(data), Hippocampus(data), Hippocampus(data)
-    recipe.batch(5)
-    for (x, y), (x2, y2) in ((first.batch(6), recipe.batch(6)), (first.batch(7), again.batch(7))):
+    first, again, recipe = (Hippocampus(data, variant="small") for _ in range(3))
+    recipe.batch(5, CPU)
+    for (x, y), (x2, y2) in ((first.batch(6, CPU), recipe.batch(6, CPU)), (first.batch(7, CPU), again.batch(7, CPU))):
         assert torch.equal(x, x2)
         assert torch.equal(y, y2)
-    assert not torch.equal(first.batch(6)[0], first.batch(8)[0])
+    assert not torch.equal(first.batch(6, CPU)[0], first.batch(8, CPU)[0])
 
 
 def test_batches_are_normalised_and_hold_only_known_labels(data):
-    recipe = Hippocampus(data)
-    for step in (2, 3):
-        image, label = recipe.batch(step)
-        assert image.shape == label.shape == (2, 1, *recipe.size(step))
-        assert image.abs().max() < 30  # whatever the scanner's scale
-        assert set(label.unique().tolist()) <= {0, 1, 2}
-        assert (label > 0).any()
+    image, label = Hippocampus(data, variant="small").batch(2, CPU)
+    assert image.shape == label.shape == (2, 1, *TILE)
+    assert image.abs().max() < 30  # whatever the scanner's scale
+    assert set(label.unique().tolist()) == {0, 1, 2}
+
+
+def test_the_stored_arrays_stand_in_for_the_folder(data, tmp_path):
+    folder = Hippocampus(data, variant="small")
+    stored = Hippocampus(folder.save_arrays(tmp_path / "prepared.npz"), variant="small")
+    for a, b in zip(folder.batch(3, CPU), stored.batch(3, CPU), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_sample_keeps_image_and_label_together(data):
+    """The crop's object is brighter than its surroundings, before and after the deformation."""
+    image, label = Hippocampus(data, variant="small").batch(11, CPU)
+    for one, where in zip(image, label > 0, strict=True):
+        assert one[where].mean() > one[~where].mean() + 0.5
+
+
+def test_unknown_variants_are_named(data):
+    with pytest.raises(InputError, match="segresnet"):
+        Hippocampus(data, variant="transformer")
 
 
 def test_train_two_steps_resume_and_run_the_bundle(data, tmp_path, monkeypatch):
-    small = dict(hippocampus.NETWORK, features_per_stage=[4, 8, 8, 8])
+    small = dict(hippocampus.NETWORK, features_per_stage=[4, 8, 8, 8], n_conv_per_stage=[1] * 4)
     monkeypatch.setattr(hippocampus, "NETWORK", small)
-    monkeypatch.setattr("napari_mamba.training.hippocampus_bundle.NETWORK", small)
+    monkeypatch.setattr(hippocampus.Hippocampus, "schedule", Schedule(2, 1, 1e-3))
+    monkeypatch.setattr("napari_mamba.training.hippocampus.bundle.NETWORK", small)
     out = tmp_path / "run"
     training.train("hippocampus-mr", data, out, device="cpu", steps=1)
     folder = training.train("hippocampus-mr", data, out, device="cpu", steps=1, resume=True)
@@ -88,12 +109,13 @@ def test_train_two_steps_resume_and_run_the_bundle(data, tmp_path, monkeypatch):
 
 
 def test_evaluate_writes_its_numbers_into_the_card(data, tmp_path, monkeypatch):
-    small = dict(hippocampus.NETWORK, features_per_stage=[4, 8, 8, 8])
+    small = dict(hippocampus.NETWORK, features_per_stage=[4, 8, 8, 8], n_conv_per_stage=[1] * 4)
     monkeypatch.setattr(hippocampus, "NETWORK", small)
-    monkeypatch.setattr("napari_mamba.training.hippocampus_bundle.NETWORK", small)
+    monkeypatch.setattr(hippocampus.Hippocampus, "schedule", Schedule(2, 1, 1e-3))
+    monkeypatch.setattr("napari_mamba.training.hippocampus.bundle.NETWORK", small)
     folder = training.train("hippocampus-mr", data, tmp_path / "run", device="cpu", steps=0)
     held_out = pairs(data, "test")[:2]
-    monkeypatch.setattr("napari_mamba.training.hippocampus_bundle.pairs", lambda data, which: held_out)
+    monkeypatch.setattr("napari_mamba.training.hippocampus.bundle.pairs", lambda data, which: held_out)
     measured = training.evaluate("hippocampus-mr", data, folder, device="cpu", write=True)
     assert measured["volumes"] == 2
     card = bundles.load(folder).card

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from napari_mamba.errors import InputError
-from napari_mamba.training.loop import fit, history
+from napari_mamba.training.loop import _batches, fit, history
 from napari_mamba.training.recipe import Recipe, Schedule
 
 
@@ -22,7 +22,7 @@ class Line(Recipe):
     def network(self):
         return nn.Conv3d(1, 1, 1)
 
-    def batch(self, step):
+    def batch(self, step, device):
         x = torch.from_numpy(np.random.RandomState(self.seed + step).standard_normal((4, 1, 2, 2, 2))).float()
         return x, 3 * x
 
@@ -48,6 +48,52 @@ def test_resumed_equals_uninterrupted(tmp_path):
         assert torch.equal(value, pieces.average[key]), key
     assert [entry["step"] for entry in history(tmp_path / "pieces")] == [20, 40, 60]
     assert history(tmp_path / "whole")[-1]["score"] > -0.3
+
+
+def test_batches_made_ahead_are_those_of_their_steps(tmp_path):
+    recipe = Line(tmp_path)
+    ahead = list(_batches(recipe, 3, 12, torch.device("meta")))
+    assert len(ahead) == 9
+    for step, (x, _) in zip(range(3, 12), ahead, strict=True):
+        assert torch.equal(x, recipe.batch(step, None)[0])
+
+
+class Twice(nn.Module):
+    """One convolution under two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv3d(1, 1, 1)
+        self.again = self.first
+
+    def forward(self, x):
+        return self.again(x)
+
+
+def test_a_layer_of_two_names_is_averaged_once(tmp_path):
+    class Both(Line):
+        def network(self):
+            return Twice()
+
+    once, twice = fit(Line(tmp_path), tmp_path / "a", device="cpu"), fit(Both(tmp_path), tmp_path / "b", device="cpu")
+    assert torch.equal(once.average["weight"], twice.average["first.weight"])
+    assert twice.average["first.weight"].data_ptr() == twice.average["again.weight"].data_ptr()
+
+
+def test_a_run_can_finish_by_the_clock(tmp_path):
+    run = fit(Line(tmp_path), tmp_path / "run", device="cpu", finish=1e-4)
+    assert run.step < 60
+    again = fit(Line(tmp_path), tmp_path / "run", device="cpu", finish=1e-4, resume=True)
+    assert again.step == run.step  # its time is over
+
+
+def test_variants_do_not_mix(tmp_path):
+    class Pair(Line):
+        variants = ("one", "two")
+
+    fit(Pair(tmp_path), tmp_path / "run", device="cpu", steps=1)
+    with pytest.raises(InputError, match="line one"):
+        fit(Pair(tmp_path, variant="two"), tmp_path / "run", device="cpu", resume=True)
 
 
 def test_stops_at_the_time_limit_and_leaves_a_checkpoint(tmp_path):
@@ -86,6 +132,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 
 def test_the_rate_warms_up_and_falls_to_zero():
     schedule = replace(Line.schedule, warm_up=10, steps=100)
+    assert schedule.rate(50, progress=1.0) == pytest.approx(0, abs=1e-6)
     rates = [schedule.rate(step) for step in range(101)]
     assert rates[0] == pytest.approx(0.01)
     assert max(rates) == pytest.approx(0.1)

@@ -13,7 +13,7 @@ from napari_mamba import bundles
 from napari_mamba.bundles import BundleSpec, Channel, LabelClass, Network, Tile
 from napari_mamba.engine import RunOptions
 from napari_mamba.training.evaluation import measure_segmentation, write_numbers
-from napari_mamba.training.hippocampus import NETWORK, PREPARATION, TILE, pairs, person
+from napari_mamba.training.hippocampus.recipe import NETWORK, PREPARATION, TILE, pairs, person
 
 DATA = "Medical Segmentation Decathlon, Task04 Hippocampus (Antonelli et al., 2022), CC BY-SA 4.0"
 USE = (
@@ -32,7 +32,7 @@ def spec() -> BundleSpec:
         network=Network("umamba_enc", NETWORK),
         channels=(Channel("T1-weighted MR, cropped around one hippocampus", "MR"),),
         preparation=PREPARATION,
-        tile=Tile(TILE, overlap=0.5, mirror_axes=(1, 2), divisor=(8, 8, 8)),
+        tile=Tile(TILE, overlap=0.5, mirror_axes=(2,), divisor=(8, 8, 8)),
         classes=(
             LabelClass(0, "background"),
             LabelClass(1, "anterior hippocampus", "#e4a63a"),
