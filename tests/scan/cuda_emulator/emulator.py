@@ -251,7 +251,8 @@ def _unpack(name: str, sizes: list[int], alignments: list[int], packed: bytes) -
         at = -(-at // alignment) * alignment
         values.append((ctypes.c_char * size).from_buffer_copy(packed[at : at + size].ljust(size, b"\0")))
         at += size
-    if at != len(packed):
+    # Python's struct does not pad a structure's end as the kernel's does.
+    if not at - max(alignments, default=1) < len(packed) <= at:
         raise EmulationError(f"The parameters of {name} have {at} bytes and were given {len(packed)}.")
     return values
 

@@ -1,0 +1,33 @@
+"""The package's own launches, run by the emulator: `napari_mamba.scan.cuda` then works on CPU tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+from cuda_emulator.emulator import emulate
+from napari_mamba.scan.cuda import runtime
+
+
+@contextmanager
+def emulated_device(reverse: bool = False) -> Iterator[list[tuple]]:
+    """Send every launch of `runtime.Kernel` to the emulator; gives the list of launches made, as (name, grid, block).
+
+    The arguments go through the same `struct` layout as on a device, and their size is checked against the kernel's.
+    `reverse` runs the threads of each block from the last to the first: results must not depend on it.
+
+    Examples
+    --------
+    >>> with emulated_device() as launches:  # doctest: +SKIP
+    ...     y = conv.causal_conv1d(arguments)
+    """
+    launches: list[tuple] = []
+
+    def launch(kernel: runtime.Kernel, device: object, grid: tuple[int, int, int], block: int, values: tuple) -> None:
+        module = emulate(kernel.source, dict(kernel.defines))
+        launches.append((kernel.name, grid, block))
+        module.launch(kernel.name, grid, block, kernel.pack.pack(*values), reverse=reverse)
+
+    with mock.patch.object(runtime.Kernel, "__call__", launch):
+        yield launches
