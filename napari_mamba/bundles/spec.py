@@ -27,6 +27,9 @@ STEPS: Mapping[str, frozenset[str]] = {
     "normalise": frozenset({"schemes"}),
     "resample": frozenset({"spacing", "order", "order_z", "anisotropy", "order_probabilities", "file_axes"}),
     "resize": frozenset({"shape", "antialias"}),
+    "binarise": frozenset({"smallest", "ml"}),
+    "signed_distance": frozenset({"limit"}),
+    "centre": frozenset({"size"}),
 }
 """Preparation steps, and the options each takes beside its name; `napari_mamba.engine.prepare` carries them out."""
 

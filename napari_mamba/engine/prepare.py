@@ -29,11 +29,14 @@ class Prepared:
         One a step, in the order of the steps.
     spacing : tuple of float
         Voxel sides of `data` along (z, y, x), in mm.
+    doubts : tuple of str
+        Sentences for the user about what the steps have seen.
     """
 
     data: np.ndarray
     undos: tuple[Undo, ...]
     spacing: tuple[float, ...] = (1.0, 1.0, 1.0)
+    doubts: tuple[str, ...] = ()
 
     @property
     def resampled(self) -> bool:
@@ -160,7 +163,7 @@ def prepare(volume: Volume, steps: Sequence[Mapping[str, Any]]) -> Prepared:
     ((1, 4, 3, 4), (1, 2, 3, 4))
     """
     state = State(np.asarray(volume.data).astype(np.float32), np.array(volume.affine[:3, :3]))
-    undos = []
+    undos, doubts = [], []
     for step in steps:
         options = dict(step)
         name = options.pop("step", None)
@@ -171,7 +174,8 @@ def prepare(volume: Volume, steps: Sequence[Mapping[str, Any]]) -> Prepared:
         except TypeError as error:
             raise BundleError(f"the preparation step {name!r} has wrong options ({error})") from error
         undos.append(undo)
-    return Prepared(np.ascontiguousarray(state.data), tuple(undos), state.spacing)
+        doubts += [doubt for doubt in state.doubts if doubt not in doubts]
+    return Prepared(np.ascontiguousarray(state.data), tuple(undos), state.spacing, tuple(doubts))
 
 
 def _back(values: np.ndarray, undos: Sequence[Undo], fill: Fill) -> np.ndarray:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.ndimage import binary_fill_holes
 
-from napari_mamba.engine import resampling
+from napari_mamba.engine import mask_steps, resampling
 from napari_mamba.engine.normalising import normalise
 from napari_mamba.engine.state import Fill, State, Undo
 from napari_mamba.errors import BundleError, InputError
@@ -225,4 +225,7 @@ STEPS: Mapping[str, Callable[..., tuple[State, Undo]]] = {
     "normalise": normalise,
     "resample": resample,
     "resize": resize,
+    "binarise": mask_steps.binarise,
+    "signed_distance": mask_steps.signed_distance,
+    "centre": mask_steps.centre,
 }

@@ -30,12 +30,13 @@ STEP = 16  # resolution steps of the stem and the three stages
 class ScanLayer(nn.Module):
     """1×1 convolution, batch norm, ReLU, a scan; where `closed`, a residual and a second 1×1 convolution.
 
-    Where `flips`, the scan is the mean over the tokens as they are, with channels reversed, in reverse, and both.
+    Where `flips`, the scan is the mean over the tokens as they are, with channels reversed, in reverse, and both;
+    otherwise it is the sum over the paths of `order`.
     """
 
-    def __init__(self, dim: int, *, flips: bool, closed: bool, d_state: int = 16):
+    def __init__(self, dim: int, *, flips: bool, closed: bool, d_state: int = 16, order: str = "raster"):
         super().__init__()
-        self.flips, self.closed = flips, closed
+        self.flips, self.closed, self.order = flips, closed, order
         self.nin = nn.Conv3d(dim, dim, 1, bias=False)
         self.norm = nn.BatchNorm3d(dim)
         self.mamba = Float32Mamba(dim, d_state=d_state)
@@ -43,9 +44,10 @@ class ScanLayer(nn.Module):
             self.nin2 = nn.Conv3d(dim, dim, 1, bias=False)
             self.norm2 = nn.BatchNorm3d(dim)
 
-    def scan(self, tokens: Tensor) -> Tensor:
+    def scan(self, tokens: Tensor, shape: torch.Size) -> Tensor:
         if not self.flips:
-            return self.mamba(tokens)
+            order = None if self.order == "raster" else scan_order(self.order, tuple(shape))
+            return self.mamba(tokens, order)
         # Both directions have the same gate and output projection, so one call sums them.
         both = scan_order("bidirectional", (tokens.shape[1],))
         return (self.mamba(tokens, both) + self.mamba(tokens.flip(2), both).flip(2)) / 4
@@ -53,7 +55,7 @@ class ScanLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu_(self.norm(self.nin(x)))
         with without_autocast(x):
-            mixed = self.scan(to_tokens(x).to(self.mamba.A_log.dtype))
+            mixed = self.scan(to_tokens(x).to(self.mamba.A_log.dtype), x.shape[2:])
         y = from_tokens(mixed, x.shape[2:]).to(x.dtype)
         return F.relu_(self.norm2(self.nin2(y + x))) if self.closed else y
 
@@ -193,6 +195,8 @@ class NNMambaSeg(nn.Module):
         Which of the networks of this name.
     deep_supervision : bool
         In "nnunet": return the four outputs, highest resolution first.
+    inference_apply_nonlin : {"identity", "softmax"}
+        What nnU-Net v1 does to the output before it averages tiles; in evaluation only.
 
     Raises
     ------
@@ -213,8 +217,12 @@ class NNMambaSeg(nn.Module):
         number_classes: int = 6,
         generation: str = "root",
         deep_supervision: bool = False,
+        inference_apply_nonlin: str = "identity",
     ):
         super().__init__()
+        if inference_apply_nonlin not in ("identity", "softmax"):
+            raise InputError(f"nnMamba ends in the identity or a softmax, not in {inference_apply_nonlin!r}")
+        self.softmax = inference_apply_nonlin == "softmax"
         if generation not in GENERATIONS:
             raise InputError(f"nnMamba has the generations {', '.join(GENERATIONS)}, not {generation!r}")
         if channels % 16 or (deep_supervision and generation != "nnunet"):
@@ -262,6 +270,8 @@ class NNMambaSeg(nn.Module):
             if self.deep_supervision:
                 outputs.insert(0, self.get_submodule(f"ds{level + 1}_cls_conv")(x))
         full = self.conv8(enlarge(x))
+        if self.softmax and not self.training:
+            full = full.softmax(dim=1)
         return [full, *outputs] if self.deep_supervision else full
 
 
@@ -292,6 +302,8 @@ class NNMambaClassifier(nn.Module):
         Blocks of each of the three stages.
     number_classes : int
         Classes; one for a yes or no.
+    order : str
+        Scan order of the stem, which the authors fix to "raster".
 
     Examples
     --------
@@ -299,10 +311,12 @@ class NNMambaClassifier(nn.Module):
     torch.Size([1, 1])
     """
 
-    def __init__(self, in_ch: int = 1, channels: int = 32, blocks: int = 3, number_classes: int = 1):
+    def __init__(
+        self, in_ch: int = 1, channels: int = 32, blocks: int = 3, number_classes: int = 1, order: str = "raster"
+    ):
         super().__init__()
         self.in_conv = DoubleConv(in_ch, channels, stride=2)
-        self.mamba_layer_stem = ScanLayer(channels, flips=False, closed=True, d_state=8)
+        self.mamba_layer_stem = ScanLayer(channels, flips=False, closed=True, d_state=8, order=order)
         dims = [channels * 2**level for level in range(4)]
         for level, (fan_in, dim) in enumerate(pairwise(dims), start=1):
             self.add_module(f"layer{level}", stage(fan_in, dim, blocks))

@@ -1,0 +1,1 @@
+"""`mr-quality`: which artefact, if any, spoils an MR scan."""

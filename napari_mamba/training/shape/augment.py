@@ -1,0 +1,101 @@
+"""Signed distances of many masks at once, and their random placing, on any device."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from napari_mamba.engine.mask_steps import distance
+
+TURN, SHIFT, SCALE = 0.35, 0.06, 0.06  # radians; share of the half window; natural logarithm
+WOBBLE, GROWTH = 0.06, 0.03  # smooth changes of place, in half windows, and of distance, in the distances' unit
+
+
+def distances(masks: np.ndarray, limit: float, device: torch.device) -> Tensor:
+    """Signed distances (N, 1, Z, Y, X) float16 of masks (N, Z, Y, X) of 1 mm voxels, cut off at ± `limit`, over it.
+
+    The same as the preparation step `signed_distance`.
+    """
+    if device.type == "cpu":
+        parts = [torch.from_numpy(np.clip(distance(mask > 0) / limit, -1, 1)).half() for mask in masks]
+        return torch.stack(parts)[:, None]
+    whole = []
+    for some in torch.from_numpy(masks).split(16):
+        inside = some.to(device) > 0
+        # Voxels beyond the border are not drawn: pad for the way out of the mask.
+        inner = to_nearest(F.pad(inside, (1,) * 6), limit)[:, 1:-1, 1:-1, 1:-1]
+        outer = to_nearest(~inside, limit)
+        signed = torch.where(inside, inner - 0.5, 0.5 - outer) / limit
+        whole.append(signed.clamp(-1, 1).half())
+    return torch.cat(whole)[:, None]
+
+
+def to_nearest(mask: Tensor, limit: float) -> Tensor:
+    """Distance of each voxel of `mask` (N, Z, Y, X) to the nearest one outside, 0 there; `limit` + 1 or more if far.
+
+    Exact up to `limit`: squared distances are minimised along one axis after the other (Felzenszwalb and
+    Huttenlocher, 2012), here over all offsets that matter at once.
+    """
+    reach = int(limit) + 1
+    squared = torch.where(mask, float(3 * (reach + 1) ** 2), 0.0)
+    offsets = torch.arange(-reach, reach + 1, device=mask.device).float() ** 2
+    for axis in (1, 2, 3):
+        moved = squared.movedim(axis, -1)
+        padded = F.pad(moved, (reach, reach), value=float(3 * (reach + 1) ** 2))
+        moved = (padded.unfold(-1, 2 * reach + 1, 1) + offsets).amin(-1)
+        squared = moved.movedim(-1, axis)
+    return squared.sqrt()
+
+
+def symmetries(device: torch.device) -> Tensor:
+    """The 48 ways to lay a cube onto itself, (48, 3, 4), the eight mirrorings first."""
+    matrices = []
+    for order in sorted(itertools.permutations(range(3)), key=lambda order: order != (0, 1, 2)):
+        for signs in itertools.product((1.0, -1.0), repeat=3):
+            matrix = torch.zeros(3, 4)
+            for row, (column, sign) in enumerate(zip(order, signs, strict=True)):
+                matrix[row, column] = sign
+            matrices.append(matrix)
+    return torch.stack(matrices).to(device)
+
+
+def place(count: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Random placings (count, 3, 4): any of the cube's symmetries, a turn, a shift, a mild scale; and the scales."""
+
+    def uniform(*shape: int, of: float) -> Tensor:
+        return (2 * torch.rand(*shape, generator=generator, device=device) - 1) * of
+
+    whole = symmetries(device)
+    matrix = whole[torch.randint(len(whole), (count,), generator=generator, device=device)].clone()
+    angles = uniform(count, 3, of=TURN)
+    skew = torch.zeros(count, 3, 3, device=device)
+    for axis, (i, j) in enumerate(((1, 2), (0, 2), (0, 1))):
+        skew[:, i, j], skew[:, j, i] = angles[:, axis], -angles[:, axis]
+    scale = uniform(count, of=SCALE).exp()
+    matrix[:, :, :3] = torch.linalg.matrix_exp(skew) @ matrix[:, :, :3] / scale[:, None, None]
+    matrix[:, :, 3] = uniform(count, 3, of=SHIFT)
+    return matrix, scale
+
+
+def warp(
+    images: Tensor, picks: Tensor, matrix: Tensor, scale: Tensor, size: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """Sample the picked images (B, 1, size, size, size) float32 through affine placings; distances scale along.
+
+    With a generator, place and distance change smoothly and a little besides: no two raters draw the same outline.
+    """
+    chosen = images[picks].float()
+    grid = F.affine_grid(matrix, [len(picks), 1, size, size, size], align_corners=False)
+    growth: Tensor | float = 0.0
+    if generator is not None:
+        noise = torch.randn(len(picks), 4, 5, 5, 5, generator=generator, device=images.device)
+        noise = F.interpolate(noise, size=(size,) * 3, mode="trilinear", align_corners=True)
+        grid = grid + WOBBLE * noise[:, :3].movedim(1, -1)
+        growth = GROWTH * noise[:, 3:]
+    # Beyond the window all is far from the gland, as it is along the window's border.
+    sampled = F.grid_sample(chosen, grid, padding_mode="border", align_corners=False)
+    return (sampled * scale[:, None, None, None, None] + growth).clamp(-1, 1)

@@ -1,0 +1,175 @@
+"""`adrenal-shape`: normal or hyperplastic adrenal gland from its mask, by nnMamba's classifier.
+
+Data: AdrenalMNIST3D at 64³ of MedMNIST+ (Yang et al., Scientific Data 10:41, 2023), CC BY 4.0: masks in windows of
+64 mm. Network: nnMamba for classification (Gong et al., arXiv:2402.03526). The input is the signed distance to the
+gland's surface, which keeps the thickness of its limbs at a coarser grid and moves smoothly under deformation.
+
+The official training and validation glands are cut into `FOLDS` parts; a run trains as many networks side by side, each
+on all parts but its own. Their answers on the part that each has not seen are the validation score of the whole
+recipe, and the networks together are the bundle. The official test glands are read by `evaluate` alone.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from napari_mamba.errors import InputError
+from napari_mamba.training.classification import accuracy, auc
+from napari_mamba.training.recipe import Recipe, Schedule
+from napari_mamba.training.shape.augment import distances, place, symmetries, warp
+
+FILE = "adrenalmnist3d_64.npz"
+WINDOW, LIMIT = 64, 8.0  # mm
+GRID = 48
+FOLDS = 5
+NETWORK = {"in_ch": 1, "channels": 16, "blocks": 1, "number_classes": 2}
+CLASSES = ("normal", "hyperplasia")
+SMOOTHING = 0.05
+
+
+class Members(nn.Module):
+    """Networks trained side by side: in training the batch is dealt out among them, otherwise each sees all of it.
+
+    Takes (B, 1, Z, Y, X); returns logits (B, K) in training, (members, B, K) in evaluation.
+    """
+
+    def __init__(self, networks: list[nn.Module]):
+        super().__init__()
+        self.members = nn.ModuleList(networks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return torch.stack([member(x) for member in self.members])
+        return torch.cat([member(part) for member, part in zip(self.members, x.chunk(len(self.members)), strict=True)])
+
+
+class AdrenalShape(Recipe):
+    """Glands of an AdrenalMNIST3D file at 64³, as signed distances, through `FOLDS` networks."""
+
+    name = "adrenal-shape"
+    variants = ("nnmamba", "nnmamba-axis", "resnet")
+    on_device = True
+    schedule = Schedule(
+        steps=4000, batch_size=32, learning_rate=1.5e-3, weight_decay=2e-2, warm_up=150, ema=0.998, validate_every=250
+    )
+
+    def prepare_data(self) -> dict[str, np.ndarray]:
+        """ "mask" (N, 32768) uint8, 64³ bits each; "label" (N,); of the training and validation glands, in this order."""
+        stored = load(self.data)
+        parts = [stored[f"{part}_images"] > 0 for part in ("train", "val")]
+        labels = [stored[f"{part}_labels"].ravel() for part in ("train", "val")]
+        masks = np.concatenate(parts)
+        return {"mask": np.packbits(masks.reshape(len(masks), -1), axis=1), "label": np.concatenate(labels)}
+
+    @cached_property
+    def fold(self) -> np.ndarray:
+        """The part (N,) each gland belongs to, hyperplasia spread evenly."""
+        labels, random = self.arrays["label"], np.random.default_rng(self.seed)
+        folds = np.empty(len(labels), int)
+        for value in (0, 1):
+            rows = random.permutation(np.flatnonzero(labels == value))
+            folds[rows] = np.arange(len(rows)) % FOLDS
+        return folds
+
+    def distance(self, device: torch.device) -> Tensor:
+        """Signed distances of every gland (N, 1, 64, 64, 64) on the device, float16, in units of `LIMIT`."""
+        if getattr(self, "_distance", None) is None or self._distance.device.type != device.type:
+            bits = self.arrays["mask"]
+            masks = np.unpackbits(bits, axis=1).reshape(len(bits), WINDOW, WINDOW, WINDOW)
+            self._distance = distances(masks, LIMIT, device)
+            self._label = torch.from_numpy(self.arrays["label"].astype(np.int64)).to(device)
+        return self._distance
+
+    def network(self) -> nn.Module:
+        return Members([network(self.variant) for _ in range(FOLDS)])
+
+    def batch(self, step: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        images, generator = self.distance(device), self.generator(step, device)
+        picks = torch.cat([self._pick(member, generator, device) for member in range(FOLDS)])
+        matrix, scale = place(len(picks), generator, device)
+        return warp(images, picks, matrix, scale, GRID, generator), self._label[picks]
+
+    def _pick(self, member: int, generator: torch.Generator, device: torch.device) -> Tensor:
+        mine = torch.from_numpy(np.flatnonzero(self.fold != member)).to(device)
+        drawn = torch.randint(len(mine), (self.schedule.batch_size,), generator=generator, device=device)
+        return mine[drawn]
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(output, target, label_smoothing=SMOOTHING)
+
+    def validate(self, network: nn.Module, device: torch.device) -> dict[str, float]:
+        logits, labels = self.unseen(network, device, flips=1), self.arrays["label"]
+        margin = logits[:, 1] - logits[:, 0]
+        value = auc(labels, margin)
+        surprise = float(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels.astype(np.int64))))
+        return {"auc": value, "accuracy": accuracy(labels, margin > 0), "cross_entropy": surprise, "score": value}
+
+    @torch.inference_mode()
+    def unseen(self, network: nn.Module, device: torch.device, flips: int = 8) -> np.ndarray:
+        """Logits (N, 2) of every gland by the one member that has not seen it, averaged over so many mirrorings."""
+        images, logits = self.distance(device), np.zeros((len(self.fold), 2), np.float32)
+        matrices = symmetries(device)[:flips]
+        for member in range(FOLDS):
+            rows = np.flatnonzero(self.fold == member)
+            for start in range(0, len(rows), 64):
+                some = torch.from_numpy(rows[start : start + 64]).to(device)
+                for matrix in matrices:
+                    x = warp(images, some, matrix.expand(len(some), 3, 4), torch.ones(len(some), device=device), GRID)
+                    with torch.autocast(device.type, torch.bfloat16):
+                        answer = network.members[member](x)  # type: ignore[index,operator,union-attr]
+                    logits[some.cpu().numpy()] += answer.float().cpu().numpy() / len(matrices)
+        return logits
+
+    def export(self, weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
+        from napari_mamba.training.shape.bundle import export
+
+        return export(self, weights, destination, history)
+
+    def evaluate(self, bundle: Path | str, **options: Any) -> dict[str, Any]:
+        from napari_mamba.training.shape.bundle import evaluate
+
+        return evaluate(self.data, bundle, **options)
+
+
+def network(variant: str) -> nn.Module:
+    """One member: nnMamba with its scan in raster order or along all three axes, or a ResNet of as many parameters."""
+    if variant == "resnet":
+        from monai.networks.nets import ResNet
+
+        return ResNet(
+            block="basic",
+            layers=[1, 1, 1, 1],
+            block_inplanes=[16, 32, 64, 128],
+            spatial_dims=3,
+            n_input_channels=NETWORK["in_ch"],
+            num_classes=NETWORK["number_classes"],
+            conv1_t_size=3,
+            conv1_t_stride=2,
+            no_max_pool=True,
+        )
+    from napari_mamba import models
+
+    return models.create("nnmamba_cls", **arguments(variant))
+
+
+def arguments(variant: str) -> dict[str, Any]:
+    """What builds the network of a variant of nnMamba."""
+    return {**NETWORK, "order": "axis"} if variant == "nnmamba-axis" else dict(NETWORK)
+
+
+def load(data: Path) -> Any:
+    """The data set's arrays, by name; raises `InputError` where the file is missing or of another size."""
+    path = data / FILE if data.is_dir() else data
+    if not path.is_file():
+        raise InputError(f"{data} holds no {FILE}: get it from MedMNIST (medmnist.com), the version of size 64")
+    stored = np.load(path, allow_pickle=False)
+    if "train_images" not in stored.files or stored["val_images"].shape[1:] != (WINDOW,) * 3:
+        raise InputError(f"{path} is no AdrenalMNIST3D file of size 64: get {FILE} from MedMNIST")
+    return stored
