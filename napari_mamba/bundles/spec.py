@@ -36,8 +36,8 @@ STEPS: Mapping[str, frozenset[str]] = {
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _WEIGHTS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors")
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
-_CLASS_ARGUMENTS = ("num_classes", "out_chans", "out_channels")
-_CHANNEL_ARGUMENTS = ("input_channels", "in_chans", "in_channels")
+_CLASS_ARGUMENTS = ("num_classes", "out_chans", "out_channels", "number_classes")
+_CHANNEL_ARGUMENTS = ("input_channels", "in_chans", "in_channels", "in_ch", "inp_channels")
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import inspect
 import os
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from napari_mamba.bundles.importers.archives import names_in, unpacked
 from napari_mamba.bundles.importers.nnunet import import_nnunet
+from napari_mamba.bundles.importers.nnunet_v1 import import_nnunet_v1
 from napari_mamba.bundles.importers.plain import import_weights
 from napari_mamba.errors import BundleError
+
+_WHAT: dict[Callable[..., Path], str] = {
+    import_nnunet: "a results folder of nnU-Net",
+    import_nnunet_v1: "a results folder of nnU-Net v1",
+    import_weights: "a file of weights",
+}
+_DEEPEST = 6
 
 
 def import_checkpoint(
@@ -20,11 +31,12 @@ def import_checkpoint(
     Parameters
     ----------
     path : path
-        A results folder of nnU-Net v2, or a file of weights (a state_dict, or a checkpoint that holds one).
+        A results folder of nnU-Net v2 or v1, a zip of one (`nnUNetv2_export_model_to_zip` makes one), or a file of
+        weights (a state_dict, or a checkpoint that holds one).
     destination : path, optional
         Folder or ".zip" to write; the user's folder of bundles if not given.
     **choices
-        What the importer asks for: see `import_nnunet` and `import_weights`.
+        What the importer asks for: see `import_nnunet`, `import_nnunet_v1` and `import_weights`.
 
     Returns
     -------
@@ -39,9 +51,41 @@ def import_checkpoint(
     path = Path(path).expanduser()
     if not path.exists():
         raise BundleError(f"{path}: no such file or folder: check the path")
-    importer: Any = import_nnunet if path.is_dir() else import_weights
+    names = _names(path)
+    importer = importer_for(names) or (import_nnunet if path.is_dir() else import_weights)
     known = inspect.signature(importer).parameters
     if odd := sorted(choices.keys() - known.keys()):
-        what = "a results folder of nnU-Net" if path.is_dir() else "a file of weights"
-        raise BundleError(f"{path}: is {what}, for which {odd[0]!r} says nothing: leave it out")
-    return importer(path, destination, **choices)
+        raise BundleError(f"{path}: is {_WHAT[importer]}, for which {odd[0]!r} says nothing: leave it out")
+    zipped = path.is_file() and importer is not import_weights
+    with unpacked(path, _of_use) if zipped else nullcontext(path) as at:
+        try:
+            return importer(at, destination, **choices)
+        except BundleError as error:
+            raise BundleError(str(error).replace(str(at), str(path))) from error
+
+
+def importer_for(names: list[str]) -> Callable[..., Path] | None:
+    """The importer for a folder or zip with these files, if one shows by them."""
+    files = [PurePosixPath(name) for name in names]
+    if any(file.name.endswith(".model.pkl") for file in files):
+        return import_nnunet_v1
+    if any(file.name == "plans.json" or (file.suffix == ".pth" and "fold_" in file.parent.name) for file in files):
+        return import_nnunet
+    return None
+
+
+def _names(path: Path) -> list[str]:
+    if path.is_file():
+        return names_in(path)
+    found = []
+    for folder, folders, files in os.walk(path):
+        depth = len(Path(folder).relative_to(path).parts)
+        found += [(Path(folder) / file).relative_to(path.parent).as_posix() for file in files]
+        if depth >= _DEEPEST:
+            folders.clear()
+    return found
+
+
+def _of_use(name: str) -> bool:
+    """Whether a file of a zipped training is read: not its plots and logs."""
+    return name.lower().endswith((".json", ".pth", ".pt", ".model", ".pkl", ".safetensors", ".yaml", ".yml"))

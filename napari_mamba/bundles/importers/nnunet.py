@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +18,15 @@ from torch import Tensor
 
 from napari_mamba import models
 from napari_mamba.bundles.bundle import user_folder
+from napari_mamba.bundles.importers.nnunet_common import (
+    NNUNET,
+    Folds,
+    card,
+    choose_folds,
+    default_name,
+    divisor_of,
+    identified,
+)
 from napari_mamba.bundles.importers.nnunet_plans import (
     Configuration,
     channels_of,
@@ -30,10 +38,7 @@ from napari_mamba.bundles.importers.nnunet_plans import (
 from napari_mamba.bundles.importers.pickles import read_checkpoint
 from napari_mamba.bundles.spec import BundleSpec, Network, Tile
 from napari_mamba.bundles.writer import check_destination, save
-from napari_mamba.errors import BundleError, InputError
-
-NNUNET = "Isensee et al., nnU-Net: a self-configuring method for biomedical image segmentation, Nature Methods 18, 2021"
-Folds = int | str | Sequence[int | str] | None
+from napari_mamba.errors import BundleError
 
 
 def import_nnunet(
@@ -107,10 +112,7 @@ class _Checkpoint:
         content = read_checkpoint(file)
         if not isinstance(content, Mapping) or not isinstance(content.get("network_weights"), Mapping):
             raise BundleError(f"{file}: is not a checkpoint of nnU-Net v2, it holds no 'network_weights'")
-        try:
-            self.identification = models.identify(content["network_weights"])
-        except InputError as error:
-            raise BundleError(f"{file}: {error}") from error
+        self.identification = identified(file, content["network_weights"])
         self.weights: Mapping[str, Tensor] = self.identification.weights(content["network_weights"])
         self.trainer = str(content.get("trainer_name", ""))
         init = content.get("init_args")
@@ -146,18 +148,7 @@ def find_results(path: Path, configuration: str | None = None) -> Path:
 def checkpoint_files(folder: Path, folds: Folds, checkpoint: str) -> list[Path]:
     """The chosen folds' checkpoints; by default of all numbered folds that have one, as nnU-Net's predictor does."""
     there = {file.parent.name.removeprefix("fold_"): file for file in sorted(folder.glob(f"fold_*/{checkpoint}"))}
-    if folds is None:
-        numbered = [there[fold] for fold in sorted(there, key=lambda f: (len(f), f)) if fold.isdigit()]
-        if files := numbered or list(there.values()):
-            return files
-        others = sorted({file.name for file in folder.glob("fold_*/*.pth")})
-        hint = f"choose another checkpoint ({', '.join(others)})" if others else "the training has written none yet"
-        raise BundleError(f"{folder}: no fold holds {checkpoint}: {hint}")
-    wanted = [str(fold) for fold in ([folds] if isinstance(folds, int | str) else folds)]
-    if missing := [fold for fold in wanted if fold not in there] or (not wanted and ["any"]):
-        known = ", ".join(there) or "none"
-        raise BundleError(f"{folder}: has no {checkpoint} of the fold {missing[0]}; there are: {known}")
-    return [there[fold] for fold in dict.fromkeys(wanted)]
+    return choose_folds(folder, there, folds, checkpoint, "*.pth")
 
 
 def network_of(checkpoint: _Checkpoint, settings: Configuration) -> Network:
@@ -197,7 +188,7 @@ def spec_of(
             size=settings.patch_size,
             overlap=0.5,
             mirror_axes=checkpoint.mirror_axes,
-            divisor=tuple(math.prod(steps) for steps in zip(*settings.strides, strict=True)),
+            divisor=divisor_of(network, settings.strides, settings.patch_size),
             fixed=scans_channels(network, checkpoint.weights),
             sums="float16",  # where one tile's corner is all there is, nnU-Net's rounding moves probabilities by 0.1
         ),
@@ -224,35 +215,3 @@ def scans_channels(network: Network, weights: Mapping[str, Tensor]) -> bool:
         if f"encoder.mamba_layers.{stage}.mamba.A_log" in weights and math.prod(size) <= features:
             return True
     return False
-
-
-def default_name(plans: Mapping[str, Any], folder: Path) -> str:
-    """A name such as "toy-umambaenc-3d_fullres" from the data set, the trainer and the configuration."""
-    trainer, _, rest = folder.name.partition("__")
-    data = re.sub(r"^Dataset\d+_", "", str(plans.get("dataset_name", "")))
-    parts = (data, trainer.removeprefix("nnUNetTrainer"), rest.split("__")[-1] if rest else "")
-    joined = "-".join(part for part in parts if part).lower()
-    return re.sub(r"[^a-z0-9._-]+", "-", joined).strip("-._") or "nnunet"
-
-
-def card(spec: BundleSpec, files: Iterable[Path]) -> str:
-    """The card: what is known, and that nothing else is."""
-    classes = "\n".join(f"| {label.index} | {label.name} |" for label in spec.classes)
-    channels = ", ".join(f"{channel.name}" for channel in spec.channels)
-    folds = ", ".join(file.parent.name for file in files)
-    references = "\n".join(f"- {reference}" for reference in spec.references)
-    return f"""# {spec.title}
-
-{spec.description}
-
-Input channels, in this order: {channels}. Checkpoints: {folds}.
-
-| label | class |
-| --- | --- |
-{classes}
-
-No results on held-out data came with the checkpoint. {spec.intended_use} The weights are under the terms of whoever
-trained them{f" ({spec.licence})" if spec.licence else ""}.
-
-{references}
-"""

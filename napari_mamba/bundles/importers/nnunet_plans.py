@@ -164,10 +164,11 @@ def channels_of(dataset: Mapping[str, Any], where: Path) -> tuple[Channel, ...]:
     names = dataset.get("channel_names", dataset.get("modality"))
     if not isinstance(names, dict) or sorted(names) != sorted(str(i) for i in range(len(names))) or not names:
         raise BundleError(f"{where}: names no input channels (channel_names: {{'0': …}})")
-    return tuple(Channel(str(names[str(i)]), _modality(str(names[str(i)]))) for i in range(len(names)))
+    return tuple(Channel(str(names[str(i)]), modality_of(str(names[str(i)]))) for i in range(len(names)))
 
 
-def _modality(name: str) -> str:
+def modality_of(name: str) -> str:
+    """The modality that a channel's name speaks of, as DICOM abbreviates it, or nothing."""
     words = name.lower().replace("-", " ").replace("_", " ").split()
     if "ct" in words or "cta" in words or "cbct" in words:
         return "CT"
