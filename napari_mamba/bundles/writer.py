@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from napari_mamba.bundles.source import CARD, DESCRIPTION
 from napari_mamba.bundles.spec import BundleSpec, to_json
-from napari_mamba.errors import OutputError
+from napari_mamba.errors import BundleError, OutputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +28,7 @@ def save(
     *,
     dtype: Literal["float32", "float16"] = "float32",
     overwrite: bool = False,
+    pictures: Mapping[str, bytes] | None = None,
 ) -> Path:
     """Write a bundle.
 
@@ -45,6 +46,8 @@ def save(
         How floating-point weights are stored. They are always used in float32.
     overwrite : bool
         Replace a bundle that is there already; nothing but a bundle is ever replaced.
+    pictures : mapping of str to bytes, optional
+        PNG files that the card shows, by name ("calibration.png").
 
     Returns
     -------
@@ -62,6 +65,7 @@ def save(
     check_destination(destination, overwrite)
     files = {**_weights(spec, state_dicts, dtype), CARD: (card or f"# {spec.title}\n").encode()}
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name != CARD}
+    files |= _pictures(pictures or {})
     text = json.dumps(to_json(spec, sums), indent=2, ensure_ascii=False)
     files = {DESCRIPTION: (text + "\n").encode(), **files}
     try:
@@ -74,6 +78,13 @@ def save(
     except OSError as error:
         raise OutputError(f"{destination}: the bundle cannot be written ({error.strerror or error})") from error
     return destination
+
+
+def _pictures(pictures: Mapping[str, bytes]) -> dict[str, bytes]:
+    for name, data in pictures.items():
+        if Path(name).name != name or not name.endswith(".png") or not data.startswith(b"\x89PNG"):
+            raise BundleError(f"{name!r} is no PNG file with a plain name: a bundle's pictures are PNG files")
+    return dict(pictures)
 
 
 def check_destination(destination: Path, overwrite: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_mamba import bundles, engine, io
 from napari_mamba.bundles import Bundle, BundleSpec
+from napari_mamba.training.classification import calibration_error, reliability
 from napari_mamba.training.scores import dice, hausdorff95, summary
 
 
@@ -36,11 +37,15 @@ def measure_segmentation(
     -------
     dict
         "people", "volumes", "dice" and "hausdorff95_mm" (class name to mean, SD, median, minimum, maximum), "worst"
-        (the file with the lowest mean Dice) and "cases".
+        (the file with the lowest mean Dice), "calibration" and "cases". Calibration is over the voxels that the network
+        or the truth gives to a structure, where the probability of the answer stands against how often it is right:
+        "error" (expected calibration error), "voxels" and "curve" (see `classification.reliability`).
     """
     classes = [label for label in bundle.classes if label.index]
-    rows = []
+    rows, confidence, right = [], [], []
     for row in _rows(bundle, cases, [label.index for label in classes], options or engine.RunOptions()):
+        confidence.append(row.pop("confidence"))
+        right.append(row.pop("right"))
         rows.append(row)
         if on_case:
             on_case(row["file"], row)
@@ -49,9 +54,16 @@ def measure_segmentation(
         "volumes": len(rows),
         "dice": {c.name: summary([row["dice"][i] for row in rows]) for i, c in enumerate(classes)},
         "hausdorff95_mm": {c.name: summary([row["hausdorff95"][i] for row in rows]) for i, c in enumerate(classes)},
+        "calibration": calibration(np.concatenate(right), np.concatenate(confidence)),
         "worst": min(rows, key=lambda row: float(np.nanmean(row["dice"])))["file"],
         "cases": rows,
     }
+
+
+def calibration(right: np.ndarray, confidence: np.ndarray) -> dict[str, Any]:
+    """Error, number of voxels and curve of the probabilities (N,) of answers that were `right` (N,) or not."""
+    curve = reliability(right, confidence)
+    return {"error": calibration_error(right, confidence), "voxels": len(right), "curve": curve}
 
 
 def _rows(
@@ -59,10 +71,13 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     for person, image, label in cases:
         volume, truth = io.read(image), io.read(label)
-        result = engine.run_to_end(volume, bundle, options)
+        result = engine.run_to_end(volume, bundle, replace(options, probabilities=True))
         assert result.labels is not None  # of a segmentation bundle that was not cancelled
         predicted, true = np.asarray(result.labels.data)[0], np.asarray(truth.data)[0]
+        inside = (predicted > 0) | (true > 0)
         yield {
+            "confidence": np.asarray(result.extra["probabilities"].data)[:, inside].max(axis=0),
+            "right": (predicted == true)[inside],
             "file": image.name,
             "person": person,
             "dice": dice(predicted, true, values),
@@ -70,8 +85,11 @@ def _rows(
         }
 
 
-def write_numbers(bundle: Bundle, metrics: dict[str, Any], card: str) -> Path:
-    """Put measured numbers and the card that tells them into a bundle's folder, in its place."""
+def write_numbers(
+    bundle: Bundle, metrics: dict[str, Any], card: str, pictures: Mapping[str, bytes] | None = None
+) -> Path:
+    """Put measured numbers and the card that tells them, with its PNG pictures by name, into a bundle's folder."""
     known = {field.name: getattr(bundle, field.name) for field in fields(BundleSpec)}
     spec = replace(BundleSpec(**known), metrics=metrics)
-    return bundles.save(bundle.path, spec, list(bundle.state_dicts()), card, dtype="float16", overwrite=True)
+    weights = list(bundle.state_dicts())
+    return bundles.save(bundle.path, spec, weights, card, dtype="float16", overwrite=True, pictures=pictures)

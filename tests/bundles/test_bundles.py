@@ -234,3 +234,16 @@ def test_metadata_has_the_keys_that_monai_asks_for(folder):
     shared = {"version", "description", "authors", "copyright", "network_data_format", "intended_use", "data_source"}
     assert shared | {"references", "task", "name", "changelog", "eval_metrics"} <= set(values)
     assert shared & set(MetaProperties) <= set(values)
+
+
+def test_pictures_lie_beside_the_card_and_only_pictures_do(tmp_path):
+    import pytest
+
+    from napari_mamba.bundles.writer import _pictures
+    from napari_mamba.errors import BundleError
+
+    png = b"\x89PNG\r\n\x1a\n"
+    assert _pictures({"a.png": png}) == {"a.png": png}
+    for name, data in (("../a.png", png), ("a.py", png), ("a.png", b"text")):
+        with pytest.raises(BundleError, match="PNG"):
+            _pictures({name: data})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 from napari_mamba import bundles
 from napari_mamba.bundles import BundleSpec, Channel, LabelClass, Network, Tile
 from napari_mamba.engine import RunOptions
+from napari_mamba.training.classification import draw_reliability
 from napari_mamba.training.evaluation import measure_segmentation, write_numbers
 from napari_mamba.training.hippocampus.recipe import NETWORK, PREPARATION, TILE, pairs, person
 
@@ -75,7 +77,10 @@ def evaluate(
     measured = measure_segmentation(loaded, cases, options=RunOptions(device=device), on_case=on_case)
     if write:
         metrics = {**loaded.metrics, "held_out": {k: v for k, v in measured.items() if k != "cases"}}
-        write_numbers(loaded, metrics, card(metrics))
+        with tempfile.TemporaryDirectory() as folder:
+            curve = {"": measured["calibration"]["curve"]}
+            picture = draw_reliability(curve, Path(folder) / "calibration.png", "hippocampus-mr").read_bytes()
+        write_numbers(loaded, metrics, card(metrics), {"calibration.png": picture})
     return measured
 
 
@@ -130,7 +135,14 @@ def _table(held_out: dict[str, Any] | None) -> str:
         f"| {name} | {_spread(dice, 3)} | {_spread(held_out['hausdorff95_mm'][name], 2)} |"
         for name, dice in held_out["dice"].items()
     ]
-    return head + "\n".join(rows) + f"\n\nThe worst volume is `{held_out['worst']}`."
+    calibration = held_out["calibration"]
+    return (
+        head
+        + "\n".join(rows)
+        + f"\n\nThe worst volume is `{held_out['worst']}`. Where the network or the raters see hippocampus, the "
+        f"probability of the answer is off by {calibration['error']:.3f} on average (expected calibration error, "
+        f"{calibration['voxels']} voxels):\n\n![calibration](calibration.png)\n"
+    )
 
 
 def _spread(s: dict[str, float], digits: int) -> str:
