@@ -1,0 +1,91 @@
+// The forward scan's arguments and the pieces its kernels share: rows of an order, vector loads, staging.
+#pragma once
+#include "common.cuh"
+
+#ifndef STATES
+#define STATES 16
+#endif
+#ifndef THREADS  // channels of a block
+#define THREADS 64
+#endif
+#ifndef TILE  // positions staged at once
+#define TILE 16
+#endif
+#ifndef AHEAD  // positions whose rows are loaded while as many before them are computed
+#define AHEAD 4
+#endif
+#ifndef VEC  // elements of B and C in one load
+#define VEC 1
+#endif
+#ifndef SOFTPLUS
+#define SOFTPLUS 1
+#endif
+#ifndef HAS_Z
+#define HAS_Z 0
+#endif
+#ifndef ORDERED  // rows come from a table
+#define ORDERED 0
+#endif
+#ifndef ADD  // what earlier paths left in `sum` is added
+#define ADD 0
+#endif
+#ifndef OUT_FLOAT  // the output is float whatever IO is
+#define OUT_FLOAT 0
+#endif
+
+#if OUT_FLOAT || IO == 0
+typedef float out_t;
+DEVICE out_t to_out(float x) { return x; }
+DEVICE float out_to_float(out_t x) { return x; }
+#else
+typedef io_t out_t;
+DEVICE out_t to_out(float x) { return from_float(x); }
+DEVICE float out_to_float(out_t x) { return to_float(x); }
+#endif
+
+#define PADDED ((STATES + 3) / 4 * 4)
+
+// Strides in elements; *_l is from row to row, the last axis is contiguous. out and sum: rows of `width`.
+struct Scan {
+    const io_t *u, *delta, *B, *C, *z;
+    const float *A, *D, *bias;
+    const int* table;
+    const float* sum;
+    out_t* out;
+    float *state, *steps, *last;
+    long long u_b, u_k, u_l, delta_b, delta_k, delta_l, B_b, B_k, B_l, B_g, C_b, C_k, C_l, C_g, z_b, z_l, out_b, out_k,
+        state_b, state_k, steps_b, steps_k, last_b;
+    int length, width, chunk, chunks, group_width, group_blocks, keep;
+};
+
+struct alignas(16) Four {
+    float v[4];
+};
+
+// VEC elements as they are in memory.
+#if IO == 0
+#define WORDS VEC
+#else
+#define WORDS ((VEC + 1) / 2)
+#endif
+#if IO != 0 && VEC == 1
+struct Raw {
+    io_t bits;
+};
+DEVICE float element(const Raw& raw, int) { return to_float(raw.bits); }
+#else
+struct alignas(4 * WORDS) Raw {
+    unsigned int w[WORDS];
+};
+DEVICE float element(const Raw& raw, int i) {
+#if IO == 0
+    return bits_to_float(raw.w[i]);
+#else
+    return to_float((io_t)(raw.w[i / 2] >> (16 * (i % 2)) & 0xffffu));
+#endif
+}
+#endif
+
+// A block's share of a (rows, STATES) tile of B or C, in registers between its loads and its stores to shared memory.
+#define TILE_LOADS (TILE * (STATES / VEC))
+#define SHARE ((TILE_LOADS + THREADS - 1) / THREADS)
