@@ -20,6 +20,7 @@ from napari_mamba.nn.mamba import init_dt_, s4d_real_log
 from napari_mamba.nn.mlp import Mlp
 from napari_mamba.nn.norm import LayerNorm
 from napari_mamba.nn.patch import PatchExpand
+from napari_mamba.nn.probability import Probability
 from napari_mamba.nn.selective import project_and_scan, rank_of
 from napari_mamba.nn.tokens import Float32Module, without_autocast
 from napari_mamba.nn.vss import init_vss_weights
@@ -260,6 +261,7 @@ class MambaVisionUNet(nn.Module):
             up = PatchExpandMap(2 * width, width) if stage else None
             self.layers_up.append(Level(hybrid(level, rates), window_size[level], upsample=up))
         self.final_up = PatchExpandMap(dim, dim // 4, scale=4)
+        self.probability = Probability()
         self.final_conv = nn.Conv2d(dim // 4, num_classes, 1)
         self.apply(init_vss_weights)
 
@@ -272,7 +274,7 @@ class MambaVisionUNet(nn.Module):
         for stage, layer in enumerate(self.layers_up):
             x = layer(x + skips[-stage] if stage else x)
         x = self.final_conv(self.final_up(x))
-        return torch.sigmoid(x) if self.num_classes == 1 else x
+        return self.probability(x) if self.num_classes == 1 else x
 
 
 def identify(shapes: Shapes) -> Identification | None:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from napari_mamba.errors import InputError
+from napari_mamba.nn.probability import Probability
 
 Shapes = Mapping[str, tuple[int, ...]]
 """A state_dict's keys and the shapes of its tensors."""
@@ -103,13 +104,15 @@ def info(name: str) -> ModelInfo:
     return _REGISTRY[name]
 
 
-def create(name: str, **arguments: Any) -> nn.Module:
+def create(name: str, *, logits: bool = False, **arguments: Any) -> nn.Module:
     """Build the network called `name`, with random weights.
 
     Parameters
     ----------
     name : str
         A name from `list_models`, such as "umamba_enc".
+    logits : bool
+        Leave out the sigmoid with which some networks end as published; a bundle's activation takes its place.
     **arguments
         The network's own, named as its authors name them.
 
@@ -120,6 +123,10 @@ def create(name: str, **arguments: Any) -> nn.Module:
     """
     model = info(name)
     try:
-        return model.build(**arguments)
+        network = model.build(**arguments)
     except TypeError as error:
         raise InputError(f"{name} cannot be built with these arguments: {error}") from error
+    for module in network.modules():
+        if isinstance(module, Probability):
+            module.logits = logits
+    return network

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from napari_mamba.models.registry import Identification, Shapes, register
@@ -12,6 +11,7 @@ from napari_mamba.models.shapes import depths as depths_of
 from napari_mamba.models.shapes import has
 from napari_mamba.nn.drop import drop_path_rates
 from napari_mamba.nn.patch import PatchExpand
+from napari_mamba.nn.probability import Probability
 from napari_mamba.nn.vss import VSSEncoder, VSSLayer, grey_to_rgb, init_vss_weights
 
 PAPER_DEPTHS = {"depths": [2, 2, 2, 2], "depths_decoder": [2, 2, 2, 1]}
@@ -107,10 +107,11 @@ class VMUNet(nn.Module):
         super().__init__()
         self.input_channels = input_channels
         self.num_classes = num_classes
+        self.probability = Probability()
         self.vmunet = VSSUNet(input_channels, num_classes, depths, depths_decoder, drop_path_rate)
         self.apply(init_vss_weights)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W), sides divisible by 32, to (B, num_classes, H, W)."""
         logits = self.vmunet(grey_to_rgb(x, self.input_channels))
-        return torch.sigmoid(logits) if self.num_classes == 1 else logits
+        return self.probability(logits) if self.num_classes == 1 else logits

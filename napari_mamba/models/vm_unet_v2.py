@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import depths as depths_of
 from napari_mamba.models.shapes import has
+from napari_mamba.nn.probability import Probability
 from napari_mamba.nn.vss import VSSEncoder, grey_to_rgb, init_vss_weights
 
 
@@ -148,6 +149,7 @@ class VMUNetV2(nn.Module):
         for number in (2, 3, 4, 5):  # the fourth is stored and never used
             setattr(self, f"deconv{number}", nn.ConvTranspose2d(mid_channel, mid_channel, 4, 2, 1, bias=False))
         self.deconv6 = nn.ConvTranspose2d(1, 1, 3, stride=2, padding=1, output_padding=1)
+        self.probability = Probability()
         self.vmunet = VSSEncoder(in_chans=input_channels, depths=depths, dims=dims, drop_path_rate=drop_path_rate)
         self.vmunet.apply(init_vss_weights)
 
@@ -168,5 +170,5 @@ class VMUNetV2(nn.Module):
         first = self.seg_outs[3](self.deconv4(y) + f1)
         first = F.interpolate(first, scale_factor=4, mode="bilinear")
         if not self.deep_supervision:
-            return torch.sigmoid(first) if self.num_classes == 1 else first
-        return torch.sigmoid(first + self.deconv6(F.interpolate(second, scale_factor=4, mode="bilinear")))
+            return self.probability(first) if self.num_classes == 1 else first
+        return self.probability(first + self.deconv6(F.interpolate(second, scale_factor=4, mode="bilinear")))

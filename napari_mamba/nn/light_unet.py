@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_mamba.nn.probability import Probability
+
 
 class ChannelAttentionBridge(nn.Module):
     """Gates for the channels of five maps, computed from the means of all of them."""
@@ -99,6 +101,7 @@ class SixStageUNet(nn.Module):
         for number in range(1, 6):
             setattr(self, f"ebn{number}", nn.GroupNorm(4, c_list[number - 1]))
             setattr(self, f"dbn{number}", nn.GroupNorm(4, c_list[5 - number]))
+        self.probability = Probability()
         self.final = nn.Conv2d(c_list[0], num_classes, 1)
 
     def _stage(self, kind: str, number: int) -> tuple[nn.Module, nn.Module]:
@@ -118,7 +121,7 @@ class SixStageUNet(nn.Module):
             decoder, norm = self._stage("de", number)
             x = norm(decoder(x))
             x = F.gelu(x if number == 1 else twice(x)) + skips.pop()
-        return torch.sigmoid(twice(self.final(x)))
+        return self.probability(twice(self.final(x)))
 
 
 def twice(x: Tensor) -> Tensor:

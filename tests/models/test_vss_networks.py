@@ -151,3 +151,22 @@ def test_grey_images_are_repeated_where_a_network_wants_rgb() -> None:
 def test_vim_refuses_another_image_size() -> None:
     with pytest.raises(InputError, match="resize"):
         build("vim", {"img_size": 32, "depth": 1, "embed_dim": 16})(torch.zeros(1, 3, 48, 48))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("vm_unet", {"depths": FOUR, "depths_decoder": FOUR}),
+        ("vm_unet_v2", {"depths": FOUR}),
+        ("vm_unet_v2", {"depths": FOUR, "deep_supervision": False}),
+        ("h_vmunet", {}),
+        ("ultralight_vm_unet", {}),
+        ("hmt_unet", {"depths": [1, 1, 2, 2], "dim": 16, "in_dim": 8}),
+    ],
+)
+def test_the_last_sigmoid_can_be_left_out(name: str, arguments: dict) -> None:
+    x = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        probability, logits = build(name, arguments)(x), build(name, {**arguments, "logits": True})(x)
+    torch.testing.assert_close(logits.sigmoid(), probability)
+    assert not torch.allclose(logits, probability)
