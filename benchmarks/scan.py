@@ -1,5 +1,6 @@
 """Time the selective scan and print the tables of the README: `python benchmarks/scan.py [--device cpu]`.
 
+With `--device cuda` the tables are those of scan_cuda.py: beside mamba-ssm's kernel and a Triton kernel.
 Every time is the best of several runs. "PyTorch recurrence" is the loop over positions that mamba-ssm's
 `selective_scan_ref` runs (exponentials and inputs computed for the whole sequence first, then one step at a time).
 """
@@ -19,9 +20,11 @@ from napari_mamba.scan import causal_conv1d, scan_order, selective_scan, warm_up
 STATES = 16
 
 
-def arguments(batch: int, width: int, length: int, device: str, paths: int | None = None) -> dict[str, torch.Tensor]:
+def arguments(
+    batch: int, width: int, length: int, device: str, paths: int | None = None, seed: int = 0
+) -> dict[str, torch.Tensor]:
     """Return float32 inputs as Mamba's initialisation makes them: A = -(1 … N), step sizes from 0.001 to 0.1."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     k = () if paths is None else (paths,)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -52,14 +55,12 @@ def recurrence(u, delta, A, B, C, D, z, delta_bias) -> torch.Tensor:
     return (torch.stack(outputs, dim=1) + u * D) * F.silu(z)
 
 
-def best(function: Callable[[], object], repeats: int, device: str) -> float:
+def best(function: Callable[[], object], repeats: int) -> float:
     """Return the least time of a call in seconds, after one call that is not counted."""
     times = []
     for i in range(repeats + 1):
         start = time.perf_counter()
         function()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
         if i:
             times.append(time.perf_counter() - start)
     return min(times)
@@ -77,12 +78,12 @@ def print_comparison(device: str, repeats: int) -> None:
     with torch.no_grad():
         exact = recurrence(**x)
         difference = (selective_scan(**x, delta_softplus=True) - exact).norm() / exact.norm()
-        slow = best(lambda: recurrence(**x), 1, device)
-        fast = best(lambda: selective_scan(**x, delta_softplus=True), repeats, device)
-        ordered = best(lambda: selective_scan(**x, delta_softplus=True, order=order), repeats, device)
+        slow = best(lambda: recurrence(**x), 1)
+        fast = best(lambda: selective_scan(**x, delta_softplus=True), repeats)
+        ordered = best(lambda: selective_scan(**x, delta_softplus=True, order=order), repeats)
         weight = torch.randn(128, 4, device=device)
-        conv = best(lambda: causal_conv1d(x["u"], weight), repeats, device)
-    both = best(backward, repeats, device)
+        conv = best(lambda: causal_conv1d(x["u"], weight), repeats)
+    both = best(backward, repeats)
     print(f"\n(B, D, L) = (1, 128, 32³), N = {STATES}, float32; relative L2 to the recurrence {difference:.1e}\n")
     print("| what | ms | million positions·channels/s | times the recurrence |")
     print("| --- | ---: | ---: | ---: |")
@@ -106,16 +107,24 @@ def print_lengths(device: str, repeats: int) -> None:
         with torch.no_grad():
             # As much measured time for a short sequence as for a long one.
             runs = repeats * max(1, 2 ** (17 - power))
-            seconds = best(lambda x=x: selective_scan(**x, delta_softplus=True), runs, device)
+            seconds = best(lambda x=x: selective_scan(**x, delta_softplus=True), runs)
         print(f"| 2^{power} | {1e3 * seconds:.2f} | {1e9 * seconds / x['u'].numel():.2f} |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cpu", help="cpu, or a device for which a backend is present")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--write", default="", metavar="NAME", help="cuda: also save as results/NAME.md")
+    parser.add_argument("--backend", default="cuda", help="cuda: the backend of ours that is timed")
+    parser.add_argument("--parts", default="forward,backward,directions", help="cuda: which tables")
     options = parser.parse_args()
+    if options.device.startswith("cuda"):
+        import scan_cuda
+
+        scan_cuda.main(options.backend, options.write, options.parts)
+        return
     torch.set_num_threads(options.threads)
     where = f"{options.threads} CPU threads" if options.device == "cpu" else options.device
     print(f"{platform.processor() or platform.machine()}, {where}, PyTorch {torch.__version__}")
