@@ -1,0 +1,201 @@
+"""MR artefacts in plain PyTorch, on any device: the models of TorchIO (Pérez-García et al., 2021) by the same formulas.
+
+Every function takes one scan (Z, Y, X) float32, in which 1 is about the brightest tissue (its 99.9th percentile), and a
+generator on the scan's device; each draws its own strength. The ranges begin where an artefact is clearly visible in
+the scans of the training data (`RANGES`), which is the border that the bundle's card states. What is weaker is drawn
+by `unspoilt`, and counts as clean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+ARTEFACTS = ("motion", "ghosting", "spikes", "noise", "bias field", "blur")
+RANGES = {
+    "motion": {"degrees": (3.0, 10.0), "mm": (3.0, 10.0), "movements": (1, 4)},
+    "ghosting": {"ghosts": (4, 10), "intensity": (0.5, 1.0)},
+    "spikes": {"spikes": (1, 3), "intensity": (0.25, 1.5)},
+    "noise": {"std": (0.06, 0.25)},
+    "bias field": {"log_std": (0.25, 0.7)},
+    "blur": {"std_mm": (1.5, 3.5)},
+}
+"""Strengths. Motion: largest angle or shift of each movement. Noise: of the 99.9th percentile. Spikes: of the brightest
+point of k-space. Bias field: standard deviation of its logarithm over the image. Blur: of the Gaussian, in mm."""
+BIAS_ORDER = 3
+
+
+def draw(low: float, high: float, generator: Generator) -> float:
+    """One uniform number."""
+    return low + (high - low) * float(torch.rand((), generator=generator, device=generator.device))
+
+
+def draw_int(low: int, high: int, generator: Generator) -> int:
+    """One whole number, both ends included."""
+    return int(torch.randint(low, high + 1, (), generator=generator, device=generator.device))
+
+
+def add(image: Tensor, spacing: Sequence[float], names: Sequence[str], generator: Generator) -> Tensor:
+    """A scan with the named artefacts, in the order in which a scanner makes them, whatever the names' order.
+
+    Parameters
+    ----------
+    image : (Z, Y, X) tensor, float32
+    spacing : three floats
+        (z, y, x), mm.
+    names : sequence of str
+        Out of `ARTEFACTS`.
+    generator : torch.Generator
+    """
+    made: dict[str, Callable[[], Tensor]] = {
+        "bias field": lambda: bias_field(image, draw(*RANGES["bias field"]["log_std"], generator), generator),
+        "blur": lambda: blur(image, spacing, draw(*RANGES["blur"]["std_mm"], generator)),
+        "motion": lambda: motion(image, spacing, generator),
+        "ghosting": lambda: ghosting(image, generator),
+        "spikes": lambda: spikes(image, generator),
+        "noise": lambda: noise(image, draw(*RANGES["noise"]["std"], generator), generator),
+    }
+    for name, make in made.items():
+        if name in names:
+            image = make()
+    return image
+
+
+def unspoilt(image: Tensor, spacing: Sequence[float], generator: Generator) -> Tensor:
+    """What a good scan may have too: another contrast, a faint bias field, little noise, a little less sharp."""
+    image = image.clamp(min=0) ** math.exp(draw(-0.3, 0.3, generator))
+    if draw(0, 1, generator) < 0.5:
+        image = bias_field(image, draw(0.0, 0.12, generator), generator)
+    if draw(0, 1, generator) < 0.4:
+        image = blur(image, spacing, draw(0.2, 0.7, generator))
+    if draw(0, 1, generator) < 0.4:
+        image = noise(image, draw(0.0, 0.025, generator), generator)
+    return image
+
+
+def noise(image: Tensor, std: float, generator: Generator) -> Tensor:
+    """Gaussian noise, or in half of the cases that of a magnitude image (Rician)."""
+
+    def drawn() -> Tensor:
+        return std * torch.randn(image.shape, generator=generator, device=image.device)
+
+    if draw(0, 1, generator) < 0.5:
+        return image + drawn()
+    return torch.hypot(image + drawn(), drawn())
+
+
+def blur(image: Tensor, spacing: Sequence[float], std_mm: float) -> Tensor:
+    """A Gaussian of the same width in mm along each axis."""
+    for axis, side in enumerate(spacing):
+        sigma = std_mm / side
+        reach = max(1, math.ceil(3 * sigma))
+        offsets = torch.arange(-reach, reach + 1, device=image.device, dtype=torch.float32)
+        kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+        moved = image.movedim(axis, -1)
+        padded = F.pad(moved.reshape(1, -1, moved.shape[-1]), (reach, reach), mode="replicate")
+        flat = F.conv1d(padded.transpose(0, 1), (kernel / kernel.sum())[None, None])
+        image = flat.reshape(moved.shape).movedim(-1, axis)
+    return image
+
+
+def bias_powers() -> list[tuple[int, int, int]]:
+    """Exponents (x, y, z) of the polynomial's terms, in TorchIO's order of coefficients."""
+    top = BIAS_ORDER + 1
+    return [(x, y, z) for x in range(top) for y in range(top - x) for z in range(top - x - y)]
+
+
+def bias_field(image: Tensor, log_std: float, generator: Generator) -> Tensor:
+    """Multiply by the exponential of a random polynomial of third order whose standard deviation is `log_std`."""
+    weights = 2 * torch.rand(len(bias_powers()), generator=generator, device=image.device) - 1
+    field = polynomial(image.shape, weights)
+    return image * torch.exp((field - field.mean()) * (log_std / field.std()))
+
+
+def polynomial(shape: Sequence[int], weights: Tensor) -> Tensor:
+    """A polynomial (Z, Y, X) over coordinates from -1 to 1; `weights` as `bias_powers` orders them."""
+    z, y, x = (torch.linspace(-1, 1, n, device=weights.device) for n in shape)
+    field = torch.zeros(tuple(shape), device=weights.device)
+    for weight, (px, py, pz) in zip(weights, bias_powers(), strict=True):
+        field += weight * (z**pz)[:, None, None] * (y**py)[None, :, None] * (x**px)[None, None, :]
+    return field
+
+
+def ghosting(image: Tensor, generator: Generator) -> Tensor:
+    """Weaken every n-th line of k-space along one axis, the central one excepted: n faint copies of the head."""
+    axis = draw_int(0, 2, generator)
+    ghosts = draw_int(*RANGES["ghosting"]["ghosts"], generator)
+    intensity = draw(*RANGES["ghosting"]["intensity"], generator)
+    # Along one axis the transform of that axis alone tells the same: the others undo themselves.
+    spectrum = torch.fft.fftshift(torch.fft.fft(image, dim=axis), dim=axis)
+    factor = torch.ones(image.shape[axis], device=image.device)
+    factor[::ghosts] = 1 - intensity
+    factor[image.shape[axis] // 2] = 1
+    spectrum = spectrum * factor.view([-1 if a == axis else 1 for a in range(3)])
+    return torch.fft.ifft(torch.fft.ifftshift(spectrum, dim=axis), dim=axis).real
+
+
+def spikes(image: Tensor, generator: Generator) -> Tensor:
+    """Single points of k-space raised: stripes across the whole image."""
+    intensity = draw(*RANGES["spikes"]["intensity"], generator)
+    # The brightest point of k-space is the sum of the image; one point of k-space is one wave in the image.
+    height = intensity * image.sum() / image.numel()
+    for _ in range(draw_int(*RANGES["spikes"]["spikes"], generator)):
+        phase = torch.zeros((), device=image.device)
+        for axis, n in enumerate(image.shape):
+            turns = (draw_int(0, n - 1, generator) - n // 2) / n
+            steps = torch.arange(n, device=image.device).view([-1 if a == axis else 1 for a in range(3)])
+            phase = phase + turns * steps
+        image = image + height * torch.cos(2 * math.pi * phase)
+    return image
+
+
+def motion(image: Tensor, spacing: Sequence[float], generator: Generator) -> Tensor:
+    """Parts of k-space from the head in other places: rigid movements between the lines of one axis."""
+    limits = RANGES["motion"]
+    count = draw_int(*limits["movements"], generator)  # type: ignore[arg-type]
+    axis = (0, 0, 1, 2)[draw_int(0, 3, generator)]
+    step = 1 / (count + 1)
+    times = [(i + 1) * step + draw(-0.3, 0.3, generator) * step for i in range(count)]
+    moves = [movement(generator) for _ in range(count)]
+    spectra = [torch.fft.fft(moved(image, spacing, *move), dim=axis) for move in [None, *moves] if move]
+    spectra = [torch.fft.fft(image, dim=axis), *spectra]
+    middle = next((i for i, time in enumerate(times) if time > 0.5), count)
+    spectra[0], spectra[middle] = spectra[middle], spectra[0]  # the head at rest has k-space's centre
+    lines = image.shape[axis]
+    ends = [0, *(int(lines * time) for time in times), lines]
+    shifted = [torch.fft.fftshift(spectrum, dim=axis) for spectrum in spectra]
+    parts = [
+        spectrum.narrow(axis, first, last - first)
+        for spectrum, first, last in zip(shifted, ends[:-1], ends[1:], strict=True)
+    ]
+    return torch.fft.ifft(torch.fft.ifftshift(torch.cat(parts, dim=axis), dim=axis), dim=axis).real
+
+
+def movement(generator: Generator) -> tuple[list[float], list[float]]:
+    """Angles (degrees) and shifts (mm) about and along z, y and x: at least one of them large enough to be seen."""
+    degrees, mm = RANGES["motion"]["degrees"], RANGES["motion"]["mm"]
+    angles = [draw(-degrees[1], degrees[1], generator) for _ in range(3)]
+    shifts = [draw(-mm[1], mm[1], generator) for _ in range(3)]
+    if max(map(abs, angles)) < degrees[0] and max(map(abs, shifts)) < mm[0]:
+        angles[draw_int(0, 2, generator)] = draw(*degrees, generator)
+    return angles, shifts
+
+
+def moved(image: Tensor, spacing: Sequence[float], angles: Sequence[float], shifts: Sequence[float]) -> Tensor:
+    """A scan turned about its centre and shifted; linear interpolation, zero from outside."""
+    turn = torch.eye(3)
+    for axis, (i, j) in enumerate(((1, 2), (0, 2), (0, 1))):
+        angle = math.radians(angles[axis])
+        one = torch.eye(3)
+        one[i, i] = one[j, j] = math.cos(angle)
+        one[i, j], one[j, i] = -math.sin(angle), math.sin(angle)
+        turn = turn @ one
+    half = torch.tensor([n * side / 2 for n, side in zip(image.shape, spacing, strict=True)])
+    matrix = torch.cat([turn * half[None, :] / half[:, None], (torch.tensor(shifts) / half)[:, None]], dim=1)
+    matrix = torch.cat([matrix[:, :3].flip(0, 1), matrix[:, 3:].flip(0)], dim=1)  # grid_sample counts x, y, z
+    grid = F.affine_grid(matrix[None].to(image.device), [1, 1, *image.shape], align_corners=False)
+    return F.grid_sample(image[None, None], grid, align_corners=False)[0, 0]

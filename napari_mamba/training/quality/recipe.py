@@ -1,0 +1,197 @@
+"""`mr-quality`: clean, motion, ghosting, spikes, noise, bias field, blur, each with a probability, by nnMamba.
+
+Scans: those that the restoration recipes share (`napari_mamba.training.restore.data`), people kept apart; the artefacts
+are simulated while training, in k-space where they arise there (`artefacts`). A scan may have none, one or two. Network:
+nnMamba for classification (Gong et al., arXiv:2402.03526), on slices 4 mm apart at 1 mm in-plane: fine enough for noise
+and blur, and wide enough to hold a head, whose shading only the whole shows.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from napari_mamba.training.classification import auc, macro_f1
+from napari_mamba.training.quality.artefacts import ARTEFACTS, add, draw, draw_int, unspoilt
+from napari_mamba.training.recipe import Recipe, Schedule
+from napari_mamba.training.restore.data import FULL, Scan, pack, unpack
+
+SPACING = (4.0, 1.0, 1.0)
+WINDOW = (32, 192, 160)
+CLASSES = ("clean", *ARTEFACTS)
+NETWORK: dict[str, Any] = {"in_ch": 1, "channels": 16, "blocks": 1, "number_classes": len(CLASSES)}
+VIEWS = 2
+"""Windows made of each simulated scan: the simulation costs more than the window."""
+CLEAN, PAIR = 0.18, 0.2  # shares of scans with none and with two artefacts
+CHECKS = 4  # simulated scans of each validation scan and class
+
+
+class Quality(Recipe):
+    """Windows of simulated scans, with a target (7,) of 0 and 1; `PAIR` of them carry two artefacts."""
+
+    name = "mr-quality"
+    variants = ("nnmamba", "nnmamba-axis", "resnet")
+    on_device = True
+    schedule = Schedule(
+        steps=3000, batch_size=16, learning_rate=1.5e-3, weight_decay=1e-2, warm_up=150, ema=0.998, validate_every=250
+    )
+
+    def prepare_data(self) -> dict[str, np.ndarray]:
+        return pack(self.data)
+
+    @cached_property
+    def scans(self) -> dict[str, list[Scan]]:
+        """The scans of the training and of the validation people."""
+        return {part: unpack(self.arrays, part) for part in ("training", "validation")}
+
+    def network(self) -> nn.Module:
+        return network(self.variant)
+
+    def batch(self, step: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        generator, inputs, targets = self.generator(step, device), [], []
+        scans = self._balanced
+        for _ in range(max(1, self.schedule.batch_size // VIEWS)):
+            scan = scans[draw_int(0, len(scans) - 1, generator)]
+            names = draw_names(generator)
+            image = simulate(scan, names, generator)
+            for _ in range(VIEWS):
+                inputs.append(window(image, scan.spacing, generator))
+                targets.append(target(names, device))
+        return torch.stack(inputs)[:, None], torch.stack(targets)
+
+    @cached_property
+    def _balanced(self) -> list[Scan]:
+        """The training scans, those of the scarcer kind (isotropic, without a skull) as often as the others."""
+        scans = self.scans["training"]
+        few = [scan for scan in scans if scan.isotropic]
+        many = [scan for scan in scans if not scan.isotropic]
+        return many + few * max(1, len(many) // (2 * max(1, len(few))))
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(output, target)
+
+    def validate(self, network: nn.Module, device: torch.device) -> dict[str, float]:
+        inputs, targets = self._checks(device)
+        logits = []
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
+            for some in inputs.split(8):
+                logits.append(network(some.to(device).float()).float().cpu())
+        scores, truth = torch.cat(logits).numpy(), targets.numpy().astype(bool)
+        value = macro_f1(truth, scores > 0, len(CLASSES))
+        single = macro_f1(truth.argmax(1), scores.argmax(1), len(CLASSES))
+        area = float(np.mean([auc(truth[:, k], scores[:, k]) for k in range(len(CLASSES))]))
+        surprise = float(F.binary_cross_entropy_with_logits(torch.cat(logits), targets))
+        return {
+            "macro_f1": value, "macro_f1_likeliest": single, "auc": area, "cross_entropy": surprise,
+            "score": value + single,
+        }  # fmt: skip
+
+    def _checks(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The same simulated scans at each validation, one artefact at most; float16."""
+        if not hasattr(self, "_kept"):
+            generator = torch.Generator(device).manual_seed(self.seed)
+            inputs, targets = [], []
+            for scan in self.scans["validation"]:
+                for name in CLASSES:
+                    for _ in range(CHECKS):
+                        names = [] if name == "clean" else [name]
+                        image = simulate(scan, names, generator, vary=False)
+                        inputs.append(window(image, scan.spacing, generator, vary=False).half())
+                        targets.append(target(names, torch.device("cpu")))
+            self._kept = torch.stack(inputs)[:, None], torch.stack(targets)
+        return self._kept
+
+    def export(self, weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
+        from napari_mamba.training.quality.bundle import export
+
+        return export(self, weights, destination, history)
+
+    def evaluate(self, bundle: Path | str, **options: Any) -> dict[str, Any]:
+        from napari_mamba.training.quality.bundle import evaluate
+
+        return evaluate(self.data, bundle, **options)
+
+
+def network(variant: str) -> nn.Module:
+    """nnMamba with its scan in raster order or along all three axes, or a ResNet of as many parameters."""
+    if variant == "resnet":
+        from monai.networks.nets import ResNet
+
+        return ResNet(
+            block="basic",
+            layers=[1, 1, 1, 1],
+            block_inplanes=[16, 32, 64, 128],
+            spatial_dims=3,
+            n_input_channels=NETWORK["in_ch"],
+            num_classes=NETWORK["number_classes"],
+            conv1_t_size=3,
+            conv1_t_stride=2,
+            no_max_pool=True,
+        )
+    from napari_mamba import models
+
+    return models.create("nnmamba_cls", **arguments(variant))
+
+
+def arguments(variant: str) -> dict[str, Any]:
+    """What builds the network of a variant of nnMamba."""
+    return {**NETWORK, "order": "axis"} if variant == "nnmamba-axis" else dict(NETWORK)
+
+
+def draw_names(generator: Generator) -> list[str]:
+    """No artefact, one, or two."""
+    share = draw(0, 1, generator)
+    count = 0 if share < CLEAN else 2 if share > 1 - PAIR else 1
+    order = torch.randperm(len(ARTEFACTS), generator=generator, device=generator.device)[:count]
+    return [ARTEFACTS[i] for i in order.tolist()]
+
+
+def target(names: list[str], device: torch.device) -> Tensor:
+    """One number a class: 1 for each artefact that is there, or for "clean" where none is."""
+    return torch.tensor([float(not names), *(float(name in names) for name in ARTEFACTS)], device=device)
+
+
+def simulate(scan: Scan, names: list[str], generator: Generator, vary: bool = True) -> Tensor:
+    """A scan (Z, Y, X) with artefacts, on the generator's device; where `vary`, of another contrast and field of view."""
+    image = torch.from_numpy(scan.data).to(generator.device).float() / FULL
+    if vary:
+        if draw(0, 1, generator) < 0.7:  # scans have more air around the head than the packed boxes
+            pads = [int(n * draw(0, share, generator)) for n, share in zip(image.shape[::-1], (0.2, 0.2, 0.1), strict=True)]
+            image = F.pad(image, [pads[0], pads[0], pads[1], pads[1], pads[2], pads[2]])
+        image = unspoilt(image, scan.spacing, generator)
+    return add(image, scan.spacing, names, generator)
+
+
+def window(image: Tensor, spacing: tuple[float, float, float], generator: Generator, vary: bool = True) -> Tensor:
+    """What the bundle's preparation makes of a scan (Z, Y, X): `WINDOW` voxels of `SPACING` about the middle.
+
+    Slices are picked, not blended; in-plane the interpolation is linear. Standardised. Where `vary`, the in-plane axes
+    may be mirrored and swapped, and scale and place differ.
+    """
+    flips = [draw_int(0, 1, generator) == 1 if vary else False for _ in range(2)]
+    scale = math.exp(draw(-0.12, 0.12, generator)) if vary else 1.0
+    shifts = [draw(-10, 10, generator) if vary else 0.0 for _ in range(3)]
+    depth, *plane = WINDOW
+    middle = (image.shape[0] - 1) / 2 + shifts[0] / spacing[0]
+    steps = (torch.arange(depth, device=image.device) - (depth - 1) / 2) * (SPACING[0] / spacing[0])
+    rows = (middle + steps).round().long()
+    known = (rows >= 0) & (rows < image.shape[0])
+    slices = image[rows.clamp(0, image.shape[0] - 1)]
+    slices = torch.where(known[:, None, None], slices, image.min())
+    theta = torch.zeros(depth, 2, 3, device=image.device)
+    for row, axis in enumerate((2, 1)):  # grid_sample counts x, y
+        half = image.shape[axis] * spacing[axis] / 2
+        sign = -1.0 if flips[row] else 1.0
+        theta[:, row, row] = sign * plane[axis - 1] * SPACING[axis] * scale / 2 / half
+        theta[:, row, 2] = shifts[axis] / half
+    grid = F.affine_grid(theta, [depth, 1, *plane], align_corners=False)
+    least = slices.min()
+    sampled = F.grid_sample((slices - least)[:, None], grid, align_corners=False)[:, 0]
+    return (sampled - sampled.mean()) / sampled.std().clamp(min=1e-6)
