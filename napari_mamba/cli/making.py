@@ -1,4 +1,4 @@
-"""`import`, `train` and `evaluate`: bundles from checkpoints, from data, and how good they are."""
+"""`train` and `evaluate`: bundles from checkpoints, from data, and how good they are."""
 
 from __future__ import annotations
 
@@ -9,20 +9,6 @@ from typing import Any
 
 from napari_mamba.cli.failures import quiet_libraries
 from napari_mamba.cli.outputs import Outputs, write_text
-
-
-def import_bundle(source: Path, destination: Path | None, *, overwrite: bool, **choices: Any) -> None:
-    """Make a bundle of a foreign checkpoint and say where it is and what it holds."""
-    with quiet_libraries():
-        from napari_mamba import bundles
-
-        chosen = {key: value for key, value in choices.items() if value is not None}
-        path = bundles.import_checkpoint(source, destination, overwrite=overwrite, **chosen)
-        bundle = bundles.load(path)
-    print(f"bundle    {path}")
-    print(f"network   {bundle.network.name}, {len(bundle.weights)} set(s) of weights")
-    print(f"channels  {', '.join(channel.name for channel in bundle.channels)}")
-    print(f"classes   {', '.join(label.name for label in bundle.classes)}")
 
 
 def save_training_data(name: str, data: Path, destination: Path) -> None:

@@ -26,7 +26,9 @@ CONTAINERS = (
 )
 
 
-def identify(state_dict: Mapping[str, Any]) -> Identification:
+def identify(
+    state_dict: Mapping[str, Any], name: str | None = None, arguments: Mapping[str, Any] | None = None
+) -> Identification:
     """Recognise the network, its generation and its arguments.
 
     Looks into the entries that hold weights in common checkpoints (`CONTAINERS`), and past prefixes that all keys
@@ -36,6 +38,10 @@ def identify(state_dict: Mapping[str, Any]) -> Identification:
     ----------
     state_dict : mapping
         A state_dict, or a checkpoint that holds one.
+    name : str, optional
+        Look for this network alone.
+    arguments : mapping, optional
+        Its arguments, where its keys and shapes do not tell them: what fits a network built so is taken.
 
     Returns
     -------
@@ -55,10 +61,13 @@ def identify(state_dict: Mapping[str, Any]) -> Identification:
     'umamba_bot'
     """
     near_miss = ""
+    candidates = list_models() if name is None else [info(name)]
     for container, tensors in _contained(state_dict):
         for prefix, shapes in _unprefixed(tensors):
-            for model in list_models():
+            for model in candidates:
                 found = _recognise(model, shapes)
+                if found is None and name is not None and arguments:
+                    found = Identification(name, arguments=dict(arguments))
                 if found is None:
                     continue
                 if misfits := _misfits(found, shapes):
@@ -68,7 +77,7 @@ def identify(state_dict: Mapping[str, Any]) -> Identification:
                     )
                     continue
                 return replace(found, container=container, prefix=prefix)
-    raise InputError(near_miss or _unknown(state_dict))
+    raise InputError(near_miss or _unknown(state_dict, candidates))
 
 
 def _contained(checkpoint: Mapping[str, Any], depth: int = 3) -> Iterator[tuple[tuple[str, ...], Shapes]]:
@@ -121,9 +130,11 @@ def _adopts(network: torch.nn.Module, shapes: Shapes) -> bool:
     return True
 
 
-def _unknown(state_dict: Mapping[str, Any]) -> str:
+def _unknown(state_dict: Mapping[str, Any], candidates: list[ModelInfo]) -> str:
     keys = [key for _, shapes in _contained(state_dict) for key in shapes]
     if not keys:
         return "the file holds no network weights; choose the checkpoint that the training wrote"
-    known = ", ".join(info(model.name).title or model.name for model in list_models())
+    known = ", ".join(model.title or model.name for model in candidates)
+    if len(candidates) == 1:
+        return f"these weights ({keys[0]!r} and {len(keys) - 1} others) are not those of {known}; leave the name out"
     return f"these weights ({keys[0]!r} and {len(keys) - 1} others) belong to none of the networks known here: {known}"

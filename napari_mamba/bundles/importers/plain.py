@@ -8,25 +8,34 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from napari_mamba import models
 from napari_mamba.bundles.bundle import user_folder
 from napari_mamba.bundles.importers.pickles import read_checkpoint
+from napari_mamba.bundles.importers.presets import Preset, preset_for, presets_for
 from napari_mamba.bundles.spec import BundleSpec, Channel, LabelClass, Network, Tile
 from napari_mamba.bundles.writer import check_destination, save
 from napari_mamba.errors import BundleError, InputError
+from napari_mamba.nn.probability import Probability
+
+_INPUTS = ("in_chans", "input_channels", "in_channels", "inp_channels", "in_ch", "channels")
+_OUTPUTS = ("num_classes", "out_chans", "out_channels", "number_classes", "n_classes")
 
 
 def import_weights(
     path: str | os.PathLike[str],
     destination: str | os.PathLike[str] | None = None,
     *,
+    network: str | None = None,
+    preset: str | None = None,
     tile: Sequence[int] | None = None,
     channels: Sequence[str | Channel] | None = None,
     classes: Sequence[str | LabelClass] | None = None,
     preparation: Sequence[Mapping[str, Any]] | None = None,
     activation: str | None = None,
-    overlap: float = 0.5,
-    mirror_axes: Sequence[int] = (),
+    overlap: float | None = None,
+    mirror_axes: Sequence[int] | None = None,
     arguments: Mapping[str, Any] | None = None,
     name: str | None = None,
     title: str | None = None,
@@ -38,9 +47,15 @@ def import_weights(
     Parameters
     ----------
     path : path
-        What `torch.save` wrote, or safetensors. Prefixes and containers in the wild are seen through.
+        What `torch.save` wrote (BasicSR's files too), or safetensors. Prefixes and containers in the wild are seen
+        through; of BasicSR's `params` and `params_ema` the averaged weights are taken.
     destination : path, optional
         Folder or ".zip" to write; the user's folder of bundles if not given.
+    network : str, optional
+        Which network it is, where its keys do not tell; then `arguments` are those that build it.
+    preset : str, optional
+        The published preparation of this network's images, one of `presets.PRESETS`: what of the following is not
+        given is taken from it.
     tile : sequence of int
         Voxels that the network was trained on, (z, y, x) or (y, x).
     channels, classes : sequence of str, Channel, LabelClass
@@ -51,7 +66,7 @@ def import_weights(
     activation : str, optional
         "softmax", "sigmoid" or "none"; by default as the task has it.
     overlap, mirror_axes
-        As in `Tile`.
+        As in `Tile`; half a tile, and none.
     arguments : mapping, optional
         Arguments of the network that leave no trace in its weights.
     name, title : str, optional
@@ -71,52 +86,128 @@ def import_weights(
 
     Examples
     --------
-    >>> import_weights(
-    ...     "best.pth", "polyps", tile=(256, 256), channels=["R", "G", "B"], classes=["polyp"], activation="sigmoid",
-    ...     preparation=[{"step": "normalise", "schemes": ["zscore"]}],
-    ... )  # doctest: +SKIP
+    >>> import_weights("best.pth", "lesions", preset="lesion")  # doctest: +SKIP
     """
     path = Path(path).expanduser()
     checkpoint = read_checkpoint(path)
     if not isinstance(checkpoint, Mapping):
         raise BundleError(f"{path}: holds no weights by name: choose the checkpoint that the training wrote")
-    try:
-        found = models.identify(checkpoint)
-    except InputError as error:
-        raise BundleError(f"{path}: {error}") from error
+    found = _identified(path, checkpoint, network, arguments)
     info = models.info(found.name)
     said = {**found.arguments, **(arguments or {})}
-    if unsaid := [argument for argument in found.ambiguous if argument not in (arguments or {})]:
-        raise BundleError(f"{path}: is {info.title or info.name}; say its {' and '.join(unsaid)} ({found.note})")
-    needed: dict[str, Any] = {"tile": tile, "channels": channels, "preparation": preparation}
-    if info.task != "restoration":
-        needed["classes"] = classes
-    if missing := [key for key, value in needed.items() if value is None]:
-        raise BundleError(
-            f"{path}: is {info.title or info.name}; weights do not say how they are used: give {', '.join(missing)}"
-        )
+    told: dict[str, Any] = {
+        "tile": tile,
+        "channels": channels,
+        "preparation": preparation,
+        "classes": classes,
+        "activation": activation,
+        "overlap": overlap,
+        "mirror_axes": mirror_axes,
+    }
+    used = _of_preset(path, preset, found.name) if preset is not None else None
+    if used is not None:
+        told = {**_from_preset(path, used, said, info.task), **{key: v for key, v in told.items() if v is not None}}
+    _check_all_said(path, info, told)
     name = name or re.sub(r"[^a-z0-9._-]+", "-", f"{path.stem}-{info.name}".lower()).strip("-._")
     destination = Path(destination).expanduser() if destination is not None else user_folder() / name
     check_destination(destination, overwrite)
-    spec = BundleSpec(
+    spec = _spec(path, name, title, info, said, told, used)
+    return save(destination, spec, [found.weights(checkpoint)], dtype=dtype, overwrite=overwrite)
+
+
+def _spec(
+    path: Path,
+    name: str,
+    title: str | None,
+    info: models.ModelInfo,
+    said: Mapping[str, Any],
+    told: Mapping[str, Any],
+    preset: Preset | None,
+) -> BundleSpec:
+    activation = told["activation"] or ("none" if info.task == "restoration" else "softmax")
+    if activation != "none" and _ends_in_probability(info.name, said):
+        said = {**said, "logits": True}
+    source = f" Prepared as {preset.source} does. {preset.note}".rstrip() if preset is not None else ""
+    overlap = told["overlap"] if told["overlap"] is not None else 0.5
+    return BundleSpec(
         name=name,
         version="1",
         title=title or f"{info.title or info.name} ({path.stem})",
         task=info.task,
         network=Network(info.name, said),
-        channels=tuple(one if isinstance(one, Channel) else Channel(one) for one in channels or ()),
-        preparation=tuple(preparation or ()),
-        tile=Tile(tuple(tile or ()), overlap, tuple(mirror_axes)),
-        activation=activation or ("none" if info.task == "restoration" else "softmax"),
-        classes=_classes(classes or (), activation),
-        description=f"Imported from {path.name}.",
+        channels=tuple(one if isinstance(one, Channel) else Channel(one) for one in told["channels"]),
+        preparation=tuple(told["preparation"]),
+        tile=Tile(tuple(told["tile"]), overlap, tuple(told["mirror_axes"] or ())),
+        activation=activation,
+        classes=_classes(told["classes"] or (), activation),
+        description=f"Imported from {path.name}.{source}",
         intended_use="Research only, on images like those it was trained on.",
         references=tuple(text for text in (f"{info.paper} ({info.repository})" if info.paper else "",) if text),
     )
-    return save(destination, spec, [found.weights(checkpoint)], dtype=dtype, overwrite=overwrite)
 
 
-def _classes(classes: Sequence[str | LabelClass], activation: str | None) -> tuple[LabelClass, ...]:
+def _identified(
+    path: Path, checkpoint: Mapping[str, Any], network: str | None, arguments: Mapping[str, Any] | None
+) -> models.Identification:
+    try:
+        found = models.identify(checkpoint, network, arguments)
+    except InputError as error:
+        raise BundleError(f"{path}: {error}") from error
+    title = models.info(found.name).title or found.name
+    if unsaid := [argument for argument in found.ambiguous if argument not in (arguments or {})]:
+        raise BundleError(f"{path}: is {title}; say its {' and '.join(unsaid)} ({found.note})")
+    return found
+
+
+def _of_preset(path: Path, preset: str, network: str) -> Preset:
+    try:
+        return preset_for(preset, network)
+    except InputError as error:
+        raise BundleError(f"{path}: {error}") from error
+
+
+def _from_preset(path: Path, preset: Preset, said: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """The preset's choices for a network of these arguments."""
+    inputs = next((said[key] for key in _INPUTS if isinstance(said.get(key), int)), max(preset.channels))
+    outputs = next((said[key] for key in _OUTPUTS if isinstance(said.get(key), int)), None)
+    classes: Sequence[str] | None = preset.classes
+    if task == "classification":
+        classes = [f"class {index}" for index in range(outputs or 0)] or None
+    elif outputs is not None and classes and outputs != len(classes):
+        classes = None  # trained on something else: its classes have to be said
+    single = preset.activation == "sigmoid" and (outputs or 1) > 1
+    return {
+        "tile": preset.tile,
+        "channels": preset.channels.get(inputs),
+        "preparation": preset.preparation,
+        "classes": classes,
+        "activation": None if single else preset.activation,
+        "overlap": preset.overlap,
+        "mirror_axes": preset.mirror_axes,
+    }
+
+
+def _check_all_said(path: Path, info: models.ModelInfo, told: Mapping[str, Any]) -> None:
+    needed = ["tile", "channels", "preparation", *(["classes"] if info.task != "restoration" else [])]
+    if missing := [key for key in needed if told[key] is None]:
+        fitting = presets_for(info.name)
+        hint = f", or the preset {' or '.join(fitting)}" if fitting and missing != ["classes"] else ""
+        raise BundleError(
+            f"{path}: is {info.title or info.name}; weights do not say how they are used: give "
+            f"{', '.join(missing)}{hint}"
+        )
+
+
+def _ends_in_probability(name: str, arguments: Mapping[str, Any]) -> bool:
+    with torch.device("meta"):
+        try:
+            network = models.create(name, **arguments)
+        except (InputError, NotImplementedError, RuntimeError):
+            return False
+    return any(isinstance(module, Probability) for module in network.modules())
+
+
+def _classes(classes: Sequence[str | LabelClass], activation: str) -> tuple[LabelClass, ...]:
     first = 1 if activation == "sigmoid" else 0
     return tuple(
         one if isinstance(one, LabelClass) else LabelClass(index, one) for index, one in enumerate(classes, first)

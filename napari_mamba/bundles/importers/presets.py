@@ -1,0 +1,155 @@
+"""How the published networks' images are prepared, by their authors' own test code: what weights do not say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from napari_mamba.errors import InputError
+
+RGB = ("red", "green", "blue")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What `import_weights` takes from a preset; a choice of the user's goes before it.
+
+    Attributes
+    ----------
+    networks : tuple of str
+        For which it was read.
+    source : str
+        Where it was read.
+    tile, preparation, channels, classes, activation, overlap, mirror_axes
+        As in `import_weights`; `channels` by the number of the network's input channels.
+    note : str
+        What differs from the authors' code, if anything.
+    """
+
+    networks: tuple[str, ...]
+    source: str
+    tile: tuple[int, ...]
+    preparation: tuple[Mapping[str, Any], ...]
+    channels: Mapping[int, tuple[str, ...]]
+    classes: tuple[str, ...] = ()
+    activation: str | None = None
+    overlap: float = 0.5
+    mirror_axes: tuple[int, ...] = ()
+    note: str = ""
+
+
+def resize(side: int, antialias: bool = True) -> dict[str, Any]:
+    """Slices to side × side."""
+    return {"step": "resize", "shape": [None, side, side], "antialias": antialias}
+
+
+def normalise(*schemes: Any) -> dict[str, Any]:
+    """A scheme for all channels, or one each."""
+    return {"step": "normalise", "schemes": list(schemes)}
+
+
+def standardised(mean: float, std: float, low: float = 0.0, high: float = 255.0) -> dict[str, Any]:
+    """Values from `low` to `high` to 0 to 1, then minus `mean`, over `std`."""
+    span = high - low
+    return {"scheme": "ct", "lower": low, "upper": high, "mean": low + span * mean, "std": span * std}
+
+
+IMAGENET = [standardised(*pair) for pair in ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))]
+LESION = (
+    normalise({"scheme": "rescale_0_1", "joint": True}),
+    normalise({"scheme": "ct", "lower": 0.0, "upper": 1.0, "mean": 0.0, "std": 1 / 255}),
+)
+"""Their standardisation by the data set's mean and deviation drops out of the min-max that follows it."""
+
+PRESETS: Mapping[str, Preset] = {
+    "restoration": Preset(
+        networks=("mambair", "mambair_v2", "mambair_v2_light", "mambair_unet", "vmambair"),
+        source="github.com/csguoh/MambaIR, options/test and realDenoising; github.com/AlphacatPlus/VmambaIR",
+        tile=(128, 128),
+        preparation=(normalise("rgb_0_1"),),
+        channels={1: ("grey",), 3: RGB},
+        note="The authors' code takes an image whole; here it goes through in overlapping tiles.",
+    ),
+    "lesion": Preset(
+        networks=("vm_unet", "vm_unet_v2", "h_vmunet", "ultralight_vm_unet", "hmt_unet"),
+        source="github.com/JCruan519/VM-UNet, utils.py and configs/config_setting.py, which its kin share",
+        tile=(256, 256),
+        preparation=(*LESION, resize(256, antialias=False)),
+        channels={3: RGB},
+        classes=("lesion",),
+        activation="sigmoid",
+    ),
+    "synapse": Preset(
+        networks=("vm_unet",),
+        source="github.com/JCruan519/VM-UNet, datasets/dataset.py; arXiv:2102.04306, section 4.1",
+        tile=(224, 224),
+        preparation=(normalise(standardised(0.0, 1.0, -125.0, 275.0)), resize(224)),
+        channels={3: RGB},
+        classes=(
+            "background",
+            "aorta",
+            "gallbladder",
+            "left kidney",
+            "right kidney",
+            "liver",
+            "pancreas",
+            "spleen",
+            "stomach",
+        ),
+        note="The authors' code enlarges slices with cubic splines, here linearly.",
+    ),
+    "acdc": Preset(
+        networks=("mamba_unet",),
+        source="github.com/ziyangwang007/Mamba-UNet, code/test_2D_fully.py and dataloaders",
+        tile=(224, 224),
+        preparation=(normalise("rescale_0_1"), resize(224)),
+        channels={1: ("cine MR",)},
+        classes=("background", "right ventricle", "myocardium", "left ventricle"),
+        note="The authors' code picks the nearest pixel to resize, here pixels are interpolated linearly.",
+    ),
+    "brats2023": Preset(
+        networks=("segmamba", "segmamba_v2"),
+        source="github.com/ge-xing/SegMamba, 2_preprocessing_mri.py and 4_predict.py",
+        tile=(128, 128, 128),
+        preparation=(
+            {"step": "crop_nonzero"},
+            normalise("zscore"),
+            {"step": "resample", "spacing": [1.0, 1.0, 1.0], "anisotropy": "nnunet"},
+        ),
+        channels={4: ("t2w", "t2f", "t1n", "t1c")},
+        classes=("background", "necrotic core", "oedema", "enhancing tumour"),
+        mirror_axes=(0, 1, 2),
+    ),
+    "medmamba": Preset(
+        networks=("medmamba",),
+        source="github.com/YubiaoYue/MedMamba, train.py",
+        tile=(224, 224),
+        preparation=(resize(224), normalise(standardised(0.5, 0.5))),
+        channels={3: RGB},
+    ),
+    "imagenet": Preset(
+        networks=("vim", "vmamba"),
+        source="github.com/hustvl/Vim and github.com/MzeroMiko/VMamba, their evaluation transforms",
+        tile=(224, 224),
+        preparation=(resize(224), normalise(*IMAGENET)),
+        channels={3: RGB},
+        note="The authors' code cuts the middle out of an image made 256 pixels high; here the whole image is resized.",
+    ),
+}
+
+
+def presets_for(network: str) -> list[str]:
+    """Names of the presets that were read for this network."""
+    return [name for name, preset in PRESETS.items() if network in preset.networks]
+
+
+def preset_for(name: str, network: str) -> Preset:
+    """The preset called `name`; raises `InputError` if there is none, or it is for other networks."""
+    if name in PRESETS and network in PRESETS[name].networks:
+        return PRESETS[name]
+    fitting = presets_for(network)
+    hint = f"for {network} there is {', '.join(fitting)}" if fitting else f"there is none for {network}"
+    if name not in PRESETS:
+        raise InputError(f"no preset is called {name!r}; {hint}")
+    raise InputError(f"the preset {name!r} is of {', '.join(PRESETS[name].networks)}; {hint}")

@@ -1,0 +1,92 @@
+"""`import`: bundles from the checkpoints of others, and what their makers say in words on the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from napari_mamba.cli.failures import quiet_libraries
+from napari_mamba.errors import InputError
+
+
+def import_bundle(source: Path, destination: Path | None, *, overwrite: bool, **choices: Any) -> None:
+    """Make a bundle of a foreign checkpoint and say where it is and what it holds."""
+    with quiet_libraries():
+        from napari_mamba import bundles
+
+        chosen = {key: value for key, value in choices.items() if value is not None}
+        path = bundles.import_checkpoint(source, destination, overwrite=overwrite, **chosen)
+        bundle = bundles.load(path)
+    print(f"bundle    {path}")
+    print(f"network   {bundle.network.name}, {len(bundle.weights)} set(s) of weights")
+    print(f"channels  {', '.join(channel.name for channel in bundle.channels)}")
+    if bundle.classes:
+        print(f"classes   {_some([label.name for label in bundle.classes])}")
+
+
+def show_presets() -> None:
+    """Each preset, its networks and where it was read."""
+    from napari_mamba.bundles.importers.presets import PRESETS
+
+    for name, preset in PRESETS.items():
+        print(f"{name:<12} {', '.join(preset.networks)}")
+        print(f"{'':<12} {preset.source}")
+        if preset.note:
+            print(f"{'':<12} {preset.note}")
+
+
+def parse_arguments(pairs: Sequence[str] | None) -> dict[str, Any] | None:
+    """`["residual=false", "upsampler=pixelshuffle"]` to a mapping; values are JSON, or text where they are not."""
+    if not pairs:
+        return None
+    parsed: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise InputError(f"--argument takes NAME=VALUE, not {pair!r}")
+        try:
+            parsed[name.strip()] = json.loads(value)
+        except ValueError:
+            parsed[name.strip()] = value
+    return parsed
+
+
+def parse_names(text: str | None) -> list[str] | None:
+    """ "liver, spleen" to a list."""
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise InputError(f"names are separated by one comma each, not as in {text!r}")
+    return names
+
+
+def parse_tile(text: str | None) -> list[int] | None:
+    """ "256,256" or "128,128,128" to a list."""
+    if text is None:
+        return None
+    sides = text.split(",")
+    if len(sides) not in (2, 3) or not all(side.strip().isdigit() and int(side) > 0 for side in sides):
+        raise InputError(f"a tile here is two or three positive numbers of voxels such as 128,128,128, not {text!r}")
+    return [int(side) for side in sides]
+
+
+def parse_preparation(text: str | None) -> list[Any] | None:
+    """A list of steps as JSON, or the file that holds it."""
+    if text is None:
+        return None
+    try:
+        steps = json.loads(text if text.lstrip().startswith("[") else Path(text).expanduser().read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--preparation takes a JSON list of steps or its file, and {text!r} is neither ({error})"
+        ) from error
+    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
+        raise InputError("--preparation takes a list of objects, each with its name under 'step'")
+    return steps
+
+
+def _some(names: Sequence[str], most: int = 20) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
