@@ -1,6 +1,6 @@
 // The selective scan's gradients, parallel over chunks of the sequence.
 //
-// With a[t] = exp(dt[t] A), G[t] = dL/dh[t] = C[t] dy[t] + a[t+1] G[t+1], and R[t] = a[t] G[t] what step t hands to t-1:
+// With a[t] = exp(dt[t] A), G[t] = dL/dh[t] = C[t] dy[t] + a[t+1] G[t+1], and R[t] = a[t] G[t] what t hands to t-1:
 //   dC[t] = sum over channels of dy h[t]           dB[t] = sum over channels of G dt u
 //   du[t] = D dy + dt sum over states of G B       dA   += R h[t-1] dt
 //   ddt[t] = sum over states of (R h[t-1] A + G B u)
@@ -15,17 +15,19 @@ typedef long long wide;
 struct Backward {
     const io_t *u, *delta, *B, *C, *z, *grad;  // z may be null
     const float *A, *D, *bias;                 // (K, D, N), (K, D), (K, D); D and bias may be null
-    const wide *table;                         // (K, L), or null for the raster
-    const float *starts;                       // (B, K, chunks, N, D): h before each chunk
+    const int *table;                          // (K, L), or null for the raster
+    const float *kept;                         // (B, K, chunks / ratio, N, D): h before each chunk of the forward
+    float *starts;                             // (B, K, chunks, N, D): h before each chunk; kept, where ratio is 1
     float *adjoints;  // (B, K, chunks, N, D): R at the chunk's start, then R at its end, then its share of dA
     float *sums;      // (B, K, chunks, D): the chunk's sum of dt
     io_t *du, *ddelta, *dz;      // (B, 1 or K, L, D), (B, K, L, D), (B, L, D)
-    float *du_sum, *dz_sum;      // sums over the paths so far, where paths share u or z
+    float *du_sum, *dz_sum;      // sums over the paths so far, where they share u or z, else null
     void *dB, *dC;               // (splits, B, K, L, G, N): io_t where splits is 1, else float
     float *ddirect;              // (2, B, K, chunks, D): shares of dD and of d bias
     wide batch, paths, length, width, groups, chunk, chunks, splits;
-    wide first_path, launch_paths, softplus;
-    wide u_b, u_k, u_l, delta_b, delta_k, delta_l, B_b, B_k, B_l, B_g, C_b, C_k, C_l, C_g, z_b, z_l, grad_b, grad_k, grad_l;
+    wide first_path, launch_paths, softplus, ratio;
+    wide u_b, u_k, u_l, delta_b, delta_k, delta_l, B_b, B_k, B_l, B_g, C_b, C_k, C_l, C_g;
+    wide z_b, z_l, grad_b, grad_k, grad_l;
 };
 
 extern __shared__ __align__(16) float shared[];
@@ -38,52 +40,85 @@ __host__ __device__ constexpr int power_of_two(int x) {
 
 __host__ __device__ constexpr int lowest(int a, int b) { return a < b ? a : b; }
 
-DEVICE wide row_of(const Backward &p, wide path, wide t) { return p.table ? p.table[path * p.length + t] : t; }
+DEVICE int row_of(const Backward &p, wide path, wide t) { return p.table ? p.table[path * p.length + t] : (int)t; }
 
 DEVICE float step_size(float raw, float bias, bool soft) { return soft ? softplus(raw + bias) : raw + bias; }
 
-// ------------------------------------------------------------------------------------------- adjoint of each chunk
+// ------------------------------------------------------------------------------------------- a walk over each chunk
 
 // Lanes of a channel, and states of a lane: no history is kept here, so that 16 states fit.
 constexpr int A_LANES = power_of_two((STATES + 15) / 16), A_STATES = (STATES + A_LANES - 1) / A_LANES;
-constexpr int A_ROW = A_LANES * ((A_STATES + 3) / 4 * 4);  // floats of a row of C in shared memory; a lane's are aligned
+constexpr int A_ROW = A_LANES * ((A_STATES + 3) / 4 * 4);  // floats of a row of B or C; each lane's are aligned
 constexpr int A_BATCH = 4;                                 // positions whose loads are under way together
 
-// Grid (chunks, groups * tiles of blockDim.x / A_LANES channels, B * K). Shared memory: chunk * (A_ROW + 1) words.
-extern "C" __global__ void scan_adjoint_chunks(const Backward p) {
-    const wide b = blockIdx.z / p.paths, k = blockIdx.z % p.paths, c = blockIdx.x;
-    const int per_group = (int)(p.width / p.groups), tile = blockDim.x / A_LANES;
-    const int tiles = (per_group + tile - 1) / tile, group = blockIdx.y / tiles;
-    const int part = threadIdx.x % A_LANES, within = (int)(blockIdx.y % tiles) * tile + (int)threadIdx.x / A_LANES;
-    const bool live = within < per_group;
-    const wide d = (wide)group * per_group + (live ? within : 0), start = c * p.chunk;
-    const int count = (int)(p.length - start < p.chunk ? p.length - start : p.chunk);
-    int *rows = (int *)(shared + p.chunk * A_ROW);
-    for (int t = threadIdx.x; t < count; t += blockDim.x) rows[t] = (int)row_of(p, k, start + t);
-    __syncthreads();
-    const io_t *C = p.C + b * p.C_b + k * p.C_k + group * p.C_g;
-    for (int i = threadIdx.x; i < count * A_LANES * A_STATES; i += blockDim.x) {
-        const int t = i / (A_LANES * A_STATES), n = i % (A_LANES * A_STATES);
-        shared[t * A_ROW + n / A_STATES * (A_ROW / A_LANES) + n % A_STATES] = n < STATES ? to_float(C[rows[t] * p.C_l + n]) : 0.0f;
-    }
-    __syncthreads();
-    if (!live) return;
+// Where a thread is: grid (chunks, groups * tiles of blockDim.x / A_LANES channels, B * K).
+struct Walker {
+    wide b, k, c, d, slot, start;
+    int group, part, count;  // the chunk's first position is start, and it has count
+    bool live;
+    float A2[A_STATES], bias;
+    int *rows;
+};
 
-    float A2[A_STATES], R[A_STATES], total = 0.0f;
+DEVICE Walker walker_of(const Backward &p, wide chunk, wide chunks) {
+    Walker me;
+    me.b = blockIdx.z / p.paths, me.k = blockIdx.z % p.paths, me.c = blockIdx.x;
+    const int per_group = (int)(p.width / p.groups), tile = blockDim.x / A_LANES, tiles = (per_group + tile - 1) / tile;
+    const int within = (int)(blockIdx.y % tiles) * tile + (int)threadIdx.x / A_LANES;
+    me.group = blockIdx.y / tiles;
+    me.part = threadIdx.x % A_LANES;
+    me.live = within < per_group;
+    me.d = (wide)me.group * per_group + (me.live ? within : 0);
+    me.slot = (me.b * p.paths + me.k) * chunks + me.c;
+    me.start = me.c * chunk;
+    me.count = (int)(p.length - me.start < chunk ? p.length - me.start : chunk);
+    me.rows = (int *)(shared + p.chunk * A_ROW);
+    me.bias = p.bias ? p.bias[me.k * p.width + me.d] : 0.0f;
 #pragma unroll
     for (int i = 0; i < A_STATES; ++i) {
-        const int n = part * A_STATES + i;
-        A2[i] = n < STATES ? p.A[(k * p.width + d) * STATES + n] * LOG2E : 0.0f;
-        R[i] = 0.0f;
+        const int n = me.part * A_STATES + i;
+        me.A2[i] = n < STATES ? p.A[(me.k * p.width + me.d) * STATES + n] * LOG2E : 0.0f;
     }
-    const float bias = p.bias ? p.bias[k * p.width + d] : 0.0f;
-    const io_t *delta = p.delta + b * p.delta_b + k * p.delta_k + d, *grad = p.grad + b * p.grad_b + k * p.grad_k + d;
-    const io_t *z = p.z ? p.z + b * p.z_b + d : nullptr;
-    for (int last = count - 1; last >= 0; last -= A_BATCH) {
+    return me;
+}
+
+// Bring the rows of `count` positions, and what B or C has there, to shared memory: p.chunk * (A_ROW + 1) words.
+DEVICE void stage_rows(const Backward &p, const Walker &me, int first, int count, const io_t *from, wide row_stride) {
+    __syncthreads();
+    for (int t = threadIdx.x; t < count; t += blockDim.x) me.rows[t] = row_of(p, me.k, me.start + first + t);
+    __syncthreads();
+    for (int i = threadIdx.x; i < count * A_LANES * A_STATES; i += blockDim.x) {
+        const int t = i / (A_LANES * A_STATES), n = i % (A_LANES * A_STATES);
+        const int to = t * A_ROW + n / A_STATES * (A_ROW / A_LANES) + n % A_STATES;
+        shared[to] = n < STATES ? to_float(from[me.rows[t] * row_stride + n]) : 0.0f;
+    }
+    __syncthreads();
+}
+
+DEVICE void store_states(const Backward &p, const Walker &me, float *to, const float (&v)[A_STATES]) {
+#pragma unroll
+    for (int i = 0; i < A_STATES; ++i) {
+        const int n = me.part * A_STATES + i;
+        if (n < STATES) to[n * p.width + me.d] = v[i];
+    }
+}
+
+// R at every chunk's start, as if no step followed the chunk.
+extern "C" __global__ void scan_adjoint_chunks(const Backward p) {
+    const Walker me = walker_of(p, p.chunk, p.chunks);
+    stage_rows(p, me, 0, me.count, p.C + me.b * p.C_b + me.k * p.C_k + me.group * p.C_g, p.C_l);
+    if (!me.live) return;
+    float R[A_STATES], total = 0.0f;
+#pragma unroll
+    for (int i = 0; i < A_STATES; ++i) R[i] = 0.0f;
+    const io_t *delta = p.delta + me.b * p.delta_b + me.k * p.delta_k + me.d;
+    const io_t *grad = p.grad + me.b * p.grad_b + me.k * p.grad_k + me.d;
+    const io_t *z = p.z ? p.z + me.b * p.z_b + me.d : nullptr;
+    for (int last = me.count - 1; last >= 0; last -= A_BATCH) {
         float dt[A_BATCH], dy[A_BATCH], gate[A_BATCH];
 #pragma unroll
         for (int q = 0; q < A_BATCH; ++q) {
-            const wide row = rows[last - q < 0 ? 0 : last - q];
+            const wide row = me.rows[last - q < 0 ? 0 : last - q];
             dt[q] = to_float(delta[row * p.delta_l]);
             dy[q] = to_float(grad[row * p.grad_l]);
             gate[q] = z ? to_float(z[row * p.z_l]) : 0.0f;
@@ -91,20 +126,45 @@ extern "C" __global__ void scan_adjoint_chunks(const Backward p) {
 #pragma unroll
         for (int q = 0; q < A_BATCH; ++q) {
             const bool inside = last - q >= 0;  // a step of size 0 changes nothing
-            const float step = inside ? step_size(dt[q], bias, p.softplus) : 0.0f;
+            const float step = inside ? step_size(dt[q], me.bias, p.softplus) : 0.0f;
             const float g = inside ? (z ? dy[q] * silu(gate[q]) : dy[q]) : 0.0f;
-            const float *Ct = shared + (inside ? last - q : 0) * A_ROW + part * (A_ROW / A_LANES);
+            const float *C = shared + (inside ? last - q : 0) * A_ROW + me.part * (A_ROW / A_LANES);
             total += step;
 #pragma unroll
-            for (int i = 0; i < A_STATES; ++i) R[i] = exp2_state(i, step * A2[i]) * fmaf(Ct[i], g, R[i]);
+            for (int i = 0; i < A_STATES; ++i) R[i] = exp2_state(i, step * me.A2[i]) * fmaf(C[i], g, R[i]);
         }
     }
-    const wide at = (b * p.paths + k) * p.chunks + c;
-    if (part == 0) p.sums[at * p.width + d] = total;
+    if (me.part == 0) p.sums[me.slot * p.width + me.d] = total;
+    store_states(p, me, p.adjoints + me.slot * STATES * p.width, R);
+}
+
+// h before every chunk, from h before every `ratio` chunks: where the forward kept too few for shared memory.
+extern "C" __global__ void scan_refine_starts(const Backward p) {
+    const wide chunks = (p.chunks + p.ratio - 1) / p.ratio;
+    const Walker me = walker_of(p, p.chunk * p.ratio, chunks);
+    const io_t *B = p.B + me.b * p.B_b + me.k * p.B_k + me.group * p.B_g;
+    float h[A_STATES];
 #pragma unroll
     for (int i = 0; i < A_STATES; ++i) {
-        const int n = part * A_STATES + i;
-        if (n < STATES) p.adjoints[(at * STATES + n) * p.width + d] = R[i];
+        const int n = me.part * A_STATES + i;
+        h[i] = n < STATES ? p.kept[(me.slot * STATES + n) * p.width + me.d] : 0.0f;
+    }
+    const io_t *delta = p.delta + me.b * p.delta_b + me.k * p.delta_k + me.d;
+    const io_t *u = p.u + me.b * p.u_b + me.k * p.u_k + me.d;
+    float *starts = p.starts + ((me.b * p.paths + me.k) * p.chunks + me.c * p.ratio) * STATES * p.width;
+    for (int first = 0; first < me.count; first += (int)p.chunk, starts += STATES * p.width) {
+        const int count = lowest((int)p.chunk, me.count - first);
+        stage_rows(p, me, first, count, B, p.B_l);
+        if (!me.live) continue;
+        store_states(p, me, starts, h);
+#pragma unroll 4
+        for (int t = 0; t < count; ++t) {
+            const wide row = me.rows[t];
+            const float step = step_size(to_float(delta[row * p.delta_l]), me.bias, p.softplus);
+            const float x = step * to_float(u[row * p.u_l]), *Bt = shared + t * A_ROW + me.part * (A_ROW / A_LANES);
+#pragma unroll
+            for (int i = 0; i < A_STATES; ++i) h[i] = fmaf(exp2_state(i, step * me.A2[i]), h[i], x * Bt[i]);
+        }
     }
 }
 
@@ -112,9 +172,10 @@ extern "C" __global__ void scan_adjoint_chunks(const Backward p) {
 
 constexpr int COMBINE_PARTS = 32, COMBINE_BATCH = 8;
 
-// Walk chunks [first, end) backwards from what arrives at their end; with STORE, leave at each chunk what arrives there.
+// Walk chunks [first, end) backwards from the R that arrives at their end; with STORE, leave it at each.
 template <bool STORE>
-DEVICE float walk_chunks(const Backward &p, float *adjoints, const float *sums, float A2, int first, int end, float R, float &total) {
+DEVICE float walk_chunks(const Backward &p, float *adjoints, const float *sums, float A2, int first, int end, float R,
+                         float &total) {
     const wide stride = p.width * STATES;
     for (int last = end - 1; last >= first; last -= COMBINE_BATCH) {
         float own[COMBINE_BATCH], sum[COMBINE_BATCH];
@@ -205,7 +266,7 @@ struct Place {
     float *dt, *u, *dy;         // [position][channel of the tile]; become d delta, d u and y
     float *BC, *dBC;            // [position][B's row, C's row]; gradients summed over the block's channels
     float *shares;              // [warp - 1][position of a BLOCK][2 ROW]
-    float *states;              // [BLOCK - 1][state][thread]: h before every BLOCK but the first and the last
+    float *states;              // [blocks - 2][state][thread]: h before every BLOCK but the first and the last
     int *rows;
 };
 
@@ -234,7 +295,7 @@ DEVICE Place place_of(const Backward &p) {
 // B and C of the chunk; rows after its end are 0.
 DEVICE void load_rows(const Backward &p, const Place &at) {
     const int padded = at.blocks * BLOCK;
-    for (int t = threadIdx.x; t < at.count; t += THREADS) at.rows[t] = (int)row_of(p, at.k, at.start + t);
+    for (int t = threadIdx.x; t < at.count; t += THREADS) at.rows[t] = row_of(p, at.k, at.start + t);
     __syncthreads();
     const io_t *B = p.B + at.b * p.B_b + at.k * p.B_k + at.group * p.B_g;
     const io_t *C = p.C + at.b * p.C_b + at.k * p.C_k + at.group * p.C_g;
@@ -254,7 +315,8 @@ DEVICE void load_tile(const Backward &p, const Place &at, wide first, int channe
     const int padded = at.blocks * BLOCK;
     const io_t *u = p.u + at.b * p.u_b + at.k * p.u_k + first;
     const io_t *delta = p.delta + at.b * p.delta_b + at.k * p.delta_k + first;
-    const io_t *grad = p.grad + at.b * p.grad_b + at.k * p.grad_k + first, *z = p.z ? p.z + at.b * p.z_b + first : nullptr;
+    const io_t *grad = p.grad + at.b * p.grad_b + at.k * p.grad_k + first;
+    const io_t *z = p.z ? p.z + at.b * p.z_b + first : nullptr;
     const float *bias = p.bias ? p.bias + at.k * p.width + first : nullptr;
 #pragma unroll 4
     for (int i = threadIdx.x; i < padded * TILE; i += THREADS) {
@@ -280,8 +342,8 @@ DEVICE void store_shared(const Backward &p, wide k, float x, float *sum, io_t *o
 
 // d u, d delta and d z of a tile to their rows.
 DEVICE void store_tile(const Backward &p, const Place &at, wide first, int channels) {
-    const bool shared_u = p.u_k == 0 && p.paths > 1;
-    const io_t *z = p.z ? p.z + at.b * p.z_b + first : nullptr, *grad = p.grad + at.b * p.grad_b + at.k * p.grad_k + first;
+    const io_t *grad = p.grad + at.b * p.grad_b + at.k * p.grad_k + first;
+    const io_t *z = p.z ? p.z + at.b * p.z_b + first : nullptr;
 #pragma unroll 4
     for (int i = threadIdx.x; i < at.count * TILE; i += THREADS) {
         const int d = i % TILE;
@@ -289,7 +351,7 @@ DEVICE void store_tile(const Backward &p, const Place &at, wide first, int chann
         const wide row = at.rows[i / TILE], to = (at.b * p.length + row) * p.width + first + d;
         const wide path_to = ((at.b * p.paths + at.k) * p.length + row) * p.width + first + d;
         p.ddelta[path_to] = from_float(at.dt[i]);
-        if (shared_u) store_shared(p, at.k, at.u[i], p.du_sum + to, p.du + to);
+        if (p.du_sum) store_shared(p, at.k, at.u[i], p.du_sum + to, p.du + to);
         else p.du[path_to] = from_float(at.u[i]);
         if (z) {
             const float gate = to_float(z[row * p.z_l + d]), s = sigmoid(gate);
@@ -321,7 +383,8 @@ struct Lane {
 
 // h over one BLOCK: `h` goes from before it to after it. With KEEP, every h[t-1] and a[t] stays.
 template <bool KEEP>
-DEVICE void walk_block(const Place &at, const Lane &me, int block, float (&h)[PER], float (&before)[BLOCK][PER], float (&a)[BLOCK][PER]) {
+DEVICE void walk_block(const Place &at, const Lane &me, int block, float (&h)[PER], float (&before)[BLOCK][PER],
+                       float (&a)[BLOCK][PER]) {
 #pragma unroll
     for (int j = 0; j < BLOCK; ++j) {
         const int t = block * BLOCK + j;
@@ -330,7 +393,7 @@ DEVICE void walk_block(const Place &at, const Lane &me, int block, float (&h)[PE
         load_states(B, at.BC + t * 2 * ROW + me.part * PER);
 #pragma unroll
         for (int i = 0; i < PER; ++i) {
-            const float decay = exp2_state(i + j, dt * me.A2[i]);
+            const float decay = exp2_special(dt * me.A2[i]);  // here other instructions are the limit
             if (KEEP) before[j][i] = h[i], a[j][i] = decay;
             h[i] = fmaf(decay, h[i], x * B[i]);
         }
@@ -385,7 +448,8 @@ DEVICE void reverse_block(const Backward &p, const Place &at, Lane &me, int bloc
             }
             scatter_sum<PAIRS, CHANNELS, 1>(pairs, me.lane);
             // Lanes that hold the same sums: CHANNELS / PAIRS, the first of them writes.
-            constexpr int same = PAIRS < CHANNELS ? CHANNELS / PAIRS : 1, held = PAIRS > CHANNELS ? PAIRS / CHANNELS : 1;
+            constexpr int same = PAIRS < CHANNELS ? CHANNELS / PAIRS : 1;
+            constexpr int held = PAIRS > CHANNELS ? PAIRS / CHANNELS : 1;
             const int channel = me.lane % CHANNELS;
 #pragma unroll
             for (int i = 0; i < held; ++i) {
@@ -400,7 +464,8 @@ DEVICE void reverse_block(const Backward &p, const Place &at, Lane &me, int bloc
         if (GATED) scatter_sum<TURN, LANES, CHANNELS>(y, me.lane);
         __syncwarp();  // the other lanes have read what finish_position overwrites
         constexpr int same = LANES / TURN;
-        if (me.part % same == 0) finish_position(p, at, me, block * BLOCK + turn * TURN + me.part / same, GB[0], RhA[0], y[0]);
+        const int mine = block * BLOCK + turn * TURN + me.part / same;
+        if (me.part % same == 0) finish_position(p, at, me, mine, GB[0], RhA[0], y[0]);
     }
 }
 
@@ -491,5 +556,6 @@ DEVICE void gradients(const Backward &p) {
 }
 
 // Grid (chunks, groups * splits, B * paths of the launch), block THREADS. GATED: with z.
-extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) scan_gradients(const Backward p) { gradients<false>(p); }
-extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) scan_gradients_gated(const Backward p) { gradients<true>(p); }
+#define BOUNDS __launch_bounds__(THREADS, 512 / THREADS)
+extern "C" __global__ void BOUNDS scan_gradients(const Backward p) { gradients<false>(p); }
+extern "C" __global__ void BOUNDS scan_gradients_gated(const Backward p) { gradients<true>(p); }

@@ -1,0 +1,257 @@
+"""The gradients of the selective scan on a GPU; the kernels are `kernels/scan_backward.cu`.
+
+The sequence is cut into chunks, which run in parallel: three launches give the adjoint of the state at every chunk's
+end, then all gradients of every chunk, with the states recomputed from those that the forward pass kept. No tensor of
+L·D·N elements exists; beside the gradients there are 2·N/64 float32 for each position and channel, and 2·N float32 for
+each position where few chunks make it worth to divide the channels among several blocks.
+
+Results are deterministic: no atomic addition, every sum has a fixed order.
+
+Source: the recurrence is Mamba's (Gu and Dao, arXiv:2312.00752); its adjoint is a scan of the same form backwards in
+time (Martin and Cundy, arXiv:1709.04057).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from napari_mamba.errors import InputError
+from napari_mamba.scan.arguments import ScanArguments
+from napari_mamba.scan.cuda.runtime import kernel
+
+SOURCE = "scan_backward.cu"
+POINTERS, NUMBERS = 22, 31  # the struct Backward
+LAYOUT = f"{POINTERS}Q{NUMBERS}q"
+TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+POLY = 4  # every fourth exponential of the walks over chunks is a polynomial
+MOST_STATES = 64
+BLOCK = 8  # positions between the states that a block of threads keeps
+SHARED = 56 * 1024  # bytes: four blocks on a multiprocessor of compute capability 8.0 or 9.0
+PER_MULTIPROCESSOR = 8  # blocks wanted for each multiprocessor, two waves
+
+
+def _power_of_two(x: int) -> int:
+    return 1 << max(0, x - 1).bit_length()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The sizes that scan_backward.cu derives from STATES, and what a launch derives from them."""
+
+    states: int
+
+    @property
+    def lanes(self) -> int:
+        """Lanes that share a channel."""
+        return _power_of_two(-(-self.states // 4))
+
+    @property
+    def per_lane(self) -> int:
+        return -(-self.states // self.lanes)
+
+    @property
+    def threads(self) -> int:
+        return 64 if self.lanes == 1 else 128
+
+    @property
+    def tile(self) -> int:
+        """Channels of a block of threads."""
+        return self.threads // self.lanes
+
+    @property
+    def walk_lanes(self) -> int:
+        """Lanes that share a channel where a chunk is only walked."""
+        return _power_of_two(-(-self.states // 16))
+
+    def gradients_shared(self, chunk: int) -> int:
+        """Return the bytes of shared memory of scan_gradients."""
+        blocks = -(-chunk // BLOCK)
+        row = 2 * self.lanes * self.per_lane
+        rows = blocks * BLOCK * (2 * row + 3 * self.tile + 1) + (self.threads // 32 - 1) * BLOCK * row
+        return 4 * (rows + max(0, blocks - 2) * self.per_lane * self.threads)
+
+    def walk_shared(self, chunk: int) -> int:
+        """Return the bytes of shared memory of the kernels that walk a chunk."""
+        each = -(-self.states // self.walk_lanes)
+        return 4 * chunk * (self.walk_lanes * (-(-each // 4) * 4) + 1)
+
+    def chunk(self, kept: int) -> int:
+        """Return the longest part of a chunk of `kept` positions that fits in shared memory and divides it."""
+        parts = (kept // ratio for ratio in range(1, kept + 1) if kept % ratio == 0)
+        return next((part for part in parts if self.gradients_shared(part) <= SHARED), 1)
+
+
+@cache
+def _multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
+def _rows(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a tensor in a type, its last axis contiguous; the same one where it is so."""
+    x = x.detach().to(dtype)
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+
+
+def _parameter(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.detach().float().contiguous()
+
+
+def _address(x: Tensor | None) -> int:
+    return 0 if x is None else x.data_ptr()
+
+
+class _Backward:
+    """One backward pass: tensors brought to the form the kernels read, buffers, launches."""
+
+    def __init__(self, args: ScanArguments, starts: Tensor, chunk: int, grad_output: Tensor) -> None:
+        dtype = args.u.dtype
+        self.batch, self.paths, self.length, self.width = args.delta.shape
+        self.states, self.groups = args.A.shape[-1], args.B.shape[3]
+        self.plan = Plan(self.states)
+        self.chunk = self.plan.chunk(min(chunk, -(-self.length // BLOCK) * BLOCK))
+        if chunk % self.chunk:
+            self.chunk = self.plan.chunk(chunk)
+        self.ratio = chunk // self.chunk
+        self.chunks = -(-self.length // self.chunk)
+        u, delta, B, C, grad = (_rows(x, dtype) for x in (args.u, args.delta, args.B, args.C, grad_output))
+        z = None if args.z is None else _rows(args.z, dtype)
+        self.inputs = (u, delta, B, C, z, grad)
+        self.parameters = tuple(_parameter(x) for x in (args.A, args.D, args.delta_bias))
+        self.table = None if args.table is None else args.table.to(torch.int32).contiguous()
+        self.kept = starts.contiguous()
+        self.merged, self.softplus, self.gated = args.merge == "sum", args.delta_softplus, z is not None
+        self._allocate(u, dtype)
+
+    def _allocate(self, u: Tensor, dtype: torch.dtype) -> None:
+        def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.empty(shape, dtype=dtype, device=u.device)
+
+        batch, paths, length, width = self.batch, self.paths, self.length, self.width
+        per_chunk = (batch, paths, self.chunks, self.states, width)
+        self.starts = self.kept if self.ratio == 1 else empty(*per_chunk)
+        self.adjoints, self.sums = empty(*per_chunk), empty(batch, paths, self.chunks, width)
+        self.direct = empty(2, batch, paths, self.chunks, width)
+        self.du = empty(batch, u.shape[1], length, width, dtype=dtype)
+        self.ddelta = empty(batch, paths, length, width, dtype=dtype)
+        self.dz = empty(batch, length, width, dtype=dtype) if self.gated else None
+        share_u = u.shape[1] == 1 and paths > 1
+        share_z = self.gated and paths > 1
+        # Paths that add to one row run one after the other; in float32 the result itself holds the sum so far.
+        self.in_turn = share_u or share_z
+        self.du_sum = None if not share_u else self.du if dtype == torch.float32 else empty(*self.du.shape)
+        self.dz_sum = None
+        if share_z and self.dz is not None:
+            self.dz_sum = self.dz if dtype == torch.float32 else empty(*self.dz.shape)
+        tiles = -(-(width // self.groups) // self.plan.tile)
+        blocks = self.chunks * self.groups * batch * (1 if self.in_turn else paths)
+        self.splits = min(tiles, max(1, -(-PER_MULTIPROCESSOR * _multiprocessors(u.device) // blocks)))
+        shape = (self.splits, batch, paths, length, self.groups, self.states)
+        self.dBC = [empty(*shape, dtype=dtype if self.splits == 1 else torch.float32) for _ in range(2)]
+
+    def _values(self, first_path: int, launch_paths: int) -> tuple[int, ...]:
+        u, delta, B, C, z, grad = self.inputs
+        A, D, bias = self.parameters
+        read = (u, delta, B, C, z, grad, A, D, bias, self.table, self.kept, self.starts, self.adjoints, self.sums)
+        written = (self.du, self.ddelta, self.dz, self.du_sum, self.dz_sum, *self.dBC, self.direct)
+        sizes = (self.batch, self.paths, self.length, self.width, self.groups, self.chunk, self.chunks, self.splits)
+        strides = (
+            *(u.stride(0), 0 if u.shape[1] == 1 else u.stride(1), u.stride(2)),
+            *delta.stride()[:3],
+            *B.stride()[:4],
+            *C.stride()[:4],
+            *((0, 0) if z is None else z.stride()[:2]),
+            *((grad.stride(0), 0, grad.stride(1)) if self.merged else grad.stride()[:3]),
+        )
+        flags = (first_path, launch_paths, int(self.softplus), self.ratio)
+        return (*(_address(x) for x in (*read, *written)), *sizes, *flags, *strides)
+
+    def _launch(self, name: str, grid: tuple[int, int, int], threads: int, shared: int, values: tuple) -> None:
+        device = self.du.device
+        call = kernel(SOURCE, name, LAYOUT, IO=TYPES[self.du.dtype], STATES=self.states, POLY=POLY)
+        call(device.index or 0, grid, threads, values, shared)
+
+    def run(self) -> None:
+        plan, both = self.plan, self.batch * self.paths
+        values = self._values(0, self.paths)
+        per_group = self.width // self.groups
+        walkers = min(128, -(-per_group * plan.walk_lanes // 32) * 32)
+        tiles = self.groups * -(-per_group // (walkers // plan.walk_lanes))
+        walk = (walkers, plan.walk_shared(self.chunk), values)
+        if self.ratio > 1:
+            self._launch("scan_refine_starts", (-(-self.chunks // self.ratio), tiles, both), *walk)
+        self._launch("scan_adjoint_chunks", (self.chunks, tiles, both), *walk)
+        self._launch("scan_adjoint_combine", (-(-self.width // 32), self.states, both), 1024, 0, values)
+        name = "scan_gradients_gated" if self.gated else "scan_gradients"
+        paths = 1 if self.in_turn else self.paths
+        for path in range(0, self.paths, paths):
+            grid = (self.chunks, self.groups * self.splits, self.batch * paths)
+            shared = plan.gradients_shared(self.chunk)
+            self._launch(name, grid, plan.threads, shared, self._values(path, paths))
+
+    def gradients(self) -> dict[str, Tensor | None]:
+        """Add up what the chunks and the splits left."""
+        dB, dC = (x[0] if self.splits == 1 else x.sum(0) for x in self.dBC)
+        dD, dbias = self.direct.sum((1, 3))
+        dA = self.adjoints.sum((0, 2)).transpose(1, 2)
+        return {
+            "u": self.du,
+            "delta": self.ddelta,
+            "A": dA,
+            "B": dB,
+            "C": dC,
+            "D": dD,
+            "z": self.dz,
+            "delta_bias": dbias,
+        }
+
+
+def selective_scan_backward(
+    args: ScanArguments, chunk_starts: Tensor, chunk_length: int, grad_output: Tensor
+) -> dict[str, Tensor | None]:
+    """Return the gradients of the selective scan.
+
+    Parameters
+    ----------
+    args : ScanArguments
+        As the forward pass had them; u in float32, float16 or bfloat16, at most 64 states. The device of the tensors
+        must be the current one.
+    chunk_starts : (B, K, chunks, N, D) float32
+        The state before each chunk of `chunk_length` steps, which the forward pass kept.
+    chunk_length : int
+        Steps of a chunk; 64 for 16 states saves a pass that makes shorter ones.
+    grad_output : (B, L, D) for merge "sum", (B, K, L, D) for "none"
+        Any floating type and strides.
+
+    Returns
+    -------
+    dict
+        "u", "delta", "A", "B", "C", "D", "z" and "delta_bias": each of the shape and type of its argument, None where
+        that is None. The arithmetic is float32, and the same call gives the same bits.
+
+    Raises
+    ------
+    InputError
+        For a type or a number of states that the kernels do not have.
+
+    Examples
+    --------
+    >>> gradients = selective_scan_backward(args, chunk_starts, 64, torch.ones_like(y))  # doctest: +SKIP
+    >>> gradients["A"].shape == args.A.shape  # doctest: +SKIP
+    True
+    """
+    if args.u.dtype not in TYPES:
+        raise InputError(f"u has the type {args.u.dtype}; convert it to float32, float16 or bfloat16.")
+    if args.A.shape[-1] > MOST_STATES:
+        raise InputError(f"A has {args.A.shape[-1]} states; the CUDA scan takes {MOST_STATES}, use backend='torch'.")
+    work = _Backward(args, chunk_starts, chunk_length, grad_output)
+    if args.delta.numel() > 0:
+        work.run()
+    arguments = {name: getattr(args, name) for name in ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")}
+    return {
+        name: None if gradient is None or arguments[name] is None else gradient.to(arguments[name].dtype)
+        for name, gradient in work.gradients().items()
+    }
