@@ -17,6 +17,7 @@ import os
 import struct
 import tempfile
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -210,6 +211,13 @@ def _enter_context(device: int) -> None:
     if int(check(driver.cuCtxGetCurrent(), "read the current context")) == 0:
         context = check(driver.cuDevicePrimaryCtxRetain(driver.CUdevice(device)), "open PyTorch's context")
         check(driver.cuCtxSetCurrent(context), "enter PyTorch's context")
+
+
+def on_device(device: torch.device) -> AbstractContextManager:
+    """Return a context in which a tensor's device is the current one; nothing is done where it already is."""
+    if device.type != "cuda" or device.index is None or device.index == torch.cuda.current_device():
+        return nullcontext()
+    return torch.cuda.device(device)
 
 
 class Kernel:

@@ -108,7 +108,9 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) scan_short(const Scan p
                 }
             }
             if (pass) {
-                const float y = fmaf(skip, value, sum_over_lanes(parts, position)) * gate;
+                float y = fmaf(skip, value, sum_over_lanes(parts, position));
+                if (ADD) y += p.sum[b * p.out_b + k * p.out_k + d + row * p.width];
+                y *= gate;
                 if (inside && mine) out[row * p.width] = to_out(y);
             }
         }

@@ -1,0 +1,97 @@
+"""How a forward scan is cut up for a device: which kernels, how long the chunks, how many threads. Plain arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+TILE = 16  # positions staged at once; a chunk is a multiple of it
+KEPT = 64  # ... and of this where its start states are kept: the backward pass cuts it into such pieces
+SHORTEST = 64  # positions of a chunk, below which its launch costs more than its work
+SHORT = 2048  # the longest sequence that one block holds
+PARALLEL_BYTES = 16 * 2**20  # outputs of single paths kept side by side rather than added up one path after another
+RESIDENT = {16: 16, 64: 8}  # warps of a multiprocessor, by the states a thread holds: what its registers allow
+SPLITS = (4, 8, 16)  # lanes that share a channel of a short sequence
+WAVES = 1  # blocks wanted, in full loads of the card
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One way to run the forward scan.
+
+    Attributes
+    ----------
+    kind : {"short", "single", "chunks"}
+        One launch with a block for a whole sequence; one launch with a thread for a whole sequence; chunks in parallel.
+    chunk, chunks : int
+        Steps of a chunk and how many there are.
+    threads, blocks : int
+        Channels of a block, and blocks a multiprocessor holds (kinds "single" and "chunks").
+    fixup : bool
+        Finish outputs in the first launch and correct the heads of the chunks; else scan twice (kind "chunks").
+    ahead, poly : int
+        The macros AHEAD and POLY of the kernels.
+    split, warps : int
+        Lanes that share a channel, and chunks (kind "short").
+    """
+
+    kind: str
+    chunk: int
+    chunks: int
+    threads: int = 64
+    blocks: int = 8
+    fixup: bool = True
+    ahead: int = 4
+    poly: int = 8
+    split: int = 8
+    warps: int = 32
+
+
+def _up(x: int, multiple: int) -> int:
+    return -(-x // multiple) * multiple
+
+
+def block_width(channels: int) -> int:
+    """Return the channels of a block that leave the fewest idle, 64 where several do."""
+    return min((64, 96, 128, 32), key=lambda threads: _up(channels, threads))
+
+
+def short_plan(sequences: int, length: int, channels: int, states: int, multiprocessors: int) -> Plan:
+    """Return the plan of a sequence that a block holds: fewer channels a block while that leaves the card idle."""
+    split = next((s for s in SPLITS if sequences * -(-channels // (32 // s)) >= multiprocessors), SPLITS[-1])
+    split = max(4, min(split, 1 << max(0, states - 1).bit_length()))
+    warps = 32 if length > 16 * split else 16 if length > 8 * split else 8
+    chunk = _up(-(-length // warps), split)
+    return Plan("short", chunk, -(-length // chunk), split=split, warps=warps)
+
+
+def chunk_plan(sequences: int, length: int, channels: int, states: int, multiprocessors: int, keep: bool) -> Plan:
+    """Return the plan with chunks: as many blocks as the card holds at once, so that no second wave is half empty."""
+    threads = block_width(channels)
+    warps = next(count for most, count in RESIDENT.items() if states <= most)
+    resident = max(1, 32 * warps // threads)
+    rows = sequences * -(-channels // threads)  # blocks of one chunk
+    wanted = max(1, WAVES * resident * multiprocessors // rows)
+    chunk = _up(max(SHORTEST, -(-length // wanted)), KEPT if keep else TILE)
+    kind = "single" if chunk >= length else "chunks"
+    return Plan(kind, min(chunk, _up(length, KEPT)), -(-length // chunk), threads=threads, blocks=resident)
+
+
+@lru_cache(maxsize=4096)
+def make_plan(
+    batch: int, paths: int, length: int, width: int, groups: int, states: int, multiprocessors: int, keep: bool
+) -> Plan:
+    """Return the plan for `paths` paths scanned side by side on a device.
+
+    Examples
+    --------
+    >>> make_plan(1, 1, 512, 64, 1, 16, 132, False).kind
+    'short'
+    >>> make_plan(1, 1, 64**3, 64, 1, 16, 132, False).chunks
+    1024
+    """
+    sequences, channels = batch * paths * groups, width // groups
+    plan = chunk_plan(sequences, length, channels, states, multiprocessors, keep)
+    if (plan.kind == "single" and length > SHORTEST) or length > SHORT:
+        return plan
+    return short_plan(sequences, length, channels, states, multiprocessors)

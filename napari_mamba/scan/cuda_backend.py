@@ -1,0 +1,62 @@
+"""The scan on NVIDIA GPUs: our own kernels, compiled at first use; see `napari_mamba.scan.cuda`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from napari_mamba.errors import InputError
+from napari_mamba.scan.arguments import ConvArguments, ScanArguments
+from napari_mamba.scan.cuda import conv
+from napari_mamba.scan.cuda.backward import selective_scan_backward
+from napari_mamba.scan.cuda.forward import prepare, selective_scan_forward
+from napari_mamba.scan.cuda.runtime import on_device, unavailable
+
+__all__ = ["causal_conv1d", "selective_scan", "unavailable"]
+
+NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
+
+
+class _SelectiveScan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, softplus, table, merge, *tensors):
+        args = prepare(ScanArguments(*tensors, softplus, table, merge))
+        y, last, starts, chunk = selective_scan_forward(args, keep=True)
+        ctx.save_for_backward(*tensors, starts, args.table)
+        ctx.rest = (softplus, merge, chunk)
+        ctx.mark_non_differentiable(last)
+        return y, last
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_output, _):
+        *tensors, starts, table = ctx.saved_tensors
+        softplus, merge, chunk = ctx.rest
+        with on_device(grad_output.device):
+            args = prepare(ScanArguments(*tensors, softplus, table, merge))
+            found = selective_scan_backward(args, starts, chunk, grad_output)
+        pairs = zip(NAMES, tensors, strict=True)
+        return (None, None, None, *(None if x is None else found[name].to(x.dtype) for name, x in pairs))
+
+
+def _need_cuda(x: Tensor, name: str) -> None:
+    if x.device.type != "cuda":
+        raise InputError(f"The CUDA backend computes on CUDA devices, and {name} is on {x.device}; use backend='auto'.")
+
+
+def selective_scan(args: ScanArguments) -> tuple[Tensor, Tensor]:
+    """Run the scan on the GPU with a float32 state; gradients reach every tensor, not through the last state."""
+    _need_cuda(args.u, "u")
+    tensors = (args.u, args.delta, args.A, args.B, args.C, args.D, args.z, args.delta_bias)
+    with on_device(args.u.device):
+        if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
+            return _SelectiveScan.apply(args.delta_softplus, args.table, args.merge, *tensors)
+        y, last, _, _ = selective_scan_forward(prepare(args))
+    return y, last
+
+
+def causal_conv1d(args: ConvArguments) -> Tensor:
+    """Run the convolution on the GPU along every path; returns (B, K, L, D)."""
+    _need_cuda(args.x, "x")
+    with on_device(args.x.device):
+        return conv.causal_conv1d(args)
