@@ -96,18 +96,17 @@ def sets_needed(megabytes: float, most: int = 256) -> int:
 
 
 def milliseconds(calls: Sequence[Callable[[], object]], budget: float = 0.25, rounds: int = 25) -> float:
-    """Median time of one call. A round runs every call once, back to back between two events; at least two warm up.
+    """Median time of one call. A round runs every call once, back to back between two events; up to three warm up.
 
     Short calls are repeated within a round until it lasts a millisecond, so what is timed is a stream of calls, with
     the host's part of each where that is the longer.
     """
-    repeats = 1
-    once = 0.0
     for _ in range(3):
         once = _round(calls, 1)
-    if once < 1:
-        repeats = min(64, int(1 / max(once, 1e-3)) + 1)
-    rounds = max(5, min(rounds, int(1e3 * budget / max(once * repeats, 1e-3))))
+        if once > 200:  # a millisecond's start-up no longer shows
+            break
+    repeats = 1 if once >= 1 else min(64, int(1 / max(once, 1e-3)) + 1)
+    rounds = max(3, min(rounds, int(1e3 * budget / max(once * repeats, 1e-3))))
     return statistics.median(_round(calls, repeats) for _ in range(rounds)) / (repeats * len(calls))
 
 

@@ -213,37 +213,6 @@ def beside_monai(report: Report, sizes: list[int], dtype: torch.dtype) -> None:
     report.table(["ms / peak GiB", *(f"{s}³" for s in sizes), "exponent"], rows)
 
 
-def profile(name: str, size: int, dtype: torch.dtype, last: bool = True) -> None:
-    """Print where our network's time on the GPU goes: its kernels, and copies and casts by shape."""
-    from torch.profiler import ProfilerActivity
-    from torch.profiler import profile as profiler
-
-    form = torch.channels_last_3d if last else torch.contiguous_format
-    network = ours_like(name, size, None).to(DEVICE).to(memory_format=form)
-    x = torch.randn(1, authors.channels(name), *(size,) * 3, device=DEVICE).to(memory_format=form)
-    with precision(dtype):
-        for _ in range(2):
-            network(x)
-        torch.cuda.synchronize()
-        with profiler(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], record_shapes=True) as record:
-            network(x)
-            torch.cuda.synchronize()
-    events = record.key_averages()
-    kernels = sorted((e for e in events if e.device_type == torch.autograd.DeviceType.CUDA),
-                     key=lambda e: -e.self_device_time_total)  # fmt: skip
-    total = sum(e.self_device_time_total for e in kernels) / 1e3
-    print(f"\n{NAMES[name]} at {size}³, {dtype}: {total:.2f} ms of kernels")
-    for e in kernels[:25]:
-        print(f"{e.self_device_time_total / 1e3:9.3f} ms {e.count:5d} x {e.key[:130]}")
-    shaped = [e for e in record.key_averages(group_by_input_shape=True)
-              if e.key in ("aten::copy_", "aten::cat", "aten::contiguous", "aten::clone", "aten::fill_")]  # fmt: skip
-    print("copies, by shape:")
-    for e in sorted(shaped, key=lambda e: -e.device_time_total)[:20]:
-        print(f"{e.device_time_total / 1e3:9.3f} ms {e.count:5d} x {e.key} {e.input_shapes}")
-    network.cpu()
-    free()
-
-
 def main() -> None:
     """Print the tables, and save them where --write names a file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -258,9 +227,11 @@ def main() -> None:
     if not torch.cuda.is_available():
         raise SystemExit("no CUDA device here")
     if options.profile:
+        from network_profile import profile
+
         for name in options.networks:
             for dtype in (torch.float32, torch.bfloat16):
-                profile(name, options.size, dtype)
+                profile(name, ours_like(name, options.size, None), options.size, dtype)
         return
     report = Report("Whole networks on a GPU", options.write)
     torch.backends.cudnn.benchmark = True
