@@ -112,10 +112,9 @@ class _Backward:
         self.batch, self.paths, self.length, self.width = args.delta.shape
         self.states, self.groups = args.A.shape[-1], args.B.shape[3]
         self.plan = Plan(self.states)
-        self.chunk = self.plan.chunk(min(chunk, -(-self.length // BLOCK) * BLOCK))
-        if chunk % self.chunk:
-            self.chunk = self.plan.chunk(chunk)
-        self.ratio = chunk // self.chunk
+        kept = min(chunk, -(-self.length // BLOCK) * BLOCK)  # of a sequence of one chunk, as long as there is something
+        self.chunk = self.plan.chunk(kept)
+        self.ratio = kept // self.chunk
         self.chunks = -(-self.length // self.chunk)
         u, delta, B, C, grad = (_rows(x, dtype) for x in (args.u, args.delta, args.B, args.C, grad_output))
         z = None if args.z is None else _rows(args.z, dtype)

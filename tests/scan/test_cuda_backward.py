@@ -1,0 +1,220 @@
+"""The kernels of the scan's gradients, run on the CPU by the emulator, against autograd of the float64 reference."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+import torch
+import torch.nn.functional as F
+from cuda_emulator import emulate, find_compiler
+
+from napari_mamba.errors import InputError
+from napari_mamba.scan import reference, scan_order
+from napari_mamba.scan.arguments import ScanArguments, scan_arguments
+from napari_mamba.scan.cuda import backward
+from napari_mamba.scan.cuda.backward import SHARED, Plan, selective_scan_backward
+
+emulated = pytest.mark.skipif(find_compiler() is None, reason="needs g++ on Linux to emulate the CUDA kernels")
+NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
+
+
+class Emulator:
+    """Stands for `runtime.kernel`: launches on the CPU, in one order of a block's threads or the other."""
+
+    def __init__(self) -> None:
+        self.launched: list[str] = []
+        self.reverse = False
+
+    def kernel(self, source, name, layout, **defines):
+        def launch(device, grid, block, values, shared=0):
+            self.launched.append(name)
+            packed = struct.pack("@" + layout, *values)
+            emulate(source, defines).launch(name, grid, block, packed, shared, reverse=self.reverse)
+
+        return launch
+
+
+@pytest.fixture
+def emulator(monkeypatch):
+    made, empty = Emulator(), torch.empty
+    monkeypatch.setattr(backward, "kernel", made.kernel)
+    # What a kernel does not write stays NaN.
+    monkeypatch.setattr(torch, "empty", lambda *shape, **options: empty(*shape, **options).fill_(torch.nan))
+    return made
+
+
+def make(length=19, width=5, states=4, batch=1, paths=1, u_paths=1, groups=1, dtype=torch.float32, **options):
+    """Random arguments, their step sizes from 0.001 to 2; `without` names those that are left out."""
+    rng = torch.Generator().manual_seed(length + width + states)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=rng)
+
+    soft, without = options.get("softplus", True), options.get("without", ())
+    values = {
+        "u": normal(batch, u_paths, length, width).to(dtype),
+        "delta": (
+            normal(batch, paths, length, width) * 2 - 2 if soft else normal(batch, paths, length, width).abs()
+        ).to(dtype),
+        "A": -2 * torch.rand(paths, width, states, generator=rng) - 0.01,
+        "B": normal(batch, paths, length, groups, states).to(dtype),
+        "C": normal(batch, paths, length, groups, states).to(dtype),
+        "D": normal(paths, width),
+        "z": normal(batch, length, width).to(dtype),
+        "delta_bias": normal(paths, width).abs() / 4,
+    }
+    values |= dict.fromkeys(without)
+    merge = options.get("merge", "sum")
+    args, _ = scan_arguments(*values.values(), soft, options.get("order"), merge)
+    grad = normal(batch, length, width) if merge == "sum" else normal(batch, paths, length, width)
+    return args, grad.to(dtype)
+
+
+def chunk_starts(args, chunk):
+    """The states before every chunk, in float64 by the recurrence, as the forward keeps them."""
+    batch, paths, length, width = args.delta.shape
+    states = args.A.shape[-1]
+    kept = torch.zeros(batch, paths, -(-length // chunk), states, width, dtype=torch.float64)
+    for k in range(paths):
+        h = torch.zeros(batch, width, states, dtype=torch.float64)
+        for t in range(length):
+            if t % chunk == 0:
+                kept[:, k, t // chunk] = h.transpose(1, 2)
+            row = t if args.table is None else args.table[k, t]
+            dt = args.delta[:, k, row].double()
+            dt = dt if args.delta_bias is None else dt + args.delta_bias[k].double()
+            dt = (F.softplus(dt) if args.delta_softplus else dt)[..., None]
+            B = args.B[:, k, row].double().repeat_interleave(width // args.B.shape[3], dim=1)
+            u = args.u[:, k if args.u.shape[1] > 1 else 0, row].double()
+            h = torch.exp(dt * args.A[k].double()) * h + dt * B * u[..., None]
+    return kept.float()
+
+
+def truth(args, grad):
+    """Gradients of the float64 reference by autograd."""
+    leaves = {n: None if getattr(args, n) is None else getattr(args, n).double().requires_grad_() for n in NAMES}
+    y, _ = reference.selective_scan(ScanArguments(**leaves, **rest(args)))
+    y.backward(grad.double())
+    return {name: None if leaf is None else leaf.grad for name, leaf in leaves.items()}
+
+
+def rest(args):
+    return {name: getattr(args, name) for name in ("delta_softplus", "table", "merge")}
+
+
+def errors(found, wanted):
+    """Relative L2 of every gradient; checks that they are there, of the right shape."""
+    out = {}
+    for name, value in wanted.items():
+        assert (found[name] is None) == (value is None), name
+        if value is not None:
+            assert found[name].shape == value.shape, name
+            out[name] = float((found[name].double() - value).norm() / value.norm().clamp(min=1e-30))
+    return out
+
+
+CASES = {
+    "one state": {"states": 1, "width": 70},
+    "four states": {"states": 4, "batch": 2},
+    "eight states, no softplus": {"states": 8, "softplus": False},
+    "ten states, two groups": {"states": 10, "width": 6, "groups": 2},
+    "sixteen states, two tiles of channels": {"states": 16, "width": 33, "length": 45},
+    "sixteen states, nothing optional": {"states": 16, "without": ("D", "z", "delta_bias")},
+    "thirty-two states": {"states": 32, "width": 17},
+    "sixty-four states": {"states": 64, "width": 9},
+    "two paths, one u": {"states": 16, "paths": 2, "order": scan_order("bidirectional", (19,)), "batch": 2},
+    "three paths, no gate": {"paths": 3, "without": ("z",)},
+    "three paths of their own": {"paths": 3, "u_paths": 3, "without": ("z",)},
+    "three paths, not merged": {"paths": 3, "u_paths": 3, "merge": "none"},
+    "one position": {"length": 1, "states": 16},
+    "shorter than a chunk": {"length": 7, "states": 3},
+}
+
+
+@emulated
+@pytest.mark.parametrize("reverse", [False, True], ids=["ascending", "descending"])
+@pytest.mark.parametrize("case", CASES)
+def test_gradients_are_those_of_the_reference(emulator, case, reverse):
+    emulator.reverse = reverse
+    args, grad = make(**CASES[case])
+    found = selective_scan_backward(args, chunk_starts(args, 16), 16, grad)
+    assert max(errors(found, truth(args, grad)).values()) < 2e-6
+    assert len(emulator.launched) == 2 + (args.paths if found["z"] is not None or args.u.shape[1] < args.paths else 1)
+
+
+@emulated
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float16, 1e-3), (torch.bfloat16, 5e-3)])
+@pytest.mark.parametrize("paths", [1, 2])
+def test_half_precision(emulator, dtype, limit, paths):
+    args, grad = make(states=16, paths=paths, dtype=dtype)
+    found = selective_scan_backward(args, chunk_starts(args, 16), 16, grad)
+    assert max(errors(found, truth(args, grad)).values()) < limit
+    assert all(found[name].dtype == getattr(args, name).dtype for name in NAMES)
+
+
+@emulated
+@pytest.mark.parametrize("kept", [5, 24, 64, 192])
+def test_chunks_of_any_length(emulator, kept):
+    """Chunks that do not fit in shared memory are cut up: the states between are made from those that were kept."""
+    args, grad = make(length=201, width=3, states=16)
+    found = selective_scan_backward(args, chunk_starts(args, kept), kept, grad)
+    assert max(errors(found, truth(args, grad)).values()) < 2e-6
+    assert ("scan_refine_starts" in emulator.launched) == (kept > 64)
+
+
+@emulated
+@pytest.mark.parametrize("multiprocessors", [1, 132])
+def test_channels_divided_among_blocks_and_summed_in_a_fixed_order(emulator, monkeypatch, multiprocessors):
+    monkeypatch.setattr(backward, "_multiprocessors", lambda device: multiprocessors)
+    args, grad = make(width=100, states=16, length=11)
+    starts = chunk_starts(args, 16)
+    found = selective_scan_backward(args, starts, 16, grad)
+    assert max(errors(found, truth(args, grad)).values()) < 2e-6
+    emulator.reverse = True
+    again = selective_scan_backward(args, starts, 16, grad)
+    assert all(torch.equal(found[name], again[name]) for name in NAMES)
+
+
+@emulated
+def test_tensors_are_read_where_they_lie(emulator):
+    """Slices of wider tensors, as a network's projections are, an expanded gradient, a transposed one, mixed types."""
+    args, grad = make(states=10, width=6, length=21, groups=2, paths=2)
+    starts, wanted = chunk_starts(args, 16), truth(args, grad)
+    for name in ("u", "delta", "B", "C", "z"):
+        x = getattr(args, name)
+        setattr(args, name, torch.cat([x, torch.full_like(x, torch.nan)], dim=-1)[..., : x.shape[-1]])
+    args.B = args.B.double()
+    flipped = grad.transpose(1, 2).contiguous().transpose(1, 2)
+    assert max(errors(selective_scan_backward(args, starts, 16, flipped), wanted).values()) < 2e-6
+    ones = torch.ones(1, 1, 1).expand_as(grad)
+    assert max(errors(selective_scan_backward(args, starts, 16, ones), truth(args, ones)).values()) < 2e-6
+
+
+@emulated
+def test_strong_and_weak_decay(emulator):
+    """Decays of e^-60 and of 1 - 1e-7 a step: nothing is divided by one, nothing overflows."""
+    args, grad = make(length=40, width=4, states=4, softplus=False, without=("delta_bias",))
+    args.A = torch.tensor([-60.0, -1e-7, -1.0, 0.0]).expand(1, 4, 4).contiguous()
+    found = selective_scan_backward(args, chunk_starts(args, 16), 16, grad)
+    assert max(errors(found, truth(args, grad)).values()) < 5e-6
+
+
+@pytest.mark.parametrize("states", [1, 2, 4, 5, 8, 10, 16, 17, 32, 33, 64])
+@pytest.mark.parametrize("kept", [64, 100, 127, 1024])
+def test_plans_fit(states, kept):
+    plan = Plan(states)
+    chunk = plan.chunk(kept)
+    assert kept % chunk == 0
+    assert max(plan.gradients_shared(chunk), plan.walk_shared(chunk)) <= SHARED
+    assert plan.lanes * plan.per_lane >= states
+    assert plan.lanes <= 16
+
+
+def test_what_the_kernels_do_not_take():
+    args, grad = make(states=65)
+    with pytest.raises(InputError, match="backend='torch'"):
+        selective_scan_backward(args, chunk_starts(args, 16), 16, grad)
+    args.u = args.u.double()
+    with pytest.raises(InputError, match="float16"):
+        selective_scan_backward(args, torch.zeros(1), 16, grad)
