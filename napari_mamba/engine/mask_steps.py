@@ -36,8 +36,8 @@ def binarise(state: State, smallest: int = 0, ml: Sequence[float] = ()) -> tuple
     voxels = int(np.count_nonzero(mask))
     if voxels < max(smallest, 1):
         raise InputError(
-            f"the mask has {voxels} voxels, and at least {max(smallest, 1)} are needed to judge a shape: draw the whole "
-            "structure, at a finer resolution if need be"
+            f"the mask has {voxels} voxels, and at least {max(smallest, 1)} are needed to judge a shape: draw the "
+            "whole structure, at a finer resolution if need be"
         )
     doubts = list(state.doubts)
     volume = voxels * abs(float(np.linalg.det(state.affine))) / 1000
@@ -98,6 +98,7 @@ class Window(Undo):
     shape: tuple[int, ...]
     start: tuple[int, ...]
     size: tuple[int, ...]
+
     def overlap(self) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
         """What both share, as slices of the grid and of the window."""
         grid, window = [], []
@@ -123,7 +124,7 @@ def centre(state: State, size: Sequence[int]) -> tuple[State, Undo]:
     """
     if len(size) != 3 or min(size) < 1:
         raise BundleError(f"the preparation's window has three positive sizes, not {list(size)}")
-    drawn = (state.data > 0).any(axis=0)
+    drawn: np.ndarray = np.any(state.data > 0, axis=0)
     shape = state.data.shape[1:]
     middle = center_of_mass(drawn) if drawn.any() else [(n - 1) / 2 for n in shape]
     start = tuple(round(float(m) - (n - 1) / 2) for m, n in zip(middle, size, strict=True))

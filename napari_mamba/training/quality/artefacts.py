@@ -1,7 +1,7 @@
 """MR artefacts in plain PyTorch, on any device: the models of TorchIO (Pérez-García et al., 2021) by the same formulas.
 
-Every function takes one scan (Z, Y, X) float32, in which 1 is about the brightest tissue (its 99.9th percentile), and a
-generator on the scan's device; each draws its own strength. The ranges begin where an artefact is clearly visible in
+Every function takes one scan (Z, Y, X) float32, in which 1 is about the brightest tissue (its 99.9th percentile), and
+the random numbers to draw from. The ranges begin where an artefact is clearly visible in
 the scans of the training data (`RANGES`), which is the border that the bundle's card states. What is weaker is drawn
 by `unspoilt`, and counts as clean.
 """
@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Tensor
 
 ARTEFACTS = ("motion", "ghosting", "spikes", "noise", "bias field", "blur")
-RANGES = {
+RANGES: dict[str, dict[str, Any]] = {
     "motion": {"degrees": (3.0, 10.0), "mm": (3.0, 10.0), "movements": (1, 4)},
     "ghosting": {"ghosts": (4, 10), "intensity": (0.5, 1.0)},
     "spikes": {"spikes": (1, 3), "intensity": (0.25, 1.5)},
@@ -29,17 +30,31 @@ point of k-space. Bias field: standard deviation of its logarithm over the image
 BIAS_ORDER = 3
 
 
-def draw(low: float, high: float, generator: Generator) -> float:
-    """One uniform number."""
-    return low + (high - low) * float(torch.rand((), generator=generator, device=generator.device))
+class Chance:
+    """Random numbers from a seed: single ones on the CPU, where nothing waits for them, and images on a device."""
+
+    def __init__(self, seed: int, device: torch.device):
+        self.device = device
+        self.single, self.many = torch.Generator().manual_seed(seed), torch.Generator(device).manual_seed(seed)
+
+    def number(self, low: float, high: float) -> float:
+        """One uniform number."""
+        return low + (high - low) * float(torch.rand((), generator=self.single))
+
+    def whole(self, low: int, high: int) -> int:
+        """One whole number, both ends included."""
+        return int(torch.randint(low, high + 1, (), generator=self.single))
+
+    def happens(self, share: float) -> bool:
+        """True in a share of the cases."""
+        return self.number(0, 1) < share
+
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        """Normal numbers on the device."""
+        return torch.randn(tuple(shape), generator=self.many, device=self.device)
 
 
-def draw_int(low: int, high: int, generator: Generator) -> int:
-    """One whole number, both ends included."""
-    return int(torch.randint(low, high + 1, (), generator=generator, device=generator.device))
-
-
-def add(image: Tensor, spacing: Sequence[float], names: Sequence[str], generator: Generator) -> Tensor:
+def add(image: Tensor, spacing: Sequence[float], names: Sequence[str], chance: Chance) -> Tensor:
     """A scan with the named artefacts, in the order in which a scanner makes them, whatever the names' order.
 
     Parameters
@@ -49,15 +64,15 @@ def add(image: Tensor, spacing: Sequence[float], names: Sequence[str], generator
         (z, y, x), mm.
     names : sequence of str
         Out of `ARTEFACTS`.
-    generator : torch.Generator
+    chance : Chance
     """
     made: dict[str, Callable[[], Tensor]] = {
-        "bias field": lambda: bias_field(image, draw(*RANGES["bias field"]["log_std"], generator), generator),
-        "blur": lambda: blur(image, spacing, draw(*RANGES["blur"]["std_mm"], generator)),
-        "motion": lambda: motion(image, spacing, generator),
-        "ghosting": lambda: ghosting(image, generator),
-        "spikes": lambda: spikes(image, generator),
-        "noise": lambda: noise(image, draw(*RANGES["noise"]["std"], generator), generator),
+        "bias field": lambda: bias_field(image, chance.number(*RANGES["bias field"]["log_std"]), chance),
+        "blur": lambda: blur(image, spacing, chance.number(*RANGES["blur"]["std_mm"])),
+        "motion": lambda: motion(image, spacing, chance),
+        "ghosting": lambda: ghosting(image, chance),
+        "spikes": lambda: spikes(image, chance),
+        "noise": lambda: noise(image, chance.number(*RANGES["noise"]["std"]), chance),
     }
     for name, make in made.items():
         if name in names:
@@ -65,25 +80,25 @@ def add(image: Tensor, spacing: Sequence[float], names: Sequence[str], generator
     return image
 
 
-def unspoilt(image: Tensor, spacing: Sequence[float], generator: Generator) -> Tensor:
+def unspoilt(image: Tensor, spacing: Sequence[float], chance: Chance) -> Tensor:
     """What a good scan may have too: another contrast, a faint bias field, little noise, a little less sharp."""
-    image = image.clamp(min=0) ** math.exp(draw(-0.3, 0.3, generator))
-    if draw(0, 1, generator) < 0.5:
-        image = bias_field(image, draw(0.0, 0.12, generator), generator)
-    if draw(0, 1, generator) < 0.4:
-        image = blur(image, spacing, draw(0.2, 0.7, generator))
-    if draw(0, 1, generator) < 0.4:
-        image = noise(image, draw(0.0, 0.025, generator), generator)
+    image = image.clamp(min=0) ** math.exp(chance.number(-0.3, 0.3))
+    if chance.happens(0.5):
+        image = bias_field(image, chance.number(0.0, 0.12), chance)
+    if chance.happens(0.4):
+        image = blur(image, spacing, chance.number(0.2, 0.7))
+    if chance.happens(0.4):
+        image = noise(image, chance.number(0.0, 0.025), chance)
     return image
 
 
-def noise(image: Tensor, std: float, generator: Generator) -> Tensor:
+def noise(image: Tensor, std: float, chance: Chance) -> Tensor:
     """Gaussian noise, or in half of the cases that of a magnitude image (Rician)."""
 
     def drawn() -> Tensor:
-        return std * torch.randn(image.shape, generator=generator, device=image.device)
+        return std * chance.normal(image.shape)
 
-    if draw(0, 1, generator) < 0.5:
+    if chance.happens(0.5):
         return image + drawn()
     return torch.hypot(image + drawn(), drawn())
 
@@ -108,27 +123,27 @@ def bias_powers() -> list[tuple[int, int, int]]:
     return [(x, y, z) for x in range(top) for y in range(top - x) for z in range(top - x - y)]
 
 
-def bias_field(image: Tensor, log_std: float, generator: Generator) -> Tensor:
+def bias_field(image: Tensor, log_std: float, chance: Chance) -> Tensor:
     """Multiply by the exponential of a random polynomial of third order whose standard deviation is `log_std`."""
-    weights = 2 * torch.rand(len(bias_powers()), generator=generator, device=image.device) - 1
-    field = polynomial(image.shape, weights)
+    weights = torch.tensor([chance.number(-1, 1) for _ in bias_powers()])
+    field = polynomial(image.shape, weights.tolist(), image.device)
     return image * torch.exp((field - field.mean()) * (log_std / field.std()))
 
 
-def polynomial(shape: Sequence[int], weights: Tensor) -> Tensor:
+def polynomial(shape: Sequence[int], weights: Sequence[float], device: torch.device) -> Tensor:
     """A polynomial (Z, Y, X) over coordinates from -1 to 1; `weights` as `bias_powers` orders them."""
-    z, y, x = (torch.linspace(-1, 1, n, device=weights.device) for n in shape)
-    field = torch.zeros(tuple(shape), device=weights.device)
+    z, y, x = (torch.linspace(-1, 1, n, device=device) for n in shape)
+    field = torch.zeros(tuple(shape), device=device)
     for weight, (px, py, pz) in zip(weights, bias_powers(), strict=True):
         field += weight * (z**pz)[:, None, None] * (y**py)[None, :, None] * (x**px)[None, None, :]
     return field
 
 
-def ghosting(image: Tensor, generator: Generator) -> Tensor:
+def ghosting(image: Tensor, chance: Chance) -> Tensor:
     """Weaken every n-th line of k-space along one axis, the central one excepted: n faint copies of the head."""
-    axis = draw_int(0, 2, generator)
-    ghosts = draw_int(*RANGES["ghosting"]["ghosts"], generator)
-    intensity = draw(*RANGES["ghosting"]["intensity"], generator)
+    axis = chance.whole(0, 2)
+    ghosts = chance.whole(*RANGES["ghosting"]["ghosts"])
+    intensity = chance.number(*RANGES["ghosting"]["intensity"])
     # Along one axis the transform of that axis alone tells the same: the others undo themselves.
     spectrum = torch.fft.fftshift(torch.fft.fft(image, dim=axis), dim=axis)
     factor = torch.ones(image.shape[axis], device=image.device)
@@ -138,29 +153,29 @@ def ghosting(image: Tensor, generator: Generator) -> Tensor:
     return torch.fft.ifft(torch.fft.ifftshift(spectrum, dim=axis), dim=axis).real
 
 
-def spikes(image: Tensor, generator: Generator) -> Tensor:
+def spikes(image: Tensor, chance: Chance) -> Tensor:
     """Single points of k-space raised: stripes across the whole image."""
-    intensity = draw(*RANGES["spikes"]["intensity"], generator)
+    intensity = chance.number(*RANGES["spikes"]["intensity"])
     # The brightest point of k-space is the sum of the image; one point of k-space is one wave in the image.
     height = intensity * image.sum() / image.numel()
-    for _ in range(draw_int(*RANGES["spikes"]["spikes"], generator)):
+    for _ in range(chance.whole(*RANGES["spikes"]["spikes"])):
         phase = torch.zeros((), device=image.device)
         for axis, n in enumerate(image.shape):
-            turns = (draw_int(0, n - 1, generator) - n // 2) / n
+            turns = (chance.whole(0, n - 1) - n // 2) / n
             steps = torch.arange(n, device=image.device).view([-1 if a == axis else 1 for a in range(3)])
             phase = phase + turns * steps
         image = image + height * torch.cos(2 * math.pi * phase)
     return image
 
 
-def motion(image: Tensor, spacing: Sequence[float], generator: Generator) -> Tensor:
+def motion(image: Tensor, spacing: Sequence[float], chance: Chance) -> Tensor:
     """Parts of k-space from the head in other places: rigid movements between the lines of one axis."""
     limits = RANGES["motion"]
-    count = draw_int(*limits["movements"], generator)  # type: ignore[arg-type]
-    axis = (0, 0, 1, 2)[draw_int(0, 3, generator)]
+    count = chance.whole(*limits["movements"])
+    axis = (0, 0, 1, 2)[chance.whole(0, 3)]
     step = 1 / (count + 1)
-    times = [(i + 1) * step + draw(-0.3, 0.3, generator) * step for i in range(count)]
-    moves = [movement(generator) for _ in range(count)]
+    times = [(i + 1) * step + chance.number(-0.3, 0.3) * step for i in range(count)]
+    moves = [movement(chance) for _ in range(count)]
     spectra = [torch.fft.fft(moved(image, spacing, *move), dim=axis) for move in [None, *moves] if move]
     spectra = [torch.fft.fft(image, dim=axis), *spectra]
     middle = next((i for i, time in enumerate(times) if time > 0.5), count)
@@ -175,13 +190,13 @@ def motion(image: Tensor, spacing: Sequence[float], generator: Generator) -> Ten
     return torch.fft.ifft(torch.fft.ifftshift(torch.cat(parts, dim=axis), dim=axis), dim=axis).real
 
 
-def movement(generator: Generator) -> tuple[list[float], list[float]]:
+def movement(chance: Chance) -> tuple[list[float], list[float]]:
     """Angles (degrees) and shifts (mm) about and along z, y and x: at least one of them large enough to be seen."""
     degrees, mm = RANGES["motion"]["degrees"], RANGES["motion"]["mm"]
-    angles = [draw(-degrees[1], degrees[1], generator) for _ in range(3)]
-    shifts = [draw(-mm[1], mm[1], generator) for _ in range(3)]
+    angles = [chance.number(-degrees[1], degrees[1]) for _ in range(3)]
+    shifts = [chance.number(-mm[1], mm[1]) for _ in range(3)]
     if max(map(abs, angles)) < degrees[0] and max(map(abs, shifts)) < mm[0]:
-        angles[draw_int(0, 2, generator)] = draw(*degrees, generator)
+        angles[chance.whole(0, 2)] = chance.number(*degrees)
     return angles, shifts
 
 

@@ -1,25 +1,25 @@
 """`mr-quality`: clean, motion, ghosting, spikes, noise, bias field, blur, each with a probability, by nnMamba.
 
 Scans: those that the restoration recipes share (`napari_mamba.training.restore.data`), people kept apart; the artefacts
-are simulated while training, in k-space where they arise there (`artefacts`). A scan may have none, one or two. Network:
-nnMamba for classification (Gong et al., arXiv:2402.03526), on slices 4 mm apart at 1 mm in-plane: fine enough for noise
-and blur, and wide enough to hold a head, whose shading only the whole shows.
+are simulated while training, in k-space where they arise there (`artefacts`). A scan may have none, one or two.
+Network: nnMamba for classification (Gong et al., arXiv:2402.03526), on slices 4 mm apart at 1 mm in-plane: fine enough
+for noise and blur, and wide enough to hold a head, whose shading only the whole shows.
 """
 
 from __future__ import annotations
 
 import math
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from napari_mamba.training.classification import auc, macro_f1
-from napari_mamba.training.quality.artefacts import ARTEFACTS, add, draw, draw_int, unspoilt
+from napari_mamba.training.quality.artefacts import ARTEFACTS, Chance, add, unspoilt
 from napari_mamba.training.recipe import Recipe, Schedule
 from napari_mamba.training.restore.data import FULL, Scan, pack, unpack
 
@@ -51,18 +51,22 @@ class Quality(Recipe):
         """The scans of the training and of the validation people."""
         return {part: unpack(self.arrays, part) for part in ("training", "validation")}
 
+    def chance(self, step: int, device: torch.device) -> Chance:
+        """The random numbers of one step."""
+        return Chance((self.seed + 7919 * step) % 2**31, device)
+
     def network(self) -> nn.Module:
         return network(self.variant)
 
     def batch(self, step: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        generator, inputs, targets = self.generator(step, device), [], []
+        chance, inputs, targets = self.chance(step, device), [], []
         scans = self._balanced
         for _ in range(max(1, self.schedule.batch_size // VIEWS)):
-            scan = scans[draw_int(0, len(scans) - 1, generator)]
-            names = draw_names(generator)
-            image = simulate(scan, names, generator)
+            scan = scans[chance.whole(0, len(scans) - 1)]
+            names = draw_names(chance)
+            image = simulate(scan, names, chance)
             for _ in range(VIEWS):
-                inputs.append(window(image, scan.spacing, generator))
+                inputs.append(window(image, scan.spacing, chance))
                 targets.append(target(names, device))
         return torch.stack(inputs)[:, None], torch.stack(targets)
 
@@ -79,10 +83,8 @@ class Quality(Recipe):
 
     def validate(self, network: nn.Module, device: torch.device) -> dict[str, float]:
         inputs, targets = self._checks(device)
-        logits = []
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
-            for some in inputs.split(8):
-                logits.append(network(some.to(device).float()).float().cpu())
+            logits = [network(some.to(device).float()).float().cpu() for some in inputs.split(8)]
         scores, truth = torch.cat(logits).numpy(), targets.numpy().astype(bool)
         value = macro_f1(truth, scores > 0, len(CLASSES))
         single = macro_f1(truth.argmax(1), scores.argmax(1), len(CLASSES))
@@ -96,14 +98,14 @@ class Quality(Recipe):
     def _checks(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """The same simulated scans at each validation, one artefact at most; float16."""
         if not hasattr(self, "_kept"):
-            generator = torch.Generator(device).manual_seed(self.seed)
+            chance = Chance(self.seed, device)
             inputs, targets = [], []
             for scan in self.scans["validation"]:
                 for name in CLASSES:
                     for _ in range(CHECKS):
                         names = [] if name == "clean" else [name]
-                        image = simulate(scan, names, generator, vary=False)
-                        inputs.append(window(image, scan.spacing, generator, vary=False).half())
+                        image = simulate(scan, names, chance, vary=False)
+                        inputs.append(window(image, scan.spacing, chance, vary=False).half())
                         targets.append(target(names, torch.device("cpu")))
             self._kept = torch.stack(inputs)[:, None], torch.stack(targets)
         return self._kept
@@ -145,11 +147,11 @@ def arguments(variant: str) -> dict[str, Any]:
     return {**NETWORK, "order": "axis"} if variant == "nnmamba-axis" else dict(NETWORK)
 
 
-def draw_names(generator: Generator) -> list[str]:
+def draw_names(chance: Chance) -> list[str]:
     """No artefact, one, or two."""
-    share = draw(0, 1, generator)
+    share = chance.number(0, 1)
     count = 0 if share < CLEAN else 2 if share > 1 - PAIR else 1
-    order = torch.randperm(len(ARTEFACTS), generator=generator, device=generator.device)[:count]
+    order = torch.randperm(len(ARTEFACTS), generator=chance.single)[:count]
     return [ARTEFACTS[i] for i in order.tolist()]
 
 
@@ -158,26 +160,34 @@ def target(names: list[str], device: torch.device) -> Tensor:
     return torch.tensor([float(not names), *(float(name in names) for name in ARTEFACTS)], device=device)
 
 
-def simulate(scan: Scan, names: list[str], generator: Generator, vary: bool = True) -> Tensor:
-    """A scan (Z, Y, X) with artefacts, on the generator's device; where `vary`, of another contrast and field of view."""
-    image = torch.from_numpy(scan.data).to(generator.device).float() / FULL
+@lru_cache(maxsize=64)
+def on_device(scan: Scan, device: torch.device) -> Tensor:
+    """A scan's uint8 values on a device, once."""
+    return torch.from_numpy(scan.data).to(device)
+
+
+def simulate(scan: Scan, names: list[str], chance: Chance, vary: bool = True) -> Tensor:
+    """A scan (Z, Y, X) with artefacts, on the device of `chance`; where `vary`, in another contrast and view."""
+    image = on_device(scan, chance.device).float() / FULL
     if vary:
-        if draw(0, 1, generator) < 0.7:  # scans have more air around the head than the packed boxes
-            pads = [int(n * draw(0, share, generator)) for n, share in zip(image.shape[::-1], (0.2, 0.2, 0.1), strict=True)]
+        if chance.happens(0.7):  # scans have more air around the head than the packed boxes
+            pads = [
+                int(n * chance.number(0, share)) for n, share in zip(image.shape[::-1], (0.2, 0.2, 0.1), strict=True)
+            ]
             image = F.pad(image, [pads[0], pads[0], pads[1], pads[1], pads[2], pads[2]])
-        image = unspoilt(image, scan.spacing, generator)
-    return add(image, scan.spacing, names, generator)
+        image = unspoilt(image, scan.spacing, chance)
+    return add(image, scan.spacing, names, chance)
 
 
-def window(image: Tensor, spacing: tuple[float, float, float], generator: Generator, vary: bool = True) -> Tensor:
+def window(image: Tensor, spacing: tuple[float, float, float], chance: Chance, vary: bool = True) -> Tensor:
     """What the bundle's preparation makes of a scan (Z, Y, X): `WINDOW` voxels of `SPACING` about the middle.
 
     Slices are picked, not blended; in-plane the interpolation is linear. Standardised. Where `vary`, the in-plane axes
-    may be mirrored and swapped, and scale and place differ.
+    may be mirrored, and scale and place differ.
     """
-    flips = [draw_int(0, 1, generator) == 1 if vary else False for _ in range(2)]
-    scale = math.exp(draw(-0.12, 0.12, generator)) if vary else 1.0
-    shifts = [draw(-10, 10, generator) if vary else 0.0 for _ in range(3)]
+    flips = [chance.whole(0, 1) == 1 if vary else False for _ in range(2)]
+    scale = math.exp(chance.number(-0.12, 0.12)) if vary else 1.0
+    shifts = [chance.number(-10, 10) if vary else 0.0 for _ in range(3)]
     depth, *plane = WINDOW
     middle = (image.shape[0] - 1) / 2 + shifts[0] / spacing[0]
     steps = (torch.arange(depth, device=image.device) - (depth - 1) / 2) * (SPACING[0] / spacing[0])
@@ -185,12 +195,13 @@ def window(image: Tensor, spacing: tuple[float, float, float], generator: Genera
     known = (rows >= 0) & (rows < image.shape[0])
     slices = image[rows.clamp(0, image.shape[0] - 1)]
     slices = torch.where(known[:, None, None], slices, image.min())
-    theta = torch.zeros(depth, 2, 3, device=image.device)
+    theta = torch.zeros(2, 3)
     for row, axis in enumerate((2, 1)):  # grid_sample counts x, y
         half = image.shape[axis] * spacing[axis] / 2
         sign = -1.0 if flips[row] else 1.0
-        theta[:, row, row] = sign * plane[axis - 1] * SPACING[axis] * scale / 2 / half
-        theta[:, row, 2] = shifts[axis] / half
+        theta[row, row] = sign * plane[axis - 1] * SPACING[axis] * scale / 2 / half
+        theta[row, 2] = shifts[axis] / half
+    theta = theta.to(image.device).expand(depth, 2, 3)
     grid = F.affine_grid(theta, [depth, 1, *plane], align_corners=False)
     least = slices.min()
     sampled = F.grid_sample((slices - least)[:, None], grid, align_corners=False)[:, 0]

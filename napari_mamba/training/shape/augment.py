@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -51,6 +52,7 @@ def to_nearest(mask: Tensor, limit: float) -> Tensor:
     return squared.sqrt()
 
 
+@lru_cache
 def symmetries(device: torch.device) -> Tensor:
     """The 48 ways to lay a cube onto itself, (48, 3, 4), the eight mirrorings first."""
     matrices = []

@@ -61,7 +61,7 @@ class AdrenalShape(Recipe):
     )
 
     def prepare_data(self) -> dict[str, np.ndarray]:
-        """ "mask" (N, 32768) uint8, 64³ bits each; "label" (N,); of the training and validation glands, in this order."""
+        """The glands for training, then those for validation: "mask" (N, 32768) uint8, 64³ bits each, "label" (N,)."""
         stored = load(self.data)
         parts = [stored[f"{part}_images"] > 0 for part in ("train", "val")]
         labels = [stored[f"{part}_labels"].ravel() for part in ("train", "val")]
@@ -78,28 +78,39 @@ class AdrenalShape(Recipe):
             folds[rows] = np.arange(len(rows)) % FOLDS
         return folds
 
-    def distance(self, device: torch.device) -> Tensor:
-        """Signed distances of every gland (N, 1, 64, 64, 64) on the device, float16, in units of `LIMIT`."""
-        if getattr(self, "_distance", None) is None or self._distance.device.type != device.type:
+    @cached_property
+    def _placed(self) -> dict[str, tuple[Tensor, Tensor, list[Tensor]]]:
+        return {}
+
+    def placed(self, device: torch.device) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """What a batch is made of, on the device.
+
+        Returns
+        -------
+        distance : (N, 1, 64, 64, 64) tensor, float16
+            Signed distances of every gland, in units of `LIMIT`.
+        label : (N,) tensor, int64
+        rows : list of tensors
+            The glands that each member trains on.
+        """
+        if str(device) not in self._placed:
             bits = self.arrays["mask"]
             masks = np.unpackbits(bits, axis=1).reshape(len(bits), WINDOW, WINDOW, WINDOW)
-            self._distance = distances(masks, LIMIT, device)
-            self._label = torch.from_numpy(self.arrays["label"].astype(np.int64)).to(device)
-        return self._distance
+            rows = [torch.from_numpy(np.flatnonzero(self.fold != member)).to(device) for member in range(FOLDS)]
+            label = torch.from_numpy(self.arrays["label"].astype(np.int64)).to(device)
+            self._placed[str(device)] = distances(masks, LIMIT, device), label, rows
+        return self._placed[str(device)]
 
     def network(self) -> nn.Module:
         return Members([network(self.variant) for _ in range(FOLDS)])
 
     def batch(self, step: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        images, generator = self.distance(device), self.generator(step, device)
-        picks = torch.cat([self._pick(member, generator, device) for member in range(FOLDS)])
+        images, label, rows = self.placed(device)
+        generator, size = self.generator(step, device), (self.schedule.batch_size,)
+        drawn = [mine[torch.randint(len(mine), size, generator=generator, device=device)] for mine in rows]
+        picks = torch.cat(drawn)
         matrix, scale = place(len(picks), generator, device)
-        return warp(images, picks, matrix, scale, GRID, generator), self._label[picks]
-
-    def _pick(self, member: int, generator: torch.Generator, device: torch.device) -> Tensor:
-        mine = torch.from_numpy(np.flatnonzero(self.fold != member)).to(device)
-        drawn = torch.randint(len(mine), (self.schedule.batch_size,), generator=generator, device=device)
-        return mine[drawn]
+        return warp(images, picks, matrix, scale, GRID, generator), label[picks]
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         return F.cross_entropy(output, target, label_smoothing=SMOOTHING)
@@ -114,7 +125,7 @@ class AdrenalShape(Recipe):
     @torch.inference_mode()
     def unseen(self, network: nn.Module, device: torch.device, flips: int = 8) -> np.ndarray:
         """Logits (N, 2) of every gland by the one member that has not seen it, averaged over so many mirrorings."""
-        images, logits = self.distance(device), np.zeros((len(self.fold), 2), np.float32)
+        images, logits = self.placed(device)[0], np.zeros((len(self.fold), 2), np.float32)
         matrices = symmetries(device)[:flips]
         for member in range(FOLDS):
             rows = np.flatnonzero(self.fold == member)
