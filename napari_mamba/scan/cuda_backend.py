@@ -17,10 +17,15 @@ __all__ = ["causal_conv1d", "selective_scan", "unavailable"]
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 
 
+def _arguments(tensors, softplus: bool, table: Tensor | None, merge: str) -> ScanArguments:
+    named = dict(zip(NAMES, tensors, strict=True))
+    return ScanArguments(**named, delta_softplus=softplus, table=table, merge=merge)
+
+
 class _SelectiveScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx, softplus, table, merge, *tensors):
-        args = prepare(ScanArguments(*tensors, softplus, table, merge))
+        args = prepare(_arguments(tensors, softplus, table, merge))
         y, last, starts, chunk = selective_scan_forward(args, keep=True)
         ctx.save_for_backward(*tensors, starts, args.table)
         ctx.rest = (softplus, merge, chunk)
@@ -33,10 +38,10 @@ class _SelectiveScan(torch.autograd.Function):
         *tensors, starts, table = ctx.saved_tensors
         softplus, merge, chunk = ctx.rest
         with on_device(grad_output.device):
-            args = prepare(ScanArguments(*tensors, softplus, table, merge))
-            found = selective_scan_backward(args, starts, chunk, grad_output)
-        pairs = zip(NAMES, tensors, strict=True)
-        return (None, None, None, *(None if x is None else found[name].to(x.dtype) for name, x in pairs))
+            args = prepare(_arguments(tensors, softplus, table, merge))
+            found: dict = selective_scan_backward(args, starts, chunk, grad_output)
+        given = dict(zip(NAMES, tensors, strict=True))
+        return (None, None, None, *(None if x is None else found[name].to(x.dtype) for name, x in given.items()))
 
 
 def _need_cuda(x: Tensor, name: str) -> None:

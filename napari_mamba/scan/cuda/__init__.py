@@ -15,6 +15,6 @@ had and grad_output, (B, L, D) for merge "sum" or (B, K, L, D) for "none", of an
 the keys "u", "delta", "A", "B", "C", "D", "z", "delta_bias" (None for an absent argument), each of the shape of its
 argument. Where z is there, the backward recomputes the ungated output it needs from the chunk starts.
 
-Every tensor has its last axis contiguous (strides of the other axes are free, no copies of slices), u, delta, B, C, z of
-one type: `forward.prepare(args)` sees to both. A, D, delta_bias are float32.
+Every tensor has its last axis contiguous (strides of the other axes are free, no copies of slices), and u, delta, B, C
+and z have one type: `forward.prepare(args)` sees to both. A, D, delta_bias are float32.
 """

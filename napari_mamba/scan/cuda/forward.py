@@ -52,12 +52,12 @@ def device_table(table: Tensor) -> Tensor:
 
 
 def _rows(x: Tensor, dtype: torch.dtype) -> Tensor:
-    x = x if x.dtype == dtype else x.to(dtype)
+    x = x.detach().to(dtype)
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
 def _parameter(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.float().contiguous()
+    return None if x is None else x.detach().float().contiguous()
 
 
 def prepare(args: ScanArguments) -> ScanArguments:
@@ -76,15 +76,17 @@ def prepare(args: ScanArguments) -> ScanArguments:
     if args.A.shape[-1] > MOST_STATES:
         raise InputError(f"A has {args.A.shape[-1]} states; the CUDA scan takes {MOST_STATES}, use backend='torch'.")
     return ScanArguments(
-        *(_rows(x.detach(), dtype) for x in (args.u, args.delta)),
-        args.A.detach().float().contiguous(),
-        *(_rows(x.detach(), dtype) for x in (args.B, args.C)),
-        _parameter(None if args.D is None else args.D.detach()),
-        None if args.z is None else _rows(args.z.detach(), dtype),
-        _parameter(None if args.delta_bias is None else args.delta_bias.detach()),
-        args.delta_softplus,
-        None if args.table is None else device_table(args.table),
-        args.merge,
+        u=_rows(args.u, dtype),
+        delta=_rows(args.delta, dtype),
+        A=args.A.detach().float().contiguous(),
+        B=_rows(args.B, dtype),
+        C=_rows(args.C, dtype),
+        D=_parameter(args.D),
+        z=None if args.z is None else _rows(args.z, dtype),
+        delta_bias=_parameter(args.delta_bias),
+        delta_softplus=args.delta_softplus,
+        table=None if args.table is None else device_table(args.table),
+        merge=args.merge,
     )
 
 
@@ -236,7 +238,7 @@ class _Forward:
         """Add the outputs of the paths, and gate them."""
         gate = int(self.args.z is not None)
         call = kernel("scan_combine.cu", "merge_paths", LAYOUT, IO=self.macros["IO"], HAS_Z=gate)
-        values = self._values(0, out, single, single.stride()[:2])
+        values = self._values(0, out, single, (single.stride(0), single.stride(1)))
         values = (*values[:-4], self.paths, *values[-3:])
         call(self.device.index or 0, (-(-self.length * self.width // 256), 1, self.batch), 256, values)
 
@@ -285,4 +287,6 @@ def _in_parts(args: ScanArguments, keep: bool, plan: Plan | None) -> Scanned:
         plan = plan or make_plan(MOST_BATCH, *args.delta.shape[1:], args.B.shape[3], args.A.shape[-1], 1, keep)
         found.append(selective_scan_forward(ScanArguments(**rows, **rest, z=z), keep, plan))
     starts = torch.cat([part.starts for part in found]) if keep else None  # type: ignore[misc]
-    return Scanned(torch.cat([part.y for part in found]), torch.cat([part.last for part in found]), starts, found[0].chunk)
+    return Scanned(
+        torch.cat([part.y for part in found]), torch.cat([part.last for part in found]), starts, found[0].chunk
+    )

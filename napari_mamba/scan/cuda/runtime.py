@@ -1,7 +1,7 @@
 """Compile, cache, load and launch CUDA C++ kernels in PyTorch's own context, through NVIDIA's `cuda-bindings`.
 
-A kernel is asked for by source file, name and macros, and made on its first launch on a device: the cubin comes from the
-cache on disk, or NVRTC (a library that PyTorch's CUDA builds carry) compiles it, in a second or so. No compiler is
+A kernel is asked for by source file, name and macros, and made on its first launch on a device: the cubin comes from
+the cache on disk, or NVRTC (a library that PyTorch's CUDA builds carry) compiles it, in a second or so. No compiler is
 needed on the user's machine. A launch costs a few microseconds of Python: arguments are packed into one struct, which
 `cuLaunchKernel` copies, and work goes to PyTorch's current stream, so that CUDA graphs, streams, several devices and
 several threads behave as they do for PyTorch's operators.
@@ -53,11 +53,13 @@ def check(result: tuple, what: str):
 def unavailable() -> str:
     """Say in a sentence why the CUDA kernels cannot be used here; an empty text where they can."""
     if not torch.cuda.is_available():
-        return "PyTorch finds no CUDA device; install a CUDA build of PyTorch and NVIDIA's driver, or use backend='auto'."
+        return (
+            "PyTorch finds no CUDA device; install a CUDA build of PyTorch and NVIDIA's driver, or use backend='auto'."
+        )
     if torch.version.hip:
         return "The CUDA kernels need an NVIDIA GPU, and this PyTorch is built for ROCm; use backend='auto'."
     try:
-        _, nvrtc = _bindings()
+        _bindings()
     except ImportError:
         return "The package cuda-bindings is not installed; install napari-mamba[cuda], or use backend='auto'."
     try:
@@ -260,7 +262,9 @@ class Kernel:
         if shared > self._shared.get(device, UNASKED_SHARED):
             driver, _ = _bindings()
             most = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            check(driver.cuFuncSetAttribute(function, most, shared), f"give {self.name} {shared} bytes of shared memory")
+            check(
+                driver.cuFuncSetAttribute(function, most, shared), f"give {self.name} {shared} bytes of shared memory"
+            )
             self._shared[device] = shared
 
     def __call__(self, device: int, grid: tuple[int, int, int], block: int, values: tuple, shared: int = 0) -> None:

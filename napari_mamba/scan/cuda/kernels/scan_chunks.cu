@@ -15,7 +15,7 @@
 #define MODE 1
 #endif
 #ifndef BLOCKS  // blocks a multiprocessor should hold; bounds the registers
-#define BLOCKS 10
+#define BLOCKS ((STATES > 16 ? 256 : 512) / THREADS)
 #endif
 #define NEED_B (MODE != 3)
 #define NEED_Y (MODE != 0)

@@ -1,0 +1,126 @@
+"""The CUDA backend as a whole: autograd through the emulator here, and everything on a device where there is one."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import pytest
+import torch
+from cuda_emulator import emulated_device, find_compiler
+
+from napari_mamba.errors import InputError
+from napari_mamba.scan import cuda_backend, scan_order, selective_scan
+from napari_mamba.scan.arguments import scan_arguments
+
+BENCHMARKED = [(1, 64, 512), (1, 1024, 512), (1, 64, 32**3), (1, 384, 32**3), (4, 768, 16**3), (2, 96, 64**3)]
+LARGE = [(1, 64, 64**3), (1, 128, 64**3), (8, 384, 32**3), (1, 64, 128**3)]
+NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
+
+
+def inputs(batch, width, length, states=16, paths=None, dtype=torch.float32, device="cpu", grad=False):
+    k = () if paths is None else (paths,)
+    torch.manual_seed(0)
+    made = {
+        "u": torch.randn(batch, length, width, device=device).to(dtype),
+        "delta": (torch.randn(batch, *k, length, width, device=device) - 2).to(dtype),
+        "A": -torch.arange(1.0, states + 1, device=device).expand(*k, width, -1).clone(),
+        "B": torch.randn(batch, *k, length, states, device=device).to(dtype),
+        "C": torch.randn(batch, *k, length, states, device=device).to(dtype),
+        "D": torch.randn(*k, width, device=device),
+        "z": torch.randn(batch, length, width, device=device).to(dtype),
+        "delta_bias": 0.1 * torch.randn(*k, width, device=device),
+    }
+    return {name: x.requires_grad_(grad) for name, x in made.items()}
+
+
+def relative(value, exact):
+    return float((value.double() - exact.double()).norm() / exact.double().norm().clamp_min(1e-30))
+
+
+def doubled(made):
+    return {name: x.detach().double().requires_grad_(x.requires_grad) for name, x in made.items()}
+
+
+@pytest.mark.skipif(find_compiler() is None, reason="needs g++ on Linux to emulate the CUDA kernels")
+@pytest.mark.parametrize("merge", ["sum", "none"])
+def test_gradients_pass_through_autograd(merge):
+    made = inputs(1, 6, 70, states=4, paths=2, grad=True)
+    order = scan_order("bidirectional", (7, 10))
+    args, _ = scan_arguments(**made, delta_softplus=True, order=order, merge=merge)
+    exact = doubled(made)
+    expected = selective_scan(**exact, delta_softplus=True, order=order, merge=merge, backend="reference")
+    weight = torch.randn_like(expected)
+    with emulated_device(), mock.patch.object(cuda_backend, "_need_cuda"):
+        y, _ = cuda_backend.selective_scan(args)
+        found = torch.autograd.grad((y * weight).sum(), [made[name] for name in NAMES])
+    wanted = torch.autograd.grad((expected * weight).sum(), [exact[name] for name in NAMES])
+    for name, value, right in zip(NAMES, found, wanted, strict=True):
+        assert value.shape == right.shape
+        assert relative(value, right) <= 1e-5, name
+
+
+def test_tensors_elsewhere_are_refused():
+    args, _ = scan_arguments(**inputs(1, 4, 5), delta_softplus=True, order=None, merge="sum")
+    with pytest.raises(InputError, match="backend='auto'"):
+        cuda_backend.selective_scan(args)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", BENCHMARKED + LARGE)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_device_agrees_with_float64(shape, dtype):
+    made = inputs(*shape, dtype=dtype, device="cuda")
+    poison = [torch.full_like(made["u"], torch.nan) for _ in range(3)]
+    del poison  # the allocator hands this memory out again
+    found = selective_scan(**made, delta_softplus=True, backend="cuda")
+    exact = selective_scan(**doubled(made), delta_softplus=True, backend="torch")
+    assert relative(found, exact) <= (1e-5 if dtype == torch.float32 else 5e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("states", [1, 4, 8, 10, 16, 32, 64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("length", [1, 77, 1021, 5003])
+def test_device_gradients_agree_with_float64(states, dtype, length):
+    made = inputs(2, 40, length, states=states, dtype=dtype, device="cuda", grad=True)
+    exact = doubled(made)
+    found = selective_scan(**made, delta_softplus=True, backend="cuda")
+    expected = selective_scan(**exact, delta_softplus=True, backend="torch")
+    weight = torch.randn_like(found)
+    gradients = torch.autograd.grad(found, list(made.values()), weight)
+    wanted = torch.autograd.grad(expected, list(exact.values()), weight.double())
+    bound = 1e-5 if dtype == torch.float32 else 5e-3
+    assert relative(found, expected) <= bound
+    for name, value, right in zip(NAMES, gradients, wanted, strict=True):
+        assert relative(value, right) <= bound, name
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("name", "grid"), [("ss2d", (64, 48)), ("tom", (16, 16, 16)), ("hilbert", (16, 16, 16))])
+@pytest.mark.parametrize("merge", ["sum", "none"])
+def test_device_follows_scan_orders(name, grid, merge):
+    order = scan_order(name, grid)
+    made = inputs(1, 96, order.length, paths=order.paths, device="cuda")
+    found = selective_scan(**made, delta_softplus=True, order=order, merge=merge, backend="cuda")
+    exact = selective_scan(**doubled(made), delta_softplus=True, order=order, merge=merge, backend="torch")
+    assert relative(found, exact) <= 1e-5
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", [(1, 64, 512), (1, 64, 32**3)])
+def test_device_in_a_graph_and_on_another_stream(shape):
+    made = inputs(*shape, device="cuda")
+    exact = selective_scan(**made, delta_softplus=True, backend="cuda")
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        beside = selective_scan(**made, delta_softplus=True, backend="cuda")
+    stream.synchronize()
+    assert torch.equal(beside, exact)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = selective_scan(**made, delta_softplus=True, backend="cuda")
+    made["u"].mul_(2)
+    graph.replay()
+    assert torch.equal(captured, selective_scan(**made, delta_softplus=True, backend="cuda"))
+    assert not torch.equal(captured, exact)
