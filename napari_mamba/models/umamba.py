@@ -144,9 +144,21 @@ PLAN_3D = PLAN_2D | {
     **FACTS,
 )
 class UMambaEnc(UMamba):
-    """U-Mamba with a scan after every encoder stage (in 2D of v2: every other one); parameters as `UMamba`'s."""
+    """U-Mamba with a scan after every encoder stage (in 2D of v2: every other one); parameters as `UMamba`'s.
+
+    `first_scan` is the first stage that has one. The published network begins at 0; in large tiles the scans over the
+    finest maps take most of the time on a CPU, and 2 or 3 leaves them out.
+    """
+
+    def __init__(self, *arguments: Any, first_scan: int = 0, **named: Any):
+        self.first_scan = first_scan
+        super().__init__(*arguments, **named)
 
     def encoder_scans(self) -> list[nn.Module]:
+        layers = self._scans()
+        return [layer if stage >= self.first_scan else nn.Identity() for stage, layer in enumerate(layers)]
+
+    def _scans(self) -> list[nn.Module]:
         plan = self.plan
         if plan.generation == "v1":
             return [MambaLayer(channels) for channels in plan.features]

@@ -1,0 +1,1 @@
+"""`brain-structures-mr`: the recipe that learns from label maps alone."""
