@@ -2,46 +2,26 @@
 
 from __future__ import annotations
 
-import struct
-
 import pytest
 import torch
 import torch.nn.functional as F
-from cuda_emulator import emulate, find_compiler
+from cuda_emulator import emulated_device, find_compiler
 
 from napari_mamba.errors import InputError
-from napari_mamba.scan import reference, scan_order
+from napari_mamba.scan import reference, scan_order, torch_backend
 from napari_mamba.scan.arguments import ScanArguments, scan_arguments
 from napari_mamba.scan.cuda import backward
 from napari_mamba.scan.cuda.backward import SHARED, Plan, selective_scan_backward
+from napari_mamba.scan.cuda.forward import prepare, selective_scan_forward
 
 emulated = pytest.mark.skipif(find_compiler() is None, reason="needs g++ on Linux to emulate the CUDA kernels")
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 
 
-class Emulator:
-    """Stands for `runtime.kernel`: launches on the CPU, in one order of a block's threads or the other."""
-
-    def __init__(self) -> None:
-        self.launched: list[str] = []
-        self.reverse = False
-
-    def kernel(self, source, name, layout, **defines):
-        def launch(device, grid, block, values, shared=0):
-            self.launched.append(name)
-            packed = struct.pack("@" + layout, *values)
-            emulate(source, defines).launch(name, grid, block, packed, shared, reverse=self.reverse)
-
-        return launch
-
-
-@pytest.fixture
-def emulator(monkeypatch):
-    made, empty = Emulator(), torch.empty
-    monkeypatch.setattr(backward, "kernel", made.kernel)
-    # What a kernel does not write stays NaN.
-    monkeypatch.setattr(torch, "empty", lambda *shape, **options: empty(*shape, **options).fill_(torch.nan))
-    return made
+def run(args, starts, chunk, grad, reverse=False):
+    """Return the gradients and the names of the kernels launched."""
+    with emulated_device(reverse) as launches:
+        return selective_scan_backward(args, starts, chunk, grad), [name for name, *_ in launches]
 
 
 def make(length=19, width=5, states=4, batch=1, paths=1, u_paths=1, groups=1, dtype=torch.float32, **options):
@@ -91,10 +71,10 @@ def chunk_starts(args, chunk):
     return kept.float()
 
 
-def truth(args, grad):
+def truth(args, grad, scan=reference.selective_scan):
     """Gradients of the float64 reference by autograd."""
     leaves = {n: None if getattr(args, n) is None else getattr(args, n).double().requires_grad_() for n in NAMES}
-    y, _ = reference.selective_scan(ScanArguments(**leaves, **rest(args)))
+    y, _ = scan(ScanArguments(**leaves, **rest(args)))
     y.backward(grad.double())
     return {name: None if leaf is None else leaf.grad for name, leaf in leaves.items()}
 
@@ -135,49 +115,47 @@ CASES = {
 @emulated
 @pytest.mark.parametrize("reverse", [False, True], ids=["ascending", "descending"])
 @pytest.mark.parametrize("case", CASES)
-def test_gradients_are_those_of_the_reference(emulator, case, reverse):
-    emulator.reverse = reverse
+def test_gradients_are_those_of_the_reference(case, reverse):
     args, grad = make(**CASES[case])
-    found = selective_scan_backward(args, chunk_starts(args, 16), 16, grad)
+    found, launched = run(args, chunk_starts(args, 16), 16, grad, reverse)
     assert max(errors(found, truth(args, grad)).values()) < 2e-6
-    assert len(emulator.launched) == 2 + (args.paths if found["z"] is not None or args.u.shape[1] < args.paths else 1)
+    assert len(launched) == 2 + (args.paths if found["z"] is not None or args.u.shape[1] < args.paths else 1)
 
 
 @emulated
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float16, 1e-3), (torch.bfloat16, 5e-3)])
 @pytest.mark.parametrize("paths", [1, 2])
-def test_half_precision(emulator, dtype, limit, paths):
+def test_half_precision(dtype, limit, paths):
     args, grad = make(states=16, paths=paths, dtype=dtype)
-    found = selective_scan_backward(args, chunk_starts(args, 16), 16, grad)
+    found, _ = run(args, chunk_starts(args, 16), 16, grad)
     assert max(errors(found, truth(args, grad)).values()) < limit
     assert all(found[name].dtype == getattr(args, name).dtype for name in NAMES)
 
 
 @emulated
-@pytest.mark.parametrize("kept", [5, 24, 64, 192])
-def test_chunks_of_any_length(emulator, kept):
+@pytest.mark.parametrize(("length", "kept"), [(201, 5), (201, 24), (201, 64), (201, 192), (199, 199), (61, 1024)])
+def test_chunks_of_any_length(length, kept):
     """Chunks that do not fit in shared memory are cut up: the states between are made from those that were kept."""
-    args, grad = make(length=201, width=3, states=16)
-    found = selective_scan_backward(args, chunk_starts(args, kept), kept, grad)
+    args, grad = make(length=length, width=3, states=16)
+    found, launched = run(args, chunk_starts(args, kept), kept, grad)
     assert max(errors(found, truth(args, grad)).values()) < 2e-6
-    assert ("scan_refine_starts" in emulator.launched) == (kept > 64)
+    assert ("scan_refine_starts" in launched) == (min(length, kept) > 64)
 
 
 @emulated
 @pytest.mark.parametrize("multiprocessors", [1, 132])
-def test_channels_divided_among_blocks_and_summed_in_a_fixed_order(emulator, monkeypatch, multiprocessors):
+def test_channels_divided_among_blocks_and_summed_in_a_fixed_order(monkeypatch, multiprocessors):
     monkeypatch.setattr(backward, "_multiprocessors", lambda device: multiprocessors)
     args, grad = make(width=100, states=16, length=11)
     starts = chunk_starts(args, 16)
-    found = selective_scan_backward(args, starts, 16, grad)
+    found, _ = run(args, starts, 16, grad)
     assert max(errors(found, truth(args, grad)).values()) < 2e-6
-    emulator.reverse = True
-    again = selective_scan_backward(args, starts, 16, grad)
+    again, _ = run(args, starts, 16, grad, reverse=True)
     assert all(torch.equal(found[name], again[name]) for name in NAMES)
 
 
 @emulated
-def test_tensors_are_read_where_they_lie(emulator):
+def test_tensors_are_read_where_they_lie():
     """Slices of wider tensors, as a network's projections are, an expanded gradient, a transposed one, mixed types."""
     args, grad = make(states=10, width=6, length=21, groups=2, paths=2)
     starts, wanted = chunk_starts(args, 16), truth(args, grad)
@@ -186,18 +164,29 @@ def test_tensors_are_read_where_they_lie(emulator):
         setattr(args, name, torch.cat([x, torch.full_like(x, torch.nan)], dim=-1)[..., : x.shape[-1]])
     args.B = args.B.double()
     flipped = grad.transpose(1, 2).contiguous().transpose(1, 2)
-    assert max(errors(selective_scan_backward(args, starts, 16, flipped), wanted).values()) < 2e-6
+    assert max(errors(run(args, starts, 16, flipped)[0], wanted).values()) < 2e-6
     ones = torch.ones(1, 1, 1).expand_as(grad)
-    assert max(errors(selective_scan_backward(args, starts, 16, ones), truth(args, ones)).values()) < 2e-6
+    assert max(errors(run(args, starts, 16, ones)[0], truth(args, ones)).values()) < 2e-6
 
 
 @emulated
-def test_strong_and_weak_decay(emulator):
+def test_strong_and_weak_decay():
     """Decays of e^-60 and of 1 - 1e-7 a step: nothing is divided by one, nothing overflows."""
     args, grad = make(length=40, width=4, states=4, softplus=False, without=("delta_bias",))
     args.A = torch.tensor([-60.0, -1e-7, -1.0, 0.0]).expand(1, 4, 4).contiguous()
-    found = selective_scan_backward(args, chunk_starts(args, 16), 16, grad)
+    found, _ = run(args, chunk_starts(args, 16), 16, grad)
     assert max(errors(found, truth(args, grad)).values()) < 5e-6
+
+
+@emulated
+@pytest.mark.parametrize(("length", "width"), [(37, 40), (2200, 3)])
+def test_from_what_the_forward_keeps(length, width):
+    args, grad = make(length=length, width=width, states=16, paths=2, u_paths=1)
+    with emulated_device():
+        scanned = selective_scan_forward(prepare(args), keep=True)
+    assert scanned.starts.shape[2] > 1
+    found, _ = run(args, scanned.starts, scanned.chunk, grad)
+    assert max(errors(found, truth(args, grad, torch_backend.selective_scan)).values()) < 2e-6
 
 
 @pytest.mark.parametrize("states", [1, 2, 4, 5, 8, 10, 16, 17, 32, 33, 64])

@@ -30,6 +30,7 @@ TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 POLY = 4  # every fourth exponential of the walks over chunks is a polynomial
 MOST_STATES = 64
 BLOCK = 8  # positions between the states that a block of threads keeps
+LONGEST = 64  # positions of a chunk where 16 states are kept, in SHARED
 SHARED = 56 * 1024  # bytes: four blocks on a multiprocessor of compute capability 8.0 or 9.0
 PER_MULTIPROCESSOR = 8  # blocks wanted for each multiprocessor, two waves
 
@@ -112,9 +113,11 @@ class _Backward:
         self.batch, self.paths, self.length, self.width = args.delta.shape
         self.states, self.groups = args.A.shape[-1], args.B.shape[3]
         self.plan = Plan(self.states)
-        kept = min(chunk, -(-self.length // BLOCK) * BLOCK)  # of a sequence of one chunk, as long as there is something
-        self.chunk = self.plan.chunk(kept)
-        self.ratio = kept // self.chunk
+        if chunk >= self.length:  # one chunk, whose unused end may be of any length: one that divides well
+            unit = BLOCK if self.length <= LONGEST else LONGEST
+            chunk = -(-self.length // unit) * unit
+        self.chunk = self.plan.chunk(chunk)
+        self.ratio = chunk // self.chunk
         self.chunks = -(-self.length // self.chunk)
         u, delta, B, C, grad = (_rows(x, dtype) for x in (args.u, args.delta, args.B, args.C, grad_output))
         z = None if args.z is None else _rows(args.z, dtype)
