@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from unittest import mock
 
+import torch
+
 from cuda_emulator.emulator import emulate
 from napari_mamba.scan.cuda import runtime
+
+
+def _poisoned(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    def poisoned(*args, **kwargs) -> torch.Tensor:
+        made = make(*args, **kwargs)
+        return made.fill_(torch.nan) if made.is_floating_point() else made
+
+    return poisoned
 
 
 @contextmanager
@@ -15,7 +25,8 @@ def emulated_device(reverse: bool = False) -> Iterator[list[tuple]]:
     """Send every launch of `runtime.Kernel` to the emulator; gives the list of launches made, as (name, grid, block).
 
     The arguments go through the same `struct` layout as on a device, and their size is checked against the kernel's.
-    `reverse` runs the threads of each block from the last to the first: results must not depend on it.
+    What torch.empty gives is NaN, so that an output nobody writes shows. `reverse` runs the threads of each block from
+    the last to the first: results must not depend on it.
 
     Examples
     --------
@@ -24,10 +35,14 @@ def emulated_device(reverse: bool = False) -> Iterator[list[tuple]]:
     """
     launches: list[tuple] = []
 
-    def launch(kernel: runtime.Kernel, device: object, grid: tuple[int, int, int], block: int, values: tuple) -> None:
+    def launch(kernel: runtime.Kernel, device: object, grid: tuple, block: int, values: tuple, shared: int = 0) -> None:
         module = emulate(kernel.source, dict(kernel.defines))
         launches.append((kernel.name, grid, block))
-        module.launch(kernel.name, grid, block, kernel.pack.pack(*values), reverse=reverse)
+        module.launch(kernel.name, grid, block, kernel.pack.pack(*values), shared, reverse=reverse)
 
-    with mock.patch.object(runtime.Kernel, "__call__", launch):
+    with (
+        mock.patch.object(runtime.Kernel, "__call__", launch),
+        mock.patch.object(torch, "empty", _poisoned(torch.empty)),
+        mock.patch.object(torch, "empty_like", _poisoned(torch.empty_like)),
+    ):
         yield launches
