@@ -27,6 +27,7 @@ STEPS: Mapping[str, frozenset[str]] = {
     "normalise": frozenset({"schemes"}),
     "resample": frozenset({"spacing", "order", "order_z", "anisotropy", "order_probabilities", "file_axes"}),
     "resize": frozenset({"shape", "antialias"}),
+    "respace": frozenset({"spacing"}),
     "binarise": frozenset({"smallest", "ml"}),
     "signed_distance": frozenset({"limit"}),
     "centre": frozenset({"size"}),

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.ndimage import binary_fill_holes
 
-from napari_mamba.engine import mask_steps, resampling
+from napari_mamba.engine import mask_steps, regridding, resampling
 from napari_mamba.engine.normalising import normalise
 from napari_mamba.engine.state import Fill, State, Undo
 from napari_mamba.errors import BundleError, InputError
 
-__all__ = ["STEPS", "Fill", "State", "Undo", "UndoAxes", "crop_nonzero", "normalise", "resample", "resize"]
+__all__ = ["STEPS", "Fill", "State", "Undo", "UndoAxes", "crop_nonzero", "normalise", "resample"]
 
 
 @dataclass(frozen=True)
@@ -173,38 +173,6 @@ def resample(
     return State(data, scaled, mask), undo
 
 
-def resize(state: State, shape: Sequence[int | None], antialias: bool = True) -> tuple[State, Undo]:
-    """Interpolate linearly to a number of voxels (z, y, x), None where an axis stays as it is.
-
-    With `antialias` an axis that shrinks is averaged over what falls together, as Pillow and torchvision do.
-    """
-    if len(shape) != 3 or any(n is not None and not (isinstance(n, int) and n > 0) for n in shape):
-        raise BundleError(f"the preparation resizes to three numbers of voxels (z, y, x) or null, not {list(shape)}")
-    before = state.data.shape[1:]
-    new = tuple(n or old for n, old in zip(shape, before, strict=True))
-    if new == before:
-        return state, Undo()
-    data = state.data
-    for axis, n in enumerate(new):
-        if n != before[axis]:
-            data = _linear_along(data, axis + 1, n, antialias)
-    scaled = state.affine * (np.array(before) / np.array(new))
-    return State(data, scaled), UndoResample(before, apart=None, order=1, order_values=1, order_z=0)
-
-
-def _linear_along(values: np.ndarray, axis: int, n: int, antialias: bool) -> np.ndarray:
-    """Interpolation along one axis by triangles as wide as the coarser of the two grids' steps."""
-    old = values.shape[axis]
-    ratio = old / n
-    width = max(ratio, 1.0) if antialias else 1.0
-    centres = (np.arange(n) + 0.5) * ratio - 0.5
-    if not antialias:
-        centres = centres.clip(0, old - 1)
-    weights = np.clip(1 - np.abs(np.arange(old) - centres[:, None]) / width, 0, None)
-    weights /= weights.sum(axis=1, keepdims=True)
-    return np.moveaxis(np.moveaxis(values, axis, -1) @ weights.T.astype(np.float32), -1, axis)
-
-
 def _resample(values: np.ndarray, shape: Sequence[int], apart: int | None, order: int, order_z: int) -> np.ndarray:
     if values.shape[1:] == tuple(shape):
         return values
@@ -224,7 +192,8 @@ STEPS: Mapping[str, Callable[..., tuple[State, Undo]]] = {
     "crop_nonzero": crop_nonzero,
     "normalise": normalise,
     "resample": resample,
-    "resize": resize,
+    "resize": regridding.resize,
+    "respace": regridding.respace,
     "binarise": mask_steps.binarise,
     "signed_distance": mask_steps.signed_distance,
     "centre": mask_steps.centre,

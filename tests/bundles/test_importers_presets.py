@@ -108,7 +108,8 @@ def test_basicsr_weights_restore_in_the_images_own_scale(tmp_path, key, channels
     volume = picture(channels, (64, 64))
     result = run_to_end(volume, bundle, RunOptions(device="cpu", precision="float32", tile=(64, 64)))
     with torch.inference_mode():
-        expected = network(torch.from_numpy(np.asarray(volume.data)[None, :, 0] / 255).float())[0] * 255  # the run keeps to the range of its input
+        expected = network(torch.from_numpy(np.asarray(volume.data)[None, :, 0] / 255).float())[0] * 255
+    # The run keeps to the range of its input.
     np.testing.assert_allclose(result.image.data[:, 0], expected.clamp(0, 255), atol=2e-2)
 
 

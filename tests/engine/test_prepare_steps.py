@@ -6,7 +6,8 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from napari_mamba.engine.steps import State, crop_nonzero, normalise, orient, resample, resize, transpose
+from napari_mamba.engine.regridding import resize, respace
+from napari_mamba.engine.steps import State, crop_nonzero, normalise, orient, resample, transpose
 from napari_mamba.errors import BundleError, InputError
 
 RANDOM = np.random.default_rng(3)
@@ -185,3 +186,20 @@ def test_statistics_over_nonzero_voxels_and_over_all_channels():
     assert not data[0, 0].any()
     joint = normalise(State(image, np.eye(3)), [{"scheme": "rescale_0_1", "joint": True}])[0].data
     np.testing.assert_allclose(joint, image / 9, rtol=1e-6)
+
+
+@pytest.mark.parametrize("spacing", [[1.5, 0.7, 2.0], [None, 1.0, 4.0], [0.3, 0.3, 0.3]])
+def test_respace_keeps_the_first_voxel_and_comes_back(spacing):
+    z, y, x = np.meshgrid(*(np.arange(n) * side for n, side in zip((9, 14, 11), (1, 1, 2), strict=True)), indexing="ij")
+    plane = (2 * z - y + 0.5 * x)[None].astype(np.float32)  # of millimetres: linear interpolation is exact on it
+    found, undo = respace(State(plane, np.diag([1.0, 1, 2])), spacing)
+    sides = [new or old for new, old in zip(spacing, (1, 1, 2), strict=True)]
+    np.testing.assert_allclose(found.spacing, sides, rtol=1e-6)
+    z, y, x = np.meshgrid(
+        *(np.arange(n) * side for n, side in zip(found.data.shape[1:], sides, strict=True)), indexing="ij"
+    )
+    inside = (z <= 8) & (y <= 13) & (x <= 20)
+    np.testing.assert_allclose(found.data[0][inside], (2 * z - y + 0.5 * x)[inside], atol=1e-4)
+    assert undo.values(found.data).shape == plane.shape
+    np.testing.assert_allclose(undo.values(found.data)[0, :8, :12, :9], plane[0, :8, :12, :9], atol=1e-4)
+    assert undo.nearest(np.ones(found.data.shape, np.uint8)).shape == plane.shape

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from napari_mamba.bundles.importers.archives import names_in, unpacked
+from napari_mamba.bundles.importers.monai import import_monai
 from napari_mamba.bundles.importers.nnunet import import_nnunet
 from napari_mamba.bundles.importers.nnunet_v1 import import_nnunet_v1
 from napari_mamba.bundles.importers.plain import import_weights
@@ -18,6 +19,7 @@ from napari_mamba.errors import BundleError
 _WHAT: dict[Callable[..., Path], str] = {
     import_nnunet: "a results folder of nnU-Net",
     import_nnunet_v1: "a results folder of nnU-Net v1",
+    import_monai: "a MONAI bundle",
     import_weights: "a file of weights",
 }
 _DEEPEST = 6
@@ -31,12 +33,12 @@ def import_checkpoint(
     Parameters
     ----------
     path : path
-        A results folder of nnU-Net v2 or v1, a zip of one (`nnUNetv2_export_model_to_zip` makes one), or a file of
-        weights (a state_dict, or a checkpoint that holds one).
+        A results folder of nnU-Net v2 or v1, a MONAI bundle, a zip of one of them (`nnUNetv2_export_model_to_zip`
+        makes one), or a file of weights (a state_dict, or a checkpoint that holds one).
     destination : path, optional
         Folder or ".zip" to write; the user's folder of bundles if not given.
     **choices
-        What the importer asks for: see `import_nnunet`, `import_nnunet_v1` and `import_weights`.
+        What the importer asks for: see `import_nnunet`, `import_nnunet_v1`, `import_monai` and `import_weights`.
 
     Returns
     -------
@@ -71,6 +73,8 @@ def importer_for(names: list[str]) -> Callable[..., Path] | None:
         return import_nnunet_v1
     if any(file.name == "plans.json" or (file.suffix == ".pth" and "fold_" in file.parent.name) for file in files):
         return import_nnunet
+    if any(file.name == "metadata.json" and file.parent.name == "configs" for file in files):
+        return import_monai
     return None
 
 

@@ -92,9 +92,7 @@ def import_weights(
     checkpoint = read_checkpoint(path)
     if not isinstance(checkpoint, Mapping):
         raise BundleError(f"{path}: holds no weights by name: choose the checkpoint that the training wrote")
-    found = _identified(path, checkpoint, network, arguments)
-    info = models.info(found.name)
-    said = {**found.arguments, **(arguments or {})}
+    found, info, said = identified_weights(path, checkpoint, network, arguments)
     told: dict[str, Any] = {
         "tile": tile,
         "channels": channels,
@@ -111,28 +109,29 @@ def import_weights(
     name = name or re.sub(r"[^a-z0-9._-]+", "-", f"{path.stem}-{info.name}".lower()).strip("-._")
     destination = Path(destination).expanduser() if destination is not None else user_folder() / name
     check_destination(destination, overwrite)
-    spec = _spec(path, name, title, info, said, told, used)
+    source = f" Prepared as {used.source} does. {used.note}".rstrip() if used is not None else ""
+    about = {"description": f"Imported from {path.name}.{source}"}
+    spec = make_spec(name, title or f"{info.title or info.name} ({path.stem})", info, said, told, about)
     return save(destination, spec, [found.weights(checkpoint)], dtype=dtype, overwrite=overwrite)
 
 
-def _spec(
-    path: Path,
+def make_spec(
     name: str,
-    title: str | None,
+    title: str,
     info: models.ModelInfo,
     said: Mapping[str, Any],
     told: Mapping[str, Any],
-    preset: Preset | None,
+    about: Mapping[str, Any],
 ) -> BundleSpec:
+    """What goes into `bundle.json`: the network with the arguments `said`, what was `told` of its use, and `about`."""
     activation = told["activation"] or ("none" if info.task == "restoration" else "softmax")
     if activation != "none" and _ends_in_probability(info.name, said):
         said = {**said, "logits": True}
-    source = f" Prepared as {preset.source} does. {preset.note}".rstrip() if preset is not None else ""
     overlap = told["overlap"] if told["overlap"] is not None else 0.5
+    facts = {"version": "1", "intended_use": "Research only, on images like those it was trained on.", **about}
     return BundleSpec(
         name=name,
-        version="1",
-        title=title or f"{info.title or info.name} ({path.stem})",
+        title=title,
         task=info.task,
         network=Network(info.name, said),
         channels=tuple(one if isinstance(one, Channel) else Channel(one) for one in told["channels"]),
@@ -140,23 +139,37 @@ def _spec(
         tile=Tile(tuple(told["tile"]), overlap, tuple(told["mirror_axes"] or ())),
         activation=activation,
         classes=_classes(told["classes"] or (), activation),
-        description=f"Imported from {path.name}.{source}",
-        intended_use="Research only, on images like those it was trained on.",
         references=tuple(text for text in (f"{info.paper} ({info.repository})" if info.paper else "",) if text),
+        **facts,
     )
 
 
-def _identified(
-    path: Path, checkpoint: Mapping[str, Any], network: str | None, arguments: Mapping[str, Any] | None
-) -> models.Identification:
+def identified_weights(
+    path: Path,
+    checkpoint: Mapping[str, Any],
+    network: str | None,
+    arguments: Mapping[str, Any] | None,
+    also: Mapping[str, Any] | None = None,
+) -> tuple[models.Identification, models.ModelInfo, dict[str, Any]]:
+    """Which network a checkpoint is of, its entry in the registry, and the arguments that build it.
+
+    What its weights do not tell is taken from `arguments`, or else from `also`.
+
+    Raises
+    ------
+    BundleError
+        If it is none known here, or `arguments` leave open what its weights do not tell.
+    """
     try:
         found = models.identify(checkpoint, network, arguments)
     except InputError as error:
         raise BundleError(f"{path}: {error}") from error
-    title = models.info(found.name).title or found.name
-    if unsaid := [argument for argument in found.ambiguous if argument not in (arguments or {})]:
-        raise BundleError(f"{path}: is {title}; say its {' and '.join(unsaid)} ({found.note})")
-    return found
+    info = models.info(found.name)
+    more = {argument: also[argument] for argument in found.ambiguous if also and argument in also}
+    more = {**more, **(arguments or {})}
+    if unsaid := [argument for argument in found.ambiguous if argument not in more]:
+        raise BundleError(f"{path}: is {info.title or info.name}; say its {' and '.join(unsaid)} ({found.note})")
+    return found, info, {**found.arguments, **more}
 
 
 def _of_preset(path: Path, preset: str, network: str) -> Preset:
