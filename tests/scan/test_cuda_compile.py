@@ -32,7 +32,7 @@ CHUNKS = [
     for io, order in ((0, 0), (2, 1))
     for mode in range(4)
 ]
-WIDE = [("scan_chunks.cu", {"STATES": 64, "MODE": mode, "HAS_Z": 1, "ADD": 1}) for mode in (1, 3)]
+WIDE = [("scan_chunks.cu", {"STATES": 64, "AHEAD": 1, "MODE": mode, "HAS_Z": 1, "ADD": 1}) for mode in (1, 3)]
 SHORT = [("scan_short.cu", {"IO": io, "SPLIT": split, "HAS_Z": 1}) for io, split in ((0, 4), (1, 8), (2, 16))]
 OTHERS = [("scan_combine.cu", {"STATES": 16}), ("scan_combine.cu", {"IO": 1, "HAS_Z": 1, "WARPS": 8})]
 
@@ -72,7 +72,7 @@ def test_a_device_newer_than_nvrtc_gets_ptx():
 @nvrtc
 def test_a_source_that_does_not_compile_says_why():
     with pytest.raises(NapariMambaError, match=r"scan_combine\.cu"):
-        runtime.compile_source("scan_combine.cu", (("STATES", -1),), 90)
+        runtime.compile_source("scan_combine.cu", (("float", 1),), 90)
 
 
 def test_it_says_why_it_cannot_be_used():

@@ -74,7 +74,8 @@ def chunk_plan(sequences: int, length: int, channels: int, states: int, multipro
     wanted = max(1, WAVES * resident * multiprocessors // rows)
     chunk = _up(max(SHORTEST, -(-length // wanted)), KEPT if keep else TILE)
     kind = "single" if chunk >= length else "chunks"
-    return Plan(kind, min(chunk, _up(length, KEPT)), -(-length // chunk), threads=threads, blocks=resident)
+    ahead = 4 if states <= 32 else 1  # 64 states leave no registers for rows under way
+    return Plan(kind, min(chunk, _up(length, KEPT)), -(-length // chunk), threads=threads, blocks=resident, ahead=ahead)
 
 
 @lru_cache(maxsize=4096)
