@@ -17,6 +17,15 @@ emulated = pytest.mark.skipif(find_compiler() is None, reason="needs g++ on Linu
 TOLERANCE = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 5e-3}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """The tensors are small: PyTorch's threads would only wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def make(batch, length, width, taps, paths=1, dtype=torch.float32, weight_dtype=None, bias=True, padded=0, seed=0):
     """x is a slice of wider rows where `padded` says so, as the half of a projection's output is."""
     rng = torch.Generator().manual_seed(seed)
