@@ -1,0 +1,175 @@
+"""The recipes of mr-denoise and mr-superres: people kept apart, batches that repeat, degradations that are right."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from napari_mamba import io
+from napari_mamba.errors import InputError
+from napari_mamba.training.loop import fit, history
+from napari_mamba.training.registry import recipe
+from napari_mamba.training.restore import data as scans
+from napari_mamba.training.restore import denoise, superres
+from napari_mamba.training.restore import recipe as restoration
+from napari_mamba.training.restore.degrade import add_noise, along_first, thick_slices, uneven
+from napari_mamba.volume import Volume
+
+CPU = torch.device("cpu")
+FILES = {
+    "native_mr/patient01/study1_T1W.nii.gz": (12, 40, 44),
+    "native_mr/patient12/study1_T2W.nii.gz": (12, 40, 44),
+    "native_mr/patient19/study2_FLAIR.nii.gz": (12, 40, 44),
+    "ms_lesion_mr/patient07/T1.nii.gz": (30, 30, 30),
+    "ms_lesion_mr/patient07/lesions.nii.gz": (30, 30, 30),
+    "stroke_mr/T1.nii.gz": (30, 30, 30),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Six small files in the places the recipe looks for: blobs in a ball, of scales far apart."""
+    root = tmp_path_factory.mktemp("mr")
+    for number, (name, shape) in enumerate(FILES.items()):
+        random = np.random.RandomState(number)
+        z, y, x = np.ogrid[tuple(slice(-1, 1, n * 1j) for n in shape)]
+        blobs = ndimage.gaussian_filter(random.rand(*shape), 1.5)
+        image = np.where(z**2 + y**2 + x**2 < 0.9, 100 + 900 * (blobs - blobs.min()), 0) * 10**number
+        thick = 4.0 if shape[0] == 12 else 1.0
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        io.write(
+            Volume(
+                image[None].astype(np.float32), np.diag([thick, 0.8 if thick > 1 else 1, 0.8 if thick > 1 else 1, 1])
+            ),
+            root / name,
+        )
+    return root
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Pieces small enough for a test."""
+    monkeypatch.setattr(denoise, "SIZE", (8, 16, 16))
+    for name, size in (("LENGTH", 24), ("WIDE", 16), ("NARROW", 8)):
+        monkeypatch.setattr(superres, name, size)
+
+
+def made(name, folder, **schedule):
+    one = recipe(name, folder)
+    one.schedule = replace(one.schedule, **({"batch_size": 2, "steps": 10} | schedule))
+    return one
+
+
+def test_parts_share_nobody_and_masks_are_no_scans(folder):
+    people = {
+        part: {scans.person(file, folder) for file in scans.files(folder, (part,))}
+        for part in ("training", "validation", "test")
+    }
+    assert people == {
+        "training": {"native_mr/patient01", "ms_lesion_mr/patient07"},
+        "validation": {"native_mr/patient19"},
+        "test": {"native_mr/patient12", "stroke_mr/patient"},
+    }
+    assert not any("lesions" in file.name for file in scans.files(folder, ("training",)))
+
+
+def test_packed_scans_come_back_and_no_test_person_is_among_them(folder, tmp_path):
+    made("mr-denoise", folder).save_arrays(tmp_path / "mr.npz")
+    from_file = made("mr-superres", tmp_path / "mr.npz").arrays
+    unpacked = scans.unpack(from_file)
+    assert [scan.part for scan in unpacked] == ["training", "validation", "training"]
+    for scan in unpacked:
+        read = scans.read(folder / scan.source, folder)
+        assert np.array_equal(scan.data, read.data)
+        assert scan.spacing == pytest.approx(read.spacing)
+        whole = np.asarray(io.read(folder / scan.source).data)[0]
+        assert np.percentile(whole, 99.9) == pytest.approx(scan.scale, rel=1e-4)
+        assert scan.data.max() * scan.scale / scans.FULL == pytest.approx(whole.max(), rel=0.01)
+    assert [scan.isotropic for scan in unpacked] == [False, False, True]
+
+
+def test_a_folder_without_scans_is_told(tmp_path):
+    with pytest.raises(InputError, match="native_mr"):
+        made("mr-denoise", tmp_path).arrays  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["mr-denoise", "mr-superres"])
+def test_a_batch_depends_on_its_step_alone(name, folder, small):
+    first, other = made(name, folder), made(name, folder)
+    other.batch(5, CPU)
+    x, y = first.batch(6, CPU)
+    x2, y2 = other.batch(6, CPU)
+    assert torch.equal(x, x2)
+    assert torch.equal(y, y2)
+    assert not torch.equal(x, first.batch(7, CPU)[0])
+    assert x.shape == y.shape
+    assert x.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["mr-denoise", "mr-superres"])
+def test_ten_steps_on_the_cpu_fit_and_validate(name, folder, small, tmp_path, monkeypatch):
+    monkeypatch.setitem(restoration.NETWORK, "features", [8, 8, 8])
+    one = made(name, folder, warm_up=1, validate_every=10, learning_rate=2e-3)
+    batch = one.batch(0, CPU)
+    monkeypatch.setattr(one, "batch", lambda step, device: batch)  # ten times the same, which ten steps can learn
+    assert one.on_device
+    run = fit(one, tmp_path, device="cpu", steps=10)
+    assert run.step == 10
+    assert np.isfinite(history(tmp_path)[-1]["score"])
+    with torch.inference_mode():
+        assert one.loss(run.network.eval()(batch[0]), batch[1]) < one.loss(*batch)
+
+
+@pytest.mark.parametrize("variant", ["axis", "conv", "segresnet"])
+def test_variants_keep_the_size_and_compare_in_size(variant, folder):
+    ships, other = made("mr-denoise", folder).network(), recipe("mr-denoise", folder, variant).network()
+    counts = [sum(p.numel() for p in network.parameters()) for network in (ships, other)]
+    assert counts[1] == pytest.approx(counts[0], rel=0.08)
+    with torch.inference_mode():
+        assert other(torch.zeros(1, 1, 8, 8, 8)).shape == (1, 1, 8, 8, 8)
+
+
+def test_noise_has_the_mean_and_spread_that_theory_gives():
+    draw = torch.Generator().manual_seed(1)
+    clean = torch.zeros(2, 1, 40, 40, 40)
+    clean[..., 20:] = 1.0
+    noisy = add_noise(clean, torch.tensor(0.1), torch.tensor([True, False]), draw)
+    rician, gaussian = noisy[:, 0]
+    assert float(rician.min()) >= 0
+    assert float(rician[..., :20].mean()) == pytest.approx(0.1 * np.sqrt(np.pi / 2), rel=0.02)
+    assert float(rician[..., 20:].square().mean()) == pytest.approx(1 + 2 * 0.01, rel=0.01)
+    assert float(gaussian[..., :20].mean()) == pytest.approx(0, abs=0.002)
+    assert float(gaussian.sub(clean[1, 0]).std()) == pytest.approx(0.1, rel=0.02)
+
+
+def test_uneven_noise_stays_within_its_bounds():
+    factors = uneven((3, 1, 9, 12, 7), torch.Generator().manual_seed(0), CPU)
+    assert factors.shape == (3, 1, 9, 12, 7)
+    assert 0.5 <= float(factors.min()) < float(factors.max()) <= 1.5
+
+
+@pytest.mark.parametrize("step", [2.0, 3.3])
+def test_thick_slices_are_the_profile_sampled_and_interpolated_by_scipy(step):
+    fine = ndimage.gaussian_filter1d(np.random.RandomState(0).rand(200), 1.0)
+    sigma = step / 2.3548
+    phase = 0.4 * step
+    places = np.arange(phase, 199, step)
+    distance = np.arange(200) - places[:, None]
+    weights = np.exp(-0.5 * (distance / sigma) ** 2)
+    slices = (weights / weights.sum(1, keepdims=True)) @ fine
+    expected = ndimage.map_coordinates(slices, [(np.arange(200) - phase) / step], order=3, mode="nearest")
+    one = torch.ones(1)
+    maps = thick_slices(200, step * one, step * one, one > 1, phase * one)
+    found = along_first(torch.from_numpy(fine).float().view(1, 1, 200, 1, 1), maps)[0, 0, :, 0, 0].numpy()
+    assert found[30:170] == pytest.approx(expected[30:170], abs=1e-4)
+
+
+def test_a_boxy_profile_of_one_voxel_width_is_nearly_the_mean_over_it():
+    one = torch.ones(1)
+    maps = thick_slices(60, 4 * one, 4 * one, one > 0, 1.5 * one)  # slices of the voxels 0-3, 4-7, …
+    fine = torch.linspace(0, 1, 60).view(1, 1, 60, 1, 1).square()
+    coarse = along_first(fine, maps)[0, 0, :, 0, 0]
+    middle_of_slice = 0.5 * (coarse[29] + coarse[30])
+    assert float(middle_of_slice) == pytest.approx(float(fine[0, 0, 28:32].mean()), rel=0.02)
