@@ -15,6 +15,7 @@ from napari_mamba.scan.cuda.runtime import kernel
 
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 MOST_STATES = 64
+FAR = 2**29  # elements between rows, whose bytes the kernels keep in 32 bits
 MOST_BATCH = 65535  # a grid's third axis
 LAYOUT = "14Q23q7i"  # the struct Scan of scan_forward.cuh
 _COUNTED = "_napari_mamba_int32"
@@ -53,7 +54,8 @@ def device_table(table: Tensor) -> Tensor:
 
 def _rows(x: Tensor, dtype: torch.dtype) -> Tensor:
     x = x.detach().to(dtype)
-    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+    near = x.stride(2 if x.ndim > 3 else 1) < FAR
+    return x if near and (x.stride(-1) == 1 or x.shape[-1] == 1) else x.contiguous()
 
 
 def _parameter(x: Tensor | None) -> Tensor | None:

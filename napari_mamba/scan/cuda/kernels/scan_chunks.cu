@@ -85,23 +85,27 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
         return t;
 #endif
     };
-    auto row_of = [&](int tile, int i) -> long long {
+    auto row_of = [&](int tile, int i) -> int {
 #if ORDERED
         return rows[tile % 3][i];
 #else
         return min(start + tile * TILE + i, end - 1);
 #endif
     };
+    const int u_bytes = (int)p.u_l * (int)sizeof(io_t), delta_bytes = (int)p.delta_l * (int)sizeof(io_t);
+    [[maybe_unused]] const int z_bytes = (int)p.z_l * (int)sizeof(io_t);
+    const int B_bytes = (int)p.B_l * (int)sizeof(io_t), C_bytes = (int)p.C_l * (int)sizeof(io_t);
+    const int out_bytes = p.width * (int)sizeof(out_t), sum_bytes = p.width * (int)sizeof(float);
     Raw raw_B[SHARE], raw_C[SHARE];
     auto fetch_tile = [&](int tile) {
 #pragma unroll
         for (int j = 0; j < SHARE; j++) {
             const int i = tid + j * THREADS;
             if (TILE_LOADS % THREADS && i >= TILE_LOADS) break;
-            const long long row = row_of(tile, i / (STATES / VEC));
+            const int row = row_of(tile, i / (STATES / VEC));
             const int n = i % (STATES / VEC) * VEC;
-            if (NEED_B) raw_B[j] = *(const Raw*)(B + row * p.B_l + n);
-            if (NEED_Y) raw_C[j] = *(const Raw*)(C + row * p.C_l + n);
+            if (NEED_B) raw_B[j] = *(const Raw*)(row_at(B, row, B_bytes) + n);
+            if (NEED_Y) raw_C[j] = *(const Raw*)(row_at(C, row, C_bytes) + n);
         }
     };
     auto store_tile = [&](Tile& tile) {
@@ -121,12 +125,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
     auto fetch_rows = [&](int tile, int i) {
 #pragma unroll
         for (int j = 0; j < AHEAD; j++) {
-            const long long row = row_of(tile, i + j);
-            ahead.delta[j] = delta[row * p.delta_l];
-            if (NEED_B) ahead.u[j] = u[row * p.u_l];
-            if (NEED_Z) ahead.z[j] = z[row * p.z_l];
-            if (NEED_SUM) ahead.sum[j] = sum[row * p.width];
-            if (MODE == 3) ahead.out[j] = out[row * p.width];
+            const int row = row_of(tile, i + j);
+            ahead.delta[j] = *row_at(delta, row, delta_bytes);
+            if (NEED_B) ahead.u[j] = *row_at(u, row, u_bytes);
+            if (NEED_Z) ahead.z[j] = *row_at(z, row, z_bytes);
+            if (NEED_SUM) ahead.sum[j] = *row_at(sum, row, sum_bytes);
+            if (MODE == 3) ahead.out[j] = *row_at(out, row, out_bytes);
         }
     };
 
@@ -156,11 +160,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
         for (int i = 0; i < TILE && t0 + i < end; i += AHEAD) {
             const Ahead loaded = ahead;
             if (alive && t0 + i + AHEAD < end) {
-                if (i + AHEAD < TILE) {
-                    fetch_rows(tile, i + AHEAD);
-                } else {
-                    fetch_rows(tile + 1, 0);
-                }
+                const bool same = i + AHEAD < TILE;
+                fetch_rows(same ? tile : tile + 1, same ? i + AHEAD : 0);
             }
 #if MODE == 3
             bool living[PADDED / 4];
@@ -218,7 +219,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
                     if (NEED_SUM) y += loaded.sum[j];
                     if (NEED_Z) y *= silu(to_float(loaded.z[j]));
                     if (MODE == 3) y += out_to_float(loaded.out[j]);
-                    if (inside && mine) out[row_of(tile, i + j) * p.width] = to_out(y);
+                    if (inside && mine) *row_at(out, row_of(tile, i + j), out_bytes) = to_out(y);
                 }
             }
         }

@@ -62,6 +62,16 @@ struct alignas(16) Four {
     float v[4];
 };
 
+// The row of a tensor whose rows are `bytes` apart: one multiply-add of 32 by 32 bits to a 64-bit address.
+template <class T>
+DEVICE T* row_at(T* base, int row, int bytes) {
+    return (T*)((char*)base + (long long)row * bytes);
+}
+template <class T>
+DEVICE const T* row_at(const T* base, int row, int bytes) {
+    return (const T*)((const char*)base + (long long)row * bytes);
+}
+
 // VEC elements as they are in memory.
 #if IO == 0
 #define WORDS VEC
