@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import colorsys
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -25,14 +25,23 @@ STEPS: Mapping[str, frozenset[str]] = {
     "transpose": frozenset({"axes"}),
     "crop_nonzero": frozenset({"keep_mask"}),
     "normalise": frozenset({"schemes"}),
+    "field_of_view": frozenset({"mm", "refuse"}),
     "resample": frozenset({"spacing", "order", "order_z", "anisotropy", "order_probabilities", "file_axes"}),
     "resize": frozenset({"shape", "antialias"}),
+    "refine": frozenset({"spacing", "order", "largest_factor"}),
     "respace": frozenset({"spacing"}),
     "binarise": frozenset({"smallest", "ml"}),
     "signed_distance": frozenset({"limit"}),
-    "centre": frozenset({"size"}),
+    "centre": frozenset({"size", "least", "whole"}),
+    "thickest_first": frozenset(),
 }
 """Preparation steps, and the options each takes beside its name; `napari_mamba.engine.prepare` carries them out."""
+FINISHING: Mapping[str, frozenset[str]] = {
+    "keep_largest": frozenset({"indices", "together"}),
+    "doubt_volume": frozenset({"ml", "what", "indices"}),
+    "doubt_missing": frozenset({"allowed", "smallest"}),
+}
+"""Steps of a segmentation's postprocessing; `napari_mamba.engine.finishing` carries them out."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _WEIGHTS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors")
@@ -135,11 +144,12 @@ class BundleSpec:
     data_source: str = ""
     intended_use: str = ""
     references: tuple[str, ...] = ()
+    postprocessing: tuple[Mapping[str, Any], ...] = ()
     metrics: Mapping[str, Any] = field(default_factory=dict)
     changelog: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for attribute in ("channels", "preparation", "classes", "references"):
+        for attribute in ("channels", "preparation", "classes", "references", "postprocessing"):
             object.__setattr__(self, attribute, tuple(getattr(self, attribute)))
         check(self)
 
@@ -157,14 +167,23 @@ def check(spec: BundleSpec) -> None:
     _check_tile(spec)
     _check_classes(spec)
     _check_count(spec, _CHANNEL_ARGUMENTS, len(spec.channels), "input channels")
-    for step in spec.preparation:
-        known = STEPS.get(step.get("step", ""))
+    _check_steps(spec, "preparation", spec.preparation, STEPS)
+    _check_steps(spec, "postprocessing", spec.postprocessing, FINISHING)
+    if spec.postprocessing and (spec.task != "segmentation" or spec.activation == "sigmoid"):
+        raise BundleError(f"bundle {spec.name}: only a segmentation of exclusive classes has postprocessing")
+
+
+def _check_steps(
+    spec: BundleSpec, what: str, steps: Sequence[Mapping[str, Any]], registry: Mapping[str, frozenset[str]]
+) -> None:
+    for step in steps:
+        known = registry.get(step.get("step", ""))
         if known is None:
             raise BundleError(
-                f"bundle {spec.name}: preparation step {step.get('step')!r} is not one of {', '.join(STEPS)}"
+                f"bundle {spec.name}: {what} step {step.get('step')!r} is not one of {', '.join(registry)}"
             )
         if odd := sorted(set(step) - known - {"step"}):
-            raise BundleError(f"bundle {spec.name}: preparation step {step['step']!r} has no option {odd[0]!r}")
+            raise BundleError(f"bundle {spec.name}: {what} step {step['step']!r} has no option {odd[0]!r}")
 
 
 def _check_tile(spec: BundleSpec) -> None:
@@ -265,6 +284,7 @@ def from_json(values: Any, where: str) -> tuple[BundleSpec, tuple[str, ...], dic
         **{key: top.text(key, "") for key in ("description", "authors", "copyright", "licence")},
         **{key: top.text(key, "") for key in ("data_source", "intended_use")},
         references=top.texts("references", ()),
+        postprocessing=tuple(one.values for one in top.items("postprocessing", ())),
         metrics=top.mapping("eval_metrics", {}),
         changelog=top.mapping("changelog", {}),
     )

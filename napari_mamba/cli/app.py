@@ -117,7 +117,10 @@ def run(
         Optional[Path], typer.Option(help="Image of every class's probability.", rich_help_panel=OUT)
     ] = None,
     uncertainty: Annotated[
-        Optional[Path], typer.Option(help="Image of the probabilities' entropy, 0 to 1.", rich_help_panel=OUT)
+        Optional[Path],
+        typer.Option(
+            help="Image of the probabilities' entropy, 0 to 1; of a classifier: where it looked.", rich_help_panel=OUT
+        ),
     ] = None,
     residual: Annotated[
         Optional[Path], typer.Option(help="Restoration: image of input minus output.", rich_help_panel=OUT)

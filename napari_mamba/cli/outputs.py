@@ -66,7 +66,7 @@ class Outputs:
     def check_task(self, bundle: Bundle) -> None:
         """Raise `InputError` if this bundle does not give what was asked for, or gives what has no place."""
         if bundle.task == "classification":
-            for name in ("main", "probabilities", "uncertainty", "residual", "overlay", "table"):
+            for name in ("main", "probabilities", "residual", "overlay", "table"):
                 if getattr(self, name):
                     flag = "--output" if name == "main" else f"--{name}"
                     raise InputError(f"{bundle.name} gives scores, not an image: leave {flag} out, or use --report")
@@ -96,6 +96,10 @@ class Outputs:
             if name in writers:
                 writers[name](path)
             else:
+                if bundle.task == "classification" and name == "uncertainty":
+                    name = "where"
+                    if name not in result.extra:
+                        raise OutputError(f"{path} was not written: {bundle.name} cannot tell where it looked")
                 io.write(result.extra[name], path)
 
 

@@ -46,6 +46,11 @@ def load_checked(volume: Volume, bundle: Any, replace_nonfinite: float | None = 
             f"{bundle.name} takes {_count(len(names), 'channel')} ({', '.join(names)}), this image has "
             f"{volume.channels}: give exactly these, in this order, one file a channel"
         )
+    if volume.units == "pixel" and any(step.get("step") == "refine" for step in bundle.preparation):
+        raise InputError(
+            f"{bundle.name} needs to know how thick the slices are, and the image carries no voxel size: set it, or "
+            "give a file that has it"
+        )
     data = np.asarray(volume.data)
     if data.dtype.kind not in "fiub":
         raise InputError(f"the image's values are {data.dtype}: convert them to real numbers first")
@@ -58,8 +63,32 @@ def load_checked(volume: Volume, bundle: Any, replace_nonfinite: float | None = 
             value = "all zeros" if channel.flat[0] == 0 else f"{channel.flat[0]:g} everywhere"
             raise InputError(f"the channel {name} is {value}: there is nothing to see, check the file and its channels")
     for channel, wanted in zip(data, bundle.channels[: len(names)], strict=True):
+        if wanted.modality.upper() == "MASK":
+            check_mask(channel, wanted.name)
         warnings += _doubts_about_values(channel, wanted.name, wanted.modality)
     return volume.with_data(data, volume.channel_names), warnings + doubts_about_grid(volume)
+
+
+def check_mask(values: np.ndarray, name: str) -> None:
+    """Raise `InputError` where `values` are no mask: 0, and one other value."""
+    high = values.max() if values.max() != 0 else values.min()
+    drawn = values != 0
+    if bool(np.all(values[drawn] == high)):
+        if not drawn.all():
+            return
+        raise InputError(f"the channel {name} should be a mask, but is {high:g} everywhere: its background must be 0")
+    some = np.unique(values[drawn].ravel()[:: max(1, int(drawn.sum()) // 100_000)])
+    if np.all(some == np.round(some)) and some.min() > 0 and len(some) < 256:
+        raise InputError(
+            f"the channel {name} should be a mask of one structure, but has {len(some)} labels ("
+            + ", ".join(f"{value:g}" for value in some[:4])
+            + (", …" if len(some) > 4 else "")
+            + "): keep the one wanted alone"
+        )
+    raise InputError(
+        f"the channel {name} should be a mask (0, and one other value), but is a grey image: outline the structure "
+        "first, and give its mask"
+    )
 
 
 def takes_rgb(bundle: Any) -> bool:

@@ -1,14 +1,14 @@
-"""Preparation steps for masks: from a drawn structure to its signed distance, in a window about its centre."""
+"""Preparation steps for masks: from a drawn structure to the signed distance to its surface."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-from scipy.ndimage import center_of_mass, distance_transform_edt, find_objects, label
+from scipy.ndimage import distance_transform_edt, find_objects, label
 
-from napari_mamba.engine.state import Fill, State, Undo
+from napari_mamba.engine.state import State, Undo
 from napari_mamba.errors import BundleError, InputError
 
 SMALLEST_PART = 0.15
@@ -89,51 +89,3 @@ def distance(mask: np.ndarray, sides: Sequence[float] | np.ndarray = (1.0, 1.0, 
         return np.full(mask.shape, -np.inf, np.float32)
     outside = distance_transform_edt(~mask, sides)
     return np.where(mask, inside - half, half - outside).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class Window(Undo):
-    """Of `centre`: where a grid of `shape` lies in its window, which begins at voxel `start` and has `size`."""
-
-    shape: tuple[int, ...]
-    start: tuple[int, ...]
-    size: tuple[int, ...]
-
-    def overlap(self) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-        """What both share, as slices of the grid and of the window."""
-        grid, window = [], []
-        for length, start, size in zip(self.shape, self.start, self.size, strict=True):
-            first, last = max(start, 0), min(start + size, length)
-            grid.append(slice(first, last))
-            window.append(slice(first - start, last - start))
-        return tuple(grid), tuple(window)
-
-    def values(self, values: np.ndarray, fill: Fill = 0.0) -> np.ndarray:
-        """(K, *size) back on the grid: (K, *shape), `fill` outside of the window."""
-        whole = np.empty((len(values), *self.shape), values.dtype)
-        whole[...] = np.reshape(np.asarray(fill, values.dtype), (-1, 1, 1, 1))
-        grid, window = self.overlap()
-        whole[(slice(None), *grid)] = values[(slice(None), *window)]
-        return whole
-
-
-def centre(state: State, size: Sequence[int]) -> tuple[State, Undo]:
-    """Cut a window of `size` voxels (z, y, x) about the centre of mass of what is above 0, and pad with the minimum.
-
-    A doubt is noted where the structure does not fit into the window.
-    """
-    if len(size) != 3 or min(size) < 1:
-        raise BundleError(f"the preparation's window has three positive sizes, not {list(size)}")
-    drawn: np.ndarray = np.any(state.data > 0, axis=0)
-    shape = state.data.shape[1:]
-    middle = center_of_mass(drawn) if drawn.any() else [(n - 1) / 2 for n in shape]
-    start = tuple(round(float(m) - (n - 1) / 2) for m, n in zip(middle, size, strict=True))
-    undo = Window(shape, start, tuple(size))
-    grid, window = undo.overlap()
-    data = np.full((len(state.data), *size), state.data.min(), np.float32)
-    data[(slice(None), *window)] = state.data[(slice(None), *grid)]
-    doubts = state.doubts
-    if np.count_nonzero(drawn[grid]) < np.count_nonzero(drawn):
-        sides = " x ".join(f"{n * s:.0f}" for n, s in zip(size, state.spacing, strict=True))
-        doubts += (f"The structure is larger than the {sides} mm that the network sees: check the voxel size.",)
-    return replace(state, data=data, doubts=doubts), undo

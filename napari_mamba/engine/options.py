@@ -27,7 +27,8 @@ class RunOptions:
     overlap : float, optional
         Share of a tile that its neighbour covers too, 0 to 0.9.
     mirror : bool, optional
-        Average over mirrored copies, along the axes that the bundle allows. Eight times the work in 3D.
+        Average over mirrored copies, along the axes that the bundle allows. Eight times the work in 3D. None: yes,
+        but of a restoration only where its uncertainty is asked for.
     batch_size : int, optional
         Tiles that go through the network together.
     axis : str, optional
@@ -37,10 +38,15 @@ class RunOptions:
         prepared image.
     uncertainty : bool
         Also return the entropy of the classes' probabilities, per voxel, in ``Result.extra["uncertainty"]``.
+        Classification: where the network looked instead, in ``Result.extra["where"]``: what each voxel adds to the
+        likeliest class's logit, above 0 where it speaks for it.
     probabilities : bool
         Also return the classes' probabilities, in ``Result.extra["probabilities"]``: one float32 channel a class.
     residual : bool
         Restoration: also return input minus output, in ``Result.extra["residual"]``.
+    spacing : float or tuple of float, optional
+        Of bundles that answer on a finer grid (super-resolution): its voxel sides in mm along (z, y, x). One number
+        counts for every axis. None: the bundle's own, else the shortest side of the image.
     clip : bool
         Restoration: keep the output within the range of the input.
     replace_nonfinite : float, optional
@@ -67,6 +73,7 @@ class RunOptions:
     uncertainty: bool = False
     probabilities: bool = False
     residual: bool = False
+    spacing: float | tuple[float, ...] | None = None
     clip: bool = True
     replace_nonfinite: float | None = None
 
@@ -80,6 +87,11 @@ class RunOptions:
             object.__setattr__(self, "tile", tile[0] if len(tile) == 1 else tile)
         if self.overlap is not None and not 0 <= self.overlap <= 0.9:
             raise InputError(f"the overlap of tiles is a share from 0 to 0.9, not {self.overlap}")
+        if self.spacing is not None:
+            sides = (self.spacing,) if isinstance(self.spacing, int | float) else tuple(map(float, self.spacing))
+            if len(sides) not in (1, 3) or not all(0 < side < float("inf") for side in sides):
+                raise InputError(f"a voxel size is one positive number of mm, or three (z, y, x), not {self.spacing}")
+            object.__setattr__(self, "spacing", float(sides[0]) if len(sides) == 1 else sides)
         if self.axis not in (None, *AXES, "all"):
             raise InputError(f"slices are cut along z, y, x or all, not {self.axis!r}")
         if self.batch_size is not None and self.batch_size < 1:
@@ -88,6 +100,7 @@ class RunOptions:
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON can hold them."""
         options = asdict(self)
-        if isinstance(self.tile, tuple):
-            options["tile"] = list(self.tile)
+        for key in ("tile", "spacing"):
+            if isinstance(options[key], tuple):
+                options[key] = list(options[key])
         return options

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, softmax
 
+from napari_mamba.engine.refining import UndoRefine
 from napari_mamba.engine.steps import STEPS, Fill, State, Undo
 from napari_mamba.errors import BundleError
 from napari_mamba.volume import Volume
@@ -117,6 +118,10 @@ class Prepared:
                 np.copyto(best, one, where=better)
         return np.ascontiguousarray(_back(labels[None], rest, 0)[0])
 
+    def restore_values(self, values: np.ndarray) -> np.ndarray:
+        """Any values (K, Z, Y, X) on the grid of `data` back on the input's, interpolated; 0 outside."""
+        return np.ascontiguousarray(_back(np.asarray(values, np.float32), tuple(reversed(self.undos)), 0.0))
+
     def restore_map(self, labels: np.ndarray) -> np.ndarray:
         """A label map (Z, Y, X) on the grid of `data` back on the input's, by nearest neighbour; 0 outside."""
         values = labels[None]
@@ -127,11 +132,22 @@ class Prepared:
     def restore_image(self, image: np.ndarray) -> np.ndarray:
         """An image (C, Z, Y, X) on the grid of `data` back on the input's, in the input's intensity scale, float32.
 
+        After a step `refine` it has the input's axes, and the finer grid (see `restored_affine`).
+
         Voxels cropped away were zero and are zero again.
         """
         for undo in reversed(self.undos):
             image = undo.image(image)
         return np.ascontiguousarray(image, np.float32)
+
+    @property
+    def refined(self) -> bool:
+        """Whether restored images lie on another grid than the input: only a first step, `refine`, does that."""
+        return bool(self.undos) and isinstance(self.undos[0], UndoRefine)
+
+    def restored_affine(self, affine: np.ndarray) -> np.ndarray:
+        """The affine (4, 4) of restored images, from the input's."""
+        return self.undos[0].grid(affine) if self.undos else affine
 
 
 def prepare(volume: Volume, steps: Sequence[Mapping[str, Any]]) -> Prepared:
@@ -169,6 +185,8 @@ def prepare(volume: Volume, steps: Sequence[Mapping[str, Any]]) -> Prepared:
         name = options.pop("step", None)
         if name not in STEPS:
             raise BundleError(f"the preparation step {name!r} is not known; known are {', '.join(STEPS)}")
+        if name == "refine" and undos:
+            raise BundleError("the preparation step 'refine' comes first: what it makes stays on its grid")
         try:
             state, undo = STEPS[name](state, **options)
         except TypeError as error:

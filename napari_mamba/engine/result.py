@@ -63,7 +63,7 @@ class Result:
     cancelled : bool
         The run was stopped before its end: there is no output.
     extra : dict of str to Volume
-        What was asked for besides: "uncertainty", "probabilities", "residual", "regions".
+        What was asked for besides: "uncertainty", "probabilities", "residual", "regions", "where".
     """
 
     labels: Volume | None = None

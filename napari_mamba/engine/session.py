@@ -17,6 +17,8 @@ from napari_mamba.engine.checks import doubts_about_size, load_checked
 from napari_mamba.engine.collect import ImageSink, Segmentation, SegmentSink, restore_segmentation
 from napari_mamba.engine.device import choose_device
 from napari_mamba.engine.events import Progress
+from napari_mamba.engine.evidence import locate_passes
+from napari_mamba.engine.finishing import finish
 from napari_mamba.engine.infer import Ensemble, NotFinite, infer_tiles, probabilities_of, score_tiles
 from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.plan import plan_run
@@ -119,7 +121,7 @@ class Session:
         prepared, doubts = choose_view(prepare(self._with_channels(), self.bundle.preparation), self.options.axis)
         for view in range(3 if self.options.axis == "all" else 1):
             doubts += doubts_about_size(turned(prepared.data, view).shape[1:], self.plan.tile)
-        yield from self._warn("preparing", 1, 1, doubts)
+        yield from self._warn("preparing", 1, 1, [*prepared.doubts, *doubts])
         return prepared
 
     def _with_channels(self) -> Volume:
@@ -225,12 +227,22 @@ class Session:
         self.record.enter("restoring")
         yield from self._say("restoring", 0, 1)
         found = restore_segmentation(prepared, sink, probabilities=options.probabilities)
+        doubts = self._finish(found)
         self.record.enter("measuring")
         yield from self._say("measuring", 0, 1)
         self._keep_segmentation(found)
         if not any(row.voxels for row in self.result.table):
             sentence = "No voxel was labelled: check that the image shows what this bundle was made for."
             yield from self._warn("measuring", 0, 1, [sentence])
+        else:
+            yield from self._warn("measuring", 0, 1, doubts)
+
+    def _finish(self, found: Segmentation) -> list[str]:
+        """The bundle's postprocessing of the labels; returns its doubts."""
+        names = {int(c.index): c.name for c in self.bundle.classes}
+        steps = getattr(self.bundle, "postprocessing", ())
+        found.labels, doubts = finish(found.labels, self.volume.spacing.tolist(), names, steps)
+        return doubts
 
     def _keep_segmentation(self, found: Segmentation) -> None:
         volume, classes = self.volume, self.bundle.classes
@@ -276,3 +288,22 @@ class Session:
         scores = probabilities_of(scores, self.bundle.activation)
         names = [c.name for c in self.bundle.classes]
         self.result.scores = dict(zip(names, scores.mean(0).tolist(), strict=True))
+        if self.options.uncertainty:
+            yield from self._locate(prepared, ensemble)
+
+    def _locate(self, prepared: Prepared, ensemble: Ensemble) -> Events:
+        """Where in the image the evidence for the likeliest class lies, as `Result.extra["where"]`."""
+        if not all(hasattr(network, "evidence") for network in ensemble.networks) or self.plan.spatial_dims == 2:
+            sentence = f"{self.bundle.name} cannot tell where in the image it looked."
+            yield from self._warn("network", 1, 1, [sentence])
+            return
+        assert self.result.scores is not None
+        likeliest = max(self.result.scores, key=self.result.scores.__getitem__)
+        sink = ImageSink(prepared.data.shape[1:])
+        relative = self.bundle.activation == "softmax"
+        yield from self._attempt(*locate_passes(prepared.data, ensemble, self.plan, sink, relative))
+        self.record.enter("restoring")
+        k = list(self.result.scores).index(likeliest)
+        assert sink.image is not None
+        where = prepared.restore_values(sink.image[k : k + 1])
+        self.result.extra["where"] = self.volume.with_data(where, (f"evidence for {likeliest}",))

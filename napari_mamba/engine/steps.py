@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.ndimage import binary_fill_holes
 
-from napari_mamba.engine import mask_steps, regridding, resampling
+from napari_mamba.engine import mask_steps, regridding, resampling, windows
+from napari_mamba.engine.field_of_view import field_of_view
 from napari_mamba.engine.normalising import normalise
+from napari_mamba.engine.refining import refine
 from napari_mamba.engine.state import Fill, State, Undo
 from napari_mamba.errors import BundleError, InputError
 
@@ -191,10 +193,13 @@ STEPS: Mapping[str, Callable[..., tuple[State, Undo]]] = {
     "transpose": transpose,
     "crop_nonzero": crop_nonzero,
     "normalise": normalise,
+    "field_of_view": field_of_view,
     "resample": resample,
+    "refine": refine,
     "resize": regridding.resize,
     "respace": regridding.respace,
     "binarise": mask_steps.binarise,
     "signed_distance": mask_steps.signed_distance,
-    "centre": mask_steps.centre,
+    "centre": windows.centre,
+    "thickest_first": windows.thickest_first,
 }

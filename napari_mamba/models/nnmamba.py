@@ -323,11 +323,33 @@ class NNMambaClassifier(nn.Module):
         hidden = nn.Linear(sum(dims[1:]), channels)
         self.mlp = nn.Sequential(hidden, nn.ReLU(), nn.Dropout(0.5), nn.Linear(channels, number_classes))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """The maps of the three stages, highest resolution first."""
         x = self.in_conv(x)
         x = self.mamba_layer_stem(x) + x
-        means = []
+        maps = []
         for level in (1, 2, 3):
             x = self.get_submodule(f"layer{level}")(x)
-            means.append(x.mean((2, 3, 4)))
-        return self.mlp(torch.cat(means, dim=1))
+            maps.append(x)
+        return maps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mlp(torch.cat([level.mean((2, 3, 4)) for level in self.encode(x)], dim=1))
+
+    def evidence(self, x: Tensor) -> Tensor:
+        """What each place adds to each class's logit, (B, K, *grid of the first stage).
+
+        The logits are a function of the maps' means that is linear between the kinks of its ReLU, so a class's weight
+        of a channel times that channel's map says what each voxel contributes: class activation mapping (Zhou et al.,
+        arXiv:1512.04150), here over the three stages, to which Grad-CAM (Selvaraju et al., arXiv:1610.02391) comes
+        down behind a global mean. The mean over voxels, plus what the biases give, is the logit.
+        """
+        maps = self.encode(x)
+        first, last = self.mlp[0], self.mlp[3]
+        open_ = (first(torch.cat([level.mean((2, 3, 4)) for level in maps], dim=1)) > 0).to(first.weight.dtype)
+        weights = torch.einsum("kh,bh,hc->bkc", last.weight, open_, first.weight)
+        total = torch.zeros(())
+        for level, weight in zip(maps, weights.split([level.shape[1] for level in maps], dim=2), strict=True):
+            part = torch.einsum("bkc,bczyx->bkzyx", weight.float(), level.float())
+            total = total + F.interpolate(part, size=maps[0].shape[2:], mode="trilinear") if total.ndim else part
+        return total

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 CPU_NOTICE = "Runs on the CPU: small images take seconds, large ones many minutes. A GPU is much faster."
 
+ENTROPY = "Adds an image layer of the entropy of the class probabilities, voxel by voxel."
+EVIDENCE = "Adds an image layer of what each voxel adds to the likeliest class."
+
 
 class OptionsBox(QWidget):
     """The device, and folded away below it what is rarely changed.
@@ -47,7 +50,7 @@ class OptionsBox(QWidget):
         self.mirror = QCheckBox("Average over mirrored copies")
         self.mirror.setToolTip("Runs the model on mirrored copies too: up to 8 times slower, a little more accurate.")
         self.uncertainty = QCheckBox("Uncertainty map")
-        self.uncertainty.setToolTip("Adds an image layer of the entropy of the class probabilities, voxel by voxel.")
+        self.uncertainty.setToolTip(ENTROPY)
         self.uncertainty.setChecked(chosen.uncertainty)
 
         inner = QWidget()
@@ -88,7 +91,10 @@ class OptionsBox(QWidget):
         mirrored = bundle is not None and bool(bundle.tile.mirror_axes)
         self.mirror.setVisible(mirrored)
         self.mirror.setChecked(mirrored)
-        self.uncertainty.setVisible(bundle is not None and bundle.task == "segmentation")
+        self.uncertainty.setVisible(bundle is not None and bundle.task != "restoration")
+        looks = bundle is not None and bundle.task == "classification"
+        self.uncertainty.setText("Map of where it looked" if looks else "Uncertainty map")
+        self.uncertainty.setToolTip(EVIDENCE if looks else ENTROPY)
 
     def options(self, bundle: Bundle) -> RunOptions:
         """The choices as the engine takes them."""
@@ -96,7 +102,7 @@ class OptionsBox(QWidget):
             device=self.device.currentData(),
             precision=self.precision.currentData(),
             mirror=self.mirror.isChecked() if bundle.tile.mirror_axes else None,
-            uncertainty=self.uncertainty.isChecked() and bundle.task == "segmentation",
+            uncertainty=self.uncertainty.isChecked() and bundle.task != "restoration",
         )
 
     @Slot(object)

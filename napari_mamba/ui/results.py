@@ -44,6 +44,12 @@ def add_result(viewer: ViewerModel, result: Result, bundle: Bundle, place: Place
         data = place.to_layer_axes(np.asarray(result.extra["uncertainty"].data)[0])
         shown = _keywords(f"{name} uncertainty", result, bundle, place)
         viewer.add_layer(Image(data, colormap="inferno", blending="additive", visible=False, **shown))
+    if "where" in result.extra:
+        data = place.to_layer_axes(np.asarray(result.extra["where"].data)[0])
+        title = f"{name}: {result.extra['where'].channel_names[0]}"
+        limits = (0.0, max(float(data.max()), 1e-6))  # what speaks against the class stays dark
+        shown = _keywords(title, result, bundle, place)
+        viewer.add_layer(Image(data, colormap="inferno", blending="additive", contrast_limits=limits, **shown))
     if result.image is not None:
         for channel in range(result.image.channels):
             data = place.to_layer_axes(np.asarray(result.image.data)[channel])
