@@ -68,7 +68,7 @@ def variants(batch: int, width: int, length: int) -> dict[str, Plan]:
             found[f"{way} blocks {blocks}"] = replace(
                 base, fixup=fixup, ahead=2, blocks=blocks, chunk=cut, chunks=-(-length // cut)
             )
-        for poly in (0, 4, 6):
+        for poly in (0, 4, 16):
             found[f"{way} poly {poly}"] = replace(base, fixup=fixup, poly=poly)
         for factor in (2, 4):
             cut = -(-base.chunk // factor // 16) * 16

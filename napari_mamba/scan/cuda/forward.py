@@ -17,7 +17,7 @@ TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 MOST_STATES = 64
 FAR = 2**29  # elements between rows, whose bytes the kernels keep in 32 bits
 MOST_BATCH = 65535  # a grid's third axis
-LAYOUT = "14Q23q7i"  # the struct Scan of scan_forward.cuh
+LAYOUT = "14Q23q14i"  # the struct Scan of scan_forward.cuh
 _COUNTED = "_napari_mamba_int32"
 
 
@@ -160,7 +160,9 @@ class _Forward:
         if plan.kind == "chunks":
             self.sums = self._empty(self.batch, together, plan.chunks, self.width)
 
-    def _values(self, k: int, out: Tensor, total: Tensor | None, out_strides: tuple[int, int]) -> tuple:
+    def _values(
+        self, k: int, out: Tensor, total: Tensor | None, out_strides: tuple[int, int], chunks: int, group_blocks: int
+    ) -> tuple:
         """Return the struct Scan with path k as the first."""
         a, size, width = self.args, self.size, self.width
         per_path = self.states * width
@@ -192,7 +194,9 @@ class _Forward:
             *(state_b, state_k),
             *((0, 0) if self.sums is None else self.sums.stride()[:2]),
             self.paths * per_path,
-            *(self.length, width, self.plan.chunk, self.plan.chunks, width // self.groups, 0, int(self.keep)),
+            *(self.length, width, self.plan.chunk, chunks, width // self.groups, group_blocks, int(self.keep)),
+            *(size * x.stride(2) for x in (a.u, a.delta, a.B, a.C)),
+            *(0 if a.z is None else size * a.z.stride(1), width * out.element_size(), 4 * width),
         )
 
     def _launch(self, k: int, paths: int, out: Tensor, out_strides: tuple[int, int], total: Tensor | None, gate: bool):
@@ -201,8 +205,7 @@ class _Forward:
         macros = {**self.macros, "HAS_Z": int(gate), "ADD": int(total is not None), "OUT_FLOAT": out_float}
         channels = 32 // plan.split if plan.kind == "short" else plan.threads
         group_blocks = -(-(self.width // self.groups) // channels)
-        values = self._values(k, out, total, out_strides)
-        values = (*values[:-2], group_blocks, values[-1])
+        values = self._values(k, out, total, out_strides, plan.chunks, group_blocks)
         blocks = self.groups * group_blocks
         for step, call in enumerate(_kernels(plan, tuple(macros.items()))):
             if plan.kind == "chunks" and step == 1:
@@ -240,8 +243,7 @@ class _Forward:
         """Add the outputs of the paths, and gate them."""
         gate = int(self.args.z is not None)
         call = kernel("scan_combine.cu", "merge_paths", LAYOUT, IO=self.macros["IO"], HAS_Z=gate)
-        values = self._values(0, out, single, (single.stride(0), single.stride(1)))
-        values = (*values[:-4], self.paths, *values[-3:])
+        values = self._values(0, out, single, (single.stride(0), single.stride(1)), self.paths, 0)
         call(self.device.index or 0, (-(-self.length * self.width // 256), 1, self.batch), 256, values)
 
 

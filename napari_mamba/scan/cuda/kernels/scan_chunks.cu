@@ -92,10 +92,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
         return min(start + tile * TILE + i, end - 1);
 #endif
     };
-    const int u_bytes = (int)p.u_l * (int)sizeof(io_t), delta_bytes = (int)p.delta_l * (int)sizeof(io_t);
-    [[maybe_unused]] const int z_bytes = (int)p.z_l * (int)sizeof(io_t);
-    const int B_bytes = (int)p.B_l * (int)sizeof(io_t), C_bytes = (int)p.C_l * (int)sizeof(io_t);
-    const int out_bytes = p.width * (int)sizeof(out_t), sum_bytes = p.width * (int)sizeof(float);
     Raw raw_B[SHARE], raw_C[SHARE];
     auto fetch_tile = [&](int tile) {
 #pragma unroll
@@ -104,8 +100,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
             if (TILE_LOADS % THREADS && i >= TILE_LOADS) break;
             const int row = row_of(tile, i / (STATES / VEC));
             const int n = i % (STATES / VEC) * VEC;
-            if (NEED_B) raw_B[j] = *(const Raw*)(row_at(B, row, B_bytes) + n);
-            if (NEED_Y) raw_C[j] = *(const Raw*)(row_at(C, row, C_bytes) + n);
+            if (NEED_B) raw_B[j] = *(const Raw*)(row_at(B, row, p.B_row) + n);
+            if (NEED_Y) raw_C[j] = *(const Raw*)(row_at(C, row, p.C_row) + n);
         }
     };
     auto store_tile = [&](Tile& tile) {
@@ -126,11 +122,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
 #pragma unroll
         for (int j = 0; j < AHEAD; j++) {
             const int row = row_of(tile, i + j);
-            ahead.delta[j] = *row_at(delta, row, delta_bytes);
-            if (NEED_B) ahead.u[j] = *row_at(u, row, u_bytes);
-            if (NEED_Z) ahead.z[j] = *row_at(z, row, z_bytes);
-            if (NEED_SUM) ahead.sum[j] = *row_at(sum, row, sum_bytes);
-            if (MODE == 3) ahead.out[j] = *row_at(out, row, out_bytes);
+            ahead.delta[j] = *row_at(delta, row, p.delta_row);
+            if (NEED_B) ahead.u[j] = *row_at(u, row, p.u_row);
+            if (NEED_Z) ahead.z[j] = *row_at(z, row, p.z_row);
+            if (NEED_SUM) ahead.sum[j] = *row_at(sum, row, p.sum_row);
+            if (MODE == 3) ahead.out[j] = *row_at(out, row, p.out_row);
         }
     };
 
@@ -219,7 +215,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
                     if (NEED_SUM) y += loaded.sum[j];
                     if (NEED_Z) y *= silu(to_float(loaded.z[j]));
                     if (MODE == 3) y += out_to_float(loaded.out[j]);
-                    if (inside && mine) *row_at(out, row_of(tile, i + j), out_bytes) = to_out(y);
+                    if (inside && mine) *row_at(out, row_of(tile, i + j), p.out_row) = to_out(y);
                 }
             }
         }

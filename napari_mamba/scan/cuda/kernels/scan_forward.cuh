@@ -56,6 +56,8 @@ struct Scan {
     long long u_b, u_k, u_l, delta_b, delta_k, delta_l, B_b, B_k, B_l, B_g, C_b, C_k, C_l, C_g, z_b, z_l, out_b, out_k,
         state_b, state_k, steps_b, steps_k, last_b;
     int length, width, chunk, chunks, group_width, group_blocks, keep;
+    // Bytes from row to row, for row_at: the product of a stride and a size would cost every address two instructions.
+    int u_row, delta_row, B_row, C_row, z_row, out_row, sum_row;
 };
 
 struct alignas(16) Four {
