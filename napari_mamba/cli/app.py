@@ -154,6 +154,10 @@ def run(
         Optional[str],
         typer.Option(metavar="z|y|x|all", help="2D: axis of the slices; all averages three.", rich_help_panel=HOW),
     ] = None,
+    spacing: Annotated[
+        Optional[str],
+        typer.Option(metavar="MM|Z,Y,X", help="Super-resolution: voxel size asked for, in mm.", rich_help_panel=HOW),
+    ] = None,
     series: Annotated[
         Optional[str], typer.Option(help="Which DICOM series or TIFF series: UID or number.", rich_help_panel=IN)
     ] = None,
@@ -185,6 +189,7 @@ def run(
                 mirror=mirror,
                 batch_size=batch_size,
                 axis=axis,
+                spacing=running.parse_spacing(spacing),
                 uncertainty=uncertainty is not None,
                 probabilities=probabilities is not None,
                 residual=residual is not None,

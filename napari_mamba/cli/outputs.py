@@ -75,6 +75,8 @@ class Outputs:
             raise InputError(f"{bundle.name} gives an image: say where to put it with -o FILE")
         unsuited = {"segmentation": ("residual",), "restoration": ("probabilities", "uncertainty", "overlay", "table")}
         for name in unsuited[bundle.task]:
+            if name == "uncertainty" and bundle.tile.mirror_axes:  # then it is the spread over mirrored copies
+                continue
             if getattr(self, name):
                 raise InputError(f"{bundle.name} is for {bundle.task} and gives no {name}: leave --{name} out")
 

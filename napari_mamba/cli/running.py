@@ -143,6 +143,21 @@ def parse_tile(text: str | None) -> int | tuple[int, ...] | None:
     return sizes[0] if len(sizes) == 1 else sizes
 
 
+def parse_spacing(text: str | None) -> float | tuple[float, ...] | None:
+    """The voxel size as `RunOptions` takes it.
+
+    >>> parse_spacing("0.8"), parse_spacing("1,0.5,0.5"), parse_spacing(None)
+    (0.8, (1.0, 0.5, 0.5), None)
+    """
+    if text is None:
+        return None
+    try:
+        sides = tuple(float(part) for part in text.lower().replace("x", ",").split(","))
+    except ValueError:
+        raise InputError(f"--spacing {text} is no voxel size: give mm as 0.8 or as 1,0.8,0.8 (z, y, x)") from None
+    return sides[0] if len(sides) == 1 else sides
+
+
 def run_options(**chosen: Any) -> dict[str, Any]:
     """Only what the user chose, so that the defaults stay `RunOptions`' own."""
     return {name: value for name, value in chosen.items() if value is not None}

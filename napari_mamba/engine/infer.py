@@ -38,6 +38,8 @@ class Ensemble:
     entropy : str
         The bundle's activation: append one channel, the entropy (0 to 1) of the mean probabilities; "" leaves it
         away. With "sigmoid" it is that of the most uncertain class.
+    spread : bool
+        Append the answer's standard deviation over all passes, as many channels again.
     """
 
     def __init__(
@@ -47,12 +49,14 @@ class Ensemble:
         mirror_axes: Sequence[int] = (),
         spatial_dims: int = 3,
         entropy: str = "",
+        spread: bool = False,
     ):
         self.networks = [network.to(device.torch_device).eval() for network in networks]
         self.device = device
         self.flips = [c for n in range(len(mirror_axes) + 1) for c in itertools.combinations(mirror_axes, n)]
         self.spatial_dims = spatial_dims
         self.entropy = entropy
+        self.spread = spread
 
     @property
     def passes(self) -> int:
@@ -97,7 +101,10 @@ class Ensemble:
             total.add_(output)
         else:  # a copy where it will be added to: a network may answer its very input
             total = output if self.passes == 1 else output.clone()
-        if self.entropy:
+        if self.spread:
+            squares = output.to(_wide(output)).square()
+            spread = squares if spread is None else spread.add_(squares)
+        elif self.entropy:
             p = probabilities_of(output, self.entropy)
             spread = p if spread is None else spread.add_(p)
         return total, spread
@@ -107,9 +114,17 @@ class Ensemble:
         count = self.passes // len(totals)
         means = totals if count == 1 else [total.div_(count) for total in totals]
         mean = means[0] if len(means) == 1 else torch.cat(means, dim=1)
-        if spread is not None:
+        if self.spread and spread is not None:
+            variance = spread / self.passes - mean.to(spread.dtype).square()
+            mean = torch.cat([mean, variance.clamp(min=0).sqrt().to(mean.dtype)], dim=1)
+        elif spread is not None:
             mean = torch.cat([mean, entropy_of(spread / self.passes, self.entropy)], dim=1)
         return mean.unsqueeze(2) if self.spatial_dims == 2 and mean.ndim == 4 else mean
+
+
+def _wide(values: torch.Tensor) -> torch.dtype:
+    """For sums of squares, whose difference is small beside them: double precision, where the device has it."""
+    return torch.float32 if values.device.type == "mps" else torch.float64
 
 
 def probabilities_of(output: torch.Tensor, activation: str) -> torch.Tensor:

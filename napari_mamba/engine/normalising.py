@@ -74,6 +74,10 @@ def _normalise_channel(
         except KeyError as error:
             raise BundleError(f"the preparation's scheme 'ct' lacks {error}") from error
         scale = max(std, 1e-8)
+    elif kind == "percentile":
+        low, high = _percentiles(known, options)
+        shift, scale = low, max(high - low, 1e-8)
+        low = low if options.get("clip", True) else None
     elif kind == "rescale_0_1":
         shift = float(known.min())
         scale = max(float(known.max() - np.float32(shift)), 1e-8)
@@ -86,3 +90,24 @@ def _normalise_channel(
     new = image if low is None else np.clip(image, np.float32(low), np.float32(high))
     new = (new - np.float32(shift)) / np.float32(scale)
     return (new if mask is None else np.where(mask, new, image)), scale, shift
+
+
+SEEN = 4_000_000
+"""Voxels that percentiles are taken over: of a larger image every second, third, … one."""
+
+
+def _percentiles(known: np.ndarray, options: Mapping[str, Any]) -> tuple[float, float]:
+    """The values that become 0 and 1, by the shares "lower" and "upper" (0.5 and 99.5 percent).
+
+    "lower" None keeps 0 where it is.
+    """
+    lower, upper = options.get("lower", 0.5), float(options.get("upper", 99.5))
+    zero = lower is None  # what is 0 stays 0, as of a magnitude it should
+    lower = 0.0 if zero else float(lower)
+    if not 0 <= lower < upper <= 100:
+        raise BundleError(f"the preparation's percentiles are 0 to 100, the lower first, not {lower:g} and {upper:g}")
+    some = known.reshape(-1)[:: known.size // SEEN + 1]
+    low, high = np.percentile(some, (lower, upper))
+    if not high > low:  # nearly everything is one value, a small object in an empty image
+        low, high = some.min(), some.max()
+    return (0.0 if zero else float(low)), float(high)

@@ -91,7 +91,8 @@ def plan_run(bundle: Any, options: RunOptions, device: torch.device) -> Plan:
         size = _asked_tile(options.tile, size, divisor, tile.fixed, bundle.name)
     if dims == 2:
         size, divisor = (1, *size), (1, *divisor)
-    mirrored = options.mirror is None or options.mirror
+    # A restored image gains little from mirrored copies; only its uncertainty is their spread.
+    mirrored = options.mirror if options.mirror is not None else bundle.task != "restoration" or options.uncertainty
     # Slices are small: several fill the processor. A 3D tile already does, and costs memory.
     batch_size = options.batch_size or ((4 if device.type == "cpu" else 16) if dims == 2 else 1)
     return Plan(

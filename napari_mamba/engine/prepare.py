@@ -179,7 +179,8 @@ def prepare(volume: Volume, steps: Sequence[Mapping[str, Any]]) -> Prepared:
     ((1, 4, 3, 4), (1, 2, 3, 4))
     """
     state = State(np.asarray(volume.data).astype(np.float32), np.array(volume.affine[:3, :3]))
-    undos, doubts = [], []
+    undos: list[Undo] = []
+    doubts: list[str] = []
     for step in steps:
         options = dict(step)
         name = options.pop("step", None)

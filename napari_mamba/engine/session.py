@@ -26,7 +26,7 @@ from napari_mamba.engine.prepare import Prepared, prepare
 from napari_mamba.engine.record import Pace, Record
 from napari_mamba.engine.result import Result, class_table, region_table, voxel_ml
 from napari_mamba.engine.views import check_axis, choose_view, count_passes, infer_views, turned
-from napari_mamba.errors import BundleError, OutOfMemoryError, RunError
+from napari_mamba.errors import BundleError, InputError, OutOfMemoryError, RunError
 from napari_mamba.models import list_models
 from napari_mamba.scan import selective_scan
 from napari_mamba.volume import Volume
@@ -118,11 +118,21 @@ class Session:
         check_axis(self.volume, self.options.axis)
         self.record.enter("preparing")
         yield from self._say("preparing", 0, 1)
-        prepared, doubts = choose_view(prepare(self._with_channels(), self.bundle.preparation), self.options.axis)
+        prepared, doubts = choose_view(prepare(self._with_channels(), self._preparation()), self.options.axis)
         for view in range(3 if self.options.axis == "all" else 1):
             doubts += doubts_about_size(turned(prepared.data, view).shape[1:], self.plan.tile)
         yield from self._warn("preparing", 1, 1, [*prepared.doubts, *doubts])
         return prepared
+
+    def _preparation(self) -> list[dict[str, Any]]:
+        """The bundle's steps, with the voxel size that the user asks for."""
+        steps = [dict(step) for step in self.bundle.preparation]
+        if self.options.spacing is not None:
+            finer = [step for step in steps if step.get("step") == "refine"]
+            if not finer:
+                raise InputError(f"{self.bundle.name} answers on the image's own grid: leave the voxel size away")
+            finer[0]["spacing"] = self.options.spacing
+        return steps
 
     def _with_channels(self) -> Volume:
         """The volume, its one channel repeated where the bundle takes colours."""
@@ -136,6 +146,7 @@ class Session:
         yield from self._say("warming up", 0, 2, message=f"loading {self.bundle.name}")
         entropy = "" if self.options.axis == "all" else self._entropy
         ensemble = Ensemble(self.bundle.networks(), self.device, self.plan.mirror_axes, self.plan.spatial_dims, entropy)
+        ensemble.spread = self.options.uncertainty and self.bundle.task == "restoration" and ensemble.passes > 1
         yield from self._say("warming up", 1, 2)
         if any(model.name == self.bundle.network.name and model.scan_order for model in list_models()):
             compile_scan(self.device.torch_device)
@@ -263,21 +274,31 @@ class Session:
         sink = yield from self._infer(prepared.data, ensemble, lambda: ImageSink(shape))
         self.record.enter("restoring")
         yield from self._say("restoring", 0, 1)
-        image = np.asarray(prepared.restore_image(sink.image), np.float32)
+        answer, spread = sink.image, None
+        if ensemble.spread:
+            answer, spread = np.split(sink.image, 2)
+            spread = prepared.restore_image(answer + spread)  # less the image, below: in its units
+        image = np.asarray(prepared.restore_image(answer), np.float32)
+        spread = None if spread is None else spread - image
         if self.volume.channels == 1 < len(self.bundle.channels):  # repeated on the way in
             image = image.mean(axis=0, keepdims=True)
         if len(image) != self.volume.channels:
             raise BundleError(
                 f"the network answers {len(image)} channels for {self.volume.channels}: a restored image has as many"
             )
-        data = self.volume.data
+        data = self.volume.data if not prepared.refined else prepared.restore_image(prepared.data)
+        data = data[: len(image)]
         if self.options.clip:
-            for restored, given in zip(image, data, strict=True):
+            for restored, given in zip(image, self.volume.data, strict=True):
                 np.clip(restored, given.min(), given.max(), out=restored)
         names = self.volume.channel_names
-        self.result.image = self.volume.with_data(image, names)
+        grid = replace(self.volume, data=image, affine=prepared.restored_affine(self.volume.affine))
+        self.result.image = grid.with_data(image, names)
         if self.options.residual:
-            self.result.extra["residual"] = self.volume.with_data(data.astype(np.float32) - image, names)
+            self.result.extra["residual"] = grid.with_data(data.astype(np.float32) - image, names)
+        if spread is not None:
+            mean = spread.mean(axis=0, keepdims=True)
+            self.result.extra["uncertainty"] = grid.with_data(np.maximum(mean, 0, out=mean), ("uncertainty",))
         yield from self._say("restoring", 1, 1)
 
     def _classify(self, prepared: Prepared, ensemble: Ensemble) -> Events:

@@ -46,3 +46,7 @@ class Undo:
     def nearest(self, labels: np.ndarray) -> np.ndarray:
         """A label map (1, Z, Y, X) back on the grid before the step, 0 where there was none."""
         return self.values(labels)
+
+    def grid(self, affine: np.ndarray) -> np.ndarray:
+        """The affine (4, 4) of the grid that `image` leaves an image on, from that of the grid before the step."""
+        return affine
