@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +17,7 @@ from napari_mamba.scan.arguments import ScanArguments, scan_arguments
 from napari_mamba.scan.cuda import backward
 from napari_mamba.scan.cuda.backward import SHARED, Plan, selective_scan_backward
 from napari_mamba.scan.cuda.forward import prepare, selective_scan_forward
+from napari_mamba.scan.cuda.runtime import KERNELS
 
 emulated = pytest.mark.skipif(find_compiler() is None, reason="needs g++ on Linux to emulate the CUDA kernels")
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
@@ -170,6 +175,16 @@ def test_tensors_are_read_where_they_lie():
 
 
 @emulated
+def test_batches_beyond_a_grid(monkeypatch):
+    args, grad = make(batch=5, paths=2, length=9)
+    starts, wanted = chunk_starts(args, 16), truth(args, grad)
+    monkeypatch.setattr(backward, "MOST_SEQUENCES", 4)
+    found, launched = run(args, starts, 16, grad)
+    assert launched.count("scan_adjoint_chunks") == 3
+    assert max(errors(found, wanted).values()) < 2e-6
+
+
+@emulated
 def test_strong_and_weak_decay():
     """Decays of e^-60 and of 1 - 1e-7 a step: nothing is divided by one, nothing overflows."""
     args, grad = make(length=40, width=4, states=4, softplus=False, without=("delta_bias",))
@@ -198,6 +213,18 @@ def test_plans_fit(states, kept):
     assert max(plan.gradients_shared(chunk), plan.walk_shared(chunk)) <= SHARED
     assert plan.lanes * plan.per_lane >= states
     assert plan.lanes <= 16
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs the CUDA toolkit's nvcc")
+@pytest.mark.parametrize(("states", "io"), [(16, 0), (64, 2)])
+def test_registers_hold_the_states_of_eight_positions(states, io, tmp_path):
+    command = ["nvcc", "-arch=sm_90", "-std=c++17", "-ftz=true", "-Xptxas", "-v", "-cubin"]
+    command += [f"-DSTATES={states}", f"-DIO={io}", "-o", str(tmp_path / "x.cubin"), str(KERNELS / backward.SOURCE)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    spills = [int(size) for size in re.findall(r"(\d+) bytes spill stores", done.stderr)]
+    assert len(spills) == 5
+    assert max(spills) <= 32, done.stderr  # eight positions of a lane are 256 bytes
 
 
 def test_what_the_kernels_do_not_take():

@@ -13,7 +13,7 @@ time (Martin and Cundy, arXiv:1709.04057).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -29,6 +29,8 @@ LAYOUT = f"{POINTERS}Q{NUMBERS}q"
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 POLY = 4  # every fourth exponential of the walks over chunks is a polynomial
 MOST_STATES = 64
+MOST_SEQUENCES = 65535  # blocks along the last axis of a grid
+BATCHED = ("u", "delta", "B", "C", "z")
 BLOCK = 8  # positions between the states that a block of threads keeps
 LONGEST = 64  # positions of a chunk where 16 states are kept, in SHARED
 SHARED = 56 * 1024  # bytes: four blocks on a multiprocessor of compute capability 8.0 or 9.0
@@ -249,11 +251,34 @@ def selective_scan_backward(
         raise InputError(f"u has the type {args.u.dtype}; convert it to float32, float16 or bfloat16.")
     if args.A.shape[-1] > MOST_STATES:
         raise InputError(f"A has {args.A.shape[-1]} states; the CUDA scan takes {MOST_STATES}, use backend='torch'.")
-    work = _Backward(args, chunk_starts, chunk_length, grad_output)
-    if args.delta.numel() > 0:
-        work.run()
-    arguments = {name: getattr(args, name) for name in ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")}
+    each = max(1, MOST_SEQUENCES // args.paths)
+    if args.delta.shape[0] <= each:
+        found = _gradients(args, chunk_starts, chunk_length, grad_output)
+    else:
+        found = _in_parts(args, chunk_starts, chunk_length, grad_output, each)
+    arguments = {name: getattr(args, name) for name in found}
     return {
         name: None if gradient is None or arguments[name] is None else gradient.to(arguments[name].dtype)
-        for name, gradient in work.gradients().items()
+        for name, gradient in found.items()
     }
+
+
+def _gradients(args: ScanArguments, starts: Tensor, chunk: int, grad: Tensor) -> dict[str, Tensor | None]:
+    work = _Backward(args, starts, chunk, grad)
+    if args.delta.numel() > 0:
+        work.run()
+    return work.gradients()
+
+
+def _in_parts(args: ScanArguments, starts: Tensor, chunk: int, grad: Tensor, each: int) -> dict[str, Tensor | None]:
+    """Take `each` elements of the batch at a time: a grid has no more blocks along its axis."""
+    found = []
+    for first in range(0, args.delta.shape[0], each):
+        rows = slice(first, first + each)
+        some = {n: x[rows] for n in BATCHED if (x := getattr(args, n)) is not None}
+        found.append(_gradients(replace(args, **some), starts[rows], chunk, grad[rows]))
+    out: dict[str, Tensor | None] = {}
+    for name in found[0]:
+        parts = [x for part in found if (x := part[name]) is not None]
+        out[name] = None if not parts else torch.cat(parts) if name in BATCHED else torch.stack(parts).sum(0)
+    return out
