@@ -15,7 +15,8 @@ from napari_mamba.errors import InputError
 from napari_mamba.scan import reference, scan_order, torch_backend
 from napari_mamba.scan.arguments import ScanArguments, scan_arguments
 from napari_mamba.scan.cuda import backward
-from napari_mamba.scan.cuda.backward import SHARED, Plan, selective_scan_backward
+from napari_mamba.scan.cuda.backward import selective_scan_backward
+from napari_mamba.scan.cuda.backward_plan import SHARED, Plan
 from napari_mamba.scan.cuda.forward import prepare, selective_scan_forward
 from napari_mamba.scan.cuda.runtime import KERNELS
 

@@ -13,7 +13,7 @@ time (Martin and Cundy, arXiv:1709.04057).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from napari_mamba.errors import InputError
 from napari_mamba.scan.arguments import ScanArguments
+from napari_mamba.scan.cuda.backward_plan import BLOCK, LONGEST, Plan
 from napari_mamba.scan.cuda.runtime import kernel
 
 SOURCE = "scan_backward.cu"
@@ -31,61 +32,7 @@ POLY = 4  # every fourth exponential of the walks over chunks is a polynomial
 MOST_STATES = 64
 MOST_SEQUENCES = 65535  # blocks along the last axis of a grid
 BATCHED = ("u", "delta", "B", "C", "z")
-BLOCK = 8  # positions between the states that a block of threads keeps
-LONGEST = 64  # positions of a chunk where 16 states are kept, in SHARED
-SHARED = 56 * 1024  # bytes: four blocks on a multiprocessor of compute capability 8.0 or 9.0
 PER_MULTIPROCESSOR = 8  # blocks wanted for each multiprocessor, two waves
-
-
-def _power_of_two(x: int) -> int:
-    return 1 << max(0, x - 1).bit_length()
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The sizes that scan_backward.cu derives from STATES, and what a launch derives from them."""
-
-    states: int
-
-    @property
-    def lanes(self) -> int:
-        """Lanes that share a channel."""
-        return _power_of_two(-(-self.states // 4))
-
-    @property
-    def per_lane(self) -> int:
-        return -(-self.states // self.lanes)
-
-    @property
-    def threads(self) -> int:
-        return 64 if self.lanes == 1 else 128
-
-    @property
-    def tile(self) -> int:
-        """Channels of a block of threads."""
-        return self.threads // self.lanes
-
-    @property
-    def walk_lanes(self) -> int:
-        """Lanes that share a channel where a chunk is only walked."""
-        return _power_of_two(-(-self.states // 16))
-
-    def gradients_shared(self, chunk: int) -> int:
-        """Return the bytes of shared memory of scan_gradients."""
-        blocks = -(-chunk // BLOCK)
-        row = 2 * self.lanes * self.per_lane
-        rows = blocks * BLOCK * (2 * row + 3 * self.tile + 1) + (self.threads // 32 - 1) * BLOCK * row
-        return 4 * (rows + max(0, blocks - 2) * self.per_lane * self.threads)
-
-    def walk_shared(self, chunk: int) -> int:
-        """Return the bytes of shared memory of the kernels that walk a chunk."""
-        each = -(-self.states // self.walk_lanes)
-        return 4 * chunk * (self.walk_lanes * (-(-each // 4) * 4) + 1)
-
-    def chunk(self, kept: int) -> int:
-        """Return the longest part of a chunk of `kept` positions that fits in shared memory and divides it."""
-        parts = (kept // ratio for ratio in range(1, kept + 1) if kept % ratio == 0)
-        return next((part for part in parts if self.gradients_shared(part) <= SHARED), 1)
 
 
 @cache

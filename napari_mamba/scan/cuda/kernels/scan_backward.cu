@@ -259,7 +259,7 @@ DEVICE void load_states(float (&v)[PER], const float *from) {
     }
 }
 
-// Where a block of threads is, and its shared memory (`gradients_shared` in backward.py adds up the same sizes).
+// Where a block of threads is, and its shared memory (`gradients_shared` in backward_plan.py adds up the same sizes).
 struct Place {
     wide b, k, c, start, slot;  // slot: (b * K + k) * chunks + c
     int group, count, blocks;   // positions of this chunk, and blocks of BLOCK that cover them

@@ -1,0 +1,60 @@
+"""The sizes of the kernels of the scan's gradients: lanes, tiles and shared memory. Plain arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BLOCK = 8  # positions between the states that a block of threads keeps
+LONGEST = 64  # positions of a chunk where 16 states are kept, in SHARED
+SHARED = 56 * 1024  # bytes: four blocks on a multiprocessor of compute capability 8.0 or 9.0
+
+
+def _power_of_two(x: int) -> int:
+    return 1 << max(0, x - 1).bit_length()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The sizes that scan_backward.cu derives from STATES, and what a launch derives from them."""
+
+    states: int
+
+    @property
+    def lanes(self) -> int:
+        """Lanes that share a channel."""
+        return _power_of_two(-(-self.states // 4))
+
+    @property
+    def per_lane(self) -> int:
+        return -(-self.states // self.lanes)
+
+    @property
+    def threads(self) -> int:
+        return 64 if self.lanes == 1 else 128
+
+    @property
+    def tile(self) -> int:
+        """Channels of a block of threads."""
+        return self.threads // self.lanes
+
+    @property
+    def walk_lanes(self) -> int:
+        """Lanes that share a channel where a chunk is only walked."""
+        return _power_of_two(-(-self.states // 16))
+
+    def gradients_shared(self, chunk: int) -> int:
+        """Return the bytes of shared memory of scan_gradients."""
+        blocks = -(-chunk // BLOCK)
+        row = 2 * self.lanes * self.per_lane
+        rows = blocks * BLOCK * (2 * row + 3 * self.tile + 1) + (self.threads // 32 - 1) * BLOCK * row
+        return 4 * (rows + max(0, blocks - 2) * self.per_lane * self.threads)
+
+    def walk_shared(self, chunk: int) -> int:
+        """Return the bytes of shared memory of the kernels that walk a chunk."""
+        each = -(-self.states // self.walk_lanes)
+        return 4 * chunk * (self.walk_lanes * (-(-each // 4) * 4) + 1)
+
+    def chunk(self, kept: int) -> int:
+        """Return the longest part of a chunk of `kept` positions that fits in shared memory and divides it."""
+        parts = (kept // ratio for ratio in range(1, kept + 1) if kept % ratio == 0)
+        return next((part for part in parts if self.gradients_shared(part) <= SHARED), 1)
