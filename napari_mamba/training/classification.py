@@ -167,3 +167,30 @@ def draw_reliability(curves: dict[str, list[dict[str, float]]], path: Path, titl
 def shown(interval: dict[str, float], digits: int = 3) -> str:
     """An interval of `bootstrap` in words: "0.912 (0.871 to 0.947)"."""
     return f"{interval['value']:.{digits}f} ({interval['low']:.{digits}f} to {interval['high']:.{digits}f})"
+
+
+def last_scores(runs: dict[str, Path]) -> dict[str, dict[str, float]]:
+    """The last validation of each training run, by variant; what a bundle's metrics hold under "comparison".
+
+    Parameters
+    ----------
+    runs : dict of str to Path
+        The output folder of `napari_mamba.training.train` for each variant.
+    """
+    from napari_mamba.training.loop import history
+
+    return {name: dict(history(folder)[-1]) for name, folder in runs.items()}
+
+
+def compared(comparison: dict[str, dict[str, float]], rows: dict[str, str], columns: dict[str, str]) -> str:
+    """A Markdown table of the variants' validation scores; `rows` and `columns` give the words for the keys."""
+    lines = [
+        "Networks trained by the same recipe, on the validation data:\n",
+        "| network | " + " | ".join(columns.values()) + " | steps |",
+        "| --- |" + " --- |" * (len(columns) + 1),
+    ]
+    for key, words in rows.items():
+        if found := comparison.get(key):
+            cells = [f"{found[column]:.3f}" for column in columns] + [f"{found['step']:.0f}"]
+            lines.append(f"| {words} | {' | '.join(cells)} |")
+    return "\n".join(lines)

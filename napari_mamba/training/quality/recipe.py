@@ -82,18 +82,22 @@ class Quality(Recipe):
         return F.binary_cross_entropy_with_logits(output, target)
 
     def validate(self, network: nn.Module, device: torch.device) -> dict[str, float]:
-        inputs, targets = self._checks(device)
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
-            logits = [network(some.to(device).float()).float().cpu() for some in inputs.split(8)]
-        scores, truth = torch.cat(logits).numpy(), targets.numpy().astype(bool)
+        scores, truth = self.answers(network, device)
         value = macro_f1(truth, scores > 0, len(CLASSES))
         single = macro_f1(truth.argmax(1), scores.argmax(1), len(CLASSES))
         area = float(np.mean([auc(truth[:, k], scores[:, k]) for k in range(len(CLASSES))]))
-        surprise = float(F.binary_cross_entropy_with_logits(torch.cat(logits), targets))
+        surprise = float(F.binary_cross_entropy_with_logits(torch.from_numpy(scores), torch.from_numpy(truth).float()))
         return {
             "macro_f1": value, "macro_f1_likeliest": single, "auc": area, "cross_entropy": surprise,
             "score": value + single,
         }  # fmt: skip
+
+    def answers(self, network: nn.Module, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+        """Logits (N, 7) for the simulated scans of the validation people, and what is true (N, 7), bool."""
+        inputs, targets = self._checks(device)
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
+            logits = [network(some.to(device).float()).float().cpu() for some in inputs.split(8)]
+        return torch.cat(logits).numpy(), targets.numpy().astype(bool)
 
     def _checks(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """The same simulated scans at each validation, one artefact at most; float16."""
@@ -182,27 +186,21 @@ def simulate(scan: Scan, names: list[str], chance: Chance, vary: bool = True) ->
 def window(image: Tensor, spacing: tuple[float, float, float], chance: Chance, vary: bool = True) -> Tensor:
     """What the bundle's preparation makes of a scan (Z, Y, X): `WINDOW` voxels of `SPACING` about the middle.
 
-    Slices are picked, not blended; in-plane the interpolation is linear. Standardised. Where `vary`, the in-plane axes
-    may be mirrored, and scale and place differ.
+    Slices are picked, not blended; in-plane the interpolation is linear. Standardised. Where `vary`, any axis may be
+    mirrored, and scale and place differ.
     """
-    flips = [chance.whole(0, 1) == 1 if vary else False for _ in range(2)]
-    scale = math.exp(chance.number(-0.12, 0.12)) if vary else 1.0
-    shifts = [chance.number(-10, 10) if vary else 0.0 for _ in range(3)]
-    depth, *plane = WINDOW
-    middle = (image.shape[0] - 1) / 2 + shifts[0] / spacing[0]
-    steps = (torch.arange(depth, device=image.device) - (depth - 1) / 2) * (SPACING[0] / spacing[0])
-    rows = (middle + steps).round().long()
-    known = (rows >= 0) & (rows < image.shape[0])
-    slices = image[rows.clamp(0, image.shape[0] - 1)]
-    slices = torch.where(known[:, None, None], slices, image.min())
-    theta = torch.zeros(2, 3)
-    for row, axis in enumerate((2, 1)):  # grid_sample counts x, y
-        half = image.shape[axis] * spacing[axis] / 2
-        sign = -1.0 if flips[row] else 1.0
-        theta[row, row] = sign * plane[axis - 1] * SPACING[axis] * scale / 2 / half
-        theta[row, 2] = shifts[axis] / half
-    theta = theta.to(image.device).expand(depth, 2, 3)
-    grid = F.affine_grid(theta, [depth, 1, *plane], align_corners=False)
-    least = slices.min()
-    sampled = F.grid_sample((slices - least)[:, None], grid, align_corners=False)[:, 0]
-    return (sampled - sampled.mean()) / sampled.std().clamp(min=1e-6)
+    scale = math.exp(chance.number(-0.12, 0.12)) if vary and chance.happens(0.7) else 1.0
+    depth, *plane = (max(1, round(n * s / t)) for n, s, t in zip(image.shape, spacing, SPACING, strict=True))
+    picked = image[((torch.arange(depth) + 0.5) * (image.shape[0] / depth)).long().to(image.device)]
+    size = [round(n * scale) for n in plane]
+    if size != list(picked.shape[1:]):
+        picked = F.interpolate(picked[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+    pads = []
+    for n, wanted, unit in zip(picked.shape, WINDOW, SPACING, strict=True):
+        before = (wanted - n) // 2 + (round(chance.number(-10, 10) / unit) if vary else 0)
+        pads.append((before, wanted - n - before))
+    least = picked.min()
+    cut = F.pad(picked - least, [pad for pair in reversed(pads) for pad in pair])  # zero is air; negative pads cut off
+    if vary:
+        cut = cut.flip([axis for axis in range(3) if chance.happens(0.5)])
+    return (cut - cut.mean()) / cut.std().clamp(min=1e-6)

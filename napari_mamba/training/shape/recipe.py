@@ -42,7 +42,7 @@ class Members(nn.Module):
 
     def __init__(self, networks: list[nn.Module]):
         super().__init__()
-        self.members = nn.ModuleList(networks)
+        self.members: nn.ModuleList = nn.ModuleList(networks)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
