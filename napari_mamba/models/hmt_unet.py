@@ -16,6 +16,7 @@ from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import depths as depths_of
 from napari_mamba.models.shapes import has
 from napari_mamba.nn.drop import DropPath, drop_path_rates
+from napari_mamba.nn.exchange import Exchangeable, PathMixers
 from napari_mamba.nn.mamba import init_dt_, s4d_real_log
 from napari_mamba.nn.mlp import Mlp
 from napari_mamba.nn.norm import LayerNorm
@@ -29,7 +30,7 @@ WINDOWS = (8, 8, 14, 7)
 HEADS = (2, 4, 8, 16)
 
 
-class MambaVisionMixer(Float32Module):
+class MambaVisionMixer(Float32Module, Exchangeable):
     """Half the channels convolved and scanned, half only convolved, concatenated and projected.
 
     The convolutions see both neighbours, so this mixer is not causal before its scan.
@@ -39,6 +40,7 @@ class MambaVisionMixer(Float32Module):
         super().__init__()
         d_inner = int(expand * d_model)
         half, self.rank = d_inner // 2, rank_of("auto", d_model)
+        self.scanned, self.d_state = half, d_state
         self.in_proj = nn.Linear(d_model, d_inner, bias=False)
         self.x_proj = nn.Linear(half, self.rank + 2 * d_state, bias=False)
         self.dt_proj = nn.Linear(self.rank, half)
@@ -49,22 +51,31 @@ class MambaVisionMixer(Float32Module):
         self.conv1d_x = nn.Conv1d(half, half, d_conv, padding="same", groups=half, bias=False)
         self.conv1d_z = nn.Conv1d(half, half, d_conv, padding="same", groups=half, bias=False)
 
+    def exchange(self, name: str) -> None:
+        self.exchanged = PathMixers(name, self.scanned, d_state=self.d_state, expand=1)
+        self.give_up("x_proj", "dt_proj", "A_log", "D")
+
+    def scan(self, u: Tensor) -> Tensor:
+        """(B, L, D) to (B, L, D)."""
+        if self.exchanged is not None:
+            return self.exchanged(u)
+        return project_and_scan(
+            u,
+            self.x_proj.weight[None],
+            self.dt_proj.weight[None],
+            2 * self.dt_proj.bias[None],  # MambaVision adds it with the projection and again in the scan
+            self.A_log[None],
+            self.D[None],
+            None,
+        )
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, C) to (B, L, C), in float32 also under autocast."""
         with without_autocast(x):
             u, z = self.in_proj(x.to(self.in_proj.weight.dtype)).transpose(1, 2).chunk(2, dim=1)
             u = F.silu(self.conv1d_x(u)).transpose(1, 2)
             z = F.silu(self.conv1d_z(z)).transpose(1, 2)
-            y = project_and_scan(
-                u,
-                self.x_proj.weight[None],
-                self.dt_proj.weight[None],
-                2 * self.dt_proj.bias[None],  # MambaVision adds it with the projection and again in the scan
-                self.A_log[None],
-                self.D[None],
-                None,
-            )
-            return self.out_proj(torch.cat([y, z], dim=-1)).to(x.dtype)
+            return self.out_proj(torch.cat([self.scan(u), z], dim=-1)).to(x.dtype)
 
 
 class Attention(nn.Module):

@@ -16,13 +16,14 @@ from napari_mamba.models.plans import plan_arguments, transposed_strides
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import has
 from napari_mamba.nn.conv_blocks import dimensional, initialise_he, zero_last_norm
+from napari_mamba.nn.exchange import Exchangeable
 from napari_mamba.nn.mamba import Mamba
 from napari_mamba.nn.residual_unet import Decoder, Encoder, PerStage, Plan, make_plan
 from napari_mamba.nn.tokens import Float32Module, from_tokens, to_tokens, without_autocast
 from napari_mamba.scan import scan_order
 
 
-class BidirectionalLayer(Float32Module):
+class BidirectionalLayer(Float32Module, Exchangeable):
     """Layer norm, a mixer forwards and one backwards, which share the output projection, and a residual."""
 
     def __init__(self, dim: int):
@@ -31,6 +32,12 @@ class BidirectionalLayer(Float32Module):
         self.mamba_forw, self.mamba_backw = Mamba(dim), Mamba(dim)
         self.out_proj = self.mamba_forw.out_proj
         self.mamba_forw.out_proj = self.mamba_backw.out_proj = nn.Identity()  # type: ignore[assignment]
+
+    def exchange(self, name: str) -> None:
+        # S6's two directions share a projection that other mixers, each complete in itself, have of their own.
+        self.mamba_forw.exchange(name)
+        self.mamba_backw.exchange(name)
+        self.out_proj = nn.Identity()  # type: ignore[assignment]
 
     def scan(self, tokens: Tensor) -> Tensor:
         """(B, L, C) to (B, L, C)."""

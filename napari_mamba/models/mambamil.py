@@ -47,7 +47,7 @@ class ForwardMamba(Float32Mamba):
     """Forwards only."""
 
     def forward(self, x: Tensor, rate: int) -> Tensor:  # type: ignore[override]
-        return super().forward(x.to(self.in_proj.weight.dtype)).to(x.dtype)
+        return super().forward(x.to(next(self.parameters()).dtype)).to(x.dtype)
 
 
 MIXERS: dict[str, type[nn.Module]] = {"SRMamba": SRMamba, "BiMamba": BiMamba, "Mamba": ForwardMamba}

@@ -55,7 +55,7 @@ class ScanLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu_(self.norm(self.nin(x)))
         with without_autocast(x):
-            mixed = self.scan(to_tokens(x).to(self.mamba.A_log.dtype), x.shape[2:])
+            mixed = self.scan(to_tokens(x).to(next(self.mamba.parameters()).dtype), x.shape[2:])
         y = from_tokens(mixed, x.shape[2:]).to(x.dtype)
         return F.relu_(self.norm2(self.nin2(y + x))) if self.closed else y
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from napari_mamba.errors import InputError
+from napari_mamba.nn.exchange import exchange_mixers
 from napari_mamba.nn.probability import Probability
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -104,13 +105,15 @@ def info(name: str) -> ModelInfo:
     return _REGISTRY[name]
 
 
-def create(name: str, *, logits: bool = False, **arguments: Any) -> nn.Module:
+def create(name: str, *, mixer: str = "mamba", logits: bool = False, **arguments: Any) -> nn.Module:
     """Build the network called `name`, with random weights.
 
     Parameters
     ----------
     name : str
         A name from `list_models`, such as "umamba_enc".
+    mixer : {"mamba", "mamba2", "s4d", "s5"}
+        What mixes tokens: S6 as published, or another in its place (`nn.exchange`), with new parameters.
     logits : bool
         Leave out the sigmoid with which some networks end as published; a bundle's activation takes its place.
     **arguments
@@ -119,13 +122,19 @@ def create(name: str, *, logits: bool = False, **arguments: Any) -> nn.Module:
     Raises
     ------
     InputError
-        If there is no such network, or it does not take these arguments.
+        If there is no such network, it does not take these arguments, or its mixer cannot be exchanged.
+
+    Examples
+    --------
+    >>> create("ultralight_vm_unet", mixer="s4d")(torch.zeros(1, 3, 64, 64)).shape
+    torch.Size([1, 1, 64, 64])
     """
     model = info(name)
     try:
         network = model.build(**arguments)
     except TypeError as error:
         raise InputError(f"{name} cannot be built with these arguments: {error}") from error
+    exchange_mixers(network, mixer, name)
     for module in network.modules():
         if isinstance(module, Probability):
             module.logits = logits

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from napari_mamba.errors import InputError
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, factor, has
+from napari_mamba.nn.exchange import Exchangeable, PathMixers
 from napari_mamba.nn.mamba import s4d_real_log
 from napari_mamba.nn.restormer import GatedFeedForward, RestormerNorm, RestormerUNet
 from napari_mamba.nn.selective import initial_projection, initial_step, project_and_scan, rank_of
@@ -49,7 +50,7 @@ NETWORKS = {
 }
 
 
-class OSS(Float32Module):
+class OSS(Float32Module, Exchangeable):
     """Omni selective scan: rows and columns both ways, gated, then the channels' means both ways; (B, H, W, C).
 
     Parameters
@@ -62,7 +63,9 @@ class OSS(Float32Module):
 
     def __init__(self, dim: int, kind: ChannelScan) -> None:
         super().__init__()
+        self.register_module("exchanged_channels", None)
         self.multiplies = kind.multiplies
+        self.dim, self.width = dim, kind.width or 1
         rank = rank_of("auto", dim)
         self.in_conv = nn.Conv2d(dim, 2 * dim, 1)
         self.conv2d = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
@@ -91,8 +94,16 @@ class OSS(Float32Module):
         self.Ac_logs = nn.Parameter(A_log)
         self.Dsc = nn.Parameter(torch.ones(2 * width))
 
+    def exchange(self, name: str) -> None:
+        self.exchanged = PathMixers(name, self.dim, 4, d_state=STATES, expand=1)
+        self.exchanged_channels = PathMixers(name, self.width, 2, d_state=STATES, expand=1)
+        self.give_up("x_proj_weight", "dt_projs_weight", "dt_projs_bias", "A_logs", "Ds")
+        self.give_up("xc_proj_weight", "dtc_projs_weight", "dtc_projs_bias", "Ac_logs", "Dsc")
+
     def scan(self, u: Tensor) -> Tensor:
         """Rows and columns of (B, H, W, C), both ways, summed."""
+        if self.exchanged is not None:
+            return self.exchanged(u.flatten(1, 2), scan_order("ss2d", tuple(u.shape[1:3]))).view(u.shape)
         y = project_and_scan(
             u.flatten(1, 2),
             self.x_proj_weight,
@@ -107,6 +118,9 @@ class OSS(Float32Module):
     def scan_channels(self, means: Tensor) -> Tensor:
         """The channels' means (B, C) as a sequence, both ways: (B, C), normalised."""
         tokens = self.conv_cin(means[:, None, :, None]).squeeze(3).transpose(1, 2)
+        both = scan_order("bidirectional", (means.shape[1],))
+        if self.exchanged_channels is not None:
+            return self._normalised(self.exchanged_channels(tokens, both))
         y = project_and_scan(
             tokens,
             self.xc_proj_weight,
@@ -114,8 +128,11 @@ class OSS(Float32Module):
             self.dtc_projs_bias,
             self.Ac_logs.view(2, -1, STATES),
             self.Dsc.view(2, -1),
-            scan_order("bidirectional", (means.shape[1],)),
+            both,
         )
+        return self._normalised(y)
+
+    def _normalised(self, y: Tensor) -> Tensor:
         return self.channel_norm(self.conv_cout(y.transpose(1, 2).unsqueeze(3)).flatten(1))
 
     def forward(self, x: Tensor) -> Tensor:

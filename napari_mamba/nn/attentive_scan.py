@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_mamba.errors import InputError
+from napari_mamba.nn.exchange import Exchangeable
 from napari_mamba.nn.mamba import s4d_real_log
 from napari_mamba.nn.norm import LayerNorm
 from napari_mamba.nn.selective import initial_projection, initial_step, rank_of
@@ -19,7 +21,7 @@ from napari_mamba.scan import selective_scan
 Noise = torch.Generator | None
 
 
-class PromptedScan(nn.Module):
+class PromptedScan(Exchangeable):
     """S6 whose output matrix C is shifted by prompts, along an order for each image.
 
     As published, the prompts stay in raster order while the tokens are sorted: step t of the scan has the prompt of
@@ -34,6 +36,12 @@ class PromptedScan(nn.Module):
         self.dt_projs_weight, self.dt_projs_bias = nn.Parameter(weight), nn.Parameter(bias)
         self.A_logs = nn.Parameter(s4d_real_log(dim, d_state))
         self.Ds = nn.Parameter(torch.ones(dim))
+
+    def exchange(self, name: str) -> None:
+        raise InputError(
+            f"MambaIRv2 scans with an output matrix that learned prompts shift, which {name!r} has no place for: leave "
+            'mixer as "mamba"'
+        )
 
     def forward(self, u: Tensor, prompt: Tensor, order: Tensor) -> Tensor:
         """Tokens (B, L, D), prompt (B, L, N) and order (B, L), int64, to (B, L, D)."""

@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from napari_mamba.nn.exchange import Exchangeable, PathMixers
 from napari_mamba.scan import ScanOrder, causal_conv1d, selective_scan
 
 
-class Mamba(nn.Module):
+class Mamba(Exchangeable):
     """Mix the tokens of a sequence with a selective state space.
 
     Parameters
@@ -76,11 +77,19 @@ class Mamba(nn.Module):
         self.A_log._no_weight_decay = self.D._no_weight_decay = True  # type: ignore[attr-defined]
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias)
 
+    def exchange(self, name: str) -> None:
+        self.exchanged = PathMixers(
+            name, self.d_model, d_state=self.d_state, d_conv=self.d_conv, expand=self.expand, backend=self.backend
+        )
+        self.give_up("in_proj", "conv1d", "x_proj", "dt_proj", "A_log", "D", "out_proj")
+
     def forward(self, x: Tensor, order: ScanOrder | Tensor | None = None) -> Tensor:
         """Mix x (B, L, C), rows in grid order, along an order of one path; returns (B, L, C).
 
         With an order of K paths the same parameters run along each, and the outputs are summed before the gate.
         """
+        if self.exchanged is not None:
+            return self.exchanged(x, order)
         x, z = self.in_proj(x).chunk(2, dim=-1)
         x = causal_conv1d(x, self.conv1d.weight[:, 0], self.conv1d.bias, order, backend=self.backend)
         delta, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)

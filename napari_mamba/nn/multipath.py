@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from napari_mamba.nn.exchange import Exchangeable, PathMixers
 from napari_mamba.nn.mamba import init_dt_, s4d_real_log
 from napari_mamba.nn.selective import project_and_scan, rank_of
 from napari_mamba.nn.tokens import Float32Module, without_autocast
 from napari_mamba.scan import ScanOrder, causal_conv1d
 
 
-class MultiPathMamba(Float32Module):
+class MultiPathMamba(Float32Module, Exchangeable):
     """Mamba with K scan paths that share only the input and output projections.
 
     Vim's bidirectional "v2" mixer has the paths "" and "b" (arXiv:2401.09417); SegMamba's tri-orientated "v3" adds
@@ -51,6 +52,7 @@ class MultiPathMamba(Float32Module):
         super().__init__()
         self.paths = tuple(f"_{path}" if path else "" for path in paths)
         self.scale = scale
+        self.mixer_arguments = {"d_state": d_state, "d_conv": d_conv, "expand": expand}
         self.d_inner = d_inner = int(expand * d_model)
         rank = rank_of(dt_rank, d_model)
         self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=bias)
@@ -65,12 +67,19 @@ class MultiPathMamba(Float32Module):
             self.register_parameter(f"D{path}", nn.Parameter(torch.ones(d_inner)))
         self.out_proj = nn.Linear(d_inner, d_model, bias=bias)
 
+    def exchange(self, name: str) -> None:
+        self.exchanged = PathMixers(name, self.in_proj.in_features, len(self.paths), **self.mixer_arguments)
+        parts = (f"{part}{path}" for path in self.paths for part in ("conv1d", "x_proj", "dt_proj", "D"))
+        self.give_up("in_proj", "out_proj", *parts, *(f"A{path}_log" for path in self.paths))
+
     def _stack(self, name: str) -> Tensor:
         """The paths' parameters of one name ("conv1d{}.weight"), stacked."""
         return torch.stack([self.get_parameter(name.format(path)) for path in self.paths])
 
     def forward(self, x: Tensor, order: ScanOrder) -> Tensor:
         """(B, L, C) to (B, L, C), in float32 also under autocast; `order` has as many paths as the mixer."""
+        if self.exchanged is not None:
+            return self.exchanged(x, order) * self.scale
         with without_autocast(x):
             u, z = self.in_proj(x.to(self.in_proj.weight.dtype)).chunk(2, dim=-1)
             bias = self._stack("conv1d{}.bias") if self.conv1d.bias is not None else None

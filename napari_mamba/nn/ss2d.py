@@ -6,14 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_mamba.nn.exchange import Exchangeable, PathMixers
 from napari_mamba.nn.mamba import s4d_real_log
-from napari_mamba.nn.norm import LayerNorm
+from napari_mamba.nn.norm import LayerNorm, at_least_float32
 from napari_mamba.nn.selective import initial_projection, initial_step, project_and_scan, rank_of
 from napari_mamba.nn.tokens import Float32Module
 from napari_mamba.scan import scan_order
 
 
-class SS2D(Float32Module):
+class SS2D(Float32Module, Exchangeable):
     """Gated mixer of an image's tokens: depth-wise convolution, then S6 along rows and columns, both ways, summed.
 
     Parameter names are those of github.com/MzeroMiko/VMamba, which its medical descendants share.
@@ -78,8 +79,15 @@ class SS2D(Float32Module):
         self.out_proj = nn.Linear(d_inner, d_model, bias=bias)
         self.dropout = nn.Dropout(dropout)
 
+    def exchange(self, name: str) -> None:
+        self.exchanged = PathMixers(name, self.d_inner, self.paths, d_state=self.d_state, expand=1)
+        self.give_up("x_proj_weight", "dt_projs_weight", "dt_projs_bias", "A_logs", "Ds")
+
     def scan(self, u: Tensor) -> Tensor:
         """The four-directional scan of (B, H, W, D) tokens: (B, H, W, D), summed, at least float32."""
+        if self.exchanged is not None:
+            order = scan_order(self.order, tuple(u.shape[1:3]))
+            return self.exchanged(at_least_float32(u).flatten(1, 2), order).view(u.shape)
         shape = (self.paths, self.d_inner)
         y = project_and_scan(
             u.flatten(1, 2),

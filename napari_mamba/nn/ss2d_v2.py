@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from napari_mamba.errors import InputError
+from napari_mamba.nn.exchange import Exchangeable, PathMixers
 from napari_mamba.nn.mamba import s4d_real_log
-from napari_mamba.nn.norm import LayerNorm
+from napari_mamba.nn.norm import LayerNorm, at_least_float32
 from napari_mamba.nn.selective import initial_step, project_and_scan, rank_of
 from napari_mamba.nn.tokens import Float32Module
 from napari_mamba.scan import scan_order
@@ -41,7 +42,7 @@ def ablation_paths(kind: str, height: int, width: int) -> Tensor:
     return torch.stack([path, path, path, path] if kind == "one way" else [path, path, path.flip(0), path.flip(0)])
 
 
-class SS2Dv2(Float32Module):
+class SS2Dv2(Float32Module, Exchangeable):
     """SS2D from version 01 on: projections stored as grouped layers, the gate optional, the output norm chosen.
 
     Parameters
@@ -114,10 +115,17 @@ class SS2Dv2(Float32Module):
         self.dt_projs.weight.copy_(0.1 * noise(self.dt_projs.weight.shape))
         self.dt_projs_bias.copy_(0.1 * noise(self.dt_projs_bias.shape))
 
+    def exchange(self, name: str) -> None:
+        d_inner = self.dt_projs_bias.shape[1]
+        self.exchanged = PathMixers(name, d_inner, PATHS, d_state=self.d_state, expand=1)
+        self.give_up("x_proj", "dt_projs", "dt_projs_bias", "A_logs", "Ds")
+
     def scan(self, u: Tensor) -> Tensor:
         """Four paths over (B, H, W, D), summed."""
         shape, grid = (PATHS, u.shape[-1], -1), tuple(u.shape[1:3])
         order = scan_order("ss2d", grid) if self.kind == "cross" else ablation_paths(self.kind, *grid)
+        if self.exchanged is not None:
+            return self.exchanged(at_least_float32(u).flatten(1, 2), order).view(u.shape)
         y = project_and_scan(
             u.flatten(1, 2),
             self.x_proj.weight.view(PATHS, -1, u.shape[-1]),

@@ -1,0 +1,119 @@
+"""Every registered network at a size at which a test can afford all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+FOUR = [1, 1, 1, 1]
+PLAN = {
+    "spatial_dims": 3,
+    "input_channels": 1,
+    "num_classes": 3,
+    "features_per_stage": [8, 16],
+    "kernel_sizes": 3,
+    "strides": [1, 2],
+    "n_conv_per_stage": 1,
+    "n_conv_per_stage_decoder": 1,
+}
+SEGMAMBA = {"out_chans": 3, "depths": FOUR, "feat_size": [8, 8, 16, 16], "hidden_size": 16}
+SWIN_D = {
+    "vss_args": {"in_chans": 1, "patch_size": 4, "depths": FOUR, "dims": 8},
+    "decoder_args": {"num_classes": 3, "features_per_stage": [8, 16, 32, 64]},
+}
+VMAMBA = {"depths": [1, 1], "dims": 16, "num_classes": 5}
+V2 = {"embed_dim": 24, "d_state": 4, "depths": [1, 1], "num_heads": [2, 3], "window_size": 8, "num_tokens": 10}
+VMAMBAIR = {"dim": 8, "num_blocks": FOUR, "num_refinement_blocks": 1}
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A network's name, the arguments that make it small, and the shape of an input."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    shape: tuple[int, ...]
+    note: str = ""
+    more: tuple[tuple[int, ...], ...] = field(default=())
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.note}" if self.note else self.name
+
+    def inputs(self, seed: int = 0) -> list[Tensor]:
+        """Images: smooth structures with noise, from 0 to 1, not noise alone."""
+        generator = torch.Generator().manual_seed(seed)
+        return [image(shape, generator) for shape in (self.shape, *self.more)]
+
+    @staticmethod
+    def run(network: nn.Module, inputs: list[Tensor]) -> Tensor:
+        """The network's first output."""
+        y = network(*inputs)
+        return y if isinstance(y, Tensor) else y[0]
+
+
+def image(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Noise at every scale, the coarse ones stronger, as natural and medical images have it."""
+    batch, channels, *spatial = (*shape[:1], shape[-1], shape[1]) if len(shape) == 3 else shape
+    if len(shape) == 3:  # a bag of features
+        return torch.randn(shape, generator=generator)
+    total = torch.zeros(batch, channels, *spatial)
+    mode = "bilinear" if len(spatial) == 2 else "trilinear"
+    for step in (16, 8, 4, 2, 1):
+        coarse = torch.randn(batch, channels, *(max(n // step, 1) for n in spatial), generator=generator)
+        total += step**0.5 * nn.functional.interpolate(coarse, spatial, mode=mode)
+    low, high = total.amin(), total.amax()
+    return (total - low) / (high - low)
+
+
+TINY = [
+    Tiny("h_vmunet", {"num_classes": 2}, (2, 3, 32, 64)),
+    Tiny("hmt_unet", {"num_classes": 3, "depths": [1, 1, 2, 2], "dim": 16, "in_dim": 8}, (2, 3, 32, 64)),
+    Tiny("lightm_unet", {"spatial_dims": 2, "init_filters": 8, "out_channels": 3}, (2, 1, 16, 24), "2d"),
+    Tiny("lightm_unet", {"spatial_dims": 3, "init_filters": 8, "out_channels": 3}, (1, 1, 16, 8, 16), "3d"),
+    Tiny("lkm_unet", {**PLAN, "spatial_dims": 2}, (2, 1, 20, 20), "2d"),
+    Tiny("lkm_unet", PLAN, (1, 1, 10, 14, 12), "3d"),
+    Tiny("mamba_unet", {"num_classes": 3, "depths": FOUR, "dims": 16, "d_state": 4}, (2, 1, 32, 32)),
+    Tiny("mambair", {"embed_dim": 32, "depths": [1], "mlp_ratio": 1.2, "upscale": 1}, (1, 3, 16, 12), "same size"),
+    Tiny(
+        "mambair",
+        {"embed_dim": 32, "depths": [1], "mlp_ratio": 1.2, "upscale": 2, "upsampler": "pixelshuffledirect"},
+        (1, 3, 12, 16),
+        "light",
+    ),
+    Tiny("mambair_unet", {"dim": 32, "num_blocks": FOUR, "num_refinement_blocks": 1}, (1, 3, 16, 16)),
+    Tiny("mambair_v2", V2, (1, 3, 16, 16)),
+    Tiny("mambair_v2_light", V2, (1, 3, 16, 16)),
+    *(Tiny("mambamil", {"in_dim": 32, "type": kind}, (1, 23, 32), kind) for kind in ("SRMamba", "BiMamba", "Mamba")),
+    Tiny("mambamorph", {"img_size": (16, 16, 16), "embed_dim": 12}, (1, 1, 16, 16, 16), more=((1, 1, 16, 16, 16),)),
+    Tiny("medmamba", {"num_classes": 7, "depths": [1, 1], "dims": [16, 32]}, (2, 3, 40, 52)),
+    *(
+        Tiny("nnmamba", {"channels": 16, "blocks": 2, "number_classes": 3, "generation": one}, (1, 1, 32, 32, 32), one)
+        for one in ("first", "root")
+    ),
+    Tiny("nnmamba_cls", {"channels": 16, "blocks": 1, "number_classes": 3}, (1, 1, 32, 32, 32)),
+    Tiny("segmamba", SEGMAMBA, (1, 1, 32, 32, 32)),
+    Tiny("segmamba_v2", SEGMAMBA, (1, 1, 32, 32, 32)),
+    Tiny(
+        "swin_umamba",
+        {"in_chans": 1, "out_chans": 3, "feat_size": [8, 8, 16, 32, 64], "hidden_size": 64},
+        (1, 1, 64, 64),
+    ),
+    Tiny("swin_umamba_d", SWIN_D, (1, 1, 64, 64)),
+    Tiny("ultralight_vm_unet", {"num_classes": 2}, (2, 3, 64, 32)),
+    Tiny("umamba_bot", PLAN, (1, 1, 8, 8, 16)),
+    Tiny("umamba_enc", {**PLAN, "input_size": (8, 8, 16)}, (1, 1, 8, 8, 16)),
+    Tiny("umamba_enc", {**PLAN, "generation": "v1"}, (1, 1, 8, 8, 16), "v1"),
+    Tiny("vim", {"img_size": 64, "depth": 2, "embed_dim": 32, "num_classes": 4}, (1, 3, 64, 64)),
+    Tiny("vm_unet", {"num_classes": 4, "depths": FOUR, "depths_decoder": FOUR}, (1, 1, 64, 32)),
+    Tiny("vm_unet_v2", {"num_classes": 2, "depths": FOUR, "deep_supervision": False}, (2, 3, 64, 64)),
+    Tiny("vmamba", {**VMAMBA, "forward_type": "v0", "mlp_ratio": 0.0}, (2, 3, 36, 28), "v0"),
+    Tiny("vmamba", {**VMAMBA, "forward_type": "v05_noz"}, (2, 3, 32, 32), "v05"),
+    Tiny("vmamba", {**VMAMBA, "forward_type": "v052d"}, (2, 3, 32, 32), "v052d"),
+    Tiny("vmambair", VMAMBAIR, (1, 3, 16, 16), "wide channel scan"),
+    Tiny("vmambair", {**VMAMBAIR, "network": "MambaRealSR11"}, (1, 3, 16, 16), "channel means"),
+    Tiny("voxel_mamba_unet", {"features": (8, 16), "depths": (1, 1)}, (1, 1, 6, 8, 10)),
+]
