@@ -109,7 +109,8 @@ class BrainStructures(Recipe):
         table = np.array(rows)
         scores["dice_t1"] = float(np.nanmean(table[kinds_of_rows == "t1"]))
         scores["dice_other"] = float(np.nanmean(table[kinds_of_rows != "t1"]))
-        scores["dice_worst_structure"] = float(np.nanmin(np.nanmean(table, axis=0)))
+        seen = ~np.isnan(table).all(axis=0)
+        scores["dice_worst_structure"] = float(np.nanmean(table[:, seen], axis=0).min())
         scores["score"] = (scores["dice_t1"] + scores["dice_other"]) / 2
         if "icbm_t1" in self.arrays:
             scores |= self._icbm(network, device)

@@ -54,8 +54,8 @@ CSF = INDICES.index(24)
 MERGED: Mapping[int, int] = {25: 2, 57: 41, 30: 2, 62: 41, 72: 4, 136: 4, 137: 5, 163: 43, 164: 44}
 
 LEFT_RIGHT: Mapping[int, int] = {
-    **{left: right for left, right in zip((2, 3, 4, 5, 7, 8), (41, 42, 43, 44, 46, 47), strict=True)},
-    **{left: right for left, right in zip((10, 11, 12, 13), (49, 50, 51, 52), strict=True)},
+    **dict(zip((2, 3, 4, 5, 7, 8), (41, 42, 43, 44, 46, 47), strict=True)),
+    **dict(zip((10, 11, 12, 13), (49, 50, 51, 52), strict=True)),
     **{17: 53, 18: 54, 26: 58, 28: 60, 25: 57, 30: 62, 136: 163, 137: 164},
 }
 

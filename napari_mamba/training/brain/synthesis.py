@@ -113,7 +113,7 @@ def _windows(heads, random, generator, count: int, shape: Shape, central: bool) 
 def _fields_of_view(random, generator, target: Tensor) -> Tensor:
     """1 where a scan shows anything, (B, Z, Y, X) uint8: all, the brain with a ragged margin, or a box."""
     seen = torch.ones_like(target)
-    shape = tuple(target.shape[1:])
+    shape = _shape(target)
     ragged = geometry.smooth_field(generator, len(target), 1, 12, shape)[:, 0]
     for number in range(len(target)):
         if random.random() < STRIPPED:
@@ -134,13 +134,17 @@ def _fields_of_view(random, generator, target: Tensor) -> Tensor:
     return seen
 
 
+def _shape(batch: Tensor) -> Shape:
+    return batch.shape[1], batch.shape[2], batch.shape[3]
+
+
 def _matrix(matrix: np.ndarray, device: torch.device) -> Tensor:
     return torch.from_numpy(matrix).to(device)[None]
 
 
 def _tissues(heads: Heads, random, generator, labels: Tensor, kinds: tuple[str, ...]) -> Tensor:
     """Every voxel drawn from its label's distribution, (B, Z, Y, X) float32."""
-    shape = tuple(labels.shape[1:])
+    shape = _shape(labels)
     drawn = [contrast.draw(random, kinds[i] if kinds else "") for i in range(len(labels))]
     # Two clusters a label, chosen by the sign of a smooth field: (B, 2 R) after the look-up.
     means = torch.from_numpy(np.stack([mean[:, heads.group].ravel() for mean, _ in drawn])).to(labels.device)
@@ -155,7 +159,7 @@ def _tissues(heads: Heads, random, generator, labels: Tensor, kinds: tuple[str, 
 
 def _lesions(random, generator, image: Tensor, target: Tensor) -> Tensor:
     """Blobs of another brightness, in white matter or anywhere in the brain; the labels stay."""
-    shape = tuple(image.shape[1:])
+    shape = _shape(image)
     white = [INDICES.index(value) for value in (2, 41)]
     for number in range(len(image)):
         if random.random() >= LESIONS:
@@ -173,7 +177,7 @@ def _lesions(random, generator, image: Tensor, target: Tensor) -> Tensor:
 
 def _scan(random, generator, image: Tensor, seen: Tensor) -> Tensor:
     """Bias field, resolution, noise, brightness and gamma; about 0 to 1."""
-    count, shape, device = len(image), tuple(image.shape[1:]), image.device
+    count, shape, device = len(image), _shape(image), image.device
 
     def each(values: np.ndarray) -> Tensor:
         return torch.from_numpy(np.asarray(values, np.float32)).to(device).view(-1, 1, 1, 1)

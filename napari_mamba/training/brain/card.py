@@ -1,0 +1,151 @@
+"""The model card of `brain-structures-mr`, from its measured numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+DATA = "20 label maps of SynthSeg (Billot et al., 2023; github.com/BBillot/SynthSeg), Apache-2.0; no image was used"
+USE = (
+    "Research on MR of the adult brain: volumes and masks of 32 structures, from one scan of any contrast, with or "
+    "without skull, at any resolution (best near 1 mm). Not for clinical use. Not for infants, for brains with large "
+    "tumours or after resection, nor for CT."
+)
+
+
+def card(metrics: dict[str, Any]) -> str:
+    """The card in Markdown; says so where a number was not measured."""
+    return f"""# brain-structures-mr
+
+32 structures of the brain, left and right apart, in an MR of any contrast and resolution. Labels are FreeSurfer's.
+
+**Not for clinical use.** {USE}
+
+## How good it is
+
+{_measured(metrics)}
+
+## How it was made
+
+The method of SynthSeg (Billot et al., Medical Image Analysis 86:102789, 2023; arXiv:2107.09559): no scan was used.
+While training, a label map is deformed and mirrored, every tissue gets a random brightness (two draws in three lie about
+that of T1, T2 or FLAIR), and bias field, slice thickness, resolution, noise and skull-stripping are simulated. 17 maps
+train, three are held out. U-Mamba Enc (Ma et al., arXiv:2401.04722), first generation, five stages of 16 to 192 channels, five
+million parameters, scans in the two lowest stages; soft Dice and cross-entropy; AdamW in bfloat16 (the scans in
+float32); an exponential moving average of the weights ships, in float16. {_trained(metrics.get("trained"))}
+`napari-mamba train brain-structures-mr --data DIR` makes it again.
+
+{_compared(metrics.get("compared"))}
+At inference the image is turned to RAS, resampled to 1 mm and scaled between its 0.5 and 99.5 percentiles. Afterwards
+islands apart from the brain become background, and islands of a structure take the label nearest to them.
+
+## Where it fails
+
+* Lesions are labelled as the tissue they lie in, large ones often as CSF or ventricle. There is no lesion class.
+* The 17 brains are adults, healthy or with Alzheimer's disease; children and rare anatomy are outside of them.
+* Slices thicker than 5 mm: small structures (accumbens, amygdala, inferior horns) are guesses.
+* Left and right come from the header: a wrongly flipped header gives mirrored names, without a warning.
+* A scan that shows a part of the head, or no head, is answered with a doubt about its volume or missing structures.
+{_failures(metrics.get("failures"))}
+## Data and licence
+
+{DATA}. The weights are under Apache-2.0.
+"""
+
+
+def _measured(metrics: dict[str, Any]) -> str:
+    parts = [
+        _held_out(metrics.get("held_out")),
+        _icbm(metrics.get("icbm")),
+        _agreement(metrics.get("agreement")),
+        _calibration(metrics.get("held_out")),
+        _speed(metrics.get("speed")),
+    ]
+    return "\n\n".join(part for part in parts if part) or "Not measured yet."
+
+
+def spread(s: dict[str, float], digits: int = 3) -> str:
+    """Mean ± SD (minimum to maximum) of a summary."""
+    return f"{s['mean']:.{digits}f} ± {s['sd']:.{digits}f} ({s['min']:.{digits}f} to {s['max']:.{digits}f})"
+
+
+def _held_out(held_out: dict[str, Any] | None) -> str:
+    if not held_out:
+        return ""
+    rows = "\n".join(f"| {name} | {spread(one)} |" for name, one in held_out["by_image"].items())
+    structures = "\n".join(f"| {name} | {spread(one)} |" for name, one in held_out["by_structure"].items())
+    return (
+        f"Dice on {held_out['images']} synthetic images of three people's label maps that training never saw, whole "
+        f"heads through the engine; mean over structures {held_out['mean']:.3f}. Mean ± SD (minimum to maximum).\n\n"
+        f"| image | Dice, over structures and people |\n| --- | --- |\n{rows}\n\n"
+        f"| structure | Dice, over all images |\n| --- | --- |\n{structures}"
+    )
+
+
+def _icbm(icbm: dict[str, float] | None) -> str:
+    if not icbm:
+        return ""
+    return (
+        f"A real template, the ICBM 2009a T1 against nilearn's tissue maps (above one half): Dice of grey matter "
+        f"{icbm['grey']:.3f}, of white matter {icbm['white']:.3f}. Deep grey nuclei but the pallidum count as grey; "
+        "brain-stem, pallidum and ventral DC as white."
+    )
+
+
+def _agreement(agreement: dict[str, Any] | None) -> str:
+    if not agreement:
+        return ""
+    rows = "\n".join(
+        f"| {one['person']} | {one['first']} and {one['second']} | {spread(one['dice'])} |"
+        for one in agreement["pairs"]
+    )
+    return (
+        "Agreement of the answers on contrasts of one person, outside of lesions; mean over structures "
+        f"{agreement['mean']:.3f}.\n\n| person | contrasts | Dice over structures |\n| --- | --- | --- |\n{rows}"
+    )
+
+
+def _calibration(held_out: dict[str, Any] | None) -> str:
+    if not held_out or "calibration" not in held_out:
+        return ""
+    one = held_out["calibration"]
+    return (
+        f"Where the network or the truth sees a structure, the probability of the answer is off by {one['error']:.3f} "
+        f"on average (expected calibration error, {one['voxels']} voxels):\n\n![calibration](calibration.png)"
+    )
+
+
+def _speed(speed: dict[str, Any] | None) -> str:
+    if not speed:
+        return ""
+    return (
+        f"The ICBM template, 197x233x189 voxels, takes {speed['seconds']:.0f} s and {speed['gigabytes']:.1f} GB on "
+        f"{speed['threads']} cores of {speed['device']}, {speed['precision']}."
+    )
+
+
+def _trained(trained: dict[str, Any] | None) -> str:
+    if not trained:
+        return ""
+    where = f" in {trained['minutes']} minutes on {trained['device']}" if "minutes" in trained else ""
+    return f"{trained['steps']} steps of two windows{where}."
+
+
+def _compared(compared: dict[str, dict[str, Any]] | None) -> str:
+    if not compared:
+        return ""
+    rows = "\n".join(
+        f"| {name} | {one['parameters'] / 1e6:.1f} M | {one['steps']} | {one['dice_t1']:.3f} | {one['dice_other']:.3f} "
+        f"| {one['icbm_grey']:.3f} | {one['icbm_white']:.3f} |"
+        for name, one in compared.items()
+    )
+    return (
+        "The same recipe with other networks, on the validation images:\n\n"
+        "| network | parameters | steps | Dice, T1-like | Dice, others | ICBM grey | ICBM white |\n"
+        f"| --- | --- | --- | --- | --- | --- | --- |\n{rows}\n"
+    )
+
+
+def _failures(failures: list[dict[str, str]] | None) -> str:
+    if not failures:
+        return ""
+    return "\n" + "\n\n".join(f"![{one['file']}]({one['file']})\n\n{one['text']}" for one in failures) + "\n"
