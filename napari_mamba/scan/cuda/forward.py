@@ -18,6 +18,7 @@ MOST_STATES = 64
 FAR = 2**29  # elements between rows, whose bytes the kernels keep in 32 bits
 MOST_BATCH = 65535  # a grid's third axis
 LAYOUT = "14Q23q14i"  # the struct Scan of scan_forward.cuh
+MOST_LAYOUTS = 1024  # kept; a program sees few shapes
 _COUNTED = "_napari_mamba_int32"
 
 
@@ -53,13 +54,17 @@ def device_table(table: Tensor) -> Tensor:
 
 
 def _rows(x: Tensor, dtype: torch.dtype) -> Tensor:
-    x = x.detach().to(dtype)
+    # Each of these calls costs a microsecond, also where it changes nothing.
+    x = x.detach() if x.requires_grad else x
+    x = x if x.dtype == dtype else x.to(dtype)
     near = x.stride(2 if x.ndim > 3 else 1) < FAR
     return x if near and (x.stride(-1) == 1 or x.shape[-1] == 1) else x.contiguous()
 
 
 def _parameter(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.detach().float().contiguous()
+    if x is None or (x.dtype == torch.float32 and x.is_contiguous() and not x.requires_grad):
+        return x
+    return x.detach().float().contiguous()
 
 
 def prepare(args: ScanArguments) -> ScanArguments:
@@ -80,7 +85,7 @@ def prepare(args: ScanArguments) -> ScanArguments:
     return ScanArguments(
         u=_rows(args.u, dtype),
         delta=_rows(args.delta, dtype),
-        A=args.A.detach().float().contiguous(),
+        A=_parameter(args.A),  # type: ignore[arg-type]
         B=_rows(args.B, dtype),
         C=_rows(args.C, dtype),
         D=_parameter(args.D),
@@ -111,140 +116,180 @@ def _kernels(plan: Plan, macros: tuple[tuple[str, int], ...]) -> tuple:
     return (pass_(1), combine, pass_(3)) if plan.fixup else (pass_(0), combine, pass_(2))
 
 
-def _vector(states: int, size: int, *tensors: Tensor) -> int:
-    """Return how many elements of B and C one load can take: their addresses and strides allow up to 16 bytes."""
-    bits = states * size | 16
-    for x in tensors:
-        bits |= x.data_ptr()
-        for stride in x.stride()[:-1]:
-            bits |= stride * size
-    return (bits & -bits) // size
+class _Layout:
+    """All of a forward pass but its addresses: the plan, the kernels and the numbers of the struct Scan.
 
+    One is made for each combination of shapes, strides and options: what is left for a call is short, since a short
+    sequence takes the GPU less time than Python takes to work this out.
+    """
 
-class _Forward:
-    """One forward pass: prepared arguments, buffers, and launches of some of the paths."""
-
-    def __init__(self, args: ScanArguments, keep: bool, plan: Plan | None) -> None:
-        self.args, self.keep = args, keep
-        delta, A = args.delta, args.A
+    def __init__(self, args: ScanArguments, keep: bool, plan: Plan | None, align: int) -> None:
+        delta = args.delta
         self.batch, self.paths, self.length, self.width = delta.shape
-        self.states, self.groups = A.shape[-1], args.B.shape[3]
-        self.device, self.dtype, self.size = delta.device, delta.dtype, delta.element_size()
-        merged_bytes = 4 * delta.numel()
+        self.states, self.groups, self.keep, self.gated = args.A.shape[-1], args.B.shape[3], keep, args.z is not None
+        self.size = delta.element_size()
         self.merging = args.merge == "sum" and self.paths > 1
-        self.parallel = not self.merging or merged_bytes <= PARALLEL_BYTES
-        together = self.paths if self.parallel else 1
+        self.parallel = not self.merging or 4 * delta.numel() <= PARALLEL_BYTES
+        self.together = self.paths if self.parallel else 1
         self.plan = plan or make_plan(
-            *(self.batch, together, self.length, self.width, self.groups, self.states),
-            *(multiprocessors(self.device), keep),
+            *(self.batch, self.together, self.length, self.width, self.groups, self.states),
+            *(multiprocessors(delta.device), keep),
         )
         self.macros = {
-            "IO": TYPES[self.dtype],
+            "IO": TYPES[delta.dtype],
             "STATES": self.states,
             "SOFTPLUS": int(args.delta_softplus),
             "ORDERED": int(args.table is not None),
-            "VEC": _vector(self.states, self.size, args.B, args.C) if self.plan.kind != "short" else 1,
+            "VEC": 1 if self.plan.kind == "short" else align // self.size,
         }
-        self.last = self._empty(self.batch, self.paths, self.width, self.states)
-        self._state_buffers(together)
+        self.u_k = 0 if args.u.shape[1] == 1 else args.u.stride(1)
+        self.path_bytes = tuple(self.size * x for x in (self.u_k, *(y.stride(1) for y in (delta, args.B, args.C))))
+        z = (0, 0) if args.z is None else args.z.stride()[:2]
+        u = (args.u.stride(0), self.u_k, args.u.stride(2))
+        self.strides = (*u, *delta.stride()[:3], *args.B.stride()[:4], *args.C.stride()[:4], *z)
+        self.rows = tuple(self.size * x for x in (u[2], delta.stride(2), args.B.stride(2), args.C.stride(2), z[1]))
+        self.state_k, row = self.plan.chunks * self.states * self.width, self.length * self.width
+        kept = self.paths if keep else self.together
+        self.state_shape = (self.batch, kept, self.plan.chunks, self.states, self.width)
+        self.state_strides = (kept * self.state_k, self.state_k)
+        sums = self.plan.chunks * self.width
+        self.rest = (*self.state_strides, self.together * sums, sums, self.paths * self.states * self.width)
+        self.beside, self.alone = (self.paths * row, row), (row, 0)
+        channels = 32 // self.plan.split if self.plan.kind == "short" else self.plan.threads
+        self.group_blocks = -(-(self.width // self.groups) // channels)
+        self._launches: dict[tuple, tuple] = {}
+
+    def numbers(self, out_strides: tuple[int, int], out_size: int, count: int) -> tuple[int, ...]:
+        """Return the struct's numbers; `count` is that of the chunks (of the paths, for merge_paths)."""
+        sizes = (self.length, self.width, self.plan.chunk, count, self.width // self.groups, self.group_blocks)
+        rows = (*self.rows, self.width * out_size, 4 * self.width)
+        return (*self.strides, *out_strides, *self.rest, *sizes, int(self.keep), *rows)
+
+    def launches(self, paths: int, out_strides: tuple[int, int], out_float: bool, add: bool, gate: bool) -> tuple:
+        """Return the numbers and the launches, (kernel, grid, block), of some paths at once."""
+        key = (paths, out_strides, out_float, add, gate)
+        if key not in self._launches:
+            macros = {**self.macros, "HAS_Z": int(gate), "ADD": int(add), "OUT_FLOAT": int(out_float)}
+            numbers = self.numbers(out_strides, 4 if out_float else self.size, self.plan.chunks)
+            self._launches[key] = (numbers, self._grids(_kernels(self.plan, tuple(macros.items())), paths))
+        return self._launches[key]
+
+    def _grids(self, kernels: tuple, paths: int) -> tuple:
+        plan, blocks = self.plan, self.groups * self.group_blocks
+        if plan.kind == "short":
+            return ((kernels[0], (blocks, paths, self.batch), 32 * plan.warps),)
+        chunks = (kernels[0], (blocks * plan.chunks, paths, self.batch), plan.threads)
+        if plan.kind == "single":
+            return (chunks,)
+        warps = 32 if plan.chunks > 64 else 8
+        combine = (kernels[1], (-(-self.states * self.width // 32), paths, self.batch), 32 * warps)
+        second = blocks * (plan.chunks - int(plan.fixup))
+        last = (kernels[2], (second, paths, self.batch), plan.threads)
+        return (chunks, combine, last) if second else (chunks, combine)
+
+
+_LAYOUTS: dict[tuple, _Layout] = {}
+
+
+def _layout(args: ScanArguments, keep: bool, plan: Plan | None) -> _Layout:
+    """Return the layout of a problem, from those made before where it was."""
+    a, z = args, args.z
+    size = a.delta.element_size()
+    bits = a.B.data_ptr() | a.C.data_ptr() | a.A.shape[-1] * size | 16
+    for stride in (*a.B.stride()[:4], *a.C.stride()[:4]):
+        bits |= stride * size
+    align = bits & -bits  # bytes that one load of B or C may take
+    shapes = (a.delta.shape, a.u.shape[1], a.A.shape[-1], a.B.shape[3], a.delta.dtype, a.delta.device)
+    strides = (a.u.stride(), a.delta.stride(), a.B.stride(), a.C.stride(), None if z is None else z.stride())
+    key = (shapes, strides, a.delta_softplus, a.table is None, a.merge, keep, plan, align, PARALLEL_BYTES)
+    found = _LAYOUTS.get(key)
+    if found is None:
+        if len(_LAYOUTS) >= MOST_LAYOUTS:
+            _LAYOUTS.clear()
+        found = _LAYOUTS[key] = _Layout(args, keep, plan, align)
+    return found
+
+
+def _address(x: Tensor | None) -> int:
+    return 0 if x is None else x.data_ptr()
+
+
+class _Forward:
+    """One forward pass: its buffers and launches."""
+
+    def __init__(self, args: ScanArguments, layout: _Layout) -> None:
+        self.args, self.layout, plan = args, layout, layout.plan
+        self.dtype, self.device = args.delta.dtype, args.delta.device
+        self.last = self._empty(layout.batch, layout.paths, layout.width, layout.states)
+        # Chunk states and sums of steps; paths that run in turn share them unless they are kept.
+        self.state: Tensor | None = None
+        self.sums: Tensor | None = None
+        if plan.kind == "chunks" or (layout.keep and plan.kind == "short"):
+            self.state = self._empty(*layout.state_shape)
+        if plan.kind == "chunks":
+            self.sums = self._empty(layout.batch, layout.together, plan.chunks, layout.width)
 
     def _empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.device)
 
-    def _state_buffers(self, together: int) -> None:
-        """Make the chunk states and sums of steps; paths that run in turn share them unless they are kept."""
-        plan, self.state, self.sums = self.plan, None, None
-        shape = (self.batch, self.paths if self.keep else together, plan.chunks)
-        if plan.kind == "chunks" or (self.keep and plan.kind == "short"):
-            self.state = self._empty(*shape, self.states, self.width)
-        if plan.kind == "chunks":
-            self.sums = self._empty(self.batch, together, plan.chunks, self.width)
-
-    def _values(
-        self, k: int, out: Tensor, total: Tensor | None, out_strides: tuple[int, int], chunks: int, group_blocks: int
-    ) -> tuple:
-        """Return the struct Scan with path k as the first."""
-        a, size, width = self.args, self.size, self.width
-        per_path = self.states * width
-        shared_u = 0 if a.u.shape[1] == 1 else a.u.stride(1)
-        state_k = self.plan.chunks * per_path
-        kept = k if self.keep else 0
-        state_b = 0 if self.state is None else self.state.stride(0)
+    def _pointers(self, k: int, out: Tensor, total: Tensor | None) -> tuple[int, ...]:
+        """Return the struct's addresses, those of path k."""
+        a, layout = self.args, self.layout
+        width, length, each = layout.width, layout.length, layout.states * layout.width
+        u, delta, B, C = (k * step for step in layout.path_bytes)
+        kept = 4 * k * layout.state_k if layout.keep else 0
         return (
-            a.u.data_ptr() + k * shared_u * size,
-            a.delta.data_ptr() + k * a.delta.stride(1) * size,
-            a.B.data_ptr() + k * a.B.stride(1) * size,
-            a.C.data_ptr() + k * a.C.stride(1) * size,
-            0 if a.z is None else a.z.data_ptr(),
-            a.A.data_ptr() + 4 * k * per_path,
+            a.u.data_ptr() + u,
+            a.delta.data_ptr() + delta,
+            a.B.data_ptr() + B,
+            a.C.data_ptr() + C,
+            _address(a.z),
+            a.A.data_ptr() + 4 * k * each,
             0 if a.D is None else a.D.data_ptr() + 4 * k * width,
             0 if a.delta_bias is None else a.delta_bias.data_ptr() + 4 * k * width,
-            0 if a.table is None else a.table.data_ptr() + 4 * k * self.length,
-            0 if total is None else total.data_ptr(),
+            0 if a.table is None else a.table.data_ptr() + 4 * k * length,
+            _address(total),
             out.data_ptr(),
-            0 if self.state is None else self.state.data_ptr() + 4 * kept * state_k,
-            0 if self.sums is None else self.sums.data_ptr(),
-            self.last.data_ptr() + 4 * k * per_path,
-            *(a.u.stride(0), shared_u, a.u.stride(2)),
-            *a.delta.stride()[:3],
-            *a.B.stride()[:4],
-            *a.C.stride()[:4],
-            *((0, 0) if a.z is None else a.z.stride()[:2]),
-            *out_strides,
-            *(state_b, state_k),
-            *((0, 0) if self.sums is None else self.sums.stride()[:2]),
-            self.paths * per_path,
-            *(self.length, width, self.plan.chunk, chunks, width // self.groups, group_blocks, int(self.keep)),
-            *(size * x.stride(2) for x in (a.u, a.delta, a.B, a.C)),
-            *(0 if a.z is None else size * a.z.stride(1), width * out.element_size(), 4 * width),
+            0 if self.state is None else self.state.data_ptr() + kept,
+            _address(self.sums),
+            self.last.data_ptr() + 4 * k * each,
         )
 
-    def _launch(self, k: int, paths: int, out: Tensor, out_strides: tuple[int, int], total: Tensor | None, gate: bool):
-        plan, index = self.plan, self.device.index or 0
-        out_float = int(out.dtype == torch.float32)
-        macros = {**self.macros, "HAS_Z": int(gate), "ADD": int(total is not None), "OUT_FLOAT": out_float}
-        channels = 32 // plan.split if plan.kind == "short" else plan.threads
-        group_blocks = -(-(self.width // self.groups) // channels)
-        values = self._values(k, out, total, out_strides, plan.chunks, group_blocks)
-        blocks = self.groups * group_blocks
-        for step, call in enumerate(_kernels(plan, tuple(macros.items()))):
-            if plan.kind == "chunks" and step == 1:
-                warps = 32 if plan.chunks > 64 else 8
-                call(index, (-(-self.states * self.width // 32), paths, self.batch), 32 * warps, values)
-            elif plan.kind == "short":
-                call(index, (blocks, paths, self.batch), 32 * plan.warps, values)
-            else:
-                chunks = plan.chunks - (1 if step == 2 and plan.fixup else 0)
-                if chunks:
-                    call(index, (blocks * chunks, paths, self.batch), plan.threads, values)
+    def _launch(
+        self, k: int, paths: int, out: Tensor, out_strides: tuple[int, int], total: Tensor | None, gate: bool
+    ) -> None:
+        out_float = out.dtype == torch.float32
+        numbers, launches = self.layout.launches(paths, out_strides, out_float, total is not None, gate)
+        values = (*self._pointers(k, out, total), *numbers)
+        index = self.device.index or 0
+        for call, grid, block in launches:
+            call(index, grid, block, values)
 
     def run(self) -> Tensor:
         """Launch everything; return the output."""
-        row = self.length * self.width
-        if not self.merging:
-            paths = () if self.args.merge == "sum" else (self.paths,)
-            out = self._empty(self.batch, *paths, self.length, self.width, dtype=self.dtype)
-            self._launch(0, self.paths, out, (self.paths * row, row), None, self.args.z is not None)
-            return out
-        out = self._empty(self.batch, self.length, self.width, dtype=self.dtype)
-        if self.parallel:
-            single = self._empty(self.batch, self.paths, self.length, self.width)
-            self._launch(0, self.paths, single, (self.paths * row, row), None, False)
+        layout = self.layout
+        paths = (layout.paths,) if self.args.merge == "none" else ()
+        out = self._empty(layout.batch, *paths, layout.length, layout.width, dtype=self.dtype)
+        if not layout.merging:
+            self._launch(0, layout.paths, out, layout.beside, None, layout.gated)
+        elif layout.parallel:
+            single = self._empty(layout.batch, layout.paths, layout.length, layout.width)
+            self._launch(0, layout.paths, single, layout.beside, None, False)
             self._merge(single, out)
-            return out
-        total = out if self.dtype == torch.float32 else self._empty(*out.shape)
-        for k in range(self.paths):
-            last = k == self.paths - 1
-            target, earlier = (out if last else total), (total if k else None)
-            self._launch(k, 1, target, (row, 0), earlier, last and self.args.z is not None)
+        else:
+            total = out if self.dtype == torch.float32 else self._empty(*out.shape)
+            for k in range(layout.paths):
+                last = k == layout.paths - 1
+                target, earlier = (out if last else total), (total if k else None)
+                self._launch(k, 1, target, layout.alone, earlier, last and layout.gated)
         return out
 
     def _merge(self, single: Tensor, out: Tensor) -> None:
         """Add the outputs of the paths, and gate them."""
-        gate = int(self.args.z is not None)
-        call = kernel("scan_combine.cu", "merge_paths", LAYOUT, IO=self.macros["IO"], HAS_Z=gate)
-        values = self._values(0, out, single, (single.stride(0), single.stride(1)), self.paths, 0)
-        call(self.device.index or 0, (-(-self.length * self.width // 256), 1, self.batch), 256, values)
+        layout = self.layout
+        call = kernel("scan_combine.cu", "merge_paths", LAYOUT, IO=layout.macros["IO"], HAS_Z=int(layout.gated))
+        values = (*self._pointers(0, out, single), *layout.numbers(layout.beside, layout.size, layout.paths))
+        call(self.device.index or 0, (-(-layout.length * layout.width // 256), 1, layout.batch), 256, values)
 
 
 def selective_scan_forward(args: ScanArguments, keep: bool = False, plan: Plan | None = None) -> Scanned:
@@ -270,7 +315,7 @@ def selective_scan_forward(args: ScanArguments, keep: bool = False, plan: Plan |
     batch = args.delta.shape[0]
     if batch > MOST_BATCH:
         return _in_parts(args, keep, plan)
-    forward = _Forward(args, keep, plan)
+    forward = _Forward(args, _layout(args, keep, plan))
     if args.delta.numel() == 0:
         y = forward._empty(*args.delta.shape, dtype=args.u.dtype)
         return Scanned(y[:, 0] if args.merge == "sum" else y, forward.last.zero_(), None, 1)
@@ -278,7 +323,7 @@ def selective_scan_forward(args: ScanArguments, keep: bool = False, plan: Plan |
     starts = forward.state if keep else None
     if keep and starts is None:  # a single chunk starts from nothing
         starts = torch.zeros_like(forward.last).transpose(2, 3)[:, :, None].contiguous()
-    return Scanned(y, forward.last, starts, forward.plan.chunk)
+    return Scanned(y, forward.last, starts, forward.layout.plan.chunk)
 
 
 def _in_parts(args: ScanArguments, keep: bool, plan: Plan | None) -> Scanned:
