@@ -55,7 +55,7 @@ class ConvArguments:
 def _expect(tensor: Tensor | None, name: str, shape: tuple[int, ...], like: Tensor) -> None:
     if tensor is None:
         return
-    if tuple(tensor.shape) != shape:
+    if tensor.shape != shape:
         raise InputError(f"{name} has shape {tuple(tensor.shape)} where {shape} is needed; reshape it to that.")
     if tensor.device != like.device:
         raise InputError(f"{name} is on {tensor.device} and u on {like.device}; move them to one device.")
@@ -93,9 +93,9 @@ def scan_arguments(u, delta, A, B, C, D, z, delta_bias, delta_softplus, order, m
             "for one path, or (B, K, L, D), (B, K, L, D) and (K, D, N) for K paths."
         )
     if not multi:
-        u, delta, A, B, C = u[:, None], delta[:, None], A[None], B[:, None], C[:, None]
-        D = None if D is None else D[None]
-        delta_bias = None if delta_bias is None else delta_bias[None]
+        u, delta, A, B, C = (x.unsqueeze(axis) for x, axis in ((u, 1), (delta, 1), (A, 0), (B, 1), (C, 1)))
+        D = None if D is None else D.unsqueeze(0)
+        delta_bias = None if delta_bias is None else delta_bias.unsqueeze(0)
     elif u.ndim == 3:
         u = u[:, None]
     batch, paths, length, width = delta.shape
@@ -108,8 +108,8 @@ def scan_arguments(u, delta, A, B, C, D, z, delta_bias, delta_softplus, order, m
     _expect(D, "D", (paths, width), u)
     _expect(delta_bias, "delta_bias", (paths, width), u)
     _expect(z, "z", (batch, length, width), u)
-    B = B[..., None, :] if B.ndim == 4 else B
-    C = C[..., None, :] if C.ndim == 4 else C
+    B = B.unsqueeze(3) if B.ndim == 4 else B
+    C = C.unsqueeze(3) if C.ndim == 4 else C
     for name, tensor in (("B", B), ("C", C)):
         groups = tensor.shape[3] if tensor.ndim == 5 else 1
         _expect(tensor, name, (batch, paths, length, groups, states), u)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -10,6 +11,11 @@ from torch import Tensor
 from napari_mamba.scan.arguments import conv_arguments, scan_arguments
 from napari_mamba.scan.orders import ScanOrder
 from napari_mamba.scan.registry import choose_backend, get_backend
+
+
+def _without_autocast(kind: str) -> AbstractContextManager:
+    # Entering autocast takes longer than the scan of a short sequence, so only where it is on.
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def selective_scan(
@@ -80,7 +86,7 @@ def selective_scan(
     """
     args, multi = scan_arguments(u, delta, A, B, C, D, z, delta_bias, delta_softplus, order, merge)
     module = get_backend(choose_backend(u) if backend == "auto" else backend)
-    with torch.autocast(u.device.type, enabled=False):
+    with _without_autocast(u.device.type):
         y, state = module.selective_scan(args)
     if not multi:
         y = y[:, 0] if merge == "none" else y
@@ -126,7 +132,7 @@ def causal_conv1d(
     """
     args, multi = conv_arguments(x, weight, bias, order, activation)
     module = get_backend(choose_backend(x) if backend == "auto" else backend)
-    with torch.autocast(x.device.type, enabled=False):
+    with _without_autocast(x.device.type):
         y = module.causal_conv1d(args)
     return y if multi else y[:, 0]
 
