@@ -1,0 +1,140 @@
+"""The cards of `mr-denoise` and `mr-superres`, in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from napari_mamba.bundles import BundleSpec
+from napari_mamba.training.restore import report
+
+MADE = """Voxel Mamba U-Net: 2.3 million parameters; plain residual convolutions at full resolution, MambaIR's residual
+state-space block with scans forwards and backwards at a half and a quarter of it, no normalisation, and the input added
+at the end. The loss is the logarithm of each sample's mean squared error, so that easy and hard samples count alike; AdamW in
+bfloat16 (the scans in float32); an exponential moving average of the weights ships, in float16.
+"""
+
+
+def denoise(spec: BundleSpec, metrics: Mapping[str, Any], methods: Mapping[str, str], use: str) -> str:
+    """The card of `mr-denoise`; says so where a number was not measured."""
+    return f"""# mr-denoise
+
+{spec.description}
+
+**Not for clinical use.** {use}
+
+The answer keeps the grid and the intensity scale of the input. `--residual` gives what was removed: look at it, it
+should show no anatomy. `--uncertainty` gives the standard deviation over eight mirrored copies, in the image's units.
+
+## How good it is
+
+{_measured(metrics, methods, "Noise of a known strength, a share of the 99.9th percentile of the scan, was added to")}
+
+Non-local means is DIPY's, BM4D its authors' package (Rician mean taken out afterwards); both are told the true
+strength, mr-denoise is not. PSNR in dB above SSIM, mean ± SD over scans; white is the 99.9th percentile. The scans
+carry noise of their own, about 1.5% of white, which counts as truth: no method can exceed about 37 dB in them.
+
+{_examples(metrics)}
+Reproduce with `napari-mamba evaluate mr-denoise --data DIR`, DIR holding `native_mr` and `stroke_mr`.
+
+## How it was made
+
+{MADE}{_trained(metrics, "mr-denoise")}
+
+Pieces of 32x80x80 voxels of 16 scans of four people, turned so that the thick slices may lie along any axis, mirrored,
+of changed contrast; half with Rician and half with Gaussian noise of 0 to 20% of white, a third of them with noise that
+varies through the volume by a factor of three.
+{_compared(metrics)}
+## Where it fails
+
+- Noise of real scans is often interpolated or filtered by the scanner and so correlated between voxels; the network
+  has learnt independent noise, takes the correlated kind for texture, and removes less of it.
+- At 15% small vessels and the texture of the cortex go; what is below the noise cannot come back.
+- It has seen adult heads alone, at 0.5 to 1 mm in-plane and 1 to 4 mm slices. Other organs are untested.
+- Motion, ghosts, spikes and bias fields are not noise, and stay.
+
+## Data and licence
+
+{spec.data_source}. Weights: CC BY 4.0, with this attribution.
+"""
+
+
+def superres(spec: BundleSpec, metrics: Mapping[str, Any], methods: Mapping[str, str], use: str) -> str:
+    """The card of `mr-superres`; says so where a number was not measured."""
+    return f"""# mr-superres
+
+{spec.description}
+
+**Not for clinical use.** {use}
+
+The answer lies on a finer grid over the same box: cubes of the image's shortest side, or of the size given with
+`--spacing MM` (or `--spacing Z,Y,X`). An image without a voxel size is refused. Values keep the input's scale and never
+leave its range. `--residual` gives what the network changed of the cubic interpolation, `--uncertainty` the standard
+deviation over eight mirrored copies.
+
+## How good it is
+
+{_measured(metrics, methods, "Slices so many times as thick as a voxel were taken of")}
+
+The slices' profile is a Gaussian as wide at half its maximum as they are apart. PSNR in dB above SSIM, mean ± SD over
+scans; white is the 99.9th percentile. Clinical scans were degraded along an
+in-plane axis, the isotropic ones along their first.
+
+{_examples(metrics)}
+Reproduce with `napari-mamba evaluate mr-superres --data DIR`, DIR holding `native_mr` and `stroke_mr`.
+
+## How it was made
+
+{MADE}{_trained(metrics, "mr-superres")}
+
+As in SMORE, the in-plane detail of clinical scans stands for what their slices lack: pieces are blurred and sampled
+along an in-plane axis, by slices 1.5 to 8 voxels apart, 0.8 to 1.1 of that distance thick, Gaussian or box-shaped, and
+interpolated as the bundle does it. The scans' own slices lie across, as they are or interpolated; one person's
+isotropic scans are degraded along any axis.
+{_compared(metrics)}
+## Where it fails
+
+- What a slice averages away is gone: lesions and vessels thinner than a slice are sharpened, not found. Beyond 4x the
+  answer is a plausible guess, and smooth.
+- Gaps between slices wider than a quarter of their distance, and overlapping slices, look to it like other thicknesses:
+  edges come out too soft or too hard.
+- A patient who moved between slices, or interleaved slices of unequal brightness, leave steps that it keeps.
+- It has seen adult heads alone.
+
+## Data and licence
+
+{spec.data_source}. Weights: CC BY 4.0, with this attribution.
+"""
+
+
+def _measured(metrics: Mapping[str, Any], methods: Mapping[str, str], how: str) -> str:
+    held_out = metrics.get("held_out")
+    if not held_out:
+        return "Not measured yet."
+    known = {m: name for m, name in methods.items() if all(m in row for row in held_out["table"].values())}
+    head = f"{how} {held_out['volumes']} scans of {held_out['people']} people that training never saw.\n\n"
+    return head + report.markdown(held_out["table"], known)
+
+
+def _examples(metrics: Mapping[str, Any]) -> str:
+    return "![examples](examples.png)\n" if metrics.get("held_out") else ""
+
+
+def _trained(metrics: Mapping[str, Any], name: str) -> str:
+    trained = metrics.get("trained")
+    told = (
+        f"{trained['steps']} steps of 16 pieces ({trained['minutes']:g} minutes, {trained['device']}). "
+        if trained
+        else ""
+    )
+    return f"{told}`napari-mamba train {name} --data DIR` makes it again."
+
+
+def _compared(metrics: Mapping[str, Any]) -> str:
+    compared = metrics.get("compared")
+    if not compared:
+        return ""
+    return (
+        "\nOther networks, trained by the same recipe on the same samples, on the validation person's three scans:\n\n"
+        f"{report.variants(compared, 'dB')}\n"
+    )
