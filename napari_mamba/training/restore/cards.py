@@ -10,8 +10,8 @@ from napari_mamba.training.restore import report
 
 MADE = """Voxel Mamba U-Net: 2.3 million parameters; plain residual convolutions at full resolution, MambaIR's residual
 state-space block with scans forwards and backwards at a half and a quarter of it, no normalisation, and the input added
-at the end. The loss is the logarithm of each sample's mean squared error, so that easy and hard samples count alike; AdamW in
-bfloat16 (the scans in float32); an exponential moving average of the weights ships, in float16.
+at the end. The loss is the logarithm of each sample's mean squared error, so that easy and hard samples count alike;
+AdamW in bfloat16 (the scans in float32); an exponential moving average of the weights ships, in float16.
 """
 
 
