@@ -304,6 +304,10 @@ class NNMambaClassifier(nn.Module):
         Classes; one for a yes or no.
     order : str
         Scan order of the stem, which the authors fix to "raster".
+    hidden : int, optional
+        Units between the pooled maps and the logits; as many as `channels` if not given, as the authors have it.
+    dropout : float
+        Share of them that is left out in training.
 
     Examples
     --------
@@ -312,7 +316,14 @@ class NNMambaClassifier(nn.Module):
     """
 
     def __init__(
-        self, in_ch: int = 1, channels: int = 32, blocks: int = 3, number_classes: int = 1, order: str = "raster"
+        self,
+        in_ch: int = 1,
+        channels: int = 32,
+        blocks: int = 3,
+        number_classes: int = 1,
+        order: str = "raster",
+        hidden: int | None = None,
+        dropout: float = 0.5,
     ):
         super().__init__()
         self.in_conv = DoubleConv(in_ch, channels, stride=2)
@@ -320,8 +331,9 @@ class NNMambaClassifier(nn.Module):
         dims = [channels * 2**level for level in range(4)]
         for level, (fan_in, dim) in enumerate(pairwise(dims), start=1):
             self.add_module(f"layer{level}", stage(fan_in, dim, blocks))
-        hidden = nn.Linear(sum(dims[1:]), channels)
-        self.mlp = nn.Sequential(hidden, nn.ReLU(), nn.Dropout(0.5), nn.Linear(channels, number_classes))
+        hidden = hidden or channels
+        pooled = nn.Linear(sum(dims[1:]), hidden)
+        self.mlp = nn.Sequential(pooled, nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, number_classes))
 
     def encode(self, x: Tensor) -> list[Tensor]:
         """The maps of the three stages, highest resolution first."""

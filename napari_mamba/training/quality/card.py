@@ -108,7 +108,8 @@ def _strengths() -> str:
             f"| motion | {_range(motion['movements'])} movements while k-space is filled, each with a turn of up to "
             f"{most:g}° and a shift of up to {large:g} mm, one of them at least {least:g}° or {small:g} mm |",
             f"| ghosting | {_range(ghosting['ghosts'])} ghosts, intensity {_range(ghosting['intensity'])} |",
-            f"| spikes | {_range(spikes['spikes'])} points of k-space, {_range(spikes['intensity'])} times its brightest |",
+            f"| spikes | {_range(spikes['spikes'])} points of k-space, each {_range(spikes['intensity'])} times its "
+            "brightest |",
         )
     )
 
@@ -143,8 +144,8 @@ def _table(test: dict[str, Any] | None) -> str:
     if "pairs" in test:
         lines += [
             "",
-            f"Of the artefacts in {test['pairs']} scans with two of them, {100 * test['found_in_pairs']:.0f}% were found, "
-            f"and {100 * test['false_in_pairs']:.0f}% of these scans were also said to have something that they have not.",
+            f"In {test['pairs']} scans with two artefacts, {100 * test['found_in_pairs']:.0f}% of them were found, and "
+            f"{100 * test['false_in_pairs']:.0f}% of these scans were also said to have something that they have not.",
         ]
     value = test["macro_f1"]["value"]
     lines += ["", "The aim (macro F1 0.90) is " + ("reached." if value >= 0.9 else f"missed by {0.9 - value:.3f}.")]

@@ -26,7 +26,9 @@ from napari_mamba.training.restore.data import FULL, Scan, pack, unpack
 SPACING = (4.0, 1.0, 1.0)
 WINDOW = (32, 192, 160)
 CLASSES = ("clean", *ARTEFACTS)
-NETWORK: dict[str, Any] = {"in_ch": 1, "channels": 16, "blocks": 1, "number_classes": len(CLASSES)}
+NETWORK: dict[str, Any] = {
+    "in_ch": 1, "channels": 16, "blocks": 1, "number_classes": len(CLASSES), "hidden": 64, "dropout": 0.1,
+}  # fmt: skip
 VIEWS = 2
 """Windows made of each simulated scan: the simulation costs more than the window."""
 CLEAN, PAIR = 0.18, 0.2  # shares of scans with none and with two artefacts

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
 
 LAST = "mlp.3"  # the layer whose outputs are the logits
+UPRIGHT = np.eye(4)[[2, 1, 0, 3]]  # 1 mm voxels; orienting leaves the axes as they are
 MILLILITRES = [1.0, 20.0]  # what 99.9% of the training glands have, and a little more
 
 
@@ -139,7 +140,7 @@ def predict(
 
     found, options = [], engine.RunOptions(device=device)
     for number, (mask, label) in enumerate(zip(masks, labels, strict=True)):
-        result = engine.run_to_end(Volume((mask > 0).astype(np.uint8)[None]), bundle, options)
+        result = engine.run_to_end(Volume((mask > 0).astype(np.uint8)[None], UPRIGHT), bundle, options)
         assert result.scores is not None  # of a classifier that was not cancelled
         found.append(result.scores[CLASSES[1]])
         if on_case:

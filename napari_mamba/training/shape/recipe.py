@@ -29,7 +29,7 @@ FILE = "adrenalmnist3d_64.npz"
 WINDOW, LIMIT = 64, 8.0  # mm
 GRID = 48
 FOLDS = 5
-NETWORK = {"in_ch": 1, "channels": 16, "blocks": 1, "number_classes": 2}
+NETWORK: dict[str, Any] = {"in_ch": 1, "channels": 16, "blocks": 1, "number_classes": 2, "hidden": 32, "dropout": 0.3}
 CLASSES = ("normal", "hyperplasia")
 SMOOTHING = 0.05
 
