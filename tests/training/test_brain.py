@@ -8,7 +8,7 @@ from napari_mamba import bundles, engine, io
 from napari_mamba.errors import InputError
 from napari_mamba.training.brain import acquisition, contrast, data
 from napari_mamba.training.brain.losses import confusion_dice, dice_and_cross_entropy
-from napari_mamba.training.brain.recipe import BrainStructures
+from napari_mamba.training.brain.recipe import NETWORK, BrainStructures
 from napari_mamba.training.brain.structures import GROUPS, INDICES, LEFT_RIGHT, STRUCTURES, tables
 from napari_mamba.training.brain.synthesis import synthesise
 from napari_mamba.volume import Volume
@@ -167,8 +167,9 @@ def test_networks_are_of_equal_size(recipe, variant):
     assert count == pytest.approx(5.0e6, rel=0.1)
 
 
-def test_a_few_steps_train_and_the_bundle_runs(recipe, tmp_path):
+def test_a_few_steps_train_and_the_bundle_runs(recipe, tmp_path, monkeypatch):
     """Steps lower the loss on one batch; the exported bundle runs on a scan and doubts what is no brain."""
+    monkeypatch.setitem(NETWORK, "features_per_stage", [8, 8, 8, 16, 16])
     torch.manual_seed(0)
     network = recipe.network()
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)

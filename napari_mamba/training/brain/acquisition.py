@@ -83,13 +83,19 @@ def draw_resolution(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray
 
 
 def draw_scanners(
-    random: np.random.Generator, count: int, shape: tuple[int, int, int], device: torch.device
+    random: np.random.Generator,
+    count: int,
+    shape: tuple[int, int, int],
+    device: torch.device,
+    given: tuple[float, float, float] | None = None,
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Blur and sampling of `count` scans: for each axis a batch (count, n, n) of matrices."""
+    """Blur and sampling of `count` scans: for each axis a batch (count, n, n) of matrices; spacing drawn or `given`."""
     blurs: list[list[np.ndarray]] = [[], [], []]
     samplings: list[list[np.ndarray]] = [[], [], []]
     for _ in range(count):
         spacing, sigma = draw_resolution(random)
+        if given is not None:
+            spacing, sigma = np.array(given), np.array(given) / FWHM
         for axis, size in enumerate(shape):
             blurs[axis].append(blur_matrix(size, sigma[axis]))
             samplings[axis].append(sampling_matrix(size, spacing[axis], random.uniform(0, spacing[axis] - 1)))

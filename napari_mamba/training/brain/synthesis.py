@@ -51,7 +51,14 @@ class Heads:
 
 
 def synthesise(
-    heads: Heads, seed: tuple[int, ...], count: int, shape: Shape, *, kinds: tuple[str, ...] = (), central: bool = False
+    heads: Heads,
+    seed: tuple[int, ...],
+    count: int,
+    shape: Shape,
+    *,
+    kinds: tuple[str, ...] = (),
+    central: bool = False,
+    spacing: tuple[float, float, float] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """A batch of images and their labels: a pure function of `seed`.
 
@@ -67,7 +74,9 @@ def synthesise(
     kinds : tuple of str
         Contrasts of the images (`contrast.KINDS`); drawn if empty.
     central : bool
-        Windows over the middle of the brain, in the maps' own order: for validation.
+        Windows over the middle of the brain, in the maps' own order, less deformed and never cut: for validation.
+    spacing : tuple of float, optional
+        (z, y, x) in mm of every scan before it is interpolated to 1 mm; drawn if not given.
 
     Returns
     -------
@@ -81,11 +90,11 @@ def synthesise(
     generator = torch.Generator(device).manual_seed(int(random.integers(2**62)))
     labels = _windows(heads, random, generator, count, shape, central)
     target = heads.target[labels.long()]
-    seen = _fields_of_view(random, generator, target)
+    seen = _fields_of_view(random, generator, target, 0.0 if central else CUT)
     labels, target = labels * seen, target * seen
     image = _tissues(heads, random, generator, labels, kinds)
     image = _lesions(random, generator, image, target)
-    image = _scan(random, generator, image, seen)
+    image = _scan(random, generator, image, seen, spacing)
     return image[:, None], target[:, None]
 
 
@@ -110,7 +119,7 @@ def _windows(heads, random, generator, count: int, shape: Shape, central: bool) 
     return torch.stack(windows)
 
 
-def _fields_of_view(random, generator, target: Tensor) -> Tensor:
+def _fields_of_view(random, generator, target: Tensor, cut: float) -> Tensor:
     """1 where a scan shows anything, (B, Z, Y, X) uint8: all, the brain with a ragged margin, or a box."""
     seen = torch.ones_like(target)
     shape = _shape(target)
@@ -126,7 +135,7 @@ def _fields_of_view(random, generator, target: Tensor) -> Tensor:
             rim = acquisition.apply(core[None].float(), blurs)[0] + random.uniform(0, 0.12) * ragged[number]
             kept = rim > random.uniform(0.03, 0.45)
             seen[number] = (kept | core) if random.random() < 0.7 else kept
-        if random.random() < CUT:
+        if random.random() < cut:
             axis, share = random.integers(3), random.uniform(0.05, 0.35)
             gone = max(int(share * shape[axis]), 1)
             start = 0 if random.random() < 0.5 else shape[axis] - gone
@@ -175,7 +184,7 @@ def _lesions(random, generator, image: Tensor, target: Tensor) -> Tensor:
     return image
 
 
-def _scan(random, generator, image: Tensor, seen: Tensor) -> Tensor:
+def _scan(random, generator, image: Tensor, seen: Tensor, spacing: tuple[float, float, float] | None) -> Tensor:
     """Bias field, resolution, noise, brightness and gamma; about 0 to 1."""
     count, shape, device = len(image), _shape(image), image.device
 
@@ -185,7 +194,7 @@ def _scan(random, generator, image: Tensor, seen: Tensor) -> Tensor:
     strength = each(random.uniform(0, 0.45, count) * (random.random(count) < 0.85))
     bias = geometry.smooth_field(generator, count, 1, int(random.integers(3, 6)), shape)[:, 0]
     image = image * (strength * bias).exp_()
-    blurs, samplings = acquisition.draw_scanners(random, count, shape, device)
+    blurs, samplings = acquisition.draw_scanners(random, count, shape, device, spacing)
     image = acquisition.apply(image, blurs)
     level = each(np.minimum(random.exponential(0.025, count), 0.12) * (random.random(count) < 0.9))
     scale = image.flatten(1)[:, ::7].quantile(0.98, dim=1).view(-1, 1, 1, 1)

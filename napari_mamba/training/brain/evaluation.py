@@ -1,0 +1,235 @@
+"""How good a brain bundle is: held-out maps, a real template, contrasts of one person, speed, and pictures."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from napari_mamba import bundles, engine, io
+from napari_mamba.bundles import Bundle
+from napari_mamba.engine import RunOptions
+from napari_mamba.training.brain.card import card
+from napari_mamba.training.brain.pictures import picture
+from napari_mamba.training.brain.structures import INDICES, STRUCTURES
+from napari_mamba.training.brain.synthesis import synthesise
+from napari_mamba.training.classification import draw_reliability
+from napari_mamba.training.evaluation import calibration, write_numbers
+from napari_mamba.training.scores import summary
+from napari_mamba.volume import Volume
+
+if TYPE_CHECKING:
+    from napari_mamba.training.brain.recipe import BrainStructures
+
+Tell = Callable[[str, dict[str, Any]], None]
+HEAD = (176, 208, 176)
+"""The window of a whole synthetic head, voxels of 1 mm."""
+IMAGES: tuple[tuple[str, str, tuple[float, float, float]], ...] = (
+    ("T1-like, 1 mm", "t1", (1, 1, 1)),
+    ("T1-like, 5 mm axial slices", "t1", (5, 1, 1)),
+    ("T2-like, 1 mm", "t2", (1, 1, 1)),
+    ("FLAIR-like, 4 mm sagittal slices", "flair", (1, 1, 4)),
+    ("random contrast, 1 mm", "random", (1, 1, 1)),
+    ("random contrast, 3 mm coronal slices", "random", (1, 3, 1)),
+)
+SCANS = {
+    "stroke_mr": (("T1.nii.gz", "T2.nii.gz", "FLAIR.nii.gz"), None),
+    "ms_lesion_mr/patient07": (("T1.nii.gz", "T2.nii.gz", "FLAIR.nii.gz"), "lesions.nii.gz"),
+}
+"""Contrasts of one person on one grid, and a mask of what is left out."""
+
+
+def evaluate(
+    recipe: BrainStructures,
+    bundle: Path | str,
+    *,
+    device: str = "auto",
+    write: bool = False,
+    on_case: Tell | None = None,
+    parts: Sequence[str] = ("held_out", "icbm", "agreement"),
+) -> dict[str, Any]:
+    """Every number of the card.
+
+    Parameters
+    ----------
+    recipe : BrainStructures
+        Over the folder of label maps or its .npz; the scans for "agreement" are looked for beside and in the folder.
+    bundle : Path or str
+    device : str
+    write : bool
+        Put the numbers, the card and its pictures into the bundle's folder.
+    on_case : callable, optional
+        Called with each image's name and scores.
+    parts : sequence of str
+        Of "held_out" (synthetic images of the held-out maps), "icbm" (the template against its tissue maps, and how
+        long it takes) and "agreement" (contrasts of one person). A part whose data are not there is left out.
+    """
+    loaded, tell = bundles.load(bundle), on_case or (lambda name, scores: None)
+    options = RunOptions(device=device)
+    metrics: dict[str, Any] = dict(loaded.metrics)
+    pictures: dict[str, bytes] = {}
+    if "held_out" in parts:
+        metrics["held_out"], drawn = held_out(recipe, loaded, options, tell)
+        pictures |= drawn
+    if "icbm" in parts and "icbm_t1" in recipe.arrays:
+        metrics["icbm"], metrics["speed"] = icbm(recipe, loaded, options)
+        tell("ICBM 2009a T1", metrics["icbm"])
+    if "agreement" in parts and (folders := scan_folders(recipe.data)):
+        metrics["agreement"], drawn = agreement(folders, loaded, options, tell)
+        pictures |= drawn
+    if pictures:
+        metrics["failures"] = [{"file": name, "text": text} for name, text in _TEXTS.items() if name in pictures]
+    if write:
+        write_numbers(loaded, metrics, card(metrics), {**_drawn_before(loaded), **pictures})
+    return {key: value for key, value in metrics.items() if key != "failures"}
+
+
+_TEXTS = {
+    "worst_synthetic.png": "The worst of the synthetic images of held-out people: image, truth, answer.",
+    "worst_pair.png": "The two contrasts of one person whose answers agree least: image and answer of each.",
+}
+
+
+def _drawn_before(bundle: Bundle) -> dict[str, bytes]:
+    """Pictures that lie in the bundle's folder and are not made anew."""
+    folder = Path(bundle.path)
+    return {file.name: file.read_bytes() for file in folder.glob("*.png")} if folder.is_dir() else {}
+
+
+def dice_of(found: np.ndarray, truth: np.ndarray, classes: Sequence[int] = INDICES) -> np.ndarray:
+    """Dice of each structure but the background; NaN where both maps lack it. Of 32 of them in one count.
+
+    >>> dice_of(np.array([0, 2, 2, 3]), np.array([0, 2, 3, 3]), (0, 2, 3)).round(2).tolist()
+    [0.67, 0.67]
+    """
+    both = np.bincount(found[found == truth].ravel(), minlength=max(classes) + 1)
+    sizes = np.bincount(found.ravel(), minlength=len(both)) + np.bincount(truth.ravel(), minlength=len(both))
+    with np.errstate(invalid="ignore"):
+        return (2 * both / sizes)[list(classes[1:])]
+
+
+def labels_of(bundle: Bundle, volume: Volume, options: RunOptions) -> np.ndarray:
+    """The engine's answer (Z, Y, X) on the volume's own grid."""
+    return np.asarray(_labels(engine.run_to_end(volume, bundle, options)))
+
+
+def _labels(result: engine.Result) -> np.ndarray:
+    assert result.labels is not None  # of a segmentation bundle that was not cancelled
+    return np.asarray(result.labels.data)[0]
+
+
+def heads_of(recipe: BrainStructures) -> Iterator[tuple[str, str, Volume, np.ndarray]]:
+    """Whole synthetic heads of the held-out people: person, image, volume (RAS, 1 mm), truth (Z, Y, X) label values."""
+    heads = recipe.heads(torch.device("cpu"), held_out=True)
+    for number, (name, kind, spacing) in enumerate(IMAGES):
+        images, targets = synthesise(
+            heads, (77, number), len(heads.maps), HEAD, kinds=(kind,) * len(heads.maps), central=True, spacing=spacing
+        )
+        for person, (image, target) in enumerate(zip(images.numpy(), targets.numpy(), strict=True)):
+            affine = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])
+            yield f"person {person + 1}", name, Volume(1000 * image, affine=affine), np.array(INDICES)[target[0]]
+
+
+def held_out(
+    recipe: BrainStructures, bundle: Bundle, options: RunOptions, tell: Tell
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Dice and calibration on synthetic heads of the held-out maps; the calibration curve and the worst image drawn."""
+    rows, confidences, rights, images = [], [], [], []
+    worst: tuple[float, list[Any]] = (2.0, [])
+    for person, name, volume, truth in heads_of(recipe):
+        result = engine.run_to_end(volume, bundle, replace(options, probabilities=True))
+        found = _labels(result)
+        rows.append(dice_of(found, truth))
+        images.append(name)
+        inside = ((found > 0) | (truth > 0)).ravel().nonzero()[0][::17]  # neighbours say the same
+        chances = np.asarray(result.extra["probabilities"].data).reshape(len(INDICES), -1)[:, inside]
+        confidences.append(chances.max(axis=0))
+        rights.append((found == truth).ravel()[inside])
+        score = float(np.nanmean(rows[-1]))
+        tell(f"{name}, {person}", {"dice": score})
+        if score < worst[0]:
+            worst = (score, [(volume.data[0], None), (volume.data[0], truth), (volume.data[0], found)])
+    table = np.array(rows)
+    measured = calibration(np.concatenate(rights), np.concatenate(confidences))
+    curve = _file(lambda path: draw_reliability({"": measured["curve"]}, path, "brain-structures-mr"))
+    return {
+        "images": len(rows),
+        "people": len(rows) // len(IMAGES),
+        "mean": float(np.nanmean(table)),
+        "by_image": {
+            name: summary(np.ravel(table[[i for i, one in enumerate(images) if one == name]]).tolist())
+            for name, _, _ in IMAGES
+        },
+        "by_structure": {name: summary(table[:, column].tolist()) for column, name in enumerate(STRUCTURES.values())},
+        "calibration": measured,
+    }, {"calibration.png": curve, "worst_synthetic.png": _file(lambda path: picture(worst[1], path))}
+
+
+def icbm(recipe: BrainStructures, bundle: Bundle, options: RunOptions) -> tuple[dict[str, float], dict[str, Any]]:
+    """Dice of grey and white matter on the ICBM T1 against nilearn's maps, and what the run took."""
+    from napari_mamba.training.brain.recipe import GREY, WHITE
+
+    affine = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])
+    volume = Volume(recipe.arrays["icbm_t1"][None].astype(np.float32), affine=affine)
+    result = engine.run_to_end(volume, bundle, options)
+    found, tissue = _labels(result), recipe.arrays["icbm_tissue"]
+    scores = {}
+    for name, members, value in (("grey", GREY, 1), ("white", WHITE, 2)):
+        mine, theirs = np.isin(found, members), tissue == value
+        scores[name] = float(2 * (mine & theirs).sum() / (mine.sum() + theirs.sum()))
+    facts = result.provenance
+    speed = {
+        "seconds": float(sum(facts["seconds"].values())),
+        "gigabytes": max([v for v in facts["memory"].values() if isinstance(v, int | float)], default=0) / 1e9,
+        "threads": torch.get_num_threads(),
+        "device": facts["device"]["name"],
+        "precision": facts["device"]["precision"],
+    }
+    return scores, speed
+
+
+def scan_folders(data: Path) -> dict[str, Path]:
+    """Folders of `SCANS` in or beside a data folder."""
+    found: dict[str, Path] = {}
+    for name in SCANS:
+        for root in (data, data.parent, data.parent.parent):
+            if (root / name).is_dir():
+                found.setdefault(name, root / name)
+    return found
+
+
+def agreement(
+    folders: dict[str, Path], bundle: Bundle, options: RunOptions, tell: Tell
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Dice between the answers on any two contrasts of one person, outside of lesions; the worst pair drawn."""
+    pairs: list[dict[str, Any]] = []
+    worst: tuple[float, list[Any]] = (2.0, [])
+    for name, folder in folders.items():
+        files, mask = SCANS[name]
+        keep = np.asarray(io.read(folder / mask).data)[0] == 0 if mask else None
+        volumes = {file.split(".")[0]: io.read(folder / file) for file in files}
+        answers = {contrast: labels_of(bundle, volume, options) for contrast, volume in volumes.items()}
+        for first, second in itertools.combinations(answers, 2):
+            one, other = (answers[c] if keep is None else np.where(keep, answers[c], 0) for c in (first, second))
+            scores = dice_of(one, other)
+            person = name.split("/")[0].replace("_", " ")
+            pairs.append({"person": person, "first": first, "second": second, "dice": summary(scores.tolist())})
+            tell(f"{person}: {first} and {second}", {"dice": float(np.nanmean(scores))})
+            if np.nanmean(scores) < worst[0]:
+                shown = [(volumes[c].data[0], answers[c]) for c in (first, second)]
+                worst = (float(np.nanmean(scores)), [pair for v, a in shown for pair in ((v, None), (v, a))])
+    mean = float(np.mean([pair["dice"]["mean"] for pair in pairs]))
+    return {"mean": mean, "pairs": pairs}, {"worst_pair.png": _file(lambda path: picture(worst[1], path))}
+
+
+def _file(draw: Callable[[Path], Any]) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "picture.png"
+        draw(path)
+        return path.read_bytes()
