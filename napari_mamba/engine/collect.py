@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 
 from napari_mamba.engine.memory import host_array
 from napari_mamba.engine.prepare import Prepared
+from napari_mamba.engine.tiles import times
 from napari_mamba.errors import BundleError
 
 # float16 keeps logits to 1 part in 2000, as in nnU-Net's own sums, and halves what many classes take.
@@ -71,11 +72,27 @@ class SegmentSink:
 
 
 class ImageSink:
-    """Takes a restored image slice by slice, float32."""
+    """Takes a restored image slice by slice, float32.
 
-    def __init__(self, shape: tuple[int, int, int]):
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the prepared image.
+    may_grow : callable
+        Called before the image is enlarged; raises where that cannot be.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], may_grow: Callable[[], None] = lambda: None):
         self.shape = shape
+        self.may_grow = may_grow
+        self.factors: tuple[int, int, int] = (1, 1, 1)
         self.image: np.ndarray | None = None
+
+    def enlarge(self, factors: tuple[int, int, int]) -> None:
+        """Take so many voxels for each of the prepared image's, from the first slice on."""
+        if factors != self.factors:
+            self.may_grow()
+        self.factors, self.shape = factors, times(self.shape, factors)
 
     def __call__(self, z: int, values: torch.Tensor) -> None:
         """Take the values (C, n, Y, X) of the slices from z on."""

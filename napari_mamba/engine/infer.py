@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from napari_mamba.engine.device import Device
+from napari_mamba.engine.enlarging import check_one_axis, factors_of
 from napari_mamba.engine.tiles import RollingBlend, Sink, Tiling
 from napari_mamba.errors import BundleError
 
@@ -91,11 +92,7 @@ class Ensemble:
             output = output[0]
         output = output.float()
         if output.ndim == inputs.ndim:
-            if output.shape[2:] != inputs.shape[2:]:
-                raise BundleError(
-                    f"this network answers a tile of {tuple(inputs.shape[2:])} with {tuple(output.shape[2:])} voxels: "
-                    "only networks that keep the size can be run in tiles"
-                )
+            factors_of(inputs.shape[2:], output.shape[2:])
             output = output.flip(axes) if axes else output
         if total is not None:
             total.add_(output)
@@ -163,7 +160,7 @@ def infer_tiles(
     NotFinite
         If an answer holds NaN or infinity.
     BundleError
-        If the network changes the size of a tile.
+        If the network changes the size of a tile, save by a whole number and for a sink that can `enlarge`.
     """
 
     apart = len(ensemble.networks) if tiling.half else 1
@@ -184,12 +181,15 @@ def infer_tiles(
             raise BundleError(
                 f"this network answers {tuple(mean.shape)}, which is no image: is the bundle's task right?"
             )
-        blend = blend or RollingBlend(tiling, mean.shape[1], depth, blend_on)
-        blend.release(batch[0][0], checked)
-        for start, prediction in zip(batch, mean, strict=True):
-            blend.add(start, prediction)
+        if blend is None:
+            fz, fy, fx = factors_of(tiling.tile, mean.shape[2:])
+            getattr(sink, "enlarge", check_one_axis)((fz, fy, fx))
+            blend = RollingBlend(tiling.enlarged((fz, fy, fx)), mean.shape[1], depth * fz, blend_on)
+        blend.release(batch[0][0] * fz, checked)
+        for (z, y, x), prediction in zip(batch, mean, strict=True):
+            blend.add((z * fz, y * fy, x * fx), prediction)
     assert blend is not None
-    blend.release(tiling.padded[0], checked)
+    blend.release(blend.tiling.padded[0], checked)
 
 
 @torch.inference_mode()

@@ -6,6 +6,7 @@ import itertools
 import threading
 from collections.abc import Generator, Iterator
 from dataclasses import replace
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from napari_mamba.engine import memory
 from napari_mamba.engine.checks import doubts_about_size, load_checked
 from napari_mamba.engine.collect import ImageSink, Segmentation, SegmentSink, restore_segmentation
 from napari_mamba.engine.device import choose_device
+from napari_mamba.engine.enlarging import check_enlargeable, enlarged_affine, interpolated, restored_factors
 from napari_mamba.engine.events import Progress
 from napari_mamba.engine.evidence import locate_passes
 from napari_mamba.engine.finishing import finish
@@ -270,8 +272,8 @@ class Session:
             self.result.extra["probabilities"] = volume.with_data(found.probabilities, names)
 
     def _restore_image(self, prepared: Prepared, ensemble: Ensemble) -> Events:
-        shape = prepared.data.shape[1:]
-        sink = yield from self._infer(prepared.data, ensemble, lambda: ImageSink(shape))
+        shape, may_grow = prepared.data.shape[1:], partial(check_enlargeable, prepared)
+        sink = yield from self._infer(prepared.data, ensemble, lambda: ImageSink(shape, may_grow))
         self.record.enter("restoring")
         yield from self._say("restoring", 0, 1)
         answer, spread = sink.image, None
@@ -287,12 +289,16 @@ class Session:
                 f"the network answers {len(image)} channels for {self.volume.channels}: a restored image has as many"
             )
         data = self.volume.data if not prepared.refined else prepared.restore_image(prepared.data)
-        data = data[: len(image)]
+        data, affine = data[: len(image)], prepared.restored_affine(self.volume.affine)
+        if sink.factors != (1, 1, 1):
+            factors = restored_factors(image, data.shape[1:])
+            affine = enlarged_affine(affine, factors)
+            data = interpolated(data, factors) if self.options.residual else data
         if self.options.clip:
             for restored, given in zip(image, self.volume.data, strict=True):
                 np.clip(restored, given.min(), given.max(), out=restored)
         names = self.volume.channel_names
-        grid = replace(self.volume, data=image, affine=prepared.restored_affine(self.volume.affine))
+        grid = replace(self.volume, data=image, affine=affine)
         self.result.image = grid.with_data(image, names)
         if self.options.residual:
             self.result.extra["residual"] = grid.with_data(data.astype(np.float32) - image, names)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -41,6 +41,12 @@ def tile_starts(size: int, tile: int, overlap: float = 0.5) -> list[int]:
     count = min(count, size - tile + 1)  # steps of less than a voxel would repeat tiles: slices, of one voxel, all
     step = (size - tile) / max(count - 1, 1)
     return [round(step * i) for i in range(count)]
+
+
+def times(sizes: Shape, factors: Shape) -> Shape:
+    """Each size times its factor."""
+    z, y, x = (n * f for n, f in zip(sizes, factors, strict=True))
+    return z, y, x
 
 
 def gaussian_weights(tile: Shape, half: bool = False) -> np.ndarray:
@@ -80,10 +86,21 @@ class Tiling:
     tile: Shape
     overlap: float = 0.5
     half: bool = False
+    margins: tuple[tuple[int, int], ...] | None = None
+    """The padding, where it is not what the sizes make it."""
+
+    def enlarged(self, factors: Shape) -> Tiling:
+        """The tiling of answers that have `factors` times as many voxels along (z, y, x)."""
+        if factors == (1, 1, 1):
+            return self
+        margins = tuple((a * f, b * f) for (a, b), f in zip(self.padding, factors, strict=True))
+        return replace(self, image=times(self.image, factors), tile=times(self.tile, factors), margins=margins)
 
     @property
     def padding(self) -> tuple[tuple[int, int], ...]:
         """Zeros to add before and after, per axis; the odd one after."""
+        if self.margins is not None:
+            return self.margins
         missing = [max(t - n, 0) for n, t in zip(self.image, self.tile, strict=True)]
         return tuple((m // 2, m - m // 2) for m in missing)
 
