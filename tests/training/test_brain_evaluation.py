@@ -1,0 +1,98 @@
+"""Evaluation of a brain bundle: scores, the card's numbers and pictures."""
+
+import numpy as np
+import pytest
+
+from napari_mamba import engine, io
+from napari_mamba.training.brain import evaluation
+from napari_mamba.training.brain.bundle import classes, spec
+from napari_mamba.training.brain.card import card
+from napari_mamba.training.brain.pictures import picture
+from napari_mamba.training.brain.structures import INDICES
+from napari_mamba.training.scores import summary
+from napari_mamba.volume import Volume
+
+
+def test_dice_of_all_structures_in_one_count():
+    truth = np.zeros((4, 4, 4), np.uint8)
+    truth[:2], truth[2] = 2, 41
+    found = truth.copy()
+    found[0] = 41
+    dice = evaluation.dice_of(found, truth)
+    assert dice[INDICES.index(2) - 1] == pytest.approx(2 * 16 / 48)
+    assert dice[INDICES.index(41) - 1] == pytest.approx(2 * 16 / 48)
+    assert np.isnan(dice[INDICES.index(3) - 1])
+
+
+class Threshold:
+    """Stands for a bundle that calls left white matter what is bright."""
+
+    name = "threshold"
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    def run_to_end(volume, bundle, options):
+        found = np.where(np.asarray(volume.data) > 0.5, 2, 0).astype(np.uint8)
+        return engine.Result(labels=volume.with_data(found, ("labels",)))
+
+    monkeypatch.setattr(evaluation.engine, "run_to_end", run_to_end)
+
+
+def test_agreement_leaves_lesions_out(tmp_path, answers):
+    folder = tmp_path / "ms_lesion_mr" / "patient07"
+    folder.mkdir(parents=True)
+    image = np.zeros((1, 8, 8, 8), np.float32)
+    image[0, :4] = 1
+    lesion = np.zeros_like(image)
+    lesion[0, 4] = 1
+    for name in ("T1", "T2", "FLAIR"):
+        scan = image + (0.9 * lesion if name == "FLAIR" else 0)
+        io.write(Volume(scan), folder / f"{name}.nii.gz")
+    io.write(Volume(lesion.astype(np.uint8)), folder / "lesions.nii.gz")
+    folders = evaluation.scan_folders(tmp_path / "brain_label_maps")
+    assert list(folders) == ["ms_lesion_mr/patient07"]
+    said = []
+    measured, pictures = evaluation.agreement(folders, Threshold(), engine.RunOptions(), lambda *a: said.append(a))
+    assert measured["mean"] == 1.0  # the one difference is a lesion
+    assert len(measured["pairs"]) == len(said) == 3
+    assert pictures["worst_pair.png"].startswith(b"\x89PNG")
+
+
+def test_a_picture_shows_image_and_labels(tmp_path):
+    image = np.random.default_rng(0).random((12, 14, 16))
+    labels = np.where(image > 0.5, 41, 0)
+    assert picture([(image, None), (image, labels)], tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_classes_are_those_of_freesurfer_with_colours():
+    named = {one.index: one for one in classes()}
+    assert tuple(named) == INDICES
+    assert named[17].name == "left hippocampus"
+    assert named[17].color == named[53].color == "#dcd814"
+    assert spec().network.arguments["num_classes"] == len(named) == 33
+
+
+def test_the_card_tells_what_was_measured_and_nothing_else():
+    assert "Not measured yet." in card({})
+    one = summary([0.9, 0.8])
+    told = card(
+        {
+            "held_out": {
+                "images": 18,
+                "mean": 0.87654,
+                "by_image": {"T1-like, 1 mm": one},
+                "by_structure": {"left putamen": one},
+                "calibration": {"error": 0.0123, "voxels": 1000},
+            },
+            "icbm": {"grey": 0.871, "white": 0.912},
+            "agreement": {"mean": 0.86, "pairs": [{"person": "ms", "first": "T1", "second": "T2", "dice": one}]},
+            "speed": {"seconds": 41.6, "gigabytes": 2.6, "threads": 2, "device": "a CPU", "precision": "float32"},
+            "trained": {"steps": 4000, "of": 4000, "minutes": 15.2, "device": "NVIDIA H200"},
+            "failures": [{"file": "worst_pair.png", "text": "A pair."}],
+        }
+    )
+    for number in ("0.877", "0.850 ± 0.071", "0.871", "0.912", "0.860", "0.012", "42 s", "2.6 GB", "15.2 minutes"):
+        assert number in told
+    assert "![worst_pair.png](worst_pair.png)" in told
+    assert "Not for clinical use" in told
