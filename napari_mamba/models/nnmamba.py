@@ -10,6 +10,7 @@ Gong et al., nnMamba: 3D biomedical image segmentation, classification and landm
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -44,7 +45,7 @@ class ScanLayer(nn.Module):
             self.nin2 = nn.Conv3d(dim, dim, 1, bias=False)
             self.norm2 = nn.BatchNorm3d(dim)
 
-    def scan(self, tokens: Tensor, shape: torch.Size) -> Tensor:
+    def scan(self, tokens: Tensor, shape: Sequence[int] = ()) -> Tensor:
         if not self.flips:
             order = None if self.order == "raster" else scan_order(self.order, tuple(shape))
             return self.mamba(tokens, order)
