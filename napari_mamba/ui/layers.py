@@ -12,11 +12,12 @@ Layers therefore hold their data with the axes permuted to those nearest to the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.utils.transforms import Affine
 
 from napari_mamba.errors import InputError
 from napari_mamba.volume import Volume
@@ -69,6 +70,22 @@ class Placement:
         """(Z, Y, X) data on the volume's grid with the layer's axes; a view."""
         data = data.transpose(self.order)
         return data[0] if self.ndim == 2 else data
+
+    def of_grid(self, affine: np.ndarray) -> Placement:
+        """The placement of a result on the grid of `affine`: this one, or that of a finer grid along the same axes."""
+        if np.allclose(affine, self.affine, rtol=0, atol=1e-9):
+            return self
+        index = np.linalg.inv(self.affine) @ affine
+        arrangement = np.eye(4)[:, [*self.order, 3]]
+        index = arrangement.T @ index @ arrangement  # from the finer layer's index to this one's
+        factors, shift = np.diag(index)[3 - self.ndim : 3], index[3 - self.ndim : 3, 3]
+        kept = {key: self.transforms[key] for key in ("scale", "translate", "rotate", "shear")}
+        moved = Affine(**kept, ndim=self.ndim)(shift)
+        transforms = {**self.transforms, "scale": np.asarray(self.transforms["scale"]) * factors, "translate": moved}
+        geometry = dict(self.geometry)
+        if geometry:
+            geometry |= {"affine": affine, "layer_affine": geometry["layer_affine"] @ index}
+        return replace(self, affine=affine, transforms=transforms, geometry=geometry)
 
 
 def nearest_axes(affine: np.ndarray) -> tuple[int, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from napari.qt.threading import create_worker
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
 
 CPU_NOTICE = "Runs on the CPU: small images take seconds, large ones many minutes. A GPU is much faster."
 
+AXES = (
+    ("The model's own", None),
+    ("z (axial)", "z"),
+    ("y (coronal)", "y"),
+    ("x (sagittal)", "x"),
+    ("All three, averaged", "all"),
+)
 ENTROPY = "Adds an image layer of the entropy of the class probabilities, voxel by voxel."
 EVIDENCE = "Adds an image layer of what each voxel adds to the likeliest class."
 
@@ -47,6 +55,13 @@ class OptionsBox(QWidget):
         for name in PRECISIONS:
             self.precision.addItem("Automatic" if name == "auto" else name, name)
         self.precision.setCurrentIndex(max(self.precision.findData(chosen.precision), 0))
+        self.axis = combo_box(
+            "This model runs slice by slice. Cut along all three axes and averaged (2.5D) it takes three times as long "
+            "and is less easily misled by a single slice. The names hold for images that lie upright in the viewer."
+        )
+        for title, axis in AXES:
+            self.axis.addItem(title, axis)
+        self.axis_label = row_label("Slices along")
         self.mirror = QCheckBox("Average over mirrored copies")
         self.mirror.setToolTip("Runs the model on mirrored copies too: up to 8 times slower, a little more accurate.")
         self.uncertainty = QCheckBox("Uncertainty map")
@@ -57,6 +72,7 @@ class OptionsBox(QWidget):
         form = QFormLayout(inner)
         form.setContentsMargins(0, 0, 0, 0)
         form.addRow(row_label("Precision"), self.precision)
+        form.addRow(self.axis_label, self.axis)
         form.addRow(self.mirror)
         form.addRow(self.uncertainty)
         self.folded = QCollapsible("More options", expandedIcon="▾", collapsedIcon="▸")
@@ -88,6 +104,8 @@ class OptionsBox(QWidget):
 
     def set_bundle(self, bundle: Bundle | None) -> None:
         """Offer what the bundle can do."""
+        for part in (self.axis_label, self.axis):
+            part.setVisible(takes_slices(bundle))
         mirrored = bundle is not None and bool(bundle.tile.mirror_axes)
         self.mirror.setVisible(mirrored)
         self.mirror.setChecked(mirrored)
@@ -96,11 +114,15 @@ class OptionsBox(QWidget):
         self.uncertainty.setText("Map of where it looked" if looks else "Uncertainty map")
         self.uncertainty.setToolTip(EVIDENCE if looks else ENTROPY)
 
-    def options(self, bundle: Bundle) -> RunOptions:
-        """The choices as the engine takes them."""
+    def options(self, bundle: Bundle, order: Sequence[int] = (0, 1, 2)) -> RunOptions:
+        """The choices as the engine takes them; `order` is the volume's axis on each axis of the layer."""
+        axis = self.axis.currentData() if takes_slices(bundle) else None
+        if axis in ("z", "y", "x"):
+            axis = "zyx"[order["zyx".index(axis)]]
         return RunOptions(
             device=self.device.currentData(),
             precision=self.precision.currentData(),
+            axis=axis,
             mirror=self.mirror.isChecked() if bundle.tile.mirror_axes else None,
             uncertainty=self.uncertainty.isChecked() and bundle.task != "restoration",
         )
@@ -125,6 +147,11 @@ class OptionsBox(QWidget):
     @Slot()
     def _on_device(self) -> None:
         self.notice.setVisible(self.effective_device == "cpu")
+
+
+def takes_slices(bundle: Bundle | None) -> bool:
+    """Whether a bundle's network is 2D and answers voxel by voxel, so that a volume can be cut along any axis."""
+    return bundle is not None and len(bundle.tile.size) == 2 and bundle.task != "classification"
 
 
 def _devices() -> list[str]:

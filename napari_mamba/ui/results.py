@@ -39,6 +39,8 @@ def add_result(viewer: ViewerModel, result: Result, bundle: Bundle, place: Place
     from napari.layers import Image
 
     main: Layer | None = None
+    if result.image is not None:
+        place = place.of_grid(result.image.affine)
     name = f"{place.name} {bundle.name}"
     if "uncertainty" in result.extra:
         data = place.to_layer_axes(np.asarray(result.extra["uncertainty"].data)[0])

@@ -188,7 +188,7 @@ class RunWidget(QWidget):
         self._show_table(False)
         try:
             volume, place = layers_to_volume([layer for layer in self.channels.layers if layer is not None])
-            options = self.options.options(bundle)
+            options = self.options.options(bundle, place.order)
         except NapariMambaError as error:
             self._fail(str(error))
             return

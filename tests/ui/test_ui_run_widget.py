@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -245,6 +247,71 @@ def test_a_restored_image_looks_like_its_source(qtbot, widget, monkeypatch):
     np.testing.assert_allclose(image.data, source.data * 0.5)
     assert list(image.contrast_limits) == [0.2, 0.7]
     assert widget.table.isHidden()
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_restored_image_of_more_voxels_lies_where_its_source_does(qtbot, widget, monkeypatch, flat):
+    def enlarged(volume, bundle, options=None, cancel=None):
+        yield Progress("network", 1, 1)
+        factors = (1, 2, 4) if flat else (3, 2, 4)
+        fine = np.asarray(volume.data)
+        for axis, factor in enumerate(factors, start=1):
+            fine = fine.repeat(factor, axis)
+        index = np.diag([*(1 / f for f in factors), 1.0])
+        index[:3, 3] = [(1 / f - 1) / 2 for f in factors]
+        yield Progress("restoring", 1, 1)
+        return Result(image=Volume(fine, volume.affine @ index, volume.channel_names, volume.units))
+
+    script(monkeypatch, enlarged)
+    source = widget.viewer.layers["scan"]
+    if flat:
+        widget.viewer.layers.clear()
+        source = widget.viewer.add_image(SCAN[0, 0], name="scan", scale=(2.0, 3.0), rotate=30, translate=(5, -4))
+    finish(qtbot, widget)
+    image = widget.viewer.layers["scan tiny"]
+    for layer_corner in (lambda n: -0.5, lambda n: n - 0.5):
+        corners = [layer.data_to_world([layer_corner(n) for n in layer.data.shape]) for layer in (image, source)]
+        np.testing.assert_allclose(*corners, atol=1e-6)
+    # The same place in both is the same value.
+    point = source.data_to_world(tuple(np.array(source.data.shape) // 2))
+    index = np.round(image.world_to_data(point) + 0.25).astype(int)
+    assert image.data[tuple(index)] == source.data[tuple(np.array(source.data.shape) // 2)]
+    if not flat:
+        volume, _ = run_widget.layers_to_volume([image])
+        again = run_widget.layers_to_volume([source])[0].affine
+        expected = again @ np.diag([1 / 3, 1 / 2, 1 / 4, 1])
+        np.testing.assert_allclose(volume.affine[:3, :3], expected[:3, :3], atol=1e-9)
+
+
+def test_a_model_of_slices_offers_their_axis(qtbot, widget, monkeypatch):
+    seen = []
+
+    def run(volume, bundle, options=None, cancel=None):
+        seen.append(options.axis)
+        yield from segmented(volume, bundle)
+        return (yield from segmented(volume, bundle))
+
+    assert widget.options.axis.isHidden()
+    flat = replace(widget.model.bundle.tile, size=(40, 40))
+    bundle = Mock(wraps=widget.model.bundle, tile=flat, task="segmentation")
+    widget.options.set_bundle(bundle)
+    assert not widget.options.axis.isHidden()
+    assert widget.options.options(bundle).axis is None
+    choose = widget.options.axis
+    for order, asked, axis in (
+        ((0, 1, 2), "z", "z"),
+        ((2, 0, 1), "z", "x"),
+        ((2, 0, 1), "x", "y"),
+        ((2, 0, 1), "all", "all"),
+    ):
+        choose.setCurrentIndex(choose.findData(asked))
+        assert widget.options.options(bundle, order).axis == axis
+    widget.options.set_bundle(Mock(tile=flat, task="classification"))
+    assert choose.isHidden()
+    choose.setCurrentIndex(choose.findData("y"))
+    script(monkeypatch, run)
+    finish(qtbot, widget)  # the 3D model that is chosen
+    assert seen == [None]
 
 
 def test_a_classification_is_a_ranked_table_and_no_layer(qtbot, widget, monkeypatch):
