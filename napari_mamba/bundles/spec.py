@@ -94,6 +94,9 @@ class Tile:
         True if the weights themselves depend on `size`, so that no other will do.
     sums : {"float32", "float16"}
         Precision in which overlapping tiles are summed; "float16" rounds as nnU-Net's predictor does.
+    sides : tuple of int
+        Labels of left and right structures in pairs, left, right, left, right: in copies mirrored along the last axis
+        their outputs change places.
     """
 
     size: tuple[int, ...]
@@ -102,6 +105,7 @@ class Tile:
     divisor: tuple[int, ...] = ()
     fixed: bool = False
     sums: str = "float32"
+    sides: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -198,6 +202,9 @@ def _check_tile(spec: BundleSpec) -> None:
         raise BundleError(f"bundle {spec.name}: the tile {list(tile.size)} is no multiple of {list(tile.divisor)}")
     if tile.sums not in ("float32", "float16"):
         raise BundleError(f"bundle {spec.name}: tiles are summed in float32 or float16, not {tile.sums!r}")
+    sides, labels = tile.sides, {label.index for label in spec.classes}
+    if len(sides) % 2 or len(set(sides)) < len(sides) or not set(sides) <= labels:
+        raise BundleError(f"bundle {spec.name}: the tile's sides are pairs of its labels, each once, not {list(sides)}")
     dims = spec.network.arguments.get("spatial_dims", rank)
     if dims != rank:
         raise BundleError(f"bundle {spec.name}: a {dims}D network cannot take a {rank}D tile")
@@ -310,6 +317,7 @@ def _tile(one: Fields) -> Tile:
         divisor=one.integers("divisor", ()),
         fixed=one.flag("fixed", False),
         sums=one.text("sums", "float32"),
+        sides=one.integers("sides", ()),
     )
 
 

@@ -41,6 +41,9 @@ class Ensemble:
         away. With "sigmoid" it is that of the most uncertain class.
     spread : bool
         Append the answer's standard deviation over all passes, as many channels again.
+    exchanged : sequence of int
+        Which channel of a copy mirrored along the last axis is channel 0, 1, … of the answer: left and right
+        structures change places. Empty: all stay.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Ensemble:
         spatial_dims: int = 3,
         entropy: str = "",
         spread: bool = False,
+        exchanged: Sequence[int] = (),
     ):
         self.networks = [network.to(device.torch_device).eval() for network in networks]
         self.device = device
@@ -58,6 +62,7 @@ class Ensemble:
         self.spatial_dims = spatial_dims
         self.entropy = entropy
         self.spread = spread
+        self.exchanged = list(exchanged)
 
     @property
     def passes(self) -> int:
@@ -94,6 +99,8 @@ class Ensemble:
         if output.ndim == inputs.ndim:
             factors_of(inputs.shape[2:], output.shape[2:])
             output = output.flip(axes) if axes else output
+            if self.exchanged and self.spatial_dims - 1 in flips:
+                output = output[:, self.exchanged]
         if total is not None:
             total.add_(output)
         else:  # a copy where it will be added to: a network may answer its very input

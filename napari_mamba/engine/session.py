@@ -49,6 +49,14 @@ def compile_scan(device: torch.device) -> None:
     selective_scan(u, u, -torch.ones(16, 1, device=device), u[..., :1], u[..., :1])
 
 
+def exchanged_channels(bundle: Bundle) -> list[int]:
+    """The channel that takes each channel's place where left and right are mirrored; empty if none does."""
+    sides = list(bundle.tile.sides)
+    other = dict(zip(sides, [sides[i ^ 1] for i in range(len(sides))], strict=True))
+    labels = [c.index for c in bundle.classes]
+    return [labels.index(other.get(label, label)) for label in labels] if sides else []
+
+
 class Cancelled(Exception):
     """The user asked to stop."""
 
@@ -148,6 +156,7 @@ class Session:
         yield from self._say("warming up", 0, 2, message=f"loading {self.bundle.name}")
         entropy = "" if self.options.axis == "all" else self._entropy
         ensemble = Ensemble(self.bundle.networks(), self.device, self.plan.mirror_axes, self.plan.spatial_dims, entropy)
+        ensemble.exchanged = exchanged_channels(self.bundle)
         ensemble.spread = self.options.uncertainty and self.bundle.task == "restoration" and ensemble.passes > 1
         yield from self._say("warming up", 1, 2)
         if any(model.name == self.bundle.network.name and model.scan_order for model in list_models()):

@@ -137,3 +137,26 @@ def test_sums_are_held_for_one_tile_of_depth_however_long_the_image():
         blend.add(start, torch.ones(3, 16, 16, 16))
     blend.release(500, lambda z, values: slices.extend(range(z, z + values.shape[1])))
     assert slices == list(range(500))
+
+
+def test_left_and_right_change_places_in_mirrored_copies():
+    """A network that calls the left half 1 and the right half 2 is right twice only if its channels are exchanged."""
+
+    class Halves(torch.nn.Module):
+        def forward(self, x):
+            left = (torch.arange(x.shape[-1]) < x.shape[-1] // 2).float().expand_as(x[:, 0])
+            return torch.stack([torch.zeros_like(left), left, 1 - left], 1)
+
+    def answer(exchanged):
+        passes = Ensemble([Halves()], choose_device("cpu"), mirror_axes=(2,), exchanged=exchanged).mean(
+            torch.zeros(1, 1, 4, 4, 8)
+        )
+        try:
+            while True:
+                next(passes)
+        except StopIteration as done:
+            return done.value
+
+    once = Halves()(torch.zeros(1, 1, 4, 4, 8))
+    assert torch.equal(answer((0, 2, 1)), once)
+    assert not torch.equal(answer(()), once)

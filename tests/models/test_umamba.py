@@ -179,3 +179,26 @@ def test_sizes_that_do_not_fit_are_refused(size: tuple[int, ...]) -> None:
 def test_channel_tokens_refuse_another_size() -> None:
     with pytest.raises(InputError, match="patch size"):
         small(features_per_stage=[8, 16, 96])(torch.zeros(1, 1, 16, 16, 32))
+
+
+@pytest.mark.parametrize("generation", ["v1", "v2"])
+def test_scans_begin_at_the_stage_asked_for(generation):
+    """The other stages keep their keys, so a network without its first scans is the same one with them as identity."""
+    arguments = {
+        "spatial_dims": 3,
+        "input_channels": 1,
+        "num_classes": 2,
+        "features_per_stage": [4, 8, 8],
+        "kernel_sizes": 3,
+        "strides": [1, 2, 2],
+        "n_conv_per_stage": 1,
+        "n_conv_per_stage_decoder": 1,
+        "input_size": (16, 16, 16),
+        "generation": generation,
+    }
+    whole = models.create("umamba_enc", **arguments).state_dict()
+    late = models.create("umamba_enc", **arguments, first_scan=2).state_dict()
+    gone = {key for key in whole if "mamba_layers.0." in key or "mamba_layers.1." in key}
+    assert gone
+    assert set(late) == set(whole) - gone
+    assert any("mamba_layers.2." in key for key in late)

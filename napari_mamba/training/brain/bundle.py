@@ -12,7 +12,7 @@ from napari_mamba import bundles
 from napari_mamba.bundles import BundleSpec, Channel, LabelClass, Network, Tile
 from napari_mamba.training.brain.card import DATA, USE, card
 from napari_mamba.training.brain.recipe import NETWORK
-from napari_mamba.training.brain.structures import INDICES, STRUCTURES
+from napari_mamba.training.brain.structures import INDICES, LEFT_RIGHT, STRUCTURES
 
 TILE = (112, 144, 128)
 """Eight of these cover an adult's head cut at 1 mm as the ICBM template is, with a quarter of overlap."""
@@ -23,6 +23,8 @@ PREPARATION: tuple[dict[str, Any], ...] = (
     {"step": "resample", "spacing": [1.0, 1.0, 1.0], "order": 1},
     {"step": "normalise", "schemes": [{"scheme": "percentile", "lower": 0.5, "upper": 99.5}]},
 )
+MIRROR_AXES: tuple[int, ...] = (2,)
+SIDES = tuple(label for pair in LEFT_RIGHT.items() if pair[0] in STRUCTURES for label in pair)
 BRAIN = tuple(index for index in STRUCTURES if index != 24)
 POSTPROCESSING: tuple[dict[str, Any], ...] = (
     {"step": "keep_largest", "together": True},
@@ -73,7 +75,7 @@ def spec() -> BundleSpec:
         network=Network("umamba_enc", NETWORK),
         channels=(Channel("MR of the head or the skull-stripped brain, any contrast", "MR"),),
         preparation=PREPARATION,
-        tile=Tile(TILE, overlap=0.25, divisor=(16, 16, 16)),
+        tile=Tile(TILE, overlap=0.25, divisor=(16, 16, 16), mirror_axes=MIRROR_AXES, sides=SIDES),
         classes=classes(),
         description="Left and right structures of the brain, by FreeSurfer's label values, from one MR scan of any "
         "contrast and resolution.",
