@@ -42,7 +42,7 @@ def spec(variant: str) -> BundleSpec:
             {"step": "resample", "spacing": [WINDOW / GRID] * 3, "order": 1},
             {"step": "centre", "size": [GRID] * 3, "whole": True},
         ),
-        tile=Tile((GRID,) * 3, overlap=0.0, mirror_axes=(0, 1, 2), divisor=(8, 8, 8), fixed=True),
+        tile=Tile((GRID,) * 3, overlap=0.0, mirror_axes=(2,), divisor=(8, 8, 8), fixed=True),
         classes=(LabelClass(0, CLASSES[0]), LabelClass(1, CLASSES[1], "#d9633a")),
         description="An ensemble of small nnMamba classifiers over the signed distance to the gland's surface.",
         authors="The napari-mamba developers",
@@ -63,7 +63,7 @@ def export(recipe: AdrenalShape, weights: dict[str, Tensor], destination: Path, 
     members.load_state_dict(weights)
     assert isinstance(members, Members)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    logits = recipe.unseen(members.to(device).eval(), device)
+    logits = recipe.unseen(members.to(device).eval(), device, flips=2)
     margin, labels = logits[:, 1] - logits[:, 0], recipe.arrays["label"]
     scale, shift = scores.fit_scaling(margin, labels)
     probability = 1 / (1 + np.exp(-(scale * margin + shift)))

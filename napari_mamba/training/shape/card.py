@@ -50,7 +50,7 @@ permutation of the axes, rotation, mild scaling (size is what tells hyperplasia)
 outline; cross-entropy; AdamW in bfloat16, the scan in float32; an exponential moving average of the weights. The
 training and validation glands together are cut into five parts, and each member is trained on four of them. Scale and
 shift of the logits are fitted (Platt) on the part that each has not seen, and lie in the last layer's weights. At run
-time the members and eight mirrored copies are averaged. {_trained(metrics.get("trained"))}
+time the members are averaged, and each with a mirrored copy. {_trained(metrics.get("trained"))}
 `napari-mamba train adrenal-shape --data DIR` makes it again.
 
 ## Where it fails

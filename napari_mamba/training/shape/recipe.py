@@ -123,7 +123,7 @@ class AdrenalShape(Recipe):
         return {"auc": value, "accuracy": accuracy(labels, margin > 0), "cross_entropy": surprise, "score": value}
 
     @torch.inference_mode()
-    def unseen(self, network: nn.Module, device: torch.device, flips: int = 8) -> np.ndarray:
+    def unseen(self, network: nn.Module, device: torch.device, flips: int = 2) -> np.ndarray:
         """Logits (N, 2) of every gland by the one member that has not seen it, averaged over so many mirrorings."""
         images, logits = self.placed(device)[0], np.zeros((len(self.fold), 2), np.float32)
         matrices = symmetries(device)[:flips]
