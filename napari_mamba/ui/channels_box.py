@@ -32,6 +32,7 @@ class ChannelsBox(QWidget):
         super().__init__(parent)
         self._viewer = viewer
         self._names: tuple[str, ...] = ()
+        self._masks = False
         self.combos: list[QComboBox] = []
         self._form = QFormLayout(self)
         self._form.setContentsMargins(0, 0, 0, 0)
@@ -51,19 +52,21 @@ class ChannelsBox(QWidget):
         if names == self._names:
             return
         self._names = names
+        self._masks = any(c.modality == "MASK" for c in channels)
         while self._form.rowCount():
             self._form.removeRow(0)
         self.combos = []
         for name in names:
-            combo = combo_box(f"The image layer that shows {name}")
+            combo = combo_box(f"The {'labels or image' if self._masks else 'image'} layer that shows {name}")
             combo.currentIndexChanged.connect(self._on_chosen)
-            self._form.addRow(row_label("Image" if len(names) == 1 else name), combo)
+            alone = "Mask" if self._masks else "Image"
+            self._form.addRow(row_label(alone if len(names) == 1 else name), combo)
             self.combos.append(combo)
         self.refresh()
 
     def refresh(self) -> None:
-        """List the viewer's image layers anew, keeping what is chosen."""
-        images = _images(self._viewer)
+        """List the viewer's image layers anew, and its labels where masks are wanted, keeping what is chosen."""
+        images = _images(self._viewer, self._masks)
         kept = [layer if layer in images else None for layer in self.layers]
         chosen = suggest(self._names, images, kept, self._viewer.layers.selection.active)
         for combo, layer in zip(self.combos, chosen, strict=True):
@@ -87,11 +90,12 @@ class ChannelsBox(QWidget):
         self.changed.emit()
 
 
-def _images(viewer: ViewerModel) -> list[Image]:
-    """The viewer's image layers, the uppermost first."""
-    from napari.layers import Image
+def _images(viewer: ViewerModel, masks: bool = False) -> list[Image]:
+    """The viewer's image layers, the uppermost first; where `masks` its labels before them."""
+    from napari.layers import Image, Labels
 
-    return [layer for layer in reversed(viewer.layers) if type(layer) is Image]
+    labels = [layer for layer in reversed(viewer.layers) if masks and type(layer) is Labels]
+    return labels + [layer for layer in reversed(viewer.layers) if type(layer) is Image]
 
 
 def suggest(

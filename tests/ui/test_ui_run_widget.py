@@ -12,6 +12,7 @@ from napari.layers import Image, Labels, Layer
 from qtpy.QtCore import Qt
 
 from napari_mamba import engine
+from napari_mamba.bundles import Channel
 from napari_mamba.engine import ClassRow, Progress, Result
 from napari_mamba.errors import OutOfMemoryError
 from napari_mamba.ui import run_widget
@@ -323,6 +324,27 @@ def test_a_classification_is_a_ranked_table_and_no_layer(qtbot, widget, monkeypa
     finish(qtbot, widget)
     assert widget.table.text().splitlines()[1:] == ["hyperplasia\t0.750", "normal\t0.250"]
     assert len(widget.viewer.layers) == 1
+
+
+def test_where_a_classifier_looked_is_a_layer_in_the_place_of_the_image(qtbot, widget, monkeypatch):
+    def classified(volume, bundle, options=None, cancel=None):
+        yield Progress("network", 1, 1)
+        where = volume.with_data(np.ones((1, *volume.shape), np.float32), ("evidence for blur",))
+        return Result(scores={"clean": 0.1, "blur": 0.9}, extra={"where": where})
+
+    script(monkeypatch, classified)
+    finish(qtbot, widget)
+    source, shown = widget.viewer.layers
+    assert shown.name.endswith("evidence for blur")
+    np.testing.assert_allclose(shown.extent.world, source.extent.world)
+
+
+def test_a_model_of_masks_offers_labels_first(widget):
+    labels = widget.viewer.add_labels(np.ones(SCAN.shape[1:], np.uint8), name="gland")
+    assert labels not in widget.channels.layers
+    widget.channels.set_channels((Channel("mask of one adrenal gland", "MASK"),))
+    assert widget.channels.layers == [labels]
+    assert widget.channels.combos[0].count() == 2
 
 
 def test_a_model_of_two_channels_takes_the_layers_of_their_names(qtbot, widget, monkeypatch):
