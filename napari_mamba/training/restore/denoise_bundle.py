@@ -133,7 +133,8 @@ def key(method: str, case: measure.Case, level: float, rician: bool) -> str:
 
 def restore(bundle: Bundle, case: measure.Case, noisy: np.ndarray, device: str) -> np.ndarray:
     """The bundle's answer (Z, Y, X), as a user gets it."""
-    result = engine.run_to_end(case.volume(noisy), bundle, engine.RunOptions(device=device))
+    tile = measure.snug(bundle.tile.size, bundle.tile.divisor, noisy.shape)
+    result = engine.run_to_end(case.volume(noisy), bundle, engine.RunOptions(device=device, tile=tile))
     assert result.image is not None  # of a restoration that was not cancelled
     return np.asarray(result.image.data)[0]
 

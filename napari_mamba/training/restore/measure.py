@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,15 @@ def without_rician_mean(mean: np.ndarray, sigma: float) -> np.ndarray:
     ratio = mean / sigma
     inverse = np.interp(ratio, expected, signal)
     return sigma * np.where(ratio < expected[-1], inverse, ratio)
+
+
+def snug(tile: Sequence[int], divisor: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
+    """The tile, shorter where the image is: cut-outs are smaller than scans, and padding is computed too.
+
+    >>> snug((96, 96, 96), (4, 4, 4), (36, 120, 30))
+    (36, 96, 32)
+    """
+    return tuple(min(t, -(-n // d) * d) for t, d, n in zip(tile, divisor, shape, strict=True))
 
 
 class Kept:

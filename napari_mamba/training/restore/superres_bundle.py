@@ -170,7 +170,10 @@ def interpolated(coarse: Volume, axis: int, factor: int) -> dict[str, np.ndarray
 def restore(bundle: Bundle, coarse: Volume, axis: int, factor: int, device: str) -> np.ndarray:
     """The bundle's answer (Z, Y, X) on a grid that is finer along `axis` alone."""
     spacing = tuple(float(s) / (factor if a == axis else 1) for a, s in enumerate(coarse.spacing))
-    result = engine.run_to_end(coarse, bundle, engine.RunOptions(device=device, spacing=spacing))
+    shape = [n * factor if a == axis else n for a, n in enumerate(coarse.shape)]
+    shape.insert(0, shape.pop(axis))  # as the preparation turns it
+    tile = measure.snug(bundle.tile.size, bundle.tile.divisor, shape)
+    result = engine.run_to_end(coarse, bundle, engine.RunOptions(device=device, spacing=spacing, tile=tile))
     assert result.image is not None  # of a restoration that was not cancelled
     return np.asarray(result.image.data)[0]
 

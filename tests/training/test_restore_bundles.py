@@ -1,0 +1,168 @@
+"""The bundles mr-denoise and mr-superres: what they do to a scan before any training, and how they are measured."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from napari_mamba import bundles, engine, io, models
+from napari_mamba.errors import InputError
+from napari_mamba.training.restore import denoise_bundle, measure, superres_bundle
+from napari_mamba.training.restore import recipe as restoration
+from napari_mamba.volume import Volume
+
+SMALL = {**restoration.NETWORK, "features": [4, 4, 8], "depths": [1, 1, 1], "d_state": 2}
+MODULES = {"mr-denoise": denoise_bundle, "mr-superres": superres_bundle}
+TRAINED = {"steps": 1, "of": 2, "minutes": 0.5, "device": "CPU"}
+
+
+def scan(shape=(12, 30, 26), spacing=(3.0, 1.0, 1.0), scale=700.0):
+    """A ball of smooth blobs in air."""
+    z, y, x = np.ogrid[tuple(slice(-1, 1, n * 1j) for n in shape)]
+    blobs = ndimage.gaussian_filter(np.random.RandomState(0).rand(*shape), 1.5)
+    image = np.where(z**2 + y**2 + x**2 < 0.8, 0.3 + (blobs - blobs.min()) / np.ptp(blobs), 0) * scale
+    return Volume(image[None].astype(np.float32), np.diag([*spacing, 1.0]))
+
+
+@pytest.fixture(params=list(MODULES))
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def made(name, tmp_path, monkeypatch):
+    """A small untrained bundle, which answers its prepared input."""
+    monkeypatch.setattr(MODULES[name], "NETWORK", SMALL)
+    network = models.create("voxel_mamba_unet", **SMALL, scan="bidirectional")
+    return bundles.load(MODULES[name].export(network.state_dict(), tmp_path / name, TRAINED))
+
+
+def run(bundle, volume, **options):
+    return engine.run_to_end(volume, bundle, engine.RunOptions(tile=(12, 16, 16), **options))
+
+
+def test_an_untrained_bundle_keeps_the_intensity_scale(made, name):
+    volume = scan()
+    result = run(made, volume, residual=True)
+    image = np.asarray(result.image.data)
+    assert image.max() == pytest.approx(volume.data.max(), rel=0.02)
+    assert image.min() >= 0
+    removed = np.abs(np.asarray(result.extra["residual"].data)).max()
+    assert removed < (1e-2 if name == "mr-denoise" else 105)  # of the spline, what leaves the input's range
+    assert image.shape == ((1, 12, 30, 26) if name == "mr-denoise" else (1, 36, 30, 26))
+
+
+def test_superres_gives_the_grid_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(superres_bundle, "NETWORK", SMALL)
+    weights = models.create("voxel_mamba_unet", **SMALL, scan="bidirectional").state_dict()
+    bundle = bundles.load(superres_bundle.export(weights, tmp_path / "b", TRAINED))
+    image = run(bundle, scan(), spacing=0.9).image
+    assert image.spacing == pytest.approx([0.9] * 3)
+    assert image.shape == (40, 33, 29)
+    with pytest.raises(InputError, match="how thick"):
+        run(bundle, Volume(scan().data, units="pixel"))
+
+
+def test_bad_input_is_told(made):
+    volume = scan()
+    with pytest.raises(InputError, match="all zeros"):
+        run(made, volume.with_data(np.zeros_like(volume.data)))
+    assert any("CT" in w for w in run(made, volume.with_data(volume.data - 1000)).warnings)
+    assert any("negative" in w for w in run(made, volume.with_data(volume.data - 100)).warnings)
+    assert any("much less than" in w for w in engine.run_to_end(scan((3, 9, 9)), made).warnings)
+
+
+def test_gaussian_noise_below_zero_does_not_shift_the_scale(tmp_path, monkeypatch):
+    monkeypatch.setattr(denoise_bundle, "NETWORK", SMALL)
+    weights = models.create("voxel_mamba_unet", **SMALL, scan="bidirectional").state_dict()
+    bundle = bundles.load(denoise_bundle.export(weights, tmp_path / "b", TRAINED))
+    volume = scan()
+    prepared = engine.prepare.prepare(volume.with_data(volume.data - 50), bundle.preparation)
+    assert prepared.data.min() == pytest.approx(-50 / (np.percentile(volume.data, 99.9) - 50), rel=1e-3)
+    assert prepared.data.max() > 1  # what is brighter than the percentile is not cut
+
+
+def test_cards_say_what_was_not_measured(made):
+    text = (made.path / "README.md").read_text()
+    assert "Not measured yet." in text
+    assert "Not for clinical use" in text
+    assert "1 steps of 16 pieces (0.5 minutes, CPU)" in text
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "scans"
+    for name, shape, spacing in (
+        ("native_mr/patient12/study1_T1W.nii.gz", (12, 36, 36), (3.0, 1.0, 0.9)),
+        ("native_mr/patient12/study2_T1W.nii.gz", (12, 36, 36), (3.0, 1.0, 0.9)),
+        ("stroke_mr/T1.nii.gz", (24, 24, 24), (1.0, 1.0, 1.0)),
+    ):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        io.write(scan(shape, spacing), root / name)
+    return root
+
+
+def fake_method(image, sigma, rician):
+    return ndimage.gaussian_filter(image, 0.6)
+
+
+def test_evaluation_writes_numbers_card_and_picture(made, name, folder, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(denoise_bundle, "SIZE", (8, 20, 20))
+    monkeypatch.setattr(denoise_bundle, "LEVELS", (0.05, 0.09))
+    monkeypatch.setattr(denoise_bundle, "_baselines", lambda: {"nlm": lambda *a: calls.append(1) or fake_method(*a)})
+    monkeypatch.setattr(superres_bundle, "TESTED", (2, 4))
+    compared = {"SegResNet": {"parameters": 2_100_000, "steps": 7, "score": 1.5}}
+    kept = {"kept": tmp_path / "kept.json"} if name == "mr-denoise" else {}
+    told = []
+    options = {"device": "cpu", "write": True, "compared": compared, **kept}
+    measured = MODULES[name].evaluate(folder, made.path, on_case=lambda *a: told.append(a), **options)
+    json.dumps(measured)
+    assert (measured["people"], measured["volumes"]) == (2, 2)
+    assert len(told) == len(measured["cases"]) == 2 * (4 if name == "mr-denoise" else 2)
+    written = bundles.load(made.path)
+    assert written.metrics["held_out"]["table"] == measured["table"]
+    assert (made.path / "examples.png").read_bytes().startswith(b"\x89PNG")
+    card = (made.path / "README.md").read_text()
+    assert "| SegResNet | 2.10 million | 7 | 1.50 dB |" in card
+    if name == "mr-denoise":  # the network answers its input, so it gains nothing over it
+        for row in measured["table"].values():
+            assert row["mr-denoise"]["psnr"]["mean"] == pytest.approx(row["input"]["psnr"]["mean"], abs=0.01)
+        before = len(calls)
+        MODULES[name].evaluate(folder, made.path, device="cpu", **kept)
+        assert len(calls) == before  # the slow method was not asked again
+    else:  # it answers the interpolation that SciPy makes of the slices
+        assert measured["largest_beyond_range"] == 0
+        for row in measured["table"].values():
+            assert row["mr-superres"]["psnr"]["mean"] == pytest.approx(row["spline"]["psnr"]["mean"], abs=0.3)
+
+
+def test_an_evaluation_without_the_scans_is_refused(made, name, tmp_path):
+    with pytest.raises(InputError, match="no test people"):
+        MODULES[name].evaluate(tmp_path / "mr.npz", made.path)
+
+
+def test_thick_slices_keep_their_place_and_their_mean():
+    fine = scan((24, 24, 24), (1.0, 1.0, 1.0))
+    coarse = superres_bundle.thickened(fine, 0, 4)
+    assert coarse.shape == (6, 24, 24)
+    assert coarse.affine @ [-0.5, 0, 0, 1] == pytest.approx(fine.affine @ [-0.5, 0, 0, 1])
+    assert coarse.data.mean() == pytest.approx(fine.data.mean(), rel=0.02)
+    ours = engine.prepare.prepare(coarse, [{"step": "refine"}]).data[0]
+    scipys = superres_bundle.interpolated(coarse, 0, 4)["spline"]
+    assert ours == pytest.approx(scipys, abs=0.01 * float(fine.data.max()))
+
+
+def test_the_rician_mean_is_taken_out():
+    random, signal = np.random.RandomState(0), np.array([0.0, 1.0, 3.0, 8.0])
+    noisy = np.hypot(signal[:, None] + random.standard_normal((4, 200_000)), random.standard_normal((4, 200_000)))
+    assert measure.without_rician_mean(noisy.mean(axis=1), 1.0) == pytest.approx(signal, abs=0.08)
+
+
+def test_noise_of_a_case_is_always_the_same():
+    case = measure.Case("a", "p", np.full((20, 20, 20), 5.0, np.float32), 10.0, np.eye(4))
+    first, again = (measure.noisy(case, 0.1, False) for _ in range(2))
+    assert np.array_equal(first, again)
+    assert (first - 5).std() == pytest.approx(1.0, rel=0.05)
+    assert not np.array_equal(first, measure.noisy(case, 0.1, True))
