@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -169,12 +169,12 @@ def shown(interval: dict[str, float], digits: int = 3) -> str:
     return f"{interval['value']:.{digits}f} ({interval['low']:.{digits}f} to {interval['high']:.{digits}f})"
 
 
-def last_scores(runs: dict[str, Path]) -> dict[str, dict[str, float]]:
+def last_scores(runs: Mapping[str, Path]) -> dict[str, dict[str, float]]:
     """The last validation of each training run, by variant; what a bundle's metrics hold under "comparison".
 
     Parameters
     ----------
-    runs : dict of str to Path
+    runs : mapping of str to Path
         The output folder of `napari_mamba.training.train` for each variant.
     """
     from napari_mamba.training.loop import history

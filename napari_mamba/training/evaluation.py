@@ -93,3 +93,31 @@ def write_numbers(
     spec = replace(BundleSpec(**known), metrics=metrics)
     weights = list(bundle.state_dicts())
     return bundles.save(bundle.path, spec, weights, card, dtype="float16", overwrite=True, pictures=pictures)
+
+
+def add_comparison(
+    bundle: Bundle, runs: Mapping[str, Path], card: Callable[[dict[str, Any]], str]
+) -> dict[str, dict[str, float]]:
+    """Put the last validation scores of each variant's training run into a bundle's metrics and card.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        In a folder; its pictures stay.
+    runs : mapping of str to Path
+        Variant to the output folder of `napari_mamba.training.train`.
+    card : callable
+        From metrics to the card's Markdown; takes metrics["comparison"].
+
+    Returns
+    -------
+    dict
+        Variant to the scores that were put in.
+    """
+    from napari_mamba.training.classification import last_scores
+
+    comparison = last_scores(runs)
+    metrics = {**bundle.metrics, "comparison": comparison}
+    pictures = {path.name: path.read_bytes() for path in sorted(Path(bundle.path).glob("*.png"))}
+    write_numbers(bundle, metrics, card(metrics), pictures)
+    return comparison

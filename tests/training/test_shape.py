@@ -9,6 +9,7 @@ import torch
 from napari_mamba import bundles, engine, training
 from napari_mamba.engine.prepare import prepare
 from napari_mamba.errors import InputError
+from napari_mamba.training.evaluation import add_comparison
 from napari_mamba.training.shape import augment, bundle, recipe
 from napari_mamba.training.shape.recipe import FILE, AdrenalShape
 from napari_mamba.volume import Volume
@@ -134,6 +135,11 @@ def test_train_export_run_and_measure(data, small, tmp_path, monkeypatch):
     assert (folder / "calibration.png").is_file()
     assert (folder / "failures.png").is_file()
     assert len(list(written.state_dicts())) == recipe.FOLDS
+    add_comparison(written, {"nnmamba": tmp_path / "run", "resnet": tmp_path / "run"}, bundle.card)
+    last = bundles.load(folder)
+    assert f"| ResNet of equal size (MONAI) | {last.metrics['comparison']['resnet']['auc']:.3f} |" in last.card
+    assert last.metrics["test"] == written.metrics["test"]
+    assert (folder / "calibration.png").is_file()
 
 
 def test_bad_input_is_refused_or_doubted_with_the_reason(data, small, tmp_path):
