@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,10 +16,11 @@ from torch.nn import functional as F
 from napari_mamba.models.plans import plan_arguments, transposed_strides
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import has
-from napari_mamba.nn.conv_blocks import dimensional, initialise_he, zero_last_norm
+from napari_mamba.models.umamba import UMamba
+from napari_mamba.nn.conv_blocks import dimensional
 from napari_mamba.nn.exchange import Exchangeable
 from napari_mamba.nn.mamba import Mamba
-from napari_mamba.nn.residual_unet import Decoder, Encoder, PerStage, Plan, make_plan
+from napari_mamba.nn.residual_unet import Encoder, Plan
 from napari_mamba.nn.tokens import Float32Module, from_tokens, to_tokens, without_autocast
 from napari_mamba.scan import scan_order
 
@@ -165,21 +167,11 @@ def identify(shapes: Shapes) -> Identification | None:
     },
     identify=identify,
 )
-class LKMUNet(nn.Module):
+class LKMUNet(UMamba):
     """LKM-UNet; takes (B, C, *spatial), returns logits (B, num_classes, *spatial).
 
-    Parameters
-    ----------
-    spatial_dims : int
-        2 or 3.
-    input_channels, num_classes : int
-        Channels of the image; classes, the background included.
-    features_per_stage, kernel_sizes, strides, n_conv_per_stage, n_conv_per_stage_decoder
-        As an nnU-Net plan has them, one entry a stage (the decoder's: one less); one integer stands for all.
-    input_size : sequence of int
-        Not needed: the weights' shapes do not depend on it.
-    deep_supervision : bool
-        Return the logits of every decoder stage, highest resolution first.
+    Its arguments are `UMamba`'s but for the generation, of which there is one; `input_size` is not needed, since the
+    weights' shapes do not depend on it.
 
     Raises
     ------
@@ -192,39 +184,8 @@ class LKMUNet(nn.Module):
     torch.Size([1, 3, 20, 20])
     """
 
-    def __init__(
-        self,
-        spatial_dims: int,
-        input_channels: int,
-        num_classes: int,
-        features_per_stage: PerStage,
-        kernel_sizes: PerStage,
-        strides: PerStage,
-        n_conv_per_stage: PerStage,
-        n_conv_per_stage_decoder: PerStage,
-        input_size: Sequence[int] | None = None,
-        *,
-        n_stages: int | None = None,
-        deep_supervision: bool = False,
-    ):
-        super().__init__()
-        self.plan = make_plan(
-            spatial_dims=spatial_dims,
-            input_channels=input_channels,
-            num_classes=num_classes,
-            features_per_stage=features_per_stage,
-            kernel_sizes=kernel_sizes,
-            strides=strides,
-            n_conv_per_stage=n_conv_per_stage,
-            n_conv_per_stage_decoder=n_conv_per_stage_decoder,
-            n_stages=n_stages,
-            generation="v1",
-        )
-        self.encoder = LKMEncoder(self.plan)
-        self.decoder = Decoder(self.plan, self.encoder, deep_supervision)
-        self.apply(initialise_he)
-        self.apply(zero_last_norm)
+    def __init__(self, *arguments: Any, **named: Any):
+        super().__init__(*arguments, **named, generation="v1")
 
-    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        self.plan.check(x.shape[2:])
-        return self.decoder(self.encoder(x))
+    def build_encoder(self) -> Encoder:
+        return LKMEncoder(self.plan)

@@ -84,11 +84,15 @@ class UMamba(nn.Module):
             generation=generation,
         )
         self.input_size = tuple(input_size) if input_size is not None else None
-        self.encoder = Encoder(self.plan, self.encoder_scans())
+        self.encoder = self.build_encoder()
         self.decoder = Decoder(self.plan, self.encoder, deep_supervision)
         self.apply(initialise_he)
         if generation == "v1" and self.encoder.mamba_layers is not None:
             self.apply(zero_last_norm)
+
+    def build_encoder(self) -> Encoder:
+        """The encoder with its scans."""
+        return Encoder(self.plan, self.encoder_scans())
 
     def encoder_scans(self) -> list[nn.Module] | None:
         """What follows the encoder's stages, if anything."""
