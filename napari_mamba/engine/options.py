@@ -38,6 +38,7 @@ class RunOptions:
         prepared image.
     uncertainty : bool
         Also return the entropy of the classes' probabilities, per voxel, in ``Result.extra["uncertainty"]``.
+        Restoration: the standard deviation over mirrored copies, in the image's units, where the bundle allows those.
         Classification: where the network looked instead, in ``Result.extra["where"]``: what each voxel adds to the
         likeliest class's logit, above 0 where it speaks for it.
     probabilities : bool

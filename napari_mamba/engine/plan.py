@@ -93,6 +93,8 @@ def plan_run(bundle: Any, options: RunOptions, device: torch.device) -> Plan:
         size, divisor = (1, *size), (1, *divisor)
     # A restored image gains little from mirrored copies; only its uncertainty is their spread.
     mirrored = options.mirror if options.mirror is not None else bundle.task != "restoration" or options.uncertainty
+    if bundle.task == "restoration" and options.uncertainty and tile.mirror_axes and not mirrored:
+        raise InputError("the uncertainty of a restored image is its spread over mirrored copies: allow those, too")
     # Slices are small: several fill the processor. A 3D tile already does, and costs memory.
     batch_size = options.batch_size or ((4 if device.type == "cpu" else 16) if dims == 2 else 1)
     return Plan(

@@ -27,6 +27,7 @@ AXES = (
     ("All three, averaged", "all"),
 )
 ENTROPY = "Adds an image layer of the entropy of the class probabilities, voxel by voxel."
+SPREAD = "Adds an image layer of the answer's standard deviation over mirrored copies: up to 8 times slower."
 EVIDENCE = "Adds an image layer of what each voxel adds to the likeliest class."
 
 
@@ -108,23 +109,26 @@ class OptionsBox(QWidget):
             part.setVisible(takes_slices(bundle))
         mirrored = bundle is not None and bool(bundle.tile.mirror_axes)
         self.mirror.setVisible(mirrored)
-        self.mirror.setChecked(mirrored)
-        self.uncertainty.setVisible(bundle is not None and bundle.task != "restoration")
+        self.mirror.setChecked(mirrored and bundle.task != "restoration")
+        self.uncertainty.setVisible(bundle is not None and is_uncertain(bundle))
         looks = bundle is not None and bundle.task == "classification"
         self.uncertainty.setText("Map of where it looked" if looks else "Uncertainty map")
-        self.uncertainty.setToolTip(EVIDENCE if looks else ENTROPY)
+        restores = bundle is not None and bundle.task == "restoration"
+        self.uncertainty.setToolTip(EVIDENCE if looks else SPREAD if restores else ENTROPY)
 
     def options(self, bundle: Bundle, order: Sequence[int] = (0, 1, 2)) -> RunOptions:
         """The choices as the engine takes them; `order` is the volume's axis on each axis of the layer."""
         axis = self.axis.currentData() if takes_slices(bundle) else None
         if axis in ("z", "y", "x"):
             axis = "zyx"[order["zyx".index(axis)]]
+        uncertain = self.uncertainty.isChecked() and is_uncertain(bundle)
+        mirrored = self.mirror.isChecked() or (uncertain and bundle.task == "restoration")
         return RunOptions(
             device=self.device.currentData(),
             precision=self.precision.currentData(),
             axis=axis,
-            mirror=self.mirror.isChecked() if bundle.tile.mirror_axes else None,
-            uncertainty=self.uncertainty.isChecked() and bundle.task != "restoration",
+            mirror=mirrored if bundle.tile.mirror_axes else None,
+            uncertainty=uncertain,
         )
 
     @Slot(object)
@@ -147,6 +151,11 @@ class OptionsBox(QWidget):
     @Slot()
     def _on_device(self) -> None:
         self.notice.setVisible(self.effective_device == "cpu")
+
+
+def is_uncertain(bundle: Bundle) -> bool:
+    """Whether a bundle can say how sure it is; a restoration only by its spread over mirrored copies."""
+    return bundle.task != "restoration" or bool(bundle.tile.mirror_axes)
 
 
 def takes_slices(bundle: Bundle | None) -> bool:

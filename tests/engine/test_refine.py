@@ -156,6 +156,12 @@ def test_the_uncertainty_of_a_restoration_is_its_spread_over_mirrors():
     assert np.asarray(result.image.data) == pytest.approx(volume.data + 7.5, abs=1e-3)
 
 
+def test_uncertainty_without_mirrors_is_refused():
+    tile = Tile((16, 16, 16), mirror_axes=(0,), divisor=(4, 4, 4))
+    with pytest.raises(InputError, match="mirrored copies"):
+        run_to_end(slices(), same(tile=tile), RunOptions(uncertainty=True, mirror=False))
+
+
 def test_a_restoration_is_mirrored_only_on_request():
     network = Apply(lambda x: x.clone())
     bundle = fake_bundle(network, task="restoration", tile=Tile((16, 16, 16), mirror_axes=(0, 1), divisor=(4, 4, 4)))
