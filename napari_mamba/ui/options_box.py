@@ -159,8 +159,8 @@ def is_uncertain(bundle: Bundle) -> bool:
 
 
 def takes_slices(bundle: Bundle | None) -> bool:
-    """Whether a bundle's network is 2D and answers voxel by voxel, so that a volume can be cut along any axis."""
-    return bundle is not None and len(bundle.tile.size) == 2 and bundle.task != "classification"
+    """Whether a bundle's network is 2D, so that a volume can be cut along any axis."""
+    return bundle is not None and len(bundle.tile.size) == 2
 
 
 def _devices() -> list[str]:

@@ -307,7 +307,7 @@ def test_a_model_of_slices_offers_their_axis(qtbot, widget, monkeypatch):
     ):
         choose.setCurrentIndex(choose.findData(asked))
         assert widget.options.options(bundle, order).axis == axis
-    widget.options.set_bundle(Mock(tile=flat, task="classification"))
+    widget.options.set_bundle(widget.model.bundle)
     assert choose.isHidden()
     choose.setCurrentIndex(choose.findData("y"))
     script(monkeypatch, run)
