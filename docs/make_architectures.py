@@ -150,6 +150,8 @@ def facts(model: models.ModelInfo) -> list[str]:
     """A network's row."""
     dims = "/".join(f"{n}D" for n in model.spatial_dims)
     repository = f"[{model.repository.removeprefix('github.com/')}](https://{model.repository})"
+    if not model.repository:
+        repository = "this project"
     paper = paper_link(model.paper)
     return [f"`{model.name}`", model.title, model.task, dims, model.scan_order, paper, repository, model.licence]
 

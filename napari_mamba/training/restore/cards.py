@@ -8,10 +8,14 @@ from typing import Any
 from napari_mamba.bundles import BundleSpec
 from napari_mamba.training.restore import report
 
+SCANS = {
+    "bidirectional": "scans forwards and backwards",
+    "axis": "scans along each axis",
+}
 MADE = """Voxel Mamba U-Net: 2.3 million parameters; plain residual convolutions at full resolution, MambaIR's residual
-state-space block with scans forwards and backwards at a half and a quarter of it, no normalisation, and the input added
-at the end. The loss is the logarithm of each sample's mean squared error, so that easy and hard samples count alike;
-AdamW in bfloat16 (the scans in float32); an exponential moving average of the weights ships, in float16.
+state-space block with {scans} at a half and a quarter of it, no normalisation, and the input
+added at the end. The loss is the logarithm of each sample's mean squared error, so that easy and hard samples count
+alike; AdamW in bfloat16 (the scans in float32); an exponential moving average of the weights ships, in float16.
 """
 
 
@@ -39,7 +43,7 @@ Reproduce with `napari-mamba evaluate mr-denoise --data DIR`, DIR holding `nativ
 
 ## How it was made
 
-{MADE}{_trained(metrics, "mr-denoise")}
+{MADE.format(scans=SCANS[spec.network.arguments["scan"]])}{_trained(metrics, "mr-denoise")}
 
 Pieces of 32x80x80 voxels of 16 scans of four people, turned so that the thick slices may lie along any axis, mirrored,
 of changed contrast; half with Rician and half with Gaussian noise of 0 to 20% of white, a third of them with noise that
@@ -85,7 +89,7 @@ Reproduce with `napari-mamba evaluate mr-superres --data DIR`, DIR holding `nati
 
 ## How it was made
 
-{MADE}{_trained(metrics, "mr-superres")}
+{MADE.format(scans=SCANS[spec.network.arguments["scan"]])}{_trained(metrics, "mr-superres")}
 
 As in SMORE, the in-plane detail of clinical scans stands for what their slices lack: pieces are blurred and sampled
 along an in-plane axis, by slices 1.5 to 8 voxels apart, 0.8 to 1.1 of that distance thick, Gaussian or box-shaped, and

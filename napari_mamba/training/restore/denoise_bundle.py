@@ -16,7 +16,7 @@ from napari_mamba.bundles import Bundle, BundleSpec, Channel, Network, Tile
 from napari_mamba.errors import InputError
 from napari_mamba.training.evaluation import write_numbers
 from napari_mamba.training.restore import data, measure, report
-from napari_mamba.training.restore.denoise import LEVELS
+from napari_mamba.training.restore.denoise import LEVELS, Denoise
 from napari_mamba.training.restore.recipe import NETWORK, SCANS
 
 SIZE = (20, 112, 112)
@@ -37,7 +37,7 @@ def spec() -> BundleSpec:
         version="1.0.0",
         title="Denoise MR, blind to the noise's level",
         task="restoration",
-        network=Network("voxel_mamba_unet", {**NETWORK, "scan": SCANS["mamba"]}),
+        network=Network("voxel_mamba_unet", {**NETWORK, "scan": SCANS[Denoise.variants[0]]}),
         channels=(Channel("MR", "MR"),),
         preparation=(
             {

@@ -17,7 +17,7 @@ from napari_mamba.training.evaluation import write_numbers
 from napari_mamba.training.restore import data, measure, report
 from napari_mamba.training.restore.degrade import SIGMAS_A_WIDTH
 from napari_mamba.training.restore.recipe import NETWORK, SCANS
-from napari_mamba.training.restore.superres import FACTORS
+from napari_mamba.training.restore.superres import FACTORS, SuperResolution
 from napari_mamba.volume import Volume
 
 TESTED = (2, 3, 4, 6)
@@ -43,7 +43,7 @@ def spec() -> BundleSpec:
         version="1.0.0",
         title="Thick-slice MR to a fine grid, any slice thickness",
         task="restoration",
-        network=Network("voxel_mamba_unet", {**NETWORK, "scan": SCANS["mamba"]}),
+        network=Network("voxel_mamba_unet", {**NETWORK, "scan": SCANS[SuperResolution.variants[0]]}),
         channels=(Channel("MR", "MR"),),
         preparation=(
             {"step": "refine", "order": 3, "largest_factor": FACTORS[1]},
