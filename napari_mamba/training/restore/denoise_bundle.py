@@ -45,7 +45,7 @@ def spec() -> BundleSpec:
                 "schemes": [{"scheme": "percentile", "lower": None, "upper": 99.9, "clip": False}],
             },
         ),
-        tile=Tile((40, 112, 112), overlap=0.2, mirror_axes=(0, 1, 2), divisor=(4, 4, 4)),
+        tile=Tile((48, 128, 128), overlap=0.125, mirror_axes=(0, 1, 2), divisor=(4, 4, 4)),
         activation="none",
         description="Removes Rician and Gaussian noise of any strength up to a fifth of the image's white, in 3D.",
         authors="The napari-mamba developers",

@@ -49,7 +49,7 @@ def spec() -> BundleSpec:
             {"step": "refine", "order": 3, "largest_factor": FACTORS[1]},
             {"step": "normalise", "schemes": [percentile]},
         ),
-        tile=Tile((96, 96, 96), overlap=0.2, mirror_axes=(0, 1, 2), divisor=(4, 4, 4)),
+        tile=Tile((64, 128, 128), overlap=0.125, mirror_axes=(0, 1, 2), divisor=(4, 4, 4)),
         activation="none",
         description="Interpolates thick slices by cubic splines onto a fine grid and puts back the detail they lack.",
         authors="The napari-mamba developers",
