@@ -12,8 +12,8 @@ from torch import Tensor
 
 from napari_mamba.engine.mask_steps import distance
 
-TURN, SHIFT, SCALE = 0.35, 0.06, 0.06  # radians; share of the half window; natural logarithm
-WOBBLE, GROWTH = 0.06, 0.03  # smooth changes of place, in half windows, and of distance, in the distances' unit
+TURN, SHIFT, SCALE = 0.35, 0.06, 0.04  # radians; share of the half window; natural logarithm
+WOBBLE, GROWTH = 0.04, 0.02  # smooth changes of place, in half windows, and of distance, in the distances' unit
 
 
 def distances(masks: np.ndarray, limit: float, device: torch.device) -> Tensor:
