@@ -24,6 +24,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SHARED = REPOSITORY.parent / "shared" / "parity"
 LOCAL = Path(__file__).parent / "vectors"
 TOLERANCE = 1e-4
+# These two amplify rounding: float64 is as far as this from the authors' own float32 numbers, so that no float32
+# implementation can be asked to lie nearer. Which side of 1e-4 it falls on depends on the processor's convolutions.
+OWN_ROUNDING = {"UMambaEnc_2d_v2": 1.6e-4, "UMambaEnc_3d_v2": 3.2e-4}
 SECOND_INPUT = {"MambaMorphOri": 8}  # the seed of a second input (a registration target)
 
 
@@ -112,7 +115,7 @@ def build(network: str, vector: Vector) -> torch.nn.Module:
     return model.eval()
 
 
-def check(network: str, name: str, *, device: str = "cpu", tolerance: float = TOLERANCE) -> list[float]:
+def check(network: str, name: str, *, device: str = "cpu", tolerance: float | None = None) -> list[float]:
     """Assert that the network computes what the vector holds; returns the relative L2 error of each output."""
     vector = load(name)
     model = build(network, vector).to(device)
@@ -126,6 +129,7 @@ def check(network: str, name: str, *, device: str = "cpu", tolerance: float = TO
         relative_l2(output, expected, facts)
         for output, expected, facts in zip(outputs, vector.outputs, vector.spec["outputs"], strict=True)
     ]
+    tolerance = OWN_ROUNDING.get(name, TOLERANCE) if tolerance is None else tolerance
     assert max(errors) <= tolerance, f"relative L2 of the outputs: {errors}"
     return errors
 
