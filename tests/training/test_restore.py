@@ -118,9 +118,6 @@ def test_ten_steps_on_the_cpu_fit_and_validate(name, folder, small, tmp_path, mo
     run = fit(one, tmp_path, device="cpu", steps=10)
     assert run.step == 10
     assert np.isfinite(history(tmp_path)[-1]["score"])
-    told = restoration.compared(one, {"mamba": tmp_path})["scans forwards and backwards"]
-    assert told == {"parameters": told["parameters"], "steps": 10, "score": history(tmp_path)[-1]["score"]}
-    assert told["parameters"] == sum(p.numel() for p in run.network.parameters())
     with torch.inference_mode():
         assert one.loss(run.network.eval()(batch[0]), batch[1]) < one.loss(*batch)
 

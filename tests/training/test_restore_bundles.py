@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from napari_mamba import bundles, engine, io, models
 from napari_mamba.errors import InputError
+from napari_mamba.training.evaluation import add_comparison
 from napari_mamba.training.restore import denoise_bundle, measure, superres_bundle
 from napari_mamba.training.restore import recipe as restoration
 from napari_mamba.volume import Volume
@@ -113,10 +114,9 @@ def test_evaluation_writes_numbers_card_and_picture(made, name, folder, tmp_path
     monkeypatch.setattr(denoise_bundle, "LEVELS", (0.05, 0.09))
     monkeypatch.setattr(denoise_bundle, "_baselines", lambda: {"nlm": lambda *a: calls.append(1) or fake_method(*a)})
     monkeypatch.setattr(superres_bundle, "TESTED", (2, 4))
-    compared = {"SegResNet": {"parameters": 2_100_000, "steps": 7, "score": 1.5}}
     kept = {"kept": tmp_path / "kept.json"} if name == "mr-denoise" else {}
     told = []
-    options = {"device": "cpu", "write": True, "compared": compared, **kept}
+    options = {"device": "cpu", "write": True, **kept}
     measured = MODULES[name].evaluate(folder, made.path, on_case=lambda *a: told.append(a), **options)
     json.dumps(measured)
     assert (measured["people"], measured["volumes"]) == (2, 2)
@@ -124,8 +124,6 @@ def test_evaluation_writes_numbers_card_and_picture(made, name, folder, tmp_path
     written = bundles.load(made.path)
     assert written.metrics["held_out"]["table"] == measured["table"]
     assert (made.path / "examples.png").read_bytes().startswith(b"\x89PNG")
-    card = (made.path / "README.md").read_text()
-    assert "| SegResNet | 2.10 million | 7 | 1.50 dB |" in card
     if name == "mr-denoise":  # the network answers its input, so it gains nothing over it
         for row in measured["table"].values():
             assert row["mr-denoise"]["psnr"]["mean"] == pytest.approx(row["input"]["psnr"]["mean"], abs=0.01)
@@ -136,6 +134,14 @@ def test_evaluation_writes_numbers_card_and_picture(made, name, folder, tmp_path
         assert measured["largest_beyond_range"] == 0
         for row in measured["table"].values():
             assert row["mr-superres"]["psnr"]["mean"] == pytest.approx(row["spline"]["psnr"]["mean"], abs=0.3)
+
+
+def test_variants_are_compared_in_the_card(made, name, tmp_path):
+    entry = {"step": 7, "score": 1.5} | {f"psnr_{n}": n for n in (3, 5, 9, 15)} | {f"gain_{n}": n for n in (2, 3, 4)}
+    (tmp_path / "history.jsonl").write_text(json.dumps(entry) + "\n")
+    add_comparison(made, {"segresnet": tmp_path}, MODULES[name].card)
+    values = "3.000 | 5.000 | 9.000 | 15.000" if name == "mr-denoise" else "2.000 | 3.000 | 4.000"
+    assert f"| SegResNet (2.2 million) | {values} | 7 |" in (made.path / "README.md").read_text()
 
 
 def test_an_evaluation_without_the_scans_is_refused(made, name, tmp_path):

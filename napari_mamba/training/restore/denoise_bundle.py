@@ -75,7 +75,6 @@ def evaluate(
     write: bool = False,
     on_case: Callable[[str, dict[str, Any]], None] | None = None,
     kept: Path | None = None,
-    compared: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """PSNR and SSIM against non-local means and BM4D, both told the true noise, on people that training never saw.
 
@@ -91,8 +90,6 @@ def evaluate(
         Called with each case's name and its scores.
     kept : Path, optional
         A JSON file that keeps the scores of the slow methods from one evaluation to the next.
-    compared : dict, optional
-        For the card: networks trained by the same recipe, each with "parameters", "steps" and "score".
     """
     loaded, store, rows = bundles.load(bundle), measure.Kept(kept), []
     methods = _baselines()
@@ -120,7 +117,7 @@ def evaluate(
     }
     if write:
         held_out = {k: v for k, v in measured.items() if k != "cases"}
-        metrics = {**loaded.metrics, "held_out": held_out, **({"compared": compared} if compared else {})}
+        metrics = {**loaded.metrics, "held_out": held_out}
         write_numbers(loaded, metrics, card(metrics), {"examples.png": _examples(folder, rows, shown)})
     return measured
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,21 +11,12 @@ from monai.networks.nets import SegResNet
 from torch import Tensor, nn
 
 from napari_mamba import models
-from napari_mamba.training.loop import history
 from napari_mamba.training.recipe import Recipe, Schedule
 from napari_mamba.training.restore import data
 from napari_mamba.training.restore.samples import Pieces
 
 NETWORK: dict[str, Any] = {"in_channels": 1, "features": [32, 64, 96], "depths": [1, 2, 2], "d_state": 8, "expand": 1.0}
 SCANS = {"mamba": "bidirectional", "axis": "axis", "conv": ""}
-NAMES = {
-    "mamba": "scans forwards and backwards",
-    "axis": "scans along each axis",
-    "conv": "no scans, convolutions alone",
-    "segresnet": "SegResNet",
-}
-"""The variants in the card."""
-
 FLOOR = 1e-5
 """Mean squared error below which an answer is good enough: 0.3% of the 99.9th percentile, the scanner's own noise."""
 
@@ -86,20 +75,6 @@ class Restoration(Recipe):
         A sample with little noise then counts as much as one with much (Chen et al., arXiv:2204.04676).
         """
         return torch.log((output - target).square().flatten(1).mean(1) + FLOOR).mean()
-
-
-def compared(recipe: Restoration, runs: Mapping[str, Path]) -> dict[str, dict[str, float]]:
-    """For the card: parameters, steps and last validation score of runs of the recipe's variants, by their names.
-
-    `runs` maps a variant to its training folder.
-    """
-    found = {}
-    for variant, folder in runs.items():
-        network = type(recipe)(recipe.data, recipe.seed, variant).network()
-        last = history(folder)[-1]
-        count = sum(parameter.numel() for parameter in network.parameters())
-        found[NAMES[variant]] = {"parameters": count, "steps": last["step"], "score": last["score"]}
-    return found
 
 
 def psnr(output: Tensor, target: Tensor) -> float:

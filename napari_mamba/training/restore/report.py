@@ -44,15 +44,6 @@ def markdown(table: Mapping[str, Any], names: Mapping[str, str]) -> str:
     return head + "\n".join(lines)
 
 
-def variants(table: Mapping[str, Mapping[str, Any]], unit: str) -> str:
-    """Networks trained by the same recipe, in Markdown: parameters, steps and validation score."""
-    lines = [
-        f"| {name} | {one['parameters'] / 1e6:.2f} million | {one['steps']} | {one['score']:.2f} {unit} |"
-        for name, one in table.items()
-    ]
-    return "| network | parameters | steps | validation |\n| --- | --- | --- | --- |\n" + "\n".join(lines)
-
-
 def picture(rows: Sequence[tuple[str, Sequence[tuple[str, np.ndarray]]]], peak: float = 1.0) -> bytes:
     """A PNG of rows of slices (Y, X) with titles; a slice called "removed" or "error" is shown about grey.
 

@@ -105,7 +105,6 @@ def evaluate(
     device: str = "auto",
     write: bool = False,
     on_case: Callable[[str, dict[str, Any]], None] | None = None,
-    compared: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """PSNR and SSIM against linear and cubic spline interpolation, on people that training never saw.
 
@@ -119,8 +118,6 @@ def evaluate(
         Put the numbers, the pictures and the card into the bundle's folder.
     on_case : callable, optional
         Called with each case's name and its scores.
-    compared : dict, optional
-        For the card: networks trained by the same recipe, each with "parameters", "steps" and "score".
     """
     loaded = bundles.load(bundle)
     rows: list[report.Row] = []
@@ -149,7 +146,7 @@ def evaluate(
     }
     if write:
         held_out = {k: v for k, v in measured.items() if k != "cases"}
-        metrics = {**loaded.metrics, "held_out": held_out, **({"compared": compared} if compared else {})}
+        metrics = {**loaded.metrics, "held_out": held_out}
         least = report.worst([row for row, _ in lines], "mr-superres", "spline")
         chosen = [lines[0], next(line for line in lines if line[0] is least)]
         pictures = [
