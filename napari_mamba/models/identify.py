@@ -18,6 +18,7 @@ CONTAINERS = (
     "params",
     "model_ema",
     "state_dict",
+    "module",
     "model_state_dict",
     "model_state",
     "model",

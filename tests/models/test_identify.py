@@ -59,6 +59,7 @@ def test_umamba_arguments(name: str, generation: str) -> None:
         lambda weights: {"params": {"other": torch.zeros(1)}, "params_ema": weights},
         lambda weights: {"state_dict": {f"module.{key}": value for key, value in weights.items()}, "epoch": 1},
         lambda weights: {"model": {f"_orig_mod.module.{key}": value for key, value in weights.items()}},
+        lambda weights: {"module": {f"module.{key}": value for key, value in weights.items()}},
         lambda weights: {f"mamba_unet.{key}": value for key, value in weights.items()},
         lambda weights: weights | {"encoder.total_ops": torch.zeros(1), "encoder.total_params": torch.zeros(1)},
     ],
