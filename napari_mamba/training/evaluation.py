@@ -14,6 +14,9 @@ from napari_mamba.bundles import Bundle, BundleSpec
 from napari_mamba.training.classification import calibration_error, reliability
 from napari_mamba.training.scores import dice, hausdorff95, summary
 
+SURE = 0.95
+"""Probability of background from which on a voxel does not count for the calibration: there are so many of them."""
+
 
 def measure_segmentation(
     bundle: Bundle,
@@ -38,7 +41,7 @@ def measure_segmentation(
     dict
         "people", "volumes", "dice" and "hausdorff95_mm" (class name to mean, SD, median, minimum, maximum), "worst"
         (the file with the lowest mean Dice), "calibration" and "cases". Calibration is over the voxels that the network
-        or the truth gives to a structure, where the probability of the answer stands against how often it is right:
+        is not sure are background (`SURE`), where the probability of the answer stands against how often it is right:
         "error" (expected calibration error), "voxels" and "curve" (see `classification.reliability`).
     """
     classes = [label for label in bundle.classes if label.index]
@@ -74,10 +77,11 @@ def _rows(
         result = engine.run_to_end(volume, bundle, replace(options, probabilities=True))
         assert result.labels is not None  # of a segmentation bundle that was not cancelled
         predicted, true = np.asarray(result.labels.data)[0], np.asarray(truth.data)[0]
-        inside = (predicted > 0) | (true > 0)
+        probabilities = np.asarray(result.extra["probabilities"].data)
+        possible = probabilities[0] < SURE  # chosen by what the network says alone: the truth would bias the curve
         yield {
-            "confidence": np.asarray(result.extra["probabilities"].data)[:, inside].max(axis=0),
-            "right": (predicted == true)[inside],
+            "confidence": probabilities[:, possible].max(axis=0),
+            "right": (predicted == true)[possible],
             "file": image.name,
             "person": person,
             "dice": dice(predicted, true, values),
