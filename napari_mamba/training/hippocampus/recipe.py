@@ -31,7 +31,7 @@ PREPARATION = (
     {"step": "resample", "spacing": [1.0, 1.0, 1.0]},
     {"step": "normalise", "schemes": ["zscore"]},
 )
-NETWORK = {
+NETWORK: dict[str, Any] = {
     "spatial_dims": 3,
     "input_channels": 1,
     "num_classes": 3,
@@ -43,7 +43,7 @@ NETWORK = {
     "input_size": list(TILE),
 }
 
-SMALL = {"features_per_stage": [16, 32, 64, 128], "n_conv_per_stage": [1, 1, 1, 1]}
+SMALL: dict[str, Any] = {"features_per_stage": [16, 32, 64, 128], "n_conv_per_stage": [1, 1, 1, 1]}
 
 
 def person(path: Path) -> int:
