@@ -10,9 +10,10 @@ from napari_mamba.scan.arguments import ConvArguments, ScanArguments
 from napari_mamba.scan.cuda import conv
 from napari_mamba.scan.cuda.backward import selective_scan_backward
 from napari_mamba.scan.cuda.forward import prepare, selective_scan_forward
+from napari_mamba.scan.cuda.repeat import repeat_scan
 from napari_mamba.scan.cuda.runtime import on_device, unavailable
 
-__all__ = ["causal_conv1d", "selective_scan", "unavailable"]
+__all__ = ["causal_conv1d", "selective_scan", "selective_scan_again", "unavailable"]
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 
@@ -58,6 +59,19 @@ def selective_scan(args: ScanArguments) -> tuple[Tensor, Tensor]:
             return _SelectiveScan.apply(args.delta_softplus, args.table, args.merge, *tensors)
         y, last, _, _ = selective_scan_forward(prepare(args))
     return y, last
+
+
+def selective_scan_again(tensors: tuple[Tensor | None, ...], softplus: bool, merge: str) -> Tensor | None:
+    """Run a scan in raster order that needs no gradient the short way (see `cuda.repeat`); None where that is not one.
+
+    `tensors` are u, delta, A, B, C, D, z and delta_bias as the operator was given them.
+    """
+    u = tensors[0]
+    if u is None or not u.is_cuda or u.get_device() != torch.cuda.current_device():
+        return None
+    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
+        return None
+    return repeat_scan(tensors, softplus, merge)
 
 
 def causal_conv1d(args: ConvArguments) -> Tensor:

@@ -84,8 +84,12 @@ def selective_scan(
     >>> y.shape
     torch.Size([1, 6, 8])
     """
-    args, multi = scan_arguments(u, delta, A, B, C, D, z, delta_bias, delta_softplus, order, merge)
     module = get_backend(choose_backend(u) if backend == "auto" else backend)
+    if order is None and not return_last_state and hasattr(module, "selective_scan_again"):
+        again = module.selective_scan_again((u, delta, A, B, C, D, z, delta_bias), delta_softplus, merge)
+        if again is not None:
+            return again
+    args, multi = scan_arguments(u, delta, A, B, C, D, z, delta_bias, delta_softplus, order, merge)
     with _without_autocast(u.device.type):
         y, state = module.selective_scan(args)
     if not multi:

@@ -1,7 +1,8 @@
 """The scan's backends: a name, the module that implements it, and which one "auto" takes.
 
 A backend module has `selective_scan(ScanArguments)` and `causal_conv1d(ConvArguments)` (see `arguments.py`), and
-may have `unavailable() -> str`, a sentence saying why it cannot be used here, or "" where it can.
+may have `unavailable() -> str`, a sentence saying why it cannot be used here, or "" where it can, and
+`selective_scan_again(tensors, softplus, merge)`, a short way for arguments like those of a call before, or None.
 """
 
 from __future__ import annotations

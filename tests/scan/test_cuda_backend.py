@@ -11,6 +11,7 @@ from cuda_emulator import emulated_device, find_compiler
 from napari_mamba.errors import InputError
 from napari_mamba.scan import cuda_backend, scan_order, selective_scan
 from napari_mamba.scan.arguments import scan_arguments
+from napari_mamba.scan.cuda import repeat
 
 BENCHMARKED = [(1, 64, 512), (1, 1024, 512), (1, 64, 32**3), (1, 384, 32**3), (4, 768, 16**3), (2, 96, 64**3)]
 LARGE = [(1, 64, 64**3), (1, 128, 64**3), (8, 384, 32**3), (1, 64, 128**3)]
@@ -57,6 +58,37 @@ def test_gradients_pass_through_autograd(merge):
     for name, value, right in zip(NAMES, found, wanted, strict=True):
         assert value.shape == right.shape
         assert relative(value, right) <= 1e-5, name
+
+
+@pytest.mark.skipif(find_compiler() is None, reason="needs g++ on Linux to emulate the CUDA kernels")
+@pytest.mark.parametrize(("length", "launched"), [(70, 1), (2100, 3)])
+def test_a_call_like_one_before_takes_the_short_way(length, launched):
+    made = inputs(1, 6, length, states=4)
+    wide = torch.cat([made["u"], made["z"]], 2)
+    made |= {"u": wide[..., :6], "z": wide[..., 6:]}
+    with emulated_device() as launches, torch.no_grad(), mock.patch.object(repeat, "_templates", {}) as templates:
+        for scale in (1.0, 2.0):  # the second call finds the first one's template, at other addresses
+            scaled = {n: x.clone() * scale if n == "B" else x for n, x in made.items()}
+            y = repeat.repeat_scan(tuple(scaled.values()), True, "sum")
+            exact = selective_scan(**doubled(scaled), delta_softplus=True, backend="reference")
+            assert relative(y, exact) <= 1e-5
+        assert len(templates) == 1
+        assert len(launches) == 2 * launched
+        apart = scaled | {"u": scaled["u"].contiguous()}
+        assert relative(repeat.repeat_scan(tuple(apart.values()), True, "sum"), exact) <= 1e-5
+        assert len(templates) == 2, "other strides are another template"
+
+
+def test_what_needs_more_than_launches_goes_the_long_way():
+    made = inputs(1, 6, 20, states=4)
+    with mock.patch.object(repeat, "_templates", {}):
+        transposed = made | {"u": made["u"].transpose(1, 2).contiguous().transpose(1, 2)}
+        assert repeat.repeat_scan(tuple(transposed.values()), True, "sum") is None
+        assert repeat.repeat_scan(tuple((made | {"A": made["A"].half()}).values()), True, "sum") is None
+        assert repeat.repeat_scan(tuple(inputs(1, 6, 20, states=4, paths=2).values()), True, "sum") is None
+        with pytest.raises(InputError, match="delta_bias has shape"):
+            repeat.repeat_scan(tuple((made | {"delta_bias": torch.zeros(5)}).values()), True, "sum")
+        assert cuda_backend.selective_scan_again(tuple(made.values()), True, "sum") is None, "tensors elsewhere"
 
 
 def test_tensors_elsewhere_are_refused():

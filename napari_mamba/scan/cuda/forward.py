@@ -191,8 +191,8 @@ class _Layout:
 _LAYOUTS: dict[tuple, _Layout] = {}
 
 
-def _layout(args: ScanArguments, keep: bool, plan: Plan | None) -> _Layout:
-    """Return the layout of a problem, from those made before where it was."""
+def layout_of(args: ScanArguments, keep: bool, plan: Plan | None = None) -> _Layout:
+    """Return the layout of a prepared problem, from those made before where it was."""
     a, z = args, args.z
     size = a.delta.element_size()
     bits = a.B.data_ptr() | a.C.data_ptr() | a.A.shape[-1] * size | 16
@@ -315,7 +315,7 @@ def selective_scan_forward(args: ScanArguments, keep: bool = False, plan: Plan |
     batch = args.delta.shape[0]
     if batch > MOST_BATCH:
         return _in_parts(args, keep, plan)
-    forward = _Forward(args, _layout(args, keep, plan))
+    forward = _Forward(args, layout_of(args, keep, plan))
     if args.delta.numel() == 0:
         y = forward._empty(*args.delta.shape, dtype=args.u.dtype)
         return Scanned(y[:, 0] if args.merge == "sum" else y, forward.last.zero_(), None, 1)
