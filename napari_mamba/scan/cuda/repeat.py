@@ -56,7 +56,8 @@ def _same(before: ScanArguments, after: ScanArguments) -> bool:
 
 
 def _template(tensors: Optional8, softplus: bool, merge: str) -> Template | None:
-    args, multi = scan_arguments(*tensors, delta_softplus=softplus, order=None, merge=merge)
+    named: dict = dict(zip(TENSORS, tensors, strict=True))
+    args, multi = scan_arguments(**named, delta_softplus=softplus, order=None, merge=merge)
     ready = prepare(args)
     if not _same(args, ready) or args.delta.numel() == 0 or args.delta.shape[0] > MOST_BATCH:
         return None
