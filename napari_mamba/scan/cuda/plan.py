@@ -12,6 +12,7 @@ SHORT = 2048  # the longest sequence that one block holds
 PARALLEL_BYTES = 16 * 2**20  # outputs of single paths kept side by side rather than added up one path after another
 RESIDENT = {16: 16, 64: 8}  # warps of a multiprocessor, by the states a thread holds: what its registers allow
 SPLITS = (4, 8, 16)  # lanes that share a channel of a short sequence
+LONG = 1024  # positions of a chunk, from which on two rows under way are better than four
 WAVES = 1  # blocks wanted, in full loads of the card
 
 
@@ -42,7 +43,7 @@ class Plan:
     blocks: int = 8
     fixup: bool = True
     ahead: int = 4
-    poly: int = 8
+    poly: int = 0  # on an H200 the special-function units alone were as fast as or faster than any mixture
     split: int = 8
     warps: int = 32
 
@@ -74,7 +75,8 @@ def chunk_plan(sequences: int, length: int, channels: int, states: int, multipro
     wanted = max(1, WAVES * resident * multiprocessors // rows)
     chunk = _up(max(SHORTEST, -(-length // wanted)), KEPT if keep else TILE)
     kind = "single" if chunk >= length else "chunks"
-    ahead = 4 if states <= 32 else 1  # 64 states leave no registers for rows under way
+    # 64 states leave no registers for rows under way.
+    ahead = 1 if states > 32 else 2 if chunk >= LONG else 4
     return Plan(kind, min(chunk, _up(length, KEPT)), -(-length // chunk), threads=threads, blocks=resident, ahead=ahead)
 
 

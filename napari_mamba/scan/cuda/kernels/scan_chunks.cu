@@ -5,7 +5,7 @@
 // Why three launches, and no exponential twice: with chunks scanned from a zero state, y = C·h is short of
 // C[t]·exp(A S_t)·h0 only, where S_t is the sum of the steps since the chunk began and h0 its true start state. That
 // term dies out, within a few positions for fast states, so MODE 1 writes finished outputs and MODE 3 corrects the head
-// of each chunk until the slowest state of a warp's channels has decayed to 2^-32. MODES 0 and 2 are the plain way:
+// of each chunk until the slowest state of a warp's channels has decayed to DEAD. MODES 0 and 2 are the plain way:
 // end states first, then the scan proper from the start states.
 //   MODE 0: end states;  1: outputs from a zero state, and end states;  2: outputs from start states;  3: correction
 // The decay over a chunk is exp2(A2·S): the sum of steps is all that the combination needs beside the end state.
@@ -21,7 +21,11 @@
 #define NEED_Y (MODE != 0)
 #define NEED_Z (HAS_Z && NEED_Y)
 #define NEED_SUM (ADD && MODE != 0 && MODE != 3)
-#define DEAD (-32.0f)  // log2 of the decay at which a start state no longer matters
+// log2 of the decay at which a start state no longer matters: the error it leaves is far below the outputs' rounding,
+// 2^-24 in float and 2^-9 or 2^-11 in 16 bits. A head is as long as this says, and costs as much traffic as a scan.
+#ifndef DEAD
+#define DEAD (IO == 0 ? -24.0f : -16.0f)
+#endif
 
 struct Tile {
     float B[NEED_B ? TILE * PADDED : 4];
