@@ -4,11 +4,16 @@ Every function takes one scan (Z, Y, X) float32, in which 1 is about the brighte
 the random numbers to draw from. The ranges begin where an artefact is clearly visible in
 the scans of the training data (`RANGES`), which is the border that the bundle's card states. What is weaker is drawn
 by `unspoilt`, and counts as clean.
+
+Whatever acts on the lines of one axis, a blur or a change of k-space, is a matrix of that axis, and is applied as one:
+scans come in many sizes, also prime ones, and a GPU plans or tunes each convolution and Fourier transform anew for
+every size it meets, which takes a thousand times as long as the product.
 """
 
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,15 +40,15 @@ class Chance:
 
     def __init__(self, seed: int, device: torch.device):
         self.device = device
-        self.single, self.many = torch.Generator().manual_seed(seed), torch.Generator(device).manual_seed(seed)
+        self.single, self.many = random.Random(seed), torch.Generator(device).manual_seed(seed)
 
     def number(self, low: float, high: float) -> float:
         """One uniform number."""
-        return low + (high - low) * float(torch.rand((), generator=self.single))
+        return self.single.uniform(low, high)
 
     def whole(self, low: int, high: int) -> int:
         """One whole number, both ends included."""
-        return int(torch.randint(low, high + 1, (), generator=self.single))
+        return self.single.randint(low, high)
 
     def happens(self, share: float) -> bool:
         """True in a share of the cases."""
@@ -106,15 +111,32 @@ def noise(image: Tensor, std: float, chance: Chance) -> Tensor:
 def blur(image: Tensor, spacing: Sequence[float], std_mm: float) -> Tensor:
     """A Gaussian of the same width in mm along each axis."""
     for axis, side in enumerate(spacing):
-        sigma = std_mm / side
-        reach = max(1, math.ceil(3 * sigma))
-        offsets = torch.arange(-reach, reach + 1, device=image.device, dtype=torch.float32)
-        kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-        moved = image.movedim(axis, -1)
-        padded = F.pad(moved.reshape(1, -1, moved.shape[-1]), (reach, reach), mode="replicate")
-        flat = F.conv1d(padded.transpose(0, 1), (kernel / kernel.sum())[None, None])
-        image = flat.reshape(moved.shape).movedim(-1, axis)
+        image = along(image, gaussian(image.shape[axis], std_mm / side, image.device), axis)
     return image
+
+
+def along(image: Tensor, matrix: Tensor, axis: int) -> Tensor:
+    """Multiply every line along one axis of an image (Z, Y, X) by a matrix (M, N); N becomes M."""
+    if axis == 0:
+        return (matrix @ image.flatten(1)).unflatten(1, image.shape[1:])
+    return matrix @ image if axis == 1 else image @ matrix.T
+
+
+def gaussian(size: int, sigma: float, device: torch.device) -> Tensor:
+    """The matrix (size, size) of SciPy's `gaussian_filter1d`: cut off at 4 sigma, lines reflected at their ends."""
+    place, reach = torch.arange(size, device=device, dtype=torch.float32), int(4 * sigma + 0.5)
+    total = torch.zeros(size, size, device=device)
+    for mirrored in (place, -1 - place, 2 * size - 1 - place):
+        offset = place[:, None] - mirrored
+        total += torch.exp(-0.5 * (offset / sigma) ** 2) * (offset.abs() <= reach)
+    return total / total.sum(1, keepdim=True)
+
+
+def k_space(factor: Tensor, device: torch.device) -> Tensor:
+    """The matrix (N, N) that multiplies a line's k-space, its centre in the middle, by `factor` (N,) on the CPU."""
+    kernel = torch.fft.ifft(torch.fft.ifftshift(factor)).real  # the real part: images are
+    place = torch.arange(len(factor), device=device)
+    return kernel.to(device)[(place[:, None] - place) % len(factor)]
 
 
 def bias_powers() -> list[tuple[int, int, int]]:
@@ -132,11 +154,14 @@ def bias_field(image: Tensor, log_std: float, chance: Chance) -> Tensor:
 
 def polynomial(shape: Sequence[int], weights: Sequence[float], device: torch.device) -> Tensor:
     """A polynomial (Z, Y, X) over coordinates from -1 to 1; `weights` as `bias_powers` orders them."""
-    z, y, x = (torch.linspace(-1, 1, n, device=device) for n in shape)
-    field = torch.zeros(tuple(shape), device=device)
+    top = BIAS_ORDER + 1
+    table = torch.zeros(top, top, top)  # of exponents z, y, x
     for weight, (px, py, pz) in zip(weights, bias_powers(), strict=True):
-        field += weight * (z**pz)[:, None, None] * (y**py)[None, :, None] * (x**px)[None, None, :]
-    return field
+        table[pz, py, px] = weight
+    table, exponents = table.to(device), torch.arange(top, device=device)
+    for axis, n in enumerate(shape):
+        table = along(table, torch.linspace(-1, 1, n, device=device)[:, None] ** exponents, axis)
+    return table
 
 
 def ghosting(image: Tensor, chance: Chance) -> Tensor:
@@ -144,13 +169,11 @@ def ghosting(image: Tensor, chance: Chance) -> Tensor:
     axis = chance.whole(0, 2)
     ghosts = chance.whole(*RANGES["ghosting"]["ghosts"])
     intensity = chance.number(*RANGES["ghosting"]["intensity"])
-    # Along one axis the transform of that axis alone tells the same: the others undo themselves.
-    spectrum = torch.fft.fftshift(torch.fft.fft(image, dim=axis), dim=axis)
-    factor = torch.ones(image.shape[axis], device=image.device)
+    lines = image.shape[axis]
+    factor = torch.ones(lines)
     factor[::ghosts] = 1 - intensity
-    factor[image.shape[axis] // 2] = 1
-    spectrum = spectrum * factor.view([-1 if a == axis else 1 for a in range(3)])
-    return torch.fft.ifft(torch.fft.ifftshift(spectrum, dim=axis), dim=axis).real
+    factor[lines // 2] = 1
+    return along(image, k_space(factor, image.device), axis)
 
 
 def spikes(image: Tensor, chance: Chance) -> Tensor:
@@ -176,18 +199,18 @@ def motion(image: Tensor, spacing: Sequence[float], chance: Chance) -> Tensor:
     step = 1 / (count + 1)
     times = [(i + 1) * step + chance.number(-0.3, 0.3) * step for i in range(count)]
     moves = [movement(chance) for _ in range(count)]
-    spectra = [torch.fft.fft(moved(image, spacing, *move), dim=axis) for move in [None, *moves] if move]
-    spectra = [torch.fft.fft(image, dim=axis), *spectra]
+    heads: list[tuple[list[float], list[float]] | None] = [None, *moves]
     middle = next((i for i, time in enumerate(times) if time > 0.5), count)
-    spectra[0], spectra[middle] = spectra[middle], spectra[0]  # the head at rest has k-space's centre
+    heads[0], heads[middle] = heads[middle], heads[0]  # the head at rest has k-space's centre
     lines = image.shape[axis]
     ends = [0, *(int(lines * time) for time in times), lines]
-    shifted = [torch.fft.fftshift(spectrum, dim=axis) for spectrum in spectra]
-    parts = [
-        spectrum.narrow(axis, first, last - first)
-        for spectrum, first, last in zip(shifted, ends[:-1], ends[1:], strict=True)
-    ]
-    return torch.fft.ifft(torch.fft.ifftshift(torch.cat(parts, dim=axis), dim=axis), dim=axis).real
+    total = torch.zeros_like(image)
+    for head, first, last in zip(heads, ends[:-1], ends[1:], strict=True):
+        taken = torch.zeros(lines)
+        taken[first:last] = 1
+        seen = moved(image, spacing, *head) if head else image
+        total += along(seen, k_space(taken, image.device), axis)
+    return total
 
 
 def movement(chance: Chance) -> tuple[list[float], list[float]]:

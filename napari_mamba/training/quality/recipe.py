@@ -69,8 +69,8 @@ class Quality(Recipe):
             image = simulate(scan, names, chance)
             for _ in range(VIEWS):
                 inputs.append(window(image, scan.spacing, chance))
-                targets.append(target(names, device))
-        return torch.stack(inputs)[:, None], torch.stack(targets)
+                targets.append(target(names))
+        return torch.stack(inputs)[:, None], torch.tensor(targets, device=device)
 
     @cached_property
     def _balanced(self) -> list[Scan]:
@@ -112,8 +112,8 @@ class Quality(Recipe):
                         names = [] if name == "clean" else [name]
                         image = simulate(scan, names, chance, vary=False)
                         inputs.append(window(image, scan.spacing, chance, vary=False).half())
-                        targets.append(target(names, torch.device("cpu")))
-            self._kept = torch.stack(inputs)[:, None], torch.stack(targets)
+                        targets.append(target(names))
+            self._kept = torch.stack(inputs)[:, None], torch.tensor(targets)
         return self._kept
 
     def export(self, weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
@@ -157,13 +157,12 @@ def draw_names(chance: Chance) -> list[str]:
     """No artefact, one, or two."""
     share = chance.number(0, 1)
     count = 0 if share < CLEAN else 2 if share > 1 - PAIR else 1
-    order = torch.randperm(len(ARTEFACTS), generator=chance.single)[:count]
-    return [ARTEFACTS[i] for i in order.tolist()]
+    return chance.single.sample(ARTEFACTS, count)
 
 
-def target(names: list[str], device: torch.device) -> Tensor:
+def target(names: list[str]) -> list[float]:
     """One number a class: 1 for each artefact that is there, or for "clean" where none is."""
-    return torch.tensor([float(not names), *(float(name in names) for name in ARTEFACTS)], device=device)
+    return [float(not names), *(float(name in names) for name in ARTEFACTS)]
 
 
 @lru_cache(maxsize=64)
@@ -193,7 +192,7 @@ def window(image: Tensor, spacing: tuple[float, float, float], chance: Chance, v
     """
     scale = math.exp(chance.number(-0.12, 0.12)) if vary and chance.happens(0.7) else 1.0
     depth, *plane = (max(1, round(n * s / t)) for n, s, t in zip(image.shape, spacing, SPACING, strict=True))
-    picked = image[((torch.arange(depth) + 0.5) * (image.shape[0] / depth)).long().to(image.device)]
+    picked = image[((torch.arange(depth, device=image.device) + 0.5) * (image.shape[0] / depth)).long()]
     size = [round(n * scale) for n in plane]
     if size != list(picked.shape[1:]):
         picked = F.interpolate(picked[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
