@@ -12,9 +12,8 @@ from torch.profiler import profile as profiler
 
 def profile(name: str, network: nn.Module, size: int, dtype: torch.dtype) -> None:
     """Print where our network's time on the GPU goes: its kernels, and copies and casts by shape."""
-    form = torch.channels_last_3d
-    network = network.to(DEVICE).to(memory_format=form)
-    x = torch.randn(1, authors.channels(name), *(size,) * 3, device=DEVICE).to(memory_format=form)
+    network = network.to(DEVICE)
+    x = torch.randn(1, authors.channels(name), *(size,) * 3, device=DEVICE)
     with torch.no_grad(), torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
         for _ in range(2):
             network(x)

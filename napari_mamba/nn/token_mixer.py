@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from napari_mamba.errors import InputError
@@ -30,10 +31,14 @@ def mix(x: Tensor, norm: nn.Module, mixer: nn.Module, channel_token: bool = Fals
             f"{spatial.numel()}: give it images of the patch size it was trained with"
         )
     with without_autocast(x):
-        tokens = (x.flatten(2) if channel_token else to_tokens(x)).to(norm.weight.dtype)
-        mixed = mixer(norm(tokens))
+        tokens = x.flatten(2) if channel_token else to_tokens(x)
+        # One pass makes both the type and the layout that the norm reads.
+        mixed = mixer(norm(tokens.to(norm.weight.dtype, memory_format=torch.contiguous_format)))
     mixed = mixed.unflatten(2, spatial) if channel_token else from_tokens(mixed, spatial)
-    return mixed.to(x.dtype)
+    # Tokens are channels-last. On a GPU the convolution behind would then take cuDNN's kernels for that format, which
+    # are slower in 3D and copy its weights; one pass casts and gives back the format that the map came in.
+    plain = x.is_cuda and x.is_contiguous()
+    return mixed.to(x.dtype, memory_format=torch.contiguous_format if plain else torch.preserve_format)
 
 
 class MambaLayer(nn.Module):

@@ -91,7 +91,7 @@ class Run:
             group["lr"] = schedule.rate(self.step, progress)
         inputs = inputs.to(self.device)
         if inputs.ndim == 5:
-            inputs = inputs.contiguous(memory_format=torch.channels_last_3d)
+            inputs = inputs.contiguous(memory_format=_format(self.device))
         self.network.train()
         # bfloat16 convolutions are twice as fast on recent CPUs and GPUs; the scan stays in float32 by itself.
         with torch.autocast(self.device.type, torch.bfloat16):
@@ -162,8 +162,13 @@ def _batches(recipe: Recipe, first: int, last: int, device: torch.device) -> Gen
                 future.cancel()
 
 
+def _format(device: torch.device) -> torch.memory_format:
+    """Of 3D maps: channels-last took a third more time than the plain format on an NVIDIA H200, and less on CPUs."""
+    return torch.contiguous_format if device.type == "cuda" else torch.channels_last_3d
+
+
 def _placed(network: nn.Module, device: torch.device) -> nn.Module:
-    return network.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's stubs lack it
+    return network.to(device, memory_format=_format(device))  # type: ignore[call-overload]  # torch's stubs lack it
 
 
 def fit(

@@ -119,7 +119,7 @@ class BrainStructures(Recipe):
 
     @staticmethod
     def _answer(network: nn.Module, image: Tensor, device: torch.device) -> Tensor:
-        image = image.to(device, memory_format=torch.channels_last_3d)
+        image = image.to(device)
         with torch.autocast(device.type, torch.bfloat16):
             return network(image).argmax(1)[0]
 
