@@ -96,6 +96,15 @@ def test_paths_one_after_another_leave_the_same_sum(name, dtype):
 
 
 @emulated
+@pytest.mark.parametrize("name", ["fixup", "rescan", "single"])
+def test_two_channels_a_thread(name):
+    plan = replace(PLANS[name], channels=2)
+    _, launches = check(problem(width=128, dtype=torch.bfloat16 if name == "rescan" else torch.float32), plan)
+    assert launches[0][1][0] == 2 * plan.chunks, "two blocks for 128 channels"
+    check(problem(width=40), plan)
+
+
+@emulated
 @pytest.mark.parametrize("states", [1, 4, 8, 10, 32, 64])
 @pytest.mark.parametrize("name", ["fixup", "short"])
 def test_numbers_of_states(name, states):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache, lru_cache
 from typing import NamedTuple
 
@@ -104,6 +105,7 @@ def _kernels(plan: Plan, macros: tuple[tuple[str, int], ...]) -> tuple:
     if plan.kind == "short":
         return (kernel("scan_short.cu", "scan_short", LAYOUT, SPLIT=plan.split, WARPS=plan.warps, **defines),)
     chunk = {"THREADS": plan.threads, "BLOCKS": plan.blocks, "AHEAD": plan.ahead, "POLY": plan.poly, **defines}
+    chunk["CHANNELS"] = plan.channels
 
     def pass_(mode: int):
         return kernel("scan_chunks.cu", "scan_chunks", LAYOUT, MODE=mode, **chunk)
@@ -135,6 +137,9 @@ class _Layout:
             *(self.batch, self.together, self.length, self.width, self.groups, self.states),
             *(multiprocessors(delta.device), keep),
         )
+        each = self.width // self.groups
+        if each % (self.plan.threads * self.plan.channels):
+            self.plan = replace(self.plan, channels=1)
         self.macros = {
             "IO": TYPES[delta.dtype],
             "STATES": self.states,
@@ -155,8 +160,8 @@ class _Layout:
         sums = self.plan.chunks * self.width
         self.rest = (*self.state_strides, self.together * sums, sums, self.paths * self.states * self.width)
         self.beside, self.alone = (self.paths * row, row), (row, 0)
-        channels = 32 // self.plan.split if self.plan.kind == "short" else self.plan.threads
-        self.group_blocks = -(-(self.width // self.groups) // channels)
+        channels = 32 // self.plan.split if self.plan.kind == "short" else self.plan.threads * self.plan.channels
+        self.group_blocks = -(-each // channels)
         self._launches: dict[tuple, tuple] = {}
 
     def numbers(self, out_strides: tuple[int, int], out_size: int, count: int) -> tuple[int, ...]:

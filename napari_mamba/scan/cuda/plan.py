@@ -27,11 +27,12 @@ class Plan:
     chunk, chunks : int
         Steps of a chunk and how many there are.
     threads, blocks : int
-        Channels of a block, and blocks a multiprocessor holds (kinds "single" and "chunks").
+        Threads of a block, and blocks a multiprocessor holds (kinds "single" and "chunks").
     fixup : bool
         Finish outputs in the first launch and correct the heads of the chunks; else scan twice (kind "chunks").
-    ahead, poly : int
-        The macros AHEAD and POLY of the kernels.
+    ahead, poly, channels : int
+        The macros AHEAD, POLY and CHANNELS of the kernels; channels of a thread are 1 where threads * channels does not
+        divide those of a group.
     split, warps : int
         Lanes that share a channel, and chunks (kind "short").
     """
@@ -44,6 +45,7 @@ class Plan:
     fixup: bool = True
     ahead: int = 4
     poly: int = 0  # on an H200 the special-function units alone were as fast as or faster than any mixture
+    channels: int = 1
     split: int = 8
     warps: int = 32
 

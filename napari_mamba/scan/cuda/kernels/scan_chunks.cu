@@ -1,5 +1,5 @@
-// The scan over chunks of the sequence: a thread is a channel with its STATES states in registers, a block is THREADS
-// channels of one chunk. B and C of TILE positions are staged in shared memory as floats, twice buffered; u, delta, z of
+// The scan over chunks of the sequence: a thread is a channel with its STATES states in registers (or CHANNELS of them,
+// THREADS apart, that share what it reads of B and C), a block is THREADS * CHANNELS channels of one chunk. B and C of TILE positions are staged in shared memory as floats, twice buffered; u, delta, z of
 // AHEAD positions are under way while as many are computed. Rows are channels-last, so a warp reads 32 neighbours.
 //
 // Why three launches, and no exponential twice: with chunks scanned from a zero state, y = C·h is short of
@@ -16,6 +16,9 @@
 #endif
 #ifndef BLOCKS  // blocks a multiprocessor should hold; bounds the registers
 #define BLOCKS ((STATES > 16 ? 256 : 512) / THREADS)
+#endif
+#ifndef CHANNELS  // of a thread; where it is not 1, it and THREADS divide the channels of a group
+#define CHANNELS 1
 #endif
 #define NEED_B (MODE != 3)
 #define NEED_Y (MODE != 0)
@@ -34,11 +37,11 @@ struct Tile {
 
 // What a thread has loaded for AHEAD positions.
 struct Ahead {
-    io_t delta[AHEAD];
-    io_t u[NEED_B ? AHEAD : 1];
-    io_t z[NEED_Z ? AHEAD : 1];
-    float sum[NEED_SUM ? AHEAD : 1];
-    out_t out[MODE == 3 ? AHEAD : 1];
+    io_t delta[AHEAD][CHANNELS];
+    io_t u[NEED_B ? AHEAD : 1][CHANNELS];
+    io_t z[NEED_Z ? AHEAD : 1][CHANNELS];
+    float sum[NEED_SUM ? AHEAD : 1][CHANNELS];
+    out_t out[MODE == 3 ? AHEAD : 1][CHANNELS];
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const Scan p) {
@@ -50,7 +53,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
     const long long k = blockIdx.y, b = blockIdx.z;
     const int blocks = p.width / p.group_width * p.group_blocks;
     const int chunk = (int)(blockIdx.x / blocks) + (MODE == 3 ? 1 : 0), part = blockIdx.x % blocks;
-    const int group = part / p.group_blocks, first = (part % p.group_blocks) * THREADS;
+    const int group = part / p.group_blocks, first = (part % p.group_blocks) * THREADS * CHANNELS;
     const bool mine = first + tid < p.group_width;
     // Threads past the last channel repeat it and write nothing.
     const int d = group * p.group_width + (mine ? first + tid : p.group_width - 1);
@@ -65,19 +68,28 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
     out_t* out = p.out + out_at;
     const float* sum = p.sum + out_at;
     float* state = p.state + b * p.state_b + k * p.state_k + (long long)chunk * STATES * p.width + d;
-    [[maybe_unused]] const float skip = p.D ? p.D[k * p.width + d] : 0.0f;
-    const float bias = p.bias ? p.bias[k * p.width + d] : 0.0f;
 
-    float A2[STATES], h[STATES];
+    [[maybe_unused]] float skip[CHANNELS];
+    float bias[CHANNELS], A2[CHANNELS][STATES], h[CHANNELS][STATES], total[CHANNELS];
 #pragma unroll
-    for (int n = 0; n < STATES; n++) {
-        A2[n] = p.A[(k * p.width + d) * STATES + n] * LOG2E;
-        h[n] = MODE >= 2 && p.state ? state[(long long)n * p.width] : 0.0f;
+    for (int c = 0; c < CHANNELS; c++) {
+        const long long at = k * p.width + d + c * THREADS;
+        skip[c] = p.D ? p.D[at] : 0.0f;
+        bias[c] = p.bias ? p.bias[at] : 0.0f;
+        total[c] = 0.0f;
+#pragma unroll
+        for (int n = 0; n < STATES; n++) {
+            A2[c][n] = p.A[at * STATES + n] * LOG2E;
+            h[c][n] = MODE >= 2 && p.state ? state[(long long)n * p.width + c * THREADS] : 0.0f;
+        }
     }
 #if MODE == 3
-    float slowest[PADDED / 4];
+    float slowest[CHANNELS][PADDED / 4];
 #pragma unroll
-    for (int n = 0; n < STATES; n++) slowest[n / 4] = n % 4 ? fmaxf(slowest[n / 4], A2[n]) : A2[n];
+    for (int c = 0; c < CHANNELS; c++) {
+#pragma unroll
+        for (int n = 0; n < STATES; n++) slowest[c][n / 4] = n % 4 ? fmaxf(slowest[c][n / 4], A2[c][n]) : A2[c][n];
+    }
 #endif
 
     // Positions past the end repeat the last one, with a step of 0.
@@ -126,11 +138,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
 #pragma unroll
         for (int j = 0; j < AHEAD; j++) {
             const int row = row_of(tile, i + j);
-            ahead.delta[j] = *row_at(delta, row, p.delta_row);
-            if (NEED_B) ahead.u[j] = *row_at(u, row, p.u_row);
-            if (NEED_Z) ahead.z[j] = *row_at(z, row, p.z_row);
-            if (NEED_SUM) ahead.sum[j] = *row_at(sum, row, p.sum_row);
-            if (MODE == 3) ahead.out[j] = *row_at(out, row, p.out_row);
+#pragma unroll
+            for (int c = 0; c < CHANNELS; c++) {
+                ahead.delta[j][c] = row_at(delta, row, p.delta_row)[c * THREADS];
+                if (NEED_B) ahead.u[j][c] = row_at(u, row, p.u_row)[c * THREADS];
+                if (NEED_Z) ahead.z[j][c] = row_at(z, row, p.z_row)[c * THREADS];
+                if (NEED_SUM) ahead.sum[j][c] = row_at(sum, row, p.sum_row)[c * THREADS];
+                if (MODE == 3) ahead.out[j][c] = row_at(out, row, p.out_row)[c * THREADS];
+            }
         }
     };
 
@@ -146,7 +161,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
     store_tile(tiles[0]);
     __syncthreads();
 
-    float total = 0.0f;
     bool alive = true;
     for (int tile = 0, t0 = start; t0 < end; tile++, t0 += TILE) {
         const bool more = t0 + TILE < end;
@@ -168,7 +182,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
             alive = false;
 #pragma unroll
             for (int q = 0; q < PADDED / 4; q++) {
-                living[q] = __any_sync(FULL_WARP, slowest[q] * total > DEAD);
+                bool one = false;
+#pragma unroll
+                for (int c = 0; c < CHANNELS; c++) one = one || slowest[c][q] * total[c] > DEAD;
+                living[q] = __any_sync(FULL_WARP, one);
                 alive = alive || living[q];
             }
             if (!alive) break;
@@ -176,51 +193,55 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
 #pragma unroll
             for (int j = 0; j < AHEAD; j++) {
                 const bool inside = t0 + i + j < end;
-                float dt = to_float(loaded.delta[j]) + bias;
-                if (SOFTPLUS) dt = softplus(dt);
-                dt = inside ? dt : 0.0f;
-                total += dt;
-                float y0 = 0.0f, y1 = 0.0f;
+                float dt[CHANNELS], y0[CHANNELS], y1[CHANNELS];
+                [[maybe_unused]] float value[CHANNELS], scaled[CHANNELS];
+#pragma unroll
+                for (int c = 0; c < CHANNELS; c++) {
+                    dt[c] = to_float(loaded.delta[j][c]) + bias[c];
+                    if (SOFTPLUS) dt[c] = softplus(dt[c]);
+                    dt[c] = inside ? dt[c] : 0.0f;
+                    total[c] += dt[c];
+                    y0[c] = y1[c] = 0.0f;
+                    if (NEED_B) value[c] = to_float(loaded.u[j][c]);
+                    if (NEED_B) scaled[c] = dt[c] * value[c];
+                }
+#pragma unroll
+                for (int q = 0; q < PADDED / 4; q++) {
 #if MODE == 3
-#pragma unroll
-                for (int q = 0; q < PADDED / 4; q++) {
                     if (!living[q]) continue;
-                    const Four c = *(const Four*)(now.C + (i + j) * PADDED + 4 * q);
-#pragma unroll
-                    for (int m = 0; m < 4; m++) {
-                        const int n = 4 * q + m;
-                        if (n < STATES) {
-                            float& y = m % 2 ? y1 : y0;
-                            y = fmaf(exp2_state(n, A2[n < STATES ? n : 0] * total) * c.v[m], h[n < STATES ? n : 0], y);
-                        }
-                    }
-                }
-#else
-                const float value = to_float(loaded.u[j]), scaled = dt * value;
-#pragma unroll
-                for (int q = 0; q < PADDED / 4; q++) {
-                    const Four beta = *(const Four*)(now.B + (i + j) * PADDED + 4 * q);
-                    Four c = {};
-                    if (NEED_Y) c = *(const Four*)(now.C + (i + j) * PADDED + 4 * q);
-#pragma unroll
-                    for (int m = 0; m < 4; m++) {
-                        const int n = 4 * q + m;
-                        if (n < STATES) {
-                            float& y = m % 2 ? y1 : y0;
-                            h[n] = fmaf(h[n], exp2_state(n, A2[n] * dt), scaled * beta.v[m]);
-                            if (NEED_Y) y = fmaf(h[n], c.v[m], y);
-                        }
-                    }
-                }
-                y0 = fmaf(skip, value, y0);
 #endif
-                if (NEED_Y) {
-                    float y = y0 + y1;
-                    if (NEED_SUM) y += loaded.sum[j];
-                    if (NEED_Z) y *= silu(to_float(loaded.z[j]));
-                    if (MODE == 3) y += out_to_float(loaded.out[j]);
-                    if (inside && mine) *row_at(out, row_of(tile, i + j), p.out_row) = to_out(y);
+                    Four beta = {}, gamma = {};
+                    if (NEED_B) beta = *(const Four*)(now.B + (i + j) * PADDED + 4 * q);
+                    if (NEED_Y) gamma = *(const Four*)(now.C + (i + j) * PADDED + 4 * q);
+#pragma unroll
+                    for (int c = 0; c < CHANNELS; c++) {
+#pragma unroll
+                        for (int m = 0; m < 4; m++) {
+                            const int n = 4 * q + m;
+                            if (n < STATES) {
+                                float& y = m % 2 ? y1[c] : y0[c];
+#if MODE == 3
+                                y = fmaf(exp2_state(n, A2[c][n < STATES ? n : 0] * total[c]) * gamma.v[m],
+                                         h[c][n < STATES ? n : 0], y);
+#else
+                                h[c][n] = fmaf(h[c][n], exp2_state(n, A2[c][n] * dt[c]), scaled[c] * beta.v[m]);
+                                if (NEED_Y) y = fmaf(h[c][n], gamma.v[m], y);
+#endif
+                            }
+                        }
+                    }
                 }
+#if NEED_Y
+#pragma unroll
+                for (int c = 0; c < CHANNELS; c++) {
+                    if (NEED_B) y0[c] = fmaf(skip[c], value[c], y0[c]);
+                    float y = y0[c] + y1[c];
+                    if (NEED_SUM) y += loaded.sum[j][c];
+                    if (NEED_Z) y *= silu(to_float(loaded.z[j][c]));
+                    if (MODE == 3) y += out_to_float(loaded.out[j][c]);
+                    if (inside && mine) row_at(out, row_of(tile, i + j), p.out_row)[c * THREADS] = to_out(y);
+                }
+#endif
             }
         }
         if (more) store_tile(tiles[(tile + 1) % 2]);
@@ -237,13 +258,20 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
 #if MODE < 2
     if (mine) {
 #pragma unroll
-        for (int n = 0; n < STATES; n++) state[(long long)n * p.width] = h[n];
-        p.steps[b * p.steps_b + k * p.steps_k + (long long)chunk * p.width + d] = total;
+        for (int c = 0; c < CHANNELS; c++) {
+#pragma unroll
+            for (int n = 0; n < STATES; n++) state[(long long)n * p.width + c * THREADS] = h[c][n];
+            p.steps[b * p.steps_b + k * p.steps_k + (long long)chunk * p.width + d + c * THREADS] = total[c];
+        }
     }
 #elif MODE == 2
     if (mine && chunk == p.chunks - 1) {
 #pragma unroll
-        for (int n = 0; n < STATES; n++) p.last[b * p.last_b + (k * p.width + d) * STATES + n] = h[n];
+        for (int c = 0; c < CHANNELS; c++) {
+            const long long at = k * p.width + d + c * THREADS;
+#pragma unroll
+            for (int n = 0; n < STATES; n++) p.last[b * p.last_b + at * STATES + n] = h[c][n];
+        }
     }
 #endif
 }
