@@ -65,11 +65,18 @@ def variants(batch: int, width: int, length: int) -> dict[str, Plan]:
                 found[f"short split {split} warps {warps}"] = plan
         return found
     base = chunk_plan(batch, length, width, 16, processors, False)
+    paired = chunk_plan(batch, length, width, 16, processors, False, paired=True)
+    if paired.channels == 2:
+        for blocks, ahead, poly in ((8, 4, 0), (8, 2, 8), (12, 2, 0), (12, 2, 8), (12, 1, 0), (16, 1, 0)):
+            cut = max(64, -(-paired.chunk * paired.blocks // blocks // 16) * 16)
+            found[f"two channels, blocks {blocks} ahead {ahead} poly {poly}"] = replace(
+                paired, blocks=blocks, ahead=ahead, poly=poly, chunk=cut, chunks=-(-length // cut)
+            )
     for fixup in (True, False):
         way = "fixup" if fixup else "rescan"
         for ahead in (2, 4):
             found[f"{way} ahead {ahead}"] = replace(base, fixup=fixup, ahead=ahead)
-        for blocks in (base.blocks * 5 // 4, base.blocks * 3 // 2):
+        for blocks in (base.blocks * 5 // 4,):
             cut = -(-base.chunk * base.blocks // blocks // 16) * 16
             found[f"{way} blocks {blocks}"] = replace(
                 base, fixup=fixup, ahead=2, blocks=blocks, chunk=cut, chunks=-(-length // cut)

@@ -14,7 +14,7 @@ from napari_mamba.scan import reference, scan_order
 from napari_mamba.scan.arguments import scan_arguments
 from napari_mamba.scan.cuda import forward
 from napari_mamba.scan.cuda.forward import device_table, prepare, selective_scan_forward
-from napari_mamba.scan.cuda.plan import Plan, make_plan
+from napari_mamba.scan.cuda.plan import Plan, chunk_plan, make_plan
 
 emulated = pytest.mark.skipif(find_compiler() is None, reason="needs g++ on Linux to emulate the CUDA kernels")
 CHUNKS = Plan("chunks", 48, 2, threads=32, blocks=1)
@@ -102,6 +102,13 @@ def test_two_channels_a_thread(name):
     _, launches = check(problem(width=128, dtype=torch.bfloat16 if name == "rescan" else torch.float32), plan)
     assert launches[0][1][0] == 2 * plan.chunks, "two blocks for 128 channels"
     check(problem(width=40), plan)
+
+
+def test_a_plan_with_two_channels_a_thread_fills_the_card_too():
+    plan = chunk_plan(1, 64**3, 128, 16, 132, False, paired=True)
+    assert (plan.channels, plan.threads, plan.blocks) == (2, 32, 12)
+    assert 0.9 * 132 * 12 <= 2 * plan.chunks <= 132 * 12
+    assert chunk_plan(1, 64**3, 96, 16, 132, False, paired=True).channels == 1
 
 
 @emulated
