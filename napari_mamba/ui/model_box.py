@@ -27,6 +27,8 @@ from napari_mamba.ui.combo_box import combo_box
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
 
+DEFAULT = "brain-structures-mr"
+"""The bundle that is chosen at first, where it is installed."""
 DISCLAIMER = "For research only. Not for clinical use."
 
 
@@ -67,9 +69,10 @@ class ModelBox(QWidget):
         layout.addWidget(self.summary)
 
         self._worker: Any = None
-        self.combo.currentIndexChanged.connect(self._on_chosen)
         for bundle in bundles.available():
             self.combo.addItem(bundle.name, bundle)
+        self.combo.setCurrentIndex(max(0, self.combo.findText(DEFAULT)))
+        self.combo.currentIndexChanged.connect(self._on_chosen)
         self._on_chosen()
 
     @property

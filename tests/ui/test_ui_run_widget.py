@@ -406,3 +406,17 @@ def test_texts_of_progress():
 def test_what_runs_need_can_be_prepared_ahead(caplog):
     preload()
     assert not caplog.records, "a failure is only logged, so that the run itself can say it"
+
+
+def test_the_default_model_is_chosen_at_first_where_it_is_installed(qtbot, tiny, monkeypatch):
+    from napari_mamba.ui import model_box
+
+    (one,) = (bundle for bundle in model_box.bundles.available() if bundle.name == "tiny")
+    monkeypatch.setattr(model_box.bundles, "available", lambda: [one, replace(one, name=model_box.DEFAULT)])
+    box = model_box.ModelBox()
+    qtbot.addWidget(box)
+    assert box.bundle.name == "brain-structures-mr"
+    monkeypatch.setattr(model_box.bundles, "available", lambda: [one])
+    alone = model_box.ModelBox()
+    qtbot.addWidget(alone)
+    assert alone.bundle.name == "tiny"

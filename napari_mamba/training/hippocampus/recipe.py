@@ -27,6 +27,7 @@ from napari_mamba.training.scores import dice
 TILE = (40, 56, 40)
 CLASSES = (1, 2)
 PREPARATION = (
+    {"step": "field_of_view", "mm": [20, 90]},  # a whole head is doubted; training's crops have 24 to 58 mm
     {"step": "orient", "axcodes": "RAS"},
     {"step": "resample", "spacing": [1.0, 1.0, 1.0]},
     {"step": "normalise", "schemes": ["zscore"]},
