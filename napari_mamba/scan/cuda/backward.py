@@ -21,7 +21,7 @@ from torch import Tensor
 
 from napari_mamba.errors import InputError
 from napari_mamba.scan.arguments import ScanArguments
-from napari_mamba.scan.cuda.backward_plan import BLOCK, LONGEST, Plan
+from napari_mamba.scan.cuda.backward_plan import BLOCK, LONGEST, chunk_for, plan_for
 from napari_mamba.scan.cuda.runtime import kernel
 
 SOURCE = "scan_backward.cu"
@@ -61,11 +61,11 @@ class _Backward:
         dtype = args.u.dtype
         self.batch, self.paths, self.length, self.width = args.delta.shape
         self.states, self.groups = args.A.shape[-1], args.B.shape[3]
-        self.plan = Plan(self.states)
+        self.plan = plan_for(self.states)
         if chunk >= self.length:  # one chunk, whose unused end may be of any length: one that divides well
             unit = BLOCK if self.length <= LONGEST else LONGEST
             chunk = -(-self.length // unit) * unit
-        self.chunk = self.plan.chunk(chunk)
+        self.chunk = chunk_for(self.states, chunk)
         self.ratio = chunk // self.chunk
         self.chunks = -(-self.length // self.chunk)
         u, delta, B, C, grad = (_rows(x, dtype) for x in (args.u, args.delta, args.B, args.C, grad_output))
@@ -101,13 +101,13 @@ class _Backward:
         blocks = self.chunks * self.groups * batch * (1 if self.in_turn else paths)
         self.splits = min(tiles, max(1, -(-PER_MULTIPROCESSOR * _multiprocessors(u.device) // blocks)))
         shape = (self.splits, batch, paths, length, self.groups, self.states)
-        self.dBC = [empty(*shape, dtype=dtype if self.splits == 1 else torch.float32) for _ in range(2)]
+        self.dBC = empty(2, *shape, dtype=dtype if self.splits == 1 else torch.float32)
 
     def _values(self, first_path: int, launch_paths: int) -> tuple[int, ...]:
         u, delta, B, C, z, grad = self.inputs
         A, D, bias = self.parameters
         read = (u, delta, B, C, z, grad, A, D, bias, self.table, self.kept, self.starts, self.adjoints, self.sums)
-        written = (self.du, self.ddelta, self.dz, self.du_sum, self.dz_sum, *self.dBC, self.direct)
+        written = (self.du, self.ddelta, self.dz, self.du_sum, self.dz_sum, self.dBC[0], self.dBC[1], self.direct)
         sizes = (self.batch, self.paths, self.length, self.width, self.groups, self.chunk, self.chunks, self.splits)
         strides = (
             *(u.stride(0), 0 if u.shape[1] == 1 else u.stride(1), u.stride(2)),
@@ -141,11 +141,12 @@ class _Backward:
         for path in range(0, self.paths, paths):
             grid = (self.chunks, self.groups * self.splits, self.batch * paths)
             shared = plan.gradients_shared(self.chunk)
-            self._launch(name, grid, plan.threads, shared, self._values(path, paths))
+            mine = self._values(path, paths) if self.in_turn else values
+            self._launch(name, grid, plan.threads, shared, mine)
 
     def gradients(self) -> dict[str, Tensor | None]:
         """Add up what the chunks and the splits left."""
-        dB, dC = (x[0] if self.splits == 1 else x.sum(0) for x in self.dBC)
+        dB, dC = self.dBC[:, 0] if self.splits == 1 else self.dBC.sum(1)
         dD, dbias = self.direct.sum((1, 3))
         dA = self.adjoints.sum((0, 2)).transpose(1, 2)
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, cached_property
 
 BLOCK = 8  # positions between the states that a block of threads keeps
 LONGEST = 64  # positions of a chunk where 16 states are kept, in SHARED
@@ -19,25 +20,25 @@ class Plan:
 
     states: int
 
-    @property
+    @cached_property
     def lanes(self) -> int:
         """Lanes that share a channel."""
         return _power_of_two(-(-self.states // 4))
 
-    @property
+    @cached_property
     def per_lane(self) -> int:
         return -(-self.states // self.lanes)
 
-    @property
+    @cached_property
     def threads(self) -> int:
         return 64 if self.lanes == 1 else 128
 
-    @property
+    @cached_property
     def tile(self) -> int:
         """Channels of a block of threads."""
         return self.threads // self.lanes
 
-    @property
+    @cached_property
     def walk_lanes(self) -> int:
         """Lanes that share a channel where a chunk is only walked."""
         return _power_of_two(-(-self.states // 16))
@@ -58,3 +59,15 @@ class Plan:
         """Return the longest part of a chunk of `kept` positions that fits in shared memory and divides it."""
         parts = (kept // ratio for ratio in range(1, kept + 1) if kept % ratio == 0)
         return next((part for part in parts if self.gradients_shared(part) <= SHARED), 1)
+
+
+@cache
+def plan_for(states: int) -> Plan:
+    """Return the one plan of a number of states, which keeps what it has worked out."""
+    return Plan(states)
+
+
+@cache
+def chunk_for(states: int, kept: int) -> int:
+    """Return `Plan.chunk` of a number of states."""
+    return plan_for(states).chunk(kept)
