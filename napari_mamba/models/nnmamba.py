@@ -281,6 +281,31 @@ def enlarge(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="trilinear")
 
 
+class Histogram(nn.Module):
+    """Logits (B, K) linear in the logarithms of how many voxels of (B, C, Z, Y, X) have each value, C summed.
+
+    The `bins` values are evenly spaced between -1 and 1, which are no values themselves: most voxels of a distance that
+    is cut off have these. A voxel between two values counts for both by its nearness, so that gradients pass.
+    Logarithms, since the ratios of counts are what tells shapes of different sizes apart. In float32.
+    """
+
+    def __init__(self, bins: int, number_classes: int):
+        super().__init__()
+        self.bins = bins
+        self.norm = nn.BatchNorm1d(bins, affine=False)
+        self.linear = nn.Linear(bins, number_classes)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with without_autocast(x):
+            values = x.flatten(1).to(self.linear.weight.dtype)
+            step = 2 / (self.bins + 1)
+            places = [(number + 1) * step - 1 for number in range(self.bins)]
+            counts = [(1 - (values - place).abs() / step).clamp(min=0).sum(1) for place in places]
+            return self.linear(self.norm(torch.log1p(torch.stack(counts, dim=1))))
+
+
 @register(
     name="nnmamba_cls",
     title="nnMamba (classification)",
@@ -309,6 +334,11 @@ class NNMambaClassifier(nn.Module):
         Units between the pooled maps and the logits; as many as `channels` if not given, as the authors have it.
     dropout : float
         Share of them that is left out in training.
+    bins : int
+        Where above zero, how many of the input's voxels have each of so many values from -1 to 1 adds to the logits
+        besides (a `Histogram`, this project's own): of a signed distance, how much of a shape is how thick.
+    shrink : int
+        Side of the blocks of voxels that are averaged before the first convolution; the histogram sees them apart.
 
     Examples
     --------
@@ -325,8 +355,11 @@ class NNMambaClassifier(nn.Module):
         order: str = "raster",
         hidden: int | None = None,
         dropout: float = 0.5,
+        bins: int = 0,
+        shrink: int = 1,
     ):
         super().__init__()
+        self.shrink = shrink
         self.in_conv = DoubleConv(in_ch, channels, stride=2)
         self.mamba_layer_stem = ScanLayer(channels, flips=False, closed=True, d_state=8, order=order)
         dims = [channels * 2**level for level in range(4)]
@@ -335,10 +368,11 @@ class NNMambaClassifier(nn.Module):
         hidden = hidden or channels
         pooled = nn.Linear(sum(dims[1:]), hidden)
         self.mlp = nn.Sequential(pooled, nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, number_classes))
+        self.histogram = Histogram(bins, number_classes) if bins else None
 
     def encode(self, x: Tensor) -> list[Tensor]:
         """The maps of the three stages, highest resolution first."""
-        x = self.in_conv(x)
+        x = self.in_conv(x if self.shrink == 1 else F.avg_pool3d(x, self.shrink))
         x = self.mamba_layer_stem(x) + x
         maps = []
         for level in (1, 2, 3):
@@ -347,7 +381,8 @@ class NNMambaClassifier(nn.Module):
         return maps
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.mlp(torch.cat([level.mean((2, 3, 4)) for level in self.encode(x)], dim=1))
+        logits = self.mlp(torch.cat([level.mean((2, 3, 4)) for level in self.encode(x)], dim=1))
+        return logits if self.histogram is None else logits + self.histogram(x)
 
     def evidence(self, x: Tensor) -> Tensor:
         """What each place adds to each class's logit, (B, K, *grid of the first stage).
@@ -355,7 +390,8 @@ class NNMambaClassifier(nn.Module):
         The logits are a function of the maps' means that is linear between the kinks of its ReLU, so a class's weight
         of a channel times that channel's map says what each voxel contributes: class activation mapping (Zhou et al.,
         arXiv:1512.04150), here over the three stages, to which Grad-CAM (Selvaraju et al., arXiv:1610.02391) comes
-        down behind a global mean. The mean over voxels, plus what the biases give, is the logit.
+        down behind a global mean. The mean over voxels, plus what the biases give, is the logit,
+        but for a histogram's part, which has no place.
         """
         maps = self.encode(x)
         first, last = self.mlp[0], self.mlp[3]

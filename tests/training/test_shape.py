@@ -9,6 +9,7 @@ import torch
 from napari_mamba import bundles, engine, training
 from napari_mamba.engine.prepare import prepare
 from napari_mamba.errors import InputError
+from napari_mamba.models.nnmamba import Histogram
 from napari_mamba.training.evaluation import add_comparison
 from napari_mamba.training.shape import augment, bundle, recipe
 from napari_mamba.training.shape.recipe import FILE, AdrenalShape
@@ -43,7 +44,7 @@ def small(monkeypatch):
     """Networks and grids for a test's time."""
     monkeypatch.setattr(recipe, "NETWORK", {**recipe.NETWORK, "channels": 4})
     for module in (recipe, bundle):
-        monkeypatch.setattr(module, "GRID", 16)
+        monkeypatch.setattr(module, "GRID", 32)
     monkeypatch.setattr(AdrenalShape, "schedule", replace(AdrenalShape.schedule, batch_size=2))
 
 
@@ -90,6 +91,25 @@ def test_the_cubes_symmetries_are_all_there_once():
     assert all(torch.equal(matrix[:, :3].abs(), torch.eye(3)) for matrix in matrices[:8])
 
 
+def test_some_glands_are_moved_by_a_symmetry_alone(data):
+    images = augment.distances(np.load(data / FILE)["val_images"][:1], 8.0, CPU)
+    generator = torch.Generator().manual_seed(0)
+    matrix, scale, exact = augment.place(12, generator, CPU)
+    assert 2 < int(exact.sum()) < 10
+    assert bool((scale[exact] == 1).all())
+    seen = augment.warp(images, torch.zeros(12, dtype=torch.long), matrix, scale, 64, generator, exact)
+    kept = seen.flatten(1).sort(1).values.isclose(images.float().flatten().sort().values, atol=1e-4).all(1)
+    assert torch.equal(kept, exact)  # the same values in other places
+
+
+def test_the_histogram_counts_the_voxels_of_each_value():
+    head = Histogram(3, 2)  # values -0.5, 0, 0.5
+    seen = []
+    head.norm.register_forward_pre_hook(lambda _, given: seen.append(given[0].expm1()))
+    head.eval()(torch.tensor([-1.0, -0.5, -0.5, 0.0, 0.2, 0.5, 0.75, 1.0]).reshape(1, 1, 2, 2, 2))
+    assert seen[0][0].tolist() == pytest.approx([2.0, 1.6, 1.9], abs=1e-5)
+
+
 def test_scaling_a_gland_scales_its_distances(data):
     images = augment.distances(np.load(data / FILE)["val_images"][:1], 8.0, CPU)
     larger = torch.eye(3, 4)[None] / 1.25
@@ -105,12 +125,13 @@ def test_a_batch_depends_on_its_step_alone(data, small):
     for one, two in zip(first.batch(7, CPU), again.batch(7, CPU), strict=True):
         assert torch.equal(one, two)
     assert not torch.equal(first.batch(7, CPU)[0], first.batch(8, CPU)[0])
-    assert first.batch(7, CPU)[0].shape == (10, 1, 16, 16, 16)
+    assert first.batch(7, CPU)[0].shape == (10, 1, 32, 32, 32)
 
 
 def test_a_calibrated_network_gives_the_calibrated_logit():
     network = recipe.network("nnmamba").eval()
-    x = torch.randn(2, 1, 16, 16, 16)
+    torch.nn.init.normal_(network.histogram.linear.weight)  # fresh ones are zero
+    x = 0.5 * torch.randn(2, 1, 16, 16, 16)
     with torch.inference_mode():
         before = network(x)
         network.load_state_dict(bundle.calibrated(network.state_dict(), 0.5, 0.3))

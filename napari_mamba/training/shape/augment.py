@@ -13,6 +13,8 @@ from torch import Tensor
 from napari_mamba.engine.mask_steps import distance
 
 TURN, SHIFT, SCALE = 0.35, 0.06, 0.04  # radians; share of the half window; natural logarithm
+EXACT = 0.5
+"""Share of the samples that only a symmetry of the cube moves: interpolation blunts the distances, which tell much."""
 WOBBLE, GROWTH = 0.04, 0.02  # smooth changes of place, in half windows, and of distance, in the distances' unit
 
 
@@ -65,14 +67,18 @@ def symmetries(device: torch.device) -> Tensor:
     return torch.stack(matrices).to(device)
 
 
-def place(count: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Random placings (count, 3, 4): any of the cube's symmetries, a turn, a shift, a mild scale; and the scales."""
+def place(count: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Random placings (count, 3, 4): any of the cube's symmetries, a turn, a shift, a mild scale.
+
+    Also the scales (count,), and which of them (count,), bool, are no more than a symmetry: about `EXACT`.
+    """
 
     def uniform(*shape: int, of: float) -> Tensor:
         return (2 * torch.rand(*shape, generator=generator, device=device) - 1) * of
 
     whole = symmetries(device)
-    matrix = whole[torch.randint(len(whole), (count,), generator=generator, device=device)].clone()
+    symmetry = whole[torch.randint(len(whole), (count,), generator=generator, device=device)]
+    matrix = symmetry.clone()
     angles = uniform(count, 3, of=TURN)
     skew = torch.zeros(count, 3, 3, device=device)
     for axis, (i, j) in enumerate(((1, 2), (0, 2), (0, 1))):
@@ -80,21 +86,32 @@ def place(count: int, generator: torch.Generator, device: torch.device) -> tuple
     scale = uniform(count, of=SCALE).exp()
     matrix[:, :, :3] = torch.linalg.matrix_exp(skew) @ matrix[:, :, :3] / scale[:, None, None]
     matrix[:, :, 3] = uniform(count, 3, of=SHIFT)
-    return matrix, scale
+    exact = torch.rand(count, generator=generator, device=device) < EXACT
+    matrix = torch.where(exact[:, None, None], symmetry, matrix)
+    return matrix, torch.where(exact, 1.0, scale), exact
 
 
 def warp(
-    images: Tensor, picks: Tensor, matrix: Tensor, scale: Tensor, size: int, generator: torch.Generator | None = None
+    images: Tensor,
+    picks: Tensor,
+    matrix: Tensor,
+    scale: Tensor,
+    size: int,
+    generator: torch.Generator | None = None,
+    exact: Tensor | None = None,
 ) -> Tensor:
     """Sample the picked images (B, 1, size, size, size) float32 through affine placings; distances scale along.
 
-    With a generator, place and distance change smoothly and a little besides: no two raters draw the same outline.
+    With a generator, place and distance change smoothly and a little besides: no two raters draw the same outline. They
+    do not where `exact` (B,), bool, says so.
     """
     chosen = images[picks].float()
     grid = F.affine_grid(matrix, [len(picks), 1, size, size, size], align_corners=False)
     growth: Tensor | float = 0.0
     if generator is not None:
         noise = torch.randn(len(picks), 4, 5, 5, 5, generator=generator, device=images.device)
+        if exact is not None:
+            noise = noise * ~exact[:, None, None, None, None]
         noise = F.interpolate(noise, size=(size,) * 3, mode="trilinear", align_corners=True)
         grid = grid + WOBBLE * noise[:, :3].movedim(1, -1)
         growth = GROWTH * noise[:, 3:]

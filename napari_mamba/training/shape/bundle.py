@@ -21,7 +21,7 @@ from napari_mamba.training.shape.recipe import CLASSES, GRID, LIMIT, WINDOW, Adr
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
 
-LAST = "mlp.3"  # the layer whose outputs are the logits
+LAST = ("mlp.3", "histogram.linear")  # the layers whose outputs add up to the logits
 UPRIGHT = np.eye(4)[[2, 1, 0, 3]]  # 1 mm voxels; orienting leaves the axes as they are
 MILLILITRES = [1.0, 20.0]  # what 99.9% of the training glands have, and a little more
 
@@ -42,7 +42,7 @@ def spec(variant: str) -> BundleSpec:
             {"step": "resample", "spacing": [WINDOW / GRID] * 3, "order": 1},
             {"step": "centre", "size": [GRID] * 3, "whole": True},
         ),
-        tile=Tile((GRID,) * 3, overlap=0.0, mirror_axes=(2,), divisor=(8, 8, 8), fixed=True),
+        tile=Tile((GRID,) * 3, overlap=0.0, mirror_axes=(2,), divisor=(16, 16, 16), fixed=True),
         classes=(LabelClass(0, CLASSES[0]), LabelClass(1, CLASSES[1], "#d9633a")),
         description="An ensemble of small nnMamba classifiers over the signed distance to the gland's surface.",
         authors="The napari-mamba developers",
@@ -84,10 +84,12 @@ def export(recipe: AdrenalShape, weights: dict[str, Tensor], destination: Path, 
 
 
 def calibrated(state: dict[str, Tensor], scale: float, shift: float) -> dict[str, Tensor]:
-    """Weights whose last layer scales the logits, and shifts that of class 1: the calibration is in the network."""
+    """Weights whose last layers scale the logits, and shift that of class 1: the calibration is in the network."""
     state = dict(state)
-    state[f"{LAST}.weight"] = state[f"{LAST}.weight"] * scale
-    state[f"{LAST}.bias"] = state[f"{LAST}.bias"] * scale + torch.tensor([0.0, shift])
+    for layer in LAST:
+        for part in ("weight", "bias"):
+            state[f"{layer}.{part}"] = state[f"{layer}.{part}"] * scale
+    state[f"{LAST[0]}.bias"] = state[f"{LAST[0]}.bias"] + torch.tensor([0.0, shift])
     return state
 
 

@@ -45,12 +45,14 @@ official test glands were read once, after every choice had been made on the oth
 ## How it was made
 
 nnMamba for classification: 0.9 million parameters a member, {_members(metrics)}. The mask becomes the signed distance
-to its surface (cut off at ± 8 mm) in a window of 64 mm at 1.33 mm about the gland's centre. Random mirroring and
-permutation of the axes, rotation, mild scaling (size is what tells hyperplasia), shift, and small smooth changes of the
-outline; cross-entropy; AdamW in bfloat16, the scan in float32; an exponential moving average of the weights. The
-training and validation glands together are cut into five parts, and each member is trained on four of them. Scale and
-shift of the logits are fitted (Platt) on the part that each has not seen, and lie in the last layer's weights. At run
-time the members are averaged, and each with a mirrored copy. {_trained(metrics.get("trained"))}
+to its surface (cut off at ± 8 mm) in a window of 64 mm at 1 mm about the gland's centre. The scans and convolutions see
+it averaged to 2 mm; beside them a linear layer sees the logarithms of how many voxels lie at which distance, which is
+what tells thick limbs from thin ones. Random mirroring and permutation of the axes, and for half of the samples also
+rotation, mild scaling (size is what tells hyperplasia), shift, and small smooth changes of the outline; cross-entropy;
+AdamW in bfloat16, the scan in float32; an exponential moving average of the weights. The training and validation glands
+together are cut into five parts, and each member is trained on four of them. Scale and shift of the logits are fitted
+(Platt) on the part that each has not seen, and lie in the last layers' weights. At run time the members are averaged,
+and each with a mirrored copy. {_trained(metrics.get("trained"))}
 `napari-mamba train adrenal-shape --data DIR` makes it again.
 
 ## Where it fails
