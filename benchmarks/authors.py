@@ -134,6 +134,8 @@ def _segmamba(folder: Path, size: int) -> nn.Module:
     import causal_conv1d  # noqa: F401  (with the kernels' real argument list, before the stand-in)
 
     root = folder / "SegMamba"
+    if not (root / "mamba" / "mamba_ssm" / "modules").is_dir():
+        raise FileNotFoundError(f"{root} is not there: clone the authors' repository with its mamba folder")
     fork = _module("mamba_ssm", __path__=[str(root / "mamba" / "mamba_ssm")])
     with _modules(mamba_ssm=fork, causal_conv1d_cuda=_older_convolution()):
         fork.Mamba = importlib.import_module("mamba_ssm.modules.mamba_simple").Mamba
