@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,9 @@ import torch
 from napari_mamba import bundles, engine, io
 from napari_mamba.bundles import Bundle
 from napari_mamba.engine import RunOptions
+from napari_mamba.engine.device import choose_device
 from napari_mamba.training.brain.card import card
+from napari_mamba.training.brain.mirroring import mirroring
 from napari_mamba.training.brain.pictures import picture
 from napari_mamba.training.brain.structures import INDICES, STRUCTURES
 from napari_mamba.training.brain.synthesis import synthesise
@@ -52,7 +55,9 @@ def evaluate(
     device: str = "auto",
     write: bool = False,
     on_case: Tell | None = None,
-    parts: Sequence[str] = ("held_out", "icbm", "agreement"),
+    parts: Sequence[str] = ("held_out", "icbm", "agreement", "mirroring"),
+    heads: int = 6,
+    mirror: bool | None = False,
 ) -> dict[str, Any]:
     """Every number of the card.
 
@@ -68,25 +73,35 @@ def evaluate(
         Called with each image's name and scores.
     parts : sequence of str
         Of "held_out" (synthetic images of the held-out maps), "icbm" (the template against its tissue maps, and how
-        long it takes) and "agreement" (contrasts of one person). A part whose data are not there is left out.
+        long it takes), "agreement" (contrasts of one person) and "mirroring" (what the mirrored copy adds, on windows).
+        A part whose data are not there is left out.
+    heads : int
+        How many synthetic heads, 18 at most: the first six are six kinds of image, two of each person.
+    mirror : bool, optional
+        As in `RunOptions`, for the synthetic heads and the contrasts of one person: without mirrored copies they take
+        half as long. The template is measured as a user would run it.
     """
     loaded, tell = bundles.load(bundle), on_case or (lambda name, scores: None)
-    options = RunOptions(device=device)
+    options, usual = RunOptions(device=device, mirror=mirror), RunOptions(device=device)
     metrics: dict[str, Any] = dict(loaded.metrics)
     pictures: dict[str, bytes] = {}
     if "held_out" in parts:
-        metrics["held_out"], drawn = held_out(recipe, loaded, options, tell)
+        metrics["held_out"], drawn = held_out(recipe, loaded, options, tell, heads)
         pictures |= drawn
     if "icbm" in parts and "icbm_t1" in recipe.arrays:
-        metrics["icbm"], metrics["speed"] = icbm(recipe, loaded, options)
+        metrics["icbm"], metrics["speed"] = icbm(recipe, loaded, usual)
         tell("ICBM 2009a T1", metrics["icbm"])
     if "agreement" in parts and (folders := scan_folders(recipe.data)):
         metrics["agreement"], drawn = agreement(folders, loaded, options, tell)
         pictures |= drawn
-    if pictures:
-        metrics["failures"] = [{"file": name, "text": text} for name, text in _TEXTS.items() if name in pictures]
+    if "mirroring" in parts:
+        network, *_ = loaded.networks()
+        on = choose_device(device).torch_device
+        metrics["mirroring"] = mirroring(recipe, network.float().eval().to(on), on)
+    pictures = {**_drawn_before(loaded), **pictures}
+    metrics["failures"] = [{"file": name, "text": text} for name, text in _TEXTS.items() if name in pictures]
     if write:
-        write_numbers(loaded, metrics, card(metrics), {**_drawn_before(loaded), **pictures})
+        write_numbers(loaded, metrics, card(metrics), pictures)
     return {key: value for key, value in metrics.items() if key != "failures"}
 
 
@@ -124,29 +139,37 @@ def _labels(result: engine.Result) -> np.ndarray:
     return np.asarray(result.labels.data)[0]
 
 
-def heads_of(recipe: BrainStructures) -> Iterator[tuple[str, str, Volume, np.ndarray]]:
-    """Whole synthetic heads of the held-out people: person, image, volume (RAS, 1 mm), truth (Z, Y, X) label values."""
+def heads_of(recipe: BrainStructures, count: int = 18) -> Iterator[tuple[str, str, Volume, np.ndarray]]:
+    """Whole synthetic heads of the held-out people: person, image, volume (RAS, 1 mm), truth (Z, Y, X) label values.
+
+    Every kind of image once, of one person after another, then again of the next person.
+    """
     heads = recipe.heads(torch.device("cpu"), held_out=True)
-    for number, (name, kind, spacing) in enumerate(IMAGES):
+    people = len(heads.maps)
+    for turn in range(min(count, people * len(IMAGES))):
+        number = turn % len(IMAGES)
+        person = (number + turn // len(IMAGES)) % people
+        name, kind, spacing = IMAGES[number]
         images, targets = synthesise(
-            heads, (77, number), len(heads.maps), HEAD, kinds=(kind,) * len(heads.maps), central=True, spacing=spacing
+            heads, (77, number), people, HEAD, kinds=(kind,) * people, central=True, spacing=spacing
         )
-        for person, (image, target) in enumerate(zip(images.numpy(), targets.numpy(), strict=True)):
-            affine = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])
-            yield f"person {person + 1}", name, Volume(1000 * image, affine=affine), np.array(INDICES)[target[0]]
+        affine = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])
+        volume = Volume(1000 * images[person].numpy(), affine=affine)
+        yield f"person {person + 1}", name, volume, np.array(INDICES)[targets[person, 0].numpy()]
 
 
 def held_out(
-    recipe: BrainStructures, bundle: Bundle, options: RunOptions, tell: Tell
+    recipe: BrainStructures, bundle: Bundle, options: RunOptions, tell: Tell, heads: int = 18
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Dice and calibration on synthetic heads of the held-out maps; the calibration curve and the worst image drawn."""
-    rows, confidences, rights, images = [], [], [], []
+    rows, confidences, rights, images, people = [], [], [], [], set()
     worst: tuple[float, list[Any]] = (2.0, [])
-    for person, name, volume, truth in heads_of(recipe):
+    for person, name, volume, truth in heads_of(recipe, heads):
         result = engine.run_to_end(volume, bundle, replace(options, probabilities=True))
         found = _labels(result)
         rows.append(dice_of(found, truth))
         images.append(name)
+        people.add(person)
         inside = ((found > 0) | (truth > 0)).ravel().nonzero()[0][::17]  # neighbours say the same
         chances = np.asarray(result.extra["probabilities"].data).reshape(len(INDICES), -1)[:, inside]
         confidences.append(chances.max(axis=0))
@@ -160,11 +183,12 @@ def held_out(
     curve = _file(lambda path: draw_reliability({"": measured["curve"]}, path, "brain-structures-mr"))
     return {
         "images": len(rows),
-        "people": len(rows) // len(IMAGES),
+        "people": len(people),
+        "mirrored": options.mirror is not False,
         "mean": float(np.nanmean(table)),
         "by_image": {
             name: summary(np.ravel(table[[i for i, one in enumerate(images) if one == name]]).tolist())
-            for name, _, _ in IMAGES
+            for name in dict.fromkeys(images)
         },
         "by_structure": {name: summary(table[:, column].tolist()) for column, name in enumerate(STRUCTURES.values())},
         "calibration": measured,
@@ -177,7 +201,9 @@ def icbm(recipe: BrainStructures, bundle: Bundle, options: RunOptions) -> tuple[
 
     affine = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])
     volume = Volume(recipe.arrays["icbm_t1"][None].astype(np.float32), affine=affine)
+    before = time.process_time()
     result = engine.run_to_end(volume, bundle, options)
+    busy = time.process_time() - before
     found, tissue = _labels(result), recipe.arrays["icbm_tissue"]
     scores = {}
     for name, members, value in (("grey", GREY, 1), ("white", WHITE, 2)):
@@ -186,7 +212,8 @@ def icbm(recipe: BrainStructures, bundle: Bundle, options: RunOptions) -> tuple[
     facts = result.provenance
     speed = {
         "seconds": float(sum(facts["seconds"].values())),
-        "gigabytes": max([v for v in facts["memory"].values() if isinstance(v, int | float)], default=0) / 1e9,
+        "processor_seconds": busy,
+        "gigabytes": (facts["memory"]["device_bytes"] or facts["memory"]["process_bytes"] or 0) / 1e9,
         "threads": torch.get_num_threads(),
         "device": facts["device"]["name"],
         "precision": facts["device"]["precision"],
