@@ -156,6 +156,26 @@ def test_start_states_are_those_of_the_reference(name):
 
 
 @emulated
+@pytest.mark.parametrize("turns", [False, True])
+def test_states_within_long_chunks_are_kept(turns):
+    args = problem(paths=2, batch=2, length=300, width=6, order=scan_order("bidirectional", (15, 20)))
+    plan = replace(CHUNKS, chunk=128, chunks=3)
+    with mock.patch.object(forward, "PARALLEL_BYTES", 0 if turns else 2**20):
+        found, launches = check(args, plan, keep=True)
+    assert [name for name, *_ in launches].count("scan_keep") == 1 + turns
+    assert (found.chunk, found.starts.shape) == (64, (2, 2, 5, 16, 6))
+    for piece in range(5):
+        rows = args.table[:, : piece * 64]
+        cut = {n: getattr(args, n) for n in ("delta", "B", "C")}
+        cut = {n: torch.stack([x[:, k, rows[k]] for k in range(2)], 1).double() for n, x in cut.items()}
+        u = torch.stack([args.u[:, 0, rows[k]] for k in range(2)], 1).double()
+        state = torch.zeros(2, 2, 6, 16, dtype=torch.float64)
+        if piece:
+            _, state = reference.selective_scan(replace(args, **cut, u=u, z=None, table=None, merge="none"))
+        torch.testing.assert_close(found.starts[:, :, piece].transpose(2, 3).double(), state, rtol=1e-4, atol=1e-5)
+
+
+@emulated
 def test_many_chunks_are_combined_by_every_warp():
     args = problem(length=16 * 70 + 5, width=3, states=4)
     check(args, replace(CHUNKS, chunk=16, chunks=71))

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from napari_mamba.errors import InputError
 from napari_mamba.scan.arguments import ScanArguments
-from napari_mamba.scan.cuda.plan import PARALLEL_BYTES, Plan, make_plan
+from napari_mamba.scan.cuda.plan import KEPT, PARALLEL_BYTES, Plan, make_plan
 from napari_mamba.scan.cuda.runtime import kernel
 
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 MOST_STATES = 64
 FAR = 2**29  # elements between rows, whose bytes the kernels keep in 32 bits
 MOST_BATCH = 65535  # a grid's third axis
-LAYOUT = "14Q23q14i"  # the struct Scan of scan_forward.cuh
+LAYOUT = "16Q23q14i"  # the struct Scan of scan_forward.cuh
 MOST_LAYOUTS = 1024  # kept; a program sees few shapes
 _COUNTED = "_napari_mamba_int32"
 
@@ -115,7 +115,10 @@ def _kernels(plan: Plan, macros: tuple[tuple[str, int], ...]) -> tuple:
     combine = kernel(
         "scan_combine.cu", "scan_combine", LAYOUT, STATES=defines["STATES"], WARPS=32 if plan.chunks > 64 else 8
     )
-    return (pass_(1), combine, pass_(3)) if plan.fixup else (pass_(0), combine, pass_(2))
+    if not plan.fixup:
+        return pass_(0), combine, pass_(2)
+    keep = (kernel("scan_combine.cu", "scan_keep", LAYOUT, STATES=defines["STATES"]),) if defines.get("KEEP") else ()
+    return pass_(1), combine, *keep, pass_(3)
 
 
 class _Layout:
@@ -147,6 +150,11 @@ class _Layout:
             "ORDERED": int(args.table is not None),
             "VEC": 1 if self.plan.kind == "short" else align // self.size,
         }
+        # Pieces of chunks whose states are kept: the backward pass would else walk each chunk once more to find them.
+        fine = keep and self.plan.kind == "chunks" and self.plan.fixup and self.plan.chunk % KEPT == 0
+        self.pieces = -(-self.length // KEPT) if fine and self.plan.chunk > KEPT else 0
+        if self.pieces:
+            self.macros["KEEP"] = 1
         self.u_k = 0 if args.u.shape[1] == 1 else args.u.stride(1)
         self.path_bytes = tuple(self.size * x for x in (self.u_k, *(y.stride(1) for y in (delta, args.B, args.C))))
         z = (0, 0) if args.z is None else args.z.stride()[:2]
@@ -188,9 +196,12 @@ class _Layout:
             return (chunks,)
         warps = 32 if plan.chunks > 64 else 8
         combine = (kernels[1], (-(-self.states * self.width // 32), paths, self.batch), 32 * warps)
-        second = blocks * (plan.chunks - int(plan.fixup))
-        last = (kernels[2], (second, paths, self.batch), plan.threads)
-        return (chunks, combine, last) if second else (chunks, combine)
+        found = [chunks, combine]
+        if self.pieces:
+            found.append((kernels[2], (-(-self.states * self.width // 256) * self.pieces, paths, self.batch), 256))
+        if second := blocks * (plan.chunks - int(plan.fixup)):
+            found.append((kernels[-1], (second, paths, self.batch), plan.threads))
+        return tuple(found)
 
 
 _LAYOUTS: dict[tuple, _Layout] = {}
@@ -234,6 +245,12 @@ class _Forward:
         if plan.kind == "chunks":
             self.sums = self._empty(layout.batch, layout.together, plan.chunks, layout.width)
 
+        self.pieces: Tensor | None = None
+        self.piece_sums: Tensor | None = None
+        if layout.pieces:
+            self.pieces = self._empty(layout.batch, layout.paths, layout.pieces, layout.states, layout.width)
+            self.piece_sums = self._empty(layout.batch, layout.together, layout.pieces, layout.width)
+
     def _empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.device)
 
@@ -258,6 +275,8 @@ class _Forward:
             0 if self.state is None else self.state.data_ptr() + kept,
             _address(self.sums),
             self.last.data_ptr() + 4 * k * each,
+            0 if self.pieces is None else self.pieces.data_ptr() + 4 * k * layout.pieces * each,
+            _address(self.piece_sums),
         )
 
     def _launch(
@@ -305,7 +324,8 @@ def selective_scan_forward(args: ScanArguments, keep: bool = False, plan: Plan |
     args : ScanArguments
         From `prepare`.
     keep : bool
-        Keep the start state of every chunk, (B, K, chunks, N, D) float32, for the backward pass.
+        Keep states for the backward pass, (B, K, pieces, N, D) float32: before every 64 positions where chunks are a
+        multiple of that, else before every chunk; `Scanned.chunk` says which.
     plan : Plan, optional
         How to cut the sequence; by default `plan.make_plan` says.
 
@@ -325,6 +345,8 @@ def selective_scan_forward(args: ScanArguments, keep: bool = False, plan: Plan |
         y = forward._empty(*args.delta.shape, dtype=args.u.dtype)
         return Scanned(y[:, 0] if args.merge == "sum" else y, forward.last.zero_(), None, 1)
     y = forward.run()
+    if forward.pieces is not None:
+        return Scanned(y, forward.last, forward.pieces, KEPT)
     starts = forward.state if keep else None
     if keep and starts is None:  # a single chunk starts from nothing
         starts = torch.zeros_like(forward.last).transpose(2, 3)[:, :, None].contiguous()

@@ -120,7 +120,7 @@ def _launch(template: Template, tensors: Optional8) -> Tensor:
     start = buffer.data_ptr()
     values = (
         *(u, delta, B, C, z, A, D, bias, 0, 0, out.data_ptr()),
-        *(0 if state is None else start + state, 0 if sums is None else start + sums, start),
+        *(0 if state is None else start + state, 0 if sums is None else start + sums, start, 0, 0),
         *numbers,
     )
     index = device.index or 0

@@ -164,6 +164,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
     bool alive = true;
     for (int tile = 0, t0 = start; t0 < end; tile++, t0 += TILE) {
         const bool more = t0 + TILE < end;
+#if KEEP && MODE == 1
+        // A piece's state, short of what the chunk's start state leaves there; scan_keep adds that.
+        if (mine && t0 > start && t0 % PIECE == 0) {
+            float* kept = p.kept + kept_at(p, b, k, t0 / PIECE) + d;
+            float* steps = p.kept_steps + kept_steps_at(p, b, k, t0 / PIECE) + d;
+#pragma unroll
+            for (int c = 0; c < CHANNELS; c++) {
+#pragma unroll
+                for (int n = 0; n < STATES; n++) kept[(long long)n * p.width + c * THREADS] = h[c][n];
+                steps[c * THREADS] = total[c];
+            }
+        }
+#endif
         const Tile& now = tiles[tile % 2];
         if (more) fetch_tile(tile + 1);
 #if ORDERED
@@ -210,7 +223,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
 #if MODE == 3
                     if (!living[q]) continue;
 #endif
-                    Four beta = {}, gamma = {};
+                    [[maybe_unused]] Four beta = {}, gamma = {};
                     if (NEED_B) beta = *(const Four*)(now.B + (i + j) * PADDED + 4 * q);
                     if (NEED_Y) gamma = *(const Four*)(now.C + (i + j) * PADDED + 4 * q);
 #pragma unroll
