@@ -16,8 +16,9 @@ from napari_mamba.scan.cuda import backward, conv, forward, runtime
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 STATES = (1, 4, 8, 10, 16, 32, 64)
 LARGE_GPU = 132  # multiprocessors
-# length, width, batch: one block holds the sequence; chunks; so many sequences that none is cut
-SHAPES = ((100, 24, 1), (5000, 40, 1), (2100, 7, 1), (70, 96, 4096))
+# length, width, batch: one block holds the sequence; chunks; chunks of several kept pieces; so many sequences that none
+# is cut
+SHAPES = ((100, 24, 1), (5000, 40, 1), (2100, 7, 1), (2100, 3072, 1), (70, 96, 4096))
 
 
 class Launch(NamedTuple):
