@@ -252,7 +252,8 @@ def agreement(
                 shown = [(volumes[c].data[0], answers[c]) for c in (first, second)]
                 worst = (float(np.nanmean(scores)), [pair for v, a in shown for pair in ((v, None), (v, a))])
     mean = float(np.mean([pair["dice"]["mean"] for pair in pairs]))
-    return {"mean": mean, "pairs": pairs}, {"worst_pair.png": _file(lambda path: picture(worst[1], path))}
+    found = {"mean": mean, "mirrored": options.mirror is not False, "pairs": pairs}
+    return found, {"worst_pair.png": _file(lambda path: picture(worst[1], path))}
 
 
 def _file(draw: Callable[[Path], Any]) -> bytes:
