@@ -11,7 +11,8 @@ from cuda_emulator import emulated_device, find_compiler
 from napari_mamba.errors import InputError
 from napari_mamba.scan import cuda_backend, scan_order, selective_scan
 from napari_mamba.scan.arguments import scan_arguments
-from napari_mamba.scan.cuda import repeat
+from napari_mamba.scan.cuda import forward, repeat
+from napari_mamba.scan.cuda.backward import selective_scan_backward
 
 BENCHMARKED = [(1, 64, 512), (1, 1024, 512), (1, 64, 32**3), (1, 384, 32**3), (4, 768, 16**3), (2, 96, 64**3)]
 LARGE = [(1, 64, 64**3), (1, 128, 64**3), (8, 384, 32**3), (1, 64, 128**3)]
@@ -58,6 +59,24 @@ def test_gradients_pass_through_autograd(merge):
     for name, value, right in zip(NAMES, found, wanted, strict=True):
         assert value.shape == right.shape
         assert relative(value, right) <= 1e-5, name
+
+
+@pytest.mark.skipif(find_compiler() is None, reason="needs g++ on Linux to emulate the CUDA kernels")
+def test_gradients_from_states_kept_within_chunks():
+    made = inputs(1, 3, 2100, states=16, grad=True)
+    exact = doubled(made)
+    expected = selective_scan(**exact, delta_softplus=True, backend="torch")
+    weight = torch.randn_like(expected)
+    wanted = torch.autograd.grad(expected, list(exact.values()), weight)
+    args = scan_arguments(**{n: x.detach() for n, x in made.items()}, delta_softplus=True, order=None, merge="sum")[0]
+    with emulated_device() as launches, mock.patch.object(forward, "multiprocessors", return_value=1):
+        kept = forward.selective_scan_forward(forward.prepare(args), keep=True)
+        found = selective_scan_backward(args, kept.starts, kept.chunk, weight.float())
+    names = [name for name, *_ in launches]
+    assert "scan_keep" in names
+    assert "scan_refine_starts" not in names
+    for name, right in zip(NAMES, wanted, strict=True):
+        assert relative(found[name].view(right.shape), right) <= 1e-5, name
 
 
 @pytest.mark.skipif(find_compiler() is None, reason="needs g++ on Linux to emulate the CUDA kernels")
