@@ -20,7 +20,7 @@ emulated = pytest.mark.skipif(find_compiler() is None, reason="needs g++ on Linu
 CHUNKS = Plan("chunks", 48, 2, threads=32, blocks=1)
 PLANS = {
     "fixup": CHUNKS,
-    "rescan": replace(CHUNKS, fixup=False, poly=0, ahead=2),
+    "rescan": replace(CHUNKS, fixup=False, poly=8, ahead=2),
     "single": Plan("single", 128, 1, threads=32, blocks=1),
     "short": Plan("short", 16, 5, split=8, warps=8),
     "short16": Plan("short", 32, 3, split=16, warps=8),

@@ -3,6 +3,7 @@
 How the parts fit:
 
 - `runtime.py` compiles, caches, loads and launches; every kernel takes one struct, described by a `struct` layout.
+- `repeat.py` makes a call like one before short: no checks, no plan, two allocations and the launches.
 - `forward.py` runs the forward scan, `backward.py` its gradients, `conv.py` the causal convolution and its gradients.
 - `napari_mamba.scan.cuda_backend` is the backend module: argument checks, autograd.
 
