@@ -163,7 +163,7 @@ def _batches(recipe: Recipe, first: int, last: int, device: torch.device) -> Gen
 
 
 def _format(device: torch.device) -> torch.memory_format:
-    """Of 3D maps: channels-last took a third more time than the plain format on an NVIDIA H200, and less on CPUs."""
+    """Of 3D maps: channels-last on CPUs; on an NVIDIA H200 that took a third more time than the plain format."""
     return torch.contiguous_format if device.type == "cuda" else torch.channels_last_3d
 
 
