@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from napari_mamba import bundles, engine, io, training
 from napari_mamba.engine.prepare import prepare
@@ -175,6 +176,31 @@ def test_a_batch_depends_on_its_step_alone_and_people_stay_apart(data, small):
     assert targets.shape == (4, len(CLASSES))
     assert {scan.person for scan in first.scans["training"]} == {"native_mr/patient01", "native_mr/patient03"}
     assert {scan.person for scan in first.scans["validation"]} == {"native_mr/patient19"}
+
+
+class Planned(TorchDispatchMode):
+    """Notes what a GPU plans or tunes anew for every size: convolutions, and transforms of more than one line."""
+
+    def __init__(self):
+        super().__init__()
+        self.found, self.seen = [], set()
+
+    def __torch_dispatch__(self, called, types, args=(), kwargs=None):
+        name = called.overloadpacket.__name__
+        self.seen.add(name)
+        if "convolution" in name or ("_fft" in name and args[0].ndim > 1):
+            self.found.append(name)
+        return called(*args, **(kwargs or {}))
+
+
+def test_no_artefact_needs_a_plan_for_every_size_of_scan():
+    chance = Chance(0, CPU)
+    with Planned() as planned:
+        artefacts.add(torch.from_numpy(head()), SPACING, ARTEFACTS, chance)
+        artefacts.unspoilt(torch.from_numpy(head()), SPACING, chance)
+    assert {"mm", "grid_sampler_3d"} <= planned.seen
+    assert any("_fft" in name for name in planned.seen)  # of one line, on the CPU
+    assert not planned.found
 
 
 def test_a_scan_is_clean_or_has_one_or_two_artefacts():
