@@ -28,7 +28,8 @@ STEPS: Mapping[str, frozenset[str]] = {
     "field_of_view": frozenset({"mm", "refuse"}),
     "resample": frozenset({"spacing", "order", "order_z", "anisotropy", "order_probabilities", "file_axes"}),
     "resize": frozenset({"shape", "antialias"}),
-    "refine": frozenset({"spacing", "order", "largest_factor"}),
+    "refine": frozenset({"spacing", "order", "largest_factor", "profile"}),
+    "tell_finer": frozenset(),
     "respace": frozenset({"spacing"}),
     "binarise": frozenset({"smallest", "ml"}),
     "signed_distance": frozenset({"limit"}),
@@ -170,7 +171,8 @@ def check(spec: BundleSpec) -> None:
         raise BundleError(f"bundle {spec.name}: names no input channel")
     _check_tile(spec)
     _check_classes(spec)
-    _check_count(spec, _CHANNEL_ARGUMENTS, len(spec.channels), "input channels")
+    told = sum(step.get("step") == "tell_finer" for step in spec.preparation)
+    _check_count(spec, _CHANNEL_ARGUMENTS, len(spec.channels) + told, "input channels")
     _check_steps(spec, "preparation", spec.preparation, STEPS)
     _check_steps(spec, "postprocessing", spec.postprocessing, FINISHING)
     if spec.postprocessing and (spec.task != "segmentation" or spec.activation == "sigmoid"):

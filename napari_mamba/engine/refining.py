@@ -61,7 +61,11 @@ class UndoRefine(Undo):
 
 
 def refine(
-    state: State, spacing: Sequence[float | None] | float | None = None, order: int = 3, largest_factor: float = 8.0
+    state: State,
+    spacing: Sequence[float | None] | float | None = None,
+    order: int = 3,
+    largest_factor: float = 8.0,
+    profile: str = "point",
 ) -> tuple[State, Undo]:
     """Interpolate onto a finer grid over the same box, the axis that gains most first; restored images stay on it.
 
@@ -76,16 +80,21 @@ def refine(
         Of the spline, 0 to 5; ends repeat.
     largest_factor : float
         Beyond this ratio of the thickest slice to its new side a doubt is raised.
+    profile : {"point", "gaussian"}
+        What a value is of: "point", the voxel's centre, and a spline goes through it; "gaussian", a slice as thick as
+        the voxel is long, and axes that gain at least 1.25 times get the best linear estimate (see `engine.slices`).
 
     Raises
     ------
     InputError
         If a side is not positive, or the grid has more than 2³⁰ voxels.
     BundleError
-        If the spline's order is unknown.
+        If the spline's order or the profile is unknown.
     """
     if order not in range(6):
         raise BundleError(f"the preparation refines by splines of the order 0 to 5, not {order!r}")
+    if profile not in ("point", "gaussian"):
+        raise BundleError(f"the preparation refines values of the profile 'point' or 'gaussian', not {profile!r}")
     before = np.asarray(state.spacing)
     target = _target(before, spacing)
     sizes = state.data.shape[1:]
@@ -100,14 +109,18 @@ def refine(
     data = state.data
     for axis in np.argsort(-step):  # what becomes coarser first: less to compute
         if not same[axis]:
-            data = _along(data, int(axis) + 1, shape[axis], float(step[axis]), float(start[axis]), order)
+            place = (shape[axis], float(step[axis]), float(start[axis]))
+            thick = profile == "gaussian" and step[axis] * SMALLEST_GAIN <= 1
+            maps = of_slices(sizes[axis], *place) if thick else spline(sizes[axis], *place, order)
+            data = np.moveaxis(np.tensordot(data, maps, axes=(axis + 1, 1)), -1, axis + 1)
     index = np.diag([*step, 1.0])
     index[:3, 3] = start
     first = int(np.argmin(step))
     axes = (first, *(axis for axis in range(3) if axis != first))
-    turned = np.ascontiguousarray(data.transpose(0, *(axis + 1 for axis in axes)))
+    turned = np.ascontiguousarray(data.transpose(0, *(axis + 1 for axis in axes)), np.float32)
     doubts = (*state.doubts, *_doubts(1 / step[first], largest_factor))
-    new = replace(state, data=turned, affine=(state.affine * step)[:, axes], mask=None, doubts=doubts)
+    affine = (state.affine * step)[:, axes]
+    new = replace(state, data=turned, affine=affine, mask=None, doubts=doubts, finer=1 / step[first])
     return new, UndoRefine(axes, tuple(sizes), index)
 
 
@@ -130,10 +143,10 @@ def _doubts(factor: float, largest: float) -> list[str]:
     return []
 
 
-def _along(values: np.ndarray, axis: int, n: int, step: float, start: float, order: int) -> np.ndarray:
-    """`values` at the places `start + step * i` (i < n) along an axis, by a spline."""
-    matrix = np.empty((n, values.shape[axis]), np.float32)
-    unit = np.zeros(values.shape[axis])
+def spline(count: int, n: int, step: float, start: float, order: int) -> np.ndarray:
+    """The map (n, count) from values to those at the places `start + step * i` (i < n), by a spline."""
+    matrix = np.empty((n, count), np.float32)
+    unit = np.zeros(count)
     for column in range(len(unit)):
         unit[column] = 1.0
         # A coarser grid takes means over its voxels: a Gaussian as wide at half its maximum as the voxel is long.
@@ -142,7 +155,39 @@ def _along(values: np.ndarray, axis: int, n: int, step: float, start: float, ord
             smooth, [step], [start], output_shape=(n,), order=order, mode="nearest"
         )
         unit[column] = 0.0
-    return np.moveaxis(np.tensordot(values, matrix, axes=(axis, 1)), -1, axis).astype(np.float32, copy=False)
+    return matrix
+
+
+def of_slices(count: int, n: int, step: float, start: float) -> np.ndarray:
+    """The map (n, count) from slices to values at the places `start + step * i` (i < n), `step` below 1."""
+    import torch
+
+    from napari_mamba.engine.slices import interpolator
+
+    centres = (torch.arange(count, dtype=torch.float64) - start) / step
+    width = torch.full((1,), 1 / step, dtype=torch.float64)
+    return interpolator(n, centres[None], width)[0].float().numpy()
+
+
+@dataclass(frozen=True)
+class UndoTellFiner(Undo):
+    """Of `tell_finer`: an image keeps its first `channels`."""
+
+    channels: int
+
+    def image(self, image: np.ndarray) -> np.ndarray:
+        return image[: self.channels]
+
+
+def finer_told(times: float) -> float:
+    """The value of `tell_finer`'s channel: half the base-2 logarithm, 0.5 to 1.5 for 2 to 8 times."""
+    return 0.5 * float(np.log2(max(times, 1.0)))
+
+
+def tell_finer(state: State) -> tuple[State, Undo]:
+    """Add a channel that tells the network how many times finer `refine` made the image, as `finer_told` says."""
+    told = np.full((1, *state.data.shape[1:]), finer_told(state.finer), np.float32)
+    return replace(state, data=np.concatenate([state.data, told])), UndoTellFiner(len(state.data))
 
 
 def _mm(sizes: np.ndarray) -> str:

@@ -16,7 +16,7 @@ from scipy.ndimage import binary_fill_holes
 from napari_mamba.engine import mask_steps, regridding, resampling, windows
 from napari_mamba.engine.field_of_view import field_of_view
 from napari_mamba.engine.normalising import normalise
-from napari_mamba.engine.refining import refine
+from napari_mamba.engine.refining import refine, tell_finer
 from napari_mamba.engine.state import Fill, State, Undo
 from napari_mamba.errors import BundleError, InputError
 
@@ -196,6 +196,7 @@ STEPS: Mapping[str, Callable[..., tuple[State, Undo]]] = {
     "field_of_view": field_of_view,
     "resample": resample,
     "refine": refine,
+    "tell_finer": tell_finer,
     "resize": regridding.resize,
     "respace": regridding.respace,
     "binarise": mask_steps.binarise,

@@ -73,18 +73,20 @@ class ConvBlock(nn.Module):
     scan_order="bidirectional",
 )
 class VoxelMambaUNet(nn.Module):
-    """Restore (B, in_channels, Z, Y, X); returns the same shape. Sides are padded to what the poolings need.
+    """Restore (B, in_channels, Z, Y, X) to (B, out_channels, Z, Y, X). Sides are padded to what the poolings need.
 
     Parameters
     ----------
     in_channels : int
-        Channels of the image, and of the answer.
+        Channels of the input: the image's, then any that only tell something about it.
     features : sequence of int
         Channels of each level, finest first; each level has half the resolution of the one before.
     depths : sequence of int
         Blocks of each level: on the way down and again on the way up, the last level's once.
     d_state, expand, scan
         As in `VoxelScan`; `scan` "" leaves the scans out.
+    out_channels : int, optional
+        Channels of the image and of the answer; as many as `in_channels` if not given.
 
     Raises
     ------
@@ -105,8 +107,10 @@ class VoxelMambaUNet(nn.Module):
         d_state: int = 8,
         expand: float = 1.0,
         scan: str = "bidirectional",
+        out_channels: int | None = None,
     ) -> None:
         super().__init__()
+        self.out_channels = out_channels or in_channels
         if len(features) != len(depths):
             raise InputError(
                 f"voxel_mamba_unet takes one depth a level: {len(features)} features, {len(depths)} depths"
@@ -127,7 +131,7 @@ class VoxelMambaUNet(nn.Module):
         self.grow = nn.ModuleList(nn.ConvTranspose3d(coarse, fine, 2, stride=2) for fine, coarse in steps)
         self.merge = nn.ModuleList(nn.Conv3d(2 * fine, fine, 1) for fine in features[:-1])
         self.up = nn.ModuleList(level(n) for n in range(len(features) - 1))
-        self.head = nn.Conv3d(features[0], in_channels, 3, padding=1)
+        self.head = nn.Conv3d(features[0], self.out_channels, 3, padding=1)
         nn.init.zeros_(self.head.weight)  # it starts as the identity
         nn.init.zeros_(self.head.bias)
 
@@ -144,4 +148,4 @@ class VoxelMambaUNet(nn.Module):
         for n in reversed(range(len(skips))):
             features = self.up[n](self.merge[n](torch.cat([self.grow[n](features), skips[n]], dim=1)))
         change = self.head(features)[..., : size[0], : size[1], : size[2]]
-        return x + change.to(x.dtype)
+        return x[:, : self.out_channels] + change.to(x.dtype)

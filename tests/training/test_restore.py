@@ -8,13 +8,13 @@ import torch
 from scipy import ndimage
 
 from napari_mamba import io
+from napari_mamba.engine.prepare import prepare
 from napari_mamba.errors import InputError
 from napari_mamba.training.loop import fit, history
 from napari_mamba.training.registry import recipe
 from napari_mamba.training.restore import data as scans
 from napari_mamba.training.restore import denoise, superres
-from napari_mamba.training.restore import recipe as restoration
-from napari_mamba.training.restore.degrade import add_noise, along_first, thick_slices, uneven
+from napari_mamba.training.restore.degrade import _profile, add_noise, along_first, thick_slices, uneven
 from napari_mamba.volume import Volume
 
 CPU = torch.device("cpu")
@@ -104,14 +104,15 @@ def test_a_batch_depends_on_its_step_alone(name, folder, small):
     assert torch.equal(x, x2)
     assert torch.equal(y, y2)
     assert not torch.equal(x, first.batch(7, CPU)[0])
-    assert x.shape == y.shape
+    assert x[:, :1].shape == y.shape
+    assert x.shape[1] == made(name, folder).arguments["in_channels"]
     assert x.dtype == torch.float32
 
 
 @pytest.mark.parametrize("name", ["mr-denoise", "mr-superres"])
 def test_ten_steps_on_the_cpu_fit_and_validate(name, folder, small, tmp_path, monkeypatch):
-    monkeypatch.setitem(restoration.NETWORK, "features", [8, 8, 8])
     one = made(name, folder, warm_up=1, validate_every=10, learning_rate=2e-3)
+    monkeypatch.setattr(one, "arguments", {**one.arguments, "features": [8, 8, 8]})
     batch = one.batch(0, CPU)
     monkeypatch.setattr(one, "batch", lambda step, device: batch)  # ten times the same, which ten steps can learn
     assert one.on_device
@@ -119,16 +120,17 @@ def test_ten_steps_on_the_cpu_fit_and_validate(name, folder, small, tmp_path, mo
     assert run.step == 10
     assert np.isfinite(history(tmp_path)[-1]["score"])
     with torch.inference_mode():
-        assert one.loss(run.network.eval()(batch[0]), batch[1]) < one.loss(*batch)
+        assert one.loss(run.network.eval()(batch[0]), batch[1]) < one.loss(batch[0][:, :1], batch[1])
 
 
+@pytest.mark.parametrize("name", ["mr-denoise", "mr-superres"])
 @pytest.mark.parametrize("variant", ["axis", "conv", "segresnet"])
-def test_variants_keep_the_size_and_compare_in_size(variant, folder):
-    ships, other = made("mr-denoise", folder).network(), recipe("mr-denoise", folder, variant).network()
+def test_variants_keep_the_size_and_compare_in_size(name, variant, folder):
+    ships, other = made(name, folder).network(), recipe(name, folder, variant).network()
     counts = [sum(p.numel() for p in network.parameters()) for network in (ships, other)]
     assert counts[1] == pytest.approx(counts[0], rel=0.08)
     with torch.inference_mode():
-        assert other(torch.zeros(1, 1, 8, 8, 8)).shape == (1, 1, 8, 8, 8)
+        assert other(torch.zeros(1, 1 + (name == "mr-superres"), 8, 8, 8)).shape == (1, 1, 8, 8, 8)
 
 
 def test_noise_has_the_mean_and_spread_that_theory_gives():
@@ -150,26 +152,62 @@ def test_uneven_noise_stays_within_its_bounds():
     assert 0.5 <= float(factors.min()) < float(factors.max()) <= 1.5
 
 
+def gaussian_slices(fine, step, phase=0.0):
+    """Places of slices as wide as they are apart, and their values."""
+    places = np.arange(phase, len(fine) - 1, step)
+    distance = np.arange(len(fine)) - places[:, None]
+    weights = np.exp(-0.5 * (distance * 2.3548 / step) ** 2)
+    return places, (weights / weights.sum(1, keepdims=True)) @ fine
+
+
+def image_line(length=240):
+    """Values whose spectrum falls as that of images."""
+    return np.cumsum(np.random.RandomState(0).standard_normal(length)) / 10
+
+
 @pytest.mark.parametrize("step", [2.0, 3.3])
-def test_thick_slices_are_the_profile_sampled_and_interpolated_by_scipy(step):
-    fine = ndimage.gaussian_filter1d(np.random.RandomState(0).rand(200), 1.0)
-    sigma = step / 2.3548
-    phase = 0.4 * step
-    places = np.arange(phase, 199, step)
-    distance = np.arange(200) - places[:, None]
-    weights = np.exp(-0.5 * (distance / sigma) ** 2)
-    slices = (weights / weights.sum(1, keepdims=True)) @ fine
-    expected = ndimage.map_coordinates(slices, [(np.arange(200) - phase) / step], order=3, mode="nearest")
-    one = torch.ones(1)
-    maps = thick_slices(200, step * one, step * one, one > 1, phase * one)
-    found = along_first(torch.from_numpy(fine).float().view(1, 1, 200, 1, 1), maps)[0, 0, :, 0, 0].numpy()
-    assert found[30:170] == pytest.approx(expected[30:170], abs=1e-4)
+def test_thick_slices_are_nearer_to_the_truth_than_their_spline(step):
+    fine, one = image_line(), torch.ones(1)
+    places, slices = gaussian_slices(fine, step, 0.4 * step)
+    spline = ndimage.map_coordinates(slices, [(np.arange(240) - places[0]) / step], order=3, mode="nearest")
+    maps = thick_slices(240, step * one, step * one, one > 1, 0.4 * step * one)
+    found = along_first(torch.from_numpy(fine).float().view(1, 1, 240, 1, 1), maps)[0, 0, :, 0, 0].numpy()
+    inner = slice(20, -20)
+    errors = [np.mean((values - fine)[inner] ** 2) for values in (found, spline)]
+    assert errors[0] < 0.9 * errors[1]
+    again = gaussian_slices(found, step, 0.4 * step)[1]
+    assert again[10:-10] == pytest.approx(slices[10:-10], abs=0.02)  # cut into slices again, they are the same
 
 
-def test_a_boxy_profile_of_one_voxel_width_is_nearly_the_mean_over_it():
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_validation_takes_slices_as_the_bundle_does(factor):
+    """The maps of the validation are the spline of SciPy, and what the preparation step makes of the slices."""
+    fine = image_line()
+    _, slices = gaussian_slices(fine, factor, (factor - 1) / 2)
+    by_spline, ours = (m[0].numpy() @ fine for m in superres.whole_factor(240, factor))
+    scipys = ndimage.zoom(slices, factor, order=3, mode="nearest", grid_mode=True)
+    assert by_spline == pytest.approx(scipys, abs=1e-3)
+    volume = Volume(np.repeat(slices, 4)[None].reshape(1, -1, 2, 2).astype(np.float32), np.diag([factor, 1.0, 1, 1]))
+    steps = [{"step": "refine", "profile": "gaussian"}, {"step": "tell_finer"}]
+    prepared = prepare(volume, steps).data
+    assert prepared[0, :, 0, 0][:-12] == pytest.approx(ours[:-12], abs=3e-3)  # training repeats the last slice
+    assert prepared[1] == pytest.approx(np.log2(factor) / 2)
+
+
+def test_the_batch_tells_the_distance_of_its_slices():
+    step, maps = superres.random_maps(60, 50, torch.Generator().manual_seed(0))
+    assert 1.5 <= float(step.min()) < 2
+    assert 6 < float(step.max()) <= 8
+    assert maps.sum(dim=2).numpy() == pytest.approx(1, abs=1e-4)
+    # The wider apart the slices, the more of a wave that is 5 voxels long is lost.
+    wave = torch.sin(torch.arange(60.0) * 2 * torch.pi / 5)
+    left = (maps @ wave)[:, 15:45].square().mean(1)
+    assert float(left[step < 2].min()) > 0.3
+    assert float(left[step > 5].max()) < 0.1
+
+
+def test_a_boxy_profile_is_nearly_the_mean_over_it():
     one = torch.ones(1)
-    maps = thick_slices(60, 4 * one, 4 * one, one > 0, 1.5 * one)  # slices of the voxels 0-3, 4-7, …
-    fine = torch.linspace(0, 1, 60).view(1, 1, 60, 1, 1).square()
-    coarse = along_first(fine, maps)[0, 0, :, 0, 0]
-    middle_of_slice = 0.5 * (coarse[29] + coarse[30])
-    assert float(middle_of_slice) == pytest.approx(float(fine[0, 0, 28:32].mean()), rel=0.02)
+    box, gaussian = (_profile(torch.arange(60.0)[None, None] - 29.5, 4 * one, one > kind)[0, 0] for kind in (0, 1))
+    assert float(box[28:32].sum()) == pytest.approx(0.95, abs=0.03)
+    assert float(gaussian[28:32].sum()) == pytest.approx(0.76, abs=0.05)

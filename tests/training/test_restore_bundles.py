@@ -10,10 +10,9 @@ from napari_mamba import bundles, engine, io, models
 from napari_mamba.errors import InputError
 from napari_mamba.training.evaluation import add_comparison
 from napari_mamba.training.restore import denoise_bundle, measure, superres_bundle
-from napari_mamba.training.restore import recipe as restoration
 from napari_mamba.volume import Volume
 
-SMALL = {**restoration.NETWORK, "features": [4, 4, 8], "depths": [1, 1, 1], "d_state": 2}
+SMALL = {"features": [4, 4, 8], "depths": [1, 1, 1], "d_state": 2}
 MODULES = {"mr-denoise": denoise_bundle, "mr-superres": superres_bundle}
 TRAINED = {"steps": 1, "of": 2, "minutes": 0.5, "device": "CPU"}
 
@@ -26,6 +25,14 @@ def scan(shape=(12, 30, 26), spacing=(3.0, 1.0, 1.0), scale=700.0):
     return Volume(image[None].astype(np.float32), np.diag([*spacing, 1.0]))
 
 
+def small(name, monkeypatch):
+    """The arguments of a small network, which the bundle's module then takes for its own."""
+    key = "NETWORK" if name == "mr-denoise" else "TOLD"
+    arguments = {**getattr(MODULES[name], key), **SMALL}
+    monkeypatch.setattr(MODULES[name], key, arguments)
+    return arguments
+
+
 @pytest.fixture(params=list(MODULES))
 def name(request):
     return request.param
@@ -34,8 +41,8 @@ def name(request):
 @pytest.fixture
 def made(name, tmp_path, monkeypatch):
     """A small untrained bundle, which answers its prepared input."""
-    monkeypatch.setattr(MODULES[name], "NETWORK", SMALL)
-    network = models.create("voxel_mamba_unet", **SMALL, scan="bidirectional")
+    arguments = small(name, monkeypatch)
+    network = models.create("voxel_mamba_unet", **arguments, scan="bidirectional")
     return bundles.load(MODULES[name].export(network.state_dict(), tmp_path / name, TRAINED))
 
 
@@ -50,13 +57,12 @@ def test_an_untrained_bundle_keeps_the_intensity_scale(made, name):
     assert image.max() == pytest.approx(volume.data.max(), rel=0.02)
     assert image.min() >= 0
     removed = np.abs(np.asarray(result.extra["residual"].data)).max()
-    assert removed < (1e-2 if name == "mr-denoise" else 105)  # of the spline, what leaves the input's range
+    assert removed < (1e-2 if name == "mr-denoise" else 250)  # of the interpolation, what leaves the input's range
     assert image.shape == ((1, 12, 30, 26) if name == "mr-denoise" else (1, 36, 30, 26))
 
 
 def test_superres_gives_the_grid_asked_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(superres_bundle, "NETWORK", SMALL)
-    weights = models.create("voxel_mamba_unet", **SMALL, scan="bidirectional").state_dict()
+    weights = models.create("voxel_mamba_unet", **small("mr-superres", monkeypatch), scan="bidirectional").state_dict()
     bundle = bundles.load(superres_bundle.export(weights, tmp_path / "b", TRAINED))
     image = run(bundle, scan(), spacing=0.9).image
     assert image.spacing == pytest.approx([0.9] * 3)
@@ -75,8 +81,7 @@ def test_bad_input_is_told(made):
 
 
 def test_gaussian_noise_below_zero_does_not_shift_the_scale(tmp_path, monkeypatch):
-    monkeypatch.setattr(denoise_bundle, "NETWORK", SMALL)
-    weights = models.create("voxel_mamba_unet", **SMALL, scan="bidirectional").state_dict()
+    weights = models.create("voxel_mamba_unet", **small("mr-denoise", monkeypatch), scan="bidirectional").state_dict()
     bundle = bundles.load(denoise_bundle.export(weights, tmp_path / "b", TRAINED))
     volume = scan()
     prepared = engine.prepare.prepare(volume.with_data(volume.data - 50), bundle.preparation)
@@ -130,10 +135,10 @@ def test_evaluation_writes_numbers_card_and_picture(made, name, folder, tmp_path
         before = len(calls)
         MODULES[name].evaluate(folder, made.path, device="cpu", **kept)
         assert len(calls) == before  # the slow method was not asked again
-    else:  # it answers the interpolation that SciPy makes of the slices
+    else:  # it answers the best linear interpolation of the slices
         assert measured["largest_beyond_range"] == 0
         for row in measured["table"].values():
-            assert row["mr-superres"]["psnr"]["mean"] == pytest.approx(row["spline"]["psnr"]["mean"], abs=0.3)
+            assert row["mr-superres"]["psnr"]["mean"] > row["spline"]["psnr"]["mean"] + 0.3
 
 
 def test_variants_are_compared_in_the_card(made, name, tmp_path):

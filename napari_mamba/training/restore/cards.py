@@ -82,14 +82,16 @@ def superres(spec: BundleSpec, metrics: Mapping[str, Any], methods: Mapping[str,
 
 The answer lies on a finer grid over the same box: cubes of the image's shortest side, or of the size given with
 `--spacing MM` (or `--spacing Z,Y,X`). An image without a voxel size is refused. Values keep the input's scale and never
-leave its range. `--residual` gives what the network changed of the cubic interpolation, `--uncertainty` the standard
+leave its range. `--residual` gives what the network changed of the best filter's answer, `--uncertainty` the standard
 deviation over eight mirrored copies.
 
 ## How good it is
 
 {_measured(metrics, methods, "Slices so many times as thick as a voxel were taken of")}
 
-The slices' profile is a Gaussian as wide at half its maximum as they are apart. PSNR in dB above SSIM, mean ± SD over
+The slices' profile is a Gaussian as wide at half its maximum as they are apart. The best filter is the best linear
+estimate that knows it (Gaussian process regression along the axis), which the network starts from; the gain is over the
+better of the spline and linear interpolation. PSNR in dB above SSIM, mean ± SD over
 scans; white is the 99.9th percentile. Clinical scans were degraded along an
 in-plane axis, the isotropic ones along their first.
 
@@ -101,16 +103,17 @@ Reproduce with `napari-mamba evaluate mr-superres --data DIR`, DIR holding `nati
 {MADE.format(scans=SCANS[spec.network.arguments["scan"]])}{_trained(metrics, "mr-superres")}
 
 As in SMORE, the in-plane detail of clinical scans stands for what their slices lack: pieces are blurred and sampled
-along an in-plane axis, by slices 1.5 to 8 voxels apart, 0.8 to 1.1 of that distance thick, Gaussian or box-shaped, and
-interpolated as the bundle does it. The scans' own slices lie across, as they are or interpolated; one person's
-isotropic scans are degraded along any axis.
+along an in-plane axis, by slices 1.5 to 8 voxels apart, three quarters of them as thick as that, the others 0.9 to 1.1
+of it, one in twenty box-shaped, and interpolated by the best filter, as the bundle does it. A second input channel tells the
+network the slices' distance, without which it does no more than a faint sharpening. The scans' own slices lie across,
+as they are or interpolated; one person's isotropic scans are degraded along any axis.
 {_compared(metrics, GAIN)}
 ## Where it fails
 
 - What a slice averages away is gone: lesions and vessels thinner than a slice are sharpened, not found. Beyond 4x the
   answer is a plausible guess, and smooth.
-- Gaps between slices wider than a quarter of their distance, and overlapping slices, look to it like other thicknesses:
-  edges come out too soft or too hard.
+- Slices are taken to be as thick as they are apart, of a Gaussian profile. With gaps between them, or a profile nearer
+  to a box, edges come out too hard; of overlapping slices too soft.
 - A patient who moved between slices, or interleaved slices of unequal brightness, leave steps that it keeps.
 - It has seen adult heads alone.
 

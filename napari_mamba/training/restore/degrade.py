@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SIGMAS_A_WIDTH = 2 * math.sqrt(2 * math.log(2))
-"""Standard deviations in a Gaussian's full width at half maximum."""
+from napari_mamba.engine.slices import gaussian_profile, interpolator
 
 
 def add_noise(clean: Tensor, sigma: Tensor, rician: Tensor, generator: torch.Generator) -> Tensor:
@@ -54,24 +53,26 @@ def uneven(shape: tuple[int, ...], generator: torch.Generator, device: torch.dev
     return F.interpolate(coarse, shape[2:], mode="trilinear", align_corners=True)
 
 
-def thick_slices(length: int, step: Tensor, width: Tensor, boxy: Tensor, phase: Tensor) -> Tensor:
-    """Linear maps from fine voxels along an axis to what cubic interpolation of thick slices makes of them.
+def thick_slices(length: int, step: Tensor, width: Tensor, boxy: Tensor, phase: Tensor, least: float = 1.5) -> Tensor:
+    """Linear maps from fine voxels along an axis to what interpolation of thick slices makes of them.
 
-    Slices of the profile are taken every `step` voxels and interpolated back to every voxel by a cubic B-spline, as
-    the bundle's preparation does. Ends repeat.
+    Slices of the profile are taken every `step` voxels and interpolated back to every voxel as the bundle's preparation
+    does it (`engine.slices`), which takes them for Gaussian and as wide as they are apart; nothing waits for a GPU.
 
     Parameters
     ----------
     length : int
         Voxels along the axis, n.
     step : Tensor, shape (B,)
-        Distance of slices, in voxels, at least 1.
+        Distance of slices, in voxels.
     width : Tensor, shape (B,)
         Full width of a slice at half its maximum, in voxels.
     boxy : Tensor of bool, shape (B,)
         A box with soft edges instead of a Gaussian.
     phase : Tensor, shape (B,)
         Centre of the first slice, in voxels, 0 to `step`.
+    least : float
+        The smallest `step` there is.
 
     Returns
     -------
@@ -85,34 +86,19 @@ def thick_slices(length: int, step: Tensor, width: Tensor, boxy: Tensor, phase: 
     >>> bool(torch.allclose(m.sum(2), torch.ones(1, 40), atol=1e-5))  # a constant stays what it is
     True
     """
-    step, width, phase = (t.double()[:, None] for t in (step, width, phase))
-    slices = math.ceil(length / float(step.min())) + 1
-    index = torch.arange(slices, device=step.device, dtype=torch.float64)
-    centres = phase + step * index  # (B, slices); those past the end repeat its value
+    step, width, phase = (t.double() for t in (step, width, phase))
+    count = math.ceil(length / least) + 1  # those past the end repeat the last
+    index = torch.arange(count, device=step.device, dtype=torch.float64)
+    centres = (phase[:, None] + step[:, None] * index).clamp(max=length - 1)
     voxels = torch.arange(length, device=step.device, dtype=torch.float64)
-    profile = _profile(voxels - centres.clamp(max=length - 1)[..., None], width[..., None], boxy[:, None, None])
-    places = (voxels - phase) / step  # (B, n), in slices
-    weights = torch.linalg.solve(_b_spline(index[:, None] - index), profile)  # the spline's coefficients
-    return (_b_spline(places[..., None] - index) @ weights).float()
+    profile = _profile(voxels - centres[..., None], width[:, None, None], boxy[:, None, None])
+    return (interpolator(length, centres, step) @ profile).float()
 
 
 def _profile(distance: Tensor, width: Tensor, boxy: Tensor) -> Tensor:
     """Weights (B, slices, n) of voxels at a distance from a slice's centre, of sum 1 even far outside."""
-    gaussian = -0.5 * (distance / (width / SIGMAS_A_WIDTH)) ** 2
-    edge = (0.5 * width - distance.abs()) / (0.06 * width)
-    box = F.logsigmoid(edge)
-    return torch.softmax(torch.where(boxy, box, gaussian), dim=-1)
-
-
-def _b_spline(x: Tensor) -> Tensor:
-    """The cubic B-spline at `x`; as a matrix over knots it is the collocation matrix, whose inverse gives coefficients.
-
-    Outermost rows lose one neighbour's sixth; they are scaled to a sum of one, so that a constant stays constant.
-    """
-    x = x.abs()
-    inner = 2 / 3 - x**2 + x**3 / 2
-    value = torch.where(x < 1, inner, (2 - x).clamp(min=0) ** 3 / 6)
-    return value / value.sum(dim=-1, keepdim=True).clamp(min=1e-6)
+    box = F.logsigmoid((0.5 * width - distance.abs()) / (0.06 * width))
+    return torch.where(boxy, torch.softmax(box, dim=-1), gaussian_profile(distance, width))
 
 
 def along_first(volumes: Tensor, maps: Tensor) -> Tensor:

@@ -24,15 +24,15 @@ FLOOR = 1e-5
 class ResidualSegResNet(nn.Module):
     """MONAI's SegResNet (Myronenko, arXiv:1810.11654) that answers what to change, with 2.2 million parameters."""
 
-    def __init__(self) -> None:
+    def __init__(self, in_channels: int = 1) -> None:
         super().__init__()
-        self.network = SegResNet(3, init_filters=28, blocks_down=(1, 2, 2), blocks_up=(1, 1), **_ONE)
+        self.network = SegResNet(3, 28, in_channels, 1, blocks_down=(1, 2, 2), blocks_up=(1, 1), norm=_NORM)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.network(x).to(x.dtype)
+        return x[:, :1] + self.network(x).to(x.dtype)
 
 
-_ONE: dict[str, Any] = {"in_channels": 1, "out_channels": 1, "norm": ("GROUP", {"num_groups": 2})}
+_NORM = ("GROUP", {"num_groups": 2})
 
 
 class Restoration(Recipe):
@@ -45,11 +45,12 @@ class Restoration(Recipe):
     schedule = Schedule(steps=8000, batch_size=16, learning_rate=1e-3, warm_up=200, validate_every=500)
     variants = ("mamba", "axis", "conv", "segresnet")
     on_device = True
+    arguments = NETWORK
 
     def network(self) -> nn.Module:
         if self.variant == "segresnet":
-            return ResidualSegResNet()
-        return models.create("voxel_mamba_unet", **NETWORK, scan=SCANS[self.variant])
+            return ResidualSegResNet(self.arguments["in_channels"])
+        return models.create("voxel_mamba_unet", **self.arguments, scan=SCANS[self.variant])
 
     def prepare_data(self) -> dict[str, np.ndarray]:
         """See `napari_mamba.training.restore.data`."""

@@ -1,11 +1,13 @@
-"""`mr-superres`: thick slices of MR made thin, after cubic interpolation, for any slice distance.
+"""`mr-superres`: thick slices of MR made thin, after the best linear interpolation, for any slice distance.
 
 As in SMORE (Zhao et al., IEEE TMI 40:805, 2021) the sharp in-plane detail of clinical scans teaches what is missing
-across their slices; isotropic scans teach it in three dimensions.
+across their slices; isotropic scans teach it in three dimensions. The network is told the slices' distance, which the
+header knows: without it, it answered every image with the faint sharpening that suits the finest slices.
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from napari_mamba.engine.refining import finer_told, spline
+from napari_mamba.engine.slices import gaussian_profile
 from napari_mamba.training.restore import data
 from napari_mamba.training.restore.degrade import along_first, thick_slices
-from napari_mamba.training.restore.recipe import Restoration, middle, psnr
+from napari_mamba.training.restore.recipe import NETWORK, Restoration, middle, psnr
 from napari_mamba.training.restore.samples import Pieces
 
 LENGTH, WIDE, NARROW = 96, 64, 32
@@ -30,14 +34,21 @@ FACTORS = (1.5, 8.0)
 
 TESTED = (2, 3, 4)
 
+TOLD: dict[str, Any] = {**NETWORK, "in_channels": 2, "out_channels": 1}
+"""The network's arguments: the image and the slices' distance in, the image out."""
+
 
 class SuperResolution(Restoration):
     """Pieces degraded along their first axis: in-plane axes of clinical scans, any axis of isotropic ones."""
 
     name = "mr-superres"
+    arguments = TOLD
 
     def batch(self, step: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Interpolated thick slices, and the truth: (B, 1, 96, Y, X) float32, about 1 at the 99.9th percentile."""
+        """Interpolated thick slices with the channel that tells their distance, and the truth.
+
+        (B, 2, 96, Y, X) and (B, 1, 96, Y, X), float32, about 1 at the 99.9th percentile.
+        """
         random, draw = self.random(step), self.generator(step, device)
         pieces = self.pieces(device)
         fine = torch.stack([piece(pieces, random) for _ in range(self.schedule.batch_size)])[:, None]
@@ -45,25 +56,25 @@ class SuperResolution(Restoration):
             fine = fine.transpose(3, 4)
         column = (len(fine), 1, 1, 1, 1)
         scale = 0.65 + 0.55 * torch.rand(column, generator=draw, device=device)
-        maps = random_maps(fine.shape[2], len(fine), random).to(device)
+        distance, maps = random_maps(fine.shape[2], len(fine), draw)
         coarse = along_first(fine, maps)
         inside = (slice(None), slice(None), slice(MARGIN, MARGIN + LENGTH))
-        return coarse[inside] * scale, fine[inside] * scale
+        told = (0.5 * torch.log2(distance)).view(column).expand_as(coarse)
+        return torch.cat([coarse * scale, told], dim=1)[inside], fine[inside] * scale
 
     @torch.inference_mode()
     def validate(self, network: nn.Module, device: torch.device) -> dict[str, float]:
-        """PSNR in dB gained over cubic interpolation, for each tested factor, in the validation people's slices."""
+        """PSNR in dB gained over the cubic spline, for each tested factor, in the validation people's slices."""
         gains: dict[str, list[float]] = {}
         for scan in data.unpack(self.arrays, "validation"):
             fine = torch.from_numpy(middle(scan.data.transpose(2, 1, 0), (160, 160, 32)) / data.FULL)
             fine = fine.float()[None, None].to(device)
             for factor in TESTED:
-                one = torch.ones(1)
-                maps = thick_slices(fine.shape[2], factor * one, factor * one, one > 1, one * (factor - 1) / 2)
-                coarse = along_first(fine, maps.to(device))
+                by_spline, coarse = (along_first(fine, m.to(device)) for m in whole_factor(fine.shape[2], factor))
+                told = torch.full_like(coarse, finer_told(factor))
                 with torch.autocast(device.type, torch.bfloat16):
-                    output = network(coarse)
-                gains.setdefault(f"gain_{factor}", []).append(psnr(output, fine) - psnr(coarse, fine))
+                    output = network(torch.cat([coarse, told], dim=1))
+                gains.setdefault(f"gain_{factor}", []).append(psnr(output, fine) - psnr(by_spline, fine))
         means = {key: sum(values) / len(values) for key, values in gains.items()}
         return means | {"score": sum(means.values()) / len(means)}
 
@@ -102,13 +113,31 @@ def piece(pieces: Pieces, random: np.random.RandomState) -> Tensor:
     return smooth[..., at : at + NARROW]
 
 
-def random_maps(length: int, count: int, random: np.random.RandomState) -> Tensor:
-    """Degradations (count, length, length): slice distance, profile and phase at random."""
-    low, high = np.log(FACTORS)
-    step = np.exp(random.uniform(low, high, count))
-    # Most protocols leave a gap of up to a quarter, some slices overlap; a thickness other than the distance is a guess
-    # that the network has to make from the image.
-    width = step * np.where(random.rand(count) < 0.5, 1.0, random.uniform(0.8, 1.1, count))
-    boxy = random.rand(count) < 0.35
-    phase = random.uniform(0, 1, count) * step
-    return thick_slices(length, *(torch.from_numpy(a) for a in (step, width, boxy, phase)))
+def random_maps(length: int, count: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Slices' distances (count,) and degradations (count, length, length): distance, profile and phase at random.
+
+    All of it on the generator's device, which nothing here waits for.
+    """
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(count, generator=draw, device=draw.device)
+
+    step = torch.exp(uniform(math.log(FACTORS[0]), math.log(FACTORS[1])))
+    # Another thickness or a box needs another sharpening, which the network cannot tell from the image: too many of
+    # them in training, and it sharpens every image too little. A few keep it from trusting the profile blindly.
+    width = step * torch.where(uniform(0, 1) < 0.75, 1.0, uniform(0.9, 1.1))
+    boxy = uniform(0, 1) < 0.05
+    return step, thick_slices(length, step, width, boxy, uniform(0, 1) * step, FACTORS[0])
+
+
+def whole_factor(length: int, factor: int) -> tuple[Tensor, Tensor]:
+    """Gaussian slices of `factor` voxels: maps (1, length, length) to their cubic spline and to the network's input.
+
+    As the evaluation takes them: slices side by side from the first voxel on.
+    """
+    centres = torch.arange(length // factor)[:, None] * factor + (factor - 1) / 2
+    profile = gaussian_profile(torch.arange(length) - centres, torch.tensor(float(factor)))
+    back = torch.from_numpy(spline(len(profile), length, 1 / factor, (1 - factor) / (2 * factor), 3))
+    one = torch.ones(1)
+    maps = thick_slices(length, factor * one, factor * one, one > 1, one * (factor - 1) / 2, factor)
+    return (back @ profile)[None], maps
