@@ -52,8 +52,9 @@ on the image and on its mirror image are averaged, for twice the time; `--no-mir
 * Lesions are labelled as the tissue they lie in, large ones often as CSF or ventricle. There is no lesion class.
 * The 17 brains are adults, healthy or with Alzheimer's disease; children and rare anatomy are outside of them.
 * Slices thicker than 5 mm: small structures (accumbens, amygdala, inferior horns) are guesses.
-* The smallest structures are the least certain, and so are thick slices and contrasts unlike T1, T2 and FLAIR: see the
-  tables.
+* The inferior horns of the ventricles, the accumbens and the outer CSF are found worst (tables above). Thick slices cost
+  most: a sulcus or a horn thinner than a slice is smeared out of the image. So does low contrast between grey and
+  white matter, as in the FLAIR-like images.
 * Left and right come from the header: a wrongly flipped header gives mirrored names, without a warning.
 * A scan that shows a part of the head, or no head, is answered with a doubt about its volume or missing structures.
 {_failures(metrics.get("failures"))}
