@@ -104,9 +104,9 @@ Reproduce with `napari-mamba evaluate mr-superres --data DIR`, DIR holding `nati
 
 As in SMORE, the in-plane detail of clinical scans stands for what their slices lack: pieces are blurred and sampled
 along an in-plane axis, by slices 1.5 to 8 voxels apart, three quarters of them as thick as that, the others 0.9 to 1.1
-of it, one in twenty box-shaped, and interpolated by the best filter, as the bundle does it. A second input channel tells the
-network the slices' distance, without which it does no more than a faint sharpening. The scans' own slices lie across,
-as they are or interpolated; one person's isotropic scans are degraded along any axis.
+of it, one in twenty box-shaped, and interpolated by the best filter, as the bundle does it. A second input channel
+tells the network the slices' distance, without which it does no more than a faint sharpening. The scans' own slices lie
+across, as they are or interpolated; one person's isotropic scans are degraded along any axis.
 {_compared(metrics, GAIN)}
 ## Where it fails
 
