@@ -52,9 +52,9 @@ on the image and on its mirror image are averaged, for twice the time; `--no-mir
 * Lesions are labelled as the tissue they lie in, large ones often as CSF or ventricle. There is no lesion class.
 * The 17 brains are adults, healthy or with Alzheimer's disease; children and rare anatomy are outside of them.
 * Slices thicker than 5 mm: small structures (accumbens, amygdala, inferior horns) are guesses.
-* The inferior horns of the ventricles, the accumbens and the outer CSF are found worst (tables above). Thick slices cost
-  most: a sulcus or a horn thinner than a slice is smeared out of the image. So does low contrast between grey and
-  white matter, as in the FLAIR-like images.
+* The inferior horns of the ventricles, the accumbens and the outer CSF are found worst (tables above). Thick slices
+  cost most: a sulcus or a horn thinner than a slice is smeared out of the image. Low contrast between grey and white
+  matter costs as much, as in the FLAIR-like images.
 * Left and right come from the header: a wrongly flipped header gives mirrored names, without a warning.
 * A scan that shows a part of the head, or no head, is answered with a doubt about its volume or missing structures.
 {_failures(metrics.get("failures"))}
@@ -148,8 +148,11 @@ def _speed(speed: dict[str, Any] | None) -> str:
     if not speed:
         return ""
     busy = f" ({speed['processor_seconds']:.0f} s of processor time)" if "processor_seconds" in speed else ""
-    shared = 1.3 * speed.get("processor_seconds", speed["seconds"] * speed["threads"]) < speed["seconds"]
-    beside = " Other programs held the processor most of that time." if shared else ""
+    alone = speed.get("processor_seconds", speed["seconds"] * speed["threads"]) / speed["threads"]
+    on_host = not speed["device"].startswith("NVIDIA")
+    beside = (
+        " Other programs held the processor for a part of that." if on_host and 1.3 * alone < speed["seconds"] else ""
+    )
     return (
         f"The ICBM template, 197x233x189 voxels, takes {speed['seconds']:.0f} s{busy} and {speed['gigabytes']:.1f} GB "
         f"on {speed['device']}, {speed['threads']} threads, {speed['precision']}.{beside}"
