@@ -39,7 +39,8 @@ channels, five million parameters, scans in the two lowest stages. Soft Dice and
 scans in float32); an exponential moving average of the weights ships, in float16. {_trained(metrics.get("trained"))}
 `napari-mamba train brain-structures-mr --data DIR` makes it again, and
 `napari-mamba evaluate brain-structures-mr --data DIR` its numbers; DIR holds the label maps, and the scans of the other
-comparisons lie beside it. The clock ended the run; the validation curve had flattened as the learning rate fell, below the aim (0.88).
+comparisons lie beside it. The clock ended the run; the validation curve
+had flattened as the learning rate fell, below the aim of 0.88.
 
 {_compared(metrics.get("compared"))}
 At inference the image is turned to RAS, resampled to 1 mm and scaled between its 0.5 and 99.5 percentiles. Afterwards
