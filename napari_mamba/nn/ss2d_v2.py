@@ -35,11 +35,12 @@ class MapConv(nn.Conv2d):
 @lru_cache(maxsize=32)
 def ablation_paths(kind: str, height: int, width: int) -> Tensor:
     """(4, L) paths of the authors' ablations: one way, two ways, or the image turned by quarters."""
-    image = torch.arange(height * width).view(height, width)
-    if kind == "rotations":
-        return torch.stack([image.rot90(turn).flatten() for turn in range(PATHS)])
-    path = image.flatten()
-    return torch.stack([path, path, path, path] if kind == "one way" else [path, path, path.flip(0), path.flip(0)])
+    with torch.inference_mode(False):  # a table first made under inference must still serve a training
+        image = torch.arange(height * width).view(height, width)
+        if kind == "rotations":
+            return torch.stack([image.rot90(turn).flatten() for turn in range(PATHS)])
+        path = image.flatten()
+        return torch.stack([path, path, path, path] if kind == "one way" else [path, path, path.flip(0), path.flip(0)])
 
 
 class SS2Dv2(Float32Module, Exchangeable):

@@ -71,12 +71,14 @@ def test_train_hands_on_what_was_asked(command, tmp_path, monkeypatch):
     done = command(
         *("train", "hippocampus-mr", "--data", tmp_path, "-o", tmp_path / "run"),
         *("--resume", "--minutes", 1.5, "--steps", 9, "--device", "cpu"),
+        *("--variant", "small", "--finish", 2.5),
     )
     assert done.code == 0, done.err
     assert done.out.strip() == str(tmp_path / "run/hippocampus-mr")
     assert "step 250  loss 0.5123" in done.err
     del asked["on_log"]
     expected = {"data": tmp_path, "output": tmp_path / "run", "resume": True, "minutes": 1.5, "steps": 9}
+    expected |= {"variant": "small", "finish": 2.5}
     assert asked == {"name": "hippocampus-mr", "device": "cpu", **expected}
 
 
@@ -114,3 +116,15 @@ def test_import_makes_a_bundle_and_keeps_one_that_is_there(command, shared_dir, 
     assert again.code == 2
     assert "toy.zip" in again.error
     assert (folder / "toy.zip").read_bytes() == made
+
+
+def test_training_data_are_written_as_one_file(command, tmp_path, monkeypatch):
+    class Recipe:
+        def save_arrays(self, destination):
+            destination.write_bytes(b"arrays")
+            return destination
+
+    monkeypatch.setattr(training, "recipe", lambda name, data: Recipe())
+    done = command("train", "hippocampus-mr", "--data", tmp_path, "--save-data", tmp_path / "all.npz")
+    assert done.code == 0, done.err
+    assert (tmp_path / "all.npz").read_bytes() == b"arrays"
