@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from napari_mamba import bundles
 from napari_mamba.bundles import BundleSpec, Channel, LabelClass, Network, Tile
 from napari_mamba.training.brain.card import DATA, USE, card
 from napari_mamba.training.brain.recipe import NETWORK
 from napari_mamba.training.brain.structures import INDICES, LEFT_RIGHT, STRUCTURES
+from napari_mamba.training.export import export_averaged
 
 TILE = (112, 144, 128)
 """Eight of these cover an adult's head cut at 1 mm as the ICBM template is, with a quarter of overlap."""
@@ -94,6 +93,4 @@ def spec() -> BundleSpec:
 
 def export(weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
     """Write the bundle of averaged weights; `history` says how far the schedule went."""
-    metrics = {"trained": history}
-    described = replace(spec(), metrics=metrics)
-    return bundles.save(destination, described, [weights], card(metrics), dtype="float16", overwrite=True)
+    return export_averaged(spec(), card, weights, destination, history)

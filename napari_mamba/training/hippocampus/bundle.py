@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from napari_mamba.bundles import BundleSpec, Channel, LabelClass, Network, Tile
 from napari_mamba.engine import RunOptions
 from napari_mamba.training.classification import compared, draw_reliability
 from napari_mamba.training.evaluation import measure_segmentation, write_numbers
+from napari_mamba.training.export import export_averaged
 from napari_mamba.training.hippocampus.recipe import NETWORK, PREPARATION, TILE, pairs, person
 
 DATA = "Medical Segmentation Decathlon, Task04 Hippocampus (Antonelli et al., 2022), CC BY-SA 4.0"
@@ -55,9 +55,7 @@ def spec() -> BundleSpec:
 
 def export(weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
     """Write the bundle of averaged weights; `history` says how far the schedule went."""
-    metrics = {"trained": history}
-    described = replace(spec(), metrics=metrics)
-    return bundles.save(destination, described, [weights], card(metrics), dtype="float16", overwrite=True)
+    return export_averaged(spec(), card, weights, destination, history)
 
 
 def evaluate(

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from napari_mamba.training.baselines import small_resnet
 from napari_mamba.training.classification import auc, macro_f1
 from napari_mamba.training.quality.artefacts import ARTEFACTS, Chance, add, unspoilt
 from napari_mamba.training.recipe import Recipe, Schedule
@@ -130,19 +131,7 @@ class Quality(Recipe):
 def network(variant: str) -> nn.Module:
     """nnMamba with its scan in raster order or along all three axes, or a ResNet of as many parameters."""
     if variant == "resnet":
-        from monai.networks.nets import ResNet
-
-        return ResNet(
-            block="basic",
-            layers=[1, 1, 1, 1],
-            block_inplanes=[16, 32, 64, 128],
-            spatial_dims=3,
-            n_input_channels=NETWORK["in_ch"],
-            num_classes=NETWORK["number_classes"],
-            conv1_t_size=3,
-            conv1_t_stride=2,
-            no_max_pool=True,
-        )
+        return small_resnet(NETWORK["in_ch"], NETWORK["number_classes"])
     from napari_mamba import models
 
     return models.create("nnmamba_cls", **arguments(variant))

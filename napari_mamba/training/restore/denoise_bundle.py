@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from napari_mamba import bundles, engine
 from napari_mamba.bundles import Bundle, BundleSpec, Channel, Network, Tile
 from napari_mamba.errors import InputError
 from napari_mamba.training.evaluation import write_numbers
+from napari_mamba.training.export import export_averaged
 from napari_mamba.training.restore import data, measure, report
 from napari_mamba.training.restore.denoise import LEVELS, Denoise
 from napari_mamba.training.restore.recipe import NETWORK, SCANS
@@ -62,9 +62,7 @@ def spec() -> BundleSpec:
 
 def export(weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
     """Write the bundle of averaged weights; `history` says how far the schedule went."""
-    metrics = {"trained": history}
-    described = replace(spec(), metrics=metrics)
-    return bundles.save(destination, described, [weights], card(metrics), dtype="float16", overwrite=True)
+    return export_averaged(spec(), card, weights, destination, history)
 
 
 def evaluate(

@@ -16,6 +16,7 @@ from napari_mamba.bundles import Bundle, BundleSpec, Channel, Network, Tile
 from napari_mamba.engine.refining import of_slices
 from napari_mamba.engine.slices import SIGMAS_A_WIDTH
 from napari_mamba.training.evaluation import write_numbers
+from napari_mamba.training.export import export_averaged
 from napari_mamba.training.restore import data, measure, report
 from napari_mamba.training.restore.recipe import SCANS
 from napari_mamba.training.restore.superres import FACTORS, TOLD, SuperResolution
@@ -68,9 +69,7 @@ def spec() -> BundleSpec:
 
 def export(weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
     """Write the bundle of averaged weights; `history` says how far the schedule went."""
-    metrics = {"trained": history}
-    described = replace(spec(), metrics=metrics)
-    return bundles.save(destination, described, [weights], card(metrics), dtype="float16", overwrite=True)
+    return export_averaged(spec(), card, weights, destination, history)
 
 
 def thickened(fine: Volume, axis: int, factor: int) -> Volume:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from napari_mamba.errors import InputError
 from napari_mamba.models.nnmamba import Histogram
+from napari_mamba.training.baselines import small_resnet
 from napari_mamba.training.classification import accuracy, auc
 from napari_mamba.training.recipe import Recipe, Schedule
 from napari_mamba.training.shape.augment import distances, place, symmetries, warp
@@ -168,21 +169,7 @@ class AdrenalShape(Recipe):
 def network(variant: str) -> nn.Module:
     """One member: nnMamba with its scan in raster order or along all three axes, or a ResNet of as many parameters."""
     if variant == "resnet":
-        from monai.networks.nets import ResNet
-
-        return WithHistogram(
-            ResNet(
-                block="basic",
-                layers=[1, 1, 1, 1],
-                block_inplanes=[16, 32, 64, 128],
-                spatial_dims=3,
-                n_input_channels=NETWORK["in_ch"],
-                num_classes=NETWORK["number_classes"],
-                conv1_t_size=3,
-                conv1_t_stride=2,
-                no_max_pool=True,
-            )
-        )
+        return WithHistogram(small_resnet(NETWORK["in_ch"], NETWORK["number_classes"]))
     from napari_mamba import models
 
     return models.create("nnmamba_cls", **arguments(variant))
