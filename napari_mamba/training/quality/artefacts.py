@@ -5,6 +5,8 @@ the random numbers to draw from. The ranges begin where an artefact is clearly v
 the scans of the training data (`RANGES`), which is the border that the bundle's card states. What is weaker is drawn
 by `unspoilt`, and counts as clean.
 
+Nothing here waits for the device: whatever small is made on the CPU goes there by `sent`.
+
 Whatever acts on the lines of one axis, a blur or a change of k-space, is a matrix of that axis, and is applied as one:
 scans come in many sizes, also prime ones, and a GPU plans or tunes each convolution and Fourier transform anew for
 every size it meets, which takes a thousand times as long as the product.
@@ -15,6 +17,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -27,12 +30,18 @@ RANGES: dict[str, dict[str, Any]] = {
     "ghosting": {"ghosts": (4, 10), "intensity": (0.5, 1.0)},
     "spikes": {"spikes": (1, 3), "intensity": (0.25, 1.5)},
     "noise": {"std": (0.06, 0.25)},
-    "bias field": {"log_std": (0.25, 0.7)},
+    "bias field": {"log_std": (0.2, 0.45)},
     "blur": {"std_mm": (1.5, 3.5)},
 }
 """Strengths. Motion: largest angle or shift of each movement. Noise: of the 99.9th percentile. Spikes: of the brightest
-point of k-space. Bias field: standard deviation of its logarithm over the image. Blur: of the Gaussian, in mm."""
+point of k-space. Bias field: standard deviation of its logarithm over the head. Blur: of the Gaussian, in mm."""
+MILD = {"noise": 0.025, "bias field": 0.08, "blur": 0.7}
+"""Up to where a scan counts as clean, in the units of `RANGES`."""
 BIAS_ORDER = 3
+TISSUE = 0.1
+"""Above it lies the head: a polynomial is strongest in the corners, where only air is and nothing shows."""
+STRONGEST = 3.5
+"""Of the logarithm of a bias field, anywhere: a draw that goes beyond in some corner is made again."""
 
 
 class Chance:
@@ -89,11 +98,11 @@ def unspoilt(image: Tensor, spacing: Sequence[float], chance: Chance) -> Tensor:
     """What a good scan may have too: another contrast, a faint bias field, little noise, a little less sharp."""
     image = image.clamp(min=0) ** math.exp(chance.number(-0.3, 0.3))
     if chance.happens(0.5):
-        image = bias_field(image, chance.number(0.0, 0.12), chance)
+        image = bias_field(image, chance.number(0.0, MILD["bias field"]), chance)
     if chance.happens(0.4):
-        image = blur(image, spacing, chance.number(0.2, 0.7))
+        image = blur(image, spacing, chance.number(0.2, MILD["blur"]))
     if chance.happens(0.4):
-        image = noise(image, chance.number(0.0, 0.025), chance)
+        image = noise(image, chance.number(0.0, MILD["noise"]), chance)
     return image
 
 
@@ -113,6 +122,11 @@ def blur(image: Tensor, spacing: Sequence[float], std_mm: float) -> Tensor:
     for axis, side in enumerate(spacing):
         image = along(image, gaussian(image.shape[axis], std_mm / side, image.device), axis)
     return image
+
+
+def sent(small: Tensor, device: torch.device) -> Tensor:
+    """A small tensor from the CPU's memory, without waiting until the device has done what it was given before."""
+    return small.to(device, non_blocking=True)
 
 
 def along(image: Tensor, matrix: Tensor, axis: int) -> Tensor:
@@ -136,7 +150,7 @@ def k_space(factor: Tensor, device: torch.device) -> Tensor:
     """The matrix (N, N) that multiplies a line's k-space, its centre in the middle, by `factor` (N,) on the CPU."""
     kernel = torch.fft.ifft(torch.fft.ifftshift(factor)).real  # the real part: images are
     place = torch.arange(len(factor), device=device)
-    return kernel.to(device)[(place[:, None] - place) % len(factor)]
+    return sent(kernel, device)[(place[:, None] - place) % len(factor)]
 
 
 def bias_powers() -> list[tuple[int, int, int]]:
@@ -146,10 +160,35 @@ def bias_powers() -> list[tuple[int, int, int]]:
 
 
 def bias_field(image: Tensor, log_std: float, chance: Chance) -> Tensor:
-    """Multiply by the exponential of a random polynomial of third order whose standard deviation is `log_std`."""
-    weights = torch.tensor([chance.number(-1, 1) for _ in bias_powers()])
-    field = polynomial(image.shape, weights.tolist(), image.device)
-    return image * torch.exp((field - field.mean()) * (log_std / field.std()))
+    """Multiply by the exponential of a random polynomial of third order; over the head it has mean 0, SD `log_std`."""
+    weights = calm([chance.number(-1, 1) for _ in bias_powers()], log_std, chance)
+    field = polynomial(image.shape, weights, image.device)
+    head = (image > TISSUE).float()
+    voxels = head.sum().clamp(min=1)
+    field = field - (field * head).sum() / voxels
+    deviation = ((field.square() * head).sum() / voxels).sqrt().clamp(min=1e-6)
+    return image * torch.exp((field * (log_std / deviation)).clamp(-STRONGEST, STRONGEST))
+
+
+def calm(weights: list[float], log_std: float, chance: Chance, tries: int = 20) -> list[float]:
+    """These weights, or others where the field would pass `STRONGEST`, taking the head for an ellipsoid."""
+    inside, best = _ellipsoid(), (math.inf, weights)
+    for _ in range(tries):
+        field = polynomial(inside.shape, weights, inside.device)
+        head = field[inside]
+        peak = float((field - head.mean()).abs().max() / head.std()) * log_std
+        best = min(best, (peak, weights))
+        if peak <= STRONGEST:
+            break
+        weights = [chance.number(-1, 1) for _ in weights]
+    return best[1]
+
+
+@lru_cache
+def _ellipsoid(size: int = 12, radius: float = 0.85) -> Tensor:
+    """A head in its box, coarsely: (size, size, size) bool, on the CPU."""
+    squared = torch.linspace(-1, 1, size).square()
+    return squared[:, None, None] + squared[:, None] + squared < radius**2
 
 
 def polynomial(shape: Sequence[int], weights: Sequence[float], device: torch.device) -> Tensor:
@@ -158,7 +197,7 @@ def polynomial(shape: Sequence[int], weights: Sequence[float], device: torch.dev
     table = torch.zeros(top, top, top)  # of exponents z, y, x
     for weight, (px, py, pz) in zip(weights, bias_powers(), strict=True):
         table[pz, py, px] = weight
-    table, exponents = table.to(device), torch.arange(top, device=device)
+    table, exponents = sent(table, device), torch.arange(top, device=device)
     for axis, n in enumerate(shape):
         table = along(table, torch.linspace(-1, 1, n, device=device)[:, None] ** exponents, axis)
     return table
@@ -235,5 +274,5 @@ def moved(image: Tensor, spacing: Sequence[float], angles: Sequence[float], shif
     half = torch.tensor([n * side / 2 for n, side in zip(image.shape, spacing, strict=True)])
     matrix = torch.cat([turn * half[None, :] / half[:, None], (torch.tensor(shifts) / half)[:, None]], dim=1)
     matrix = torch.cat([matrix[:, :3].flip(0, 1), matrix[:, 3:].flip(0)], dim=1)  # grid_sample counts x, y, z
-    grid = F.affine_grid(matrix[None].to(image.device), [1, 1, *image.shape], align_corners=False)
+    grid = F.affine_grid(sent(matrix[None], image.device), [1, 1, *image.shape], align_corners=False)
     return F.grid_sample(image[None, None], grid, align_corners=False)[0, 0]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari_mamba.volume import Volume
 
 REPEATS, PAIRS = 3, 4
-"""Simulated scans of each test scan: for each class, and with two artefacts."""
+"""Simulated scans of each test scan: for each class, clean among them, and with two artefacts."""
 
 
 def spec(variant: str) -> BundleSpec:
@@ -136,16 +136,21 @@ class Gallery:
 def cases(data: Path) -> Iterator[tuple[str, str, list[str], Volume]]:
     """Every simulated scan of the test people, always the same: name, person, artefacts, scan."""
     from napari_mamba import io
-    from napari_mamba.training.quality.torchio_artefacts import add
+    from napari_mamba.training.quality.torchio_artefacts import add, mild
     from napari_mamba.training.restore import data as scans
 
     for number, file in enumerate(scans.files(data, ("test",))):
         volume, random = io.read(file), np.random.default_rng([2410, number])
-        wanted = [[name] for name in ARTEFACTS for _ in range(REPEATS)] + [[]]
+        wanted: list[list[str]] = [[name] for name in ARTEFACTS for _ in range(REPEATS)] + [[]] * REPEATS
         wanted += [sorted(random.choice(ARTEFACTS, 2, replace=False).tolist()) for _ in range(PAIRS)]
+        untouched = True
         for names in wanted:
             case = f"{file.relative_to(data).as_posix()} {' + '.join(names) or 'clean'}"
-            yield case, scans.person(file, data), names, add(volume, names, random)
+            if names:
+                made = add(volume, names, random)
+            else:
+                made, untouched = volume if untouched else mild(volume, random), False
+            yield case, scans.person(file, data), names, made
 
 
 def targets(rows: list[dict[str, Any]]) -> np.ndarray:
@@ -156,8 +161,8 @@ def targets(rows: list[dict[str, Any]]) -> np.ndarray:
 def measure(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """F1 of each class, their mean with its 95% interval, the confusion table, and the calibration.
 
-    A class is said to be there from a probability of one half on. The clean scans, of which each person has few, weigh
-    in macro F1 as much as any class. The interval is over scans, drawn again; people are too few to be drawn.
+    A class is said to be there from a probability of one half on. Every class is as frequent as the others. The
+    interval is over scans, drawn again; people are too few to be drawn.
     """
     truth, probability = targets(rows), np.array([row["probability"] for row in rows])
     single = np.array([len(row["names"]) < 2 for row in rows])

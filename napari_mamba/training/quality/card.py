@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mamba.training.classification import compared, shown
-from napari_mamba.training.quality.artefacts import RANGES
+from napari_mamba.training.quality.artefacts import MILD, RANGES
 from napari_mamba.training.quality.recipe import CLASSES
 
 if TYPE_CHECKING:
@@ -57,11 +57,12 @@ Artefacts are simulated, from where they are clearly visible:
 | --- | --- |
 {_strengths()}
 | noise | standard deviation {100 * noise[0]:.0f} to {100 * noise[1]:.0f}% of the brightest tissue |
-| bias field | its logarithm has a standard deviation of {bias[0]:g} to {bias[1]:g} over the image |
+| bias field | its logarithm has a standard deviation of {bias[0]:g} to {bias[1]:g} over the head |
 | blur | Gaussian of {blur[0]:g} to {blur[1]:g} mm standard deviation |
 
-What is weaker (noise up to 2.5%, a bias field up to 0.12, blur up to 0.7 mm) counted as clean in training. Between the
-two lies what it was never shown, and may call either way.
+What is weaker (noise up to {100 * MILD["noise"]:g}%, a bias field up to {MILD["bias field"]:g}, blur up to
+{MILD["blur"]:g} mm) counts as clean, in training and in the table: of the clean scans there, one of each file is
+untouched and the others have all three. Between the two lies what it was never shown, and may call either way.
 
 ## Calibration
 
@@ -77,9 +78,10 @@ two lies what it was never shown, and may call either way.
 
 nnMamba for classification, 0.9 million parameters, on a window of 128 × 192 × 160 mm about the head's centre, with
 slices 4 mm apart and 1 mm in-plane. The artefacts are made while training, on the scan's own grid, by TorchIO's models
-written in PyTorch; 18% of the scans have none, 20% two. Contrast, field of view, place and scale vary. Binary
-cross-entropy of each class; AdamW in bfloat16, the scan in float32; an exponential moving average of the weights; a
-temperature fitted on the validation person lies in the last layer. {_trained(metrics.get("trained"))}
+written in PyTorch; 18% of the scans have none, 20% two. Seven people are few: voxel size and slice thickness, contrast,
+what is cut away around the brain, field of view, place and scale vary. Binary cross-entropy of each class; AdamW in
+bfloat16, the scan in float32; an exponential moving average of the weights; a temperature fitted on the validation
+person lies in the last layer. {_trained(metrics.get("trained"))}
 `napari-mamba train mr-quality --data DIR` makes it again.
 
 People are split: two are held out for the table above, one draws the validation curve, the others (four people, 16

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from napari_mamba.training.baselines import small_resnet
 from napari_mamba.training.classification import auc, macro_f1
-from napari_mamba.training.quality.artefacts import ARTEFACTS, Chance, add, unspoilt
+from napari_mamba.training.quality.artefacts import ARTEFACTS, Chance, add, sent, unspoilt
+from napari_mamba.training.quality.variety import Sides, varied
 from napari_mamba.training.recipe import Recipe, Schedule
 from napari_mamba.training.restore.data import FULL, Scan, pack, unpack
 
@@ -33,7 +34,7 @@ NETWORK: dict[str, Any] = {
 VIEWS = 2
 """Windows made of each simulated scan: the simulation costs more than the window."""
 CLEAN, PAIR = 0.18, 0.2  # shares of scans with none and with two artefacts
-CHECKS = 4  # simulated scans of each validation scan and class
+CHECKS = 8  # simulated scans of each validation scan and class
 
 
 class Quality(Recipe):
@@ -67,11 +68,11 @@ class Quality(Recipe):
         for _ in range(max(1, self.schedule.batch_size // VIEWS)):
             scan = scans[chance.whole(0, len(scans) - 1)]
             names = draw_names(chance)
-            image = simulate(scan, names, chance)
+            image, spacing = simulate(scan, names, chance)
             for _ in range(VIEWS):
-                inputs.append(window(image, scan.spacing, chance))
+                inputs.append(window(image, spacing, chance))
                 targets.append(target(names))
-        return torch.stack(inputs)[:, None], torch.tensor(targets, device=device)
+        return torch.stack(inputs)[:, None], sent(torch.tensor(targets), device)
 
     @cached_property
     def _balanced(self) -> list[Scan]:
@@ -109,10 +110,12 @@ class Quality(Recipe):
             inputs, targets = [], []
             for scan in self.scans["validation"]:
                 for name in CLASSES:
-                    for _ in range(CHECKS):
+                    for number in range(CHECKS):
                         names = [] if name == "clean" else [name]
-                        image = simulate(scan, names, chance, vary=False)
-                        inputs.append(window(image, scan.spacing, chance, vary=False).half())
+                        image, spacing = simulate(scan, names, chance, vary=False)
+                        if not names and number:  # the first as it is, the others with what a good scan may have
+                            image = unspoilt(image, spacing, chance)
+                        inputs.append(window(image, spacing, chance, vary=False).half())
                         targets.append(target(names))
             self._kept = torch.stack(inputs)[:, None], torch.tensor(targets)
         return self._kept
@@ -160,20 +163,16 @@ def on_device(scan: Scan, device: torch.device) -> Tensor:
     return torch.from_numpy(scan.data).to(device)
 
 
-def simulate(scan: Scan, names: list[str], chance: Chance, vary: bool = True) -> Tensor:
-    """A scan (Z, Y, X) with artefacts, on the device of `chance`; where `vary`, in another contrast and view."""
-    image = on_device(scan, chance.device).float() / FULL
+def simulate(scan: Scan, names: list[str], chance: Chance, vary: bool = True) -> tuple[Tensor, Sides]:
+    """A scan (Z, Y, X) with artefacts on the device of `chance`, and its voxel sides; where `vary`, of another kind."""
+    image, spacing = on_device(scan, chance.device).float() / FULL, scan.spacing
     if vary:
-        if chance.happens(0.7):  # scans have more air around the head than the packed boxes
-            pads = [
-                int(n * chance.number(0, share)) for n, share in zip(image.shape[::-1], (0.2, 0.2, 0.1), strict=True)
-            ]
-            image = F.pad(image, [pads[0], pads[0], pads[1], pads[1], pads[2], pads[2]])
-        image = unspoilt(image, scan.spacing, chance)
-    return add(image, scan.spacing, names, chance)
+        image, spacing = varied(image, spacing, chance)
+        image = unspoilt(image, spacing, chance)
+    return add(image, spacing, names, chance), spacing
 
 
-def window(image: Tensor, spacing: tuple[float, float, float], chance: Chance, vary: bool = True) -> Tensor:
+def window(image: Tensor, spacing: Sides, chance: Chance, vary: bool = True) -> Tensor:
     """What the bundle's preparation makes of a scan (Z, Y, X): `WINDOW` voxels of `SPACING` about the middle.
 
     Slices are picked, not blended; in-plane the interpolation is linear. Standardised. Where `vary`, any axis may be
