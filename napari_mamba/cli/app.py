@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -302,6 +302,8 @@ def train(
     steps: Annotated[Optional[int], typer.Option(help="Stop after so many more steps.")] = None,
     finish: Annotated[Optional[float], typer.Option(help="Minutes in all at which training is to be over.")] = None,
     variant: Annotated[str, typer.Option(help="Another network of the recipe, for comparison.")] = "",
+    start: Annotated[Optional[str], typer.Option(metavar="BUNDLE", help="Begin from a bundle's weights.")] = None,
+    compiled: Annotated[bool, typer.Option("--compile", help="Fuse the training step (torch.compile).")] = False,
     save_data: Annotated[
         Optional[Path], typer.Option(metavar="NPZ", help="Only write the prepared data, to take as --data elsewhere.")
     ] = None,
@@ -313,8 +315,9 @@ def train(
     if save_data is not None:
         save_training_data(name, data, save_data)
         return
-    limits = {"minutes": minutes, "steps": steps, "finish": finish}
-    train_bundle(name, data, output or Path("runs") / name, resume=resume, variant=variant, device=device, **limits)
+    limits: dict[str, Any] = {"minutes": minutes, "steps": steps, "finish": finish, "start": start}
+    limits |= {"resume": resume, "variant": variant, "device": device, "compiled": compiled}
+    train_bundle(name, data, output or Path("runs") / name, **limits)
 
 
 @app.command()

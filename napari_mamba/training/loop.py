@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import json
 import time
-from collections import deque
-from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from napari_mamba.bundles import Bundle
+from napari_mamba.bundles.weights import fill
 from napari_mamba.errors import InputError
+from napari_mamba.training.batches import batches
+from napari_mamba.training.compiling import compiled_network
 from napari_mamba.training.recipe import Recipe
+from napari_mamba.training.team import ALONE, Team, join
 
 CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.jsonl"
-AHEAD = 4
-"""Batches made ahead of their step on the CPU, each in a thread, while a GPU works."""
 CHECK_EVERY = 50
 """Steps between two looks at the loss: each look waits for the GPU."""
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is the first CUDA device, else the CPU."""
+    """`auto` is the current CUDA device, else the CPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
@@ -34,12 +35,23 @@ def pick_device(name: str) -> torch.device:
 class Run:
     """Everything that a training run carries from step to step, and its checkpoint on disk."""
 
-    def __init__(self, recipe: Recipe, output: Path, device: torch.device) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        output: Path,
+        device: torch.device,
+        *,
+        team: Team = ALONE,
+        compiled: bool = False,
+    ) -> None:
         torch.manual_seed(recipe.seed)
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # the samples of a recipe have one size, or few
-        self.recipe, self.output, self.device = recipe, Path(output), device
+        self.recipe, self.output, self.device, self.team = recipe, Path(output), device, team
         self.network = _placed(recipe.network(), device)
+        # Beside the module itself, which keeps its keys: a compiled one has others.
+        self.forward = compiled_network(self.network) if compiled else self.network
+        self.loss = torch.compile(recipe.loss) if compiled else recipe.loss
         self.optimiser = torch.optim.AdamW(
             _decay_groups(self.network, recipe.schedule.weight_decay),
             lr=recipe.schedule.learning_rate,
@@ -48,11 +60,29 @@ class Run:
         self.average = _cloned(self.network.state_dict())
         self.step = 0
         self.seconds = 0.0  # of training, over all the pieces of the run
+        self.start: dict[str, Any] = {}
 
     @property
     def hardware(self) -> str:
         """What the run computes on, in words."""
-        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
+        return name if self.team.size == 1 else f"{self.team.size} {name}"
+
+    def told(self) -> dict[str, Any]:
+        """What a bundle's card says of the run."""
+        told: dict[str, Any] = {
+            "steps": self.step,
+            "of": self.recipe.schedule.steps,
+            "minutes": round(self.seconds / 60, 1),
+        }
+        told |= {"device": self.hardware, "processes": self.team.size}
+        return told | ({"start": self.start} if self.start else {})
+
+    def begin_from(self, bundle: Bundle) -> None:
+        """Take a bundle's weights instead of random ones, and note what trained them."""
+        fill(self.network, next(bundle.state_dicts()), str(bundle.path))
+        self.average = _cloned(self.network.state_dict())
+        self.start = {"version": bundle.version, "sha256": bundle.sha256, **bundle.metrics.get("trained", {})}
 
     def save(self) -> None:
         """Write the checkpoint beside and rename it, so a kill at any moment leaves a whole one."""
@@ -62,6 +92,7 @@ class Run:
             "variant": self.recipe.variant,
             "step": self.step,
             "seconds": self.seconds,
+            "start": self.start,
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "average": self.average,
@@ -82,7 +113,9 @@ class Run:
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.average, self.step, self.seconds = state["average"], state["step"], state.get("seconds", 0.0)
-        _trim_history(self.output / HISTORY, self.step)
+        self.start = state.get("start", {})
+        if self.team.leads:
+            _trim_history(self.output / HISTORY, self.step)
 
     def advance(self, inputs: Tensor, target: Any, progress: float = 0.0) -> Tensor:
         """One optimiser step; returns the loss, still on the device."""
@@ -95,12 +128,13 @@ class Run:
         self.network.train()
         # bfloat16 convolutions are twice as fast on recent CPUs and GPUs; the scan stays in float32 by itself.
         with torch.autocast(self.device.type, torch.bfloat16):
-            output = self.network(inputs)
-        loss = self.recipe.loss(_each(output, Tensor.float), _each(target, lambda t: t.to(self.device)))
+            output = self.forward(inputs)
+        loss = self.loss(_each(output, Tensor.float), _each(target, lambda t: t.to(self.device)))
         if self.step % CHECK_EVERY == 0:
             self.check(loss)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        self.team.average_gradients(self.network.parameters())
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimiser.step()
         self._update_average(schedule.ema)
@@ -143,25 +177,6 @@ def _each(value: Any, apply: Callable[[Tensor], Tensor]) -> Any:
     return apply(value) if isinstance(value, Tensor) else tuple(apply(part) for part in value)
 
 
-def _batches(recipe: Recipe, first: int, last: int, device: torch.device) -> Generator[tuple[Tensor, Any], None, None]:
-    """The batches of the steps from `first` to `last`; made ahead in threads where a GPU waits for the CPU."""
-    if recipe.on_device or device.type == "cpu":
-        yield from (recipe.batch(step, device) for step in range(first, last))
-        return
-    recipe.batch(first, torch.device("cpu"))  # fills the recipe's caches before threads share it
-    with ThreadPoolExecutor(AHEAD) as pool:
-        waiting: deque[Future[tuple[Tensor, Any]]] = deque()
-        try:
-            for step in range(first, last + AHEAD):
-                if step < last:
-                    waiting.append(pool.submit(recipe.batch, step, torch.device("cpu")))
-                if step >= first + AHEAD:
-                    yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
 def _format(device: torch.device) -> torch.memory_format:
     """Of 3D maps: channels-last on CPUs; on an NVIDIA H200 that took a third more time than the plain format."""
     return torch.contiguous_format if device.type == "cuda" else torch.channels_last_3d
@@ -180,9 +195,13 @@ def fit(
     minutes: float | None = None,
     steps: int | None = None,
     finish: float | None = None,
+    start: Bundle | None = None,
+    compiled: bool = False,
     on_log: Callable[[dict[str, Any]], None] | None = None,
 ) -> Run:
     """Train until the schedule's end, `minutes` have passed, or `steps` more were made; always leaves a checkpoint.
+
+    Under torchrun every process trains on samples of its own, and the first one validates and writes.
 
     Parameters
     ----------
@@ -198,6 +217,10 @@ def fit(
     finish : float, optional
         Minutes of training over all the pieces of the run, at which it ends with a learning rate of zero, if the
         schedule's steps do not end it before: for a machine that is there for a given time only.
+    start : Bundle, optional
+        Of the recipe's own network: a new run begins from its weights. A resumed one has its own.
+    compiled : bool
+        Let `torch.compile` fuse the network's training step: a minute or two at first, and faster from then on.
     on_log : callable, optional
         Called with each history entry.
 
@@ -206,38 +229,65 @@ def fit(
     InputError
         If `output` already holds a run and `resume` is off, or the checkpoint is another recipe's.
     """
-    output = Path(output)
-    run = Run(recipe, output, pick_device(device))
+    output, team = Path(output), join(device)
+    run = Run(recipe, output, pick_device(device), team=team, compiled=compiled)
     if resume:
         run.load()
     elif (output / CHECKPOINT).exists():
         raise InputError(f"{output} already holds a training run: add --resume to go on, or choose another folder")
+    elif start is not None:
+        run.begin_from(start)
+    team.meet()  # before the first one writes what the others look for
     output.mkdir(parents=True, exist_ok=True)
     last = min(recipe.schedule.steps, run.step + steps if steps is not None else recipe.schedule.steps)
-    began, before = time.monotonic(), run.seconds
-    deadline = began + 60 * minutes if minutes is not None else float("inf")
-    batches, pieces = _batches(recipe, run.step, last, run.device), Pieces(output, on_log)
-    while run.step < last and time.monotonic() < deadline:
-        run.seconds = before + time.monotonic() - began
-        progress = run.seconds / (60 * finish) if finish else 0.0
-        if progress >= 1:
-            break
-        pieces.add(run.advance(*next(batches), progress))
+    clock, made = Clock(run, minutes, finish), batches(recipe, run.step, last, run.device, team)
+    pieces = Pieces(output, on_log, team.leads)
+    while run.step < last and clock.goes_on():
+        pieces.add(run.advance(*next(made), clock.progress))
         if run.step % recipe.schedule.validate_every == 0:
-            pieces.report(run)
-            run.save()
-    batches.close()
-    if pieces.losses and (run.step == recipe.schedule.steps or finish):
-        pieces.report(run)
-    run.save()
+            _lead(run, pieces)
+    made.close()
+    unreported = pieces.losses and (run.step == recipe.schedule.steps or finish)
+    _lead(run, pieces if unreported else None)
     return run
+
+
+def _lead(run: Run, pieces: Pieces | None) -> None:
+    """What the first process does for all: validate where there is something to report, and write the checkpoint."""
+    if run.team.leads:
+        if pieces:
+            pieces.report(run)
+        run.save()
+    elif pieces:
+        pieces.clear()
+
+
+class Clock:
+    """How long a run has trained, by the first process' clock."""
+
+    def __init__(self, run: Run, minutes: float | None, finish: float | None) -> None:
+        self.run, self.finish = run, finish
+        self.began, self.before = time.monotonic(), run.seconds
+        self.limit = 60 * minutes if minutes is not None else float("inf")
+        self.progress = 0.0
+
+    def goes_on(self) -> bool:
+        """Note the time; False where it is over."""
+        (passed,) = self.run.team.told(time.monotonic() - self.began)
+        self.run.seconds = self.before + passed
+        self.progress = self.run.seconds / (60 * self.finish) if self.finish else 0.0
+        return passed < self.limit and self.progress < 1
 
 
 class Pieces:
     """The losses since the last validation, and where each validation's entry is written."""
 
-    def __init__(self, output: Path, on_log: Callable[[dict[str, Any]], None] | None) -> None:
-        self.output, self.on_log, self.board = output, on_log, _board(output)
+    def __init__(self, output: Path, on_log: Callable[[dict[str, Any]], None] | None, written: bool = True) -> None:
+        self.output, self.on_log = output, on_log
+        self.board = _board(output) if written else None
+        self.clear()
+
+    def clear(self) -> None:
         self.losses: list[Tensor] = []
         self.began = time.monotonic()
 
@@ -254,7 +304,7 @@ class Pieces:
         _log(self.output, self.board, entry)
         if self.on_log:
             self.on_log(entry)
-        self.losses, self.began = [], time.monotonic()
+        self.clear()
 
 
 def history(output: Path) -> list[dict[str, float]]:

@@ -46,9 +46,13 @@ def train(
     steps: int | None = None,
     finish: float | None = None,
     variant: str = "",
+    start: Path | str | None = None,
+    compiled: bool = False,
     on_log: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
     """Train the bundle called `name`, or go on training it; returns the bundle's folder.
+
+    Started by torchrun, its processes train together, each on its own GPU and samples; the first one writes.
 
     Parameters
     ----------
@@ -69,6 +73,10 @@ def train(
     variant : str
         One of the recipe's `variants`; the first where empty. Another one is trained for comparison: its checkpoint
         stays, and no bundle is written.
+    start : path or str, optional
+        A bundle, by name or place, whose weights the run begins from; its card tells so. Of the same network.
+    compiled : bool
+        Let `torch.compile` fuse the network's training step.
     on_log : callable, optional
         Called with a dict at each validation.
 
@@ -77,19 +85,21 @@ def train(
     Path
         The bundle's folder, or `output` where the variant is not the one that ships.
     """
+    from napari_mamba import bundles
     from napari_mamba.training.curves import draw
     from napari_mamba.training.loop import fit, history
 
     made = recipe(name, data, variant)
-    run = fit(
-        made, Path(output), resume=resume, device=device, minutes=minutes, steps=steps, finish=finish, on_log=on_log
-    )
+    begun = bundles.load(start) if start is not None else None
+    limits: dict[str, Any] = {"minutes": minutes, "steps": steps, "finish": finish}
+    run = fit(made, Path(output), resume=resume, device=device, start=begun, compiled=compiled, on_log=on_log, **limits)
+    if not run.team.leads:
+        return run.output
     draw(history(run.output), run.output / "curves.png", title=f"{name} {made.variant}".strip())
     if made.variant != made.variants[0]:
         return run.output
     weights = {key: value.cpu() for key, value in run.average.items()}
-    told = {"steps": run.step, "of": made.schedule.steps, "minutes": round(run.seconds / 60, 1), "device": run.hardware}
-    return made.export(weights, run.output / name, told)
+    return made.export(weights, run.output / name, run.told())
 
 
 def evaluate(name: str, data: Path | str, bundle: Path | str | None = None, **options: Any) -> dict[str, Any]:

@@ -1,6 +1,9 @@
 """The shared loop: a run that was stopped and resumed ends where an uninterrupted one does."""
 
 import json
+import os
+import shutil
+import socket
 from dataclasses import replace
 
 import numpy as np
@@ -9,8 +12,10 @@ import torch
 from torch import nn
 
 from napari_mamba.errors import InputError
-from napari_mamba.training.loop import _batches, fit, history
+from napari_mamba.training.batches import batches
+from napari_mamba.training.loop import fit, history
 from napari_mamba.training.recipe import Recipe, Schedule
+from napari_mamba.training.team import Team
 
 
 class Line(Recipe):
@@ -52,7 +57,7 @@ def test_resumed_equals_uninterrupted(tmp_path):
 
 def test_batches_made_ahead_are_those_of_their_steps(tmp_path):
     recipe = Line(tmp_path)
-    ahead = list(_batches(recipe, 3, 12, torch.device("meta")))
+    ahead = list(batches(recipe, 3, 12, torch.device("meta"), Team()))
     assert len(ahead) == 9
     for step, (x, _) in zip(range(3, 12), ahead, strict=True):
         assert torch.equal(x, recipe.batch(step, None)[0])
@@ -138,3 +143,44 @@ def test_the_rate_warms_up_and_falls_to_zero():
     assert max(rates) == pytest.approx(0.1)
     assert rates[100] == pytest.approx(0, abs=1e-6)
     assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def _in_a_team(rank, folder, steps):
+    """One of two processes; what torchrun would have set is set by hand."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    os.environ["MASTER_PORT"] = (folder / "port").read_text()
+    torch.set_num_threads(1)
+    for resume, more in zip((False, True), steps, strict=True):
+        run = fit(Line(folder), folder / "run", device="cpu", steps=more, resume=resume)
+    assert run.team == Team(rank, 2)
+    torch.save(run.average, folder / f"average_{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_train_one_network_as_one_process_with_both_batches_does(tmp_path):
+    class Both(Line):
+        """The batches of both processes as one: the loss is a mean, so its gradient is the mean of theirs."""
+
+        def batch(self, step, device):
+            parts = [Line.batch(self, 2 * step + rank, device) for rank in (0, 1)]
+            return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        (tmp_path / "port").write_text(str(free.getsockname()[1]))
+    torch.multiprocessing.spawn(_in_a_team, (tmp_path, (33, None)), nprocs=2)
+    alone = fit(Both(tmp_path), tmp_path / "alone", device="cpu")
+    ours = [torch.load(tmp_path / f"average_{rank}.pt") for rank in (0, 1)]
+    for key, value in alone.average.items():
+        assert torch.equal(ours[0][key], ours[1][key]), key
+        assert torch.allclose(ours[0][key], value, atol=1e-3), key  # bfloat16 rounds sums over more samples otherwise
+    assert [entry["step"] for entry in history(tmp_path / "run")] == [20, 40, 60]  # the first process' alone
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on the CPU")
+def test_a_compiled_step_learns_the_same_and_keeps_the_keys(tmp_path):
+    plain = fit(Line(tmp_path), tmp_path / "plain", device="cpu", steps=5)
+    compiled = fit(Line(tmp_path), tmp_path / "compiled", device="cpu", steps=5, compiled=True)
+    for key, value in plain.average.items():
+        assert torch.allclose(compiled.average[key], value, atol=1e-4), key
+    fit(Line(tmp_path), tmp_path / "compiled", device="cpu", steps=1, resume=True)

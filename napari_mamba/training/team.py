@@ -1,0 +1,86 @@
+"""Processes that train one network together, each on its own samples: torchrun starts them, gradients are averaged.
+
+torchrun --nproc-per-node 2 --no-python napari-mamba train NAME --data DIR
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import distributed as dist
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process among those that train together; alone where nobody started more.
+
+    Attributes
+    ----------
+    rank : int
+        The first process, 0, keeps the time, validates and writes.
+    size : int
+    """
+
+    rank: int = 0
+    size: int = 1
+    talk: Any = None
+    """The group in which small facts are told on the CPU, so that telling them never waits for a GPU."""
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+    def sample(self, step: int) -> int:
+        """Number of this process' batch of a step: no other process and no other step has it."""
+        return step * self.size + self.rank
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace each gradient by its mean over the processes, in one exchange."""
+        if self.size == 1:
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([g.flatten() for g in gradients])
+        dist.all_reduce(flat)
+        flat /= self.size
+        means = [part.view_as(g) for part, g in zip(flat.split([g.numel() for g in gradients]), gradients, strict=True)]
+        torch._foreach_copy_(gradients, means)
+
+    def told(self, *values: float) -> tuple[float, ...]:
+        """What the first process says; every process has to ask at the same point."""
+        if self.size == 1:
+            return values
+        said = torch.tensor(values, dtype=torch.float64)
+        dist.broadcast(said, 0, group=self.talk)
+        return tuple(said.tolist())
+
+    def meet(self) -> None:
+        """Wait until every process is here."""
+        if self.size > 1:
+            dist.barrier(group=self.talk)
+
+
+ALONE = Team()
+
+
+def join(device: str = "auto") -> Team:
+    """The team that torchrun's environment tells of; alone without it. A process' GPU is its local rank.
+
+    Examples
+    --------
+    >>> join().size
+    1
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return ALONE
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if on_gpu else "gloo")
+    return Team(dist.get_rank(), size, dist.new_group(backend="gloo") if on_gpu else None)
