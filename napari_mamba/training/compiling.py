@@ -1,4 +1,8 @@
-"""`torch.compile` for a training step: what it fuses, and what it must not look into."""
+"""Kernels made at first use for a training step: instance norms in Triton, the loss through `torch.compile`.
+
+The network is not handed to `torch.compile` as a whole: on a U-Mamba it compiled for minutes, stage after stage, and
+the convolutions, which are not its own kernels, are most of what is left beside the norms.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from napari_mamba.nn.mamba import Mamba
+from napari_mamba.training.instance_norm import use_fast_norms
 
 
-def compiled_network(network: nn.Module) -> Callable[..., Any]:
-    """A compiled function of the network's training step; the network itself keeps its weights under their own keys.
-
-    The mixers stay as they are: their kernels are our own, launched by code that the compiler cannot trace.
-    """
-    for module in network.modules():
-        if isinstance(module, Mamba):
-            module.forward = torch.compiler.disable(module.forward)  # type: ignore[method-assign]
-    return torch.compile(network)
+def compile_step(network: nn.Module, loss: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a network on a GPU faster norms, and return the loss compiled; the network keeps its keys."""
+    use_fast_norms(network)
+    return torch.compile(loss, dynamic=False)

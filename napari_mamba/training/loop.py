@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from napari_mamba.bundles import Bundle
-from napari_mamba.bundles.weights import fill
 from napari_mamba.errors import InputError
 from napari_mamba.training.batches import batches
-from napari_mamba.training.compiling import compiled_network
+from napari_mamba.training.compiling import compile_step
+from napari_mamba.training.growth import grow
 from napari_mamba.training.recipe import Recipe
 from napari_mamba.training.team import ALONE, Team, join
 
@@ -49,9 +49,7 @@ class Run:
             torch.backends.cudnn.benchmark = True  # the samples of a recipe have one size, or few
         self.recipe, self.output, self.device, self.team = recipe, Path(output), device, team
         self.network = _placed(recipe.network(), device)
-        # Beside the module itself, which keeps its keys: a compiled one has others.
-        self.forward = compiled_network(self.network) if compiled else self.network
-        self.loss = torch.compile(recipe.loss) if compiled else recipe.loss
+        self.loss = compile_step(self.network, self._loss) if compiled else self._loss
         self.optimiser = torch.optim.AdamW(
             _decay_groups(self.network, recipe.schedule.weight_decay),
             lr=recipe.schedule.learning_rate,
@@ -79,8 +77,9 @@ class Run:
         return told | ({"start": self.start} if self.start else {})
 
     def begin_from(self, bundle: Bundle) -> None:
-        """Take a bundle's weights instead of random ones, and note what trained them."""
-        fill(self.network, next(bundle.state_dicts()), str(bundle.path))
+        """Take the weights of a bundle, of this network or a smaller one of its kind, and note what trained them."""
+        (small,) = bundle.networks()
+        grow(self.network, small)
         self.average = _cloned(self.network.state_dict())
         self.start = {"version": bundle.version, "sha256": bundle.sha256, **bundle.metrics.get("trained", {})}
 
@@ -128,8 +127,8 @@ class Run:
         self.network.train()
         # bfloat16 convolutions are twice as fast on recent CPUs and GPUs; the scan stays in float32 by itself.
         with torch.autocast(self.device.type, torch.bfloat16):
-            output = self.forward(inputs)
-        loss = self.loss(_each(output, Tensor.float), _each(target, lambda t: t.to(self.device)))
+            output = self.network(inputs)
+        loss = self.loss(output, _each(target, lambda t: t.to(self.device)))
         if self.step % CHECK_EVERY == 0:
             self.check(loss)
         self.optimiser.zero_grad(set_to_none=True)
@@ -140,6 +139,9 @@ class Run:
         self._update_average(schedule.ema)
         self.step += 1
         return loss.detach()
+
+    def _loss(self, output: Any, target: Any) -> Tensor:
+        return self.recipe.loss(_each(output, Tensor.float), target)
 
     def check(self, loss: Tensor) -> None:
         """Raise `InputError` where the loss is not a number any more."""
@@ -220,7 +222,7 @@ def fit(
     start : Bundle, optional
         Of the recipe's own network: a new run begins from its weights. A resumed one has its own.
     compiled : bool
-        Let `torch.compile` fuse the network's training step: a minute or two at first, and faster from then on.
+        Make kernels for the step when it is first taken (see `compiling`): half a minute, and faster from then on.
     on_log : callable, optional
         Called with each history entry.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from napari_mamba.bundles import Bundle
 from napari_mamba.engine import RunOptions
 from napari_mamba.engine.device import choose_device
 from napari_mamba.training.brain.card import card
+from napari_mamba.training.brain.data import HELD_OUT
 from napari_mamba.training.brain.mirroring import mirroring
 from napari_mamba.training.brain.pictures import picture
 from napari_mamba.training.brain.structures import INDICES, STRUCTURES
@@ -86,14 +87,14 @@ def evaluate(
     metrics: dict[str, Any] = dict(loaded.metrics)
     pictures: dict[str, bytes] = {}
     if "held_out" in parts:
-        metrics["held_out"], drawn = held_out(recipe, loaded, options, tell, heads)
-        pictures |= drawn
+        metrics["held_out"], made = held_out(recipe, loaded, options, tell, heads)
+        pictures |= made
     if "icbm" in parts and "icbm_t1" in recipe.arrays:
         metrics["icbm"], metrics["speed"] = icbm(recipe, loaded, usual)
         tell("ICBM 2009a T1", metrics["icbm"])
     if "agreement" in parts and (folders := scan_folders(recipe.data)):
-        metrics["agreement"], drawn = agreement(folders, loaded, options, tell)
-        pictures |= drawn
+        metrics["agreement"], made = agreement(folders, loaded, options, tell)
+        pictures |= made
     if "mirroring" in parts:
         network, *_ = loaded.networks()
         on = choose_device(device).torch_device
@@ -139,60 +140,101 @@ def _labels(result: engine.Result) -> np.ndarray:
     return np.asarray(result.labels.data)[0]
 
 
-def heads_of(recipe: BrainStructures, count: int = 18) -> Iterator[tuple[str, str, Volume, np.ndarray]]:
-    """Whole synthetic heads of the held-out people: person, image, volume (RAS, 1 mm), truth (Z, Y, X) label values.
+def head_of(recipe: BrainStructures, turn: int) -> Head:
+    """One whole synthetic head of the held-out people: RAS, 1 mm, with its truth.
 
-    Every kind of image once, of one person after another, then again of the next person.
+    The turns are every kind of image once, of one person after another, then again of the next person.
     """
     heads = recipe.heads(torch.device("cpu"), held_out=True)
-    people = len(heads.maps)
-    for turn in range(min(count, people * len(IMAGES))):
-        number = turn % len(IMAGES)
-        person = (number + turn // len(IMAGES)) % people
-        name, kind, spacing = IMAGES[number]
-        images, targets = synthesise(
-            heads, (77, number), people, HEAD, kinds=(kind,) * people, central=True, spacing=spacing
-        )
-        affine = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])
-        volume = Volume(1000 * images[person].numpy(), affine=affine)
-        yield f"person {person + 1}", name, volume, np.array(INDICES)[targets[person, 0].numpy()]
+    people, number = len(heads.maps), turn % len(IMAGES)
+    person = (number + turn // len(IMAGES)) % people
+    name, kind, spacing = IMAGES[number]
+    images, targets = synthesise(
+        heads, (77, number), people, HEAD, kinds=(kind,) * people, central=True, spacing=spacing
+    )
+    affine = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])
+    volume = Volume(1000 * images[person].numpy(), affine=affine)
+    return Head(f"person {person + 1}", name, volume, np.array(INDICES)[targets[person, 0].numpy()])
+
+
+@dataclass(frozen=True)
+class Head:
+    """A synthetic head: whose it is, what kind of image, the image, and the label values (Z, Y, X) behind it."""
+
+    person: str
+    name: str
+    volume: Volume
+    truth: np.ndarray
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a bundle did on a head: Dice by structure; of a share of the voxels, how sure and whether right."""
+
+    person: str
+    name: str
+    dice: np.ndarray
+    confidence: np.ndarray
+    right: np.ndarray
+    found: np.ndarray
+
+    @property
+    def score(self) -> float:
+        return float(np.nanmean(self.dice))
+
+
+def answer_to(head: Head, bundle: Bundle, options: RunOptions) -> Answer:
+    """Run a bundle on a synthetic head."""
+    result = engine.run_to_end(head.volume, bundle, replace(options, probabilities=True))
+    found, truth = _labels(result), head.truth
+    inside = ((found > 0) | (truth > 0)).ravel().nonzero()[0][::17]  # neighbours say the same
+    chances = np.asarray(result.extra["probabilities"].data).reshape(len(INDICES), -1)[:, inside]
+    right = (found == truth).ravel()[inside]
+    return Answer(head.person, head.name, dice_of(found, truth), chances.max(axis=0), right, found.astype(np.uint8))
 
 
 def held_out(
     recipe: BrainStructures, bundle: Bundle, options: RunOptions, tell: Tell, heads: int = 18
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Dice and calibration on synthetic heads of the held-out maps; the calibration curve and the worst image drawn."""
-    rows, confidences, rights, images, people = [], [], [], [], set()
-    worst: tuple[float, list[Any]] = (2.0, [])
-    for person, name, volume, truth in heads_of(recipe, heads):
-        result = engine.run_to_end(volume, bundle, replace(options, probabilities=True))
-        found = _labels(result)
-        rows.append(dice_of(found, truth))
-        images.append(name)
-        people.add(person)
-        inside = ((found > 0) | (truth > 0)).ravel().nonzero()[0][::17]  # neighbours say the same
-        chances = np.asarray(result.extra["probabilities"].data).reshape(len(INDICES), -1)[:, inside]
-        confidences.append(chances.max(axis=0))
-        rights.append((found == truth).ravel()[inside])
-        score = float(np.nanmean(rows[-1]))
-        tell(f"{name}, {person}", {"dice": score})
-        if score < worst[0]:
-            worst = (score, [(volume.data[0], None), (volume.data[0], truth), (volume.data[0], found)])
-    table = np.array(rows)
-    measured = calibration(np.concatenate(rights), np.concatenate(confidences))
-    curve = _file(lambda path: draw_reliability({"": measured["curve"]}, path, "brain-structures-mr"))
+    answers: list[Answer] = []
+    for turn in range(min(heads, len(IMAGES) * HELD_OUT)):
+        answer = answer_to(head_of(recipe, turn), bundle, options)
+        tell(f"{answer.name}, {answer.person}", {"dice": answer.score})
+        answers.append(answer)
+    return summed(answers, options.mirror is not False), drawn(recipe, answers)
+
+
+def summed(answers: Sequence[Answer], mirrored: bool) -> dict[str, Any]:
+    """The card's numbers over the answers to the synthetic heads."""
+    table = np.array([answer.dice for answer in answers])
+    names = [answer.name for answer in answers]
     return {
-        "images": len(rows),
-        "people": len(people),
-        "mirrored": options.mirror is not False,
+        "images": len(answers),
+        "people": len({answer.person for answer in answers}),
+        "mirrored": mirrored,
         "mean": float(np.nanmean(table)),
         "by_image": {
-            name: summary(np.ravel(table[[i for i, one in enumerate(images) if one == name]]).tolist())
-            for name in dict.fromkeys(images)
+            name: summary(np.ravel(table[[i for i, one in enumerate(names) if one == name]]).tolist())
+            for name in dict.fromkeys(names)
         },
         "by_structure": {name: summary(table[:, column].tolist()) for column, name in enumerate(STRUCTURES.values())},
-        "calibration": measured,
-    }, {"calibration.png": curve, "worst_synthetic.png": _file(lambda path: picture(worst[1], path))}
+        "calibration": calibration(
+            np.concatenate([answer.right for answer in answers]),
+            np.concatenate([answer.confidence for answer in answers]),
+        ),
+    }
+
+
+def drawn(recipe: BrainStructures, answers: Sequence[Answer]) -> dict[str, bytes]:
+    """The calibration curve, and the image that was answered worst; PNG by name. The answers are in their turns."""
+    measured = summed(answers, True)["calibration"]
+    curve = _file(lambda path: draw_reliability({"": measured["curve"]}, path, "brain-structures-mr"))
+    turn = min(range(len(answers)), key=lambda number: answers[number].score)
+    head = head_of(recipe, turn)
+    image = head.volume.data[0]
+    shown = [(image, None), (image, head.truth), (image, answers[turn].found)]
+    return {"calibration.png": curve, "worst_synthetic.png": _file(lambda path: picture(shown, path))}
 
 
 def icbm(recipe: BrainStructures, bundle: Bundle, options: RunOptions) -> tuple[dict[str, float], dict[str, Any]]:

@@ -30,8 +30,8 @@ NETWORK: dict[str, Any] = {
     "features_per_stage": FEATURES,
     "kernel_sizes": [[3, 3, 3]] * 5,
     "strides": [[1, 1, 1], *[[2, 2, 2]] * 4],
-    "n_conv_per_stage": [1, 1, 1, 1, 1],
-    "n_conv_per_stage_decoder": [1, 1, 1, 1],
+    "n_conv_per_stage": [1, 2, 2, 2, 1],
+    "n_conv_per_stage_decoder": [1, 2, 2, 1],
     "generation": "v1",
     "first_scan": 3,
 }
@@ -52,7 +52,7 @@ class BrainStructures(Recipe):
 
     name = "brain-structures-mr"
     schedule = Schedule(
-        steps=4000, batch_size=2, learning_rate=1.5e-3, warm_up=150, ema=0.998, validate_every=500, weight_decay=1e-4
+        steps=20000, batch_size=2, learning_rate=1.5e-3, warm_up=150, ema=0.999, validate_every=1000, weight_decay=1e-4
     )
     variants = ("umamba", "bottom", "segresnet")
     on_device = True

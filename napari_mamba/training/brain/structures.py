@@ -107,8 +107,8 @@ WHITES = ("white", "cerebellum_white", "stem", "ventral", "cord")
 # order of relaxation times, and rough on purpose: every draw jitters them.
 _T1 = {
     **dict.fromkeys(FLUIDS, 0.2),
-    **{"csf": 0.22, "white": 1.0, "cortex": 0.67, "cerebellum_white": 0.96, "cerebellum_cortex": 0.66},
-    **{"thalamus": 0.82, "caudate": 0.70, "putamen": 0.76, "pallidum": 0.92, "stem": 0.92, "ventral": 0.89},
+    **{"csf": 0.22, "white": 1.0, "cortex": 0.67, "cerebellum_white": 0.92, "cerebellum_cortex": 0.64},
+    **{"thalamus": 0.82, "caudate": 0.70, "putamen": 0.76, "pallidum": 0.93, "stem": 0.87, "ventral": 0.88},
     **{"hippocampus": 0.68, "amygdala": 0.67, "accumbens": 0.69, "lesion": 0.75, "vessel": 0.5, "chiasm": 0.8},
     **{"plexus": 0.45, "cord": 0.85, "skin": 1.1, "soft": 0.75, "skull": 0.15, "marrow": 0.7, "dura": 0.45},
     **{"eye": 0.22, "nerve": 0.75, "air": 0.0, "other_502": 0.6, "other_508": 0.5, "other_509": 0.5},
