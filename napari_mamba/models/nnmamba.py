@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from napari_mamba.errors import InputError
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, has
+from napari_mamba.nn.granulometry import Granulometry, in_slices
 from napari_mamba.nn.token_mixer import Float32Mamba, MambaLayer
 from napari_mamba.nn.tokens import from_tokens, to_tokens, without_autocast
 from napari_mamba.scan import scan_order
@@ -281,35 +282,6 @@ def enlarge(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="trilinear")
 
 
-class Histogram(nn.Module):
-    """Logits (B, K) linear in the logarithms of how many voxels of (B, C, Z, Y, X) have each value, C summed.
-
-    The `bins` values are evenly spaced between -1 and 1, which are no values themselves: most voxels of a distance that
-    is cut off have these. A voxel between two values counts for both by its nearness, so that gradients pass.
-    Logarithms, since the ratios of counts are what tells shapes of different sizes apart. In float32.
-    """
-
-    GAIN = 10.0
-    """Counts of neighbouring values go together, and only large weights tell them apart: so that Adam, whose steps are
-    as long for every weight, gets there in the time that a network's convolutions take."""
-
-    def __init__(self, bins: int, number_classes: int):
-        super().__init__()
-        self.bins = bins
-        self.norm = nn.BatchNorm1d(bins, affine=False)
-        self.linear = nn.Linear(bins, number_classes)
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        with without_autocast(x):
-            values = x.flatten(1).to(self.linear.weight.dtype)
-            step = 2 / (self.bins + 1)
-            places = [(number + 1) * step - 1 for number in range(self.bins)]
-            counts = [(1 - (values - place).abs() / step).clamp(min=0).sum(1) for place in places]
-            return self.linear(self.GAIN * self.norm(torch.log1p(torch.stack(counts, dim=1))))
-
-
 @register(
     name="nnmamba_cls",
     title="nnMamba (classification)",
@@ -338,11 +310,13 @@ class NNMambaClassifier(nn.Module):
         Units between the pooled maps and the logits; as many as `channels` if not given, as the authors have it.
     dropout : float
         Share of them that is left out in training.
-    bins : int
-        Where above zero, how many of the input's voxels have each of so many values from -1 to 1 adds to the logits
-        besides (a `Histogram`, this project's own): of a signed distance, how much of a shape is how thick.
+    slices : bool
+        The input is the signed distance to a shape's surface (`in_ch` 1): the distance within each slice is put beside
+        it (this project's own, as the next two are).
+    granulometry : bool
+        Of such an input, a linear layer over descriptors of the shape (`Granulometry`) adds to the logits besides.
     shrink : int
-        Side of the blocks of voxels that are averaged before the first convolution; the histogram sees them apart.
+        Side of the blocks of voxels that are averaged before the first convolution; the descriptors see them apart.
 
     Examples
     --------
@@ -359,12 +333,15 @@ class NNMambaClassifier(nn.Module):
         order: str = "raster",
         hidden: int | None = None,
         dropout: float = 0.5,
-        bins: int = 0,
+        slices: bool = False,
+        granulometry: bool = False,
         shrink: int = 1,
     ):
         super().__init__()
-        self.shrink = shrink
-        self.in_conv = DoubleConv(in_ch, channels, stride=2)
+        if in_ch != 1 and (slices or granulometry):
+            raise InputError(f"distances within slices and shape descriptors are of one shape, not of {in_ch} channels")
+        self.slices, self.shrink = slices, shrink
+        self.in_conv = DoubleConv(in_ch + slices, channels, stride=2)
         self.mamba_layer_stem = ScanLayer(channels, flips=False, closed=True, d_state=8, order=order)
         dims = [channels * 2**level for level in range(4)]
         for level, (fan_in, dim) in enumerate(pairwise(dims), start=1):
@@ -372,10 +349,12 @@ class NNMambaClassifier(nn.Module):
         hidden = hidden or channels
         pooled = nn.Linear(sum(dims[1:]), hidden)
         self.mlp = nn.Sequential(pooled, nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, number_classes))
-        self.histogram = Histogram(bins, number_classes) if bins else None
+        self.granulometry = Granulometry(number_classes) if granulometry else None
 
     def encode(self, x: Tensor) -> list[Tensor]:
         """The maps of the three stages, highest resolution first."""
+        if self.slices:
+            x = torch.cat([x, in_slices(x)], dim=1)
         x = self.in_conv(x if self.shrink == 1 else F.avg_pool3d(x, self.shrink))
         x = self.mamba_layer_stem(x) + x
         maps = []
@@ -386,7 +365,7 @@ class NNMambaClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         logits = self.mlp(torch.cat([level.mean((2, 3, 4)) for level in self.encode(x)], dim=1))
-        return logits if self.histogram is None else logits + self.histogram(x)
+        return logits if self.granulometry is None else logits + self.granulometry(x)
 
     def evidence(self, x: Tensor) -> Tensor:
         """What each place adds to each class's logit, (B, K, *grid of the first stage).
@@ -395,7 +374,7 @@ class NNMambaClassifier(nn.Module):
         of a channel times that channel's map says what each voxel contributes: class activation mapping (Zhou et al.,
         arXiv:1512.04150), here over the three stages, to which Grad-CAM (Selvaraju et al., arXiv:1610.02391) comes
         down behind a global mean. The mean over voxels, plus what the biases give, is the logit,
-        but for a histogram's part, which has no place.
+        but for the descriptors' part, which has no place.
         """
         maps = self.encode(x)
         first, last = self.mlp[0], self.mlp[3]

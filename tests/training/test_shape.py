@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from napari_mamba import bundles, engine, training
+from napari_mamba import bundles, engine, models, training
 from napari_mamba.engine.prepare import prepare
 from napari_mamba.errors import InputError
-from napari_mamba.models.nnmamba import Histogram
+from napari_mamba.nn.granulometry import nearest
 from napari_mamba.training.evaluation import add_comparison
-from napari_mamba.training.shape import augment, bundle, recipe
+from napari_mamba.training.shape import augment, bundle, recipe, stacking
 from napari_mamba.training.shape.recipe import FILE, AdrenalShape
 from napari_mamba.volume import Volume
 
@@ -34,7 +34,8 @@ def data(tmp_path_factory):
     folder, arrays = tmp_path_factory.mktemp("adrenal"), {}
     for seed, (part, count) in enumerate((("train", 10), ("val", 5), ("test", 4))):
         labels = np.arange(count) % 2
-        arrays[f"{part}_images"], arrays[f"{part}_labels"] = glands(count, labels, seed), labels[:, None]
+        masks = glands(count, labels, seed).transpose(0, 3, 2, 1)  # the file's axes are x, y, z
+        arrays[f"{part}_images"], arrays[f"{part}_labels"] = masks, labels[:, None]
     np.savez_compressed(folder / FILE, **arrays)
     return folder
 
@@ -51,7 +52,9 @@ def small(monkeypatch):
 def test_arrays_hold_every_gland_but_those_of_the_test(data):
     arrays = AdrenalShape(data).arrays
     masks = np.unpackbits(arrays["mask"], axis=1).reshape(-1, 64, 64, 64)
-    assert np.array_equal(masks[:10] > 0, np.load(data / FILE)["train_images"] > 0)
+    assert np.array_equal(masks[:10] > 0, np.load(data / FILE)["train_images"].transpose(0, 3, 2, 1) > 0)
+    extents = np.ptp(np.argwhere(masks[0]), axis=0)
+    assert extents[0] > extents[1] > extents[2]  # as `glands` makes them along z, y, x
     assert arrays["label"].tolist() == [*(np.arange(10) % 2), *(np.arange(5) % 2)]
 
 
@@ -68,8 +71,8 @@ def test_distances_on_a_gpu_are_those_of_the_preparation(data):
     masks = np.load(data / FILE)["val_images"][:1]
     found = augment.distances(masks, 8.0, CPU)[:, 0].float().numpy()
     inside = torch.from_numpy(masks > 0)
-    inner = augment.to_nearest(torch.nn.functional.pad(inside, (1,) * 6), 8.0)[:, 1:-1, 1:-1, 1:-1]
-    outer = augment.to_nearest(~inside, 8.0)
+    inner = nearest(torch.nn.functional.pad(inside, (1,) * 6))[:, 1:-1, 1:-1, 1:-1]
+    outer = nearest(~inside)
     signed = torch.where(inside, inner - 0.5, 0.5 - outer).clamp(-8, 8) / 8
     assert found == pytest.approx(signed.numpy(), abs=1e-3)  # float16
     steps = [{"step": "binarise"}, {"step": "signed_distance", "limit": 8.0}]
@@ -80,18 +83,21 @@ def test_validation_sees_what_the_bundle_prepares(data):
     mask = np.load(data / FILE)["val_images"][:1]
     prepared = prepare(Volume(mask, bundle.UPRIGHT), bundle.spec("nnmamba").preparation).data
     images = augment.distances(mask, 8.0, CPU)
-    seen = augment.warp(images, torch.tensor([0]), augment.symmetries(CPU)[:1], torch.ones(1), recipe.GRID)
+    seen = augment.warp(images, torch.tensor([0]), augment.mirrorings(CPU)[:1], torch.ones(1), recipe.GRID)
     assert seen[0].numpy() == pytest.approx(prepared, abs=0.01)
 
 
-def test_the_cubes_symmetries_are_all_there_once():
-    matrices = augment.symmetries(CPU)
-    assert len({tuple(matrix.flatten().tolist()) for matrix in matrices}) == 48
-    assert torch.allclose(torch.linalg.det(matrices[:, :, :3]).abs(), torch.ones(48))
-    assert all(torch.equal(matrix[:, :3].abs(), torch.eye(3)) for matrix in matrices[:8])
+def test_there_are_eight_mirrorings_and_the_engines_comes_second():
+    matrices = augment.mirrorings(CPU)
+    assert len({tuple(matrix.flatten().tolist()) for matrix in matrices}) == 8
+    assert all(torch.equal(matrix[:, :3].abs(), torch.eye(3)) for matrix in matrices)
+    image = torch.rand(1, 1, 8, 8, 8)
+    seen = augment.warp(image, torch.tensor([0]), matrices[1:2], torch.ones(1), 8)
+    (axis,) = bundle.spec("nnmamba").tile.mirror_axes
+    assert torch.allclose(seen[0, 0], image[0, 0].flip(axis), atol=1e-5)
 
 
-def test_some_glands_are_moved_by_a_symmetry_alone(data):
+def test_some_glands_are_only_mirrored(data):
     images = augment.distances(np.load(data / FILE)["val_images"][:1], 8.0, CPU)
     generator = torch.Generator().manual_seed(0)
     matrix, scale, exact = augment.place(12, generator, CPU)
@@ -100,14 +106,6 @@ def test_some_glands_are_moved_by_a_symmetry_alone(data):
     seen = augment.warp(images, torch.zeros(12, dtype=torch.long), matrix, scale, 64, generator, exact)
     kept = seen.flatten(1).sort(1).values.isclose(images.float().flatten().sort().values, atol=1e-4).all(1)
     assert torch.equal(kept, exact)  # the same values in other places
-
-
-def test_the_histogram_counts_the_voxels_of_each_value():
-    head = Histogram(3, 2)  # values -0.5, 0, 0.5
-    seen = []
-    head.norm.register_forward_pre_hook(lambda _, given: seen.append(given[0].expm1()))
-    head.eval()(torch.tensor([-1.0, -0.5, -0.5, 0.0, 0.2, 0.5, 0.75, 1.0]).reshape(1, 1, 2, 2, 2))
-    assert seen[0][0].tolist() == pytest.approx([2.0, 1.6, 1.9], abs=1e-5)
 
 
 def test_scaling_a_gland_scales_its_distances(data):
@@ -128,16 +126,48 @@ def test_a_batch_depends_on_its_step_alone(data, small):
     assert first.batch(7, CPU)[0].shape == (10, 1, 32, 32, 32)
 
 
-def test_a_calibrated_network_gives_the_calibrated_logit():
-    network = recipe.network("nnmamba").eval()
-    torch.nn.init.normal_(network.histogram.linear.weight)  # fresh ones are zero
-    x = 0.5 * torch.randn(2, 1, 16, 16, 16)
+def test_a_regression_finds_the_weights_that_made_the_labels():
+    random = np.random.default_rng(0)
+    table = random.normal(size=(4000, 3)) * [1.0, 5.0, 0.2] + [0.0, 30.0, -1.0]
+    wanted = 1.5 * table[:, 0] - 0.4 * (table[:, 1] - 30) + 0.5
+    truth = random.random(4000) < 1 / (1 + np.exp(-wanted))
+    found = stacking.fit(table, truth, decay=0.01)
+    assert (found.weight / found.deviation).tolist() == pytest.approx([1.5, -0.4, 0.0], abs=0.25)
+    assert np.corrcoef(found.margin(table), wanted)[0, 1] > 0.99
+    assert np.array_equal(found.mean, found.mean.astype(np.float16))
+    held = stacking.fit(table, truth, decay=1e6)
+    assert abs(held.weight).max() < 0.01
+    assert held.bias == pytest.approx(np.log(truth.mean() / (1 - truth.mean())), abs=0.01)
+
+
+def test_an_answer_that_does_not_help_weighs_nothing():
+    random = np.random.default_rng(1)
+    truth = random.random(2000) < 0.4
+    good, bad = truth + random.normal(size=2000), random.normal(size=2000) - 0.5 * truth
+    first, second, _ = stacking.weigh(good, bad, truth)
+    assert first > 0.5
+    assert second == 0
+    fold = np.arange(2000) % 5
+    moved = truth.copy()
+    moved[fold == 3] = ~moved[fold == 3]
+    one, two = (stacking.weighed(good, bad, labels, fold) for labels in (truth, moved))
+    assert np.array_equal(one[fold == 3], two[fold == 3])  # its own labels do not count
+    assert not np.array_equal(one[fold == 2], two[fold == 2])
+
+
+def test_the_joined_network_gives_the_weighed_logit():
+    plain = recipe.network("nnmamba").eval()
+    masks = glands(4, [0, 1, 0, 1], 3) > 0
+    table = stacking.descriptors(masks, CPU)
+    regression = stacking.fit(table, np.array([0, 1, 0, 1]))
+    state = bundle.joined(plain.state_dict(), regression, (0.5, 0.8, 0.3))
+    network = models.create("nnmamba_cls", **recipe.NETWORK, granulometry=True).eval()
+    network.load_state_dict(state)
+    x = augment.distances(masks, 8.0, CPU).float()
     with torch.inference_mode():
-        before = network(x)
-        network.load_state_dict(bundle.calibrated(network.state_dict(), 0.5, 0.3))
-        after = network(x)
-    margin = before[:, 1] - before[:, 0]
-    assert torch.allclose(after[:, 1] - after[:, 0], 0.5 * margin + 0.3, atol=1e-5)
+        before, after = plain(x), network(x)
+    wanted = 0.5 * (before[:, 1] - before[:, 0]).numpy() + 0.8 * regression.margin(table) + 0.3
+    assert (after[:, 1] - after[:, 0]).numpy() == pytest.approx(wanted, abs=1e-3)
 
 
 def test_train_export_run_and_measure(data, small, tmp_path, monkeypatch):
@@ -147,6 +177,7 @@ def test_train_export_run_and_measure(data, small, tmp_path, monkeypatch):
     made = bundles.load(folder)
     assert len(made.networks()) == recipe.FOLDS
     assert made.metrics["cross_validation"]["glands"] == 15
+    assert made.metrics["cross_validation"]["auc_descriptors"]["value"] == 1.0
     measured = training.evaluate("adrenal-shape", data, folder, device="cpu", write=True)
     assert measured["glands"] == 4
     assert 0 <= measured["auc"]["low"] <= measured["auc"]["value"] <= 1
@@ -168,7 +199,7 @@ def test_bad_input_is_refused_or_doubted_with_the_reason(data, small, tmp_path):
     network = made.network()
     folder = bundle.export(made, network.state_dict(), tmp_path / "adrenal-shape", {"steps": 0, "of": 1})
     loaded, options = bundles.load(folder), engine.RunOptions(device="cpu", mirror=False)
-    mask = np.load(data / FILE)["test_images"][:1]
+    mask = np.load(data / FILE)["test_images"][:1].transpose(0, 3, 2, 1)
     for image, said in (
         (np.zeros_like(mask), "all zeros"),
         (np.random.default_rng(0).normal(size=mask.shape), "grey image"),

@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from napari_mamba.engine.mask_steps import distance
+from napari_mamba.nn.granulometry import nearest
 
-TURN, SHIFT, SCALE = 0.35, 0.06, 0.04  # radians; share of the half window; natural logarithm
+TURN, TILT = 0.35, 0.1  # radians: within slices, and of the slices themselves
+SHIFT, SCALE = 0.06, 0.04  # share of the half window; natural logarithm
 EXACT = 0.5
-"""Share of the samples that only a symmetry of the cube moves: interpolation blunts the distances, which tell much."""
+"""Share of the samples that are only mirrored: interpolation blunts the distances, which tell much."""
 WOBBLE, GROWTH = 0.04, 0.02  # smooth changes of place, in half windows, and of distance, in the distances' unit
 
 
@@ -30,56 +32,36 @@ def distances(masks: np.ndarray, limit: float, device: torch.device) -> Tensor:
     for some in torch.from_numpy(masks).split(16):
         inside = some.to(device) > 0
         # Voxels beyond the border are not drawn: pad for the way out of the mask.
-        inner = to_nearest(F.pad(inside, (1,) * 6), limit)[:, 1:-1, 1:-1, 1:-1]
-        outer = to_nearest(~inside, limit)
+        inner = nearest(F.pad(inside, (1,) * 6), reach=int(limit) + 1)[:, 1:-1, 1:-1, 1:-1]
+        outer = nearest(~inside, reach=int(limit) + 1)
         signed = torch.where(inside, inner - 0.5, 0.5 - outer) / limit
         whole.append(signed.clamp(-1, 1).half())
     return torch.cat(whole)[:, None]
 
 
-def to_nearest(mask: Tensor, limit: float) -> Tensor:
-    """Distance of each voxel of `mask` (N, Z, Y, X) to the nearest one outside, 0 there; `limit` + 1 or more if far.
-
-    Exact up to `limit`: squared distances are minimised along one axis after the other (Felzenszwalb and
-    Huttenlocher, 2012), here over all offsets that matter at once.
-    """
-    reach = int(limit) + 1
-    squared = torch.where(mask, float(3 * (reach + 1) ** 2), 0.0)
-    offsets = torch.arange(-reach, reach + 1, device=mask.device).float() ** 2
-    for axis in (1, 2, 3):
-        moved = squared.movedim(axis, -1)
-        padded = F.pad(moved, (reach, reach), value=float(3 * (reach + 1) ** 2))
-        moved = (padded.unfold(-1, 2 * reach + 1, 1) + offsets).amin(-1)
-        squared = moved.movedim(-1, axis)
-    return squared.sqrt()
-
-
 @lru_cache
-def symmetries(device: torch.device) -> Tensor:
-    """The 48 ways to lay a cube onto itself, (48, 3, 4), the eight mirrorings first."""
-    matrices = []
-    for order in sorted(itertools.permutations(range(3)), key=lambda order: order != (0, 1, 2)):
-        for signs in itertools.product((1.0, -1.0), repeat=3):
-            matrix = torch.zeros(3, 4)
-            for row, (column, sign) in enumerate(zip(order, signs, strict=True)):
-                matrix[row, column] = sign
-            matrices.append(matrix)
-    return torch.stack(matrices).to(device)
+def mirrorings(device: torch.device) -> Tensor:
+    """The eight ways to mirror a volume or not along x, y and z, (8, 3, 4); the first does not, the second along x.
+
+    The axes stay where they are: glands are read in axial slices, in which their thickness tells most.
+    """
+    signs = torch.tensor(list(itertools.product((1.0, -1.0), repeat=3))).flip(1)
+    return torch.cat([torch.diag_embed(signs), torch.zeros(8, 3, 1)], dim=2).to(device)
 
 
 def place(count: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Random placings (count, 3, 4): any of the cube's symmetries, a turn, a shift, a mild scale.
+    """Random placings (count, 3, 4): any mirroring, a turn, mostly within slices, a shift, a mild scale.
 
-    Also the scales (count,), and which of them (count,), bool, are no more than a symmetry: about `EXACT`.
+    Also the scales (count,), and which of them (count,), bool, are no more than a mirroring: about `EXACT`.
     """
 
     def uniform(*shape: int, of: float) -> Tensor:
         return (2 * torch.rand(*shape, generator=generator, device=device) - 1) * of
 
-    whole = symmetries(device)
-    symmetry = whole[torch.randint(len(whole), (count,), generator=generator, device=device)]
-    matrix = symmetry.clone()
-    angles = uniform(count, 3, of=TURN)
+    whole = mirrorings(device)
+    mirrored = whole[torch.randint(len(whole), (count,), generator=generator, device=device)]
+    matrix = mirrored.clone()
+    angles = torch.cat([uniform(count, 2, of=TILT), uniform(count, 1, of=TURN)], dim=1)
     skew = torch.zeros(count, 3, 3, device=device)
     for axis, (i, j) in enumerate(((1, 2), (0, 2), (0, 1))):
         skew[:, i, j], skew[:, j, i] = angles[:, axis], -angles[:, axis]
@@ -87,7 +69,7 @@ def place(count: int, generator: torch.Generator, device: torch.device) -> tuple
     matrix[:, :, :3] = torch.linalg.matrix_exp(skew) @ matrix[:, :, :3] / scale[:, None, None]
     matrix[:, :, 3] = uniform(count, 3, of=SHIFT)
     exact = torch.rand(count, generator=generator, device=device) < EXACT
-    matrix = torch.where(exact[:, None, None], symmetry, matrix)
+    matrix = torch.where(exact[:, None, None], mirrored, matrix)
     return matrix, torch.where(exact, 1.0, scale), exact
 
 

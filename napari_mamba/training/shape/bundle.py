@@ -16,12 +16,23 @@ from napari_mamba import bundles
 from napari_mamba.bundles import BundleSpec, Channel, LabelClass, Network, Tile
 from napari_mamba.training import classification as scores
 from napari_mamba.training.shape.card import DATA, USE, card, draw_failures
-from napari_mamba.training.shape.recipe import CLASSES, GRID, LIMIT, WINDOW, AdrenalShape, Members, arguments, load
+from napari_mamba.training.shape.recipe import (
+    CLASSES,
+    GRID,
+    LIMIT,
+    WINDOW,
+    AdrenalShape,
+    Members,
+    arguments,
+    glands,
+    load,
+)
+from napari_mamba.training.shape.stacking import Regression, fit, weigh, weighed
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
 
-LAST = ("mlp.3", "histogram.linear")  # the layers whose outputs add up to the logits
+LAST = "mlp.3"
 UPRIGHT = np.eye(4)[[2, 1, 0, 3]]  # 1 mm voxels; orienting leaves the axes as they are
 MILLILITRES = [1.0, 20.0]  # what 99.9% of the training glands have, and a little more
 
@@ -33,7 +44,7 @@ def spec(variant: str) -> BundleSpec:
         version="1.0.0",
         title="Adrenal gland: normal or hyperplasia, from its mask",
         task="classification",
-        network=Network("nnmamba_cls", arguments(variant)),
+        network=Network("nnmamba_cls", {**arguments(variant), "granulometry": True}),
         channels=(Channel("mask of one adrenal gland", "MASK"),),
         preparation=(
             {"step": "orient", "axcodes": "RAS"},
@@ -44,7 +55,7 @@ def spec(variant: str) -> BundleSpec:
         ),
         tile=Tile((GRID,) * 3, overlap=0.0, mirror_axes=(2,), divisor=(16, 16, 16), fixed=True),
         classes=(LabelClass(0, CLASSES[0]), LabelClass(1, CLASSES[1], "#d9633a")),
-        description="An ensemble of small nnMamba classifiers over the signed distance to the gland's surface.",
+        description="Small nnMamba classifiers, each beside a logistic regression on the gland's granulometry.",
         authors="The napari-mamba developers",
         copyright="Weights: CC BY 4.0, as the data they were trained on",
         licence="CC-BY-4.0",
@@ -58,38 +69,60 @@ def spec(variant: str) -> BundleSpec:
 
 
 def export(recipe: AdrenalShape, weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
-    """Write the bundle of all members, calibrated on the glands that each has not seen."""
+    """Write the bundle of all members and their regressions, weighed on the glands that each has not seen."""
     members = recipe.network()
     members.load_state_dict(weights)
     assert isinstance(members, Members)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     logits = recipe.unseen(members.to(device).eval(), device, flips=2)
-    margin, labels = logits[:, 1] - logits[:, 0], recipe.arrays["label"]
-    scale, shift = scores.fit_scaling(margin, labels)
-    probability = 1 / (1 + np.exp(-(scale * margin + shift)))
+    margin, shape, labels = logits[:, 1] - logits[:, 0], recipe.by_shape(device), recipe.arrays["label"]
+    factors = weigh(margin, shape, labels)
     metrics = {
         "trained": {**history, "members": len(members.members)},
-        "calibration": {"scale": scale, "shift": shift},
-        "cross_validation": {
-            "glands": len(labels),
-            "auc": scores.bootstrap(lambda rows: scores.auc(labels[rows], margin[rows]), np.arange(len(labels))),
-            "accuracy": scores.accuracy(labels, probability > 0.5),
-            "calibration_error": scores.calibration_error(labels, probability),
-            "curve": scores.reliability(labels, probability),
-        },
+        "weighed": dict(zip(("network", "descriptors", "shift"), factors, strict=True)),
+        "cross_validation": crossed(margin, shape, labels, recipe.fold),
     }
-    states = [calibrated(member.state_dict(), scale, shift) for member in members.cpu().members]
+    table = recipe.table(device)
+    states = [
+        joined(member.state_dict(), fit(table[recipe.fold != k], labels[recipe.fold != k]), factors)
+        for k, member in enumerate(members.cpu().members)
+    ]
     described = replace(spec(recipe.variant), metrics=metrics)
     return bundles.save(destination, described, states, card(metrics), dtype="float16", overwrite=True)
 
 
-def calibrated(state: dict[str, Tensor], scale: float, shift: float) -> dict[str, Tensor]:
-    """Weights whose last layers scale the logits, and shift that of class 1: the calibration is in the network."""
-    state = dict(state)
-    for layer in LAST:
-        for part in ("weight", "bias"):
-            state[f"{layer}.{part}"] = state[f"{layer}.{part}"] * scale
-    state[f"{LAST[0]}.bias"] = state[f"{LAST[0]}.bias"] + torch.tensor([0.0, shift])
+def crossed(margin: np.ndarray, shape: np.ndarray, labels: np.ndarray, fold: np.ndarray) -> dict[str, Any]:
+    """What the bundle's parts say of glands that they have not seen; the factors for a fold come from the others."""
+    both = weighed(margin, shape, labels, fold)
+    probability, each = 1 / (1 + np.exp(-both)), np.arange(len(labels))
+
+    def area(score: np.ndarray) -> dict[str, float]:
+        return scores.bootstrap(lambda rows: scores.auc(labels[rows], score[rows]), each)
+
+    return {
+        "glands": len(labels),
+        "auc": area(both),
+        "auc_network": area(margin),
+        "auc_descriptors": area(shape),
+        "accuracy": scores.accuracy(labels, both > 0),
+        "calibration_error": scores.calibration_error(labels, probability),
+        "curve": scores.reliability(labels, probability),
+    }
+
+
+def joined(state: dict[str, Tensor], regression: Regression, factors: tuple[float, float, float]) -> dict[str, Tensor]:
+    """Weights of a network with a `Granulometry`: each part's logits times its factor, that of class 1 shifted."""
+    network, shape, shift = factors
+    state = {key: value.clone() for key, value in state.items()}
+    for part in ("weight", "bias"):
+        state[f"{LAST}.{part}"] *= network
+    state[f"{LAST}.bias"] += torch.tensor([0.0, shift])
+    weight = torch.from_numpy(regression.weight).float() * shape
+    state["granulometry.mean"] = torch.from_numpy(regression.mean).float()
+    state["granulometry.deviation"] = torch.from_numpy(regression.deviation).float()
+    # The margin is class 1 less class 0: half of it to each.
+    state["granulometry.linear.weight"] = torch.stack([-weight / 2, weight / 2])
+    state["granulometry.linear.bias"] = torch.tensor([-0.5, 0.5]) * (shape * regression.bias)
     return state
 
 
@@ -106,7 +139,7 @@ def evaluate(
     `write` puts the numbers, the figures and the card into the bundle's folder.
     """
     loaded, stored = bundles.load(bundle), load(data)
-    masks, labels = stored["test_images"], stored["test_labels"].ravel().astype(int)
+    masks, labels = glands(stored, "test")
     probability = predict(loaded, masks, labels, device, on_case)
     measured: dict[str, Any] = {"glands": len(labels), "published_28": {"auc": 0.828, "accuracy": 0.802}}
     measured |= measure(labels, probability)
@@ -175,11 +208,9 @@ def descriptor_probability(stored: Any) -> np.ndarray | None:
         from napari_mamba.training.shape.descriptors import describe, regression
 
         model = regression()
-        tables = {
-            part: np.array([describe(mask) for mask in stored[f"{part}_images"]]) for part in ("train", "val", "test")
-        }
+        (seen, labels), (more, others), (asked, _) = (glands(stored, part) for part in ("train", "val", "test"))
+        model.fit(np.array([describe(mask) for mask in (*seen, *more)]), np.concatenate([labels, others]))
+        table = np.array([describe(mask) for mask in asked])
     except ImportError:
         return None
-    labels = np.concatenate([stored[f"{part}_labels"].ravel() for part in ("train", "val")])
-    model.fit(np.concatenate([tables["train"], tables["val"]]), labels)
-    return model.predict_proba(tables["test"])[:, 1]
+    return model.predict_proba(table)[:, 1]

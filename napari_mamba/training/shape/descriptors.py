@@ -1,4 +1,4 @@
-"""Shape descriptors of a gland's mask, and a logistic regression over them: what a network has to beat."""
+"""Usual shape descriptors of a gland's mask, and a logistic regression over them: what the bundle has to beat."""
 
 from __future__ import annotations
 

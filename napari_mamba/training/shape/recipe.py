@@ -1,10 +1,10 @@
-"""`adrenal-shape`: normal or hyperplastic adrenal gland from its mask, by nnMamba's classifier.
+"""`adrenal-shape`: normal or hyperplastic adrenal gland from its mask, by nnMamba's classifier and shape descriptors.
 
 Data: AdrenalMNIST3D at 64³ of MedMNIST+ (Yang et al., Scientific Data 10:41, 2023), CC BY 4.0: masks in windows of
-64 mm. Network: nnMamba for classification (Gong et al., arXiv:2402.03526). The input is the signed distance to the
-gland's surface, which keeps the thickness of its limbs at a coarser grid and moves smoothly under deformation. A
-histogram of these distances goes to the logits beside the network: how much of a gland is how thick tells most, and
-pooled maps take long to learn it.
+64 mm. Network: nnMamba for classification (Gong et al., arXiv:2402.03526), beside a logistic regression over the
+gland's granulometry (`napari_mamba.nn.granulometry`). The network's input is the signed distance to the gland's
+surface, which keeps the thickness of its limbs at a coarser grid and moves smoothly under deformation, in space and
+within axial slices: the labels are readers' judgements, and limbs are measured in axial slices.
 
 The official training and validation glands are cut into `FOLDS` parts; a run trains as many networks side by side, each
 on all parts but its own. Their answers on the part that each has not seen are the validation score of the whole
@@ -23,18 +23,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_mamba.errors import InputError
-from napari_mamba.models.nnmamba import Histogram
+from napari_mamba.nn.granulometry import in_slices
 from napari_mamba.training.baselines import small_resnet
 from napari_mamba.training.classification import accuracy, auc
 from napari_mamba.training.recipe import Recipe, Schedule
-from napari_mamba.training.shape.augment import distances, place, symmetries, warp
+from napari_mamba.training.shape.augment import distances, mirrorings, place, warp
+from napari_mamba.training.shape.stacking import descriptors, fit, weighed
 
 FILE = "adrenalmnist3d_64.npz"
 WINDOW, LIMIT = 64, 8.0  # mm
 GRID = 64
 FOLDS = 5
 NETWORK: dict[str, Any] = {
-    "in_ch": 1, "channels": 16, "blocks": 1, "number_classes": 2, "hidden": 32, "dropout": 0.5, "bins": 31, "shrink": 2,
+    "in_ch": 1, "channels": 16, "blocks": 1, "number_classes": 2, "hidden": 32, "dropout": 0.5, "slices": True,
+    "shrink": 2,
 }  # fmt: skip
 CLASSES = ("normal", "hyperplasia")
 SMOOTHING = 0.05
@@ -56,15 +58,15 @@ class Members(nn.Module):
         return torch.cat([member(part) for member, part in zip(self.members, x.chunk(len(self.members)), strict=True)])
 
 
-class WithHistogram(nn.Module):
-    """A network for comparison, with what nnMamba has around its own: fewer voxels, and the histogram of all."""
+class BesideSlices(nn.Module):
+    """A network for comparison, with what nnMamba has before its own: distances within slices, and fewer voxels."""
 
     def __init__(self, trunk: nn.Module):
         super().__init__()
-        self.trunk, self.histogram = trunk, Histogram(NETWORK["bins"], NETWORK["number_classes"])
+        self.trunk = trunk
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.trunk(F.avg_pool3d(x, NETWORK["shrink"])) + self.histogram(x)
+        return self.trunk(F.avg_pool3d(torch.cat([x, in_slices(x)], dim=1), NETWORK["shrink"]))
 
 
 class AdrenalShape(Recipe):
@@ -74,16 +76,20 @@ class AdrenalShape(Recipe):
     variants = ("nnmamba", "nnmamba-axis", "resnet")
     on_device = True
     schedule = Schedule(
-        steps=4000, batch_size=32, learning_rate=1.5e-3, weight_decay=2e-2, warm_up=150, ema=0.998, validate_every=250
+        steps=4000, batch_size=16, learning_rate=1.5e-3, weight_decay=2e-2, warm_up=150, ema=0.998, validate_every=250
     )
 
     def prepare_data(self) -> dict[str, np.ndarray]:
         """The glands for training, then those for validation: "mask" (N, 32768) uint8, 64³ bits each, "label" (N,)."""
-        stored = load(self.data)
-        parts = [stored[f"{part}_images"] > 0 for part in ("train", "val")]
-        labels = [stored[f"{part}_labels"].ravel() for part in ("train", "val")]
-        masks = np.concatenate(parts)
-        return {"mask": np.packbits(masks.reshape(len(masks), -1), axis=1), "label": np.concatenate(labels)}
+        parts = [glands(load(self.data), part) for part in ("train", "val")]
+        masks, labels = (np.concatenate(both) for both in zip(*parts, strict=True))
+        return {"mask": np.packbits(masks.reshape(len(masks), -1), axis=1), "label": labels}
+
+    @cached_property
+    def masks(self) -> np.ndarray:
+        """The glands (N, Z, Y, X), uint8."""
+        bits = self.arrays["mask"]
+        return np.unpackbits(bits, axis=1).reshape(len(bits), WINDOW, WINDOW, WINDOW)
 
     @cached_property
     def fold(self) -> np.ndarray:
@@ -111,11 +117,9 @@ class AdrenalShape(Recipe):
             The glands that each member trains on.
         """
         if str(device) not in self._placed:
-            bits = self.arrays["mask"]
-            masks = np.unpackbits(bits, axis=1).reshape(len(bits), WINDOW, WINDOW, WINDOW)
             rows = [torch.from_numpy(np.flatnonzero(self.fold != member)).to(device) for member in range(FOLDS)]
             label = torch.from_numpy(self.arrays["label"].astype(np.int64)).to(device)
-            self._placed[str(device)] = distances(masks, LIMIT, device), label, rows
+            self._placed[str(device)] = distances(self.masks, LIMIT, device), label, rows
         return self._placed[str(device)]
 
     def network(self) -> nn.Module:
@@ -135,15 +139,34 @@ class AdrenalShape(Recipe):
     def validate(self, network: nn.Module, device: torch.device) -> dict[str, float]:
         logits, labels = self.unseen(network, device, flips=1), self.arrays["label"]
         margin = logits[:, 1] - logits[:, 0]
-        value = auc(labels, margin)
+        both = weighed(margin, self.by_shape(device), labels, self.fold)
         surprise = float(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels.astype(np.int64))))
-        return {"auc": value, "accuracy": accuracy(labels, margin > 0), "cross_entropy": surprise, "score": value}
+        value = auc(labels, both)
+        return {
+            "auc_network": auc(labels, margin), "accuracy_network": accuracy(labels, margin > 0),
+            "cross_entropy": surprise, "auc": value, "accuracy": accuracy(labels, both > 0), "score": value,
+        }  # fmt: skip
+
+    def by_shape(self, device: torch.device) -> np.ndarray:
+        """Logit (N,) of hyperplasia by the descriptors alone, of each gland from a fit to the other folds."""
+        table, labels = self.table(device), self.arrays["label"]
+        margin = np.empty(len(labels))
+        for member in range(FOLDS):
+            there = self.fold == member
+            margin[there] = fit(table[~there], labels[~there]).margin(table[there])
+        return margin
+
+    def table(self, device: torch.device) -> np.ndarray:
+        """The shape descriptors (N, K) of every gland, computed once."""
+        if not hasattr(self, "_table"):
+            self._table = descriptors(self.masks, device)
+        return self._table
 
     @torch.inference_mode()
     def unseen(self, network: nn.Module, device: torch.device, flips: int = 2) -> np.ndarray:
         """Logits (N, 2) of every gland by the one member that has not seen it, averaged over so many mirrorings."""
         images, logits = self.placed(device)[0], np.zeros((len(self.fold), 2), np.float32)
-        matrices = symmetries(device)[:flips]
+        matrices = mirrorings(device)[:flips]
         for member in range(FOLDS):
             rows = np.flatnonzero(self.fold == member)
             for start in range(0, len(rows), 64):
@@ -169,7 +192,7 @@ class AdrenalShape(Recipe):
 def network(variant: str) -> nn.Module:
     """One member: nnMamba with its scan in raster order or along all three axes, or a ResNet of as many parameters."""
     if variant == "resnet":
-        return WithHistogram(small_resnet(NETWORK["in_ch"], NETWORK["number_classes"]))
+        return BesideSlices(small_resnet(NETWORK["in_ch"] + 1, NETWORK["number_classes"]))
     from napari_mamba import models
 
     return models.create("nnmamba_cls", **arguments(variant))
@@ -189,3 +212,13 @@ def load(data: Path) -> Any:
     if "train_images" not in stored.files or stored["val_images"].shape[1:] != (WINDOW,) * 3:
         raise InputError(f"{path} is no AdrenalMNIST3D file of size 64: get {FILE} from MedMNIST")
     return stored
+
+
+def glands(stored: Any, part: str) -> tuple[np.ndarray, np.ndarray]:
+    """The masks (N, Z, Y, X), bool, and labels (N,) of "train", "val" or "test".
+
+    The file does not say what its axes are, but they show: along the last one neighbouring planes are often equal, as
+    where thick CT slices were cut up, so it is z; along the first one the glands come in two kinds, each the other's
+    mirror image, which are the left and the right ones.
+    """
+    return stored[f"{part}_images"].transpose(0, 3, 2, 1) > 0, stored[f"{part}_labels"].ravel().astype(int)
