@@ -63,29 +63,30 @@ def variants(batch: int, width: int, length: int) -> dict[str, Plan]:
                 chunk = -(-length // warps // split) * split
                 plan = replace(base, split=split, warps=warps, chunk=chunk, chunks=-(-length // chunk))
                 found[f"short split {split} warps {warps}"] = plan
-        return found
+    return found | chunked(batch, width, length, processors)
+
+
+def chunked(batch: int, width: int, length: int, processors: int) -> dict[str, Plan]:
+    """Return the plans with chunks to compare."""
+    found: dict[str, Plan] = {}
     base = chunk_plan(batch, length, width, 16, processors, False)
     paired = chunk_plan(batch, length, width, 16, processors, False, paired=True)
+
+    def cut(plan: Plan, factor: float, **changed: int) -> Plan:
+        chunk = max(16, -(-int(plan.chunk * factor) // 16) * 16)
+        return replace(plan, chunk=chunk, chunks=-(-length // chunk), kind="chunks", **changed)
+
     if paired.channels == 2:
-        for blocks, ahead, poly in ((8, 4, 0), (8, 2, 8), (12, 2, 0), (12, 2, 8), (12, 1, 0), (16, 1, 0)):
-            cut = max(64, -(-paired.chunk * paired.blocks // blocks // 16) * 16)
-            found[f"two channels, blocks {blocks} ahead {ahead} poly {poly}"] = replace(
-                paired, blocks=blocks, ahead=ahead, poly=poly, chunk=cut, chunks=-(-length // cut)
-            )
-    for fixup in (True, False):
-        way = "fixup" if fixup else "rescan"
-        for ahead in (2, 4):
-            found[f"{way} ahead {ahead}"] = replace(base, fixup=fixup, ahead=ahead)
-        for blocks in (base.blocks * 5 // 4,):
-            cut = -(-base.chunk * base.blocks // blocks // 16) * 16
-            found[f"{way} blocks {blocks}"] = replace(
-                base, fixup=fixup, ahead=2, blocks=blocks, chunk=cut, chunks=-(-length // cut)
-            )
-        for poly in (4, 8):
-            found[f"{way} poly {poly}"] = replace(base, fixup=fixup, poly=poly)
-        for factor in (2, 4):
-            cut = -(-base.chunk // factor // 16) * 16
-            found[f"{way} chunk {cut}"] = replace(base, fixup=fixup, chunk=cut, chunks=-(-length // cut))
+        for blocks, ahead in ((8, 4), (10, 4), (12, 2), (16, 2)):
+            name = f"two channels, blocks {blocks} ahead {ahead}"
+            found[name] = cut(paired, paired.blocks / blocks, blocks=blocks, ahead=ahead)
+    for ahead in (2, 8):
+        found[f"ahead {ahead}"] = replace(base, ahead=ahead)
+    blocks = base.blocks * 5 // 4
+    found[f"blocks {blocks}"] = cut(base, base.blocks / blocks, blocks=blocks)
+    found["poly 8"] = replace(base, poly=8)
+    for factor in (2, 0.5, 0.25):
+        found[f"chunk {factor:g}"] = cut(base, factor)
     return found
 
 

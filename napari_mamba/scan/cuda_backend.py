@@ -15,6 +15,8 @@ from napari_mamba.scan.cuda.runtime import on_device, unavailable
 
 __all__ = ["causal_conv1d", "selective_scan", "selective_scan_again", "unavailable"]
 
+# PyTorch's public function asks first whether CUDA was initialised, which a tensor on a device answers.
+_current_device = getattr(torch._C, "_cuda_getDevice", torch.cuda.current_device)
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 
 
@@ -67,7 +69,7 @@ def selective_scan_again(tensors: tuple[Tensor | None, ...], softplus: bool, mer
     `tensors` are u, delta, A, B, C, D, z and delta_bias as the operator was given them.
     """
     u = tensors[0]
-    if u is None or not u.is_cuda or u.get_device() != torch.cuda.current_device():
+    if u is None or not u.is_cuda or u.get_device() != _current_device():
         return None
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
         return None

@@ -30,9 +30,9 @@ nvrtc = pytest.mark.skipif(not _has_nvrtc(), reason="needs cuda-bindings and NVR
 CHUNKS = [
     ("scan_chunks.cu", {"IO": io, "MODE": mode, "ORDERED": order, "HAS_Z": 1, "VEC": 4, "POLY": 8})
     for io, order in ((0, 0), (2, 1))
-    for mode in range(4)
+    for mode in (0, 2)
 ]
-WIDE = [("scan_chunks.cu", {"STATES": 64, "AHEAD": 1, "MODE": mode, "HAS_Z": 1, "ADD": 1}) for mode in (1, 3)]
+WIDE = [("scan_chunks.cu", {"STATES": 64, "AHEAD": 1, "MODE": mode, "HAS_Z": 1, "ADD": 1}) for mode in (0, 2)]
 SHORT = [("scan_short.cu", {"IO": io, "SPLIT": split, "HAS_Z": 1}) for io, split in ((0, 4), (1, 8), (2, 16))]
 OTHERS = [("scan_combine.cu", {"STATES": 16}), ("scan_combine.cu", {"IO": 1, "HAS_Z": 1, "WARPS": 8})]
 

@@ -19,8 +19,8 @@ from napari_mamba.scan.cuda.plan import Plan, chunk_plan, make_plan
 emulated = pytest.mark.skipif(find_compiler() is None, reason="needs g++ on Linux to emulate the CUDA kernels")
 CHUNKS = Plan("chunks", 48, 2, threads=32, blocks=1)
 PLANS = {
-    "fixup": CHUNKS,
-    "rescan": replace(CHUNKS, fixup=False, poly=8, ahead=2),
+    "chunks": CHUNKS,
+    "mixed": replace(CHUNKS, poly=8, ahead=2),
     "single": Plan("single", 128, 1, threads=32, blocks=1),
     "short": Plan("short", 16, 5, split=8, warps=8),
     "short16": Plan("short", 32, 3, split=16, warps=8),
@@ -76,7 +76,7 @@ def test_every_way_to_run_it_agrees_with_the_reference(name, dtype):
 
 
 @emulated
-@pytest.mark.parametrize("name", ["fixup", "rescan", "short"])
+@pytest.mark.parametrize("name", ["chunks", "mixed", "short"])
 def test_slices_in_any_order_along_several_paths(name):
     order = scan_order("ss2d", (7, 11))
     for merge in ("sum", "none"):
@@ -85,7 +85,7 @@ def test_slices_in_any_order_along_several_paths(name):
 
 @emulated
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", ["fixup", "rescan", "short"])
+@pytest.mark.parametrize("name", ["chunks", "mixed", "short"])
 def test_paths_one_after_another_leave_the_same_sum(name, dtype):
     args = problem(paths=3, order=scan_order("tom", (7, 2, 5)), length=70, dtype=dtype, width=12, shared_u=False)
     with mock.patch.object(forward, "PARALLEL_BYTES", 0):
@@ -96,11 +96,11 @@ def test_paths_one_after_another_leave_the_same_sum(name, dtype):
 
 
 @emulated
-@pytest.mark.parametrize("name", ["fixup", "rescan", "single"])
+@pytest.mark.parametrize("name", ["chunks", "mixed", "single"])
 def test_two_channels_a_thread(name):
     plan = replace(PLANS[name], channels=2)
-    _, launches = check(problem(width=128, dtype=torch.bfloat16 if name == "rescan" else torch.float32), plan)
-    assert launches[0][1][0] == 2 * plan.chunks, "two blocks for 128 channels"
+    _, launches = check(problem(width=128, dtype=torch.bfloat16 if name == "mixed" else torch.float32), plan)
+    assert launches[-1][1][0] == 2 * plan.chunks, "two blocks for 128 channels"
     check(problem(width=40), plan)
 
 
@@ -113,13 +113,13 @@ def test_a_plan_with_two_channels_a_thread_fills_the_card_too():
 
 @emulated
 @pytest.mark.parametrize("states", [1, 4, 8, 10, 32, 64])
-@pytest.mark.parametrize("name", ["fixup", "short"])
+@pytest.mark.parametrize("name", ["chunks", "short"])
 def test_numbers_of_states(name, states):
-    check(problem(states=states, length=53, width=5), replace(PLANS[name], chunk=32 if name == "fixup" else 16))
+    check(problem(states=states, length=53, width=5), replace(PLANS[name], chunk=32 if name == "chunks" else 16))
 
 
 @emulated
-@pytest.mark.parametrize("name", ["fixup", "rescan", "short"])
+@pytest.mark.parametrize("name", ["chunks", "mixed", "short"])
 def test_groups_batches_and_no_extras(name):
     check(problem(groups=3, width=42, batch=2, extras=False, softplus=False, paths=2, length=50), PLANS[name])
 
@@ -141,7 +141,7 @@ def test_heads_of_chunks_end_where_the_start_state_has_died_out():
 
 
 @emulated
-@pytest.mark.parametrize("name", ["fixup", "short", "single"])
+@pytest.mark.parametrize("name", ["chunks", "short", "single"])
 def test_start_states_are_those_of_the_reference(name):
     args, plan = problem(paths=2, length=77, width=6), PLANS[name]
     plan = replace(plan, chunks=-(-77 // plan.chunk))
@@ -162,7 +162,7 @@ def test_states_within_long_chunks_are_kept(turns):
     plan = replace(CHUNKS, chunk=128, chunks=3)
     with mock.patch.object(forward, "PARALLEL_BYTES", 0 if turns else 2**20):
         found, launches = check(args, plan, keep=True)
-    assert [name for name, *_ in launches].count("scan_keep") == 1 + turns
+    assert [name for name, *_ in launches].count("scan_chunks") == 2 * (1 + turns)
     assert (found.chunk, found.starts.shape) == (64, (2, 2, 5, 16, 6))
     for piece in range(5):
         rows = args.table[:, : piece * 64]

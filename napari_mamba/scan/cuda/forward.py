@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import cache, lru_cache
 from typing import NamedTuple
@@ -18,7 +19,8 @@ TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 MOST_STATES = 64
 FAR = 2**29  # elements between rows, whose bytes the kernels keep in 32 bits
 MOST_BATCH = 65535  # a grid's third axis
-LAYOUT = "16Q23q14i"  # the struct Scan of scan_forward.cuh
+POINTERS = 15
+LAYOUT = f"{POINTERS}Q23q14i"  # the struct Scan of scan_forward.cuh
 MOST_LAYOUTS = 1024  # kept; a program sees few shapes
 _COUNTED = "_napari_mamba_int32"
 
@@ -115,10 +117,7 @@ def _kernels(plan: Plan, macros: tuple[tuple[str, int], ...]) -> tuple:
     combine = kernel(
         "scan_combine.cu", "scan_combine", LAYOUT, STATES=defines["STATES"], WARPS=32 if plan.chunks > 64 else 8
     )
-    if not plan.fixup:
-        return pass_(0), combine, pass_(2)
-    keep = (kernel("scan_combine.cu", "scan_keep", LAYOUT, STATES=defines["STATES"]),) if defines.get("KEEP") else ()
-    return pass_(1), combine, *keep, pass_(3)
+    return pass_(0), combine, pass_(2)
 
 
 class _Layout:
@@ -148,10 +147,13 @@ class _Layout:
             "STATES": self.states,
             "SOFTPLUS": int(args.delta_softplus),
             "ORDERED": int(args.table is not None),
-            "VEC": 1 if self.plan.kind == "short" else align // self.size,
+            "VEC": align // self.size,
         }
+        if self.plan.kind == "short":  # a lane's own states in one load, or in a few
+            lane = self.states // self.plan.split if self.states % self.plan.split == 0 else 1
+            self.macros["VEC"] = math.gcd(align // self.size, lane)
         # Pieces of chunks whose states are kept: the backward pass would else walk each chunk once more to find them.
-        fine = keep and self.plan.kind == "chunks" and self.plan.fixup and self.plan.chunk % KEPT == 0
+        fine = keep and self.plan.kind == "chunks" and self.plan.chunk % KEPT == 0
         self.pieces = -(-self.length // KEPT) if fine and self.plan.chunk > KEPT else 0
         if self.pieces:
             self.macros["KEEP"] = 1
@@ -191,17 +193,14 @@ class _Layout:
         plan, blocks = self.plan, self.groups * self.group_blocks
         if plan.kind == "short":
             return ((kernels[0], (blocks, paths, self.batch), 32 * plan.warps),)
-        chunks = (kernels[0], (blocks * plan.chunks, paths, self.batch), plan.threads)
+        whole = (blocks * plan.chunks, paths, self.batch)
         if plan.kind == "single":
-            return (chunks,)
+            return ((kernels[0], whole, plan.threads),)
+        ends = blocks * (plan.chunks - 1)
+        tails = ((kernels[0], (ends, paths, self.batch), plan.threads),) if ends else ()
         warps = 32 if plan.chunks > 64 else 8
         combine = (kernels[1], (-(-self.states * self.width // 32), paths, self.batch), 32 * warps)
-        found = [chunks, combine]
-        if self.pieces:
-            found.append((kernels[2], (-(-self.states * self.width // 256) * self.pieces, paths, self.batch), 256))
-        if second := blocks * (plan.chunks - int(plan.fixup)):
-            found.append((kernels[-1], (second, paths, self.batch), plan.threads))
-        return tuple(found)
+        return (*tails, combine, (kernels[2], whole, plan.threads))
 
 
 _LAYOUTS: dict[tuple, _Layout] = {}
@@ -246,10 +245,8 @@ class _Forward:
             self.sums = self._empty(layout.batch, layout.together, plan.chunks, layout.width)
 
         self.pieces: Tensor | None = None
-        self.piece_sums: Tensor | None = None
         if layout.pieces:
             self.pieces = self._empty(layout.batch, layout.paths, layout.pieces, layout.states, layout.width)
-            self.piece_sums = self._empty(layout.batch, layout.together, layout.pieces, layout.width)
 
     def _empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.device)
@@ -276,7 +273,6 @@ class _Forward:
             _address(self.sums),
             self.last.data_ptr() + 4 * k * each,
             0 if self.pieces is None else self.pieces.data_ptr() + 4 * k * layout.pieces * each,
-            _address(self.piece_sums),
         )
 
     def _launch(

@@ -13,7 +13,6 @@ PARALLEL_BYTES = 16 * 2**20  # outputs of single paths kept side by side rather 
 RESIDENT = {16: 16, 64: 8}  # warps of a multiprocessor, by the states a thread holds: what its registers allow
 PAIRED = {8: 16, 16: 12, 32: 6}  # ... where a thread has two channels
 SPLITS = (4, 8, 16)  # lanes that share a channel of a short sequence
-LONG = 1024  # positions of a chunk, from which on two rows under way are better than four
 WAVES = 1  # blocks wanted, in full loads of the card
 
 
@@ -29,8 +28,6 @@ class Plan:
         Steps of a chunk and how many there are.
     threads, blocks : int
         Threads of a block, and blocks a multiprocessor holds (kinds "single" and "chunks").
-    fixup : bool
-        Finish outputs in the first launch and correct the heads of the chunks; else scan twice (kind "chunks").
     ahead, poly, channels : int
         The macros AHEAD, POLY and CHANNELS of the kernels; channels of a thread are 1 where threads * channels does not
         divide those of a group.
@@ -43,7 +40,6 @@ class Plan:
     chunks: int
     threads: int = 64
     blocks: int = 8
-    fixup: bool = True
     ahead: int = 4
     poly: int = 0  # on an H200 the special-function units alone were as fast as or faster than any mixture
     channels: int = 1
@@ -62,7 +58,10 @@ def block_width(channels: int) -> int:
 
 def short_plan(sequences: int, length: int, channels: int, states: int, multiprocessors: int) -> Plan:
     """Return the plan of a sequence that a block holds: fewer channels a block while that leaves the card idle."""
-    split = next((s for s in SPLITS if sequences * -(-channels // (32 // s)) >= multiprocessors), SPLITS[-1])
+    wanted = (
+        0.75 * multiprocessors
+    )  # a multiprocessor holds one block of 32 warps: a second wave costs more than idling
+    split = next((s for s in SPLITS if sequences * -(-channels // (32 // s)) >= wanted), SPLITS[-1])
     split = max(4, min(split, 1 << max(0, states - 1).bit_length()))
     warps = 32 if length > 16 * split else 16 if length > 8 * split else 8
     chunk = _up(-(-length // warps), split)
@@ -85,8 +84,7 @@ def chunk_plan(
     wanted = max(1, WAVES * resident * multiprocessors // rows)
     chunk = _up(max(SHORTEST, -(-length // wanted)), KEPT if keep else TILE)
     kind = "single" if chunk >= length else "chunks"
-    # 64 states leave no registers for rows under way.
-    ahead = 1 if states > 32 else 2 if chunk >= LONG or paired else 4
+    ahead = 1 if states > 32 else 4  # 64 states leave no registers for rows under way
     cut = min(chunk, _up(length, KEPT))
     each = 2 if paired else 1
     return Plan(kind, cut, -(-length // chunk), threads, blocks=resident, ahead=ahead, channels=each)

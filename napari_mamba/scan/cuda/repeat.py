@@ -4,39 +4,60 @@ A short sequence takes a GPU 10 µs, and the checks, the plan and the path axes 
 strides, types and options alone, so the first call with each combination leaves a template here, and the calls after
 it look that up, allocate, and launch. A combination that needs more than launches (a copy of an argument, a sum over
 paths, gradients, a scan order) has none, and goes the long way.
+
+The latest templates are found by PyTorch's own guards, which compare the metadata of all tensors in one call of half a
+microsecond; building a key of them in Python takes six times as long, and serves where there are no guards.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import struct
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from napari_mamba.scan.arguments import ScanArguments, scan_arguments
-from napari_mamba.scan.cuda.forward import MOST_BATCH, layout_of, prepare
+from napari_mamba.scan.cuda.forward import LAYOUT, MOST_BATCH, POINTERS, layout_of, prepare
 from napari_mamba.scan.cuda.runtime import Kernel
+
+try:  # private to PyTorch: where it goes away, keys do
+    from torch._C._dynamo.guards import TensorGuards
+except ImportError:
+    TensorGuards = None  # type: ignore[assignment,misc]
 
 Optional8 = tuple[Tensor | None, ...]  # u, delta, A, B, C, D, z, delta_bias
 MOST_TEMPLATES = 1024  # kept; a program sees few shapes
+MOST_RECENT = 8  # whose guards are tried, one after another
 TENSORS = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
+HEAD = struct.Struct(f"@{POINTERS}Q")  # the struct Scan's addresses
+REST = struct.Struct("@" + LAYOUT.removeprefix(f"{POINTERS}Q"))
 
 
 class Template(NamedTuple):
-    """A call but for its addresses; `state` and `sums` are bytes from the scratch buffer's start, or None."""
+    """A call but for its addresses; `state` and `sums` are bytes from the scratch buffer's start."""
 
     shape: tuple[int, ...]
+    strides: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
     scratch: int
-    state: int | None
-    sums: int | None
-    numbers: tuple[int, ...]
+    sums: int
+    rest: bytes
     launches: tuple[tuple[Kernel, tuple[int, int, int], int], ...]
+
+
+class Recent(NamedTuple):
+    """A template that was called lately, with what tells that a call is like it."""
+
+    options: tuple
+    guards: Any
+    template: Template
 
 
 _UNKNOWN = object()
 _templates: dict[tuple, object] = {}  # a Template, or None where there is none to be
+_recent: list[Recent] = []  # latest first; replaced as a whole, so that threads never see half a change
 
 
 def _key(tensors: Optional8, softplus: bool, merge: str) -> tuple:
@@ -64,20 +85,21 @@ def _template(tensors: Optional8, softplus: bool, merge: str) -> Template | None
     layout = layout_of(ready, keep=False)
     if layout.merging:
         return None
-    last = layout.batch * layout.paths * layout.width * layout.states
-    chunked = layout.plan.kind == "chunks"
-    states = last * layout.plan.chunks if chunked else 0
-    sums = layout.batch * layout.paths * layout.plan.chunks * layout.width if chunked else 0
+    states = sums = 0
+    if layout.plan.kind == "chunks":
+        sums = layout.batch * layout.paths * layout.plan.chunks * layout.width
+        states = sums * layout.states
     dtype, (batch, paths, length, width) = args.delta.dtype, args.delta.shape
     numbers, launches = layout.launches(paths, layout.beside, dtype == torch.float32, False, layout.gated)
+    shape = (batch, paths, length, width) if multi and merge == "none" else (batch, length, width)
     return Template(
-        shape=(batch, paths, length, width) if multi and merge == "none" else (batch, length, width),
+        shape=shape,
+        strides=torch.empty(shape, device="meta").stride(),
         dtype=dtype,
         device=args.delta.device,
-        scratch=last + states + sums,
-        state=4 * last if chunked else None,
-        sums=4 * (last + states) if chunked else None,
-        numbers=numbers,
+        scratch=states + sums,
+        sums=4 * states,
+        rest=REST.pack(*numbers),
         launches=launches,
     )
 
@@ -102,28 +124,40 @@ def repeat_scan(tensors: Optional8, softplus: bool, merge: str) -> Tensor | None
     --------
     >>> repeat_scan((u, delta, A, B, C, None, None, None), True, "sum")  # doctest: +SKIP
     """
+    pointers = [0 if x is None else x.data_ptr() for x in tensors]
+    options = (softplus, merge, (pointers[3] | pointers[4]) & 15, *[x is None for x in tensors[5:]])
+    for recent in _recent:
+        if recent.options == options and recent.guards.check(*[x for x in tensors if x is not None]):
+            return _launch(recent.template, pointers)
     key = _key(tensors, softplus, merge)
-    found = _templates.get(key, _UNKNOWN)  # one lookup: hashing the key is a tenth of the call
+    found = _templates.get(key, _UNKNOWN)
     if found is _UNKNOWN:
         if len(_templates) >= MOST_TEMPLATES:
             _templates.clear()
         found = _templates[key] = _template(tensors, softplus, merge)
-    return _launch(found, tensors) if isinstance(found, Template) else None
+    if not isinstance(found, Template):
+        return None
+    _remember(options, tensors, found)
+    return _launch(found, pointers)
 
 
-def _launch(template: Template, tensors: Optional8) -> Tensor:
-    shape, dtype, device, scratch, state, sums, numbers, launches = template
-    out = torch.empty(shape, dtype=dtype, device=device)
-    # The last state, the chunks' states and their sums of steps: one allocation, the stream's own.
-    buffer = torch.empty(scratch, dtype=torch.float32, device=device)
-    u, delta, A, B, C, D, z, bias = [0 if x is None else x.data_ptr() for x in tensors]
-    start = buffer.data_ptr()
-    values = (
-        *(u, delta, B, C, z, A, D, bias, 0, 0, out.data_ptr()),
-        *(0 if state is None else start + state, 0 if sums is None else start + sums, start, 0, 0),
-        *numbers,
-    )
-    index = device.index or 0
-    for call, grid, block in launches:
-        call(index, grid, block, values)
+def _remember(options: tuple, tensors: Optional8, template: Template) -> None:
+    global _recent
+    if TensorGuards is None:
+        return
+    guards = TensorGuards(*[x for x in tensors if x is not None], dynamic_dims_sizes=None, dynamic_dims_strides=None)
+    _recent = [Recent(options, guards, template), *_recent[: MOST_RECENT - 1]]
+
+
+def _launch(template: Template, pointers: list[int]) -> Tensor:
+    shape, strides, dtype, device, scratch, sums, rest, launches = template
+    # torch.empty reads the same sizes twice as slowly.
+    out = torch.empty_strided(shape, strides, dtype=dtype, device=device)
+    u, delta, A, B, C, D, z, bias = pointers
+    state = 0
+    if scratch:  # the chunks' states and their sums of steps: one allocation, the stream's own
+        buffer = torch.empty(scratch, dtype=torch.float32, device=device)
+        state = buffer.data_ptr()
+    values = [u, delta, B, C, z, A, D, bias, 0, 0, out.data_ptr(), state, state + sums, 0, 0]
+    Kernel.together(launches, device.index or 0, HEAD, values, rest)
     return out

@@ -177,6 +177,7 @@ class _Thread(threading.local):
 
     def __init__(self) -> None:
         self.buffer = ctypes.create_string_buffer(4096)
+        self.view = memoryview(self.buffer).cast("B")
         self.pointer = ctypes.c_void_p(ctypes.addressof(self.buffer))
         self.address = ctypes.addressof(self.pointer)
         self.ready: set[int] = set()
@@ -279,6 +280,25 @@ class Kernel:
         result = _launch()(function, *grid, block, 1, 1, shared, _raw_stream(device), thread.address, 0)
         if result[0] != 0:
             check(result, f"launch {self.name}")
+
+    @staticmethod
+    def together(launches: tuple, device: int, head: struct.Struct, pointers: list[int], tail: bytes) -> None:
+        """Launch kernels one after another on one struct, of which all but the first members was packed before.
+
+        `launches` are (kernel, grid, block); `head` packs `pointers`, and `tail` follows them.
+        """
+        thread = _thread
+        if device not in thread.ready:
+            _enter_context(device)
+            thread.ready.add(device)
+        head.pack_into(thread.buffer, 0, *pointers)
+        thread.view[head.size : head.size + len(tail)] = tail
+        launch, stream, address = _launch(), _raw_stream(device), thread.address
+        for kernel, (x, y, z), block in launches:
+            function = kernel._functions.get(device) or kernel._load(device)
+            result = launch(function, x, y, z, block, 1, 1, 0, stream, address, 0)
+            if result[0] != 0:
+                check(result, f"launch {kernel.name}")
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from unittest import mock
@@ -40,9 +41,15 @@ def emulated_device(reverse: bool = False) -> Iterator[list[tuple]]:
         launches.append((kernel.name, grid, block))
         module.launch(kernel.name, grid, block, kernel.pack.pack(*values), shared, reverse=reverse)
 
+    def together(calls: tuple, device: object, head: struct.Struct, pointers: list[int], tail: bytes) -> None:
+        for kernel, grid, block in calls:
+            launch(kernel, device, grid, block, kernel.pack.unpack(head.pack(*pointers) + tail))
+
     with (
         mock.patch.object(runtime.Kernel, "__call__", launch),
+        mock.patch.object(runtime.Kernel, "together", staticmethod(together)),
         mock.patch.object(torch, "empty", _poisoned(torch.empty)),
+        mock.patch.object(torch, "empty_strided", _poisoned(torch.empty_strided)),
         mock.patch.object(torch, "empty_like", _poisoned(torch.empty_like)),
     ):
         yield launches

@@ -1,4 +1,4 @@
-// Between the chunks: end states become start states, in place, and the last state is written; and the merge of paths.
+// Between the chunks: end states become start states, in place; and the merge of paths.
 #include "scan_forward.cuh"
 
 #ifndef WARPS
@@ -6,7 +6,7 @@
 #endif
 #define BATCH 8  // chunks whose loads are under way together
 
-// A lane is one (state, channel), a warp a run of chunks. Every warp folds its run, then the runs before it, and goes over
+// A lane is one (state, channel), a warp a run of chunks; nobody made an end state of the last chunk, nor is it used. Every warp folds its run, then the runs before it, and goes over
 // its run again, which is in the cache by now. sum of steps -> decay: one exponential for a chunk and state.
 extern "C" __global__ void __launch_bounds__(32 * WARPS) scan_combine(const Scan p) {
     __shared__ float run_state[WARPS][32], run_steps[WARPS][32];
@@ -46,25 +46,6 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) scan_combine(const Scan
     h = 0.0f;
     for (int w = 0; w < warp; w++) h = fmaf(h, exp2_special(A2 * run_steps[w][lane]), run_state[w][lane]);
     fold(true);
-    if (warp == WARPS - 1 && index < size) p.last[b * p.last_b + (k * p.width + d) * STATES + n] = h;
-}
-
-// The state before every piece: what mode 1 left of it, and the decayed start state of its chunk. A thread is one
-// (state, channel), a block 256 of one piece.
-extern "C" __global__ void __launch_bounds__(256) scan_keep(const Scan p) {
-    const int size = STATES * p.width, blocks = (size + 255) / 256;
-    const int piece = blockIdx.x / blocks, at = blockIdx.x % blocks * 256 + threadIdx.x;
-    if (at >= size) return;
-    const int n = at / p.width, d = at % p.width, ratio = p.chunk / PIECE;
-    const long long k = blockIdx.y, b = blockIdx.z;
-    float* kept = p.kept + kept_at(p, b, k, piece) + at;
-    const float state = p.state[b * p.state_b + k * p.state_k + (long long)(piece / ratio) * size + at];
-    if (piece % ratio == 0) {
-        *kept = state;
-    } else {
-        const float A2 = p.A[(k * p.width + d) * STATES + n] * LOG2E;
-        *kept = fmaf(state, exp2_special(A2 * p.kept_steps[kept_steps_at(p, b, k, piece) + d]), *kept);
-    }
 }
 
 // out = sum over paths of `sum` (float, (B, K, L, D), strides out_b, out_k) times silu(z). A thread is one element.

@@ -57,7 +57,7 @@ struct Scan {
     const float* sum;
     out_t* out;
     float *state, *steps, *last;
-    float *kept, *kept_steps;  // (B, K, pieces, N, D) and (B, K, pieces, D) for pieces of PIECE positions, where KEEP
+    float* kept;  // (B, K, pieces, N, D) for pieces of PIECE positions, where KEEP
     long long u_b, u_k, u_l, delta_b, delta_k, delta_l, B_b, B_k, B_l, B_g, C_b, C_k, C_l, C_g, z_b, z_l, out_b, out_k,
         state_b, state_k, steps_b, steps_k, last_b;
     int length, width, chunk, chunks, group_width, group_blocks, keep;
@@ -65,12 +65,9 @@ struct Scan {
     int u_row, delta_row, B_row, C_row, z_row, out_row, sum_row;
 };
 
-// Where the states and the sums of steps before a piece lie, (b, k, piece, 0, 0); strides as those of `state` and `steps`.
+// Where the states before a piece lie, (b, k, piece, 0, 0); strides as those of `state`.
 DEVICE long long kept_at(const Scan& p, long long b, long long k, int piece) {
     return ((b * (p.state_b / p.state_k) + k) * ((p.length + PIECE - 1) / PIECE) + piece) * STATES * p.width;
-}
-DEVICE long long kept_steps_at(const Scan& p, long long b, long long k, int piece) {
-    return ((b * (p.steps_b / p.steps_k) + k) * ((p.length + PIECE - 1) / PIECE) + piece) * p.width;
 }
 
 struct alignas(16) Four {

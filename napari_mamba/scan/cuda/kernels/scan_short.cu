@@ -3,7 +3,7 @@
 // SPLIT lanes share a channel, each with STATES / SPLIT states, so that a few hundred channels fill the card's warps.
 // SPLIT positions are loaded at once, one by each of the lanes of a channel, which computes the step, the gate and the
 // skip of its position alone and hands the step around by shuffles; the outputs of SPLIT positions are summed over the
-// lanes by halving (each lane ends with the sum of its own position). Chunk states meet in shared memory, and every warp
+// lanes by halving (each lane ends with the sum of its own position); VEC divides a lane's states. Chunk states meet in shared memory, and every warp
 // scans its chunk again from its start state: its rows are in the cache by then.
 #include "scan_forward.cuh"
 
@@ -90,10 +90,16 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) scan_short(const Scan p
             for (int i = 0; i < SPLIT; i++) {
                 const long long other = visited(p, k, t0 + i, end);
 #pragma unroll
-                for (int m = 0; m < EACH; m++) {
+                for (int m = 0; m < EACH; m += VEC) {
                     const bool real = STATES % SPLIT == 0 || position * EACH + m < STATES;
-                    beta[i][m] = real ? to_float(B[other * p.B_l + states[m]]) : 0.0f;
-                    c[i][m] = pass && real ? to_float(C[other * p.C_l + states[m]]) : 0.0f;
+                    const Raw raw_B = *(const Raw*)(B + other * p.B_l + states[m]);
+                    Raw raw_C = {};
+                    if (pass) raw_C = *(const Raw*)(C + other * p.C_l + states[m]);
+#pragma unroll
+                    for (int e = 0; e < VEC; e++) {
+                        beta[i][m + e] = real ? element(raw_B, e) : 0.0f;
+                        c[i][m + e] = real ? element(raw_C, e) : 0.0f;
+                    }
                 }
             }
 #pragma unroll
@@ -143,7 +149,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) scan_short(const Scan p
             }
         }
     }
-    if (mine && warp == WARPS - 1) {
+    if (mine && p.last && warp == WARPS - 1) {
 #pragma unroll
         for (int m = 0; m < EACH; m++) {
             if (position * EACH + m < STATES) p.last[b * p.last_b + (k * p.width + d) * STATES + states[m]] = h[m];

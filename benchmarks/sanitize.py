@@ -1,0 +1,133 @@
+"""Small scans and convolutions, forward and backward, for compute-sanitizer: every kind of plan, odd sizes, all types.
+
+    export PYTORCH_NO_CUDA_MEMORY_CACHING=1
+    compute-sanitizer --tool memcheck --report-api-errors no python benchmarks/sanitize.py
+    compute-sanitizer --tool racecheck python benchmarks/sanitize.py
+
+API errors are left out since PyTorch looks for functions of newer drivers. Without PyTorch's cache each tensor is an allocation of its own, so that an access beyond it is one beyond what was
+allocated. Results are compared with the float64 scan as well, and a wrong one ends the script with an error.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import torch
+
+from napari_mamba.scan import causal_conv1d, scan_order, selective_scan
+from napari_mamba.scan.arguments import scan_arguments
+from napari_mamba.scan.cuda.forward import prepare, selective_scan_forward
+from napari_mamba.scan.cuda.plan import Plan
+
+TYPES = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 6e-3}
+CHUNKS = Plan("chunks", 64, 0, threads=32, blocks=4)
+PLANS = {
+    "chunks": CHUNKS,
+    "chunks, mixed exponentials": replace(CHUNKS, poly=8, ahead=2),
+    "single": Plan("single", 0, 1, threads=32, blocks=4),
+    "short": Plan("short", 0, 0, split=8, warps=8),
+    "two channels a thread": replace(CHUNKS, channels=2, ahead=2),
+}
+WIDTH = 64
+
+
+def inputs(length: int, width: int, states: int, dtype: torch.dtype, paths: int = 1, batch: int = 2) -> dict:
+    """Random arguments of the scan on the GPU."""
+    generator = torch.Generator("cuda").manual_seed(length)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator, device="cuda")
+
+    made = {
+        "u": normal(batch, 1, length, width).to(dtype),
+        "delta": (normal(batch, paths, length, width) - 3).to(dtype),
+        "A": -torch.arange(1.0, states + 1, device="cuda").expand(paths, width, states).contiguous(),
+        "B": normal(batch, paths, length, states).to(dtype),
+        "C": normal(batch, paths, length, states).to(dtype),
+        "D": normal(paths, width),
+        "z": normal(batch, length, width).to(dtype),
+        "delta_bias": normal(paths, width) / 4,
+    }
+    return made
+
+
+def difference(value: torch.Tensor, exact: torch.Tensor) -> float:
+    """Relative L2."""
+    return float((value.detach().double() - exact.detach()).norm() / exact.detach().norm())
+
+
+def sized(plan: Plan, length: int) -> Plan:
+    """The plan cut for a length."""
+    if plan.kind == "single":
+        return replace(plan, chunk=-(-length // 64) * 64)
+    chunk = plan.chunk or -(-length // plan.warps // plan.split) * plan.split
+    return replace(plan, chunk=chunk, chunks=-(-length // chunk))
+
+
+def forward(name: str, dtype: torch.dtype) -> float:
+    """The largest error of a plan's outputs over some lengths."""
+    worst = 0.0
+    for length in (1, 77, 200):
+        made = inputs(length, WIDTH, 16, dtype)
+        args = prepare(scan_arguments(**made, delta_softplus=True, order=None, merge="sum")[0])
+        y = selective_scan_forward(args, plan=sized(PLANS[name], length)).y
+        exact = selective_scan(**{k: x.double() for k, x in made.items()}, delta_softplus=True, backend="torch")
+        worst = max(worst, difference(y, exact))
+    return worst
+
+
+def gradients(made: dict, order, backend: str, dtype: torch.dtype | None = None) -> dict:
+    """The gradients of the squared outputs' half sum."""
+    leaves = {k: x.detach().to(dtype or x.dtype).requires_grad_() for k, x in made.items()}
+    y = selective_scan(**leaves, delta_softplus=True, order=order, backend=backend)
+    y.double().square().sum().div(2).backward()
+    return {k: x.grad for k, x in leaves.items()}
+
+
+def backward(length: int, width: int, states: int, paths: int, dtype: torch.dtype) -> float:
+    """The largest error of the gradients."""
+    order = scan_order("bidirectional", (length,)) if paths == 2 else None
+    made = inputs(length, width, states, dtype, paths)
+    found, exact = gradients(made, order, "cuda"), gradients(made, order, "torch", torch.float64)
+    return max(difference(found[k], exact[k]) for k in made)
+
+
+def convolution(dtype: torch.dtype, width: int) -> float:
+    """The error of the convolution along an order, and of its gradients."""
+    x = torch.randn(2, 77, width, device="cuda").to(dtype).requires_grad_()
+    weight = torch.randn(2, width, 4, device="cuda").to(dtype).requires_grad_()
+    order = scan_order("bidirectional", (77,))
+    y = causal_conv1d(x, weight, None, order, activation="silu", backend="cuda")
+    (y.double().square().sum() / 2).backward()
+    exact_x, exact_w = (t.detach().double().requires_grad_() for t in (x, weight))
+    exact = causal_conv1d(exact_x, exact_w, None, order, activation="silu", backend="torch")
+    (exact.square().sum() / 2).backward()
+    return max(difference(y, exact), difference(x.grad, exact_x.grad), difference(weight.grad, exact_w.grad))
+
+
+def main() -> None:
+    """Run everything; ends with an error where a result is wrong."""
+    wrong = []
+
+    def told(what: str, error: float, bound: float) -> None:
+        print(f"{what}: {error:.1e}", flush=True)
+        if not error <= bound:
+            wrong.append(what)
+
+    for name, (dtype, bound) in itertools.product(PLANS, TYPES.items()):
+        told(f"forward, {name}, {dtype}", forward(name, dtype), bound)
+    for dtype, bound in TYPES.items():
+        for length, width, states, paths in ((77, 40, 16, 1), (300, 33, 16, 2), (70, 5, 1, 1), (90, 24, 64, 1)):
+            error = backward(length, width, states, paths, dtype)
+            told(
+                f"gradients, length {length}, width {width}, {states} states, {paths} paths, {dtype}", error, 2 * bound
+            )
+        for width in (64, 5):
+            told(f"convolution, width {width}, {dtype}", convolution(dtype, width), 2 * bound)
+    if wrong:
+        raise SystemExit(f"wrong: {'; '.join(wrong)}")
+
+
+if __name__ == "__main__":
+    main()
