@@ -3,7 +3,7 @@
 This project's own arrangement of published parts: a U of plain residual blocks without norms (EDSR, Lim et al.,
 arXiv:1707.02921; DRUNet, Zhang et al., arXiv:2008.13751), with MambaIR's residual state-space block (Guo et al.,
 arXiv:2402.15648) in three dimensions wherever voxels have been pooled. The image itself is added at the end, so the
-network answers what to change.
+network answers what to change: for denoising, in units of the noise that it finds in the image (`noise_strength`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from napari_mamba.errors import InputError
 from napari_mamba.models.registry import register
 from napari_mamba.nn.multipath import MultiPathMamba
+from napari_mamba.nn.noise import noise_strength, noise_told
 from napari_mamba.nn.norm import LayerNorm
 from napari_mamba.nn.tokens import from_tokens, to_tokens
 from napari_mamba.scan import scan_order
@@ -87,6 +88,9 @@ class VoxelMambaUNet(nn.Module):
         As in `VoxelScan`; `scan` "" leaves the scans out.
     out_channels : int, optional
         Channels of the image and of the answer; as many as `in_channels` if not given.
+    noise_scaled : bool
+        Tell the network how strong the noise around each voxel is, and take its answer in that unit. Its own estimate:
+        nobody need know the noise. For images of one channel.
 
     Raises
     ------
@@ -108,9 +112,11 @@ class VoxelMambaUNet(nn.Module):
         expand: float = 1.0,
         scan: str = "bidirectional",
         out_channels: int | None = None,
+        noise_scaled: bool = False,
     ) -> None:
         super().__init__()
         self.out_channels = out_channels or in_channels
+        self.noise_scaled = noise_scaled
         if len(features) != len(depths):
             raise InputError(
                 f"voxel_mamba_unet takes one depth a level: {len(features)} features, {len(depths)} depths"
@@ -125,7 +131,7 @@ class VoxelMambaUNet(nn.Module):
             return nn.Sequential(*blocks)
 
         steps = list(itertools.pairwise(features))
-        self.stem = nn.Conv3d(in_channels, features[0], 3, padding=1)
+        self.stem = nn.Conv3d(in_channels + noise_scaled, features[0], 3, padding=1)
         self.down = nn.ModuleList(level(n) for n in range(len(features)))
         self.shrink = nn.ModuleList(nn.Conv3d(fine, coarse, 2, stride=2) for fine, coarse in steps)
         self.grow = nn.ModuleList(nn.ConvTranspose3d(coarse, fine, 2, stride=2) for fine, coarse in steps)
@@ -136,6 +142,13 @@ class VoxelMambaUNet(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        if not self.noise_scaled:
+            return x[:, : self.out_channels] + self.change(x).to(x.dtype)
+        noise = noise_strength(x)
+        return x + noise * self.change(torch.cat([x, noise_told(noise)], dim=1)).to(x.dtype)
+
+    def change(self, x: Tensor) -> Tensor:
+        """What to add to the image, from all that the network is told, (B, out_channels, Z, Y, X)."""
         size, divisor = x.shape[2:], 2 ** len(self.shrink)
         padding = [p for n in reversed(size) for p in (0, -n % divisor)]
         features = self.stem(nn.functional.pad(x, padding, mode="replicate") if any(padding) else x)
@@ -147,5 +160,4 @@ class VoxelMambaUNet(nn.Module):
         features = self.down[-1](features)
         for n in reversed(range(len(skips))):
             features = self.up[n](self.merge[n](torch.cat([self.grow[n](features), skips[n]], dim=1)))
-        change = self.head(features)[..., : size[0], : size[1], : size[2]]
-        return x[:, : self.out_channels] + change.to(x.dtype)
+        return self.head(features)[..., : size[0], : size[1], : size[2]]

@@ -5,6 +5,7 @@ import torch
 
 from napari_mamba import models
 from napari_mamba.errors import InputError
+from napari_mamba.nn.noise import noise_strength
 
 SMALL = {"features": (4, 8, 8), "depths": (1, 1, 1), "d_state": 2}
 
@@ -46,6 +47,17 @@ def test_half_precision_stays_near():
         with torch.autocast("cpu", torch.bfloat16):
             rough = network(x)
     assert torch.allclose(exact, rough, atol=0.05 * float(exact.abs().max()))
+
+
+def test_scaled_by_noise_it_answers_in_the_noises_unit(monkeypatch):
+    network = models.create("voxel_mamba_unet", **SMALL, noise_scaled=True)
+    x = torch.randn(1, 1, 20, 24, 28)
+    assert torch.equal(network(x), x)
+    told = []
+    monkeypatch.setattr(network, "change", lambda seen: told.append(seen) or torch.ones_like(x))
+    change = network(0.1 * x) - 0.1 * x
+    assert torch.allclose(change, noise_strength(0.1 * x), atol=1e-5)
+    assert told[0].shape[1] == network.stem.in_channels == 2
 
 
 def test_unequal_levels_are_refused():

@@ -9,7 +9,7 @@ from scipy import ndimage
 from napari_mamba import bundles, engine, io, models
 from napari_mamba.errors import InputError
 from napari_mamba.training.evaluation import add_comparison
-from napari_mamba.training.restore import denoise_bundle, measure, superres_bundle
+from napari_mamba.training.restore import denoise_bundle, measure, rician, superres_bundle
 from napari_mamba.volume import Volume
 
 SMALL = {"features": [4, 4, 8], "depths": [1, 1, 1], "d_state": 2}
@@ -27,7 +27,7 @@ def scan(shape=(12, 30, 26), spacing=(3.0, 1.0, 1.0), scale=700.0):
 
 def small(name, monkeypatch):
     """The arguments of a small network, which the bundle's module then takes for its own."""
-    key = "NETWORK" if name == "mr-denoise" else "TOLD"
+    key = "SCALED" if name == "mr-denoise" else "TOLD"
     arguments = {**getattr(MODULES[name], key), **SMALL}
     monkeypatch.setattr(MODULES[name], key, arguments)
     return arguments
@@ -93,7 +93,7 @@ def test_cards_say_what_was_not_measured(made):
     text = (made.path / "README.md").read_text()
     assert "Not measured yet." in text
     assert "Not for clinical use" in text
-    assert "1 steps of 16 pieces (0.5 minutes, CPU)" in text
+    assert "1 steps of 8 pieces (0.5 minutes, CPU)" in text
 
 
 @pytest.fixture
@@ -168,7 +168,15 @@ def test_thick_slices_keep_their_place_and_their_mean():
 def test_the_rician_mean_is_taken_out():
     random, signal = np.random.RandomState(0), np.array([0.0, 1.0, 3.0, 8.0])
     noisy = np.hypot(signal[:, None] + random.standard_normal((4, 200_000)), random.standard_normal((4, 200_000)))
-    assert measure.without_rician_mean(noisy.mean(axis=1), 1.0) == pytest.approx(signal, abs=0.08)
+    assert rician.signal_of_mean(noisy.mean(axis=1)) == pytest.approx(signal, abs=0.08)
+
+
+def test_rician_noise_is_made_even_and_comes_back_without_bias():
+    random, signal = np.random.RandomState(0), np.array([0.0, 0.5, 1.0, 2.0, 4.0, 12.0, 80.0])
+    noise = random.standard_normal((2, 7, 200_000))
+    stable = rician.stabilise(np.hypot(signal[:, None] + noise[0], noise[1]))
+    assert stable.std(axis=1) == pytest.approx(np.ones(7), abs=0.12)
+    assert rician.signal_of_stable(stable.mean(axis=1)) == pytest.approx(signal, abs=0.08)
 
 
 def test_noise_of_a_case_is_always_the_same():

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_mamba.training.restore import data
 from napari_mamba.training.restore.degrade import add_noise, uneven
-from napari_mamba.training.restore.recipe import Restoration, middle, psnr
+from napari_mamba.training.restore.recipe import NETWORK, Restoration, middle, psnr
+from napari_mamba.training.restore.samples import Pieces
 
 SIZE = (32, 80, 80)
 """Voxels of a piece: the clinical scans have 36 to 48 slices."""
@@ -22,22 +25,28 @@ LEVELS = (0.03, 0.05, 0.09, 0.15)
 """Noise at which the result is measured."""
 
 
+SHRUNK, MASKED, BARE = 0.3, 0.25, 0.5
+"""Shares: of clinical pieces made half as fine in their plane, which halves the noise of the truth; of pieces whose air
+is zero, as in skull-stripped scans; of those, the ones in which it has no noise either."""
+
+AIR = 0.08
+"""What is darker than this share of white, all about it, is air."""
+
+SCALED: dict[str, Any] = {**NETWORK, "noise_scaled": True}
+"""The network's arguments: it finds the noise, and answers in its unit."""
+
+
 class Denoise(Restoration):
     """Pieces of scans, turned so that thick slices may lie along any axis, with noise of any level up to 20%."""
 
     name = "mr-denoise"
+    arguments = SCALED
 
     def batch(self, step: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Noisy and clean pieces (B, 1, Z, Y, X) float32, about 1 at the 99.9th percentile."""
         random, draw = self.random(step), self.generator(step, device)
-        pieces, cut = self.pieces(device), []
-        for _ in range(self.schedule.batch_size):
-            number = pieces.pick(random)
-            thick = pieces.thick_axis(number)
-            order = random.permutation(3).tolist()
-            if thick is not None:  # the short side of the piece lies across the slices
-                order = [thick, *(axis for axis in order if axis != thick)]
-            cut.append(pieces.cut(number, order, SIZE, random))
+        pieces = self.pieces(device)
+        cut = [piece(pieces, random) for _ in range(self.schedule.batch_size)]
         turned = [2 + int(axis) for axis in random.permutation(3)]
         clean = torch.stack(cut)[:, None].permute(0, 1, *turned).contiguous()
         return degrade(clean, draw)
@@ -69,11 +78,25 @@ class Denoise(Restoration):
         return evaluate(self.data, bundle, **options)
 
 
+def piece(pieces: Pieces, random: np.random.RandomState) -> Tensor:
+    """A clean piece of `SIZE`, whose short side lies across the slices of a clinical scan."""
+    number = pieces.pick(random)
+    thick = pieces.thick_axis(number)
+    order = random.permutation(3).tolist()
+    if thick is None:
+        return pieces.cut(number, order, SIZE, random)
+    order = [thick, *(axis for axis in order if axis != thick)]
+    if random.rand() >= SHRUNK:
+        return pieces.cut(number, order, SIZE, random)
+    fine = pieces.cut(number, order, (SIZE[0], 2 * SIZE[1], 2 * SIZE[2]), random)
+    return F.avg_pool2d(fine[:, None], 2)[:, 0]
+
+
 def degrade(clean: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
     """A noisy and a clean batch out of clean pieces (B, 1, Z, Y, X).
 
-    Contrast changes a little, half of the samples get Rician noise, a third noise of uneven strength. Last, both are
-    scaled, since the bundle divides by the 99.9th percentile of the *noisy* scan.
+    Contrast changes a little, some have masked air, half of the samples get Rician noise, a third noise of uneven
+    strength. Last, both are scaled, since the bundle divides by the 99.9th percentile of the *noisy* scan.
     """
     device, column = clean.device, (len(clean), 1, 1, 1, 1)
 
@@ -81,8 +104,11 @@ def degrade(clean: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
         return low + (high - low) * torch.rand(column, generator=draw, device=device)
 
     clean = torch.where(uniform(0, 1) < 0.3, clean ** uniform(0.7, 1.4), clean)
+    air = (F.avg_pool3d(clean, 5, stride=1, padding=2) < AIR) & (uniform(0, 1) < MASKED)
+    clean = clean.masked_fill(air, 0.0)
     sigma = uniform(0, MOST)
     sigma = torch.where(uniform(0, 1) < 0.33, sigma * uneven(tuple(clean.shape), draw, device), sigma)
     noisy = add_noise(clean, sigma, uniform(0, 1).flatten() < 0.5, draw)
+    noisy = noisy.masked_fill(air & (uniform(0, 1) < BARE), 0.0)
     scale = uniform(0.65, 1.2)
     return noisy * scale, clean * scale

@@ -16,13 +16,19 @@ from napari_mamba.errors import InputError
 from napari_mamba.training.evaluation import write_numbers
 from napari_mamba.training.export import export_averaged
 from napari_mamba.training.restore import data, measure, report
-from napari_mamba.training.restore.denoise import LEVELS, Denoise
-from napari_mamba.training.restore.recipe import NETWORK, SCANS
+from napari_mamba.training.restore.denoise import LEVELS, SCALED, Denoise
+from napari_mamba.training.restore.recipe import SCANS
 
 SIZE = (20, 112, 112)
 """Voxels of a held-out scan's middle that methods are compared on: BM4D takes half a minute for it."""
 
-METHODS = {"input": "noisy", "nlm": "non-local means", "bm4d": "BM4D", "mr-denoise": "mr-denoise"}
+METHODS = {
+    "input": "noisy",
+    "nlm": "non-local means",
+    "bm4d": "BM4D",
+    "bm4d-vst": "BM4D, Rician noise stabilised",
+    "mr-denoise": "mr-denoise",
+}
 USE = (
     "Research on MR magnitude images of the head with thermal noise, of any contrast and voxel size: to look at, or "
     "before segmentation and registration. Not for clinical use. Not for quantitative maps, diffusion-weighted series "
@@ -37,7 +43,7 @@ def spec() -> BundleSpec:
         version="1.0.0",
         title="Denoise MR, blind to the noise's level",
         task="restoration",
-        network=Network("voxel_mamba_unet", {**NETWORK, "scan": SCANS[Denoise.variants[0]]}),
+        network=Network("voxel_mamba_unet", {**SCALED, "scan": SCANS[Denoise.variants[0]]}),
         channels=(Channel("MR", "MR"),),
         preparation=(
             {
@@ -142,7 +148,7 @@ def _baselines() -> dict[str, Callable[[np.ndarray, float, bool], np.ndarray]]:
     if find_spec("dipy"):
         found["nlm"] = measure.non_local_means
     if find_spec("bm4d"):
-        found["bm4d"] = measure.bm4d
+        found |= {"bm4d": measure.bm4d, "bm4d-vst": measure.bm4d_stabilised}
     if not found:
         raise InputError("there is nothing to compare with: pip install dipy bm4d (the latter not for commercial use)")
     return found

@@ -11,6 +11,7 @@ from monai.networks.nets import SegResNet
 from torch import Tensor, nn
 
 from napari_mamba import models
+from napari_mamba.nn.noise import noise_strength, noise_told
 from napari_mamba.training.recipe import Recipe, Schedule
 from napari_mamba.training.restore import data
 from napari_mamba.training.restore.samples import Pieces
@@ -22,14 +23,22 @@ FLOOR = 1e-5
 
 
 class ResidualSegResNet(nn.Module):
-    """MONAI's SegResNet (Myronenko, arXiv:1810.11654) that answers what to change, with 2.2 million parameters."""
+    """MONAI's SegResNet (Myronenko, arXiv:1810.11654) that answers what to change, with 2.2 million parameters.
 
-    def __init__(self, in_channels: int = 1) -> None:
+    `noise_scaled` as in `models.voxel_mamba_unet`: the comparison is of the networks between.
+    """
+
+    def __init__(self, in_channels: int = 1, noise_scaled: bool = False) -> None:
         super().__init__()
-        self.network = SegResNet(3, 28, in_channels, 1, blocks_down=(1, 2, 2), blocks_up=(1, 1), norm=_NORM)
+        self.noise_scaled = noise_scaled
+        channels = in_channels + noise_scaled
+        self.network = SegResNet(3, 28, channels, 1, blocks_down=(1, 2, 2), blocks_up=(1, 1), norm=_NORM)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x[:, :1] + self.network(x).to(x.dtype)
+        if not self.noise_scaled:
+            return x[:, :1] + self.network(x).to(x.dtype)
+        noise = noise_strength(x)
+        return x + noise * self.network(torch.cat([x, noise_told(noise)], dim=1)).to(x.dtype)
 
 
 _NORM = ("GROUP", {"num_groups": 2})
@@ -42,14 +51,15 @@ class Restoration(Recipe):
     SegResNet ("segresnet").
     """
 
-    schedule = Schedule(steps=8000, batch_size=16, learning_rate=1e-3, warm_up=200, validate_every=500)
+    # Small batches: with a given time for training, more steps gain more than steadier ones.
+    schedule = Schedule(steps=20_000, batch_size=8, learning_rate=1e-3, warm_up=200, validate_every=1000)
     variants = ("mamba", "axis", "conv", "segresnet")
     on_device = True
     arguments = NETWORK
 
     def network(self) -> nn.Module:
         if self.variant == "segresnet":
-            return ResidualSegResNet(self.arguments["in_channels"])
+            return ResidualSegResNet(self.arguments["in_channels"], self.arguments.get("noise_scaled", False))
         return models.create("voxel_mamba_unet", **self.arguments, scan=SCANS[self.variant])
 
     def prepare_data(self) -> dict[str, np.ndarray]:

@@ -32,6 +32,9 @@ MARGIN = 16
 FACTORS = (1.5, 8.0)
 """Slice distances, in fine voxels, that the network sees."""
 
+NOISY, MOST = 0.2, 0.03
+"""Share of pieces that get noise, and the largest standard deviation of it."""
+
 TESTED = (2, 3, 4)
 
 TOLD: dict[str, Any] = {**NETWORK, "in_channels": 2, "out_channels": 1}
@@ -57,7 +60,7 @@ class SuperResolution(Restoration):
         column = (len(fine), 1, 1, 1, 1)
         scale = 0.65 + 0.55 * torch.rand(column, generator=draw, device=device)
         distance, maps = random_maps(fine.shape[2], len(fine), draw)
-        coarse = along_first(fine, maps)
+        coarse = along_first(noisier(fine, draw), maps)
         inside = (slice(None), slice(None), slice(MARGIN, MARGIN + LENGTH))
         told = (0.5 * torch.log2(distance)).view(column).expand_as(coarse)
         return torch.cat([coarse * scale, told], dim=1)[inside], fine[inside] * scale
@@ -111,6 +114,17 @@ def piece(pieces: Pieces, random: np.random.RandomState) -> Tensor:
     smooth = F.interpolate(flat[None], scale_factor=(1.0, factor), mode="bilinear", align_corners=False)[0]
     at = random.randint(smooth.shape[2] - NARROW + 1)
     return smooth[..., at : at + NARROW]
+
+
+def noisier(fine: Tensor, draw: torch.Generator) -> Tensor:
+    """A fifth of the samples with noise of up to 3% of white.
+
+    Slices made of many voxels have less noise than those that a scanner takes, which the network will get.
+    """
+    column = (len(fine), 1, 1, 1, 1)
+    chosen, sigma = torch.rand((2, *column), generator=draw, device=fine.device)
+    noise = torch.randn(fine.shape, generator=draw, device=fine.device)
+    return fine + torch.where(chosen < NOISY, MOST * sigma, 0.0) * noise
 
 
 def random_maps(length: int, count: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
