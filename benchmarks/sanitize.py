@@ -4,8 +4,9 @@
     compute-sanitizer --tool memcheck --report-api-errors no python benchmarks/sanitize.py
     compute-sanitizer --tool racecheck python benchmarks/sanitize.py
 
-API errors are left out since PyTorch looks for functions of newer drivers. Without PyTorch's cache each tensor is an allocation of its own, so that an access beyond it is one beyond what was
-allocated. Results are compared with the float64 scan as well, and a wrong one ends the script with an error.
+API errors are left out since PyTorch looks for functions of newer drivers. Without PyTorch's cache each tensor is an
+allocation of its own, so that an access beyond it is one beyond what was allocated. Results are compared with the
+float64 scan as well, and a wrong one ends the script with an error.
 """
 
 from __future__ import annotations
