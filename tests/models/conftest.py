@@ -16,10 +16,12 @@ def check_parity() -> Callable[..., list[float]]:
 
 
 @pytest.fixture(params=["cpu", "cuda"])
-def device(request: pytest.FixtureRequest) -> str:
-    """Each device a network must agree on."""
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each device a network must agree on; on a GPU in true float32, not in the TF32 of its convolutions' default."""
+    if request.param == "cuda":
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     return request.param
 
 
