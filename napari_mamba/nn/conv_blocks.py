@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_mamba.nn.instance_norm import instance_norm_layer, norm_act
+
 PerAxis = int | Sequence[int]
 LEAK = 1e-2
 
@@ -38,7 +40,7 @@ def pointwise(in_channels: int, out_channels: int, spatial_dims: int, stride: Pe
 
 def instance_norm(channels: int, spatial_dims: int) -> nn.Module:
     """Instance normalisation with scale and offset."""
-    return dimensional("InstanceNorm", spatial_dims)(channels, eps=1e-5, affine=True)
+    return instance_norm_layer(spatial_dims)(channels, eps=1e-5, affine=True)
 
 
 class ConvNormAct(nn.Module):
@@ -51,11 +53,13 @@ class ConvNormAct(nn.Module):
         super().__init__()
         self.conv = conv(in_channels, out_channels, kernel, stride, bias)
         self.norm = instance_norm(out_channels, len(kernel))
+        self.slope = LEAK if activation else None
         activations = [nn.LeakyReLU(LEAK, inplace=True)] if activation else []
         self.all_modules = nn.Sequential(self.conv, self.norm, *activations)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.all_modules(x)
+    def forward(self, x: Tensor, residual: Tensor | None = None, slope: float | None = None) -> Tensor:
+        """Activates by `slope` after adding a residual, else by the unit's own, if it has one."""
+        return norm_act(self.norm, self.conv(x), self.slope if residual is None else slope, residual)
 
 
 class ResidualBlock(nn.Module):
@@ -77,7 +81,7 @@ class ResidualBlock(nn.Module):
         self.skip = nn.Sequential(*shortcut)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.leaky_relu_(self.conv2(self.conv1(x)) + self.skip(x), LEAK)
+        return self.conv2(self.conv1(x), self.skip(x), LEAK)
 
 
 class ProjectedResidualBlock(nn.Module):
@@ -93,8 +97,8 @@ class ProjectedResidualBlock(nn.Module):
         self.conv3 = pointwise(in_channels, out_channels, dims, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.leaky_relu_(self.norm1(self.conv1(x)), LEAK)
-        return F.leaky_relu_(self.norm2(self.conv2(y)) + self.conv3(x), LEAK)
+        y = norm_act(self.norm1, self.conv1(x), LEAK)
+        return norm_act(self.norm2, self.conv2(y), LEAK, residual=self.conv3(x))
 
 
 class ResidualStack(nn.Module):

@@ -11,7 +11,7 @@ from unittest import mock
 import torch
 
 from napari_mamba.scan.arguments import conv_arguments, scan_arguments
-from napari_mamba.scan.cuda import backward, conv, forward, runtime
+from napari_mamba.scan.cuda import backward, conv, forward, instance_norm, runtime
 
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 STATES = (1, 4, 8, 10, 16, 32, 64)
@@ -41,6 +41,7 @@ def recorded() -> Iterator[list[Launch]]:
         mock.patch.object(runtime.Kernel, "__call__", record),
         mock.patch.object(forward, "multiprocessors", return_value=LARGE_GPU),
         mock.patch.object(backward, "_multiprocessors", return_value=LARGE_GPU),
+        mock.patch.object(instance_norm, "multiprocessors", return_value=LARGE_GPU),
     ):
         yield launches
 
@@ -93,6 +94,16 @@ def conv_launches() -> list[Launch]:
             args, _ = conv_arguments(x, weight, None, None, "silu")
             y = conv.causal_conv1d(args)
             conv.run_backward(x, weight, None, None, True, y, (True, True, False))
+    return launches
+
+
+def norm_launches() -> list[Launch]:
+    """Return the launches of instance norms of every type and of rows of one run and of many, in both directions."""
+    with recorded() as launches:
+        for dtype, weight_type, size in itertools.product(TYPES, TYPES, (500, 50_000)):
+            x, weight = torch.zeros(1, 2, size, dtype=dtype), torch.zeros(2, dtype=weight_type)
+            y, saved = instance_norm.run_forward(x, weight, weight, x, 1e-5, 0.01, keep=True)
+            instance_norm.run_backward(y, x, y, weight, weight, saved, 0.01, (True, True))
     return launches
 
 

@@ -12,7 +12,7 @@ from functools import cache
 import pytest
 import torch
 from cuda_emulator import emulate, find_compiler
-from cuda_variants import conv_launches, covering, scan_launches, scan_problem, variants
+from cuda_variants import conv_launches, covering, norm_launches, scan_launches, scan_problem, variants
 
 from napari_mamba.errors import InputError
 from napari_mamba.scan import cuda_backend, selective_scan
@@ -27,7 +27,10 @@ emulated = pytest.mark.skipif(find_compiler() is None, reason="needs g++ on Linu
 
 @cache
 def launches():
-    return {"scan": scan_launches(), "conv": conv_launches()}
+    return {"scan": scan_launches(), "conv": conv_launches(), "norm": norm_launches()}
+
+
+KINDS = {"conv.cu": "conv", "instance_norm.cu": "norm"}
 
 
 def _compile(source: str, defines: dict[str, int], target) -> str:
@@ -41,10 +44,10 @@ def _compile(source: str, defines: dict[str, int], target) -> str:
 
 @nvcc
 @pytest.mark.parametrize(
-    "source", ["conv.cu", "scan_backward.cu", "scan_chunks.cu", "scan_combine.cu", "scan_short.cu"]
+    "source", ["conv.cu", "instance_norm.cu", "scan_backward.cu", "scan_chunks.cu", "scan_combine.cu", "scan_short.cu"]
 )
 def test_every_kernel_the_package_asks_for_compiles(source, tmp_path):
-    asked = [v for v in variants(launches()["conv" if source == "conv.cu" else "scan"]) if v[0] == source]
+    asked = [v for v in variants(launches()[KINDS.get(source, "scan")]) if v[0] == source]
     asked = asked if ALL else covering(asked)
     assert asked
     with ThreadPoolExecutor(2) as pool:
@@ -64,7 +67,7 @@ def test_the_range_of_problems_reaches_every_kernel():
     assert asked == names
 
 
-@pytest.mark.parametrize("kind", ["scan", "conv"])
+@pytest.mark.parametrize("kind", ["scan", "conv", "norm"])
 def test_every_launch_is_within_the_limits_of_a_device(kind):
     for launch in launches()[kind]:
         x, y, z = launch.grid
@@ -77,7 +80,7 @@ def test_every_launch_is_within_the_limits_of_a_device(kind):
 
 
 @emulated
-@pytest.mark.parametrize("kind", ["scan", "conv"])
+@pytest.mark.parametrize("kind", ["scan", "conv", "norm"])
 def test_layouts_are_those_of_the_kernels_structs(kind):
     first = {launch.kernel.name: launch.kernel for launch in launches()[kind]}
     for name, kernel in first.items():

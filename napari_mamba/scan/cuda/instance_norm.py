@@ -1,0 +1,120 @@
+"""Instance norm with leaky ReLU on NVIDIA GPUs, forward and backward: callers of `kernels/instance_norm.cu`.
+
+PyTorch gives each channel one block of threads, so that 16 channels leave most of a large GPU idle at the resolutions
+where the time is; here every channel is cut into as many runs as fill it. Sums have one order, so a program gives the
+same bits every time. Nothing waits for the device, so a CUDA graph may record it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from napari_mamba.scan.cuda.forward import multiprocessors
+from napari_mamba.scan.cuda.runtime import Kernel, kernel, on_device
+
+TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+THREADS, ITEMS = 256, 16
+TILE = THREADS * ITEMS
+MOST_SPLITS = THREADS  # a thread of the second launch takes each run's sums
+BLOCKS_EACH = 32  # of a multiprocessor, which holds 4 to 8 at a time: the last ones to end then cost little
+LAYOUTS = {
+    "norm_statistics": "7Qq4i2f",
+    "norm_apply": "7Qq4i2f",
+    "norm_sums": "10Qq5if",
+    "norm_gradient": "10Qq5if",
+}
+
+
+class Cut(NamedTuple):
+    """How rows are cut: runs of a row, tiles of a run."""
+
+    splits: int
+    tiles: int
+
+
+def cut_rows(rows: int, size: int, processors: int) -> Cut:
+    """Return how `rows` rows of `size` elements are cut for a device with so many multiprocessors."""
+    tiles = -(-size // TILE)
+    run = max(1, rows * tiles // (processors * BLOCKS_EACH), -(-tiles // MOST_SPLITS))
+    return Cut(-(-tiles // run), run)
+
+
+def _pointer(x: Tensor | None) -> int:
+    return 0 if x is None else x.data_ptr()
+
+
+def _aligned(size: int, *tensors: Tensor | None) -> bool:
+    """Whether every row of the tensors begins at a multiple of 16 bytes."""
+    given = [x for x in tensors if x is not None]
+    return not any(x.data_ptr() % 16 or size * x.element_size() % 16 for x in given)
+
+
+def _kernel(name: str, x: Tensor, weight: Tensor | None) -> Kernel:
+    weight_type = torch.float32 if weight is None else weight.dtype
+    return kernel("instance_norm.cu", name, LAYOUTS[name], IO=TYPES[x.dtype], WIO=TYPES[weight_type])
+
+
+def _sizes(x: Tensor) -> tuple[int, int, int]:
+    """Rows, channels, elements of a row."""
+    rows = x.shape[0] * x.shape[1]
+    return rows, x.shape[1], x.numel() // rows
+
+
+def run_forward(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None, eps: float, slope: float, keep: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return leaky_relu(instance_norm(x) + residual), and what the backward needs to know where `keep`.
+
+    Parameters
+    ----------
+    x, residual : (B, C, *spatial), contiguous, of one of TYPES, not empty; the residual may be None
+    weight, bias : (C,), contiguous, of one of TYPES, both of the same one; or None, either of them
+    eps : added to the variance
+    slope : of the activation below 0; 1 for none
+    """
+    rows, channels, size = _sizes(x)
+    splits, tiles = cut_rows(rows, size, multiprocessors(x.device))
+    y = torch.empty_like(x)
+    saved = torch.empty(rows, 2, dtype=torch.float32, device=x.device) if keep else None
+    partial = torch.empty(rows, splits, 2, dtype=torch.float32, device=x.device) if splits > 1 else None
+    pointers = [_pointer(t) for t in (x, weight, bias, residual, y, partial, saved)]
+    values = (*pointers, size, channels, splits, tiles, int(_aligned(size, x, residual, y)), eps, slope)
+    affine = bias if weight is None else weight
+    with on_device(x.device):
+        for name in ("norm_statistics", "norm_apply")[splits == 1 :]:
+            _kernel(name, x, affine)(x.device.index, (rows * splits, 1, 1), THREADS, values)
+    return y, saved
+
+
+def run_backward(
+    grad: Tensor,
+    x: Tensor,
+    y: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    saved: Tensor,
+    slope: float,
+    needs: tuple[bool, bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor]:
+    """Return the gradients of x and of the residual, as `needs` asks for them, and float32 sums (2, B, C).
+
+    Added up over B they are the gradients of bias and weight. `y` is the forward's result where it had a residual, else
+    None; `grad` is of it, contiguous and of x's type; the rest is as the forward had it.
+    """
+    rows, channels, size = _sizes(x)
+    splits, tiles = cut_rows(rows, size, multiprocessors(x.device))
+    dx = torch.empty_like(x) if needs[0] else None
+    dresidual = torch.empty_like(x) if needs[1] else None
+    sums = torch.empty(2, *x.shape[:2], dtype=torch.float32, device=x.device)
+    partial = torch.empty(rows, splits, 2, dtype=torch.float32, device=x.device) if splits > 1 else None
+    pointers = [_pointer(t) for t in (x, grad, y, weight, bias, saved, dx, dresidual, partial, sums)]
+    aligned = int(_aligned(size, x, grad, y, dx, dresidual))
+    values = (*pointers, size, rows, channels, splits, tiles, aligned, slope)
+    affine = bias if weight is None else weight
+    with on_device(x.device):
+        for name in ("norm_sums", "norm_gradient")[splits == 1 :]:
+            _kernel(name, x, affine)(x.device.index, (rows * splits, 1, 1), THREADS, values)
+    return dx, dresidual, sums

@@ -1,0 +1,325 @@
+// Instance norm with scale, offset, a residual and leaky ReLU: forward and backward, channels first.
+//
+// A row is one channel of one batch element, `size` contiguous elements. Rows are cut into `splits` runs of `tiles`
+// tiles, one block a run, so that few channels at high resolution fill the device as well as many small ones. The first
+// launch writes every run's sums, the second begins by merging those of its row, in a fixed order; where a row is one
+// run there is no first launch. Arithmetic is float32 on x minus the row's first element, as means and sums of squares
+// about the mean (Chan, Golub and LeVeque, doi:10.1080/00031305.1983.10483115): a mean that is large against the spread
+// costs no digits. Macros beside common.cuh's IO:
+//   WIO   type of weight and bias, as IO
+#include "common.cuh"
+
+#if WIO == 0
+typedef float weight_t;
+DEVICE float weight_to_float(weight_t x) { return x; }
+#elif WIO == 1
+typedef unsigned short weight_t;
+DEVICE float weight_to_float(weight_t x) { return half_to_float(x); }
+#else
+typedef unsigned short weight_t;
+DEVICE float weight_to_float(weight_t x) { return bfloat_to_float(x); }
+#endif
+
+#define THREADS 256
+#define WARPS (THREADS / 32)
+#define ITEMS 16  // of a thread in a tile
+#define VEC (16 / (int)sizeof(io_t))
+#define TILE (THREADS * ITEMS)
+
+struct alignas(16) Elements { io_t at[VEC]; };
+struct Items { float at[ITEMS]; };
+
+// A run of a row, and where a thread's items of a tile are: vectors side by side, or single elements side by side where
+// addresses are not multiples of 16 bytes.
+struct Run {
+    long long first, end;
+    int row, split;
+    bool aligned;
+
+    DEVICE Run(unsigned int block, long long size, int splits, int tiles, bool aligned)
+        : row((int)(block / (unsigned int)splits)), split((int)(block % (unsigned int)splits)), aligned(aligned) {
+        first = (long long)split * tiles * TILE;
+        end = first + (long long)tiles * TILE < size ? first + (long long)tiles * TILE : size;
+    }
+    DEVICE long long place(long long tile, int i) const {
+        if (aligned) return tile + ((long long)(i / VEC) * THREADS + threadIdx.x) * VEC + i % VEC;
+        return tile + (long long)i * THREADS + threadIdx.x;
+    }
+    DEVICE bool has(long long tile, int i) const { return place(tile, i) < end; }
+};
+
+DEVICE Items load(const io_t *row, long long tile, const Run &run) {
+    Items items;
+    if (run.aligned) {
+#pragma unroll
+        for (int i = 0; i < ITEMS; i += VEC) {
+            Elements raw = {};
+            if (run.has(tile, i)) raw = *reinterpret_cast<const Elements *>(row + run.place(tile, i));
+#pragma unroll
+            for (int j = 0; j < VEC; ++j) items.at[i + j] = to_float(raw.at[j]);
+        }
+    } else {
+#pragma unroll
+        for (int i = 0; i < ITEMS; ++i) items.at[i] = run.has(tile, i) ? to_float(row[run.place(tile, i)]) : 0.0f;
+    }
+    return items;
+}
+
+DEVICE void store(io_t *row, long long tile, const Run &run, const Items &items) {
+    if (run.aligned) {
+#pragma unroll
+        for (int i = 0; i < ITEMS; i += VEC) {
+            Elements raw;
+#pragma unroll
+            for (int j = 0; j < VEC; ++j) raw.at[j] = from_float(items.at[i + j]);
+            if (run.has(tile, i)) *reinterpret_cast<Elements *>(row + run.place(tile, i)) = raw;
+        }
+    } else {
+#pragma unroll
+        for (int i = 0; i < ITEMS; ++i)
+            if (run.has(tile, i)) row[run.place(tile, i)] = from_float(items.at[i]);
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------------- sums
+
+// How many numbers, their mean, the sum of their squares about it.
+struct Moments {
+    float count, mean, squares;
+
+    DEVICE void add(const Moments &other) {
+        const float total = count + other.count;
+        const float share = total > 0.0f ? other.count / total : 0.0f, apart = other.mean - mean;
+        mean = fmaf(apart, share, mean);
+        squares += fmaf(apart * apart * count, share, other.squares);
+        count = total;
+    }
+    DEVICE Moments lower(int lanes) const {
+        return {__shfl_down_sync(FULL_WARP, count, lanes), __shfl_down_sync(FULL_WARP, mean, lanes),
+                __shfl_down_sync(FULL_WARP, squares, lanes)};
+    }
+};
+
+// Sums of the gradient before the activation, and of it times the normalised input.
+struct Sums {
+    float plain, scaled;
+
+    DEVICE void add(const Sums &other) {
+        plain += other.plain;
+        scaled += other.scaled;
+    }
+    DEVICE Sums lower(int lanes) const {
+        return {__shfl_down_sync(FULL_WARP, plain, lanes), __shfl_down_sync(FULL_WARP, scaled, lanes)};
+    }
+};
+
+// Gives every thread the block's total, added in one order whatever the threads' timing.
+template <class T> DEVICE T block_total(T mine, T *shared) {
+#pragma unroll
+    for (int lanes = 16; lanes > 0; lanes /= 2) mine.add(mine.lower(lanes));
+    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = mine;
+    __syncthreads();
+    T total = shared[0];
+#pragma unroll
+    for (int warp = 1; warp < WARPS; ++warp) total.add(shared[warp]);
+    return total;
+}
+
+// ---------------------------------------------------------------------------------------------------------- forward
+
+struct Forward {
+    const io_t *x;  // (rows, size) contiguous
+    const weight_t *weight, *bias;  // (channels) or null
+    const io_t *residual;  // as x, or null
+    io_t *y;  // as x
+    float *partial;  // (rows, splits, 2): each run's mean and squares; null where splits is 1
+    float *saved;  // (rows, 2): mean, less the row's first element, and 1 / standard deviation; or null
+    long long size;
+    int channels, splits, tiles, aligned;
+    float eps, slope;  // of the activation below 0; 1: no activation
+};
+
+template <bool WHOLE> DEVICE Moments tile_moments(const io_t *row, long long tile, const Run &run, float shift) {
+    const Items items = load(row, tile, run);
+    Moments here = {0.0f, 0.0f, 0.0f};
+#pragma unroll
+    for (int i = 0; i < ITEMS; ++i)
+        if (WHOLE || run.has(tile, i)) {
+            here.count += 1.0f;
+            here.mean += items.at[i] - shift;
+        }
+    here.mean *= here.count > 0.0f ? 1.0f / here.count : 0.0f;
+#pragma unroll
+    for (int i = 0; i < ITEMS; ++i)
+        if (WHOLE || run.has(tile, i)) {
+            const float apart = items.at[i] - shift - here.mean;
+            here.squares = fmaf(apart, apart, here.squares);
+        }
+    return here;
+}
+
+DEVICE Moments run_moments(const io_t *row, const Run &run, float shift) {
+    Moments sum = {0.0f, 0.0f, 0.0f};
+    for (long long tile = run.first; tile < run.end; tile += TILE) {
+        if (tile + TILE <= run.end) sum.add(tile_moments<true>(row, tile, run, shift));
+        else
+            sum.add(tile_moments<false>(row, tile, run, shift));
+    }
+    return sum;
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) norm_statistics(const Forward p) {
+    __shared__ Moments shared[WARPS];
+    const Run run(blockIdx.x, p.size, p.splits, p.tiles, p.aligned);
+    const io_t *row = p.x + run.row * p.size;
+    const Moments total = block_total(run_moments(row, run, to_float(row[0])), shared);
+    if (threadIdx.x == 0) {
+        p.partial[2 * (long long)blockIdx.x] = total.mean;
+        p.partial[2 * (long long)blockIdx.x + 1] = total.squares;
+    }
+}
+
+// The moments of a row from those of its runs, one a thread.
+DEVICE Moments row_moments(const Forward &p, int row) {
+    const int split = threadIdx.x;
+    if (split >= p.splits) return {0.0f, 0.0f, 0.0f};
+    const long long whole = (long long)p.tiles * TILE, left = p.size - split * whole;
+    const float *at = p.partial + 2 * ((long long)row * p.splits + split);
+    return {(float)(left < whole ? left : whole), at[0], at[1]};
+}
+
+// Blocks go backwards: what the first launch read last is still in the L2 cache.
+extern "C" __global__ void __launch_bounds__(THREADS) norm_apply(const Forward p) {
+    __shared__ Moments shared[WARPS];
+    const Run run(gridDim.x - 1 - blockIdx.x, p.size, p.splits, p.tiles, p.aligned);
+    const io_t *row = p.x + run.row * p.size;
+    const float shift = to_float(row[0]);
+    const Moments all = block_total(p.partial ? row_moments(p, run.row) : run_moments(row, run, shift), shared);
+    const float inverse = 1.0f / sqrtf(all.squares / (float)p.size + p.eps);
+    if (p.saved && threadIdx.x == 0 && run.split == 0) {
+        p.saved[2 * run.row] = all.mean;
+        p.saved[2 * run.row + 1] = inverse;
+    }
+    const int channel = run.row % p.channels;
+    const float scale = p.weight ? weight_to_float(p.weight[channel]) * inverse : inverse;
+    const float offset = p.bias ? weight_to_float(p.bias[channel]) : 0.0f;
+    for (long long tile = run.first; tile < run.end; tile += TILE) {
+        Items items = load(row, tile, run);
+#pragma unroll
+        for (int i = 0; i < ITEMS; ++i) items.at[i] = fmaf(items.at[i] - shift - all.mean, scale, offset);
+        if (p.residual) {
+            const Items more = load(p.residual + run.row * p.size, tile, run);
+#pragma unroll
+            for (int i = 0; i < ITEMS; ++i) items.at[i] += more.at[i];
+        }
+#pragma unroll
+        for (int i = 0; i < ITEMS; ++i) items.at[i] = items.at[i] > 0.0f ? items.at[i] : items.at[i] * p.slope;
+        store(p.y + run.row * p.size, tile, run, items);
+    }
+}
+
+// --------------------------------------------------------------------------------------------------------- backward
+
+struct Backward {
+    const io_t *x, *grad;  // grad is of y
+    const io_t *y;  // where a residual was added: its sign is that of the activation's argument; else null
+    const weight_t *weight, *bias;
+    const float *saved;
+    io_t *dx, *dresidual;  // or null
+    float *partial;  // (rows, splits, 2): each run's Sums; null where splits is 1
+    float *sums;  // (2, rows): each row's Sums
+    long long size;
+    int rows, channels, splits, tiles, aligned;
+    float slope;
+};
+
+// What a block knows of its row.
+struct Channel {
+    const io_t *x, *grad, *y;
+    float shift, mean, inverse, weight, bias, slope;
+
+    DEVICE Channel(const Backward &p, int row) {
+        const long long at = row * p.size;
+        const int channel = row % p.channels;
+        x = p.x + at;
+        grad = p.grad + at;
+        y = p.y ? p.y + at : nullptr;
+        shift = to_float(x[0]);
+        mean = p.saved[2 * row];
+        inverse = p.saved[2 * row + 1];
+        weight = p.weight ? weight_to_float(p.weight[channel]) : 1.0f;
+        bias = p.bias ? weight_to_float(p.bias[channel]) : 0.0f;
+        slope = p.slope;
+    }
+    // The normalised input and the gradient before the activation.
+    DEVICE void read(long long tile, const Run &run, Items &normal, Items &slopes) const {
+        normal = load(x, tile, run);
+        slopes = load(grad, tile, run);
+#pragma unroll
+        for (int i = 0; i < ITEMS; ++i) normal.at[i] = (normal.at[i] - shift - mean) * inverse;
+        if (y) {
+            const Items result = load(y, tile, run);
+#pragma unroll
+            for (int i = 0; i < ITEMS; ++i) slopes.at[i] *= result.at[i] > 0.0f ? 1.0f : slope;
+        } else {
+#pragma unroll
+            for (int i = 0; i < ITEMS; ++i) slopes.at[i] *= fmaf(normal.at[i], weight, bias) > 0.0f ? 1.0f : slope;
+        }
+    }
+};
+
+// Beyond the row's end the gradient is read as 0, so it adds nothing.
+DEVICE Sums run_sums(const Channel &channel, const Run &run) {
+    Sums sum = {0.0f, 0.0f};
+    for (long long tile = run.first; tile < run.end; tile += TILE) {
+        Items normal, slopes;
+        channel.read(tile, run, normal, slopes);
+#pragma unroll
+        for (int i = 0; i < ITEMS; ++i) {
+            sum.plain += slopes.at[i];
+            sum.scaled = fmaf(slopes.at[i], normal.at[i], sum.scaled);
+        }
+    }
+    return sum;
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) norm_sums(const Backward p) {
+    __shared__ Sums shared[WARPS];
+    const Run run(blockIdx.x, p.size, p.splits, p.tiles, p.aligned);
+    const Sums total = block_total(run_sums(Channel(p, run.row), run), shared);
+    if (threadIdx.x == 0) {
+        p.partial[2 * (long long)blockIdx.x] = total.plain;
+        p.partial[2 * (long long)blockIdx.x + 1] = total.scaled;
+    }
+}
+
+DEVICE Sums row_sums(const Backward &p, int row) {
+    const int split = threadIdx.x;
+    if (split >= p.splits) return {0.0f, 0.0f};
+    const float *at = p.partial + 2 * ((long long)row * p.splits + split);
+    return {at[0], at[1]};
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) norm_gradient(const Backward p) {
+    __shared__ Sums shared[WARPS];
+    const Run run(gridDim.x - 1 - blockIdx.x, p.size, p.splits, p.tiles, p.aligned);
+    const Channel channel(p, run.row);
+    const Sums all = block_total(p.partial ? row_sums(p, run.row) : run_sums(channel, run), shared);
+    if (threadIdx.x == 0 && run.split == 0) {
+        p.sums[run.row] = all.plain;
+        p.sums[p.rows + run.row] = all.scaled;
+    }
+    if (!p.dx && !p.dresidual) return;
+    const float scale = channel.weight * channel.inverse, plain = all.plain / (float)p.size;
+    const float scaled = all.scaled / (float)p.size;
+    for (long long tile = run.first; tile < run.end; tile += TILE) {
+        Items normal, slopes;
+        channel.read(tile, run, normal, slopes);
+        if (p.dresidual) store(p.dresidual + run.row * p.size, tile, run, slopes);
+        if (!p.dx) continue;
+#pragma unroll
+        for (int i = 0; i < ITEMS; ++i)
+            normal.at[i] = scale * (slopes.at[i] - plain - normal.at[i] * scaled);
+        store(p.dx + run.row * p.size, tile, run, normal);
+    }
+}
