@@ -15,15 +15,15 @@ SCANS = {
     "axis": "scans along each axis",
 }
 VARIANTS = {
-    "mamba": "scans forwards and backwards (2.3 million parameters)",
-    "axis": "scans along each axis (2.3 million)",
-    "conv": "no scans, convolutions alone (2.1 million)",
+    "mamba": "scans forwards and backwards (2.4 million parameters)",
+    "axis": "scans along each axis (2.4 million)",
+    "conv": "no scans, convolutions alone (2.2 million)",
     "segresnet": "SegResNet (2.2 million)",
 }
 BATCH = Restoration.schedule.batch_size
 PSNR = {f"psnr_{level}": f"PSNR at {level}%, dB" for level in (3, 5, 9, 15)}
 GAIN = {f"gain_{factor}": f"gain over spline at {factor}×, dB" for factor in (2, 3, 4)}
-MADE = """Voxel Mamba U-Net: 2.3 million parameters; plain residual convolutions at full resolution, MambaIR's residual
+MADE = """Voxel Mamba U-Net: 2.4 million parameters; plain residual convolutions at full resolution, MambaIR's residual
 state-space block with {scans} at a half and a quarter of it, no normalisation, and the input
 added at the end. The loss is the logarithm of each sample's mean squared error, so that easy and hard samples count
 alike; AdamW in bfloat16 (the scans in float32); an exponential moving average of the weights ships, in float16.

@@ -16,7 +16,7 @@ from napari_mamba.training.recipe import Recipe, Schedule
 from napari_mamba.training.restore import data
 from napari_mamba.training.restore.samples import Pieces
 
-NETWORK: dict[str, Any] = {"in_channels": 1, "features": [32, 64, 96], "depths": [1, 2, 2], "d_state": 8, "expand": 1.0}
+NETWORK: dict[str, Any] = {"in_channels": 1, "features": [32, 64, 96], "depths": [2, 2, 2], "d_state": 8, "expand": 1.0}
 SCANS = {"mamba": "bidirectional", "axis": "axis", "conv": ""}
 FLOOR = 1e-5
 """Mean squared error below which an answer is good enough: 0.3% of the 99.9th percentile, the scanner's own noise."""
@@ -32,7 +32,7 @@ class ResidualSegResNet(nn.Module):
         super().__init__()
         self.noise_scaled = noise_scaled
         channels = in_channels + noise_scaled
-        self.network = SegResNet(3, 28, channels, 1, blocks_down=(1, 2, 2), blocks_up=(1, 1), norm=_NORM)
+        self.network = SegResNet(3, 28, channels, 1, blocks_down=(2, 2, 2), blocks_up=(1, 1), norm=_NORM)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.noise_scaled:
