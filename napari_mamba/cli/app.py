@@ -303,7 +303,7 @@ def train(
     finish: Annotated[Optional[float], typer.Option(help="Minutes in all at which training is to be over.")] = None,
     variant: Annotated[str, typer.Option(help="Another network of the recipe, for comparison.")] = "",
     start: Annotated[Optional[str], typer.Option(metavar="BUNDLE", help="Begin from a bundle's weights.")] = None,
-    compiled: Annotated[bool, typer.Option("--compile", help="Make faster kernels for the step at first.")] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="Fuse the loss (torch.compile).")] = False,
     save_data: Annotated[
         Optional[Path], typer.Option(metavar="NPZ", help="Only write the prepared data, to take as --data elsewhere.")
     ] = None,

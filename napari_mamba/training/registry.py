@@ -76,7 +76,7 @@ def train(
     start : path or str, optional
         A bundle, by name or place, whose weights the run begins from; its card tells so. Of the same network.
     compiled : bool
-        Make kernels for the training step when it is first taken: half a minute, and faster from then on.
+        Let `torch.compile` fuse the loss.
     on_log : callable, optional
         Called with a dict at each validation.
 

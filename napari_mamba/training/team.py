@@ -8,11 +8,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import distributed as dist
 from torch import nn
+
+PATIENCE = timedelta(minutes=4)
+"""How long a process waits for the others' gradients; the slowest thing before them is making a step's kernels."""
 
 
 @dataclass(frozen=True)
@@ -82,5 +86,5 @@ def join(device: str = "auto") -> Team:
     if on_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if on_gpu else "gloo")
+        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
     return Team(dist.get_rank(), size, dist.new_group(backend="gloo") if on_gpu else None)
