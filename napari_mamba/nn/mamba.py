@@ -90,7 +90,8 @@ class Mamba(Exchangeable):
         """
         if self.exchanged is not None:
             return self.exchanged(x, order)
-        x, z = self.in_proj(x).chunk(2, dim=-1)
+        tokens = x
+        x = self._project(tokens, slice(None, self.d_inner))
         x = causal_conv1d(x, self.conv1d.weight[:, 0], self.conv1d.bias, order, backend=self.backend)
         delta, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         delta = F.linear(delta, self.dt_proj.weight)
@@ -98,8 +99,15 @@ class Mamba(Exchangeable):
         if x.ndim == 4:
             paths = x.shape[1]
             A, D, delta_bias = (p.expand(paths, *p.shape) for p in (A, D, delta_bias))
+        # Only now: beside the convolution, the gate would be a fifth of the peak memory of a large volume.
+        z = self._project(tokens, slice(self.d_inner, None))
         y = selective_scan(x, delta, A, B, C, D, z, delta_bias, True, order, backend=self.backend)
         return self.out_proj(y)
+
+    def _project(self, tokens: Tensor, rows: slice) -> Tensor:
+        """Some of in_proj's outputs."""
+        bias = self.in_proj.bias
+        return F.linear(tokens, self.in_proj.weight[rows], None if bias is None else bias[rows])
 
 
 def s4d_real_log(channels: int, states: int) -> Tensor:
