@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from monai.metrics.regression import SSIMMetric
 from scipy import ndimage
 
 from napari_mamba import bundles, engine, io, models
@@ -177,6 +179,15 @@ def test_rician_noise_is_made_even_and_comes_back_without_bias():
     stable = rician.stabilise(np.hypot(signal[:, None] + noise[0], noise[1]))
     assert stable.std(axis=1) == pytest.approx(np.ones(7), abs=0.12)
     assert rician.signal_of_stable(stable.mean(axis=1)) == pytest.approx(signal, abs=0.08)
+
+
+@pytest.mark.parametrize("shape", [(12, 30, 26), (8, 14, 13), (11, 11, 11)])
+def test_the_similarity_is_monais(shape):
+    truth = np.asarray(scan(shape, scale=1.0).data)[0]
+    noisy = truth + 0.1 * np.random.RandomState(1).standard_normal(shape).astype(np.float32)
+    pair = [torch.from_numpy(values)[None, None] for values in (noisy, truth)]
+    monais = SSIMMetric(spatial_dims=3, data_range=1.0, win_size=min(11, *shape))(*pair)
+    assert measure.similarity(noisy, truth) == pytest.approx(float(monais.mean()), abs=1e-4)
 
 
 def test_noise_of_a_case_is_always_the_same():

@@ -6,11 +6,9 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from monai.metrics.regression import SSIMMetric
+from scipy import ndimage
 
 from napari_mamba.errors import InputError
 from napari_mamba.training.restore import data
@@ -28,9 +26,33 @@ def compare(restored: np.ndarray, truth: np.ndarray, peak: float) -> Scores:
     20.0
     """
     error = float(np.mean((np.asarray(restored, float) - truth) ** 2))
-    pair = [torch.from_numpy(np.asarray(v, np.float32) / np.float32(peak))[None, None] for v in (restored, truth)]
-    similarity: Any = SSIMMetric(spatial_dims=3, data_range=1.0, win_size=min(11, *truth.shape))(*pair)
-    return {"psnr": float(10 * np.log10(peak**2 / max(error, 1e-20))), "ssim": float(similarity.mean())}
+    psnr = float(10 * np.log10(peak**2 / max(error, 1e-20)))
+    return {"psnr": psnr, "ssim": similarity(restored / peak, truth / peak)}
+
+
+def similarity(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean SSIM of two volumes whose white is 1, in Gaussian windows of 11 voxels and sigma 1.5, where they fit in.
+
+    Axis by axis: a window of 11 x 11 x 11 weights takes seconds a volume.
+    """
+    width = min(11, *a.shape)
+    weights = np.exp(-0.5 * ((np.arange(width) - (width - 1) / 2) / 1.5) ** 2)
+    weights /= weights.sum()
+
+    def windowed(values: np.ndarray) -> np.ndarray:
+        for axis in range(3):
+            before = (width - 1) // 2
+            inside = [slice(None)] * 3
+            inside[axis] = slice(before, before + values.shape[axis] - width + 1)
+            values = ndimage.correlate1d(values, weights, axis, origin=-1 if width % 2 == 0 else 0)[tuple(inside)]
+        return values
+
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    mean_a, mean_b = windowed(a), windowed(b)
+    variance = windowed(a * a) - mean_a**2 + windowed(b * b) - mean_b**2
+    covariance = windowed(a * b) - mean_a * mean_b
+    light = (2 * mean_a * mean_b + 1e-4) / (mean_a**2 + mean_b**2 + 1e-4)
+    return float(np.mean(light * (2 * covariance + 9e-4) / (variance + 9e-4)))
 
 
 @dataclass(frozen=True, eq=False)
