@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from napari_mamba.errors import InputError
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, has
+from napari_mamba.nn.instance_norm import InstanceNorm3d, norm_act
 from napari_mamba.nn.norm import LayerNorm
 from napari_mamba.nn.token_mixer import MambaLayer
 from napari_mamba.nn.tokens import Float32Module, from_tokens, to_tokens
@@ -106,9 +107,13 @@ class ConvNormReLU(nn.Sequential):
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(
             nn.Conv3d(in_channels, out_channels, 3, padding=1, bias=False),
-            nn.InstanceNorm3d(out_channels),
+            InstanceNorm3d(out_channels),
             nn.LeakyReLU(inplace=True),
         )
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv, norm, activation = self
+        return norm_act(norm, conv(x), activation.negative_slope)
 
 
 class UpBlock(nn.Module):

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import depths as depths_of
 from napari_mamba.models.shapes import has
+from napari_mamba.nn.instance_norm import InstanceNorm3d, norm_act
 from napari_mamba.nn.tom import ToMLayer
 from napari_mamba.nn.unetr import NormName, UnetOutBlock, UnetrBasicBlock, UnetrUpBlock
 
@@ -32,10 +33,10 @@ class GSC(nn.Module):
         self.proj2 = nn.Conv3d(channels, channels, 3, padding=1)
         self.proj3 = nn.Conv3d(channels, channels, 1)
         self.proj4 = nn.Conv3d(channels, channels, 1)
-        self.norm = nn.InstanceNorm3d(channels)
+        self.norm = InstanceNorm3d(channels)
 
     def _unit(self, conv: nn.Module, x: Tensor) -> Tensor:
-        return F.relu(self.norm(conv(x)))
+        return norm_act(self.norm, conv(x), slope=0)
 
     def forward(self, x: Tensor) -> Tensor:
         wide = self._unit(self.proj2, self._unit(self.proj, x))
@@ -64,7 +65,7 @@ class StagedEncoder(nn.Module):
         self.downsample_layers = nn.ModuleList(downs)
         self.gscs = nn.ModuleList(gscs)
         self.stages = nn.ModuleList(stage or nn.Identity() for stage in stages)
-        self.norms = nn.ModuleList(nn.InstanceNorm3d(dim) for dim in dims)
+        self.norms = nn.ModuleList(InstanceNorm3d(dim) for dim in dims)
         self.mlps = nn.ModuleList(MlpChannel(dim, 2 * dim) for dim in dims)
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -81,7 +82,7 @@ def mamba_encoder(in_chans: int, depths: Sequence[int], dims: Sequence[int], res
     """SegMamba's encoder: a 7-convolution stem, then GSC and ToM layers at four resolutions."""
     downs = [nn.Sequential(nn.Conv3d(in_chans, dims[0], 7, stride=2, padding=3))]
     for fine, coarse in pairwise(dims):
-        downs.append(nn.Sequential(nn.InstanceNorm3d(fine), nn.Conv3d(fine, coarse, 2, stride=2)))
+        downs.append(nn.Sequential(InstanceNorm3d(fine), nn.Conv3d(fine, coarse, 2, stride=2)))
     stages = [
         nn.Sequential(*[ToMLayer(dim, slices, residual) for _ in range(depth)])
         for dim, slices, depth in zip(dims, NUM_SLICES, depths, strict=True)

@@ -14,6 +14,7 @@ from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.segmamba import FEATURES, StagedEncoder, UNETRHead, head_arguments
 from napari_mamba.models.shapes import depths as depths_of
 from napari_mamba.models.shapes import has
+from napari_mamba.nn.instance_norm import InstanceNorm3d, norm_act
 from napari_mamba.nn.mamba import Mamba
 from napari_mamba.nn.norm import LayerNorm
 from napari_mamba.nn.tokens import Float32Module, from_tokens, to_tokens, without_autocast
@@ -46,10 +47,11 @@ class ConvBlock(nn.Module):
     def __init__(self, channels: int, kernel: int, dilation: int = 1) -> None:
         super().__init__()
         conv = nn.Conv3d(channels, channels, kernel, padding=kernel // 2 * dilation, dilation=dilation)
-        self.block = nn.Sequential(conv, nn.InstanceNorm3d(channels), nn.ReLU())
+        self.block = nn.Sequential(conv, InstanceNorm3d(channels), nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.block(x)
+        conv, norm, _ = self.block
+        return norm_act(norm, conv(x), slope=0)
 
 
 class SEBlock(nn.Module):

@@ -16,6 +16,7 @@ from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, has
 from napari_mamba.models.shapes import depths as depths_of
 from napari_mamba.nn.drop import rising_rates
+from napari_mamba.nn.instance_norm import InstanceNorm2d
 from napari_mamba.nn.patch import PatchExpand
 from napari_mamba.nn.unetr import NormName, UnetOutBlock, UnetrBasicBlock, UnetrUpBlock
 from napari_mamba.nn.vss import VSSEncoder, VSSLayer, init_vss_weights, states
@@ -108,7 +109,7 @@ class SwinUMamba(nn.Module):
         self.deep_supervision = deep_supervision
         first = feat_size[0]
         self.stem = nn.Sequential(
-            nn.Conv2d(in_chans, first, 7, stride=2, padding=3), nn.InstanceNorm2d(first, eps=1e-5, affine=True)
+            nn.Conv2d(in_chans, first, 7, stride=2, padding=3), InstanceNorm2d(first, eps=1e-5, affine=True)
         )
         self.vssm_encoder = VSSMEncoder(patch_size=2, in_chans=first, dims=feat_size[1:], drop_path_rate=0.2)
         shared = {"norm_name": norm_name, "res_block": res_block}

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from napari_mamba.errors import InputError
-from napari_mamba.nn.conv_blocks import dimensional
+from napari_mamba.nn.conv_blocks import LEAK, dimensional
+from napari_mamba.nn.instance_norm import instance_norm_layer, norm_act
 
 NormName = str | tuple[str, dict[str, Any]]
 
@@ -18,7 +19,7 @@ def make_norm(name: NormName, spatial_dims: int, channels: int) -> nn.Module:
     """A normalisation by MONAI's name: "instance" (without weights unless asked), "batch", "group"."""
     kind, arguments = (name, {}) if isinstance(name, str) else name
     if kind.lower() == "instance":
-        return dimensional("InstanceNorm", spatial_dims)(channels, **arguments)
+        return instance_norm_layer(spatial_dims)(channels, **arguments)
     if kind.lower() == "batch":
         return dimensional("BatchNorm", spatial_dims)(channels, **arguments)
     if kind.lower() == "group":
@@ -64,7 +65,6 @@ class UnetrConvBlock(nn.Module):
         self.conv2 = named_conv(conv(out_channels, out_channels, kernel_size, **same))
         self.norm1 = make_norm(norm_name, spatial_dims, out_channels)
         self.norm2 = make_norm(norm_name, spatial_dims, out_channels)
-        self.lrelu = nn.LeakyReLU(0.01)
         self.res_block = res_block
         self.conv3: nn.Module = nn.Identity()
         self.norm3: nn.Module = nn.Identity()
@@ -73,8 +73,8 @@ class UnetrConvBlock(nn.Module):
             self.norm3 = make_norm(norm_name, spatial_dims, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.norm2(self.conv2(self.lrelu(self.norm1(self.conv1(x)))))
-        return self.lrelu(y + self.norm3(self.conv3(x)) if self.res_block else y)
+        y = self.conv2(norm_act(self.norm1, self.conv1(x), LEAK))
+        return norm_act(self.norm2, y, LEAK, self.norm3(self.conv3(x)) if self.res_block else None)
 
 
 class UnetrBasicBlock(nn.Module):

@@ -14,9 +14,13 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parents[1] / "scan"))
 from cuda_emulator import emulated_device, find_compiler
 
+from napari_mamba.models.mambamorph import ConvNormReLU
+from napari_mamba.models.segmamba import GSC
+from napari_mamba.models.segmamba_v2 import ConvBlock
 from napari_mamba.nn import instance_norm
 from napari_mamba.nn.conv_blocks import ProjectedResidualBlock, ResidualBlock
 from napari_mamba.nn.instance_norm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, norm_act
+from napari_mamba.nn.unetr import UnetrConvBlock
 from napari_mamba.scan.cuda import instance_norm as device_norm
 
 emulated = pytest.mark.skipif(find_compiler() is None, reason="needs g++ on Linux to emulate the CUDA kernels")
@@ -174,27 +178,38 @@ def test_only_the_gradients_asked_for_are_computed():
     assert x.grad is None
 
 
+BLOCKS = {  # how many norms, and the block from 4 channels
+    "residual": (2, lambda: ResidualBlock(4, 4, (3, 3, 3))),
+    "residual, projected and halved": (3, lambda: ResidualBlock(4, 8, (3, 3, 3), 2)),
+    "projected": (2, lambda: ProjectedResidualBlock(4, 8, (3, 3), 2)),
+    "UNETR": (2, lambda: UnetrConvBlock(2, 4, 4)),
+    "UNETR, projected": (3, lambda: UnetrConvBlock(3, 4, 8)),
+    "UNETR without residual": (2, lambda: UnetrConvBlock(3, 4, 4, res_block=False)),
+    "gated convolution": (4, lambda: GSC(4)),
+    "SegMamba-V2's": (1, lambda: ConvBlock(4, 3)),
+    "MambaMorph's": (1, lambda: ConvNormReLU(4, 8)),
+}
+
+
+def through(block, x):
+    """The output, and the gradients of the input and the weights."""
+    leaves = [x.requires_grad_(), *block.parameters()]
+    y = block(x)
+    return [y.detach(), *torch.autograd.grad(y.square().sum(), leaves)]
+
+
 @emulated
-@pytest.mark.parametrize("block", [ResidualBlock, ProjectedResidualBlock])
-@pytest.mark.parametrize("out", [4, 8])
-def test_blocks_agree_with_what_they_do_without_it(block, out):
+@pytest.mark.parametrize("name", BLOCKS)
+def test_blocks_use_it_and_do_what_they_do_without(name):
     torch.manual_seed(0)
-    made = block(4, out, (3, 3, 3), 2 if out == 8 else 1)
-    x = torch.randn(2, 4, 6, 8, 10, requires_grad=True)
-    results = []
-    for fused in (False, True):
-        made.zero_grad()
-        x.grad = None
-        if fused:
-            with on("cpu") as launches:
-                y = made(x)
-                y.square().sum().backward()
-            assert len(launches) == 2 * (3 if block is ResidualBlock and out == 8 else 2)
-        else:
-            y = made(x)
-            y.square().sum().backward()
-        results.append([y.detach(), x.grad, *(p.grad for p in made.parameters())])
-    for one, other in zip(*results, strict=True):
+    norms, make_block = BLOCKS[name]
+    block = make_block()
+    x = torch.randn(2, 4, 6, 8, 10) if any(p.ndim == 5 for p in block.parameters()) else torch.randn(2, 4, 12, 8)
+    wanted = through(block, x)
+    with on("cpu") as launches:
+        found = through(block, x)
+    assert [kind for kind, *_ in launches] == norms * ["norm_apply"] + norms * ["norm_gradient"]
+    for one, other in zip(found, wanted, strict=True):
         # A convolution's bias before a norm has no gradient but rounding.
         assert (one - other).norm() <= 1e-5 * other.norm() + 1e-3
 
