@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,3 +28,26 @@ def export_averaged(
     metrics = {"trained": history}
     described = replace(spec, metrics=metrics)
     return bundles.save(destination, described, [weights], card(metrics), dtype="float16", overwrite=True)
+
+
+def told_training(trained: dict[str, Any] | None, samples: str) -> str:
+    """How long a network was trained, in a sentence or two; `samples` says what a step of one process has.
+
+    Examples
+    --------
+    >>> print(told_training({"steps": 7934, "minutes": 17.6, "device": "NVIDIA H200"}, "two windows"))
+    7934 steps of two windows in 17.6 minutes on NVIDIA H200.
+    """
+    if not trained:
+        return ""
+    told = _run(trained, samples)
+    start = trained.get("start")
+    if not start:
+        return f"{told}."
+    return textwrap.fill(f"It began from version {start['version']} ({_run(start, samples)}); then {told}.", 118)
+
+
+def _run(trained: dict[str, Any], samples: str) -> str:
+    where = f" in {trained['minutes']} minutes on {trained['device']}" if "minutes" in trained else ""
+    several = trained.get("processes", 1)
+    return f"{trained['steps']} steps of {samples}{f' on each of {several} GPUs' if several > 1 else ''}{where}"

@@ -62,9 +62,8 @@ class Run:
 
     @property
     def hardware(self) -> str:
-        """What the run computes on, in words."""
-        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
-        return name if self.team.size == 1 else f"{self.team.size} {name}"
+        """What a process of the run computes on, in words."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
 
     def told(self) -> dict[str, Any]:
         """What a bundle's card says of the run."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from napari_mamba.training.export import told_training
+
 DATA = "20 label maps of SynthSeg (Billot et al., 2023; github.com/BBillot/SynthSeg), Apache-2.0; no image was used"
 USE = (
     "Research on MR of the adult brain: volumes and masks of 32 structures, from one scan of any contrast, with or "
@@ -36,7 +38,8 @@ While training, a label map is deformed and mirrored, every tissue gets a random
 about that of T1, T2 or FLAIR), and bias field, slice thickness, resolution, noise and skull-stripping are simulated.
 17 maps train, three are held out. U-Mamba Enc (Ma et al., arXiv:2401.04722), first generation: five stages of 16 to 192
 channels, five million parameters, scans in the two lowest stages. Soft Dice and cross-entropy; AdamW in bfloat16 (the
-scans in float32); an exponential moving average of the weights ships, in float16. {_trained(metrics.get("trained"))}
+scans in float32); an exponential moving average of the weights ships, in float16.
+{told_training(metrics.get("trained"), "two windows")}
 `napari-mamba train brain-structures-mr --data DIR` makes it again, and
 `napari-mamba evaluate brain-structures-mr --data DIR` its numbers; DIR holds the label maps, and the scans of the other
 comparisons lie beside it. The clock ended the run; the validation curve
@@ -158,13 +161,6 @@ def _speed(speed: dict[str, Any] | None) -> str:
         f"The ICBM template, 197x233x189 voxels, takes {speed['seconds']:.0f} s{busy} and {speed['gigabytes']:.1f} GB "
         f"on {speed['device']}, {speed['threads']} threads, {speed['precision']}.{beside}"
     )
-
-
-def _trained(trained: dict[str, Any] | None) -> str:
-    if not trained:
-        return ""
-    where = f" in {trained['minutes']} minutes on {trained['device']}" if "minutes" in trained else ""
-    return f"{trained['steps']} steps of two windows{where}."
 
 
 def _compared(compared: dict[str, dict[str, Any]] | None) -> str:
