@@ -21,8 +21,9 @@ DECAY = 10.0
 """Of the squared weights of standardised descriptors, half of it added to the summed cross-entropy."""
 
 
-def descriptors(masks: np.ndarray, device: torch.device, batch: int = 8) -> np.ndarray:
+def descriptors(masks: np.ndarray, device: torch.device) -> np.ndarray:
     """`describe` of masks (N, Z, Y, X): (N, K) float64."""
+    batch = 1 if device.type == "cpu" else 16  # one shape stays in a processor's cache
     parts = [describe(some.to(device)).cpu().double() for some in torch.from_numpy(masks > 0).split(batch)]
     return torch.cat(parts).numpy()
 
