@@ -29,55 +29,58 @@ DEVICE float weight_to_float(weight_t x) { return bfloat_to_float(x); }
 struct alignas(16) Elements { io_t at[VEC]; };
 struct Items { float at[ITEMS]; };
 
-// A run of a row, and where a thread's items of a tile are: vectors side by side, or single elements side by side where
-// addresses are not multiples of 16 bytes.
+// A run of a row, in tiles.
 struct Run {
     long long first, end;
     int row, split;
-    bool aligned;
+    bool aligned;  // rows begin at multiples of 16 bytes
 
     DEVICE Run(unsigned int block, long long size, int splits, int tiles, bool aligned)
         : row((int)(block / (unsigned int)splits)), split((int)(block % (unsigned int)splits)), aligned(aligned) {
         first = (long long)split * tiles * TILE;
         end = first + (long long)tiles * TILE < size ? first + (long long)tiles * TILE : size;
     }
-    DEVICE long long place(long long tile, int i) const {
-        if (aligned) return tile + ((long long)(i / VEC) * THREADS + threadIdx.x) * VEC + i % VEC;
-        return tile + (long long)i * THREADS + threadIdx.x;
-    }
-    DEVICE bool has(long long tile, int i) const { return place(tile, i) < end; }
+    DEVICE bool whole(long long tile) const { return aligned && tile + TILE <= end; }
 };
 
-DEVICE Items load(const io_t *row, long long tile, const Run &run) {
+// The items of a thread are vectors in a WHOLE tile, loaded without a branch between them, so that all are on their way
+// at once; else every THREADS-th element, where there is one.
+template <bool WHOLE> DEVICE bool has(long long tile, const Run &run, int i) {
+    return WHOLE || tile + i * THREADS + threadIdx.x < run.end;
+}
+
+template <bool WHOLE> DEVICE Items load(const io_t *row, long long tile, const Run &run) {
     Items items;
-    if (run.aligned) {
+    if (WHOLE) {
+        const Elements *from = reinterpret_cast<const Elements *>(row + tile) + threadIdx.x;
+        Elements raw[ITEMS / VEC];
 #pragma unroll
-        for (int i = 0; i < ITEMS; i += VEC) {
-            Elements raw = {};
-            if (run.has(tile, i)) raw = *reinterpret_cast<const Elements *>(row + run.place(tile, i));
+        for (int i = 0; i < ITEMS / VEC; ++i) raw[i] = from[i * THREADS];
 #pragma unroll
-            for (int j = 0; j < VEC; ++j) items.at[i + j] = to_float(raw.at[j]);
-        }
+        for (int i = 0; i < ITEMS; ++i) items.at[i] = to_float(raw[i / VEC].at[i % VEC]);
     } else {
+        const io_t *from = row + tile + threadIdx.x;
 #pragma unroll
-        for (int i = 0; i < ITEMS; ++i) items.at[i] = run.has(tile, i) ? to_float(row[run.place(tile, i)]) : 0.0f;
+        for (int i = 0; i < ITEMS; ++i) items.at[i] = has<false>(tile, run, i) ? to_float(from[i * THREADS]) : 0.0f;
     }
     return items;
 }
 
-DEVICE void store(io_t *row, long long tile, const Run &run, const Items &items) {
-    if (run.aligned) {
+template <bool WHOLE> DEVICE void store(io_t *row, long long tile, const Run &run, const Items &items) {
+    if (WHOLE) {
+        Elements *to = reinterpret_cast<Elements *>(row + tile) + threadIdx.x;
 #pragma unroll
-        for (int i = 0; i < ITEMS; i += VEC) {
+        for (int i = 0; i < ITEMS / VEC; ++i) {
             Elements raw;
 #pragma unroll
-            for (int j = 0; j < VEC; ++j) raw.at[j] = from_float(items.at[i + j]);
-            if (run.has(tile, i)) *reinterpret_cast<Elements *>(row + run.place(tile, i)) = raw;
+            for (int j = 0; j < VEC; ++j) raw.at[j] = from_float(items.at[i * VEC + j]);
+            to[i * THREADS] = raw;
         }
     } else {
+        io_t *to = row + tile + threadIdx.x;
 #pragma unroll
         for (int i = 0; i < ITEMS; ++i)
-            if (run.has(tile, i)) row[run.place(tile, i)] = from_float(items.at[i]);
+            if (has<false>(tile, run, i)) to[i * THREADS] = from_float(items.at[i]);
     }
 }
 
@@ -140,18 +143,18 @@ struct Forward {
 };
 
 template <bool WHOLE> DEVICE Moments tile_moments(const io_t *row, long long tile, const Run &run, float shift) {
-    const Items items = load(row, tile, run);
+    const Items items = load<WHOLE>(row, tile, run);
     Moments here = {0.0f, 0.0f, 0.0f};
 #pragma unroll
     for (int i = 0; i < ITEMS; ++i)
-        if (WHOLE || run.has(tile, i)) {
+        if (has<WHOLE>(tile, run, i)) {
             here.count += 1.0f;
             here.mean += items.at[i] - shift;
         }
     here.mean *= here.count > 0.0f ? 1.0f / here.count : 0.0f;
 #pragma unroll
     for (int i = 0; i < ITEMS; ++i)
-        if (WHOLE || run.has(tile, i)) {
+        if (has<WHOLE>(tile, run, i)) {
             const float apart = items.at[i] - shift - here.mean;
             here.squares = fmaf(apart, apart, here.squares);
         }
@@ -160,11 +163,9 @@ template <bool WHOLE> DEVICE Moments tile_moments(const io_t *row, long long til
 
 DEVICE Moments run_moments(const io_t *row, const Run &run, float shift) {
     Moments sum = {0.0f, 0.0f, 0.0f};
-    for (long long tile = run.first; tile < run.end; tile += TILE) {
-        if (tile + TILE <= run.end) sum.add(tile_moments<true>(row, tile, run, shift));
-        else
-            sum.add(tile_moments<false>(row, tile, run, shift));
-    }
+    for (long long tile = run.first; tile < run.end; tile += TILE)
+        sum.add(run.whole(tile) ? tile_moments<true>(row, tile, run, shift)
+                                : tile_moments<false>(row, tile, run, shift));
     return sum;
 }
 
@@ -188,33 +189,44 @@ DEVICE Moments row_moments(const Forward &p, int row) {
     return {(float)(left < whole ? left : whole), at[0], at[1]};
 }
 
+struct Affine { float centre, scale, offset, slope; };
+
+template <bool WHOLE>
+DEVICE void tile_apply(const io_t *row, const io_t *residual, io_t *y, long long tile, const Run &run, float shift,
+                       const Affine &affine) {
+    Items items = load<WHOLE>(row, tile, run);
+    Items more;
+#pragma unroll
+    for (int i = 0; i < ITEMS; ++i) more.at[i] = 0.0f;
+    if (residual) more = load<WHOLE>(residual, tile, run);
+#pragma unroll
+    for (int i = 0; i < ITEMS; ++i) {
+        const float value = fmaf(items.at[i] - shift - affine.centre, affine.scale, affine.offset) + more.at[i];
+        items.at[i] = value > 0.0f ? value : value * affine.slope;
+    }
+    store<WHOLE>(y, tile, run, items);
+}
+
 // Blocks go backwards: what the first launch read last is still in the L2 cache.
 extern "C" __global__ void __launch_bounds__(THREADS) norm_apply(const Forward p) {
     __shared__ Moments shared[WARPS];
     const Run run(gridDim.x - 1 - blockIdx.x, p.size, p.splits, p.tiles, p.aligned);
-    const io_t *row = p.x + run.row * p.size;
-    const float shift = to_float(row[0]);
-    const Moments all = block_total(p.partial ? row_moments(p, run.row) : run_moments(row, run, shift), shared);
+    const long long at = run.row * p.size;
+    const float shift = to_float(p.x[at]);
+    const Moments all = block_total(p.partial ? row_moments(p, run.row) : run_moments(p.x + at, run, shift), shared);
     const float inverse = 1.0f / sqrtf(all.squares / (float)p.size + p.eps);
     if (p.saved && threadIdx.x == 0 && run.split == 0) {
         p.saved[2 * run.row] = all.mean;
         p.saved[2 * run.row + 1] = inverse;
     }
     const int channel = run.row % p.channels;
-    const float scale = p.weight ? weight_to_float(p.weight[channel]) * inverse : inverse;
-    const float offset = p.bias ? weight_to_float(p.bias[channel]) : 0.0f;
+    const Affine affine = {all.mean, p.weight ? weight_to_float(p.weight[channel]) * inverse : inverse,
+                           p.bias ? weight_to_float(p.bias[channel]) : 0.0f, p.slope};
+    const io_t *residual = p.residual ? p.residual + at : nullptr;
     for (long long tile = run.first; tile < run.end; tile += TILE) {
-        Items items = load(row, tile, run);
-#pragma unroll
-        for (int i = 0; i < ITEMS; ++i) items.at[i] = fmaf(items.at[i] - shift - all.mean, scale, offset);
-        if (p.residual) {
-            const Items more = load(p.residual + run.row * p.size, tile, run);
-#pragma unroll
-            for (int i = 0; i < ITEMS; ++i) items.at[i] += more.at[i];
-        }
-#pragma unroll
-        for (int i = 0; i < ITEMS; ++i) items.at[i] = items.at[i] > 0.0f ? items.at[i] : items.at[i] * p.slope;
-        store(p.y + run.row * p.size, tile, run, items);
+        if (run.whole(tile)) tile_apply<true>(p.x + at, residual, p.y + at, tile, run, shift, affine);
+        else
+            tile_apply<false>(p.x + at, residual, p.y + at, tile, run, shift, affine);
     }
 }
 
@@ -251,14 +263,14 @@ struct Channel {
         bias = p.bias ? weight_to_float(p.bias[channel]) : 0.0f;
         slope = p.slope;
     }
-    // The normalised input and the gradient before the activation.
-    DEVICE void read(long long tile, const Run &run, Items &normal, Items &slopes) const {
-        normal = load(x, tile, run);
-        slopes = load(grad, tile, run);
+    // The normalised input and the gradient before the activation; beyond the row's end that is 0, and adds nothing.
+    template <bool WHOLE> DEVICE void read(long long tile, const Run &run, Items &normal, Items &slopes) const {
+        normal = load<WHOLE>(x, tile, run);
+        slopes = load<WHOLE>(grad, tile, run);
 #pragma unroll
         for (int i = 0; i < ITEMS; ++i) normal.at[i] = (normal.at[i] - shift - mean) * inverse;
         if (y) {
-            const Items result = load(y, tile, run);
+            const Items result = load<WHOLE>(y, tile, run);
 #pragma unroll
             for (int i = 0; i < ITEMS; ++i) slopes.at[i] *= result.at[i] > 0.0f ? 1.0f : slope;
         } else {
@@ -268,18 +280,22 @@ struct Channel {
     }
 };
 
-// Beyond the row's end the gradient is read as 0, so it adds nothing.
+template <bool WHOLE> DEVICE Sums tile_sums(const Channel &channel, long long tile, const Run &run) {
+    Items normal, slopes;
+    channel.read<WHOLE>(tile, run, normal, slopes);
+    Sums sum = {0.0f, 0.0f};
+#pragma unroll
+    for (int i = 0; i < ITEMS; ++i) {
+        sum.plain += slopes.at[i];
+        sum.scaled = fmaf(slopes.at[i], normal.at[i], sum.scaled);
+    }
+    return sum;
+}
+
 DEVICE Sums run_sums(const Channel &channel, const Run &run) {
     Sums sum = {0.0f, 0.0f};
-    for (long long tile = run.first; tile < run.end; tile += TILE) {
-        Items normal, slopes;
-        channel.read(tile, run, normal, slopes);
-#pragma unroll
-        for (int i = 0; i < ITEMS; ++i) {
-            sum.plain += slopes.at[i];
-            sum.scaled = fmaf(slopes.at[i], normal.at[i], sum.scaled);
-        }
-    }
+    for (long long tile = run.first; tile < run.end; tile += TILE)
+        sum.add(run.whole(tile) ? tile_sums<true>(channel, tile, run) : tile_sums<false>(channel, tile, run));
     return sum;
 }
 
@@ -300,7 +316,22 @@ DEVICE Sums row_sums(const Backward &p, int row) {
     return {at[0], at[1]};
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) norm_gradient(const Backward p) {
+// dx and the residual's gradient of a tile; `mean` is of the row's Sums.
+template <bool WHOLE>
+DEVICE void tile_gradient(const Channel &channel, io_t *dx, io_t *dresidual, long long tile, const Run &run,
+                          const Sums &mean) {
+    Items normal, slopes;
+    channel.read<WHOLE>(tile, run, normal, slopes);
+    if (dresidual) store<WHOLE>(dresidual, tile, run, slopes);
+    if (!dx) return;
+    const float scale = channel.weight * channel.inverse;
+#pragma unroll
+    for (int i = 0; i < ITEMS; ++i)
+        normal.at[i] = scale * (slopes.at[i] - mean.plain - normal.at[i] * mean.scaled);
+    store<WHOLE>(dx, tile, run, normal);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 4) norm_gradient(const Backward p) {
     __shared__ Sums shared[WARPS];
     const Run run(gridDim.x - 1 - blockIdx.x, p.size, p.splits, p.tiles, p.aligned);
     const Channel channel(p, run.row);
@@ -310,16 +341,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) norm_gradient(const Backwa
         p.sums[p.rows + run.row] = all.scaled;
     }
     if (!p.dx && !p.dresidual) return;
-    const float scale = channel.weight * channel.inverse, plain = all.plain / (float)p.size;
-    const float scaled = all.scaled / (float)p.size;
+    const Sums mean = {all.plain / (float)p.size, all.scaled / (float)p.size};
+    const long long at = run.row * p.size;
+    io_t *dx = p.dx ? p.dx + at : nullptr, *dresidual = p.dresidual ? p.dresidual + at : nullptr;
     for (long long tile = run.first; tile < run.end; tile += TILE) {
-        Items normal, slopes;
-        channel.read(tile, run, normal, slopes);
-        if (p.dresidual) store(p.dresidual + run.row * p.size, tile, run, slopes);
-        if (!p.dx) continue;
-#pragma unroll
-        for (int i = 0; i < ITEMS; ++i)
-            normal.at[i] = scale * (slopes.at[i] - plain - normal.at[i] * scaled);
-        store(p.dx + run.row * p.size, tile, run, normal);
+        if (run.whole(tile)) tile_gradient<true>(channel, dx, dresidual, tile, run, mean);
+        else
+            tile_gradient<false>(channel, dx, dresidual, tile, run, mean);
     }
 }
