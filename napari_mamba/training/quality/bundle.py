@@ -22,7 +22,7 @@ from napari_mamba.training.quality.recipe import CLASSES, SPACING, WINDOW, Quali
 if TYPE_CHECKING:
     from napari_mamba.volume import Volume
 
-REPEATS, PAIRS = 3, 4
+REPEATS, PAIRS = 6, 6
 """Simulated scans of each test scan: for each class, clean among them, and with two artefacts."""
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_mamba.nn.granulometry import count
 from napari_mamba.training.classification import compared, shown
 
 DATA = "AdrenalMNIST3D, 64³, of MedMNIST+ (Yang et al., Scientific Data 10:41, 2023), CC BY 4.0"
@@ -14,6 +15,7 @@ USE = (
     "Research on the shape of adult adrenal glands whose masks are given, one gland at a time. "
     "Not for clinical use: it tells nothing about hormones, tumours or the image itself."
 )
+BATCH = 16
 ROWS = {
     "nnmamba": "nnMamba, raster scan (ships)",
     "nnmamba-axis": "nnMamba, scan along three axes",
@@ -44,15 +46,22 @@ official test glands were read once, after every choice had been made on the oth
 
 ## How it was made
 
-nnMamba for classification: 0.9 million parameters a member, {_members(metrics)}. The mask becomes the signed distance
-to its surface (cut off at ± 8 mm) in a window of 64 mm at 1 mm about the gland's centre. The scans and convolutions see
-it averaged to 2 mm; beside them a linear layer sees the logarithms of how many voxels lie at which distance, which is
-what tells thick limbs from thin ones. Random mirroring and permutation of the axes, and for half of the samples also
-rotation, mild scaling (size is what tells hyperplasia), shift, and small smooth changes of the outline; cross-entropy;
-AdamW in bfloat16, the scan in float32; an exponential moving average of the weights. The training and validation glands
-together are cut into five parts, and each member is trained on four of them. Scale and shift of the logits are fitted
-(Platt) on the part that each has not seen, and lie in the last layers' weights. At run time the members are averaged,
-and each with a mirrored copy. {_trained(metrics.get("trained"))}
+{_members(metrics)}, each of two parts whose logits are added:
+
+- nnMamba for classification, 0.9 million parameters. The mask becomes the signed distance to its surface (cut off at
+  ± 8 mm) in a window of 64 mm at 1 mm about the gland's centre, in space and within each axial slice; convolutions and
+  scans see both averaged to 2 mm. Random mirroring, and for half of the samples also rotation (mostly within slices),
+  mild scaling (size is what tells hyperplasia), shift, and small smooth changes of the outline; cross-entropy; AdamW in
+  bfloat16, the scan in float32; an exponential moving average of the weights.
+- A logistic regression over {count()} descriptors of the mask: its granulometry (what openings and closings of growing
+  radius change, and how much lies how deep) within axial slices and in space, areas of slices, extent and thickness
+  seen along z, moments. Within slices, since readers judge an adrenal by the thickness of its limbs there: with the
+  descriptors in space alone (and the moments) the cross-validated AUC is 0.874, with all of them 0.907.
+
+The training and validation glands together are cut into five parts, and each member is trained on four of them. The
+factors of the two parts and a shift are fitted (a logistic regression with these three numbers, which is the
+calibration too) on the glands that each member has not seen, and lie in the last layers' weights. At run time the
+members are averaged, and each with a mirrored copy. {_trained(metrics.get("trained"))}
 `napari-mamba train adrenal-shape --data DIR` makes it again.
 
 ## Where it fails
@@ -62,7 +71,8 @@ and each with a mirrored copy. {_trained(metrics.get("trained"))}
 The masks come from one hospital, and were drawn on CT with thick slices; their outlines are rough. The labels are the
 readers' judgement of each gland on the image, and the two kinds overlap in shape: a part of the mistakes cannot be
 avoided from the mask. Left and right are not told apart. A mask of both glands, of less than 100 voxels, or of another
-size than 1 to 20 ml is refused or doubted.
+size than 1 to 20 ml is refused or doubted. The descriptors need the true orientation: a mask whose header calls
+another axis head-to-foot is measured in the wrong plane.
 
 ## Data and licence
 
@@ -112,10 +122,12 @@ def _crossed(metrics: dict[str, Any]) -> str:
     if crossed := metrics.get("cross_validation"):
         parts.append(
             f"On the {crossed['glands']} training and validation glands, each judged by the one member that has not "
-            f"seen it: AUC {shown(crossed['auc'])}, accuracy {crossed['accuracy']:.3f}."
+            f"seen it: AUC {shown(crossed['auc'])}, accuracy {crossed['accuracy']:.3f}. Its two parts alone: nnMamba "
+            f"{shown(crossed['auc_network'])}, the descriptors {shown(crossed['auc_descriptors'])}."
         )
     if comparison := metrics.get("comparison"):
-        parts += ["", compared(comparison, ROWS, {"auc": "AUC", "cross_entropy": "cross-entropy"})]
+        columns = {"auc_network": "AUC alone", "cross_entropy": "cross-entropy", "auc": "AUC with the descriptors"}
+        parts += ["", compared(comparison, ROWS, columns)]
     return "\n".join(parts)
 
 
@@ -132,14 +144,14 @@ def _calibration(metrics: dict[str, Any]) -> str:
 
 
 def _members(metrics: dict[str, Any]) -> str:
-    return f"an ensemble of {metrics.get('trained', {}).get('members', 'several')}"
+    return f"An ensemble of {metrics.get('trained', {}).get('members', 'several')}"
 
 
 def _trained(trained: dict[str, Any] | None) -> str:
     if not trained:
         return ""
     where = f" in {trained['minutes']} minutes on one {trained['device']}" if "minutes" in trained else ""
-    return f"{trained['steps']} steps of 32 glands a member{where}."
+    return f"{trained['steps']} steps of {BATCH} glands a member{where}."
 
 
 def draw_failures(masks: np.ndarray, labels: np.ndarray, probability: np.ndarray, path: Path) -> Path:

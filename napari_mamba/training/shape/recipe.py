@@ -28,6 +28,7 @@ from napari_mamba.training.baselines import small_resnet
 from napari_mamba.training.classification import accuracy, auc
 from napari_mamba.training.recipe import Recipe, Schedule
 from napari_mamba.training.shape.augment import distances, mirrorings, place, warp
+from napari_mamba.training.shape.card import BATCH
 from napari_mamba.training.shape.stacking import descriptors, fit, weighed
 
 FILE = "adrenalmnist3d_64.npz"
@@ -76,7 +77,13 @@ class AdrenalShape(Recipe):
     variants = ("nnmamba", "nnmamba-axis", "resnet")
     on_device = True
     schedule = Schedule(
-        steps=4000, batch_size=16, learning_rate=1.5e-3, weight_decay=2e-2, warm_up=150, ema=0.998, validate_every=250
+        steps=4000,
+        batch_size=BATCH,
+        learning_rate=1.5e-3,
+        weight_decay=2e-2,
+        warm_up=150,
+        ema=0.998,
+        validate_every=250,
     )
 
     def prepare_data(self) -> dict[str, np.ndarray]:
