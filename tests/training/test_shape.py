@@ -189,7 +189,7 @@ def test_train_export_run_and_measure(data, small, tmp_path, monkeypatch):
     assert len(list(written.state_dicts())) == recipe.FOLDS
     add_comparison(written, {"nnmamba": tmp_path / "run", "resnet": tmp_path / "run"}, bundle.card)
     last = bundles.load(folder)
-    assert f"| ResNet of equal size (MONAI) | {last.metrics['comparison']['resnet']['auc']:.3f} |" in last.card
+    assert f"| ResNet of equal size (MONAI) | {last.metrics['comparison']['resnet']['auc_network']:.3f} |" in last.card
     assert last.metrics["test"] == written.metrics["test"]
     assert (folder / "calibration.png").is_file()
 
