@@ -37,7 +37,7 @@ The method of SynthSeg (Billot et al., Medical Image Analysis 86:102789, 2023; a
 While training, a label map is deformed and mirrored, every tissue gets a random brightness (two draws in three lie
 about that of T1, T2 or FLAIR), and bias field, slice thickness, resolution, noise and skull-stripping are simulated.
 17 maps train, three are held out. U-Mamba Enc (Ma et al., arXiv:2401.04722), first generation: five stages of 16 to 192
-channels, five million parameters, scans in the two lowest stages. Soft Dice and cross-entropy; AdamW in bfloat16 (the
+channels, 6.5 million parameters, scans in the two lowest stages. Soft Dice and cross-entropy; AdamW in bfloat16 (the
 scans in float32); an exponential moving average of the weights ships, in float16.
 {told_training(metrics.get("trained"), "two windows")}
 `napari-mamba train brain-structures-mr --data DIR` makes it again, and

@@ -66,7 +66,7 @@ class BrainStructures(Recipe):
         if self.variant == "segresnet":
             from monai.networks.nets import SegResNet
 
-            return SegResNet(3, 16, 1, len(INDICES), blocks_down=(1, 2, 2, 4), blocks_up=(1, 1, 1))
+            return SegResNet(3, 16, 1, len(INDICES), blocks_down=(1, 2, 2, 6), blocks_up=(1, 1, 1))
         if self.variant == "bottom":
             return models.create("umamba_bot", **{k: v for k, v in NETWORK.items() if k != "first_scan"})
         return models.create("umamba_enc", **NETWORK)
