@@ -40,11 +40,12 @@ def told_training(trained: dict[str, Any] | None, samples: str) -> str:
     """
     if not trained:
         return ""
-    told = _run(trained, samples)
     start = trained.get("start")
-    if not start:
-        return f"{told}."
-    return textwrap.fill(f"It began from version {start['version']} ({_run(start, samples)}); then {told}.", 118)
+    told = f"{_run(trained, samples)}."
+    if start:
+        before = told_training(start, samples).rstrip(".").replace("\n", " ")
+        told = f"It began from version {start['version']} ({before[0].lower()}{before[1:]}); then {told}"
+    return textwrap.fill(told, 118)
 
 
 def _run(trained: dict[str, Any], samples: str) -> str:

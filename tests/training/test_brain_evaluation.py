@@ -147,3 +147,50 @@ def test_the_mirrored_copy_helps_a_network_that_sees_one_side(monkeypatch):
     scores = mirroring(recipe, Sided(), torch.device("cpu"))
     assert set(scores) == set(KINDS)
     assert all(one["with"] == pytest.approx(1) and one["without"] < 0.6 for one in scores.values())
+
+
+def head(turn):
+    """A head whose left half is bright white matter, for `Threshold`; each turn hides one slice more from it."""
+    image = np.zeros((1, 8, 8, 8), np.float32)
+    image[0, turn:, :, :4] = 1
+    truth = np.zeros((8, 8, 8), int)
+    truth[..., :4] = 2
+    return evaluation.Head(f"person {turn % 3 + 1}", f"kind {turn % 2}", Volume(image), truth)
+
+
+@pytest.fixture
+def sure_answers(monkeypatch):
+    """As `Threshold` answers, with a probability of one for what it says."""
+
+    def run_to_end(volume, bundle, options):
+        assert options.probabilities
+        bright = np.asarray(volume.data)[0] > 0.5
+        chances = np.zeros((len(INDICES), *bright.shape), np.float32)
+        chances[0], chances[INDICES.index(2)] = ~bright, bright
+        labels = volume.with_data(np.where(bright, 2, 0).astype(np.uint8)[None], ("labels",))
+        return engine.Result(labels=labels, extra={"probabilities": Volume(chances)})
+
+    monkeypatch.setattr(evaluation.engine, "run_to_end", run_to_end)
+    monkeypatch.setattr(evaluation, "head_of", lambda recipe, turn: head(turn))
+
+
+def test_the_heads_numbers_are_those_of_their_answers(sure_answers):
+    said = []
+    options = engine.RunOptions(mirror=False)
+    measured, pictures = evaluation.held_out(None, Threshold(), options, lambda *a: said.append(a), heads=4)
+    wanted = [2 * (8 - n) / (16 - n) for n in range(4)]  # slices of eight found
+    assert [scores["dice"] for _, scores in said] == pytest.approx(wanted)
+    assert (measured["images"], measured["people"], measured["mirrored"]) == (4, 3, False)
+    assert measured["mean"] == pytest.approx(np.mean(wanted))
+    assert measured["by_image"]["kind 1"]["mean"] == pytest.approx(np.mean(wanted[1::2]))
+    assert measured["by_structure"]["left cerebral white matter"]["n"] == 4
+    assert 0 < measured["calibration"]["error"] < 0.25
+    assert set(pictures) == {"calibration.png", "worst_synthetic.png"}
+
+
+def test_the_worst_head_is_drawn(sure_answers, monkeypatch):
+    shown = []
+    monkeypatch.setattr(evaluation, "picture", lambda rows, path: (shown.extend(rows), path.write_bytes(b""))[0])
+    evaluation.held_out(None, Threshold(), engine.RunOptions(), lambda *a: None, heads=3)
+    assert np.array_equal(shown[0][0], head(2).volume.data[0])
+    assert np.array_equal(shown[2][1], np.where(head(2).volume.data[0] > 0.5, 2, 0))

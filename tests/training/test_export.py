@@ -1,0 +1,25 @@
+"""What a card says of a training."""
+
+from napari_mamba.training.export import told_training
+
+FIRST = {"version": "1.0.0", "steps": 7934, "minutes": 17.6, "device": "NVIDIA H200"}
+
+
+def test_a_training_from_random_weights():
+    assert told_training(None, "two windows") == ""
+    assert told_training({"steps": 10}, "12 samples") == "10 steps of 12 samples."
+
+
+def test_what_it_began_from_counts_too():
+    later = {"steps": 9000, "minutes": 12.5, "device": "NVIDIA H100", "processes": 2, "start": FIRST}
+    told = " ".join(told_training(later, "two windows").split())
+    assert told == (
+        "It began from version 1.0.0 (7934 steps of two windows in 17.6 minutes on NVIDIA H200); "
+        "then 9000 steps of two windows on each of 2 GPUs in 12.5 minutes on NVIDIA H100."
+    )
+
+
+def test_a_beginning_has_its_own_beginning():
+    second = {**FIRST, "version": "1.1.0", "start": {**FIRST, "version": "0.9.0", "steps": 5}}
+    told = " ".join(told_training({**FIRST, "start": second}, "two windows").split())
+    assert "from version 0.9.0 (5 steps" in told
