@@ -135,6 +135,18 @@ def test_many_runs_and_tiles_are_merged(monkeypatch):
 
 
 @emulated
+def test_a_map_may_begin_at_any_address():
+    x, grad = (torch.randn(2 * 3 * 4096 + 1)[1:].view(2, 3, 4096) for _ in range(2))
+    norm = InstanceNorm1d(3)
+    with on("cpu"):
+        y = norm_act(norm, x.requires_grad_(), 0.01)
+        (found,) = torch.autograd.grad(y, x, grad)
+    wanted = F.leaky_relu(F.instance_norm(x), 0.01)
+    torch.testing.assert_close(y, wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found, *torch.autograd.grad(wanted, x, grad), rtol=1e-5, atol=1e-5)
+
+
+@emulated
 def test_a_constant_channel_gives_the_offset():
     norm = InstanceNorm3d(2, affine=True)
     nn.init.constant_(norm.bias, 3.0)

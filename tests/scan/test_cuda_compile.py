@@ -35,10 +35,11 @@ CHUNKS = [
 WIDE = [("scan_chunks.cu", {"STATES": 64, "AHEAD": 1, "MODE": mode, "HAS_Z": 1, "ADD": 1}) for mode in (0, 2)]
 SHORT = [("scan_short.cu", {"IO": io, "SPLIT": split, "HAS_Z": 1}) for io, split in ((0, 4), (1, 8), (2, 16))]
 OTHERS = [("scan_combine.cu", {"STATES": 16}), ("scan_combine.cu", {"IO": 1, "HAS_Z": 1, "WARPS": 8})]
+NORM = [("instance_norm.cu", {"IO": io}) for io in range(3)]
 
 
 @nvcc
-@pytest.mark.parametrize(("source", "defines"), CHUNKS + WIDE + SHORT + OTHERS)
+@pytest.mark.parametrize(("source", "defines"), CHUNKS + WIDE + SHORT + OTHERS + NORM)
 def test_registers_hold_the_states(source, defines, tmp_path):
     command = ["nvcc", "-arch=sm_90", "-std=c++17", "-ftz=true", "-Xptxas", "-v", "-cubin"]
     command += [*(f"-D{name}={value}" for name, value in defines.items()), "-o", str(tmp_path / "x.cubin")]
