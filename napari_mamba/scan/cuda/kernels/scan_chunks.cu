@@ -71,7 +71,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
     float* state = p.state + b * p.state_b + k * p.state_k + (long long)chunk * STATES * p.width + d;
 
     [[maybe_unused]] float skip[CHANNELS];
-    float bias[CHANNELS], A2[CHANNELS][STATES], h[CHANNELS][STATES], total[CHANNELS];
+    [[maybe_unused]] float total[CHANNELS];
+    float bias[CHANNELS], A2[CHANNELS][STATES], h[CHANNELS][STATES];
 #pragma unroll
     for (int c = 0; c < CHANNELS; c++) {
         const long long at = k * p.width + d + c * THREADS;
