@@ -1,5 +1,6 @@
 """Evaluation of a brain bundle: scores, the card's numbers and pictures."""
 
+from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
@@ -84,13 +85,27 @@ def test_the_card_tells_what_was_measured_and_nothing_else():
         {
             "held_out": {
                 "images": 18,
+                "mirrored": False,
                 "mean": 0.87654,
                 "by_image": {"T1-like, 1 mm": one},
                 "by_structure": {"left putamen": one},
                 "calibration": {"error": 0.0123, "voxels": 1000},
             },
+            "copied": {"held_out": {"mean": 0.8811, "T1-like, 1 mm": 0.8822}, "agreement": {"mean": 0.8633}},
+            "speed_on_gpu": {
+                "seconds": 1.96,
+                "seconds_alone": 1.44,
+                "first": 3.38,
+                "gigabytes": 2.14,
+                "device": "NVIDIA H100",
+                "precision": "float16",
+            },
             "icbm": {"grey": 0.871, "white": 0.912},
-            "agreement": {"mean": 0.86, "pairs": [{"person": "ms", "first": "T1", "second": "T2", "dice": one}]},
+            "agreement": {
+                "mean": 0.86,
+                "mirrored": False,
+                "pairs": [{"person": "ms", "first": "T1", "second": "T2", "dice": one}],
+            },
             "speed": {
                 "seconds": 41.6,
                 "processor_seconds": 78.3,
@@ -114,6 +129,10 @@ def test_the_card_tells_what_was_measured_and_nothing_else():
         "78 s of",
         "2.6 GB",
         "15.2 minutes",
+        "by default, 0.881",
+        "| 0.882 |",
+        "by default, 0.863",
+        "2.0 s (1.4 s without mirrored copies; 3.4 s the first time)",
     ):
         assert number in told
     assert "![worst_pair.png](worst_pair.png)" in told
@@ -186,6 +205,14 @@ def test_the_heads_numbers_are_those_of_their_answers(sure_answers):
     assert measured["by_structure"]["left cerebral white matter"]["n"] == 4
     assert 0 < measured["calibration"]["error"] < 0.25
     assert set(pictures) == {"calibration.png", "worst_synthetic.png"}
+
+
+def test_what_mirrored_copies_add_is_measured_as_a_user_runs_it(sure_answers):
+    recipe = Mock(data=Path("nowhere"))
+    found = evaluation.copied(recipe, Threshold(), engine.RunOptions(), lambda *a: None, heads=2)
+    assert found == {
+        "held_out": {"mean": pytest.approx((1 + 14 / 15) / 2), "kind 0": 1.0, "kind 1": pytest.approx(14 / 15)}
+    }
 
 
 def test_the_worst_head_is_drawn(sure_answers, monkeypatch):
