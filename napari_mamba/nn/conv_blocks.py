@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -43,6 +44,16 @@ def instance_norm(channels: int, spatial_dims: int) -> nn.Module:
     return instance_norm_layer(spatial_dims)(channels, eps=1e-5, affine=True)
 
 
+def before_norm(layer: nn.Module, x: Tensor) -> Tensor:
+    """A convolution whose output an instance norm follows, which takes away any offset.
+
+    On a GPU the offset is a pass of its own over the map, and left out where no gradient is asked for.
+    """
+    if x.is_cuda and layer.bias is not None and not torch.is_grad_enabled():
+        return layer._conv_forward(x, layer.weight, None)
+    return layer(x)
+
+
 class ConvNormAct(nn.Module):
     """Convolution, instance norm and, where `activation`, leaky ReLU: nnU-Net's basic unit.
 
@@ -59,7 +70,7 @@ class ConvNormAct(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor | None = None, slope: float | None = None) -> Tensor:
         """Activates by `slope` after adding a residual, else by the unit's own, if it has one."""
-        return norm_act(self.norm, self.conv(x), self.slope if residual is None else slope, residual)
+        return norm_act(self.norm, before_norm(self.conv, x), self.slope if residual is None else slope, residual)
 
 
 class ResidualBlock(nn.Module):
@@ -97,8 +108,8 @@ class ProjectedResidualBlock(nn.Module):
         self.conv3 = pointwise(in_channels, out_channels, dims, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = norm_act(self.norm1, self.conv1(x), LEAK)
-        return norm_act(self.norm2, self.conv2(y), LEAK, residual=self.conv3(x))
+        y = norm_act(self.norm1, before_norm(self.conv1, x), LEAK)
+        return norm_act(self.norm2, before_norm(self.conv2, y), LEAK, residual=self.conv3(x))
 
 
 class ResidualStack(nn.Module):

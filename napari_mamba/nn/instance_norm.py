@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -40,9 +41,14 @@ def _on_device(x: Tensor) -> bool:
     return x.is_cuda and _available()
 
 
+def wants_kernels(x: Tensor) -> bool:
+    """Whether norms of a tensor go to kernels; torch.compile fuses by itself, and sees PyTorch's operators."""
+    return _Switch.on and not torch.compiler.is_compiling() and _on_device(x) and not torch.jit.is_tracing()
+
+
 def _has_kernel(norm: _InstanceNorm, x: Tensor) -> bool:
-    """Whether the fused operator takes this input; torch.compile fuses by itself, and sees PyTorch's operators."""
-    if not _Switch.on or torch.compiler.is_compiling() or not _on_device(x) or torch.jit.is_tracing():
+    """Whether the fused operator takes this input."""
+    if not wants_kernels(x):
         return False
     if type(x) not in _PLAIN or x.dtype not in device.TYPES or not x.is_contiguous():
         return False
@@ -81,17 +87,21 @@ class _NormAct(torch.autograd.Function):
         return dx, dweight, dbias, dresidual, None, None
 
 
-def _fused(norm: _InstanceNorm, x: Tensor, slope: float, residual: Tensor | None) -> Tensor | None:
-    """The fused operator's result, or None where a kernel cannot be made: from then on PyTorch does the work."""
-    tensors = (x, norm.weight, norm.bias, residual)
+def device_kernels(run: Callable[[], Tensor]) -> Tensor | None:
+    """What norms' kernels compute, or None where they cannot be made: from then on PyTorch does the work."""
     try:
-        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-            return _NormAct.apply(*tensors, norm.eps, slope)
-        return device.run_forward(*tensors, norm.eps, slope, keep=False)[0]
+        return run()
     except NapariMambaError as error:
         _Switch.on = False
-        _log.warning("Instance norm is left to PyTorch: %s", error)
+        _log.warning("Norms are left to PyTorch: %s", error)
         return None
+
+
+def _fused(norm: _InstanceNorm, x: Tensor, slope: float, residual: Tensor | None) -> Tensor | None:
+    tensors = (x, norm.weight, norm.bias, residual)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        return device_kernels(lambda: _NormAct.apply(*tensors, norm.eps, slope))
+    return device_kernels(lambda: device.run_forward(*tensors, norm.eps, slope, keep=False)[0])
 
 
 def _activate(x: Tensor, slope: float | None, inplace: bool) -> Tensor:

@@ -83,13 +83,15 @@ class Mamba(Exchangeable):
         )
         self.give_up("in_proj", "conv1d", "x_proj", "dt_proj", "A_log", "D", "out_proj")
 
-    def forward(self, x: Tensor, order: ScanOrder | Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, order: ScanOrder | Tensor | None = None, channels_first: bool = False) -> Tensor:
         """Mix x (B, L, C), rows in grid order, along an order of one path; returns (B, L, C).
 
         With an order of K paths the same parameters run along each, and the outputs are summed before the gate.
+        `channels_first` returns (B, C, L), contiguous: the last product writes it, so nothing is transposed.
         """
         if self.exchanged is not None:
-            return self.exchanged(x, order)
+            y = self.exchanged(x, order)
+            return y.transpose(1, 2).contiguous() if channels_first else y
         tokens = x
         x = self._project(tokens, slice(None, self.d_inner))
         x = causal_conv1d(x, self.conv1d.weight[:, 0], self.conv1d.bias, order, backend=self.backend)
@@ -102,12 +104,18 @@ class Mamba(Exchangeable):
         # Only now: beside the convolution, the gate would be a fifth of the peak memory of a large volume.
         z = self._project(tokens, slice(self.d_inner, None))
         y = selective_scan(x, delta, A, B, C, D, z, delta_bias, True, order, backend=self.backend)
-        return self.out_proj(y)
+        return channels_first_product(self.out_proj, y) if channels_first else self.out_proj(y)
 
     def _project(self, tokens: Tensor, rows: slice) -> Tensor:
         """Some of in_proj's outputs."""
         bias = self.in_proj.bias
         return F.linear(tokens, self.in_proj.weight[rows], None if bias is None else bias[rows])
+
+
+def channels_first_product(layer: nn.Linear, x: Tensor) -> Tensor:
+    """A linear layer on tokens (B, L, D) whose output is (B, C, L), contiguous."""
+    y = torch.matmul(layer.weight, x.transpose(1, 2))
+    return y if layer.bias is None else y + layer.bias[:, None]
 
 
 def s4d_real_log(channels: int, states: int) -> Tensor:

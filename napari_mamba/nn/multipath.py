@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_mamba.nn.exchange import Exchangeable, PathMixers
-from napari_mamba.nn.mamba import init_dt_, s4d_real_log
+from napari_mamba.nn.mamba import channels_first_product, init_dt_, s4d_real_log
 from napari_mamba.nn.selective import project_and_scan, rank_of
 from napari_mamba.nn.tokens import Float32Module, without_autocast
 from napari_mamba.scan import ScanOrder, causal_conv1d
@@ -76,10 +76,14 @@ class MultiPathMamba(Float32Module, Exchangeable):
         """The paths' parameters of one name ("conv1d{}.weight"), stacked."""
         return torch.stack([self.get_parameter(name.format(path)) for path in self.paths])
 
-    def forward(self, x: Tensor, order: ScanOrder) -> Tensor:
-        """(B, L, C) to (B, L, C), in float32 also under autocast; `order` has as many paths as the mixer."""
+    def forward(self, x: Tensor, order: ScanOrder, channels_first: bool = False) -> Tensor:
+        """(B, L, C) to (B, L, C), in float32 also under autocast; `order` has as many paths as the mixer.
+
+        `channels_first` returns (B, C, L), contiguous.
+        """
         if self.exchanged is not None:
-            return self.exchanged(x, order) * self.scale
+            y = self.exchanged(x, order) * self.scale
+            return y.transpose(1, 2).contiguous() if channels_first else y
         with without_autocast(x):
             u, z = self.in_proj(x.to(self.in_proj.weight.dtype)).chunk(2, dim=-1)
             bias = self._stack("conv1d{}.bias") if self.conv1d.bias is not None else None
@@ -94,4 +98,5 @@ class MultiPathMamba(Float32Module, Exchangeable):
                 order,
                 z=z,
             )
-            return self.out_proj(y * self.scale).to(x.dtype)
+            y = y if self.scale == 1 else y * self.scale
+            return (channels_first_product(self.out_proj, y) if channels_first else self.out_proj(y)).to(x.dtype)

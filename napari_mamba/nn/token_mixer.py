@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from napari_mamba.errors import InputError
 from napari_mamba.nn.mamba import Mamba
-from napari_mamba.nn.tokens import Float32Module, from_tokens, to_tokens, without_autocast
+from napari_mamba.nn.token_norm import normed_tokens
+from napari_mamba.nn.tokens import Float32Module, from_tokens, without_autocast
 
 
 class Float32LayerNorm(Float32Module, nn.LayerNorm):
@@ -30,15 +30,17 @@ def mix(x: Tensor, norm: nn.Module, mixer: nn.Module, channel_token: bool = Fals
             f"this network scans over channels, on feature maps of {norm.weight.numel()} voxels and not "
             f"{spatial.numel()}: give it images of the patch size it was trained with"
         )
+    # On a GPU the convolution behind takes cuDNN's kernels for the format it is given, and in 3D those for
+    # channels-last are the slower ones: the mixer's last product then writes the map as it came in.
+    plain = x.is_cuda and x.is_contiguous() and not channel_token
     with without_autocast(x):
-        tokens = x.flatten(2) if channel_token else to_tokens(x)
-        # One pass makes both the type and the layout that the norm reads.
-        mixed = mixer(norm(tokens.to(norm.weight.dtype, memory_format=torch.contiguous_format)))
-    mixed = mixed.unflatten(2, spatial) if channel_token else from_tokens(mixed, spatial)
-    # Tokens are channels-last. On a GPU the convolution behind would then take cuDNN's kernels for that format, which
-    # are slower in 3D and copy its weights; one pass casts and gives back the format that the map came in.
-    plain = x.is_cuda and x.is_contiguous()
-    return mixed.to(x.dtype, memory_format=torch.contiguous_format if plain else torch.preserve_format)
+        if channel_token:
+            mixed = mixer(norm(x.flatten(2).to(norm.weight.dtype))).unflatten(2, spatial)
+        elif plain:
+            mixed = mixer(normed_tokens(x, norm), channels_first=True).unflatten(2, spatial)
+        else:
+            mixed = from_tokens(mixer(normed_tokens(x, norm)), spatial)
+    return mixed.to(x.dtype)
 
 
 class MambaLayer(nn.Module):

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from napari_mamba.nn.multipath import MultiPathMamba
 from napari_mamba.nn.norm import LayerNorm
+from napari_mamba.nn.token_norm import normed_tokens
 from napari_mamba.nn.tokens import from_tokens, to_tokens
 from napari_mamba.scan import scan_order
 
@@ -41,5 +42,8 @@ class ToMLayer(nn.Module):
         """(B, C, D, H, W) to the same shape."""
         spatial = tuple(x.shape[2:])
         order = scan_order("tom", spatial, nslices=self.num_slices)
-        y = from_tokens(self.mamba(self.norm(to_tokens(x)), order), spatial)
+        if x.is_cuda and x.is_contiguous():  # where channels-last maps cost more than they save
+            y = self.mamba(normed_tokens(x, self.norm), order, channels_first=True).unflatten(2, spatial).to(x.dtype)
+        else:
+            y = from_tokens(self.mamba(self.norm(to_tokens(x)), order), spatial)
         return x + y if self.residual else y

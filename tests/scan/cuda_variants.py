@@ -11,7 +11,7 @@ from unittest import mock
 import torch
 
 from napari_mamba.scan.arguments import conv_arguments, scan_arguments
-from napari_mamba.scan.cuda import backward, conv, forward, instance_norm, runtime
+from napari_mamba.scan.cuda import backward, conv, forward, instance_norm, runtime, token_norm
 
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 STATES = (1, 4, 8, 10, 16, 32, 64)
@@ -98,12 +98,15 @@ def conv_launches() -> list[Launch]:
 
 
 def norm_launches() -> list[Launch]:
-    """Return the launches of instance norms of every type and of rows of one run and of many, in both directions."""
+    """Return the launches of norms of every type; instance norms of rows of one run and of many, in both directions."""
     with recorded() as launches:
         for dtype, weight_type, size in itertools.product(TYPES, TYPES, (500, 50_000)):
             x, weight = torch.zeros(1, 2, size, dtype=dtype), torch.zeros(2, dtype=weight_type)
             y, saved = instance_norm.run_forward(x, weight, weight, x, 1e-5, 0.01, keep=True)
             instance_norm.run_backward(y, x, y, weight, weight, saved, 0.01, (True, True))
+        for dtype, channels in itertools.product(TYPES, (3, 1024)):
+            x, weight = torch.zeros(2, channels, 33, dtype=dtype), torch.zeros(channels)
+            token_norm.token_norm(x, weight, weight, 1e-5)
     return launches
 
 

@@ -30,7 +30,7 @@ def launches():
     return {"scan": scan_launches(), "conv": conv_launches(), "norm": norm_launches()}
 
 
-KINDS = {"conv.cu": "conv", "instance_norm.cu": "norm"}
+KINDS = {"conv.cu": "conv", "instance_norm.cu": "norm", "token_norm.cu": "norm"}
 
 
 def _compile(source: str, defines: dict[str, int], target) -> str:
@@ -44,7 +44,11 @@ def _compile(source: str, defines: dict[str, int], target) -> str:
 
 @nvcc
 @pytest.mark.parametrize(
-    "source", ["conv.cu", "instance_norm.cu", "scan_backward.cu", "scan_chunks.cu", "scan_combine.cu", "scan_short.cu"]
+    "source",
+    [
+        *("conv.cu", "instance_norm.cu", "scan_backward.cu", "scan_chunks.cu", "scan_combine.cu", "scan_short.cu"),
+        "token_norm.cu",
+    ],
 )
 def test_every_kernel_the_package_asks_for_compiles(source, tmp_path):
     asked = [v for v in variants(launches()[KINDS.get(source, "scan")]) if v[0] == source]
