@@ -128,11 +128,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
             const int i = tid + j * THREADS;
             if (TILE_LOADS % THREADS && i >= TILE_LOADS) break;
             const int at = i / (STATES / VEC) * PADDED + i % (STATES / VEC) * VEC;
-#pragma unroll
-            for (int e = 0; e < VEC; e++) {
-                tile.B[at + e] = element(raw_B[j], e);
-                if (NEED_Y) tile.C[at + e] = element(raw_C[j], e);
-            }
+            store_elements(tile.B + at, raw_B[j]);
+            if (NEED_Y) store_elements(tile.C + at, raw_C[j]);
         }
     };
     Ahead ahead;
