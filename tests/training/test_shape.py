@@ -10,6 +10,7 @@ from napari_mamba import bundles, engine, models, training
 from napari_mamba.engine.prepare import prepare
 from napari_mamba.errors import InputError
 from napari_mamba.nn.granulometry import nearest
+from napari_mamba.training import linear
 from napari_mamba.training.evaluation import add_comparison
 from napari_mamba.training.shape import augment, bundle, recipe, stacking
 from napari_mamba.training.shape.recipe import FILE, AdrenalShape
@@ -126,32 +127,14 @@ def test_a_batch_depends_on_its_step_alone(data, small):
     assert first.batch(7, CPU)[0].shape == (10, 1, 32, 32, 32)
 
 
-def test_a_regression_finds_the_weights_that_made_the_labels():
-    random = np.random.default_rng(0)
-    table = random.normal(size=(4000, 3)) * [1.0, 5.0, 0.2] + [0.0, 30.0, -1.0]
-    wanted = 1.5 * table[:, 0] - 0.4 * (table[:, 1] - 30) + 0.5
-    truth = random.random(4000) < 1 / (1 + np.exp(-wanted))
-    found = stacking.fit(table, truth, decay=0.01)
-    assert (found.weight / found.deviation).tolist() == pytest.approx([1.5, -0.4, 0.0], abs=0.25)
-    assert np.corrcoef(found.margin(table), wanted)[0, 1] > 0.99
-    assert np.array_equal(found.mean, found.mean.astype(np.float16))
-    held = stacking.fit(table, truth, decay=1e6)
-    assert abs(held.weight).max() < 0.01
-    assert held.bias == pytest.approx(np.log(truth.mean() / (1 - truth.mean())), abs=0.01)
-
-
-def test_an_answer_that_does_not_help_weighs_nothing():
+def test_the_factors_of_a_fold_do_not_come_from_its_own_labels():
     random = np.random.default_rng(1)
-    truth = random.random(2000) < 0.4
-    good, bad = truth + random.normal(size=2000), random.normal(size=2000) - 0.5 * truth
-    first, second, _ = stacking.weigh(good, bad, truth)
-    assert first > 0.5
-    assert second == 0
-    fold = np.arange(2000) % 5
+    truth, fold = random.random(2000) < 0.4, np.arange(2000) % 5
+    good, bad = truth + random.normal(size=2000), random.normal(size=2000)
     moved = truth.copy()
     moved[fold == 3] = ~moved[fold == 3]
     one, two = (stacking.weighed(good, bad, labels, fold) for labels in (truth, moved))
-    assert np.array_equal(one[fold == 3], two[fold == 3])  # its own labels do not count
+    assert np.array_equal(one[fold == 3], two[fold == 3])
     assert not np.array_equal(one[fold == 2], two[fold == 2])
 
 
@@ -159,7 +142,7 @@ def test_the_joined_network_gives_the_weighed_logit():
     plain = recipe.network("nnmamba").eval()
     masks = glands(4, [0, 1, 0, 1], 3) > 0
     table = stacking.descriptors(masks, CPU)
-    regression = stacking.fit(table, np.array([0, 1, 0, 1]))
+    regression = linear.fit(table, np.array([0, 1, 0, 1]), 10.0)
     state = bundle.joined(plain.state_dict(), regression, (0.5, 0.8, 0.3))
     network = models.create("nnmamba_cls", **recipe.NETWORK, granulometry=True).eval()
     network.load_state_dict(state)

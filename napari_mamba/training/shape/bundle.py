@@ -15,6 +15,7 @@ from torch import Tensor
 from napari_mamba import bundles
 from napari_mamba.bundles import BundleSpec, Channel, LabelClass, Network, Tile
 from napari_mamba.training import classification as scores
+from napari_mamba.training.linear import Regression, fit, weigh
 from napari_mamba.training.shape.card import DATA, USE, card, draw_failures
 from napari_mamba.training.shape.recipe import (
     CLASSES,
@@ -27,7 +28,7 @@ from napari_mamba.training.shape.recipe import (
     glands,
     load,
 )
-from napari_mamba.training.shape.stacking import Regression, fit, weigh, weighed
+from napari_mamba.training.shape.stacking import DECAY, weighed
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
@@ -84,7 +85,7 @@ def export(recipe: AdrenalShape, weights: dict[str, Tensor], destination: Path, 
     }
     table = recipe.table(device)
     states = [
-        joined(member.state_dict(), fit(table[recipe.fold != k], labels[recipe.fold != k]), factors)
+        joined(member.state_dict(), fit(table[recipe.fold != k], labels[recipe.fold != k], DECAY), factors)
         for k, member in enumerate(members.cpu().members)
     ]
     described = replace(spec(recipe.variant), metrics=metrics)

@@ -26,10 +26,11 @@ from napari_mamba.errors import InputError
 from napari_mamba.nn.granulometry import in_slices
 from napari_mamba.training.baselines import small_resnet
 from napari_mamba.training.classification import accuracy, auc
+from napari_mamba.training.linear import fit
 from napari_mamba.training.recipe import Recipe, Schedule
 from napari_mamba.training.shape.augment import distances, mirrorings, place, warp
 from napari_mamba.training.shape.card import BATCH
-from napari_mamba.training.shape.stacking import descriptors, fit, weighed
+from napari_mamba.training.shape.stacking import DECAY, descriptors, weighed
 
 FILE = "adrenalmnist3d_64.npz"
 WINDOW, LIMIT = 64, 8.0  # mm
@@ -160,7 +161,7 @@ class AdrenalShape(Recipe):
         margin = np.empty(len(labels))
         for member in range(FOLDS):
             there = self.fold == member
-            margin[there] = fit(table[~there], labels[~there]).margin(table[there])
+            margin[there] = fit(table[~there], labels[~there], DECAY).margin(table[there])
         return margin
 
     def table(self, device: torch.device) -> np.ndarray:
