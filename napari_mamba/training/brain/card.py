@@ -45,8 +45,8 @@ scans in float32); an exponential moving average of the weights ships, in float1
 numbers again. DIR holds the label maps, and the scans of the other comparisons lie beside it.
 
 The clock ended both runs, as the learning rate had fallen to zero. On windows of T1-like images at 1 mm the first
-network reached 0.857 on maps it was trained on and 0.838 on those held out, this one 0.919 and 0.906: steps and size were what
-it lacked, more than people.
+network reached 0.857 on maps it was trained on and 0.838 on those held out, this one 0.919 and 0.906: steps and size
+were what it lacked, more than people.
 
 {_compared(metrics.get("compared"))}
 At inference the image is turned to RAS, resampled to 1 mm and scaled between its 0.5 and 99.5 percentiles. Afterwards
