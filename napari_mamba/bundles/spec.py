@@ -28,7 +28,7 @@ STEPS: Mapping[str, frozenset[str]] = {
     "field_of_view": frozenset({"mm", "refuse"}),
     "resample": frozenset({"spacing", "order", "order_z", "anisotropy", "order_probabilities", "file_axes"}),
     "resize": frozenset({"shape", "antialias"}),
-    "refine": frozenset({"spacing", "order", "largest_factor", "profile"}),
+    "refine": frozenset({"spacing", "order", "largest_factor", "profile", "keep_slices"}),
     "tell_finer": frozenset(),
     "respace": frozenset({"spacing"}),
     "binarise": frozenset({"smallest", "ml"}),
@@ -98,6 +98,8 @@ class Tile:
     sides : tuple of int
         Labels of left and right structures in pairs, left, right, left, right: in copies mirrored along the last axis
         their outputs change places.
+    snug : bool
+        Tiles may be shorter where as many of them cover an image as well: less is computed twice.
     """
 
     size: tuple[int, ...]
@@ -107,6 +109,7 @@ class Tile:
     fixed: bool = False
     sums: str = "float32"
     sides: tuple[int, ...] = ()
+    snug: bool = False
 
 
 @dataclass(frozen=True)
@@ -320,6 +323,7 @@ def _tile(one: Fields) -> Tile:
         fixed=one.flag("fixed", False),
         sums=one.text("sums", "float32"),
         sides=one.integers("sides", ()),
+        snug=one.flag("snug", False),
     )
 
 

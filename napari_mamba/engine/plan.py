@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from napari_mamba.engine.options import RunOptions
-from napari_mamba.engine.tiles import Shape, Tiling
+from napari_mamba.engine.tiles import Shape, Tiling, snug_side
 from napari_mamba.errors import InputError
 
 
@@ -33,6 +33,8 @@ class Plan:
         Where the sums of tiles are kept.
     half : bool
         They are kept in half precision, as nnU-Net keeps them.
+    snug : bool
+        Tiles are shorter where as many of them cover an image as well.
     """
 
     tile: Shape
@@ -44,10 +46,16 @@ class Plan:
     batch_size: int
     blend_on: torch.device
     half: bool = False
+    snug: bool = False
 
     def tiling(self, shape: Shape) -> Tiling:
         """The tiles over an image of this shape."""
-        return Tiling(shape, self.tile, self.overlap, self.half)
+        return Tiling(shape, self._snug(shape) if self.snug else self.tile, self.overlap, self.half)
+
+    def _snug(self, shape: Shape) -> Shape:
+        sides = zip(shape, self.tile, self.divisor, strict=True)
+        z, y, x = (snug_side(size, tile, self.overlap, divisor) for size, tile, divisor in sides)
+        return z, y, x
 
     def smaller(self) -> tuple[Plan, str] | None:
         """A plan that needs less memory and a sentence about it, or None where there is none.
@@ -107,6 +115,7 @@ def plan_run(bundle: Any, options: RunOptions, device: torch.device) -> Plan:
         batch_size=batch_size,
         blend_on=device,
         half=tile.sums == "float16",
+        snug=tile.snug and options.tile is None,
     )
 
 

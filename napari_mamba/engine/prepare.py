@@ -140,6 +140,11 @@ class Prepared:
             image = undo.image(image)
         return np.ascontiguousarray(image, np.float32)
 
+    def keep_slices(self, image: np.ndarray) -> np.ndarray:
+        """What `restore_image` gave, true to the input's slices where the step `refine` asks for that."""
+        first = self.undos[0] if self.undos else None
+        return first.keep_slices(image) if isinstance(first, UndoRefine) else image
+
     @property
     def refined(self) -> bool:
         """Whether restored images lie on another grid than the input: only a first step, `refine`, does that."""

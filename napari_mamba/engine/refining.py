@@ -19,17 +19,49 @@ SMALLEST_GAIN = 1.25
 
 
 @dataclass(frozen=True)
+class Slices:
+    """The slices (C, Z, Y, X) that an image was refined from, and along each refined axis the maps to and fro.
+
+    `maps` are (axis, map (n, count) from slices to voxels, map (count, n) from voxels to the slices through them).
+    """
+
+    given: np.ndarray
+    maps: tuple[tuple[int, np.ndarray, np.ndarray], ...]
+
+    def kept(self, image: np.ndarray) -> np.ndarray:
+        """The image, with what its slices lack of those given laid out on its grid and added."""
+        taken = image
+        for axis, _, through in self.maps:
+            taken = _along(taken, through, axis)
+        lacking = self.given[: len(image)] - taken
+        for axis, back, _ in self.maps:
+            lacking = _along(lacking, back, axis)
+        return np.asarray(image + lacking, np.float32)
+
+
+def _along(data: np.ndarray, linear: np.ndarray, axis: int) -> np.ndarray:
+    """Apply a map (m, n) along a spatial axis of (C, Z, Y, X)."""
+    return np.moveaxis(np.tensordot(data, linear, axes=(axis + 1, 1)), -1, axis + 1)
+
+
+@dataclass(frozen=True)
 class UndoRefine(Undo):
     """Of `refine`: axes back in the input's order, on the finer grid; labels and probabilities go back to the input's.
 
     `order` is the input's axis at each axis of the prepared image, `shape` the input's grid. `index`, (4, 4), takes a
-    voxel's index on the finer grid to its place on the input's, both in the input's order of axes.
+    voxel's index on the finer grid to its place on the input's, both in the input's order of axes. `slices` are what
+    `keep_slices` needs.
     """
 
     order: tuple[int, ...]
     shape: tuple[int, ...]
     index: np.ndarray
+    slices: Slices | None = None
     exact = False
+
+    def keep_slices(self, image: np.ndarray) -> np.ndarray:
+        """An image (C, Z, Y, X) that `image` left, changed as little as makes its slices those of the input."""
+        return image if self.slices is None else self.slices.kept(image)
 
     def _turned(self, values: np.ndarray) -> np.ndarray:
         return values.transpose(0, *(int(axis) + 1 for axis in np.argsort(self.order)))
@@ -66,6 +98,7 @@ def refine(
     order: int = 3,
     largest_factor: float = 8.0,
     profile: str = "point",
+    keep_slices: bool = False,
 ) -> tuple[State, Undo]:
     """Interpolate onto a finer grid over the same box, the axis that gains most first; restored images stay on it.
 
@@ -83,6 +116,9 @@ def refine(
     profile : {"point", "gaussian"}
         What a value is of: "point", the voxel's centre, and a spline goes through it; "gaussian", a slice as thick as
         the voxel is long, and axes that gain at least 1.25 times get the best linear estimate (see `engine.slices`).
+    keep_slices : bool
+        The restored image, cut into slices of that profile again, is to give the input: what it lacks of that is added.
+        Only where no axis is interpolated otherwise.
 
     Raises
     ------
@@ -106,13 +142,17 @@ def refine(
         raise InputError(f"at {_mm(target)} mm this image would have {shape} voxels: ask for larger ones, or crop it")
     step = np.where(same, 1.0, target / before)
     start = np.array([(n - (m - 1) * s - 1) / 2 for n, m, s in zip(sizes, shape, step, strict=True)])
-    data = state.data
+    data, maps, others = state.data, [], 0
     for axis in np.argsort(-step):  # what becomes coarser first: less to compute
         if not same[axis]:
-            place = (shape[axis], float(step[axis]), float(start[axis]))
-            thick = profile == "gaussian" and step[axis] * SMALLEST_GAIN <= 1
-            maps = of_slices(sizes[axis], *place) if thick else spline(sizes[axis], *place, order)
-            data = np.moveaxis(np.tensordot(data, maps, axes=(axis + 1, 1)), -1, axis + 1)
+            place = (sizes[axis], shape[axis], float(step[axis]), float(start[axis]))
+            if profile == "gaussian" and step[axis] * SMALLEST_GAIN <= 1:
+                linear = of_slices(*place)
+                maps.append((int(axis), linear, through_slices(*place)))
+            else:
+                linear, others = spline(*place, order), others + 1
+            data = _along(data, linear, axis)
+    slices = Slices(state.data, tuple(maps)) if keep_slices and maps and not others else None
     index = np.diag([*step, 1.0])
     index[:3, 3] = start
     first = int(np.argmin(step))
@@ -121,7 +161,7 @@ def refine(
     doubts = (*state.doubts, *_doubts(1 / step[first], largest_factor))
     affine = (state.affine * step)[:, axes]
     new = replace(state, data=turned, affine=affine, mask=None, doubts=doubts, finer=1 / step[first])
-    return new, UndoRefine(axes, tuple(sizes), index)
+    return new, UndoRefine(axes, tuple(sizes), index, slices)
 
 
 def _target(before: np.ndarray, spacing: Sequence[float | None] | float | None) -> np.ndarray:
@@ -167,6 +207,17 @@ def of_slices(count: int, n: int, step: float, start: float) -> np.ndarray:
     centres = (torch.arange(count, dtype=torch.float64) - start) / step
     width = torch.full((1,), 1 / step, dtype=torch.float64)
     return interpolator(n, centres[None], width)[0].float().numpy()
+
+
+def through_slices(count: int, n: int, step: float, start: float) -> np.ndarray:
+    """The map (count, n) from values at the places `start + step * i` to the slices that `of_slices` takes."""
+    import torch
+
+    from napari_mamba.engine.slices import gaussian_profile
+
+    centres = (torch.arange(count, dtype=torch.float64)[:, None] - start) / step
+    distance = torch.arange(n, dtype=torch.float64) - centres
+    return gaussian_profile(distance, torch.tensor(1 / step, dtype=torch.float64)).float().numpy()
 
 
 @dataclass(frozen=True)

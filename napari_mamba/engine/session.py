@@ -291,6 +291,7 @@ class Session:
             spread = prepared.restore_image(answer + spread)  # less the image, below: in its units
         image = np.asarray(prepared.restore_image(answer), np.float32)
         spread = None if spread is None else spread - image
+        image = prepared.keep_slices(image)
         if self.volume.channels == 1 < len(self.bundle.channels):  # repeated on the way in
             image = image.mean(axis=0, keepdims=True)
         if len(image) != self.volume.channels:

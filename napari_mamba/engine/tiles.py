@@ -43,6 +43,23 @@ def tile_starts(size: int, tile: int, overlap: float = 0.5) -> list[int]:
     return [round(step * i) for i in range(count)]
 
 
+def snug_side(size: int, tile: int, overlap: float, divisor: int) -> int:
+    """The shortest side, a multiple of `divisor`, with which as many tiles cover an image along one axis.
+
+    They overlap by as many voxels at least as those of the side `tile` have to.
+
+    Examples
+    --------
+    >>> snug_side(171, 128, 0.125, 4)  # two of 96 instead of two of 128
+    96
+    >>> snug_side(30, 128, 0.125, 4)
+    32
+    """
+    shared = tile - int(tile * (1 - overlap))
+    count = len(tile_starts(max(size, tile), tile, overlap))
+    return min(tile, -(-(size + (count - 1) * shared) // (count * divisor)) * divisor)
+
+
 def times(sizes: Shape, factors: Shape) -> Shape:
     """Each size times its factor."""
     z, y, x = (n * f for n, f in zip(sizes, factors, strict=True))

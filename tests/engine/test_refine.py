@@ -192,3 +192,35 @@ def test_a_restoration_is_mirrored_only_on_request():
     assert len(network.shapes) == 1
     run_to_end(volume, bundle, RunOptions(mirror=True))
     assert len(network.shapes) == 5
+
+
+def cut(image, axis, factor):
+    """Slices of a Gaussian profile as wide as they are apart, side by side from the first voxel on."""
+    count = image.shape[axis] // factor
+    centres = (np.arange(count) + 0.5) * factor - 0.5
+    weights = np.exp(-0.5 * ((np.arange(image.shape[axis]) - centres[:, None]) * 2.3548 / factor) ** 2)
+    return np.moveaxis(np.tensordot(image, weights / weights.sum(1, keepdims=True), axes=(axis, 1)), -1, axis)
+
+
+@pytest.mark.parametrize(("axis", "factor"), [(0, 3), (2, 2)])
+def test_slices_are_kept_whatever_the_network_answers(axis, factor):
+    fine = ndimage.gaussian_filter(np.random.RandomState(0).rand(24, 24, 24), 1).astype(np.float32) * 90
+    thick = cut(fine, axis, factor)
+    sides = [float(factor) if a == axis else 1.0 for a in range(3)]
+    volume = Volume(thick[None].astype(np.float32), np.diag([*sides, 1.0]))
+
+    def error(**options):
+        step = {**STEP, "profile": "gaussian", **options}
+        bundle = fake_bundle(Apply(lambda x: 0.8 * x + 5), task="restoration", preparation=(step,))
+        image = np.asarray(run_to_end(volume, bundle, RunOptions(clip=False)).image.data)[0]
+        return np.abs(cut(image, axis, factor) - thick).mean()
+
+    assert error() > 2
+    assert error(keep_slices=True) < 0.05
+
+
+def test_slices_are_left_where_another_axis_is_interpolated():
+    step = {**STEP, "profile": "gaussian", "keep_slices": True, "spacing": [1.0, 1.5, 1.5]}
+    prepared = prepare(slices(), [step])
+    image = prepared.restore_image(prepared.data)
+    assert prepared.keep_slices(image) is image

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -12,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 
 from napari_mamba.engine.device import choose_device
 from napari_mamba.engine.infer import Ensemble, infer_tiles
-from napari_mamba.engine.tiles import RollingBlend, Tiling, gaussian_weights, tile_starts
+from napari_mamba.engine.tiles import RollingBlend, Tiling, gaussian_weights, snug_side, tile_starts
 
 CPU = torch.device("cpu")
 
@@ -160,3 +161,16 @@ def test_left_and_right_change_places_in_mirrored_copies():
     once = Halves()(torch.zeros(1, 1, 4, 4, 8))
     assert torch.equal(answer((0, 2, 1)), once)
     assert not torch.equal(answer(()), once)
+
+
+@pytest.mark.parametrize("size", [3, 40, 128, 129, 171, 240, 300, 513])
+@pytest.mark.parametrize("overlap", [0.0, 0.125, 0.5])
+def test_snug_tiles_are_as_many_and_never_longer(size, overlap):
+    side = snug_side(size, 128, overlap, 4)
+    assert side <= 128
+    assert side % 4 == 0
+    starts = tile_starts(max(size, side), side, overlap)
+    assert len(starts) <= len(tile_starts(max(size, 128), 128, overlap))
+    assert starts[-1] + side >= size
+    assert all(b - a <= side for a, b in itertools.pairwise(starts))
+    assert side - 4 < max(size, 1) / len(starts) + overlap * 128  # no shorter one would do

@@ -51,7 +51,7 @@ def spec() -> BundleSpec:
                 "schemes": [{"scheme": "percentile", "lower": None, "upper": 99.9, "clip": False}],
             },
         ),
-        tile=Tile((48, 128, 128), overlap=0.125, mirror_axes=(0, 1, 2), divisor=(4, 4, 4)),
+        tile=Tile((48, 128, 128), overlap=0.125, mirror_axes=(0, 1, 2), divisor=(4, 4, 4), snug=True),
         activation="none",
         description="Removes Rician and Gaussian noise of any strength up to a fifth of the image's white, in 3D.",
         authors="The napari-mamba developers",
@@ -134,8 +134,7 @@ def key(method: str, case: measure.Case, level: float, rician: bool) -> str:
 
 def restore(bundle: Bundle, case: measure.Case, noisy: np.ndarray, device: str) -> np.ndarray:
     """The bundle's answer (Z, Y, X), as a user gets it."""
-    tile = measure.snug(bundle.tile.size, bundle.tile.divisor, noisy.shape)
-    result = engine.run_to_end(case.volume(noisy), bundle, engine.RunOptions(device=device, tile=tile))
+    result = engine.run_to_end(case.volume(noisy), bundle, engine.RunOptions(device=device))
     assert result.image is not None  # of a restoration that was not cancelled
     return np.asarray(result.image.data)[0]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,15 +140,6 @@ def bm4d_stabilised(image: np.ndarray, sigma: float, rician: bool) -> np.ndarray
     if not rician:
         return bm4d(image, sigma, rician)
     return sigma * signal_of_stable(authors(stabilise(image / sigma).astype(np.float64), 1.0))
-
-
-def snug(tile: Sequence[int], divisor: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
-    """The tile, shorter where the image is: cut-outs are smaller than scans, and padding is computed too.
-
-    >>> snug((96, 96, 96), (4, 4, 4), (36, 120, 30))
-    (36, 96, 32)
-    """
-    return tuple(min(t, -(-n // d) * d) for t, d, n in zip(tile, divisor, shape, strict=True))
 
 
 class Kept:

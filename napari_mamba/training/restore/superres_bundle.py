@@ -48,11 +48,11 @@ def spec() -> BundleSpec:
         network=Network("voxel_mamba_unet", {**TOLD, "scan": SCANS[SuperResolution.variants[0]]}),
         channels=(Channel("MR", "MR"),),
         preparation=(
-            {"step": "refine", "order": 3, "largest_factor": FACTORS[1], "profile": "gaussian"},
+            {"step": "refine", "order": 3, "largest_factor": FACTORS[1], "profile": "gaussian", "keep_slices": True},
             {"step": "normalise", "schemes": [percentile]},
             {"step": "tell_finer"},
         ),
-        tile=Tile((64, 128, 128), overlap=0.125, mirror_axes=(0, 1, 2), divisor=(4, 4, 4)),
+        tile=Tile((64, 128, 128), overlap=0.125, mirror_axes=(0, 1, 2), divisor=(4, 4, 4), snug=True),
         activation="none",
         description="Lays thick slices out on a fine grid, sharpened as a filter can, and adds the detail they lack.",
         authors="The napari-mamba developers",
@@ -172,10 +172,7 @@ def interpolated(coarse: Volume, axis: int, factor: int) -> dict[str, np.ndarray
 def restore(bundle: Bundle, coarse: Volume, axis: int, factor: int, device: str) -> np.ndarray:
     """The bundle's answer (Z, Y, X) on a grid that is finer along `axis` alone."""
     spacing = tuple(float(s) / (factor if a == axis else 1) for a, s in enumerate(coarse.spacing))
-    shape = [n * factor if a == axis else n for a, n in enumerate(coarse.shape)]
-    shape.insert(0, shape.pop(axis))  # as the preparation turns it
-    tile = measure.snug(bundle.tile.size, bundle.tile.divisor, shape)
-    result = engine.run_to_end(coarse, bundle, engine.RunOptions(device=device, spacing=spacing, tile=tile))
+    result = engine.run_to_end(coarse, bundle, engine.RunOptions(device=device, spacing=spacing))
     assert result.image is not None  # of a restoration that was not cancelled
     return np.asarray(result.image.data)[0]
 
