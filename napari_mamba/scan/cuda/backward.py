@@ -21,7 +21,7 @@ from torch import Tensor
 
 from napari_mamba.errors import InputError
 from napari_mamba.scan.arguments import ScanArguments
-from napari_mamba.scan.cuda.backward_plan import BLOCK, LONGEST, chunk_for, plan_for
+from napari_mamba.scan.cuda.backward_plan import BLOCK, LONGEST, RESIDENT, chunk_for, plan_for, splits_for
 from napari_mamba.scan.cuda.runtime import kernel
 
 SOURCE = "scan_backward.cu"
@@ -32,7 +32,6 @@ POLY = 4  # every fourth exponential of the walks over chunks is a polynomial
 MOST_STATES = 64
 MOST_SEQUENCES = 65535  # blocks along the last axis of a grid
 BATCHED = ("u", "delta", "B", "C", "z")
-PER_MULTIPROCESSOR = 8  # blocks wanted for each multiprocessor, two waves
 
 
 @cache
@@ -99,7 +98,7 @@ class _Backward:
             self.dz_sum = self.dz if dtype == torch.float32 else empty(*self.dz.shape)
         tiles = -(-(width // self.groups) // self.plan.tile)
         blocks = self.chunks * self.groups * batch * (1 if self.in_turn else paths)
-        self.splits = min(tiles, max(1, -(-PER_MULTIPROCESSOR * _multiprocessors(u.device) // blocks)))
+        self.splits = splits_for(blocks, tiles, _multiprocessors(u.device) * (RESIDENT // self.plan.threads))
         shape = (self.splits, batch, paths, length, self.groups, self.states)
         self.dBC = empty(2, *shape, dtype=dtype if self.splits == 1 else torch.float32)
 

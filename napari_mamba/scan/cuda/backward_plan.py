@@ -7,6 +7,7 @@ from functools import cache, cached_property
 
 BLOCK = 8  # positions between the states that a block of threads keeps
 LONGEST = 64  # positions of a chunk where 16 states are kept, in SHARED
+RESIDENT = 512  # threads of scan_gradients on a multiprocessor, as its launch bounds say
 SHARED = 56 * 1024  # bytes: four blocks on a multiprocessor of compute capability 8.0 or 9.0
 
 
@@ -59,6 +60,26 @@ class Plan:
         """Return the longest part of a chunk of `kept` positions that fits in shared memory and divides it."""
         parts = (kept // ratio for ratio in range(1, kept + 1) if kept % ratio == 0)
         return next((part for part in parts if self.gradients_shared(part) <= SHARED), 1)
+
+
+def splits_for(blocks: int, tiles: int, resident: int) -> int:
+    """Return among how many blocks the tiles of a chunk's channels are divided.
+
+    Few, since each block adds a share of the gradients of B and C; but so that a device that holds `resident` blocks at
+    a time is busy to the end.
+
+    Examples
+    --------
+    >>> splits_for(512, 12, 528), splits_for(8, 32, 528), splits_for(600, 12, 528)
+    (1, 32, 6)
+    """
+
+    def busy(splits: int) -> float:
+        waves = -(-blocks * splits // resident)
+        return blocks * tiles / (waves * resident * -(-tiles // splits))
+
+    best = max(map(busy, range(1, tiles + 1)))
+    return next(splits for splits in range(1, tiles + 1) if busy(splits) >= 0.95 * best)
 
 
 @cache
