@@ -31,8 +31,8 @@ METHODS = {
 }
 USE = (
     "Research on MR magnitude images of the head with thermal noise, of any contrast and voxel size: to look at, or "
-    "before segmentation and registration. Not for clinical use. Not for quantitative maps, diffusion-weighted series "
-    "(whose noise carries the estimate), CT, or images that were filtered before."
+    "before segmentation and registration. Not for quantitative maps, diffusion-weighted series (whose noise carries "
+    "the estimate), CT, or images that were filtered before."
 )
 
 
@@ -58,7 +58,7 @@ def spec() -> BundleSpec:
         copyright="Weights: CC BY 4.0",
         licence="CC-BY-4.0",
         data_source=data.ATTRIBUTION,
-        intended_use=USE,
+        intended_use=f"{USE} Not for clinical use.",
         references=(
             "Guo et al.: MambaIR, arXiv:2402.15648",
             "Gudbjartsson and Patz: The Rician distribution of noisy MRI data, Magn Reson Med 34:910, 1995",
