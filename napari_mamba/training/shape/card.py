@@ -17,10 +17,17 @@ USE = (
 )
 BATCH = 16
 ROWS = {
-    "nnmamba": "nnMamba, raster scan (ships)",
+    "ships": "nnMamba, raster scan, as it ships",
+    "nnmamba": "nnMamba, raster scan",
     "nnmamba-axis": "nnMamba, scan along three axes",
     "resnet": "ResNet of equal size (MONAI)",
 }
+NOTHING = """So the network adds nothing there that could be measured: of a thousand glands it learns less about
+thickness than the descriptors are told, and what it knows they know. Which network it is makes no difference either.
+The ten times repeated cross-validation of the descriptors gives AUC 0.903 ± 0.003 and accuracy 0.869; on an eighth, a
+quarter, a half and three quarters of the glands 0.875, 0.886, 0.897 and 0.901, so more glands would still add a little.
+Other learners over them do no better: support vectors 0.899, boosted trees 0.892, extremely random trees 0.887. The
+test glands came out better than the cross-validation; they are few."""
 
 
 def card(metrics: dict[str, Any]) -> str:
@@ -56,7 +63,7 @@ official test glands were read once, after every choice had been made on the oth
 - A logistic regression over {count()} descriptors of the mask: its granulometry (what openings and closings of growing
   radius change, and how much lies how deep) within axial slices and in space, areas of slices, extent and thickness
   seen along z, moments. Within slices, since readers judge an adrenal by the thickness of its limbs there: with the
-  descriptors in space alone (and the moments) the cross-validated AUC is 0.874, with all of them 0.907.
+  descriptors in space and the moments alone the cross-validated AUC is 0.870, with those within slices 0.903.
 
 The training and validation glands together are cut into five parts, and each member is trained on four of them. The
 factors of the two parts and a shift are fitted (a logistic regression with these three numbers, which is the
@@ -125,6 +132,8 @@ def _crossed(metrics: dict[str, Any]) -> str:
             f"seen it: AUC {shown(crossed['auc'])}, accuracy {crossed['accuracy']:.3f}. Its two parts alone: nnMamba "
             f"{shown(crossed['auc_network'])}, the descriptors {shown(crossed['auc_descriptors'])}."
         )
+        if crossed["auc"]["value"] < crossed["auc_descriptors"]["value"] + 0.005:
+            parts += ["", NOTHING]
     if comparison := metrics.get("comparison"):
         columns = {"auc_network": "AUC alone", "cross_entropy": "cross-entropy", "auc": "AUC with the descriptors"}
         parts += ["", compared(comparison, ROWS, columns)]
