@@ -120,8 +120,9 @@ class UNETRHead(nn.Module):
         """From the first skip and the encoder's four outputs to logits."""
         skips = [first, self.encoder2(features[0]), self.encoder3(features[1]), self.encoder4(features[2])]
         x = self.encoder5(features[3])
+        del first, features  # a map at full resolution is a fourth of the decoder's memory
         for decoder in (self.decoder5, self.decoder4, self.decoder3, self.decoder2):
-            x = decoder(x, skips.pop())
+            x = decoder(x, skips)
         return self.out(self.decoder1(x))
 
 

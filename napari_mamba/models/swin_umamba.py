@@ -130,7 +130,7 @@ class SwinUMamba(nn.Module):
             skips.append(self.get_submodule(f"encoder{level}")(feature))
         maps, y = [], bottom
         for decoder in (self.decoder6, self.decoder5, self.decoder4, self.decoder3, self.decoder2):
-            y = decoder(y, skips.pop())
+            y = decoder(y, skips)
             maps.append(y)
         maps[-1] = self.decoder1(y)
         if not self.deep_supervision:

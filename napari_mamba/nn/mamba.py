@@ -92,7 +92,11 @@ class Mamba(Exchangeable):
         if self.exchanged is not None:
             y = self.exchanged(x, order)
             return y.transpose(1, 2).contiguous() if channels_first else y
-        tokens = x
+        y = self._scan(x, order)
+        return channels_first_product(self.out_proj, y) if channels_first else self.out_proj(y)
+
+    def _scan(self, tokens: Tensor, order: ScanOrder | Tensor | None) -> Tensor:
+        """What out_proj takes; all else that it needs is freed on return, half of a large volume's memory."""
         x = self._project(tokens, slice(None, self.d_inner))
         x = causal_conv1d(x, self.conv1d.weight[:, 0], self.conv1d.bias, order, backend=self.backend)
         delta, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
@@ -104,7 +108,8 @@ class Mamba(Exchangeable):
         # Only now: beside the convolution, the gate would be a fifth of the peak memory of a large volume.
         z = self._project(tokens, slice(self.d_inner, None))
         y = selective_scan(x, delta, A, B, C, D, z, delta_bias, True, order, backend=self.backend)
-        return channels_first_product(self.out_proj, y) if channels_first else self.out_proj(y)
+        assert isinstance(y, Tensor)  # no last state was asked for
+        return y
 
     def _project(self, tokens: Tensor, rows: slice) -> Tensor:
         """Some of in_proj's outputs."""
@@ -114,7 +119,8 @@ class Mamba(Exchangeable):
 
 def channels_first_product(layer: nn.Linear, x: Tensor) -> Tensor:
     """A linear layer on tokens (B, L, D) whose output is (B, C, L), contiguous."""
-    y = torch.matmul(layer.weight, x.transpose(1, 2))
+    # torch.matmul would multiply the other way round and copy where the weight is a parameter.
+    y = torch.bmm(layer.weight.expand(x.shape[0], -1, -1), x.transpose(1, 2))
     return y if layer.bias is None else y + layer.bias[:, None]
 
 

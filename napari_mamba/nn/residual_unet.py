@@ -146,7 +146,8 @@ class Encoder(nn.Module):
         x = self.stem(x)
         skips = []
         for number, stage in enumerate(self.stages):
-            x = self.scan(stage(x), number)
+            x = stage(x)  # in a line of its own: during the scan nothing holds the stage's input
+            x = self.scan(x, number)
             skips.append(x)
         return skips
 

@@ -117,8 +117,9 @@ class UnetrUpBlock(nn.Module):
             spatial_dims, 2 * out_channels, out_channels, kernel_size, norm_name, res_block
         )
 
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        return self.conv_block(torch.cat([self.transp_conv(x), skip], dim=1))
+    def forward(self, x: Tensor, skips: list[Tensor]) -> Tensor:
+        """Takes the last of the skips off their list, so that its memory is free during the convolutions."""
+        return self.conv_block(torch.cat([self.transp_conv(x), skips.pop()], dim=1))
 
 
 class UnetOutBlock(nn.Module):
