@@ -21,6 +21,7 @@ from napari_mamba.errors import InputError
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, has
 from napari_mamba.nn.granulometry import Granulometry, in_slices
+from napari_mamba.nn.spectrum import Spectrum
 from napari_mamba.nn.token_mixer import Float32Mamba, MambaLayer
 from napari_mamba.nn.tokens import from_tokens, to_tokens, without_autocast
 from napari_mamba.scan import scan_order
@@ -312,9 +313,12 @@ class NNMambaClassifier(nn.Module):
         Share of them that is left out in training.
     slices : bool
         The input is the signed distance to a shape's surface (`in_ch` 1): the distance within each slice is put beside
-        it (this project's own, as the next two are).
+        it (this project's own, as the next three are).
     granulometry : bool
         Of such an input, a linear layer over descriptors of the shape (`Granulometry`) adds to the logits besides.
+    spectrum : int
+        Where above zero, of an image (`in_ch` 1), a perceptron of so many hidden units over descriptors of its k-space
+        (`Spectrum`) adds to the logits besides.
     shrink : int
         Side of the blocks of voxels that are averaged before the first convolution; the descriptors see them apart.
 
@@ -335,11 +339,12 @@ class NNMambaClassifier(nn.Module):
         dropout: float = 0.5,
         slices: bool = False,
         granulometry: bool = False,
+        spectrum: int = 0,
         shrink: int = 1,
     ):
         super().__init__()
-        if in_ch != 1 and (slices or granulometry):
-            raise InputError(f"distances within slices and shape descriptors are of one shape, not of {in_ch} channels")
+        if in_ch != 1 and (slices or granulometry or spectrum):
+            raise InputError(f"descriptors are of one shape or image, not of {in_ch} channels")
         self.slices, self.shrink = slices, shrink
         self.in_conv = DoubleConv(in_ch + slices, channels, stride=2)
         self.mamba_layer_stem = ScanLayer(channels, flips=False, closed=True, d_state=8, order=order)
@@ -350,6 +355,7 @@ class NNMambaClassifier(nn.Module):
         pooled = nn.Linear(sum(dims[1:]), hidden)
         self.mlp = nn.Sequential(pooled, nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, number_classes))
         self.granulometry = Granulometry(number_classes) if granulometry else None
+        self.spectrum = Spectrum(number_classes, spectrum) if spectrum else None
 
     def encode(self, x: Tensor) -> list[Tensor]:
         """The maps of the three stages, highest resolution first."""
@@ -365,7 +371,10 @@ class NNMambaClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         logits = self.mlp(torch.cat([level.mean((2, 3, 4)) for level in self.encode(x)], dim=1))
-        return logits if self.granulometry is None else logits + self.granulometry(x)
+        for beside in (self.granulometry, self.spectrum):
+            if beside is not None:
+                logits = logits + beside(x)
+        return logits
 
     def evidence(self, x: Tensor) -> Tensor:
         """What each place adds to each class's logit, (B, K, *grid of the first stage).

@@ -169,7 +169,7 @@ class Granulometry(Float32Module):
     """Logits (B, K) linear in the standardised descriptors of the shape where (B, 1, Z, Y, X) is above zero.
 
     `describe` is a step function of the shape: no gradient passes. The linear layer and the descriptors' mean and
-    deviation are fitted by themselves (`napari_mamba.training.shape.stacking`), on shapes that nothing has moved.
+    deviation are fitted by themselves (`napari_mamba.training.linear`), on shapes that nothing has moved.
     """
 
     mean: Tensor

@@ -14,36 +14,27 @@ from scipy.special import expit, log_expit
 
 @dataclass(frozen=True)
 class Regression:
-    """A yes or no from descriptors: `mean`, `deviation` and `weight` (K,), `bias`.
-
-    Standardised descriptors are cut off at ± `farthest`.
-    """
+    """A yes or no from descriptors: `mean`, `deviation` and `weight` (K,), `bias`."""
 
     mean: np.ndarray
     deviation: np.ndarray
     weight: np.ndarray
     bias: float
-    farthest: float = np.inf
 
     def margin(self, table: np.ndarray) -> np.ndarray:
         """Logit (N,) of yes for descriptors (N, K)."""
-        return standardised(table, self.mean, self.deviation, self.farthest) @ self.weight + self.bias
+        return (table - self.mean) / self.deviation @ self.weight + self.bias
 
 
-def standardised(table: np.ndarray, mean: np.ndarray, deviation: np.ndarray, farthest: float) -> np.ndarray:
-    """Descriptors (N, K) in deviations from their mean, cut off at ± `farthest`."""
-    return np.clip((table - mean) / deviation, -farthest, farthest)
-
-
-def fit(table: np.ndarray, truth: np.ndarray, decay: float, farthest: float = np.inf) -> Regression:
+def fit(table: np.ndarray, truth: np.ndarray, decay: float) -> Regression:
     """Logistic regression with a quadratic penalty over standardised descriptors (N, K); `truth` (N,) of {0, 1}.
 
     Mean and deviation are rounded to float16 first, in which a bundle keeps them, so that the weights make up for it.
     """
     mean = table.mean(0).astype(np.float16).astype(np.float64)
     deviation = np.maximum(table.std(0), 1e-3).astype(np.float16).astype(np.float64)
-    weight, bias = logistic(standardised(table, mean, deviation, farthest), truth, decay)
-    return Regression(mean, deviation, weight, bias, farthest)
+    weight, bias = logistic((table - mean) / deviation, truth, decay)
+    return Regression(mean, deviation, weight, bias)
 
 
 def logistic(inputs: np.ndarray, truth: np.ndarray, decay: float) -> tuple[np.ndarray, float]:

@@ -112,5 +112,5 @@ def test_the_layer_standardises_and_stays_in_float32():
 
 
 def test_nnmamba_takes_one_shape_for_its_descriptors():
-    with pytest.raises(InputError, match="of one shape"):
+    with pytest.raises(InputError, match="of one shape or image"):
         models.create("nnmamba_cls", in_ch=2, granulometry=True)

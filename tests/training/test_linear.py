@@ -27,11 +27,3 @@ def test_an_answer_that_does_not_help_weighs_nothing():
     first, second, _ = linear.weigh(good, bad, truth)
     assert first > 0.5
     assert second == 0
-
-
-def test_what_lies_far_away_does_not_decide_alone():
-    random = np.random.default_rng(2)
-    table = random.normal(size=(500, 2))
-    found = linear.fit(table, table[:, 0] > 0, decay=1.0, farthest=3.0)
-    assert found.margin(np.array([[1e6, 0.0]])) == pytest.approx(found.margin(np.array([[4.0, 0.0]])))
-    assert found.margin(np.array([[2.0, 0.0]])) < found.margin(np.array([[4.0, 0.0]]))

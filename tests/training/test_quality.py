@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from napari_mamba import bundles, engine, io, training
+from napari_mamba import bundles, engine, io, models, training
 from napari_mamba.engine.prepare import prepare
 from napari_mamba.errors import InputError
-from napari_mamba.training.quality import artefacts, bundle, recipe, torchio_artefacts, variety
+from napari_mamba.nn.spectrum import Spectrum, count
+from napari_mamba.training.classification import auc
+from napari_mamba.training.quality import artefacts, bundle, kspace, recipe, torchio_artefacts, variety
 from napari_mamba.training.quality.artefacts import ARTEFACTS, MILD, RANGES, STRONGEST, TISSUE, Chance
 from napari_mamba.training.quality.recipe import CLASSES, Quality
 from napari_mamba.training.restore import data as scans
@@ -52,6 +54,8 @@ def small(monkeypatch):
     for name in ("REPEATS", "PAIRS"):
         monkeypatch.setattr(bundle, name, 1)
     monkeypatch.setattr(recipe, "CHECKS", 1)
+    monkeypatch.setattr(recipe, "SIMULATED", 8)
+    monkeypatch.setattr(kspace, "EPOCHS", 2)
     monkeypatch.setattr(Quality, "schedule", replace(Quality.schedule, batch_size=4, steps=2, validate_every=1))
 
 
@@ -289,12 +293,43 @@ def test_a_scan_is_clean_or_has_one_or_two_artefacts():
     )
 
 
+def test_a_perceptron_learns_what_no_line_tells_and_is_the_mean_of_its_members(monkeypatch):
+    monkeypatch.setattr(kspace, "EPOCHS", 60)
+    random = np.random.default_rng(0)
+    hidden = random.normal(size=(800, 3))
+    table = 3 + 2 * hidden[:, np.arange(count()) % 3] + 0.1 * random.normal(size=(800, count()))
+    truth = np.stack([(abs(hidden[:, 0]) < 0.7) & (abs(hidden[:, 1]) < 0.7), hidden[:, 2] > 0], axis=1)
+    made = kspace.train(table[:600], truth[:600].astype(float), 0)
+    said = kspace.answers(made, table[600:])
+    assert auc(truth[600:, 0], said[:, 0]) > 0.85  # inside of a box: no line tells it
+    assert auc(truth[600:, 1], said[:, 1]) > 0.95
+    assert np.array_equal(said, kspace.answers(kspace.train(table[:600], truth[:600].astype(float), 0), table[600:]))
+    inputs, wanted = torch.from_numpy(table[:600]).float(), torch.from_numpy(truth[:600]).float()
+    members = [kspace.member(made, inputs, wanted, number) for number in range(kspace.MEMBERS)]
+    mean = np.mean([kspace.answers(one, table[600:]) for one in members], axis=0)
+    assert said == pytest.approx(mean, abs=1e-4)
+
+
+def test_the_joined_network_gives_the_weighed_logits(small):
+    plain = recipe.network("nnmamba").eval()
+    spectrum = Spectrum(len(CLASSES), kspace.HIDDEN * kspace.MEMBERS)
+    factors = [(0.5 + 0.1 * k, 1.0 - 0.1 * k, 0.2 * k) for k in range(len(CLASSES))]
+    network = models.create("nnmamba_cls", **recipe.NETWORK, spectrum=kspace.HIDDEN * kspace.MEMBERS).eval()
+    network.load_state_dict(bundle.joined(plain.state_dict(), spectrum, factors))
+    x = torch.randn(2, 1, 16, 48, 48)
+    first, second, shift = (torch.tensor(column) for column in zip(*factors, strict=True))
+    with torch.inference_mode():
+        wanted = first * plain(x) + second * spectrum(x) + shift
+        assert torch.allclose(network(x), wanted, atol=1e-3)
+
+
 def test_train_export_run_and_measure(data, small, tmp_path):
     pytest.importorskip("torchio")
     packed = Quality(data).save_arrays(tmp_path / "mr.npz")
     folder = training.train("mr-quality", packed, tmp_path / "run", device="cpu")
     made = bundles.load(folder)
-    assert made.metrics["calibration"]["temperature"] > 0
+    assert set(made.metrics["weighed"]) == set(CLASSES)
+    assert made.metrics["trained"]["simulated"] == 8
     measured = training.evaluate("mr-quality", data, folder, device="cpu", write=True)
     assert (measured["people"], measured["scans"], measured["simulated"]) == (1, 1, len(ARTEFACTS) + 2)
     assert np.sum(measured["confusion"], axis=1).tolist() == [1] * len(CLASSES)

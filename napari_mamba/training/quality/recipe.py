@@ -3,7 +3,8 @@
 Scans: those that the restoration recipes share (`napari_mamba.training.restore.data`), people kept apart; the artefacts
 are simulated while training, in k-space where they arise there (`artefacts`). A scan may have none, one or two.
 Network: nnMamba for classification (Gong et al., arXiv:2402.03526), on slices 4 mm apart at 1 mm in-plane: fine enough
-for noise and blur, and wide enough to hold a head, whose shading only the whole shows.
+for noise and blur, and wide enough to hold a head, whose shading only the whole shows; beside it a perceptron over
+what k-space tells (`napari_mamba.nn.spectrum`).
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from napari_mamba.nn.spectrum import Spectrum, describe
 from napari_mamba.training.baselines import small_resnet
 from napari_mamba.training.classification import auc, macro_f1
+from napari_mamba.training.quality import kspace
 from napari_mamba.training.quality.artefacts import ARTEFACTS, Chance, add, sent, unspoilt
 from napari_mamba.training.quality.variety import Sides, varied
 from napari_mamba.training.recipe import Recipe, Schedule
@@ -34,6 +37,8 @@ NETWORK: dict[str, Any] = {
 VIEWS = 2
 """Windows made of each simulated scan: the simulation costs more than the window."""
 CLEAN, PAIR = 0.18, 0.2  # shares of scans with none and with two artefacts
+SIMULATED = 1200
+"""Windows of the training people, one of each simulated scan, on which the perceptron over k-space is trained."""
 CHECKS = 8  # simulated scans of each validation scan and class
 
 
@@ -41,7 +46,7 @@ class Quality(Recipe):
     """Windows of simulated scans, with a target (7,) of 0 and 1; `PAIR` of them carry two artefacts."""
 
     name = "mr-quality"
-    variants = ("nnmamba", "nnmamba-axis", "resnet")
+    variants = ("nnmamba-axis", "nnmamba", "resnet")
     on_device = True
     schedule = Schedule(
         steps=3000, batch_size=16, learning_rate=1.5e-3, weight_decay=1e-2, warm_up=150, ema=0.998, validate_every=250
@@ -119,6 +124,30 @@ class Quality(Recipe):
                         targets.append(target(names))
             self._kept = torch.stack(inputs)[:, None], torch.tensor(targets)
         return self._kept
+
+    def table(self, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+        """Descriptors (N, K) of `SIMULATED` windows of the training people and what is true of them (N, 7); once."""
+        if not hasattr(self, "_table"):
+            rows, truth = [], []
+            for number in range(SIMULATED):
+                chance = self.chance(-1 - number, device)
+                scan, names = self._balanced[chance.whole(0, len(self._balanced) - 1)], draw_names(chance)
+                rows.append(describe(window(*simulate(scan, names, chance), chance)[None, None]))
+                truth.append(target(names))
+            self._table = torch.cat(rows).cpu().double().numpy(), np.array(truth)
+        return self._table
+
+    @cached_property
+    def spectrum(self) -> Spectrum:
+        """The perceptron over the descriptors of k-space, trained; needs `table`, which says on what device."""
+        return kspace.train(*self._table, self.seed)
+
+    def told_apart(self, network: nn.Module, device: torch.device) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Logits (N, 7) of the network and of the perceptron for the validation scans, and what is true (N, 7)."""
+        logits, truth = self.answers(network, device)
+        seen = [describe(some.to(device)).cpu() for some in self._checks(device)[0].split(8)]
+        self.table(device)
+        return logits, kspace.answers(self.spectrum, torch.cat(seen).numpy()), truth
 
     def export(self, weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
         from napari_mamba.training.quality.bundle import export
