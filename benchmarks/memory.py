@@ -1,7 +1,7 @@
 """Peak memory of a network's forward pass without a GPU: `python benchmarks/memory.py [--size 64]`.
 
-PyTorch's profiler sees every allocation of a tensor, so this counts maps, tokens and scans as they live, but not a GPU's
-convolution workspaces. Weights are not counted. Use it to compare two versions of the code.
+PyTorch's profiler sees every allocation of a tensor, so this counts maps, tokens and scans as they live, but not a
+GPU's convolution workspaces. Weights are not counted. Use it to compare two versions of the code.
 """
 
 from __future__ import annotations
