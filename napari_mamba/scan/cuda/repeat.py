@@ -124,10 +124,19 @@ def repeat_scan(tensors: Optional8, softplus: bool, merge: str) -> Tensor | None
     --------
     >>> repeat_scan((u, delta, A, B, C, None, None, None), True, "sum")  # doctest: +SKIP
     """
-    pointers = [0 if x is None else x.data_ptr() for x in tensors]
-    options = (softplus, merge, (pointers[3] | pointers[4]) & 15, *[x is None for x in tensors[5:]])
+    u, delta, A, B, C, D, z, bias = tensors
+    given = tensors
+    if D is None or z is None or bias is None:
+        given = tuple([x for x in tensors if x is not None])
+    pointers = [
+        *(u.data_ptr(), delta.data_ptr(), A.data_ptr(), B.data_ptr(), C.data_ptr()),  # type: ignore[union-attr]
+        0 if D is None else D.data_ptr(),
+        0 if z is None else z.data_ptr(),
+        0 if bias is None else bias.data_ptr(),
+    ]
+    options = (softplus, merge, (pointers[3] | pointers[4]) & 15, D is None, z is None, bias is None)
     for recent in _recent:
-        if recent.options == options and recent.guards.check(*[x for x in tensors if x is not None]):
+        if recent.options == options and recent.guards.check(*given):
             return _launch(recent.template, pointers)
     key = _key(tensors, softplus, merge)
     found = _templates.get(key, _UNKNOWN)
@@ -137,15 +146,15 @@ def repeat_scan(tensors: Optional8, softplus: bool, merge: str) -> Tensor | None
         found = _templates[key] = _template(tensors, softplus, merge)
     if not isinstance(found, Template):
         return None
-    _remember(options, tensors, found)
+    _remember(options, given, found)
     return _launch(found, pointers)
 
 
-def _remember(options: tuple, tensors: Optional8, template: Template) -> None:
+def _remember(options: tuple, given: Optional8, template: Template) -> None:
     global _recent
     if TensorGuards is None:
         return
-    guards = TensorGuards(*[x for x in tensors if x is not None], dynamic_dims_sizes=None, dynamic_dims_strides=None)
+    guards = TensorGuards(*given, dynamic_dims_sizes=None, dynamic_dims_strides=None)
     _recent = [Recent(options, guards, template), *_recent[: MOST_RECENT - 1]]
 
 
