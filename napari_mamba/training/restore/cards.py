@@ -108,10 +108,9 @@ deviation over eight mirrored copies.
 
 {_aim(metrics, 2.0, "the cubic spline", ("2×", "3×", "4×"))}
 The slices' profile is a Gaussian as wide at half its maximum as they are apart. The best filter is the best linear
-estimate that knows it (Gaussian process regression along the axis), which the network starts from; the gain is over the
-better of the spline and linear interpolation. PSNR in dB above SSIM, mean ± SD over
-scans; white is the 99.9th percentile. Clinical scans were degraded along an
-in-plane axis, the isotropic ones along their first.
+estimate that knows it (Gaussian process regression along the axis), which the network starts from. PSNR in dB above
+SSIM, mean ± SD over scans; white is the 99.9th percentile. Clinical scans were degraded along an in-plane axis, the
+isotropic ones along their first.
 
 {_examples(metrics)}
 Reproduce with `napari-mamba evaluate mr-superres --data DIR`, DIR holding `native_mr` and `stroke_mr`.

@@ -34,7 +34,9 @@ def by_setting(rows: Sequence[Row], ours: str, others: Sequence[str]) -> dict[st
 
 def markdown(table: Mapping[str, Any], names: Mapping[str, str]) -> str:
     """The table of `by_setting` in Markdown; `names` are the methods' columns in order, ours last."""
-    head = f"| | {' | '.join(names.values())} | gain over the best other |\n|{' --- |' * (len(names) + 2)}\n"
+    best = {names.get(row["best_other"], "") for row in table.values()}
+    over = best.pop() if len(best) == 1 else "the best other"
+    head = f"| | {' | '.join(names.values())} | gain over {over} |\n|{' --- |' * (len(names) + 2)}\n"
     lines = []
     for setting, methods in table.items():
         cells = [f"{_spread(methods[m]['psnr'], 1)}<br>{_spread(methods[m]['ssim'], 3)}" for m in names]
@@ -65,7 +67,8 @@ def picture(rows: Sequence[tuple[str, Sequence[tuple[str, np.ndarray]]]], peak: 
             low, high = (-0.15 * peak, 0.15 * peak) if title in ("removed", "error") else (0.0, peak)
             axes.imshow(values, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
             axes.set_title(title, fontsize=8)
-        line[0].text(0.02, 0.02, name, color="w", fontsize=7, transform=line[0].transAxes)
+        label = line[0].text(0.02, 0.02, name, color="w", fontsize=7, transform=line[0].transAxes)
+        label.set_in_layout(False)  # a long name would push the next slice away
     stream = BytesIO()
     figure.savefig(stream, format="png", dpi=90)
     return stream.getvalue()
