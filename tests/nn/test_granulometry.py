@@ -7,6 +7,7 @@ from scipy import ndimage
 
 from napari_mamba import models
 from napari_mamba.errors import InputError
+from napari_mamba.nn import granulometry
 from napari_mamba.nn.granulometry import (
     CLOSINGS,
     DEPTHS,
@@ -109,6 +110,23 @@ def test_the_layer_standardises_and_stays_in_float32():
     answer = layer(x.bfloat16())
     assert torch.allclose(answer[0], layer.linear.bias, atol=1e-4)
     assert torch.allclose(answer[1], layer.linear((found[1] - found[0]) / 2), atol=1e-3)
+
+
+def test_members_of_an_ensemble_describe_a_shape_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr(granulometry, "describe", lambda mask: asked.append(mask.shape) or describe(mask))
+    shapes = torch.from_numpy(np.stack([blob(7), blob(8)]))
+    x = shapes[:, None].float() - 0.5
+    layers = [Granulometry(2), Granulometry(2)]
+    for layer in layers:
+        torch.nn.init.normal_(layer.linear.weight)
+    with torch.inference_mode():
+        first = [layer(x) for layer in layers]
+    assert asked == [(1, *shapes.shape[1:])] * 2
+    assert layers[0](x[1:]).requires_grad is False
+    assert torch.allclose(layers[1](x[1:]), first[1][1:], atol=1e-4)
+    assert torch.allclose(first[0], layers[0].linear(describe(shapes)), atol=1e-3)
+    assert len(asked) == 2
 
 
 def test_nnmamba_takes_one_shape_for_its_descriptors():
