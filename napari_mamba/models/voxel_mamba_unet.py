@@ -60,7 +60,8 @@ class ConvBlock(nn.Module):
         self.conv2 = nn.Conv3d(dim, dim, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(nn.functional.gelu(self.conv1(x)))
+        # In place: at full resolution a tile's new tensor costs the CPU as much as the sum.
+        return self.conv2(nn.functional.gelu(self.conv1(x))).add_(x)
 
 
 @register(

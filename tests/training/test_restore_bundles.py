@@ -1,6 +1,7 @@
 """The bundles mr-denoise and mr-superres: what they do to a scan before any training, and how they are measured."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,6 +132,10 @@ def test_evaluation_writes_numbers_card_and_picture(made, name, folder, tmp_path
     written = bundles.load(made.path)
     assert written.metrics["held_out"]["table"] == measured["table"]
     assert (made.path / "examples.png").read_bytes().startswith(b"\x89PNG")
+    card = (made.path / "README.md").read_text()
+    gains = [row["gain"]["psnr"]["mean"] for row in measured["table"].values()]
+    assert f"it is {min(gains):+.2f} to {max(gains):+.2f} dB" in card
+    assert ("dB are missing at the worst" in card) is (min(gains) < (1.5 if name == "mr-denoise" else 2))
     if name == "mr-denoise":  # the network answers its input, so it gains nothing over it
         for row in measured["table"].values():
             assert row["mr-denoise"]["psnr"]["mean"] == pytest.approx(row["input"]["psnr"]["mean"], abs=0.01)
@@ -196,3 +201,34 @@ def test_noise_of_a_case_is_always_the_same():
     assert np.array_equal(first, again)
     assert (first - 5).std() == pytest.approx(1.0, rel=0.05)
     assert not np.array_equal(first, measure.noisy(case, 0.1, True))
+
+
+@pytest.fixture(scope="module")
+def template():
+    """The middle of the ICBM template: a head that no network here has seen, without noise of its own."""
+    volume = io.read(Path(__file__).parents[2] / "sample_data/icbm2009a_t1.nii.gz")
+    middle = np.asarray(volume.data)[0, 70:106, 80:152, 60:120].astype(np.float32)
+    return measure.Case("icbm", "icbm", middle, float(np.percentile(middle, 99.9)), np.eye(4))
+
+
+@pytest.mark.parametrize(("level", "kind"), [(0.05, "Rician"), (0.15, "Gaussian")])
+def test_the_shipped_denoiser_removes_noise_and_no_anatomy(template, level, kind):
+    noisy = measure.noisy(template, level, kind == "Rician")
+    restored = denoise_bundle.restore(bundles.load("mr-denoise"), template, noisy, "cpu")
+    before, after = (measure.compare(v, template.truth, template.peak)["psnr"] for v in (noisy, restored))
+    assert after > before + 5
+    removed, detail = noisy - restored, template.truth - ndimage.gaussian_filter(template.truth, 1.5)
+    assert abs(np.corrcoef(removed.ravel(), detail.ravel())[0, 1]) < 0.2
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_the_shipped_superresolution_beats_the_spline_and_keeps_the_slices(template, factor):
+    coarse = superres_bundle.thickened(template.volume(template.truth), 0, factor)
+    restored = superres_bundle.restore(bundles.load("mr-superres"), coarse, 0, factor, "cpu")
+    spline = superres_bundle.interpolated(coarse, 0, factor)["spline"]
+    ours, other = (measure.compare(v, template.truth, template.peak)["psnr"] for v in (restored, spline))
+    assert ours > other + 1
+    given = np.asarray(coarse.data)[0]
+    again = np.asarray(superres_bundle.thickened(template.volume(restored), 0, factor).data)[0]
+    assert np.abs(again - given).mean() < 0.002 * template.peak
+    assert given.min() <= restored.min() < restored.max() <= given.max()
