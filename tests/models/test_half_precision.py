@@ -48,6 +48,11 @@ def whole(case: Tiny, network: nn.Module, inputs: list[Tensor]) -> Tensor:
         return case.run(network, inputs)
 
 
+def middle(x: Tensor, size: tuple[int, ...]) -> Tensor:
+    starts = [max(n - want, 0) // 2 for n, want in zip(x.shape[2:], size, strict=True)]
+    return x[(..., *(slice(at, at + want) for at, want in zip(starts, size, strict=True)))]
+
+
 def error(result: Tensor, truth: Tensor) -> float:
     return float((result - truth).norm() / truth.norm())
 
@@ -91,6 +96,8 @@ def test_a_trained_network_agrees_everywhere(dtype: torch.dtype, at: str, sample
     network = bundle.networks()[0].to(at)
     data = prepare(io.read(sample_data / "hippocampus_left.nii.gz"), bundle.preparation).data
     x = torch.from_numpy(data)[None].to(at)
+    if at == "cpu" and dtype == torch.float16 and not torch.ops.mkldnn._is_mkldnn_fp16_supported():
+        x = middle(x, (16, 32, 32))  # convolutions take minutes where the processor has no such type
     x = nn.functional.pad(x, [side for n in reversed(x.shape[2:]) for side in (0, -n % 16)])
     with torch.inference_mode():
         truth = network(x)
@@ -98,4 +105,5 @@ def test_a_trained_network_agrees_everywhere(dtype: torch.dtype, at: str, sample
             result = network(x)
     assert result.isfinite().all()
     organ = truth.argmax(1) > 0
+    assert organ.any()
     assert (result.argmax(1) == truth.argmax(1))[organ].float().mean() >= LABELS
