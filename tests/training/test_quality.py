@@ -295,6 +295,7 @@ def test_a_scan_is_clean_or_has_one_or_two_artefacts():
 
 def test_a_perceptron_learns_what_no_line_tells_and_is_the_mean_of_its_members(monkeypatch):
     monkeypatch.setattr(kspace, "EPOCHS", 60)
+    monkeypatch.setattr(kspace, "MEMBERS", 2)
     random = np.random.default_rng(0)
     hidden = random.normal(size=(800, 3))
     table = 3 + 2 * hidden[:, np.arange(count()) % 3] + 0.1 * random.normal(size=(800, count()))
