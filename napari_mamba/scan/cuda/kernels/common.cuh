@@ -5,6 +5,7 @@
 // value (host side: the struct's `layout` for Python's struct module, native alignment), and is made for a problem by
 // macros:
 //   IO       type of u, delta, B, C, z and of 16-bit outputs: 0 float, 1 half, 2 bfloat16
+//   WIO      type of weights, where they have one of their own, as IO
 //   STATES   N, 1..64
 //   POLY     every POLY-th state's exponential is a polynomial on the FMA units; 0: all on the special-function unit
 #pragma once
@@ -78,6 +79,21 @@ DEVICE io_t from_float(float x) { return float_to_half(x); }
 #else
 DEVICE float to_float(io_t x) { return bfloat_to_float(x); }
 DEVICE io_t from_float(float x) { return float_to_bfloat(x); }
+#endif
+
+// Weights may have another type than the maps: WIO, as IO.
+#ifndef WIO
+#define WIO 0
+#endif
+#if WIO == 0
+typedef float weight_t;
+DEVICE float weight_to_float(weight_t x) { return x; }
+#elif WIO == 1
+typedef unsigned short weight_t;
+DEVICE float weight_to_float(weight_t x) { return half_to_float(x); }
+#else
+typedef unsigned short weight_t;
+DEVICE float weight_to_float(weight_t x) { return bfloat_to_float(x); }
 #endif
 
 // ----------------------------------------------------------------------------------------------------- exponentials

@@ -10,17 +10,6 @@
 //   BACKWARD  1 for the gradients' kernel, 0 for the other one
 #include "common.cuh"
 
-#if WIO == 0
-typedef float weight_t;
-DEVICE float weight_to_float(weight_t x) { return x; }
-#elif WIO == 1
-typedef unsigned short weight_t;
-DEVICE float weight_to_float(weight_t x) { return half_to_float(x); }
-#else
-typedef unsigned short weight_t;
-DEVICE float weight_to_float(weight_t x) { return bfloat_to_float(x); }
-#endif
-
 #define THREADS 256
 #define PAST (TAPS - 1)
 

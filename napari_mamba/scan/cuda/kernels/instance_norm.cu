@@ -9,17 +9,6 @@
 //   WIO   type of weight and bias, as IO
 #include "common.cuh"
 
-#if WIO == 0
-typedef float weight_t;
-DEVICE float weight_to_float(weight_t x) { return x; }
-#elif WIO == 1
-typedef unsigned short weight_t;
-DEVICE float weight_to_float(weight_t x) { return half_to_float(x); }
-#else
-typedef unsigned short weight_t;
-DEVICE float weight_to_float(weight_t x) { return bfloat_to_float(x); }
-#endif
-
 #define THREADS 256
 #define WARPS (THREADS / 32)
 #define ITEMS 16  // of a thread in a tile
