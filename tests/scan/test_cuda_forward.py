@@ -133,7 +133,7 @@ def test_lengths_about_a_tile(length):
 
 
 @emulated
-def test_heads_of_chunks_end_where_the_start_state_has_died_out():
+def test_tails_of_chunks_begin_where_earlier_inputs_have_died_out():
     fast, slow = problem(slow=False, width=4, length=200), problem(slow=True, width=4, length=200)
     plan = replace(CHUNKS, chunk=112, chunks=2)
     check(fast, plan, bound=2e-6)
