@@ -60,8 +60,8 @@ float32 they lie 9e-5 to 1.9e-4 away, by the processor and the number of threads
 
 On an NVIDIA H100, with the scan's own kernels and without TF32, 42 of the 45 vectors lie within 1e-4 as well. The three
 of U-Mamba Enc, which amplify rounding, do not: `UMambaEnc_2d_v2` lies 2.6e-4, `UMambaEnc_3d_v1` 1.8e-4 and
-`UMambaEnc_3d_v2` 5.3e-4 away, and the test counts them as missed there. PyTorch's convolutions take TF32 on such a GPU unless told otherwise, which adds 1e-3 in
-most networks and up to a fifth in U-Mamba Enc with these random weights.
+`UMambaEnc_3d_v2` 5.3e-4 away, and the test counts them as missed there. PyTorch's convolutions take TF32 on such a GPU
+unless told otherwise, which adds 1e-3 in most networks and up to a fifth in U-Mamba Enc with these random weights.
 
 "CPU seconds" is the processor time of one forward pass on the whole input shown, float32, in one thread, after a first
 pass that is not counted; "–" was not measured. Other work ran on the machine, so read off no more than the magnitude.
