@@ -153,6 +153,20 @@ def test_the_loss_is_small_for_the_truth_and_falls_towards_it():
     assert losses[2] < 1e-3
 
 
+def test_the_losses_gradient_is_that_of_its_definition():
+    torch.manual_seed(0)
+    logits = (3 * torch.randn(2, 5, 6, 7, 8, dtype=torch.float64)).requires_grad_()
+    target = torch.randint(0, 4, (2, 1, 6, 7, 8), dtype=torch.uint8)  # the last class is nowhere
+    chance, truth = logits.softmax(1), torch.nn.functional.one_hot(target[:, 0].long(), 5).movedim(-1, 1)
+    shared, both = (chance * truth).sum((0, 2, 3, 4)), (chance + truth).sum((0, 2, 3, 4))
+    defined = 1 - ((2 * shared + 20) / (both + 20))[1:].mean()
+    defined = defined + torch.nn.functional.cross_entropy(logits, target[:, 0].long())
+    loss = dice_and_cross_entropy(logits, target)
+    assert torch.allclose(loss, defined, rtol=1e-12)
+    (wanted,), (found,) = (torch.autograd.grad(3 * one, logits) for one in (defined, loss))
+    assert torch.allclose(found, wanted, rtol=1e-9, atol=1e-15)
+
+
 def test_dice_of_a_confusion_table():
     truth = torch.tensor([0, 1, 1, 2])
     found = torch.tensor([0, 1, 2, 2])

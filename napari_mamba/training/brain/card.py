@@ -34,7 +34,7 @@ def card(metrics: dict[str, Any]) -> str:
 ## How it was made
 
 The method of SynthSeg (Billot et al., Medical Image Analysis 86:102789, 2023; arXiv:2107.09559): no scan was used.
-While training, a label map is deformed and mirrored, every tissue gets a random brightness (seven draws in ten lie
+While training, a label map is deformed and mirrored, every tissue gets a random brightness (three draws in four lie
 about that of T1, T2 or FLAIR), and bias field, slice thickness, resolution, noise and skull-stripping are simulated.
 17 maps train, three are held out. U-Mamba Enc (Ma et al., arXiv:2401.04722), first generation: five stages of 16 to 192
 channels, 6.5 million parameters, scans in the two lowest stages. Soft Dice and cross-entropy; AdamW in bfloat16 (the
