@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from napari_mamba.errors import InputError
 from napari_mamba.training.batches import batches
 from napari_mamba.training.growth import grow
 from napari_mamba.training.recipe import Recipe
+from napari_mamba.training.recorded import Recorded
 from napari_mamba.training.team import ALONE, Team, join
 
 CHECKPOINT = "checkpoint.pt"
@@ -47,7 +49,8 @@ class Run:
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # the samples of a recipe have one size, or few
         self.recipe, self.output, self.device, self.team = recipe, Path(output), device, team
-        self.network = _placed(recipe.network(), device)
+        self.format = _format(recipe, device)
+        self.network = self._placed(recipe.network())
         # Not the network: a U-Mamba compiles for minutes, and little of its time is anybody's to fuse.
         self.loss = torch.compile(self._loss, dynamic=False) if compiled else self._loss
         self.optimiser = torch.optim.AdamW(
@@ -55,6 +58,9 @@ class Run:
             lr=recipe.schedule.learning_rate,
             fused=device.type == "cuda",
         )
+        self.gradients: Callable[[Tensor, Any], Tensor] = self._gradients
+        if recipe.recorded and device.type == "cuda":
+            self.gradients = Recorded(self._gradients, list(self.network.parameters()))
         self.average = _cloned(self.network.state_dict())
         self.step = 0
         self.seconds = 0.0  # of training, over all the pieces of the run
@@ -122,21 +128,26 @@ class Run:
             group["lr"] = schedule.rate(self.step, progress)
         inputs = inputs.to(self.device)
         if inputs.ndim == 5:
-            inputs = inputs.contiguous(memory_format=_format(self.device))
+            inputs = inputs.contiguous(memory_format=self.format)
         self.network.train()
-        # bfloat16 convolutions are twice as fast on recent CPUs and GPUs; the scan stays in float32 by itself.
-        with torch.autocast(self.device.type, torch.bfloat16):
-            output = self.network(inputs)
-        loss = self.loss(output, _each(target, lambda t: t.to(self.device)))
+        loss = self.gradients(inputs, _each(target, lambda t: t.to(self.device)))
         if self.step % CHECK_EVERY == 0:
             self.check(loss)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
         self.team.average_gradients(self.network.parameters())
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimiser.step()
         self._update_average(schedule.ema)
         self.step += 1
+        return loss
+
+    def _gradients(self, inputs: Tensor, target: Any) -> Tensor:
+        """Leave the parameters with the gradients of this step alone; returns the loss."""
+        self.optimiser.zero_grad(set_to_none=True)
+        # bfloat16 convolutions are twice as fast on recent CPUs and GPUs; the scan stays in float32 by itself.
+        with torch.autocast(self.device.type, torch.bfloat16):
+            output = self.network(inputs)
+        loss = self.loss(output, target)
+        loss.backward()
         return loss.detach()
 
     def _loss(self, output: Any, target: Any) -> Tensor:
@@ -159,9 +170,12 @@ class Run:
 
     def averaged(self) -> nn.Module:
         """The network with the averaged weights, in evaluation mode."""
-        network = _placed(self.recipe.network(), self.device)
+        network = self._placed(self.recipe.network())
         network.load_state_dict(self.average)
         return network.eval()
+
+    def _placed(self, network: nn.Module) -> nn.Module:
+        return network.to(self.device, memory_format=self.format)  # type: ignore[call-overload]  # torch's stubs lack it
 
 
 def _cloned(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -178,13 +192,21 @@ def _each(value: Any, apply: Callable[[Tensor], Tensor]) -> Any:
     return apply(value) if isinstance(value, Tensor) else tuple(apply(part) for part in value)
 
 
-def _format(device: torch.device) -> torch.memory_format:
-    """Of 3D maps: channels-last on CPUs; on an NVIDIA H200 that took a third more time than the plain format."""
-    return torch.contiguous_format if device.type == "cuda" else torch.channels_last_3d
+def _format(recipe: Recipe, device: torch.device) -> torch.memory_format:
+    """Of 3D maps; U-Mamba took a third more time channels-last than plain on an NVIDIA H200."""
+    plain = device.type == "cuda" and not recipe.channels_last
+    return torch.contiguous_format if plain else torch.channels_last_3d
 
 
-def _placed(network: nn.Module, device: torch.device) -> nn.Module:
-    return network.to(device, memory_format=_format(device))  # type: ignore[call-overload]  # torch's stubs lack it
+@contextmanager
+def _products(recipe: Recipe) -> Iterator[None]:
+    """Let float32 products be as exact as the recipe wants them, within the context alone."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if recipe.tf32 else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def fit(
@@ -243,13 +265,14 @@ def fit(
     last = min(recipe.schedule.steps, run.step + steps if steps is not None else recipe.schedule.steps)
     clock, made = Clock(run, minutes, finish), batches(recipe, run.step, last, run.device, team)
     pieces = Pieces(output, on_log, team.leads)
-    while run.step < last and clock.goes_on():
-        pieces.add(run.advance(*next(made), clock.progress))
-        if run.step % recipe.schedule.validate_every == 0:
-            _lead(run, pieces)
-    made.close()
-    unreported = pieces.losses and (run.step == recipe.schedule.steps or finish)
-    _lead(run, pieces if unreported else None)
+    with _products(recipe):
+        while run.step < last and clock.goes_on():
+            pieces.add(run.advance(*next(made), clock.progress))
+            if run.step % recipe.schedule.validate_every == 0:
+                _lead(run, pieces)
+        made.close()
+        unreported = pieces.losses and (run.step == recipe.schedule.steps or finish)
+        _lead(run, pieces if unreported else None)
     return run
 
 

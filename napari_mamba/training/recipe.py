@@ -70,6 +70,14 @@ class Recipe(ABC):
     on_device : bool
         Whether `batch` makes its samples on the device it is given. Otherwise it makes them on the CPU, and the loop
         calls it ahead of time from other threads.
+    channels_last : bool
+        Whether 3D maps lie channels-last in a GPU's memory, as they always do in a CPU's. Faster for networks without
+        norms, slower for those with instance norms.
+    tf32 : bool
+        Whether a GPU may round the factors of float32 products to TensorFloat-32, which has 10 bits of mantissa.
+    recorded : bool
+        Whether a GPU replays the kernels of a step as a CUDA graph: for samples of few shapes, and networks of so many
+        small kernels that Python is late with them.
 
     Parameters
     ----------
@@ -89,6 +97,9 @@ class Recipe(ABC):
     schedule: Schedule
     variants: tuple[str, ...] = ("",)
     on_device: bool = False
+    channels_last: bool = False
+    tf32: bool = False
+    recorded: bool = False
 
     def __init__(self, data: Path, seed: int = 2410, variant: str = "") -> None:
         self.data = Path(data)

@@ -55,6 +55,8 @@ class Restoration(Recipe):
     schedule = Schedule(steps=20_000, batch_size=8, learning_rate=1e-3, warm_up=200, validate_every=1000)
     variants = ("mamba", "axis", "conv", "segresnet")
     on_device = True
+    channels_last = True  # 81 instead of 95 ms for a step of 16 pieces on an NVIDIA H100: there are no norms
+    tf32 = True
     arguments = NETWORK
 
     def network(self) -> nn.Module:

@@ -1,0 +1,67 @@
+"""A training step's kernels as a CUDA graph: recorded once for each shape of the samples, then replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+WARM_UP = 3
+"""Steps before a recording: kernels are compiled, convolutions tried out, tables copied to the GPU."""
+
+
+class Recorded:
+    """Replay a function that leaves parameters with gradients.
+
+    Parameters
+    ----------
+    gradients : callable
+        Takes inputs and a target (a tensor, or several) on a GPU, sets the parameters' gradients anew and returns the
+        loss. Whatever else it does in Python is done while it is recorded alone.
+    parameters : sequence of Parameter
+    """
+
+    def __init__(self, gradients: Callable[[Tensor, Any], Tensor], parameters: Sequence[nn.Parameter]) -> None:
+        self.gradients, self.parameters = gradients, parameters
+        self.recordings: dict[Hashable, _Recording] = {}
+
+    def __call__(self, inputs: Tensor, target: Any) -> Tensor:
+        """The loss of these samples, whose gradients the parameters then have."""
+        given = (inputs, *([target] if isinstance(target, Tensor) else target))
+        key = tuple((t.shape, t.stride(), t.dtype) for t in given)
+        if key not in self.recordings:
+            self.recordings[key] = _Recording(self, inputs, target)
+        return self.recordings[key].replay(given)
+
+
+class _Recording:
+    """The graph of one shape of samples, the memory it reads them from, and the gradients it writes."""
+
+    def __init__(self, of: Recorded, inputs: Tensor, target: Any) -> None:
+        self.parameters = of.parameters
+        own = inputs.clone()
+        own_target = target.clone() if isinstance(target, Tensor) else tuple(t.clone() for t in target)
+        self.given = (own, *([own_target] if isinstance(own_target, Tensor) else own_target))
+        current, stream = torch.cuda.current_stream(), torch.cuda.Stream()
+        stream.wait_stream(current)
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                of.gradients(own, own_target)
+            for parameter in self.parameters:
+                parameter.grad = None  # those of another recording are not to be added to
+            self.graph = torch.cuda.CUDAGraph()
+            # The next batches are made in another thread, which may allocate memory meanwhile.
+            with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
+                self.loss = of.gradients(own, own_target)
+        self.written = [parameter.grad for parameter in self.parameters]
+        current.wait_stream(stream)
+
+    def replay(self, given: Sequence[Tensor]) -> Tensor:
+        for own, new in zip(self.given, given, strict=True):
+            own.copy_(new)
+        self.graph.replay()
+        for parameter, gradient in zip(self.parameters, self.written, strict=True):
+            parameter.grad = gradient
+        return self.loss.clone()
