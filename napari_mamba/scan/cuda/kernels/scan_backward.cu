@@ -103,37 +103,54 @@ DEVICE void store_states(const Backward &p, const Walker &me, float *to, const f
     }
 }
 
-// R at every chunk's start, as if no step followed the chunk.
+// log2 of the decay at which a later step no longer matters, as in scan_chunks.cu.
+constexpr float DEAD = IO == 0 ? -24.0f : -16.0f;
+constexpr int A_QUADS = (A_STATES + 3) / 4;
+
+// R at every chunk's start, as if no step followed the chunk: the sum over its positions t of exp(A S_t) C dy, S_t the
+// sum of the steps up to t. No term waits for another, and the walk ends where the slowest state of a warp's channels has
+// decayed to DEAD: of the steps it then has a part of the sum, whose decay is below DEAD as well.
 extern "C" __global__ void scan_adjoint_chunks(const Backward p) {
     const Walker me = walker_of(p, p.chunk, p.chunks);
     stage_rows(p, me, 0, me.count, p.C + me.b * p.C_b + me.k * p.C_k + me.group * p.C_g, p.C_l);
-    if (!me.live) return;
-    float R[A_STATES], total = 0.0f;
+    float R[A_STATES], slowest[A_QUADS], total = 0.0f;
 #pragma unroll
-    for (int i = 0; i < A_STATES; ++i) R[i] = 0.0f;
+    for (int i = 0; i < A_STATES; ++i) {
+        R[i] = 0.0f;
+        slowest[i / 4] = i % 4 ? fmaxf(slowest[i / 4], me.A2[i]) : me.A2[i];
+    }
     const io_t *delta = p.delta + me.b * p.delta_b + me.k * p.delta_k + me.d;
     const io_t *grad = p.grad + me.b * p.grad_b + me.k * p.grad_k + me.d;
     const io_t *z = p.z ? p.z + me.b * p.z_b + me.d : nullptr;
-    for (int last = me.count - 1; last >= 0; last -= A_BATCH) {
+    for (int first = 0; first < me.count; first += A_BATCH) {
+        bool living[A_QUADS], alive = false;
+#pragma unroll
+        for (int q = 0; q < A_QUADS; ++q) {
+            living[q] = __any_sync(FULL_WARP, slowest[q] * total > DEAD);
+            alive = alive || living[q];
+        }
+        if (!alive) break;
         float dt[A_BATCH], dy[A_BATCH], gate[A_BATCH];
 #pragma unroll
-        for (int q = 0; q < A_BATCH; ++q) {
-            const wide row = me.rows[last - q < 0 ? 0 : last - q];
-            dt[q] = to_float(delta[row * p.delta_l]);
-            dy[q] = to_float(grad[row * p.grad_l]);
-            gate[q] = z ? to_float(z[row * p.z_l]) : 0.0f;
+        for (int j = 0; j < A_BATCH; ++j) {
+            const wide row = me.rows[lowest(first + j, me.count - 1)];
+            dt[j] = to_float(delta[row * p.delta_l]);
+            dy[j] = to_float(grad[row * p.grad_l]);
+            gate[j] = z ? to_float(z[row * p.z_l]) : 0.0f;
         }
 #pragma unroll
-        for (int q = 0; q < A_BATCH; ++q) {
-            const bool inside = last - q >= 0;  // a step of size 0 changes nothing
-            const float step = inside ? step_size(dt[q], me.bias, p.softplus) : 0.0f;
-            const float g = inside ? (z ? dy[q] * silu(gate[q]) : dy[q]) : 0.0f;
-            const float *C = shared + (inside ? last - q : 0) * A_ROW + me.part * (A_ROW / A_LANES);
-            total += step;
+        for (int j = 0; j < A_BATCH; ++j) {
+            const bool inside = first + j < me.count;  // a step of size 0 changes nothing
+            const float g = inside ? (z ? dy[j] * silu(gate[j]) : dy[j]) : 0.0f;
+            const float *C = shared + (inside ? first + j : 0) * A_ROW + me.part * (A_ROW / A_LANES);
+            total += inside ? step_size(dt[j], me.bias, p.softplus) : 0.0f;
 #pragma unroll
-            for (int i = 0; i < A_STATES; ++i) R[i] = exp2_state(i, step * me.A2[i]) * fmaf(C[i], g, R[i]);
+            for (int i = 0; i < A_STATES; ++i) {
+                if (living[i / 4]) R[i] = fmaf(exp2_state(i, total * me.A2[i]), C[i] * g, R[i]);
+            }
         }
     }
+    if (!me.live) return;
     if (me.part == 0) p.sums[me.slot * p.width + me.d] = total;
     store_states(p, me, p.adjoints + me.slot * STATES * p.width, R);
 }
