@@ -113,7 +113,7 @@ class ConvNormReLU(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         conv, norm, activation = self
-        return norm_act(norm, conv(x), activation.negative_slope)
+        return norm_act(norm, conv(x), activation.negative_slope, overwrite=True)
 
 
 class UpBlock(nn.Module):

@@ -36,7 +36,7 @@ class GSC(nn.Module):
         self.norm = InstanceNorm3d(channels)
 
     def _unit(self, conv: nn.Module, x: Tensor) -> Tensor:
-        return norm_act(self.norm, conv(x), slope=0)
+        return norm_act(self.norm, conv(x), slope=0, overwrite=True)
 
     def forward(self, x: Tensor) -> Tensor:
         wide = self._unit(self.proj2, self._unit(self.proj, x))

@@ -51,7 +51,7 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         conv, norm, _ = self.block
-        return norm_act(norm, conv(x), slope=0)
+        return norm_act(norm, conv(x), slope=0, overwrite=True)
 
 
 class SEBlock(nn.Module):

@@ -70,7 +70,8 @@ class ConvNormAct(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor | None = None, slope: float | None = None) -> Tensor:
         """Activates by `slope` after adding a residual, else by the unit's own, if it has one."""
-        return norm_act(self.norm, before_norm(self.conv, x), self.slope if residual is None else slope, residual)
+        slope = self.slope if residual is None else slope
+        return norm_act(self.norm, before_norm(self.conv, x), slope, residual, overwrite=True)
 
 
 class ResidualBlock(nn.Module):
@@ -108,8 +109,9 @@ class ProjectedResidualBlock(nn.Module):
         self.conv3 = pointwise(in_channels, out_channels, dims, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = norm_act(self.norm1, before_norm(self.conv1, x), LEAK)
-        return norm_act(self.norm2, before_norm(self.conv2, y), LEAK, residual=self.conv3(x))
+        y = norm_act(self.norm1, before_norm(self.conv1, x), LEAK, overwrite=True)
+        y = before_norm(self.conv2, y)
+        return norm_act(self.norm2, y, LEAK, residual=self.conv3(x), overwrite=True)
 
 
 class ResidualStack(nn.Module):

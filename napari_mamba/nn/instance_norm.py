@@ -97,11 +97,13 @@ def device_kernels(run: Callable[[], Tensor]) -> Tensor | None:
         return None
 
 
-def _fused(norm: _InstanceNorm, x: Tensor, slope: float, residual: Tensor | None) -> Tensor | None:
+def _fused(
+    norm: _InstanceNorm, x: Tensor, slope: float, residual: Tensor | None, overwrite: bool = False
+) -> Tensor | None:
     tensors = (x, norm.weight, norm.bias, residual)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         return device_kernels(lambda: _NormAct.apply(*tensors, norm.eps, slope))
-    return device_kernels(lambda: device.run_forward(*tensors, norm.eps, slope, keep=False)[0])
+    return device_kernels(lambda: device.run_forward(*tensors, norm.eps, slope, False, overwrite)[0])
 
 
 def _activate(x: Tensor, slope: float | None, inplace: bool) -> Tensor:
@@ -110,7 +112,9 @@ def _activate(x: Tensor, slope: float | None, inplace: bool) -> Tensor:
     return F.relu(x, inplace) if slope == 0 else F.leaky_relu(x, slope, inplace)
 
 
-def norm_act(norm: nn.Module, x: Tensor, slope: float | None, residual: Tensor | None = None) -> Tensor:
+def norm_act(
+    norm: nn.Module, x: Tensor, slope: float | None, residual: Tensor | None = None, overwrite: bool = False
+) -> Tensor:
     """Normalise, add a residual, activate: one pass over the map less for each that is there.
 
     Parameters
@@ -123,6 +127,9 @@ def norm_act(norm: nn.Module, x: Tensor, slope: float | None, residual: Tensor |
         Of leaky ReLU, not negative; 0 is ReLU, None no activation.
     residual : Tensor, optional
         Added before the activation.
+    overwrite : bool
+        `x` is not needed afterwards, as what a convolution has just made: where no gradient is asked for, the fused
+        operator leaves its result there.
 
     Returns
     -------
@@ -136,7 +143,7 @@ def norm_act(norm: nn.Module, x: Tensor, slope: float | None, residual: Tensor |
     """
     ours = isinstance(norm, _Fused) and _has_kernel(norm, x)
     if ours and (residual is None or _same_kind(residual, x)):
-        y = _fused(norm, x, 1.0 if slope is None else float(slope), residual)
+        y = _fused(norm, x, 1.0 if slope is None else float(slope), residual, overwrite)
         if y is not None:
             return y
     y = norm(x)

@@ -107,7 +107,8 @@ class Mamba(Exchangeable):
             A, D, delta_bias = (p.expand(paths, *p.shape) for p in (A, D, delta_bias))
         # Only now: beside the convolution, the gate would be a fifth of the peak memory of a large volume.
         z = self._project(tokens, slice(self.d_inner, None))
-        y = selective_scan(x, delta, A, B, C, D, z, delta_bias, True, order, backend=self.backend)
+        arguments = (x, delta, A, B, C, D, z, delta_bias, True, order)
+        y = selective_scan(*arguments, backend=self.backend, overwrite_delta=True)
         assert isinstance(y, Tensor)  # no last state was asked for
         return y
 

@@ -73,8 +73,11 @@ class UnetrConvBlock(nn.Module):
             self.norm3 = make_norm(norm_name, spatial_dims, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv2(norm_act(self.norm1, self.conv1(x), LEAK))
-        return norm_act(self.norm2, y, LEAK, self.norm3(self.conv3(x)) if self.res_block else None)
+        y = self.conv2(norm_act(self.norm1, self.conv1(x), LEAK, overwrite=True))
+        return norm_act(self.norm2, y, LEAK, self._shortcut(x) if self.res_block else None, overwrite=True)
+
+    def _shortcut(self, x: Tensor) -> Tensor:
+        return x if isinstance(self.norm3, nn.Identity) else norm_act(self.norm3, self.conv3(x), None, overwrite=True)
 
 
 class UnetrBasicBlock(nn.Module):

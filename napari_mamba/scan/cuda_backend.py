@@ -63,17 +63,20 @@ def selective_scan(args: ScanArguments) -> tuple[Tensor, Tensor]:
     return y, last
 
 
-def selective_scan_again(tensors: tuple[Tensor | None, ...], softplus: bool, merge: str) -> Tensor | None:
+def selective_scan_again(
+    tensors: tuple[Tensor | None, ...], softplus: bool, merge: str, overwrite: bool = False
+) -> Tensor | None:
     """Run a scan in raster order that needs no gradient the short way (see `cuda.repeat`); None where that is not one.
 
-    `tensors` are u, delta, A, B, C, D, z and delta_bias as the operator was given them.
+    `tensors` are u, delta, A, B, C, D, z and delta_bias as the operator was given them; `overwrite` lets delta's memory
+    become the output's.
     """
     u = tensors[0]
     if u is None or not u.is_cuda or u.get_device() != _current_device():
         return None
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
         return None
-    return repeat_scan(tensors, softplus, merge)
+    return repeat_scan(tensors, softplus, merge, overwrite)
 
 
 def causal_conv1d(args: ConvArguments) -> Tensor:

@@ -33,6 +33,7 @@ def selective_scan(
     backend: str = "auto",
     merge: str = "sum",
     return_last_state: bool = False,
+    overwrite_delta: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Run the selective state-space recurrence of Mamba (S6) along one or K paths.
 
@@ -60,6 +61,9 @@ def selective_scan(
     merge : {"sum", "none"}
     return_last_state : bool
         Also return the state after the last step, (B, D, N) or (B, K, D, N), float32 or float64.
+    overwrite_delta : bool
+        `delta` is not needed afterwards: its memory may become the output's. A backend need not make use of that; "cuda"
+        does for long sequences in raster order that need no gradient.
 
     Returns
     -------
@@ -86,7 +90,8 @@ def selective_scan(
     """
     module = get_backend(choose_backend(u) if backend == "auto" else backend)
     if order is None and not return_last_state and hasattr(module, "selective_scan_again"):
-        again = module.selective_scan_again((u, delta, A, B, C, D, z, delta_bias), delta_softplus, merge)
+        tensors = (u, delta, A, B, C, D, z, delta_bias)
+        again = module.selective_scan_again(tensors, delta_softplus, merge, overwrite_delta)
         if again is not None:
             return again
     args, multi = scan_arguments(u, delta, A, B, C, D, z, delta_bias, delta_softplus, order, merge)

@@ -110,6 +110,37 @@ def test_activation_affine_and_residual_are_optional(slope, affine, residual):
     agree(tensors if residual else (*tensors[:3], None, tensors[4]), slope, reverse=True)
 
 
+def over_itself(shape, dtype, residual, device="cpu", reverse=False):
+    """The result left in x's memory is the one that is made elsewhere, bit for bit."""
+    x, weight, bias, other, _ = [None if t is None else t.to(device) for t in make(shape, dtype, mean=3.0)]
+    norm = LAYERS[x.ndim - 2](x.shape[1], affine=True, device=device)
+    norm.weight, norm.bias = nn.Parameter(weight), nn.Parameter(bias)
+    other = other if residual else None
+    with on(device, reverse), torch.no_grad():
+        apart = norm_act(norm, x.clone(), 0.01, other)
+        over = norm_act(norm, x, 0.01, other, overwrite=True)
+    assert over.data_ptr() == x.data_ptr() != apart.data_ptr()
+    assert torch.equal(over, apart)
+
+
+@emulated
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("reverse", [False, True], ids=["ascending", "descending"])
+def test_the_result_may_lie_over_the_input(shape, reverse):
+    over_itself(shape, torch.float32, residual=True, reverse=reverse)
+    over_itself(shape, torch.bfloat16, residual=False, reverse=reverse)
+
+
+@emulated
+def test_an_input_that_a_gradient_needs_is_kept():
+    x, weight, *_ = make((1, 4, 5, 6, 7))
+    norm, before = InstanceNorm3d(4), x.clone()
+    with on("cpu"):
+        y = norm_act(norm, x.requires_grad_(), 0.01, overwrite=True)
+    assert y.data_ptr() != x.data_ptr()
+    assert torch.equal(x, before)
+
+
 @emulated
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_weights_may_be_as_narrow_as_the_input(dtype):
@@ -313,6 +344,13 @@ def test_every_row_is_covered_by_legal_launches():
             assert 1 <= splits <= device_norm.MOST_SPLITS
             assert (splits - 1) * tiles * device_norm.TILE < size <= splits * tiles * device_norm.TILE
             assert rows * splits < 2**31
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("shape", [(1, 32, 64, 64, 65), (2, 3, 5, 7, 3), (1, 48, 96, 96, 96), (1, 768, 8, 8, 8)])
+def test_the_result_may_lie_over_the_input_on_a_gpu(shape, dtype):
+    over_itself(shape, dtype, residual=True, device="cuda")
 
 
 @pytest.mark.gpu

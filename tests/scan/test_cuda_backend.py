@@ -98,6 +98,18 @@ def test_a_call_like_one_before_takes_the_short_way(length, launched):
         assert len(templates) == 2, "other strides are another template"
 
 
+@pytest.mark.skipif(find_compiler() is None, reason="needs g++ on Linux to emulate the CUDA kernels")
+@pytest.mark.parametrize(("length", "width", "over"), [(70, 6, False), (2100, 6, True), (2100, 40, True)])
+def test_the_output_may_lie_over_delta(length, width, over):
+    """Where a thread reads each step size itself; one block of a short sequence shares them."""
+    made = inputs(1, width, length, states=4)
+    with emulated_device(), torch.no_grad(), mock.patch.object(repeat, "_templates", {}):
+        apart = repeat.repeat_scan(tuple(made.values()), True, "sum")
+        y = repeat.repeat_scan(tuple(made.values()), True, "sum", overwrite=True)
+    assert (y.data_ptr() == made["delta"].data_ptr()) is over
+    assert torch.equal(y, apart)
+
+
 def test_what_needs_more_than_launches_goes_the_long_way():
     made = inputs(1, 6, 20, states=4)
     with mock.patch.object(repeat, "_templates", {}):

@@ -64,7 +64,14 @@ def _sizes(x: Tensor) -> tuple[int, int, int]:
 
 
 def run_forward(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None, eps: float, slope: float, keep: bool
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    eps: float,
+    slope: float,
+    keep: bool,
+    overwrite: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Return leaky_relu(instance_norm(x) + residual), and what the backward needs to know where `keep`.
 
@@ -74,12 +81,13 @@ def run_forward(
     weight, bias : (C,), contiguous, of one of TYPES, both of the same one; or None, either of them
     eps : added to the variance
     slope : of the activation below 0; 1 for none
+    overwrite : write the result over x, of which every thread reads what it writes, and nothing else, beforehand
     """
     rows, channels, size = _sizes(x)
     splits, tiles = cut_rows(rows, size, multiprocessors(x.device))
-    y = torch.empty_like(x)
+    y = x if overwrite else torch.empty_like(x)
     saved = torch.empty(rows, 2, dtype=torch.float32, device=x.device) if keep else None
-    partial = torch.empty(rows, splits, 2, dtype=torch.float32, device=x.device) if splits > 1 else None
+    partial = torch.empty(rows * (2 * splits + 1), dtype=torch.float32, device=x.device) if splits > 1 else None
     pointers = [_pointer(t) for t in (x, weight, bias, residual, y, partial, saved)]
     values = (*pointers, size, channels, splits, tiles, int(_aligned(size, x, residual, y)), eps, slope)
     affine = bias if weight is None else weight

@@ -35,7 +35,11 @@ REST = struct.Struct("@" + LAYOUT.removeprefix(f"{POINTERS}Q"))
 
 
 class Template(NamedTuple):
-    """A call but for its addresses; `state` and `sums` are bytes from the scratch buffer's start."""
+    """A call but for its addresses; `sums` is bytes from the scratch buffer's start.
+
+    `in_place`: each thread reads a step size before it writes the output of that position and channel, and no other
+    thread needs that step size, so that one tensor may be both.
+    """
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -45,6 +49,7 @@ class Template(NamedTuple):
     sums: int
     rest: bytes
     launches: tuple[tuple[Kernel, tuple[int, int, int], int], ...]
+    in_place: bool
 
 
 class Recent(NamedTuple):
@@ -92,19 +97,22 @@ def _template(tensors: Optional8, softplus: bool, merge: str) -> Template | None
     dtype, (batch, paths, length, width) = args.delta.dtype, args.delta.shape
     numbers, launches = layout.launches(paths, layout.beside, dtype == torch.float32, False, layout.gated)
     shape = (batch, paths, length, width) if multi and merge == "none" else (batch, length, width)
+    strides = torch.empty(shape, device="meta").stride()
+    delta: Tensor = named["delta"]
     return Template(
         shape=shape,
-        strides=torch.empty(shape, device="meta").stride(),
+        strides=strides,
         dtype=dtype,
         device=args.delta.device,
         scratch=states + sums,
         sums=4 * states,
         rest=REST.pack(*numbers),
         launches=launches,
+        in_place=layout.plan.kind != "short" and (delta.shape, delta.stride()) == (shape, strides),
     )
 
 
-def repeat_scan(tensors: Optional8, softplus: bool, merge: str) -> Tensor | None:
+def repeat_scan(tensors: Optional8, softplus: bool, merge: str, overwrite: bool = False) -> Tensor | None:
     """Run the scan in raster order where a template fits; returns `selective_scan`'s output, or None where none does.
 
     Parameters
@@ -114,6 +122,8 @@ def repeat_scan(tensors: Optional8, softplus: bool, merge: str) -> Tensor | None
         gradient. The device of the tensors must be the current one.
     softplus, merge
         As `selective_scan` takes them.
+    overwrite : bool
+        Write the output over delta where the kernels can.
 
     Raises
     ------
@@ -134,10 +144,11 @@ def repeat_scan(tensors: Optional8, softplus: bool, merge: str) -> Tensor | None
         0 if z is None else z.data_ptr(),
         0 if bias is None else bias.data_ptr(),
     ]
+    target = delta if overwrite else None
     options = (softplus, merge, (pointers[3] | pointers[4]) & 15, D is None, z is None, bias is None)
     for recent in _recent:
         if recent.options == options and recent.guards.check(*given):
-            return _launch(recent.template, pointers)
+            return _launch(recent.template, pointers, target)
     key = _key(tensors, softplus, merge)
     found = _templates.get(key, _UNKNOWN)
     if found is _UNKNOWN:
@@ -147,7 +158,7 @@ def repeat_scan(tensors: Optional8, softplus: bool, merge: str) -> Tensor | None
     if not isinstance(found, Template):
         return None
     _remember(options, given, found)
-    return _launch(found, pointers)
+    return _launch(found, pointers, target)
 
 
 def _remember(options: tuple, given: Optional8, template: Template) -> None:
@@ -158,10 +169,12 @@ def _remember(options: tuple, given: Optional8, template: Template) -> None:
     _recent = [Recent(options, guards, template), *_recent[: MOST_RECENT - 1]]
 
 
-def _launch(template: Template, pointers: list[int]) -> Tensor:
-    shape, strides, dtype, device, scratch, sums, rest, launches = template
-    # torch.empty reads the same sizes twice as slowly.
-    out = torch.empty_strided(shape, strides, dtype=dtype, device=device)
+def _launch(template: Template, pointers: list[int], target: Tensor | None) -> Tensor:
+    shape, strides, dtype, device, scratch, sums, rest, launches, in_place = template
+    if target is not None and in_place:
+        out = target
+    else:  # torch.empty reads the same sizes twice as slowly
+        out = torch.empty_strided(shape, strides, dtype=dtype, device=device)
     u, delta, A, B, C, D, z, bias = pointers
     state = 0
     if scratch:  # the chunks' states and their sums of steps: one allocation, the stream's own

@@ -123,8 +123,10 @@ struct Forward {
     const io_t *x;  // (rows, size) contiguous
     const weight_t *weight, *bias;  // (channels) or null
     const io_t *residual;  // as x, or null
-    io_t *y;  // as x
-    float *partial;  // (rows, splits, 2): each run's mean and squares; null where splits is 1
+    io_t *y;  // as x; may be x
+    // (rows, splits, 2): each run's mean and squares, then (rows): the first elements, which a y over x may have
+    // replaced before the last run reads them; null where splits is 1
+    float *partial;
     float *saved;  // (rows, 2): mean, less the row's first element, and 1 / standard deviation; or null
     long long size;
     int channels, splits, tiles, aligned;
@@ -162,8 +164,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) norm_statistics(const Forw
     __shared__ Moments shared[WARPS];
     const Run run(blockIdx.x, p.size, p.splits, p.tiles, p.aligned);
     const io_t *row = p.x + run.row * p.size;
-    const Moments total = block_total(run_moments(row, run, to_float(row[0])), shared);
+    const float shift = to_float(row[0]);
+    const Moments total = block_total(run_moments(row, run, shift), shared);
     if (threadIdx.x == 0) {
+        if (run.split == 0) p.partial[2 * (long long)gridDim.x + run.row] = shift;
         p.partial[2 * (long long)blockIdx.x] = total.mean;
         p.partial[2 * (long long)blockIdx.x + 1] = total.squares;
     }
@@ -201,7 +205,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) norm_apply(const Forward p
     __shared__ Moments shared[WARPS];
     const Run run(gridDim.x - 1 - blockIdx.x, p.size, p.splits, p.tiles, p.aligned);
     const long long at = run.row * p.size;
-    const float shift = to_float(p.x[at]);
+    const float shift = p.partial ? p.partial[2 * (long long)gridDim.x + run.row] : to_float(p.x[at]);
     const Moments all = block_total(p.partial ? row_moments(p, run.row) : run_moments(p.x + at, run, shift), shared);
     const float inverse = 1.0f / sqrtf(all.squares / (float)p.size + p.eps);
     if (p.saved && threadIdx.x == 0 && run.split == 0) {
