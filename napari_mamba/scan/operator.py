@@ -62,8 +62,8 @@ def selective_scan(
     return_last_state : bool
         Also return the state after the last step, (B, D, N) or (B, K, D, N), float32 or float64.
     overwrite_delta : bool
-        `delta` is not needed afterwards: its memory may become the output's. A backend need not make use of that; "cuda"
-        does for long sequences in raster order that need no gradient.
+        `delta` is not needed afterwards: its memory may become the output's. A backend need not make use of that;
+        "cuda" does for long sequences in raster order that need no gradient.
 
     Returns
     -------

@@ -133,7 +133,7 @@ def test_the_result_may_lie_over_the_input(shape, reverse):
 
 @emulated
 def test_an_input_that_a_gradient_needs_is_kept():
-    x, weight, *_ = make((1, 4, 5, 6, 7))
+    x, *_ = make((1, 4, 5, 6, 7))
     norm, before = InstanceNorm3d(4), x.clone()
     with on("cpu"):
         y = norm_act(norm, x.requires_grad_(), 0.01, overwrite=True)

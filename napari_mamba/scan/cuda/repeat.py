@@ -171,9 +171,8 @@ def _remember(options: tuple, given: Optional8, template: Template) -> None:
 
 def _launch(template: Template, pointers: list[int], target: Tensor | None) -> Tensor:
     shape, strides, dtype, device, scratch, sums, rest, launches, in_place = template
-    if target is not None and in_place:
-        out = target
-    else:  # torch.empty reads the same sizes twice as slowly
+    out = target if in_place else None
+    if out is None:  # torch.empty reads the same sizes twice as slowly
         out = torch.empty_strided(shape, strides, dtype=dtype, device=device)
     u, delta, A, B, C, D, z, bias = pointers
     state = 0
