@@ -26,6 +26,7 @@ class Recorded:
     def __init__(self, gradients: Callable[[Tensor, Any], Tensor], parameters: Sequence[nn.Parameter]) -> None:
         self.gradients, self.parameters = gradients, parameters
         self.recordings: dict[Hashable, _Recording] = {}
+        self.stream: Any = None  # one for all recordings: autograd remembers where parameters got their gradients
 
     def __call__(self, inputs: Tensor, target: Any) -> Tensor:
         """The loss of these samples, whose gradients the parameters then have."""
@@ -44,7 +45,8 @@ class _Recording:
         own = inputs.clone()
         own_target = target.clone() if isinstance(target, Tensor) else tuple(t.clone() for t in target)
         self.given = (own, *([own_target] if isinstance(own_target, Tensor) else own_target))
-        current, stream = torch.cuda.current_stream(), torch.cuda.Stream()
+        of.stream = of.stream or torch.cuda.Stream()
+        current, stream = torch.cuda.current_stream(), of.stream
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):

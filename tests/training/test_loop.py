@@ -13,7 +13,7 @@ from torch import nn
 
 from napari_mamba.errors import InputError
 from napari_mamba.training.batches import batches
-from napari_mamba.training.loop import fit, history
+from napari_mamba.training.loop import _format, fit, history
 from napari_mamba.training.recipe import Recipe, Schedule
 from napari_mamba.training.team import Team
 
@@ -184,3 +184,58 @@ def test_a_compiled_step_learns_the_same_and_keeps_the_keys(tmp_path):
     for key, value in plain.average.items():
         assert torch.allclose(compiled.average[key], value, atol=1e-4), key
     fit(Line(tmp_path), tmp_path / "compiled", device="cpu", steps=1, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "found"), [("cpu", False, "last"), ("cuda", False, "plain"), ("cuda", True, "last")]
+)
+def test_maps_lie_channels_last_on_cpus_and_on_gpus_where_the_recipe_asks(tmp_path, device, asked, found):
+    recipe = Line(tmp_path)
+    recipe.channels_last = asked
+    wanted = torch.channels_last_3d if found == "last" else torch.contiguous_format
+    assert _format(recipe, torch.device(device)) == wanted
+
+
+@pytest.mark.parametrize(("asked", "within"), [(True, "high"), (False, "highest")])
+def test_products_are_rounded_only_while_a_recipe_that_allows_it_trains(tmp_path, asked, within):
+    class Watched(Line):
+        tf32 = asked
+
+        def validate(self, network, device):
+            seen.append(torch.get_float32_matmul_precision())
+            return super().validate(network, device)
+
+    seen = []
+    fit(Watched(tmp_path), tmp_path / "run", device="cpu", steps=20)
+    assert seen == [within]
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.gpu
+def test_recorded_steps_are_those_that_were_not_recorded(tmp_path):
+    class Turned(Line):
+        """Samples of two shapes, of which each has its own recording."""
+
+        channels_last = True
+
+        def network(self):
+            return nn.Sequential(nn.Conv3d(1, 8, 3, padding=1), nn.GELU(), nn.Conv3d(8, 1, 3, padding=1))
+
+        def batch(self, step, device):
+            random = np.random.RandomState(self.seed + step)
+            x = torch.from_numpy(random.standard_normal((2, 1, 8, 4 + 4 * (step % 2), 8))).float().to(device)
+            return x, 3 * x
+
+        def validate(self, network, device):
+            return {"score": 0.0}
+
+    runs = []
+    for recorded in (False, True):
+        recipe = Turned(tmp_path)
+        recipe.recorded = recorded
+        runs.append(fit(recipe, tmp_path / str(recorded), device="cuda", steps=20))
+    assert len(runs[1].gradients.recordings) == 2
+    for key, value in runs[0].average.items():
+        assert torch.allclose(value, runs[1].average[key], rtol=1e-3, atol=1e-3), key
+    losses = [history(tmp_path / str(recorded))[-1]["loss"] for recorded in (False, True)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)

@@ -7,6 +7,7 @@ from typing import Any
 
 from napari_mamba.bundles import BundleSpec
 from napari_mamba.training.classification import compared
+from napari_mamba.training.export import told_training
 from napari_mamba.training.restore import report
 from napari_mamba.training.restore.recipe import Restoration
 
@@ -174,12 +175,8 @@ def _examples(metrics: Mapping[str, Any]) -> str:
 
 def _trained(metrics: Mapping[str, Any], name: str) -> str:
     trained = metrics.get("trained")
-    told = (
-        f"{trained['steps']} steps of {BATCH} pieces ({trained['minutes']:g} minutes, {trained['device']}). "
-        if trained
-        else ""
-    )
-    return f"{told}`napari-mamba train {name} --data DIR` makes it again."
+    began = " `--start BUNDLE` is where such a run begins." if trained and trained.get("start") else ""
+    return f"{told_training(trained, f'{BATCH} pieces')}\n`napari-mamba train {name} --data DIR` makes it again.{began}"
 
 
 def _compared(metrics: Mapping[str, Any], columns: dict[str, str], said: str) -> str:
