@@ -304,6 +304,8 @@ def train(
     variant: Annotated[str, typer.Option(help="Another network of the recipe, for comparison.")] = "",
     start: Annotated[Optional[str], typer.Option(metavar="BUNDLE", help="Begin from a bundle's weights.")] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="Fuse the loss (torch.compile).")] = False,
+    seed: Annotated[Optional[int], typer.Option(help="Of weights and samples, instead of the recipe's.")] = None,
+    learning_rate: Annotated[Optional[float], typer.Option(help="At its peak, instead of the recipe's.")] = None,
     save_data: Annotated[
         Optional[Path], typer.Option(metavar="NPZ", help="Only write the prepared data, to take as --data elsewhere.")
     ] = None,
@@ -317,6 +319,7 @@ def train(
         return
     limits: dict[str, Any] = {"minutes": minutes, "steps": steps, "finish": finish, "start": start}
     limits |= {"resume": resume, "variant": variant, "device": device, "compiled": compiled}
+    limits |= {"seed": seed, "learning_rate": learning_rate}
     train_bundle(name, data, output or Path("runs") / name, **limits)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ RECIPES: Mapping[str, str] = {
 """Where each recipe's class is; imported at use, since each brings MONAI's transforms along."""
 
 
-def recipe(name: str, data: Path | str, variant: str = "") -> Recipe:
-    """The recipe called `name` over the data in a folder or a prepared .npz file.
+def recipe(name: str, data: Path | str, variant: str = "", seed: int | None = None) -> Recipe:
+    """The recipe called `name` over the data in a folder or a prepared .npz file; with its own seed if none is given.
 
     Raises `InputError` that lists the known names, or says what is wrong with the data's path.
     """
@@ -32,7 +33,8 @@ def recipe(name: str, data: Path | str, variant: str = "") -> Recipe:
     if not source.is_dir() and not (source.is_file() and source.suffix == ".npz"):
         raise InputError(f"{source} is no folder: give the one that holds the training data, or its prepared .npz")
     module, attribute = RECIPES[name].split(":")
-    return getattr(import_module(module), attribute)(source, variant=variant)
+    chosen = {} if seed is None else {"seed": seed}
+    return getattr(import_module(module), attribute)(source, variant=variant, **chosen)
 
 
 def train(
@@ -48,6 +50,8 @@ def train(
     variant: str = "",
     start: Path | str | None = None,
     compiled: bool = False,
+    seed: int | None = None,
+    learning_rate: float | None = None,
     on_log: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
     """Train the bundle called `name`, or go on training it; returns the bundle's folder.
@@ -77,6 +81,10 @@ def train(
         A bundle, by name or place, whose weights the run begins from; its card tells so. Of the same network.
     compiled : bool
         Let `torch.compile` fuse the loss.
+    seed : int, optional
+        Of the random weights and samples: another member of an ensemble, or a second piece on other samples.
+    learning_rate : float, optional
+        At its peak, instead of the recipe's: a run that begins near the end of another one needs less.
     on_log : callable, optional
         Called with a dict at each validation.
 
@@ -89,7 +97,9 @@ def train(
     from napari_mamba.training.curves import draw
     from napari_mamba.training.loop import fit, history
 
-    made = recipe(name, data, variant)
+    made = recipe(name, data, variant, seed)
+    if learning_rate is not None:
+        made.schedule = replace(made.schedule, learning_rate=learning_rate)
     begun = bundles.load(start) if start is not None else None
     limits: dict[str, Any] = {"minutes": minutes, "steps": steps, "finish": finish}
     run = fit(made, Path(output), resume=resume, device=device, start=begun, compiled=compiled, on_log=on_log, **limits)

@@ -108,6 +108,23 @@ def test_train_two_steps_resume_and_run_the_bundle(data, tmp_path, monkeypatch):
     assert result.labels.shape == volume.shape
 
 
+def test_another_seed_is_another_network_and_no_rate_learns_nothing(data, tmp_path, monkeypatch):
+    small = dict(hippocampus.NETWORK, features_per_stage=[4, 8, 8, 8], n_conv_per_stage=[1] * 4)
+    monkeypatch.setattr(hippocampus, "NETWORK", small)
+    monkeypatch.setattr(hippocampus.Hippocampus, "schedule", Schedule(2, 1, 1e-3))
+    monkeypatch.setattr("napari_mamba.training.hippocampus.bundle.NETWORK", small)
+
+    def first_kernel(name, steps, **options):
+        folder = training.train("hippocampus-mr", data, tmp_path / name, device="cpu", steps=steps, **options)
+        (network,) = bundles.load(folder).networks()
+        return next(p for p in network.parameters() if p.ndim == 5)
+
+    begun = first_kernel("begun", 0, seed=7)
+    assert not torch.equal(begun, first_kernel("other", 0))
+    assert torch.equal(begun, first_kernel("still", 1, seed=7, learning_rate=0.0))
+    assert not torch.equal(begun, first_kernel("moved", 1, seed=7))
+
+
 def test_evaluate_writes_its_numbers_into_the_card(data, tmp_path, monkeypatch):
     small = dict(hippocampus.NETWORK, features_per_stage=[4, 8, 8, 8], n_conv_per_stage=[1] * 4)
     monkeypatch.setattr(hippocampus, "NETWORK", small)
