@@ -40,7 +40,7 @@ def spec() -> BundleSpec:
     """What `bundle.json` says, before anything is measured."""
     return BundleSpec(
         name="mr-denoise",
-        version="1.0.0",
+        version="1.1.0",
         title="Denoise MR, blind to the noise's level",
         task="restoration",
         network=Network("voxel_mamba_unet", {**SCALED, "scan": SCANS[Denoise.variants[0]]}),
