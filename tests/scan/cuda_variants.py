@@ -12,10 +12,12 @@ import torch
 
 from napari_mamba.scan.arguments import conv_arguments, scan_arguments
 from napari_mamba.scan.cuda import backward, conv, forward, instance_norm, runtime, token_norm
+from napari_mamba.scan.cuda.backward_plan import Shared
 
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 STATES = (1, 4, 8, 10, 16, 32, 64)
 LARGE_GPU = 132  # multiprocessors
+SMALL, LARGE = Shared(99 * 1024, 100 * 1024), Shared(227 * 1024, 228 * 1024)  # an RTX 4090, an H100
 # length, width, batch: one block holds the sequence; chunks; chunks of several kept pieces; so many sequences that none
 # is cut
 SHAPES = ((100, 24, 1), (5000, 40, 1), (2100, 7, 1), (2100, 3072, 1), (70, 96, 4096))
@@ -40,7 +42,7 @@ def recorded() -> Iterator[list[Launch]]:
     with (
         mock.patch.object(runtime.Kernel, "__call__", record),
         mock.patch.object(forward, "multiprocessors", return_value=LARGE_GPU),
-        mock.patch.object(backward, "_multiprocessors", return_value=LARGE_GPU),
+        mock.patch.object(backward, "multiprocessors", return_value=LARGE_GPU),
         mock.patch.object(instance_norm, "multiprocessors", return_value=LARGE_GPU),
     ):
         yield launches
@@ -81,7 +83,9 @@ def scan_launches() -> list[Launch]:
                 forward.selective_scan_forward(args)
                 continue
             done = forward.selective_scan_forward(args, keep=True)
-            backward.selective_scan_backward(args, done.starts, done.chunk, done.y)
+            memory = SMALL if i % 7 == 0 else LARGE
+            with mock.patch.object(backward, "_shared", return_value=memory):
+                backward.selective_scan_backward(args, done.starts, done.chunk, done.y)
     return launches
 
 

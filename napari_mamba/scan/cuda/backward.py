@@ -1,9 +1,10 @@
 """The gradients of the selective scan on a GPU; the kernels are `kernels/scan_backward.cu`.
 
-The sequence is cut into chunks, which run in parallel: three launches give the adjoint of the state at every chunk's
-end, then all gradients of every chunk, with the states recomputed from those that the forward pass kept. No tensor of
-L·D·N elements exists; beside the gradients there are 2·N/64 float32 for each position and channel, and 2·N float32 for
-each position where few chunks make it worth to divide the channels among several blocks.
+The sequence is cut into chunks, which run in parallel: two launches give the adjoint of the state at every chunk's end,
+a third all gradients of every chunk, segment by segment, with the states recomputed from those that the forward pass
+kept, and a fourth adds up what the chunks have of the gradients of A, D and the bias. No tensor of L·D·N elements
+exists; beside the gradients there are at most 2·N/32 float32 for each position and channel, and 2·N float32 for each
+position and the channels of a block.
 
 Results are deterministic: no atomic addition, every sum has a fixed order.
 
@@ -14,18 +15,19 @@ time (Martin and Cundy, arXiv:1709.04057).
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
 
 from napari_mamba.errors import InputError
 from napari_mamba.scan.arguments import ScanArguments
-from napari_mamba.scan.cuda.backward_plan import BLOCK, LONGEST, RESIDENT, chunk_for, plan_for, splits_for
+from napari_mamba.scan.cuda.backward_plan import BLOCK, LONGEST, Shared, plan_for, segments_for, warps_for
+from napari_mamba.scan.cuda.forward import multiprocessors
 from napari_mamba.scan.cuda.runtime import kernel
 
 SOURCE = "scan_backward.cu"
-POINTERS, NUMBERS = 22, 31  # the struct Backward
+POINTERS, NUMBERS = 22, 34  # the struct Backward
 LAYOUT = f"{POINTERS}Q{NUMBERS}q"
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 POLY = 4  # every fourth exponential of the walks over chunks is a polynomial
@@ -35,8 +37,12 @@ BATCHED = ("u", "delta", "B", "C", "z")
 
 
 @cache
-def _multiprocessors(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+def _shared(device: torch.device) -> Shared:
+    """Shared memory of a device; an H100's for the CPU, where only the tests' emulator runs."""
+    if device.type != "cuda":
+        return Shared(227 * 1024, 228 * 1024)
+    properties = torch.cuda.get_device_properties(device)
+    return Shared(properties.shared_memory_per_block_optin, properties.shared_memory_per_multiprocessor)
 
 
 def _rows(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -61,11 +67,19 @@ class _Backward:
         self.batch, self.paths, self.length, self.width = args.delta.shape
         self.states, self.groups = args.A.shape[-1], args.B.shape[3]
         self.plan = plan_for(self.states)
-        if chunk >= self.length:  # one chunk, whose unused end may be of any length: one that divides well
+        if chunk >= self.length:  # one state, and an unused end of any length: one that divides well
             unit = BLOCK if self.length <= LONGEST else LONGEST
             chunk = -(-self.length // unit) * unit
-        self.chunk = chunk_for(self.states, chunk)
-        self.ratio = chunk // self.chunk
+        shared = _shared(args.u.device)
+        self.segment = self.plan.segment(chunk, shared)
+        self.ratio = chunk // self.segment
+        self.segments = -(-self.length // self.segment)
+        each = self.width // self.groups
+        self.warps = warps_for(self.plan, self.segment, each, shared)
+        self.splits = max(1, -(-each // (self.plan.tile * self.warps)))
+        warps = self.segments * self.batch * self.paths * self.groups * self.splits * self.warps
+        resident = multiprocessors(args.u.device) * self.plan.resident(self.segment, self.warps, shared)
+        self.chunk = self.segment * segments_for(warps, resident)
         self.chunks = -(-self.length // self.chunk)
         u, delta, B, C, grad = (_rows(x, dtype) for x in (args.u, args.delta, args.B, args.C, grad_output))
         z = None if args.z is None else _rows(args.z, dtype)
@@ -81,10 +95,10 @@ class _Backward:
             return torch.empty(shape, dtype=dtype, device=u.device)
 
         batch, paths, length, width = self.batch, self.paths, self.length, self.width
-        per_chunk = (batch, paths, self.chunks, self.states, width)
-        self.starts = self.kept if self.ratio == 1 else empty(*per_chunk)
-        self.adjoints, self.sums = empty(*per_chunk), empty(batch, paths, self.chunks, width)
-        self.direct = empty(2, batch, paths, self.chunks, width)
+        segments = (batch, paths, self.segments, self.states, width)
+        self.starts = self.kept if self.ratio == 1 else empty(*segments)
+        self.adjoints = empty(batch, paths, self.chunks, self.states + 2, width)
+        self.sums, self.totals = empty(batch, paths, self.chunks, width), empty(paths, self.states + 2, width)
         self.du = empty(batch, u.shape[1], length, width, dtype=dtype)
         self.ddelta = empty(batch, paths, length, width, dtype=dtype)
         self.dz = empty(batch, length, width, dtype=dtype) if self.gated else None
@@ -96,18 +110,27 @@ class _Backward:
         self.dz_sum = None
         if share_z and self.dz is not None:
             self.dz_sum = self.dz if dtype == torch.float32 else empty(*self.dz.shape)
-        tiles = -(-(width // self.groups) // self.plan.tile)
-        blocks = self.chunks * self.groups * batch * (1 if self.in_turn else paths)
-        self.splits = splits_for(blocks, tiles, _multiprocessors(u.device) * (RESIDENT // self.plan.threads))
         shape = (self.splits, batch, paths, length, self.groups, self.states)
         self.dBC = empty(2, *shape, dtype=dtype if self.splits == 1 else torch.float32)
+
+    @cached_property
+    def vector(self) -> bool:
+        """Whether every row that is read or written begins at a multiple of four elements, and groups end at one."""
+        u, delta, _, _, z, grad = self.inputs
+        read = [x for x in (u, delta, z, grad) if x is not None]
+        # What is written is contiguous, and allocations are aligned.
+        return self.width // self.groups % 4 == 0 and all(
+            x.data_ptr() % (4 * x.element_size()) == 0 and not any(stride % 4 for stride in x.stride()[:-1])
+            for x in read
+        )
 
     def _values(self, first_path: int, launch_paths: int) -> tuple[int, ...]:
         u, delta, B, C, z, grad = self.inputs
         A, D, bias = self.parameters
         read = (u, delta, B, C, z, grad, A, D, bias, self.table, self.kept, self.starts, self.adjoints, self.sums)
-        written = (self.du, self.ddelta, self.dz, self.du_sum, self.dz_sum, self.dBC[0], self.dBC[1], self.direct)
-        sizes = (self.batch, self.paths, self.length, self.width, self.groups, self.chunk, self.chunks, self.splits)
+        gradients = (self.du, self.ddelta, self.dz, self.du_sum, self.dz_sum, self.dBC[0], self.dBC[1])
+        cut = (self.segment, self.segments, self.chunk, self.chunks, self.splits)
+        sizes = (self.batch, self.paths, self.length, self.width, self.groups, *cut)
         strides = (
             *(u.stride(0), 0 if u.shape[1] == 1 else u.stride(1), u.stride(2)),
             *delta.stride()[:3],
@@ -116,13 +139,13 @@ class _Backward:
             *((0, 0) if z is None else z.stride()[:2]),
             *((grad.stride(0), 0, grad.stride(1)) if self.merged else grad.stride()[:3]),
         )
-        flags = (first_path, launch_paths, int(self.softplus), self.ratio)
-        return (*(_address(x) for x in (*read, *written)), *sizes, *flags, *strides)
+        flags = (first_path, launch_paths, int(self.softplus), self.ratio, int(self.vector))
+        return (*(_address(x) for x in (*read, self.totals, *gradients)), *sizes, *flags, *strides)
 
     def _launch(self, name: str, grid: tuple[int, int, int], threads: int, shared: int, values: tuple) -> None:
-        device = self.du.device
-        call = kernel(SOURCE, name, LAYOUT, IO=TYPES[self.du.dtype], STATES=self.states, POLY=POLY)
-        call(device.index or 0, grid, threads, values, shared)
+        macros = {"IO": TYPES[self.du.dtype], "STATES": self.states, "POLY": POLY, "WARPS": self.warps}
+        call = kernel(SOURCE, name, LAYOUT, **macros)
+        call(self.du.device.index or 0, grid, threads, values, shared)
 
     def run(self) -> None:
         plan, both = self.plan, self.batch * self.paths
@@ -130,33 +153,35 @@ class _Backward:
         per_group = self.width // self.groups
         walkers = min(128, -(-per_group * plan.walk_lanes // 32) * 32)
         tiles = self.groups * -(-per_group // (walkers // plan.walk_lanes))
+        # The walks' rows lie behind room for a chunk's B or C, also where they take a segment at a time.
         walk = (walkers, plan.walk_shared(self.chunk), values)
         if self.ratio > 1:
-            self._launch("scan_refine_starts", (-(-self.chunks // self.ratio), tiles, both), *walk)
+            self._launch("scan_refine_starts", (-(-self.segments // self.ratio), tiles, both), *walk)
         self._launch("scan_adjoint_chunks", (self.chunks, tiles, both), *walk)
         self._launch("scan_adjoint_combine", (-(-self.width // 32), self.states, both), 1024, 0, values)
         name = "scan_gradients_gated" if self.gated else "scan_gradients"
         paths = 1 if self.in_turn else self.paths
         for path in range(0, self.paths, paths):
             grid = (self.chunks, self.groups * self.splits, self.batch * paths)
-            shared = plan.gradients_shared(self.chunk)
+            shared = plan.gradients_shared(self.segment, self.warps)
             mine = self._values(path, paths) if self.in_turn else values
-            self._launch(name, grid, plan.threads, shared, mine)
+            self._launch(name, grid, 32 * self.warps, shared, mine)
+        columns = (self.states + 2) * self.width
+        self._launch("scan_sum_shares", (-(-columns // 32), self.paths, 1), 1024, 0, values)
 
     def gradients(self) -> dict[str, Tensor | None]:
-        """Add up what the chunks and the splits left."""
+        """Add up what the splits left."""
         dB, dC = self.dBC[:, 0] if self.splits == 1 else self.dBC.sum(1)
-        dD, dbias = self.direct.sum((1, 3))
-        dA = self.adjoints.sum((0, 2)).transpose(1, 2)
+        n = self.states
         return {
             "u": self.du,
             "delta": self.ddelta,
-            "A": dA,
+            "A": self.totals[:, :n].transpose(1, 2),
             "B": dB,
             "C": dC,
-            "D": dD,
+            "D": self.totals[:, n],
             "z": self.dz,
-            "delta_bias": dbias,
+            "delta_bias": self.totals[:, n + 1],
         }
 
 
@@ -173,7 +198,7 @@ def selective_scan_backward(
     chunk_starts : (B, K, chunks, N, D) float32
         The state before each chunk of `chunk_length` steps, which the forward pass kept.
     chunk_length : int
-        Steps of a chunk; 64 for 16 states saves a pass that makes shorter ones.
+        Steps of a chunk; 32 saves a pass that makes shorter ones.
     grad_output : (B, L, D) for merge "sum", (B, K, L, D) for "none"
         Any floating type and strides.
 
@@ -214,6 +239,8 @@ def _gradients(args: ScanArguments, starts: Tensor, chunk: int, grad: Tensor) ->
     work = _Backward(args, starts, chunk, grad)
     if args.delta.numel() > 0:
         work.run()
+    else:
+        work.totals.zero_()
     return work.gradients()
 
 

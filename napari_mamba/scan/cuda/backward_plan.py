@@ -1,18 +1,28 @@
-"""The sizes of the kernels of the scan's gradients: lanes, tiles and shared memory. Plain arithmetic."""
+"""The sizes of the kernels of the scan's gradients: lanes, tiles, segments, chunks. Plain arithmetic."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache, cached_property
 
-BLOCK = 8  # positions between the states that a block of threads keeps
-LONGEST = 64  # positions of a chunk where 16 states are kept, in SHARED
-RESIDENT = 512  # threads of scan_gradients on a multiprocessor, as its launch bounds say
-SHARED = 56 * 1024  # bytes: four blocks on a multiprocessor of compute capability 8.0 or 9.0
+BLOCK = 4  # positions whose states are in registers
+LONGEST = 32  # positions of a segment
+MOST_SEGMENTS = 4  # of a chunk
+RESIDENT = 8  # warps of scan_gradients on a multiprocessor, by their registers
+RESERVED = 1024  # bytes of shared memory that a block takes beside its own
+ROOMY = 160 * 1024  # bytes of shared memory that one block may have, where segments are long
 
 
 def _power_of_two(x: int) -> int:
     return 1 << max(0, x - 1).bit_length()
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Shared memory of a device, in bytes: what one block may have, and what a multiprocessor has."""
+
+    block: int
+    multiprocessor: int
 
 
 @dataclass(frozen=True)
@@ -23,72 +33,91 @@ class Plan:
 
     @cached_property
     def lanes(self) -> int:
-        """Lanes that share a channel."""
+        """Lanes that share channels."""
         return _power_of_two(-(-self.states // 4))
 
     @cached_property
     def per_lane(self) -> int:
+        """States of a lane."""
         return -(-self.states // self.lanes)
 
     @cached_property
-    def threads(self) -> int:
-        return 64 if self.lanes == 1 else 128
+    def channels(self) -> int:
+        """Channels that lanes share."""
+        return min(4, self.lanes)
 
     @cached_property
     def tile(self) -> int:
-        """Channels of a block of threads."""
-        return self.threads // self.lanes
+        """Channels of a warp."""
+        return 32 // self.lanes * self.channels
 
     @cached_property
     def walk_lanes(self) -> int:
         """Lanes that share a channel where a chunk is only walked."""
         return _power_of_two(-(-self.states // 16))
 
-    def gradients_shared(self, chunk: int) -> int:
-        """Return the bytes of shared memory of scan_gradients."""
-        blocks = -(-chunk // BLOCK)
+    def gradients_shared(self, segment: int, warps: int) -> int:
+        """Return the bytes of shared memory of a block of scan_gradients."""
+        blocks = -(-segment // BLOCK)
         row = 2 * self.lanes * self.per_lane
-        rows = blocks * BLOCK * (2 * row + 3 * self.tile + 1) + (self.threads // 32 - 1) * BLOCK * row
-        return 4 * (rows + max(0, blocks - 2) * self.per_lane * self.threads)
+        walked = max(0, blocks - 2) * self.per_lane * self.channels * 32
+        each = 3 * blocks * BLOCK * self.tile + walked + 2 * BLOCK * row
+        return 4 * (blocks * BLOCK * (row + 1) + warps * each)
 
-    def walk_shared(self, chunk: int) -> int:
-        """Return the bytes of shared memory of the kernels that walk a chunk."""
+    def walk_shared(self, positions: int) -> int:
+        """Return the bytes of shared memory of the kernels that walk so many positions."""
         each = -(-self.states // self.walk_lanes)
-        return 4 * chunk * (self.walk_lanes * (-(-each // 4) * 4) + 1)
+        return 4 * positions * (self.walk_lanes * (-(-each // 4) * 4) + 1)
 
-    def chunk(self, kept: int) -> int:
-        """Return the longest part of a chunk of `kept` positions that fits in shared memory and divides it."""
-        parts = (kept // ratio for ratio in range(1, kept + 1) if kept % ratio == 0)
-        return next((part for part in parts if self.gradients_shared(part) <= SHARED), 1)
+    def resident(self, segment: int, warps: int, shared: Shared) -> int:
+        """Return how many warps of scan_gradients a multiprocessor holds; 0 where a block does not fit."""
+        needed = self.gradients_shared(segment, warps)
+        if needed > shared.block:
+            return 0
+        return warps * min(RESIDENT // warps, shared.multiprocessor // (needed + RESERVED))
+
+    def segment(self, kept: int, shared: Shared) -> int:
+        """Return the longest part of `kept` positions that suits shared memory and divides them."""
+        longest = LONGEST if shared.block >= ROOMY else LONGEST // 2
+        return next(kept // ratio for ratio in range(1, kept + 1) if kept % ratio == 0 and kept // ratio <= longest)
 
 
-def splits_for(blocks: int, tiles: int, resident: int) -> int:
-    """Return among how many blocks the tiles of a chunk's channels are divided.
-
-    Few, since each block adds a share of the gradients of B and C; but so that a device that holds `resident` blocks at
-    a time is busy to the end.
+def warps_for(plan: Plan, segment: int, channels: int, shared: Shared) -> int:
+    """Return the warps of a block, each with a tile of a group's channels: those that keep a multiprocessor busiest.
 
     Examples
     --------
-    >>> splits_for(512, 12, 528), splits_for(8, 32, 528), splits_for(600, 12, 528)
-    (1, 32, 6)
+    >>> h100 = Shared(227 * 1024, 228 * 1024)
+    >>> [warps_for(Plan(16), 32, channels, h100) for channels in (32, 64, 96, 384)]
+    [1, 2, 1, 4]
+    """
+    tiles = -(-channels // plan.tile)
+
+    def busy(warps: int) -> float:
+        return plan.resident(segment, warps, shared) * tiles / (-(-tiles // warps) * warps)
+
+    return max((4, 3, 2, 1), key=busy)
+
+
+def segments_for(warps: int, resident: int) -> int:
+    """Return the segments of a chunk, where `warps` warps with one segment each share a device that holds `resident`.
+
+    As many as do not leave the device idle at the end: fewer chunks have fewer states and sums between them.
+
+    Examples
+    --------
+    >>> segments_for(1024, 1056), segments_for(2048, 1056), segments_for(12288, 1056)
+    (1, 2, 4)
     """
 
-    def busy(splits: int) -> float:
-        waves = -(-blocks * splits // resident)
-        return blocks * tiles / (waves * resident * -(-tiles // splits))
+    def waves(segments: int) -> int:
+        return segments * -(-warps // (segments * resident))
 
-    best = max(map(busy, range(1, tiles + 1)))
-    return next(splits for splits in range(1, tiles + 1) if busy(splits) >= 0.95 * best)
+    least = min(map(waves, range(1, MOST_SEGMENTS + 1)))
+    return max(n for n in range(1, MOST_SEGMENTS + 1) if waves(n) <= 1.03 * least)
 
 
 @cache
 def plan_for(states: int) -> Plan:
     """Return the one plan of a number of states, which keeps what it has worked out."""
     return Plan(states)
-
-
-@cache
-def chunk_for(states: int, kept: int) -> int:
-    """Return `Plan.chunk` of a number of states."""
-    return plan_for(states).chunk(kept)

@@ -320,7 +320,7 @@ def selective_scan_forward(args: ScanArguments, keep: bool = False, plan: Plan |
     args : ScanArguments
         From `prepare`.
     keep : bool
-        Keep states for the backward pass, (B, K, pieces, N, D) float32: before every 64 positions where chunks are a
+        Keep states for the backward pass, (B, K, pieces, N, D) float32: before every 32 positions where chunks are a
         multiple of that, else before every chunk; `Scanned.chunk` says which.
     plan : Plan, optional
         How to cut the sequence; by default `plan.make_plan` says.

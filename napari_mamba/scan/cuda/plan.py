@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 TILE = 16  # positions staged at once; a chunk is a multiple of it
-KEPT = 64  # ... and of this where its start states are kept: the backward pass cuts it into such pieces
+KEPT = 32  # ... and of this where its start states are kept: the backward pass cuts it into such pieces
 SHORTEST = 64  # positions of a chunk, below which its launch costs more than its work
 SHORT = 2048  # the longest sequence that one block holds
 PARALLEL_BYTES = 16 * 2**20  # outputs of single paths kept side by side rather than added up one path after another

@@ -4,10 +4,16 @@
 //   dC[t] = sum over channels of dy h[t]           dB[t] = sum over channels of G dt u
 //   du[t] = D dy + dt sum over states of G B       dA   += R h[t-1] dt
 //   ddt[t] = sum over states of (R h[t-1] A + G B u)
-// Three kernels: R at every chunk's start as if the chunk were the last (scan_adjoint_chunks), R as it arrives at every
-// chunk's end (scan_adjoint_combine), the gradients (scan_gradients). h is recomputed forwards from the states that the
-// forward pass kept, never backwards by dividing by a, which loses everything where a is small.
+// Four kernels: R at every chunk's start as if the chunk were the last (scan_adjoint_chunks), R as it arrives at every
+// chunk's end (scan_adjoint_combine), the gradients (scan_gradients), and what they leave for each chunk of the gradients
+// of A, D and the bias added up (scan_sum_shares). A chunk is one segment or several; h is recomputed forwards from the
+// state that the forward pass kept before each segment, never backwards by dividing by a, which loses everything where a
+// is small.
 #include "common.cuh"
+
+#ifndef WARPS  // of a block of scan_gradients
+#define WARPS 2
+#endif
 
 typedef long long wide;
 
@@ -16,21 +22,24 @@ struct Backward {
     const io_t *u, *delta, *B, *C, *z, *grad;  // z may be null
     const float *A, *D, *bias;                 // (K, D, N), (K, D), (K, D); D and bias may be null
     const int *table;                          // (K, L), or null for the raster
-    const float *kept;                         // (B, K, chunks / ratio, N, D): h before each chunk of the forward
-    float *starts;                             // (B, K, chunks, N, D): h before each chunk; kept, where ratio is 1
-    float *adjoints;  // (B, K, chunks, N, D): R at the chunk's start, then R at its end, then its share of dA
-    float *sums;      // (B, K, chunks, D): the chunk's sum of dt
+    const float *kept;                         // (B, K, segments / ratio, N, D): h before what the forward kept
+    float *starts;                             // (B, K, segments, N, D): h before each segment; kept, where ratio is 1
+    // (B, K, chunks, N + 2, D): R at the chunk's start, then R at its end, then its shares of dA, of dD and of d bias
+    float *adjoints;
+    float *sums;                 // (B, K, chunks, D): the chunk's sum of dt
+    float *totals;               // (K, N + 2, D): the chunks' shares, added up
     io_t *du, *ddelta, *dz;      // (B, 1 or K, L, D), (B, K, L, D), (B, L, D)
     float *du_sum, *dz_sum;      // sums over the paths so far, where they share u or z, else null
     void *dB, *dC;               // (splits, B, K, L, G, N): io_t where splits is 1, else float
-    float *ddirect;              // (2, B, K, chunks, D): shares of dD and of d bias
-    wide batch, paths, length, width, groups, chunk, chunks, splits;
-    wide first_path, launch_paths, softplus, ratio;
+    wide batch, paths, length, width, groups, segment, segments, chunk, chunks, splits;
+    wide first_path, launch_paths, softplus, ratio, vector;  // vector: rows are aligned to four elements
     wide u_b, u_k, u_l, delta_b, delta_k, delta_l, B_b, B_k, B_l, B_g, C_b, C_k, C_l, C_g;
     wide z_b, z_l, grad_b, grad_k, grad_l;
 };
 
 extern __shared__ __align__(16) float shared[];
+
+constexpr int SHARES = STATES + 2;  // rows of `adjoints` for each chunk
 
 __host__ __device__ constexpr int power_of_two(int x) {
     int p = 1;
@@ -152,13 +161,12 @@ extern "C" __global__ void scan_adjoint_chunks(const Backward p) {
     }
     if (!me.live) return;
     if (me.part == 0) p.sums[me.slot * p.width + me.d] = total;
-    store_states(p, me, p.adjoints + me.slot * STATES * p.width, R);
+    store_states(p, me, p.adjoints + me.slot * SHARES * p.width, R);
 }
 
-// h before every chunk, from h before every `ratio` chunks: where the forward kept too few for shared memory.
+// h before every segment, from h before every `ratio` of them: where the forward kept too few for shared memory.
 extern "C" __global__ void scan_refine_starts(const Backward p) {
-    const wide chunks = (p.chunks + p.ratio - 1) / p.ratio;
-    const Walker me = walker_of(p, p.chunk * p.ratio, chunks);
+    const Walker me = walker_of(p, p.segment * p.ratio, (p.segments + p.ratio - 1) / p.ratio);
     const io_t *B = p.B + me.b * p.B_b + me.k * p.B_k + me.group * p.B_g;
     float h[A_STATES];
 #pragma unroll
@@ -168,9 +176,9 @@ extern "C" __global__ void scan_refine_starts(const Backward p) {
     }
     const io_t *delta = p.delta + me.b * p.delta_b + me.k * p.delta_k + me.d;
     const io_t *u = p.u + me.b * p.u_b + me.k * p.u_k + me.d;
-    float *starts = p.starts + ((me.b * p.paths + me.k) * p.chunks + me.c * p.ratio) * STATES * p.width;
-    for (int first = 0; first < me.count; first += (int)p.chunk, starts += STATES * p.width) {
-        const int count = lowest((int)p.chunk, me.count - first);
+    float *starts = p.starts + ((me.b * p.paths + me.k) * p.segments + me.c * p.ratio) * STATES * p.width;
+    for (int first = 0; first < me.count; first += (int)p.segment, starts += STATES * p.width) {
+        const int count = lowest((int)p.segment, me.count - first);
         stage_rows(p, me, first, count, B, p.B_l);
         if (!me.live) continue;
         store_states(p, me, starts, h);
@@ -193,7 +201,7 @@ constexpr int COMBINE_PARTS = 32, COMBINE_BATCH = 8;
 template <bool STORE>
 DEVICE float walk_chunks(const Backward &p, float *adjoints, const float *sums, float A2, int first, int end, float R,
                          float &total) {
-    const wide stride = p.width * STATES;
+    const wide stride = p.width * SHARES;
     for (int last = end - 1; last >= first; last -= COMBINE_BATCH) {
         float own[COMBINE_BATCH], sum[COMBINE_BATCH];
 #pragma unroll
@@ -222,7 +230,7 @@ extern "C" __global__ void __launch_bounds__(32 * COMBINE_PARTS) scan_adjoint_co
     const int each = (int)((p.chunks + COMBINE_PARTS - 1) / COMBINE_PARTS), chunks = (int)p.chunks;
     const int first = lowest(part * each, chunks), end = lowest(first + each, chunks);
     const wide at = (b * p.paths + k) * p.chunks;
-    float *adjoints = p.adjoints + (at * STATES + n) * p.width + d;
+    float *adjoints = p.adjoints + (at * SHARES + n) * p.width + d;
     const float *sums = p.sums + at * p.width + d;
     const float A2 = live ? p.A[(k * p.width + d) * STATES + n] * LOG2E : 0.0f;
     float total = 0.0f;
@@ -236,13 +244,14 @@ extern "C" __global__ void __launch_bounds__(32 * COMBINE_PARTS) scan_adjoint_co
 
 // ------------------------------------------------------------------------------------------------------- gradients
 
-// LANES lanes share a channel, PER states each, so that h and a of BLOCK positions stay in registers.
+// A warp has a tile of TILE channels: LANES lanes share PD channels, each with PER states of all of them, so that what is
+// summed over channels and what is summed over states both start within a lane.
 constexpr int LANES = power_of_two((STATES + 3) / 4), PER = (STATES + LANES - 1) / LANES, ROW = LANES * PER;
-constexpr int CHANNELS = 32 / LANES;  // of a warp
-constexpr int BLOCK = 8;              // positions between kept states
-constexpr int THREADS = LANES == 1 ? 64 : 128, WARPS = THREADS / 32, TILE = THREADS / LANES;
-constexpr int PAIRS = power_of_two(2 * PER);    // a lane's values of dB and dC
-constexpr int TURN = lowest(LANES, BLOCK);      // positions whose sums over states are taken together
+constexpr int PD = lowest(4, LANES), ACROSS = 32 / LANES, TILE = ACROSS * PD;
+constexpr int BLOCK = 4;                      // positions whose h and a are in registers
+constexpr int PAIRS = power_of_two(2 * PER);  // a lane's values of dB and dC
+constexpr int STATE_FLOATS = PER * PD * 32, SUM_FLOATS = BLOCK * 2 * ROW;  // of a warp and a BLOCK
+static_assert(SUM_FLOATS <= STATE_FLOATS, "the sums of a BLOCK take the place of the states before it");
 
 // Sum V values over the LANE_COUNT lanes whose numbers differ in the bits from LOW up, leaving each of them with its
 // share of the sums: a butterfly that halves the values as it goes, V shuffles in place of V log2(lanes).
@@ -265,164 +274,268 @@ DEVICE void scatter_sum(float *v, int lane) {
     }
 }
 
-// A lane's PER floats of a row of B or C.
-DEVICE void load_states(float (&v)[PER], const float *from) {
-    if constexpr (PER == 4) {
-        const float4 x = *(const float4 *)from;
-        v[0] = x.x, v[1] = x.y, v[2] = x.z, v[3] = x.w;
+// N neighbouring floats of shared memory, in the widest loads that their alignment allows.
+template <int N>
+DEVICE void load_floats(float (&v)[N], const float *from) {
+    if constexpr (N % 4 == 0) {
+#pragma unroll
+        for (int i = 0; i < N; i += 4) {
+            const float4 x = *(const float4 *)(from + i);
+            v[i] = x.x, v[i + 1] = x.y, v[i + 2] = x.z, v[i + 3] = x.w;
+        }
     } else {
 #pragma unroll
-        for (int i = 0; i < PER; ++i) v[i] = from[i];
+        for (int i = 0; i < N; ++i) v[i] = from[i];
     }
 }
 
-// Where a block of threads is, and its shared memory (`gradients_shared` in backward_plan.py adds up the same sizes).
+// Where a warp is, and its shared memory (`gradients_shared` in backward_plan.py adds up the same sizes).
 struct Place {
-    wide b, k, c, start, slot;  // slot: (b * K + k) * chunks + c
-    int group, count, blocks;   // positions of this chunk, and blocks of BLOCK that cover them
-    float *dt, *u, *dy;         // [position][channel of the tile]; become d delta, d u and y
-    float *BC, *dBC;            // [position][B's row, C's row]; gradients summed over the block's channels
-    float *shares;              // [warp - 1][position of a BLOCK][2 ROW]
-    float *states;              // [blocks - 2][state][thread]: h before every BLOCK but the first and the last
+    wide b, k, c, slot, first;  // slot: (b * K + k) * chunks + c; first: the tile's first channel
+    int group, channels;        // of the tile; none where the warp has no tile
+    int start, count, blocks;   // of a segment: first position, positions, and blocks of BLOCK that cover them
+    int padded;                 // positions that a segment has room for
+    float *BC;                  // [position][B's row, C's row]
     int *rows;
+    float *dt, *u, *dy;         // the warp's, [position][channel of the tile]; become d delta, d u and y
+    float *states;              // [block - 1][quarter][lane][4]: h before every BLOCK but the first and the last
+    float *edge;                // sums of the last BLOCK and the first
+
+    // d B and d C of a BLOCK's positions, summed over the tile: they take the place of the states before it.
+    DEVICE float *block_sums(int block) const {
+        if (block == blocks - 1) return edge;
+        return block == 0 ? edge + SUM_FLOATS : states + (block - 1) * STATE_FLOATS;
+    }
 };
+
+// Floats of shared memory of one warp.
+DEVICE int warp_floats(int padded) {
+    const int between = padded / BLOCK - 2;
+    return 3 * padded * TILE + (between > 0 ? between : 0) * STATE_FLOATS + 2 * SUM_FLOATS;
+}
 
 DEVICE Place place_of(const Backward &p) {
     Place at;
     at.b = blockIdx.z / p.launch_paths;
     at.k = p.first_path + blockIdx.z % p.launch_paths;
     at.c = blockIdx.x;
-    at.start = at.c * p.chunk;
     at.slot = (at.b * p.paths + at.k) * p.chunks + at.c;
     at.group = (int)(blockIdx.y / p.splits);
-    at.count = (int)(p.length - at.start < p.chunk ? p.length - at.start : p.chunk);
-    at.blocks = (at.count + BLOCK - 1) / BLOCK;
-    const int padded = (int)(p.chunk + BLOCK - 1) / BLOCK * BLOCK;
+    const int per_group = (int)(p.width / p.groups), warp = threadIdx.x / 32;
+    const int tile = ((int)(blockIdx.y % p.splits) * WARPS + warp) * TILE;
+    at.first = (wide)at.group * per_group + tile;
+    at.channels = per_group - tile < 0 ? 0 : lowest(per_group - tile, TILE);
+    at.padded = (int)(p.segment + BLOCK - 1) / BLOCK * BLOCK;
     at.BC = shared;
-    at.dBC = at.BC + padded * 2 * ROW;
-    at.shares = at.dBC + padded * 2 * ROW;
-    at.dt = at.shares + (WARPS - 1) * BLOCK * 2 * ROW;
-    at.u = at.dt + padded * TILE;
-    at.dy = at.u + padded * TILE;
-    at.rows = (int *)(at.dy + padded * TILE);
-    at.states = (float *)(at.rows + padded);
+    at.rows = (int *)(at.BC + at.padded * 2 * ROW);
+    at.dt = (float *)(at.rows + at.padded) + warp * warp_floats(at.padded);
+    at.u = at.dt + at.padded * TILE;
+    at.dy = at.u + at.padded * TILE;
+    at.edge = at.dy + at.padded * TILE;
+    at.states = at.edge + 2 * SUM_FLOATS;
     return at;
 }
 
-// B and C of the chunk; rows after its end are 0.
+// B and C of a segment, by the whole block; 0 after its end.
 DEVICE void load_rows(const Backward &p, const Place &at) {
-    const int padded = at.blocks * BLOCK;
-    for (int t = threadIdx.x; t < at.count; t += THREADS) at.rows[t] = row_of(p, at.k, at.start + t);
+    for (int t = threadIdx.x; t < at.count; t += 32 * WARPS) at.rows[t] = row_of(p, at.k, at.start + t);
     __syncthreads();
     const io_t *B = p.B + at.b * p.B_b + at.k * p.B_k + at.group * p.B_g;
     const io_t *C = p.C + at.b * p.C_b + at.k * p.C_k + at.group * p.C_g;
+    const int B_l = (int)p.B_l, C_l = (int)p.C_l;
 #pragma unroll 4
-    for (int i = threadIdx.x; i < padded * ROW; i += THREADS) {
+    for (int i = threadIdx.x; i < at.blocks * BLOCK * ROW; i += 32 * WARPS) {
         const int t = i / ROW, n = i % ROW;
         const bool inside = t < at.count && n < STATES;
         const wide row = inside ? at.rows[t] : 0;
-        at.BC[t * 2 * ROW + n] = inside ? to_float(B[row * p.B_l + n]) : 0.0f;
-        at.BC[t * 2 * ROW + ROW + n] = inside ? to_float(C[row * p.C_l + n]) : 0.0f;
+        at.BC[t * 2 * ROW + n] = inside ? to_float(B[row * B_l + n]) : 0.0f;
+        at.BC[t * 2 * ROW + ROW + n] = inside ? to_float(C[row * C_l + n]) : 0.0f;
     }
-    for (int i = threadIdx.x; i < padded * 2 * ROW; i += THREADS) at.dBC[i] = 0.0f;
 }
 
-// dt, u and dy of a tile of channels; 0 after the chunk's end and beyond the group, which then add nothing to any sum.
-DEVICE void load_tile(const Backward &p, const Place &at, wide first, int channels) {
-    const int padded = at.blocks * BLOCK;
+// V neighbouring elements of memory, in one load or store: 4 where `vector` says that rows allow it, else 1.
+template <class T, int V>
+struct alignas(sizeof(T) * V) Few {
+    T v[V];
+};
+
+template <int V>
+DEVICE void read(float (&v)[V], const io_t *from) {
+    const Few<io_t, V> few = *(const Few<io_t, V> *)from;
+#pragma unroll
+    for (int i = 0; i < V; ++i) v[i] = to_float(few.v[i]);
+}
+
+template <int V>
+DEVICE void write(io_t *to, const float (&v)[V]) {
+    Few<io_t, V> few;
+#pragma unroll
+    for (int i = 0; i < V; ++i) few.v[i] = from_float(v[i]);
+    *(Few<io_t, V> *)to = few;
+}
+
+// A lane's way through a warp's tile: always the same V channels, of every `stride`-th position.
+template <int V>
+struct Way {
+    static constexpr int stride = 32 * V / TILE;
+    const int d, first;
+    DEVICE Way() : d((int)threadIdx.x % (TILE / V) * V), first((int)threadIdx.x % 32 / (TILE / V)) {}
+};
+
+// dt, u and dy of a warp's tile; 0 after the segment's end and beyond the group, which then add nothing to any sum.
+template <int V>
+DEVICE void load_tile(const Backward &p, const Place &at) {
+    const Way<V> way;
+    const wide first = at.first + way.d;
     const io_t *u = p.u + at.b * p.u_b + at.k * p.u_k + first;
     const io_t *delta = p.delta + at.b * p.delta_b + at.k * p.delta_k + first;
     const io_t *grad = p.grad + at.b * p.grad_b + at.k * p.grad_k + first;
     const io_t *z = p.z ? p.z + at.b * p.z_b + first : nullptr;
-    const float *bias = p.bias ? p.bias + at.k * p.width + first : nullptr;
-#pragma unroll 4
-    for (int i = threadIdx.x; i < padded * TILE; i += THREADS) {
-        const int t = i / TILE, d = i % TILE;
-        float dt = 0.0f, x = 0.0f, dy = 0.0f;
-        if (t < at.count && d < channels) {
+    const int u_l = (int)p.u_l, delta_l = (int)p.delta_l, grad_l = (int)p.grad_l, z_l = (int)p.z_l;
+    const bool mine = way.d < at.channels;
+    float bias[V];
+#pragma unroll
+    for (int i = 0; i < V; ++i) bias[i] = p.bias && mine ? p.bias[at.k * p.width + first + i] : 0.0f;
+#pragma unroll 2
+    for (int t = way.first; t < at.blocks * BLOCK; t += Way<V>::stride) {
+        Few<float, V> dt, x, dy;
+        if (mine && t < at.count) {
             const wide row = at.rows[t];
-            dt = step_size(to_float(delta[row * p.delta_l + d]), bias ? bias[d] : 0.0f, p.softplus);
-            x = to_float(u[row * p.u_l + d]);
-            dy = to_float(grad[row * p.grad_l + d]);
-            if (z) dy *= silu(to_float(z[row * p.z_l + d]));
+            read<V>(dt.v, delta + row * delta_l);
+            read<V>(x.v, u + row * u_l);
+            read<V>(dy.v, grad + row * grad_l);
+            float gate[V];
+            if (z) read<V>(gate, z + row * z_l);
+#pragma unroll
+            for (int i = 0; i < V; ++i) {
+                dt.v[i] = step_size(dt.v[i], bias[i], p.softplus);
+                if (z) dy.v[i] *= silu(gate[i]);
+            }
+        } else {
+#pragma unroll
+            for (int i = 0; i < V; ++i) dt.v[i] = x.v[i] = dy.v[i] = 0.0f;
         }
-        at.dt[i] = dt, at.u[i] = x, at.dy[i] = dy;
+        const int to = t * TILE + way.d;
+        *(Few<float, V> *)(at.dt + to) = dt, *(Few<float, V> *)(at.u + to) = x, *(Few<float, V> *)(at.dy + to) = dy;
     }
 }
 
-// Write a value that the paths share: add what the earlier paths left, and keep the sum for the later ones.
-DEVICE void store_shared(const Backward &p, wide k, float x, float *sum, io_t *out) {
-    if (k > 0) x += *sum;
-    if (k < p.paths - 1) *sum = x;
-    else *out = from_float(x);
+// Write values that the paths share: add what the earlier paths left, and keep the sum for the later ones.
+template <int V>
+DEVICE void store_shared(const Backward &p, wide k, float (&x)[V], float *sum, io_t *out) {
+    if (k > 0) {
+        const Few<float, V> before = *(const Few<float, V> *)sum;
+#pragma unroll
+        for (int i = 0; i < V; ++i) x[i] += before.v[i];
+    }
+    if (k == p.paths - 1) {
+        write<V>(out, x);
+        return;
+    }
+    Few<float, V> now;
+#pragma unroll
+    for (int i = 0; i < V; ++i) now.v[i] = x[i];
+    *(Few<float, V> *)sum = now;
 }
 
-// d u, d delta and d z of a tile to their rows.
-DEVICE void store_tile(const Backward &p, const Place &at, wide first, int channels) {
+// d u, d delta and d z of a warp's tile to their rows.
+template <int V>
+DEVICE void store_tile(const Backward &p, const Place &at) {
+    const Way<V> way;
+    if (way.d >= at.channels) return;
+    const wide first = at.first + way.d, shared_at = at.b * p.length * p.width + first;
+    const wide path_at = (at.b * p.paths + at.k) * p.length * p.width + first;
     const io_t *grad = p.grad + at.b * p.grad_b + at.k * p.grad_k + first;
     const io_t *z = p.z ? p.z + at.b * p.z_b + first : nullptr;
-#pragma unroll 4
-    for (int i = threadIdx.x; i < at.count * TILE; i += THREADS) {
-        const int d = i % TILE;
-        if (d >= channels) continue;
-        const wide row = at.rows[i / TILE], to = (at.b * p.length + row) * p.width + first + d;
-        const wide path_to = ((at.b * p.paths + at.k) * p.length + row) * p.width + first + d;
-        p.ddelta[path_to] = from_float(at.dt[i]);
-        if (p.du_sum) store_shared(p, at.k, at.u[i], p.du_sum + to, p.du + to);
-        else p.du[path_to] = from_float(at.u[i]);
+    const int width = (int)p.width, grad_l = (int)p.grad_l, z_l = (int)p.z_l;
+#pragma unroll 2
+    for (int t = way.first; t < at.count; t += Way<V>::stride) {
+        const wide row = at.rows[t], to = row * width;
+        Few<float, V> dt = *(const Few<float, V> *)(at.dt + t * TILE + way.d);
+        Few<float, V> x = *(const Few<float, V> *)(at.u + t * TILE + way.d);
+        write<V>(p.ddelta + path_at + to, dt.v);
+        if (p.du_sum) store_shared<V>(p, at.k, x.v, p.du_sum + shared_at + to, p.du + shared_at + to);
+        else write<V>(p.du + path_at + to, x.v);
         if (z) {
-            const float gate = to_float(z[row * p.z_l + d]), s = sigmoid(gate);
-            const float dz = to_float(grad[row * p.grad_l + d]) * at.dy[i] * s * fmaf(gate, 1.0f - s, 1.0f);
-            store_shared(p, at.k, dz, p.dz_sum + to, p.dz + to);
+            float gate[V], dy[V];
+            read<V>(gate, z + row * z_l);
+            read<V>(dy, grad + row * grad_l);
+            const Few<float, V> y = *(const Few<float, V> *)(at.dy + t * TILE + way.d);
+#pragma unroll
+            for (int i = 0; i < V; ++i) {
+                const float s = sigmoid(gate[i]);
+                dy[i] *= y.v[i] * s * fmaf(gate[i], 1.0f - s, 1.0f);
+            }
+            store_shared<V>(p, at.k, dy, p.dz_sum + shared_at + to, p.dz + shared_at + to);
         }
     }
 }
 
-// The sums over a block's channels to d B and d C; float shares where several blocks divide a group's channels.
+// The warps' sums to d B and d C, in the warps' order; float shares where several blocks divide a group's channels.
 DEVICE void store_rows(const Backward &p, const Place &at) {
-    const wide split = blockIdx.y % p.splits;
-    for (int i = threadIdx.x; i < at.count * 2 * ROW; i += THREADS) {
+    const wide split = blockIdx.y % p.splits, path = (split * p.batch + at.b) * p.paths + at.k;
+    const int mine = (int)threadIdx.x / 32 * warp_floats(at.padded), each = warp_floats(at.padded);
+    for (int i = threadIdx.x; i < at.count * 2 * ROW; i += 32 * WARPS) {
         const int t = i / (2 * ROW), n = i % ROW;
         if (n >= STATES) continue;
-        const wide path = (split * p.batch + at.b) * p.paths + at.k;
+        const float *from = at.block_sums(t / BLOCK) + t % BLOCK * 2 * ROW + i % (2 * ROW) - mine;
+        float sum = from[0];
+#pragma unroll
+        for (int w = 1; w < WARPS; ++w) sum += from[w * each];
         const wide to = ((path * p.length + at.rows[t]) * p.groups + at.group) * STATES + n;
         void *out = i % (2 * ROW) < ROW ? p.dB : p.dC;
-        if (p.splits == 1) ((io_t *)out)[to] = from_float(at.dBC[i]);
-        else ((float *)out)[to] = at.dBC[i];
+        if (p.splits == 1) ((io_t *)out)[to] = from_float(sum);
+        else ((float *)out)[to] = sum;
     }
 }
 
-// One lane: PER states of one channel, walked over one chunk.
+// One lane: PER states of PD channels, walked over one chunk.
 struct Lane {
-    int lane, part, channel;  // of the warp, the part of the states, the channel of the tile
-    float A2[PER], R[PER], dA[PER], D, dD, dbias;
+    int lane, part, left;  // of the warp, the part of the states, the first of the channels
+    float A2[PD][PER], R[PD][PER], dA[PD][PER];
+    // The one channel whose gradients this lane finishes, of those lanes that have one.
+    int finishes;
+    float D, dD, dbias;
 };
+
+constexpr int SAME = LANES / PD;  // lanes that come to hold the same sums over states
 
 // h over one BLOCK: `h` goes from before it to after it. With KEEP, every h[t-1] and a[t] stays.
 template <bool KEEP>
-DEVICE void walk_block(const Place &at, const Lane &me, int block, float (&h)[PER], float (&before)[BLOCK][PER],
-                       float (&a)[BLOCK][PER]) {
+DEVICE void walk_block(const Place &at, const Lane &me, int block, float (&h)[PD][PER], float (&before)[BLOCK][PD][PER],
+                       float (&a)[BLOCK][PD][PER]) {
 #pragma unroll
     for (int j = 0; j < BLOCK; ++j) {
         const int t = block * BLOCK + j;
-        const float dt = at.dt[t * TILE + me.channel], x = dt * at.u[t * TILE + me.channel];
-        float B[PER];
-        load_states(B, at.BC + t * 2 * ROW + me.part * PER);
+        float dt[PD], u[PD], B[PER];
+        load_floats(dt, at.dt + t * TILE + me.left);
+        load_floats(u, at.u + t * TILE + me.left);
+        load_floats(B, at.BC + t * 2 * ROW + me.part * PER);
 #pragma unroll
-        for (int i = 0; i < PER; ++i) {
-            const float decay = exp2_special(dt * me.A2[i]);  // here other instructions are the limit
-            if (KEEP) before[j][i] = h[i], a[j][i] = decay;
-            h[i] = fmaf(decay, h[i], x * B[i]);
+        for (int c = 0; c < PD; ++c) {
+            const float x = dt[c] * u[c];
+#pragma unroll
+            for (int i = 0; i < PER; ++i) {
+                const float decay = exp2_special(dt[c] * me.A2[c][i]);  // here other instructions are the limit
+                if (KEEP) before[j][c][i] = h[c][i], a[j][c][i] = decay;
+                h[c][i] = fmaf(decay, h[c][i], x * B[i]);
+            }
         }
     }
+}
+
+// 1 - exp(-x) for x >= 0, the derivative of a softplus whose value is x; its small values need all their digits.
+DEVICE float softplus_slope(float x) {
+    const float series = x * fmaf(x, fmaf(x, fmaf(x, fmaf(x, 8.3333333e-3f, -4.1666667e-2f), 0.16666667f), -0.5f), 1.0f);
+    return x < 0.125f ? series : 1.0f - exp2_special(-x * LOG2E);
 }
 
 // The sums of a position over its channel's states are complete in this lane: finish the position's gradients.
 DEVICE void finish_position(const Backward &p, const Place &at, Lane &me, int t, float GB, float RhA, float y) {
-    const int i = t * TILE + me.channel;
+    const int i = t * TILE + me.finishes;
     const float dt = at.dt[i], x = at.u[i], dy = at.dy[i];
     float ddt = fmaf(x, GB, LN2 * RhA);
-    if (p.softplus) ddt *= -expm1f(-dt);  // the sigmoid of what dt is the softplus of
+    if (p.softplus) ddt *= softplus_slope(dt);
     me.dD = fmaf(dy, x, me.dD);
     me.dbias += ddt;
     at.dt[i] = ddt;
@@ -430,149 +543,210 @@ DEVICE void finish_position(const Backward &p, const Place &at, Lane &me, int t,
     at.dy[i] = fmaf(me.D, x, y);
 }
 
+// d B and d C of position t: summed over the tile's channels, each sum in one lane, which leaves it in shared memory.
+DEVICE void store_pairs(const Place &at, const Lane &me, int block, int j, float (&pairs)[PAIRS]) {
+    scatter_sum<PAIRS, ACROSS, 1>(pairs, me.lane);
+    // Lanes that hold the same sums: ACROSS / PAIRS, the first of them writes.
+    constexpr int same = PAIRS < ACROSS ? ACROSS / PAIRS : 1;
+    constexpr int held = PAIRS > ACROSS ? PAIRS / ACROSS : 1;
+    const int place = me.lane % ACROSS;
+    float *sums = at.block_sums(block) + j * 2 * ROW + me.part * PER;
+#pragma unroll
+    for (int i = 0; i < held; ++i) {
+        const int v = place / same * held + i;
+        if (v < 2 * PER && place % same == 0) sums[v < PER ? v : ROW + v - PER] = pairs[i];
+    }
+}
+
 // Gradients of one BLOCK, from h before it; R goes from after it to before it.
 template <bool GATED>
-DEVICE void reverse_block(const Backward &p, const Place &at, Lane &me, int block, float (&h)[PER]) {
-    float before[BLOCK][PER], a[BLOCK][PER];
+DEVICE void reverse_block(const Backward &p, const Place &at, Lane &me, int block, float (&h)[PD][PER]) {
+    float before[BLOCK][PD][PER], a[BLOCK][PD][PER];
     walk_block<true>(at, me, block, h, before, a);
-    const int warp = threadIdx.x / 32;
+    __syncwarp();  // all lanes have the states whose place the sums take
 #pragma unroll
-    for (int turn = BLOCK / TURN - 1; turn >= 0; --turn) {
-        float GB[TURN], RhA[TURN], y[TURN];
+    for (int j = BLOCK - 1; j >= 0; --j) {
+        const int t = block * BLOCK + j;
+        float dt[PD], u[PD], dy[PD], B[PER], C[PER], pairs[PAIRS], GB[PD], RhA[PD], y[PD];
+        load_floats(dt, at.dt + t * TILE + me.left);
+        load_floats(u, at.u + t * TILE + me.left);
+        load_floats(dy, at.dy + t * TILE + me.left);
+        load_floats(B, at.BC + t * 2 * ROW + me.part * PER);
+        load_floats(C, at.BC + t * 2 * ROW + ROW + me.part * PER);
 #pragma unroll
-        for (int q = TURN - 1; q >= 0; --q) {
-            const int j = turn * TURN + q, t = block * BLOCK + j;
-            const float dt = at.dt[t * TILE + me.channel], dy = at.dy[t * TILE + me.channel];
-            const float x = dt * at.u[t * TILE + me.channel];
-            float B[PER], C[PER], pairs[PAIRS];
-            load_states(B, at.BC + t * 2 * ROW + me.part * PER);
-            load_states(C, at.BC + t * 2 * ROW + ROW + me.part * PER);
-            GB[q] = RhA[q] = y[q] = 0.0f;
+        for (int i = 0; i < PAIRS; ++i) pairs[i] = 0.0f;
 #pragma unroll
-            for (int i = 0; i < PAIRS; ++i) pairs[i] = 0.0f;
+        for (int c = 0; c < PD; ++c) {
+            const float x = dt[c] * u[c];
+            GB[c] = RhA[c] = y[c] = 0.0f;
 #pragma unroll
             for (int i = 0; i < PER; ++i) {
-                const float after = j + 1 < BLOCK ? before[lowest(j + 1, BLOCK - 1)][i] : h[i];
-                const float G = fmaf(C[i], dy, me.R[i]);
-                pairs[i] = G * x;
-                pairs[PER + i] = dy * after;
-                GB[q] = fmaf(G, B[i], GB[q]);
-                if (GATED) y[q] = fmaf(C[i], after, y[q]);
-                me.R[i] = a[j][i] * G;
-                const float Rh = me.R[i] * before[j][i];
-                RhA[q] = fmaf(Rh, me.A2[i], RhA[q]);
-                me.dA[i] = fmaf(Rh, dt, me.dA[i]);
-            }
-            scatter_sum<PAIRS, CHANNELS, 1>(pairs, me.lane);
-            // Lanes that hold the same sums: CHANNELS / PAIRS, the first of them writes.
-            constexpr int same = PAIRS < CHANNELS ? CHANNELS / PAIRS : 1;
-            constexpr int held = PAIRS > CHANNELS ? PAIRS / CHANNELS : 1;
-            const int channel = me.lane % CHANNELS;
-#pragma unroll
-            for (int i = 0; i < held; ++i) {
-                const int v = channel / same * held + i, n = me.part * PER + (v < PER ? v : ROW + v - PER);
-                if (v >= 2 * PER || channel % same) continue;
-                if (warp == 0) at.dBC[t * 2 * ROW + n] += pairs[i];
-                else at.shares[((warp - 1) * BLOCK + j) * 2 * ROW + n] = pairs[i];
+                const float after = j + 1 < BLOCK ? before[lowest(j + 1, BLOCK - 1)][c][i] : h[c][i];
+                const float G = fmaf(C[i], dy[c], me.R[c][i]);
+                pairs[i] = fmaf(G, x, pairs[i]);
+                pairs[PER + i] = fmaf(dy[c], after, pairs[PER + i]);
+                GB[c] = fmaf(G, B[i], GB[c]);
+                if (GATED) y[c] = fmaf(C[i], after, y[c]);
+                me.R[c][i] = a[j][c][i] * G;
+                const float Rh = me.R[c][i] * before[j][c][i];
+                RhA[c] = fmaf(Rh, me.A2[c][i], RhA[c]);
+                me.dA[c][i] = fmaf(Rh, dt[c], me.dA[c][i]);
             }
         }
-        scatter_sum<TURN, LANES, CHANNELS>(GB, me.lane);
-        scatter_sum<TURN, LANES, CHANNELS>(RhA, me.lane);
-        if (GATED) scatter_sum<TURN, LANES, CHANNELS>(y, me.lane);
+        store_pairs(at, me, block, j, pairs);
+        scatter_sum<PD, LANES, ACROSS>(GB, me.lane);
+        scatter_sum<PD, LANES, ACROSS>(RhA, me.lane);
+        if (GATED) scatter_sum<PD, LANES, ACROSS>(y, me.lane);
         __syncwarp();  // the other lanes have read what finish_position overwrites
-        constexpr int same = LANES / TURN;
-        const int mine = block * BLOCK + turn * TURN + me.part / same;
-        if (me.part % same == 0) finish_position(p, at, me, mine, GB[0], RhA[0], y[0]);
+        if (me.part % SAME == 0) finish_position(p, at, me, t, GB[0], RhA[0], y[0]);
     }
 }
 
-// The other warps' shares of one BLOCK's d B and d C, added in their order.
-DEVICE void add_shares(const Place &at, int block) {
-    for (int i = threadIdx.x; i < BLOCK * 2 * ROW; i += THREADS) {
-        float sum = at.dBC[block * BLOCK * 2 * ROW + i];
+// h before a BLOCK, in shared memory between the walks.
+DEVICE void store_walk(const Place &at, int lane, int block, const float (&h)[PD][PER]) {
+    float *to = at.states + (block - 1) * STATE_FLOATS + lane * PD;
 #pragma unroll
-        for (int w = 0; w < WARPS - 1; ++w) sum += at.shares[w * BLOCK * 2 * ROW + i];
-        at.dBC[block * BLOCK * 2 * ROW + i] = sum;
+    for (int i = 0; i < PER; ++i, to += PD * 32) {
+        if constexpr (PD == 4) *(float4 *)to = make_float4(h[0][i], h[1][i], h[2][i], h[3][i]);
+        else {
+#pragma unroll
+            for (int c = 0; c < PD; ++c) to[c] = h[c][i];
+        }
     }
 }
 
-// All gradients of TILE channels over the chunk; the tile is in shared memory, and its gradients take its place.
-template <bool GATED>
-DEVICE void reverse_chunk(const Backward &p, const Place &at, wide first, int channels) {
-    Lane me;
-    me.lane = threadIdx.x % 32;
-    me.part = me.lane / CHANNELS;
-    me.channel = (int)threadIdx.x / 32 * CHANNELS + me.lane % CHANNELS;
-    const bool live = me.channel < channels;
-    const wide d = first + (live ? me.channel : 0), state = at.slot * STATES * p.width + d;
-    float h[PER];
+DEVICE void fetch_walk(const Place &at, int lane, int block, float (&h)[PD][PER]) {
+    const float *from = at.states + (block - 1) * STATE_FLOATS + lane * PD;
 #pragma unroll
     for (int i = 0; i < PER; ++i) {
-        const int n = me.part * PER + i;
-        const bool mine = live && n < STATES;
-        me.A2[i] = mine ? p.A[(at.k * p.width + d) * STATES + n] * LOG2E : 0.0f;
-        me.R[i] = mine ? p.adjoints[state + n * p.width] : 0.0f;
-        h[i] = mine ? p.starts[state + n * p.width] : 0.0f;
-        me.dA[i] = 0.0f;
-    }
-    me.D = live && p.D ? p.D[at.k * p.width + d] : 0.0f;
-    me.dD = me.dbias = 0.0f;
-    for (int block = 0; block < at.blocks - 1; ++block) {
-        float unused[BLOCK][PER];
-        walk_block<false>(at, me, block, h, unused, unused);
+        float one[PD];
+        load_floats(one, from + i * PD * 32);
 #pragma unroll
-        for (int i = 0; i < PER; ++i)
-            if (block < at.blocks - 2) at.states[(block * PER + i) * THREADS + threadIdx.x] = h[i];
+        for (int c = 0; c < PD; ++c) h[c][i] = one[c];
+    }
+}
+
+// Whether state i of channel c of a lane is one that there is, its state, and where it lies in a (N, D) array.
+DEVICE bool exists(const Place &at, const Lane &me, int c, int i) {
+    return me.left + c < at.channels && me.part * PER + i < STATES;
+}
+DEVICE wide state_at(const Backward &p, const Place &at, const Lane &me, int c, int i) {
+    return (wide)(me.part * PER + i) * p.width + at.first + me.left + c;
+}
+
+// h before a segment, as it was kept.
+DEVICE void load_start(const Backward &p, const Place &at, const Lane &me, float (&h)[PD][PER]) {
+    const wide segment = (at.b * p.paths + at.k) * p.segments + at.start / p.segment;
+    const float *starts = p.starts + segment * STATES * p.width;
+#pragma unroll
+    for (int c = 0; c < PD; ++c)
+#pragma unroll
+        for (int i = 0; i < PER; ++i) h[c][i] = exists(at, me, c, i) ? starts[state_at(p, at, me, c, i)] : 0.0f;
+}
+
+// All gradients of the warp's tile over one segment, which take the place of what the tile has in shared memory.
+template <bool GATED>
+DEVICE void reverse_segment(const Backward &p, const Place &at, Lane &me) {
+    float h[PD][PER];
+    load_start(p, at, me, h);
+    for (int block = 0; block < at.blocks - 1; ++block) {
+        float unused[BLOCK][PD][PER];
+        walk_block<false>(at, me, block, h, unused, unused);
+        if (block < at.blocks - 2) store_walk(at, me.lane, block + 1, h);
     }
     for (int block = at.blocks - 1; block >= 0; --block) {
-        if (block < at.blocks - 1) {
-#pragma unroll
-            for (int i = 0; i < PER; ++i) {
-                const int n = me.part * PER + i;
-                if (block > 0) h[i] = at.states[((block - 1) * PER + i) * THREADS + threadIdx.x];
-                else h[i] = live && n < STATES ? p.starts[state + n * p.width] : 0.0f;
-            }
-        }
+        if (block == 0 && at.blocks > 1) load_start(p, at, me, h);
+        else if (block < at.blocks - 1)
+            fetch_walk(at, me.lane, block, h);
         reverse_block<GATED>(p, at, me, block, h);
-        __syncthreads();
-        add_shares(at, block);
-        __syncthreads();
     }
+}
+
+DEVICE Lane lane_of(const Backward &p, const Place &at) {
+    Lane me;
+    me.lane = threadIdx.x % 32;
+    me.part = me.lane / ACROSS;
+    me.left = me.lane % ACROSS * PD;
+    me.finishes = me.left + me.part / SAME;
+    const float *adjoints = p.adjoints + at.slot * SHARES * p.width;
 #pragma unroll
-    for (int mask = CHANNELS; mask < 32; mask *= 2) {
-        me.dD += __shfl_xor_sync(FULL_WARP, me.dD, mask);
-        me.dbias += __shfl_xor_sync(FULL_WARP, me.dbias, mask);
-    }
-    if (!live) return;
+    for (int c = 0; c < PD; ++c)
 #pragma unroll
-    for (int i = 0; i < PER; ++i) {
-        const int n = me.part * PER + i;
-        if (n < STATES) p.adjoints[state + n * p.width] = me.dA[i];
-    }
-    if (me.part == 0) {
-        p.ddirect[at.slot * p.width + d] = me.dD;
-        p.ddirect[(p.batch * p.paths * p.chunks + at.slot) * p.width + d] = me.dbias;
+        for (int i = 0; i < PER; ++i) {
+            const bool there = exists(at, me, c, i);
+            const wide d = at.k * p.width + at.first + me.left + c;
+            me.A2[c][i] = there ? p.A[d * STATES + me.part * PER + i] * LOG2E : 0.0f;
+            me.R[c][i] = there ? adjoints[state_at(p, at, me, c, i)] : 0.0f;
+            me.dA[c][i] = 0.0f;
+        }
+    me.D = p.D && me.finishes < at.channels ? p.D[at.k * p.width + at.first + me.finishes] : 0.0f;
+    me.dD = me.dbias = 0.0f;
+    return me;
+}
+
+// The chunk's shares of what is summed over the sequence.
+DEVICE void store_chunk_shares(const Backward &p, const Place &at, const Lane &me) {
+    float *shares = p.adjoints + at.slot * SHARES * p.width;
+#pragma unroll
+    for (int c = 0; c < PD; ++c)
+#pragma unroll
+        for (int i = 0; i < PER; ++i)
+            if (exists(at, me, c, i)) shares[state_at(p, at, me, c, i)] = me.dA[c][i];
+    if (me.part % SAME == 0 && me.finishes < at.channels) {
+        shares[STATES * p.width + at.first + me.finishes] = me.dD;
+        shares[(STATES + 1) * p.width + at.first + me.finishes] = me.dbias;
     }
 }
 
 template <bool GATED>
 DEVICE void gradients(const Backward &p) {
-    const Place at = place_of(p);
-    load_rows(p, at);
-    const int per_group = (int)(p.width / p.groups), splits = (int)p.splits;
-    for (int tile = (int)blockIdx.y % splits * TILE; tile < per_group; tile += splits * TILE) {
-        const wide first = (wide)at.group * per_group + tile;
-        const int channels = lowest(per_group - tile, TILE);
-        load_tile(p, at, first, channels);
+    Place at = place_of(p);
+    Lane me = lane_of(p, at);
+    const wide first = at.c * p.chunk, end = first + p.chunk < p.length ? first + p.chunk : p.length;
+    for (wide start = first + (end - first - 1) / p.segment * p.segment; start >= first; start -= p.segment) {
+        at.start = (int)start;
+        at.count = lowest((int)p.segment, (int)(end - start));
+        at.blocks = (at.count + BLOCK - 1) / BLOCK;
+        load_rows(p, at);
+        if (p.vector) load_tile<4>(p, at);
+        else load_tile<1>(p, at);
         __syncthreads();
-        reverse_chunk<GATED>(p, at, first, channels);
-        store_tile(p, at, first, channels);  // reverse_chunk ends behind a barrier
+        reverse_segment<GATED>(p, at, me);
+        __syncwarp();
+        if (p.vector) store_tile<4>(p, at);
+        else store_tile<1>(p, at);
+        __syncthreads();
+        store_rows(p, at);
         __syncthreads();
     }
-    store_rows(p, at);
+    store_chunk_shares(p, at, me);
 }
 
-// Grid (chunks, groups * splits, B * paths of the launch), block THREADS. GATED: with z.
-#define BOUNDS __launch_bounds__(THREADS, 512 / THREADS)
+// Grid (chunks, groups * splits, B * paths of the launch), block 32 * WARPS. GATED: with z. Registers for 8 warps of a
+// multiprocessor: 16 values of each lane at 4 positions are what there is room for.
+#define BOUNDS __launch_bounds__(32 * WARPS, 8 / WARPS)
 extern "C" __global__ void BOUNDS scan_gradients(const Backward p) { gradients<false>(p); }
 extern "C" __global__ void BOUNDS scan_gradients_gated(const Backward p) { gradients<true>(p); }
+
+// ------------------------------------------------------------------------------------------- sums over the sequence
+
+constexpr int SUM_WARPS = 32;
+
+// Grid (tiles of 32 of (N + 2) * D, K), block 32 * SUM_WARPS: the chunks' shares added up, in one order.
+extern "C" __global__ void __launch_bounds__(32 * SUM_WARPS) scan_sum_shares(const Backward p) {
+    __shared__ float parts[SUM_WARPS][32];
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, columns = SHARES * (int)p.width;
+    const int column = blockIdx.x * 32 + lane, chunks = (int)p.chunks;
+    const bool live = column < columns;
+    float sum = 0.0f;
+    for (wide b = 0; b < p.batch; ++b) {
+        const float *from = p.adjoints + (b * p.paths + blockIdx.y) * p.chunks * columns + (live ? column : 0);
+#pragma unroll 8
+        for (int c = warp; c < chunks; c += SUM_WARPS) sum += from[(wide)c * columns];
+    }
+    parts[warp][lane] = sum;
+    __syncthreads();
+    if (warp > 0 || !live) return;
+    for (int w = 1; w < SUM_WARPS; ++w) sum += parts[w][lane];
+    p.totals[(wide)blockIdx.y * columns + column] = sum;
+}
