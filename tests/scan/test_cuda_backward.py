@@ -240,7 +240,7 @@ def test_plans_fit(states, kept, shared):
     assert segment <= 32
     warps = warps_for(plan, segment, 96, shared)
     assert plan.gradients_shared(segment, warps) <= shared.block
-    assert plan.walk_shared(4 * segment) <= 48 * 1024
+    assert plan.walk_shared <= 48 * 1024
     assert plan.lanes * plan.per_lane >= states
     assert plan.lanes <= 16
 
@@ -249,6 +249,7 @@ def test_plans_fit(states, kept, shared):
 def test_chunks_leave_no_device_idle(warps):
     segments = segments_for(warps, 1056)
     assert segments * -(-warps // (segments * 1056)) <= 1.03 * -(-warps // 1056)
+    assert segments <= 4 or warps > 3 * segments * 1056 - 1056
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs the CUDA toolkit's nvcc")
@@ -260,7 +261,7 @@ def test_registers_hold_the_states_of_four_positions(states, io, tmp_path):
     assert done.returncode == 0, done.stderr
     spills = [int(size) for size in re.findall(r"(\d+) bytes spill stores", done.stderr)]
     assert len(spills) == 6
-    assert max(spills) <= 96, done.stderr  # four positions of a lane are 512 bytes
+    assert max(spills) <= 160, done.stderr  # four positions of a lane are 512 bytes; outside the walks there is time
 
 
 def test_what_the_kernels_do_not_take():

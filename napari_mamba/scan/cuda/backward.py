@@ -153,8 +153,7 @@ class _Backward:
         per_group = self.width // self.groups
         walkers = min(128, -(-per_group * plan.walk_lanes // 32) * 32)
         tiles = self.groups * -(-per_group // (walkers // plan.walk_lanes))
-        # The walks' rows lie behind room for a chunk's B or C, also where they take a segment at a time.
-        walk = (walkers, plan.walk_shared(self.chunk), values)
+        walk = (walkers, plan.walk_shared, values)
         if self.ratio > 1:
             self._launch("scan_refine_starts", (-(-self.segments // self.ratio), tiles, both), *walk)
         self._launch("scan_adjoint_chunks", (self.chunks, tiles, both), *walk)

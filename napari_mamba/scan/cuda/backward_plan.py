@@ -7,7 +7,8 @@ from functools import cache, cached_property
 
 BLOCK = 4  # positions whose states are in registers
 LONGEST = 32  # positions of a segment
-MOST_SEGMENTS = 4  # of a chunk
+MOST_SEGMENTS = 16  # of a chunk
+ENOUGH = 3  # blocks, one after another, that keep a device busy to the end
 RESIDENT = 8  # warps of scan_gradients on a multiprocessor, by their registers
 RESERVED = 1024  # bytes of shared memory that a block takes beside its own
 ROOMY = 160 * 1024  # bytes of shared memory that one block may have, where segments are long
@@ -64,10 +65,11 @@ class Plan:
         each = 3 * blocks * BLOCK * self.tile + walked + 2 * BLOCK * row
         return 4 * (blocks * BLOCK * (row + 1) + warps * each)
 
-    def walk_shared(self, positions: int) -> int:
-        """Return the bytes of shared memory of the kernels that walk so many positions."""
+    @cached_property
+    def walk_shared(self) -> int:
+        """Bytes of shared memory of the kernels that walk over chunks, LONGEST positions at a time."""
         each = -(-self.states // self.walk_lanes)
-        return 4 * positions * (self.walk_lanes * (-(-each // 4) * 4) + 1)
+        return 4 * LONGEST * (self.walk_lanes * (-(-each // 4) * 4) + 1)
 
     def resident(self, segment: int, warps: int, shared: Shared) -> int:
         """Return how many warps of scan_gradients a multiprocessor holds; 0 where a block does not fit."""
@@ -89,12 +91,13 @@ def warps_for(plan: Plan, segment: int, channels: int, shared: Shared) -> int:
     --------
     >>> h100 = Shared(227 * 1024, 228 * 1024)
     >>> [warps_for(Plan(16), 32, channels, h100) for channels in (32, 64, 96, 384)]
-    [1, 2, 1, 4]
+    [1, 2, 4, 4]
     """
     tiles = -(-channels // plan.tile)
 
     def busy(warps: int) -> float:
-        return plan.resident(segment, warps, shared) * tiles / (-(-tiles // warps) * warps)
+        # A block brings B and C, which costs its warps the less the more they are.
+        return plan.resident(segment, warps, shared) * tiles / (-(-tiles // warps) * (warps + 0.5))
 
     return max((4, 3, 2, 1), key=busy)
 
@@ -106,15 +109,16 @@ def segments_for(warps: int, resident: int) -> int:
 
     Examples
     --------
-    >>> segments_for(1024, 1056), segments_for(2048, 1056), segments_for(12288, 1056)
-    (1, 2, 4)
+    >>> segments_for(1024, 1056), segments_for(2048, 1056), segments_for(12288, 1056), segments_for(65536, 1056)
+    (1, 2, 4, 16)
     """
 
     def waves(segments: int) -> int:
-        return segments * -(-warps // (segments * resident))
+        return -(-warps // (segments * resident))
 
-    least = min(map(waves, range(1, MOST_SEGMENTS + 1)))
-    return max(n for n in range(1, MOST_SEGMENTS + 1) if waves(n) <= 1.03 * least)
+    least = min(n * waves(n) for n in range(1, MOST_SEGMENTS + 1))
+    good = [n for n in range(1, MOST_SEGMENTS + 1) if n * waves(n) <= 1.03 * least and (n <= 4 or waves(n) >= ENOUGH)]
+    return max(good, default=1)
 
 
 @cache

@@ -59,6 +59,7 @@ DEVICE float step_size(float raw, float bias, bool soft) { return soft ? softplu
 constexpr int A_LANES = power_of_two((STATES + 15) / 16), A_STATES = (STATES + A_LANES - 1) / A_LANES;
 constexpr int A_ROW = A_LANES * ((A_STATES + 3) / 4 * 4);  // floats of a row of B or C; each lane's are aligned
 constexpr int A_BATCH = 4;                                 // positions whose loads are under way together
+constexpr int A_STEP = 32;                                 // positions staged at once
 
 // Where a thread is: grid (chunks, groups * tiles of blockDim.x / A_LANES channels, B * K).
 struct Walker {
@@ -81,7 +82,7 @@ DEVICE Walker walker_of(const Backward &p, wide chunk, wide chunks) {
     me.slot = (me.b * p.paths + me.k) * chunks + me.c;
     me.start = me.c * chunk;
     me.count = (int)(p.length - me.start < chunk ? p.length - me.start : chunk);
-    me.rows = (int *)(shared + p.chunk * A_ROW);
+    me.rows = (int *)(shared + A_STEP * A_ROW);
     me.bias = p.bias ? p.bias[me.k * p.width + me.d] : 0.0f;
 #pragma unroll
     for (int i = 0; i < A_STATES; ++i) {
@@ -91,15 +92,19 @@ DEVICE Walker walker_of(const Backward &p, wide chunk, wide chunks) {
     return me;
 }
 
-// Bring the rows of `count` positions, and what B or C has there, to shared memory: p.chunk * (A_ROW + 1) words.
-DEVICE void stage_rows(const Backward &p, const Walker &me, int first, int count, const io_t *from, wide row_stride) {
+// The rows of `count` positions, in shared memory; then what B or C has there: A_STEP * (A_ROW + 1) words in all.
+DEVICE void stage_rows(const Backward &p, const Walker &me, int first, int count) {
     __syncthreads();
     for (int t = threadIdx.x; t < count; t += blockDim.x) me.rows[t] = row_of(p, me.k, me.start + first + t);
     __syncthreads();
+}
+DEVICE void stage_values(const Walker &me, int count, const io_t *from, wide row_stride) {
+    const int stride = (int)row_stride;
+#pragma unroll 4
     for (int i = threadIdx.x; i < count * A_LANES * A_STATES; i += blockDim.x) {
         const int t = i / (A_LANES * A_STATES), n = i % (A_LANES * A_STATES);
         const int to = t * A_ROW + n / A_STATES * (A_ROW / A_LANES) + n % A_STATES;
-        shared[to] = n < STATES ? to_float(from[me.rows[t] * row_stride + n]) : 0.0f;
+        shared[to] = n < STATES ? to_float(from[(wide)me.rows[t] * stride + n]) : 0.0f;
     }
     __syncthreads();
 }
@@ -116,12 +121,16 @@ DEVICE void store_states(const Backward &p, const Walker &me, float *to, const f
 constexpr float DEAD = IO == 0 ? -24.0f : -16.0f;
 constexpr int A_QUADS = (A_STATES + 3) / 4;
 
+// What a walk has loaded of A_BATCH positions.
+struct Batch {
+    float dt[A_BATCH], dy[A_BATCH], gate[A_BATCH];
+};
+
 // R at every chunk's start, as if no step followed the chunk: the sum over its positions t of exp(A S_t) C dy, S_t the
 // sum of the steps up to t. No term waits for another, and the walk ends where the slowest state of a warp's channels has
 // decayed to DEAD: of the steps it then has a part of the sum, whose decay is below DEAD as well.
 extern "C" __global__ void scan_adjoint_chunks(const Backward p) {
     const Walker me = walker_of(p, p.chunk, p.chunks);
-    stage_rows(p, me, 0, me.count, p.C + me.b * p.C_b + me.k * p.C_k + me.group * p.C_g, p.C_l);
     float R[A_STATES], slowest[A_QUADS], total = 0.0f;
 #pragma unroll
     for (int i = 0; i < A_STATES; ++i) {
@@ -131,33 +140,55 @@ extern "C" __global__ void scan_adjoint_chunks(const Backward p) {
     const io_t *delta = p.delta + me.b * p.delta_b + me.k * p.delta_k + me.d;
     const io_t *grad = p.grad + me.b * p.grad_b + me.k * p.grad_k + me.d;
     const io_t *z = p.z ? p.z + me.b * p.z_b + me.d : nullptr;
-    for (int first = 0; first < me.count; first += A_BATCH) {
-        bool living[A_QUADS], alive = false;
+    const io_t *C = p.C + me.b * p.C_b + me.k * p.C_k + me.group * p.C_g;
+    const int delta_l = (int)p.delta_l, grad_l = (int)p.grad_l, z_l = (int)p.z_l;
+    auto fetch = [&](int first, int count) {
+        Batch batch;
+#pragma unroll
+        for (int j = 0; j < A_BATCH; ++j) {
+            const wide row = me.rows[lowest(first + j, count - 1)];
+            batch.dt[j] = to_float(delta[row * delta_l]);
+            batch.dy[j] = to_float(grad[row * grad_l]);
+            batch.gate[j] = z ? to_float(z[row * z_l]) : 0.0f;
+        }
+        return batch;
+    };
+    bool living[A_QUADS], alive = true;
+    auto look = [&] {
+        alive = false;
 #pragma unroll
         for (int q = 0; q < A_QUADS; ++q) {
             living[q] = __any_sync(FULL_WARP, slowest[q] * total > DEAD);
             alive = alive || living[q];
         }
-        if (!alive) break;
-        float dt[A_BATCH], dy[A_BATCH], gate[A_BATCH];
+    };
+    for (int first = 0; first < me.count; first += A_STEP) {
+        const int count = lowest(A_STEP, me.count - first);
+        stage_rows(p, me, first, count);
+        Batch next = fetch(0, count);
+        stage_values(me, count, C, p.C_l);
+        for (int t = 0; t < count; t += A_BATCH) {
+            const Batch now = next;
+            look();
+            if (!alive) break;
+            if (t + A_BATCH < count) next = fetch(t + A_BATCH, count);
 #pragma unroll
-        for (int j = 0; j < A_BATCH; ++j) {
-            const wide row = me.rows[lowest(first + j, me.count - 1)];
-            dt[j] = to_float(delta[row * p.delta_l]);
-            dy[j] = to_float(grad[row * p.grad_l]);
-            gate[j] = z ? to_float(z[row * p.z_l]) : 0.0f;
-        }
+            for (int j = 0; j < A_BATCH; ++j) {
+                const bool inside = t + j < count;  // a step of size 0 changes nothing
+                const float g = inside ? (z ? now.dy[j] * silu(now.gate[j]) : now.dy[j]) : 0.0f;
+                const float *Ct = shared + (inside ? t + j : 0) * A_ROW + me.part * (A_ROW / A_LANES);
+                total += inside ? step_size(now.dt[j], me.bias, p.softplus) : 0.0f;
 #pragma unroll
-        for (int j = 0; j < A_BATCH; ++j) {
-            const bool inside = first + j < me.count;  // a step of size 0 changes nothing
-            const float g = inside ? (z ? dy[j] * silu(gate[j]) : dy[j]) : 0.0f;
-            const float *C = shared + (inside ? first + j : 0) * A_ROW + me.part * (A_ROW / A_LANES);
-            total += inside ? step_size(dt[j], me.bias, p.softplus) : 0.0f;
+                for (int q = 0; q < A_QUADS; ++q) {
+                    if (!living[q]) continue;
 #pragma unroll
-            for (int i = 0; i < A_STATES; ++i) {
-                if (living[i / 4]) R[i] = fmaf(exp2_state(i, total * me.A2[i]), C[i] * g, R[i]);
+                    for (int i = 4 * q; i < lowest(4 * q + 4, A_STATES); ++i)
+                        R[i] = fmaf(exp2_state(i, total * me.A2[i]), Ct[i] * g, R[i]);
+                }
             }
         }
+        look();
+        if (!__syncthreads_or(alive)) break;
     }
     if (!me.live) return;
     if (me.part == 0) p.sums[me.slot * p.width + me.d] = total;
@@ -179,7 +210,8 @@ extern "C" __global__ void scan_refine_starts(const Backward p) {
     float *starts = p.starts + ((me.b * p.paths + me.k) * p.segments + me.c * p.ratio) * STATES * p.width;
     for (int first = 0; first < me.count; first += (int)p.segment, starts += STATES * p.width) {
         const int count = lowest((int)p.segment, me.count - first);
-        stage_rows(p, me, first, count, B, p.B_l);
+        stage_rows(p, me, first, count);
+        stage_values(me, count, B, p.B_l);
         if (!me.live) continue;
         store_states(p, me, starts, h);
 #pragma unroll 4
@@ -343,7 +375,7 @@ DEVICE void load_rows(const Backward &p, const Place &at) {
     const io_t *B = p.B + at.b * p.B_b + at.k * p.B_k + at.group * p.B_g;
     const io_t *C = p.C + at.b * p.C_b + at.k * p.C_k + at.group * p.C_g;
     const int B_l = (int)p.B_l, C_l = (int)p.C_l;
-#pragma unroll 4
+#pragma unroll 8
     for (int i = threadIdx.x; i < at.blocks * BLOCK * ROW; i += 32 * WARPS) {
         const int t = i / ROW, n = i % ROW;
         const bool inside = t < at.count && n < STATES;
@@ -396,7 +428,7 @@ DEVICE void load_tile(const Backward &p, const Place &at) {
     float bias[V];
 #pragma unroll
     for (int i = 0; i < V; ++i) bias[i] = p.bias && mine ? p.bias[at.k * p.width + first + i] : 0.0f;
-#pragma unroll 2
+#pragma unroll 4
     for (int t = way.first; t < at.blocks * BLOCK; t += Way<V>::stride) {
         Few<float, V> dt, x, dy;
         if (mine && t < at.count) {
