@@ -22,7 +22,7 @@ from torch import Tensor
 
 from napari_mamba.errors import InputError
 from napari_mamba.scan.arguments import ScanArguments
-from napari_mamba.scan.cuda.backward_plan import BLOCK, LONGEST, Shared, plan_for, segments_for, warps_for
+from napari_mamba.scan.cuda.backward_plan import BLOCK, LONGEST, RESERVED, Shared, plan_for, segments_for, warps_for
 from napari_mamba.scan.cuda.forward import multiprocessors
 from napari_mamba.scan.cuda.runtime import kernel
 
@@ -42,7 +42,8 @@ def _shared(device: torch.device) -> Shared:
     if device.type != "cuda":
         return Shared(227 * 1024, 228 * 1024)
     properties = torch.cuda.get_device_properties(device)
-    return Shared(properties.shared_memory_per_block_optin, properties.shared_memory_per_multiprocessor)
+    block = getattr(properties, "shared_memory_per_block_optin", 48 * 1024)  # what every device has
+    return Shared(block, getattr(properties, "shared_memory_per_multiprocessor", block + RESERVED))
 
 
 def _rows(x: Tensor, dtype: torch.dtype) -> Tensor:
