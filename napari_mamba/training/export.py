@@ -40,12 +40,12 @@ def told_training(trained: dict[str, Any] | None, samples: str) -> str:
     """
     if not trained:
         return ""
-    start = trained.get("start")
-    told = f"{_run(trained, samples)}."
-    if start:
-        before = told_training(start, samples).rstrip(".").replace("\n", " ")
-        told = f"It began from version {start['version']} ({before[0].lower()}{before[1:]}); then {told}"
-    return textwrap.fill(told, 118)
+    runs, start = [], trained.get("start")
+    while start:
+        runs.append(f"version {start['version']} ({_run(start, samples)})")
+        start = start.get("start")
+    began = f"It began from {', which began from '.join(runs)}; then " if runs else ""
+    return textwrap.fill(f"{began}{_run(trained, samples)}.", 118)
 
 
 def _run(trained: dict[str, Any], samples: str) -> str:

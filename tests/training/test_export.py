@@ -22,4 +22,8 @@ def test_what_it_began_from_counts_too():
 def test_a_beginning_has_its_own_beginning():
     second = {**FIRST, "version": "1.1.0", "start": {**FIRST, "version": "0.9.0", "steps": 5}}
     told = " ".join(told_training({**FIRST, "start": second}, "two windows").split())
-    assert "from version 0.9.0 (5 steps" in told
+    assert told == (
+        "It began from version 1.1.0 (7934 steps of two windows in 17.6 minutes on NVIDIA H200), which began from "
+        "version 0.9.0 (5 steps of two windows in 17.6 minutes on NVIDIA H200); then 7934 steps of two windows in 17.6 "
+        "minutes on NVIDIA H200."
+    )
