@@ -251,6 +251,26 @@ def test_the_batch_tells_the_distance_of_its_slices():
     assert float(left[step > 5].max()) < 0.1
 
 
+def test_a_batch_has_a_distance_out_of_each_part_of_the_range():
+    step, _ = superres.random_maps(40, 8, torch.Generator().manual_seed(3))
+    share = torch.log(step / 1.5) / np.log(8 / 1.5)
+    assert sorted((8 * share).long().tolist()) == list(range(8))
+    assert (8 * share).long().tolist() != list(range(8))  # no place in the batch has a part of its own
+
+
+def test_pieces_without_much_error_do_not_drown_the_others(folder):
+    """A fifth of the scanner's noise matters to `mr-denoise` alone."""
+    target = torch.zeros(1, 1, 4, 4, 4)
+    pulls = {}
+    for name in ("mr-denoise", "mr-superres"):
+        for error in (0.003, 0.1):
+            output = torch.full_like(target, error, requires_grad=True)
+            made(name, folder).loss(output, target).backward()
+            pulls[name, error] = float(output.grad.sum())
+    assert pulls["mr-denoise", 0.003] > 10 * pulls["mr-denoise", 0.1]
+    assert pulls["mr-superres", 0.003] < 4 * pulls["mr-superres", 0.1]
+
+
 def test_a_boxy_profile_is_nearly_the_mean_over_it():
     one = torch.ones(1)
     box, gaussian = (_profile(torch.arange(60.0)[None, None] - 29.5, 4 * one, one > kind)[0, 0] for kind in (0, 1))

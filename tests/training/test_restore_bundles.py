@@ -96,7 +96,7 @@ def test_cards_say_what_was_not_measured(made):
     text = (made.path / "README.md").read_text()
     assert "Not measured yet." in text
     assert "Not for clinical use" in text
-    assert "1 steps of 8 pieces in 0.5 minutes on CPU." in text
+    assert "1 steps of 1.6 million voxels in 0.5 minutes on CPU." in text
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from napari_mamba.training.restore.degrade import add_noise, uneven
 from napari_mamba.training.restore.recipe import NETWORK, Restoration, middle, psnr
 from napari_mamba.training.restore.samples import Pieces
 
-SIZE = (32, 80, 80)
+SIZE = (32, 56, 56)
 """Voxels of a piece: the clinical scans have 36 to 48 slices."""
 
 MOST = 0.2

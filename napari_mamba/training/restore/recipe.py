@@ -18,8 +18,6 @@ from napari_mamba.training.restore.samples import Pieces
 
 NETWORK: dict[str, Any] = {"in_channels": 1, "features": [32, 64, 96], "depths": [2, 2, 2], "d_state": 8, "expand": 1.0}
 SCANS = {"mamba": "bidirectional", "axis": "axis", "conv": ""}
-FLOOR = 1e-5
-"""Mean squared error below which an answer is good enough: 0.3% of the 99.9th percentile, the scanner's own noise."""
 
 
 class ResidualSegResNet(nn.Module):
@@ -49,15 +47,19 @@ class Restoration(Recipe):
 
     Variants: scans forwards and backwards in raster order ("mamba"), along each axis ("axis"), none ("conv"), and a
     SegResNet ("segresnet").
+
+    `floor` is the mean squared error below which an answer is good enough: 1e-5 is 0.3% of white, the scanner's noise.
     """
 
-    # Small batches: with a given time for training, more steps gain more than steadier ones.
-    schedule = Schedule(steps=20_000, batch_size=8, learning_rate=1e-3, warm_up=200, validate_every=1000)
+    # Two halves of a piece of 96x64x32 voxels pull the weights the same way (the cosine of their gradients is 0.6, that
+    # of two pieces' next to nothing): twice as many pieces of half the size are steadier, at the same cost.
+    schedule = Schedule(steps=20_000, batch_size=16, learning_rate=1e-3, warm_up=200, validate_every=1000)
     variants = ("mamba", "axis", "conv", "segresnet")
     on_device = True
-    channels_last = True  # 81 instead of 95 ms for a step of 16 pieces on an NVIDIA H100: there are no norms
+    channels_last = True  # 81 instead of 95 ms for 3.3 million voxels on an NVIDIA H100: there are no norms
     tf32 = True
     arguments = NETWORK
+    floor = 1e-5
 
     def network(self) -> nn.Module:
         if self.variant == "segresnet":
@@ -87,7 +89,7 @@ class Restoration(Recipe):
 
         A sample with little noise then counts as much as one with much (Chen et al., arXiv:2204.04676).
         """
-        return torch.log((output - target).square().flatten(1).mean(1) + FLOOR).mean()
+        return torch.log((output - target).square().flatten(1).mean(1) + self.floor).mean()
 
 
 def psnr(output: Tensor, target: Tensor) -> float:
