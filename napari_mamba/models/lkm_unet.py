@@ -184,6 +184,8 @@ class LKMUNet(UMamba):
     torch.Size([1, 3, 20, 20])
     """
 
+    lays_out = False  # its windows are cut out of channels-first maps
+
     def __init__(self, *arguments: Any, **named: Any):
         super().__init__(*arguments, **named, generation="v1")
 

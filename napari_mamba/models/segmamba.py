@@ -15,6 +15,7 @@ from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import depths as depths_of
 from napari_mamba.models.shapes import has
 from napari_mamba.nn.instance_norm import InstanceNorm3d, norm_act
+from napari_mamba.nn.layout import for_convolutions
 from napari_mamba.nn.tom import ToMLayer
 from napari_mamba.nn.unetr import NormName, UnetOutBlock, UnetrBasicBlock, UnetrUpBlock
 
@@ -216,4 +217,5 @@ class SegMamba(UNETRHead):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_chans, D, H, W), sides divisible by 16, to (B, out_chans, D, H, W)."""
+        x = for_convolutions(x)
         return self.decode(self.encoder1(x), self.vit(x))

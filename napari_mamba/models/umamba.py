@@ -21,6 +21,7 @@ from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, has
 from napari_mamba.nn.conv_blocks import initialise_he, zero_last_norm
 from napari_mamba.nn.residual_unet import Decoder, Encoder, PerStage, make_plan
+from napari_mamba.nn.layout import for_convolutions
 from napari_mamba.nn.token_mixer import Float32LayerNorm, Float32Mamba, MambaLayer, mix
 
 
@@ -53,6 +54,9 @@ class UMamba(nn.Module):
     >>> network(torch.zeros(1, 1, 40, 56, 40)).shape
     torch.Size([1, 3, 40, 56, 40])
     """
+
+    lays_out = True
+    """Whether its layers take maps as the convolutions lay them out (see `napari_mamba.nn.layout`)."""
 
     def __init__(
         self,
@@ -104,7 +108,7 @@ class UMamba(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         self.plan.check(x.shape[2:])
-        skips = self.encoder(x)
+        skips = self.encoder(for_convolutions(x) if self.lays_out else x)
         skips[-1] = self.bottom(skips[-1])
         return self.decoder(skips)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_mamba.nn.instance_norm import instance_norm_layer, norm_act
+from napari_mamba.scan.cuda.instance_norm import is_last
 
 PerAxis = int | Sequence[int]
 LEAK = 1e-2
@@ -147,7 +148,20 @@ class PointwiseUpsample(nn.Module):
         self.factor = tuple(float(step) for step in factor)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.interpolate(self.conv(x), scale_factor=self.factor, mode="nearest")
+        x = self.conv(x)
+        if x.is_cuda and is_last(x) and not x.is_contiguous() and all(step.is_integer() for step in self.factor):
+            return _repeated(x, [int(step) for step in self.factor])
+        return F.interpolate(x, scale_factor=self.factor, mode="nearest")
+
+
+def _repeated(x: Tensor, factor: Sequence[int]) -> Tensor:
+    """Nearest-neighbour enlargement of a channels-last map, as it lies; PyTorch's own would make it channels-first."""
+    rows = x.movedim(1, -1)
+    for axis, step in enumerate(factor):
+        rows = rows.unsqueeze(2 * axis + 2)
+        rows = rows.expand(*rows.shape[: 2 * axis + 2], step, *rows.shape[2 * axis + 3 :])
+    sizes = [size * step for size, step in zip(x.shape[2:], factor, strict=True)]
+    return rows.reshape(x.shape[0], *sizes, x.shape[1]).movedim(-1, 1)
 
 
 def initialise_he(module: nn.Module) -> None:

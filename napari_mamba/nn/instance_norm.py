@@ -46,11 +46,20 @@ def wants_kernels(x: Tensor) -> bool:
     return _Switch.on and not torch.compiler.is_compiling() and _on_device(x) and not torch.jit.is_tracing()
 
 
+def _needs_gradient(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def _has_layout(norm: _InstanceNorm, x: Tensor) -> bool:
+    """Whether there are kernels for how a map lies in memory: channels-last ones where no gradient is asked for."""
+    return x.is_contiguous() or (device.takes_last(x) and not _needs_gradient(x, norm.weight, norm.bias))
+
+
 def _has_kernel(norm: _InstanceNorm, x: Tensor) -> bool:
     """Whether the fused operator takes this input."""
     if not wants_kernels(x):
         return False
-    if type(x) not in _PLAIN or x.dtype not in device.TYPES or not x.is_contiguous():
+    if type(x) not in _PLAIN or x.dtype not in device.TYPES or not _has_layout(norm, x):
         return False
     affine = [t for t in (norm.weight, norm.bias) if t is not None]
     return (
@@ -101,8 +110,10 @@ def _fused(
     norm: _InstanceNorm, x: Tensor, slope: float, residual: Tensor | None, overwrite: bool = False
 ) -> Tensor | None:
     tensors = (x, norm.weight, norm.bias, residual)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+    if _needs_gradient(*tensors):
         return device_kernels(lambda: _NormAct.apply(*tensors, norm.eps, slope))
+    if not x.is_contiguous():
+        return device_kernels(lambda: device.run_forward_last(*tensors, norm.eps, slope, overwrite))
     return device_kernels(lambda: device.run_forward(*tensors, norm.eps, slope, False, overwrite)[0])
 
 
@@ -122,7 +133,8 @@ def norm_act(
     norm : nn.Module
         The normalisation. Fused are this module's layers; any other is called.
     x : Tensor
-        (B, C, *spatial). On an NVIDIA GPU float32, float16 or bfloat16, contiguous; anything else goes to PyTorch.
+        (B, C, *spatial). On an NVIDIA GPU float32, float16 or bfloat16, contiguous, or without gradients channels-last
+        with channels in whole 16 bytes; anything else goes to PyTorch.
     slope : float or None
         Of leaky ReLU, not negative; 0 is ReLU, None no activation.
     residual : Tensor, optional
@@ -153,11 +165,13 @@ def norm_act(
 
 
 def _same_kind(residual: Tensor, x: Tensor) -> bool:
-    return (
-        type(residual) in _PLAIN
-        and (residual.dtype, residual.shape, residual.device) == (x.dtype, x.shape, x.device)
-        and residual.is_contiguous()
-    )
+    if type(residual) not in _PLAIN:
+        return False
+    if (residual.dtype, residual.shape, residual.device) != (x.dtype, x.shape, x.device):
+        return False
+    if x.is_contiguous():
+        return residual.is_contiguous()
+    return device.takes_last(residual) and not _needs_gradient(residual)
 
 
 class _Fused(_InstanceNorm):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from napari_mamba.errors import InputError
 from napari_mamba.nn.mamba import Mamba
 from napari_mamba.nn.token_norm import normed_tokens
 from napari_mamba.nn.tokens import Float32Module, from_tokens, without_autocast
+from napari_mamba.scan.cuda.instance_norm import is_last
 
 
 class Float32LayerNorm(Float32Module, nn.LayerNorm):
@@ -30,17 +32,22 @@ def mix(x: Tensor, norm: nn.Module, mixer: nn.Module, channel_token: bool = Fals
             f"this network scans over channels, on feature maps of {norm.weight.numel()} voxels and not "
             f"{spatial.numel()}: give it images of the patch size it was trained with"
         )
-    # On a GPU the convolution behind takes cuDNN's kernels for the format it is given, and in 3D those for
-    # channels-last are the slower ones: the mixer's last product then writes the map as it came in.
+    # On a GPU the layers behind take the kernels for the layout that they are given: the mixer's last product writes
+    # the map as it came in.
     plain = x.is_cuda and x.is_contiguous() and not channel_token
     with without_autocast(x):
         if channel_token:
             mixed = mixer(norm(x.flatten(2).to(norm.weight.dtype))).unflatten(2, spatial)
+            mixed = mixed.contiguous(memory_format=torch.channels_last_3d) if _is_last(x) else mixed
         elif plain:
             mixed = mixer(normed_tokens(x, norm), channels_first=True).unflatten(2, spatial)
         else:
             mixed = from_tokens(mixer(normed_tokens(x, norm)), spatial)
     return mixed.to(x.dtype)
+
+
+def _is_last(x: Tensor) -> bool:
+    return x.ndim == 5 and is_last(x) and not x.is_contiguous()
 
 
 class MambaLayer(nn.Module):

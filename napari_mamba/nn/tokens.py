@@ -15,7 +15,8 @@ def to_tokens(x: Tensor) -> Tensor:
 
 def from_tokens(tokens: Tensor, spatial: Sequence[int]) -> Tensor:
     """(B, L, C) as (B, C, *spatial), the inverse of `to_tokens`; a view, channels-last."""
-    return tokens.transpose(1, 2).unflatten(2, tuple(spatial))
+    # In this order: the other one gives a batch of one a stride by which PyTorch does not know it for channels-last.
+    return tokens.unflatten(1, tuple(spatial)).movedim(-1, 1)
 
 
 class Float32Module(nn.Module):

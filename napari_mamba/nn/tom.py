@@ -42,8 +42,9 @@ class ToMLayer(nn.Module):
         """(B, C, D, H, W) to the same shape."""
         spatial = tuple(x.shape[2:])
         order = scan_order("tom", spatial, nslices=self.num_slices)
-        if x.is_cuda and x.is_contiguous():  # where channels-last maps cost more than they save
-            y = self.mamba(normed_tokens(x, self.norm), order, channels_first=True).unflatten(2, spatial).to(x.dtype)
+        tokens = normed_tokens(x, self.norm) if x.is_cuda else self.norm(to_tokens(x))
+        if x.is_cuda and x.is_contiguous():  # the mixer's last product writes the map as it came in
+            y = self.mamba(tokens, order, channels_first=True).unflatten(2, spatial).to(x.dtype)
         else:
-            y = from_tokens(self.mamba(self.norm(to_tokens(x)), order), spatial)
+            y = from_tokens(self.mamba(tokens, order), spatial).to(x.dtype)
         return x + y if self.residual else y

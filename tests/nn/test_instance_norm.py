@@ -131,6 +131,67 @@ def test_the_result_may_lie_over_the_input(shape, reverse):
     over_itself(shape, torch.bfloat16, residual=False, reverse=reverse)
 
 
+LAST_SHAPES = [
+    pytest.param((2, 8, 3, 5, 7), id="few voxels"),
+    pytest.param((1, 16, 1, 1, 1), id="one voxel"),
+    pytest.param((1, 48, 9, 10, 11), id="channels that do not divide a block"),
+    pytest.param((1, 1024, 2, 3, 2), id="as many channels as a block takes"),
+    pytest.param((2, 24, 13, 9), id="two axes"),
+    pytest.param((1, 8, 30, 31, 32), id="many runs"),
+]
+
+
+def channels_last(shape, dtype, device="cpu", reverse=False, **made):
+    """The kernels of channels-last maps against float64, with a residual and without, elsewhere and over the input."""
+    x, weight, bias, residual, _ = make(shape, dtype, **made)
+    layout = device_norm.LAST[len(shape)]
+    norm = LAYERS[x.ndim - 2](shape[1], affine=True, device=device)
+    norm.weight, norm.bias = nn.Parameter(weight.to(device)), nn.Parameter(bias.to(device))
+    exact = PLAIN[x.ndim - 2](shape[1], affine=True).double()
+    exact.weight, exact.bias = nn.Parameter(weight.double()), nn.Parameter(bias.double())
+    x, residual = (t.to(device).contiguous(memory_format=layout) for t in (x, residual))
+    x = x.as_strided(x.shape, torch.empty(shape).to(memory_format=layout).stride()) if x.is_contiguous() else x
+    for other in (None, residual):
+        with torch.no_grad():
+            wanted = F.batch_norm(x.double().cpu().flatten(0, 1)[None], None, None, training=True)
+            wanted = wanted.view(shape) * weight.double().view(1, -1, *[1] * (x.ndim - 2))
+            wanted = wanted + bias.double().view(1, -1, *[1] * (x.ndim - 2))
+            wanted = F.leaky_relu(wanted if other is None else wanted + other.double().cpu(), 0.01)
+        with on(device, reverse) as launches, torch.no_grad():
+            apart = norm_act(norm, x, 0.01, other)
+            over = norm_act(norm, x.clone(), 0.01, other, overwrite=True)
+        assert launches is None or {name for name, *_ in launches} == {
+            "norm_last_statistics", "norm_last_merge", "norm_last_apply"
+        }  # fmt: skip
+        assert device_norm.is_last(apart)
+        assert torch.equal(apart, over)
+        error = (apart.double().cpu() - wanted).norm() / wanted.norm()
+        assert error <= TOLERANCE[dtype]
+
+
+@emulated
+@pytest.mark.parametrize("shape", [s for s in LAST_SHAPES if s.id != "one voxel"])
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_channels_last_maps_agree_with_float64(shape, dtype):
+    channels_last(shape, dtype)
+
+
+@emulated
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_channels_last_maps_with_a_large_mean(dtype):
+    channels_last((1, 8, 12, 13, 14), dtype, reverse=True, mean=20.0 if dtype != torch.float32 else 1000.0)
+
+
+@emulated
+def test_channels_last_maps_whose_gradient_is_asked_for_go_to_pytorch():
+    x = torch.randn(1, 8, 4, 5, 6).contiguous(memory_format=torch.channels_last_3d)
+    with on("cpu") as launches:
+        norm_act(InstanceNorm3d(8, affine=True), x, 0.01).sum().backward()
+        with torch.no_grad():
+            norm_act(InstanceNorm3d(6), torch.randn(1, 6, 4, 5, 6).contiguous(memory_format=torch.channels_last_3d), 0)
+    assert not launches
+
+
 @emulated
 def test_an_input_that_a_gradient_needs_is_kept():
     x, *_ = make((1, 4, 5, 6, 7))
@@ -344,6 +405,13 @@ def test_every_row_is_covered_by_legal_launches():
             assert 1 <= splits <= device_norm.MOST_SPLITS
             assert (splits - 1) * tiles * device_norm.TILE < size <= splits * tiles * device_norm.TILE
             assert rows * splits < 2**31
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("shape", [(1, 32, 64, 64, 65), (2, 96, 33, 32, 31), (1, 768, 8, 8, 8), (1, 48, 96, 96, 96)])
+def test_channels_last_maps_agree_with_float64_on_a_gpu(shape, dtype):
+    channels_last(shape, dtype, device="cuda")
 
 
 @pytest.mark.gpu

@@ -48,6 +48,21 @@ def test_the_kernel_agrees_with_float64(shape, dtype):
     torch.testing.assert_close(y.double(), exact(x, weight, bias), rtol=1e-5, atol=2e-5)
 
 
+LAST_SHAPES = [(1, 32, 5, 6, 7), (2, 8, 3, 3, 3), (1, 48, 4, 9), (1, 320, 3, 2, 2), (1, 1024, 2, 2, 2)]
+
+
+@emulated
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", LAST_SHAPES, ids=str)
+def test_the_kernel_of_channels_last_maps_agrees_with_float64(shape, dtype):
+    x, weight, bias = make(shape, dtype)
+    x = x.contiguous(memory_format=torch.channels_last_3d if len(shape) == 5 else torch.channels_last)
+    with emulated_device() as launches:
+        y = device_norm.token_norm(x, weight, bias, 1e-5)
+    assert [name for name, *_ in launches] == ["token_norm_last"]
+    torch.testing.assert_close(y.double(), exact(x, weight, bias), rtol=1e-5, atol=2e-5)
+
+
 @emulated
 def test_a_large_mean_costs_no_digits():
     x, weight, bias = make((1, 24, 50), torch.float32)
@@ -75,6 +90,16 @@ def test_mixers_write_channels_first(bias):
         tokens, maps = mixer(x, order), mixer(x, order, channels_first=True)
         assert maps.is_contiguous()
         torch.testing.assert_close(maps, tokens.transpose(1, 2))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_channels_last_maps_on_a_gpu(dtype):
+    x, weight, bias = make((1, 96, 33, 20, 21), dtype, "cuda")
+    x = x.contiguous(memory_format=torch.channels_last_3d)
+    assert device_norm.takes(x)
+    y = device_norm.token_norm(x, weight, bias, 1e-5)
+    torch.testing.assert_close(y.double(), exact(x, weight, bias), rtol=1e-5, atol=2e-5)
 
 
 @pytest.mark.gpu

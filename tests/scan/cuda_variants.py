@@ -108,6 +108,13 @@ def norm_launches() -> list[Launch]:
             x, weight = torch.zeros(1, 2, size, dtype=dtype), torch.zeros(2, dtype=weight_type)
             y, saved = instance_norm.run_forward(x, weight, weight, x, 1e-5, 0.01, keep=True)
             instance_norm.run_backward(y, x, y, weight, weight, saved, 0.01, (True, True))
+        for dtype, weight_type in itertools.product(TYPES, TYPES):
+            x, weight = torch.zeros(1, 16, 20, 20, 20, dtype=dtype), torch.zeros(16, dtype=weight_type)
+            x = x.contiguous(memory_format=torch.channels_last_3d)
+            instance_norm.run_forward_last(x, weight, weight, x, 1e-5, 0.01)
+        for dtype, channels in itertools.product(TYPES, (8, 96, 1024)):
+            x, weight = torch.zeros(1, channels, 3, 4, 5, dtype=dtype), torch.zeros(channels)
+            token_norm.token_norm(x.contiguous(memory_format=torch.channels_last_3d), weight, weight, 1e-5)
         for dtype, channels in itertools.product(TYPES, (3, 1024)):
             x, weight = torch.zeros(2, channels, 33, dtype=dtype), torch.zeros(channels)
             token_norm.token_norm(x, weight, weight, 1e-5)

@@ -30,7 +30,8 @@ def launches():
     return {"scan": scan_launches(), "conv": conv_launches(), "norm": norm_launches()}
 
 
-KINDS = {"conv.cu": "conv", "instance_norm.cu": "norm", "token_norm.cu": "norm"}
+NORMS = ("instance_norm.cu", "instance_norm_last.cu", "token_norm.cu", "token_norm_last.cu")
+KINDS = {"conv.cu": "conv", **dict.fromkeys(NORMS, "norm")}
 
 
 def _compile(source: str, defines: dict[str, int], target) -> str:
@@ -46,8 +47,8 @@ def _compile(source: str, defines: dict[str, int], target) -> str:
 @pytest.mark.parametrize(
     "source",
     [
-        *("conv.cu", "instance_norm.cu", "scan_backward.cu", "scan_chunks.cu", "scan_combine.cu", "scan_short.cu"),
-        "token_norm.cu",
+        *("conv.cu", "scan_backward.cu", "scan_chunks.cu", "scan_combine.cu", "scan_short.cu"),
+        *NORMS,
     ],
 )
 def test_every_kernel_the_package_asks_for_compiles(source, tmp_path):

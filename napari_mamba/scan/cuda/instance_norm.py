@@ -25,7 +25,13 @@ LAYOUTS = {
     "norm_apply": "7Qq4i2f",
     "norm_sums": "10Qq5if",
     "norm_gradient": "10Qq5if",
+    "norm_last_statistics": "7Qq3i2f",
+    "norm_last_merge": "7Qq3i2f",
+    "norm_last_apply": "7Qq3i2f",
 }
+LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of axes
+RUNS_EACH = 8  # of a multiprocessor, of a channels-last map
+LEAST_RUN = 8  # voxels that a thread has at least, where there are so many
 
 
 class Cut(NamedTuple):
@@ -54,7 +60,8 @@ def _aligned(size: int, *tensors: Tensor | None) -> bool:
 
 def _kernel(name: str, x: Tensor, weight: Tensor | None) -> Kernel:
     weight_type = torch.float32 if weight is None else weight.dtype
-    return kernel("instance_norm.cu", name, LAYOUTS[name], IO=TYPES[x.dtype], WIO=TYPES[weight_type])
+    source = "instance_norm_last.cu" if "last" in name else "instance_norm.cu"
+    return kernel(source, name, LAYOUTS[name], IO=TYPES[x.dtype], WIO=TYPES[weight_type])
 
 
 def _sizes(x: Tensor) -> tuple[int, int, int]:
@@ -95,6 +102,46 @@ def run_forward(
         for name in ("norm_statistics", "norm_apply")[splits == 1 :]:
             _kernel(name, x, affine)(x.device.index, (rows * splits, 1, 1), THREADS, values)
     return y, saved
+
+
+def is_last(x: Tensor) -> bool:
+    """Whether a tensor lies in memory channels-last, with no gaps."""
+    return x.ndim in LAST and x.is_contiguous(memory_format=LAST[x.ndim])
+
+
+def takes_last(x: Tensor) -> bool:
+    """Whether the forward kernels take a channels-last map: its layout, and channels in whole loads of 16 bytes."""
+    each = 16 // x.element_size()
+    return is_last(x) and x.shape[1] % each == 0 and x.shape[1] <= each * THREADS and x.data_ptr() % 16 == 0
+
+
+def run_forward_last(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    eps: float,
+    slope: float,
+    overwrite: bool = False,
+) -> Tensor:
+    """Return what `run_forward` returns first, for a map that `takes_last` and a residual that lies in the same way."""
+    batch, channels = x.shape[:2]
+    voxels = x[0, 0].numel()
+    rows = THREADS // (channels * x.element_size() // 16)
+    splits = min(-(-voxels // (rows * LEAST_RUN)), max(1, multiprocessors(x.device) * RUNS_EACH // batch))
+    run = -(-voxels // splits)
+    splits = -(-voxels // run)
+    y = x if overwrite else torch.empty_like(x)
+    partial = torch.empty(batch, splits, channels, 2, dtype=torch.float32, device=x.device)
+    channel = torch.empty(batch, 4, channels, dtype=torch.float32, device=x.device)
+    pointers = [_pointer(t) for t in (x, weight, bias, residual, y, partial, channel)]
+    values = (*pointers, voxels, channels, splits, run, eps, slope)
+    affine = bias if weight is None else weight
+    grids = {"statistics": splits, "merge": -(-channels * 32 // THREADS), "apply": splits}
+    with on_device(x.device):
+        for name, blocks in grids.items():
+            _kernel(f"norm_last_{name}", x, affine)(x.device.index, (blocks, batch, 1), THREADS, values)
+    return y
 
 
 def run_backward(
