@@ -20,8 +20,8 @@ from napari_mamba.models.plans import plan_arguments, transposed_strides
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, has
 from napari_mamba.nn.conv_blocks import initialise_he, zero_last_norm
-from napari_mamba.nn.residual_unet import Decoder, Encoder, PerStage, make_plan
 from napari_mamba.nn.layout import for_convolutions
+from napari_mamba.nn.residual_unet import Decoder, Encoder, PerStage, make_plan
 from napari_mamba.nn.token_mixer import Float32LayerNorm, Float32Mamba, MambaLayer, mix
 
 

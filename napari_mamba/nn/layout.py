@@ -31,6 +31,6 @@ def for_convolutions(x: Tensor) -> Tensor:
         return x
     x = x.contiguous(memory_format=torch.channels_last_3d)
     if x.shape[1] == 1 and x.stride(1) != 1:  # of one channel both layouts are the same memory: say which
-        batch, _, depth, height, width = x.shape
+        depth, height, width = x.shape[2:]
         x = x.as_strided(x.shape, (depth * height * width, 1, height * width, width, 1))
     return x
