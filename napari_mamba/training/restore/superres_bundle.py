@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,9 @@ WHOLE = 12
 
 ISOTROPIC, CLINICAL = (120, 144, 132), (36, 168, 168)
 """Voxels at most of what is compared, of scans with cubic voxels and with thick slices."""
+
+Line = tuple[report.Row, list[tuple[str, np.ndarray]]]
+"""A scan's numbers, and slices of it by title."""
 
 METHODS = {"linear": "linear", "spline": "cubic B-spline", "filter": "best filter", "mr-superres": "mr-superres"}
 USE = (
@@ -122,7 +125,7 @@ def evaluate(
     """
     loaded = bundles.load(bundle)
     rows: list[report.Row] = []
-    lines: list[tuple[report.Row, list[tuple[str, np.ndarray]]]] = []
+    lines: list[Line] = []
     for case, axis in cases(folder):
         for factor in TESTED:
             coarse = thickened(case.volume(case.truth), axis, factor)
@@ -148,12 +151,7 @@ def evaluate(
     if write:
         held_out = {k: v for k, v in measured.items() if k != "cases"}
         metrics = {**loaded.metrics, "held_out": held_out}
-        least = report.worst([row for row, _ in lines], "mr-superres", "spline")
-        chosen = [lines[0], next(line for line in lines if line[0] is least)]
-        pictures = [
-            (label + row["file"], slices) for label, (row, slices) in zip(("", "least gain: "), chosen, strict=True)
-        ]
-        write_numbers(loaded, metrics, card(metrics), {"examples.png": report.picture(pictures)})
+        write_numbers(loaded, metrics, card(metrics), {"examples.png": _examples(lines)})
     return measured
 
 
@@ -175,6 +173,18 @@ def restore(bundle: Bundle, coarse: Volume, axis: int, factor: int, device: str)
     result = engine.run_to_end(coarse, bundle, engine.RunOptions(device=device, spacing=spacing))
     assert result.image is not None  # of a restoration that was not cancelled
     return np.asarray(result.image.data)[0]
+
+
+def _examples(lines: Sequence[Line]) -> bytes:
+    """Of the scans whose slices are shown: one that gains as much as most, and the one that gains least."""
+
+    def gain(line: Line) -> float:
+        scores = line[0]["scores"]
+        return float(scores["mr-superres"]["psnr"] - scores["spline"]["psnr"])
+
+    ordered = sorted(lines, key=gain)
+    chosen = (("", ordered[len(ordered) // 2]), ("least gain: ", ordered[0]))
+    return report.picture([(label + row["file"], slices) for label, (row, slices) in chosen])
 
 
 def _slices(case: measure.Case, axis: int, found: dict[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
