@@ -58,6 +58,7 @@ class Restoration(Recipe):
     on_device = True
     channels_last = True  # 81 instead of 95 ms for 3.3 million voxels on an NVIDIA H100: there are no norms
     tf32 = True
+    recorded = True  # 40 instead of 45 ms a step on an NVIDIA H100
     arguments = NETWORK
     floor = 1e-5
 
