@@ -118,10 +118,10 @@ class UNETRHead(nn.Module):
         self.out = UnetOutBlock(spatial_dims, feat_size[0], out_chans)
 
     def decode(self, first: Tensor, features: list[Tensor]) -> Tensor:
-        """From the first skip and the encoder's four outputs to logits."""
-        skips = [first, self.encoder2(features[0]), self.encoder3(features[1]), self.encoder4(features[2])]
-        x = self.encoder5(features[3])
-        del first, features  # a map at full resolution is a fourth of the decoder's memory
+        """From the first skip and the encoder's four outputs, which it takes off their list, to logits."""
+        skips = [first, *(layer(features.pop(0)) for layer in (self.encoder2, self.encoder3, self.encoder4))]
+        x = self.encoder5(features.pop())
+        del first  # a map at full resolution is a fourth of the decoder's memory
         for decoder in (self.decoder5, self.decoder4, self.decoder3, self.decoder2):
             x = decoder(x, skips)
         return self.out(self.decoder1(x))
@@ -218,4 +218,5 @@ class SegMamba(UNETRHead):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_chans, D, H, W), sides divisible by 16, to (B, out_chans, D, H, W)."""
         x = for_convolutions(x)
-        return self.decode(self.encoder1(x), self.vit(x))
+        features = self.vit(x)  # first: its scans need the memory of a map at full resolution
+        return self.decode(self.encoder1(x), features)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from napari_mamba.nn.exchange import Exchangeable, PathMixers
 from napari_mamba.nn.mamba import channels_first_product, init_dt_, s4d_real_log
@@ -84,9 +85,12 @@ class MultiPathMamba(Float32Module, Exchangeable):
         if self.exchanged is not None:
             y = self.exchanged(x, order) * self.scale
             return y.transpose(1, 2).contiguous() if channels_first else y
+        dtype = x.dtype
         with without_autocast(x):
-            u, z = self.in_proj(x.to(self.in_proj.weight.dtype)).chunk(2, dim=-1)
+            x = x.to(self.in_proj.weight.dtype)
             bias = self._stack("conv1d{}.bias") if self.conv1d.bias is not None else None
+            # In two products: the convolution's input is not needed beside the gate.
+            u = self._project(x, slice(None, self.d_inner))
             u = causal_conv1d(u, self._stack("conv1d{}.weight").squeeze(2), bias, order)
             y = project_and_scan(
                 u,
@@ -96,7 +100,13 @@ class MultiPathMamba(Float32Module, Exchangeable):
                 self._stack("A{}_log"),
                 self._stack("D{}"),
                 order,
-                z=z,
+                z=self._project(x, slice(self.d_inner, None)),
             )
+            del u  # the largest tensor
             y = y if self.scale == 1 else y * self.scale
-            return (channels_first_product(self.out_proj, y) if channels_first else self.out_proj(y)).to(x.dtype)
+            return (channels_first_product(self.out_proj, y) if channels_first else self.out_proj(y)).to(dtype)
+
+    def _project(self, x: Tensor, rows: slice) -> Tensor:
+        """Some of in_proj's outputs."""
+        bias = self.in_proj.bias
+        return F.linear(x, self.in_proj.weight[rows], None if bias is None else bias[rows])

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from napari_mamba.nn.mamba import init_dt_
 from napari_mamba.nn.norm import at_least_float32
-from napari_mamba.scan import ScanOrder, selective_scan
+from napari_mamba.scan import LowRank, ScanOrder, selective_scan
 
 
 def project_and_scan(
@@ -63,10 +63,14 @@ def project_and_scan(
     else:
         rows = u @ x_proj.transpose(1, 2)
     dt, B, C = rows.split([rank, state, state], dim=-1)
-    delta = dt @ dt_proj.transpose(1, 2)
     A = -torch.exp(at_least_float32(A_log))
     D, dt_bias = at_least_float32(D), at_least_float32(dt_bias)
-    u, delta, B, C = (at_least_float32(t) for t in (u, delta, B, C))
+    delta: Tensor | LowRank
+    if u.is_cuda and not torch.is_grad_enabled() and dt.dtype == torch.float32:
+        delta = LowRank(dt, dt_proj)  # all paths' step sizes at once are a fourth of a large volume's memory
+    else:
+        delta = at_least_float32(dt @ dt_proj.transpose(1, 2))
+    u, B, C = (at_least_float32(t) for t in (u, B, C))
     if z is not None:
         z = at_least_float32(z)
     y = selective_scan(u, delta, A, B, C, D, z, dt_bias, True, order, backend=backend, merge=merge)

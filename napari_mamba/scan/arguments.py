@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,6 +39,29 @@ class ScanArguments:
     @property
     def paths(self) -> int:
         return self.A.shape[0]
+
+
+class LowRank(NamedTuple):
+    """Step sizes of K paths as a product of few numbers for each position, which need not all be there at once.
+
+    rows (B, K, L, R) and weight (K, D, R), of one type; the step sizes are rows @ weightᵀ, (B, K, L, D).
+
+    Examples
+    --------
+    >>> LowRank(torch.ones(1, 2, 5, 3), torch.ones(2, 4, 3)).whole().shape
+    torch.Size([1, 2, 5, 4])
+    """
+
+    rows: Tensor
+    weight: Tensor
+
+    def whole(self) -> Tensor:
+        """All paths' step sizes."""
+        return self.rows @ self.weight.transpose(1, 2)
+
+    def path(self, k: int, out: Tensor) -> None:
+        """Write those of path k to `out` (B, L, D)."""
+        torch.matmul(self.rows[:, k], self.weight[k].T, out=out)
 
 
 @dataclass

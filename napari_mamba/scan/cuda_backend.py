@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from napari_mamba.errors import InputError
-from napari_mamba.scan.arguments import ConvArguments, ScanArguments
+from napari_mamba.scan.arguments import ConvArguments, LowRank, ScanArguments, scan_arguments
 from napari_mamba.scan.cuda import conv
 from napari_mamba.scan.cuda.backward import selective_scan_backward
-from napari_mamba.scan.cuda.forward import prepare, selective_scan_forward
+from napari_mamba.scan.cuda.forward import prepare, runs_in_turn, selective_scan_forward
 from napari_mamba.scan.cuda.repeat import repeat_scan
 from napari_mamba.scan.cuda.runtime import on_device, unavailable
 
-__all__ = ["causal_conv1d", "selective_scan", "selective_scan_again", "unavailable"]
+__all__ = ["causal_conv1d", "selective_scan", "selective_scan_again", "selective_scan_in_turn", "unavailable"]
 
 # PyTorch's public function asks first whether CUDA was initialised, which a tensor on a device answers.
 _current_device = getattr(torch._C, "_cuda_getDevice", torch.cuda.current_device)
@@ -61,6 +61,27 @@ def selective_scan(args: ScanArguments) -> tuple[Tensor, Tensor]:
             return _SelectiveScan.apply(args.delta_softplus, args.table, args.merge, *tensors)
         y, last, _, _ = selective_scan_forward(prepare(args))
     return y, last
+
+
+def selective_scan_in_turn(u: Tensor, delta: LowRank, *rest) -> Tensor | None:
+    """Run the paths one after another, their step sizes made just before; None where paths run side by side.
+
+    `rest` are A, B, C, D, z, delta_bias, delta_softplus, order and merge as the operator was given them.
+    """
+    tensors = (u, *delta, *rest[:6])
+    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
+        return None
+    if not u.is_cuda or any(x.dtype != u.dtype for x in delta):
+        return None
+    batch, paths, length, _ = delta.rows.shape
+    width = delta.weight.shape[1]
+    one = torch.empty(batch, length, width, dtype=u.dtype, device=u.device)
+    args, _ = scan_arguments(u, one[:, None].expand(batch, paths, length, width), *rest)
+    with on_device(u.device), torch.autocast("cuda", enabled=False):
+        args = prepare(args)
+        if not runs_in_turn(args):
+            return None
+        return selective_scan_forward(args, before=lambda k: delta.path(k, one)).y
 
 
 def selective_scan_again(

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from napari_mamba.scan.arguments import conv_arguments, scan_arguments
+from napari_mamba.scan.arguments import LowRank, conv_arguments, scan_arguments
 from napari_mamba.scan.orders import ScanOrder
 from napari_mamba.scan.registry import choose_backend, get_backend
 
@@ -20,7 +20,7 @@ def _without_autocast(kind: str) -> AbstractContextManager:
 
 def selective_scan(
     u: Tensor,
-    delta: Tensor,
+    delta: Tensor | LowRank,
     A: Tensor,
     B: Tensor,
     C: Tensor,
@@ -45,8 +45,9 @@ def selective_scan(
     Parameters
     ----------
     u : (B, L, D) floating point, or (B, K, L, D)
-    delta : (B, L, D), or (B, K, L, D)
-        Step sizes, before `delta_bias` and softplus.
+    delta : (B, L, D), or (B, K, L, D), or LowRank
+        Step sizes, before `delta_bias` and softplus. As a `LowRank` of K paths, "cuda" makes those of one path at a
+        time where that saves memory and no gradient is asked for.
     A : (D, N), or (K, D, N)
         Real, normally negative.
     B, C : (B, L, N) or (B, L, G, N), or (B, K, L, N) or (B, K, L, G, N)
@@ -89,6 +90,13 @@ def selective_scan(
     torch.Size([1, 6, 8])
     """
     module = get_backend(choose_backend(u) if backend == "auto" else backend)
+    if isinstance(delta, LowRank):
+        if not return_last_state and hasattr(module, "selective_scan_in_turn"):
+            rest = (A, B, C, D, z, delta_bias, delta_softplus, order, merge)
+            y = module.selective_scan_in_turn(u, delta, *rest)
+            if y is not None:
+                return y
+        delta = delta.whole()
     if order is None and not return_last_state and hasattr(module, "selective_scan_again"):
         tensors = (u, delta, A, B, C, D, z, delta_bias)
         again = module.selective_scan_again(tensors, delta_softplus, merge, overwrite_delta)

@@ -9,7 +9,7 @@ import torch
 from cuda_emulator import emulated_device, find_compiler
 
 from napari_mamba.errors import InputError
-from napari_mamba.scan import cuda_backend, scan_order, selective_scan
+from napari_mamba.scan import LowRank, cuda_backend, scan_order, selective_scan
 from napari_mamba.scan.arguments import scan_arguments
 from napari_mamba.scan.cuda import forward, repeat
 from napari_mamba.scan.cuda.backward import selective_scan_backward
@@ -187,3 +187,21 @@ def test_device_in_a_graph_and_on_another_stream(shape):
     graph.replay()
     assert torch.equal(captured, selective_scan(**made, delta_softplus=True, backend="cuda"))
     assert not torch.equal(captured, exact)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("grid", [(8, 8, 8), (40, 36, 32)])
+def test_step_sizes_of_low_rank_on_a_device(grid):
+    order = scan_order("tom", grid)
+    made = inputs(1, 96, order.length, paths=3, device="cuda")
+    low = LowRank(torch.randn(1, 3, order.length, 4, device="cuda"), 0.3 * torch.randn(3, 96, 4, device="cuda"))
+    made["delta"] = low.whole()
+    exact = selective_scan(**doubled(made), delta_softplus=True, order=order, backend="torch")
+    made["delta"] = low
+    with torch.no_grad():
+        assert relative(selective_scan(**made, delta_softplus=True, order=order, backend="cuda"), exact) <= 1e-5
+    for x in low:
+        x.requires_grad_()
+    y = selective_scan(**made, delta_softplus=True, order=order, backend="cuda")
+    assert relative(y, exact) <= 1e-5
+    assert all(torch.isfinite(g).all() for g in torch.autograd.grad(y.sum(), low))

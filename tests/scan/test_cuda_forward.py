@@ -11,7 +11,7 @@ from cuda_emulator import emulated_device, find_compiler
 
 from napari_mamba.errors import InputError
 from napari_mamba.scan import reference, scan_order
-from napari_mamba.scan.arguments import scan_arguments
+from napari_mamba.scan.arguments import LowRank, scan_arguments
 from napari_mamba.scan.cuda import forward
 from napari_mamba.scan.cuda.forward import device_table, prepare, selective_scan_forward
 from napari_mamba.scan.cuda.plan import Plan, chunk_plan, make_plan
@@ -224,3 +224,26 @@ def test_short_sequences_are_one_launch(length, states):
     assert plan.chunk % plan.split == 0
     assert plan.chunks <= plan.warps
     assert length <= plan.chunks * plan.chunk
+
+
+@emulated
+@pytest.mark.parametrize("merge", ["sum", "none"])
+def test_step_sizes_made_path_by_path(merge):
+    """One path's memory for all of them, filled just before each is scanned: the same bits as all at once."""
+    args = problem(paths=3, order=scan_order("tom", (7, 11, 1), nslices=7), merge=merge)
+    random = torch.Generator().manual_seed(1)
+    low = LowRank(torch.randn(1, 3, 77, 4, generator=random), 0.3 * torch.randn(3, 40, 4, generator=random))
+    one = torch.full((1, 77, 40), torch.nan)
+    lazy = replace(args, delta=one[:, None].expand(1, 3, 77, 40))
+    with emulated_device(), mock.patch.object(forward, "PARALLEL_BYTES", 0):
+        assert forward.runs_in_turn(prepare(lazy)) == (merge == "sum")
+        if merge == "none":
+            return
+        wanted = selective_scan_forward(prepare(replace(args, delta=low.whole())))
+        found = selective_scan_forward(prepare(lazy), before=lambda k: low.path(k, one))
+    torch.testing.assert_close(found.y, wanted.y, rtol=1e-5, atol=1e-5)
+
+
+@emulated
+def test_short_paths_run_side_by_side():
+    assert not forward.runs_in_turn(prepare(problem(paths=3, order=scan_order("tom", (7, 11, 1), nslices=7))))

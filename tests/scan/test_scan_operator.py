@@ -15,7 +15,7 @@ import torch
 
 import napari_mamba.scan
 from napari_mamba.errors import InputError
-from napari_mamba.scan import available_backends, causal_conv1d, scan_order, selective_scan, torch_backend
+from napari_mamba.scan import LowRank, available_backends, causal_conv1d, scan_order, selective_scan, torch_backend
 from napari_mamba.scan.registry import choose_backend
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
@@ -441,3 +441,13 @@ def test_mamba_ssm_gets_its_own_layout(monkeypatch):
             )
             torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
             torch.testing.assert_close(state if multi else state[:, 0], last, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
+def test_step_sizes_of_low_rank(backend):
+    made = make(paths=2, width=6, length=12, dtype=torch.float32)
+    low = LowRank(torch.randn(2, 2, 12, 3), torch.randn(2, 6, 3))
+    made["delta"] = low.whole()
+    wanted = selective_scan(**made, delta_softplus=True, backend=backend)
+    made["delta"] = low
+    assert torch.equal(selective_scan(**made, delta_softplus=True, backend=backend), wanted)

@@ -27,7 +27,7 @@ from napari_mamba.scan.cuda.forward import multiprocessors
 from napari_mamba.scan.cuda.runtime import kernel
 
 SOURCE = "scan_backward.cu"
-POINTERS, NUMBERS = 22, 34  # the struct Backward
+POINTERS, NUMBERS = 23, 34  # the struct Backward
 LAYOUT = f"{POINTERS}Q{NUMBERS}q"
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 POLY = 4  # every fourth exponential of the walks over chunks is a polynomial
@@ -113,6 +113,7 @@ class _Backward:
             self.dz_sum = self.dz if dtype == torch.float32 else empty(*self.dz.shape)
         shape = (self.splits, batch, paths, length, self.groups, self.states)
         self.dBC = empty(2, *shape, dtype=dtype if self.splits == 1 else torch.float32)
+        self.summed = empty(2, *shape[1:], dtype=dtype) if self.splits > 1 else None
 
     @cached_property
     def vector(self) -> bool:
@@ -141,7 +142,7 @@ class _Backward:
             *((grad.stride(0), 0, grad.stride(1)) if self.merged else grad.stride()[:3]),
         )
         flags = (first_path, launch_paths, int(self.softplus), self.ratio, int(self.vector))
-        return (*(_address(x) for x in (*read, self.totals, *gradients)), *sizes, *flags, *strides)
+        return (*(_address(x) for x in (*read, self.totals, self.summed, *gradients)), *sizes, *flags, *strides)
 
     def _launch(self, name: str, grid: tuple[int, int, int], threads: int, shared: int, values: tuple) -> None:
         macros = {"IO": TYPES[self.du.dtype], "STATES": self.states, "POLY": POLY, "WARPS": self.warps}
@@ -166,12 +167,14 @@ class _Backward:
             shared = plan.gradients_shared(self.segment, self.warps)
             mine = self._values(path, paths) if self.in_turn else values
             self._launch(name, grid, 32 * self.warps, shared, mine)
-        columns = (self.states + 2) * self.width
-        self._launch("scan_sum_shares", (-(-columns // 32), self.paths, 1), 1024, 0, values)
+        blocks = -(-(self.states + 2) * self.width // 32)
+        if self.summed is not None:
+            blocks += -(-self.summed.numel() // 1024)
+        self._launch("scan_sum_shares", (blocks, self.paths, 1), 1024, 0, values)
 
     def gradients(self) -> dict[str, Tensor | None]:
-        """Add up what the splits left."""
-        dB, dC = self.dBC[:, 0] if self.splits == 1 else self.dBC.sum(1)
+        """Return the results, those of all chunks in the shapes of the arguments."""
+        dB, dC = self.dBC[:, 0] if self.summed is None else self.summed
         n = self.states
         return {
             "u": self.du,

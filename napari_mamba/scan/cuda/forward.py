@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, lru_cache
 from typing import NamedTuple
@@ -285,8 +286,8 @@ class _Forward:
         for call, grid, block in launches:
             call(index, grid, block, values)
 
-    def run(self) -> Tensor:
-        """Launch everything; return the output."""
+    def run(self, before: Callable[[int], None] | None = None) -> Tensor:
+        """Launch everything; return the output. `before` is called with each path that runs in its turn."""
         layout = self.layout
         paths = (layout.paths,) if self.args.merge == "none" else ()
         out = self._empty(layout.batch, *paths, layout.length, layout.width, dtype=self.dtype)
@@ -299,6 +300,8 @@ class _Forward:
         else:
             total = out if self.dtype == torch.float32 else self._empty(*out.shape)
             for k in range(layout.paths):
+                if before is not None:
+                    before(k)
                 last = k == layout.paths - 1
                 target, earlier = (out if last else total), (total if k else None)
                 self._launch(k, 1, target, layout.alone, earlier, last and layout.gated)
@@ -312,7 +315,20 @@ class _Forward:
         call(self.device.index or 0, (-(-layout.length * layout.width // 256), 1, layout.batch), 256, values)
 
 
-def selective_scan_forward(args: ScanArguments, keep: bool = False, plan: Plan | None = None) -> Scanned:
+def runs_in_turn(args: ScanArguments) -> bool:
+    """Whether the paths of a prepared problem are scanned one after another, each added to those before."""
+    if args.delta.shape[0] > MOST_BATCH or args.delta.numel() == 0:
+        return False
+    layout = layout_of(args, keep=False)
+    return layout.merging and not layout.parallel
+
+
+def selective_scan_forward(
+    args: ScanArguments,
+    keep: bool = False,
+    plan: Plan | None = None,
+    before: Callable[[int], None] | None = None,
+) -> Scanned:
     """Run the forward scan; the device of the tensors must be the current one.
 
     Parameters
@@ -324,6 +340,9 @@ def selective_scan_forward(args: ScanArguments, keep: bool = False, plan: Plan |
         multiple of that, else before every chunk; `Scanned.chunk` says which.
     plan : Plan, optional
         How to cut the sequence; by default `plan.make_plan` says.
+    before : callable, optional
+        Called with the number of each path before it is scanned, where `runs_in_turn`: `delta` may be a view of one
+        path's memory, which it then fills.
 
     Returns
     -------
@@ -340,7 +359,7 @@ def selective_scan_forward(args: ScanArguments, keep: bool = False, plan: Plan |
     if args.delta.numel() == 0:
         y = forward._empty(*args.delta.shape, dtype=args.u.dtype)
         return Scanned(y[:, 0] if args.merge == "sum" else y, forward.last.zero_(), None, 1)
-    y = forward.run()
+    y = forward.run(before)
     if forward.pieces is not None:
         return Scanned(y, forward.last, forward.pieces, KEPT)
     starts = forward.state if keep else None

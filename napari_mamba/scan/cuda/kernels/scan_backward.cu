@@ -28,6 +28,7 @@ struct Backward {
     float *adjoints;
     float *sums;                 // (B, K, chunks, D): the chunk's sum of dt
     float *totals;               // (K, N + 2, D): the chunks' shares, added up
+    io_t *dBC;                   // (2, B, K, L, G, N): the splits' shares of dB and dC, added up; null where splits is 1
     io_t *du, *ddelta, *dz;      // (B, 1 or K, L, D), (B, K, L, D), (B, L, D)
     float *du_sum, *dz_sum;      // sums over the paths so far, where they share u or z, else null
     void *dB, *dC;               // (splits, B, K, L, G, N): io_t where splits is 1, else float
@@ -764,10 +765,26 @@ extern "C" __global__ void BOUNDS scan_gradients_gated(const Backward p) { gradi
 
 constexpr int SUM_WARPS = 32;
 
-// Grid (tiles of 32 of (N + 2) * D, K), block 32 * SUM_WARPS: the chunks' shares added up, in one order.
+// The splits' shares of one element of d B or d C.
+DEVICE void sum_splits(const Backward &p, wide i) {
+    const wide count = p.batch * p.paths * p.length * p.groups * STATES;
+    if (i >= 2 * count) return;
+    const float *from = (const float *)(i < count ? p.dB : p.dC) + (i < count ? i : i - count);
+    float sum = from[0];
+    for (wide split = 1; split < p.splits; ++split) sum += from[split * count];
+    p.dBC[i] = from_float(sum);
+}
+
+// Grid (tiles of 32 of (N + 2) * D, then runs of as many elements of d B and d C as a block has threads where they are
+// split, K), block 32 * SUM_WARPS: the chunks' shares and the splits' added up, in one order.
 extern "C" __global__ void __launch_bounds__(32 * SUM_WARPS) scan_sum_shares(const Backward p) {
     __shared__ float parts[SUM_WARPS][32];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, columns = SHARES * (int)p.width;
+    const int tiles = (columns + 31) / 32;
+    if (blockIdx.x >= tiles) {
+        if (blockIdx.y == 0) sum_splits(p, (wide)(blockIdx.x - tiles) * 32 * SUM_WARPS + threadIdx.x);
+        return;
+    }
     const int column = blockIdx.x * 32 + lane, chunks = (int)p.chunks;
     const bool live = column < columns;
     float sum = 0.0f;
