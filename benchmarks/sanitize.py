@@ -1,4 +1,4 @@
-"""Small scans and convolutions, forward and backward, for compute-sanitizer: every kind of plan, odd sizes, all types.
+"""Small scans, convolutions and norms for compute-sanitizer: every kind of plan, odd sizes, all types, both directions.
 
     export PYTORCH_NO_CUDA_MEMORY_CACHING=1
     compute-sanitizer --tool memcheck --report-api-errors no python benchmarks/sanitize.py
@@ -13,13 +13,18 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from unittest import mock
 
 import torch
+from torch.nn import functional as F
 
+from napari_mamba.nn.instance_norm import InstanceNorm3d, norm_act
 from napari_mamba.scan import causal_conv1d, scan_order, selective_scan
 from napari_mamba.scan.arguments import scan_arguments
+from napari_mamba.scan.cuda import backward as device_backward
 from napari_mamba.scan.cuda.forward import prepare, selective_scan_forward
 from napari_mamba.scan.cuda.plan import Plan
+from napari_mamba.scan.cuda.token_norm import token_norm as device_token_norm
 
 TYPES = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 6e-3}
 CHUNKS = Plan("chunks", 64, 0, threads=32, blocks=4)
@@ -107,6 +112,35 @@ def convolution(dtype: torch.dtype, width: int) -> float:
     return max(difference(y, exact), difference(x.grad, exact_x.grad), difference(weight.grad, exact_w.grad))
 
 
+def instance_norm(dtype: torch.dtype, shape: tuple[int, ...], last: bool) -> float:
+    """The error of the fused instance norm, over its input as well; of its gradients where the map is channels-first."""
+    layer = InstanceNorm3d(shape[1], affine=True).cuda()
+    x, residual = (torch.randn(shape, device="cuda").to(dtype) for _ in range(2))
+    layout = torch.channels_last_3d if last else torch.contiguous_format
+    x, residual = x.contiguous(memory_format=layout), residual.contiguous(memory_format=layout)
+    leaves = [x.double().requires_grad_(), residual.double().requires_grad_()]
+    exact = F.leaky_relu(F.instance_norm(leaves[0]) + leaves[1], 0.01)
+    with torch.no_grad():
+        over = norm_act(layer, x.clone(memory_format=torch.preserve_format), 0.01, residual, overwrite=True)
+    if last:
+        return difference(over, exact)
+    given = [x.requires_grad_(), residual.requires_grad_()]
+    y = norm_act(layer, x, 0.01, residual)
+    grad = torch.ones_like(y)
+    pairs = zip(torch.autograd.grad(y, given, grad), torch.autograd.grad(exact, leaves, grad.double()), strict=True)
+    return max(difference(over, exact), difference(y, exact), *(difference(a, b) for a, b in list(pairs)[1:]))
+
+
+def token_norm(dtype: torch.dtype, channels: int, last: bool) -> float:
+    """The error of the layer norm from a map to tokens."""
+    x = torch.randn(2, channels, 3, 5, 7, device="cuda").to(dtype)
+    x = x.contiguous(memory_format=torch.channels_last_3d) if last else x
+    weight, bias = torch.randn(2, channels, device="cuda")
+    tokens = x.double().flatten(2).transpose(1, 2)
+    exact = F.layer_norm(tokens, (channels,), weight.double(), bias.double())
+    return difference(device_token_norm(x, weight, bias, 1e-5), exact)
+
+
 def main() -> None:
     """Run everything; ends with an error where a result is wrong."""
     wrong = []
@@ -124,6 +158,12 @@ def main() -> None:
             told(
                 f"gradients, length {length}, width {width}, {states} states, {paths} paths, {dtype}", error, 2 * bound
             )
+        with mock.patch.object(device_backward, "multiprocessors", return_value=1):
+            told(f"gradients, several segments a chunk, {dtype}", backward(300, 72, 16, 1, dtype), 2 * bound)
+        for shape, last in (((2, 3, 5, 7, 9), False), ((1, 2, 20, 21, 22), False), ((1, 24, 9, 10, 11), True)):
+            told(f"instance norm, {shape}, {dtype}", instance_norm(dtype, shape, last), 2 * bound)
+        for channels, last in ((33, False), (48, True)):
+            told(f"token norm, {channels} channels, {dtype}", token_norm(dtype, channels, last), 2 * bound)
         for width in (64, 5):
             told(f"convolution, width {width}, {dtype}", convolution(dtype, width), 2 * bound)
     if wrong:
