@@ -113,7 +113,7 @@ def convolution(dtype: torch.dtype, width: int) -> float:
 
 
 def instance_norm(dtype: torch.dtype, shape: tuple[int, ...], last: bool) -> float:
-    """The error of the fused instance norm, over its input as well; of its gradients where the map is channels-first."""
+    """The error of the fused instance norm, over its input as well; of its gradients where maps are channels-first."""
     layer = InstanceNorm3d(shape[1], affine=True).cuda()
     x, residual = (torch.randn(shape, device="cuda").to(dtype) for _ in range(2))
     layout = torch.channels_last_3d if last else torch.contiguous_format
