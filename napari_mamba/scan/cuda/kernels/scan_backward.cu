@@ -130,7 +130,7 @@ struct Batch {
 // R at every chunk's start, as if no step followed the chunk: the sum over its positions t of exp(A S_t) C dy, S_t the
 // sum of the steps up to t. No term waits for another, and the walk ends where the slowest state of a warp's channels has
 // decayed to DEAD: of the steps it then has a part of the sum, whose decay is below DEAD as well.
-extern "C" __global__ void scan_adjoint_chunks(const Backward p) {
+extern "C" __global__ void __launch_bounds__(128, 6) scan_adjoint_chunks(const Backward p) {
     const Walker me = walker_of(p, p.chunk, p.chunks);
     float R[A_STATES], slowest[A_QUADS], total = 0.0f;
 #pragma unroll
@@ -576,27 +576,26 @@ DEVICE void finish_position(const Backward &p, const Place &at, Lane &me, int t,
     at.dy[i] = fmaf(me.D, x, y);
 }
 
-// d B and d C of position t: summed over the tile's channels, each sum in one lane, which leaves it in shared memory.
-DEVICE void store_pairs(const Place &at, const Lane &me, int block, int j, float (&pairs)[PAIRS]) {
-    scatter_sum<PAIRS, ACROSS, 1>(pairs, me.lane);
-    // Lanes that hold the same sums: ACROSS / PAIRS, the first of them writes.
-    constexpr int same = PAIRS < ACROSS ? ACROSS / PAIRS : 1;
-    constexpr int held = PAIRS > ACROSS ? PAIRS / ACROSS : 1;
+// Sums over the tile's channels of a position's d B and d C: each ends in one lane, or in several that hold the same.
+constexpr int COPIES = PAIRS < ACROSS ? ACROSS / PAIRS : 1, HELD = PAIRS > ACROSS ? PAIRS / ACROSS : 1;
+
+DEVICE void store_pairs(const Place &at, const Lane &me, int block, int j, const float (&pairs)[HELD]) {
     const int place = me.lane % ACROSS;
     float *sums = at.block_sums(block) + j * 2 * ROW + me.part * PER;
 #pragma unroll
-    for (int i = 0; i < held; ++i) {
-        const int v = place / same * held + i;
-        if (v < 2 * PER && place % same == 0) sums[v < PER ? v : ROW + v - PER] = pairs[i];
+    for (int i = 0; i < HELD; ++i) {
+        const int v = place / COPIES * HELD + i;
+        if (v < 2 * PER && place % COPIES == 0) sums[v < PER ? v : ROW + v - PER] = pairs[i];
     }
 }
 
-// Gradients of one BLOCK, from h before it; R goes from after it to before it.
+// Gradients of one BLOCK, from h before it; R goes from after it to before it. Nothing is written to shared memory before
+// its last position is computed, so that loads and shuffles of one overlap with the arithmetic of another.
 template <bool GATED>
 DEVICE void reverse_block(const Backward &p, const Place &at, Lane &me, int block, float (&h)[PD][PER]) {
     float before[BLOCK][PD][PER], a[BLOCK][PD][PER];
     walk_block<true>(at, me, block, h, before, a);
-    __syncwarp();  // all lanes have the states whose place the sums take
+    float sums[BLOCK][HELD], GBs[BLOCK], RhAs[BLOCK], ys[BLOCK];
 #pragma unroll
     for (int j = BLOCK - 1; j >= 0; --j) {
         const int t = block * BLOCK + j;
@@ -626,13 +625,20 @@ DEVICE void reverse_block(const Backward &p, const Place &at, Lane &me, int bloc
                 me.dA[c][i] = fmaf(Rh, dt[c], me.dA[c][i]);
             }
         }
-        store_pairs(at, me, block, j, pairs);
+        scatter_sum<PAIRS, ACROSS, 1>(pairs, me.lane);
         scatter_sum<PD, LANES, ACROSS>(GB, me.lane);
         scatter_sum<PD, LANES, ACROSS>(RhA, me.lane);
         if (GATED) scatter_sum<PD, LANES, ACROSS>(y, me.lane);
-        __syncwarp();  // the other lanes have read what finish_position overwrites
-        if (me.part % SAME == 0) finish_position(p, at, me, t, GB[0], RhA[0], y[0]);
+#pragma unroll
+        for (int i = 0; i < HELD; ++i) sums[j][i] = pairs[i];
+        GBs[j] = GB[0], RhAs[j] = RhA[0], ys[j] = y[0];
     }
+    __syncwarp();  // all lanes have read what the results take the place of
+#pragma unroll
+    for (int j = BLOCK - 1; j >= 0; --j) store_pairs(at, me, block, j, sums[j]);
+    if (me.part % SAME) return;
+#pragma unroll
+    for (int j = BLOCK - 1; j >= 0; --j) finish_position(p, at, me, block * BLOCK + j, GBs[j], RhAs[j], ys[j]);
 }
 
 // h before a BLOCK, in shared memory between the walks.
