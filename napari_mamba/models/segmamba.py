@@ -214,9 +214,10 @@ class SegMamba(UNETRHead):
     ) -> None:
         vit = mamba_encoder(in_chans, depths, feat_size, tom_residual)
         super().__init__(vit, in_chans, out_chans, feat_size, hidden_size, norm_name, res_block, spatial_dims)
+        self.channels = (*feat_size, hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_chans, D, H, W), sides divisible by 16, to (B, out_chans, D, H, W)."""
-        x = for_convolutions(x)
+        x = for_convolutions(x, self.channels)
         features = self.vit(x)  # first: its scans need the memory of a map at full resolution
         return self.decode(self.encoder1(x), features)

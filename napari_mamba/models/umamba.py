@@ -108,7 +108,7 @@ class UMamba(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         self.plan.check(x.shape[2:])
-        skips = self.encoder(for_convolutions(x) if self.lays_out else x)
+        skips = self.encoder(for_convolutions(x, self.plan.features) if self.lays_out else x)
         skips[-1] = self.bottom(skips[-1])
         return self.decoder(skips)
 

@@ -9,6 +9,7 @@ NAPARI_MAMBA_LAYOUT=first in the environment leaves maps as they come.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -18,16 +19,23 @@ from napari_mamba.nn.instance_norm import wants_kernels
 _wanted = os.environ.get("NAPARI_MAMBA_LAYOUT", "") != "first"
 
 
-def for_convolutions(x: Tensor) -> Tensor:
+WHOLE = 8  # channels that every type has in whole loads of 16 bytes, which the norms' kernels want
+
+
+def for_convolutions(x: Tensor, channels: Iterable[int]) -> Tensor:
     """A network's input (B, C, Z, Y, X) as its convolutions compute: channels-last on NVIDIA GPUs without gradients.
+
+    `channels` are those of its norms: with 30, say, the input stays as it is.
 
     Examples
     --------
     >>> x = torch.zeros(1, 4, 2, 2, 2)
-    >>> for_convolutions(x) is x  # on a CPU it stays as it is
+    >>> for_convolutions(x, (32, 64)) is x  # on a CPU it stays as it is
     True
     """
     if not _wanted or x.ndim != 5 or torch.is_grad_enabled() or not wants_kernels(x):
+        return x
+    if any(count % WHOLE for count in channels):
         return x
     x = x.contiguous(memory_format=torch.channels_last_3d)
     if x.shape[1] == 1 and x.stride(1) != 1:  # of one channel both layouts are the same memory: say which

@@ -84,16 +84,17 @@ def test_a_network_keeps_the_layout_and_its_answer(name):
 def test_what_stays_as_it_comes(monkeypatch):
     monkeypatch.setattr(layout, "wants_kernels", lambda x: True)
     x = torch.randn(2, 3, 4, 5, 6)
-    assert for_convolutions(x) is x, "training"
+    assert for_convolutions(x, (8,)) is x, "training"
     with torch.no_grad():
-        assert is_last(for_convolutions(x))
-        one = for_convolutions(x[:, :1].contiguous())
+        assert is_last(for_convolutions(x, (8, 320)))
+        assert for_convolutions(x, (8, 30)) is x, "norms without kernels"
+        one = for_convolutions(x[:, :1].contiguous(), ())
         assert one.stride() == (120, 1, 30, 6, 1)
         assert torch.equal(one, x[:, :1])
         flat = torch.randn(2, 3, 4, 5)
-        assert for_convolutions(flat) is flat, "two axes"
+        assert for_convolutions(flat, ()) is flat, "two axes"
         monkeypatch.setattr(layout, "_wanted", False)
-        assert for_convolutions(x) is x
+        assert for_convolutions(x, ()) is x
 
 
 @pytest.mark.parametrize("factor", [(2, 2, 2), (1, 2, 3), (2, 2)])

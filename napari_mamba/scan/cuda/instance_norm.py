@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from napari_mamba.scan.cuda.forward import multiprocessors
+from napari_mamba.scan.cuda.forward import MOST_BATCH, multiprocessors
 from napari_mamba.scan.cuda.runtime import Kernel, kernel, on_device
 
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
@@ -112,7 +112,13 @@ def is_last(x: Tensor) -> bool:
 def takes_last(x: Tensor) -> bool:
     """Whether the forward kernels take a channels-last map: its layout, and channels in whole loads of 16 bytes."""
     each = 16 // x.element_size()
-    return is_last(x) and x.shape[1] % each == 0 and x.shape[1] <= each * THREADS and x.data_ptr() % 16 == 0
+    return (
+        x.shape[0] <= MOST_BATCH
+        and is_last(x)
+        and x.shape[1] % each == 0
+        and x.shape[1] <= each * THREADS
+        and x.data_ptr() % 16 == 0
+    )
 
 
 def run_forward_last(
