@@ -306,6 +306,9 @@ def train(
     compiled: Annotated[bool, typer.Option("--compile", help="Fuse the loss (torch.compile).")] = False,
     seed: Annotated[Optional[int], typer.Option(help="Of weights and samples, instead of the recipe's.")] = None,
     learning_rate: Annotated[Optional[float], typer.Option(help="At its peak, instead of the recipe's.")] = None,
+    blend: Annotated[
+        Optional[float], typer.Option(min=0, max=1, help="With --start: share of what was learnt that is exported.")
+    ] = None,
     save_data: Annotated[
         Optional[Path], typer.Option(metavar="NPZ", help="Only write the prepared data, to take as --data elsewhere.")
     ] = None,
@@ -319,7 +322,7 @@ def train(
         return
     limits: dict[str, Any] = {"minutes": minutes, "steps": steps, "finish": finish, "start": start}
     limits |= {"resume": resume, "variant": variant, "device": device, "compiled": compiled}
-    limits |= {"seed": seed, "learning_rate": learning_rate}
+    limits |= {"seed": seed, "learning_rate": learning_rate, "blend": blend}
     train_bundle(name, data, output or Path("runs") / name, **limits)
 
 

@@ -52,6 +52,7 @@ def train(
     compiled: bool = False,
     seed: int | None = None,
     learning_rate: float | None = None,
+    blend: float | None = None,
     on_log: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
     """Train the bundle called `name`, or go on training it; returns the bundle's folder.
@@ -85,6 +86,8 @@ def train(
         Of the random weights and samples: another member of an ensemble, or a second piece on other samples.
     learning_rate : float, optional
         At its peak, instead of the recipe's: a run that begins near the end of another one needs less.
+    blend : float, optional
+        With `start`: the bundle's weights are so large a share of the way from the start's to the run's.
     on_log : callable, optional
         Called with a dict at each validation.
 
@@ -95,12 +98,15 @@ def train(
     """
     from napari_mamba import bundles
     from napari_mamba.training.curves import draw
+    from napari_mamba.training.export import blended
     from napari_mamba.training.loop import fit, history
 
     made = recipe(name, data, variant, seed)
     if learning_rate is not None:
         made.schedule = replace(made.schedule, learning_rate=learning_rate)
     begun = bundles.load(start) if start is not None else None
+    if blend is not None and begun is None:
+        raise InputError("a blend is between a start and what was learnt since: name the start too")
     limits: dict[str, Any] = {"minutes": minutes, "steps": steps, "finish": finish}
     run = fit(made, Path(output), resume=resume, device=device, start=begun, compiled=compiled, on_log=on_log, **limits)
     if not run.team.leads:
@@ -109,7 +115,9 @@ def train(
     if made.variant != made.variants[0]:
         return run.output
     weights = {key: value.cpu() for key, value in run.average.items()}
-    return made.export(weights, run.output / name, run.told())
+    if blend is None or begun is None:
+        return made.export(weights, run.output / name, run.told())
+    return made.export(blended(weights, begun, blend), run.output / name, {**run.told(), "blend": blend})
 
 
 def evaluate(name: str, data: Path | str, bundle: Path | str | None = None, **options: Any) -> dict[str, Any]:

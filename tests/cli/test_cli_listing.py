@@ -72,7 +72,7 @@ def test_train_hands_on_what_was_asked(command, tmp_path, monkeypatch):
         *("train", "hippocampus-mr", "--data", tmp_path, "-o", tmp_path / "run"),
         *("--resume", "--minutes", 1.5, "--steps", 9, "--device", "cpu"),
         *("--variant", "small", "--finish", 2.5, "--start", "mine", "--compile"),
-        *("--seed", 7, "--learning-rate", 2e-4),
+        *("--seed", 7, "--learning-rate", 2e-4, "--blend", 0.5),
     )
     assert done.code == 0, done.err
     assert done.out.strip() == str(tmp_path / "run/hippocampus-mr")
@@ -80,6 +80,7 @@ def test_train_hands_on_what_was_asked(command, tmp_path, monkeypatch):
     del asked["on_log"]
     expected = {"data": tmp_path, "output": tmp_path / "run", "resume": True, "minutes": 1.5, "steps": 9}
     expected |= {"variant": "small", "finish": 2.5, "start": "mine", "compiled": True, "seed": 7, "learning_rate": 2e-4}
+    expected |= {"blend": 0.5}
     assert asked == {"name": "hippocampus-mr", "device": "cpu", **expected}
 
 

@@ -125,6 +125,26 @@ def test_another_seed_is_another_network_and_no_rate_learns_nothing(data, tmp_pa
     assert not torch.equal(begun, first_kernel("moved", 1, seed=7))
 
 
+def test_a_blend_lies_between_the_start_and_the_run(data, tmp_path, monkeypatch):
+    small = dict(hippocampus.NETWORK, features_per_stage=[4, 8, 8, 8], n_conv_per_stage=[1] * 4)
+    monkeypatch.setattr(hippocampus, "NETWORK", small)
+    monkeypatch.setattr(hippocampus.Hippocampus, "schedule", Schedule(2, 1, 0.1, warm_up=1))
+    monkeypatch.setattr("napari_mamba.training.hippocampus.bundle.NETWORK", small)
+    start = training.train("hippocampus-mr", data, tmp_path / "start", device="cpu", steps=0)
+    on = {"device": "cpu", "steps": 1, "start": start}
+    whole, half = (
+        training.train("hippocampus-mr", data, tmp_path / name, **on, blend=share)
+        for name, share in (("whole", None), ("half", 0.5))
+    )
+    before, after, between = (next(bundles.load(folder).state_dicts()) for folder in (start, whole, half))
+    for key in before:
+        assert torch.allclose(between[key], (before[key] + after[key]) / 2, atol=2e-3)  # float16
+    assert any(not torch.allclose(before[key], after[key], atol=1e-2) for key in before)
+    assert "50% ships" in " ".join(bundles.load(half).card.split())
+    with pytest.raises(InputError, match="name the start"):
+        training.train("hippocampus-mr", data, tmp_path / "none", device="cpu", blend=0.5)
+
+
 def test_evaluate_writes_its_numbers_into_the_card(data, tmp_path, monkeypatch):
     small = dict(hippocampus.NETWORK, features_per_stage=[4, 8, 8, 8], n_conv_per_stage=[1] * 4)
     monkeypatch.setattr(hippocampus, "NETWORK", small)
