@@ -44,9 +44,11 @@ scans in float32); an exponential moving average of the weights ships, in float1
 `--start brain-structures-mr` goes on from this one; `napari-mamba evaluate brain-structures-mr --data DIR` makes its
 numbers again. DIR holds the label maps, and the scans of the other comparisons lie beside it.
 
-The clock ended both runs, as the learning rate had fallen to zero. On windows of T1-like images at 1 mm the first
-network reached 0.857 on maps it was trained on and 0.838 on those held out, this one 0.919 and 0.906: steps and size
-were what it lacked, more than people.
+The clock ended every run, as the learning rate had fallen to zero: steps are what the network lacks. On windows of
+T1-like images at 1 mm version 1.1.0 reached 0.913 on maps it was trained on and 0.910 on those held out, this one 0.924
+and 0.917 (six windows each). Of the 18 images above each gains, 0.015 on average. The template loses 0.006 of grey and
+0.002 of white matter: more of the thin grey in its sulci, which the average of many heads blurs, is called CSF.
+Contrasts of one person agree as well as before, or 0.002 less with mirrored copies.
 
 {_compared(metrics.get("compared"))}
 At inference the image is turned to RAS, resampled to 1 mm and scaled between its 0.5 and 99.5 percentiles. Afterwards
