@@ -273,6 +273,7 @@ def fit(
         made.close()
         unreported = pieces.losses and (run.step == recipe.schedule.steps or finish)
         _lead(run, pieces if unreported else None)
+    team.meet()  # before any of them looks for what the first one has just written
     return run
 
 

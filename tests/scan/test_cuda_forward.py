@@ -14,7 +14,7 @@ from napari_mamba.scan import reference, scan_order
 from napari_mamba.scan.arguments import LowRank, scan_arguments
 from napari_mamba.scan.cuda import forward
 from napari_mamba.scan.cuda.forward import device_table, prepare, selective_scan_forward
-from napari_mamba.scan.cuda.plan import Plan, chunk_plan, make_plan
+from napari_mamba.scan.cuda.plan import KEPT, Plan, chunk_plan, make_plan
 
 emulated = pytest.mark.skipif(find_compiler() is None, reason="needs g++ on Linux to emulate the CUDA kernels")
 CHUNKS = Plan("chunks", 48, 2, threads=32, blocks=1)
@@ -163,9 +163,9 @@ def test_states_within_long_chunks_are_kept(turns):
     with mock.patch.object(forward, "PARALLEL_BYTES", 0 if turns else 2**20):
         found, launches = check(args, plan, keep=True)
     assert [name for name, *_ in launches].count("scan_chunks") == 2 * (1 + turns)
-    assert (found.chunk, found.starts.shape) == (64, (2, 2, 5, 16, 6))
-    for piece in range(5):
-        rows = args.table[:, : piece * 64]
+    assert (found.chunk, found.starts.shape) == (KEPT, (2, 2, 10, 16, 6))
+    for piece in range(10):
+        rows = args.table[:, : piece * KEPT]
         cut = {n: getattr(args, n) for n in ("delta", "B", "C")}
         cut = {n: torch.stack([x[:, k, rows[k]] for k in range(2)], 1).double() for n, x in cut.items()}
         u = torch.stack([args.u[:, 0, rows[k]] for k in range(2)], 1).double()
@@ -211,7 +211,7 @@ def test_volumes_fill_the_card_in_one_wave(shape, keep):
     plan = make_plan(batch, 1, length, width, 1, 16, 132, keep)
     assert plan.kind == "chunks"
     assert (plan.chunks - 1) * plan.chunk < length <= plan.chunks * plan.chunk
-    assert plan.chunk % (64 if keep else 16) == 0
+    assert plan.chunk % (KEPT if keep else 16) == 0
     blocks = batch * -(-width // plan.threads) * plan.chunks
     assert 0.6 * 132 * plan.blocks <= blocks <= 132 * plan.blocks
 
