@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_mamba.nn.instance_norm import instance_norm_layer, norm_act
-from napari_mamba.scan.cuda.instance_norm import is_last
+from napari_mamba.nn.layout import is_channels_last
 
 PerAxis = int | Sequence[int]
 LEAK = 1e-2
@@ -149,7 +149,7 @@ class PointwiseUpsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
-        if x.is_cuda and is_last(x) and not x.is_contiguous() and all(step.is_integer() for step in self.factor):
+        if x.is_cuda and is_channels_last(x) and all(step.is_integer() for step in self.factor):
             return _repeated(x, [int(step) for step in self.factor])
         return F.interpolate(x, scale_factor=self.factor, mode="nearest")
 

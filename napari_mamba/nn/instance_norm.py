@@ -112,8 +112,6 @@ def _fused(
     tensors = (x, norm.weight, norm.bias, residual)
     if _needs_gradient(*tensors):
         return device_kernels(lambda: _NormAct.apply(*tensors, norm.eps, slope))
-    if not x.is_contiguous():
-        return device_kernels(lambda: device.run_forward_last(*tensors, norm.eps, slope, overwrite))
     return device_kernels(lambda: device.run_forward(*tensors, norm.eps, slope, False, overwrite)[0])
 
 

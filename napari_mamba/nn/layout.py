@@ -15,11 +15,15 @@ import torch
 from torch import Tensor
 
 from napari_mamba.nn.instance_norm import wants_kernels
+from napari_mamba.scan.cuda.instance_norm import is_last
 
+WHOLE = 8  # channels that every type has in whole loads of 16 bytes, which the norms' kernels want
 _wanted = os.environ.get("NAPARI_MAMBA_LAYOUT", "") != "first"
 
 
-WHOLE = 8  # channels that every type has in whole loads of 16 bytes, which the norms' kernels want
+def is_channels_last(x: Tensor) -> bool:
+    """Whether a map lies channels-last, and not channels-first at the same time, as one of a single voxel does."""
+    return is_last(x) and not x.is_contiguous()
 
 
 def for_convolutions(x: Tensor, channels: Iterable[int]) -> Tensor:

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from napari_mamba.errors import InputError
+from napari_mamba.nn.layout import is_channels_last
 from napari_mamba.nn.mamba import Mamba
 from napari_mamba.nn.token_norm import normed_tokens
 from napari_mamba.nn.tokens import Float32Module, from_tokens, without_autocast
-from napari_mamba.scan.cuda.instance_norm import is_last
 
 
 class Float32LayerNorm(Float32Module, nn.LayerNorm):
@@ -38,16 +38,13 @@ def mix(x: Tensor, norm: nn.Module, mixer: nn.Module, channel_token: bool = Fals
     with without_autocast(x):
         if channel_token:
             mixed = mixer(norm(x.flatten(2).to(norm.weight.dtype))).unflatten(2, spatial)
-            mixed = mixed.contiguous(memory_format=torch.channels_last_3d) if _is_last(x) else mixed
+            if x.ndim == 5 and is_channels_last(x):
+                mixed = mixed.contiguous(memory_format=torch.channels_last_3d)
         elif plain:
             mixed = mixer(normed_tokens(x, norm), channels_first=True).unflatten(2, spatial)
         else:
             mixed = from_tokens(mixer(normed_tokens(x, norm)), spatial)
     return mixed.to(x.dtype)
-
-
-def _is_last(x: Tensor) -> bool:
-    return x.ndim == 5 and is_last(x) and not x.is_contiguous()
 
 
 class MambaLayer(nn.Module):

@@ -111,7 +111,7 @@ def norm_launches() -> list[Launch]:
         for dtype, weight_type in itertools.product(TYPES, TYPES):
             x, weight = torch.zeros(1, 16, 20, 20, 20, dtype=dtype), torch.zeros(16, dtype=weight_type)
             x = x.contiguous(memory_format=torch.channels_last_3d)
-            instance_norm.run_forward_last(x, weight, weight, x, 1e-5, 0.01)
+            instance_norm.run_forward(x, weight, weight, x, 1e-5, 0.01, keep=False)
         for dtype, channels in itertools.product(TYPES, (8, 96, 1024)):
             x, weight = torch.zeros(1, channels, 3, 4, 5, dtype=dtype), torch.zeros(channels)
             token_norm.token_norm(x.contiguous(memory_format=torch.channels_last_3d), weight, weight, 1e-5)

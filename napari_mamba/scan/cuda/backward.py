@@ -30,7 +30,6 @@ SOURCE = "scan_backward.cu"
 POINTERS, NUMBERS = 23, 34  # the struct Backward
 LAYOUT = f"{POINTERS}Q{NUMBERS}q"
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
-POLY = 0  # other instructions are the limit of the walks over chunks, not the exponentials
 MOST_STATES = 64
 MOST_SEQUENCES = 65535  # blocks along the last axis of a grid
 BATCHED = ("u", "delta", "B", "C", "z")
@@ -145,7 +144,7 @@ class _Backward:
         return (*(_address(x) for x in (*read, self.totals, self.summed, *gradients)), *sizes, *flags, *strides)
 
     def _launch(self, name: str, grid: tuple[int, int, int], threads: int, shared: int, values: tuple) -> None:
-        macros = {"IO": TYPES[self.du.dtype], "STATES": self.states, "POLY": POLY, "WARPS": self.warps}
+        macros = {"IO": TYPES[self.du.dtype], "STATES": self.states, "WARPS": self.warps}
         call = kernel(SOURCE, name, LAYOUT, **macros)
         call(self.du.device.index or 0, grid, threads, values, shared)
 

@@ -84,15 +84,19 @@ def run_forward(
 
     Parameters
     ----------
-    x, residual : (B, C, *spatial), contiguous, of one of TYPES, not empty; the residual may be None
+    x, residual : (B, C, *spatial), contiguous, or without `keep` as `takes_last` says, both alike; of one of TYPES, not
+        empty; the residual may be None
     weight, bias : (C,), contiguous, of one of TYPES, both of the same one; or None, either of them
     eps : added to the variance
     slope : of the activation below 0; 1 for none
     overwrite : write the result over x, of which every thread reads what it writes, and nothing else, beforehand
     """
+    y = x if overwrite else torch.empty_like(x)
+    if not x.is_contiguous():
+        _forward_last(x, (weight, bias), residual, y, eps, slope)
+        return y, None
     rows, channels, size = _sizes(x)
     splits, tiles = cut_rows(rows, size, multiprocessors(x.device))
-    y = x if overwrite else torch.empty_like(x)
     saved = torch.empty(rows, 2, dtype=torch.float32, device=x.device) if keep else None
     partial = torch.empty(rows * (2 * splits + 1), dtype=torch.float32, device=x.device) if splits > 1 else None
     pointers = [_pointer(t) for t in (x, weight, bias, residual, y, partial, saved)]
@@ -121,33 +125,25 @@ def takes_last(x: Tensor) -> bool:
     )
 
 
-def run_forward_last(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    eps: float,
-    slope: float,
-    overwrite: bool = False,
-) -> Tensor:
-    """Return what `run_forward` returns first, for a map that `takes_last` and a residual that lies in the same way."""
+def _forward_last(
+    x: Tensor, affine: tuple[Tensor | None, Tensor | None], residual: Tensor | None, y: Tensor, eps: float, slope: float
+) -> None:
+    """Write what `run_forward` returns first to y, of maps that lie channels-last."""
     batch, channels = x.shape[:2]
     voxels = x[0, 0].numel()
     rows = THREADS // (channels * x.element_size() // 16)
     splits = min(-(-voxels // (rows * LEAST_RUN)), max(1, multiprocessors(x.device) * RUNS_EACH // batch))
     run = -(-voxels // splits)
     splits = -(-voxels // run)
-    y = x if overwrite else torch.empty_like(x)
     partial = torch.empty(batch, splits, channels, 2, dtype=torch.float32, device=x.device)
     channel = torch.empty(batch, 4, channels, dtype=torch.float32, device=x.device)
-    pointers = [_pointer(t) for t in (x, weight, bias, residual, y, partial, channel)]
+    pointers = [_pointer(t) for t in (x, *affine, residual, y, partial, channel)]
     values = (*pointers, voxels, channels, splits, run, eps, slope)
-    affine = bias if weight is None else weight
     grids = {"statistics": splits, "merge": -(-channels * 32 // THREADS), "apply": splits}
+    weights = next((t for t in affine if t is not None), None)
     with on_device(x.device):
         for name, blocks in grids.items():
-            _kernel(f"norm_last_{name}", x, affine)(x.device.index, (blocks, batch, 1), THREADS, values)
-    return y
+            _kernel(f"norm_last_{name}", x, weights)(x.device.index, (blocks, batch, 1), THREADS, values)
 
 
 def run_backward(

@@ -119,7 +119,7 @@ deviation over eight mirrored copies.
 The slices' profile is a Gaussian as wide at half its maximum as they are apart. The best filter is the best linear
 estimate that knows it (Gaussian process regression along the axis), which the network starts from. PSNR in dB above
 SSIM, mean ± SD over scans; white is the 99.9th percentile. Clinical scans were degraded along an in-plane axis, the
-isotropic ones along their first. Five million voxels of the answer take 47 s and 1.3 GB on two cores (AMD EPYC).
+isotropic ones along their first. Five million voxels of the answer take 48 s and 1.3 GB on two cores (AMD EPYC).
 
 {_examples(metrics)}
 Reproduce with `napari-mamba evaluate mr-superres --data DIR`, DIR holding `native_mr` and `stroke_mr`.

@@ -160,3 +160,22 @@ DEVICE float softplus(float x) {
 
 DEVICE float sigmoid(float x) { return reciprocal(1.0f + exp2_special(-x * LOG2E)); }
 DEVICE float silu(float x) { return x * sigmoid(x); }
+
+// ---------------------------------------------------------------------------------------------------------- moments
+
+// How many numbers, their mean, the sum of their squares about it.
+struct Moments {
+    float count, mean, squares;
+
+    DEVICE void add(const Moments &other) {
+        const float total = count + other.count;
+        const float share = total > 0.0f ? other.count / total : 0.0f, apart = other.mean - mean;
+        mean = fmaf(apart, share, mean);
+        squares += fmaf(apart * apart * count, share, other.squares);
+        count = total;
+    }
+    DEVICE Moments lower(int lanes) const {
+        return {__shfl_down_sync(FULL_WARP, count, lanes), __shfl_down_sync(FULL_WARP, mean, lanes),
+                __shfl_down_sync(FULL_WARP, squares, lanes)};
+    }
+};

@@ -75,23 +75,6 @@ template <bool WHOLE> DEVICE void store(io_t *row, long long tile, const Run &ru
 
 // ------------------------------------------------------------------------------------------------------------- sums
 
-// How many numbers, their mean, the sum of their squares about it.
-struct Moments {
-    float count, mean, squares;
-
-    DEVICE void add(const Moments &other) {
-        const float total = count + other.count;
-        const float share = total > 0.0f ? other.count / total : 0.0f, apart = other.mean - mean;
-        mean = fmaf(apart, share, mean);
-        squares += fmaf(apart * apart * count, share, other.squares);
-        count = total;
-    }
-    DEVICE Moments lower(int lanes) const {
-        return {__shfl_down_sync(FULL_WARP, count, lanes), __shfl_down_sync(FULL_WARP, mean, lanes),
-                __shfl_down_sync(FULL_WARP, squares, lanes)};
-    }
-};
-
 // Sums of the gradient before the activation, and of it times the normalised input.
 struct Sums {
     float plain, scaled;

@@ -24,19 +24,6 @@ struct Last {
     float eps, slope;
 };
 
-// How many numbers, their mean, the sum of their squares about it.
-struct Moments {
-    float count, mean, squares;
-
-    DEVICE void add(const Moments &other) {
-        const float total = count + other.count;
-        const float share = total > 0.0f ? other.count / total : 0.0f, apart = other.mean - mean;
-        mean = fmaf(apart, share, mean);
-        squares += fmaf(apart * apart * count, share, other.squares);
-        count = total;
-    }
-};
-
 // A thread's place: its channels, its first voxel and how many voxels lie between its own.
 struct Place {
     int groups, rows, group, row;
@@ -134,9 +121,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) norm_last_merge(const Last
         all.add({(float)(left < p.run ? left : p.run), from[0], from[1]});
     }
 #pragma unroll
-    for (int lanes = 16; lanes > 0; lanes /= 2)
-        all.add({__shfl_down_sync(FULL_WARP, all.count, lanes), __shfl_down_sync(FULL_WARP, all.mean, lanes),
-                 __shfl_down_sync(FULL_WARP, all.squares, lanes)});
+    for (int lanes = 16; lanes > 0; lanes /= 2) all.add(all.lower(lanes));
     if (lane > 0) return;
     const float inverse = 1.0f / sqrtf(all.squares / (float)p.voxels + p.eps);
     float *to = p.channel + (long long)blockIdx.y * 4 * p.channels + c;

@@ -184,7 +184,7 @@ extern "C" __global__ void __launch_bounds__(128, 6) scan_adjoint_chunks(const B
                     if (!living[q]) continue;
 #pragma unroll
                     for (int i = 4 * q; i < lowest(4 * q + 4, A_STATES); ++i)
-                        R[i] = fmaf(exp2_state(i, total * me.A2[i]), Ct[i] * g, R[i]);
+                        R[i] = fmaf(exp2_special(total * me.A2[i]), Ct[i] * g, R[i]);
                 }
             }
         }
@@ -221,7 +221,7 @@ extern "C" __global__ void scan_refine_starts(const Backward p) {
             const float step = step_size(to_float(delta[row * p.delta_l]), me.bias, p.softplus);
             const float x = step * to_float(u[row * p.u_l]), *Bt = shared + t * A_ROW + me.part * (A_ROW / A_LANES);
 #pragma unroll
-            for (int i = 0; i < A_STATES; ++i) h[i] = fmaf(exp2_state(i, step * me.A2[i]), h[i], x * Bt[i]);
+            for (int i = 0; i < A_STATES; ++i) h[i] = fmaf(exp2_special(step * me.A2[i]), h[i], x * Bt[i]);
         }
     }
 }
