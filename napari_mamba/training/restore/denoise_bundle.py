@@ -174,8 +174,8 @@ def _examples(folder: Path, rows: list[report.Row], shown: dict[tuple[str, str],
             ("removed", noisy - restored),
             ("error", restored - truth),
         )
-        at = len(truth) // 2
-        lines.append((label + row["file"], [(title, volume[at]) for title, volume in volumes]))
+        slices = [(title, report.upright(volume, case.affine, 0)) for title, volume in volumes]
+        lines.append((label + row["file"], slices))
     return report.picture(lines)
 
 

@@ -46,6 +46,28 @@ def markdown(table: Mapping[str, Any], names: Mapping[str, str]) -> str:
     return head + "\n".join(lines)
 
 
+def upright(volume: np.ndarray, affine: np.ndarray, across: int) -> np.ndarray:
+    """The middle slice of a volume across an axis, the head or the face up, the patient's right on the left.
+
+    Parameters
+    ----------
+    volume : ndarray, shape (Z, Y, X)
+    affine : ndarray, shape (4, 4)
+        From voxels (z, y, x) to RAS millimetres.
+    across : int
+
+    Examples
+    --------
+    >>> upright(np.arange(8).reshape(2, 2, 2), np.eye(4)[[2, 1, 0, 3]], across=0)  # z, y, x run to S, A and R
+    array([[7, 6],
+           [5, 4]])
+    """
+    shown = volume.take(volume.shape[across] // 2, axis=across)
+    directions = [affine[:3, axis] for axis in range(3) if axis != across]
+    turned = tuple(i for i, way in enumerate(directions) if way[np.argmax(np.abs(way))] > 0)
+    return np.flip(shown, turned)
+
+
 def picture(rows: Sequence[tuple[str, Sequence[tuple[str, np.ndarray]]]], peak: float = 1.0) -> bytes:
     """A PNG of rows of slices (Y, X) with titles; a slice called "removed" or "error" is shown about grey.
 
@@ -58,17 +80,17 @@ def picture(rows: Sequence[tuple[str, Sequence[tuple[str, np.ndarray]]]], peak: 
     from matplotlib.figure import Figure
 
     columns = max(len(slices) for _, slices in rows)
-    figure = Figure(figsize=(2.4 * columns, 2.5 * len(rows)), layout="constrained")
-    grid = np.atleast_2d(figure.subplots(len(rows), columns, squeeze=False))
-    for line, (name, slices) in zip(grid, rows, strict=True):
+    figure = Figure(figsize=(2.4 * columns, 2.7 * len(rows)), layout="constrained")
+    parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
+    for part, (name, slices) in zip(parts, rows, strict=True):
+        part.suptitle(name, fontsize=8, x=0.01, ha="left")
+        line = part.subplots(1, columns, squeeze=False)[0]
         for axes in line:
             axes.set_axis_off()
         for axes, (title, values) in zip(line, slices, strict=False):
             low, high = (-0.15 * peak, 0.15 * peak) if title in ("removed", "error") else (0.0, peak)
             axes.imshow(values, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
             axes.set_title(title, fontsize=8)
-        label = line[0].text(0.02, 0.02, name, color="w", fontsize=7, transform=line[0].transAxes)
-        label.set_in_layout(False)  # a long name would push the next slice away
     stream = BytesIO()
     figure.savefig(stream, format="png", dpi=90)
     return stream.getvalue()

@@ -194,7 +194,7 @@ def _slices(case: measure.Case, axis: int, found: dict[str, np.ndarray]) -> list
     shown = (("original", case.truth), ("cubic B-spline", spline), ("mr-superres", ours), ("error", ours - case.truth))
     if case.truth.shape[0] < 60:  # of a clinical scan, the slice as it was taken
         across = 0
-    return [(title, values.take(values.shape[across] // 2, axis=across) / case.peak) for title, values in shown]
+    return [(title, report.upright(values, case.affine, across) / case.peak) for title, values in shown]
 
 
 def card(metrics: dict[str, Any]) -> str:
