@@ -145,6 +145,13 @@ def test_a_blend_lies_between_the_start_and_the_run(data, tmp_path, monkeypatch)
         training.train("hippocampus-mr", data, tmp_path / "none", device="cpu", blend=0.5)
 
 
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_learning_rate_that_teaches_nothing_is_refused(data, tmp_path, rate):
+    with pytest.raises(InputError, match="teaches nothing"):
+        training.train("hippocampus-mr", data, tmp_path / "none", device="cpu", learning_rate=rate)
+    assert not (tmp_path / "none").exists()
+
+
 def test_evaluate_writes_its_numbers_into_the_card(data, tmp_path, monkeypatch):
     small = dict(hippocampus.NETWORK, features_per_stage=[4, 8, 8, 8], n_conv_per_stage=[1] * 4)
     monkeypatch.setattr(hippocampus, "NETWORK", small)

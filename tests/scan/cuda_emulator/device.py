@@ -26,8 +26,8 @@ def emulated_device(reverse: bool = False) -> Iterator[list[tuple]]:
     """Send every launch of `runtime.Kernel` to the emulator; gives the list of launches made, as (name, grid, block).
 
     The arguments go through the same `struct` layout as on a device, and their size is checked against the kernel's.
-    What torch.empty gives is NaN, so that an output nobody writes shows. `reverse` runs the threads of each block from
-    the last to the first: results must not depend on it.
+    What torch.empty gives is NaN, so that an output nobody writes shows. `reverse` runs the threads of each block,
+    and the blocks along x, from the last to the first: results must not depend on it.
 
     Examples
     --------

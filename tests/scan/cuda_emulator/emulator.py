@@ -192,7 +192,7 @@ class EmulatedModule:
         arguments : bytes packed as the device has them, or one of each parameter: a CPU tensor (its data pointer),
             None (a null pointer), or a ctypes value or Structure of the parameter's size
         shared : bytes of dynamic shared memory
-        reverse : run the threads of each block from the last to the first
+        reverse : run the threads of each block, and the blocks along x, from the last to the first
         seconds : of processor time, after which the kernel counts as hung
 
         Raises

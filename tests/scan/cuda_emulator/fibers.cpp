@@ -205,7 +205,7 @@ void run_blocks() {
     for (unsigned z = 0; z < launch.grid[2]; ++z)
         for (unsigned y = 0; y < launch.grid[1]; ++y)
             for (unsigned x = 0; x < launch.grid[0]; ++x) {
-                blockIdx = {x, y, z};
+                blockIdx = {launch.reversed ? launch.grid[0] - 1 - x : x, y, z};
                 if (fixed.bytes) memset(fixed.at, poison, fixed.bytes);
                 memset(shared_memory, poison, guard + launch.shared_bytes + guard);
                 run_block();

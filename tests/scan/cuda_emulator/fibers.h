@@ -37,7 +37,7 @@ void pause();
 struct Launch {
     const char *name;
     unsigned grid[3], block[3], shared_bytes;
-    int reversed;  // whether the threads run from the last to the first
+    int reversed;  // whether threads, and blocks along x, run from the last to the first
     double seconds;  // of processor time, after which the launch counts as hung
     void (*call)(void **);
     void **parameters;
