@@ -101,8 +101,8 @@ def train(
     from napari_mamba.training.export import blended
     from napari_mamba.training.loop import fit, history
 
-    if learning_rate is not None and not 0 < learning_rate < float("inf"):
-        raise InputError(f"a learning rate of {learning_rate:g} teaches nothing: give one above 0, such as 1e-3")
+    if learning_rate is not None and not 0 <= learning_rate < float("inf"):
+        raise InputError(f"{learning_rate:g} is no learning rate: give one from 0 on, such as 1e-3")
     made = recipe(name, data, variant, seed)
     if learning_rate is not None:
         made.schedule = replace(made.schedule, learning_rate=learning_rate)

@@ -145,9 +145,9 @@ def test_a_blend_lies_between_the_start_and_the_run(data, tmp_path, monkeypatch)
         training.train("hippocampus-mr", data, tmp_path / "none", device="cpu", blend=0.5)
 
 
-@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_learning_rate_that_teaches_nothing_is_refused(data, tmp_path, rate):
-    with pytest.raises(InputError, match="teaches nothing"):
+@pytest.mark.parametrize("rate", [-1.0, float("nan"), float("inf")])
+def test_what_is_no_learning_rate_is_refused(data, tmp_path, rate):
+    with pytest.raises(InputError, match="no learning rate"):
         training.train("hippocampus-mr", data, tmp_path / "none", device="cpu", learning_rate=rate)
     assert not (tmp_path / "none").exists()
 
