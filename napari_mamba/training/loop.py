@@ -16,6 +16,7 @@ from napari_mamba.bundles import Bundle
 from napari_mamba.errors import InputError
 from napari_mamba.training.batches import batches
 from napari_mamba.training.growth import grow
+from napari_mamba.training.precision import exact_where_small
 from napari_mamba.training.recipe import Recipe
 from napari_mamba.training.recorded import Recorded
 from napari_mamba.training.team import ALONE, Team, join
@@ -175,7 +176,8 @@ class Run:
         return network.eval()
 
     def _placed(self, network: nn.Module) -> nn.Module:
-        return network.to(self.device, memory_format=self.format)  # type: ignore[call-overload]  # torch's stubs lack it
+        placed: nn.Module = network.to(self.device, memory_format=self.format)  # type: ignore[call-overload]  # torch's stubs lack it
+        return exact_where_small(placed) if self.device.type == "cpu" else placed
 
 
 def _cloned(state: dict[str, Tensor]) -> dict[str, Tensor]:
