@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 
 def exact_where_small(network: nn.Module) -> nn.Module:
@@ -33,20 +34,23 @@ def exact_where_small(network: nn.Module) -> nn.Module:
     (torch.float32, torch.bfloat16)
     """
     for module in network.modules():
-        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-            reach = [(size - 1) * step + 1 for size, step in zip(module.kernel_size, module.dilation, strict=True)]
-            if max(reach) > 1:
-                module.forward = _guarded(module.forward, reach)  # type: ignore[method-assign, assignment]
+        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) and not isinstance(module, _ExactWhereSmall):
+            # Not its `forward`, which a copy of the module would share.
+            module.__class__ = _exact(type(module))  # type: ignore[assignment, arg-type]  # mypy: no class is hashable
     return network
 
 
-def _guarded(forward: Callable[[Tensor], Tensor], reach: Sequence[int]) -> Callable[[Tensor], Tensor]:
-    """A convolution's forward in the precision that its input allows; `reach`: voxels its kernel spans."""
+class _ExactWhereSmall(_ConvNd):
+    """A convolution in the precision that its input allows."""
 
-    def guarded(x: Tensor) -> Tensor:
-        if all(have >= need for have, need in zip(x.shape[-len(reach) :], reach, strict=True)):
-            return forward(x)
+    def forward(self, x: Tensor) -> Tensor:
+        reach = [(size - 1) * step + 1 for size, step in zip(self.kernel_size, self.dilation, strict=True)]
+        if max(reach) == 1 or all(have >= need for have, need in zip(x.shape[-len(reach) :], reach, strict=True)):
+            return super().forward(x)
         with torch.autocast(x.device.type, enabled=False):
-            return forward(x.float())
+            return super().forward(x.float())
 
-    return guarded
+
+@cache
+def _exact(kind: type[nn.Module]) -> type[nn.Module]:
+    return type(kind.__name__, (_ExactWhereSmall, kind), {})

@@ -1,5 +1,6 @@
 """Gradients of convolutions under autocast on a CPU, against float64: memory that nobody wrote must not be in them."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -57,3 +58,16 @@ def test_only_maps_smaller_than_the_kernel_leave_autocast(layer, shape, dtype):
     with torch.autocast("cpu", torch.bfloat16):
         assert network(torch.ones(shape)).dtype == dtype
     assert list(network.state_dict()) == ["0.weight", "0.bias"]
+
+
+def test_a_copy_has_weights_of_its_own_and_kinds_stay():
+    network = exact_where_small(exact_where_small(nn.Sequential(nn.Conv3d(1, 1, 3, padding=1))))
+    x = torch.ones(1, 1, 2, 2, 2)
+    before = network(x)
+    other = copy.deepcopy(network)
+    nn.init.zeros_(other[0].weight)
+    nn.init.zeros_(other[0].bias)
+    assert torch.equal(other(x), torch.zeros_like(x))
+    assert torch.equal(network(x), before)
+    assert isinstance(network[0], nn.Conv3d)
+    assert len(type(network[0]).__mro__) == len(nn.Conv3d.__mro__) + 2
