@@ -16,6 +16,7 @@ from napari_mamba.bundles import Bundle
 from napari_mamba.errors import InputError
 from napari_mamba.training.batches import batches
 from napari_mamba.training.growth import grow
+from napari_mamba.training.optimisers import Optimiser
 from napari_mamba.training.precision import exact_where_small
 from napari_mamba.training.recipe import Recipe
 from napari_mamba.training.recorded import Recorded
@@ -54,11 +55,7 @@ class Run:
         self.network = self._placed(recipe.network())
         # Not the network: a U-Mamba compiles for minutes, and little of its time is anybody's to fuse.
         self.loss = torch.compile(self._loss, dynamic=False) if compiled else self._loss
-        self.optimiser = torch.optim.AdamW(
-            _decay_groups(self.network, recipe.schedule.weight_decay),
-            lr=recipe.schedule.learning_rate,
-            fused=device.type == "cuda",
-        )
+        self.optimiser = Optimiser(self.network, recipe.schedule.optimiser, recipe.schedule.weight_decay)
         self.gradients: Callable[[Tensor, Any], Tensor] = self._gradients
         if recipe.recorded and device.type == "cuda":
             self.gradients = Recorded(self._gradients, list(self.network.parameters()))
@@ -125,8 +122,6 @@ class Run:
     def advance(self, inputs: Tensor, target: Any, progress: float = 0.0) -> Tensor:
         """One optimiser step; returns the loss, still on the device."""
         schedule = self.recipe.schedule
-        for group in self.optimiser.param_groups:
-            group["lr"] = schedule.rate(self.step, progress)
         inputs = inputs.to(self.device)
         if inputs.ndim == 5:
             inputs = inputs.contiguous(memory_format=self.format)
@@ -136,14 +131,14 @@ class Run:
             self.check(loss)
         self.team.average_gradients(self.network.parameters())
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimiser.step()
+        self.optimiser.step(schedule.rate(self.step, progress))
         self._update_average(schedule.ema)
         self.step += 1
         return loss
 
     def _gradients(self, inputs: Tensor, target: Any) -> Tensor:
         """Leave the parameters with the gradients of this step alone; returns the loss."""
-        self.optimiser.zero_grad(set_to_none=True)
+        self.network.zero_grad(set_to_none=True)
         # bfloat16 convolutions are twice as fast on recent CPUs and GPUs; the scan stays in float32 by itself.
         with torch.autocast(self.device.type, torch.bfloat16):
             output = self.network(inputs)
@@ -338,15 +333,6 @@ def history(output: Path) -> list[dict[str, float]]:
     """The entries of a run's `history.jsonl`."""
     path = Path(output) / HISTORY
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def _decay_groups(network: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Weight decay for matrices and kernels alone: not for biases, norms, nor the state matrix A and the skip D."""
-    keep: list[Tensor] = []
-    free: list[Tensor] = []
-    for name, parameter in network.named_parameters():
-        (free if parameter.ndim < 2 or name.endswith(("A_log", "A_logs", "Ds")) else keep).append(parameter)
-    return [{"params": keep, "weight_decay": decay}, {"params": free, "weight_decay": 0.0}]
 
 
 def _board(output: Path) -> Any:

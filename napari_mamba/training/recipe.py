@@ -29,13 +29,15 @@ class Schedule:
     batch_size : int
         Samples a step.
     learning_rate, weight_decay : float
-        Of AdamW, at the peak.
+        At the peak.
     warm_up : int
         Steps over which the learning rate rises from zero.
     ema : float
         Decay of the exponential moving average of the weights, which is what ships.
     validate_every : int
         Steps between two validations.
+    optimiser : str
+        "adamw" or "muon" (`training.optimisers`).
     """
 
     steps: int
@@ -45,6 +47,7 @@ class Schedule:
     warm_up: int = 100
     ema: float = 0.999
     validate_every: int = 250
+    optimiser: str = "adamw"
 
     def rate(self, step: int, progress: float = 0.0) -> float:
         """Learning rate at `step`: linear warm-up, then a half cosine over the steps.
