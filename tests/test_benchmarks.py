@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from napari_mamba.scan import scan_order, selective_scan
+from napari_mamba.training.recipe import Recipe, Schedule
 
 
 @pytest.fixture
@@ -65,3 +66,51 @@ def test_triton_chunks_fill_the_gpu_and_are_powers_of_two(bench: None) -> None:
         assert chunk >= 32
         assert chunk & (chunk - 1) == 0
     assert triton_scan.chunk_length(64**3, 2, 132) < triton_scan.chunk_length(64**3, 96, 132)
+
+
+def test_optimisers_learn_from_the_same_samples(
+    bench: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import optimisers
+
+    seen: list[torch.Tensor] = []
+
+    class Sum(Recipe):
+        name = "sum"
+        schedule = Schedule(steps=1, batch_size=4, learning_rate=1.0)
+        on_device = True
+
+        def network(self):
+            return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+
+        def batch(self, step, device):
+            x = torch.randn(4, 3, generator=self.generator(step, device))
+            seen.append(x)
+            return x, x.sum(1, keepdim=True).expand(4, 2)
+
+        def loss(self, output, target):
+            return (output - target).square().mean()
+
+        def validate(self, network, device):
+            x = torch.ones(1, 3)
+            return {"score": -float((network(x) - 3).abs().sum().detach())}
+
+        def export(self, weights, destination, history):
+            raise NotImplementedError
+
+        def evaluate(self, bundle, **options):
+            raise NotImplementedError
+
+    monkeypatch.setattr(optimisers.training, "recipe", lambda name, data, variant: Sum(data))
+    arms = ["adamw:0.05", *(["muon:0.05"] if hasattr(torch.optim, "Muon") else [])]
+    argv = ["x", "sum", *arms, "--data", str(tmp_path), "--steps", "40", "--every", "20", "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", argv)
+    optimisers.main()
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert lines[0] == "| optimiser, rate | seconds a step | loss, score at 20 | loss, score at 40 |"
+    for arm, line in zip(arms, lines[2:], strict=True):
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        assert cells[0] == arm.replace(":", ", ")
+        assert float(cells[3].split(",")[0]) < 0.7 * float(cells[2].split(",")[0])
+    assert len(seen) == 40 * len(arms)
+    assert all(torch.equal(a, b) for a, b in zip(seen[:40], seen[40:], strict=len(arms) == 2))
