@@ -48,7 +48,9 @@ class Optimiser:
         if kind not in KINDS:
             raise InputError(f"there is no optimiser {kind!r}; use one of {', '.join(KINDS)}")
         if kind == "muon" and not hasattr(torch.optim, "Muon"):
-            raise InputError(f"Muon came with PyTorch 2.9, and this is {torch.__version__}: update it, or use AdamW")
+            raise InputError(
+                f"Muon came with PyTorch 2.9, and this is {torch.__version__}: update it (the extra 'train' does)"
+            )
         self.mixing = _mixing(network) if kind == "muon" else []
         self.views = [nn.Parameter(_flat(weight.detach(), weight), requires_grad=False) for weight in self.mixing]
         rest = _decay_groups(network, decay, {id(weight) for weight in self.mixing})
