@@ -16,11 +16,12 @@ import torch
 
 from napari_mamba import bundles, training
 from napari_mamba.training import loop
+from napari_mamba.training.optimisers import KINDS
 
 
 def learn(arm: str, asked: argparse.Namespace, folder: Path) -> list[dict[str, float]]:
     """Train once; returns the history. `arm` is OPTIMISER:RATE."""
-    kind, rate = arm.split(":")
+    kind, _, rate = arm.partition(":")
     made = training.recipe(asked.name, asked.data, asked.variant)
     made.schedule = replace(
         made.schedule,
@@ -35,6 +36,18 @@ def learn(arm: str, asked: argparse.Namespace, folder: Path) -> list[dict[str, f
         made, folder, device=asked.device, start=start, on_log=lambda entry: print(f"{arm} {told(entry)}", flush=True)
     )
     return loop.history(folder)
+
+
+def checked(text: str) -> str:
+    """OPTIMISER:RATE as it was given; raises where it is none, before anything is trained."""
+    kind, _, rate = text.partition(":")
+    if kind not in KINDS:
+        raise argparse.ArgumentTypeError(f"{text!r}: give OPTIMISER:RATE, the optimiser one of {', '.join(KINDS)}")
+    try:
+        float(rate)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a rate after the colon, such as {kind}:1e-3") from None
+    return text
 
 
 def told(entry: dict[str, float]) -> str:
@@ -58,7 +71,7 @@ def main() -> None:
     """Train every arm and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", help="of the bundle")
-    parser.add_argument("arms", nargs="+", help="OPTIMISER:RATE, such as adamw:1.5e-3")
+    parser.add_argument("arms", nargs="+", type=checked, help="OPTIMISER:RATE, such as adamw:1.5e-3")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--variant", default="")
     parser.add_argument("--start", help="a bundle to begin from")

@@ -114,3 +114,8 @@ def test_optimisers_learn_from_the_same_samples(
         assert float(cells[3].split(",")[0]) < 0.7 * float(cells[2].split(",")[0])
     assert len(seen) == 40 * len(arms)
     assert all(torch.equal(a, b) for a, b in zip(seen[:40], seen[40:], strict=len(arms) == 2))
+    for wrong, said in (("adam:1e-3", "one of adamw, muon"), ("adamw", "a rate after the colon")):
+        monkeypatch.setattr(sys, "argv", ["x", "sum", wrong, "--data", str(tmp_path)])
+        with pytest.raises(SystemExit):
+            optimisers.main()
+        assert said in capsys.readouterr().err

@@ -6,7 +6,6 @@ Sources: Loshchilov and Hutter, Decoupled weight decay regularization (arXiv:171
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -72,8 +71,9 @@ class Optimiser:
         """What a checkpoint keeps."""
         return [part.state_dict() for part in self.parts]
 
-    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        """Go on from `state_dict`; raises `InputError` for that of another kind."""
+    def load_state_dict(self, states: list[dict[str, Any]] | dict[str, Any]) -> None:
+        """Go on from `state_dict`, or from AdamW's own; raises `InputError` for that of another kind."""
+        states = [states] if isinstance(states, dict) else states  # checkpoints before there was another kind
         if len(states) != len(self.parts):
             raise InputError("the checkpoint's optimiser is another one: leave --resume out, or train on as it began")
         for part, state in zip(self.parts, states, strict=True):
@@ -87,21 +87,20 @@ def _flat(values: Tensor, like: Tensor) -> Tensor:
     return values.permute(0, *range(2, values.ndim), 1).flatten(1)
 
 
-def _names(network: nn.Module) -> Iterator[tuple[str, nn.Parameter, bool]]:
-    """Each parameter once, by a name of it, and whether it is free: of one axis, or a state-space model's dynamics."""
-    for name, parameter in network.named_parameters():
-        yield name, parameter, parameter.ndim < 2 or name.endswith(("A_log", "A_logs", "Ds"))
+def _free(name: str, parameter: Tensor) -> bool:
+    """Whether a parameter has one axis (biases, norms) or is the state matrix A or the skip D."""
+    return parameter.ndim < 2 or name.endswith(("A_log", "A_logs", "Ds"))
 
 
 def _mixing(network: nn.Module) -> list[nn.Parameter]:
     """Weights between several outputs and several inputs."""
-    return [p for _, p, free in _names(network) if not free and p.shape[0] > 1 and p.shape[1] > 1]
+    return [p for n, p in network.named_parameters() if not _free(n, p) and p.shape[0] > 1 and p.shape[1] > 1]
 
 
 def _decay_groups(network: nn.Module, decay: float, without: set[int]) -> list[dict[str, Any]]:
-    """Weight decay for matrices and kernels alone: not for biases, norms, nor the state matrix A and the skip D."""
+    """Weight decay for matrices and kernels alone, of what is not in `without`."""
     groups: dict[bool, list[nn.Parameter]] = {False: [], True: []}
-    for _, parameter, free in _names(network):
+    for name, parameter in network.named_parameters():
         if id(parameter) not in without:
-            groups[free].append(parameter)
+            groups[_free(name, parameter)].append(parameter)
     return [{"params": groups[False], "weight_decay": decay}, {"params": groups[True], "weight_decay": 0.0}]

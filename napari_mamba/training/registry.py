@@ -109,6 +109,8 @@ def train(
     begun = bundles.load(start) if start is not None else None
     if blend is not None and begun is None:
         raise InputError("a blend is between a start and what was learnt since: name the start too")
+    if blend is not None and begun is not None:
+        blended(made.network().state_dict(), begun, blend)  # another network is refused now, not after the training
     limits: dict[str, Any] = {"minutes": minutes, "steps": steps, "finish": finish}
     run = fit(made, Path(output), resume=resume, device=device, start=begun, compiled=compiled, on_log=on_log, **limits)
     if not run.team.leads:

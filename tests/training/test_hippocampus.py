@@ -143,6 +143,10 @@ def test_a_blend_lies_between_the_start_and_the_run(data, tmp_path, monkeypatch)
     assert "50% ships" in " ".join(bundles.load(half).card.split())
     with pytest.raises(InputError, match="name the start"):
         training.train("hippocampus-mr", data, tmp_path / "none", device="cpu", blend=0.5)
+    monkeypatch.setattr(hippocampus, "NETWORK", dict(small, features_per_stage=[8, 8, 8, 8]))
+    with pytest.raises(InputError, match="another network"):
+        training.train("hippocampus-mr", data, tmp_path / "none", **on, blend=0.5)
+    assert not (tmp_path / "none").exists()  # before anything was trained
 
 
 @pytest.mark.parametrize("rate", [-1.0, float("nan"), float("inf")])

@@ -95,7 +95,7 @@ def test_resumed_equals_uninterrupted(kind):
     for seed in range(2):
         with_gradients(first, seed)
         optimiser.step(rate=0.01)
-    second, again = copy.deepcopy(first), None
+    second = copy.deepcopy(first)
     again = Optimiser(second, kind)
     again.load_state_dict(copy.deepcopy(optimiser.state_dict()))
     for seed in (2, 3):
@@ -103,6 +103,19 @@ def test_resumed_equals_uninterrupted(kind):
         again.step(rate=0.01)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, second.state_dict()[name]), name
+
+
+def test_a_checkpoint_of_adamw_alone_is_gone_on_from_by_adamw_alone():
+    network = with_gradients(Small())
+    older = Optimiser(network)
+    older.step(rate=0.01)
+    (state,) = copy.deepcopy(older.state_dict())  # as it lay in a checkpoint before there was another kind
+    again = Optimiser(network)
+    again.load_state_dict(state)
+    assert torch.equal(*(next(iter(one.parts[0].state.values()))["exp_avg"] for one in (older, again)))
+    if hasattr(torch.optim, "Muon"):
+        with pytest.raises(InputError, match="another one"):
+            Optimiser(network, "muon").load_state_dict(state)
 
 
 @muon
