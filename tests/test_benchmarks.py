@@ -108,6 +108,7 @@ def test_optimisers_learn_from_the_same_samples(
     optimisers.main()
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert lines[0] == "| optimiser, rate | seconds a step | loss, score at 20 | loss, score at 40 |"
+    assert len({line.split("|")[4] for line in lines[2:]}) == len(arms)  # each arm has its own optimiser
     for arm, line in zip(arms, lines[2:], strict=True):
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         assert cells[0] == arm.replace(":", ", ")

@@ -135,6 +135,20 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
         fit(recipe, tmp_path / "run", device="cpu", steps=1)
 
 
+def test_small_maps_are_trained_in_float32_on_a_cpu(tmp_path):
+    class Wide(Line):
+        """Its maps have 2 voxels along each axis, its kernel 3."""
+
+        def network(self):
+            layer = nn.Conv3d(1, 1, 3, padding=1)
+            layer.register_forward_hook(lambda _, inputs, y: seen.append(y.dtype))
+            return layer
+
+    seen = []
+    fit(Wide(tmp_path), tmp_path / "run", device="cpu", steps=2)
+    assert seen[:2] == [torch.float32] * 2
+
+
 def test_the_rate_warms_up_and_falls_to_zero():
     schedule = replace(Line.schedule, warm_up=10, steps=100)
     assert schedule.rate(50, progress=1.0) == pytest.approx(0, abs=1e-6)
