@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,4 +76,25 @@ def told_training(trained: dict[str, Any] | None, samples: str) -> str:
 def _run(trained: dict[str, Any], samples: str) -> str:
     where = f" in {trained['minutes']} minutes on {trained['device']}" if "minutes" in trained else ""
     several = trained.get("processes", 1)
-    return f"{trained['steps']} steps of {samples}{f' on each of {several} GPUs' if several > 1 else ''}{where}"
+    told = f"{trained['steps']} steps of {samples}{f' on each of {several} GPUs' if several > 1 else ''}{where}"
+    if "optimiser" not in trained:
+        return told
+    return f"{told} by {optimised({**trained, 'start': None})}, rate {trained['learning_rate']:g}"
+
+
+def optimised(trained: Mapping[str, Any] | None) -> str:
+    """By which optimisers, the first run's first; runs before there was another than AdamW do not say.
+
+    Examples
+    --------
+    >>> optimised({"optimiser": "muon", "start": {"version": "1.0.0"}})
+    'AdamW, then Muon'
+    """
+    used: list[str] = []
+    run = trained or {}
+    while True:
+        used.insert(0, run.get("optimiser", "adamw"))
+        if not run.get("start"):
+            break
+        run = run["start"]
+    return ", then ".join({"adamw": "AdamW", "muon": "Muon"}[one] for one in dict.fromkeys(used))

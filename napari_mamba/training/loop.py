@@ -77,6 +77,7 @@ class Run:
             "minutes": round(self.seconds / 60, 1),
         }
         told |= {"device": self.hardware, "processes": self.team.size}
+        told |= {"optimiser": self.recipe.schedule.optimiser, "learning_rate": self.recipe.schedule.learning_rate}
         return told | ({"start": self.start} if self.start else {})
 
     def begin_from(self, bundle: Bundle) -> None:

@@ -56,7 +56,9 @@ class Optimiser:
         on_gpu = any(parameter.is_cuda for parameter in network.parameters())
         self.parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, fused=on_gpu)]
         if self.mixing:
-            self.parts.append(torch.optim.Muon(self.views, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
+            from napari_mamba.training.muon import Muon  # PyTorch 2.9's, of which it is a faster form
+
+            self.parts.append(Muon(self.views, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
 
     def step(self, rate: float) -> None:
         """Change the weights by their gradients, at a learning rate."""

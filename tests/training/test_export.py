@@ -1,6 +1,6 @@
 """What a card says of a training."""
 
-from napari_mamba.training.export import told_training
+from napari_mamba.training.export import optimised, told_training
 
 FIRST = {"version": "1.0.0", "steps": 7934, "minutes": 17.6, "device": "NVIDIA H200"}
 
@@ -27,3 +27,12 @@ def test_a_beginning_has_its_own_beginning():
         "version 0.9.0 (5 steps of two windows in 17.6 minutes on NVIDIA H200); then 7934 steps of two windows in 17.6 "
         "minutes on NVIDIA H200."
     )
+
+
+def test_the_optimiser_of_each_run_is_told():
+    trained = {"steps": 9, "minutes": 2.0, "device": "NVIDIA H200", "optimiser": "muon", "learning_rate": 0.004}
+    told = told_training(trained, "two windows")
+    assert told == "9 steps of two windows in 2.0 minutes on NVIDIA H200 by Muon, rate 0.004."
+    assert optimised(trained) == "Muon"
+    assert optimised({**trained, "start": {"version": "1.1.0", "start": FIRST}}) == "AdamW, then Muon"
+    assert optimised(None) == "AdamW"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from napari_mamba.training.export import told_training
+from napari_mamba.training.export import optimised, told_training
 
 DATA = "20 label maps of SynthSeg (Billot et al., 2023; github.com/BBillot/SynthSeg), Apache-2.0; no image was used"
 USE = (
@@ -37,8 +37,9 @@ The method of SynthSeg (Billot et al., Medical Image Analysis 86:102789, 2023; a
 While training, a label map is deformed and mirrored, every tissue gets a random brightness (three draws in four lie
 about that of T1, T2 or FLAIR), and bias field, slice thickness, resolution, noise and skull-stripping are simulated.
 17 maps train, three are held out. U-Mamba Enc (Ma et al., arXiv:2401.04722), first generation: five stages of 16 to 192
-channels, 6.5 million parameters, scans in the two lowest stages. Soft Dice and cross-entropy; AdamW in bfloat16 (the
-scans in float32); an exponential moving average of the weights ships, in float16.
+channels, 6.5 million parameters, scans in the two lowest stages. Soft Dice and cross-entropy;
+{optimised(metrics.get("trained"))} in bfloat16 (the scans in float32); an exponential moving average of the weights
+ships, in float16.
 {told_training(metrics.get("trained"), "two windows")}
 `napari-mamba train brain-structures-mr --data DIR` makes such a network from random weights, and with
 `--start brain-structures-mr` goes on from this one; `napari-mamba evaluate brain-structures-mr --data DIR` makes its

@@ -52,7 +52,7 @@ class BrainStructures(Recipe):
 
     name = "brain-structures-mr"
     schedule = Schedule(
-        steps=20000, batch_size=2, learning_rate=1.5e-3, warm_up=150, ema=0.999, validate_every=1000, weight_decay=1e-4
+        steps=20000, batch_size=2, learning_rate=4e-3, warm_up=150, validate_every=1000, optimiser="muon"
     )
     variants = ("umamba", "bottom", "segresnet")
     on_device = True

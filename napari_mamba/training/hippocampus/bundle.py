@@ -14,7 +14,7 @@ from napari_mamba.bundles import BundleSpec, Channel, LabelClass, Network, Tile
 from napari_mamba.engine import RunOptions
 from napari_mamba.training.classification import compared, draw_reliability
 from napari_mamba.training.evaluation import measure_segmentation, write_numbers
-from napari_mamba.training.export import export_averaged, told_training
+from napari_mamba.training.export import export_averaged, optimised, told_training
 from napari_mamba.training.hippocampus.recipe import NETWORK, PREPARATION, TILE, pairs, person
 
 DATA = "Medical Segmentation Decathlon, Task04 Hippocampus (Antonelli et al., 2022), CC BY-SA 4.0"
@@ -102,8 +102,9 @@ comparison, nnU-Net's published cross-validation on all 260 volumes of Task04 re
 
 U-Mamba Enc, second generation: 3.1 million parameters, four stages of 24 to 160 channels, a Mamba block after each
 encoder stage. Random rotation, scale, elastic deformation and left-right flips, contrast, noise, bias field and
-resolution, all on the GPU; Dice and cross-entropy; AdamW in bfloat16 (the scans in float32); an exponential moving
-average of the weights ships, in float16. {told_training(metrics.get("trained"), "12 samples")}
+resolution, all on the GPU; Dice and cross-entropy; {optimised(metrics.get("trained"))} in bfloat16 (the scans in
+float32); an exponential moving average of the weights ships, in float16.
+{told_training(metrics.get("trained"), "12 samples")}
 `napari-mamba train hippocampus-mr --data DIR` makes it again; `--variant small` trains a network of half the parameters
 in an hour or two on two CPU cores.
 

@@ -7,6 +7,7 @@ header knows: without it, it answered every image with the faint sharpening that
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,9 @@ class SuperResolution(Restoration):
     """Pieces degraded along their first axis: in-plane axes of clinical scans, any axis of isotropic ones."""
 
     name = "mr-superres"
+    # 0.56 dB more at 4 times on the validation people after 9568 steps from version 1.2.0, of which AdamW's first 2500
+    # changed nothing.
+    schedule = replace(Restoration.schedule, optimiser="muon")
     arguments = TOLD
     floor = 1e-4  # near-empty pieces, whose error is small, had gradients ten times as large as the others'
 

@@ -45,7 +45,7 @@ def spec() -> BundleSpec:
     percentile = {"scheme": "percentile", "lower": None, "upper": 99.9, "clip": False}
     return BundleSpec(
         name="mr-superres",
-        version="1.2.0",
+        version="1.3.0",
         title="Thick-slice MR to a fine grid, any slice thickness",
         task="restoration",
         network=Network("voxel_mamba_unet", {**TOLD, "scan": SCANS[SuperResolution.variants[0]]}),
