@@ -1,5 +1,6 @@
 """Evaluation of a brain bundle: scores, the card's numbers and pictures."""
 
+import inspect
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -234,3 +235,8 @@ def test_the_worst_head_is_drawn(sure_answers, monkeypatch):
     evaluation.held_out(None, Threshold(), engine.RunOptions(), lambda *a: None, heads=3)
     assert np.array_equal(shown[0][0], head(2).volume.data[0])
     assert np.array_equal(shown[2][1], np.where(head(2).volume.data[0] > 0.5, 2, 0))
+
+
+def test_the_card_is_measured_as_a_user_runs_the_bundle():
+    asked = inspect.signature(evaluation.evaluate).parameters["mirror"].default
+    assert asked == engine.RunOptions().mirror

@@ -58,7 +58,7 @@ def evaluate(
     on_case: Tell | None = None,
     parts: Sequence[str] = ("held_out", "icbm", "agreement", "mirroring"),
     heads: int = 18,
-    mirror: bool | None = False,
+    mirror: bool | None = None,
 ) -> dict[str, Any]:
     """Every number of the card.
 
@@ -78,11 +78,11 @@ def evaluate(
         and "copies" (what it adds to "held_out" and "agreement"; as long again, twice). A part whose data are not
         there is left out.
     heads : int
-        How many synthetic heads, 18 at most: the first six are six kinds of image, two of each person. A head takes
-        half a minute on two CPU cores, a second on a large GPU.
+        How many synthetic heads, 18 at most: the first six are six kinds of image, two of each person. A head takes a
+        minute and a half on two CPU cores, a second on a large GPU.
     mirror : bool, optional
-        As in `RunOptions`, for the synthetic heads and the contrasts of one person: without mirrored copies they take
-        half as long. The template is measured as a user would run it.
+        As in `RunOptions`, for the synthetic heads and the contrasts of one person: False leaves the mirrored copies
+        out, for half the time. The template is measured as a user would run it.
     """
     loaded, tell = bundles.load(bundle), on_case or (lambda name, scores: None)
     options, usual = RunOptions(device=device, mirror=mirror), RunOptions(device=device)
