@@ -15,6 +15,9 @@ from napari_mamba import bundles
 from napari_mamba.bundles import Bundle, BundleSpec
 from napari_mamba.errors import InputError
 
+NAMES = {"adamw": "AdamW", "muon": "Muon"}
+"""Of the optimisers, in a card."""
+
 
 def export_averaged(
     spec: BundleSpec,
@@ -79,7 +82,7 @@ def _run(trained: dict[str, Any], samples: str) -> str:
     told = f"{trained['steps']} steps of {samples}{f' on each of {several} GPUs' if several > 1 else ''}{where}"
     if "optimiser" not in trained:
         return told
-    return f"{told} by {optimised({**trained, 'start': None})}, rate {trained['learning_rate']:g}"
+    return f"{told} by {NAMES[trained['optimiser']]}, rate {trained['learning_rate']:g}"
 
 
 def optimised(trained: Mapping[str, Any] | None) -> str:
@@ -90,11 +93,8 @@ def optimised(trained: Mapping[str, Any] | None) -> str:
     >>> optimised({"optimiser": "muon", "start": {"version": "1.0.0"}})
     'AdamW, then Muon'
     """
-    used: list[str] = []
-    run = trained or {}
-    while True:
-        used.insert(0, run.get("optimiser", "adamw"))
-        if not run.get("start"):
-            break
-        run = run["start"]
-    return ", then ".join({"adamw": "AdamW", "muon": "Muon"}[one] for one in dict.fromkeys(used))
+    used, run = [], trained or {"optimiser": "adamw"}
+    while run:
+        used.append(NAMES[run.get("optimiser", "adamw")])
+        run = run.get("start", {})
+    return ", then ".join(dict.fromkeys(reversed(used)))

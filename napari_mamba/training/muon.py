@@ -1,8 +1,8 @@
 """Muon (github.com/KellerJordan/Muon, arXiv:2502.16982) in one launch a step.
 
 PyTorch's makes some 25 small kernels of every matrix, one matrix after another. For a network's fifty that is 50 ms of
-Python, as long as `brain-structures-mr` takes for a step's gradients on an NVIDIA H200: the GPU stood still for half of
-the training. Here they are recorded as a CUDA graph and replayed; the arithmetic is PyTorch's.
+Python, nearly as long as the rest of a step of `brain-structures-mr` takes on an NVIDIA H200, which stood still
+meanwhile. Here they are recorded as a CUDA graph and replayed; the arithmetic is PyTorch's.
 """
 
 from __future__ import annotations
