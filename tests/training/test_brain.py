@@ -145,6 +145,30 @@ def test_the_matrices_of_a_scanner_blur_and_sample():
     assert torch.equal(acquisition.apply(image, flips), image.flip((1, 2, 3)))
 
 
+def test_one_fine_scan_in_five_is_smooth_and_thick_slices_stay_what_they_are():
+    random, sharp = np.random.default_rng(0), np.full(3, 0.3)
+    drawn = np.array([acquisition.smoothed(random, np.ones(3), sharp) for _ in range(500)])
+    smooth = (drawn > sharp).any(1)
+    assert smooth.mean() == pytest.approx(0.2, abs=0.05)
+    assert 0.4 < drawn[smooth].min()
+    assert 1.3 < drawn.max() < 1.8
+    thick = [acquisition.smoothed(random, np.array([4.0, 1.0, 1.0]), sharp) for _ in range(100)]
+    assert np.array_equal(thick, np.broadcast_to(sharp, (100, 3)))
+
+
+def test_smooth_scans_leave_images_of_a_given_resolution_as_they_were(monkeypatch):
+    def drawn(given):
+        return acquisition.draw_scanners(np.random.default_rng(3), 4, (8, 9, 10), torch.device("cpu"), given)
+
+    some, given = drawn(None), drawn((1.0, 1.0, 1.0))
+    monkeypatch.setattr(acquisition, "SMOOTHED", 1.0)
+    smooth = drawn(None)
+    for before, after in zip(given[0] + given[1], sum(drawn((1.0, 1.0, 1.0)), []), strict=True):
+        assert torch.equal(before, after)
+    assert any(not torch.equal(a, b) for a, b in zip(some[0], smooth[0], strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(some[1], smooth[1], strict=True))  # the same random numbers elsewhere
+
+
 def test_the_loss_is_small_for_the_truth_and_falls_towards_it():
     target = torch.randint(0, 4, (1, 1, 8, 8, 8), dtype=torch.uint8)
     truth = torch.nn.functional.one_hot(target[:, 0].long(), 4).movedim(-1, 1).float()

@@ -12,6 +12,8 @@ from torch import Tensor
 
 FWHM = 2.3548
 """Full width at half maximum of a Gaussian, in standard deviations."""
+SMOOTHED = 0.2
+"""How many of the scans near 1 mm are smooth, as averages of people are."""
 
 
 def blur_matrix(size: int, sigma: float) -> np.ndarray:
@@ -82,6 +84,16 @@ def draw_resolution(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray
     return spacing, sigma
 
 
+def smoothed(random: np.random.Generator, spacing: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """The blur (sigma, in mm) of a scan or, for one in five near 1 mm, of an average of people or a smoothed scan.
+
+    A template's sulci and folia are blurred with no slice being thick: without such images they are called fluid.
+    """
+    if spacing.max() > 1.0 or random.random() >= SMOOTHED:
+        return sigma
+    return np.hypot(sigma, random.uniform(0.4, 1.5) * random.uniform(0.85, 1.15, 3))
+
+
 def draw_scanners(
     random: np.random.Generator,
     count: int,
@@ -96,6 +108,8 @@ def draw_scanners(
         spacing, sigma = draw_resolution(random)
         if given is not None:
             spacing, sigma = np.array(given), np.array(given) / FWHM
+        else:  # from random numbers apart, so that held-out images are those of before
+            sigma = smoothed(random.spawn(1)[0], spacing, sigma)
         for axis, size in enumerate(shape):
             blurs[axis].append(blur_matrix(size, sigma[axis]))
             samplings[axis].append(sampling_matrix(size, spacing[axis], random.uniform(0, spacing[axis] - 1)))

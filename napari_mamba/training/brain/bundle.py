@@ -68,7 +68,7 @@ def spec() -> BundleSpec:
     """What `bundle.json` says, before anything is measured."""
     return BundleSpec(
         name="brain-structures-mr",
-        version="1.3.0",
+        version="1.4.0",
         title="32 brain structures in MR of any contrast",
         task="segmentation",
         network=Network("umamba_enc", NETWORK),
