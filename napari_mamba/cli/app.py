@@ -339,3 +339,16 @@ def evaluate(
     from napari_mamba.cli.making import evaluate_bundle
 
     evaluate_bundle(name, data, bundle, report, device=device, write=write)
+
+
+@app.command()
+def join(
+    members: Annotated[
+        list[str], typer.Argument(metavar="BUNDLE BUNDLE...", help="Bundles that differ in their weights alone.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder or .zip of the ensemble.")],
+) -> None:
+    """Make one bundle of several of the same network, whose answers are averaged: an ensemble."""
+    from napari_mamba.cli.making import join_bundles
+
+    join_bundles(members, output)

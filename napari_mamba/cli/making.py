@@ -1,4 +1,4 @@
-"""`train` and `evaluate`: bundles from checkpoints, from data, and how good they are."""
+"""`train`, `join` and `evaluate`: bundles from data, of several bundles, and how good they are."""
 
 from __future__ import annotations
 
@@ -29,6 +29,13 @@ def train_bundle(name: str, data: Path, output: Path, **limits: Any) -> None:
         from napari_mamba import training
 
         print(training.train(name, data, output, on_log=tell, **limits))
+
+
+def join_bundles(members: list[str], output: Path) -> None:
+    """Make an ensemble of bundles; prints its path."""
+    from napari_mamba import bundles
+
+    print(bundles.join(members, output))
 
 
 def evaluate_bundle(

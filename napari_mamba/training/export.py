@@ -66,6 +66,8 @@ def told_training(trained: dict[str, Any] | None, samples: str) -> str:
     """
     if not trained:
         return ""
+    if members := trained.get("members"):
+        return textwrap.fill(f"{len(members)} members: {'; '.join(_run(one, samples) for one in members)}.", 118)
     runs, start = [], trained.get("start")
     while start:
         runs.append(f"version {start['version']} ({_run(start, samples)})")
@@ -94,6 +96,7 @@ def optimised(trained: Mapping[str, Any] | None) -> str:
     'AdamW, then Muon'
     """
     used, run = [], trained or {"optimiser": "adamw"}
+    run = run.get("members", [run])[0]
     while run:
         used.append(NAMES[run.get("optimiser", "adamw")])
         run = run.get("start", {})

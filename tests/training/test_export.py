@@ -36,3 +36,13 @@ def test_the_optimiser_of_each_run_is_told():
     assert optimised(trained) == "Muon"
     assert optimised({**trained, "start": {"version": "1.1.0", "start": FIRST}}) == "AdamW, then Muon"
     assert optimised(None) == "AdamW"
+
+
+def test_the_runs_of_an_ensembles_members_are_told():
+    member = {"steps": 9, "minutes": 2.0, "device": "NVIDIA H200", "optimiser": "muon", "learning_rate": 0.004}
+    trained = {"members": [member, {**member, "steps": 8}]}
+    assert " ".join(told_training(trained, "two windows").split()) == (
+        "2 members: 9 steps of two windows in 2.0 minutes on NVIDIA H200 by Muon, rate 0.004; "
+        "8 steps of two windows in 2.0 minutes on NVIDIA H200 by Muon, rate 0.004."
+    )
+    assert optimised(trained) == "Muon"

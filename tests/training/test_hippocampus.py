@@ -9,6 +9,7 @@ import torch
 from napari_mamba import bundles, engine, io, training
 from napari_mamba.errors import InputError
 from napari_mamba.training.hippocampus import recipe as hippocampus
+from napari_mamba.training.hippocampus.bundle import card
 from napari_mamba.training.hippocampus.recipe import TILE, Hippocampus, pairs, part, person
 from napari_mamba.training.recipe import Schedule
 from napari_mamba.volume import Volume
@@ -179,3 +180,14 @@ def test_bad_data_folders_are_named(tmp_path):
         pairs(tmp_path, "training")
     with pytest.raises(InputError, match="there is no recipe"):
         training.recipe("nothing", tmp_path)
+
+
+def test_the_card_tells_of_members_and_how_they_were_chosen():
+    member = {"steps": 9, "minutes": 2.0, "device": "NVIDIA H200", "optimiser": "muon", "learning_rate": 0.004}
+    chosen = [{"members": "1 + 2", "dice_anterior": 0.91, "dice_posterior": 0.89, "score": 0.9}]
+    one, two = card({"trained": member}), card({"trained": {"members": [member] * 2}, "chosen": chosen})
+    assert "--data DIR` makes it again" in one
+    assert "join" not in one
+    assert "2 networks, whose answers are averaged" in two
+    assert "napari-mamba join" in two
+    assert "| 1 + 2 | 0.9100 | 0.8900 | 0.9000 |" in two

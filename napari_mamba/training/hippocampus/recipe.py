@@ -83,9 +83,12 @@ class Hippocampus(Recipe):
     """
 
     name = "hippocampus-mr"
-    schedule = Schedule(steps=8000, batch_size=12, learning_rate=2e-3, warm_up=200, validate_every=250)
+    schedule = Schedule(
+        steps=4000, batch_size=12, learning_rate=6e-3, warm_up=200, validate_every=250, optimiser="muon"
+    )
     variants = ("umamba", "bottom", "segresnet", "small")
     on_device = True
+    recorded = True
 
     def __init__(self, data: Path, seed: int = 2410, variant: str = "") -> None:
         super().__init__(data, seed, variant)

@@ -1,0 +1,61 @@
+"""Which bundles are worth an ensemble: validation scores of each, and of their mean, with and without mirrored copies.
+
+    python benchmarks/members.py hippocampus-mr --data DIR runs/a/hippocampus-mr runs/b/hippocampus-mr
+
+Choose by these numbers, `napari-mamba join` the best, and measure that on the held-out people once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from napari_mamba import bundles, training
+from napari_mamba.engine.device import choose_device
+
+
+class Mean(nn.Module):
+    """The mean answer of networks, each with every combination of mirrored `axes` of (B, C, Z, Y, X)."""
+
+    def __init__(self, networks: Sequence[nn.Module], axes: Sequence[int]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+        self.flips = [c for n in range(len(axes) + 1) for c in itertools.combinations([2 + a for a in axes], n)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        answers = [network(x.flip(f)).flip(f) for network in self.networks for f in self.flips]
+        return torch.stack(answers).mean(0)
+
+
+def main() -> None:
+    """Score every combination; a line each as it is found."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", help="of the recipe")
+    parser.add_argument("members", nargs="+", help="bundles of one network each, by name or path")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int)
+    asked = parser.parse_args()
+    if asked.threads:
+        torch.set_num_threads(asked.threads)
+    on = choose_device(asked.device).torch_device
+    recipe, loaded = training.recipe(asked.name, asked.data), [bundles.load(member) for member in asked.members]
+    if any(bundle.tile.sides for bundle in loaded):
+        parser.error("left and right are classes of these bundles: their mirrored copies are not measured here")
+    networks = [network.eval().to(on) for bundle in loaded for network in bundle.networks()]
+    print("| members | mirrored copies | scores |\n| --- | --- | --- |")
+    for size in range(1, len(networks) + 1):
+        for some in itertools.combinations(range(len(networks)), size):
+            for axes in ((), loaded[0].tile.mirror_axes):
+                scores = recipe.validate(Mean([networks[i] for i in some], axes).eval(), on)
+                told = ", ".join(f"{key} {value:.4f}" for key, value in scores.items())
+                print(f"| {' + '.join(str(i + 1) for i in some)} | {'yes' if axes else 'no'} | {told} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

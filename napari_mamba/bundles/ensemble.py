@@ -1,0 +1,101 @@
+"""Several bundles of one network as one: the members of an ensemble, whose answers a run averages."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from napari_mamba.bundles.bundle import Bundle, load
+from napari_mamba.bundles.spec import BundleSpec
+from napari_mamba.bundles.writer import check_destination, save
+from napari_mamba.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+OF_ONE = ("metrics", "changelog")
+"""What tells of one member alone, and may differ."""
+
+
+def join(members: Sequence[str | os.PathLike[str]], destination: str | os.PathLike[str]) -> Path:
+    """Write the ensemble of bundles that differ in their weights alone, such as those of one recipe and several seeds.
+
+    Its numbers are those of none of its members: its card says that nothing was measured, until an evaluation does.
+
+    Parameters
+    ----------
+    members : sequence of name or path
+        Two or more; one that is an ensemble itself brings all of its own.
+    destination : path
+        A folder to make, or a file ending in ".zip".
+
+    Returns
+    -------
+    Path
+        `destination`.
+
+    Raises
+    ------
+    InputError
+        If there is one member alone, the same one twice, or two that are not of the same network, preparation, tile or
+        classes.
+    OutputError
+        If `destination` exists or cannot be written.
+
+    Examples
+    --------
+    >>> join(["runs/a/hippocampus-mr", "runs/b/hippocampus-mr"], "runs/hippocampus-mr")  # doctest: +SKIP
+    """
+    check_destination(Path(destination).expanduser(), overwrite=False)
+    bundles = [load(member) for member in members]
+    if len(bundles) < 2:
+        raise InputError("an ensemble has two members or more: name two bundles of the same network")
+    first, *others = bundles
+    for other in others:
+        _check_alike(first, other)
+    if len({bundle.sha256 for bundle in bundles}) < len(bundles):
+        raise InputError("the same bundle is named twice: the mean of an answer and itself is that answer")
+    weights = [one for bundle in bundles for one in bundle.state_dicts()]
+    runs = [run for bundle in bundles for run in _runs(bundle)]
+    described = replace(_spec(first), metrics={"trained": {"members": runs}}, changelog={})
+    return save(destination, described, weights, _card(described, len(weights)), dtype=_smallest(weights))
+
+
+def _spec(bundle: Bundle) -> BundleSpec:
+    return BundleSpec(**{field.name: getattr(bundle, field.name) for field in fields(BundleSpec)})
+
+
+def _check_alike(first: Bundle, other: Bundle) -> None:
+    differ = [
+        field.name
+        for field in fields(BundleSpec)
+        if field.name not in OF_ONE and getattr(first, field.name) != getattr(other, field.name)
+    ]
+    if differ:
+        raise InputError(
+            f"{first.path} and {other.path} differ in {', '.join(differ)}: "
+            "the members of an ensemble differ in their weights alone"
+        )
+
+
+def _runs(bundle: Bundle) -> list[dict[str, Any]]:
+    """How each member of a bundle was trained."""
+    trained = dict(bundle.metrics.get("trained", {}))
+    return list(trained.get("members", [trained]))
+
+
+def _smallest(weights: Sequence[Mapping[str, Tensor]]) -> Literal["float32", "float16"]:
+    """The type that keeps every weight as it is."""
+    values = [value for one in weights for value in one.values() if value.is_floating_point()]
+    return "float16" if all(bool((value.half().float() == value).all()) for value in values) else "float32"
+
+
+def _card(spec: BundleSpec, count: int) -> str:
+    return (
+        f"# {spec.name}\n\n{spec.description}\n\n{spec.intended_use}\n\nAn ensemble of {count} networks, whose answers "
+        f"are averaged. It has not been measured yet: the numbers of its members are not its own.\n\n"
+        f"{spec.data_source}\n\n{spec.copyright}\n"
+    )

@@ -1,0 +1,114 @@
+"""Bundles joined to an ensemble: what is alike stays, what differs is refused, and a run averages the members."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from napari_mamba import bundles, engine, models
+from napari_mamba.errors import InputError, OutputError
+from napari_mamba.volume import Volume
+
+ARGUMENTS = {
+    "spatial_dims": 3,
+    "input_channels": 1,
+    "num_classes": 2,
+    "features_per_stage": [4, 8],
+    "kernel_sizes": 3,
+    "strides": [1, 2],
+    "n_conv_per_stage": 1,
+    "n_conv_per_stage_decoder": 1,
+    "input_size": [8, 8, 8],
+}
+SPEC = bundles.BundleSpec(
+    name="toy",
+    version="1.0",
+    title="A toy",
+    task="segmentation",
+    network=bundles.Network("umamba_bot", ARGUMENTS),
+    channels=(bundles.Channel("T1w", "MR"),),
+    preparation=({"step": "normalise", "schemes": ["zscore"]},),
+    tile=bundles.Tile((8, 8, 8)),
+    classes=(bundles.LabelClass(0, "background"), bundles.LabelClass(3, "thing")),
+    intended_use="Toys. Not for clinical use.",
+)
+
+
+@pytest.fixture
+def member(tmp_path):
+    """Save a bundle of other weights, and of a changed description."""
+
+    def made(seed, *, dtype="float16", **changes):
+        torch.manual_seed(seed)
+        weights = models.create("umamba_bot", **ARGUMENTS).state_dict()
+        spec = replace(SPEC, **{"metrics": {"trained": {"steps": seed}, "held_out": {"dice": 0.5}}, **changes})
+        return bundles.save(tmp_path / f"{seed}", spec, [weights], "# Toy\n", dtype=dtype)
+
+    return made
+
+
+def test_the_ensemble_has_each_members_weights_as_they_are(member, tmp_path):
+    parts = [member(1), member(2)]
+    whole = bundles.load(bundles.join(parts, tmp_path / "both"))
+    assert len(whole.weights) == 2
+    for part, kept in zip(parts, whole.state_dicts(), strict=True):
+        (weights,) = bundles.load(part).state_dicts()
+        assert all(torch.equal(weights[key], kept[key]) for key in weights)
+    sizes = [sum(file.stat().st_size for file in bundles.load(place).weights) for place in (parts[0], whole.path)]
+    assert sizes[1] == pytest.approx(2 * sizes[0], rel=0.05)  # float16 stays float16
+
+
+def test_float32_members_lose_nothing(member, tmp_path):
+    part = member(1, dtype="float32")
+    first, _ = bundles.load(bundles.join([part, member(2)], tmp_path / "both")).state_dicts()
+    (weights,) = bundles.load(part).state_dicts()
+    assert all(torch.equal(weights[key], first[key]) for key in weights)
+
+
+def test_a_run_averages_the_members(member, tmp_path):
+    parts = [member(1), member(2)]
+    volume = Volume(np.random.RandomState(0).rand(1, 8, 8, 8).astype(np.float32))
+    options = engine.RunOptions(device="cpu", probabilities=True)
+
+    def logits(bundle):
+        found = engine.run_to_end(volume, bundles.load(bundle), options).extra["probabilities"].data
+        return np.log(found[1] / found[0])
+
+    whole = logits(bundles.join(parts, tmp_path / "both"))
+    apart = [logits(part) for part in parts]
+    assert np.allclose(whole, np.mean(apart, axis=0), atol=1e-3)
+    assert not np.allclose(whole, apart[0], atol=1e-3)
+
+
+def test_no_members_numbers_are_those_of_the_ensemble(member, tmp_path):
+    both = bundles.join([member(1), member(2)], tmp_path / "both")
+    whole = bundles.load(bundles.join([both, member(3)], tmp_path / "three.zip"))
+    assert whole.metrics == {"trained": {"members": [{"steps": 1}, {"steps": 2}, {"steps": 3}]}}
+    assert "not been measured" in whole.card
+    assert "Not for clinical use" in whole.card
+    assert "ensemble of 3" in whole.card
+
+
+def test_what_is_no_ensemble_is_refused(member, tmp_path):
+    one = member(1)
+    for members, words in (
+        ([one], "two members or more"),
+        ([one, one], "named twice"),
+        ([one, member(2, version="2.0", tile=bundles.Tile((16, 16, 16)))], "differ in version, tile"),
+    ):
+        with pytest.raises(InputError, match=words):
+            bundles.join(members, tmp_path / "both")
+    assert not (tmp_path / "both").exists()
+    with pytest.raises(OutputError, match="exists"):
+        bundles.join([one, member(3)], one)
+
+
+def test_the_command_joins(member, tmp_path, capsys):
+    from napari_mamba.cli import main
+
+    parts = [str(member(1)), str(member(2))]
+    assert main(["join", *parts, "-o", str(tmp_path / "both")]) == 0
+    assert len(bundles.load(capsys.readouterr().out.strip()).weights) == 2
+    assert main(["join", parts[0], "-o", str(tmp_path / "one")]) != 0
+    assert capsys.readouterr().err.startswith("error: an ensemble")
