@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -120,3 +120,52 @@ def test_optimisers_learn_from_the_same_samples(
         with pytest.raises(SystemExit):
             optimisers.main()
         assert said in capsys.readouterr().err
+
+
+def test_members_are_averaged_with_their_mirrored_copies(bench: None) -> None:
+    import members
+
+    class Weighed(torch.nn.Module):
+        def __init__(self, weights: torch.Tensor) -> None:
+            super().__init__()
+            self.weights = weights
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * self.weights
+
+    x = torch.rand(1, 1, 2, 3, 4, dtype=torch.float64)
+    first, second = torch.rand(2, 3, 4, dtype=torch.float64), torch.rand(2, 3, 4, dtype=torch.float64)
+    plain = members.Mean([Weighed(first), Weighed(second)], ())(x)
+    assert torch.allclose(plain, x * (first + second) / 2)
+    mirrored = members.Mean([Weighed(first)], (2,))(x)
+    assert torch.allclose(mirrored, x * (first + first.flip(2)) / 2)
+    assert len(members.Mean([], (0, 2)).flips) == 4
+
+
+def test_members_are_scored_alone_and_together(
+    bench: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import members
+
+    class Stub:
+        def validate(self, network, device):
+            return {"score": float(network(torch.ones(1, 1, 1, 1, 1)).detach())}
+
+    class One:
+        tile = SimpleNamespace(sides=(), mirror_axes=(2,))
+
+        def __init__(self, value):
+            self.value = float(value)
+
+        def networks(self):
+            layer = torch.nn.Conv3d(1, 1, 1, bias=False)
+            torch.nn.init.constant_(layer.weight, self.value)
+            return [layer]
+
+    monkeypatch.setattr(members.training, "recipe", lambda name, data: Stub())
+    monkeypatch.setattr(members.bundles, "load", One)
+    monkeypatch.setattr(sys, "argv", ["x", "sum", "1", "4", "--data", str(tmp_path), "--device", "cpu"])
+    members.main()
+    lines = [line for line in capsys.readouterr().out.splitlines() if "score " in line]
+    assert [line.split("score ")[1] for line in lines] == [f"{v:.4f} |" for v in (1, 1, 4, 4, 2.5, 2.5)]
+    assert lines[-1].startswith("| 1 + 2 | yes")
