@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from napari_mamba.bundles import BundleSpec, Channel, LabelClass, Network, Tile
-from napari_mamba.training.brain.card import DATA, USE, card
+from napari_mamba.training.brain.card import DATA, USE, VERSION, card
 from napari_mamba.training.brain.recipe import NETWORK
 from napari_mamba.training.brain.structures import INDICES, LEFT_RIGHT, STRUCTURES
 from napari_mamba.training.export import export_averaged
@@ -68,7 +68,7 @@ def spec() -> BundleSpec:
     """What `bundle.json` says, before anything is measured."""
     return BundleSpec(
         name="brain-structures-mr",
-        version="1.4.0",
+        version=VERSION,
         title="32 brain structures in MR of any contrast",
         task="segmentation",
         network=Network("umamba_enc", NETWORK),
