@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from napari.layers import Labels
 from qtpy.QtCore import QObject, Qt, QTimer
+from qtpy.QtWidgets import QApplication
 
 from napari_mamba import bundles, engine, io
 from napari_mamba.ui.sample_data import sample_path
@@ -54,6 +55,7 @@ class Gaps(QObject):
         return self
 
     def __exit__(self, *_):
+        QApplication.processEvents()  # draws the new layer now, not within the next run's click
         self.tick()
         self.timer.stop()
 
