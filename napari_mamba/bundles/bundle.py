@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,6 +44,11 @@ class Bundle(BundleSpec):
     weights: tuple[Path, ...] = ()
     declared: dict[str, str] = field(default_factory=dict, repr=False)
     source: Source = field(default_factory=lambda: Source(Path()), repr=False)
+
+    @property
+    def spec(self) -> BundleSpec:
+        """What `bundle.json` says, without where it lies: to write it again with something changed."""
+        return BundleSpec(**{field.name: getattr(self, field.name) for field in fields(BundleSpec)})
 
     @cached_property
     def sha256(self) -> str:

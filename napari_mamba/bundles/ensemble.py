@@ -60,12 +60,8 @@ def join(members: Sequence[str | os.PathLike[str]], destination: str | os.PathLi
         raise InputError("the same bundle is named twice: the mean of an answer and itself is that answer")
     weights = [one for bundle in bundles for one in bundle.state_dicts()]
     runs = [run for bundle in bundles for run in _runs(bundle)]
-    described = replace(_spec(first), metrics={"trained": {"members": runs}}, changelog={})
+    described = replace(first.spec, metrics={"trained": {"members": runs}}, changelog={})
     return save(destination, described, weights, _card(described, len(weights)), dtype=_smallest(weights))
-
-
-def _spec(bundle: Bundle) -> BundleSpec:
-    return BundleSpec(**{field.name: getattr(bundle, field.name) for field in fields(BundleSpec)})
 
 
 def _check_alike(first: Bundle, other: Bundle) -> None:

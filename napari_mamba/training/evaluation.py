@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from napari_mamba import bundles, engine, io
-from napari_mamba.bundles import Bundle, BundleSpec
+from napari_mamba.bundles import Bundle
 from napari_mamba.training.classification import calibration_error, reliability
 from napari_mamba.training.scores import dice, hausdorff95, summary
 
@@ -93,8 +93,7 @@ def write_numbers(
     bundle: Bundle, metrics: dict[str, Any], card: str, pictures: Mapping[str, bytes] | None = None
 ) -> Path:
     """Put measured numbers and the card that tells them, with its PNG pictures by name, into a bundle's folder."""
-    known = {field.name: getattr(bundle, field.name) for field in fields(BundleSpec)}
-    spec = replace(BundleSpec(**known), metrics=metrics)
+    spec = replace(bundle.spec, metrics=metrics)
     weights = list(bundle.state_dicts())
     return bundles.save(bundle.path, spec, weights, card, dtype="float16", overwrite=True, pictures=pictures)
 

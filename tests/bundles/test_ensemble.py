@@ -5,34 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from toy import ARGUMENTS, SPEC
 
 from napari_mamba import bundles, engine, models
 from napari_mamba.errors import InputError, OutputError
 from napari_mamba.volume import Volume
-
-ARGUMENTS = {
-    "spatial_dims": 3,
-    "input_channels": 1,
-    "num_classes": 2,
-    "features_per_stage": [4, 8],
-    "kernel_sizes": 3,
-    "strides": [1, 2],
-    "n_conv_per_stage": 1,
-    "n_conv_per_stage_decoder": 1,
-    "input_size": [8, 8, 8],
-}
-SPEC = bundles.BundleSpec(
-    name="toy",
-    version="1.0",
-    title="A toy",
-    task="segmentation",
-    network=bundles.Network("umamba_bot", ARGUMENTS),
-    channels=(bundles.Channel("T1w", "MR"),),
-    preparation=({"step": "normalise", "schemes": ["zscore"]},),
-    tile=bundles.Tile((8, 8, 8)),
-    classes=(bundles.LabelClass(0, "background"), bundles.LabelClass(3, "thing")),
-    intended_use="Toys. Not for clinical use.",
-)
 
 
 @pytest.fixture
@@ -42,7 +19,8 @@ def member(tmp_path):
     def made(seed, *, dtype="float16", **changes):
         torch.manual_seed(seed)
         weights = models.create("umamba_bot", **ARGUMENTS).state_dict()
-        spec = replace(SPEC, **{"metrics": {"trained": {"steps": seed}, "held_out": {"dice": 0.5}}, **changes})
+        known = {"trained": {"steps": seed}, "held_out": {"dice": 0.5}}
+        spec = replace(SPEC, **{"metrics": known, "intended_use": "Toys. Not for clinical use.", **changes})
         return bundles.save(tmp_path / f"{seed}", spec, [weights], "# Toy\n", dtype=dtype)
 
     return made
