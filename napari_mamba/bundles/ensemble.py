@@ -20,7 +20,9 @@ OF_ONE = ("metrics", "changelog")
 """What tells of one member alone, and may differ."""
 
 
-def join(members: Sequence[str | os.PathLike[str]], destination: str | os.PathLike[str]) -> Path:
+def join(
+    members: Sequence[str | os.PathLike[str]], destination: str | os.PathLike[str], *, overwrite: bool = False
+) -> Path:
     """Write the ensemble of bundles that differ in their weights alone, such as those of one recipe and several seeds.
 
     Its numbers are those of none of its members: its card says that nothing was measured, until an evaluation does.
@@ -31,6 +33,8 @@ def join(members: Sequence[str | os.PathLike[str]], destination: str | os.PathLi
         Two or more; one that is an ensemble itself brings all of its own.
     destination : path
         A folder to make, or a file ending in ".zip".
+    overwrite : bool
+        As in `bundles.save`.
 
     Returns
     -------
@@ -49,7 +53,7 @@ def join(members: Sequence[str | os.PathLike[str]], destination: str | os.PathLi
     --------
     >>> join(["runs/a/hippocampus-mr", "runs/b/hippocampus-mr"], "runs/hippocampus-mr")  # doctest: +SKIP
     """
-    check_destination(Path(destination).expanduser(), overwrite=False)
+    check_destination(Path(destination).expanduser(), overwrite)
     bundles = [load(member) for member in members]
     if len(bundles) < 2:
         raise InputError("an ensemble has two members or more: name two bundles of the same network")
@@ -61,7 +65,8 @@ def join(members: Sequence[str | os.PathLike[str]], destination: str | os.PathLi
     weights = [one for bundle in bundles for one in bundle.state_dicts()]
     runs = [run for bundle in bundles for run in _runs(bundle)]
     described = replace(first.spec, metrics={"trained": {"members": runs}}, changelog={})
-    return save(destination, described, weights, _card(described, len(weights)), dtype=_smallest(weights))
+    card = _card(described, len(weights))
+    return save(destination, described, weights, card, dtype=_smallest(weights), overwrite=overwrite)
 
 
 def _check_alike(first: Bundle, other: Bundle) -> None:

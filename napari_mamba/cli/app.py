@@ -347,8 +347,9 @@ def join(
         list[str], typer.Argument(metavar="BUNDLE BUNDLE...", help="Bundles that differ in their weights alone.")
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder or .zip of the ensemble.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
 ) -> None:
     """Make one bundle of several of the same network, whose answers are averaged: an ensemble."""
     from napari_mamba.cli.making import join_bundles
 
-    join_bundles(members, output)
+    join_bundles(members, output, overwrite=overwrite)

@@ -88,5 +88,9 @@ def test_the_command_joins(member, tmp_path, capsys):
     parts = [str(member(1)), str(member(2))]
     assert main(["join", *parts, "-o", str(tmp_path / "both")]) == 0
     assert len(bundles.load(capsys.readouterr().out.strip()).weights) == 2
+    assert main(["join", *parts, "-o", str(tmp_path / "both")]) != 0
+    assert "exists already" in capsys.readouterr().err
+    assert main(["join", *reversed(parts), "-o", str(tmp_path / "both"), "--overwrite"]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "both")
     assert main(["join", parts[0], "-o", str(tmp_path / "one")]) != 0
     assert capsys.readouterr().err.startswith("error: an ensemble")
