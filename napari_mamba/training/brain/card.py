@@ -84,7 +84,6 @@ while the windows of the validation curve gained 0.001. So the two comparisons w
 | 1.3.0 | Muon | 0.878 | 0.842, 0.893 | 0.828 |
 | 1.4.0 | Muon, smooth images too | 0.884 | 0.854, 0.891 | 0.824 |
 
-The 18 images are those that `evaluate` makes; of 1.4.0 the tables further above hold the first six, two of each person.
 Better on synthetic images is not better on every scan: between contrasts of one person nothing was gained."""
 """How the numbers went from version to version."""
 
