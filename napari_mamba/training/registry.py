@@ -113,6 +113,7 @@ def train(
         blended(made.network().state_dict(), begun, blend)  # another network is refused now, not after the training
     limits: dict[str, Any] = {"minutes": minutes, "steps": steps, "finish": finish}
     run = fit(made, Path(output), resume=resume, device=device, start=begun, compiled=compiled, on_log=on_log, **limits)
+    run.team.leave()
     if not run.team.leads:
         return run.output
     draw(history(run.output), run.output / "curves.png", title=f"{name} {made.variant}".strip())

@@ -67,6 +67,12 @@ class Team:
         if self.size > 1:
             dist.barrier(group=self.talk)
 
+    def leave(self) -> None:
+        """Part once every process is here: one that ends while others still talk to it breaks off their run."""
+        if self.size > 1:
+            self.meet()
+            dist.destroy_process_group()
+
 
 ALONE = Team()
 

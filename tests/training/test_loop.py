@@ -168,7 +168,8 @@ def _in_a_team(rank, folder, steps):
         run = fit(Line(folder), folder / "run", device="cpu", steps=more, resume=resume)
     assert run.team == Team(rank, 2)
     torch.save(run.average, folder / f"average_{rank}.pt")
-    torch.distributed.destroy_process_group()
+    run.team.leave()
+    assert not torch.distributed.is_initialized()
 
 
 def test_two_processes_train_one_network_as_one_process_with_both_batches_does(tmp_path):
