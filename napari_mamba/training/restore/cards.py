@@ -31,12 +31,12 @@ AHEAD = (
 BEHIND = (
     "By Muon from random weights, at a rate of 2e-3, batches of 8 pieces of 48x32x32 voxels on an NVIDIA H200, each "
     "step 18.0 (forwards and backwards), 20.5 (each axis) and 18.2 ms (SegResNet). The SegResNet is ahead by 0.3 dB; "
-    "all were still learning. Why is not settled: Muon changes the products between channels, AdamW at the same rate the "
-    "state matrices and depthwise convolutions, of which the SegResNet has none. The network that ships has 4.31, 3.09 "
-    "and 2.64 dB on the same scans after 28,700 steps in four runs; a SegResNet was not trained as long, so which ends "
-    "higher is not known. The scans along each axis were level with those forwards and backwards at half time (2.08 "
-    "and 2.05 dB on average), then failed on whole scans while their loss on pieces still fell; the cause was not "
-    "found."
+    "all were still learning. Why is not settled: Muon changes the products between channels, AdamW at the same rate "
+    "the state matrices and depthwise convolutions, of which the SegResNet has none. The network that ships has 4.31, "
+    "3.09 and 2.64 dB on the same scans after 28,700 steps in four runs; a SegResNet was not trained as long, so "
+    "which ends higher is not known. The scans along each axis were level with those forwards and backwards at half "
+    "time (2.08 and 2.05 dB on average), then failed on whole scans while their loss on pieces still fell; the cause "
+    "was not found."
 )
 MADE = """Voxel Mamba U-Net: 2.4 million parameters; plain residual convolutions at full resolution, MambaIR's residual
 state-space block with {scans} at a half and a quarter of it, no normalisation, and the input
