@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim._muon import _adjust_lr, _zeropower_via_newtonschulz
 
-WARM_UP = 2
-"""Runs before the recording: cuBLAS makes its workspaces."""
+from napari_mamba.training.recorded import captured
 
 
 class Muon(torch.optim.Muon):
@@ -89,16 +88,11 @@ class _Updates:
         return [_zeropower_via_newtonschulz(one, *iteration).float() for one in ahead]
 
     def _record(self) -> Callable[[], list[Tensor]]:
-        current, stream = torch.cuda.current_stream(), torch.cuda.Stream()
-        stream.wait_stream(current)
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UP):
-                self._computed([momentum.clone() for momentum in self.momenta])
-            graph = torch.cuda.CUDAGraph()
-            # The next batches are made in another thread, which may allocate memory meanwhile.
-            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-                updates = self._computed(self.momenta)
-        current.wait_stream(stream)
+        graph, updates = captured(
+            lambda: self._computed(self.momenta),
+            lambda: self._computed([momentum.clone() for momentum in self.momenta]),
+            torch.cuda.Stream(),
+        )
 
         def replayed() -> list[Tensor]:
             graph.replay()

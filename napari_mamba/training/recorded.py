@@ -9,7 +9,32 @@ import torch
 from torch import Tensor, nn
 
 WARM_UP = 3
-"""Steps before a recording: kernels are compiled, convolutions tried out, tables copied to the GPU."""
+"""Runs before a recording: kernels are compiled, convolutions tried out, tables copied and workspaces made."""
+
+
+def captured(work: Callable[[], Any], warm_up: Callable[[], Any], stream: Any) -> tuple[Any, Any]:
+    """A CUDA graph of `work` and what it answers, which every replay overwrites.
+
+    Parameters
+    ----------
+    work : callable
+        What is recorded; it reads its inputs from memory that stays.
+    warm_up : callable
+        The same without lasting effects, run beforehand.
+    stream : torch.cuda.Stream
+        What both run on.
+    """
+    current = torch.cuda.current_stream()
+    stream.wait_stream(current)
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_UP):
+            warm_up()
+        graph = torch.cuda.CUDAGraph()
+        # The next batches are made in another thread, which may allocate memory meanwhile.
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            answer = work()
+    current.wait_stream(stream)
+    return graph, answer
 
 
 class Recorded:
@@ -46,19 +71,14 @@ class _Recording:
         own_target = target.clone() if isinstance(target, Tensor) else tuple(t.clone() for t in target)
         self.given = (own, *([own_target] if isinstance(own_target, Tensor) else own_target))
         of.stream = of.stream or torch.cuda.Stream()
-        current, stream = torch.cuda.current_stream(), of.stream
-        stream.wait_stream(current)
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UP):
-                of.gradients(own, own_target)
+
+        def warm_up() -> None:
+            of.gradients(own, own_target)
             for parameter in self.parameters:
                 parameter.grad = None  # those of another recording are not to be added to
-            self.graph = torch.cuda.CUDAGraph()
-            # The next batches are made in another thread, which may allocate memory meanwhile.
-            with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
-                self.loss = of.gradients(own, own_target)
+
+        self.graph, self.loss = captured(lambda: of.gradients(own, own_target), warm_up, of.stream)
         self.written = [parameter.grad for parameter in self.parameters]
-        current.wait_stream(stream)
 
     def replay(self, given: Sequence[Tensor]) -> Tensor:
         for own, new in zip(self.given, given, strict=True):
