@@ -21,7 +21,11 @@ OF_ONE = ("metrics", "changelog")
 
 
 def join(
-    members: Sequence[str | os.PathLike[str]], destination: str | os.PathLike[str], *, overwrite: bool = False
+    members: Sequence[str | os.PathLike[str]],
+    destination: str | os.PathLike[str],
+    *,
+    dealt: bool = False,
+    overwrite: bool = False,
 ) -> Path:
     """Write the ensemble of bundles that differ in their weights alone, such as those of one recipe and several seeds.
 
@@ -33,6 +37,8 @@ def join(
         Two or more; one that is an ensemble itself brings all of its own.
     destination : path
         A folder to make, or a file ending in ".zip".
+    dealt : bool
+        Deal the mirrored copies out to the members, one each in turn, so that two members take no longer than one.
     overwrite : bool
         As in `bundles.save`.
 
@@ -64,7 +70,8 @@ def join(
         raise InputError("the same bundle is named twice: the mean of an answer and itself is that answer")
     weights = [one for bundle in bundles for one in bundle.state_dicts()]
     runs = [run for bundle in bundles for run in _runs(bundle)]
-    described = replace(first.spec, metrics={"trained": {"members": runs}}, changelog={})
+    tile = replace(first.tile, dealt=dealt or first.tile.dealt)
+    described = replace(first.spec, tile=tile, metrics={"trained": {"members": runs}}, changelog={})
     card = _card(described, len(weights))
     return save(destination, described, weights, card, dtype=_smallest(weights), overwrite=overwrite)
 

@@ -100,6 +100,8 @@ class Tile:
         their outputs change places.
     snug : bool
         Tiles may be shorter where as many of them cover an image as well: less is computed twice.
+    dealt : bool
+        Each mirrored copy is answered by one of the ensemble's networks, in turn, instead of by all of them.
     """
 
     size: tuple[int, ...]
@@ -110,6 +112,7 @@ class Tile:
     sums: str = "float32"
     sides: tuple[int, ...] = ()
     snug: bool = False
+    dealt: bool = False
 
 
 @dataclass(frozen=True)
@@ -207,6 +210,8 @@ def _check_tile(spec: BundleSpec) -> None:
         raise BundleError(f"bundle {spec.name}: the tile {list(tile.size)} is no multiple of {list(tile.divisor)}")
     if tile.sums not in ("float32", "float16"):
         raise BundleError(f"bundle {spec.name}: tiles are summed in float32 or float16, not {tile.sums!r}")
+    if tile.dealt and spec.task == "classification":
+        raise BundleError(f"bundle {spec.name}: every network of a classification answers every copy: none is dealt")
     sides, labels = tile.sides, {label.index for label in spec.classes}
     if len(sides) % 2 or len(set(sides)) < len(sides) or not set(sides) <= labels:
         raise BundleError(f"bundle {spec.name}: the tile's sides are pairs of its labels, each once, not {list(sides)}")
@@ -324,6 +329,7 @@ def _tile(one: Fields) -> Tile:
         sums=one.text("sums", "float32"),
         sides=one.integers("sides", ()),
         snug=one.flag("snug", False),
+        dealt=one.flag("dealt", False),
     )
 
 

@@ -347,9 +347,12 @@ def join(
         list[str], typer.Argument(metavar="BUNDLE BUNDLE...", help="Bundles that differ in their weights alone.")
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder or .zip of the ensemble.")],
+    dealt: Annotated[
+        bool, typer.Option("--dealt", help="Each mirrored copy is answered by one member, in turn: no slower than one.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
 ) -> None:
     """Make one bundle of several of the same network, whose answers are averaged: an ensemble."""
     from napari_mamba.cli.making import join_bundles
 
-    join_bundles(members, output, overwrite=overwrite)
+    join_bundles(members, output, dealt=dealt, overwrite=overwrite)

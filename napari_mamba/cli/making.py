@@ -31,11 +31,11 @@ def train_bundle(name: str, data: Path, output: Path, **limits: Any) -> None:
         print(training.train(name, data, output, on_log=tell, **limits))
 
 
-def join_bundles(members: list[str], output: Path, *, overwrite: bool) -> None:
+def join_bundles(members: list[str], output: Path, *, dealt: bool, overwrite: bool) -> None:
     """Make an ensemble of bundles; prints its path."""
     from napari_mamba import bundles
 
-    print(bundles.join(members, output, overwrite=overwrite))
+    print(bundles.join(members, output, dealt=dealt, overwrite=overwrite))
 
 
 def evaluate_bundle(

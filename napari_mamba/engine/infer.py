@@ -44,6 +44,9 @@ class Ensemble:
     exchanged : sequence of int
         Which channel of a copy mirrored along the last axis is channel 0, 1, … of the answer: left and right
         structures change places. Empty: all stay.
+    dealt : bool
+        Each copy is answered by one network, in turn, instead of by all: as many passes as there are copies or
+        networks, whichever are more.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Ensemble:
         entropy: str = "",
         spread: bool = False,
         exchanged: Sequence[int] = (),
+        dealt: bool = False,
     ):
         self.networks = [network.to(device.torch_device).eval() for network in networks]
         self.device = device
@@ -63,16 +67,25 @@ class Ensemble:
         self.entropy = entropy
         self.spread = spread
         self.exchanged = list(exchanged)
+        self.dealt = dealt
+
+    @property
+    def turns(self) -> list[tuple[nn.Module, tuple[int, ...]]]:
+        """Which network answers which copy, pass by pass."""
+        if not self.dealt:
+            return list(itertools.product(self.networks, self.flips))
+        count = max(len(self.networks), len(self.flips))
+        return [(self.networks[i % len(self.networks)], self.flips[i % len(self.flips)]) for i in range(count)]
 
     @property
     def passes(self) -> int:
         """Passes of a network that one batch costs."""
-        return len(self.networks) * len(self.flips)
+        return len(self.turns)
 
     def mean(self, tiles: torch.Tensor, apart: bool = False) -> Generator[None, None, torch.Tensor]:
         """Yield after each pass, and return the mean (B, K [+ 1], *tile) over all of them.
 
-        With `apart` the networks' means, one after the other: (B, networks * K [+ 1], *tile).
+        With `apart` the networks' means, one after the other: (B, networks * K [+ 1], *tile); never of `dealt` copies.
 
         A generator, so that a run can report and be cancelled between passes; PyTorch's thread-local modes are
         entered inside each pass and never held while it is suspended.
@@ -80,7 +93,7 @@ class Ensemble:
         total: Any = None
         spread: Any = None
         totals: list[torch.Tensor] = []
-        for network, flips in itertools.product(self.networks, self.flips):
+        for network, flips in self.turns:
             total, spread = self._add_pass(network, tiles, flips, total, spread)
             if apart and flips == self.flips[-1]:
                 totals, total = [*totals, total], None

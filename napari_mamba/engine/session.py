@@ -88,6 +88,7 @@ class Session:
             "size": list(self.plan.tile),
             "overlap": self.plan.overlap,
             "mirror_axes": list(self.plan.mirror_axes),
+            "dealt": self.bundle.tile.dealt,
             "batch_size": self.plan.batch_size,
         }
         self.record.facts["memory"] = memory.peak_memory(self.device.torch_device)
@@ -157,6 +158,7 @@ class Session:
         entropy = "" if self.options.axis == "all" else self._entropy
         ensemble = Ensemble(self.bundle.networks(), self.device, self.plan.mirror_axes, self.plan.spatial_dims, entropy)
         ensemble.exchanged = exchanged_channels(self.bundle)
+        ensemble.dealt = self.bundle.tile.dealt
         ensemble.spread = self.options.uncertainty and self.bundle.task == "restoration" and ensemble.passes > 1
         yield from self._say("warming up", 1, 2)
         if any(model.name == self.bundle.network.name and model.scan_order for model in list_models()):

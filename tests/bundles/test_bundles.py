@@ -124,6 +124,8 @@ def test_a_zip_may_hold_the_bundle_in_a_folder(tmp_path, folder):
         ({"tile": {"size": [8, 8, 8], "mirror_axes": [3]}}, "mirror_axes"),
         ({"tile": {"size": [8, 8, 8], "overlap": 1}}, "overlap"),
         ({"tile": {"size": [8, 8, 8], "divisor": [3, 1, 1]}}, "no multiple"),
+        ({"tile": {"size": [8, 8, 8], "dealt": 1}}, "dealt"),
+        ({"task": "classification", "tile": {"size": [8, 8, 8], "dealt": True}}, "none is dealt"),
         ({"weights": []}, "weight"),
         ({"weights": ["../../etc/passwd.safetensors"]}, "beside bundle.json"),
         ({"weights": ["weights.pth"]}, ".safetensors"),

@@ -59,6 +59,24 @@ def test_a_run_averages_the_members(member, tmp_path):
     assert not np.allclose(whole, apart[0], atol=1e-3)
 
 
+def test_members_that_copies_are_dealt_to_take_as_long_as_one(member, tmp_path):
+    parts = [member(1), member(2)]
+    volume = Volume(np.random.RandomState(0).rand(1, 8, 8, 8).astype(np.float32))
+
+    def run(bundle, **options):
+        loaded = bundles.load(bundle)
+        events = list(engine.run(volume, loaded, engine.RunOptions(device="cpu", **options)))
+        return max(event.total for event in events if event.stage == "network"), events[-1]
+
+    alone = run(parts[0])[0]
+    dealt = bundles.join(parts, tmp_path / "dealt", dealt=True)
+    assert run(dealt)[0] == alone
+    assert run(bundles.join(parts, tmp_path / "all"))[0] == 2 * alone
+    assert bundles.load(
+        bundles.join([dealt, member(3, tile=replace(SPEC.tile, dealt=True))], tmp_path / "more")
+    ).tile.dealt
+
+
 def test_no_members_numbers_are_those_of_the_ensemble(member, tmp_path):
     both = bundles.join([member(1), member(2)], tmp_path / "both")
     whole = bundles.load(bundles.join([both, member(3)], tmp_path / "three.zip"))

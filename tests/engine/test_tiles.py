@@ -140,6 +140,15 @@ def test_sums_are_held_for_one_tile_of_depth_however_long_the_image():
     assert slices == list(range(500))
 
 
+def drained(passes):
+    """What a generator returns at its end."""
+    try:
+        while True:
+            next(passes)
+    except StopIteration as done:
+        return done.value
+
+
 def test_left_and_right_change_places_in_mirrored_copies():
     """A network that calls the left half 1 and the right half 2 is right twice only if its channels are exchanged."""
 
@@ -149,14 +158,8 @@ def test_left_and_right_change_places_in_mirrored_copies():
             return torch.stack([torch.zeros_like(left), left, 1 - left], 1)
 
     def answer(exchanged):
-        passes = Ensemble([Halves()], choose_device("cpu"), mirror_axes=(2,), exchanged=exchanged).mean(
-            torch.zeros(1, 1, 4, 4, 8)
-        )
-        try:
-            while True:
-                next(passes)
-        except StopIteration as done:
-            return done.value
+        tiles = torch.zeros(1, 1, 4, 4, 8)
+        return drained(Ensemble([Halves()], choose_device("cpu"), mirror_axes=(2,), exchanged=exchanged).mean(tiles))
 
     once = Halves()(torch.zeros(1, 1, 4, 4, 8))
     assert torch.equal(answer((0, 2, 1)), once)
@@ -174,3 +177,24 @@ def test_snug_tiles_are_as_many_and_never_longer(size, overlap):
     assert starts[-1] + side >= size
     assert all(b - a <= side for a, b in itertools.pairwise(starts))
     assert side - 4 < max(size, 1) / len(starts) + overlap * 128  # no shorter one would do
+
+
+@pytest.mark.parametrize(
+    ("members", "axes", "turns"),
+    [
+        (2, (2,), [(0, ()), (1, (2,))]),
+        (2, (1, 2), [(0, ()), (1, (1,)), (0, (2,)), (1, (1, 2))]),
+        (3, (2,), [(0, ()), (1, (2,)), (2, ())]),
+        (2, (), [(0, ()), (1, ())]),
+        (1, (2,), [(0, ()), (0, (2,))]),
+    ],
+)
+def test_dealt_copies_are_answered_by_one_network_each(members, axes, turns):
+    networks = [torch.nn.Conv3d(1, 1, 3, padding=1) for _ in range(members)]
+    tiles = torch.randn(2, 1, 4, 6, 8)
+    ensemble = Ensemble(networks, choose_device("cpu"), mirror_axes=axes, dealt=True)
+    passes = list(ensemble.mean(tiles))
+    assert len(passes) == ensemble.passes == len(turns)
+    with torch.no_grad():
+        apart = [networks[i](tiles.flip([a + 2 for a in flips])).flip([a + 2 for a in flips]) for i, flips in turns]
+    assert torch.allclose(drained(ensemble.mean(tiles)), torch.stack(apart).mean(0), atol=1e-6)
