@@ -74,6 +74,8 @@ class Bundle(BundleSpec):
         from safetensors import SafetensorError
         from safetensors.torch import load as parse
 
+        from napari_mamba.bundles import eight_bits
+
         for file in self.weights:
             data = self.source.read(file.name)
             wanted = self.declared.get(file.name)
@@ -83,7 +85,11 @@ class Bundle(BundleSpec):
                 tensors = parse(data)
             except SafetensorError as error:
                 raise BundleError(f"{file}: is not a safetensors file or is cut off ({error})") from error
-            yield {key: t.to(torch.float32) if t.is_floating_point() else t for key, t in tensors.items()}
+            try:
+                whole = eight_bits.whole(tensors)
+            except BundleError as error:
+                raise BundleError(f"{file}: {error}") from error
+            yield {key: t.to(torch.float32) if t.is_floating_point() else t for key, t in whole.items()}
 
     def networks(self) -> list[nn.Module]:
         """The networks of the ensemble, with their weights, in float32 and eval mode, on the CPU.

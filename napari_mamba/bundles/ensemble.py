@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from napari_mamba.bundles.bundle import Bundle, load
 from napari_mamba.bundles.spec import BundleSpec
@@ -14,7 +14,7 @@ from napari_mamba.bundles.writer import check_destination, save
 from napari_mamba.errors import InputError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 OF_ONE = ("metrics", "changelog")
 """What tells of one member alone, and may differ."""
@@ -59,6 +59,8 @@ def join(
     --------
     >>> join(["runs/a/hippocampus-mr", "runs/b/hippocampus-mr"], "runs/hippocampus-mr")  # doctest: +SKIP
     """
+    from napari_mamba.bundles.weights import smallest
+
     check_destination(Path(destination).expanduser(), overwrite)
     bundles = [load(member) for member in members]
     if len(bundles) < 2:
@@ -73,7 +75,7 @@ def join(
     tile = replace(first.tile, dealt=dealt or first.tile.dealt)
     described = replace(first.spec, tile=tile, metrics={"trained": {"members": runs}}, changelog={})
     card = _card(described, len(weights))
-    return save(destination, described, weights, card, dtype=_smallest(weights), overwrite=overwrite)
+    return save(destination, described, weights, card, dtype=smallest(weights), overwrite=overwrite)
 
 
 def _check_alike(first: Bundle, other: Bundle) -> None:
@@ -93,12 +95,6 @@ def _runs(bundle: Bundle) -> list[dict[str, Any]]:
     """How each member of a bundle was trained."""
     trained = dict(bundle.metrics.get("trained", {}))
     return list(trained.get("members", [trained]))
-
-
-def _smallest(weights: Sequence[Mapping[str, Tensor]]) -> Literal["float32", "float16"]:
-    """The type that keeps every weight as it is."""
-    values = [value for one in weights for value in one.values() if value.is_floating_point()]
-    return "float16" if all(bool((value.half().float() == value).all()) for value in values) else "float32"
 
 
 def _card(spec: BundleSpec, count: int) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from napari_mamba import models
+from napari_mamba.bundles.eight_bits import SCALE, shrunk, whole
 from napari_mamba.bundles.spec import BundleSpec
 from napari_mamba.errors import BundleError, InputError
+
+Dtype = Literal["float32", "float16", "int8"]
 
 
 def build(spec: BundleSpec) -> nn.Module:
@@ -67,8 +71,10 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> nn.Mo
     return network
 
 
-def compact(network: nn.Module, weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+def compact(network: nn.Module, weights: Mapping[str, Tensor], dtype: Dtype) -> dict[str, Tensor]:
     """What to store: each tensor once, contiguous, floats as `dtype` (as float32 where float16 would overflow).
+
+    With "int8" kernels and matrices in eight bits (`eight_bits.shrunk`), other floats as float16.
 
     Raises
     ------
@@ -79,11 +85,32 @@ def compact(network: nn.Module, weights: Mapping[str, Tensor], dtype: torch.dtyp
     for key, original in same.items():
         if key in weights and original in weights and not torch.equal(weights[key], weights[original]):
             raise BundleError(f"{key!r} and {original!r} are one tensor in the network, but differ in these weights")
+    once = {key: t for key, t in weights.items() if same.get(key, key) == key or same[key] not in weights}
+    return stored(once, dtype)
+
+
+def stored(weights: Mapping[str, Tensor], dtype: Dtype) -> dict[str, Tensor]:
+    """Weights as a file of `dtype` holds them; `eight_bits.whole` of it are those that a bundle gives."""
+    if dtype != "int8":
+        return {key: _stored(tensor, getattr(torch, dtype)) for key, tensor in weights.items()}
+    small = shrunk(weights)
     return {
-        key: _stored(tensor, dtype)
-        for key, tensor in weights.items()
-        if same.get(key, key) == key or same[key] not in weights
+        key: tensor.cpu().contiguous() if key.endswith(SCALE) else _stored(tensor, torch.float16)
+        for key, tensor in small.items()
     }
+
+
+def smallest(weights: Sequence[Mapping[str, Tensor]]) -> Dtype:
+    """The type of file that keeps every weight as it is."""
+    for dtype in ("int8", "float16"):
+        if all(_kept(one, dtype) for one in weights):
+            return dtype
+    return "float32"
+
+
+def _kept(weights: Mapping[str, Tensor], dtype: Dtype) -> bool:
+    again = whole(stored(weights, dtype))
+    return all(torch.equal(again[key].to(value.dtype), value.cpu()) for key, value in weights.items())
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:

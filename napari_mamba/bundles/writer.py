@@ -10,14 +10,18 @@ import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from napari_mamba.bundles.source import CARD, DESCRIPTION
 from napari_mamba.bundles.spec import BundleSpec, to_json
-from napari_mamba.errors import BundleError, OutputError
+from napari_mamba.errors import BundleError, InputError, OutputError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from napari_mamba.bundles.weights import Dtype
+
+DTYPES = ("float32", "float16", "int8")
 
 
 def save(
@@ -26,7 +30,7 @@ def save(
     state_dicts: Sequence[Mapping[str, Tensor]],
     card: str = "",
     *,
-    dtype: Literal["float32", "float16"] = "float32",
+    dtype: Dtype = "float32",
     overwrite: bool = False,
     pictures: Mapping[str, bytes] | None = None,
 ) -> Path:
@@ -42,8 +46,9 @@ def save(
         One a member of the ensemble. Each must be exactly the weights of `spec.network`.
     card : str
         Markdown for `README.md`.
-    dtype : {"float32", "float16"}
-        How floating-point weights are stored. They are always used in float32.
+    dtype : {"float32", "float16", "int8"}
+        How floating-point weights are stored: "int8" has kernels and matrices in eight bits with a scale for each
+        output channel. They are always used in float32.
     overwrite : bool
         Replace a bundle that is there already; nothing but a bundle is ever replaced.
     pictures : mapping of str to bytes, optional
@@ -56,12 +61,16 @@ def save(
 
     Raises
     ------
+    InputError
+        If `dtype` is another.
     BundleError
         If the weights are not the network's.
     OutputError
         If `destination` exists or cannot be written.
     """
     destination = Path(destination).expanduser()
+    if dtype not in DTYPES:
+        raise InputError(f"weights are stored as {', '.join(DTYPES[:-1])} or {DTYPES[-1]}, not as {dtype!r}")
     check_destination(destination, overwrite)
     files = {**_weights(spec, state_dicts, dtype), CARD: (card or f"# {spec.title}\n").encode()}
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name != CARD}
@@ -99,10 +108,7 @@ def check_destination(destination: Path, overwrite: bool) -> None:
         raise OutputError(f"{destination}: is not a bundle and will not be overwritten: choose another place")
 
 
-def _weights(
-    spec: BundleSpec, state_dicts: Sequence[Mapping[str, Tensor]], dtype: Literal["float32", "float16"]
-) -> dict[str, bytes]:
-    import torch
+def _weights(spec: BundleSpec, state_dicts: Sequence[Mapping[str, Tensor]], dtype: Dtype) -> dict[str, bytes]:
     from safetensors.torch import save as serialise
 
     from napari_mamba.bundles.weights import build, compact, fill
@@ -112,7 +118,7 @@ def _weights(
     for number, weights in enumerate(state_dicts):
         fill(network, weights, f"bundle {spec.name}")
         name = "weights.safetensors" if len(state_dicts) == 1 else f"weights_{number}.safetensors"
-        files[name] = serialise(compact(network, weights, getattr(torch, dtype)), metadata={"format": "pt"})
+        files[name] = serialise(compact(network, weights, dtype), metadata={"format": "pt"})
     return files
 
 

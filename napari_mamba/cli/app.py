@@ -260,7 +260,7 @@ def import_(
         Optional[str], typer.Option(help="softmax, sigmoid or none.", rich_help_panel=WEIGHTS)
     ] = None,
     name: Annotated[Optional[str], typer.Option(help="Name of the bundle.")] = None,
-    dtype: Annotated[Optional[str], typer.Option(help="How weights are stored: float32 or float16.")] = None,
+    dtype: Annotated[Optional[str], typer.Option(help="How weights are stored: float32, float16 or int8.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
 ) -> None:
     """Turn a trained network of somebody else's into a bundle. No code in the checkpoint runs."""

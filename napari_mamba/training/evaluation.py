@@ -93,9 +93,12 @@ def write_numbers(
     bundle: Bundle, metrics: dict[str, Any], card: str, pictures: Mapping[str, bytes] | None = None
 ) -> Path:
     """Put measured numbers and the card that tells them, with its PNG pictures by name, into a bundle's folder."""
+    from napari_mamba.bundles.weights import smallest
+
     spec = replace(bundle.spec, metrics=metrics)
     weights = list(bundle.state_dicts())
-    return bundles.save(bundle.path, spec, weights, card, dtype="float16", overwrite=True, pictures=pictures)
+    dtype = smallest(weights)
+    return bundles.save(bundle.path, spec, weights, card, dtype=dtype, overwrite=True, pictures=pictures)
 
 
 def add_comparison(

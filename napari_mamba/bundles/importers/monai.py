@@ -38,7 +38,7 @@ def import_monai(
     activation: str | None = None,
     arguments: Mapping[str, Any] | None = None,
     name: str | None = None,
-    dtype: Literal["float32", "float16"] = "float32",
+    dtype: Literal["float32", "float16", "int8"] = "float32",
     overwrite: bool = False,
 ) -> Path:
     """Turn a MONAI bundle into one of ours.

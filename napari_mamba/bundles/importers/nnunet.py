@@ -49,7 +49,7 @@ def import_nnunet(
     checkpoint: str = "checkpoint_final.pth",
     *,
     name: str | None = None,
-    dtype: Literal["float32", "float16"] = "float32",
+    dtype: Literal["float32", "float16", "int8"] = "float32",
     overwrite: bool = False,
 ) -> Path:
     """Turn an nnU-Net v2 results folder into a bundle.
@@ -69,7 +69,7 @@ def import_nnunet(
         File in each fold.
     name : str, optional
         Of the bundle; made from the folders' names if not given.
-    dtype : {"float32", "float16"}
+    dtype : {"float32", "float16", "int8"}
         How the weights are stored.
     overwrite : bool
         Replace a bundle at `destination`.

@@ -42,7 +42,7 @@ def import_nnunet_v1(
     classes: Sequence[str] | None = None,
     channels: Sequence[str] | None = None,
     name: str | None = None,
-    dtype: Literal["float32", "float16"] = "float32",
+    dtype: Literal["float32", "float16", "int8"] = "float32",
     overwrite: bool = False,
 ) -> Path:
     """Turn an nnU-Net v1 results folder into a bundle.

@@ -39,7 +39,7 @@ def import_weights(
     arguments: Mapping[str, Any] | None = None,
     name: str | None = None,
     title: str | None = None,
-    dtype: Literal["float32", "float16"] = "float32",
+    dtype: Literal["float32", "float16", "int8"] = "float32",
     overwrite: bool = False,
 ) -> Path:
     """Turn a state_dict, or a checkpoint that holds one, into a bundle.

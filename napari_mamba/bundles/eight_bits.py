@@ -1,0 +1,87 @@
+"""Weights in eight bits: whole numbers of a row's own scale, for kernels and matrices with long rows.
+
+Symmetric, a scale for each output channel, as in Krishnamoorthi, Quantizing deep convolutional networks for efficient
+inference (arXiv:1806.08342). Storage alone: networks are filled with float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from napari_mamba.errors import BundleError
+
+SCALE = "::scale"
+"""Added to a weight's key it names the scales of its rows."""
+SHORTEST = 64
+"""Values of a row at least: a shorter one saves next to nothing, and is a state matrix, norm or first layer."""
+MOST = 127
+_BITS = 12
+"""Of a scale's mantissa: products with whole numbers up to `MOST` are exact then, and storing again changes nothing."""
+
+
+def shrunk(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights to store: int8 and scales where rows are long, the others as they are.
+
+    Parameters
+    ----------
+    weights : mapping of str to Tensor
+        Floating-point weights and whatever else a state_dict holds.
+
+    Returns
+    -------
+    dict
+        For a weight (R, …) in eight bits its int8 values, and under its key + `SCALE` float32 (R,).
+
+    Examples
+    --------
+    >>> weight = torch.linspace(-1, 1, 128).view(2, 64)
+    >>> stored = shrunk({"w": weight})
+    >>> stored["w"].dtype, stored["w::scale"].shape
+    (torch.int8, torch.Size([2]))
+    >>> bool((whole(stored)["w"] - weight).abs().max() < 1 / 127)
+    True
+    """
+    stored: dict[str, Tensor] = {}
+    for key, value in weights.items():
+        if value.is_floating_point() and value.ndim > 1 and value[0].numel() >= SHORTEST:
+            rows = value.detach().float().flatten(1)
+            mantissa, exponent = torch.frexp(rows.abs().amax(1) / MOST)
+            scale = torch.ldexp((mantissa * 2**_BITS).ceil() / 2**_BITS, exponent)
+            steps = rows / scale.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
+            stored[key] = steps.round().to(torch.int8).view(value.shape)
+            stored[key + SCALE] = scale
+        else:
+            stored[key] = value
+    return stored
+
+
+def whole(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights that `shrunk` stored, in float32; those that never were in eight bits as they are.
+
+    Raises
+    ------
+    BundleError
+        If eight bits and scales do not belong to each other: such weights would be quite other ones.
+    """
+    for key, value in stored.items():
+        scale = stored.get(key + SCALE)
+        if key.endswith(SCALE):
+            fits = key.removesuffix(SCALE) in stored
+        elif scale is None:
+            fits = value.dtype != torch.int8
+        else:
+            fits = value.dtype == torch.int8 and scale.dtype == torch.float32 and scale.shape == value.shape[:1]
+        if not fits:
+            raise BundleError(f"the weights {key!r} are in eight bits without the scales of their rows")
+    return {
+        key: _times(value, stored[key + SCALE]) if key + SCALE in stored else value
+        for key, value in stored.items()
+        if not key.endswith(SCALE)
+    }
+
+
+def _times(steps: Tensor, scale: Tensor) -> Tensor:
+    return (steps.float().flatten(1) * scale[:, None]).view(steps.shape)
