@@ -1,5 +1,7 @@
 """Which bundles are worth an ensemble: validation scores of each, and of their mean, with and without mirrored copies.
 
+"dealt": each copy is answered by one member in turn (`napari-mamba join --dealt`), in no more time than one takes.
+
     python benchmarks/members.py hippocampus-mr --data DIR runs/a/hippocampus-mr runs/b/hippocampus-mr
 
 Choose by these numbers, `napari-mamba join` the best, and measure that on the held-out people once.
@@ -16,20 +18,21 @@ import torch
 from torch import Tensor, nn
 
 from napari_mamba import bundles, training
-from napari_mamba.engine.device import choose_device
+from napari_mamba.engine.device import Device, choose_device
+from napari_mamba.engine.infer import Ensemble
 
 
 class Mean(nn.Module):
-    """The mean answer of networks, each with every combination of mirrored `axes` of (B, C, Z, Y, X)."""
+    """The mean answer of networks over the copies of (B, C, Z, Y, X) that a run would make, mirrored along `axes`."""
 
-    def __init__(self, networks: Sequence[nn.Module], axes: Sequence[int]) -> None:
+    def __init__(self, networks: Sequence[nn.Module], device: Device, axes: Sequence[int], dealt: bool) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
-        self.flips = [c for n in range(len(axes) + 1) for c in itertools.combinations([2 + a for a in axes], n)]
+        self.turns = Ensemble(networks, device, axes, dealt=dealt).turns
 
     def forward(self, x: Tensor) -> Tensor:
-        answers = [network(x.flip(f)).flip(f) for network in self.networks for f in self.flips]
-        return torch.stack(answers).mean(0)
+        turns = [(network, [2 + axis for axis in flips]) for network, flips in self.turns]
+        return torch.stack([network(x.flip(f)).flip(f) for network, f in turns]).mean(0)
 
 
 def main() -> None:
@@ -43,7 +46,8 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.threads:
         torch.set_num_threads(asked.threads)
-    on = choose_device(asked.device).torch_device
+    device = choose_device(asked.device)
+    on = device.torch_device
     recipe, loaded = training.recipe(asked.name, asked.data), [bundles.load(member) for member in asked.members]
     if any(bundle.tile.sides for bundle in loaded):
         parser.error("left and right are classes of these bundles: their mirrored copies are not measured here")
@@ -51,10 +55,12 @@ def main() -> None:
     print("| members | mirrored copies | scores |\n| --- | --- | --- |")
     for size in range(1, len(networks) + 1):
         for some in itertools.combinations(range(len(networks)), size):
-            for axes in ((), loaded[0].tile.mirror_axes):
-                scores = recipe.validate(Mean([networks[i] for i in some], axes).eval(), on)
+            mirrored = loaded[0].tile.mirror_axes
+            ways = [("no", (), False), ("yes", mirrored, False), *([("dealt", mirrored, True)] if size > 1 else [])]
+            for way, axes, dealt in ways:
+                scores = recipe.validate(Mean([networks[i] for i in some], device, axes, dealt).eval(), on)
                 told = ", ".join(f"{key} {value:.4f}" for key, value in scores.items())
-                print(f"| {' + '.join(str(i + 1) for i in some)} | {'yes' if axes else 'no'} | {told} |", flush=True)
+                print(f"| {' + '.join(str(i + 1) for i in some)} | {way} | {told} |", flush=True)
 
 
 if __name__ == "__main__":
