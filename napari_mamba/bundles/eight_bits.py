@@ -1,7 +1,8 @@
 """Weights in eight bits: whole numbers of a row's own scale, for kernels and matrices with long rows.
 
-Symmetric, a scale for each output channel, as in Krishnamoorthi, Quantizing deep convolutional networks for efficient
-inference (arXiv:1806.08342). Storage alone: networks are filled with float32.
+Symmetric, a scale for each output channel (input channel, where a convolution is transposed), as in Krishnamoorthi,
+Quantizing deep convolutional networks for efficient inference (arXiv:1806.08342). Storage alone: networks are filled
+with float32.
 """
 
 from __future__ import annotations

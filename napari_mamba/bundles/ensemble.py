@@ -6,15 +6,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from napari_mamba.bundles.bundle import Bundle, load
 from napari_mamba.bundles.spec import BundleSpec
 from napari_mamba.bundles.writer import check_destination, save
 from napari_mamba.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 OF_ONE = ("metrics", "changelog")
 """What tells of one member alone, and may differ."""
