@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
+from napari_mamba.engine.device import choose_device
 from napari_mamba.scan import scan_order, selective_scan
 from napari_mamba.training.recipe import Recipe, Schedule
 
@@ -135,11 +136,14 @@ def test_members_are_averaged_with_their_mirrored_copies(bench: None) -> None:
 
     x = torch.rand(1, 1, 2, 3, 4, dtype=torch.float64)
     first, second = torch.rand(2, 3, 4, dtype=torch.float64), torch.rand(2, 3, 4, dtype=torch.float64)
-    plain = members.Mean([Weighed(first), Weighed(second)], ())(x)
+    device, both = choose_device("cpu"), [Weighed(first), Weighed(second)]
+    plain = members.Mean(both, device, (), False)(x)
     assert torch.allclose(plain, x * (first + second) / 2)
-    mirrored = members.Mean([Weighed(first)], (2,))(x)
+    mirrored = members.Mean(both[:1], device, (2,), False)(x)
     assert torch.allclose(mirrored, x * (first + first.flip(2)) / 2)
-    assert len(members.Mean([], (0, 2)).flips) == 4
+    dealt = members.Mean(both, device, (2,), True)(x)
+    assert torch.allclose(dealt, x * (first + second.flip(2)) / 2)
+    assert len(members.Mean(both, device, (0, 2), False).turns) == 8
 
 
 def test_members_are_scored_alone_and_together(
@@ -167,5 +171,6 @@ def test_members_are_scored_alone_and_together(
     monkeypatch.setattr(sys, "argv", ["x", "sum", "1", "4", "--data", str(tmp_path), "--device", "cpu"])
     members.main()
     lines = [line for line in capsys.readouterr().out.splitlines() if "score " in line]
-    assert [line.split("score ")[1] for line in lines] == [f"{v:.4f} |" for v in (1, 1, 4, 4, 2.5, 2.5)]
-    assert lines[-1].startswith("| 1 + 2 | yes")
+    assert [line.split("score ")[1] for line in lines] == [f"{v:.4f} |" for v in (1, 1, 4, 4, 2.5, 2.5, 2.5)]
+    assert lines[-2].startswith("| 1 + 2 | yes")
+    assert lines[-1].startswith("| 1 + 2 | dealt")
