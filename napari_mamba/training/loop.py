@@ -81,11 +81,16 @@ class Run:
         return told | ({"start": self.start} if self.start else {})
 
     def begin_from(self, bundle: Bundle) -> None:
-        """Take the weights of a bundle, of this network or a smaller one of its kind, and note what trained them."""
-        (small,) = bundle.networks()
+        """Take the weights of a bundle, of this network or a smaller one of its kind, and note what trained them.
+
+        Of an ensemble, those of its first member.
+        """
+        small, *_ = bundle.networks()
         grow(self.network, small)
         self.average = _cloned(self.network.state_dict())
-        self.start = {"version": bundle.version, "sha256": bundle.sha256, **bundle.metrics.get("trained", {})}
+        trained = bundle.metrics.get("trained", {})
+        first, *_ = trained.get("members", [trained])
+        self.start = {"version": bundle.version, "sha256": bundle.sha256, **first}
 
     def save(self) -> None:
         """Write the checkpoint beside and rename it, so a kill at any moment leaves a whole one."""

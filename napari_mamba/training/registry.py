@@ -79,7 +79,8 @@ def train(
         One of the recipe's `variants`; the first where empty. Another one is trained for comparison: its checkpoint
         stays, and no bundle is written.
     start : path or str, optional
-        A bundle, by name or place, whose weights the run begins from; its card tells so. Of the same network.
+        A bundle, by name or place, whose weights (of an ensemble, its first member's) the run begins from; its card
+        tells so. Of the same network.
     compiled : bool
         Let `torch.compile` fuse the loss.
     seed : int, optional

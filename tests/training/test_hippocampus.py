@@ -150,6 +150,25 @@ def test_a_blend_lies_between_the_start_and_the_run(data, tmp_path, monkeypatch)
     assert not (tmp_path / "none").exists()  # before anything was trained
 
 
+def test_a_run_begins_from_the_first_member_of_an_ensemble(data, tmp_path, monkeypatch):
+    small = dict(hippocampus.NETWORK, features_per_stage=[4, 8, 8, 8], n_conv_per_stage=[1] * 4)
+    monkeypatch.setattr(hippocampus, "NETWORK", small)
+    monkeypatch.setattr(hippocampus.Hippocampus, "schedule", Schedule(2, 1, 1e-3))
+    monkeypatch.setattr("napari_mamba.training.hippocampus.bundle.NETWORK", small)
+    members = [
+        training.train("hippocampus-mr", data, tmp_path / str(seed), device="cpu", steps=seed, seed=seed)
+        for seed in (1, 2)
+    ]
+    whole = bundles.join(members, tmp_path / "whole")
+    on = training.train("hippocampus-mr", data, tmp_path / "on", device="cpu", steps=0, start=whole)
+    first, found = (next(bundles.load(place).state_dicts()) for place in (members[0], on))
+    assert all(torch.equal(first[key], found[key]) for key in first)
+    begun = bundles.load(on).metrics["trained"]["start"]
+    assert begun["steps"] == 1
+    assert begun["sha256"] == bundles.load(whole).sha256
+    assert "members" not in begun
+
+
 @pytest.mark.parametrize("rate", [-1.0, float("nan"), float("inf")])
 def test_what_is_no_learning_rate_is_refused(data, tmp_path, rate):
     with pytest.raises(InputError, match="no learning rate"):
