@@ -10,6 +10,7 @@ from napari_mamba import bundles, engine, models
 from napari_mamba.bundles.eight_bits import SCALE, shrunk, whole
 from napari_mamba.bundles.weights import smallest, stored
 from napari_mamba.errors import BundleError, InputError
+from napari_mamba.training.evaluation import write_numbers
 from napari_mamba.volume import Volume
 
 
@@ -55,6 +56,21 @@ def test_stored_again_nothing_changes(weights):
     again = whole(stored(once, "int8"))
     assert all(torch.equal(again[key], value) for key, value in once.items())
     assert not all(torch.equal(once[key], value) for key, value in weights.items())
+
+
+def test_no_row_changes_however_often_it_is_stored():
+    random = torch.Generator().manual_seed(5)
+    rows = torch.randn(4000, 64, generator=random) * torch.exp(4 * torch.randn(4000, 1, generator=random))
+    once = shrunk({"w": rows})
+    again = shrunk(whole(once))
+    assert all(torch.equal(again[key], once[key]) for key in once)
+
+
+def test_numbers_are_written_into_a_bundle_whose_weights_stay_as_they_are(bundle):
+    before = (bundle / "weights.safetensors").read_bytes()
+    write_numbers(bundles.load(bundle), {"dice": 1.0}, "# Toy\n")
+    assert bundles.load(bundle).metrics == {"dice": 1.0}
+    assert (bundle / "weights.safetensors").read_bytes() == before
 
 
 def test_a_bundle_in_eight_bits_answers_as_one_in_float32_and_is_smaller(bundle, weights, tmp_path):
