@@ -19,8 +19,6 @@ SCALE = "::scale"
 SHORTEST = 64
 """Values of a row at least: a shorter one saves next to nothing, and is a state matrix, norm or first layer."""
 MOST = 127
-_BITS = 12
-"""Of a scale's mantissa: products with whole numbers up to `MOST` are exact then, and storing again changes nothing."""
 
 
 def shrunk(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -49,8 +47,8 @@ def shrunk(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for key, value in weights.items():
         if value.is_floating_point() and value.ndim > 1 and value[0].numel() >= SHORTEST:
             rows = value.detach().float().flatten(1)
-            mantissa, exponent = torch.frexp(rows.abs().amax(1) / MOST)
-            scale = torch.ldexp((mantissa * 2**_BITS).ceil() / 2**_BITS, exponent)
+            # A row's largest value is MOST steps again when it is stored again: true of all float32 mantissas.
+            scale = rows.abs().amax(1) / MOST
             steps = rows / scale.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
             stored[key] = steps.round().to(torch.int8).view(value.shape)
             stored[key + SCALE] = scale

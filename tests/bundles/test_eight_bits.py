@@ -7,7 +7,7 @@ from safetensors.torch import load, save
 from toy import ARGUMENTS, SPEC
 
 from napari_mamba import bundles, engine, models
-from napari_mamba.bundles.eight_bits import SCALE, shrunk, whole
+from napari_mamba.bundles.eight_bits import MOST, SCALE, shrunk, whole
 from napari_mamba.bundles.weights import smallest, stored
 from napari_mamba.errors import BundleError, InputError
 from napari_mamba.training.evaluation import write_numbers
@@ -61,6 +61,9 @@ def test_stored_again_nothing_changes(weights):
 def test_no_row_changes_however_often_it_is_stored():
     random = torch.Generator().manual_seed(5)
     rows = torch.randn(4000, 64, generator=random) * torch.exp(4 * torch.randn(4000, 1, generator=random))
+    largest = torch.arange(2**23, 2**24).float()  # of every mantissa
+    scale = largest / MOST
+    assert torch.equal(scale * MOST / MOST, scale)
     once = shrunk({"w": rows})
     again = shrunk(whole(once))
     assert all(torch.equal(again[key], once[key]) for key in once)
