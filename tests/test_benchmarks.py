@@ -174,3 +174,28 @@ def test_members_are_scored_alone_and_together(
     assert [line.split("score ")[1] for line in lines] == [f"{v:.4f} |" for v in (1, 1, 4, 4, 2.5, 2.5, 2.5)]
     assert lines[-2].startswith("| 1 + 2 | yes")
     assert lines[-1].startswith("| 1 + 2 | dealt")
+
+
+def test_limits_of_denoising_compare_answers_with_the_truth(bench: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    import denoise_limits
+    import numpy as np
+
+    from napari_mamba.training.restore import measure
+
+    truth = np.random.RandomState(0).rand(8, 10, 12).astype(np.float32)
+    case = measure.Case("scan", "someone", truth, 1.0, np.eye(4))
+
+    def answer(case, image, bundle, device, mirror=False):
+        if image is case.truth:
+            return image + 0.02 * np.sign(image - np.median(image))
+        inside = tuple(slice((n - m) // 2, (n - m) // 2 + m) for n, m in zip(image.shape, truth.shape, strict=True))
+        wrong = 0.01 if mirror else 0.1 if image.shape == truth.shape else 0.2
+        found = np.zeros_like(image)
+        found[inside] = truth + wrong
+        return found
+
+    monkeypatch.setattr(denoise_limits, "restored", answer)
+    name, removed, mirrored, padded = denoise_limits.row(case, None, "cpu")
+    assert (name, removed) == ("scan", "2.00")
+    assert float(mirrored) == pytest.approx(20, abs=0.02)
+    assert float(padded) == pytest.approx(-6.02, abs=0.02)

@@ -11,7 +11,7 @@ import colorsys
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from napari_mamba.bundles.checks import Fields
 from napari_mamba.errors import BundleError
@@ -75,6 +75,10 @@ class Channel:
 
     name: str
     modality: str = ""
+
+
+Dtype = Literal["float32", "float16", "int8"]
+"""How a file holds floating-point weights."""
 
 
 @dataclass(frozen=True)

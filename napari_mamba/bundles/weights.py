@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from napari_mamba import models
 from napari_mamba.bundles.eight_bits import SCALE, shrunk, whole
-from napari_mamba.bundles.spec import BundleSpec
+from napari_mamba.bundles.spec import BundleSpec, Dtype
 from napari_mamba.errors import BundleError, InputError
-
-Dtype = Literal["float32", "float16", "int8"]
 
 
 def build(spec: BundleSpec) -> nn.Module:

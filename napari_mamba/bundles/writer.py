@@ -10,18 +10,14 @@ import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from napari_mamba.bundles.source import CARD, DESCRIPTION
-from napari_mamba.bundles.spec import BundleSpec, to_json
+from napari_mamba.bundles.spec import BundleSpec, Dtype, to_json
 from napari_mamba.errors import BundleError, InputError, OutputError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from napari_mamba.bundles.weights import Dtype
-
-DTYPES = ("float32", "float16", "int8")
 
 
 def save(
@@ -69,8 +65,8 @@ def save(
         If `destination` exists or cannot be written.
     """
     destination = Path(destination).expanduser()
-    if dtype not in DTYPES:
-        raise InputError(f"weights are stored as {', '.join(DTYPES[:-1])} or {DTYPES[-1]}, not as {dtype!r}")
+    if dtype not in (known := get_args(Dtype)):
+        raise InputError(f"weights are stored as {', '.join(known[:-1])} or {known[-1]}, not as {dtype!r}")
     check_destination(destination, overwrite)
     files = {**_weights(spec, state_dicts, dtype), CARD: (card or f"# {spec.title}\n").encode()}
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name != CARD}

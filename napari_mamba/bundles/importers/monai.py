@@ -11,14 +11,14 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from napari_mamba.bundles.bundle import user_folder
 from napari_mamba.bundles.importers.monai_config import Config, target
 from napari_mamba.bundles.importers.monai_steps import preparation_of
 from napari_mamba.bundles.importers.pickles import read_checkpoint
 from napari_mamba.bundles.importers.plain import identified_weights, make_spec
-from napari_mamba.bundles.spec import Channel
+from napari_mamba.bundles.spec import Channel, Dtype
 from napari_mamba.bundles.writer import check_destination, save
 from napari_mamba.errors import BundleError
 
@@ -38,7 +38,7 @@ def import_monai(
     activation: str | None = None,
     arguments: Mapping[str, Any] | None = None,
     name: str | None = None,
-    dtype: Literal["float32", "float16", "int8"] = "float32",
+    dtype: Dtype = "float32",
     overwrite: bool = False,
 ) -> Path:
     """Turn a MONAI bundle into one of ours.

@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
@@ -36,7 +36,7 @@ from napari_mamba.bundles.importers.nnunet_plans import (
     resolve,
 )
 from napari_mamba.bundles.importers.pickles import read_checkpoint
-from napari_mamba.bundles.spec import BundleSpec, Network, Tile
+from napari_mamba.bundles.spec import BundleSpec, Dtype, Network, Tile
 from napari_mamba.bundles.writer import check_destination, save
 from napari_mamba.errors import BundleError
 
@@ -49,7 +49,7 @@ def import_nnunet(
     checkpoint: str = "checkpoint_final.pth",
     *,
     name: str | None = None,
-    dtype: Literal["float32", "float16", "int8"] = "float32",
+    dtype: Dtype = "float32",
     overwrite: bool = False,
 ) -> Path:
     """Turn an nnU-Net v2 results folder into a bundle.

@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from napari_mamba import models
 from napari_mamba.bundles.bundle import user_folder
@@ -27,7 +27,7 @@ from napari_mamba.bundles.importers.nnunet_common import (
 )
 from napari_mamba.bundles.importers.nnunet_plans import modality_of
 from napari_mamba.bundles.importers.pickles import read_checkpoint, read_pickle
-from napari_mamba.bundles.spec import BundleSpec, Channel, LabelClass, Network, Tile
+from napari_mamba.bundles.spec import BundleSpec, Channel, Dtype, LabelClass, Network, Tile
 from napari_mamba.bundles.writer import check_destination, save
 from napari_mamba.errors import BundleError
 
@@ -42,7 +42,7 @@ def import_nnunet_v1(
     classes: Sequence[str] | None = None,
     channels: Sequence[str] | None = None,
     name: str | None = None,
-    dtype: Literal["float32", "float16", "int8"] = "float32",
+    dtype: Dtype = "float32",
     overwrite: bool = False,
 ) -> Path:
     """Turn an nnU-Net v1 results folder into a bundle.

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -14,7 +14,7 @@ from napari_mamba import models
 from napari_mamba.bundles.bundle import user_folder
 from napari_mamba.bundles.importers.pickles import read_checkpoint
 from napari_mamba.bundles.importers.presets import Preset, preset_for, presets_for
-from napari_mamba.bundles.spec import BundleSpec, Channel, LabelClass, Network, Tile
+from napari_mamba.bundles.spec import BundleSpec, Channel, Dtype, LabelClass, Network, Tile
 from napari_mamba.bundles.writer import check_destination, save
 from napari_mamba.errors import BundleError, InputError
 from napari_mamba.nn.probability import Probability
@@ -39,7 +39,7 @@ def import_weights(
     arguments: Mapping[str, Any] | None = None,
     name: str | None = None,
     title: str | None = None,
-    dtype: Literal["float32", "float16", "int8"] = "float32",
+    dtype: Dtype = "float32",
     overwrite: bool = False,
 ) -> Path:
     """Turn a state_dict, or a checkpoint that holds one, into a bundle.
