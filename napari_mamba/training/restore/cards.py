@@ -94,9 +94,9 @@ taken in that unit.
   that T1 of the stroke patient it is 1.1 dB below BM4D at 3%, 0.3 dB at 5%, and above from 9% on; on the other five
   scans it is 0.3 to 0.9 dB above at every level. It has seen four people; the validation score was flat at the end.
 - The mean of eight mirrored copies gains 0.02 to 0.07 dB at Rician 5%, in eight times the time.
-- Zeros about an image change its answer: at Rician 5% cut-outs (cut through tissue) in boxes of zeros 3.7 times as large
-  lose 0.1 to 0.3 dB (the clinical scans), 0.5, 1.0 and 1.5 dB (T1, FLAIR and T2 of the stroke patient): crop to the head.
-  `python benchmarks/denoise_limits.py --data DIR` measures these three.
+- Zeros about an image change its answer: at Rician 5% cut-outs (cut through tissue) in boxes of zeros 3.7 times as
+  large lose 0.1 to 0.3 dB (the clinical scans), 0.5, 1.0 and 1.5 dB (T1, FLAIR and T2 of the stroke patient): crop to
+  the head. `python benchmarks/denoise_limits.py --data DIR` measures these three.
 - At 15% small vessels and the texture of the cortex go; what is below the noise cannot come back.
 - It has seen adult heads alone, at 0.5 to 1 mm in-plane and 1 to 4 mm slices. Other organs are untested.
 - Motion, ghosts, spikes and bias fields are not noise, and stay.
