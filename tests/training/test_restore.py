@@ -151,7 +151,21 @@ def test_noise_has_the_mean_and_spread_that_theory_gives():
     assert float(gaussian.sub(clean[1, 0]).std()) == pytest.approx(0.1, rel=0.02)
 
 
-def test_masked_air_is_dark_and_the_rest_keeps_its_noise():
+def test_some_pieces_are_cut_as_by_skull_stripping_and_nothing_is_left_beyond():
+    """Bright tissue all over has no air: what is zero was cut away, in the truth as well."""
+    noisy, truth = denoise.degrade(torch.full((96, 1, 28, 28, 28), 0.8), torch.Generator().manual_seed(3))
+    gone = truth == 0
+    assert (noisy[gone] == 0).all()
+    assert (truth[~gone] > 0.3).all()
+    share = gone.float().mean((1, 2, 3, 4))
+    assert 12 < int((share > 0).sum()) < 36  # a quarter
+    assert 0.15 < float(share[share > 0].mean()) < 0.7
+    region = gone[share.argmax(), 0].float()
+    assert float((region[1:] - region[:-1]).abs().mean()) < 0.1  # in one piece
+
+
+def test_masked_air_is_dark_and_the_rest_keeps_its_noise(monkeypatch):
+    monkeypatch.setattr(denoise, "STRIPPED", 0.0)
     draw = torch.Generator().manual_seed(3)
     clean = torch.full((64, 1, 12, 12, 12), 0.02)
     clean[..., 6:] = 0.8

@@ -12,6 +12,7 @@ from napari_mamba.training.brain.card import DATA, USE, VERSION, card
 from napari_mamba.training.brain.recipe import NETWORK
 from napari_mamba.training.brain.structures import INDICES, LEFT_RIGHT, STRUCTURES
 from napari_mamba.training.export import export_averaged
+from napari_mamba.training.gains import bounded_gain
 
 TILE = (112, 144, 128)
 """Eight of these cover an adult's head cut at 1 mm as the ICBM template is, with a quarter of overlap."""
@@ -86,6 +87,7 @@ def spec() -> BundleSpec:
         references=(
             "Billot et al.: SynthSeg, Medical Image Analysis 86:102789, 2023",
             "Ma, Li and Wang: U-Mamba, arXiv:2401.04722",
+            "Xie et al.: Self-training with Noisy Student, arXiv:1911.04252",
         ),
         postprocessing=POSTPROCESSING,
     )
@@ -93,4 +95,4 @@ def spec() -> BundleSpec:
 
 def export(weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
     """Write the bundle of averaged weights; `history` says how far the schedule went."""
-    return export_averaged(spec(), card, weights, destination, history)
+    return export_averaged(spec(), card, bounded_gain(weights), destination, history)

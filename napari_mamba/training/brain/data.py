@@ -40,7 +40,8 @@ def pack(data: Path) -> dict[str, np.ndarray]:
     boxes, shapes = [], []
     for number, one in enumerate(maps):
         indices = np.searchsorted(raw, one).astype(np.uint8)
-        cropped, box = _crop(indices, brain)
+        cut, box = crop(indices, brain)
+        cropped = np.ascontiguousarray(indices[cut])
         packed[f"map_{number:02d}"] = np.frombuffer(lzma.compress(cropped.tobytes()), np.uint8)
         boxes.append(box)
         shapes.append(cropped.shape)
@@ -67,18 +68,24 @@ def _read(file: Path) -> np.ndarray:
     return np.rint(prepare(volume, [ORIENT]).data[0]).astype(np.int16)
 
 
-def _crop(indices: np.ndarray, brain: np.ndarray) -> tuple[np.ndarray, list[int]]:
-    """The head around the brain, and the brain's box in it."""
+def crop(indices: np.ndarray, brain: np.ndarray) -> tuple[tuple[slice, ...], list[int]]:
+    """The head around the brain, and the brain's box in it.
+
+    Parameters
+    ----------
+    indices : ndarray, shape (Z, Y, X), integer
+    brain : ndarray of bool
+        Which of the indices belong to the brain.
+    """
     inside = brain[indices]
-    start, first, last = [], [], []
-    box = []
+    cut, first, last = [], [], []
     for axis, (before, after) in enumerate(MARGINS):
         planes = np.flatnonzero(inside.sum(axis=tuple(a for a in range(3) if a != axis)) > 20)
-        start.append(max(int(planes[0]) - before, 0))
-        box.append(slice(start[-1], min(int(planes[-1]) + 1 + after, indices.shape[axis])))
-        first.append(int(planes[0]) - start[-1])
-        last.append(int(planes[-1]) + 1 - start[-1])
-    return np.ascontiguousarray(indices[tuple(box)]), first + last
+        start = max(int(planes[0]) - before, 0)
+        cut.append(slice(start, min(int(planes[-1]) + 1 + after, indices.shape[axis])))
+        first.append(int(planes[0]) - start)
+        last.append(int(planes[-1]) + 1 - start)
+    return tuple(cut), first + last
 
 
 def template() -> dict[str, np.ndarray]:

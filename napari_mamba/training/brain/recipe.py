@@ -1,7 +1,9 @@
-"""`brain-structures-mr`: 32 brain structures in an MR of any contrast and resolution, learnt from label maps alone.
+"""`brain-structures-mr`: 32 brain structures in an MR of any contrast and resolution, learnt mostly from label maps.
 
 Method: SynthSeg (Billot et al., Medical Image Analysis 86:102789, 2023; arXiv:2107.09559). Data: its 20 label maps,
-Apache-2.0; the last three are held out. Network: U-Mamba Enc (Ma et al., arXiv:2401.04722), scans in the lower stages.
+Apache-2.0; the last three are held out. Where `native_mr` lies beside them, its scans are mixed in, with labels that
+the shipped bundle finds in all contrasts of a visit together (`teaching`). Network: U-Mamba Enc (Ma et al.,
+arXiv:2401.04722), scans in the lower stages.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from napari_mamba import models
 from napari_mamba.training.brain.data import HELD_OUT, pack, unpack
 from napari_mamba.training.brain.losses import confusion_dice, dice_and_cross_entropy
+from napari_mamba.training.brain.scans import unpack as unpack_scans
 from napari_mamba.training.brain.structures import INDICES
 from napari_mamba.training.brain.synthesis import Heads, Shape, synthesise
 from napari_mamba.training.recipe import Recipe, Schedule
@@ -75,6 +78,27 @@ class BrainStructures(Recipe):
         return pack(self.data)
 
     @cached_property
+    def scans(self) -> dict[str, np.ndarray]:
+        """Labelled scans as `teaching.taught` packs them; nothing where no `native_mr` is in or beside the folder.
+
+        Of a prepared file they are read. Of a folder they are labelled now, in two minutes a scan on two CPU cores.
+        """
+        if self.data.suffix == ".npz":
+            return {key: one for key, one in self.arrays.items() if key.startswith("scan_")}
+        folders = [root / "native_mr" for root in (self.data, self.data.parent) if (root / "native_mr").is_dir()]
+        if not folders:
+            return {}
+        from napari_mamba import bundles
+        from napari_mamba.engine import RunOptions
+        from napari_mamba.training.brain.teaching import taught
+
+        return taught(folders[0], bundles.load(self.name), RunOptions())
+
+    def save_arrays(self, destination: Path) -> Path:
+        np.savez_compressed(destination, **(self.arrays | self.scans))  # type: ignore[arg-type]
+        return destination
+
+    @cached_property
     def _maps(self) -> list[np.ndarray]:
         return unpack(self.arrays)
 
@@ -84,7 +108,8 @@ class BrainStructures(Recipe):
         if key not in self._heads:
             part = slice(-HELD_OUT, None) if held_out else slice(None, -HELD_OUT)
             maps = [torch.from_numpy(one.copy()).to(device) for one in self._maps[part]]
-            self._heads[key] = Heads(maps, self.arrays["brain"][part], self.arrays["raw"].astype(int))
+            scans = None if held_out else unpack_scans(self.scans, device)
+            self._heads[key] = Heads(maps, self.arrays["brain"][part], self.arrays["raw"].astype(int), scans)
         return self._heads[key]
 
     def batch(self, step: int, device: torch.device) -> tuple[Tensor, Tensor]:

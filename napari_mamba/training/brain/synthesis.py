@@ -14,11 +14,14 @@ import torch
 from torch import Tensor
 
 from napari_mamba.training.brain import acquisition, contrast, geometry
+from napari_mamba.training.brain.scans import Scans
 from napari_mamba.training.brain.structures import CSF, INDICES, tables
 
 Shape = tuple[int, int, int]
 STRIPPED, CUT, LESIONS = 0.4, 0.25, 0.3
 """How often the skull is taken away, the field of view cut, and lesions are painted in."""
+SCANNED = 0.3
+"""How many of the images are real scans, where there are any."""
 
 
 @dataclass
@@ -33,11 +36,14 @@ class Heads:
         The brain's box in each: first z, y, x, then last + 1.
     raw : ndarray, shape (R,)
         Raw label values; the first must be 0.
+    scans : Scans, optional
+        Real ones, to be mixed in.
     """
 
     maps: list[Tensor]
     boxes: np.ndarray
     raw: np.ndarray
+    scans: Scans | None = None
     target: Tensor = field(init=False)
     swapped: Tensor = field(init=False)
     group: np.ndarray = field(init=False)
@@ -90,10 +96,15 @@ def synthesise(
     generator = torch.Generator(device).manual_seed(int(random.integers(2**62)))
     labels = _windows(heads, random, generator, count, shape, central)
     target = heads.target[labels.long()]
+    scanned = {} if heads.scans is None else _scanned(heads.scans, random, generator, count, shape)
+    for number, (_, classes) in scanned.items():
+        target[number] = classes
     seen = _fields_of_view(random, generator, target, 0.0 if central else CUT)
     labels, target = labels * seen, target * seen
     image = _tissues(heads, random, generator, labels, kinds)
     image = _lesions(random, generator, image, target)
+    for number, (real, _) in scanned.items():
+        image[number] = real * seen[number]
     image = _scan(random, generator, image, seen, spacing)
     return image[:, None], target[:, None]
 
@@ -106,17 +117,16 @@ def _windows(heads, random, generator, count: int, shape: Shape, central: bool) 
     windows = []
     for number in range(count):
         which = int(order[number]) % len(heads.maps)
-        first, last = heads.boxes[which][:3].astype(float), heads.boxes[which][3:].astype(float)
-        # As far off the brain's middle as tiles over a head lie, the middle most often; lower for the neck.
-        far = np.maximum((last - first) / 2 - 25, 5) + np.array([8, 0, 0])
-        off = 0.0 if central else far * (random.uniform(-1, 1, 3) + random.uniform(-1, 1, 3)) / 1.6
-        affine = geometry.draw_affine(random, 0.5 if central else 1.0)
-        mirrored = random.random() < 0.5
-        if mirrored:
-            affine[2] *= -1
-        window = geometry.sample_labels(heads.maps[which], (first + last) / 2 - 0.5 + off, affine, shifts[number])
+        centre, affine, mirrored = geometry.draw_place(random, heads.boxes[which], central)
+        window = geometry.sample_labels(heads.maps[which], centre, affine, shifts[number])
         windows.append(heads.swapped[window.long()] if mirrored else window)
     return torch.stack(windows)
+
+
+def _scanned(scans: Scans, random, generator, count: int, shape: Shape) -> dict[int, tuple[Tensor, Tensor]]:
+    """Windows of real scans, image and classes, by the number of the image in the batch that each one replaces."""
+    shifts = geometry.displacements(random, generator, count, shape)
+    return {n: scans.window(random, shifts[n]) for n in range(count) if random.random() < SCANNED}
 
 
 def _fields_of_view(random, generator, target: Tensor, cut: float) -> Tensor:

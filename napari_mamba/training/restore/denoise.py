@@ -29,6 +29,10 @@ SHRUNK, MASKED, BARE = 0.3, 0.25, 0.5
 """Shares: of clinical pieces made half as fine in their plane, which halves the noise of the truth; of pieces whose air
 is zero, as in skull-stripped scans; of those, the ones in which it has no noise either."""
 
+STRIPPED, KEPT = 0.25, (-0.4, 0.8)
+"""Share of pieces of which only a smooth region is left and all else is zero, as skull-stripping cuts through tissue;
+and the levels at which a random field of unit deviation is cut for it: from a third of the piece on, to four fifths."""
+
 AIR = 0.08
 """What is darker than this share of white, all about it, is air."""
 
@@ -95,8 +99,9 @@ def piece(pieces: Pieces, random: np.random.RandomState) -> Tensor:
 def degrade(clean: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
     """A noisy and a clean batch out of clean pieces (B, 1, Z, Y, X).
 
-    Contrast changes a little, some have masked air, half of the samples get Rician noise, a third noise of uneven
-    strength. Last, both are scaled, since the bundle divides by the 99.9th percentile of the *noisy* scan.
+    Contrast changes a little, some have masked air or are cut as by skull-stripping, half of the samples get Rician
+    noise, a third noise of uneven strength. Last, both are scaled, since the bundle divides by the 99.9th percentile
+    of the *noisy* scan.
     """
     device, column = clean.device, (len(clean), 1, 1, 1, 1)
 
@@ -110,5 +115,14 @@ def degrade(clean: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
     sigma = torch.where(uniform(0, 1) < 0.33, sigma * uneven(tuple(clean.shape), draw, device), sigma)
     noisy = add_noise(clean, sigma, uniform(0, 1).flatten() < 0.5, draw)
     noisy = noisy.masked_fill(air & (uniform(0, 1) < BARE), 0.0)
+    gone = _beyond(clean, draw, uniform(*KEPT)) & (uniform(0, 1) < STRIPPED)
+    noisy, clean = noisy.masked_fill(gone, 0.0), clean.masked_fill(gone, 0.0)
     scale = uniform(0.65, 1.2)
     return noisy * scale, clean * scale
+
+
+def _beyond(clean: Tensor, draw: torch.Generator, level: Tensor) -> Tensor:
+    """Where a smooth random field of each sample is above its level."""
+    nodes = [max(2, n // 14) for n in clean.shape[2:]]
+    field = torch.randn((len(clean), 1, *nodes), generator=draw, device=clean.device)
+    return F.interpolate(field, clean.shape[2:], mode="trilinear", align_corners=True) > level

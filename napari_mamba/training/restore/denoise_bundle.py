@@ -40,12 +40,13 @@ def spec() -> BundleSpec:
     """What `bundle.json` says, before anything is measured."""
     return BundleSpec(
         name="mr-denoise",
-        version="1.1.0",
+        version="1.2.0",
         title="Denoise MR, blind to the noise's level",
         task="restoration",
         network=Network("voxel_mamba_unet", {**SCALED, "scan": SCANS[Denoise.variants[0]]}),
         channels=(Channel("MR", "MR"),),
         preparation=(
+            {"step": "crop_nonzero"},  # zeros about an image are no part of it: they would lower its white
             {
                 "step": "normalise",
                 "schemes": [{"scheme": "percentile", "lower": None, "upper": 99.9, "clip": False}],

@@ -1,0 +1,164 @@
+"""Labels for real scans: what a bundle finds in every contrast of a person's visit, aligned and averaged.
+
+No contrast shows every border well. Fluid is dark in FLAIR and so is the bone beside it, vessels are bright in T1 after
+contrast medium, iron darkens T2. What the contrasts say together is a better teacher than each alone, and one that all
+of them can be held to (self-training; Xie et al., CVPR 2020, arXiv:1911.04252).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_mamba import engine, io
+from napari_mamba.bundles import Bundle
+from napari_mamba.engine import RunOptions
+from napari_mamba.errors import InputError
+from napari_mamba.io._geometry import from_itk, to_itk
+from napari_mamba.io.itk import simpleitk
+from napari_mamba.training.brain.scans import pack
+from napari_mamba.volume import Volume
+
+WEIGHTS: Mapping[str, float] = {"T1W": 2.0, "T2W": 1.0, "FLAIR": 1.0}
+"""What each contrast's answer counts; T1 most, as it shows most borders."""
+REFERENCE = "T1W"
+"""What the others are aligned to; a visit without it teaches nothing."""
+
+
+def visits(folder: Path) -> dict[str, dict[str, Path]]:
+    """The visits with a T1 and another contrast: files by contrast, by "patient01/study1" and the like.
+
+    Parameters
+    ----------
+    folder : Path
+        `native_mr`, with a folder for each person and files called study1_T1W.nii.gz and the like.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    found: dict[str, dict[str, Path]] = {}
+    for file in sorted(folder.glob("*/*.nii.gz")):
+        study, _, contrast = file.name.removesuffix(".nii.gz").partition("_")
+        if contrast in WEIGHTS:
+            found.setdefault(f"{file.parent.name}/{study}", {})[contrast] = file
+    complete = {name: files for name, files in found.items() if REFERENCE in files and len(files) > 1}
+    if not complete:
+        raise InputError(
+            f"{folder} has no visit with a T1 and another contrast (PERSON/STUDY_T1W.nii.gz, _T2W, _FLAIR)"
+        )
+    return complete
+
+
+def upright(volume: Volume) -> Any:
+    """A volume as a SimpleITK image, its axes turned to RAS, with voxels of 1 mm, interpolated linearly."""
+    itk = simpleitk()
+    image = itk.DICOMOrient(itk_image(np.asarray(volume.data)[0].astype(np.float32), volume.affine), "RAS")
+    spacing = np.array(image.GetSpacing())
+    size = np.maximum(np.rint(np.array(image.GetSize()) * spacing), 1).astype(int)
+    middle = image.TransformContinuousIndexToPhysicalPoint(((np.array(image.GetSize()) - 1) / 2).tolist())
+    direction = np.reshape(image.GetDirection(), (3, 3))
+    resampler = itk.ResampleImageFilter()
+    resampler.SetSize(size.tolist())
+    resampler.SetOutputSpacing([1.0] * 3)
+    resampler.SetOutputOrigin((np.array(middle) - direction @ ((size - 1) / 2)).tolist())
+    resampler.SetOutputDirection(image.GetDirection())
+    resampler.SetInterpolator(itk.sitkLinear)
+    resampler.SetUseNearestNeighborExtrapolator(True)
+    return resampler.Execute(image)
+
+
+def itk_image(array: np.ndarray, affine: np.ndarray) -> Any:
+    """(Z, Y, X) with a volume's affine as a SimpleITK image."""
+    image = simpleitk().GetImageFromArray(array)
+    spacing, origin, direction = to_itk(affine)
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(origin.tolist())
+    image.SetDirection(direction.ravel().tolist())
+    return image
+
+
+def align(fixed: Any, moving: Any) -> Any:
+    """The rigid transform from points of `fixed` to points of `moving`, by mutual information.
+
+    People move between the series of one visit: in one of six here by 3 mm.
+    """
+    itk = simpleitk()
+    method = itk.ImageRegistrationMethod()
+    method.SetMetricAsMattesMutualInformation(48)
+    method.SetMetricSamplingStrategy(method.RANDOM)
+    method.SetMetricSamplingPercentage(0.1, 7)
+    method.SetInterpolator(itk.sitkLinear)
+    method.SetOptimizerAsRegularStepGradientDescent(1.0, 1e-4, 200)
+    method.SetOptimizerScalesFromPhysicalShift()
+    method.SetShrinkFactorsPerLevel([4, 2, 1])
+    method.SetSmoothingSigmasPerLevel([2, 1, 0])
+    centre = fixed.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in fixed.GetSize()])
+    start = itk.Euler3DTransform(centre, 0.0, 0.0, 0.0)
+    method.SetInitialTransform(start, inPlace=False)
+    return itk.Transform(method.Execute(fixed, moving))
+
+
+def answer(image: Any, bundle: Bundle, options: RunOptions) -> np.ndarray:
+    """Probabilities (K, Z, Y, X) of every class on an upright image, in steps of 1/255, uint8."""
+    affine = from_itk(image.GetSpacing(), image.GetOrigin(), np.reshape(image.GetDirection(), (3, 3)))
+    volume = Volume(simpleitk().GetArrayFromImage(image)[None], affine)
+    result = engine.run_to_end(volume, bundle, replace(options, probabilities=True))
+    return np.rint(np.asarray(result.extra["probabilities"].data) * 255).astype(np.uint8)
+
+
+def fuse(
+    contrast: str, images: Mapping[str, Any], answers: Mapping[str, np.ndarray], aligned: Mapping[str, Any]
+) -> np.ndarray:
+    """The classes (Z, Y, X) uint8 of all contrasts together, on the grid of one.
+
+    Parameters
+    ----------
+    contrast : str
+        Whose grid.
+    images, answers : mapping
+        Upright images and what `answer` said, by contrast.
+    aligned : mapping
+        From points of the reference to points of each contrast.
+    """
+    itk = simpleitk()
+    total = np.zeros(answers[contrast].shape, np.float32)
+    for other, chances in answers.items():
+        if other == contrast:
+            total += WEIGHTS[other] * chances
+            continue
+        # Points of this grid go back to the reference first: the transform added last acts first.
+        way = itk.CompositeTransform([aligned[other], aligned[contrast].GetInverse()])
+        for number, chance in enumerate(chances):
+            there = itk.GetImageFromArray(chance.astype(np.float32))
+            there.CopyInformation(images[other])
+            moved = itk.Resample(there, images[contrast], way, itk.sitkLinear, 0.0)
+            total[number] += WEIGHTS[other] * itk.GetArrayViewFromImage(moved)
+    return total.argmax(axis=0).astype(np.uint8)
+
+
+def taught(
+    folder: Path, bundle: Bundle, options: RunOptions, tell: Callable[[str], None] = lambda text: None
+) -> dict[str, np.ndarray]:
+    """The scans of `visits` with their labels as `scans.pack` packs them, and "scan_names".
+
+    A scan takes two minutes on two CPU cores.
+    """
+    names: list[str] = []
+
+    def each() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for visit, files in visits(folder).items():
+            images = {contrast: upright(io.read(file)) for contrast, file in files.items()}
+            aligned = {contrast: align(images[REFERENCE], image) for contrast, image in images.items()}
+            answers = {contrast: answer(image, bundle, options) for contrast, image in images.items()}
+            for contrast, image in images.items():
+                names.append(f"{visit}_{contrast}")
+                tell(names[-1])
+                yield simpleitk().GetArrayFromImage(image), fuse(contrast, images, answers, aligned)
+
+    return pack(each()) | {"scan_names": np.array(names)}
