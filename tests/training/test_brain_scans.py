@@ -185,6 +185,29 @@ def test_fused_labels_follow_each_contrasts_own_grid():
     assert np.array_equal(teaching.fuse("FLAIR", images, answers, aligned)[inside], low[inside])
 
 
+def test_a_contrast_reaches_another_through_the_reference():
+    """T2 lies 4 mm to the side of the reference, FLAIR a quarter turn from it: the way back comes first."""
+    itk = teaching.simpleitk()
+    classes = np.zeros((12, 40, 40), np.uint8)
+    classes[2:-2, 6:14, 22:34] = WHITE_LEFT
+    image = teaching.itk_image(np.zeros(classes.shape, np.float32), RAS)
+    middle = image.TransformContinuousIndexToPhysicalPoint((19.5, 19.5, 5.5))
+    turn = itk.Euler3DTransform(middle, 0, 0, np.pi / 2)
+    aside = itk.TranslationTransform(3, (4, 0, 0))
+    own = teaching.itk_image(classes, RAS)
+    seen = {
+        name: itk.GetArrayFromImage(itk.Resample(own, image, way.GetInverse(), itk.sitkNearestNeighbor, 0))
+        for name, way in (("T2W", aside), ("FLAIR", turn))
+    }
+    assert not np.array_equal(seen["T2W"], seen["FLAIR"])
+    nothing = np.zeros((len(INDICES), *classes.shape), np.uint8)
+    flair = np.eye(len(INDICES), dtype=np.uint8)[seen["FLAIR"]].transpose(3, 0, 1, 2) * 255
+    fused = teaching.fuse(
+        "T2W", {"T2W": image, "FLAIR": image}, {"T2W": nothing, "FLAIR": flair}, {"T2W": aside, "FLAIR": turn}
+    )
+    assert (fused == seen["T2W"]).mean() > 0.99
+
+
 class Threshold:
     """Stands for a bundle: what is bright is left white matter, in FLAIR a rim too little."""
 
