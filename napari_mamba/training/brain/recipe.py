@@ -8,6 +8,7 @@ arXiv:2401.04722), scans in the lower stages.
 
 from __future__ import annotations
 
+import sys
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,10 @@ class BrainStructures(Recipe):
         from napari_mamba.engine import RunOptions
         from napari_mamba.training.brain.teaching import taught
 
-        return taught(folders[0], bundles.load(self.name), RunOptions())
+        def tell(scan: str) -> None:
+            print(f"labelled {scan}", file=sys.stderr, flush=True)
+
+        return taught(folders[0], bundles.load(self.name), RunOptions(), tell)
 
     def save_arrays(self, destination: Path) -> Path:
         np.savez_compressed(destination, **(self.arrays | self.scans))  # type: ignore[arg-type]

@@ -35,8 +35,8 @@ BEHIND = (
     "time: here the scans add nothing that convolutions do not, and what is left to explain the distance is the trunk "
     "around them, residual blocks without norms where the SegResNet's have group norms. The network that ships has "
     "4.31, 3.09 and 2.64 dB on the same scans after 28,700 steps in four runs; none of the others was trained as long, "
-    "so which ends higher is not known. A first run with scans along each axis failed on whole scans at its end, 1.1 dB "
-    "below the spline; repeated, with the same seed, it did not."
+    "so which ends higher is not known. A first run with scans along each axis failed on whole scans at its end, "
+    "1.1 dB below the spline; repeated, with the same seed, it did not."
 )
 MADE = """Voxel Mamba U-Net: 2.4 million parameters; plain residual convolutions at full resolution, MambaIR's residual
 state-space block with {scans} at a half and a quarter of it, no normalisation, and the input
