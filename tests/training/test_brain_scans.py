@@ -148,6 +148,8 @@ def test_upright_images_are_ras_at_1_mm_and_in_their_place(tmp_path):
     assert np.allclose(np.reshape(image.GetDirection(), (3, 3)), np.diag([-1, -1, 1]))
     array = teaching.simpleitk().GetArrayFromImage(image)
     assert array.shape == egg.shape
+    middle = image.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in image.GetSize()])
+    assert np.allclose([*middle, 1], np.diag([-1, -1, 1, 1]) @ affine @ [9.5, 31.5, 29.5, 1], atol=1e-3)
     assert np.abs(array - egg).mean() < 0.02
 
 

@@ -92,6 +92,20 @@ def test_gaussian_noise_below_zero_does_not_shift_the_scale(tmp_path, monkeypatc
     assert prepared.data.max() > 1  # what is brighter than the percentile is not cut
 
 
+def test_empty_space_about_an_image_changes_nothing_in_it():
+    """Zeros would lower the percentile that is white, and be taken for noise-free tissue."""
+    shipped = bundles.load("mr-denoise")
+    assert shipped.spec.preparation == denoise_bundle.spec().preparation
+    image = np.asarray(scan((12, 20, 20)).data)[0] + 5 * np.random.RandomState(0).rand(12, 20, 20).astype(np.float32)
+    image -= image.min()  # answers never leave the input's range, which zeros about it widen
+    margin = ((3, 5), (9, 2), (0, 14))
+    alone, about = (
+        np.asarray(run(shipped, Volume(one[None], np.diag([3.0, 1, 1, 1]))).image.data)[0]
+        for one in (image, np.pad(image, margin))
+    )
+    assert np.array_equal(about, np.pad(alone, margin))
+
+
 def test_cards_say_what_was_not_measured(made):
     text = (made.path / "README.md").read_text()
     assert "Not measured yet." in text
