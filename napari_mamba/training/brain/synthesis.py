@@ -2,7 +2,8 @@
 
 The generative model is SynthSeg's (Billot et al., Medical Image Analysis 86:102789, 2023): a Gaussian mixture over
 deformed labels, a bias field, a slice profile and coarse sampling, noise and gamma. Beyond it: a share of contrasts
-like T1, T2 and FLAIR, heads stripped with ragged margins, lesions that the labels ignore, cut fields of view.
+like T1, T2 and FLAIR, heads stripped with ragged margins, lesions that the labels ignore, cut fields of view; and among
+them windows of real scans that have labels (`scans`), which take the same way from the deformation to the scanner.
 """
 
 from __future__ import annotations
