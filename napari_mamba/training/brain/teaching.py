@@ -147,7 +147,7 @@ def taught(
 ) -> dict[str, np.ndarray]:
     """The scans of `visits` with their labels as `scans.pack` packs them, and "scan_names".
 
-    A scan takes two minutes on two CPU cores.
+    A scan takes two and a half minutes on two CPU cores.
     """
     names: list[str] = []
 
