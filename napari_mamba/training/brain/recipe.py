@@ -82,7 +82,8 @@ class BrainStructures(Recipe):
     def scans(self) -> dict[str, np.ndarray]:
         """Labelled scans as `teaching.taught` packs them; nothing where no `native_mr` is in or beside the folder.
 
-        Of a prepared file they are read. Of a folder they are labelled now, in two and a half minutes a scan on two CPU cores.
+        Of a prepared file they are read. Of a folder they are labelled now, on two CPU cores in two and a half minutes
+        a scan.
         """
         if self.data.suffix == ".npz":
             return {key: one for key, one in self.arrays.items() if key.startswith("scan_")}
