@@ -14,22 +14,15 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from napari_mamba import bundles, engine
+from napari_mamba import bundles
 from napari_mamba.bundles import Bundle
 from napari_mamba.training.restore import measure
-from napari_mamba.training.restore.denoise_bundle import SIZE
+from napari_mamba.training.restore.denoise_bundle import SIZE, restore
 
 LEVEL = 0.05
 """Rician noise of the last two columns, as a share of white."""
 BRIGHT = 0.25
 """Share of white above which smoothed tissue is taken for the head's inside."""
-
-
-def restored(case: measure.Case, image: np.ndarray, bundle: Bundle, device: str, mirror: bool = False) -> np.ndarray:
-    """The bundle's answer (Z, Y, X) to an image on the grid of a case."""
-    result = engine.run_to_end(case.volume(image), bundle, engine.RunOptions(device=device, mirror=mirror))
-    assert result.image is not None  # of a restoration that was not cancelled
-    return np.asarray(result.image.data)[0]
 
 
 def cut_out(case: measure.Case) -> np.ndarray:
@@ -45,12 +38,12 @@ def row(case: measure.Case, bundle: Bundle, device: str) -> list[str]:
 
     The last is measured inside of the mask.
     """
-    removed = 100 * float((case.truth - restored(case, case.truth, bundle, device)).std()) / case.peak
+    removed = 100 * float((case.truth - restore(bundle, case, case.truth, device)).std()) / case.peak
     noisy, kept = measure.noisy(case, LEVEL, rician=True), cut_out(case)
     plain, mirrored, masked = (
-        restored(case, noisy, bundle, device),
-        restored(case, noisy, bundle, device, mirror=True),
-        restored(case, np.where(kept, noisy, 0).astype(np.float32), bundle, device),
+        restore(bundle, case, noisy, device),
+        restore(bundle, case, noisy, device, mirror=True),
+        restore(bundle, case, np.where(kept, noisy, 0).astype(np.float32), device),
     )
     copies = psnr(mirrored, case) - psnr(plain, case)
     return [

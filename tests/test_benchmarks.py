@@ -187,7 +187,7 @@ def test_limits_of_denoising_compare_answers_with_the_truth(bench: None, monkeyp
     case = measure.Case("scan", "someone", truth, 1.0, np.eye(4))
     masks = []
 
-    def answer(case, image, bundle, device, mirror=False):
+    def answer(bundle, case, image, device, mirror=None):
         if image is case.truth:
             return image + np.where(np.indices(image.shape)[0] % 2, 0.02, -0.02)
         stripped = bool((image == 0).mean() > 0.1)
@@ -195,10 +195,24 @@ def test_limits_of_denoising_compare_answers_with_the_truth(bench: None, monkeyp
         wrong = np.where(image == 0, 5.0, 0.2) if stripped else 0.01 if mirror else 0.1
         return truth + wrong
 
-    monkeypatch.setattr(denoise_limits, "restored", answer)
+    monkeypatch.setattr(denoise_limits, "restore", answer)
     name, removed, mirrored, masked = denoise_limits.row(case, None, "cpu")
     assert (name, removed) == ("scan", "2.00")
     assert float(mirrored) == pytest.approx(20, abs=0.02)
     assert float(masked) == pytest.approx(-6.02, abs=0.02)  # what lies outside of the mask does not count
     assert masks[0][8:-8, 8:-8, 8:-8].all()
     assert not masks[0][:4].any()
+
+
+def test_the_largest_sums_of_a_network_are_told(bench: None) -> None:
+    import numpy as np
+    import sums
+
+    network = torch.nn.Sequential(torch.nn.Conv3d(1, 1, 1, bias=False), torch.nn.Conv3d(1, 2, 1, bias=False))
+    torch.nn.init.constant_(network[0].weight, -3)
+    torch.nn.init.constant_(network[1].weight, 0.5)
+    image = np.zeros((1, 3, 6, 4), np.float32)
+    image[0, 1, 3, 2], image[0, 1, 0, 2] = 7, 100  # in the middle, and outside of it
+    tile = sums.middle(image, (5, 4, 2))
+    assert tile.shape == (1, 1, 5, 4, 2)
+    assert sums.largest(network, tile) == {"0": 21.0, "1": 10.5}

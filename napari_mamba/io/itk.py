@@ -92,7 +92,7 @@ def read(path: Path, frame: _frames.Frame = None) -> Volume:
     scale = _scale(header, path)
     if scale is None:
         return Volume(data, without_orientation(np.ones(3)), units="pixel")
-    affine = _affine(image)
+    affine = affine_of(image)
     affine[:3] *= scale
     return Volume(data, affine)
 
@@ -157,7 +157,8 @@ def _scale(header: dict[str, str], path: Path) -> float | None:
     return millimetres(units.pop()) or 1.0 if units else 1.0
 
 
-def _affine(image: Any) -> np.ndarray:
+def affine_of(image: Any) -> np.ndarray:
+    """A volume's affine (4, 4) of a SimpleITK image."""
     dimension = image.GetDimension()
     spacing, origin = np.ones(3), np.zeros(3)
     direction = np.eye(3)
@@ -166,6 +167,14 @@ def _affine(image: Any) -> np.ndarray:
     origin[:size] = image.GetOrigin()[:size]
     direction[:size, :size] = np.reshape(image.GetDirection(), (dimension, dimension))[:size, :size]
     return from_itk(spacing, origin, direction)
+
+
+def place(image: Any, affine: np.ndarray) -> None:
+    """Give a SimpleITK image the spacing, origin and direction of a volume's affine."""
+    spacing, origin, direction = to_itk(affine)
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(origin.tolist())
+    image.SetDirection(direction.ravel().tolist())
 
 
 def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> None:
@@ -180,10 +189,7 @@ def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> N
     array = labels.storable(volume.data, classes)
     channels = array.shape[0]
     image = itk.GetImageFromArray(np.moveaxis(array, 0, -1) if channels > 1 else array[0], isVector=channels > 1)
-    spacing, origin, direction = to_itk(volume.affine)
-    image.SetSpacing(spacing.tolist())
-    image.SetOrigin(origin.tolist())
-    image.SetDirection(direction.ravel().tolist())
+    place(image, volume.affine)
     fields = labels.segment_fields(classes, volume.shape) if classes else {}
     plain = path.suffix.lower() != ".nrrd"
     for key, text in fields.items():

@@ -12,9 +12,9 @@ from napari_mamba import engine, io
 from napari_mamba.training.brain import evaluation
 from napari_mamba.training.brain.bundle import classes, spec
 from napari_mamba.training.brain.card import card
-from napari_mamba.training.brain.mirroring import KINDS, mirroring, swapped_sides
+from napari_mamba.training.brain.mirroring import KINDS, mirroring
 from napari_mamba.training.brain.pictures import picture
-from napari_mamba.training.brain.structures import INDICES
+from napari_mamba.training.brain.structures import INDICES, swapped_sides
 from napari_mamba.training.scores import summary
 from napari_mamba.volume import Volume
 
@@ -192,22 +192,11 @@ def head(turn):
 
 
 @pytest.fixture
-def sure_answers(monkeypatch):
-    """As `Threshold` answers, with a probability of one for what it says."""
-
-    def run_to_end(volume, bundle, options):
-        assert options.probabilities
-        bright = np.asarray(volume.data)[0] > 0.5
-        chances = np.zeros((len(INDICES), *bright.shape), np.float32)
-        chances[0], chances[INDICES.index(2)] = ~bright, bright
-        labels = volume.with_data(np.where(bright, 2, 0).astype(np.uint8)[None], ("labels",))
-        return engine.Result(labels=labels, extra={"probabilities": Volume(chances)})
-
-    monkeypatch.setattr(evaluation.engine, "run_to_end", run_to_end)
+def sure_heads(sure_answers, monkeypatch):
     monkeypatch.setattr(evaluation, "head_of", lambda recipe, turn: head(turn))
 
 
-def test_the_heads_numbers_are_those_of_their_answers(sure_answers):
+def test_the_heads_numbers_are_those_of_their_answers(sure_heads):
     said = []
     options = engine.RunOptions(mirror=False)
     measured, pictures = evaluation.held_out(None, Threshold(), options, lambda *a: said.append(a), heads=4)
@@ -221,7 +210,7 @@ def test_the_heads_numbers_are_those_of_their_answers(sure_answers):
     assert set(pictures) == {"calibration.png", "worst_synthetic.png"}
 
 
-def test_what_mirrored_copies_add_is_measured_as_a_user_runs_it(sure_answers):
+def test_what_mirrored_copies_add_is_measured_as_a_user_runs_it(sure_heads):
     recipe = Mock(data=Path("nowhere"))
     found = evaluation.copied(recipe, Threshold(), engine.RunOptions(), lambda *a: None, heads=2)
     assert found == {
@@ -229,7 +218,7 @@ def test_what_mirrored_copies_add_is_measured_as_a_user_runs_it(sure_answers):
     }
 
 
-def test_the_worst_head_is_drawn(sure_answers, monkeypatch):
+def test_the_worst_head_is_drawn(sure_heads, monkeypatch):
     shown = []
     monkeypatch.setattr(evaluation, "picture", lambda rows, path: (shown.extend(rows), path.write_bytes(b""))[0])
     evaluation.held_out(None, Threshold(), engine.RunOptions(), lambda *a: None, heads=3)

@@ -213,22 +213,6 @@ def test_a_contrast_reaches_another_through_the_reference():
     assert (fused == seen["T2W"]).mean() > 0.99
 
 
-class Threshold:
-    """Stands for a bundle: what is bright is left white matter, in FLAIR a rim too little."""
-
-
-@pytest.fixture
-def threshold(monkeypatch):
-    def run_to_end(volume, bundle, options):
-        assert options.probabilities
-        bright = np.asarray(volume.data)[0] > 0.5
-        chances = np.zeros((len(INDICES), *bright.shape), np.float32)
-        chances[WHITE_LEFT], chances[0] = bright, ~bright
-        return engine.Result(extra={"probabilities": volume.with_data(chances, tuple(map(str, INDICES)))})
-
-    monkeypatch.setattr(teaching.engine, "run_to_end", run_to_end)
-
-
 @pytest.fixture
 def native(tmp_path):
     """One visit: an egg in T1, and 3 mm lower in FLAIR, where its rim is too dark to be called anything."""
@@ -242,10 +226,10 @@ def native(tmp_path):
     return tmp_path
 
 
-def test_scans_of_a_visit_are_taught_what_the_t1_shows(native, threshold):
+def test_scans_of_a_visit_are_taught_what_the_t1_shows(native, sure_answers):
     """FLAIR alone would find the egg a rim smaller; both get the T1's labels, each in its own place."""
     told = []
-    packed = teaching.taught(native / "native_mr", Threshold(), engine.RunOptions(), told.append)
+    packed = teaching.taught(native / "native_mr", None, engine.RunOptions(), told.append)
     assert told == packed["scan_names"].tolist() == ["p1/study1_FLAIR", "p1/study1_T1W"]
     found = scans.unpack(packed, CPU)
     sizes = [int((classes == WHITE_LEFT).sum()) for classes in found.classes]
@@ -256,8 +240,8 @@ def test_scans_of_a_visit_are_taught_what_the_t1_shows(native, threshold):
         assert float(image[classes == WHITE_LEFT].float().min()) > 40  # the labels lie on the egg
 
 
-def test_a_recipe_labels_the_scans_beside_its_maps_and_keeps_them_in_its_file(native, threshold, monkeypatch):
-    monkeypatch.setattr("napari_mamba.bundles.load", lambda name: Threshold())
+def test_a_recipe_labels_the_scans_beside_its_maps_and_keeps_them_in_its_file(native, sure_answers, monkeypatch):
+    monkeypatch.setattr("napari_mamba.bundles.load", lambda name: None)
     maps = native / "brain_label_maps"
     maps.mkdir()
     for number in range(4):

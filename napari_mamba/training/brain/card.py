@@ -83,8 +83,9 @@ on the image and on its mirror image are averaged, for twice the time; `--no-mir
 
 RUNS = """\
 Before a kernel is stored it is divided by a power of two where an instance norm behind it undoes that: sums before
-those norms had grown beyond float16 (82,000 in version 1.4.0, 97,000 here; now 12,000), and GPUs repeated each run in
-float32. The time on a GPU above is that of the run from 1.2.0 on (below), the same network, which never left float16.
+those norms had grown beyond float16 (81,000 in version 1.4.0, 85,000 here before; now 10,000: `benchmarks/sums.py`),
+and GPUs repeated each run in float32. The time on a GPU above is that of the run from 1.2.0 on (below), the same
+network, which never left float16.
 
 | version | its last run | 18 synthetic images | template, grey and white | contrasts of one person |
 | --- | --- | --- | --- | --- |

@@ -9,27 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from napari_mamba.training.brain.losses import confusion_dice
-from napari_mamba.training.brain.structures import INDICES, LEFT_RIGHT, STRUCTURES
+from napari_mamba.training.brain.structures import INDICES, swapped_sides
 from napari_mamba.training.brain.synthesis import synthesise
 
 if TYPE_CHECKING:
     from napari_mamba.training.brain.recipe import BrainStructures
 
 KINDS = ("t1", "t2", "random")
-
-
-def swapped_sides() -> list[int]:
-    """For each output channel the one of the same structure on the other side.
-
-    >>> [INDICES[swapped_sides()[INDICES.index(label)]] for label in (17, 53, 16)]
-    [53, 17, 16]
-    """
-    return [INDICES.index(_other(label)) for label in INDICES]
-
-
-def _other(label: int) -> int:
-    sides = {left: right for left, right in LEFT_RIGHT.items() if left in STRUCTURES}
-    return {**sides, **{right: left for left, right in sides.items()}}.get(label, label)
 
 
 @torch.inference_mode()

@@ -100,8 +100,8 @@ class BrainStructures(Recipe):
         return taught(folders[0], bundles.load(self.name), RunOptions(), tell)
 
     def save_arrays(self, destination: Path) -> Path:
-        np.savez_compressed(destination, **(self.arrays | self.scans))  # type: ignore[arg-type]
-        return destination
+        self.arrays |= self.scans
+        return super().save_arrays(destination)
 
     @cached_property
     def _maps(self) -> list[np.ndarray]:

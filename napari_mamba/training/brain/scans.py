@@ -16,7 +16,7 @@ from torch import Tensor
 
 from napari_mamba.training.brain import geometry
 from napari_mamba.training.brain.data import crop
-from napari_mamba.training.brain.structures import CSF, INDICES, LEFT_RIGHT
+from napari_mamba.training.brain.structures import CSF, INDICES, swapped_sides
 
 Shape = tuple[int, int, int]
 KEPT = (0.5, 99.5)
@@ -41,7 +41,7 @@ class Scans:
     swapped: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        self.swapped = torch.from_numpy(exchanged()).to(self.images[0].device)
+        self.swapped = torch.tensor(swapped_sides(), dtype=torch.uint8, device=self.images[0].device)
 
     def window(self, random: np.random.Generator, shift: Tensor) -> tuple[Tensor, Tensor]:
         """A deformed window of a random scan: image (Z, Y, X) float32 from 0 to 1, and classes uint8.
@@ -57,16 +57,6 @@ class Scans:
         image = geometry.sample_image(self.images[which], centre, affine, shift) / 255
         classes = geometry.sample_labels(self.classes[which], centre, affine, shift)
         return image, self.swapped[classes.long()] if mirrored else classes
-
-
-def exchanged() -> np.ndarray:
-    """Left and right classes exchanged, (K,) uint8.
-
-    >>> bool(exchanged()[INDICES.index(17)] == INDICES.index(53))
-    True
-    """
-    sides = {**LEFT_RIGHT, **{right: left for left, right in LEFT_RIGHT.items()}}
-    return np.array([INDICES.index(sides.get(value, value)) for value in INDICES], np.uint8)
 
 
 def pack(scans: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -18,8 +18,7 @@ from napari_mamba import engine, io
 from napari_mamba.bundles import Bundle
 from napari_mamba.engine import RunOptions
 from napari_mamba.errors import InputError
-from napari_mamba.io._geometry import from_itk, to_itk
-from napari_mamba.io.itk import simpleitk
+from napari_mamba.io.itk import affine_of, place, simpleitk
 from napari_mamba.training.brain.scans import pack
 from napari_mamba.volume import Volume
 
@@ -76,10 +75,7 @@ def upright(volume: Volume) -> Any:
 def itk_image(array: np.ndarray, affine: np.ndarray) -> Any:
     """(Z, Y, X) with a volume's affine as a SimpleITK image."""
     image = simpleitk().GetImageFromArray(array)
-    spacing, origin, direction = to_itk(affine)
-    image.SetSpacing(spacing.tolist())
-    image.SetOrigin(origin.tolist())
-    image.SetDirection(direction.ravel().tolist())
+    place(image, affine)
     return image
 
 
@@ -106,8 +102,7 @@ def align(fixed: Any, moving: Any) -> Any:
 
 def answer(image: Any, bundle: Bundle, options: RunOptions) -> np.ndarray:
     """Probabilities (K, Z, Y, X) of every class on an upright image, in steps of 1/255, uint8."""
-    affine = from_itk(image.GetSpacing(), image.GetOrigin(), np.reshape(image.GetDirection(), (3, 3)))
-    volume = Volume(simpleitk().GetArrayFromImage(image)[None], affine)
+    volume = Volume(simpleitk().GetArrayFromImage(image)[None], affine_of(image))
     result = engine.run_to_end(volume, bundle, replace(options, probabilities=True))
     return np.rint(np.asarray(result.extra["probabilities"].data) * 255).astype(np.uint8)
 
@@ -154,7 +149,9 @@ def taught(
     def each() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for visit, files in visits(folder).items():
             images = {contrast: upright(io.read(file)) for contrast, file in files.items()}
-            aligned = {contrast: align(images[REFERENCE], image) for contrast, image in images.items()}
+            others = {contrast: image for contrast, image in images.items() if contrast != REFERENCE}
+            aligned = {contrast: align(images[REFERENCE], image) for contrast, image in others.items()}
+            aligned[REFERENCE] = simpleitk().Transform(3, simpleitk().sitkIdentity)
             answers = {contrast: answer(image, bundle, options) for contrast, image in images.items()}
             for contrast, image in images.items():
                 names.append(f"{visit}_{contrast}")

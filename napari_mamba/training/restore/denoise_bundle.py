@@ -133,9 +133,11 @@ def key(method: str, case: measure.Case, level: float, rician: bool) -> str:
     return f"{method} {case.source} {level} {kind} {size}"
 
 
-def restore(bundle: Bundle, case: measure.Case, noisy: np.ndarray, device: str) -> np.ndarray:
+def restore(
+    bundle: Bundle, case: measure.Case, noisy: np.ndarray, device: str, mirror: bool | None = None
+) -> np.ndarray:
     """The bundle's answer (Z, Y, X), as a user gets it."""
-    result = engine.run_to_end(case.volume(noisy), bundle, engine.RunOptions(device=device))
+    result = engine.run_to_end(case.volume(noisy), bundle, engine.RunOptions(device=device, mirror=mirror))
     assert result.image is not None  # of a restoration that was not cancelled
     return np.asarray(result.image.data)[0]
 
