@@ -141,10 +141,10 @@ def test_a_folder_without_visits_is_refused(tmp_path):
 
 
 def test_upright_images_are_ras_at_1_mm_and_in_their_place(tmp_path):
-    """Stored in LPS with slices of 3 mm, read back: the egg's middle stays where it was in the patient."""
+    """Stored in LAS with slices of 3 mm, read back: the egg's middle stays where it was in the patient."""
     egg = ball()
-    thick = egg.reshape(20, 3, 64, 60).mean(1)[:, ::-1, ::-1].copy()
-    affine = np.array([[0, 0, -1, 70.0], [0, -1, 0, -20.0], [3, 0, 0, 11.0], [0, 0, 0, 1]])
+    thick = egg.reshape(20, 3, 64, 60).mean(1)[:, :, ::-1].copy()
+    affine = np.array([[0, 0, -1, 70.0], [0, 1, 0, -20.0], [3, 0, 0, 11.0], [0, 0, 0, 1]])
     io.write(Volume(thick[None].astype(np.float32), affine), tmp_path / "egg.nii.gz")
     image = teaching.upright(io.read(tmp_path / "egg.nii.gz"))
     assert image.GetSpacing() == (1, 1, 1)
@@ -154,6 +154,8 @@ def test_upright_images_are_ras_at_1_mm_and_in_their_place(tmp_path):
     middle = image.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in image.GetSize()])
     assert np.allclose([*middle, 1], np.diag([-1, -1, 1, 1]) @ affine @ [9.5, 31.5, 29.5, 1], atol=1e-3)
     assert np.abs(array - egg).mean() < 0.02
+    dent = array[38, 42, 25], array[38, 42, 35], array[38, 22, 25]  # it, and its mirror images
+    assert dent[0] < 0.5 < 0.9 < min(dent[1:])
 
 
 def moved(egg: np.ndarray, shift: tuple[float, float, float]) -> np.ndarray:
