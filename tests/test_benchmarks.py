@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from napari_mamba.engine.device import choose_device
 from napari_mamba.scan import scan_order, selective_scan
@@ -216,3 +218,42 @@ def test_the_largest_sums_of_a_network_are_told(bench: None) -> None:
     tile = sums.middle(image, (5, 4, 2))
     assert tile.shape == (1, 1, 5, 4, 2)
     assert sums.largest(network, tile) == {"0": 21.0, "1": 10.5}
+
+
+def test_an_outline_is_split_where_its_probabilities_favour(bench: None) -> None:
+    """Slices 0 to 3 rather posterior, but for one voxel that is surely anterior; the rest anterior."""
+    import hippocampus_border as border
+
+    chances = np.full((3, 4, 8, 4), -9.0)
+    chances[1:, 1:3, 1:7, 1:3] = np.log(0.3)
+    chances[2, 1:3, 1:4, 1:3] = chances[1, 1:3, 4:7, 1:3] = np.log(0.6)
+    chances[1, 1, 1, 1] = np.log(0.9)
+    assert border.best_border(chances) == 4
+    found = border.split(chances.argmax(0) > 0, 4)
+    assert border.border(found) == 4
+    assert [int((found == part).sum()) for part in (1, 2)] == [12, 12]
+    assert found[1, 1, 1] == 2
+
+
+def test_borders_are_measured_from_the_raters(bench: None) -> None:
+    """The network's border is two slices in front of the raters'; cut there, its outline is without a fault."""
+    import hippocampus_border as border
+
+    truth = np.zeros((8, 24, 8), np.uint8)
+    truth[2:6, 4:12, 2:6], truth[2:6, 12:20, 2:6] = 2, 1
+
+    class Network(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            """Voxels brighter than 1 are anterior, than 0 posterior."""
+            parts = [x <= 0, x > 1, (x > 0) & (x <= 1)]
+            return 9 * torch.cat(parts, 1).float()
+
+    image = np.where(truth > 0, np.where(np.arange(24)[None, :, None] >= 14, 2.0, 1.0), 0.0)
+    arrays = {"images": image[None].astype(np.float16), "labels": truth[None], "shapes": np.array([truth.shape])}
+    recipe = SimpleNamespace(arrays={f"validation_{key}": value for key, value in arrays.items()})
+    bundle = SimpleNamespace(networks=lambda: [Network()], tile=SimpleNamespace(mirror_axes=(2,), dealt=False))
+    found = border.measure(recipe, bundle, choose_device("cpu"))
+    assert (found["rms"], found["most"]) == (2, 2)
+    assert found["dice"]["answer"] == pytest.approx([12 / 14, 16 / 18])
+    assert found["dice"]["own_slice"] == found["dice"]["answer"]
+    assert found["dice"]["raters_slice"] == found["dice"]["one_part"] == [1, 1]

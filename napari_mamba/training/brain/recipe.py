@@ -2,7 +2,7 @@
 
 Method: SynthSeg (Billot et al., Medical Image Analysis 86:102789, 2023; arXiv:2107.09559). Data: its 20 label maps,
 Apache-2.0; the last three are held out. Where `native_mr` lies beside them, its scans are mixed in, with labels that
-the shipped bundle finds in all contrasts of a visit together (`teaching`). Network: U-Mamba Enc (Ma et al.,
+the shipped bundle finds in all scans of a person together (`teaching`). Network: U-Mamba Enc (Ma et al.,
 arXiv:2401.04722), scans in the lower stages.
 """
 

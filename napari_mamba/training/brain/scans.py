@@ -1,4 +1,4 @@
-"""Real scans to train on beside synthetic images, with labels that a bundle found in all contrasts of a visit.
+"""Real scans to train on beside synthetic images, with labels that a bundle found in all scans of a person.
 
 Images from label maps leave one thing to chance: where each contrast puts the border between two tissues that share a
 voxel. Scans of one person in several contrasts, aligned, with one set of labels for all of them, teach just that.

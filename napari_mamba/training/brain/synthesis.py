@@ -21,7 +21,7 @@ from napari_mamba.training.brain.structures import CSF, INDICES, tables
 Shape = tuple[int, int, int]
 STRIPPED, CUT, LESIONS = 0.4, 0.25, 0.3
 """How often the skull is taken away, the field of view cut, and lesions are painted in."""
-SCANNED = 0.3
+SCANNED = 0.5
 """How many of the images are real scans, where there are any."""
 
 

@@ -1,8 +1,9 @@
-"""Labels for real scans: what a bundle finds in every contrast of a person's visit, aligned and averaged.
+"""Labels for real scans: what a bundle finds in all scans of a person, aligned and averaged.
 
 No contrast shows every border well. Fluid is dark in FLAIR and so is the bone beside it, vessels are bright in T1 after
 contrast medium, iron darkens T2. What the contrasts say together is a better teacher than each alone, and one that all
-of them can be held to (self-training; Xie et al., CVPR 2020, arXiv:1911.04252).
+of them can be held to (self-training; Xie et al., CVPR 2020, arXiv:1911.04252). Two visits of a person count as one:
+a brain changes less between them than an answer does with the contrast.
 """
 
 from __future__ import annotations
@@ -25,11 +26,16 @@ from napari_mamba.volume import Volume
 WEIGHTS: Mapping[str, float] = {"T1W": 2.0, "T2W": 1.0, "FLAIR": 1.0}
 """What each contrast's answer counts; T1 most, as it shows most borders."""
 REFERENCE = "T1W"
-"""What the others are aligned to; a visit without it teaches nothing."""
+"""To the first scan of this contrast the others are aligned; a person without one teaches nothing."""
 
 
-def visits(folder: Path) -> dict[str, dict[str, Path]]:
-    """The visits with a T1 and another contrast: files by contrast, by "patient01/study1" and the like.
+def contrast(series: str) -> str:
+    """What "study2_FLAIR" is a scan of: "FLAIR"."""
+    return series.partition("_")[2]
+
+
+def people(folder: Path) -> dict[str, dict[str, Path]]:
+    """The people with a T1 and another scan: files by series ("study1_FLAIR"), the reference first, by person.
 
     Parameters
     ----------
@@ -42,16 +48,24 @@ def visits(folder: Path) -> dict[str, dict[str, Path]]:
         If there is none.
     """
     found: dict[str, dict[str, Path]] = {}
-    for file in sorted(folder.glob("*/*.nii.gz")):
-        study, _, contrast = file.name.removesuffix(".nii.gz").partition("_")
-        if contrast in WEIGHTS:
-            found.setdefault(f"{file.parent.name}/{study}", {})[contrast] = file
-    complete = {name: files for name, files in found.items() if REFERENCE in files and len(files) > 1}
+    for file in sorted(folder.glob("*/*.nii.gz"), key=lambda file: (contrast(series_of(file)) != REFERENCE, file)):
+        if contrast(series_of(file)) in WEIGHTS:
+            found.setdefault(file.parent.name, {})[series_of(file)] = file
+    complete = {
+        person: files
+        for person, files in sorted(found.items())
+        if contrast(next(iter(files))) == REFERENCE and len(files) > 1
+    }
     if not complete:
         raise InputError(
-            f"{folder} has no visit with a T1 and another contrast (PERSON/STUDY_T1W.nii.gz, _T2W, _FLAIR)"
+            f"{folder} has nobody with a T1 and another scan (PERSON/STUDY_T1W.nii.gz, STUDY_T2W, STUDY_FLAIR)"
         )
     return complete
+
+
+def series_of(file: Path) -> str:
+    """A file's name without its ending."""
+    return file.name.removesuffix(".nii.gz")
 
 
 def upright(volume: Volume) -> Any:
@@ -82,7 +96,7 @@ def itk_image(array: np.ndarray, affine: np.ndarray) -> Any:
 def align(fixed: Any, moving: Any) -> Any:
     """The rigid transform from points of `fixed` to points of `moving`, by mutual information.
 
-    People move between the series of one visit: in one of six here by 3 mm.
+    People move between the series of one visit too: in one of six here by 3 mm.
     """
     itk = simpleitk()
     method = itk.ImageRegistrationMethod()
@@ -108,54 +122,55 @@ def answer(image: Any, bundle: Bundle, options: RunOptions) -> np.ndarray:
 
 
 def fuse(
-    contrast: str, images: Mapping[str, Any], answers: Mapping[str, np.ndarray], aligned: Mapping[str, Any]
+    series: str, images: Mapping[str, Any], answers: Mapping[str, np.ndarray], aligned: Mapping[str, Any]
 ) -> np.ndarray:
-    """The classes (Z, Y, X) uint8 of all contrasts together, on the grid of one.
+    """The classes (Z, Y, X) uint8 of all scans together, on the grid of one.
 
     Parameters
     ----------
-    contrast : str
+    series : str
         Whose grid.
     images, answers : mapping
-        Upright images and what `answer` said, by contrast.
+        Upright images and what `answer` said, by series.
     aligned : mapping
-        From points of the reference to points of each contrast.
+        From points of the reference to points of each scan.
     """
     itk = simpleitk()
-    total = np.zeros(answers[contrast].shape, np.float32)
+    total = np.zeros(answers[series].shape, np.float32)
     for other, chances in answers.items():
-        if other == contrast:
-            total += WEIGHTS[other] * chances
+        weight = WEIGHTS[contrast(other)]
+        if other == series:
+            total += weight * chances
             continue
         # Points of this grid go back to the reference first: the transform added last acts first.
-        way = itk.CompositeTransform([aligned[other], aligned[contrast].GetInverse()])
+        way = itk.CompositeTransform([aligned[other], aligned[series].GetInverse()])
         for number, chance in enumerate(chances):
             there = itk.GetImageFromArray(chance.astype(np.float32))
             there.CopyInformation(images[other])
-            moved = itk.Resample(there, images[contrast], way, itk.sitkLinear, 0.0)
-            total[number] += WEIGHTS[other] * itk.GetArrayViewFromImage(moved)
+            moved = itk.Resample(there, images[series], way, itk.sitkLinear, 0.0)
+            total[number] += weight * itk.GetArrayViewFromImage(moved)
     return total.argmax(axis=0).astype(np.uint8)
 
 
 def taught(
     folder: Path, bundle: Bundle, options: RunOptions, tell: Callable[[str], None] = lambda text: None
 ) -> dict[str, np.ndarray]:
-    """The scans of `visits` with their labels as `scans.pack` packs them, and "scan_names".
+    """The scans of `people` with their labels as `scans.pack` packs them, and "scan_names".
 
     A scan takes two and a half minutes on two CPU cores.
     """
     names: list[str] = []
 
     def each() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for visit, files in visits(folder).items():
-            images = {contrast: upright(io.read(file)) for contrast, file in files.items()}
-            others = {contrast: image for contrast, image in images.items() if contrast != REFERENCE}
-            aligned = {contrast: align(images[REFERENCE], image) for contrast, image in others.items()}
-            aligned[REFERENCE] = simpleitk().Transform(3, simpleitk().sitkIdentity)
-            answers = {contrast: answer(image, bundle, options) for contrast, image in images.items()}
-            for contrast, image in images.items():
-                names.append(f"{visit}_{contrast}")
+        for person, files in people(folder).items():
+            images = {series: upright(io.read(file)) for series, file in files.items()}
+            reference, *others = images
+            aligned = {series: align(images[reference], images[series]) for series in others}
+            aligned[reference] = simpleitk().Transform(3, simpleitk().sitkIdentity)
+            answers = {series: answer(image, bundle, options) for series, image in images.items()}
+            for series, image in images.items():
+                names.append(f"{person}/{series}")
                 tell(names[-1])
-                yield simpleitk().GetArrayFromImage(image), fuse(contrast, images, answers, aligned)
+                yield simpleitk().GetArrayFromImage(image), fuse(series, images, answers, aligned)
 
     return pack(each()) | {"scan_names": np.array(names)}

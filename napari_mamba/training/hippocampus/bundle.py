@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,7 @@ parameters in an hour or two on two CPU cores.
 
 {_chosen(metrics.get("chosen"))}{_compared(metrics.get("comparison"))}
 
+{_border(metrics.get("border"))}\
 People, not volumes, are split: volumes 2k-1 and 2k appear to be the two hippocampi of one person. 20% of the people are
 held out for the table above and were not looked at while training; 8% only draw the validation curve.
 
@@ -180,6 +182,22 @@ def _chosen(chosen: list[dict[str, Any]] | None) -> str:
         "| networks | Dice, anterior | Dice, posterior | mean |\n| --- | --- | --- | --- |\n"
     )
     return head + "\n".join(rows) + "\n\n"
+
+
+def _border(border: dict[str, Any] | None) -> str:
+    """What the raters' border between the parts costs, on the validation people."""
+    if not border:
+        return ""
+    shown = {row: " and ".join(f"{one:.3f}" for one in scores) for row, scores in border["dice"].items()}
+    text = (
+        "What keeps the parts below 0.90 and 0.89 is the border between them. In the labels everything in front of one "
+        f"coronal slice is anterior; the network's is {border['rms']:.1f} slices from it (root mean square over "
+        f"the validation volumes, at most {border['most']}). Cut where the raters did, its outline has a Dice of "
+        f"{shown['raters_slice']}; cut at one slice of its own choice {shown['own_slice']}; as it answers "
+        f"{shown['answer']}; both parts as one {border['dice']['one_part'][0]:.3f} "
+        "(`benchmarks/hippocampus_border.py`). How well one rater would repeat another's border is not known."
+    )
+    return textwrap.fill(text, 118, break_on_hyphens=False) + "\n\n"
 
 
 def _compared(comparison: dict[str, dict[str, float]] | None) -> str:
