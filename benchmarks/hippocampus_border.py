@@ -45,8 +45,7 @@ def best_border(chances: np.ndarray) -> int:
     """The slice that splits the outline as its log-probabilities (3, Z, Y, X) favour most."""
     outline = chances.argmax(axis=0) > 0
     favour = np.where(outline, chances[ANTERIOR] - chances[POSTERIOR], 0).sum(axis=(0, 2))
-    behind = np.concatenate([[0], np.cumsum(favour)])
-    return int(np.argmax(favour.sum() - 2 * behind))
+    return int(np.argmin(np.concatenate([[0], np.cumsum(favour)])))  # what lies behind favours anterior least
 
 
 def split(outline: np.ndarray, at: int) -> np.ndarray:

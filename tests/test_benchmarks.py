@@ -236,7 +236,7 @@ def test_an_outline_is_split_where_its_probabilities_favour(bench: None) -> None
 
 
 def test_borders_are_measured_from_the_raters(bench: None) -> None:
-    """The network's border is two slices in front of the raters'; cut there, its outline is without a fault."""
+    """The network's border is two slices behind the raters'; cut there, its outline is without a fault."""
     import hippocampus_border as border
 
     truth = np.zeros((8, 24, 8), np.uint8)
@@ -248,12 +248,12 @@ def test_borders_are_measured_from_the_raters(bench: None) -> None:
             parts = [x <= 0, x > 1, (x > 0) & (x <= 1)]
             return 9 * torch.cat(parts, 1).float()
 
-    image = np.where(truth > 0, np.where(np.arange(24)[None, :, None] >= 14, 2.0, 1.0), 0.0)
+    image = np.where(truth > 0, np.where(np.arange(24)[None, :, None] >= 10, 2.0, 1.0), 0.0)
     arrays = {"images": image[None].astype(np.float16), "labels": truth[None], "shapes": np.array([truth.shape])}
     recipe = SimpleNamespace(arrays={f"validation_{key}": value for key, value in arrays.items()})
     bundle = SimpleNamespace(networks=lambda: [Network()], tile=SimpleNamespace(mirror_axes=(2,), dealt=False))
     found = border.measure(recipe, bundle, choose_device("cpu"))
     assert (found["rms"], found["most"]) == (2, 2)
-    assert found["dice"]["answer"] == pytest.approx([12 / 14, 16 / 18])
+    assert found["dice"]["answer"] == pytest.approx([16 / 18, 12 / 14])
     assert found["dice"]["own_slice"] == found["dice"]["answer"]
     assert found["dice"]["raters_slice"] == found["dice"]["one_part"] == [1, 1]
