@@ -43,10 +43,10 @@ The method of SynthSeg (Billot et al., Medical Image Analysis 86:102789, 2023; a
 added last. While training, a label map is deformed and mirrored, every tissue gets a random brightness (three draws in
 four lie about that of T1, T2 or FLAIR), and bias field, slice thickness, resolution, noise and skull-stripping are
 simulated. Every other image is a clinical scan instead (in version 1.5.0 three in ten), deformed and made worse in the
-same way: T1, T2 and FLAIR of four people, of two visits each. Nobody has drawn their labels (self-training;
-Xie et al., arXiv:1911.04252). Version 1.5.0 and a run from version 1.2.0 on (below) answered on every scan of a person,
-with mirrored copies; the answers were aligned by mutual information, and their mean (T1 counts twice) is what
-all of that person's scans have to say. For version 1.5.0 versions 1.2.0 and 1.4.0 did so, for each visit by itself.
+same way: T1, T2 and FLAIR of four people, of two visits each. Nobody has drawn their labels (self-training; Xie
+et al., arXiv:1911.04252). Version 1.5.0 and a run from version 1.2.0 on (below) answered on every scan of a person,
+with mirrored copies; the answers were aligned by mutual information, and their mean (T1 counts twice) is what all of
+that person's scans have to say. For version 1.5.0 versions 1.2.0 and 1.4.0 did so, for each visit by itself.
 17 maps train, three are held out. U-Mamba Enc (Ma et al., arXiv:2401.04722), first generation: five stages of 16 to 192
 channels, 6.5 million parameters, scans in the two lowest stages. Soft Dice and cross-entropy;
 {optimised(metrics.get("trained"))} in bfloat16 (the scans in float32); an exponential moving average of the weights
@@ -99,11 +99,11 @@ run in float32.
 | 1.6.0 | halfway from 1.5.0 to the line above | 0.881 | 0.857, 0.891 | 0.853 |
 
 Better on synthetic images was not better on every scan: what real contrasts of one person differ in was not in the
-synthesis (other brightness, measured in scans, changed nothing), and clinical scans taught it. Second rounds on better
-labels lose on synthetic images what they gain on scans, and less of it halfway. Of the shares 0.35, 0.5, 0.65 and 0.8
-of that way 0.35 to 0.65 reach every aim (synthetic images 0.882 to 0.880, contrasts 0.852 to 0.854); the middle ships.
-The last run shared its GPU with two others for 14 of its minutes. These numbers chose between the networks, so that
-new people may fare a little worse."""
+synthesis (other brightness, measured in scans, changed nothing), and clinical scans taught it. Both second rounds lost
+on synthetic images; between contrasts one lost too and one gained. Halfway to that one its gain is kept, and half of
+its loss. Of the shares 0.35, 0.5, 0.65 and 0.8 of the way 0.35 to 0.65 reach every aim (synthetic images 0.882 to
+0.880, contrasts 0.852 to 0.854); the middle ships. The run shared its GPU with two others for 14 of its minutes. These
+numbers chose between the networks, so that new people may fare a little worse."""
 """How the numbers went from version to version."""
 
 
