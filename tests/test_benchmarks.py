@@ -220,16 +220,16 @@ def test_the_largest_sums_of_a_network_are_told(bench: None) -> None:
     assert sums.largest(network, tile) == {"0": 21.0, "1": 10.5}
 
 
-def test_an_outline_is_split_where_its_probabilities_favour(bench: None) -> None:
+def test_an_outline_is_split_where_its_logits_favour(bench: None) -> None:
     """Slices 0 to 3 rather posterior, but for one voxel that is surely anterior; the rest anterior."""
     import hippocampus_border as border
 
-    chances = np.full((3, 4, 8, 4), -9.0)
-    chances[1:, 1:3, 1:7, 1:3] = np.log(0.3)
-    chances[2, 1:3, 1:4, 1:3] = chances[1, 1:3, 4:7, 1:3] = np.log(0.6)
-    chances[1, 1, 1, 1] = np.log(0.9)
-    assert border.best_border(chances) == 4
-    found = border.split(chances.argmax(0) > 0, 4)
+    logits = np.full((3, 4, 8, 4), -9.0)
+    logits[1:, 1:3, 1:7, 1:3] = np.log(0.3)
+    logits[2, 1:3, 1:4, 1:3] = logits[1, 1:3, 4:7, 1:3] = np.log(0.6)
+    logits[1, 1, 1, 1] = np.log(0.9)
+    assert border.best_border(logits) == 4
+    found = border.split(logits.argmax(0) > 0, 4)
     assert border.border(found) == 4
     assert [int((found == part).sum()) for part in (1, 2)] == [12, 12]
     assert found[1, 1, 1] == 2
@@ -249,10 +249,10 @@ def test_borders_are_measured_from_the_raters(bench: None) -> None:
             return 9 * torch.cat(parts, 1).float()
 
     image = np.where(truth > 0, np.where(np.arange(24)[None, :, None] >= 10, 2.0, 1.0), 0.0)
-    arrays = {"images": image[None].astype(np.float16), "labels": truth[None], "shapes": np.array([truth.shape])}
-    recipe = SimpleNamespace(arrays={f"validation_{key}": value for key, value in arrays.items()})
+    stored = {"images": image.astype(np.float16), "labels": truth, "shapes": np.array(truth.shape)}
+    arrays = {f"validation_{key}": value[None] for key, value in stored.items()}
     bundle = SimpleNamespace(networks=lambda: [Network()], tile=SimpleNamespace(mirror_axes=(2,), dealt=False))
-    found = border.measure(recipe, bundle, choose_device("cpu"))
+    found = border.measure(arrays, bundle, choose_device("cpu"))
     assert (found["rms"], found["most"]) == (2, 2)
     assert found["dice"]["answer"] == pytest.approx([16 / 18, 12 / 14])
     assert found["dice"]["own_slice"] == found["dice"]["answer"]

@@ -210,3 +210,13 @@ def test_the_card_tells_of_members_and_how_they_were_chosen():
     assert "2 networks, whose answers are averaged" in two
     assert "napari-mamba join" in two
     assert "| 1 + 2 | 0.9100 | 0.8900 | 0.9000 |" in two
+
+
+def test_the_card_tells_what_the_border_costs():
+    """Each row's numbers stand where their name does."""
+    dice = {"answer": [0.91, 0.82], "own_slice": [0.93, 0.84], "raters_slice": [0.95, 0.86], "one_part": [0.97, 0.97]}
+    told = " ".join(card({"border": {"dice": dice, "rms": 1.25, "most": 4}}).split())
+    assert "1.2 slices from it (root mean square over the validation volumes, at most 4)" in told
+    assert "Cut where the raters did, its outline has a Dice of 0.950 and 0.860; cut at one slice" in told
+    assert "choice 0.930 and 0.840; as it answers 0.910 and 0.820; both parts as one 0.970 (" in told
+    assert "coronal" not in card({})

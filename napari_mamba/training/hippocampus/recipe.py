@@ -8,6 +8,7 @@ so people, not volumes, are split.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -153,12 +154,10 @@ class Hippocampus(Recipe):
     def validate(self, network: nn.Module, device: torch.device) -> dict[str, float]:
         """Mean Dice of the validation people, from one centred tile each."""
         scores = []
-        names = ("images", "labels", "shapes")
-        for image, label, shape in zip(*(self.arrays[f"validation_{name}"] for name in names), strict=True):
-            fitted = torch.from_numpy(centred(image.astype(np.float32), shape))[None, None].to(device)
+        for tile, truth in validation_tiles(self.arrays, device):
             with torch.autocast(device.type, torch.bfloat16):
-                predicted = network(fitted).argmax(1)[0].cpu().numpy()
-            scores.append(dice(predicted, centred(label, shape).astype(int), CLASSES))
+                predicted = network(tile).argmax(1)[0].cpu().numpy()
+            scores.append(dice(predicted, truth, CLASSES))
         anterior, posterior = np.nanmean(scores, axis=0)
         score = float((anterior + posterior) / 2)
         return {"dice_anterior": float(anterior), "dice_posterior": float(posterior), "score": score}
@@ -183,6 +182,14 @@ CHANGES: tuple[tuple[augment.Change, float], ...] = (
     (augment.noise, 0.25),
 )
 """Changes of contrast, sharpness and noise, with the share of the samples that they change."""
+
+
+def validation_tiles(arrays: dict[str, np.ndarray], device: torch.device) -> Iterator[tuple[Tensor, np.ndarray]]:
+    """One centred tile (1, 1, *TILE) float32 of each validation volume, and its labels (*TILE) int."""
+    stored = (arrays[f"validation_{name}"] for name in ("images", "labels", "shapes"))
+    for image, label, shape in zip(*stored, strict=True):
+        tile = torch.from_numpy(centred(image.astype(np.float32), shape))[None, None]
+        yield tile.to(device), centred(label, shape).astype(int)
 
 
 def centred(stored: np.ndarray, shape: np.ndarray) -> np.ndarray:
