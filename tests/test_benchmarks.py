@@ -240,7 +240,7 @@ def test_borders_are_measured_from_the_raters(bench: None) -> None:
     import hippocampus_border as border
 
     truth = np.zeros((8, 24, 8), np.uint8)
-    truth[2:6, 4:12, 2:6], truth[2:6, 12:20, 2:6] = 2, 1
+    truth[1:4, 4:12, 2:6], truth[1:4, 12:20, 2:6] = 2, 1
 
     class Network(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
