@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from members import Mean
 
-from napari_mamba import bundles, training
+from napari_mamba import bundles, recipes
 from napari_mamba.bundles import Bundle
 from napari_mamba.engine.device import Device, choose_device
-from napari_mamba.training.hippocampus.recipe import CLASSES, validation_tiles
-from napari_mamba.training.scores import dice
+from napari_mamba.recipes.hippocampus.recipe import CLASSES, validation_tiles
+from napari_mamba.training.scoring.scores import dice
 
 ANTERIOR, POSTERIOR = CLASSES
 ROWS = {
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
-    arrays = training.recipe("hippocampus-mr", asked.data).arrays
+    arrays = recipes.recipe("hippocampus-mr", asked.data).arrays
     found = measure(arrays, bundles.load(asked.bundle), choose_device(asked.device))
     print("| answer | Dice, anterior | Dice, posterior |\n| --- | --- | --- |")
     for row, (anterior, posterior) in found["dice"].items():

@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from napari_mamba import bundles, training
+from napari_mamba import bundles, recipes
 from napari_mamba.engine.device import Device, choose_device
-from napari_mamba.engine.infer import Ensemble
+from napari_mamba.engine.tiling.infer import Ensemble
 
 
 class Mean(nn.Module):
@@ -48,7 +48,7 @@ def main() -> None:
         torch.set_num_threads(asked.threads)
     device = choose_device(asked.device)
     on = device.torch_device
-    recipe, loaded = training.recipe(asked.name, asked.data), [bundles.load(member) for member in asked.members]
+    recipe, loaded = recipes.recipe(asked.name, asked.data), [bundles.load(member) for member in asked.members]
     if any(bundle.tile.sides for bundle in loaded):
         parser.error("left and right are classes of these bundles: their mirrored copies are not measured here")
     networks = [network.eval().to(on) for bundle in loaded for network in bundle.networks()]

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import torch
 
-from napari_mamba import bundles, training
+from napari_mamba import bundles, recipes
 from napari_mamba.training import loop
-from napari_mamba.training.optimisers import KINDS
+from napari_mamba.training.optimisation.optimisers import KINDS
 
 
 def learn(arm: str, asked: argparse.Namespace, folder: Path) -> list[dict[str, float]]:
     """Train once; returns the history. `arm` is OPTIMISER:RATE."""
     kind, _, rate = arm.partition(":")
-    made = training.recipe(asked.name, asked.data, asked.variant)
+    made = recipes.recipe(asked.name, asked.data, asked.variant)
     made.schedule = replace(
         made.schedule,
         optimiser=kind,

@@ -18,7 +18,7 @@ from unittest import mock
 import torch
 from torch.nn import functional as F
 
-from napari_mamba.nn.instance_norm import InstanceNorm3d, norm_act
+from napari_mamba.nn.norms.instance_norm import InstanceNorm3d, norm_act
 from napari_mamba.scan import causal_conv1d, scan_order, selective_scan
 from napari_mamba.scan.arguments import scan_arguments
 from napari_mamba.scan.cuda import backward as device_backward

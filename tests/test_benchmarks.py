@@ -182,7 +182,7 @@ def test_limits_of_denoising_compare_answers_with_the_truth(bench: None, monkeyp
     import denoise_limits
     import numpy as np
 
-    from napari_mamba.training.restore import measure
+    from napari_mamba.recipes.restore import measure
 
     truth = np.zeros((24, 26, 28), np.float32)
     truth[4:-4, 4:-4, 4:-4] = np.random.RandomState(0).rand(16, 18, 20) + 0.5

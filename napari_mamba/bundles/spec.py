@@ -36,13 +36,13 @@ STEPS: Mapping[str, frozenset[str]] = {
     "centre": frozenset({"size", "least", "whole"}),
     "thickest_first": frozenset(),
 }
-"""Preparation steps, and the options each takes beside its name; `napari_mamba.engine.prepare` carries them out."""
+"""Preparation steps, and the options each takes beside its name; see `napari_mamba.engine.preparation`."""
 FINISHING: Mapping[str, frozenset[str]] = {
     "keep_largest": frozenset({"indices", "together"}),
     "doubt_volume": frozenset({"ml", "what", "indices"}),
     "doubt_missing": frozenset({"allowed", "smallest"}),
 }
-"""Steps of a segmentation's postprocessing; `napari_mamba.engine.finishing` carries them out."""
+"""Steps of a segmentation's postprocessing; `napari_mamba.engine.answers.postprocessing` carries them out."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _WEIGHTS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors")

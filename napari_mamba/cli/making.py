@@ -14,9 +14,9 @@ from napari_mamba.cli.outputs import Outputs, write_text
 def save_training_data(name: str, data: Path, destination: Path) -> None:
     """Write what a recipe needs of its data folder as one .npz; prints its path."""
     with quiet_libraries():
-        from napari_mamba import training
+        from napari_mamba import recipes
 
-        print(training.recipe(name, data).save_arrays(destination))
+        print(recipes.recipe(name, data).save_arrays(destination))
 
 
 def train_bundle(name: str, data: Path, output: Path, **limits: Any) -> None:
@@ -26,9 +26,9 @@ def train_bundle(name: str, data: Path, output: Path, **limits: Any) -> None:
         print("  ".join(f"{key} {_short(value)}" for key, value in entry.items()), file=sys.stderr, flush=True)
 
     with quiet_libraries():
-        from napari_mamba import training
+        from napari_mamba import recipes
 
-        print(training.train(name, data, output, on_log=tell, **limits))
+        print(recipes.train(name, data, output, on_log=tell, **limits))
 
 
 def join_bundles(members: list[str], output: Path, *, dealt: bool, overwrite: bool) -> None:
@@ -48,9 +48,9 @@ def evaluate_bundle(
 
     Outputs(report=report).check([], overwrite=True)
     with quiet_libraries():
-        from napari_mamba import training
+        from napari_mamba import recipes
 
-        measured = training.evaluate(name, data, bundle, device=device, write=write, on_case=tell)
+        measured = recipes.evaluate(name, data, bundle, device=device, write=write, on_case=tell)
     if report is not None:
         write_text(report, json.dumps(measured, indent=2) + "\n")
     for key, value in measured.items():

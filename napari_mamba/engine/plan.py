@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from napari_mamba.engine.options import RunOptions
-from napari_mamba.engine.tiles import Shape, Tiling, snug_side
+from napari_mamba.engine.tiling.tiles import Shape, Tiling, snug_side
 from napari_mamba.errors import InputError
 
 

@@ -14,20 +14,20 @@ import numpy as np
 import torch
 
 from napari_mamba.engine import memory
+from napari_mamba.engine.answers.collect import ImageSink, Segmentation, SegmentSink, restore_segmentation
+from napari_mamba.engine.answers.postprocessing import finish
 from napari_mamba.engine.checks import doubts_about_size, load_checked
-from napari_mamba.engine.collect import ImageSink, Segmentation, SegmentSink, restore_segmentation
 from napari_mamba.engine.device import choose_device
-from napari_mamba.engine.enlarging import check_enlargeable, enlarged_affine, interpolated, restored_factors
 from napari_mamba.engine.events import Progress
-from napari_mamba.engine.evidence import locate_passes
-from napari_mamba.engine.finishing import finish
-from napari_mamba.engine.infer import Ensemble, NotFinite, infer_tiles, probabilities_of, score_tiles
 from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.plan import plan_run
-from napari_mamba.engine.prepare import Prepared, prepare
+from napari_mamba.engine.preparation.prepare import Prepared, prepare
 from napari_mamba.engine.record import Pace, Record
 from napari_mamba.engine.result import Result, class_table, region_table, voxel_ml
-from napari_mamba.engine.views import check_axis, choose_view, count_passes, infer_views, turned
+from napari_mamba.engine.tiling.enlarging import check_enlargeable, enlarged_affine, interpolated, restored_factors
+from napari_mamba.engine.tiling.evidence import locate_passes
+from napari_mamba.engine.tiling.infer import Ensemble, NotFinite, infer_tiles, probabilities_of, score_tiles
+from napari_mamba.engine.tiling.views import check_axis, choose_view, count_passes, infer_views, turned
 from napari_mamba.errors import BundleError, InputError, OutOfMemoryError, RunError
 from napari_mamba.models import list_models
 from napari_mamba.scan import selective_scan

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from napari_mamba.bundles import Bundle
 from napari_mamba.errors import InputError
 from napari_mamba.training.batches import batches
-from napari_mamba.training.growth import grow
-from napari_mamba.training.optimisers import Optimiser
+from napari_mamba.training.optimisation.optimisers import Optimiser
 from napari_mamba.training.precision import exact_where_small
 from napari_mamba.training.recipe import Recipe
 from napari_mamba.training.recorded import Recorded
 from napari_mamba.training.team import ALONE, Team, join
+from napari_mamba.training.weights.growth import grow
 
 CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.jsonl"

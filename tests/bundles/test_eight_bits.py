@@ -10,7 +10,7 @@ from napari_mamba import bundles, engine, models
 from napari_mamba.bundles.eight_bits import MOST, SCALE, shrunk, whole
 from napari_mamba.bundles.weights import smallest, stored
 from napari_mamba.errors import BundleError, InputError
-from napari_mamba.training.evaluation import write_numbers
+from napari_mamba.training.scoring.evaluation import write_numbers
 from napari_mamba.volume import Volume
 
 

@@ -5,7 +5,7 @@ import torch
 
 from napari_mamba import models
 from napari_mamba.errors import InputError
-from napari_mamba.nn.noise import noise_strength
+from napari_mamba.nn.descriptors.noise import noise_strength
 
 SMALL = {"features": (4, 8, 8), "depths": (1, 1, 1), "d_state": 2}
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from napari_mamba.nn.noise import LEAST, noise_strength, noise_told
+from napari_mamba.nn.descriptors.noise import LEAST, noise_strength, noise_told
 
 
 def noise(*shape):

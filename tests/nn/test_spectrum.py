@@ -7,7 +7,7 @@ import torch
 
 from napari_mamba import models
 from napari_mamba.errors import InputError
-from napari_mamba.nn.spectrum import ECHOES, FARTHEST, RANKS, RINGS, SHARES, Spectrum, count, describe
+from napari_mamba.nn.descriptors.spectrum import ECHOES, FARTHEST, RANKS, RINGS, SHARES, Spectrum, count, describe
 
 SHAPE = (16, 64, 48)
 PEAKS = 2 * RINGS + 1

@@ -1,6 +1,6 @@
 """What a card says of a training."""
 
-from napari_mamba.training.export import optimised, told_training
+from napari_mamba.training.weights.export import optimised, told_training
 
 FIRST = {"version": "1.0.0", "steps": 7934, "minutes": 17.6, "device": "NVIDIA H200"}
 

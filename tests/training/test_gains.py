@@ -3,9 +3,9 @@
 import torch
 
 from napari_mamba import bundles, models
-from napari_mamba.training.brain.bundle import export
-from napari_mamba.training.brain.recipe import NETWORK
-from napari_mamba.training.gains import MOST, bounded_gain
+from napari_mamba.recipes.brain.bundle import export
+from napari_mamba.recipes.brain.recipe import NETWORK
+from napari_mamba.training.weights.gains import MOST, bounded_gain
 
 SMALL = {**NETWORK, "features_per_stage": [4, 8, 8, 8, 8]}
 

@@ -5,7 +5,7 @@ import torch
 
 from napari_mamba import models
 from napari_mamba.errors import InputError
-from napari_mamba.training.growth import grow
+from napari_mamba.training.weights.growth import grow
 
 SMALL = {
     "spatial_dims": 3,

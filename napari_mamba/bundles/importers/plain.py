@@ -17,7 +17,7 @@ from napari_mamba.bundles.importers.presets import Preset, preset_for, presets_f
 from napari_mamba.bundles.spec import BundleSpec, Channel, Dtype, LabelClass, Network, Tile
 from napari_mamba.bundles.writer import check_destination, save
 from napari_mamba.errors import BundleError, InputError
-from napari_mamba.nn.probability import Probability
+from napari_mamba.nn.blocks.probability import Probability
 
 _INPUTS = ("in_chans", "input_channels", "in_channels", "inp_channels", "in_ch", "channels")
 _OUTPUTS = ("num_classes", "out_chans", "out_channels", "number_classes", "n_classes")
