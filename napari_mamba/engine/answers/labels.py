@@ -1,17 +1,23 @@
-"""What the blended slices become: label maps, probabilities or an image, and their way back to the input's grid."""
+"""Labels: what blended logits become, on the input's own grid, with their table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from napari_mamba.engine.answers.base import Answer
+from napari_mamba.engine.answers.postprocessing import finish
+from napari_mamba.engine.answers.registry import answers
+from napari_mamba.engine.context import NewArray
 from napari_mamba.engine.memory import host_array
 from napari_mamba.engine.preparation.prepare import Prepared
-from napari_mamba.engine.tiling.tiles import times
+from napari_mamba.engine.reporting import Events
+from napari_mamba.engine.result import class_table, region_table, voxel_ml
+from napari_mamba.engine.tiling.infer import Ensemble
 from napari_mamba.errors import BundleError
 
 # float16 keeps logits to 1 part in 2000, as in nnU-Net's own sums, and halves what many classes take.
@@ -34,22 +40,34 @@ class SegmentSink:
         Keep the logits.
     entropy : bool
         The last channel is the entropy.
+    new_array : callable
+        Makes what the slices are written into: see `napari_mamba.engine.context.NewArray`.
     """
 
-    def __init__(self, shape: tuple[int, int, int], bundle: Any, *, keep: bool, entropy: bool):
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        bundle: Any,
+        *,
+        keep: bool,
+        entropy: bool,
+        new_array: NewArray = host_array,
+    ):
         self.indices = [int(c.index) for c in bundle.classes]
         self.activation = bundle.activation
         self.overlapping = bundle.activation == "sigmoid"
         count = len(self.indices)
-        self.entropy = np.zeros(shape, np.float32) if entropy else None
-        self.logits = self.regions = self.labels = None
+        self.entropy = new_array(shape, np.float32) if entropy else None
+        self.logits: Any = None
+        self.regions: Any = None
+        self.labels: Any = None
         if keep:
             small = 4 * count * int(np.prod(shape)) <= LARGEST_FLOAT32
-            self.logits = host_array((count, *shape), np.float32 if small else np.float16)
+            self.logits = new_array((count, *shape), np.float32 if small else np.float16)
         elif self.overlapping:
-            self.regions = host_array((count, *shape), np.uint8)
+            self.regions = new_array((count, *shape), np.uint8)
         else:
-            self.labels = host_array(shape, label_dtype(self.indices))
+            self.labels = new_array(shape, label_dtype(self.indices))
 
     def __call__(self, z: int, values: torch.Tensor) -> None:
         """Take the values (K [+ 1], n, Y, X) of the slices from z on."""
@@ -69,36 +87,6 @@ class SegmentSink:
             assert self.labels is not None
             indices = np.array(self.indices, self.labels.dtype)
             self.labels[here] = indices[values.argmax(0).cpu().numpy()]
-
-
-class ImageSink:
-    """Takes a restored image slice by slice, float32.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Of the prepared image.
-    may_grow : callable
-        Called before the image is enlarged; raises where that cannot be.
-    """
-
-    def __init__(self, shape: tuple[int, int, int], may_grow: Callable[[], None] = lambda: None):
-        self.shape = shape
-        self.may_grow = may_grow
-        self.factors: tuple[int, int, int] = (1, 1, 1)
-        self.image: np.ndarray | None = None
-
-    def enlarge(self, factors: tuple[int, int, int]) -> None:
-        """Take so many voxels for each of the prepared image's, from the first slice on."""
-        if factors != self.factors:
-            self.may_grow()
-        self.factors, self.shape = factors, times(self.shape, factors)
-
-    def __call__(self, z: int, values: torch.Tensor) -> None:
-        """Take the values (C, n, Y, X) of the slices from z on."""
-        if self.image is None:
-            self.image = host_array((len(values), *self.shape), np.float32)
-        self.image[:, z : z + values.shape[1]] = values.cpu().numpy()
 
 
 @dataclass
@@ -159,3 +147,49 @@ def _restore_overlapping(prepared: Prepared, sink: SegmentSink, probabilities: b
 def label_dtype(indices: Sequence[int]) -> type:
     """uint8 where the indices fit, else uint16: other programs read these."""
     return np.uint8 if max(indices) < 256 else np.uint16
+
+
+@answers("segmentation")
+class LabelsAnswer(Answer):
+    """`Result.labels` and its table, and where asked for "uncertainty", "probabilities" and overlapping "regions"."""
+
+    @property
+    def entropy(self) -> str:  # type: ignore[override]
+        return self.context.bundle.activation if self.context.options.uncertainty else ""
+
+    def new_sink(self, prepared: Prepared) -> SegmentSink:
+        options = self.context.options
+        return SegmentSink(
+            prepared.data.shape[1:],  # type: ignore[arg-type]
+            self.context.bundle,
+            keep=prepared.resampled or options.probabilities,
+            entropy=options.uncertainty,
+            new_array=self.context.new_array,
+        )
+
+    def finish(self, prepared: Prepared, sink: SegmentSink, ensemble: Ensemble) -> Events:
+        context = self.context
+        yield from context.report.enter("restoring")
+        found = restore_segmentation(prepared, sink, probabilities=context.options.probabilities)
+        names = {int(c.index): c.name for c in context.bundle.classes}
+        steps = getattr(context.bundle, "postprocessing", ())
+        found.labels, doubts = finish(found.labels, context.volume.spacing.tolist(), names, steps)
+        yield from context.report.enter("measuring")
+        self._keep(found)
+        if not any(row.voxels for row in context.result.table):
+            doubts = ["No voxel was labelled: check that the image shows what this bundle was made for."]
+        yield from context.report.warn("measuring", 0, 1, doubts)
+
+    def _keep(self, found: Segmentation) -> None:
+        volume, classes, result = self.context.volume, self.context.bundle.classes, self.context.result
+        names = tuple(c.name for c in classes)
+        result.labels = volume.with_data(found.labels[None], ("labels",))
+        if found.regions is not None:
+            result.table = region_table(found.regions, volume.data, classes, voxel_ml(volume))
+            result.extra["regions"] = volume.with_data(found.regions.astype(np.uint8), names)
+        else:
+            result.table = class_table(found.labels, volume.data, classes, voxel_ml(volume))
+        if found.entropy is not None:
+            result.extra["uncertainty"] = volume.with_data(found.entropy[None], ("uncertainty",))
+        if found.probabilities is not None:
+            result.extra["probabilities"] = volume.with_data(found.probabilities, names)
