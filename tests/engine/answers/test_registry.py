@@ -36,6 +36,7 @@ class Largest(Answer):
 
 
 def test_a_run_of_a_new_task_needs_no_other_change(monkeypatch):
+    registry._load_all()
     monkeypatch.setattr(registry, "_KINDS", {**registry._KINDS})
     registry.answers("largest")(Largest)
     volume = Volume(np.random.default_rng(0).random((1, 20, 24, 18), np.float32))
