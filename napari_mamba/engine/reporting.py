@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator, Sequence
 from time import perf_counter
 
 from napari_mamba.engine.events import Progress
-from napari_mamba.engine.record import Pace, Record
+from napari_mamba.engine.record import Record, TimeEstimator
 
 Events = Generator[Progress, None, None]
 
@@ -49,7 +49,7 @@ class Reporter:
 
     def follow(self, passes: Iterator[None], total: int) -> Events:
         """Drive the network's passes, and report each with the time that the others will take."""
-        pace = Pace(total)
+        pace = TimeEstimator(total)
         yield from self.say("network", 0, total)
         since = perf_counter()
         for _ in passes:

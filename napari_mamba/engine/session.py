@@ -12,7 +12,7 @@ import torch
 
 from napari_mamba.engine import memory
 from napari_mamba.engine.answers.registry import answer_for
-from napari_mamba.engine.checks import doubts_about_size, load_checked
+from napari_mamba.engine.checks import load_checked, size_warnings
 from napari_mamba.engine.context import Context, NewArray
 from napari_mamba.engine.device import choose_device
 from napari_mamba.engine.events import Progress
@@ -24,7 +24,7 @@ from napari_mamba.engine.record import Record
 from napari_mamba.engine.reporting import Cancelled, Events, Reporter
 from napari_mamba.engine.result import Result
 from napari_mamba.engine.tiling.infer import Ensemble, NotFinite
-from napari_mamba.engine.tiling.views import check_axis, choose_view, turned
+from napari_mamba.engine.tiling.views import axis_first, check_axis, choose_view
 from napari_mamba.errors import InputError, OutOfMemoryError, RunError
 from napari_mamba.models import list_models
 from napari_mamba.scan import selective_scan
@@ -44,9 +44,9 @@ def compile_scan(device: torch.device) -> None:
     selective_scan(u, u, -torch.ones(16, 1, device=device), u[..., :1], u[..., :1])
 
 
-def exchanged_channels(bundle: Bundle) -> list[int]:
+def left_right_channel_swap(bundle: Bundle) -> list[int]:
     """The channel that takes each channel's place where left and right are mirrored; empty if none does."""
-    sides = list(bundle.tile.sides)
+    sides = list(bundle.tile.left_right_pairs)
     other = dict(zip(sides, [sides[i ^ 1] for i in range(len(sides))], strict=True))
     labels = [c.index for c in bundle.classes]
     return [labels.index(other.get(label, label)) for label in labels] if sides else []
@@ -87,7 +87,7 @@ class Session:
             prepared = yield from self._prepare()
             ensemble = yield from self._warm_up()
             sink = yield from self._infer(prepared, ensemble)
-            yield from self.answer.finish(prepared, sink, ensemble)
+            yield from self.answer.postprocess(prepared, sink, ensemble)
             yield from context.report.say("measuring", 1, 1)
         except Cancelled:
             context.result = Result(cancelled=True)
@@ -104,7 +104,7 @@ class Session:
                 "size": list(plan.tile),
                 "overlap": plan.overlap,
                 "mirror_axes": list(plan.mirror_axes),
-                "dealt": self.context.bundle.tile.dealt,
+                "round_robin": self.context.bundle.tile.round_robin,
                 "batch_size": plan.batch_size,
             },
             "memory": memory.peak_memory(device.torch_device),
@@ -122,8 +122,8 @@ class Session:
         yield from report.enter("preparing")
         prepared, doubts = choose_view(prepare(self._with_channels(), self._preparation()), options.axis)
         for view in range(3 if options.axis == "all" else 1):
-            doubts += doubts_about_size(turned(prepared.data, view).shape[1:], context.plan.tile)
-        yield from report.warn("preparing", 1, 1, [*prepared.doubts, *doubts])
+            doubts += size_warnings(axis_first(prepared.data, view).shape[1:], context.plan.tile)
+        yield from report.warn("preparing", 1, 1, [*prepared.warnings, *doubts])
         return prepared
 
     def _preparation(self) -> list[dict[str, Any]]:
@@ -153,10 +153,10 @@ class Session:
             plan.mirror_axes,
             plan.spatial_dims,
             "" if context.options.axis == "all" else self.answer.entropy,
-            exchanged=exchanged_channels(bundle),
-            dealt=bundle.tile.dealt,
+            exchanged=left_right_channel_swap(bundle),
+            round_robin=bundle.tile.round_robin,
         )
-        ensemble.spread = self.answer.wants_spread and ensemble.passes > 1
+        ensemble.return_std = self.answer.wants_spread and ensemble.passes > 1
         yield from context.report.say("warming up", 1, 2)
         if any(model.name == bundle.network.name and model.scan_order for model in list_models()):
             compile_scan(context.device.torch_device)
@@ -164,14 +164,14 @@ class Session:
         return ensemble
 
     def _loading(self) -> Events:
-        self.record.enter("warming up")
+        self.record.start_stage("warming up")
         yield from self.context.report.say("warming up", 0, 2, message=f"loading {self.context.bundle.name}")
 
     # ---- the network
 
     def _infer(self, prepared: Prepared, ensemble: Ensemble) -> Generator[Progress, None, Any]:
         """Run the tiles until an attempt gets through; returns what its slices went into."""
-        self.record.enter("network")
+        self.record.start_stage("network")
         while True:
             sink, problem = None, ""
             try:
@@ -187,9 +187,9 @@ class Session:
                 return sink
             sink = None
             memory.release(self.context.device.torch_device)
-            yield from self._retreat(problem, ensemble)
+            yield from self._fall_back(problem, ensemble)
 
-    def _retreat(self, problem: str, ensemble: Ensemble) -> Events:
+    def _fall_back(self, problem: str, ensemble: Ensemble) -> Events:
         """Change the plan or the precision after a failed attempt, and say so; or give up with a sentence."""
         context, device = self.context, self.context.device
         if problem == "not finite":

@@ -46,7 +46,7 @@ def train(
     device: str = "auto",
     minutes: float | None = None,
     steps: int | None = None,
-    finish: float | None = None,
+    total_minutes: float | None = None,
     variant: str = "",
     start: Path | str | None = None,
     compiled: bool = False,
@@ -72,7 +72,7 @@ def train(
         "auto", "cpu" or "cuda[:i]".
     minutes, steps : float, int, optional
         Stop after so long; `resume` then goes on.
-    finish : float, optional
+    total_minutes : float, optional
         Minutes of training in all, over every piece, at which the learning rate is zero and training over, if the
         schedule's steps do not end it before.
     variant : str
@@ -100,7 +100,7 @@ def train(
     from napari_mamba import bundles
     from napari_mamba.training.curves import draw
     from napari_mamba.training.loop import fit, history
-    from napari_mamba.training.weights.export import blended
+    from napari_mamba.training.weights.export import interpolate_weights
 
     if learning_rate is not None and not 0 <= learning_rate < float("inf"):
         raise InputError(f"{learning_rate:g} is no learning rate: give one from 0 on, such as 1e-3")
@@ -111,19 +111,21 @@ def train(
     if blend is not None and begun is None:
         raise InputError("a blend is between a start and what was learnt since: name the start too")
     if blend is not None and begun is not None:
-        blended(made.network().state_dict(), begun, blend)  # another network is refused now, not after the training
-    limits: dict[str, Any] = {"minutes": minutes, "steps": steps, "finish": finish}
+        interpolate_weights(
+            made.network().state_dict(), begun, blend
+        )  # another network is refused now, not after the training
+    limits: dict[str, Any] = {"minutes": minutes, "steps": steps, "total_minutes": total_minutes}
     run = fit(made, Path(output), resume=resume, device=device, start=begun, compiled=compiled, on_log=on_log, **limits)
-    run.team.leave()
-    if not run.team.leads:
+    run.group.close()
+    if not run.group.is_main:
         return run.output
     draw(history(run.output), run.output / "curves.png", title=f"{name} {made.variant}".strip())
     if made.variant != made.variants[0]:
         return run.output
     weights = {key: value.cpu() for key, value in run.average.items()}
     if blend is None or begun is None:
-        return made.export(weights, run.output / name, run.told())
-    return made.export(blended(weights, begun, blend), run.output / name, {**run.told(), "blend": blend})
+        return made.export(weights, run.output / name, run.summary())
+    return made.export(interpolate_weights(weights, begun, blend), run.output / name, {**run.summary(), "blend": blend})
 
 
 def evaluate(name: str, data: Path | str, bundle: Path | str | None = None, **options: Any) -> dict[str, Any]:

@@ -403,7 +403,7 @@ def test_every_row_is_covered_by_legal_launches():
     for rows, size in [(32, 128 * 144 * 128), (32, 128**3), (320, 512), (2, 1024**3), (10**6, 3), (1, 2)]:
         for processors in (4, 132):
             splits, tiles = device_norm.cut_rows(rows, size, processors)
-            assert 1 <= splits <= device_norm.MOST_SPLITS
+            assert 1 <= splits <= device_norm.MAX_SPLITS
             assert (splits - 1) * tiles * device_norm.TILE < size <= splits * tiles * device_norm.TILE
             assert rows * splits < 2**31
 

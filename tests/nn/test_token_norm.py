@@ -85,7 +85,7 @@ def test_mixers_write_channels_first(bias):
     torch.manual_seed(0)
     x = torch.randn(2, 30, 8)
     mixers = (Mamba(8, bias=bias), MultiPathMamba(8, bias=bias, scale=0.5), Mamba(8, bias=bias))
-    mixers[2].exchange("s4d")
+    mixers[2].replace_mixer("s4d")
     for mixer, order in zip(mixers, (None, scan_order("bidirectional", (30,)), None), strict=True):
         tokens, maps = mixer(x, order), mixer(x, order, channels_first=True)
         assert maps.is_contiguous()

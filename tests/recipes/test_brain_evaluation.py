@@ -12,9 +12,9 @@ from napari_mamba import engine, io
 from napari_mamba.recipes.brain import evaluation
 from napari_mamba.recipes.brain.bundle import classes, spec
 from napari_mamba.recipes.brain.card import card
-from napari_mamba.recipes.brain.mirroring import KINDS, mirroring
+from napari_mamba.recipes.brain.flip_averaging import KINDS, mirroring
 from napari_mamba.recipes.brain.pictures import picture
-from napari_mamba.recipes.brain.structures import INDICES, swapped_sides
+from napari_mamba.recipes.brain.structures import INDICES, left_right_swap
 from napari_mamba.training.scoring.scores import summary
 from napari_mamba.volume import Volume
 
@@ -154,7 +154,7 @@ def test_the_card_tells_what_was_measured_and_nothing_else():
 
 
 def test_a_mirrored_copy_swaps_the_sides_and_nothing_else():
-    sides = swapped_sides()
+    sides = left_right_swap()
     assert [sides[one] for one in sides] == list(range(len(INDICES)))
     named = {one.index: one.name for one in classes()}
     for index, other in zip(INDICES, (INDICES[side] for side in sides), strict=True):
@@ -175,7 +175,7 @@ def test_the_mirrored_copy_helps_a_network_that_sees_one_side(monkeypatch):
     target = torch.zeros(3, 1, 8, 8, 8, dtype=torch.uint8)
     target[..., 1:3], target[..., 5:7] = INDICES.index(17), INDICES.index(53)
     images = target.float()
-    monkeypatch.setattr("napari_mamba.recipes.brain.mirroring.synthesise", lambda *a, **k: (images, target))
+    monkeypatch.setattr("napari_mamba.recipes.brain.flip_averaging.synthesise", lambda *a, **k: (images, target))
     recipe = Mock(window=(8, 8, 8))
     scores = mirroring(recipe, Sided(), torch.device("cpu"))
     assert set(scores) == set(KINDS)
@@ -188,12 +188,12 @@ def head(turn):
     image[0, turn:, :, :4] = 1
     truth = np.zeros((8, 8, 8), int)
     truth[..., :4] = 2
-    return evaluation.Head(f"person {turn % 3 + 1}", f"kind {turn % 2}", Volume(image), truth)
+    return evaluation.SyntheticScan(f"person {turn % 3 + 1}", f"kind {turn % 2}", Volume(image), truth)
 
 
 @pytest.fixture
 def sure_heads(sure_answers, monkeypatch):
-    monkeypatch.setattr(evaluation, "head_of", lambda recipe, turn: head(turn))
+    monkeypatch.setattr(evaluation, "synthetic_scan", lambda recipe, turn: head(turn))
 
 
 def test_the_heads_numbers_are_those_of_their_answers(sure_heads):

@@ -6,11 +6,12 @@ import torch
 
 from napari_mamba import engine, io
 from napari_mamba.errors import InputError
-from napari_mamba.recipes.brain import geometry, scans, synthesis, teaching
+from napari_mamba.recipes.brain import geometry, scans, synthesis
+from napari_mamba.recipes.brain import pseudo_labels as teaching
 from napari_mamba.recipes.brain.recipe import BrainStructures
 from napari_mamba.recipes.brain.scans import Scans
 from napari_mamba.recipes.brain.structures import INDICES
-from napari_mamba.recipes.brain.synthesis import Heads, synthesise
+from napari_mamba.recipes.brain.synthesis import LabelMapBatch, synthesise
 from napari_mamba.volume import Volume
 
 CPU = torch.device("cpu")
@@ -85,11 +86,13 @@ def test_an_image_is_interpolated_where_labels_take_the_nearest_voxel():
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def heads(given: Scans | None) -> Heads:
+def heads(given: Scans | None) -> LabelMapBatch:
     labels = np.zeros((48, 48, 48), np.uint8)
     labels[10:-10, 10:-10, 10:24] = 1
     labels[10:-10, 10:-10, 24:-10] = 2
-    return Heads([torch.from_numpy(labels)] * 4, np.array([[10, 10, 10, 38, 38, 38]] * 4), np.array([0, 3, 42]), given)
+    return LabelMapBatch(
+        [torch.from_numpy(labels)] * 4, np.array([[10, 10, 10, 38, 38, 38]] * 4), np.array([0, 3, 42]), given
+    )
 
 
 def test_so_many_images_of_a_batch_are_scans(monkeypatch):
@@ -134,14 +137,14 @@ def test_people_are_those_with_a_t1_and_another_scan(tmp_path):
         file = tmp_path / f"{name}.nii.gz"
         file.parent.mkdir(exist_ok=True)
         file.touch()
-    found = teaching.people(tmp_path)
+    found = teaching.subjects(tmp_path)
     assert list(found) == ["p1"]
     assert list(found["p1"]) == ["study2_T1W", "study3_T1W", "study1_FLAIR", "study2_FLAIR"]
 
 
 def test_a_folder_without_people_is_refused(tmp_path):
     with pytest.raises(InputError, match="nobody with a T1"):
-        teaching.people(tmp_path)
+        teaching.subjects(tmp_path)
 
 
 def test_upright_images_are_ras_at_1_mm_and_in_their_place(tmp_path):
@@ -150,7 +153,7 @@ def test_upright_images_are_ras_at_1_mm_and_in_their_place(tmp_path):
     thick = egg.reshape(20, 3, 64, 60).mean(1)[:, :, ::-1].copy()
     affine = np.array([[0, 0, -1, 70.0], [0, 1, 0, -20.0], [3, 0, 0, 11.0], [0, 0, 0, 1]])
     io.write(Volume(thick[None].astype(np.float32), affine), tmp_path / "egg.nii.gz")
-    image = teaching.upright(io.read(tmp_path / "egg.nii.gz"))
+    image = teaching.to_canonical(io.read(tmp_path / "egg.nii.gz"))
     assert image.GetSpacing() == (1, 1, 1)
     assert np.allclose(np.reshape(image.GetDirection(), (3, 3)), np.diag([-1, -1, 1]))
     array = teaching.simpleitk().GetArrayFromImage(image)
@@ -238,7 +241,7 @@ def native(tmp_path):
 def test_scans_of_a_person_are_taught_what_the_t1_shows(native, sure_answers):
     """FLAIR alone would find the egg a rim smaller; both get the T1's labels, each in its own place."""
     told = []
-    packed = teaching.taught(native / "native_mr", None, engine.RunOptions(), told.append)
+    packed = teaching.pseudo_label(native / "native_mr", None, engine.RunOptions(), told.append)
     assert told == packed["scan_names"].tolist() == ["p1/study1_T1W", "p1/study2_FLAIR"]
     found = scans.unpack(packed, CPU)
     sizes = [int((classes == WHITE_LEFT).sum()) for classes in found.classes]

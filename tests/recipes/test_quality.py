@@ -11,8 +11,9 @@ from napari_mamba import bundles, engine, io, models, recipes
 from napari_mamba.engine.preparation.prepare import prepare
 from napari_mamba.errors import InputError
 from napari_mamba.nn.descriptors.spectrum import Spectrum, count
-from napari_mamba.recipes.quality import artefacts, bundle, kspace, recipe, torchio_artefacts, variety
-from napari_mamba.recipes.quality.artefacts import ARTEFACTS, MILD, RANGES, STRONGEST, TISSUE, Chance
+from napari_mamba.recipes.quality import artefacts, bundle, kspace, recipe, torchio_artefacts
+from napari_mamba.recipes.quality import random_acquisition as variety
+from napari_mamba.recipes.quality.artefacts import ARTEFACTS, MAX_BIAS_FIELD, MILD, RANGES, TISSUE, RandomSource
 from napari_mamba.recipes.quality.recipe import CLASSES, Quality
 from napari_mamba.recipes.restore import data as scans
 from napari_mamba.training.scoring.classification import auc
@@ -59,17 +60,17 @@ def small(monkeypatch):
     monkeypatch.setattr(Quality, "schedule", replace(Quality.schedule, batch_size=4, steps=2, validate_every=1))
 
 
-class Fixed(Chance):
+class Fixed(RandomSource):
     """Chance whose numbers are given, in order."""
 
     def __init__(self, *numbers):
         super().__init__(0, CPU)
         self.numbers = list(numbers)
 
-    def number(self, low, high):
+    def uniform(self, low, high):
         return self.numbers.pop(0)
 
-    def whole(self, low, high):
+    def randint(self, low, high):
         return self.numbers.pop(0)
 
 
@@ -128,17 +129,17 @@ def test_motion_mixes_k_space_as_torchio_does():
 
 
 def test_every_movement_is_large_enough_to_be_seen():
-    chance = Chance(3, CPU)
+    rng = RandomSource(3, CPU)
     least = [RANGES["motion"][key][0] for key in ("degrees", "mm")]
     for _ in range(200):
-        angles, shifts = artefacts.movement(chance)
+        angles, shifts = artefacts.movement(rng)
         assert max(map(abs, angles)) >= least[0] or max(map(abs, shifts)) >= least[1]
 
 
 def test_noise_has_the_strength_asked_for():
     zero = torch.zeros(40, 40, 40)
     for seed in range(4):  # Gaussian or, of the magnitude, Rayleigh
-        made = artefacts.noise(zero, 0.1, Chance(seed, CPU))
+        made = artefacts.noise(zero, 0.1, RandomSource(seed, CPU))
         assert float(made.square().mean().sqrt()) in (pytest.approx(0.1, rel=0.03), pytest.approx(0.1414, rel=0.03))
 
 
@@ -146,9 +147,9 @@ def test_a_bias_field_has_its_strength_over_the_head_and_no_bright_corner():
     image, inside = torch.from_numpy(head()), torch.from_numpy(head()) > TISSUE
     bright = image.clamp(min=1e-3)
     for seed in range(8):
-        field = (artefacts.bias_field(bright, 0.3, Chance(seed, CPU)) / bright).log()
+        field = (artefacts.bias_field(bright, 0.3, RandomSource(seed, CPU)) / bright).log()
         assert float(field[inside].std(correction=0)) == pytest.approx(0.3, rel=1e-3)
-        assert float(field.abs().max()) <= STRONGEST + 1e-4
+        assert float(field.abs().max()) <= MAX_BIAS_FIELD + 1e-4
 
 
 def test_the_bias_field_of_the_test_scans_has_its_strength_over_the_head_too():
@@ -158,7 +159,7 @@ def test_the_bias_field_of_the_test_scans_has_its_strength_over_the_head_too():
     transform = torchio_artefacts.bias_field(torchio, drawn, 0.3, np.random.default_rng(0))
     field = np.log(through_torchio(transform, ones))
     assert field[inside].std() == pytest.approx(0.3, rel=0.15)  # it is measured on a coarser grid
-    assert abs(field).max() <= 1.05 * STRONGEST
+    assert abs(field).max() <= 1.05 * MAX_BIAS_FIELD
 
 
 def test_a_good_scan_with_mild_faults_stays_close_to_itself():
@@ -189,7 +190,7 @@ def test_torchio_spoils_a_scan_on_its_own_grid_and_scale(name):
 
 def test_the_window_is_what_the_bundle_prepares(data, small):
     scan = scans.read(data / "native_mr/patient01/study1_T1W.nii.gz", data)
-    seen = recipe.window(torch.from_numpy(scan.data).float(), scan.spacing, Chance(0, CPU), vary=False)
+    seen = recipe.window(torch.from_numpy(scan.data).float(), scan.spacing, RandomSource(0, CPU), vary=False)
     file = io.read(data / "native_mr/patient01/study1_T1W.nii.gz")
     prepared = prepare(file, bundle.spec("nnmamba").preparation).data[0]
     assert seen.shape == prepared.shape
@@ -229,10 +230,10 @@ class Planned(TorchDispatchMode):
 
 
 def test_no_artefact_needs_a_plan_for_every_size_of_scan():
-    chance = Chance(0, CPU)
+    rng = RandomSource(0, CPU)
     with Planned() as planned:
-        artefacts.add(torch.from_numpy(head()), SPACING, ARTEFACTS, chance)
-        artefacts.unspoilt(torch.from_numpy(head()), SPACING, chance)
+        artefacts.add(torch.from_numpy(head()), SPACING, ARTEFACTS, rng)
+        artefacts.nearly_clean(torch.from_numpy(head()), SPACING, rng)
     assert {"mm", "grid_sampler_3d"} <= planned.seen
     assert any("_fft" in name for name in planned.seen)  # of one line, on the CPU
     assert not planned.found
@@ -242,12 +243,12 @@ def test_another_grid_shows_the_same_head():
     image, seen = torch.from_numpy(head()), set()
     extent = np.array(SHAPE) * SPACING
     for seed in range(12):
-        made, sides = variety.regridded(image, SPACING, Chance(seed, CPU))
+        made, sides = variety.random_resampling(image, SPACING, RandomSource(seed, CPU))
         assert np.array(made.shape) * sides == pytest.approx(extent)
         assert float(made.mean()) == pytest.approx(float(image.mean()), rel=0.05)
         seen.add(round(sides[0], 1))
     assert min(seen) < 1.3 < 2.9 < max(seen)  # some of its thick slices became thin ones
-    thin = variety.regridded(torch.rand(60, 40, 40), (1.0, 1.0, 1.0), Fixed(1.0, 0.5, 3.0))
+    thin = variety.random_resampling(torch.rand(60, 40, 40), (1.0, 1.0, 1.0), Fixed(1.0, 0.5, 3.0))
     assert thin[0].shape == (20, 40, 40)
     assert float(thin[0].std()) < float(torch.rand(60, 40, 40).std())  # an average, not a pick
 
@@ -265,25 +266,25 @@ def test_interpolation_keeps_what_is_constant_and_what_is_linear():
 def test_other_kinds_of_good_scans_keep_air_dark_and_the_scale():
     image = torch.from_numpy(head()).clamp(min=0)
     for seed in range(10):
-        chance = Chance(seed, CPU)
-        cut = variety.stripped(image, chance)
+        rng = RandomSource(seed, CPU)
+        cut = variety.random_skull_stripping(image, rng)
         assert bool(((cut == image) | (cut == 0)).all())
         assert 0.05 < float((cut > TISSUE).sum() / (image > TISSUE).sum()) < 1
-        other = variety.recoloured(image, chance)
+        other = variety.random_contrast(image, rng)
         assert 0 <= float(other.min()) <= float(other.max()) <= 1 + 1e-5
         assert bool((other[image == 0] == 0).all())
-        made, sides = variety.varied(image, SPACING, chance)
+        made, sides = variety.random_acquisition(image, SPACING, rng)
         assert made.isfinite().all()
         assert len(sides) == 3
-    padded = variety.padded(image, Chance(0, CPU))
-    assert float(padded.sum()) == pytest.approx(float(image.sum()))
-    assert all(one >= other for one, other in zip(padded.shape, image.shape, strict=True))
+    random_padding = variety.random_padding(image, RandomSource(0, CPU))
+    assert float(random_padding.sum()) == pytest.approx(float(image.sum()))
+    assert all(one >= other for one, other in zip(random_padding.shape, image.shape, strict=True))
 
 
 def test_a_scan_is_clean_or_has_one_or_two_artefacts():
-    chance, counts = Chance(1, CPU), []
+    rng, counts = RandomSource(1, CPU), []
     for _ in range(400):
-        names = recipe.draw_names(chance)
+        names = recipe.draw_names(rng)
         truth = recipe.target(names)
         assert truth[0] == float(not names)
         assert sorted(names) == sorted(n for n, there in zip(CLASSES[1:], truth[1:], strict=True) if there)

@@ -13,8 +13,8 @@ from napari_mamba.errors import InputError
 from napari_mamba.recipes.registry import recipe
 from napari_mamba.recipes.restore import data as scans
 from napari_mamba.recipes.restore import denoise, superres
-from napari_mamba.recipes.restore.degrade import _profile, add_noise, along_first, thick_slices, uneven
-from napari_mamba.recipes.restore.samples import Pieces
+from napari_mamba.recipes.restore.degrade import _profile, add_noise, along_first, spatial_noise_map, thick_slices
+from napari_mamba.recipes.restore.patch_sampler import PatchSampler
 from napari_mamba.training.loop import fit, history
 from napari_mamba.volume import Volume
 
@@ -189,7 +189,7 @@ def test_a_shrunk_piece_has_half_the_noise(folder, small, monkeypatch):
         "training",
         "",
     )
-    pieces, spread = Pieces([whole], CPU), {}
+    pieces, spread = PatchSampler([whole], CPU), {}
     for share in (0.0, 1.0):
         monkeypatch.setattr(denoise, "SHRUNK", share)
         cut = [denoise.piece(pieces, np.random.RandomState(i)) for i in range(20)]
@@ -200,13 +200,13 @@ def test_a_shrunk_piece_has_half_the_noise(folder, small, monkeypatch):
 
 def test_some_of_the_fine_pieces_get_noise():
     fine = torch.zeros(200, 1, 6, 6, 6)
-    spread = superres.noisier(fine, torch.Generator().manual_seed(0)).flatten(1).std(dim=1)
+    spread = superres.add_slice_noise(fine, torch.Generator().manual_seed(0)).flatten(1).std(dim=1)
     assert 20 < int((spread > 0).sum()) < 60
     assert float(spread.max()) == pytest.approx(superres.MOST, rel=0.2)
 
 
 def test_uneven_noise_stays_within_its_bounds():
-    factors = uneven((3, 1, 9, 12, 7), torch.Generator().manual_seed(0), CPU)
+    factors = spatial_noise_map((3, 1, 9, 12, 7), torch.Generator().manual_seed(0), CPU)
     assert factors.shape == (3, 1, 9, 12, 7)
     assert 0.5 <= float(factors.min()) < float(factors.max()) <= 1.5
 
@@ -247,7 +247,7 @@ def test_validation_takes_slices_as_the_bundle_does(factor):
     scipys = ndimage.zoom(slices, factor, order=3, mode="nearest", grid_mode=True)
     assert by_spline == pytest.approx(scipys, abs=1e-3)
     volume = Volume(np.repeat(slices, 4)[None].reshape(1, -1, 2, 2).astype(np.float32), np.diag([factor, 1.0, 1, 1]))
-    steps = [{"step": "refine", "profile": "gaussian"}, {"step": "tell_finer"}]
+    steps = [{"step": "refine", "profile": "gaussian"}, {"step": "append_upsampling_channel"}]
     prepared = prepare(volume, steps).data
     assert prepared[0, :, 0, 0][:-12] == pytest.approx(ours[:-12], abs=3e-3)  # training repeats the last slice
     assert prepared[1] == pytest.approx(np.log2(factor) / 2)

@@ -30,7 +30,7 @@ def scan(shape=(12, 30, 26), spacing=(3.0, 1.0, 1.0), scale=700.0):
 
 def small(name, monkeypatch):
     """The arguments of a small network, which the bundle's module then takes for its own."""
-    key = "SCALED" if name == "mr-denoise" else "TOLD"
+    key = "SCALED" if name == "mr-denoise" else "UPSAMPLING_RANGE"
     arguments = {**getattr(MODULES[name], key), **SMALL}
     monkeypatch.setattr(MODULES[name], key, arguments)
     return arguments
@@ -177,7 +177,7 @@ def test_an_evaluation_without_the_scans_is_refused(made, name, tmp_path):
 
 def test_thick_slices_keep_their_place_and_their_mean():
     fine = scan((24, 24, 24), (1.0, 1.0, 1.0))
-    coarse = superres_bundle.thickened(fine, 0, 4)
+    coarse = superres_bundle.simulate_thick_slices(fine, 0, 4)
     assert coarse.shape == (6, 24, 24)
     assert coarse.affine @ [-0.5, 0, 0, 1] == pytest.approx(fine.affine @ [-0.5, 0, 0, 1])
     assert coarse.data.mean() == pytest.approx(fine.data.mean(), rel=0.02)
@@ -237,12 +237,12 @@ def test_the_shipped_denoiser_removes_noise_and_no_anatomy(template, level, kind
 
 @pytest.mark.parametrize("factor", [2, 4])
 def test_the_shipped_superresolution_beats_the_spline_and_keeps_the_slices(template, factor):
-    coarse = superres_bundle.thickened(template.volume(template.truth), 0, factor)
+    coarse = superres_bundle.simulate_thick_slices(template.volume(template.truth), 0, factor)
     restored = superres_bundle.restore(bundles.load("mr-superres"), coarse, 0, factor, "cpu")
     spline = superres_bundle.interpolated(coarse, 0, factor)["spline"]
     ours, other = (measure.compare(v, template.truth, template.peak)["psnr"] for v in (restored, spline))
     assert ours > other + 1
     given = np.asarray(coarse.data)[0]
-    again = np.asarray(superres_bundle.thickened(template.volume(restored), 0, factor).data)[0]
+    again = np.asarray(superres_bundle.simulate_thick_slices(template.volume(restored), 0, factor).data)[0]
     assert np.abs(again - given).mean() < 0.002 * template.peak
     assert given.min() <= restored.min() < restored.max() <= given.max()

@@ -84,12 +84,12 @@ def test_validation_sees_what_the_bundle_prepares(data):
     mask = np.load(data / FILE)["val_images"][:1]
     prepared = prepare(Volume(mask, bundle.UPRIGHT), bundle.spec("nnmamba").preparation).data
     images = augment.distances(mask, 8.0, CPU)
-    seen = augment.warp(images, torch.tensor([0]), augment.mirrorings(CPU)[:1], torch.ones(1), recipe.GRID)
+    seen = augment.warp(images, torch.tensor([0]), augment.flip_combinations(CPU)[:1], torch.ones(1), recipe.GRID)
     assert seen[0].numpy() == pytest.approx(prepared, abs=0.01)
 
 
 def test_there_are_eight_mirrorings_and_the_engines_comes_second():
-    matrices = augment.mirrorings(CPU)
+    matrices = augment.flip_combinations(CPU)
     assert len({tuple(matrix.flatten().tolist()) for matrix in matrices}) == 8
     assert all(torch.equal(matrix[:, :3].abs(), torch.eye(3)) for matrix in matrices)
     image = torch.rand(1, 1, 8, 8, 8)

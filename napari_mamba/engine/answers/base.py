@@ -11,7 +11,7 @@ import numpy as np
 from napari_mamba.engine.context import Context
 from napari_mamba.engine.preparation.prepare import Prepared
 from napari_mamba.engine.reporting import Events
-from napari_mamba.engine.tiling.infer import Ensemble, infer_tiles
+from napari_mamba.engine.tiling.infer import Ensemble, predict_tiles
 from napari_mamba.engine.tiling.views import count_passes, infer_views
 
 
@@ -46,7 +46,7 @@ class Answer(ABC):
             total = count_passes(data, ensemble, plan, lambda tiles: len(list(tiles.batches(size))))
             return infer_views(data, ensemble, plan, sink, self.entropy), total
         tiling = plan.tiling(data.shape[1:])  # type: ignore[arg-type]
-        passes = infer_tiles(data, ensemble, tiling, sink, batch_size=size, blend_on=plan.blend_on)
+        passes = predict_tiles(data, ensemble, tiling, sink, batch_size=size, blend_device=plan.blend_device)
         return passes, len(list(tiling.batches(size))) * ensemble.passes
 
     @abstractmethod

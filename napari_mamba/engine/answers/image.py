@@ -30,7 +30,7 @@ class ImageSink:
     ----------
     shape : tuple of int
         Of the prepared image.
-    may_grow : callable
+    check_factors : callable
         Called before the image is enlarged; raises where that cannot be.
     new_array : callable
         Makes what the slices are written into: see `napari_mamba.engine.context.NewArray`.
@@ -39,11 +39,11 @@ class ImageSink:
     def __init__(
         self,
         shape: tuple[int, int, int],
-        may_grow: Callable[[], None] = lambda: None,
+        check_factors: Callable[[], None] = lambda: None,
         new_array: NewArray = host_array,
     ):
         self.shape = shape
-        self.may_grow = may_grow
+        self.check_factors = check_factors
         self.new_array = new_array
         self.factors: tuple[int, int, int] = (1, 1, 1)
         self.image: Any = None
@@ -51,7 +51,7 @@ class ImageSink:
     def enlarge(self, factors: tuple[int, int, int]) -> None:
         """Take so many voxels for each of the prepared image's, from the first slice on."""
         if factors != self.factors:
-            self.may_grow()
+            self.check_factors()
         self.factors, self.shape = factors, times(self.shape, factors)
 
     def __call__(self, z: int, values: torch.Tensor) -> None:
@@ -96,7 +96,7 @@ class ImageAnswer(Answer):
             spread = prepared.restore_image(answer + spread)  # less the image, below: in its units
         image = np.asarray(prepared.restore_image(answer), np.float32)
         spread = None if spread is None else spread - image
-        image = prepared.keep_slices(image)
+        image = prepared.data_consistency(image)
         channels = self.context.volume.channels
         if channels == 1 < len(self.context.bundle.channels):  # repeated on the way in
             image = image.mean(axis=0, keepdims=True)

@@ -21,7 +21,7 @@ from napari_mamba.engine.tiling.infer import Ensemble
 from napari_mamba.errors import BundleError
 
 # float16 keeps logits to 1 part in 2000, as in nnU-Net's own sums, and halves what many classes take.
-LARGEST_FLOAT32 = 2**30
+MAX_FLOAT32_BYTES = 2**30
 
 
 class SegmentSink:
@@ -62,7 +62,7 @@ class SegmentSink:
         self.regions: Any = None
         self.labels: Any = None
         if keep:
-            small = 4 * count * int(np.prod(shape)) <= LARGEST_FLOAT32
+            small = 4 * count * int(np.prod(shape)) <= MAX_FLOAT32_BYTES
             self.logits = new_array((count, *shape), np.float32 if small else np.float16)
         elif self.overlapping:
             self.regions = new_array((count, *shape), np.uint8)

@@ -15,7 +15,7 @@ from scipy import ndimage
 from napari_mamba.errors import BundleError
 
 CONNECTED = np.ones((3, 3, 3), bool)
-Finished = tuple[np.ndarray, list[str]]
+Postprocessed = tuple[np.ndarray, list[str]]
 
 
 def keep_largest(
@@ -23,8 +23,8 @@ def keep_largest(
     spacing: Sequence[float],
     names: Mapping[int, str],
     indices: Sequence[int] = (),
-    together: bool = False,
-) -> Finished:
+    as_one_structure: bool = False,
+) -> Postprocessed:
     """Keep the largest connected part of each structure; voxels of the others take the label nearest to them.
 
     Parameters
@@ -36,11 +36,11 @@ def keep_largest(
         Of the labels.
     indices : sequence of int
         Labels to look at; all but the background if empty.
-    together : bool
+    as_one_structure : bool
         Take them as one structure, whose smaller parts become background.
     """
     chosen = [int(i) for i in indices] or [i for i in names if i]
-    if together:
+    if as_one_structure:
         return np.where(np.isin(labels, chosen) & ~_largest(np.isin(labels, chosen)), 0, labels), []
     stray = np.zeros(labels.shape, bool)
     boxes = ndimage.find_objects(labels.astype(np.int32), max_label=max(chosen))
@@ -64,14 +64,14 @@ def _largest(mask: np.ndarray) -> np.ndarray:
     return mask if count < 2 else parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
 
 
-def doubt_volume(
+def warn_volume(
     labels: np.ndarray,
     spacing: Sequence[float],
     names: Mapping[int, str],
     ml: Sequence[float],
     what: str,
     indices: Sequence[int] = (),
-) -> Finished:
+) -> Postprocessed:
     """A doubt where the labels `indices` (all but the background if empty) add up to less or more than `ml` has."""
     chosen = [int(i) for i in indices] or [i for i in names if i]
     volume = np.count_nonzero(np.isin(labels, chosen)) * float(np.prod(spacing)) / 1000
@@ -83,9 +83,9 @@ def doubt_volume(
     ]
 
 
-def doubt_missing(
+def warn_missing(
     labels: np.ndarray, spacing: Sequence[float], names: Mapping[int, str], allowed: int = 0, smallest: float = 0.0
-) -> Finished:
+) -> Postprocessed:
     """A doubt that names the structures of less than `smallest` ml, where more than `allowed` are."""
     counts = np.bincount(labels.ravel(), minlength=max(names) + 1) * float(np.prod(spacing)) / 1000
     missing = [name for index, name in names.items() if index and counts[index] <= smallest]
@@ -98,16 +98,16 @@ def doubt_missing(
     ]
 
 
-STEPS: Mapping[str, Callable[..., Finished]] = {
+STEPS: Mapping[str, Callable[..., Postprocessed]] = {
     "keep_largest": keep_largest,
-    "doubt_volume": doubt_volume,
-    "doubt_missing": doubt_missing,
+    "warn_volume": warn_volume,
+    "warn_missing": warn_missing,
 }
 
 
-def finish(
+def postprocess(
     labels: np.ndarray, spacing: Sequence[float], names: Mapping[int, str], steps: Sequence[Mapping[str, Any]]
-) -> Finished:
+) -> Postprocessed:
     """Carry out a bundle's `postprocessing` on labels (Z, Y, X); returns them, and sentences of doubt.
 
     `spacing` (z, y, x) is in mm; `names` are the bundle's classes by label. Raises `BundleError` for an unknown step.
@@ -115,10 +115,10 @@ def finish(
     Examples
     --------
     >>> labels = np.array([[[1, 1, 0, 1]]])
-    >>> finish(labels, (1, 1, 1), {1: "a"}, [{"step": "keep_largest", "together": True}])[0]
+    >>> postprocess(labels, (1, 1, 1), {1: "a"}, [{"step": "keep_largest", "as_one_structure": True}])[0]
     array([[[1, 1, 0, 0]]])
     """
-    doubts: list[str] = []
+    warnings: list[str] = []
     for step in steps:
         options = dict(step)
         name = options.pop("step", None)
@@ -128,5 +128,5 @@ def finish(
             labels, said = STEPS[name](labels, spacing, names, **options)
         except TypeError as error:
             raise BundleError(f"the postprocessing step {name!r} has wrong options ({error})") from error
-        doubts += said
-    return labels, doubts
+        warnings += said
+    return labels, warnings

@@ -14,7 +14,7 @@ from napari_mamba.engine.answers.image import ImageSink
 from napari_mamba.engine.answers.registry import answers
 from napari_mamba.engine.preparation.prepare import Prepared
 from napari_mamba.engine.reporting import Events
-from napari_mamba.engine.tiling.evidence import locate_passes
+from napari_mamba.engine.tiling.activation_map import activation_map_passes
 from napari_mamba.engine.tiling.infer import Ensemble, probabilities_of, score_tiles
 from napari_mamba.engine.tiling.views import count_passes, turned
 from napari_mamba.errors import BundleError
@@ -45,9 +45,9 @@ class ScoresAnswer(Answer):
         scores = probabilities_of(scores, bundle.activation)
         result.scores = dict(zip([c.name for c in bundle.classes], scores.mean(0).tolist(), strict=True))
         if self.context.options.uncertainty:
-            yield from self._locate(prepared, ensemble, result.scores)
+            yield from self._activation_map(prepared, ensemble, result.scores)
 
-    def _locate(self, prepared: Prepared, ensemble: Ensemble, scores: dict[str, float]) -> Events:
+    def _activation_map(self, prepared: Prepared, ensemble: Ensemble, scores: dict[str, float]) -> Events:
         """Where in the image the evidence for the likeliest class lies, as `Result.extra["where"]`."""
         context = self.context
         if not all(hasattr(network, "evidence") for network in ensemble.networks) or context.plan.spatial_dims == 2:
@@ -57,7 +57,7 @@ class ScoresAnswer(Answer):
         likeliest = max(scores, key=scores.__getitem__)
         sink = ImageSink(prepared.data.shape[1:])  # type: ignore[arg-type]
         relative = context.bundle.activation == "softmax"
-        yield from context.report.follow(*locate_passes(prepared.data, ensemble, context.plan, sink, relative))
+        yield from context.report.follow(*activation_map_passes(prepared.data, ensemble, context.plan, sink, relative))
         context.report.record.enter("restoring")
         k = list(scores).index(likeliest)
         where = prepared.restore_values(sink.image[k : k + 1])

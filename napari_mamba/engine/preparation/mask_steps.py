@@ -11,7 +11,7 @@ from scipy.ndimage import distance_transform_edt, find_objects, label
 from napari_mamba.engine.preparation.state import State, Undo
 from napari_mamba.errors import BundleError, InputError
 
-SMALLEST_PART = 0.15
+MIN_PART_FRACTION = 0.15
 """A share of the mask's voxels from which on a separate part counts as a second structure."""
 
 
@@ -39,18 +39,18 @@ def binarise(state: State, smallest: int = 0, ml: Sequence[float] = ()) -> tuple
             f"the mask has {voxels} voxels, and at least {max(smallest, 1)} are needed to judge a shape: draw the "
             "whole structure, at a finer resolution if need be"
         )
-    doubts = list(state.doubts)
+    warnings = list(state.warnings)
     volume = voxels * abs(float(np.linalg.det(state.affine))) / 1000
     if len(ml) == 2 and not ml[0] <= volume <= ml[1]:
-        doubts.append(
+        warnings.append(
             f"The mask has {volume:.3g} ml; in training they had {ml[0]:g} to {ml[1]:g} ml: check the voxel size, and "
             "that the mask holds this one structure."
         )
     parts, count = label(mask[0])
     sizes = np.bincount(parts.ravel())[1:]
-    if count > 1 and np.sort(sizes)[-2] > SMALLEST_PART * voxels:
-        doubts.append("The mask falls into several large parts: give one structure (one side) at a time.")
-    return replace(state, data=mask.astype(np.float32), doubts=tuple(doubts)), Undo()
+    if count > 1 and np.sort(sizes)[-2] > MIN_PART_FRACTION * voxels:
+        warnings.append("The mask falls into several large parts: give one structure (one side) at a time.")
+    return replace(state, data=mask.astype(np.float32), warnings=tuple(warnings)), Undo()
 
 
 def signed_distance(state: State, limit: float) -> tuple[State, Undo]:

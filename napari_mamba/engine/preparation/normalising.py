@@ -92,7 +92,7 @@ def _normalise_channel(
     return (new if mask is None else np.where(mask, new, image)), scale, shift
 
 
-SEEN = 4_000_000
+MAX_PERCENTILE_VOXELS = 4_000_000
 """Voxels that percentiles are taken over: of a larger image every second, third, … one."""
 
 
@@ -106,7 +106,7 @@ def _percentiles(known: np.ndarray, options: Mapping[str, Any]) -> tuple[float, 
     lower = 0.0 if zero else float(lower)
     if not 0 <= lower < upper <= 100:
         raise BundleError(f"the preparation's percentiles are 0 to 100, the lower first, not {lower:g} and {upper:g}")
-    some = known.reshape(-1)[:: known.size // SEEN + 1]
+    some = known.reshape(-1)[:: known.size // MAX_PERCENTILE_VOXELS + 1]
     low, high = np.percentile(some, (lower, upper))
     if not high > low:  # nearly everything is one value, a small object in an empty image
         low, high = some.min(), some.max()

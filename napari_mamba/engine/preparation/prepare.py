@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, softmax
 
-from napari_mamba.engine.preparation.refining import UndoRefine
 from napari_mamba.engine.preparation.state import Fill, State, Undo
 from napari_mamba.engine.preparation.steps import STEPS
+from napari_mamba.engine.preparation.upsampling import UndoUpsample
 from napari_mamba.errors import BundleError
 from napari_mamba.volume import Volume
 
-_SURELY_NOT = -30.0
+_BACKGROUND_LOGIT = -30.0
 """A logit whose probability is zero in float32, for voxels that a network never saw."""
 
 
@@ -31,14 +31,14 @@ class Prepared:
         One a step, in the order of the steps.
     spacing : tuple of float
         Voxel sides of `data` along (z, y, x), in mm.
-    doubts : tuple of str
+    warnings : tuple of str
         Sentences for the user about what the steps have seen.
     """
 
     data: np.ndarray
     undos: tuple[Undo, ...]
     spacing: tuple[float, ...] = (1.0, 1.0, 1.0)
-    doubts: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def resampled(self) -> bool:
@@ -68,10 +68,10 @@ class Prepared:
             Outside of what the network saw: surely background (channel 0), or with "sigmoid" no class at all.
         """
         first, rest = self._interpolating
-        logit = _fill(len(values), activation, outside=0.0 if activation == "none" else _SURELY_NOT)
+        logit = _fill(len(values), activation, outside=0.0 if activation == "none" else _BACKGROUND_LOGIT)
         whole: Any = None
         for k in range(len(values)):
-            one = _back(np.asarray(values[k : k + 1], np.float32), first, logit[k])
+            one = _invert_steps(np.asarray(values[k : k + 1], np.float32), first, logit[k])
             whole = np.empty((len(values), *one.shape[1:]), np.float32) if whole is None else whole
             whole[k] = one[0]
         if activation == "sigmoid":
@@ -79,7 +79,7 @@ class Prepared:
         elif activation == "softmax":
             for z in range(whole.shape[1]):
                 whole[:, z] = softmax(whole[:, z], axis=0)
-        return np.ascontiguousarray(_back(whole, rest, _fill(len(values), activation, outside=0.0, inside=1.0)))
+        return np.ascontiguousarray(_invert_steps(whole, rest, _fill(len(values), activation, outside=0.0, inside=1.0)))
 
     def restore_labels(
         self, values: np.ndarray, indices: Sequence[int] | None = None, activation: str = "softmax"
@@ -105,11 +105,11 @@ class Prepared:
         indices = list(indices) if indices is not None else [k + painted for k in range(len(values))]
         if len(indices) != len(values):
             raise BundleError(f"the network gave {len(values)} channels for {len(indices)} classes")
-        fill = _fill(len(values), activation, outside=0.0 if activation == "none" else _SURELY_NOT)
+        fill = _fill(len(values), activation, outside=0.0 if activation == "none" else _BACKGROUND_LOGIT)
         labels: Any = None
         best: Any = None
         for k, label in enumerate(indices):
-            one = _back(np.asarray(values[k : k + 1], np.float32), first, fill[k])[0]
+            one = _invert_steps(np.asarray(values[k : k + 1], np.float32), first, fill[k])[0]
             if labels is None:
                 labels = np.full(one.shape, 0 if painted else label, np.uint8 if max(indices) < 256 else np.uint16)
                 best = np.zeros(()) if painted else one.copy()
@@ -117,11 +117,11 @@ class Prepared:
             labels[better] = label
             if not painted:
                 np.copyto(best, one, where=better)
-        return np.ascontiguousarray(_back(labels[None], rest, 0)[0])
+        return np.ascontiguousarray(_invert_steps(labels[None], rest, 0)[0])
 
     def restore_values(self, values: np.ndarray) -> np.ndarray:
         """Any values (K, Z, Y, X) on the grid of `data` back on the input's, interpolated; 0 outside."""
-        return np.ascontiguousarray(_back(np.asarray(values, np.float32), tuple(reversed(self.undos)), 0.0))
+        return np.ascontiguousarray(_invert_steps(np.asarray(values, np.float32), tuple(reversed(self.undos)), 0.0))
 
     def restore_map(self, labels: np.ndarray) -> np.ndarray:
         """A label map (Z, Y, X) on the grid of `data` back on the input's, by nearest neighbour; 0 outside."""
@@ -141,15 +141,15 @@ class Prepared:
             image = undo.image(image)
         return np.ascontiguousarray(image, np.float32)
 
-    def keep_slices(self, image: np.ndarray) -> np.ndarray:
+    def data_consistency(self, image: np.ndarray) -> np.ndarray:
         """What `restore_image` gave, true to the input's slices where the step `refine` asks for that."""
         first = self.undos[0] if self.undos else None
-        return first.keep_slices(image) if isinstance(first, UndoRefine) else image
+        return first.data_consistency(image) if isinstance(first, UndoUpsample) else image
 
     @property
-    def refined(self) -> bool:
+    def upsampled(self) -> bool:
         """Whether restored images lie on another grid than the input: only a first step, `refine`, does that."""
-        return bool(self.undos) and isinstance(self.undos[0], UndoRefine)
+        return bool(self.undos) and isinstance(self.undos[0], UndoUpsample)
 
     def restored_affine(self, affine: np.ndarray) -> np.ndarray:
         """The affine (4, 4) of restored images, from the input's."""
@@ -186,7 +186,7 @@ def prepare(volume: Volume, steps: Sequence[Mapping[str, Any]]) -> Prepared:
     """
     state = State(np.asarray(volume.data).astype(np.float32), np.array(volume.affine[:3, :3]))
     undos: list[Undo] = []
-    doubts: list[str] = []
+    warnings: list[str] = []
     for step in steps:
         options = dict(step)
         name = options.pop("step", None)
@@ -199,11 +199,11 @@ def prepare(volume: Volume, steps: Sequence[Mapping[str, Any]]) -> Prepared:
         except TypeError as error:
             raise BundleError(f"the preparation step {name!r} has wrong options ({error})") from error
         undos.append(undo)
-        doubts += [doubt for doubt in state.doubts if doubt not in doubts]
-    return Prepared(np.ascontiguousarray(state.data), tuple(undos), state.spacing, tuple(doubts))
+        warnings += [doubt for doubt in state.warnings if doubt not in warnings]
+    return Prepared(np.ascontiguousarray(state.data), tuple(undos), state.spacing, tuple(warnings))
 
 
-def _back(values: np.ndarray, undos: Sequence[Undo], fill: Fill) -> np.ndarray:
+def _invert_steps(values: np.ndarray, undos: Sequence[Undo], fill: Fill) -> np.ndarray:
     for undo in undos:
         values = undo.values(values, fill)
     return values

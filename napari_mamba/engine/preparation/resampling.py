@@ -56,8 +56,10 @@ def resize(values: np.ndarray, shape: Sequence[int], order: int) -> np.ndarray:
     return np.clip(values, low, high, out=values)
 
 
-def resize_apart(values: np.ndarray, shape: Sequence[int], axis: int, order: int, order_apart: int) -> np.ndarray:
-    """Interpolate each slice across `axis` by itself, then along `axis` with the spline order `order_apart`.
+def resize_separate_z(
+    values: np.ndarray, shape: Sequence[int], axis: int, order: int, order_separate: int
+) -> np.ndarray:
+    """Interpolate each slice across `axis` by itself, then along `axis` with the spline order `order_separate`.
 
     Parameters and the result are as in `resize`; `values` is 3D.
     """
@@ -69,10 +71,10 @@ def resize_apart(values: np.ndarray, shape: Sequence[int], axis: int, order: int
         flat = _linear(np.ascontiguousarray(slices), (len(slices), *plane))
     else:
         flat = np.stack([resize(np.ascontiguousarray(one), plane, order) for one in slices])
-    if order_apart == 0:
+    if order_separate == 0:
         flat = _nearest(flat, shape[axis], 0)
     elif shape[axis] != len(flat):
-        flat = _along(flat, shape[axis], 0, order_apart)
+        flat = _along(flat, shape[axis], 0, order_separate)
     return np.moveaxis(flat, 0, axis)
 
 
@@ -85,7 +87,7 @@ def new_shape(shape: Sequence[int], spacing: Sequence[float], target: Sequence[f
     return tuple(max(1, round(float(s) / float(t) * n)) for n, s, t in zip(shape, spacing, target, strict=True))
 
 
-def axis_apart(rule: str, current: Sequence[float], new: Sequence[float]) -> int | None:
+def separate_axis(rule: str, current: Sequence[float], new: Sequence[float]) -> int | None:
     """Which axis is resampled apart, if any.
 
     Parameters
@@ -107,16 +109,16 @@ def axis_apart(rule: str, current: Sequence[float], new: Sequence[float]) -> int
     return coarsest[0] if len(coarsest) == 1 else None
 
 
-def snapped(spacing: Sequence[float]) -> tuple[float, ...]:
+def rounded_spacing(spacing: Sequence[float]) -> tuple[float, ...]:
     """Voxel sizes freed of the last digits that a norm over the affine's columns leaves.
 
     Files hold sizes as float32 or as short decimals; a size within 1e-12 of the one is it, and so is that of the
     other. Where a shape is the rounding of a quotient of sizes, the last digit can decide.
     """
-    return tuple(_snap(float(side)) for side in spacing)
+    return tuple(_round_spacing(float(side)) for side in spacing)
 
 
-def _snap(side: float) -> float:
+def _round_spacing(side: float) -> float:
     single = float(np.float32(side))
     return single if abs(single - side) <= 1e-12 * side else float(f"{side:.12g}")
 

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-SIGMAS_A_WIDTH = 2 * math.sqrt(2 * math.log(2))
+FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
 """Standard deviations in a Gaussian's full width at half maximum."""
 
 CORRELATION = 5.0
@@ -28,7 +28,7 @@ LEVEL = 100.0
 
 def gaussian_profile(distance: Tensor, width: Tensor) -> Tensor:
     """Weights along the last axis, of sum 1, of voxels at a `distance` from a slice's centre; `width` broadcasts."""
-    return torch.softmax(-0.5 * (distance / (width / SIGMAS_A_WIDTH)) ** 2, dim=-1)
+    return torch.softmax(-0.5 * (distance / (width / FWHM_PER_SIGMA)) ** 2, dim=-1)
 
 
 def interpolator(length: int, centres: Tensor, width: Tensor) -> Tensor:

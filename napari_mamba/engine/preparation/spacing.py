@@ -49,7 +49,7 @@ def resample(
     """Resample to `spacing` in mm, (z, y, x), None where an axis stays as it is.
 
     `anisotropy` ("none", "nnunet", "separate") says whether a coarse axis is resampled apart, with `order_z`; see
-    `resampling.axis_apart`. `file_axes` reproduces nnU-Net 2.1.1, which on the way back compares with the spacing in
+    `resampling.separate_axis`. `file_axes` reproduces nnU-Net 2.1.1, which on the way back compares with the spacing in
     the file's order of axes even where it has transposed them.
     """
     if len(spacing) != 3 or any(side is not None and not side > 0 for side in spacing):
@@ -63,7 +63,7 @@ def resample(
         raise InputError(f"resampled to {target} mm this image would have {shape} voxels: check its voxel size")
     if shape == state.data.shape[1:]:
         return state, Undo()
-    apart = resampling.axis_apart(anisotropy, before, target)
+    apart = resampling.separate_axis(anisotropy, before, target)
     data = _resample(state.data, shape, apart, order, order_z)
     mask = state.mask
     if mask is not None:
@@ -72,7 +72,7 @@ def resample(
     back_from = [float(t) if t is not None else s for t, s in zip(spacing, in_file, strict=True)]
     undo = UndoResample(
         shape=state.data.shape[1:],
-        apart=resampling.axis_apart(anisotropy, back_from, in_file),
+        apart=resampling.separate_axis(anisotropy, back_from, in_file),
         order=order,
         order_values=order_probabilities,
         order_z=order_z,
@@ -90,5 +90,5 @@ def _resample(values: np.ndarray, shape: Sequence[int], apart: int | None, order
         if apart is None:
             target[...] = resampling.resize(channel, shape, order)
         else:
-            target[...] = resampling.resize_apart(channel, shape, apart, order, order_z)
+            target[...] = resampling.resize_separate_z(channel, shape, apart, order, order_z)
     return whole

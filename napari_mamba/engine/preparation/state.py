@@ -16,20 +16,20 @@ Fill = float | Sequence[float]
 class State:
     """An image between two steps: `data` (C, Z, Y, X) float32, and `affine` (3, 3) from (z, y, x) steps to RAS mm.
 
-    `mask` (Z, Y, X), bool, is what `crop_nonzero` found not to be empty, where a later step is to know it. `doubts` are
-    sentences for the user about what the steps so far have seen. `finer` is how many times finer `refine` made the axis
+    `mask` (Z, Y, X), bool, is what `crop_nonzero` found not to be empty, where a later step is to know it. `warnings` are
+    sentences for the user about what the steps so far have seen. `upsampling_factor` is how many times finer `refine` made the axis
     that gained most.
     """
 
     data: np.ndarray
     affine: np.ndarray
     mask: np.ndarray | None = None
-    doubts: tuple[str, ...] = ()
-    finer: float = 1.0
+    warnings: tuple[str, ...] = ()
+    upsampling_factor: float = 1.0
 
     @property
     def spacing(self) -> tuple[float, ...]:
-        return resampling.snapped(np.linalg.norm(self.affine, axis=0))
+        return resampling.rounded_spacing(np.linalg.norm(self.affine, axis=0))
 
 
 class Undo:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from napari_mamba.engine.preparation import mask_steps, regridding, windows
+from napari_mamba.engine.preparation import crop_or_pad as windows
+from napari_mamba.engine.preparation import mask_steps, regridding
 from napari_mamba.engine.preparation.axes import orient, transpose
 from napari_mamba.engine.preparation.cropping import crop_nonzero
 from napari_mamba.engine.preparation.field_of_view import field_of_view
 from napari_mamba.engine.preparation.normalising import normalise
-from napari_mamba.engine.preparation.refining import refine, tell_finer
 from napari_mamba.engine.preparation.spacing import resample
 from napari_mamba.engine.preparation.state import State, Undo
+from napari_mamba.engine.preparation.upsampling import append_upsampling_channel, refine
 
 STEPS: Mapping[str, Callable[..., tuple[State, Undo]]] = {
     "orient": orient,
@@ -25,11 +26,11 @@ STEPS: Mapping[str, Callable[..., tuple[State, Undo]]] = {
     "field_of_view": field_of_view,
     "resample": resample,
     "refine": refine,
-    "tell_finer": tell_finer,
+    "append_upsampling_channel": append_upsampling_channel,
     "resize": regridding.resize,
     "respace": regridding.respace,
     "binarise": mask_steps.binarise,
     "signed_distance": mask_steps.signed_distance,
     "centre": windows.centre,
-    "thickest_first": windows.thickest_first,
+    "slice_axis_first": windows.slice_axis_first,
 }

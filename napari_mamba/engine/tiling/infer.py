@@ -39,12 +39,12 @@ class Ensemble:
     entropy : str
         The bundle's activation: append one channel, the entropy (0 to 1) of the mean probabilities; "" leaves it
         away. With "sigmoid" it is that of the most uncertain class.
-    spread : bool
+    return_std : bool
         Append the answer's standard deviation over all passes, as many channels again.
-    exchanged : sequence of int
+    channel_swap : sequence of int
         Which channel of a copy mirrored along the last axis is channel 0, 1, … of the answer: left and right
         structures change places. Empty: all stay.
-    dealt : bool
+    round_robin : bool
         Each copy is answered by one network, in turn, instead of by all: as many passes as there are copies or
         networks, whichever are more.
     """
@@ -56,23 +56,23 @@ class Ensemble:
         mirror_axes: Sequence[int] = (),
         spatial_dims: int = 3,
         entropy: str = "",
-        spread: bool = False,
-        exchanged: Sequence[int] = (),
-        dealt: bool = False,
+        return_std: bool = False,
+        channel_swap: Sequence[int] = (),
+        round_robin: bool = False,
     ):
         self.networks = [network.to(device.torch_device).eval() for network in networks]
         self.device = device
         self.flips = [c for n in range(len(mirror_axes) + 1) for c in itertools.combinations(mirror_axes, n)]
         self.spatial_dims = spatial_dims
         self.entropy = entropy
-        self.spread = spread
-        self.exchanged = list(exchanged)
-        self.dealt = dealt
+        self.return_std = return_std
+        self.channel_swap = list(channel_swap)
+        self.round_robin = round_robin
 
     @property
-    def turns(self) -> list[tuple[nn.Module, tuple[int, ...]]]:
+    def pass_schedule(self) -> list[tuple[nn.Module, tuple[int, ...]]]:
         """Which network answers which copy, pass by pass."""
-        if not self.dealt:
+        if not self.round_robin:
             return list(itertools.product(self.networks, self.flips))
         count = max(len(self.networks), len(self.flips))
         return [(self.networks[i % len(self.networks)], self.flips[i % len(self.flips)]) for i in range(count)]
@@ -80,12 +80,12 @@ class Ensemble:
     @property
     def passes(self) -> int:
         """Passes of a network that one batch costs."""
-        return len(self.turns)
+        return len(self.pass_schedule)
 
-    def mean(self, tiles: torch.Tensor, apart: bool = False) -> Generator[None, None, torch.Tensor]:
+    def mean(self, tiles: torch.Tensor, per_network: bool = False) -> Generator[None, None, torch.Tensor]:
         """Yield after each pass, and return the mean (B, K [+ 1], *tile) over all of them.
 
-        With `apart` the networks' means, one after the other: (B, networks * K [+ 1], *tile); never of `dealt` copies.
+        With `per_network` the networks' means, one after the other: (B, networks * K [+ 1], *tile); never of `round_robin` copies.
 
         A generator, so that a run can report and be cancelled between passes; PyTorch's thread-local modes are
         entered inside each pass and never held while it is suspended.
@@ -93,15 +93,15 @@ class Ensemble:
         total: Any = None
         spread: Any = None
         totals: list[torch.Tensor] = []
-        for network, flips in self.turns:
-            total, spread = self._add_pass(network, tiles, flips, total, spread)
-            if apart and flips == self.flips[-1]:
+        for network, flips in self.pass_schedule:
+            total, spread = self._accumulate_pass(network, tiles, flips, total, spread)
+            if per_network and flips == self.flips[-1]:
                 totals, total = [*totals, total], None
             yield
         return self._finish(totals or [total], spread)
 
     @torch.inference_mode()
-    def _add_pass(self, network, tiles, flips, total, spread):
+    def _accumulate_pass(self, network, tiles, flips, total, spread):
         axes = [axis + 2 for axis in flips]
         inputs = tiles.squeeze(2) if self.spatial_dims == 2 else tiles
         with self.device.autocast():
@@ -112,13 +112,13 @@ class Ensemble:
         if output.ndim == inputs.ndim:
             factors_of(inputs.shape[2:], output.shape[2:])
             output = output.flip(axes) if axes else output
-            if self.exchanged and self.spatial_dims - 1 in flips:
-                output = output[:, self.exchanged]
+            if self.channel_swap and self.spatial_dims - 1 in flips:
+                output = output[:, self.channel_swap]
         if total is not None:
             total.add_(output)
         else:  # a copy where it will be added to: a network may answer its very input
             total = output if self.passes == 1 else output.clone()
-        if self.spread:
+        if self.return_std:
             squares = output.to(_wide(output)).square()
             spread = squares if spread is None else spread.add_(squares)
         elif self.entropy:
@@ -131,7 +131,7 @@ class Ensemble:
         count = self.passes // len(totals)
         means = totals if count == 1 else [total.div_(count) for total in totals]
         mean = means[0] if len(means) == 1 else torch.cat(means, dim=1)
-        if self.spread and spread is not None:
+        if self.return_std and spread is not None:
             variance = spread / self.passes - mean.to(spread.dtype).square()
             mean = torch.cat([mean, variance.clamp(min=0).sqrt().to(mean.dtype)], dim=1)
         elif spread is not None:
@@ -158,8 +158,8 @@ def entropy_of(p: torch.Tensor, activation: str) -> torch.Tensor:
     return torch.special.entr(p).sum(1, keepdim=True) / math.log(max(p.shape[1], 2))
 
 
-def infer_tiles(
-    data: np.ndarray, ensemble: Ensemble, tiling: Tiling, sink: Sink, *, batch_size: int, blend_on: torch.device
+def predict_tiles(
+    data: np.ndarray, ensemble: Ensemble, tiling: Tiling, sink: Sink, *, batch_size: int, blend_device: torch.device
 ) -> Passes:
     """Run tiles over an image and hand the blended answer to `sink`, slice by slice; yields once a pass.
 
@@ -172,7 +172,7 @@ def infer_tiles(
     sink : callable
         ``sink(z, values)``, `values` (K, n, Y, X): see `RollingBlend.release`.
     batch_size : int
-    blend_on : torch.device
+    blend_device : torch.device
         Where the sums of tiles are kept.
 
     Raises
@@ -183,20 +183,20 @@ def infer_tiles(
         If the network changes the size of a tile, save by a whole number and for a sink that can `enlarge`.
     """
 
-    apart = len(ensemble.networks) if tiling.half else 1
+    per_network = len(ensemble.networks) if tiling.half else 1
 
     def checked(z: int, values: torch.Tensor) -> None:
         if not bool(torch.isfinite(values).all()):
             raise NotFinite
-        sink(z, values if apart == 1 else mean_of_parts(values, apart, bool(ensemble.entropy)))
+        sink(z, values if per_network == 1 else mean_of_members(values, per_network, bool(ensemble.entropy)))
 
     padded = tiling.pad(data)
     batches = list(tiling.batches(batch_size))
     depth = max(batch[-1][0] - batch[0][0] for batch in batches) + tiling.tile[0]
     blend = None
     for batch in batches:
-        tiles = cut(padded, batch, tiling.tile, ensemble.device.torch_device)
-        mean = yield from ensemble.mean(tiles, apart=apart > 1)
+        tiles = extract_tiles(padded, batch, tiling.tile, ensemble.device.torch_device)
+        mean = yield from ensemble.mean(tiles, per_network=per_network > 1)
         if mean.ndim != 5:
             raise BundleError(
                 f"this network answers {tuple(mean.shape)}, which is no image: is the bundle's task right?"
@@ -204,7 +204,7 @@ def infer_tiles(
         if blend is None:
             fz, fy, fx = factors_of(tiling.tile, mean.shape[2:])
             getattr(sink, "enlarge", check_one_axis)((fz, fy, fx))
-            blend = RollingBlend(tiling.enlarged((fz, fy, fx)), mean.shape[1], depth * fz, blend_on)
+            blend = RollingBlend(tiling.enlarged((fz, fy, fx)), mean.shape[1], depth * fz, blend_device)
         blend.release(batch[0][0] * fz, checked)
         for (z, y, x), prediction in zip(batch, mean, strict=True):
             blend.add((z * fz, y * fy, x * fx), prediction)
@@ -213,7 +213,7 @@ def infer_tiles(
 
 
 @torch.inference_mode()
-def mean_of_parts(values: torch.Tensor, parts: int, entropy: bool) -> torch.Tensor:
+def mean_of_members(values: torch.Tensor, parts: int, entropy: bool) -> torch.Tensor:
     """Mean (K [+ 1], ...) of the `parts` networks in `values` (parts * K [+ 1], ...), rounded in its own precision.
 
     nnU-Net blends each fold by itself and adds the rounded results.
@@ -229,7 +229,7 @@ def score_tiles(data: np.ndarray, ensemble: Ensemble, tiling: Tiling, scores: li
     """Classify every tile of an image: append the logits (K,) of each to `scores`; yields once a pass."""
     padded = tiling.pad(data)
     for start in tiling.starts:
-        mean = yield from ensemble.mean(cut(padded, [start], tiling.tile, ensemble.device.torch_device))
+        mean = yield from ensemble.mean(extract_tiles(padded, [start], tiling.tile, ensemble.device.torch_device))
         if mean.ndim != 2:
             raise BundleError(
                 f"this network answers {tuple(mean.shape)}, which are no scores: is the bundle's task right?"
@@ -239,7 +239,9 @@ def score_tiles(data: np.ndarray, ensemble: Ensemble, tiling: Tiling, scores: li
         scores.append(mean[0].cpu())
 
 
-def cut(data: np.ndarray, starts: Sequence[tuple[int, int, int]], tile: Sequence[int], device) -> torch.Tensor:
+def extract_tiles(
+    data: np.ndarray, starts: Sequence[tuple[int, int, int]], tile: Sequence[int], device
+) -> torch.Tensor:
     """The tiles (B, C, *tile) that begin at `starts`, on the device."""
     (tz, ty, tx) = tile
     parts = [data[:, z : z + tz, y : y + ty, x : x + tx] for z, y, x in starts]

@@ -43,16 +43,16 @@ def tile_starts(size: int, tile: int, overlap: float = 0.5) -> list[int]:
     return [round(step * i) for i in range(count)]
 
 
-def snug_side(size: int, tile: int, overlap: float, divisor: int) -> int:
+def fitted_tile_length(size: int, tile: int, overlap: float, divisor: int) -> int:
     """The shortest side, a multiple of `divisor`, with which as many tiles cover an image along one axis.
 
     They overlap by as many voxels at least as those of the side `tile` have to.
 
     Examples
     --------
-    >>> snug_side(171, 128, 0.125, 4)  # two of 96 instead of two of 128
+    >>> fitted_tile_length(171, 128, 0.125, 4)  # two of 96 instead of two of 128
     96
-    >>> snug_side(30, 128, 0.125, 4)
+    >>> fitted_tile_length(30, 128, 0.125, 4)
     32
     """
     shared = tile - int(tile * (1 - overlap))

@@ -18,13 +18,13 @@ from napari_mamba.engine.options import AXES
 from napari_mamba.engine.plan import Plan
 from napari_mamba.engine.preparation.axes import UndoAxes
 from napari_mamba.engine.preparation.prepare import Prepared
-from napari_mamba.engine.tiling.infer import Ensemble, Passes, entropy_of, infer_tiles, probabilities_of
+from napari_mamba.engine.tiling.infer import Ensemble, Passes, entropy_of, predict_tiles, probabilities_of
 from napari_mamba.engine.tiling.tiles import Sink
 from napari_mamba.errors import InputError
 from napari_mamba.volume import Volume
 
 # Voxels whose longest side is at most so many times the shortest pass for cubes.
-NEARLY_CUBIC = 1.5
+MAX_ANISOTROPY = 1.5
 
 
 def choose_view(prepared: Prepared, axis: str | None) -> tuple[Prepared, list[str]]:
@@ -43,7 +43,7 @@ def choose_view(prepared: Prepared, axis: str | None) -> tuple[Prepared, list[st
     warnings : list of str
     """
     if axis is None or axis == "all":
-        return prepared, _doubts_about_views(prepared) if axis else []
+        return prepared, _view_warnings(prepared) if axis else []
     first = AXES.index(axis)
     for undo in prepared.undos:
         if isinstance(undo, UndoAxes):
@@ -54,14 +54,14 @@ def choose_view(prepared: Prepared, axis: str | None) -> tuple[Prepared, list[st
     back = UndoAxes(tuple(int(a) for a in np.argsort(order)))
     view = replace(
         prepared,
-        data=np.ascontiguousarray(turned(prepared.data, first)),
+        data=np.ascontiguousarray(axis_first(prepared.data, first)),
         undos=(*prepared.undos, back),
         spacing=tuple(prepared.spacing[a] for a in order),
     )
-    return view, _doubts_about_views(prepared)
+    return view, _view_warnings(prepared)
 
 
-def turned(data: np.ndarray, axis: int) -> np.ndarray:
+def axis_first(data: np.ndarray, axis: int) -> np.ndarray:
     """`data` (C, Z, Y, X) with the spatial axis `axis` first, the others in their order; a view."""
     return np.moveaxis(data, axis + 1, 1)
 
@@ -72,10 +72,10 @@ def check_axis(volume: Volume, axis: str | None) -> None:
         raise InputError(f"this image is a single slice, which cannot be cut along {axis}: leave the axis away")
 
 
-def _doubts_about_views(prepared: Prepared) -> list[str]:
+def _view_warnings(prepared: Prepared) -> list[str]:
     """Warning where slices along another axis than the bundle's have pixels of other proportions."""
     sides = prepared.spacing
-    if max(sides) <= NEARLY_CUBIC * min(sides):
+    if max(sides) <= MAX_ANISOTROPY * min(sides):
         return []
     shown = " x ".join(f"{side:.3g}" for side in sides)
     return [
@@ -94,7 +94,7 @@ def infer_views(data: np.ndarray, ensemble: Ensemble, plan: Plan, sink: Sink, ac
         Without entropy: that of the three views together is taken here.
     plan : Plan
     sink : callable
-        As in `infer_tiles`; called when all views are there. The mean of K classes over the whole image is held.
+        As in `predict_tiles`; called when all views are there. The mean of K classes over the whole image is held.
     activation : str
         If not empty, hand on one more channel: the entropy of the probabilities, averaged over the views.
 
@@ -106,7 +106,7 @@ def infer_views(data: np.ndarray, ensemble: Ensemble, plan: Plan, sink: Sink, ac
     mean = Mean(data.shape[1:])
     spread = Mean(data.shape[1:])
     for axis in range(3):
-        view = np.ascontiguousarray(turned(data, axis))
+        view = np.ascontiguousarray(axis_first(data, axis))
 
         def add(start: int, values: torch.Tensor, axis: int = axis) -> None:
             values = values.float()
@@ -114,8 +114,8 @@ def infer_views(data: np.ndarray, ensemble: Ensemble, plan: Plan, sink: Sink, ac
             if activation:
                 spread.add(axis, start, probabilities_of(values[None], activation)[0])
 
-        yield from infer_tiles(
-            view, ensemble, plan.tiling(view.shape[1:]), add, batch_size=plan.batch_size, blend_on=plan.blend_on
+        yield from predict_tiles(
+            view, ensemble, plan.tiling(view.shape[1:]), add, batch_size=plan.batch_size, blend_device=plan.blend_device
         )
     for z in range(data.shape[1]):
         values = mean.slice(z)
@@ -136,7 +136,7 @@ class Mean:
         if self.sums is None:
             self.sums = host_array((len(values), *self.shape), np.float32)
             self.sums.fill(0)
-        turned(self.sums, axis)[:, start : start + values.shape[1]] += values.cpu().numpy()
+        axis_first(self.sums, axis)[:, start : start + values.shape[1]] += values.cpu().numpy()
 
     def slice(self, z: int) -> torch.Tensor:
         """The mean (K, 1, Y, X) in one slice along the first axis."""
@@ -145,4 +145,4 @@ class Mean:
 
 def count_passes(data: np.ndarray, ensemble: Ensemble, plan: Plan, count: Callable[[Any], int]) -> int:
     """Passes over all three views, `count` telling how many batches a tiling makes."""
-    return sum(count(plan.tiling(turned(data, axis).shape[1:])) for axis in range(3)) * ensemble.passes
+    return sum(count(plan.tiling(axis_first(data, axis).shape[1:])) for axis in range(3)) * ensemble.passes

@@ -62,9 +62,11 @@ class ToRows(nn.Module):
 class VSSBlock(nn.Module):
     """Mixer and, where there is one, perceptron, each normalised and added."""
 
-    def __init__(self, dim: int, mixer: nn.Module | None, mlp: nn.Module | None, drop_path: float, again: bool) -> None:
+    def __init__(
+        self, dim: int, mixer: nn.Module | None, mlp: nn.Module | None, drop_path: float, use_checkpoint: bool
+    ) -> None:
         super().__init__()
-        self.use_checkpoint = again
+        self.use_checkpoint = use_checkpoint
         self.drop_path = DropPath(drop_path)
         self.op, self.mlp = mixer, mlp
         self.norm = LayerNorm(dim) if mixer is not None else None
@@ -113,7 +115,7 @@ def downsample(version: str, dim: int, out_dim: int) -> nn.Module:
     return nn.Sequential(nn.Identity(), conv, nn.Identity(), LayerNorm(out_dim))
 
 
-OLD_NAMES = (
+OLD_KEYS = (
     (r"patch_embed\.proj\.", "patch_embed.0."),
     (r"patch_embed\.norm\.", "patch_embed.2."),
     (r"(layers\.\d+\.blocks\.\d+)\.ln_1\.", r"\1.norm."),
@@ -126,18 +128,18 @@ OLD_NAMES = (
 """Keys of the published checkpoints, which are older than the code read here, and what that code calls them."""
 
 
-def rename_old(key: str) -> str:
+def remap_old_key(key: str) -> str:
     """An old checkpoint's key, as it is called now."""
-    for old, new in OLD_NAMES:
+    for old, new in OLD_KEYS:
         key = re.sub(f"^{old}", new, key)
     return key
 
 
-def adopt_old(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+def remap_old_keys(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
     """Hook of `load_state_dict`: renames and reshapes the entries of older VMamba checkpoints in place."""
     own = {key: value.shape for key, value in module.state_dict().items()}
     for key in [key for key in state_dict if key.startswith(prefix)]:
-        name = rename_old(key[len(prefix) :])
+        name = remap_old_key(key[len(prefix) :])
         if name not in own:  # the projections of versions 01 to 05 were parameters before they were layers
             name = re.sub(r"\.op\.(x_proj|dt_projs)_weight$", r".op.\1.weight", name)
         value = state_dict.pop(key)
@@ -148,7 +150,7 @@ def adopt_old(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: An
 
 def identify(shapes: Shapes) -> Identification | None:
     """Recognise a VMamba classifier, with the keys of today or of the published checkpoints."""
-    shapes = {rename_old(key): tuple(shape) for key, shape in shapes.items()}
+    shapes = {remap_old_key(key): tuple(shape) for key, shape in shapes.items()}
     op = "layers.0.blocks.0.op."
     required = ("classifier.norm.weight", "classifier.head.weight", "patch_embed.0.weight")
     if not has(shapes, f"{op}A_logs", f"{op}in_proj.weight", *required):
@@ -302,7 +304,7 @@ class VMamba(nn.Module):
             self.layers.append(nn.Sequential(OrderedDict(blocks=blocks, downsample=down)))
         self.classifier = nn.ModuleDict({"norm": LayerNorm(dims[-1]), "head": nn.Linear(dims[-1], num_classes)})
         self.apply(init_vss_weights)
-        self.register_load_state_dict_pre_hook(adopt_old)
+        self.register_load_state_dict_pre_hook(remap_old_keys)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_chans, H, W) to logits (B, num_classes)."""

@@ -141,12 +141,12 @@ def frame_arguments(shapes: Shapes) -> dict[str, Any]:
     }
 
 
-def identify_as(name: str, telltale: str) -> Callable[[Shapes], Identification | None]:
+def identify_as(name: str, signature_key: str) -> Callable[[Shapes], Identification | None]:
     """What recognises one of the two networks, by a key of its feed-forward."""
     first = "layers.0.residual_group.layers.0"
 
     def identify(shapes: Shapes) -> Identification | None:
-        if not has(shapes, f"{first}.assm.route.0.weight", f"{first}.{telltale}", "conv_first.weight"):
+        if not has(shapes, f"{first}.assm.route.0.weight", f"{first}.{signature_key}", "conv_first.weight"):
             return None
         frame = frame_arguments(shapes)
         groups = range(count(shapes, "layers."))
@@ -160,7 +160,7 @@ def identify_as(name: str, telltale: str) -> Callable[[Shapes], Identification |
             "window_size": math.isqrt(shapes["relative_position_index_SA"][0]),
             "inner_rank": inner_rank,
             "num_tokens": shapes[f"{first}.assm.embeddingB.weight"][0],
-            "convffn_kernel_size": shapes[f"{first}.{telltale}"][-1],
+            "convffn_kernel_size": shapes[f"{first}.{signature_key}"][-1],
             "mlp_ratio": factor([(frame["embed_dim"], shapes[f"{first}.convffn1.fc1.weight"][0])]),
             "qkv_bias": f"{first}.wqkv.bias" in shapes,
         }

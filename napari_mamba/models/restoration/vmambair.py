@@ -23,7 +23,7 @@ from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, factor, has
 from napari_mamba.nn.blocks.restormer import GatedFeedForward, RestormerNorm, RestormerUNet
 from napari_mamba.nn.blocks.tokens import Float32Module, without_autocast
-from napari_mamba.nn.mixers.exchange import Exchangeable, PathMixers
+from napari_mamba.nn.mixers.exchange import PathMixers, ReplaceableMixer
 from napari_mamba.nn.mixers.mamba import s4d_real_log
 from napari_mamba.nn.mixers.selective import initial_projection, initial_step, project_and_scan, rank_of
 from napari_mamba.scan import scan_order
@@ -38,19 +38,19 @@ class ChannelScan:
     """How a network scans over channels: at which width (0: the mean itself), and whether it multiplies or adds."""
 
     width: int
-    multiplies: bool = True
+    multiplicative: bool = True
     enlarges: bool = False
 
 
 NETWORKS = {
     "MambaSISR6": ChannelScan(4, enlarges=True),
     "MambaRealSR11": ChannelScan(0, enlarges=True),
-    "Mamber32": ChannelScan(4, multiplies=False),
+    "Mamber32": ChannelScan(4, multiplicative=False),
     "Mamber33": ChannelScan(2),
 }
 
 
-class OSS(Float32Module, Exchangeable):
+class OSS(Float32Module, ReplaceableMixer):
     """Omni selective scan: rows and columns both ways, gated, then the channels' means both ways; (B, H, W, C).
 
     Parameters
@@ -64,7 +64,7 @@ class OSS(Float32Module, Exchangeable):
     def __init__(self, dim: int, kind: ChannelScan) -> None:
         super().__init__()
         self.register_module("exchanged_channels", None)
-        self.multiplies = kind.multiplies
+        self.multiplicative = kind.multiplicative
         self.dim, self.width = dim, kind.width or 1
         rank = rank_of("auto", dim)
         self.in_conv = nn.Conv2d(dim, 2 * dim, 1)
@@ -94,11 +94,11 @@ class OSS(Float32Module, Exchangeable):
         self.Ac_logs = nn.Parameter(A_log)
         self.Dsc = nn.Parameter(torch.ones(2 * width))
 
-    def exchange(self, name: str) -> None:
+    def replace_mixer(self, name: str) -> None:
         self.exchanged = PathMixers(name, self.dim, 4, d_state=STATES, expand=1)
         self.exchanged_channels = PathMixers(name, self.width, 2, d_state=STATES, expand=1)
-        self.give_up("x_proj_weight", "dt_projs_weight", "dt_projs_bias", "A_logs", "Ds")
-        self.give_up("xc_proj_weight", "dtc_projs_weight", "dtc_projs_bias", "Ac_logs", "Dsc")
+        self.remove_modules("x_proj_weight", "dt_projs_weight", "dt_projs_bias", "A_logs", "Ds")
+        self.remove_modules("xc_proj_weight", "dtc_projs_weight", "dtc_projs_bias", "Ac_logs", "Dsc")
 
     def scan(self, u: Tensor) -> Tensor:
         """Rows and columns of (B, H, W, C), both ways, summed."""
@@ -142,7 +142,7 @@ class OSS(Float32Module, Exchangeable):
             u = F.silu(self.conv2d(u)).movedim(1, -1)
             y = self.out_norm(self.scan(u)) * F.silu(z.movedim(1, -1))
             channels = self.scan_channels(y.mean((1, 2)))[:, None, None]
-            y = y * channels + y if self.multiplies else y + channels
+            y = y * channels + y if self.multiplicative else y + channels
             return self.out_conv(y.movedim(-1, 1)).movedim(1, -1).to(x.dtype)
 
 

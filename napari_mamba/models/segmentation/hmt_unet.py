@@ -21,7 +21,7 @@ from napari_mamba.nn.blocks.patch import PatchExpand
 from napari_mamba.nn.blocks.probability import Probability
 from napari_mamba.nn.blocks.tokens import Float32Module, without_autocast
 from napari_mamba.nn.blocks.vss import init_vss_weights
-from napari_mamba.nn.mixers.exchange import Exchangeable, PathMixers
+from napari_mamba.nn.mixers.exchange import PathMixers, ReplaceableMixer
 from napari_mamba.nn.mixers.mamba import init_dt_, s4d_real_log
 from napari_mamba.nn.mixers.selective import project_and_scan, rank_of
 from napari_mamba.nn.norms.norm import LayerNorm
@@ -30,7 +30,7 @@ WINDOWS = (8, 8, 14, 7)
 HEADS = (2, 4, 8, 16)
 
 
-class MambaVisionMixer(Float32Module, Exchangeable):
+class MambaVisionMixer(Float32Module, ReplaceableMixer):
     """Half the channels convolved and scanned, half only convolved, concatenated and projected.
 
     The convolutions see both neighbours, so this mixer is not causal before its scan.
@@ -51,9 +51,9 @@ class MambaVisionMixer(Float32Module, Exchangeable):
         self.conv1d_x = nn.Conv1d(half, half, d_conv, padding="same", groups=half, bias=False)
         self.conv1d_z = nn.Conv1d(half, half, d_conv, padding="same", groups=half, bias=False)
 
-    def exchange(self, name: str) -> None:
+    def replace_mixer(self, name: str) -> None:
         self.exchanged = PathMixers(name, self.scanned, d_state=self.d_state, expand=1)
-        self.give_up("x_proj", "dt_proj", "A_log", "D")
+        self.remove_modules("x_proj", "dt_proj", "A_log", "D")
 
     def scan(self, u: Tensor) -> Tensor:
         """(B, L, D) to (B, L, D)."""

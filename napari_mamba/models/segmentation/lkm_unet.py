@@ -20,12 +20,12 @@ from napari_mamba.models.shapes import has
 from napari_mamba.nn.blocks.conv_blocks import dimensional
 from napari_mamba.nn.blocks.residual_unet import Encoder, Plan
 from napari_mamba.nn.blocks.tokens import Float32Module, from_tokens, to_tokens, without_autocast
-from napari_mamba.nn.mixers.exchange import Exchangeable
+from napari_mamba.nn.mixers.exchange import ReplaceableMixer
 from napari_mamba.nn.mixers.mamba import Mamba
 from napari_mamba.scan import scan_order
 
 
-class BidirectionalLayer(Float32Module, Exchangeable):
+class BidirectionalLayer(Float32Module, ReplaceableMixer):
     """Layer norm, a mixer forwards and one backwards, which share the output projection, and a residual."""
 
     def __init__(self, dim: int):
@@ -35,10 +35,10 @@ class BidirectionalLayer(Float32Module, Exchangeable):
         self.out_proj = self.mamba_forw.out_proj
         self.mamba_forw.out_proj = self.mamba_backw.out_proj = nn.Identity()  # type: ignore[assignment]
 
-    def exchange(self, name: str) -> None:
+    def replace_mixer(self, name: str) -> None:
         # S6's two directions share a projection that other mixers, each complete in itself, have of their own.
-        self.mamba_forw.exchange(name)
-        self.mamba_backw.exchange(name)
+        self.mamba_forw.replace_mixer(name)
+        self.mamba_backw.replace_mixer(name)
         self.out_proj = nn.Identity()  # type: ignore[assignment]
 
     def scan(self, tokens: Tensor) -> Tensor:
@@ -184,7 +184,7 @@ class LKMUNet(UMamba):
     torch.Size([1, 3, 20, 20])
     """
 
-    lays_out = False  # its windows are cut out of channels-first maps
+    channels_last_input = False  # its windows are cut out of channels-first maps
 
     def __init__(self, *arguments: Any, **named: Any):
         super().__init__(*arguments, **named, generation="v1")

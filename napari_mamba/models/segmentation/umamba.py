@@ -55,7 +55,7 @@ class UMamba(nn.Module):
     torch.Size([1, 3, 40, 56, 40])
     """
 
-    lays_out = True
+    channels_last_input = True
     """Whether its layers take maps as the convolutions lay them out (see `napari_mamba.nn.blocks.layout`)."""
 
     def __init__(
@@ -108,7 +108,7 @@ class UMamba(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         self.plan.check(x.shape[2:])
-        skips = self.encoder(for_convolutions(x, self.plan.features) if self.lays_out else x)
+        skips = self.encoder(for_convolutions(x, self.plan.features) if self.channels_last_input else x)
         skips[-1] = self.bottom(skips[-1])
         return self.decoder(skips)
 

@@ -3,7 +3,7 @@
 This project's own arrangement of published parts: a U of plain residual blocks without norms (EDSR, Lim et al.,
 arXiv:1707.02921; DRUNet, Zhang et al., arXiv:2008.13751), with MambaIR's residual state-space block (Guo et al.,
 arXiv:2402.15648) in three dimensions wherever voxels have been pooled. The image itself is added at the end, so the
-network answers what to change: for denoising, in units of the noise that it finds in the image (`noise_strength`).
+network answers what to change: for denoising, in units of the noise that it finds in the image (`estimate_noise_std`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from napari_mamba.errors import InputError
 from napari_mamba.models.registry import register
 from napari_mamba.nn.blocks.tokens import from_tokens, to_tokens
-from napari_mamba.nn.descriptors.noise import noise_strength, noise_told
+from napari_mamba.nn.descriptors.noise import estimate_noise_std, log_noise_channel
 from napari_mamba.nn.mixers.multipath import MultiPathMamba
 from napari_mamba.nn.norms.norm import LayerNorm
 from napari_mamba.scan import scan_order
@@ -145,8 +145,8 @@ class VoxelMambaUNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.noise_scaled:
             return x[:, : self.out_channels] + self.change(x).to(x.dtype)
-        noise = noise_strength(x)
-        return x + noise * self.change(torch.cat([x, noise_told(noise)], dim=1)).to(x.dtype)
+        noise = estimate_noise_std(x)
+        return x + noise * self.change(torch.cat([x, log_noise_channel(noise)], dim=1)).to(x.dtype)
 
     def change(self, x: Tensor) -> Tensor:
         """What to add to the image, from all that the network is told, (B, out_channels, Z, Y, X)."""

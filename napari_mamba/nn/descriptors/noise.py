@@ -15,7 +15,7 @@ LEAST = 1e-3
 """The weakest noise that is told apart from none, in the image's units (white is about 1)."""
 
 
-def noise_strength(image: Tensor) -> Tensor:
+def estimate_noise_std(image: Tensor) -> Tensor:
     """Standard deviation of white noise around each voxel of (B, 1, Z, Y, X), float32 of the same shape.
 
     Second differences along all three axes leave noise and hardly any anatomy (Immerkaer, Comput Vis Image Underst
@@ -26,7 +26,7 @@ def noise_strength(image: Tensor) -> Tensor:
     Examples
     --------
     >>> noise = 0.2 * torch.randn(1, 1, 40, 40, 40, generator=torch.Generator().manual_seed(0))
-    >>> round(float(noise_strength(noise).mean()), 2)
+    >>> round(float(estimate_noise_std(noise).mean()), 2)
     0.2
     """
     detail, size = image.float(), image.shape[2:]
@@ -43,6 +43,6 @@ def noise_strength(image: Tensor) -> Tensor:
     return F.interpolate(strength, size, mode="trilinear", align_corners=False)
 
 
-def noise_told(noise: Tensor) -> Tensor:
+def log_noise_channel(noise: Tensor) -> Tensor:
     """Noise as a network is told it: its base-2 logarithm, -1.2 for 0.1% of white and 0.5 for 25%."""
     return 0.2 * torch.log2(noise) + 0.8

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from napari_mamba.nn.blocks.tokens import Float32Module, without_autocast
 
-RINGS, ECHOES = 12, 3
+RINGS, CEPSTRUM_PEAKS = 12, 3
 RANKS = (0, 2, 8, 18, 32, 50)
 """Of the peaks that are told: a spike has two points in the spectrum's half, with what the window spreads."""
 SIDE = 8
 SHARES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
 LEAST = 1e-6
-FARTHEST = 6.0
+MAX_DEVIATIONS = 6.0
 """Deviations from the mean, at which a descriptor is cut off: what training has not seen must not decide alone."""
 
 
@@ -79,7 +79,7 @@ def _cepstrum(profile: Tensor) -> Tensor:
     rest, size = _detrended(profile), profile.shape[1]
     window = torch.hann_window(size, periodic=False, device=profile.device)
     echo = torch.fft.rfft(rest * window).abs()[:, 2:] / size**0.5
-    top, mean = echo.topk(ECHOES, dim=1).values, echo.mean(1, keepdim=True)
+    top, mean = echo.topk(CEPSTRUM_PEAKS, dim=1).values, echo.mean(1, keepdim=True)
     middle = echo.median(1, keepdim=True).values.clamp(min=LEAST)
     steps = rest.diff(dim=1).abs()  # where the head moved between two lines
     return torch.cat(
@@ -164,18 +164,18 @@ class Spectrum(Float32Module):
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.no_grad(), without_autocast(x):
-            return self.judge(describe(x).to(self.mean.dtype))
+            return self.classify(describe(x).to(self.mean.dtype))
 
-    def judge(self, table: Tensor) -> Tensor:
+    def classify(self, table: Tensor) -> Tensor:
         """Logits (B, K) from descriptors (B, n)."""
         return self.last(F.relu(self.first(self.standardised(table))))
 
     def standardised(self, table: Tensor) -> Tensor:
-        """Descriptors (B, n) in deviations from their mean, cut off at ± `FARTHEST`."""
-        return ((table - self.mean) / self.deviation).clamp(-FARTHEST, FARTHEST)
+        """Descriptors (B, n) in deviations from their mean, cut off at ± `MAX_DEVIATIONS`."""
+        return ((table - self.mean) / self.deviation).clamp(-MAX_DEVIATIONS, MAX_DEVIATIONS)
 
 
 def count() -> int:
     """How many descriptors there are."""
     power = 2 * RINGS + 1 + 2 * len(RANKS) + 1
-    return power + 3 * 2 * (ECHOES + 6) + 4 * len(SHARES) + 3 + 7
+    return power + 3 * 2 * (CEPSTRUM_PEAKS + 6) + 4 * len(SHARES) + 3 + 7

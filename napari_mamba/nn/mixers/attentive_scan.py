@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from napari_mamba.errors import InputError
 from napari_mamba.nn.blocks.tokens import Float32Module, without_autocast
-from napari_mamba.nn.mixers.exchange import Exchangeable
+from napari_mamba.nn.mixers.exchange import ReplaceableMixer
 from napari_mamba.nn.mixers.mamba import s4d_real_log
 from napari_mamba.nn.mixers.selective import initial_projection, initial_step, rank_of
 from napari_mamba.nn.mixers.ss2d_v2 import MapConv
@@ -21,7 +21,7 @@ from napari_mamba.scan import selective_scan
 Noise = torch.Generator | None
 
 
-class PromptedScan(Exchangeable):
+class PromptedScan(ReplaceableMixer):
     """S6 whose output matrix C is shifted by prompts, along an order for each image.
 
     As published, the prompts stay in raster order while the tokens are sorted: step t of the scan has the prompt of
@@ -37,7 +37,7 @@ class PromptedScan(Exchangeable):
         self.A_logs = nn.Parameter(s4d_real_log(dim, d_state))
         self.Ds = nn.Parameter(torch.ones(dim))
 
-    def exchange(self, name: str) -> None:
+    def replace_mixer(self, name: str) -> None:
         raise InputError(
             f"MambaIRv2 scans with an output matrix that learned prompts shift, which {name!r} has no place for: leave "
             'mixer as "mamba"'

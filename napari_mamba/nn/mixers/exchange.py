@@ -1,7 +1,7 @@
 """One mixer for another in a built network: S6 gives way to Mamba-2, S4D or S5, and everything around it stays.
 
 The survey this package follows (arXiv:2410.02362, section 2) starts from these four. A module that scans is
-`Exchangeable`: it keeps its scan orders, norms, convolutions and projections as far as they stand outside the scan,
+`ReplaceableMixer`: it keeps its scan orders, norms, convolutions and projections as far as they stand outside the scan,
 and runs a mixer of another kind where its scan was.
 """
 
@@ -57,7 +57,7 @@ class PathMixers(Float32Module):
             return torch.stack([mix(wide, path) for mix, path in paths]).sum(0).to(x.dtype)
 
 
-class Exchangeable(nn.Module):
+class ReplaceableMixer(nn.Module):
     """A module whose scan can be exchanged; `exchanged` is what takes its place, None while S6 is there."""
 
     exchanged: PathMixers | None
@@ -66,7 +66,7 @@ class Exchangeable(nn.Module):
         super().__init__(*arguments, **named)
         self.register_module("exchanged", None)
 
-    def exchange(self, name: str) -> None:
+    def replace_mixer(self, name: str) -> None:
         """Have a mixer called `name` where the S6 scan is.
 
         Raises
@@ -76,13 +76,13 @@ class Exchangeable(nn.Module):
         """
         raise NotImplementedError
 
-    def give_up(self, *names: str) -> None:
+    def remove_modules(self, *names: str) -> None:
         """Drop the parameters and layers of S6, which are not needed any more."""
         for name in names:
             delattr(self, name)
 
 
-def exchange_mixers(network: nn.Module, name: str, called: str) -> None:
+def replace_mixers(network: nn.Module, name: str, called: str) -> None:
     """Exchange every mixer of a network for the one called `name`; nothing happens for "mamba".
 
     Raises
@@ -96,16 +96,16 @@ def exchange_mixers(network: nn.Module, name: str, called: str) -> None:
     if not found:
         raise InputError(f'{called} has no mixer that can be exchanged: leave mixer as "{DEFAULT}"')
     for module in found:
-        module.exchange(name)
+        module.replace_mixer(name)
 
 
-def _outermost(module: nn.Module, seen: set[int] | None = None) -> Iterator[Exchangeable]:
+def _outermost(module: nn.Module, seen: set[int] | None = None) -> Iterator[ReplaceableMixer]:
     """The exchangeable modules that stand in no other, each once."""
     seen = set() if seen is None else seen
     if id(module) in seen:
         return
     seen.add(id(module))
-    if isinstance(module, Exchangeable):
+    if isinstance(module, ReplaceableMixer):
         yield module
         return
     for child in module.children():

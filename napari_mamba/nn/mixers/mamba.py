@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_mamba.nn.mixers.exchange import Exchangeable, PathMixers
+from napari_mamba.nn.mixers.exchange import PathMixers, ReplaceableMixer
 from napari_mamba.nn.mixers.registry import register_mixer
 from napari_mamba.scan import ScanOrder, causal_conv1d, selective_scan
 
 
 @register_mixer("mamba")
-class Mamba(Exchangeable):
+class Mamba(ReplaceableMixer):
     """Mix the tokens of a sequence with a selective state space.
 
     Parameters
@@ -79,11 +79,11 @@ class Mamba(Exchangeable):
         self.A_log._no_weight_decay = self.D._no_weight_decay = True  # type: ignore[attr-defined]
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias)
 
-    def exchange(self, name: str) -> None:
+    def replace_mixer(self, name: str) -> None:
         self.exchanged = PathMixers(
             name, self.d_model, d_state=self.d_state, d_conv=self.d_conv, expand=self.expand, backend=self.backend
         )
-        self.give_up("in_proj", "conv1d", "x_proj", "dt_proj", "A_log", "D", "out_proj")
+        self.remove_modules("in_proj", "conv1d", "x_proj", "dt_proj", "A_log", "D", "out_proj")
 
     def forward(self, x: Tensor, order: ScanOrder | Tensor | None = None, channels_first: bool = False) -> Tensor:
         """Mix x (B, L, C), rows in grid order, along an order of one path; returns (B, L, C).

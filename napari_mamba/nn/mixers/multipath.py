@@ -7,13 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_mamba.nn.blocks.tokens import Float32Module, without_autocast
-from napari_mamba.nn.mixers.exchange import Exchangeable, PathMixers
+from napari_mamba.nn.mixers.exchange import PathMixers, ReplaceableMixer
 from napari_mamba.nn.mixers.mamba import channels_first_product, init_dt_, s4d_real_log
 from napari_mamba.nn.mixers.selective import project_and_scan, rank_of
 from napari_mamba.scan import ScanOrder, causal_conv1d
 
 
-class MultiPathMamba(Float32Module, Exchangeable):
+class MultiPathMamba(Float32Module, ReplaceableMixer):
     """Mamba with K scan paths that share only the input and output projections.
 
     Vim's bidirectional "v2" mixer has the paths "" and "b" (arXiv:2401.09417); SegMamba's tri-orientated "v3" adds
@@ -68,10 +68,10 @@ class MultiPathMamba(Float32Module, Exchangeable):
             self.register_parameter(f"D{path}", nn.Parameter(torch.ones(d_inner)))
         self.out_proj = nn.Linear(d_inner, d_model, bias=bias)
 
-    def exchange(self, name: str) -> None:
+    def replace_mixer(self, name: str) -> None:
         self.exchanged = PathMixers(name, self.in_proj.in_features, len(self.paths), **self.mixer_arguments)
         parts = (f"{part}{path}" for path in self.paths for part in ("conv1d", "x_proj", "dt_proj", "D"))
-        self.give_up("in_proj", "out_proj", *parts, *(f"A{path}_log" for path in self.paths))
+        self.remove_modules("in_proj", "out_proj", *parts, *(f"A{path}_log" for path in self.paths))
 
     def _stack(self, name: str) -> Tensor:
         """The paths' parameters of one name ("conv1d{}.weight"), stacked."""

@@ -7,14 +7,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_mamba.nn.blocks.tokens import Float32Module
-from napari_mamba.nn.mixers.exchange import Exchangeable, PathMixers
+from napari_mamba.nn.mixers.exchange import PathMixers, ReplaceableMixer
 from napari_mamba.nn.mixers.mamba import s4d_real_log
 from napari_mamba.nn.mixers.selective import initial_projection, initial_step, project_and_scan, rank_of
 from napari_mamba.nn.norms.norm import LayerNorm, at_least_float32
 from napari_mamba.scan import scan_order
 
 
-class SS2D(Float32Module, Exchangeable):
+class SS2D(Float32Module, ReplaceableMixer):
     """Gated mixer of an image's tokens: depth-wise convolution, then S6 along rows and columns, both ways, summed.
 
     Parameter names are those of github.com/MzeroMiko/VMamba, which its medical descendants share.
@@ -79,9 +79,9 @@ class SS2D(Float32Module, Exchangeable):
         self.out_proj = nn.Linear(d_inner, d_model, bias=bias)
         self.dropout = nn.Dropout(dropout)
 
-    def exchange(self, name: str) -> None:
+    def replace_mixer(self, name: str) -> None:
         self.exchanged = PathMixers(name, self.d_inner, self.paths, d_state=self.d_state, expand=1)
-        self.give_up("x_proj_weight", "dt_projs_weight", "dt_projs_bias", "A_logs", "Ds")
+        self.remove_modules("x_proj_weight", "dt_projs_weight", "dt_projs_bias", "A_logs", "Ds")
 
     def scan(self, u: Tensor) -> Tensor:
         """The four-directional scan of (B, H, W, D) tokens: (B, H, W, D), summed, at least float32."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from napari_mamba.errors import InputError
 from napari_mamba.nn.blocks.tokens import Float32Module
-from napari_mamba.nn.mixers.exchange import Exchangeable, PathMixers
+from napari_mamba.nn.mixers.exchange import PathMixers, ReplaceableMixer
 from napari_mamba.nn.mixers.mamba import s4d_real_log
 from napari_mamba.nn.mixers.selective import initial_step, project_and_scan, rank_of
 from napari_mamba.nn.norms.norm import LayerNorm, at_least_float32
@@ -43,7 +43,7 @@ def ablation_paths(kind: str, height: int, width: int) -> Tensor:
         return torch.stack([path, path, path, path] if kind == "one way" else [path, path, path.flip(0), path.flip(0)])
 
 
-class SS2Dv2(Float32Module, Exchangeable):
+class SS2Dv2(Float32Module, ReplaceableMixer):
     """SS2D from version 01 on: projections stored as grouped layers, the gate optional, the output norm chosen.
 
     Parameters
@@ -116,10 +116,10 @@ class SS2Dv2(Float32Module, Exchangeable):
         self.dt_projs.weight.copy_(0.1 * noise(self.dt_projs.weight.shape))
         self.dt_projs_bias.copy_(0.1 * noise(self.dt_projs_bias.shape))
 
-    def exchange(self, name: str) -> None:
+    def replace_mixer(self, name: str) -> None:
         d_inner = self.dt_projs_bias.shape[1]
         self.exchanged = PathMixers(name, d_inner, PATHS, d_state=self.d_state, expand=1)
-        self.give_up("x_proj", "dt_projs", "dt_projs_bias", "A_logs", "Ds")
+        self.remove_modules("x_proj", "dt_projs", "dt_projs_bias", "A_logs", "Ds")
 
     def scan(self, u: Tensor) -> Tensor:
         """Four paths over (B, H, W, D), summed."""

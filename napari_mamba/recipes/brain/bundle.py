@@ -12,25 +12,25 @@ from napari_mamba.recipes.brain.card import DATA, USE, VERSION, card
 from napari_mamba.recipes.brain.recipe import NETWORK
 from napari_mamba.recipes.brain.structures import INDICES, LEFT_RIGHT, STRUCTURES
 from napari_mamba.training.weights.export import export_averaged
-from napari_mamba.training.weights.gains import bounded_gain
+from napari_mamba.training.weights.gains import bound_weight_gain
 
 TILE = (112, 144, 128)
 """Eight of these cover an adult's head cut at 1 mm as the ICBM template is, with a quarter of overlap."""
 
 PREPARATION: tuple[dict[str, Any], ...] = (
-    {"step": "field_of_view", "mm": [80, 400], "refuse": 700},
+    {"step": "field_of_view", "mm": [80, 400], "max_mm": 700},
     {"step": "orient", "axcodes": "RAS"},
     {"step": "resample", "spacing": [1.0, 1.0, 1.0], "order": 1},
     {"step": "normalise", "schemes": [{"scheme": "percentile", "lower": 0.5, "upper": 99.5}]},
 )
 MIRROR_AXES: tuple[int, ...] = (2,)
-SIDES = tuple(label for pair in LEFT_RIGHT.items() if pair[0] in STRUCTURES for label in pair)
+LEFT_RIGHT_PAIRS = tuple(label for pair in LEFT_RIGHT.items() if pair[0] in STRUCTURES for label in pair)
 BRAIN = tuple(index for index in STRUCTURES if index != 24)
 POSTPROCESSING: tuple[dict[str, Any], ...] = (
-    {"step": "keep_largest", "together": True},
+    {"step": "keep_largest", "as_one_structure": True},
     {"step": "keep_largest", "indices": [index for index in STRUCTURES if index != 24]},
-    {"step": "doubt_volume", "what": "a brain without its CSF", "ml": [600, 1900], "indices": list(BRAIN)},
-    {"step": "doubt_missing", "allowed": 2, "smallest": 0.02},
+    {"step": "warn_volume", "what": "a brain without its CSF", "ml": [600, 1900], "indices": list(BRAIN)},
+    {"step": "warn_missing", "allowed": 2, "smallest": 0.02},
 )
 
 _COLORS = {
@@ -75,7 +75,7 @@ def spec() -> BundleSpec:
         network=Network("umamba_enc", NETWORK),
         channels=(Channel("MR of the head or the skull-stripped brain, any contrast", "MR"),),
         preparation=PREPARATION,
-        tile=Tile(TILE, overlap=0.25, divisor=(16, 16, 16), mirror_axes=MIRROR_AXES, sides=SIDES),
+        tile=Tile(TILE, overlap=0.25, divisor=(16, 16, 16), mirror_axes=MIRROR_AXES, left_right_pairs=LEFT_RIGHT_PAIRS),
         classes=classes(),
         description="Left and right structures of the brain, by FreeSurfer's label values, from one MR scan of any "
         "contrast and resolution.",
@@ -95,4 +95,4 @@ def spec() -> BundleSpec:
 
 def export(weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
     """Write the bundle of averaged weights; `history` says how far the schedule went."""
-    return export_averaged(spec(), card, bounded_gain(weights), destination, history)
+    return export_averaged(spec(), card, bound_weight_gain(weights), destination, history)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from napari_mamba.training.weights.export import optimised, told_training
+from napari_mamba.training.weights.export import describe_optimiser, describe_training
 
 DATA = (
     "20 label maps of SynthSeg (Billot et al., 2023; github.com/BBillot/SynthSeg), Apache-2.0; since version 1.5.0 "
@@ -49,9 +49,9 @@ with mirrored copies; the answers were aligned by mutual information, and their 
 that person's scans have to say. For version 1.5.0 versions 1.2.0 and 1.4.0 did so, for each visit by itself.
 17 maps train, three are held out. U-Mamba Enc (Ma et al., arXiv:2401.04722), first generation: five stages of 16 to 192
 channels, 6.5 million parameters, scans in the two lowest stages. Soft Dice and cross-entropy;
-{optimised(metrics.get("trained"))} in bfloat16 (the scans in float32); an exponential moving average of the weights
+{describe_optimiser(metrics.get("trained"))} in bfloat16 (the scans in float32); an exponential moving average of the weights
 ships, in float16.
-{told_training(metrics.get("trained"), "two windows")}
+{describe_training(metrics.get("trained"), "two windows")}
 `napari-mamba train brain-structures-mr --data DIR` makes such a network from random weights, and with
 `--start brain-structures-mr` goes on from this one, mixing in the scans if `native_mr` lies in or beside DIR, with
 labels of the version that ships; `napari-mamba evaluate brain-structures-mr --data DIR` makes its

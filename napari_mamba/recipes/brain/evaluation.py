@@ -19,7 +19,7 @@ from napari_mamba.engine import RunOptions
 from napari_mamba.engine.device import choose_device
 from napari_mamba.recipes.brain.card import card
 from napari_mamba.recipes.brain.data import HELD_OUT
-from napari_mamba.recipes.brain.mirroring import mirroring
+from napari_mamba.recipes.brain.flip_averaging import mirroring
 from napari_mamba.recipes.brain.pictures import picture
 from napari_mamba.recipes.brain.structures import INDICES, STRUCTURES
 from napari_mamba.recipes.brain.synthesis import synthesise
@@ -31,7 +31,7 @@ from napari_mamba.volume import Volume
 if TYPE_CHECKING:
     from napari_mamba.recipes.brain.recipe import BrainStructures
 
-Tell = Callable[[str, dict[str, Any]], None]
+OnCase = Callable[[str, dict[str, Any]], None]
 HEAD = (176, 208, 176)
 """The window of a whole synthetic head, voxels of 1 mm."""
 IMAGES: tuple[tuple[str, str, tuple[float, float, float]], ...] = (
@@ -55,7 +55,7 @@ def evaluate(
     *,
     device: str = "auto",
     write: bool = False,
-    on_case: Tell | None = None,
+    on_case: OnCase | None = None,
     parts: Sequence[str] = ("held_out", "icbm", "agreement", "mirroring"),
     heads: int = 18,
     mirror: bool | None = None,
@@ -84,26 +84,26 @@ def evaluate(
         As in `RunOptions`, for the synthetic heads and the contrasts of one person: False leaves the mirrored copies
         out, for half the time. The template is measured as a user would run it.
     """
-    loaded, tell = bundles.load(bundle), on_case or (lambda name, scores: None)
+    loaded, report = bundles.load(bundle), on_case or (lambda name, scores: None)
     options, usual = RunOptions(device=device, mirror=mirror), RunOptions(device=device)
     metrics: dict[str, Any] = dict(loaded.metrics)
     pictures: dict[str, bytes] = {}
     if "held_out" in parts:
-        metrics["held_out"], made = held_out(recipe, loaded, options, tell, heads)
+        metrics["held_out"], made = held_out(recipe, loaded, options, report, heads)
         pictures |= made
     if "icbm" in parts and "icbm_t1" in recipe.arrays:
         metrics["icbm"], metrics["speed"] = icbm(recipe, loaded, usual)
-        tell("ICBM 2009a T1", metrics["icbm"])
+        report("ICBM 2009a T1", metrics["icbm"])
     if "agreement" in parts and (folders := scan_folders(recipe.data)):
-        metrics["agreement"], made = agreement(folders, loaded, options, tell)
+        metrics["agreement"], made = agreement(folders, loaded, options, report)
         pictures |= made
     if "copies" in parts:
-        metrics["copied"] = copied(recipe, loaded, usual, tell, heads)
+        metrics["copied"] = copied(recipe, loaded, usual, report, heads)
     if "mirroring" in parts:
         network, *_ = loaded.networks()
         on = choose_device(device).torch_device
         metrics["mirroring"] = mirroring(recipe, network.float().eval().to(on), on)
-    pictures = {**_drawn_before(loaded), **pictures}
+    pictures = {**_existing_figures(loaded), **pictures}
     metrics["failures"] = [{"file": name, "text": text} for name, text in _TEXTS.items() if name in pictures]
     if write:
         write_numbers(loaded, metrics, card(metrics), pictures)
@@ -116,7 +116,7 @@ _TEXTS = {
 }
 
 
-def _drawn_before(bundle: Bundle) -> dict[str, bytes]:
+def _existing_figures(bundle: Bundle) -> dict[str, bytes]:
     """Pictures that lie in the bundle's folder and are not made anew."""
     folder = Path(bundle.path)
     return {file.name: file.read_bytes() for file in folder.glob("*.png")} if folder.is_dir() else {}
@@ -144,7 +144,7 @@ def _labels(result: engine.Result) -> np.ndarray:
     return np.asarray(result.labels.data)[0]
 
 
-def head_of(recipe: BrainStructures, turn: int) -> Head:
+def synthetic_scan(recipe: BrainStructures, turn: int) -> SyntheticScan:
     """One whole synthetic head of the held-out people: RAS, 1 mm, with its truth.
 
     The turns are every kind of image once, of one person after another, then again of the next person.
@@ -158,11 +158,11 @@ def head_of(recipe: BrainStructures, turn: int) -> Head:
     )
     affine = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])
     volume = Volume(1000 * images[person].numpy(), affine=affine)
-    return Head(f"person {person + 1}", name, volume, np.array(INDICES)[targets[person, 0].numpy()])
+    return SyntheticScan(f"person {person + 1}", name, volume, np.array(INDICES)[targets[person, 0].numpy()])
 
 
 @dataclass(frozen=True)
-class Head:
+class SyntheticScan:
     """A synthetic head: whose it is, what kind of image, the image, and the label values (Z, Y, X) behind it."""
 
     person: str
@@ -172,7 +172,7 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Answer:
+class CaseResult:
     """How a bundle did on a head: Dice by structure; of a share of the voxels, how sure and whether right."""
 
     person: str
@@ -187,29 +187,29 @@ class Answer:
         return float(np.nanmean(self.dice))
 
 
-def answer_to(head: Head, bundle: Bundle, options: RunOptions) -> Answer:
+def evaluate_case(head: SyntheticScan, bundle: Bundle, options: RunOptions) -> CaseResult:
     """Run a bundle on a synthetic head."""
     result = engine.run_to_end(head.volume, bundle, replace(options, probabilities=True))
     found, truth = _labels(result), head.truth
     inside = ((found > 0) | (truth > 0)).ravel().nonzero()[0][::17]  # neighbours say the same
     chances = np.asarray(result.extra["probabilities"].data).reshape(len(INDICES), -1)[:, inside]
     right = (found == truth).ravel()[inside]
-    return Answer(head.person, head.name, dice_of(found, truth), chances.max(axis=0), right, found.astype(np.uint8))
+    return CaseResult(head.person, head.name, dice_of(found, truth), chances.max(axis=0), right, found.astype(np.uint8))
 
 
 def held_out(
-    recipe: BrainStructures, bundle: Bundle, options: RunOptions, tell: Tell, heads: int = 18
+    recipe: BrainStructures, bundle: Bundle, options: RunOptions, report: OnCase, heads: int = 18
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Dice and calibration on synthetic heads of the held-out maps; the calibration curve and the worst image drawn."""
-    answers: list[Answer] = []
+    answers: list[CaseResult] = []
     for turn in range(min(heads, len(IMAGES) * HELD_OUT)):
-        answer = answer_to(head_of(recipe, turn), bundle, options)
-        tell(f"{answer.name}, {answer.person}", {"dice": answer.score})
+        answer = evaluate_case(synthetic_scan(recipe, turn), bundle, options)
+        report(f"{answer.name}, {answer.person}", {"dice": answer.score})
         answers.append(answer)
-    return summed(answers, options.mirror is not False), drawn(recipe, answers)
+    return summarise_cases(answers, options.mirror is not False), failure_figures(recipe, answers)
 
 
-def summed(answers: Sequence[Answer], mirrored: bool) -> dict[str, Any]:
+def summarise_cases(answers: Sequence[CaseResult], mirrored: bool) -> dict[str, Any]:
     """The card's numbers over the answers to the synthetic heads."""
     table = np.array([answer.dice for answer in answers])
     names = [answer.name for answer in answers]
@@ -231,28 +231,28 @@ def summed(answers: Sequence[Answer], mirrored: bool) -> dict[str, Any]:
 
 
 def copied(
-    recipe: BrainStructures, bundle: Bundle, options: RunOptions, tell: Tell, heads: int
+    recipe: BrainStructures, bundle: Bundle, options: RunOptions, report: OnCase, heads: int
 ) -> dict[str, dict[str, float]]:
     """Means over the synthetic heads, by kind of image and "mean", and over the contrasts of one person."""
-    answers = [answer_to(head_of(recipe, turn), bundle, options) for turn in range(heads)]
+    answers = [evaluate_case(synthetic_scan(recipe, turn), bundle, options) for turn in range(heads)]
     found = {"held_out": means(answers)}
     if folders := scan_folders(recipe.data):
-        found["agreement"] = {"mean": agreement(folders, bundle, options, tell)[0]["mean"]}
+        found["agreement"] = {"mean": agreement(folders, bundle, options, report)[0]["mean"]}
     return found
 
 
-def means(answers: Sequence[Answer]) -> dict[str, float]:
+def means(answers: Sequence[CaseResult]) -> dict[str, float]:
     """Mean Dice by kind of image, and over all of them under "mean"."""
-    measured = summed(answers, True)
+    measured = summarise_cases(answers, True)
     return {"mean": measured["mean"], **{name: one["mean"] for name, one in measured["by_image"].items()}}
 
 
-def drawn(recipe: BrainStructures, answers: Sequence[Answer]) -> dict[str, bytes]:
+def failure_figures(recipe: BrainStructures, answers: Sequence[CaseResult]) -> dict[str, bytes]:
     """The calibration curve, and the image that was answered worst; PNG by name. The answers are in their turns."""
-    measured = summed(answers, True)["calibration"]
+    measured = summarise_cases(answers, True)["calibration"]
     curve = _file(lambda path: draw_reliability({"": measured["curve"]}, path, "brain-structures-mr"))
     turn = min(range(len(answers)), key=lambda number: answers[number].score)
-    head = head_of(recipe, turn)
+    head = synthetic_scan(recipe, turn)
     image = head.volume.data[0]
     shown = [(image, None), (image, head.truth), (image, answers[turn].found)]
     return {"calibration.png": curve, "worst_synthetic.png": _file(lambda path: picture(shown, path))}
@@ -295,7 +295,7 @@ def scan_folders(data: Path) -> dict[str, Path]:
 
 
 def agreement(
-    folders: dict[str, Path], bundle: Bundle, options: RunOptions, tell: Tell
+    folders: dict[str, Path], bundle: Bundle, options: RunOptions, report: OnCase
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Dice between the answers on any two contrasts of one person, outside of lesions; the worst pair drawn."""
     pairs: list[dict[str, Any]] = []
@@ -310,7 +310,7 @@ def agreement(
             scores = dice_of(one, other)
             person = name.split("/")[0].replace("_", " ")
             pairs.append({"person": person, "first": first, "second": second, "dice": summary(scores.tolist())})
-            tell(f"{person}: {first} and {second}", {"dice": float(np.nanmean(scores))})
+            report(f"{person}: {first} and {second}", {"dice": float(np.nanmean(scores))})
             if np.nanmean(scores) < worst[0]:
                 shown = [(volumes[c].data[0], answers[c]) for c in (first, second)]
                 worst = (float(np.nanmean(scores)), [pair for v, a in shown for pair in ((v, None), (v, a))])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-LANES = 512
+CLASS_BLOCK = 512
 """Sums kept beside each other of one class, so that threads of a GPU seldom wait for one address."""
 
 
@@ -69,9 +69,13 @@ class _DiceAndCrossEntropy(torch.autograd.Function):
 
 def _by_class(values: Tensor, target: Tensor, classes: int) -> Tensor:
     """Sum of the values (B, 1, V) over the voxels of each class, (classes,)."""
-    lane = torch.arange(target.shape[-1], device=target.device) % LANES
-    sums = values.new_zeros(classes * LANES)
-    return sums.scatter_add_(0, (target * LANES + lane).flatten(), values.flatten()).view(classes, LANES).sum(1)
+    lane = torch.arange(target.shape[-1], device=target.device) % CLASS_BLOCK
+    sums = values.new_zeros(classes * CLASS_BLOCK)
+    return (
+        sums.scatter_add_(0, (target * CLASS_BLOCK + lane).flatten(), values.flatten())
+        .view(classes, CLASS_BLOCK)
+        .sum(1)
+    )
 
 
 def confusion_dice(predicted: Tensor, target: Tensor, classes: int) -> Tensor:

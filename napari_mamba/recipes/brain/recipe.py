@@ -22,7 +22,7 @@ from napari_mamba.recipes.brain.data import HELD_OUT, pack, unpack
 from napari_mamba.recipes.brain.losses import confusion_dice, dice_and_cross_entropy
 from napari_mamba.recipes.brain.scans import unpack as unpack_scans
 from napari_mamba.recipes.brain.structures import INDICES
-from napari_mamba.recipes.brain.synthesis import Heads, Shape, synthesise
+from napari_mamba.recipes.brain.synthesis import LabelMapBatch, Shape, synthesise
 from napari_mamba.training.recipe import Recipe, Schedule
 
 WINDOW: Shape = (128, 144, 128)
@@ -64,7 +64,7 @@ class BrainStructures(Recipe):
 
     def __init__(self, data: Path, seed: int = 2410, variant: str = "") -> None:
         super().__init__(data, seed, variant)
-        self._heads: dict[tuple[str, bool], Heads] = {}
+        self._heads: dict[tuple[str, bool], LabelMapBatch] = {}
 
     def network(self) -> nn.Module:
         if self.variant == "segresnet":
@@ -80,7 +80,7 @@ class BrainStructures(Recipe):
 
     @cached_property
     def scans(self) -> dict[str, np.ndarray]:
-        """Labelled scans as `teaching.taught` packs them; nothing where no `native_mr` is in or beside the folder.
+        """Labelled scans as `teaching.pseudo_label` packs them; nothing where no `native_mr` is in or beside the folder.
 
         Of a prepared file they are read. Of a folder they are labelled now, on two CPU cores in two and a half minutes
         a scan.
@@ -92,12 +92,12 @@ class BrainStructures(Recipe):
             return {}
         from napari_mamba import bundles
         from napari_mamba.engine import RunOptions
-        from napari_mamba.recipes.brain.teaching import taught
+        from napari_mamba.recipes.brain.pseudo_labels import pseudo_label
 
-        def tell(scan: str) -> None:
+        def report(scan: str) -> None:
             print(f"labelled {scan}", file=sys.stderr, flush=True)
 
-        return taught(folders[0], bundles.load(self.name), RunOptions(), tell)
+        return pseudo_label(folders[0], bundles.load(self.name), RunOptions(), report)
 
     def save_arrays(self, destination: Path) -> Path:
         self.arrays |= self.scans
@@ -107,14 +107,14 @@ class BrainStructures(Recipe):
     def _maps(self) -> list[np.ndarray]:
         return unpack(self.arrays)
 
-    def heads(self, device: torch.device, held_out: bool = False) -> Heads:
+    def heads(self, device: torch.device, held_out: bool = False) -> LabelMapBatch:
         """The maps to train on, or those held out, on a device; copied there once."""
         key = (str(device), held_out)
         if key not in self._heads:
             part = slice(-HELD_OUT, None) if held_out else slice(None, -HELD_OUT)
             maps = [torch.from_numpy(one.copy()).to(device) for one in self._maps[part]]
             scans = None if held_out else unpack_scans(self.scans, device)
-            self._heads[key] = Heads(maps, self.arrays["brain"][part], self.arrays["raw"].astype(int), scans)
+            self._heads[key] = LabelMapBatch(maps, self.arrays["brain"][part], self.arrays["raw"].astype(int), scans)
         return self._heads[key]
 
     def batch(self, step: int, device: torch.device) -> tuple[Tensor, Tensor]:

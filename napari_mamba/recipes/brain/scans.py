@@ -16,7 +16,7 @@ from torch import Tensor
 
 from napari_mamba.recipes.brain import geometry
 from napari_mamba.recipes.brain.data import crop
-from napari_mamba.recipes.brain.structures import CSF, INDICES, swapped_sides
+from napari_mamba.recipes.brain.structures import CSF, INDICES, left_right_swap
 
 Shape = tuple[int, int, int]
 KEPT = (0.5, 99.5)
@@ -41,7 +41,7 @@ class Scans:
     swapped: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        self.swapped = torch.tensor(swapped_sides(), dtype=torch.uint8, device=self.images[0].device)
+        self.swapped = torch.tensor(left_right_swap(), dtype=torch.uint8, device=self.images[0].device)
 
     def window(self, random: np.random.Generator, shift: Tensor) -> tuple[Tensor, Tensor]:
         """A deformed window of a random scan: image (Z, Y, X) float32 from 0 to 1, and classes uint8.

@@ -59,7 +59,7 @@ LEFT_RIGHT: Mapping[int, int] = {
     **{17: 53, 18: 54, 26: 58, 28: 60, 25: 57, 30: 62, 136: 163, 137: 164},
 }
 
-_SIDES = {**LEFT_RIGHT, **{right: left for left, right in LEFT_RIGHT.items()}}
+_LEFT_RIGHT = {**LEFT_RIGHT, **{right: left for left, right in LEFT_RIGHT.items()}}
 
 GROUPS: Mapping[str, tuple[int, ...]] = {
     "air": (0,),
@@ -141,13 +141,13 @@ CONTRASTS: Mapping[str, np.ndarray] = {"t1": _vector(_T1), "t2": _vector(_T2), "
 """Mean intensity of each group of `NAMES`, (G,) float32."""
 
 
-def swapped_sides() -> list[int]:
+def left_right_swap() -> list[int]:
     """For each class the one of the same structure on the other side.
 
-    >>> [INDICES[swapped_sides()[INDICES.index(label)]] for label in (17, 53, 16)]
+    >>> [INDICES[left_right_swap()[INDICES.index(label)]] for label in (17, 53, 16)]
     [53, 17, 16]
     """
-    return [INDICES.index(_SIDES.get(label, label)) for label in INDICES]
+    return [INDICES.index(_LEFT_RIGHT.get(label, label)) for label in INDICES]
 
 
 def tables(raw: np.ndarray) -> dict[str, np.ndarray]:
@@ -164,6 +164,6 @@ def tables(raw: np.ndarray) -> dict[str, np.ndarray]:
     merged = [MERGED.get(int(value), int(value)) for value in raw]
     return {
         "target": np.array([INDICES.index(value) if value in INDICES else 0 for value in merged], np.int64),
-        "swapped": np.array([where.get(_SIDES.get(int(one), int(one)), i) for i, one in enumerate(raw)], np.int64),
+        "swapped": np.array([where.get(_LEFT_RIGHT.get(int(one), int(one)), i) for i, one in enumerate(raw)], np.int64),
         "group": np.array([group.get(int(value), NAMES.index("soft")) for value in raw], np.int64),
     }

@@ -26,7 +26,7 @@ SCANNED = 0.5
 
 
 @dataclass
-class Heads:
+class LabelMapBatch:
     """Label maps on a device, with the tables over their raw labels.
 
     Parameters
@@ -58,7 +58,7 @@ class Heads:
 
 
 def synthesise(
-    heads: Heads,
+    heads: LabelMapBatch,
     seed: tuple[int, ...],
     count: int,
     shape: Shape,
@@ -71,7 +71,7 @@ def synthesise(
 
     Parameters
     ----------
-    heads : Heads
+    heads : LabelMapBatch
         Where its maps are, the batch is made.
     seed : tuple of int
     count : int
@@ -162,7 +162,7 @@ def _matrix(matrix: np.ndarray, device: torch.device) -> Tensor:
     return torch.from_numpy(matrix).to(device)[None]
 
 
-def _tissues(heads: Heads, random, generator, labels: Tensor, kinds: tuple[str, ...]) -> Tensor:
+def _tissues(heads: LabelMapBatch, random, generator, labels: Tensor, kinds: tuple[str, ...]) -> Tensor:
     """Every voxel drawn from its label's distribution, (B, Z, Y, X) float32."""
     shape = _shape(labels)
     drawn = [contrast.draw(random, kinds[i] if kinds else "") for i in range(len(labels))]

@@ -14,9 +14,9 @@ from napari_mamba import bundles
 from napari_mamba.bundles import BundleSpec, Channel, LabelClass, Network, Tile
 from napari_mamba.engine import RunOptions
 from napari_mamba.recipes.hippocampus.recipe import NETWORK, PREPARATION, TILE, pairs, person
-from napari_mamba.training.scoring.classification import compared, draw_reliability
+from napari_mamba.training.scoring.classification import comparison_table, draw_reliability
 from napari_mamba.training.scoring.evaluation import measure_segmentation, write_numbers
-from napari_mamba.training.weights.export import export_averaged, optimised, told_training
+from napari_mamba.training.weights.export import describe_optimiser, describe_training, export_averaged
 
 DATA = "Medical Segmentation Decathlon, Task04 Hippocampus (Antonelli et al., 2022), CC BY-SA 4.0"
 USE = (
@@ -104,9 +104,9 @@ comparison, nnU-Net's published cross-validation on all 260 volumes of Task04 re
 {_how_many(metrics.get("trained"))}U-Mamba Enc, second generation: 3.1 million parameters, four stages of
 24 to 160 channels, a Mamba block after each encoder stage. Random rotation, scale, elastic deformation and left-right
 flips, contrast, noise, bias field and resolution, all on the GPU; Dice and cross-entropy;
-{optimised(metrics.get("trained"))} in bfloat16 (the scans in float32); an exponential moving average of the weights
+{describe_optimiser(metrics.get("trained"))} in bfloat16 (the scans in float32); an exponential moving average of the weights
 ships, in float16.
-{told_training(metrics.get("trained"), "12 samples")}
+{describe_training(metrics.get("trained"), "12 samples")}
 {_again(metrics.get("trained"))} `--variant small` trains a network of half the
 parameters in an hour or two on two CPU cores.
 
@@ -205,7 +205,7 @@ def _compared(comparison: dict[str, dict[str, float]] | None) -> str:
     if not comparison:
         return ""
     columns = {"dice_anterior": "Dice, anterior", "dice_posterior": "Dice, posterior"}
-    return compared(comparison, VARIANTS, columns) + (
+    return comparison_table(comparison, VARIANTS, columns) + (
         "\n\nOne tile a volume, no mirrored copies; both by AdamW at a rate of 2e-3, as version 1.1.0 was trained."
     )
 

@@ -89,7 +89,7 @@ class Hippocampus(Recipe):
     )
     variants = ("umamba", "bottom", "segresnet", "small")
     on_device = True
-    recorded = True
+    use_cuda_graph = True
 
     def __init__(self, data: Path, seed: int = 2410, variant: str = "") -> None:
         super().__init__(data, seed, variant)
@@ -136,11 +136,11 @@ class Hippocampus(Recipe):
         picks = torch.randint(len(images), (self.schedule.batch_size,), generator=draw, device=device)
         shift = augment.uniform((len(picks), 3), -6, 6, draw)
         # Only left and right look alike: front and back tell anterior from posterior.
-        place = augment.places(TILE, (shapes[picks, 0] - 1) / 2 + shift, draw, bend=2.0, flip=(2,))
+        place = augment.places(TILE, (shapes[picks, 0] - 1) / 2 + shift, draw, elastic_strength=2.0, flip=(2,))
         image = augment.sample(images[picks], place)
         label = augment.sample_labels(labels[picks], place, len(CLASSES) + 1)
         for change, chance in CHANGES:
-            image = augment.sometimes(image, change, chance, draw)
+            image = augment.random_apply(image, change, chance, draw)
         return image, label
 
     @cached_property
@@ -178,7 +178,7 @@ CHANGES: tuple[tuple[augment.Change, float], ...] = (
     (augment.contrast, 0.3),
     (augment.gamma, 0.3),
     (augment.blur, 0.15),
-    (augment.coarse, 0.15),
+    (augment.random_low_resolution, 0.15),
     (augment.noise, 0.25),
 )
 """Changes of contrast, sharpness and noise, with the share of the samples that they change."""

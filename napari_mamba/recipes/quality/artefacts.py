@@ -3,9 +3,9 @@
 Every function takes one scan (Z, Y, X) float32, in which 1 is about the brightest tissue (its 99.9th percentile), and
 the random numbers to draw from. The ranges begin where an artefact is clearly visible in
 the scans of the training data (`RANGES`), which is the border that the bundle's card states. What is weaker is drawn
-by `unspoilt`, and counts as clean.
+by `nearly_clean`, and counts as clean.
 
-Nothing here waits for the device: whatever small is made on the CPU goes there by `sent`.
+Nothing here waits for the device: whatever small is made on the CPU goes there by `to_device`.
 
 Whatever acts on the lines of one axis, a blur or a change of k-space, is a matrix of that axis, and is applied as one:
 scans come in many sizes, also prime ones, and a GPU plans or tunes each convolution and Fourier transform anew for
@@ -40,35 +40,35 @@ MILD = {"noise": 0.025, "bias field": 0.08, "blur": 0.7}
 BIAS_ORDER = 3
 TISSUE = 0.1
 """Above it lies the head: a polynomial is strongest in the corners, where only air is and nothing shows."""
-STRONGEST = 3.5
+MAX_BIAS_FIELD = 3.5
 """Of the logarithm of a bias field, anywhere: a draw that goes beyond in some corner is made again."""
 
 
-class Chance:
+class RandomSource:
     """Random numbers from a seed: single ones on the CPU, where nothing waits for them, and images on a device."""
 
     def __init__(self, seed: int, device: torch.device):
         self.device = device
         self.single, self.many = random.Random(seed), torch.Generator(device).manual_seed(seed)
 
-    def number(self, low: float, high: float) -> float:
+    def uniform(self, low: float, high: float) -> float:
         """One uniform number."""
         return self.single.uniform(low, high)
 
-    def whole(self, low: int, high: int) -> int:
+    def randint(self, low: int, high: int) -> int:
         """One whole number, both ends included."""
         return self.single.randint(low, high)
 
-    def happens(self, share: float) -> bool:
+    def bernoulli(self, share: float) -> bool:
         """True in a share of the cases."""
-        return self.number(0, 1) < share
+        return self.uniform(0, 1) < share
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Normal numbers on the device."""
         return torch.randn(tuple(shape), generator=self.many, device=self.device)
 
 
-def add(image: Tensor, spacing: Sequence[float], names: Sequence[str], chance: Chance) -> Tensor:
+def add(image: Tensor, spacing: Sequence[float], names: Sequence[str], rng: RandomSource) -> Tensor:
     """A scan with the named artefacts, in the order in which a scanner makes them, whatever the names' order.
 
     Parameters
@@ -78,15 +78,15 @@ def add(image: Tensor, spacing: Sequence[float], names: Sequence[str], chance: C
         (z, y, x), mm.
     names : sequence of str
         Out of `ARTEFACTS`.
-    chance : Chance
+    rng : RandomSource
     """
     made: dict[str, Callable[[], Tensor]] = {
-        "bias field": lambda: bias_field(image, chance.number(*RANGES["bias field"]["log_std"]), chance),
-        "blur": lambda: blur(image, spacing, chance.number(*RANGES["blur"]["std_mm"])),
-        "motion": lambda: motion(image, spacing, chance),
-        "ghosting": lambda: ghosting(image, chance),
-        "spikes": lambda: spikes(image, chance),
-        "noise": lambda: noise(image, chance.number(*RANGES["noise"]["std"]), chance),
+        "bias field": lambda: bias_field(image, rng.uniform(*RANGES["bias field"]["log_std"]), rng),
+        "blur": lambda: blur(image, spacing, rng.uniform(*RANGES["blur"]["std_mm"])),
+        "motion": lambda: motion(image, spacing, rng),
+        "ghosting": lambda: ghosting(image, rng),
+        "spikes": lambda: spikes(image, rng),
+        "noise": lambda: noise(image, rng.uniform(*RANGES["noise"]["std"]), rng),
     }
     for name, make in made.items():
         if name in names:
@@ -94,25 +94,25 @@ def add(image: Tensor, spacing: Sequence[float], names: Sequence[str], chance: C
     return image
 
 
-def unspoilt(image: Tensor, spacing: Sequence[float], chance: Chance) -> Tensor:
+def nearly_clean(image: Tensor, spacing: Sequence[float], rng: RandomSource) -> Tensor:
     """What a good scan may have too: another contrast, a faint bias field, little noise, a little less sharp."""
-    image = image.clamp(min=0) ** math.exp(chance.number(-0.3, 0.3))
-    if chance.happens(0.5):
-        image = bias_field(image, chance.number(0.0, MILD["bias field"]), chance)
-    if chance.happens(0.4):
-        image = blur(image, spacing, chance.number(0.2, MILD["blur"]))
-    if chance.happens(0.4):
-        image = noise(image, chance.number(0.0, MILD["noise"]), chance)
+    image = image.clamp(min=0) ** math.exp(rng.uniform(-0.3, 0.3))
+    if rng.bernoulli(0.5):
+        image = bias_field(image, rng.uniform(0.0, MILD["bias field"]), rng)
+    if rng.bernoulli(0.4):
+        image = blur(image, spacing, rng.uniform(0.2, MILD["blur"]))
+    if rng.bernoulli(0.4):
+        image = noise(image, rng.uniform(0.0, MILD["noise"]), rng)
     return image
 
 
-def noise(image: Tensor, std: float, chance: Chance) -> Tensor:
+def noise(image: Tensor, std: float, rng: RandomSource) -> Tensor:
     """Gaussian noise, or in half of the cases that of a magnitude image (Rician)."""
 
     def drawn() -> Tensor:
-        return std * chance.normal(image.shape)
+        return std * rng.normal(image.shape)
 
-    if chance.happens(0.5):
+    if rng.bernoulli(0.5):
         return image + drawn()
     return torch.hypot(image + drawn(), drawn())
 
@@ -124,7 +124,7 @@ def blur(image: Tensor, spacing: Sequence[float], std_mm: float) -> Tensor:
     return image
 
 
-def sent(small: Tensor, device: torch.device) -> Tensor:
+def to_device(small: Tensor, device: torch.device) -> Tensor:
     """A small tensor from the CPU's memory, without waiting until the device has done what it was given before."""
     return small.to(device, non_blocking=True)
 
@@ -150,7 +150,7 @@ def k_space(factor: Tensor, device: torch.device) -> Tensor:
     """The matrix (N, N) that multiplies a line's k-space, its centre in the middle, by `factor` (N,) on the CPU."""
     kernel = torch.fft.ifft(torch.fft.ifftshift(factor)).real  # the real part: images are
     place = torch.arange(len(factor), device=device)
-    return sent(kernel, device)[(place[:, None] - place) % len(factor)]
+    return to_device(kernel, device)[(place[:, None] - place) % len(factor)]
 
 
 def bias_powers() -> list[tuple[int, int, int]]:
@@ -159,28 +159,28 @@ def bias_powers() -> list[tuple[int, int, int]]:
     return [(x, y, z) for x in range(top) for y in range(top - x) for z in range(top - x - y)]
 
 
-def bias_field(image: Tensor, log_std: float, chance: Chance) -> Tensor:
+def bias_field(image: Tensor, log_std: float, rng: RandomSource) -> Tensor:
     """Multiply by the exponential of a random polynomial of third order; over the head it has mean 0, SD `log_std`."""
-    weights = calm([chance.number(-1, 1) for _ in bias_powers()], log_std, chance)
+    weights = limit_bias_field([rng.uniform(-1, 1) for _ in bias_powers()], log_std, rng)
     field = polynomial(image.shape, weights, image.device)
     head = (image > TISSUE).float()
     voxels = head.sum().clamp(min=1)
     field = field - (field * head).sum() / voxels
     deviation = ((field.square() * head).sum() / voxels).sqrt().clamp(min=1e-6)
-    return image * torch.exp((field * (log_std / deviation)).clamp(-STRONGEST, STRONGEST))
+    return image * torch.exp((field * (log_std / deviation)).clamp(-MAX_BIAS_FIELD, MAX_BIAS_FIELD))
 
 
-def calm(weights: list[float], log_std: float, chance: Chance, tries: int = 20) -> list[float]:
-    """These weights, or others where the field would pass `STRONGEST`, taking the head for an ellipsoid."""
+def limit_bias_field(weights: list[float], log_std: float, rng: RandomSource, tries: int = 20) -> list[float]:
+    """These weights, or others where the field would pass `MAX_BIAS_FIELD`, taking the head for an ellipsoid."""
     inside, best = _ellipsoid(), (math.inf, weights)
     for _ in range(tries):
         field = polynomial(inside.shape, weights, inside.device)
         head = field[inside]
         peak = float((field - head.mean()).abs().max() / head.std()) * log_std
         best = min(best, (peak, weights))
-        if peak <= STRONGEST:
+        if peak <= MAX_BIAS_FIELD:
             break
-        weights = [chance.number(-1, 1) for _ in weights]
+        weights = [rng.uniform(-1, 1) for _ in weights]
     return best[1]
 
 
@@ -197,17 +197,17 @@ def polynomial(shape: Sequence[int], weights: Sequence[float], device: torch.dev
     table = torch.zeros(top, top, top)  # of exponents z, y, x
     for weight, (px, py, pz) in zip(weights, bias_powers(), strict=True):
         table[pz, py, px] = weight
-    table, exponents = sent(table, device), torch.arange(top, device=device)
+    table, exponents = to_device(table, device), torch.arange(top, device=device)
     for axis, n in enumerate(shape):
         table = along(table, torch.linspace(-1, 1, n, device=device)[:, None] ** exponents, axis)
     return table
 
 
-def ghosting(image: Tensor, chance: Chance) -> Tensor:
+def ghosting(image: Tensor, rng: RandomSource) -> Tensor:
     """Weaken every n-th line of k-space along one axis, the central one excepted: n faint copies of the head."""
-    axis = chance.whole(0, 2)
-    ghosts = chance.whole(*RANGES["ghosting"]["ghosts"])
-    intensity = chance.number(*RANGES["ghosting"]["intensity"])
+    axis = rng.randint(0, 2)
+    ghosts = rng.randint(*RANGES["ghosting"]["ghosts"])
+    intensity = rng.uniform(*RANGES["ghosting"]["intensity"])
     lines = image.shape[axis]
     factor = torch.ones(lines)
     factor[::ghosts] = 1 - intensity
@@ -215,29 +215,29 @@ def ghosting(image: Tensor, chance: Chance) -> Tensor:
     return along(image, k_space(factor, image.device), axis)
 
 
-def spikes(image: Tensor, chance: Chance) -> Tensor:
+def spikes(image: Tensor, rng: RandomSource) -> Tensor:
     """Single points of k-space raised: stripes across the whole image."""
-    intensity = chance.number(*RANGES["spikes"]["intensity"])
+    intensity = rng.uniform(*RANGES["spikes"]["intensity"])
     # The brightest point of k-space is the sum of the image; one point of k-space is one wave in the image.
     height = intensity * image.sum() / image.numel()
-    for _ in range(chance.whole(*RANGES["spikes"]["spikes"])):
+    for _ in range(rng.randint(*RANGES["spikes"]["spikes"])):
         phase = torch.zeros((), device=image.device)
         for axis, n in enumerate(image.shape):
-            turns = (chance.whole(0, n - 1) - n // 2) / n
+            turns = (rng.randint(0, n - 1) - n // 2) / n
             steps = torch.arange(n, device=image.device).view([-1 if a == axis else 1 for a in range(3)])
             phase = phase + turns * steps
         image = image + height * torch.cos(2 * math.pi * phase)
     return image
 
 
-def motion(image: Tensor, spacing: Sequence[float], chance: Chance) -> Tensor:
+def motion(image: Tensor, spacing: Sequence[float], rng: RandomSource) -> Tensor:
     """Parts of k-space from the head in other places: rigid movements between the lines of one axis."""
     limits = RANGES["motion"]
-    count = chance.whole(*limits["movements"])
-    axis = (0, 0, 1, 2)[chance.whole(0, 3)]
+    count = rng.randint(*limits["movements"])
+    axis = (0, 0, 1, 2)[rng.randint(0, 3)]
     step = 1 / (count + 1)
-    times = [(i + 1) * step + chance.number(-0.3, 0.3) * step for i in range(count)]
-    moves = [movement(chance) for _ in range(count)]
+    times = [(i + 1) * step + rng.uniform(-0.3, 0.3) * step for i in range(count)]
+    moves = [movement(rng) for _ in range(count)]
     heads: list[tuple[list[float], list[float]] | None] = [None, *moves]
     middle = next((i for i, time in enumerate(times) if time > 0.5), count)
     heads[0], heads[middle] = heads[middle], heads[0]  # the head at rest has k-space's centre
@@ -247,22 +247,22 @@ def motion(image: Tensor, spacing: Sequence[float], chance: Chance) -> Tensor:
     for head, first, last in zip(heads, ends[:-1], ends[1:], strict=True):
         taken = torch.zeros(lines)
         taken[first:last] = 1
-        seen = moved(image, spacing, *head) if head else image
+        seen = rigid_motion(image, spacing, *head) if head else image
         total += along(seen, k_space(taken, image.device), axis)
     return total
 
 
-def movement(chance: Chance) -> tuple[list[float], list[float]]:
+def movement(rng: RandomSource) -> tuple[list[float], list[float]]:
     """Angles (degrees) and shifts (mm) about and along z, y and x: at least one of them large enough to be seen."""
     degrees, mm = RANGES["motion"]["degrees"], RANGES["motion"]["mm"]
-    angles = [chance.number(-degrees[1], degrees[1]) for _ in range(3)]
-    shifts = [chance.number(-mm[1], mm[1]) for _ in range(3)]
+    angles = [rng.uniform(-degrees[1], degrees[1]) for _ in range(3)]
+    shifts = [rng.uniform(-mm[1], mm[1]) for _ in range(3)]
     if max(map(abs, angles)) < degrees[0] and max(map(abs, shifts)) < mm[0]:
-        angles[chance.whole(0, 2)] = chance.number(*degrees)
+        angles[rng.randint(0, 2)] = rng.uniform(*degrees)
     return angles, shifts
 
 
-def moved(image: Tensor, spacing: Sequence[float], angles: Sequence[float], shifts: Sequence[float]) -> Tensor:
+def rigid_motion(image: Tensor, spacing: Sequence[float], angles: Sequence[float], shifts: Sequence[float]) -> Tensor:
     """A scan turned about its centre and shifted; linear interpolation, zero from outside."""
     turn = torch.eye(3)
     for axis, (i, j) in enumerate(((1, 2), (0, 2), (0, 1))):
@@ -274,5 +274,5 @@ def moved(image: Tensor, spacing: Sequence[float], angles: Sequence[float], shif
     half = torch.tensor([n * side / 2 for n, side in zip(image.shape, spacing, strict=True)])
     matrix = torch.cat([turn * half[None, :] / half[:, None], (torch.tensor(shifts) / half)[:, None]], dim=1)
     matrix = torch.cat([matrix[:, :3].flip(0, 1), matrix[:, 3:].flip(0)], dim=1)  # grid_sample counts x, y, z
-    grid = F.affine_grid(sent(matrix[None], image.device), [1, 1, *image.shape], align_corners=False)
+    grid = F.affine_grid(to_device(matrix[None], image.device), [1, 1, *image.shape], align_corners=False)
     return F.grid_sample(image[None, None], grid, align_corners=False)[0, 0]

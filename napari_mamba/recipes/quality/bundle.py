@@ -19,13 +19,15 @@ from napari_mamba.recipes.quality.artefacts import ARTEFACTS
 from napari_mamba.recipes.quality.card import DATA, USE, card, draw_failures, draw_where
 from napari_mamba.recipes.quality.kspace import HIDDEN, MEMBERS
 from napari_mamba.recipes.quality.recipe import CLASSES, SPACING, WINDOW, Quality, arguments
-from napari_mamba.training.linear import weigh
+from napari_mamba.training.linear import fit_stacking
 from napari_mamba.training.scoring import classification as scores
 
 if TYPE_CHECKING:
     from napari_mamba.volume import Volume
 
-WEIGHING = 1.0  # keeps the few factors from growing where the validation scans of a class are told apart without error
+FACTOR_DECAY = (
+    1.0  # keeps the few factors from growing where the validation scans of a class are told apart without error
+)
 REPEATS, PAIRS = 6, 6
 """Simulated scans of each test scan: for each class, clean among them, and with two artefacts."""
 
@@ -41,10 +43,10 @@ def spec(variant: str) -> BundleSpec:
         channels=(Channel("MR of the head, any contrast", "MR"),),
         preparation=(
             {"step": "orient", "axcodes": "RAS"},
-            {"step": "thickest_first"},
+            {"step": "slice_axis_first"},
             {"step": "resample", "spacing": list(SPACING), "order": 1, "order_z": 0, "anisotropy": "nnunet"},
             {"step": "normalise", "schemes": ["zscore"]},
-            {"step": "centre", "size": list(WINDOW), "least": 0.5},
+            {"step": "centre", "size": list(WINDOW), "min_coverage": 0.5},
             {"step": "normalise", "schemes": ["zscore"]},
         ),
         tile=Tile(WINDOW, overlap=0.0, divisor=(16, 16, 16), fixed=True),
@@ -68,8 +70,8 @@ def export(recipe: Quality, weights: dict[str, Tensor], destination: Path, histo
     network = recipe.network()
     network.load_state_dict(weights)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    logits, spectral, truth = recipe.told_apart(network.to(device).eval(), device)
-    factors = [weigh(logits[:, k], spectral[:, k], truth[:, k], WEIGHING) for k in range(len(CLASSES))]
+    logits, spectral, truth = recipe.validation_logits(network.to(device).eval(), device)
+    factors = [fit_stacking(logits[:, k], spectral[:, k], truth[:, k], FACTOR_DECAY) for k in range(len(CLASSES))]
     both = np.stack([a * logits[:, k] + b * spectral[:, k] + c for k, (a, b, c) in enumerate(factors)], axis=1)
     metrics = {
         "trained": {**history, "simulated": len(recipe.table(device)[0])},

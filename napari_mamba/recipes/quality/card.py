@@ -10,7 +10,7 @@ import numpy as np
 from napari_mamba.nn.descriptors.spectrum import count
 from napari_mamba.recipes.quality.artefacts import MILD, RANGES
 from napari_mamba.recipes.quality.recipe import CLASSES
-from napari_mamba.training.scoring.classification import compared, shown
+from napari_mamba.training.scoring.classification import comparison_table, format_interval
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
@@ -153,8 +153,8 @@ def _table(test: dict[str, Any] | None) -> str:
         "TorchIO; 95% intervals by bootstrap over simulated scans.\n",
         "| | macro F1 |",
         "| --- | --- |",
-        f"| likeliest class, none or one artefact | {shown(test['macro_f1'])} |",
-        f"| each class at a probability of one half | {shown(test['macro_f1_each'])} |",
+        f"| likeliest class, none or one artefact | {format_interval(test['macro_f1'])} |",
+        f"| each class at a probability of one half | {format_interval(test['macro_f1_each'])} |",
         "",
         "| class | F1 | AUC |",
         "| --- | --- | --- |",
@@ -183,7 +183,7 @@ def _compared(metrics: dict[str, Any]) -> str:
     if not (comparison := metrics.get("comparison")):
         return ""
     columns = {"macro_f1_likeliest": "macro F1 alone", "auc": "mean AUC", "cross_entropy": "cross-entropy"}
-    return f"{compared(comparison, ROWS, columns)}\n\n{SHORT}"
+    return f"{comparison_table(comparison, ROWS, columns)}\n\n{SHORT}"
 
 
 def _calibration(metrics: dict[str, Any]) -> str:

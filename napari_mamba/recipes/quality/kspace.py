@@ -49,7 +49,9 @@ def member(scale: Spectrum, inputs: Tensor, truth: Tensor, seed: int) -> Spectru
     for _ in range(EPOCHS):
         for some in torch.randperm(len(inputs), generator=random).split(BATCH):
             jitter = JITTER * torch.randn(len(some), inputs.shape[1], generator=random)
-            loss = F.binary_cross_entropy_with_logits(judged(one, inputs[some], jitter, random), truth[some])
+            loss = F.binary_cross_entropy_with_logits(
+                predict_probability(one, inputs[some], jitter, random), truth[some]
+            )
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -57,8 +59,8 @@ def member(scale: Spectrum, inputs: Tensor, truth: Tensor, seed: int) -> Spectru
     return one.eval()
 
 
-def judged(one: Spectrum, table: Tensor, jitter: Tensor, random: torch.Generator) -> Tensor:
-    """`Spectrum.judge` of descriptors with noise, some of them and some of the hidden units left out."""
+def predict_probability(one: Spectrum, table: Tensor, jitter: Tensor, random: torch.Generator) -> Tensor:
+    """`Spectrum.classify` of descriptors with noise, some of them and some of the hidden units left out."""
 
     def some(values: Tensor, share: float) -> Tensor:
         return values * (torch.rand(values.shape, generator=random) >= share) / (1 - share)
@@ -70,4 +72,4 @@ def judged(one: Spectrum, table: Tensor, jitter: Tensor, random: torch.Generator
 def answers(one: nn.Module, table: np.ndarray) -> np.ndarray:
     """Logits (N, classes) for descriptors (N, K)."""
     with torch.inference_mode():
-        return one.judge(torch.from_numpy(table).float()).numpy()  # type: ignore[operator]
+        return one.classify(torch.from_numpy(table).float()).numpy()  # type: ignore[operator]

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from napari_mamba.nn.descriptors.spectrum import Spectrum, describe
 from napari_mamba.recipes.quality import kspace
-from napari_mamba.recipes.quality.artefacts import ARTEFACTS, Chance, add, sent, unspoilt
-from napari_mamba.recipes.quality.variety import Sides, varied
+from napari_mamba.recipes.quality.artefacts import ARTEFACTS, RandomSource, add, nearly_clean, to_device
+from napari_mamba.recipes.quality.random_acquisition import Sides, random_acquisition
 from napari_mamba.recipes.restore.data import FULL, Scan, pack, unpack
 from napari_mamba.training.baselines import small_resnet
 from napari_mamba.training.recipe import Recipe, Schedule
@@ -60,24 +60,24 @@ class Quality(Recipe):
         """The scans of the training and of the validation people."""
         return {part: unpack(self.arrays, part) for part in ("training", "validation")}
 
-    def chance(self, step: int, device: torch.device) -> Chance:
+    def rng(self, step: int, device: torch.device) -> RandomSource:
         """The random numbers of one step."""
-        return Chance((self.seed + 7919 * step) % 2**31, device)
+        return RandomSource((self.seed + 7919 * step) % 2**31, device)
 
     def network(self) -> nn.Module:
         return network(self.variant)
 
     def batch(self, step: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        chance, inputs, targets = self.chance(step, device), [], []
+        rng, inputs, targets = self.rng(step, device), [], []
         scans = self._balanced
         for _ in range(max(1, self.schedule.batch_size // VIEWS)):
-            scan = scans[chance.whole(0, len(scans) - 1)]
-            names = draw_names(chance)
-            image, spacing = simulate(scan, names, chance)
+            scan = scans[rng.randint(0, len(scans) - 1)]
+            names = draw_names(rng)
+            image, spacing = simulate(scan, names, rng)
             for _ in range(VIEWS):
-                inputs.append(window(image, spacing, chance))
+                inputs.append(window(image, spacing, rng))
                 targets.append(target(names))
-        return torch.stack(inputs)[:, None], sent(torch.tensor(targets), device)
+        return torch.stack(inputs)[:, None], to_device(torch.tensor(targets), device)
 
     @cached_property
     def _balanced(self) -> list[Scan]:
@@ -111,16 +111,16 @@ class Quality(Recipe):
     def _checks(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """The same simulated scans at each validation, one artefact at most; float16."""
         if not hasattr(self, "_kept"):
-            chance = Chance(self.seed, device)
+            rng = RandomSource(self.seed, device)
             inputs, targets = [], []
             for scan in self.scans["validation"]:
                 for name in CLASSES:
                     for number in range(CHECKS):
                         names = [] if name == "clean" else [name]
-                        image, spacing = simulate(scan, names, chance, vary=False)
+                        image, spacing = simulate(scan, names, rng, vary=False)
                         if not names and number:  # the first as it is, the others with what a good scan may have
-                            image = unspoilt(image, spacing, chance)
-                        inputs.append(window(image, spacing, chance, vary=False).half())
+                            image = nearly_clean(image, spacing, rng)
+                        inputs.append(window(image, spacing, rng, vary=False).half())
                         targets.append(target(names))
             self._kept = torch.stack(inputs)[:, None], torch.tensor(targets)
         return self._kept
@@ -130,9 +130,9 @@ class Quality(Recipe):
         if not hasattr(self, "_table"):
             rows, truth = [], []
             for number in range(SIMULATED):
-                chance = self.chance(-1 - number, device)
-                scan, names = self._balanced[chance.whole(0, len(self._balanced) - 1)], draw_names(chance)
-                rows.append(describe(window(*simulate(scan, names, chance), chance)[None, None]))
+                rng = self.rng(-1 - number, device)
+                scan, names = self._balanced[rng.randint(0, len(self._balanced) - 1)], draw_names(rng)
+                rows.append(describe(window(*simulate(scan, names, rng), rng)[None, None]))
                 truth.append(target(names))
             self._table = torch.cat(rows).cpu().double().numpy(), np.array(truth)
         return self._table
@@ -142,7 +142,7 @@ class Quality(Recipe):
         """The perceptron over the descriptors of k-space, trained; needs `table`, which says on what device."""
         return kspace.train(*self._table, self.seed)
 
-    def told_apart(self, network: nn.Module, device: torch.device) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def validation_logits(self, network: nn.Module, device: torch.device) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Logits (N, 7) of the network and of the perceptron for the validation scans, and what is true (N, 7)."""
         logits, truth = self.answers(network, device)
         seen = [describe(some.to(device)).cpu() for some in self._checks(device)[0].split(8)]
@@ -174,11 +174,11 @@ def arguments(variant: str) -> dict[str, Any]:
     return {**NETWORK, "order": "axis"} if variant == "nnmamba-axis" else dict(NETWORK)
 
 
-def draw_names(chance: Chance) -> list[str]:
+def draw_names(rng: RandomSource) -> list[str]:
     """No artefact, one, or two."""
-    share = chance.number(0, 1)
+    share = rng.uniform(0, 1)
     count = 0 if share < CLEAN else 2 if share > 1 - PAIR else 1
-    return chance.single.sample(ARTEFACTS, count)
+    return rng.single.sample(ARTEFACTS, count)
 
 
 def target(names: list[str]) -> list[float]:
@@ -192,22 +192,22 @@ def on_device(scan: Scan, device: torch.device) -> Tensor:
     return torch.from_numpy(scan.data).to(device)
 
 
-def simulate(scan: Scan, names: list[str], chance: Chance, vary: bool = True) -> tuple[Tensor, Sides]:
-    """A scan (Z, Y, X) with artefacts on the device of `chance`, and its voxel sides; where `vary`, of another kind."""
-    image, spacing = on_device(scan, chance.device).float() / FULL, scan.spacing
+def simulate(scan: Scan, names: list[str], rng: RandomSource, vary: bool = True) -> tuple[Tensor, Sides]:
+    """A scan (Z, Y, X) with artefacts on the device of `rng`, and its voxel sides; where `vary`, of another kind."""
+    image, spacing = on_device(scan, rng.device).float() / FULL, scan.spacing
     if vary:
-        image, spacing = varied(image, spacing, chance)
-        image = unspoilt(image, spacing, chance)
-    return add(image, spacing, names, chance), spacing
+        image, spacing = random_acquisition(image, spacing, rng)
+        image = nearly_clean(image, spacing, rng)
+    return add(image, spacing, names, rng), spacing
 
 
-def window(image: Tensor, spacing: Sides, chance: Chance, vary: bool = True) -> Tensor:
+def window(image: Tensor, spacing: Sides, rng: RandomSource, vary: bool = True) -> Tensor:
     """What the bundle's preparation makes of a scan (Z, Y, X): `WINDOW` voxels of `SPACING` about the middle.
 
     Slices are picked, not blended; in-plane the interpolation is linear. Standardised. Where `vary`, any axis may be
     mirrored, and scale and place differ.
     """
-    scale = math.exp(chance.number(-0.12, 0.12)) if vary and chance.happens(0.7) else 1.0
+    scale = math.exp(rng.uniform(-0.12, 0.12)) if vary and rng.bernoulli(0.7) else 1.0
     depth, *plane = (max(1, round(n * s / t)) for n, s, t in zip(image.shape, spacing, SPACING, strict=True))
     picked = image[((torch.arange(depth, device=image.device) + 0.5) * (image.shape[0] / depth)).long()]
     size = [round(n * scale) for n in plane]
@@ -215,10 +215,10 @@ def window(image: Tensor, spacing: Sides, chance: Chance, vary: bool = True) -> 
         picked = F.interpolate(picked[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
     pads = []
     for n, wanted, unit in zip(picked.shape, WINDOW, SPACING, strict=True):
-        before = (wanted - n) // 2 + (round(chance.number(-10, 10) / unit) if vary else 0)
+        before = (wanted - n) // 2 + (round(rng.uniform(-10, 10) / unit) if vary else 0)
         pads.append((before, wanted - n - before))
     least = picked.min()
     cut = F.pad(picked - least, [pad for pair in reversed(pads) for pad in pair])  # zero is air; negative pads cut off
     if vary:
-        cut = cut.flip([axis for axis in range(3) if chance.happens(0.5)])
+        cut = cut.flip([axis for axis in range(3) if rng.bernoulli(0.5)])
     return (cut - cut.mean()) / cut.std().clamp(min=1e-6)

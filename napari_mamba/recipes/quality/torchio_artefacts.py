@@ -13,7 +13,15 @@ import numpy as np
 import torch
 
 from napari_mamba.errors import InputError
-from napari_mamba.recipes.quality.artefacts import ARTEFACTS, BIAS_ORDER, MILD, RANGES, STRONGEST, TISSUE, bias_powers
+from napari_mamba.recipes.quality.artefacts import (
+    ARTEFACTS,
+    BIAS_ORDER,
+    MAX_BIAS_FIELD,
+    MILD,
+    RANGES,
+    TISSUE,
+    bias_powers,
+)
 from napari_mamba.volume import Volume
 
 
@@ -40,13 +48,13 @@ def add(volume: Volume, names: Sequence[str], random: np.random.Generator) -> Vo
     """
     torchio = _torchio()
 
-    def spoilt(image: Any) -> Any:
+    def corrupt(image: Any) -> Any:
         for name in ("bias field", "blur", "motion", "ghosting", "spikes", "noise"):
             if name in names:
                 image = make(torchio, name, image, random)(image)
         return image
 
-    return through(torchio, volume, spoilt)
+    return through(torchio, volume, corrupt)
 
 
 def mild(volume: Volume, random: np.random.Generator) -> Volume:
@@ -112,7 +120,7 @@ def make(torchio: Any, name: str, image: Any, random: np.random.Generator) -> An
 
 
 def bias_field(torchio: Any, image: Any, log_std: float, random: np.random.Generator, tries: int = 200) -> Any:
-    """A polynomial whose standard deviation over the head is `log_std`, and which nowhere passes `STRONGEST`."""
+    """A polynomial whose standard deviation over the head is `log_std`, and which nowhere passes `MAX_BIAS_FIELD`."""
     made = torchio.transforms.augmentation.intensity.random_bias_field.BiasField
     size, best = 32, (np.inf, np.zeros(len(bias_powers())))
     rows = [((np.arange(size) + 0.5) * n / size).astype(int) for n in image.spatial_shape]
@@ -122,7 +130,7 @@ def bias_field(torchio: Any, image: Any, log_std: float, random: np.random.Gener
         field = np.log(made.generate_bias_field(torch.empty(1, size, size, size), BIAS_ORDER, weights.tolist()))
         factor = log_std / float(field[head].std())
         best = min(best, (float(np.abs(field).max()) * factor, weights * factor), key=lambda pair: pair[0])
-        if best[0] <= STRONGEST:
+        if best[0] <= MAX_BIAS_FIELD:
             break
     return torchio.BiasField(coefficients=best[1].tolist(), order=BIAS_ORDER)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from napari_mamba.bundles import BundleSpec
 from napari_mamba.recipes.restore import report
-from napari_mamba.training.scoring.classification import compared
-from napari_mamba.training.weights.export import optimised, told_training
+from napari_mamba.training.scoring.classification import comparison_table
+from napari_mamba.training.weights.export import describe_optimiser, describe_training
 
 SCANS = {
     "bidirectional": "scans forwards and backwards",
@@ -165,7 +165,9 @@ many voxels have less of it than a scanner's.
 
 
 def _made(spec: BundleSpec, metrics: Mapping[str, Any]) -> str:
-    return MADE.format(scans=SCANS[spec.network.arguments["scan"]], optimiser=optimised(metrics.get("trained")))
+    return MADE.format(
+        scans=SCANS[spec.network.arguments["scan"]], optimiser=describe_optimiser(metrics.get("trained"))
+    )
 
 
 def _measured(metrics: Mapping[str, Any], methods: Mapping[str, str], how: str) -> str:
@@ -195,12 +197,12 @@ def _examples(metrics: Mapping[str, Any]) -> str:
 def _trained(metrics: Mapping[str, Any], name: str) -> str:
     trained = metrics.get("trained")
     began = " `--start BUNDLE` is where such a run begins." if trained and trained.get("start") else ""
-    return f"{told_training(trained, BATCH)}\n`napari-mamba train {name} --data DIR` makes it again.{began}"
+    return f"{describe_training(trained, BATCH)}\n`napari-mamba train {name} --data DIR` makes it again.{began}"
 
 
 def _compared(metrics: Mapping[str, Any], columns: dict[str, str], said: str) -> str:
     comparison = metrics.get("comparison")
     if not comparison:
         return ""
-    table = compared(comparison, VARIANTS, columns)
+    table = comparison_table(comparison, VARIANTS, columns)
     return f"\nOn the validation person's three scans:\n\n{table}\n\n{textwrap.fill(said, 118)}\n"

@@ -47,7 +47,7 @@ def add_noise(clean: Tensor, sigma: Tensor, rician: Tensor, generator: torch.Gen
     return torch.where(rician.view(-1, 1, 1, 1, 1), torch.hypot(real, imaginary), real)
 
 
-def uneven(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
+def spatial_noise_map(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
     """A smooth map (B, 1, Z, Y, X) of factors from 0.5 to 1.5: noise as parallel imaging leaves it."""
     coarse = 0.5 + torch.rand((shape[0], 1, 3, 3, 3), generator=generator, device=device)
     return F.interpolate(coarse, shape[2:], mode="trilinear", align_corners=True)

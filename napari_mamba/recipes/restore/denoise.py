@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_mamba.recipes.restore import data
-from napari_mamba.recipes.restore.degrade import add_noise, uneven
+from napari_mamba.recipes.restore.degrade import add_noise, spatial_noise_map
+from napari_mamba.recipes.restore.patch_sampler import PatchSampler
 from napari_mamba.recipes.restore.recipe import NETWORK, Restoration, middle, psnr
-from napari_mamba.recipes.restore.samples import Pieces
 
 SIZE = (32, 56, 56)
 """Voxels of a piece: the clinical scans have 36 to 48 slices."""
@@ -82,17 +82,17 @@ class Denoise(Restoration):
         return evaluate(self.data, bundle, **options)
 
 
-def piece(pieces: Pieces, random: np.random.RandomState) -> Tensor:
+def piece(pieces: PatchSampler, random: np.random.RandomState) -> Tensor:
     """A clean piece of `SIZE`, whose short side lies across the slices of a clinical scan."""
-    number = pieces.pick(random)
-    thick = pieces.thick_axis(number)
+    number = pieces.random_scan(random)
+    thick = pieces.slice_axis(number)
     order = random.permutation(3).tolist()
     if thick is None:
-        return pieces.cut(number, order, SIZE, random)
+        return pieces.random_patch(number, order, SIZE, random)
     order = [thick, *(axis for axis in order if axis != thick)]
     if random.rand() >= SHRUNK:
-        return pieces.cut(number, order, SIZE, random)
-    fine = pieces.cut(number, order, (SIZE[0], 2 * SIZE[1], 2 * SIZE[2]), random)
+        return pieces.random_patch(number, order, SIZE, random)
+    fine = pieces.random_patch(number, order, (SIZE[0], 2 * SIZE[1], 2 * SIZE[2]), random)
     return F.avg_pool2d(fine[:, None], 2)[:, 0]
 
 
@@ -112,7 +112,7 @@ def degrade(clean: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
     air = (F.avg_pool3d(clean, 5, stride=1, padding=2) < AIR) & (uniform(0, 1) < MASKED)
     clean = clean.masked_fill(air, 0.0)
     sigma = uniform(0, MOST)
-    sigma = torch.where(uniform(0, 1) < 0.33, sigma * uneven(tuple(clean.shape), draw, device), sigma)
+    sigma = torch.where(uniform(0, 1) < 0.33, sigma * spatial_noise_map(tuple(clean.shape), draw, device), sigma)
     noisy = add_noise(clean, sigma, uniform(0, 1).flatten() < 0.5, draw)
     noisy = noisy.masked_fill(air & (uniform(0, 1) < BARE), 0.0)
     gone = _beyond(clean, draw, uniform(*KEPT)) & (uniform(0, 1) < STRIPPED)

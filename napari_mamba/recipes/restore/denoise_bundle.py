@@ -52,7 +52,7 @@ def spec() -> BundleSpec:
                 "schemes": [{"scheme": "percentile", "lower": None, "upper": 99.9, "clip": False}],
             },
         ),
-        tile=Tile((48, 128, 128), overlap=0.125, mirror_axes=(0, 1, 2), divisor=(4, 4, 4), snug=True),
+        tile=Tile((48, 128, 128), overlap=0.125, mirror_axes=(0, 1, 2), divisor=(4, 4, 4), fit_tiles=True),
         activation="none",
         description="Removes Rician and Gaussian noise of any strength up to a fifth of the image's white, in 3D.",
         authors="The napari-mamba developers",
@@ -96,7 +96,7 @@ def evaluate(
     kept : Path, optional
         A JSON file that keeps the scores of the slow methods from one evaluation to the next.
     """
-    loaded, store, rows = bundles.load(bundle), measure.Kept(kept), []
+    loaded, store, rows = bundles.load(bundle), measure.ScoreCache(kept), []
     methods = _baselines()
     shown: dict[tuple[str, str], np.ndarray] = {}
     for case in measure.cases(folder, SIZE):
@@ -113,7 +113,7 @@ def evaluate(
                 shown[case.source, setting] = restored
                 rows.append({"setting": setting, "file": case.source, "person": case.person, "scores": scores})
                 if on_case:
-                    on_case(f"{case.source} {setting}", report.told(scores))
+                    on_case(f"{case.source} {setting}", report.format_scores(scores))
     measured = {
         "people": len({row["person"] for row in rows}),
         "volumes": len({row["file"] for row in rows}),
@@ -177,7 +177,7 @@ def _examples(folder: Path, rows: list[report.Row], shown: dict[tuple[str, str],
             ("removed", noisy - restored),
             ("error", restored - truth),
         )
-        slices = [(title, report.upright(volume, case.affine, 0)) for title, volume in volumes]
+        slices = [(title, report.to_canonical(volume, case.affine, 0)) for title, volume in volumes]
         lines.append((label + row["file"], slices))
     return report.picture(lines)
 

@@ -142,7 +142,7 @@ def bm4d_stabilised(image: np.ndarray, sigma: float, rician: bool) -> np.ndarray
     return sigma * signal_of_stable(authors(stabilise(image / sigma).astype(np.float64), 1.0))
 
 
-class Kept:
+class ScoreCache:
     """Scores of slow methods, in a JSON file, so that they are measured once; in memory alone without a file."""
 
     def __init__(self, file: Path | None = None) -> None:

@@ -11,9 +11,9 @@ from monai.networks.nets import SegResNet
 from torch import Tensor, nn
 
 from napari_mamba import models
-from napari_mamba.nn.descriptors.noise import noise_strength, noise_told
+from napari_mamba.nn.descriptors.noise import estimate_noise_std, log_noise_channel
 from napari_mamba.recipes.restore import data
-from napari_mamba.recipes.restore.samples import Pieces
+from napari_mamba.recipes.restore.patch_sampler import PatchSampler
 from napari_mamba.training.recipe import Recipe, Schedule
 
 NETWORK: dict[str, Any] = {"in_channels": 1, "features": [32, 64, 96], "depths": [2, 2, 2], "d_state": 8, "expand": 1.0}
@@ -35,8 +35,8 @@ class ResidualSegResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.noise_scaled:
             return x[:, :1] + self.network(x).to(x.dtype)
-        noise = noise_strength(x)
-        return x + noise * self.network(torch.cat([x, noise_told(noise)], dim=1)).to(x.dtype)
+        noise = estimate_noise_std(x)
+        return x + noise * self.network(torch.cat([x, log_noise_channel(noise)], dim=1)).to(x.dtype)
 
 
 _NORM = ("GROUP", {"num_groups": 2})
@@ -60,7 +60,7 @@ class Restoration(Recipe):
     on_device = True
     channels_last = True  # 81 instead of 95 ms for 3.3 million voxels on an NVIDIA H100: there are no norms
     tf32 = True
-    recorded = True  # 40 instead of 45 ms a step on an NVIDIA H100
+    use_cuda_graph = True  # 40 instead of 45 ms a step on an NVIDIA H100
     arguments = NETWORK
     floor = 1e-5
 
@@ -74,13 +74,13 @@ class Restoration(Recipe):
         return data.pack(self.data)
 
     @cached_property
-    def _pieces(self) -> dict[torch.device, Pieces]:
+    def _pieces(self) -> dict[torch.device, PatchSampler]:
         return {}
 
-    def pieces(self, device: torch.device) -> Pieces:
+    def pieces(self, device: torch.device) -> PatchSampler:
         """The training scans on a device, copied there once."""
         if device not in self._pieces:
-            self._pieces[device] = Pieces(data.unpack(self.arrays, "training"), device)
+            self._pieces[device] = PatchSampler(data.unpack(self.arrays, "training"), device)
         return self._pieces[device]
 
     def random(self, step: int) -> np.random.RandomState:

@@ -46,7 +46,7 @@ def markdown(table: Mapping[str, Any], names: Mapping[str, str]) -> str:
     return head + "\n".join(lines)
 
 
-def upright(volume: np.ndarray, affine: np.ndarray, across: int) -> np.ndarray:
+def to_canonical(volume: np.ndarray, affine: np.ndarray, across: int) -> np.ndarray:
     """The middle slice of a volume across an axis, the head or the face up, the patient's right on the left.
 
     Parameters
@@ -58,7 +58,7 @@ def upright(volume: np.ndarray, affine: np.ndarray, across: int) -> np.ndarray:
 
     Examples
     --------
-    >>> upright(np.arange(8).reshape(2, 2, 2), np.eye(4)[[2, 1, 0, 3]], across=0)  # z, y, x run to S, A and R
+    >>> to_canonical(np.arange(8).reshape(2, 2, 2), np.eye(4)[[2, 1, 0, 3]], across=0)  # z, y, x run to S, A and R
     array([[7, 6],
            [5, 4]])
     """
@@ -101,7 +101,7 @@ def worst(rows: Sequence[Row], ours: str, other: str) -> Row:
     return min(rows, key=lambda row: row["scores"][ours]["psnr"] - row["scores"][other]["psnr"])
 
 
-def told(scores: Mapping[str, Scores]) -> dict[str, float]:
+def format_scores(scores: Mapping[str, Scores]) -> dict[str, float]:
     """Every method's PSNR, for a line on the screen."""
     return {f"{method} dB": one["psnr"] for method, one in scores.items()}
 

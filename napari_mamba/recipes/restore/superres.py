@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_mamba.engine.preparation.refining import finer_told, spline
 from napari_mamba.engine.preparation.slices import gaussian_profile
+from napari_mamba.engine.preparation.upsampling import spline_matrix, upsampling_channel_value
 from napari_mamba.recipes.restore import data
 from napari_mamba.recipes.restore.degrade import along_first, thick_slices
+from napari_mamba.recipes.restore.patch_sampler import PatchSampler
 from napari_mamba.recipes.restore.recipe import NETWORK, Restoration, middle, psnr
-from napari_mamba.recipes.restore.samples import Pieces
 
 LENGTH, WIDE, NARROW = 64, 48, 32
 """Voxels of a piece: along the degraded axis, and across it."""
@@ -38,7 +38,7 @@ NOISY, MOST = 0.2, 0.03
 
 TESTED = (2, 3, 4)
 
-TOLD: dict[str, Any] = {**NETWORK, "in_channels": 2, "out_channels": 1}
+UPSAMPLING_RANGE: dict[str, Any] = {**NETWORK, "in_channels": 2, "out_channels": 1}
 """The network's arguments: the image and the slices' distance in, the image out."""
 
 
@@ -46,7 +46,7 @@ class SuperResolution(Restoration):
     """Pieces degraded along their first axis: in-plane axes of clinical scans, any axis of isotropic ones."""
 
     name = "mr-superres"
-    arguments = TOLD
+    arguments = UPSAMPLING_RANGE
     floor = 1e-4  # near-empty pieces, whose error is small, had gradients ten times as large as the others'
 
     def batch(self, step: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -62,7 +62,7 @@ class SuperResolution(Restoration):
         column = (len(fine), 1, 1, 1, 1)
         scale = 0.65 + 0.55 * torch.rand(column, generator=draw, device=device)
         distance, maps = (_moved(t, device) for t in random_maps(fine.shape[2], len(fine), self.generator(step, CPU)))
-        coarse = along_first(noisier(fine, draw), maps)
+        coarse = along_first(add_slice_noise(fine, draw), maps)
         inside = (slice(None), slice(None), slice(MARGIN, MARGIN + LENGTH))
         told = (0.5 * torch.log2(distance)).view(column).expand_as(coarse)
         return torch.cat([coarse * scale, told], dim=1)[inside], fine[inside] * scale
@@ -76,7 +76,7 @@ class SuperResolution(Restoration):
             fine = fine.float()[None, None].to(device)
             for factor in TESTED:
                 by_spline, coarse = (along_first(fine, m.to(device)) for m in whole_factor(fine.shape[2], factor))
-                told = torch.full_like(coarse, finer_told(factor))
+                told = torch.full_like(coarse, upsampling_channel_value(factor))
                 with torch.autocast(device.type, torch.bfloat16):
                     output = network(torch.cat([coarse, told], dim=1))
                 gains.setdefault(f"gain_{factor}", []).append(psnr(output, fine) - psnr(by_spline, fine))
@@ -99,31 +99,31 @@ def _moved(made: Tensor, device: torch.device) -> Tensor:
     return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made.to(device)
 
 
-def piece(pieces: Pieces, random: np.random.RandomState) -> Tensor:
+def piece(pieces: PatchSampler, random: np.random.RandomState) -> Tensor:
     """A fine piece (LENGTH + 2 * MARGIN, WIDE, NARROW) whose first axis is sharp.
 
     The last axis of a clinical scan is that of its slices: as they are, or interpolated to the in-plane spacing, since
     at work the network sees volumes with neither and both.
     """
-    number = pieces.pick(random)
-    thick = pieces.thick_axis(number)
+    number = pieces.random_scan(random)
+    thick = pieces.slice_axis(number)
     order = random.permutation(3).tolist()
     size = (LENGTH + 2 * MARGIN, WIDE, NARROW)
     if thick is None:
-        return pieces.cut(number, order, size, random)
+        return pieces.random_patch(number, order, size, random)
     order = [*(axis for axis in order if axis != thick), thick]
     if random.rand() < 0.5:
-        return pieces.cut(number, order, size, random)
+        return pieces.random_patch(number, order, size, random)
     spacing = pieces.scans[number].spacing
     factor = spacing[thick] / min(spacing)
     slices = int(np.ceil(NARROW / factor)) + 2
-    flat = pieces.cut(number, order, (*size[:2], slices), random)
+    flat = pieces.random_patch(number, order, (*size[:2], slices), random)
     smooth = F.interpolate(flat[None], scale_factor=(1.0, factor), mode="bilinear", align_corners=False)[0]
     at = random.randint(smooth.shape[2] - NARROW + 1)
     return smooth[..., at : at + NARROW]
 
 
-def noisier(fine: Tensor, draw: torch.Generator) -> Tensor:
+def add_slice_noise(fine: Tensor, draw: torch.Generator) -> Tensor:
     """A fifth of the samples with noise of up to 3% of white.
 
     Slices made of many voxels have less noise than those that a scanner takes, which the network will get.
@@ -161,7 +161,7 @@ def whole_factor(length: int, factor: int) -> tuple[Tensor, Tensor]:
     """
     centres = torch.arange(length // factor)[:, None] * factor + (factor - 1) / 2
     profile = gaussian_profile(torch.arange(length) - centres, torch.tensor(float(factor)))
-    back = torch.from_numpy(spline(len(profile), length, 1 / factor, (1 - factor) / (2 * factor), 3))
+    back = torch.from_numpy(spline_matrix(len(profile), length, 1 / factor, (1 - factor) / (2 * factor), 3))
     one = torch.ones(1)
     maps = thick_slices(length, factor * one, factor * one, one > 1, one * (factor - 1) / 2, factor)
     return (back @ profile)[None], maps

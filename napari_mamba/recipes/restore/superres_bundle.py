@@ -13,11 +13,11 @@ from torch import Tensor
 
 from napari_mamba import bundles, engine
 from napari_mamba.bundles import Bundle, BundleSpec, Channel, Network, Tile
-from napari_mamba.engine.preparation.refining import of_slices
-from napari_mamba.engine.preparation.slices import SIGMAS_A_WIDTH
+from napari_mamba.engine.preparation.slices import FWHM_PER_SIGMA
+from napari_mamba.engine.preparation.upsampling import slice_inverse_matrix
 from napari_mamba.recipes.restore import data, measure, report
 from napari_mamba.recipes.restore.recipe import SCANS
-from napari_mamba.recipes.restore.superres import FACTORS, TOLD, SuperResolution
+from napari_mamba.recipes.restore.superres import FACTORS, UPSAMPLING_RANGE, SuperResolution
 from napari_mamba.training.scoring.evaluation import write_numbers
 from napari_mamba.training.weights.export import export_averaged
 from napari_mamba.volume import Volume
@@ -48,14 +48,14 @@ def spec() -> BundleSpec:
         version="1.3.0",
         title="Thick-slice MR to a fine grid, any slice thickness",
         task="restoration",
-        network=Network("voxel_mamba_unet", {**TOLD, "scan": SCANS[SuperResolution.variants[0]]}),
+        network=Network("voxel_mamba_unet", {**UPSAMPLING_RANGE, "scan": SCANS[SuperResolution.variants[0]]}),
         channels=(Channel("MR", "MR"),),
         preparation=(
-            {"step": "refine", "order": 3, "largest_factor": FACTORS[1], "profile": "gaussian", "keep_slices": True},
+            {"step": "refine", "order": 3, "max_factor": FACTORS[1], "profile": "gaussian", "data_consistency": True},
             {"step": "normalise", "schemes": [percentile]},
-            {"step": "tell_finer"},
+            {"step": "append_upsampling_channel"},
         ),
-        tile=Tile((64, 128, 128), overlap=0.125, mirror_axes=(0, 1, 2), divisor=(4, 4, 4), snug=True),
+        tile=Tile((64, 128, 128), overlap=0.125, mirror_axes=(0, 1, 2), divisor=(4, 4, 4), fit_tiles=True),
         activation="none",
         description="Lays thick slices out on a fine grid, sharpened as a filter can, and adds the detail they lack.",
         authors="The napari-mamba developers",
@@ -75,13 +75,13 @@ def export(weights: dict[str, Tensor], destination: Path, history: dict[str, Any
     return export_averaged(spec(), card, weights, destination, history)
 
 
-def thickened(fine: Volume, axis: int, factor: int) -> Volume:
+def simulate_thick_slices(fine: Volume, axis: int, factor: int) -> Volume:
     """A volume whose slices along `axis` are `factor` times as thick: a Gaussian profile as wide as their distance."""
     values = np.asarray(fine.data)[0]
     count = values.shape[axis] // factor
     centres = (np.arange(count) + 0.5) * factor - 0.5
     distance = np.arange(values.shape[axis]) - centres[:, None]
-    weights = np.exp(-0.5 * (distance * SIGMAS_A_WIDTH / factor) ** 2)
+    weights = np.exp(-0.5 * (distance * FWHM_PER_SIGMA / factor) ** 2)
     weights /= weights.sum(axis=1, keepdims=True)
     coarse = np.moveaxis(np.tensordot(values, weights, axes=(axis, 1)), -1, axis)
     affine = np.array(fine.affine)
@@ -128,7 +128,7 @@ def evaluate(
     lines: list[Line] = []
     for case, axis in cases(folder):
         for factor in TESTED:
-            coarse = thickened(case.volume(case.truth), axis, factor)
+            coarse = simulate_thick_slices(case.volume(case.truth), axis, factor)
             found = {**interpolated(coarse, axis, factor), "mr-superres": restore(loaded, coarse, axis, factor, device)}
             scores = {name: measure.compare(values, case.truth, case.peak) for name, values in found.items()}
             beyond = found["mr-superres"]
@@ -140,7 +140,7 @@ def evaluate(
             if factor == 4:
                 lines.append((row, _slices(case, axis, found)))
             if on_case:
-                on_case(f"{case.source} {factor}×", report.told(scores))
+                on_case(f"{case.source} {factor}×", report.format_scores(scores))
     measured = {
         "people": len({row["person"] for row in rows}),
         "volumes": len({row["file"] for row in rows}),
@@ -162,7 +162,7 @@ def interpolated(coarse: Volume, axis: int, factor: int) -> dict[str, np.ndarray
     orders = {"linear": 1, "spline": 3}
     found = {n: ndimage.zoom(values, zoom, order=o, mode="nearest", grid_mode=True) for n, o in orders.items()}
     count = values.shape[axis]
-    maps = of_slices(count, count * factor, 1 / factor, (1 - factor) / (2 * factor))
+    maps = slice_inverse_matrix(count, count * factor, 1 / factor, (1 - factor) / (2 * factor))
     filtered = np.moveaxis(np.tensordot(values, maps, axes=(axis, 1)), -1, axis)
     return {**found, "filter": np.clip(filtered, values.min(), values.max())}
 
@@ -194,7 +194,7 @@ def _slices(case: measure.Case, axis: int, found: dict[str, np.ndarray]) -> list
     shown = (("original", case.truth), ("cubic B-spline", spline), ("mr-superres", ours), ("error", ours - case.truth))
     if case.truth.shape[0] < 60:  # of a clinical scan, the slice as it was taken
         across = 0
-    return [(title, report.upright(values, case.affine, across) / case.peak) for title, values in shown]
+    return [(title, report.to_canonical(values, case.affine, across) / case.peak) for title, values in shown]
 
 
 def card(metrics: dict[str, Any]) -> str:

@@ -13,11 +13,11 @@ from torch import Tensor
 from napari_mamba.engine.preparation.mask_steps import distance
 from napari_mamba.nn.descriptors.granulometry import nearest
 
-TURN, TILT = 0.35, 0.1  # radians: within slices, and of the slices themselves
+ROTATION, OUT_OF_PLANE_ROTATION = 0.35, 0.1  # radians: within slices, and of the slices themselves
 SHIFT, SCALE = 0.06, 0.04  # share of the half window; natural logarithm
 EXACT = 0.5
 """Share of the samples that are only mirrored: interpolation blunts the distances, which tell much."""
-WOBBLE, GROWTH = 0.04, 0.02  # smooth changes of place, in half windows, and of distance, in the distances' unit
+DEFORMATION, GROWTH = 0.04, 0.02  # smooth changes of place, in half windows, and of distance, in the distances' unit
 
 
 def distances(masks: np.ndarray, limit: float, device: torch.device) -> Tensor:
@@ -40,7 +40,7 @@ def distances(masks: np.ndarray, limit: float, device: torch.device) -> Tensor:
 
 
 @lru_cache
-def mirrorings(device: torch.device) -> Tensor:
+def flip_combinations(device: torch.device) -> Tensor:
     """The eight ways to mirror a volume or not along x, y and z, (8, 3, 4); the first does not, the second along x.
 
     The axes stay where they are: glands are read in axial slices, in which their thickness tells most.
@@ -58,10 +58,10 @@ def place(count: int, generator: torch.Generator, device: torch.device) -> tuple
     def uniform(*shape: int, of: float) -> Tensor:
         return (2 * torch.rand(*shape, generator=generator, device=device) - 1) * of
 
-    whole = mirrorings(device)
+    whole = flip_combinations(device)
     mirrored = whole[torch.randint(len(whole), (count,), generator=generator, device=device)]
     matrix = mirrored.clone()
-    angles = torch.cat([uniform(count, 2, of=TILT), uniform(count, 1, of=TURN)], dim=1)
+    angles = torch.cat([uniform(count, 2, of=OUT_OF_PLANE_ROTATION), uniform(count, 1, of=ROTATION)], dim=1)
     skew = torch.zeros(count, 3, 3, device=device)
     for axis, (i, j) in enumerate(((1, 2), (0, 2), (0, 1))):
         skew[:, i, j], skew[:, j, i] = angles[:, axis], -angles[:, axis]
@@ -95,7 +95,7 @@ def warp(
         if exact is not None:
             noise = noise * ~exact[:, None, None, None, None]
         noise = F.interpolate(noise, size=(size,) * 3, mode="trilinear", align_corners=True)
-        grid = grid + WOBBLE * noise[:, :3].movedim(1, -1)
+        grid = grid + DEFORMATION * noise[:, :3].movedim(1, -1)
         growth = GROWTH * noise[:, 3:]
     # Beyond the window all is far from the gland, as it is along the window's border.
     sampled = F.grid_sample(chosen, grid, padding_mode="border", align_corners=False)

@@ -27,7 +27,7 @@ from napari_mamba.recipes.shape.recipe import (
     load,
 )
 from napari_mamba.recipes.shape.stacking import DECAY, weighed
-from napari_mamba.training.linear import Regression, fit, weigh
+from napari_mamba.training.linear import Regression, fit, fit_stacking
 from napari_mamba.training.scoring import classification as scores
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def spec(variant: str) -> BundleSpec:
             {"step": "binarise", "smallest": 100, "ml": MILLILITRES},
             {"step": "signed_distance", "limit": LIMIT},
             {"step": "resample", "spacing": [WINDOW / GRID] * 3, "order": 1},
-            {"step": "centre", "size": [GRID] * 3, "whole": True},
+            {"step": "centre", "size": [GRID] * 3, "require_whole": True},
         ),
         tile=Tile((GRID,) * 3, overlap=0.0, mirror_axes=(2,), divisor=(16, 16, 16), fixed=True),
         classes=(LabelClass(0, CLASSES[0]), LabelClass(1, CLASSES[1], "#d9633a")),
@@ -75,13 +75,13 @@ def export(recipe: AdrenalShape, weights: dict[str, Tensor], destination: Path, 
     members.load_state_dict(weights)
     assert isinstance(members, Members)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    logits = recipe.unseen(members.to(device).eval(), device, flips=2)
-    margin, shape, labels = logits[:, 1] - logits[:, 0], recipe.by_shape(device), recipe.arrays["label"]
-    factors = weigh(margin, shape, labels)
+    logits = recipe.out_of_fold_logits(members.to(device).eval(), device, flips=2)
+    margin, shape, labels = logits[:, 1] - logits[:, 0], recipe.fit_descriptors(device), recipe.arrays["label"]
+    factors = fit_stacking(margin, shape, labels)
     metrics = {
         "trained": {**history, "members": len(members.members)},
         "weighed": dict(zip(("network", "descriptors", "shift"), factors, strict=True)),
-        "cross_validation": crossed(margin, shape, labels, recipe.fold),
+        "cross_validation": cross_validate(margin, shape, labels, recipe.fold),
     }
     table = recipe.table(device)
     states = [
@@ -92,7 +92,7 @@ def export(recipe: AdrenalShape, weights: dict[str, Tensor], destination: Path, 
     return bundles.save(destination, described, states, card(metrics), dtype="float16", overwrite=True)
 
 
-def crossed(margin: np.ndarray, shape: np.ndarray, labels: np.ndarray, fold: np.ndarray) -> dict[str, Any]:
+def cross_validate(margin: np.ndarray, shape: np.ndarray, labels: np.ndarray, fold: np.ndarray) -> dict[str, Any]:
     """What the bundle's parts say of glands that they have not seen; the factors for a fold come from the others."""
     both = weighed(margin, shape, labels, fold)
     probability, each = 1 / (1 + np.exp(-both)), np.arange(len(labels))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from napari_mamba.nn.descriptors.granulometry import count
-from napari_mamba.training.scoring.classification import compared, shown
+from napari_mamba.training.scoring.classification import comparison_table, format_interval
 
 DATA = "AdrenalMNIST3D, 64³, of MedMNIST+ (Yang et al., Scientific Data 10:41, 2023), CC BY 4.0"
 USE = (
@@ -102,7 +102,7 @@ def _table(test: dict[str, Any] | None) -> str:
     for name, row in rows:
         f1 = row["f1"]
         cells = (row["auc"], row["accuracy"], f1["normal"], f1["hyperplasia"])
-        lines.append(f"| {name} | {' | '.join(map(shown, cells))} |")
+        lines.append(f"| {name} | {' | '.join(map(format_interval, cells))} |")
     best = test["published_28"]
     lines += [
         f"| best published at 28³ (MedMNIST v2) | {best['auc']} | {best['accuracy']} | | |",
@@ -130,14 +130,14 @@ def _crossed(metrics: dict[str, Any]) -> str:
     if crossed := metrics.get("cross_validation"):
         parts.append(
             f"On the {crossed['glands']} training and validation glands, each judged by the one member that has not "
-            f"seen it: AUC {shown(crossed['auc'])}, accuracy {crossed['accuracy']:.3f}. Its two parts alone: nnMamba "
-            f"{shown(crossed['auc_network'])}, the descriptors {shown(crossed['auc_descriptors'])}."
+            f"seen it: AUC {format_interval(crossed['auc'])}, accuracy {crossed['accuracy']:.3f}. Its two parts alone: nnMamba "
+            f"{format_interval(crossed['auc_network'])}, the descriptors {format_interval(crossed['auc_descriptors'])}."
         )
         if crossed["auc"]["value"] < crossed["auc_descriptors"]["value"] + 0.005:
             parts += ["", NOTHING]
     if comparison := metrics.get("comparison"):
         columns = {"auc_network": "AUC alone", "cross_entropy": "cross-entropy", "auc": "AUC with the descriptors"}
-        parts += ["", compared(comparison, ROWS, columns)]
+        parts += ["", comparison_table(comparison, ROWS, columns)]
     return "\n".join(parts)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from napari_mamba.errors import InputError
 from napari_mamba.nn.descriptors.granulometry import in_slices
-from napari_mamba.recipes.shape.augment import distances, mirrorings, place, warp
+from napari_mamba.recipes.shape.augment import distances, flip_combinations, place, warp
 from napari_mamba.recipes.shape.card import BATCH
 from napari_mamba.recipes.shape.stacking import DECAY, descriptors, weighed
 from napari_mamba.training.baselines import small_resnet
@@ -56,7 +56,7 @@ class Members(nn.Module):
         return torch.cat([member(part) for member, part in zip(self.members, x.chunk(len(self.members)), strict=True)])
 
 
-class BesideSlices(nn.Module):
+class WithSliceAverages(nn.Module):
     """A network for comparison, with what nnMamba has before its own: distances within slices, and fewer voxels."""
 
     def __init__(self, trunk: nn.Module):
@@ -141,9 +141,9 @@ class AdrenalShape(Recipe):
         return F.cross_entropy(output, target, label_smoothing=SMOOTHING)
 
     def validate(self, network: nn.Module, device: torch.device) -> dict[str, float]:
-        logits, labels = self.unseen(network, device, flips=1), self.arrays["label"]
+        logits, labels = self.out_of_fold_logits(network, device, flips=1), self.arrays["label"]
         margin = logits[:, 1] - logits[:, 0]
-        both = weighed(margin, self.by_shape(device), labels, self.fold)
+        both = weighed(margin, self.fit_descriptors(device), labels, self.fold)
         surprise = float(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels.astype(np.int64))))
         value = auc(labels, both)
         return {
@@ -151,7 +151,7 @@ class AdrenalShape(Recipe):
             "cross_entropy": surprise, "auc": value, "accuracy": accuracy(labels, both > 0), "score": value,
         }  # fmt: skip
 
-    def by_shape(self, device: torch.device) -> np.ndarray:
+    def fit_descriptors(self, device: torch.device) -> np.ndarray:
         """Logit (N,) of hyperplasia by the descriptors alone, of each gland from a fit to the other folds."""
         table, labels = self.table(device), self.arrays["label"]
         margin = np.empty(len(labels))
@@ -167,10 +167,10 @@ class AdrenalShape(Recipe):
         return self._table
 
     @torch.inference_mode()
-    def unseen(self, network: nn.Module, device: torch.device, flips: int = 2) -> np.ndarray:
+    def out_of_fold_logits(self, network: nn.Module, device: torch.device, flips: int = 2) -> np.ndarray:
         """Logits (N, 2) of every gland by the one member that has not seen it, averaged over so many mirrorings."""
         images, logits = self.placed(device)[0], np.zeros((len(self.fold), 2), np.float32)
-        matrices = mirrorings(device)[:flips]
+        matrices = flip_combinations(device)[:flips]
         for member in range(FOLDS):
             rows = np.flatnonzero(self.fold == member)
             for start in range(0, len(rows), 64):
@@ -196,7 +196,7 @@ class AdrenalShape(Recipe):
 def network(variant: str) -> nn.Module:
     """One member: nnMamba with its scan in raster order or along all three axes, or a ResNet of as many parameters."""
     if variant == "resnet":
-        return BesideSlices(small_resnet(NETWORK["in_ch"] + 1, NETWORK["number_classes"]))
+        return WithSliceAverages(small_resnet(NETWORK["in_ch"] + 1, NETWORK["number_classes"]))
     from napari_mamba import models
 
     return models.create("nnmamba_cls", **arguments(variant))

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from napari_mamba.nn.descriptors.granulometry import describe
-from napari_mamba.training.linear import weigh
+from napari_mamba.training.linear import fit_stacking
 
 DECAY = 10.0
 """Of the squared weights of standardised descriptors, half of it added to the summed cross-entropy."""
@@ -31,6 +31,6 @@ def weighed(network: np.ndarray, shape: np.ndarray, truth: np.ndarray, fold: Seq
     fold, answer = np.asarray(fold), np.empty(len(truth))
     for part in np.unique(fold):
         there, others = fold == part, fold != part
-        first, second, shift = weigh(network[others], shape[others], truth[others])
+        first, second, shift = fit_stacking(network[others], shape[others], truth[others])
         answer[there] = first * network[there] + second * shape[there] + shift
     return answer

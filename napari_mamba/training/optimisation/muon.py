@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim._muon import _adjust_lr, _zeropower_via_newtonschulz
 
-from napari_mamba.training.recorded import captured
+from napari_mamba.training.cuda_graph import capture_graph
 
 
 class Muon(torch.optim.Muon):
@@ -88,7 +88,7 @@ class _Updates:
         return [_zeropower_via_newtonschulz(one, *iteration).float() for one in ahead]
 
     def _record(self) -> Callable[[], list[Tensor]]:
-        graph, updates = captured(
+        graph, updates = capture_graph(
             lambda: self._computed(self.momenta),
             lambda: self._computed([momentum.clone() for momentum in self.momenta]),
             torch.cuda.Stream(),

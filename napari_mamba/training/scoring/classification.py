@@ -137,11 +137,11 @@ def fit_scaling(logit: np.ndarray, truth: np.ndarray, *, shift: bool = True) -> 
     """
     sign = np.where(np.asarray(truth, bool), 1.0, -1.0)
 
-    def surprise(parameters: np.ndarray) -> float:
+    def negative_log_likelihood(parameters: np.ndarray) -> float:
         moved = np.exp(parameters[0]) * logit + (parameters[1] if shift else 0.0)
         return -float(log_expit(sign * moved).mean())
 
-    found = minimize(surprise, np.zeros(2 if shift else 1), method="Nelder-Mead").x
+    found = minimize(negative_log_likelihood, np.zeros(2 if shift else 1), method="Nelder-Mead").x
     return float(np.exp(found[0])), float(found[1]) if shift else 0.0
 
 
@@ -164,7 +164,7 @@ def draw_reliability(curves: dict[str, list[dict[str, float]]], path: Path, titl
     return path
 
 
-def shown(interval: dict[str, float], digits: int = 3) -> str:
+def format_interval(interval: dict[str, float], digits: int = 3) -> str:
     """An interval of `bootstrap` in words: "0.912 (0.871 to 0.947)"."""
     return f"{interval['value']:.{digits}f} ({interval['low']:.{digits}f} to {interval['high']:.{digits}f})"
 
@@ -182,7 +182,7 @@ def last_scores(runs: Mapping[str, Path]) -> dict[str, dict[str, float]]:
     return {name: dict(history(folder)[-1]) for name, folder in runs.items()}
 
 
-def compared(comparison: dict[str, dict[str, float]], rows: dict[str, str], columns: dict[str, str]) -> str:
+def comparison_table(comparison: dict[str, dict[str, float]], rows: dict[str, str], columns: dict[str, str]) -> str:
     """A Markdown table of the variants' validation scores; `rows` and `columns` give the words for the keys."""
     lines = [
         "Networks trained by the same recipe, on the validation data:\n",

@@ -14,7 +14,7 @@ from napari_mamba.bundles import Bundle
 from napari_mamba.training.scoring.classification import calibration_error, reliability
 from napari_mamba.training.scoring.scores import dice, hausdorff95, summary
 
-SURE = 0.95
+CERTAIN_BACKGROUND = 0.95
 """Probability of background from which on a voxel does not count for the calibration: there are so many of them."""
 
 
@@ -41,7 +41,7 @@ def measure_segmentation(
     dict
         "people", "volumes", "dice" and "hausdorff95_mm" (class name to mean, SD, median, minimum, maximum), "worst"
         (the file with the lowest mean Dice), "calibration" and "cases". Calibration is over the voxels that the network
-        is not sure are background (`SURE`), where the probability of the answer stands against how often it is right:
+        is not sure are background (`CERTAIN_BACKGROUND`), where the probability of the answer stands against how often it is right:
         "error" (expected calibration error), "voxels" and "curve" (see `classification.reliability`).
     """
     classes = [label for label in bundle.classes if label.index]
@@ -78,7 +78,9 @@ def _rows(
         assert result.labels is not None  # of a segmentation bundle that was not cancelled
         predicted, true = np.asarray(result.labels.data)[0], np.asarray(truth.data)[0]
         probabilities = np.asarray(result.extra["probabilities"].data)
-        possible = probabilities[0] < SURE  # chosen by what the network says alone: the truth would bias the curve
+        possible = (
+            probabilities[0] < CERTAIN_BACKGROUND
+        )  # chosen by what the network says alone: the truth would bias the curve
         yield {
             "confidence": probabilities[:, possible].max(axis=0),
             "right": (predicted == true)[possible],

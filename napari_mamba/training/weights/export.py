@@ -35,7 +35,7 @@ def export_averaged(
     return bundles.save(destination, described, [weights], card(metrics), dtype="float16", overwrite=True)
 
 
-def blended(weights: dict[str, Tensor], start: Bundle, share: float) -> dict[str, Tensor]:
+def interpolate_weights(weights: dict[str, Tensor], start: Bundle, share: float) -> dict[str, Tensor]:
     """Weights between those that a run began from and its own: a `share` of the way.
 
     On images unlike those trained on they may do better than both ends: Wortsman et al., Robust fine-tuning of
@@ -56,12 +56,12 @@ def blended(weights: dict[str, Tensor], start: Bundle, share: float) -> dict[str
     }
 
 
-def told_training(trained: dict[str, Any] | None, samples: str) -> str:
+def describe_training(trained: dict[str, Any] | None, samples: str) -> str:
     """How long a network was trained, in a sentence or two; `samples` says what a step of one process has.
 
     Examples
     --------
-    >>> print(told_training({"steps": 7934, "minutes": 17.6, "device": "NVIDIA H200"}, "two windows"))
+    >>> print(describe_training({"steps": 7934, "minutes": 17.6, "device": "NVIDIA H200"}, "two windows"))
     7934 steps of two windows in 17.6 minutes on NVIDIA H200.
     """
     if not trained:
@@ -87,12 +87,12 @@ def _run(trained: dict[str, Any], samples: str) -> str:
     return f"{told} by {NAMES[trained['optimiser']]}, rate {trained['learning_rate']:g}"
 
 
-def optimised(trained: Mapping[str, Any] | None) -> str:
+def describe_optimiser(trained: Mapping[str, Any] | None) -> str:
     """By which optimisers, the first run's first; runs before there was another than AdamW do not say.
 
     Examples
     --------
-    >>> optimised({"optimiser": "muon", "start": {"version": "1.0.0"}})
+    >>> describe_optimiser({"optimiser": "muon", "start": {"version": "1.0.0"}})
     'AdamW, then Muon'
     """
     used, run = [], trained or {"optimiser": "adamw"}

@@ -13,7 +13,7 @@ MOST = 4.0
 """Gain that is left: less would push small weights below what float16 tells apart."""
 
 
-def bounded_gain(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def bound_weight_gain(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights of the same function whose sums in front of instance norms fit into float16.
 
     An instance norm divides by the deviation, so that training lets the kernels before it grow: sums of 85,000 were
@@ -29,7 +29,7 @@ def bounded_gain(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     Examples
     --------
     >>> import torch
-    >>> found = bounded_gain({"a.conv.weight": torch.full((1, 4, 1, 1, 1), 8.0), "a.norm.weight": torch.ones(1)})
+    >>> found = bound_weight_gain({"a.conv.weight": torch.full((1, 4, 1, 1, 1), 8.0), "a.norm.weight": torch.ones(1)})
     >>> found["a.conv.weight"].flatten().tolist()
     [2.0, 2.0, 2.0, 2.0]
     """

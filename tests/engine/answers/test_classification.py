@@ -59,17 +59,17 @@ def test_a_window_lies_about_the_structure_and_goes_back(size):
 
 def test_a_structure_larger_than_the_window_or_a_small_image_is_doubted():
     volume = Volume(ball()[None])
-    (doubt,) = prepare(volume, [{"step": "centre", "size": (6, 6, 6), "whole": True}]).doubts
+    (doubt,) = prepare(volume, [{"step": "centre", "size": (6, 6, 6), "require_whole": True}]).warnings
     assert "larger than the 6 x 6 x 6 mm" in doubt
-    (doubt,) = prepare(volume, [{"step": "centre", "size": (64, 64, 64), "least": 0.5}]).doubts
+    (doubt,) = prepare(volume, [{"step": "centre", "size": (64, 64, 64), "min_coverage": 0.5}]).warnings
     assert "24 x 30 x 28 mm" in doubt
 
 
 def test_masks_of_odd_size_or_in_two_parts_are_doubted_and_specks_refused():
     two = ball() + ball(centre=(18, 22, 6), radius=4.0)
-    doubts = prepare(Volume(two[None]), [{"step": "binarise", "ml": [1, 2]}]).doubts
-    assert [("ml" in d, "parts" in d) for d in doubts] == [(True, False), (False, True)]
-    assert not prepare(Volume(ball()[None]), [{"step": "binarise", "ml": [0.1, 2]}]).doubts
+    warnings = prepare(Volume(two[None]), [{"step": "binarise", "ml": [1, 2]}]).warnings
+    assert [("ml" in d, "parts" in d) for d in warnings] == [(True, False), (False, True)]
+    assert not prepare(Volume(ball()[None]), [{"step": "binarise", "ml": [0.1, 2]}]).warnings
     with pytest.raises(InputError, match="7 voxels"):
         prepare(Volume(ball(radius=1.1)[None]), [{"step": "binarise", "smallest": 30}])
 
@@ -77,11 +77,11 @@ def test_masks_of_odd_size_or_in_two_parts_are_doubted_and_specks_refused():
 def test_thick_slices_come_first():
     data = np.arange(2 * 3 * 4, dtype=np.float32).reshape(1, 2, 3, 4)
     thick = Volume(data, np.diag([1.0, 1.0, 4.0, 1.0]))  # columns of the affine are z, y, x
-    prepared = prepare(thick, [{"step": "thickest_first"}])
+    prepared = prepare(thick, [{"step": "slice_axis_first"}])
     assert prepared.data.shape == (1, 4, 2, 3)
     assert prepared.spacing == (4.0, 1.0, 1.0)
     assert np.array_equal(prepared.restore_values(prepared.data), data)
-    assert prepare(Volume(data), [{"step": "thickest_first"}]).data.shape == data.shape
+    assert prepare(Volume(data), [{"step": "slice_axis_first"}]).data.shape == data.shape
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def classifier(tmp_path):
         preparation=(
             {"step": "binarise", "smallest": 30},
             {"step": "signed_distance", "limit": 4.0},
-            {"step": "centre", "size": [32, 32, 32], "whole": True},
+            {"step": "centre", "size": [32, 32, 32], "require_whole": True},
         ),
         tile=Tile((32, 32, 32), overlap=0.0, fixed=True),
         classes=(LabelClass(0, "small"), LabelClass(1, "large")),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from napari_mamba.engine.answers.postprocessing import finish
+from napari_mamba.engine.answers.postprocessing import postprocess
 from napari_mamba.engine.preparation.field_of_view import field_of_view
 from napari_mamba.engine.preparation.prepare import prepare
 from napari_mamba.engine.preparation.state import State
@@ -23,7 +23,7 @@ def two_structures() -> np.ndarray:
 
 
 def test_islands_take_the_label_around_them():
-    labels, doubts = finish(two_structures(), (1, 1, 1), NAMES, [{"step": "keep_largest"}])
+    labels, doubts = postprocess(two_structures(), (1, 1, 1), NAMES, [{"step": "keep_largest"}])
     assert labels[5, 5, 11] == 2
     assert labels[5, 5, 20] == 0
     assert (labels == 1).sum() == (labels == 2).sum() == 216
@@ -31,38 +31,38 @@ def test_islands_take_the_label_around_them():
 
 
 def test_together_keeps_what_touches():
-    labels, _ = finish(two_structures(), (1, 1, 1), NAMES, [{"step": "keep_largest", "together": True}])
+    labels, _ = postprocess(two_structures(), (1, 1, 1), NAMES, [{"step": "keep_largest", "as_one_structure": True}])
     assert labels[5, 5, 11] == 1
     assert labels[5, 5, 20] == 0
 
 
 def test_only_the_named_labels_are_cleaned():
-    labels, _ = finish(two_structures(), (1, 1, 1), NAMES, [{"step": "keep_largest", "indices": [2]}])
+    labels, _ = postprocess(two_structures(), (1, 1, 1), NAMES, [{"step": "keep_largest", "indices": [2]}])
     assert labels[5, 5, 11] == 1
     assert labels[5, 5, 20] == 0
 
 
 @pytest.mark.parametrize(("spacing", "doubted"), [((1, 1, 1), False), ((2, 2, 2), True), ((0.1, 1, 1), True)])
 def test_a_volume_that_cannot_be_is_doubted(spacing, doubted):
-    step = {"step": "doubt_volume", "ml": [0.2, 1.0], "what": "a pair"}
-    labels, doubts = finish(two_structures(), spacing, NAMES, [step])
+    step = {"step": "warn_volume", "ml": [0.2, 1.0], "what": "a pair"}
+    labels, doubts = postprocess(two_structures(), spacing, NAMES, [step])
     assert bool(doubts) == doubted
     assert np.array_equal(labels, two_structures())
 
 
 def test_missing_structures_are_named():
     labels = np.where(two_structures() == 2, 0, two_structures())
-    _, doubts = finish(labels, (1, 1, 1), NAMES, [{"step": "doubt_missing"}])
+    _, doubts = postprocess(labels, (1, 1, 1), NAMES, [{"step": "warn_missing"}])
     assert "(right)" in doubts[0]
     assert "Of 2 structures 1" in doubts[0]
-    assert finish(labels, (1, 1, 1), NAMES, [{"step": "doubt_missing", "allowed": 1}])[1] == []
+    assert postprocess(labels, (1, 1, 1), NAMES, [{"step": "warn_missing", "allowed": 1}])[1] == []
 
 
 def test_an_unknown_step_or_option_is_refused():
     with pytest.raises(BundleError, match="not known"):
-        finish(two_structures(), (1, 1, 1), NAMES, [{"step": "polish"}])
+        postprocess(two_structures(), (1, 1, 1), NAMES, [{"step": "polish"}])
     with pytest.raises(BundleError, match="wrong options"):
-        finish(two_structures(), (1, 1, 1), NAMES, [{"step": "keep_largest", "colour": 1}])
+        postprocess(two_structures(), (1, 1, 1), NAMES, [{"step": "keep_largest", "colour": 1}])
 
 
 def test_a_field_of_view_is_doubted_or_refused():

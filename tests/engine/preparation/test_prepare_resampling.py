@@ -5,7 +5,13 @@ import pytest
 from scipy.ndimage import map_coordinates
 from skimage.transform import resize as skimage_resize
 
-from napari_mamba.engine.preparation.resampling import axis_apart, new_shape, resize, resize_apart, snapped
+from napari_mamba.engine.preparation.resampling import (
+    new_shape,
+    resize,
+    resize_separate_z,
+    rounded_spacing,
+    separate_axis,
+)
 
 RANDOM = np.random.default_rng(7)
 IMAGE = RANDOM.normal(size=(11, 14, 9)).astype(np.float32) * 40 + 10
@@ -51,7 +57,7 @@ def by_slices(values, shape, axis, order, order_z):
 @pytest.mark.parametrize(("order", "order_z"), [(3, 0), (1, 0), (3, 1), (0, 0)])
 @pytest.mark.parametrize("shape", [(5, 20, 13), (22, 9, 18), (33, 14, 4)])
 def test_resize_apart_is_nnunets(axis, order, order_z, shape):
-    ours = resize_apart(IMAGE, shape, axis, order, order_z)
+    ours = resize_separate_z(IMAGE, shape, axis, order, order_z)
     np.testing.assert_allclose(ours, by_slices(IMAGE, shape, axis, order, order_z), atol=3e-4)
 
 
@@ -80,9 +86,9 @@ def test_new_shape_rounds_half_to_even_as_python_does():
     ],
 )
 def test_axis_apart(rule, current, new, expected):
-    assert axis_apart(rule, current, new) == expected
+    assert separate_axis(rule, current, new) == expected
 
 
 def test_snapped_finds_the_size_the_file_held():
     single = float(np.float32(0.7))
-    assert snapped([np.nextafter(single, 1), np.nextafter(0.3, 0), 1.2]) == (single, 0.3, 1.2)
+    assert rounded_spacing([np.nextafter(single, 1), np.nextafter(0.3, 0), 1.2]) == (single, 0.3, 1.2)

@@ -71,7 +71,7 @@ def test_slices_that_are_means_are_sharpened_on_the_finer_grid():
 
 
 def test_the_network_may_be_told_how_much_finer_the_image_is():
-    prepared = prepare(slices(), [STEP, {"step": "tell_finer"}])
+    prepared = prepare(slices(), [STEP, {"step": "append_upsampling_channel"}])
     assert prepared.data.shape[0] == 2
     assert prepared.data[1] == pytest.approx(0.5 * np.log2(3.0 / 0.75))
     assert prepared.restore_image(prepared.data).shape == prepared.restore_image(prepared.data[:1]).shape
@@ -160,10 +160,10 @@ def test_a_step_before_it_is_refused():
 
 def test_doubts_about_too_much_and_too_little():
     far = prepare(slices(spacing=(9.0, 1.0, 1.0)), [STEP])
-    assert "9.0 times" in far.doubts[0]
+    assert "9.0 times" in far.warnings[0]
     near = prepare(slices(spacing=(1.1, 1.0, 1.0)), [STEP])
-    assert "hardly thicker" in near.doubts[0]
-    assert not prepare(slices(), [STEP]).doubts
+    assert "hardly thicker" in near.warnings[0]
+    assert not prepare(slices(), [STEP]).warnings
 
 
 def test_the_uncertainty_of_a_restoration_is_its_spread_over_mirrors():
@@ -216,11 +216,11 @@ def test_slices_are_kept_whatever_the_network_answers(axis, factor):
         return np.abs(cut(image, axis, factor) - thick).mean()
 
     assert error() > 2
-    assert error(keep_slices=True) < 0.05
+    assert error(data_consistency=True) < 0.05
 
 
 def test_slices_are_left_where_another_axis_is_interpolated():
-    step = {**STEP, "profile": "gaussian", "keep_slices": True, "spacing": [1.0, 1.5, 1.5]}
+    step = {**STEP, "profile": "gaussian", "data_consistency": True, "spacing": [1.0, 1.5, 1.5]}
     prepared = prepare(slices(), [step])
     image = prepared.restore_image(prepared.data)
-    assert prepared.keep_slices(image) is image
+    assert prepared.data_consistency(image) is image

@@ -12,8 +12,8 @@ from monai.inferers import sliding_window_inference
 from scipy.ndimage import gaussian_filter
 
 from napari_mamba.engine.device import choose_device
-from napari_mamba.engine.tiling.infer import Ensemble, infer_tiles
-from napari_mamba.engine.tiling.tiles import RollingBlend, Tiling, gaussian_weights, snug_side, tile_starts
+from napari_mamba.engine.tiling.infer import Ensemble, predict_tiles
+from napari_mamba.engine.tiling.tiles import RollingBlend, Tiling, fitted_tile_length, gaussian_weights, tile_starts
 
 CPU = torch.device("cpu")
 
@@ -37,7 +37,7 @@ def blended(data, tile, overlap=0.5, batch_size=1, spatial_dims=3, network=ramp)
 
     ensemble = Ensemble([Network()], choose_device("cpu"), spatial_dims=spatial_dims)
     tiling = Tiling(data.shape[1:], tile, overlap)
-    for _ in infer_tiles(data, ensemble, tiling, sink, batch_size=batch_size, blend_on=CPU):
+    for _ in predict_tiles(data, ensemble, tiling, sink, batch_size=batch_size, blend_device=CPU):
         pass
     return out
 
@@ -157,9 +157,11 @@ def test_left_and_right_change_places_in_mirrored_copies():
             left = (torch.arange(x.shape[-1]) < x.shape[-1] // 2).float().expand_as(x[:, 0])
             return torch.stack([torch.zeros_like(left), left, 1 - left], 1)
 
-    def answer(exchanged):
+    def answer(channel_swap):
         tiles = torch.zeros(1, 1, 4, 4, 8)
-        return drained(Ensemble([Halves()], choose_device("cpu"), mirror_axes=(2,), exchanged=exchanged).mean(tiles))
+        return drained(
+            Ensemble([Halves()], choose_device("cpu"), mirror_axes=(2,), channel_swap=channel_swap).mean(tiles)
+        )
 
     once = Halves()(torch.zeros(1, 1, 4, 4, 8))
     assert torch.equal(answer((0, 2, 1)), once)
@@ -169,7 +171,7 @@ def test_left_and_right_change_places_in_mirrored_copies():
 @pytest.mark.parametrize("size", [3, 40, 128, 129, 171, 240, 300, 513])
 @pytest.mark.parametrize("overlap", [0.0, 0.125, 0.5])
 def test_snug_tiles_are_as_many_and_never_longer(size, overlap):
-    side = snug_side(size, 128, overlap, 4)
+    side = fitted_tile_length(size, 128, overlap, 4)
     assert side <= 128
     assert side % 4 == 0
     starts = tile_starts(max(size, side), side, overlap)
@@ -180,7 +182,7 @@ def test_snug_tiles_are_as_many_and_never_longer(size, overlap):
 
 
 @pytest.mark.parametrize(
-    ("members", "axes", "turns"),
+    ("members", "axes", "pass_schedule"),
     [
         (2, (2,), [(0, ()), (1, (2,))]),
         (2, (1, 2), [(0, ()), (1, (1,)), (0, (2,)), (1, (1, 2))]),
@@ -189,12 +191,14 @@ def test_snug_tiles_are_as_many_and_never_longer(size, overlap):
         (1, (2,), [(0, ()), (0, (2,))]),
     ],
 )
-def test_dealt_copies_are_answered_by_one_network_each(members, axes, turns):
+def test_dealt_copies_are_answered_by_one_network_each(members, axes, pass_schedule):
     networks = [torch.nn.Conv3d(1, 1, 3, padding=1) for _ in range(members)]
     tiles = torch.randn(2, 1, 4, 6, 8)
-    ensemble = Ensemble(networks, choose_device("cpu"), mirror_axes=axes, dealt=True)
+    ensemble = Ensemble(networks, choose_device("cpu"), mirror_axes=axes, round_robin=True)
     passes = list(ensemble.mean(tiles))
-    assert len(passes) == ensemble.passes == len(turns)
+    assert len(passes) == ensemble.passes == len(pass_schedule)
     with torch.no_grad():
-        apart = [networks[i](tiles.flip([a + 2 for a in flips])).flip([a + 2 for a in flips]) for i, flips in turns]
+        apart = [
+            networks[i](tiles.flip([a + 2 for a in flips])).flip([a + 2 for a in flips]) for i, flips in pass_schedule
+        ]
     assert torch.allclose(drained(ensemble.mean(tiles)), torch.stack(apart).mean(0), atol=1e-6)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from napari_mamba.engine.tiling.infer import Ensemble, infer_tiles
+from napari_mamba.engine.tiling.infer import Ensemble, predict_tiles
 from napari_mamba.engine.tiling.tiles import Tiling, gaussian_weights
 
 CPU = torch.device("cpu")
@@ -61,10 +61,10 @@ def test_sums_of_tiles_and_folds_round_as_nnunets(members):
     def sink(z, values):
         found[:, z : z + values.shape[1]] = values.numpy()
 
-    for _ in infer_tiles(image.numpy(), Ensemble(networks, Device()), tiling, sink, batch_size=1, blend_on=CPU):
+    for _ in predict_tiles(image.numpy(), Ensemble(networks, Device()), tiling, sink, batch_size=1, blend_device=CPU):
         pass
     np.testing.assert_array_equal(found, expected.float().numpy())
     exact = Tiling(tiling.image, TILE, 0.5)
-    for _ in infer_tiles(image.numpy(), Ensemble(networks, Device()), exact, sink, batch_size=1, blend_on=CPU):
+    for _ in predict_tiles(image.numpy(), Ensemble(networks, Device()), exact, sink, batch_size=1, blend_device=CPU):
         pass
     assert np.abs(found - expected.float().numpy()).max() > 1e-3  # the rounding is what this is about

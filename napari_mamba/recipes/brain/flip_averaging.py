@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_mamba.recipes.brain.losses import confusion_dice
-from napari_mamba.recipes.brain.structures import INDICES, swapped_sides
+from napari_mamba.recipes.brain.structures import INDICES, left_right_swap
 from napari_mamba.recipes.brain.synthesis import synthesise
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def mirroring(recipe: BrainStructures, network: nn.Module, device: torch.device)
     """
     heads = recipe.heads(device, held_out=True)
     images, targets = synthesise(heads, (20231, 0), len(KINDS), recipe.window, kinds=KINDS, central=True)
-    sides = swapped_sides()
+    sides = left_right_swap()
 
     def dice(logits: Tensor, target: Tensor) -> float:
         return float(np.nanmean(confusion_dice(logits.argmax(1)[0], target, len(INDICES)).cpu().numpy()))

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from napari_mamba.errors import InputError
 
-JOINED = re.compile(r"decoder\.stages\.\d+\.blocks\.0\.(conv1|skip\.\d+)\.")
+MERGED_INPUTS = re.compile(r"decoder\.stages\.\d+\.blocks\.0\.(conv1|skip\.\d+)\.")
 """Layers of the U-shaped networks that read two maps of equal channels, one after the other."""
 
 
 @torch.no_grad()
-def grow(large: nn.Module, small: nn.Module) -> nn.Module:
+def load_smaller_weights(large: nn.Module, small: nn.Module) -> nn.Module:
     """Give a network the weights of a smaller one of its kind: fewer channels in a stage, fewer residual blocks.
 
     Parameters
@@ -59,7 +59,7 @@ def _copy(new: Tensor, old: Tensor, key: str, transposed: bool) -> None:
         new[: old.shape[0]] = old
         return
     into, given = (new.transpose(0, 1), old.transpose(0, 1)) if transposed else (new, old)
-    parts = 2 if JOINED.search(key) else 1
+    parts = 2 if MERGED_INPUTS.search(key) else 1
     outputs, width, before = given.shape[0], into.shape[1] // parts, given.shape[1] // parts
     into[:outputs] = 0
     for part in range(parts):

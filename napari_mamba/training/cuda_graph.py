@@ -12,7 +12,7 @@ WARM_UP = 3
 """Runs before a recording: kernels are compiled, convolutions tried out, tables copied and workspaces made."""
 
 
-def captured(work: Callable[[], Any], warm_up: Callable[[], Any], stream: Any) -> tuple[Any, Any]:
+def capture_graph(work: Callable[[], Any], warm_up: Callable[[], Any], stream: Any) -> tuple[Any, Any]:
     """A CUDA graph of `work` and what it answers, which every replay overwrites.
 
     Parameters
@@ -37,7 +37,7 @@ def captured(work: Callable[[], Any], warm_up: Callable[[], Any], stream: Any) -
     return graph, answer
 
 
-class Recorded:
+class CudaGraphStep:
     """Replay a function that leaves parameters with gradients.
 
     Parameters
@@ -50,7 +50,7 @@ class Recorded:
 
     def __init__(self, gradients: Callable[[Tensor, Any], Tensor], parameters: Sequence[nn.Parameter]) -> None:
         self.gradients, self.parameters = gradients, parameters
-        self.recordings: dict[Hashable, _Recording] = {}
+        self.recordings: dict[Hashable, _CapturedGraph] = {}
         self.stream: Any = None  # one for all recordings: autograd remembers where parameters got their gradients
 
     def __call__(self, inputs: Tensor, target: Any) -> Tensor:
@@ -58,14 +58,14 @@ class Recorded:
         given = (inputs, *([target] if isinstance(target, Tensor) else target))
         key = tuple((t.shape, t.stride(), t.dtype) for t in given)
         if key not in self.recordings:
-            self.recordings[key] = _Recording(self, inputs, target)
+            self.recordings[key] = _CapturedGraph(self, inputs, target)
         return self.recordings[key].replay(given)
 
 
-class _Recording:
+class _CapturedGraph:
     """The graph of one shape of samples, the memory it reads them from, and the gradients it writes."""
 
-    def __init__(self, of: Recorded, inputs: Tensor, target: Any) -> None:
+    def __init__(self, of: CudaGraphStep, inputs: Tensor, target: Any) -> None:
         self.parameters = of.parameters
         own = inputs.clone()
         own_target = target.clone() if isinstance(target, Tensor) else tuple(t.clone() for t in target)
@@ -77,7 +77,7 @@ class _Recording:
             for parameter in self.parameters:
                 parameter.grad = None  # those of another recording are not to be added to
 
-        self.graph, self.loss = captured(lambda: of.gradients(own, own_target), warm_up, of.stream)
+        self.graph, self.loss = capture_graph(lambda: of.gradients(own, own_target), warm_up, of.stream)
         self.written = [parameter.grad for parameter in self.parameters]
 
     def replay(self, given: Sequence[Tensor]) -> Tensor:

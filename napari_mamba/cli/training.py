@@ -22,20 +22,20 @@ def save_training_data(name: str, data: Path, destination: Path) -> None:
 def train_bundle(name: str, data: Path, output: Path, **limits: Any) -> None:
     """Train, telling each validation on stderr; prints the bundle's folder."""
 
-    def tell(entry: dict[str, Any]) -> None:
+    def on_progress(entry: dict[str, Any]) -> None:
         print("  ".join(f"{key} {_short(value)}" for key, value in entry.items()), file=sys.stderr, flush=True)
 
     with quiet_libraries():
         from napari_mamba import recipes
 
-        print(recipes.train(name, data, output, on_log=tell, **limits))
+        print(recipes.train(name, data, output, on_log=on_progress, **limits))
 
 
-def join_bundles(members: list[str], output: Path, *, dealt: bool, overwrite: bool) -> None:
+def join_bundles(members: list[str], output: Path, *, round_robin: bool, overwrite: bool) -> None:
     """Make an ensemble of bundles; prints its path."""
     from napari_mamba import bundles
 
-    print(bundles.join(members, output, dealt=dealt, overwrite=overwrite))
+    print(bundles.join(members, output, round_robin=round_robin, overwrite=overwrite))
 
 
 def evaluate_bundle(
@@ -43,14 +43,14 @@ def evaluate_bundle(
 ) -> None:
     """Measure, telling each case on stderr; prints the summary, and writes all of it to `report`."""
 
-    def tell(case: str, scores: dict[str, Any]) -> None:
+    def on_progress(case: str, scores: dict[str, Any]) -> None:
         print(f"{case}  {_line(scores)}", file=sys.stderr, flush=True)
 
     Outputs(report=report).check([], overwrite=True)
     with quiet_libraries():
         from napari_mamba import recipes
 
-        measured = recipes.evaluate(name, data, bundle, device=device, write=write, on_case=tell)
+        measured = recipes.evaluate(name, data, bundle, device=device, write=write, on_case=on_progress)
     if report is not None:
         write_text(report, json.dumps(measured, indent=2) + "\n")
     for key, value in measured.items():

@@ -11,10 +11,10 @@ from scipy import ndimage
 from napari_mamba.engine.preparation.state import Fill, State, Undo
 from napari_mamba.errors import BundleError, InputError
 
-LARGEST = 2**30
+MAX_FACTOR = 2**30
 """Voxels of a grid beyond which a voxel size is taken for a slip: 4 GiB of float32."""
 
-SMALLEST_GAIN = 1.25
+MIN_UPSAMPLING = 1.25
 """Ratio of the two voxel sides below which there is nothing to restore."""
 
 
@@ -45,12 +45,12 @@ def _along(data: np.ndarray, linear: np.ndarray, axis: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class UndoRefine(Undo):
+class UndoUpsample(Undo):
     """Of `refine`: axes back in the input's order, on the finer grid; labels and probabilities go back to the input's.
 
     `order` is the input's axis at each axis of the prepared image, `shape` the input's grid. `index`, (4, 4), takes a
     voxel's index on the finer grid to its place on the input's, both in the input's order of axes. `slices` are what
-    `keep_slices` needs.
+    `data_consistency` needs.
     """
 
     order: tuple[int, ...]
@@ -59,7 +59,7 @@ class UndoRefine(Undo):
     slices: Slices | None = None
     exact = False
 
-    def keep_slices(self, image: np.ndarray) -> np.ndarray:
+    def data_consistency(self, image: np.ndarray) -> np.ndarray:
         """An image (C, Z, Y, X) that `image` left, changed as little as makes its slices those of the input."""
         return image if self.slices is None else self.slices.kept(image)
 
@@ -96,9 +96,9 @@ def refine(
     state: State,
     spacing: Sequence[float | None] | float | None = None,
     order: int = 3,
-    largest_factor: float = 8.0,
+    max_factor: float = 8.0,
     profile: str = "point",
-    keep_slices: bool = False,
+    data_consistency: bool = False,
 ) -> tuple[State, Undo]:
     """Interpolate onto a finer grid over the same box, the axis that gains most first; restored images stay on it.
 
@@ -111,12 +111,12 @@ def refine(
         that axis as it is. The grid is centred on the image's box. An axis that becomes coarser is averaged first.
     order : int
         Of the spline, 0 to 5; ends repeat.
-    largest_factor : float
+    max_factor : float
         Beyond this ratio of the thickest slice to its new side a doubt is raised.
     profile : {"point", "gaussian"}
         What a value is of: "point", the voxel's centre, and a spline goes through it; "gaussian", a slice as thick as
         the voxel is long, and axes that gain at least 1.25 times get the best linear estimate (see `engine.slices`).
-    keep_slices : bool
+    data_consistency : bool
         The restored image, cut into slices of that profile again, is to give the input: what it lacks of that is added.
         Only where no axis is interpolated otherwise.
 
@@ -138,7 +138,7 @@ def refine(
     shape = tuple(
         n if s else max(1, round(float(n * b / t))) for n, b, t, s in zip(sizes, before, target, same, strict=True)
     )
-    if np.prod(shape, dtype=float) > LARGEST:
+    if np.prod(shape, dtype=float) > MAX_FACTOR:
         raise InputError(f"at {_mm(target)} mm this image would have {shape} voxels: ask for larger ones, or crop it")
     step = np.where(same, 1.0, target / before)
     start = np.array([(n - (m - 1) * s - 1) / 2 for n, m, s in zip(sizes, shape, step, strict=True)])
@@ -146,22 +146,22 @@ def refine(
     for axis in np.argsort(-step):  # what becomes coarser first: less to compute
         if not same[axis]:
             place = (sizes[axis], shape[axis], float(step[axis]), float(start[axis]))
-            if profile == "gaussian" and step[axis] * SMALLEST_GAIN <= 1:
-                linear = of_slices(*place)
-                maps.append((int(axis), linear, through_slices(*place)))
+            if profile == "gaussian" and step[axis] * MIN_UPSAMPLING <= 1:
+                linear = slice_inverse_matrix(*place)
+                maps.append((int(axis), linear, slice_sampling_matrix(*place)))
             else:
-                linear, others = spline(*place, order), others + 1
+                linear, others = spline_matrix(*place, order), others + 1
             data = _along(data, linear, axis)
-    slices = Slices(state.data, tuple(maps)) if keep_slices and maps and not others else None
+    slices = Slices(state.data, tuple(maps)) if data_consistency and maps and not others else None
     index = np.diag([*step, 1.0])
     index[:3, 3] = start
     first = int(np.argmin(step))
     axes = (first, *(axis for axis in range(3) if axis != first))
     turned = np.ascontiguousarray(data.transpose(0, *(axis + 1 for axis in axes)), np.float32)
-    doubts = (*state.doubts, *_doubts(1 / step[first], largest_factor))
+    warnings = (*state.warnings, *_factor_warnings(1 / step[first], max_factor))
     affine = (state.affine * step)[:, axes]
-    new = replace(state, data=turned, affine=affine, mask=None, doubts=doubts, finer=1 / step[first])
-    return new, UndoRefine(axes, tuple(sizes), index, slices)
+    new = replace(state, data=turned, affine=affine, mask=None, warnings=warnings, upsampling_factor=1 / step[first])
+    return new, UndoUpsample(axes, tuple(sizes), index, slices)
 
 
 def _target(before: np.ndarray, spacing: Sequence[float | None] | float | None) -> np.ndarray:
@@ -172,8 +172,8 @@ def _target(before: np.ndarray, spacing: Sequence[float | None] | float | None) 
     return np.array([own if side is None else float(side) for side, own in zip(asked, kept, strict=True)])
 
 
-def _doubts(factor: float, largest: float) -> list[str]:
-    if factor < SMALLEST_GAIN:
+def _factor_warnings(factor: float, largest: float) -> list[str]:
+    if factor < MIN_UPSAMPLING:
         return ["The slices are hardly thicker than the voxels asked for: there is little to restore."]
     if factor > largest:
         return [
@@ -183,7 +183,7 @@ def _doubts(factor: float, largest: float) -> list[str]:
     return []
 
 
-def spline(count: int, n: int, step: float, start: float, order: int) -> np.ndarray:
+def spline_matrix(count: int, n: int, step: float, start: float, order: int) -> np.ndarray:
     """The map (n, count) from values to those at the places `start + step * i` (i < n), by a spline."""
     matrix = np.empty((n, count), np.float32)
     unit = np.zeros(count)
@@ -198,7 +198,7 @@ def spline(count: int, n: int, step: float, start: float, order: int) -> np.ndar
     return matrix
 
 
-def of_slices(count: int, n: int, step: float, start: float) -> np.ndarray:
+def slice_inverse_matrix(count: int, n: int, step: float, start: float) -> np.ndarray:
     """The map (n, count) from slices to values at the places `start + step * i` (i < n), `step` below 1."""
     import torch
 
@@ -209,8 +209,8 @@ def of_slices(count: int, n: int, step: float, start: float) -> np.ndarray:
     return interpolator(n, centres[None], width)[0].float().numpy()
 
 
-def through_slices(count: int, n: int, step: float, start: float) -> np.ndarray:
-    """The map (count, n) from values at the places `start + step * i` to the slices that `of_slices` takes."""
+def slice_sampling_matrix(count: int, n: int, step: float, start: float) -> np.ndarray:
+    """The map (count, n) from values at the places `start + step * i` to the slices that `slice_inverse_matrix` takes."""
     import torch
 
     from napari_mamba.engine.preparation.slices import gaussian_profile
@@ -221,8 +221,8 @@ def through_slices(count: int, n: int, step: float, start: float) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class UndoTellFiner(Undo):
-    """Of `tell_finer`: an image keeps its first `channels`."""
+class UndoAppendChannel(Undo):
+    """Of `append_upsampling_channel`: an image keeps its first `channels`."""
 
     channels: int
 
@@ -230,15 +230,15 @@ class UndoTellFiner(Undo):
         return image[: self.channels]
 
 
-def finer_told(times: float) -> float:
-    """The value of `tell_finer`'s channel: half the base-2 logarithm, 0.5 to 1.5 for 2 to 8 times."""
+def upsampling_channel_value(times: float) -> float:
+    """The value of `append_upsampling_channel`'s channel: half the base-2 logarithm, 0.5 to 1.5 for 2 to 8 times."""
     return 0.5 * float(np.log2(max(times, 1.0)))
 
 
-def tell_finer(state: State) -> tuple[State, Undo]:
-    """Add a channel that tells the network how many times finer `refine` made the image, as `finer_told` says."""
-    told = np.full((1, *state.data.shape[1:]), finer_told(state.finer), np.float32)
-    return replace(state, data=np.concatenate([state.data, told])), UndoTellFiner(len(state.data))
+def append_upsampling_channel(state: State) -> tuple[State, Undo]:
+    """Add a channel that tells the network how many times finer `refine` made the image, as `upsampling_channel_value` says."""
+    told = np.full((1, *state.data.shape[1:]), upsampling_channel_value(state.upsampling_factor), np.float32)
+    return replace(state, data=np.concatenate([state.data, told])), UndoAppendChannel(len(state.data))
 
 
 def _mm(sizes: np.ndarray) -> str:

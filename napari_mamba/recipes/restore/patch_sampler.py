@@ -14,7 +14,7 @@ from napari_mamba.recipes.restore.data import FULL, Scan
 Size = tuple[int, int, int]
 
 
-class Pieces:
+class PatchSampler:
     """Pieces of scans, picked and turned at random.
 
     Parameters
@@ -33,16 +33,16 @@ class Pieces:
         weights = np.array([people.count(who) ** -0.5 for who in people])
         self._weights = weights / weights.sum()
 
-    def pick(self, random: np.random.RandomState) -> int:
+    def random_scan(self, random: np.random.RandomState) -> int:
         """A scan's number."""
         return int(random.choice(len(self.scans), p=self._weights))
 
-    def thick_axis(self, number: int) -> int | None:
+    def slice_axis(self, number: int) -> int | None:
         """The axis of a scan's thick slices, None where its voxels are cubes."""
         scan = self.scans[number]
         return None if scan.isotropic else int(np.argmax(scan.spacing))
 
-    def cut(self, number: int, order: Sequence[int], size: Size, random: np.random.RandomState) -> Tensor:
+    def random_patch(self, number: int, order: Sequence[int], size: Size, random: np.random.RandomState) -> Tensor:
         """A piece of scan `number`, its axes in `order`, flipped at random: float32 of `size`, 1 at the scale.
 
         Ends repeat where a scan is smaller than the piece.

@@ -12,14 +12,14 @@ from napari_mamba.engine.preparation.axes import transpose
 from napari_mamba.engine.preparation.state import Fill, State, Undo
 from napari_mamba.errors import BundleError
 
-THICKER = 1.2
+MIN_SLICE_RATIO = 1.2
 """Times the next voxel side from which on an axis is the one across slices."""
 
 
-def thickest_first(state: State) -> tuple[State, Undo]:
+def slice_axis_first(state: State) -> tuple[State, Undo]:
     """Put the axis across thick slices first; an image of even voxels stays as it is."""
     thinnest, next_one, thickest = np.argsort(state.spacing)
-    if state.spacing[thickest] < THICKER * state.spacing[next_one]:
+    if state.spacing[thickest] < MIN_SLICE_RATIO * state.spacing[next_one]:
         return state, Undo()
     return transpose(state, [int(thickest), *(int(axis) for axis in sorted((thinnest, next_one)))])
 
@@ -50,11 +50,13 @@ class Window(Undo):
         return whole
 
 
-def centre(state: State, size: Sequence[int], least: float = 0.0, whole: bool = False) -> tuple[State, Undo]:
+def centre(
+    state: State, size: Sequence[int], min_coverage: float = 0.0, require_whole: bool = False
+) -> tuple[State, Undo]:
     """Cut a window of `size` voxels (z, y, x) about the centre of mass of what is above 0, and pad with the minimum.
 
-    A doubt is noted where the image covers less than the share `least` of the window along an axis, and, if it has to
-    be seen `whole`, where what is above 0 does not fit into it.
+    A doubt is noted where the image covers less than the share `min_coverage` of the window along an axis, and, if it has to
+    be seen whole (`require_whole`), where what is above 0 does not fit into it.
     """
     if len(size) != 3 or min(size) < 1:
         raise BundleError(f"the preparation's window has three positive sizes, not {list(size)}")
@@ -66,14 +68,14 @@ def centre(state: State, size: Sequence[int], least: float = 0.0, whole: bool = 
     grid, window = undo.overlap()
     data = np.full((len(state.data), *size), state.data.min(), np.float32)
     data[(slice(None), *window)] = state.data[(slice(None), *grid)]
-    doubts = state.doubts
+    warnings = state.warnings
     sides = " x ".join(f"{n * s:.0f}" for n, s in zip(size, state.spacing, strict=True))
-    if any(n < least * wanted for n, wanted in zip(shape, size, strict=True)):
+    if any(n < min_coverage * wanted for n, wanted in zip(shape, size, strict=True)):
         covered = " x ".join(f"{n * s:.0f}" for n, s in zip(shape, state.spacing, strict=True))
-        doubts += (f"The image covers {covered} mm, much less than the {sides} mm of training: give the whole scan.",)
-    if whole and np.count_nonzero(drawn[grid]) < np.count_nonzero(drawn):
-        doubts += (
+        warnings += (f"The image covers {covered} mm, much less than the {sides} mm of training: give the whole scan.",)
+    if require_whole and np.count_nonzero(drawn[grid]) < np.count_nonzero(drawn):
+        warnings += (
             f"The structure is larger than the {sides} mm that the network sees: check the voxel size, and that the "
             "mask holds this one structure.",
         )
-    return replace(state, data=data, doubts=doubts), undo
+    return replace(state, data=data, warnings=warnings), undo

@@ -16,12 +16,12 @@ from napari_mamba.errors import BundleError
 
 SCALE = "::scale"
 """Added to a weight's key it names the scales of its rows."""
-SHORTEST = 64
+MIN_ROW_LENGTH = 64
 """Values of a row at least: a shorter one saves next to nothing, and is a state matrix, norm or first layer."""
-MOST = 127
+INT8_MAX = 127
 
 
-def shrunk(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def quantize(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights to store: int8 and scales where rows are long, the others as they are.
 
     Parameters
@@ -37,18 +37,18 @@ def shrunk(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Examples
     --------
     >>> weight = torch.linspace(-1, 1, 128).view(2, 64)
-    >>> stored = shrunk({"w": weight})
+    >>> stored = quantize({"w": weight})
     >>> stored["w"].dtype, stored["w::scale"].shape
     (torch.int8, torch.Size([2]))
-    >>> bool((whole(stored)["w"] - weight).abs().max() < 1 / 127)
+    >>> bool((dequantize(stored)["w"] - weight).abs().max() < 1 / 127)
     True
     """
     stored: dict[str, Tensor] = {}
     for key, value in weights.items():
-        if value.is_floating_point() and value.ndim > 1 and value[0].numel() >= SHORTEST:
+        if value.is_floating_point() and value.ndim > 1 and value[0].numel() >= MIN_ROW_LENGTH:
             rows = value.detach().float().flatten(1)
-            # A row's largest value is MOST steps again when it is stored again: true of all float32 mantissas.
-            scale = rows.abs().amax(1) / MOST
+            # A row's largest value is INT8_MAX steps again when it is stored again: true of all float32 mantissas.
+            scale = rows.abs().amax(1) / INT8_MAX
             steps = rows / scale.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
             stored[key] = steps.round().to(torch.int8).view(value.shape)
             stored[key + SCALE] = scale
@@ -57,8 +57,8 @@ def shrunk(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return stored
 
 
-def whole(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights that `shrunk` stored, in float32; those that never were in eight bits as they are.
+def dequantize(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights that `quantize` stored, in float32; those that never were in eight bits as they are.
 
     Raises
     ------
@@ -76,11 +76,11 @@ def whole(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if not fits:
             raise BundleError(f"the weights {key!r} are in eight bits without the scales of their rows")
     return {
-        key: _times(value, stored[key + SCALE]) if key + SCALE in stored else value
+        key: _scaled_rows(value, stored[key + SCALE]) if key + SCALE in stored else value
         for key, value in stored.items()
         if not key.endswith(SCALE)
     }
 
 
-def _times(steps: Tensor, scale: Tensor) -> Tensor:
+def _scaled_rows(steps: Tensor, scale: Tensor) -> Tensor:
     return (steps.float().flatten(1) * scale[:, None]).view(steps.shape)

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_mamba.engine.plan import Plan
-from napari_mamba.engine.tiling.infer import Ensemble, infer_tiles
+from napari_mamba.engine.tiling.infer import Ensemble, predict_tiles
 from napari_mamba.engine.tiling.tiles import Sink
 
 
-class Evidence(nn.Module):
+class ClassActivationMap(nn.Module):
     """A network that has `evidence`, as one that answers an image of every class: (B, K, *tile).
 
     Parameters
@@ -36,7 +36,7 @@ class Evidence(nn.Module):
         return F.interpolate(maps.float(), size=x.shape[2:], mode="trilinear", align_corners=False)
 
 
-def locate_passes(
+def activation_map_passes(
     data: np.ndarray, ensemble: Ensemble, plan: Plan, sink: Sink, relative: bool
 ) -> tuple[Iterator[None], int]:
     """The passes that hand the evidence (K, n, Y, X) for every class to `sink`, slice by slice, and their number.
@@ -49,11 +49,11 @@ def locate_passes(
         Its networks have `evidence`; mirrored copies are left out.
     plan : Plan
     sink : callable
-        As of `infer_tiles`.
+        As of `predict_tiles`.
     relative : bool
-        See `Evidence`.
+        See `ClassActivationMap`.
     """
-    looking = Ensemble([Evidence(network, relative) for network in ensemble.networks], ensemble.device)
+    looking = Ensemble([ClassActivationMap(network, relative) for network in ensemble.networks], ensemble.device)
     tiling = plan.tiling(data.shape[1:])  # type: ignore[arg-type]
-    passes = infer_tiles(data, looking, tiling, sink, batch_size=1, blend_on=torch.device("cpu"))
+    passes = predict_tiles(data, looking, tiling, sink, batch_size=1, blend_device=torch.device("cpu"))
     return passes, len(list(tiling.batches(1))) * looking.passes

@@ -34,7 +34,7 @@ def contrast(series: str) -> str:
     return series.partition("_")[2]
 
 
-def people(folder: Path) -> dict[str, dict[str, Path]]:
+def subjects(folder: Path) -> dict[str, dict[str, Path]]:
     """The people with a T1 and another scan: files by series ("study1_FLAIR"), the reference first, by person.
 
     Parameters
@@ -68,7 +68,7 @@ def series_of(file: Path) -> str:
     return file.name.removesuffix(".nii.gz")
 
 
-def upright(volume: Volume) -> Any:
+def to_canonical(volume: Volume) -> Any:
     """A volume as a SimpleITK image, its axes turned to RAS, with voxels of 1 mm, interpolated linearly."""
     itk = simpleitk()
     image = itk.DICOMOrient(itk_image(np.asarray(volume.data)[0].astype(np.float32), volume.affine), "RAS")
@@ -114,7 +114,7 @@ def align(fixed: Any, moving: Any) -> Any:
     return itk.Transform(method.Execute(fixed, moving))
 
 
-def answer(image: Any, bundle: Bundle, options: RunOptions) -> np.ndarray:
+def predict(image: Any, bundle: Bundle, options: RunOptions) -> np.ndarray:
     """Probabilities (K, Z, Y, X) of every class on an upright image, in steps of 1/255, uint8."""
     volume = Volume(simpleitk().GetArrayFromImage(image)[None], affine_of(image))
     result = engine.run_to_end(volume, bundle, replace(options, probabilities=True))
@@ -152,8 +152,8 @@ def fuse(
     return total.argmax(axis=0).astype(np.uint8)
 
 
-def taught(
-    folder: Path, bundle: Bundle, options: RunOptions, tell: Callable[[str], None] = lambda text: None
+def pseudo_label(
+    folder: Path, bundle: Bundle, options: RunOptions, report: Callable[[str], None] = lambda text: None
 ) -> dict[str, np.ndarray]:
     """The scans of `people` with their labels as `scans.pack` packs them, and "scan_names".
 
@@ -162,15 +162,15 @@ def taught(
     names: list[str] = []
 
     def each() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for person, files in people(folder).items():
-            images = {series: upright(io.read(file)) for series, file in files.items()}
+        for person, files in subjects(folder).items():
+            images = {series: to_canonical(io.read(file)) for series, file in files.items()}
             reference, *others = images
             aligned = {series: align(images[reference], images[series]) for series in others}
             aligned[reference] = simpleitk().Transform(3, simpleitk().sitkIdentity)
-            answers = {series: answer(image, bundle, options) for series, image in images.items()}
+            answers = {series: predict(image, bundle, options) for series, image in images.items()}
             for series, image in images.items():
                 names.append(f"{person}/{series}")
-                tell(names[-1])
+                report(names[-1])
                 yield simpleitk().GetArrayFromImage(image), fuse(series, images, answers, aligned)
 
     return pack(each()) | {"scan_names": np.array(names)}
