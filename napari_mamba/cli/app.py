@@ -301,7 +301,8 @@ def train(
     minutes: Annotated[Optional[float], typer.Option(help="Stop after so long; --resume goes on.")] = None,
     steps: Annotated[Optional[int], typer.Option(help="Stop after so many more steps.")] = None,
     total_minutes: Annotated[
-        Optional[float], typer.Option(help="Minutes in all at which training is to be over.")
+        Optional[float],
+        typer.Option("--total-minutes", "--finish", help="Minutes in all at which training is to be over."),
     ] = None,
     variant: Annotated[str, typer.Option(help="Another network of the recipe, for comparison.")] = "",
     start: Annotated[Optional[str], typer.Option(metavar="BUNDLE", help="Begin from a bundle's weights.")] = None,

@@ -29,9 +29,9 @@ class Reporter:
     def __init__(self, record: Record, cancel: threading.Event):
         self.record, self.cancel = record, cancel
 
-    def enter(self, stage: str) -> Events:
+    def stage(self, stage: str) -> Events:
         """Begin a stage, and say so."""
-        self.record.enter(stage)
+        self.record.start_stage(stage)
         yield from self.say(stage, 0, 1)
 
     def say(self, stage: str, done: int, total: int, seconds_left: float | None = None, message: str = "") -> Events:
@@ -49,10 +49,10 @@ class Reporter:
 
     def follow(self, passes: Iterator[None], total: int) -> Events:
         """Drive the network's passes, and report each with the time that the others will take."""
-        pace = TimeEstimator(total)
+        estimate = TimeEstimator(total)
         yield from self.say("network", 0, total)
         since = perf_counter()
         for _ in passes:
-            pace.add(perf_counter() - since)
-            yield from self.say("network", pace.done, total, pace.seconds_left)
+            estimate.add(perf_counter() - since)
+            yield from self.say("network", estimate.done, total, estimate.seconds_left)
             since = perf_counter()  # after the event: the time of its consumer is not ours

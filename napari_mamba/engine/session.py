@@ -87,7 +87,7 @@ class Session:
             prepared = yield from self._prepare()
             ensemble = yield from self._warm_up()
             sink = yield from self._infer(prepared, ensemble)
-            yield from self.answer.postprocess(prepared, sink, ensemble)
+            yield from self.answer.finish(prepared, sink, ensemble)
             yield from context.report.say("measuring", 1, 1)
         except Cancelled:
             context.result = Result(cancelled=True)
@@ -115,11 +115,11 @@ class Session:
     def _prepare(self) -> Generator[Progress, None, Prepared]:
         context, report = self.context, self.context.report
         options = context.options
-        yield from report.enter("checking")
+        yield from report.stage("checking")
         context.volume, warnings = load_checked(context.volume, context.bundle, options.replace_nonfinite)
         yield from report.warn("checking", 1, 1, warnings)
         check_axis(context.volume, options.axis)
-        yield from report.enter("preparing")
+        yield from report.stage("preparing")
         prepared, doubts = choose_view(prepare(self._with_channels(), self._preparation()), options.axis)
         for view in range(3 if options.axis == "all" else 1):
             doubts += size_warnings(axis_first(prepared.data, view).shape[1:], context.plan.tile)
@@ -153,7 +153,7 @@ class Session:
             plan.mirror_axes,
             plan.spatial_dims,
             "" if context.options.axis == "all" else self.answer.entropy,
-            exchanged=left_right_channel_swap(bundle),
+            channel_swap=left_right_channel_swap(bundle),
             round_robin=bundle.tile.round_robin,
         )
         ensemble.return_std = self.answer.wants_spread and ensemble.passes > 1

@@ -51,7 +51,7 @@ def test_out_of_memory_first_undoes_the_batch(volume):
     network = hungry(2 * 16 * 16, MemoryError())
     bundle = fake_bundle(network, classes=2, tile=Tile((16, 16)))
     result = run_to_end(volume, bundle, RunOptions(batch_size=12))
-    tiles = {"size": [1, 16, 16], "overlap": 0.5, "mirror_axes": [], "dealt": False, "batch_size": 1}
+    tiles = {"size": [1, 16, 16], "overlap": 0.5, "mirror_axes": [], "round_robin": False, "batch_size": 1}
     assert result.provenance["tiles"] == tiles
     assert "one tile at a time" in result.warnings[0]
 

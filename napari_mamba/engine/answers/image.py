@@ -74,9 +74,9 @@ class ImageAnswer(Answer):
 
     def finish(self, prepared: Prepared, sink: ImageSink, ensemble: Ensemble) -> Events:
         context = self.context
-        yield from context.report.enter("restoring")
-        image, spread = self._restored(prepared, sink, ensemble.spread)
-        data = context.volume.data if not prepared.refined else prepared.restore_image(prepared.data)
+        yield from context.report.stage("restoring")
+        image, spread = self._restored(prepared, sink, ensemble.return_std)
+        data = context.volume.data if not prepared.upsampled else prepared.restore_image(prepared.data)
         data, affine = data[: len(image)], prepared.restored_affine(context.volume.affine)
         if sink.factors != (1, 1, 1):
             factors = restored_factors(image, data.shape[1:])

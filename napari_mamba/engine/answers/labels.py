@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from napari_mamba.engine.answers.base import Answer
-from napari_mamba.engine.answers.postprocessing import finish
+from napari_mamba.engine.answers.postprocessing import postprocess
 from napari_mamba.engine.answers.registry import answers
 from napari_mamba.engine.context import NewArray
 from napari_mamba.engine.memory import host_array
@@ -169,12 +169,12 @@ class LabelsAnswer(Answer):
 
     def finish(self, prepared: Prepared, sink: SegmentSink, ensemble: Ensemble) -> Events:
         context = self.context
-        yield from context.report.enter("restoring")
+        yield from context.report.stage("restoring")
         found = restore_segmentation(prepared, sink, probabilities=context.options.probabilities)
         names = {int(c.index): c.name for c in context.bundle.classes}
         steps = getattr(context.bundle, "postprocessing", ())
-        found.labels, doubts = finish(found.labels, context.volume.spacing.tolist(), names, steps)
-        yield from context.report.enter("measuring")
+        found.labels, doubts = postprocess(found.labels, context.volume.spacing.tolist(), names, steps)
+        yield from context.report.stage("measuring")
         self._keep(found)
         if not any(row.voxels for row in context.result.table):
             doubts = ["No voxel was labelled: check that the image shows what this bundle was made for."]

@@ -16,7 +16,7 @@ from napari_mamba.engine.preparation.prepare import Prepared
 from napari_mamba.engine.reporting import Events
 from napari_mamba.engine.tiling.activation_map import activation_map_passes
 from napari_mamba.engine.tiling.infer import Ensemble, probabilities_of, score_tiles
-from napari_mamba.engine.tiling.views import count_passes, turned
+from napari_mamba.engine.tiling.views import axis_first, count_passes
 from napari_mamba.errors import BundleError
 
 
@@ -32,7 +32,7 @@ class ScoresAnswer(Answer):
         if self.context.options.axis != "all":
             tiling = plan.tiling(data.shape[1:])  # type: ignore[arg-type]
             return score_tiles(data, ensemble, tiling, sink), len(tiling.starts) * ensemble.passes
-        views = [np.ascontiguousarray(turned(data, axis)) for axis in range(3)]
+        views = [np.ascontiguousarray(axis_first(data, axis)) for axis in range(3)]
         scored = (score_tiles(view, ensemble, plan.tiling(view.shape[1:]), sink) for view in views)
         total = count_passes(data, ensemble, plan, lambda tiles: len(tiles.starts))
         return itertools.chain.from_iterable(scored), total
@@ -58,7 +58,7 @@ class ScoresAnswer(Answer):
         sink = ImageSink(prepared.data.shape[1:])  # type: ignore[arg-type]
         relative = context.bundle.activation == "softmax"
         yield from context.report.follow(*activation_map_passes(prepared.data, ensemble, context.plan, sink, relative))
-        context.report.record.enter("restoring")
+        context.report.record.start_stage("restoring")
         k = list(scores).index(likeliest)
         where = prepared.restore_values(sink.image[k : k + 1])
         context.result.extra["where"] = context.volume.with_data(where, (f"evidence for {likeliest}",))

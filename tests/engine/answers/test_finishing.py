@@ -69,9 +69,9 @@ def test_a_field_of_view_is_doubted_or_refused():
     def state(side: float) -> State:
         return State(np.zeros((1, 100, 100, 100), np.float32), np.eye(3) * side)
 
-    assert field_of_view(state(2.0), [80, 400], 700)[0].doubts == ()
-    assert "50 x 50 x 50 mm" in field_of_view(state(0.5), [80, 400], 700)[0].doubts[0]
-    assert "500 x" in field_of_view(state(5.0), [80, 400])[0].doubts[0]
+    assert field_of_view(state(2.0), [80, 400], 700)[0].warnings == ()
+    assert "50 x 50 x 50 mm" in field_of_view(state(0.5), [80, 400], 700)[0].warnings[0]
+    assert "500 x" in field_of_view(state(5.0), [80, 400])[0].warnings[0]
     with pytest.raises(InputError, match="voxel size"):
         field_of_view(state(8.0), [80, 400], 700)
 

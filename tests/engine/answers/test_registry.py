@@ -31,7 +31,7 @@ class Largest(Answer):
         return lambda z, values: found.append(float(values.max())) or found
 
     def finish(self, prepared, sink, ensemble):
-        yield from self.context.report.enter("measuring")
+        yield from self.context.report.stage("measuring")
         self.context.result.scores = {"largest": max(sink(0, np.array([-np.inf])))}
 
 
