@@ -8,6 +8,7 @@ DIR holds `native_mr` and `stroke_mr`; the scans are those of the people that tr
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from scipy import ndimage
 
 from napari_mamba import bundles
 from napari_mamba.bundles import Bundle
+from napari_mamba.engine import RunOptions
 from napari_mamba.recipes.restore import measure
 from napari_mamba.recipes.restore.denoise_bundle import SIZE, restore
 
@@ -33,17 +35,17 @@ def cut_out(case: measure.Case) -> np.ndarray:
     return ndimage.binary_erosion(ndimage.binary_fill_holes(largest), iterations=2)
 
 
-def row(case: measure.Case, bundle: Bundle, device: str) -> list[str]:
+def row(case: measure.Case, bundle: Bundle, options: RunOptions) -> list[str]:
     """What is removed of a scan as it is (% of white), and dB gained by mirrored copies and by zeros outside a mask.
 
     The last is measured inside of the mask.
     """
-    removed = 100 * float((case.truth - restore(bundle, case, case.truth, device)).std()) / case.peak
+    removed = 100 * float((case.truth - restore(bundle, case, case.truth, options)).std()) / case.peak
     noisy, kept = measure.noisy(case, LEVEL, rician=True), cut_out(case)
     plain, mirrored, masked = (
-        restore(bundle, case, noisy, device),
-        restore(bundle, case, noisy, device, mirror=True),
-        restore(bundle, case, np.where(kept, noisy, 0).astype(np.float32), device),
+        restore(bundle, case, noisy, options),
+        restore(bundle, case, noisy, replace(options, mirror=True)),
+        restore(bundle, case, np.where(kept, noisy, 0).astype(np.float32), options),
     )
     copies = psnr(mirrored, case) - psnr(plain, case)
     return [
@@ -74,7 +76,7 @@ def main() -> None:
     print("| scan | removed of it as it is, % of white | mirrored copies, dB | zeros outside a mask, dB |")
     print("| --- | --- | --- | --- |")
     for case in measure.cases(asked.data, SIZE):
-        print(f"| {' | '.join(row(case, bundle, asked.device))} |", flush=True)
+        print(f"| {' | '.join(row(case, bundle, RunOptions(device=asked.device)))} |", flush=True)
 
 
 if __name__ == "__main__":

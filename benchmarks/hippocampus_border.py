@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 from members import Mean
+from napari_mamba.recipes.hippocampus.data import validation_tiles
+from napari_mamba.recipes.hippocampus.task import CLASSES
 
 from napari_mamba import bundles, recipes
 from napari_mamba.bundles import Bundle
 from napari_mamba.engine.device import Device, choose_device
-from napari_mamba.recipes.hippocampus.recipe import CLASSES, validation_tiles
 from napari_mamba.training.scoring.scores import dice
 
 ANTERIOR, POSTERIOR = CLASSES

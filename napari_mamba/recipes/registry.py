@@ -3,23 +3,87 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from napari_mamba.errors import InputError
+from napari_mamba.recipes.measurement import Measurement, OnCase
 from napari_mamba.training.recipe import Recipe
 
-RECIPES: Mapping[str, str] = {
-    "hippocampus-mr": "napari_mamba.recipes.hippocampus.recipe:Hippocampus",
-    "brain-structures-mr": "napari_mamba.recipes.brain.recipe:BrainStructures",
-    "mr-denoise": "napari_mamba.recipes.restore.denoise:Denoise",
-    "mr-superres": "napari_mamba.recipes.restore.superres:SuperResolution",
-    "adrenal-shape": "napari_mamba.recipes.shape.recipe:AdrenalShape",
-    "mr-quality": "napari_mamba.recipes.quality.recipe:Quality",
+
+@dataclass(frozen=True)
+class Entry:
+    """Where the parts of one recipe are, each as "module:name" below `napari_mamba.recipes`; imported at use.
+
+    The parts know nothing of each other's use: the recipe never imports its bundle, its card or its evaluation.
+
+    Attributes
+    ----------
+    recipe : str
+        The class, a `training.recipe.Recipe`.
+    export : str
+        `export(recipe, weights, destination, history) -> Path` writes the bundle, before anything is measured.
+    evaluate : str
+        `evaluate(recipe, bundle, options, on_case, **more) -> Measurement` runs a loaded bundle on the held-out
+        people, through the engine as a user would.
+    card : str
+        `card(metrics) -> str` is the model card in Markdown.
+    """
+
+    recipe: str
+    export: str
+    evaluate: str
+    card: str
+
+    def load(self, part: str) -> Any:
+        """The class or function of the part "recipe", "export", "evaluate" or "card"."""
+        module, name = getattr(self, part).split(":")
+        return getattr(import_module(f"napari_mamba.recipes.{module}"), name)
+
+
+RECIPES: Mapping[str, Entry] = {
+    "hippocampus-mr": Entry(
+        recipe="hippocampus.recipe:Hippocampus",
+        export="hippocampus.bundle:export",
+        evaluate="hippocampus.evaluation:evaluate",
+        card="hippocampus.card:card",
+    ),
+    "brain-structures-mr": Entry(
+        recipe="brain.recipe:BrainStructures",
+        export="brain.bundle:export",
+        evaluate="brain.evaluation:evaluate",
+        card="brain.card:card",
+    ),
+    "mr-denoise": Entry(
+        recipe="restore.denoise:Denoise",
+        export="restore.denoise_bundle:export",
+        evaluate="restore.denoise_bundle:evaluate",
+        card="restore.denoise_bundle:card",
+    ),
+    "mr-superres": Entry(
+        recipe="restore.superres:SuperResolution",
+        export="restore.superres_bundle:export",
+        evaluate="restore.superres_bundle:evaluate",
+        card="restore.superres_bundle:card",
+    ),
+    "adrenal-shape": Entry(
+        recipe="shape.recipe:AdrenalShape",
+        export="shape.bundle:export",
+        evaluate="shape.evaluation:evaluate",
+        card="shape.card:card",
+    ),
+    "mr-quality": Entry(
+        recipe="quality.recipe:Quality",
+        export="quality.bundle:export",
+        evaluate="quality.evaluation:evaluate",
+        card="quality.card:card",
+    ),
 }
-"""Where each recipe's class is; imported at use, since each brings MONAI's transforms along."""
+"""What can be trained and measured, by the bundle's name."""
 
 
 def recipe(name: str, data: Path | str, variant: str = "", seed: int | None = None) -> Recipe:
@@ -32,9 +96,8 @@ def recipe(name: str, data: Path | str, variant: str = "", seed: int | None = No
     source = Path(data)
     if not source.is_dir() and not (source.is_file() and source.suffix == ".npz"):
         raise InputError(f"{source} is no folder: give the one that holds the training data, or its prepared .npz")
-    module, attribute = RECIPES[name].split(":")
     chosen = {} if seed is None else {"seed": seed}
-    return getattr(import_module(module), attribute)(source, variant=variant, **chosen)
+    return RECIPES[name].load("recipe")(source, variant=variant, **chosen)
 
 
 def train(
@@ -122,10 +185,64 @@ def train(
         return run.output
     weights = {key: value.cpu() for key, value in run.average.items()}
     if blend is None or begun is None:
-        return made.export(weights, run.output / name, run.summary())
-    return made.export(interpolate_weights(weights, begun, blend), run.output / name, {**run.summary(), "blend": blend})
+        return export(made, weights, run.output / name, run.summary())
+    summary = {**run.summary(), "blend": blend}
+    return export(made, interpolate_weights(weights, begun, blend), run.output / name, summary)
 
 
-def evaluate(name: str, data: Path | str, bundle: Path | str | None = None, **options: Any) -> dict[str, Any]:
-    """Measure a bundle (the shipped one by default) on its recipe's held-out people."""
-    return recipe(name, data).evaluate(name if bundle is None else bundle, **options)
+def export(made: Recipe, weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
+    """Write the bundle of a trained recipe, without its measured numbers; returns the bundle's folder.
+
+    `history` says how long and by what the weights were trained, for the card and `bundle.json`.
+    """
+    return RECIPES[made.name].load("export")(made, weights, destination, history)
+
+
+def evaluate(
+    name: str,
+    data: Path | str,
+    bundle: Path | str | None = None,
+    *,
+    device: str = "auto",
+    write: bool = False,
+    on_case: OnCase | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """Measure a bundle (the shipped one by default) on its recipe's held-out people, as a user would run it.
+
+    Parameters
+    ----------
+    name : str
+        A key of `RECIPES`.
+    data : path
+        Folder of the data, as for `train`.
+    bundle : path or str, optional
+        By name or place.
+    device : str
+        "auto", "cpu" or "cuda[:i]".
+    write : bool
+        Put the numbers, the figures and the card into the bundle's folder.
+    on_case : callable, optional
+        Called with each case's name and its scores.
+    **more
+        What only this recipe's evaluation takes, such as `parts` and `heads` of the brain's.
+
+    Returns
+    -------
+    dict
+        What was measured, by name; "cases" has each case.
+    """
+    from napari_mamba import bundles
+    from napari_mamba.engine import RunOptions
+
+    made, entry = recipe(name, data), RECIPES[name]
+    loaded = bundles.load(name if bundle is None else bundle)
+    found: Measurement = entry.load("evaluate")(
+        made, loaded, RunOptions(device=device), on_case or (lambda case, scores: None), **more
+    )
+    if write:
+        from napari_mamba.training.scoring.evaluation import write_numbers
+
+        metrics = {**loaded.metrics, **found.metrics}
+        write_numbers(loaded, metrics, entry.load("card")(metrics), found.figures())
+    return found.numbers

@@ -63,6 +63,8 @@ class Schedule:
 class Recipe(ABC):
     """One bundle's recipe. `batch(step)` is a pure function of the seed and the step, so a run resumes anywhere.
 
+    What is made of the weights (a bundle, its card, its numbers) is not the recipe's: see `napari_mamba.recipes`.
+
     Attributes
     ----------
     name : str
@@ -147,11 +149,3 @@ class Recipe(ABC):
     @abstractmethod
     def validate(self, network: nn.Module, device: torch.device) -> dict[str, float]:
         """Scores on the validation people; higher is better for the one called "score"."""
-
-    @abstractmethod
-    def export(self, weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
-        """Write the bundle, without its measured numbers; returns its folder."""
-
-    @abstractmethod
-    def evaluate(self, bundle: Path | str, **options: Any) -> dict[str, Any]:
-        """Measure a bundle on the held-out people, through the engine as a user would run it."""

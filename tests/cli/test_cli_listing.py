@@ -79,7 +79,14 @@ def test_train_hands_on_what_was_asked(command, tmp_path, monkeypatch):
     assert "step 250  loss 0.5123" in done.err
     del asked["on_log"]
     expected = {"data": tmp_path, "output": tmp_path / "run", "resume": True, "minutes": 1.5, "steps": 9}
-    expected |= {"variant": "small", "finish": 2.5, "start": "mine", "compiled": True, "seed": 7, "learning_rate": 2e-4}
+    expected |= {
+        "variant": "small",
+        "total_minutes": 2.5,
+        "start": "mine",
+        "compiled": True,
+        "seed": 7,
+        "learning_rate": 2e-4,
+    }
     expected |= {"blend": 0.5}
     assert asked == {"name": "hippocampus-mr", "device": "cpu", **expected}
 

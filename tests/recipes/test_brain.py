@@ -8,9 +8,11 @@ from napari_mamba import bundles, engine, io
 from napari_mamba.errors import InputError
 from napari_mamba.recipes.brain import acquisition, contrast, data
 from napari_mamba.recipes.brain.losses import confusion_dice, dice_and_cross_entropy
-from napari_mamba.recipes.brain.recipe import NETWORK, BrainStructures
+from napari_mamba.recipes.brain.recipe import BrainStructures
 from napari_mamba.recipes.brain.structures import GROUPS, INDICES, LEFT_RIGHT, STRUCTURES, tables
 from napari_mamba.recipes.brain.synthesis import synthesise
+from napari_mamba.recipes.brain.task import NETWORK
+from napari_mamba.recipes.registry import export
 from napari_mamba.volume import Volume
 
 CPU = torch.device("cpu")
@@ -221,7 +223,7 @@ def test_a_few_steps_train_and_the_bundle_runs(recipe, tmp_path, monkeypatch):
         loss.backward()
         optimiser.step()
     assert losses[-1] < losses[0]
-    folder = recipe.export(network.state_dict(), tmp_path / recipe.name, {"steps": 4, "of": 4})
+    folder = export(recipe, network.state_dict(), tmp_path / recipe.name, {"steps": 4, "of": 4})
     bundle = bundles.load(folder)
     assert [label.index for label in bundle.classes] == list(INDICES)
     scan = Volume((np.random.default_rng(0).random((1, 24, 24, 24)) * 100).astype(np.float32), np.diag([2.0, 2, 2, 1]))

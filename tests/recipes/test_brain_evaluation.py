@@ -10,11 +10,12 @@ import torch
 
 from napari_mamba import engine, io
 from napari_mamba.recipes.brain import evaluation
-from napari_mamba.recipes.brain.bundle import classes, spec
+from napari_mamba.recipes.brain.bundle import spec
 from napari_mamba.recipes.brain.card import card
 from napari_mamba.recipes.brain.flip_averaging import KINDS, mirroring
 from napari_mamba.recipes.brain.pictures import picture
 from napari_mamba.recipes.brain.structures import INDICES, left_right_swap
+from napari_mamba.recipes.brain.task import classes
 from napari_mamba.training.scoring.scores import summary
 from napari_mamba.volume import Volume
 

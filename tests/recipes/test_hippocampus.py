@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from napari_mamba.recipes.hippocampus.card import card
+from napari_mamba.recipes.hippocampus.data import pairs, part, person
+from napari_mamba.recipes.hippocampus.task import TILE
 
 from napari_mamba import bundles, engine, io, recipes
 from napari_mamba.errors import InputError
-from napari_mamba.recipes.hippocampus import recipe as hippocampus
-from napari_mamba.recipes.hippocampus.bundle import card
-from napari_mamba.recipes.hippocampus.recipe import TILE, Hippocampus, pairs, part, person
+from napari_mamba.recipes.hippocampus import task
+from napari_mamba.recipes.hippocampus.recipe import Hippocampus
 from napari_mamba.training.recipe import Schedule
 from napari_mamba.volume import Volume
 
@@ -93,10 +95,9 @@ def test_unknown_variants_are_named(data):
 
 
 def test_train_two_steps_resume_and_run_the_bundle(data, tmp_path, monkeypatch):
-    small = dict(hippocampus.NETWORK, features_per_stage=[4, 8, 8, 8], n_conv_per_stage=[1] * 4)
-    monkeypatch.setattr(hippocampus, "NETWORK", small)
-    monkeypatch.setattr(hippocampus.Hippocampus, "schedule", Schedule(2, 1, 1e-3))
-    monkeypatch.setattr("napari_mamba.recipes.hippocampus.bundle.NETWORK", small)
+    small = dict(task.NETWORK, features_per_stage=[4, 8, 8, 8], n_conv_per_stage=[1] * 4)
+    monkeypatch.setattr(task, "NETWORK", small)
+    monkeypatch.setattr(Hippocampus, "schedule", Schedule(2, 1, 1e-3))
     out = tmp_path / "run"
     recipes.train("hippocampus-mr", data, out, device="cpu", steps=1)
     folder = recipes.train("hippocampus-mr", data, out, device="cpu", steps=1, resume=True)
@@ -110,10 +111,9 @@ def test_train_two_steps_resume_and_run_the_bundle(data, tmp_path, monkeypatch):
 
 
 def test_another_seed_is_another_network_and_no_rate_learns_nothing(data, tmp_path, monkeypatch):
-    small = dict(hippocampus.NETWORK, features_per_stage=[4, 8, 8, 8], n_conv_per_stage=[1] * 4)
-    monkeypatch.setattr(hippocampus, "NETWORK", small)
-    monkeypatch.setattr(hippocampus.Hippocampus, "schedule", Schedule(2, 1, 1e-3))
-    monkeypatch.setattr("napari_mamba.recipes.hippocampus.bundle.NETWORK", small)
+    small = dict(task.NETWORK, features_per_stage=[4, 8, 8, 8], n_conv_per_stage=[1] * 4)
+    monkeypatch.setattr(task, "NETWORK", small)
+    monkeypatch.setattr(Hippocampus, "schedule", Schedule(2, 1, 1e-3))
 
     def first_kernel(name, steps, **options):
         folder = recipes.train("hippocampus-mr", data, tmp_path / name, device="cpu", steps=steps, **options)
@@ -127,10 +127,9 @@ def test_another_seed_is_another_network_and_no_rate_learns_nothing(data, tmp_pa
 
 
 def test_a_blend_lies_between_the_start_and_the_run(data, tmp_path, monkeypatch):
-    small = dict(hippocampus.NETWORK, features_per_stage=[4, 8, 8, 8], n_conv_per_stage=[1] * 4)
-    monkeypatch.setattr(hippocampus, "NETWORK", small)
-    monkeypatch.setattr(hippocampus.Hippocampus, "schedule", Schedule(2, 1, 0.1, warm_up=1))
-    monkeypatch.setattr("napari_mamba.recipes.hippocampus.bundle.NETWORK", small)
+    small = dict(task.NETWORK, features_per_stage=[4, 8, 8, 8], n_conv_per_stage=[1] * 4)
+    monkeypatch.setattr(task, "NETWORK", small)
+    monkeypatch.setattr(Hippocampus, "schedule", Schedule(2, 1, 0.1, warm_up=1))
     start = recipes.train("hippocampus-mr", data, tmp_path / "start", device="cpu", steps=0)
     on = {"device": "cpu", "steps": 1, "start": start}
     whole, half = (
@@ -144,17 +143,16 @@ def test_a_blend_lies_between_the_start_and_the_run(data, tmp_path, monkeypatch)
     assert "50% ships" in " ".join(bundles.load(half).card.split())
     with pytest.raises(InputError, match="name the start"):
         recipes.train("hippocampus-mr", data, tmp_path / "none", device="cpu", blend=0.5)
-    monkeypatch.setattr(hippocampus, "NETWORK", dict(small, features_per_stage=[8, 8, 8, 8]))
+    monkeypatch.setattr(task, "NETWORK", dict(small, features_per_stage=[8, 8, 8, 8]))
     with pytest.raises(InputError, match="another network"):
         recipes.train("hippocampus-mr", data, tmp_path / "none", **on, blend=0.5)
     assert not (tmp_path / "none").exists()  # before anything was trained
 
 
 def test_a_run_begins_from_the_first_member_of_an_ensemble(data, tmp_path, monkeypatch):
-    small = dict(hippocampus.NETWORK, features_per_stage=[4, 8, 8, 8], n_conv_per_stage=[1] * 4)
-    monkeypatch.setattr(hippocampus, "NETWORK", small)
-    monkeypatch.setattr(hippocampus.Hippocampus, "schedule", Schedule(2, 1, 1e-3))
-    monkeypatch.setattr("napari_mamba.recipes.hippocampus.bundle.NETWORK", small)
+    small = dict(task.NETWORK, features_per_stage=[4, 8, 8, 8], n_conv_per_stage=[1] * 4)
+    monkeypatch.setattr(task, "NETWORK", small)
+    monkeypatch.setattr(Hippocampus, "schedule", Schedule(2, 1, 1e-3))
     members = [
         recipes.train("hippocampus-mr", data, tmp_path / str(seed), device="cpu", steps=seed, seed=seed)
         for seed in (1, 2)
@@ -177,13 +175,12 @@ def test_what_is_no_learning_rate_is_refused(data, tmp_path, rate):
 
 
 def test_evaluate_writes_its_numbers_into_the_card(data, tmp_path, monkeypatch):
-    small = dict(hippocampus.NETWORK, features_per_stage=[4, 8, 8, 8], n_conv_per_stage=[1] * 4)
-    monkeypatch.setattr(hippocampus, "NETWORK", small)
-    monkeypatch.setattr(hippocampus.Hippocampus, "schedule", Schedule(2, 1, 1e-3))
-    monkeypatch.setattr("napari_mamba.recipes.hippocampus.bundle.NETWORK", small)
+    small = dict(task.NETWORK, features_per_stage=[4, 8, 8, 8], n_conv_per_stage=[1] * 4)
+    monkeypatch.setattr(task, "NETWORK", small)
+    monkeypatch.setattr(Hippocampus, "schedule", Schedule(2, 1, 1e-3))
     folder = recipes.train("hippocampus-mr", data, tmp_path / "run", device="cpu", steps=0)
     held_out = pairs(data, "test")[:2]
-    monkeypatch.setattr("napari_mamba.recipes.hippocampus.bundle.pairs", lambda data, which: held_out)
+    monkeypatch.setattr("napari_mamba.recipes.hippocampus.evaluation.pairs", lambda data, which: held_out)
     measured = recipes.evaluate("hippocampus-mr", data, folder, device="cpu", write=True)
     assert measured["volumes"] == 2
     card = bundles.load(folder).card

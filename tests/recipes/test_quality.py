@@ -11,9 +11,19 @@ from napari_mamba import bundles, engine, io, models, recipes
 from napari_mamba.engine.preparation.prepare import prepare
 from napari_mamba.errors import InputError
 from napari_mamba.nn.descriptors.spectrum import Spectrum, count
-from napari_mamba.recipes.quality import artefacts, bundle, kspace, random_acquisition, recipe, torchio_artefacts
+from napari_mamba.recipes.quality import (
+    artefacts,
+    bundle,
+    evaluation,
+    kspace,
+    random_acquisition,
+    recipe,
+    task,
+    torchio_artefacts,
+)
 from napari_mamba.recipes.quality.artefacts import ARTEFACTS, MAX_BIAS_FIELD, MILD, RANGES, TISSUE, RandomSource
-from napari_mamba.recipes.quality.recipe import CLASSES, Quality
+from napari_mamba.recipes.quality.recipe import Quality
+from napari_mamba.recipes.quality.task import CLASSES
 from napari_mamba.recipes.restore import data as scans
 from napari_mamba.training.scoring.classification import auc
 from napari_mamba.volume import Volume
@@ -48,11 +58,11 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(recipe, "NETWORK", {**recipe.NETWORK, "channels": 4, "hidden": 8})
+    monkeypatch.setattr(task, "NETWORK", {**task.NETWORK, "channels": 4, "hidden": 8})
     for module in (recipe, bundle):
         monkeypatch.setattr(module, "WINDOW", (16, 48, 48))
     for name in ("REPEATS", "PAIRS"):
-        monkeypatch.setattr(bundle, name, 1)
+        monkeypatch.setattr(evaluation, name, 1)
     monkeypatch.setattr(recipe, "CHECKS", 1)
     monkeypatch.setattr(recipe, "SIMULATED", 8)
     monkeypatch.setattr(kspace, "EPOCHS", 2)
@@ -312,10 +322,10 @@ def test_a_perceptron_learns_what_no_line_tells_and_is_the_mean_of_its_members(m
 
 
 def test_the_joined_network_gives_the_weighed_logits(small):
-    plain = recipe.network("nnmamba").eval()
+    plain = task.network("nnmamba").eval()
     spectrum = Spectrum(len(CLASSES), kspace.HIDDEN * kspace.MEMBERS)
     factors = [(0.5 + 0.1 * k, 1.0 - 0.1 * k, 0.2 * k) for k in range(len(CLASSES))]
-    network = models.create("nnmamba_cls", **recipe.NETWORK, spectrum=kspace.HIDDEN * kspace.MEMBERS).eval()
+    network = models.create("nnmamba_cls", **task.NETWORK, spectrum=kspace.HIDDEN * kspace.MEMBERS).eval()
     network.load_state_dict(bundle.joined(plain.state_dict(), spectrum, factors))
     x = torch.randn(2, 1, 16, 48, 48)
     first, second, shift = (torch.tensor(column) for column in zip(*factors, strict=True))

@@ -10,8 +10,9 @@ from napari_mamba import bundles, engine, models, recipes
 from napari_mamba.engine.preparation.prepare import prepare
 from napari_mamba.errors import InputError
 from napari_mamba.nn.descriptors.granulometry import nearest
-from napari_mamba.recipes.shape import augment, bundle, recipe, stacking
-from napari_mamba.recipes.shape.recipe import FILE, AdrenalShape
+from napari_mamba.recipes.shape import augment, bundle, evaluation, recipe, stacking, task
+from napari_mamba.recipes.shape.data import FILE, load
+from napari_mamba.recipes.shape.recipe import AdrenalShape
 from napari_mamba.training import linear
 from napari_mamba.training.scoring.evaluation import add_comparison
 from napari_mamba.volume import Volume
@@ -44,7 +45,7 @@ def data(tmp_path_factory):
 @pytest.fixture
 def small(monkeypatch):
     """Networks and grids for a test's time."""
-    monkeypatch.setattr(recipe, "NETWORK", {**recipe.NETWORK, "channels": 4})
+    monkeypatch.setattr(task, "NETWORK", {**task.NETWORK, "channels": 4})
     for module in (recipe, bundle):
         monkeypatch.setattr(module, "GRID", 32)
     monkeypatch.setattr(AdrenalShape, "schedule", replace(AdrenalShape.schedule, batch_size=2))
@@ -82,9 +83,9 @@ def test_distances_on_a_gpu_are_those_of_the_preparation(data):
 
 def test_validation_sees_what_the_bundle_prepares(data):
     mask = np.load(data / FILE)["val_images"][:1]
-    prepared = prepare(Volume(mask, bundle.UPRIGHT), bundle.spec("nnmamba").preparation).data
+    prepared = prepare(Volume(mask, evaluation.UPRIGHT), bundle.spec("nnmamba").preparation).data
     images = augment.distances(mask, 8.0, CPU)
-    seen = augment.warp(images, torch.tensor([0]), augment.flip_combinations(CPU)[:1], torch.ones(1), recipe.GRID)
+    seen = augment.warp(images, torch.tensor([0]), augment.flip_combinations(CPU)[:1], torch.ones(1), task.GRID)
     assert seen[0].numpy() == pytest.approx(prepared, abs=0.01)
 
 
@@ -139,12 +140,12 @@ def test_the_factors_of_a_fold_do_not_come_from_its_own_labels():
 
 
 def test_the_joined_network_gives_the_weighed_logit():
-    plain = recipe.network("nnmamba").eval()
+    plain = task.network("nnmamba").eval()
     masks = glands(4, [0, 1, 0, 1], 3) > 0
     table = stacking.descriptors(masks, CPU)
     regression = linear.fit(table, np.array([0, 1, 0, 1]), 10.0)
     state = bundle.joined(plain.state_dict(), regression, (0.5, 0.8, 0.3))
-    network = models.create("nnmamba_cls", **recipe.NETWORK, granulometry=True).eval()
+    network = models.create("nnmamba_cls", **task.NETWORK, granulometry=True).eval()
     network.load_state_dict(state)
     x = augment.distances(masks, 8.0, CPU).float()
     with torch.inference_mode():
@@ -158,7 +159,7 @@ def test_train_export_run_and_measure(data, small, tmp_path, monkeypatch):
     packed = AdrenalShape(data).save_arrays(tmp_path / "adrenal.npz")
     folder = recipes.train("adrenal-shape", packed, tmp_path / "run", device="cpu")
     made = bundles.load(folder)
-    assert len(made.networks()) == recipe.FOLDS
+    assert len(made.networks()) == task.FOLDS
     assert made.metrics["cross_validation"]["glands"] == 15
     assert made.metrics["cross_validation"]["auc_descriptors"]["value"] == 1.0
     measured = recipes.evaluate("adrenal-shape", data, folder, device="cpu", write=True)
@@ -169,7 +170,7 @@ def test_train_export_run_and_measure(data, small, tmp_path, monkeypatch):
     assert "| is hyperplasia |" in written.card
     assert (folder / "calibration.png").is_file()
     assert (folder / "failures.png").is_file()
-    assert len(list(written.state_dicts())) == recipe.FOLDS
+    assert len(list(written.state_dicts())) == task.FOLDS
     add_comparison(written, {"nnmamba": tmp_path / "run", "resnet": tmp_path / "run"}, bundle.card)
     last = bundles.load(folder)
     assert f"| ResNet of equal size (MONAI) | {last.metrics['comparison']['resnet']['auc_network']:.3f} |" in last.card
@@ -198,4 +199,4 @@ def test_bad_input_is_refused_or_doubted_with_the_reason(data, small, tmp_path):
 
 def test_a_folder_without_the_file_is_named(tmp_path):
     with pytest.raises(InputError, match=FILE):
-        recipe.load(tmp_path)
+        load(tmp_path)

@@ -4,7 +4,8 @@ import torch
 
 from napari_mamba import bundles, models
 from napari_mamba.recipes.brain.bundle import export
-from napari_mamba.recipes.brain.recipe import NETWORK
+from napari_mamba.recipes.brain.recipe import BrainStructures
+from napari_mamba.recipes.brain.task import NETWORK
 from napari_mamba.training.weights.gains import MOST, bound_weight_gain
 
 SMALL = {**NETWORK, "features_per_stage": [4, 8, 8, 8, 8]}
@@ -48,7 +49,8 @@ def test_the_brain_bundle_is_written_with_bounded_gains(tmp_path):
     for known in weights:  # the encoder is the decoder's too
         if "encoder.stages.4.blocks.0.conv1" in known and known.endswith((".conv.weight", ".all_modules.0.weight")):
             weights[known] *= 4096
-    path = export(weights, tmp_path / "brain-structures-mr", {"steps": 1, "of": 1, "minutes": 1.0, "device": "CPU"})
+    trained = {"steps": 1, "of": 1, "minutes": 1.0, "device": "CPU"}
+    path = export(BrainStructures(tmp_path), weights, tmp_path / "brain-structures-mr", trained)
     stored = next(iter(bundles.load(path).state_dicts()))[name].float()
     assert 1 < float(stored.square().flatten(1).sum(1).mean().sqrt()) <= MOST * 1.001
 

@@ -7,10 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from napari_mamba.bundles import BundleSpec, Channel, LabelClass, Network, Tile
+from napari_mamba.bundles import BundleSpec, Channel, Network, Tile
 from napari_mamba.recipes.brain.card import DATA, USE, VERSION, card
-from napari_mamba.recipes.brain.recipe import NETWORK
-from napari_mamba.recipes.brain.structures import INDICES, LEFT_RIGHT, STRUCTURES
+from napari_mamba.recipes.brain.structures import LEFT_RIGHT, STRUCTURES
+from napari_mamba.recipes.brain.task import NETWORK, classes
+from napari_mamba.training.recipe import Recipe
 from napari_mamba.training.weights.export import export_averaged
 from napari_mamba.training.weights.gains import bound_weight_gain
 
@@ -32,37 +33,6 @@ POSTPROCESSING: tuple[dict[str, Any], ...] = (
     {"step": "warn_volume", "what": "a brain without its CSF", "ml": [600, 1900], "indices": list(BRAIN)},
     {"step": "warn_missing", "allowed": 2, "smallest": 0.02},
 )
-
-_COLORS = {
-    "cerebral white matter": "#f5f5f5",
-    "cerebral cortex": "#cd3e4e",
-    "lateral ventricle": "#781286",
-    "inferior lateral ventricle": "#c43afa",
-    "cerebellum white matter": "#dcf8a4",
-    "cerebellum cortex": "#e69422",
-    "thalamus": "#00760e",
-    "caudate": "#7abadc",
-    "putamen": "#ec0db0",
-    "pallidum": "#0c30ff",
-    "3rd ventricle": "#ccb68e",
-    "4th ventricle": "#2acca4",
-    "brain-stem": "#779fb0",
-    "hippocampus": "#dcd814",
-    "amygdala": "#67ffff",
-    "accumbens area": "#ffa500",
-    "CSF": "#3c3cc8",
-    "ventral DC": "#a52a2a",
-}
-"""FreeSurfer's colours, for users who know them; the same on both sides."""
-
-
-def classes() -> tuple[LabelClass, ...]:
-    """Background and the 32 structures, by FreeSurfer's label values."""
-    named = [LabelClass(0, "background")]
-    for index in INDICES[1:]:
-        name = STRUCTURES[index]
-        named.append(LabelClass(index, name, _COLORS[name.removeprefix("left ").removeprefix("right ")]))
-    return tuple(named)
 
 
 def spec() -> BundleSpec:
@@ -93,6 +63,6 @@ def spec() -> BundleSpec:
     )
 
 
-def export(weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
+def export(recipe: Recipe, weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
     """Write the bundle of averaged weights; `history` says how far the schedule went."""
     return export_averaged(spec(), card, bound_weight_gain(weights), destination, history)

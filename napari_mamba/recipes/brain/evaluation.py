@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-from napari_mamba import bundles, engine, io
+from napari_mamba import engine, io
 from napari_mamba.bundles import Bundle
 from napari_mamba.engine import RunOptions
 from napari_mamba.engine.device import choose_device
-from napari_mamba.recipes.brain.card import card
 from napari_mamba.recipes.brain.data import HELD_OUT
 from napari_mamba.recipes.brain.flip_averaging import mirroring
 from napari_mamba.recipes.brain.pictures import picture
+from napari_mamba.recipes.brain.recipe import BrainStructures
 from napari_mamba.recipes.brain.structures import INDICES, STRUCTURES
 from napari_mamba.recipes.brain.synthesis import synthesise
+from napari_mamba.recipes.brain.task import GREY, WHITE
+from napari_mamba.recipes.measurement import Measurement, OnCase, png
 from napari_mamba.training.scoring.classification import draw_reliability
-from napari_mamba.training.scoring.evaluation import calibration, write_numbers
+from napari_mamba.training.scoring.evaluation import calibration
 from napari_mamba.training.scoring.scores import summary
 from napari_mamba.volume import Volume
 
-if TYPE_CHECKING:
-    from napari_mamba.recipes.brain.recipe import BrainStructures
-
-OnCase = Callable[[str, dict[str, Any]], None]
 HEAD = (176, 208, 176)
 """The window of a whole synthetic head, voxels of 1 mm."""
 IMAGES: tuple[tuple[str, str, tuple[float, float, float]], ...] = (
@@ -51,26 +48,23 @@ SCANS = {
 
 def evaluate(
     recipe: BrainStructures,
-    bundle: Path | str,
+    bundle: Bundle,
+    options: RunOptions,
+    on_case: OnCase,
     *,
-    device: str = "auto",
-    write: bool = False,
-    on_case: OnCase | None = None,
     parts: Sequence[str] = ("held_out", "icbm", "agreement", "mirroring"),
     heads: int = 18,
     mirror: bool | None = None,
-) -> dict[str, Any]:
+) -> Measurement:
     """Every number of the card.
 
     Parameters
     ----------
     recipe : BrainStructures
         Over the folder of label maps or its .npz; the scans for "agreement" are looked for beside and in the folder.
-    bundle : Path or str
-    device : str
-    write : bool
-        Put the numbers, the card and its pictures into the bundle's folder.
-    on_case : callable, optional
+    bundle : Bundle
+    options : RunOptions
+    on_case : callable
         Called with each image's name and scores.
     parts : sequence of str
         Of "held_out" (synthetic images of the held-out maps), "icbm" (the template against its tissue maps, and how
@@ -84,30 +78,28 @@ def evaluate(
         As in `RunOptions`, for the synthetic heads and the contrasts of one person: False leaves the mirrored copies
         out, for half the time. The template is measured as a user would run it.
     """
-    loaded, report = bundles.load(bundle), on_case or (lambda name, scores: None)
-    options, usual = RunOptions(device=device, mirror=mirror), RunOptions(device=device)
-    metrics: dict[str, Any] = dict(loaded.metrics)
+    chosen = replace(options, mirror=mirror)
+    metrics: dict[str, Any] = dict(bundle.metrics)
     pictures: dict[str, bytes] = {}
     if "held_out" in parts:
-        metrics["held_out"], made = held_out(recipe, loaded, options, report, heads)
+        metrics["held_out"], made = held_out(recipe, bundle, chosen, on_case, heads)
         pictures |= made
     if "icbm" in parts and "icbm_t1" in recipe.arrays:
-        metrics["icbm"], metrics["speed"] = icbm(recipe, loaded, usual)
-        report("ICBM 2009a T1", metrics["icbm"])
+        metrics["icbm"], metrics["speed"] = icbm(recipe, bundle, options)
+        on_case("ICBM 2009a T1", metrics["icbm"])
     if "agreement" in parts and (folders := scan_folders(recipe.data)):
-        metrics["agreement"], made = agreement(folders, loaded, options, report)
+        metrics["agreement"], made = agreement(folders, bundle, chosen, on_case)
         pictures |= made
     if "copies" in parts:
-        metrics["copied"] = copied(recipe, loaded, usual, report, heads)
+        metrics["copied"] = copied(recipe, bundle, options, on_case, heads)
     if "mirroring" in parts:
-        network, *_ = loaded.networks()
-        on = choose_device(device).torch_device
+        network, *_ = bundle.networks()
+        on = choose_device(options.device).torch_device
         metrics["mirroring"] = mirroring(recipe, network.float().eval().to(on), on)
-    pictures = {**_existing_figures(loaded), **pictures}
-    metrics["failures"] = [{"file": name, "text": text} for name, text in _TEXTS.items() if name in pictures]
-    if write:
-        write_numbers(loaded, metrics, card(metrics), pictures)
-    return {key: value for key, value in metrics.items() if key != "failures"}
+    pictures = {**_existing_figures(bundle), **pictures}
+    failures = [{"file": name, "text": text} for name, text in _TEXTS.items() if name in pictures]
+    numbers = {key: value for key, value in metrics.items() if key != "failures"}
+    return Measurement(numbers, {**metrics, "failures": failures}, lambda: pictures)
 
 
 _TEXTS = {
@@ -250,18 +242,16 @@ def means(answers: Sequence[CaseResult]) -> dict[str, float]:
 def failure_figures(recipe: BrainStructures, answers: Sequence[CaseResult]) -> dict[str, bytes]:
     """The calibration curve, and the image that was answered worst; PNG by name. The answers are in their turns."""
     measured = summarise_cases(answers, True)["calibration"]
-    curve = _file(lambda path: draw_reliability({"": measured["curve"]}, path, "brain-structures-mr"))
+    curve = png(lambda path: draw_reliability({"": measured["curve"]}, path, "brain-structures-mr"))
     turn = min(range(len(answers)), key=lambda number: answers[number].score)
     head = synthetic_scan(recipe, turn)
     image = head.volume.data[0]
     shown = [(image, None), (image, head.truth), (image, answers[turn].found)]
-    return {"calibration.png": curve, "worst_synthetic.png": _file(lambda path: picture(shown, path))}
+    return {"calibration.png": curve, "worst_synthetic.png": png(lambda path: picture(shown, path))}
 
 
 def icbm(recipe: BrainStructures, bundle: Bundle, options: RunOptions) -> tuple[dict[str, float], dict[str, Any]]:
     """Dice of grey and white matter on the ICBM T1 against nilearn's maps, and what the run took."""
-    from napari_mamba.recipes.brain.recipe import GREY, WHITE
-
     affine = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])
     volume = Volume(recipe.arrays["icbm_t1"][None].astype(np.float32), affine=affine)
     before = time.process_time()
@@ -316,11 +306,4 @@ def agreement(
                 worst = (float(np.nanmean(scores)), [pair for v, a in shown for pair in ((v, None), (v, a))])
     mean = float(np.mean([pair["dice"]["mean"] for pair in pairs]))
     found = {"mean": mean, "mirrored": options.mirror is not False, "pairs": pairs}
-    return found, {"worst_pair.png": _file(lambda path: picture(worst[1], path))}
-
-
-def _file(draw: Callable[[Path], Any]) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "picture.png"
-        draw(path)
-        return path.read_bytes()
+    return found, {"worst_pair.png": png(lambda path: picture(worst[1], path))}

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from napari_mamba.recipes.brain.losses import confusion_dice
+from napari_mamba.recipes.brain.recipe import BrainStructures
 from napari_mamba.recipes.brain.structures import INDICES, left_right_swap
 from napari_mamba.recipes.brain.synthesis import synthesise
-
-if TYPE_CHECKING:
-    from napari_mamba.recipes.brain.recipe import BrainStructures
 
 KINDS = ("t1", "t2", "random")
 

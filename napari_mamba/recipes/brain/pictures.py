@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from napari_mamba.recipes.brain.task import classes
+
 
 def picture(
     rows: Sequence[tuple[np.ndarray, np.ndarray | None]], path: Path, colors: dict[int, str] | None = None
@@ -25,8 +27,6 @@ def picture(
     from matplotlib.figure import Figure
 
     if colors is None:
-        from napari_mamba.recipes.brain.bundle import classes
-
         colors = {c.index: c.color for c in classes()}
     table = np.zeros((max(colors) + 1, 3))
     for index, color in colors.items():

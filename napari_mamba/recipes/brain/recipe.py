@@ -17,34 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from napari_mamba import models
 from napari_mamba.recipes.brain.data import HELD_OUT, pack, unpack
 from napari_mamba.recipes.brain.losses import confusion_dice, dice_and_cross_entropy
 from napari_mamba.recipes.brain.scans import unpack as unpack_scans
 from napari_mamba.recipes.brain.structures import INDICES
 from napari_mamba.recipes.brain.synthesis import LabelMapBatch, Shape, synthesise
+from napari_mamba.recipes.brain.task import GREY, WHITE, WINDOW, network
 from napari_mamba.training.recipe import Recipe, Schedule
 
-WINDOW: Shape = (128, 144, 128)
-FEATURES = [16, 32, 64, 128, 192]
-NETWORK: dict[str, Any] = {
-    "spatial_dims": 3,
-    "input_channels": 1,
-    "num_classes": len(INDICES),
-    "features_per_stage": FEATURES,
-    "kernel_sizes": [[3, 3, 3]] * 5,
-    "strides": [[1, 1, 1], *[[2, 2, 2]] * 4],
-    "n_conv_per_stage": [1, 2, 2, 2, 1],
-    "n_conv_per_stage_decoder": [1, 2, 2, 1],
-    "generation": "v1",
-    "first_scan": 3,
-}
 VALIDATED = (("t1", "t1", "t1"), ("t2", "flair", "random"), ("random", "random", "t1"))
 """Contrasts of the validation's synthetic images, one batch of the held-out maps after another."""
-
-GREY = (3, 42, 8, 47, 10, 49, 11, 50, 12, 51, 17, 53, 18, 54, 26, 58)
-WHITE = (2, 41, 7, 46, 16, 13, 52, 28, 60)
-"""Structures that count as grey and as white matter against the ICBM tissue maps."""
 
 
 class BrainStructures(Recipe):
@@ -67,13 +49,7 @@ class BrainStructures(Recipe):
         self._heads: dict[tuple[str, bool], LabelMapBatch] = {}
 
     def network(self) -> nn.Module:
-        if self.variant == "segresnet":
-            from monai.networks.nets import SegResNet
-
-            return SegResNet(3, 16, 1, len(INDICES), blocks_down=(1, 2, 2, 6), blocks_up=(1, 1, 1))
-        if self.variant == "bottom":
-            return models.create("umamba_bot", **{k: v for k, v in NETWORK.items() if k != "first_scan"})
-        return models.create("umamba_enc", **NETWORK)
+        return network(self.variant)
 
     def prepare_data(self) -> dict[str, np.ndarray]:
         return pack(self.data)
@@ -165,13 +141,3 @@ class BrainStructures(Recipe):
             mine, theirs = np.isin(labels, members), tissue[box] == value
             scores[name] = float(2 * (mine & theirs).sum() / max(mine.sum() + theirs.sum(), 1))
         return scores
-
-    def export(self, weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
-        from napari_mamba.recipes.brain.bundle import export
-
-        return export(weights, destination, history)
-
-    def evaluate(self, bundle: Path | str, **options: Any) -> dict[str, Any]:
-        from napari_mamba.recipes.brain.evaluation import evaluate
-
-        return evaluate(self, bundle, **options)

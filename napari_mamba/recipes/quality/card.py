@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_mamba.nn.descriptors.spectrum import count
 from napari_mamba.recipes.quality.artefacts import MILD, RANGES
-from napari_mamba.recipes.quality.recipe import CLASSES
+from napari_mamba.recipes.quality.task import CLASSES
 from napari_mamba.training.scoring.classification import comparison_table, format_interval
 
 if TYPE_CHECKING:

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import math
 from functools import cached_property, lru_cache
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,20 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_mamba.nn.descriptors.spectrum import Spectrum, describe
-from napari_mamba.recipes.quality import kspace
+from napari_mamba.recipes.quality import kspace, task
 from napari_mamba.recipes.quality.artefacts import ARTEFACTS, RandomSource, add, nearly_clean, to_device
 from napari_mamba.recipes.quality.random_acquisition import Sides, random_acquisition
+from napari_mamba.recipes.quality.task import CLASSES, SPACING, WINDOW
 from napari_mamba.recipes.restore.data import FULL, Scan, pack, unpack
-from napari_mamba.training.baselines import small_resnet
 from napari_mamba.training.recipe import Recipe, Schedule
 from napari_mamba.training.scoring.classification import auc, macro_f1
 
-SPACING = (4.0, 1.0, 1.0)
-WINDOW = (32, 192, 160)
-CLASSES = ("clean", *ARTEFACTS)
-NETWORK: dict[str, Any] = {
-    "in_ch": 1, "channels": 16, "blocks": 1, "number_classes": len(CLASSES), "hidden": 64, "dropout": 0.1,
-}  # fmt: skip
 VIEWS = 2
 """Windows made of each simulated scan: the simulation costs more than the window."""
 CLEAN, PAIR = 0.18, 0.2  # shares of scans with none and with two artefacts
@@ -65,7 +57,7 @@ class Quality(Recipe):
         return RandomSource((self.seed + 7919 * step) % 2**31, device)
 
     def network(self) -> nn.Module:
-        return network(self.variant)
+        return task.network(self.variant)
 
     def batch(self, step: int, device: torch.device) -> tuple[Tensor, Tensor]:
         rng, inputs, targets = self.rng(step, device), [], []
@@ -148,30 +140,6 @@ class Quality(Recipe):
         seen = [describe(some.to(device)).cpu() for some in self._checks(device)[0].split(8)]
         self.table(device)
         return logits, kspace.answers(self.spectrum, torch.cat(seen).numpy()), truth
-
-    def export(self, weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
-        from napari_mamba.recipes.quality.bundle import export
-
-        return export(self, weights, destination, history)
-
-    def evaluate(self, bundle: Path | str, **options: Any) -> dict[str, Any]:
-        from napari_mamba.recipes.quality.bundle import evaluate
-
-        return evaluate(self.data, bundle, **options)
-
-
-def network(variant: str) -> nn.Module:
-    """nnMamba with its scan in raster order or along all three axes, or a ResNet of as many parameters."""
-    if variant == "resnet":
-        return small_resnet(NETWORK["in_ch"], NETWORK["number_classes"])
-    from napari_mamba import models
-
-    return models.create("nnmamba_cls", **arguments(variant))
-
-
-def arguments(variant: str) -> dict[str, Any]:
-    """What builds the network of a variant of nnMamba."""
-    return {**NETWORK, "order": "axis"} if variant == "nnmamba-axis" else dict(NETWORK)
 
 
 def draw_names(rng: RandomSource) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,8 @@ from torch import Tensor, nn
 from napari_mamba.recipes.restore import data
 from napari_mamba.recipes.restore.degrade import add_noise, spatial_noise_map
 from napari_mamba.recipes.restore.patch_sampler import PatchSampler
-from napari_mamba.recipes.restore.recipe import NETWORK, Restoration, middle, psnr
+from napari_mamba.recipes.restore.recipe import Restoration, middle, psnr
+from napari_mamba.recipes.restore.task import NETWORK
 
 SIZE = (32, 56, 56)
 """Voxels of a piece: the clinical scans have 36 to 48 slices."""
@@ -70,16 +70,6 @@ class Denoise(Restoration):
                     scores.setdefault(f"psnr_{100 * level:.0f}", []).append(psnr(output, clean.to(device)))
         means = {key: sum(values) / len(values) for key, values in scores.items()}
         return means | {"score": sum(means.values()) / len(means)}
-
-    def export(self, weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
-        from napari_mamba.recipes.restore.denoise_bundle import export
-
-        return export(weights, destination, history)
-
-    def evaluate(self, bundle: Path | str, **options: Any) -> dict[str, Any]:
-        from napari_mamba.recipes.restore.denoise_bundle import evaluate
-
-        return evaluate(self.data, bundle, **options)
 
 
 def piece(pieces: PatchSampler, random: np.random.RandomState) -> Tensor:

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from napari_mamba import bundles, engine
+from napari_mamba import engine
 from napari_mamba.bundles import Bundle, BundleSpec, Channel, Network, Tile
+from napari_mamba.engine import RunOptions
 from napari_mamba.errors import InputError
-from napari_mamba.recipes.restore import data, measure, report
+from napari_mamba.recipes.measurement import Measurement, OnCase, count_of, measured_on
+from napari_mamba.recipes.restore import cards, data, measure, report
 from napari_mamba.recipes.restore.denoise import LEVELS, SCALED, Denoise
-from napari_mamba.recipes.restore.recipe import SCANS
-from napari_mamba.training.scoring.evaluation import write_numbers
+from napari_mamba.recipes.restore.task import SCANS
+from napari_mamba.training.recipe import Recipe
 from napari_mamba.training.weights.export import export_averaged
 
 SIZE = (20, 112, 112)
@@ -67,39 +69,30 @@ def spec() -> BundleSpec:
     )
 
 
-def export(weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
+def export(recipe: Recipe, weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
     """Write the bundle of averaged weights; `history` says how far the schedule went."""
     return export_averaged(spec(), card, weights, destination, history)
 
 
 def evaluate(
-    folder: Path,
-    bundle: Path | str,
-    *,
-    device: str = "auto",
-    write: bool = False,
-    on_case: Callable[[str, dict[str, Any]], None] | None = None,
-    kept: Path | None = None,
-) -> dict[str, Any]:
+    recipe: Recipe, bundle: Bundle, options: RunOptions, on_case: OnCase, *, kept: Path | None = None
+) -> Measurement:
     """PSNR and SSIM against non-local means and BM4D, both told the true noise, on people that training never saw.
 
     Parameters
     ----------
-    folder : Path
-        The scans.
-    bundle : Path or str
-    device : str
-    write : bool
-        Put the numbers, the pictures and the card into the bundle's folder.
-    on_case : callable, optional
+    recipe : Recipe
+        Over the folder of scans.
+    bundle : Bundle
+    options : RunOptions
+    on_case : callable
         Called with each case's name and its scores.
     kept : Path, optional
         A JSON file that keeps the scores of the slow methods from one evaluation to the next.
     """
-    loaded, store, rows = bundles.load(bundle), measure.ScoreCache(kept), []
-    methods = _baselines()
+    store, rows, methods = measure.ScoreCache(kept), [], _baselines()
     shown: dict[tuple[str, str], np.ndarray] = {}
-    for case in measure.cases(folder, SIZE):
+    for case in measure.cases(recipe.data, SIZE):
         for rician in (True, False):
             for level in LEVELS:
                 setting = f"{'Rician' if rician else 'Gaussian'} {100 * level:.0f}%"
@@ -108,23 +101,18 @@ def evaluate(
                 for name, method in methods.items():
                     slow = partial(_score, method, noisy, case, level, rician)
                     scores[name] = store.get(key(name, case, level, rician), slow)
-                restored = restore(loaded, case, noisy, device)
+                restored = restore(bundle, case, noisy, options)
                 scores["mr-denoise"] = measure.compare(restored, case.truth, case.peak)
                 shown[case.source, setting] = restored
                 rows.append({"setting": setting, "file": case.source, "person": case.person, "scores": scores})
-                if on_case:
-                    on_case(f"{case.source} {setting}", report.format_scores(scores))
+                on_case(f"{case.source} {setting}", report.format_scores(scores))
     measured = {
-        "people": len({row["person"] for row in rows}),
-        "volumes": len({row["file"] for row in rows}),
+        "people": count_of(rows, "person"),
+        "volumes": count_of(rows, "file"),
         "table": report.by_setting(rows, "mr-denoise", list(methods)),
         "cases": rows,
     }
-    if write:
-        held_out = {k: v for k, v in measured.items() if k != "cases"}
-        metrics = {**loaded.metrics, "held_out": held_out}
-        write_numbers(loaded, metrics, card(metrics), {"examples.png": _examples(folder, rows, shown)})
-    return measured
+    return measured_on("held_out", measured, lambda: {"examples.png": _examples(recipe.data, rows, shown)})
 
 
 def key(method: str, case: measure.Case, level: float, rician: bool) -> str:
@@ -133,11 +121,9 @@ def key(method: str, case: measure.Case, level: float, rician: bool) -> str:
     return f"{method} {case.source} {level} {kind} {size}"
 
 
-def restore(
-    bundle: Bundle, case: measure.Case, noisy: np.ndarray, device: str, mirror: bool | None = None
-) -> np.ndarray:
+def restore(bundle: Bundle, case: measure.Case, noisy: np.ndarray, options: RunOptions) -> np.ndarray:
     """The bundle's answer (Z, Y, X), as a user gets it."""
-    result = engine.run_to_end(case.volume(noisy), bundle, engine.RunOptions(device=device, mirror=mirror))
+    result = engine.run_to_end(case.volume(noisy), bundle, options)
     assert result.image is not None  # of a restoration that was not cancelled
     return np.asarray(result.image.data)[0]
 
@@ -184,6 +170,4 @@ def _examples(folder: Path, rows: list[report.Row], shown: dict[tuple[str, str],
 
 def card(metrics: dict[str, Any]) -> str:
     """The model card, in Markdown; says so where a number was not measured."""
-    from napari_mamba.recipes.restore.cards import denoise
-
-    return denoise(spec(), metrics, METHODS, USE)
+    return cards.denoise(spec(), metrics, METHODS, USE)

@@ -3,43 +3,14 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
-from monai.networks.nets import SegResNet
 from torch import Tensor, nn
 
-from napari_mamba import models
-from napari_mamba.nn.descriptors.noise import estimate_noise_std, log_noise_channel
-from napari_mamba.recipes.restore import data
+from napari_mamba.recipes.restore import data, task
 from napari_mamba.recipes.restore.patch_sampler import PatchSampler
 from napari_mamba.training.recipe import Recipe, Schedule
-
-NETWORK: dict[str, Any] = {"in_channels": 1, "features": [32, 64, 96], "depths": [2, 2, 2], "d_state": 8, "expand": 1.0}
-SCANS = {"mamba": "bidirectional", "axis": "axis", "conv": ""}
-
-
-class ResidualSegResNet(nn.Module):
-    """MONAI's SegResNet (Myronenko, arXiv:1810.11654) that answers what to change, with 2.2 million parameters.
-
-    `noise_scaled` as in `models.voxel_mamba_unet`: the comparison is of the networks between.
-    """
-
-    def __init__(self, in_channels: int = 1, noise_scaled: bool = False) -> None:
-        super().__init__()
-        self.noise_scaled = noise_scaled
-        channels = in_channels + noise_scaled
-        self.network = SegResNet(3, 28, channels, 1, blocks_down=(2, 2, 2), blocks_up=(1, 1), norm=_NORM)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.noise_scaled:
-            return x[:, :1] + self.network(x).to(x.dtype)
-        noise = estimate_noise_std(x)
-        return x + noise * self.network(torch.cat([x, log_noise_channel(noise)], dim=1)).to(x.dtype)
-
-
-_NORM = ("GROUP", {"num_groups": 2})
 
 
 class Restoration(Recipe):
@@ -61,13 +32,11 @@ class Restoration(Recipe):
     channels_last = True  # 81 instead of 95 ms for 3.3 million voxels on an NVIDIA H100: there are no norms
     tf32 = True
     use_cuda_graph = True  # 40 instead of 45 ms a step on an NVIDIA H100
-    arguments = NETWORK
+    arguments = task.NETWORK
     floor = 1e-5
 
     def network(self) -> nn.Module:
-        if self.variant == "segresnet":
-            return ResidualSegResNet(self.arguments["in_channels"], self.arguments.get("noise_scaled", False))
-        return models.create("voxel_mamba_unet", **self.arguments, scan=SCANS[self.variant])
+        return task.network(self.variant, self.arguments)
 
     def prepare_data(self) -> dict[str, np.ndarray]:
         """See `napari_mamba.recipes.restore.data`."""

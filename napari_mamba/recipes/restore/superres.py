@@ -7,7 +7,6 @@ header knows: without it, it answered every image with the faint sharpening that
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,8 @@ from napari_mamba.engine.preparation.upsampling import spline_matrix, upsampling
 from napari_mamba.recipes.restore import data
 from napari_mamba.recipes.restore.degrade import along_first, thick_slices
 from napari_mamba.recipes.restore.patch_sampler import PatchSampler
-from napari_mamba.recipes.restore.recipe import NETWORK, Restoration, middle, psnr
+from napari_mamba.recipes.restore.recipe import Restoration, middle, psnr
+from napari_mamba.recipes.restore.task import NETWORK
 
 LENGTH, WIDE, NARROW = 64, 48, 32
 """Voxels of a piece: along the degraded axis, and across it."""
@@ -82,16 +82,6 @@ class SuperResolution(Restoration):
                 gains.setdefault(f"gain_{factor}", []).append(psnr(output, fine) - psnr(by_spline, fine))
         means = {key: sum(values) / len(values) for key, values in gains.items()}
         return means | {"score": sum(means.values()) / len(means)}
-
-    def export(self, weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
-        from napari_mamba.recipes.restore.superres_bundle import export
-
-        return export(weights, destination, history)
-
-    def evaluate(self, bundle: Path | str, **options: Any) -> dict[str, Any]:
-        from napari_mamba.recipes.restore.superres_bundle import evaluate
-
-        return evaluate(self.data, bundle, **options)
 
 
 def _moved(made: Tensor, device: torch.device) -> Tensor:

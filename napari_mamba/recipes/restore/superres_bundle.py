@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,16 @@ import numpy as np
 from scipy import ndimage
 from torch import Tensor
 
-from napari_mamba import bundles, engine
+from napari_mamba import engine
 from napari_mamba.bundles import Bundle, BundleSpec, Channel, Network, Tile
+from napari_mamba.engine import RunOptions
 from napari_mamba.engine.preparation.slices import FWHM_PER_SIGMA
 from napari_mamba.engine.preparation.upsampling import slice_inverse_matrix
-from napari_mamba.recipes.restore import data, measure, report
-from napari_mamba.recipes.restore.recipe import SCANS
+from napari_mamba.recipes.measurement import Measurement, OnCase, count_of, measured_on
+from napari_mamba.recipes.restore import cards, data, measure, report
 from napari_mamba.recipes.restore.superres import FACTORS, UPSAMPLING_RANGE, SuperResolution
-from napari_mamba.training.scoring.evaluation import write_numbers
+from napari_mamba.recipes.restore.task import SCANS
+from napari_mamba.training.recipe import Recipe
 from napari_mamba.training.weights.export import export_averaged
 from napari_mamba.volume import Volume
 
@@ -70,7 +72,7 @@ def spec() -> BundleSpec:
     )
 
 
-def export(weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
+def export(recipe: Recipe, weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
     """Write the bundle of averaged weights; `history` says how far the schedule went."""
     return export_averaged(spec(), card, weights, destination, history)
 
@@ -102,34 +104,17 @@ def cases(folder: Path) -> Iterator[tuple[measure.Case, int]]:
             yield replace(case, truth=case.truth[where]), axis
 
 
-def evaluate(
-    folder: Path,
-    bundle: Path | str,
-    *,
-    device: str = "auto",
-    write: bool = False,
-    on_case: Callable[[str, dict[str, Any]], None] | None = None,
-) -> dict[str, Any]:
-    """PSNR and SSIM against linear and cubic spline interpolation, on people that training never saw.
-
-    Parameters
-    ----------
-    folder : Path
-        The scans.
-    bundle : Path or str
-    device : str
-    write : bool
-        Put the numbers, the pictures and the card into the bundle's folder.
-    on_case : callable, optional
-        Called with each case's name and its scores.
-    """
-    loaded = bundles.load(bundle)
+def evaluate(recipe: Recipe, bundle: Bundle, options: RunOptions, on_case: OnCase) -> Measurement:
+    """PSNR and SSIM against linear and cubic spline interpolation, on people that training never saw."""
     rows: list[report.Row] = []
     lines: list[Line] = []
-    for case, axis in cases(folder):
+    for case, axis in cases(recipe.data):
         for factor in TESTED:
             coarse = simulate_thick_slices(case.volume(case.truth), axis, factor)
-            found = {**interpolated(coarse, axis, factor), "mr-superres": restore(loaded, coarse, axis, factor, device)}
+            found = {
+                **interpolated(coarse, axis, factor),
+                "mr-superres": restore(bundle, coarse, axis, factor, options),
+            }
             scores = {name: measure.compare(values, case.truth, case.peak) for name, values in found.items()}
             beyond = found["mr-superres"]
             given = np.asarray(coarse.data)
@@ -139,20 +124,15 @@ def evaluate(
             rows.append(row)
             if factor == 4:
                 lines.append((row, _slices(case, axis, found)))
-            if on_case:
-                on_case(f"{case.source} {factor}×", report.format_scores(scores))
+            on_case(f"{case.source} {factor}×", report.format_scores(scores))
     measured = {
-        "people": len({row["person"] for row in rows}),
-        "volumes": len({row["file"] for row in rows}),
+        "people": count_of(rows, "person"),
+        "volumes": count_of(rows, "file"),
         "largest_beyond_range": max(row["beyond_range"] for row in rows),
         "table": report.by_setting(rows, "mr-superres", ["spline", "linear"]),
         "cases": rows,
     }
-    if write:
-        held_out = {k: v for k, v in measured.items() if k != "cases"}
-        metrics = {**loaded.metrics, "held_out": held_out}
-        write_numbers(loaded, metrics, card(metrics), {"examples.png": _examples(lines)})
-    return measured
+    return measured_on("held_out", measured, lambda: {"examples.png": _examples(lines)})
 
 
 def interpolated(coarse: Volume, axis: int, factor: int) -> dict[str, np.ndarray]:
@@ -167,10 +147,10 @@ def interpolated(coarse: Volume, axis: int, factor: int) -> dict[str, np.ndarray
     return {**found, "filter": np.clip(filtered, values.min(), values.max())}
 
 
-def restore(bundle: Bundle, coarse: Volume, axis: int, factor: int, device: str) -> np.ndarray:
+def restore(bundle: Bundle, coarse: Volume, axis: int, factor: int, options: RunOptions) -> np.ndarray:
     """The bundle's answer (Z, Y, X) on a grid that is finer along `axis` alone."""
     spacing = tuple(float(s) / (factor if a == axis else 1) for a, s in enumerate(coarse.spacing))
-    result = engine.run_to_end(coarse, bundle, engine.RunOptions(device=device, spacing=spacing))
+    result = engine.run_to_end(coarse, bundle, replace(options, spacing=spacing))
     assert result.image is not None  # of a restoration that was not cancelled
     return np.asarray(result.image.data)[0]
 
@@ -199,6 +179,4 @@ def _slices(case: measure.Case, axis: int, found: dict[str, np.ndarray]) -> list
 
 def card(metrics: dict[str, Any]) -> str:
     """The model card, in Markdown; says so where a number was not measured."""
-    from napari_mamba.recipes.restore.cards import superres
-
-    return superres(spec(), metrics, METHODS, USE)
+    return cards.superres(spec(), metrics, METHODS, USE)

@@ -1,40 +1,24 @@
-"""The bundle that the adrenal recipe leaves: its description, its calibration, and its numbers on the test glands."""
+"""The bundle that the adrenal recipe leaves: its description, and the members weighed and calibrated."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from napari_mamba import bundles
 from napari_mamba.bundles import BundleSpec, Channel, LabelClass, Network, Tile
-from napari_mamba.recipes.shape.card import DATA, USE, card, draw_failures
-from napari_mamba.recipes.shape.recipe import (
-    CLASSES,
-    GRID,
-    LIMIT,
-    WINDOW,
-    AdrenalShape,
-    Members,
-    arguments,
-    glands,
-    load,
-)
+from napari_mamba.recipes.shape.card import DATA, USE, card
+from napari_mamba.recipes.shape.recipe import AdrenalShape
 from napari_mamba.recipes.shape.stacking import DECAY, weighed
+from napari_mamba.recipes.shape.task import CLASSES, GRID, LIMIT, WINDOW, Members, arguments
 from napari_mamba.training.linear import Regression, fit, fit_stacking
 from napari_mamba.training.scoring import classification as scores
-
-if TYPE_CHECKING:
-    from napari_mamba.bundles import Bundle
+from napari_mamba.training.weights.export import write_bundle
 
 LAST = "mlp.3"
-UPRIGHT = np.eye(4)[[2, 1, 0, 3]]  # 1 mm voxels; orienting leaves the axes as they are
 MILLILITRES = [1.0, 20.0]  # what 99.9% of the training glands have, and a little more
 
 
@@ -88,8 +72,7 @@ def export(recipe: AdrenalShape, weights: dict[str, Tensor], destination: Path, 
         joined(member.state_dict(), fit(table[recipe.fold != k], labels[recipe.fold != k], DECAY), factors)
         for k, member in enumerate(members.cpu().members)
     ]
-    described = replace(spec(recipe.variant), metrics=metrics)
-    return bundles.save(destination, described, states, card(metrics), dtype="float16", overwrite=True)
+    return write_bundle(spec(recipe.variant), card, states, destination, metrics)
 
 
 def cross_validate(margin: np.ndarray, shape: np.ndarray, labels: np.ndarray, fold: np.ndarray) -> dict[str, Any]:
@@ -125,93 +108,3 @@ def joined(state: dict[str, Tensor], regression: Regression, factors: tuple[floa
     state["granulometry.linear.weight"] = torch.stack([-weight / 2, weight / 2])
     state["granulometry.linear.bias"] = torch.tensor([-0.5, 0.5]) * (shape * regression.bias)
     return state
-
-
-def evaluate(
-    data: Path,
-    bundle: Path | str,
-    *,
-    device: str = "auto",
-    write: bool = False,
-    on_case: Callable[[str, dict[str, Any]], None] | None = None,
-) -> dict[str, Any]:
-    """AUC, accuracy, F1 and calibration on the official test glands, through the engine; and the descriptors' own.
-
-    `write` puts the numbers, the figures and the card into the bundle's folder.
-    """
-    loaded, stored = bundles.load(bundle), load(data)
-    masks, labels = glands(stored, "test")
-    probability = predict(loaded, masks, labels, device, on_case)
-    measured: dict[str, Any] = {"glands": len(labels), "published_28": {"auc": 0.828, "accuracy": 0.802}}
-    measured |= measure(labels, probability)
-    baseline = descriptor_probability(stored)
-    if baseline is not None:
-        measured["descriptors"] = measure(labels, baseline)
-    if write:
-        from napari_mamba.training.scoring.evaluation import write_numbers
-
-        metrics = {**loaded.metrics, "test": measured}
-        with tempfile.TemporaryDirectory() as folder:
-            curves = {"test glands": measured["curve"]}
-            if "cross_validation" in metrics:
-                curves["cross-validation"] = metrics["cross_validation"]["curve"]
-            title = "adrenal-shape: hyperplasia"
-            calibration = scores.draw_reliability(curves, Path(folder) / "calibration.png", title=title)
-            failures = draw_failures(masks, labels, probability, Path(folder) / "failures.png")
-            pictures = {path.name: path.read_bytes() for path in (calibration, failures)}
-        write_numbers(loaded, metrics, card(metrics), pictures)
-    return measured
-
-
-def predict(
-    bundle: Bundle,
-    masks: np.ndarray,
-    labels: np.ndarray,
-    device: str = "auto",
-    on_case: Callable[[str, dict[str, Any]], None] | None = None,
-) -> np.ndarray:
-    """Probability of hyperplasia (N,) of masks (N, Z, Y, X) of 1 mm voxels, through the engine."""
-    from napari_mamba import engine
-    from napari_mamba.volume import Volume
-
-    found, options = [], engine.RunOptions(device=device)
-    for number, (mask, label) in enumerate(zip(masks, labels, strict=True)):
-        result = engine.run_to_end(Volume((mask > 0).astype(np.uint8)[None], UPRIGHT), bundle, options)
-        assert result.scores is not None  # of a classifier that was not cancelled
-        found.append(result.scores[CLASSES[1]])
-        if on_case:
-            on_case(f"gland {number}", {CLASSES[1]: found[-1], "is": CLASSES[label]})
-    return np.array(found)
-
-
-def measure(labels: np.ndarray, probability: np.ndarray) -> dict[str, Any]:
-    """AUC, accuracy, F1 with their 95% intervals over glands, the confusion table, and the calibration."""
-    said, each = (probability > 0.5).astype(int), np.arange(len(labels))
-    return {
-        "auc": scores.bootstrap(lambda rows: scores.auc(labels[rows], probability[rows]), each),
-        "accuracy": scores.bootstrap(lambda rows: scores.accuracy(labels[rows], said[rows]), each),
-        "f1": {
-            name: scores.bootstrap(lambda rows, k=k: scores.f1(labels[rows] == k, said[rows] == k), each)  # type: ignore[misc]
-            for k, name in enumerate(CLASSES)
-        },
-        "confusion": scores.confusion(labels, said, len(CLASSES)).tolist(),
-        "calibration_error": scores.calibration_error(labels, probability),
-        "curve": scores.reliability(labels, probability),
-    }
-
-
-def descriptor_probability(stored: Any) -> np.ndarray | None:
-    """Probability of hyperplasia of the test glands by logistic regression over shape descriptors.
-
-    None where scikit-learn or scikit-image is missing.
-    """
-    try:
-        from napari_mamba.recipes.shape.descriptors import describe, regression
-
-        model = regression()
-        (seen, labels), (more, others), (asked, _) = (glands(stored, part) for part in ("train", "val", "test"))
-        model.fit(np.array([describe(mask) for mask in (*seen, *more)]), np.concatenate([labels, others]))
-        table = np.array([describe(mask) for mask in asked])
-    except ImportError:
-        return None
-    return model.predict_proba(table)[:, 1]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from napari_mamba.nn.descriptors.granulometry import count
+from napari_mamba.recipes.shape.task import BATCH
 from napari_mamba.training.scoring.classification import comparison_table, format_interval
 
 DATA = "AdrenalMNIST3D, 64³, of MedMNIST+ (Yang et al., Scientific Data 10:41, 2023), CC BY 4.0"
@@ -15,7 +16,6 @@ USE = (
     "Research on the shape of adult adrenal glands whose masks are given, one gland at a time. "
     "Not for clinical use: it tells nothing about hormones, tumours or the image itself."
 )
-BATCH = 16
 ROWS = {
     "ships": "nnMamba, raster scan, as it ships",
     "nnmamba": "nnMamba, raster scan",

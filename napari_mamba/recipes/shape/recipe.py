@@ -10,61 +10,22 @@ slices: the labels are readers' judgements, and limbs are measured in axial slic
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_mamba.errors import InputError
-from napari_mamba.nn.descriptors.granulometry import in_slices
+from napari_mamba.recipes.shape import task
 from napari_mamba.recipes.shape.augment import distances, flip_combinations, place, warp
-from napari_mamba.recipes.shape.card import BATCH
+from napari_mamba.recipes.shape.data import glands, load
 from napari_mamba.recipes.shape.stacking import DECAY, descriptors, weighed
-from napari_mamba.training.baselines import small_resnet
+from napari_mamba.recipes.shape.task import BATCH, FOLDS, GRID, LIMIT, WINDOW
 from napari_mamba.training.linear import fit
 from napari_mamba.training.recipe import Recipe, Schedule
 from napari_mamba.training.scoring.classification import accuracy, auc
 
-FILE = "adrenalmnist3d_64.npz"
-WINDOW, LIMIT = 64, 8.0  # mm
-GRID = 64
-FOLDS = 5
-NETWORK: dict[str, Any] = {
-    "in_ch": 1, "channels": 16, "blocks": 1, "number_classes": 2, "hidden": 32, "dropout": 0.5, "slices": True,
-    "shrink": 2,
-}  # fmt: skip
-CLASSES = ("normal", "hyperplasia")
 SMOOTHING = 0.05
-
-
-class Members(nn.Module):
-    """Networks trained side by side: in training the batch is dealt out among them, otherwise each sees all of it.
-
-    Takes (B, 1, Z, Y, X); returns logits (B, K) in training, (members, B, K) in evaluation.
-    """
-
-    def __init__(self, networks: list[nn.Module]):
-        super().__init__()
-        self.members: nn.ModuleList = nn.ModuleList(networks)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return torch.stack([member(x) for member in self.members])
-        return torch.cat([member(part) for member, part in zip(self.members, x.chunk(len(self.members)), strict=True)])
-
-
-class WithSliceAverages(nn.Module):
-    """A network for comparison, with what nnMamba has before its own: distances within slices, and fewer voxels."""
-
-    def __init__(self, trunk: nn.Module):
-        super().__init__()
-        self.trunk = trunk
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.trunk(F.avg_pool3d(torch.cat([x, in_slices(x)], dim=1), NETWORK["shrink"]))
 
 
 class AdrenalShape(Recipe):
@@ -127,7 +88,7 @@ class AdrenalShape(Recipe):
         return self._placed[str(device)]
 
     def network(self) -> nn.Module:
-        return Members([network(self.variant) for _ in range(FOLDS)])
+        return task.Members([task.network(self.variant) for _ in range(FOLDS)])
 
     def batch(self, step: int, device: torch.device) -> tuple[Tensor, Tensor]:
         images, label, rows = self.placed(device)
@@ -181,48 +142,3 @@ class AdrenalShape(Recipe):
                         answer = network.members[member](x)  # type: ignore[index,operator,union-attr]
                     logits[some.cpu().numpy()] += answer.float().cpu().numpy() / len(matrices)
         return logits
-
-    def export(self, weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
-        from napari_mamba.recipes.shape.bundle import export
-
-        return export(self, weights, destination, history)
-
-    def evaluate(self, bundle: Path | str, **options: Any) -> dict[str, Any]:
-        from napari_mamba.recipes.shape.bundle import evaluate
-
-        return evaluate(self.data, bundle, **options)
-
-
-def network(variant: str) -> nn.Module:
-    """One member: nnMamba with its scan in raster order or along all three axes, or a ResNet of as many parameters."""
-    if variant == "resnet":
-        return WithSliceAverages(small_resnet(NETWORK["in_ch"] + 1, NETWORK["number_classes"]))
-    from napari_mamba import models
-
-    return models.create("nnmamba_cls", **arguments(variant))
-
-
-def arguments(variant: str) -> dict[str, Any]:
-    """What builds the network of a variant of nnMamba."""
-    return {**NETWORK, "order": "axis"} if variant == "nnmamba-axis" else dict(NETWORK)
-
-
-def load(data: Path) -> Any:
-    """The data set's arrays, by name; raises `InputError` where the file is missing or of another size."""
-    path = data / FILE if data.is_dir() else data
-    if not path.is_file():
-        raise InputError(f"{data} holds no {FILE}: get it from MedMNIST (medmnist.com), the version of size 64")
-    stored = np.load(path, allow_pickle=False)
-    if "train_images" not in stored.files or stored["val_images"].shape[1:] != (WINDOW,) * 3:
-        raise InputError(f"{path} is no AdrenalMNIST3D file of size 64: get {FILE} from MedMNIST")
-    return stored
-
-
-def glands(stored: Any, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """The masks (N, Z, Y, X), bool, and labels (N,) of "train", "val" or "test".
-
-    The file does not say what its axes are, but they show: along the last one neighbouring planes are often equal, as
-    where thick CT slices were cut up, so it is z; along the first one the glands come in two kinds, each the other's
-    mirror image, which are the left and the right ones.
-    """
-    return stored[f"{part}_images"].transpose(0, 3, 2, 1) > 0, stored[f"{part}_labels"].ravel().astype(int)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,19 @@ def export_averaged(
 
     `card` makes the card's Markdown of the metrics, which hold `history` under "trained". Returns the bundle's folder.
     """
-    metrics = {"trained": history}
+    return write_bundle(spec, card, [weights], destination, {"trained": history})
+
+
+def write_bundle(
+    spec: BundleSpec,
+    card: Callable[[dict[str, Any]], str],
+    members: Sequence[dict[str, Tensor]],
+    destination: Path,
+    metrics: dict[str, Any],
+) -> Path:
+    """Write a bundle of one or more networks' weights, in float16, with the card of its metrics; returns its folder."""
     described = replace(spec, metrics=metrics)
-    return bundles.save(destination, described, [weights], card(metrics), dtype="float16", overwrite=True)
+    return bundles.save(destination, described, members, card(metrics), dtype="float16", overwrite=True)
 
 
 def interpolate_weights(weights: dict[str, Tensor], start: Bundle, share: float) -> dict[str, Tensor]:
