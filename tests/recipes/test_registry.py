@@ -1,6 +1,7 @@
 """The registry knows each recipe's parts, and the parts know nothing of the registry's."""
 
 import inspect
+from types import SimpleNamespace
 
 import pytest
 from torch import nn
@@ -24,13 +25,12 @@ def test_every_part_is_there_and_takes_what_the_registry_hands_it(name):
 
 
 def test_an_evaluation_writes_its_metrics_and_figures_only_when_asked(tmp_path, monkeypatch):
-    """The registry's part of it: the numbers go into the bundle beside those that are there, the card is made of all."""
+    """The numbers go into the bundle beside those that are there, and the card is made of all."""
     from napari_mamba.training.scoring import evaluation
 
     drawn, written = [], []
 
-    class Bundle:
-        metrics = {"trained": {"steps": 7}, "held_out": {"dice": 0.1}}
+    loaded = SimpleNamespace(metrics={"trained": {"steps": 7}, "held_out": {"dice": 0.1}})
 
     def figures():
         drawn.append(1)
@@ -47,7 +47,7 @@ def test_an_evaluation_writes_its_metrics_and_figures_only_when_asked(tmp_path, 
             }[part]
 
     monkeypatch.setattr("napari_mamba.recipes.registry.RECIPES", {"one": Entry()})
-    monkeypatch.setattr("napari_mamba.bundles.load", lambda place: Bundle)
+    monkeypatch.setattr("napari_mamba.bundles.load", lambda place: loaded)
     monkeypatch.setattr(evaluation, "write_numbers", lambda *told: written.append(told))
     found = recipes.evaluate("one", tmp_path, device="cpu", parts=("icbm",))
     assert found == {"dice": 0.9, "device": "cpu", "parts": ("icbm",), "cases": ["the recipe"]}
@@ -55,7 +55,7 @@ def test_an_evaluation_writes_its_metrics_and_figures_only_when_asked(tmp_path, 
     assert not written
     recipes.evaluate("one", tmp_path, device="cpu", write=True)
     ((bundle, metrics, card, pictures),) = written
-    assert bundle is Bundle
+    assert bundle is loaded
     assert metrics["held_out"] == {"dice": 0.9, "device": "cpu", "parts": ()}
     assert (card, pictures) == ("7 steps, 0.9", {"a.png": b"drawn"})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from napari_mamba.training.scoring.scores import format_summary
 from napari_mamba.training.weights.export import describe_optimiser, describe_training
 
 DATA = (
@@ -122,20 +123,15 @@ def _measured(metrics: dict[str, Any]) -> str:
     return "\n\n".join([*told, AIMS]) if told else "Not measured yet."
 
 
-def spread(s: dict[str, float], digits: int = 3) -> str:
-    """Mean ± SD (minimum to maximum) of a summary."""
-    return f"{s['mean']:.{digits}f} ± {s['sd']:.{digits}f} ({s['min']:.{digits}f} to {s['max']:.{digits}f})"
-
-
 def _held_out(held_out: dict[str, Any] | None, copied: dict[str, float] | None) -> str:
     if not held_out:
         return ""
     copies = copied or {}
     rows = "\n".join(
-        f"| {name} | {spread(one)} |{f' {copies[name]:.3f} |' if copies else ''}"
+        f"| {name} | {format_summary(one)} |{f' {copies[name]:.3f} |' if copies else ''}"
         for name, one in held_out["by_image"].items()
     )
-    structures = "\n".join(f"| {name} | {spread(one)} |" for name, one in held_out["by_structure"].items())
+    structures = "\n".join(f"| {name} | {format_summary(one)} |" for name, one in held_out["by_structure"].items())
     return (
         f"Dice on {held_out['images']} synthetic images of three people's label maps that training never saw, whole "
         f"heads through the engine; mean over structures {held_out['mean']:.3f}."
@@ -175,7 +171,7 @@ def _agreement(agreement: dict[str, Any] | None, copied: dict[str, float] | None
     if not agreement:
         return ""
     rows = "\n".join(
-        f"| {one['person']} | {one['first']} and {one['second']} | {spread(one['dice'])} |"
+        f"| {one['person']} | {one['first']} and {one['second']} | {format_summary(one['dice'])} |"
         for one in agreement["pairs"]
     )
     return (

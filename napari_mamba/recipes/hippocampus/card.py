@@ -6,6 +6,7 @@ import textwrap
 from typing import Any
 
 from napari_mamba.training.scoring.classification import comparison_table
+from napari_mamba.training.scoring.scores import format_summary
 from napari_mamba.training.weights.export import describe_optimiser, describe_training
 
 DESCRIPTION = "Small U-Mambas for the head (anterior) and the body and tail (posterior) of one hippocampus."
@@ -78,7 +79,7 @@ def _table(held_out: dict[str, Any] | None) -> str:
         "| class | Dice | 95% Hausdorff distance, mm |\n| --- | --- | --- |\n"
     )
     rows = [
-        f"| {name} | {_spread(dice, 3)} | {_spread(held_out['hausdorff95_mm'][name], 2)} |"
+        f"| {name} | {format_summary(dice, 3)} | {format_summary(held_out['hausdorff95_mm'][name], 2)} |"
         for name, dice in held_out["dice"].items()
     ]
     calibration = held_out["calibration"]
@@ -89,10 +90,6 @@ def _table(held_out: dict[str, Any] | None) -> str:
         f"are background, the probability of its answer is off by {calibration['error']:.3f} on average "
         f"(expected calibration error, {calibration['voxels']} voxels):\n\n![calibration](calibration.png)\n"
     )
-
-
-def _spread(s: dict[str, float], digits: int) -> str:
-    return f"{s['mean']:.{digits}f} ± {s['sd']:.{digits}f} ({s['min']:.{digits}f} to {s['max']:.{digits}f})"
 
 
 def _how_many(trained: dict[str, Any] | None) -> str:

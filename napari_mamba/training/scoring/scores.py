@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -59,6 +59,16 @@ def summary(values: Sequence[float]) -> dict[str, float]:
         "min": float(finite.min()),
         "max": float(finite.max()),
     }
+
+
+def format_summary(found: Mapping[str, float], digits: int = 3) -> str:
+    """Mean ± SD (minimum to maximum) of what `summary` gives, for a card.
+
+    >>> format_summary(summary([0.8, 0.9]), 2)
+    '0.85 ± 0.07 (0.80 to 0.90)'
+    """
+    mean, sd, least, most = (f"{found[key]:.{digits}f}" for key in ("mean", "sd", "min", "max"))
+    return f"{mean} ± {sd} ({least} to {most})"
 
 
 def _one_hot(labels: np.ndarray, classes: Sequence[int]) -> torch.Tensor:
