@@ -16,8 +16,8 @@ from scipy import ndimage
 
 from napari_mamba import bundles
 from napari_mamba.bundles import Bundle
-from napari_mamba.training.restore import measure
-from napari_mamba.training.restore.denoise_bundle import SIZE, restore
+from napari_mamba.recipes.restore import measure
+from napari_mamba.recipes.restore.denoise_bundle import SIZE, restore
 
 LEVEL = 0.05
 """Rician noise of the last two columns, as a share of white."""

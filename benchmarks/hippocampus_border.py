@@ -21,8 +21,8 @@ from members import Mean
 from napari_mamba import bundles, training
 from napari_mamba.bundles import Bundle
 from napari_mamba.engine.device import Device, choose_device
-from napari_mamba.training.hippocampus.recipe import CLASSES, validation_tiles
-from napari_mamba.training.scores import dice
+from napari_mamba.recipes.hippocampus.recipe import CLASSES, validation_tiles
+from napari_mamba.training.scoring.scores import dice
 
 ANTERIOR, POSTERIOR = CLASSES
 ROWS = {
@@ -55,7 +55,7 @@ def split(outline: np.ndarray, at: int) -> np.ndarray:
 def measure(arrays: dict[str, np.ndarray], bundle: Bundle, device: Device) -> dict[str, Any]:
     """Mean Dice (anterior, posterior) of each of `ROWS`, and how far the borders are from the raters', in slices."""
     on = device.torch_device
-    network = Mean(bundle.networks(), device, bundle.tile.mirror_axes, bundle.tile.dealt).eval().to(on)
+    network = Mean(bundle.networks(), device, bundle.tile.mirror_axes, bundle.tile.round_robin).eval().to(on)
     scores: dict[str, list[list[float]]] = {row: [] for row in ROWS}
     away = []
     for tile, truth in validation_tiles(arrays, on):

@@ -15,7 +15,7 @@ from gpu import DEVICE, Report, copy_bandwidth, milliseconds, relative_l2
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_mamba.nn.instance_norm import InstanceNorm3d, norm_act
+from napari_mamba.nn.norms.instance_norm import InstanceNorm3d, norm_act
 
 SHAPES = ((1, 32, 128, 128, 128), (2, 16, 128, 144, 128), (1, 64, 64, 64, 64), (1, 320, 8, 8, 8))
 SLOPE = 0.01

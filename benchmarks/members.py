@@ -1,6 +1,6 @@
 """Which bundles are worth an ensemble: validation scores of each, and of their mean, with and without mirrored copies.
 
-"dealt": each copy is answered by one member in turn (`napari-mamba join --dealt`), in no more time than one takes.
+"round_robin": each copy is answered by one member in turn (`napari-mamba join --round_robin`), in no more time than one takes.
 
     python benchmarks/members.py hippocampus-mr --data DIR runs/a/hippocampus-mr runs/b/hippocampus-mr
 
@@ -19,20 +19,20 @@ from torch import Tensor, nn
 
 from napari_mamba import bundles, training
 from napari_mamba.engine.device import Device, choose_device
-from napari_mamba.engine.infer import Ensemble
+from napari_mamba.engine.tiling.infer import Ensemble
 
 
 class Mean(nn.Module):
     """The mean answer of networks over the copies of (B, C, Z, Y, X) that a run would make, mirrored along `axes`."""
 
-    def __init__(self, networks: Sequence[nn.Module], device: Device, axes: Sequence[int], dealt: bool) -> None:
+    def __init__(self, networks: Sequence[nn.Module], device: Device, axes: Sequence[int], round_robin: bool) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
-        self.turns = Ensemble(networks, device, axes, dealt=dealt).turns
+        self.pass_schedule = Ensemble(networks, device, axes, round_robin=round_robin).pass_schedule
 
     def forward(self, x: Tensor) -> Tensor:
-        turns = [(network, [2 + axis for axis in flips]) for network, flips in self.turns]
-        return torch.stack([network(x.flip(f)).flip(f) for network, f in turns]).mean(0)
+        pass_schedule = [(network, [2 + axis for axis in flips]) for network, flips in self.pass_schedule]
+        return torch.stack([network(x.flip(f)).flip(f) for network, f in pass_schedule]).mean(0)
 
 
 def main() -> None:
@@ -49,16 +49,20 @@ def main() -> None:
     device = choose_device(asked.device)
     on = device.torch_device
     recipe, loaded = training.recipe(asked.name, asked.data), [bundles.load(member) for member in asked.members]
-    if any(bundle.tile.sides for bundle in loaded):
+    if any(bundle.tile.left_right_pairs for bundle in loaded):
         parser.error("left and right are classes of these bundles: their mirrored copies are not measured here")
     networks = [network.eval().to(on) for bundle in loaded for network in bundle.networks()]
     print("| members | mirrored copies | scores |\n| --- | --- | --- |")
     for size in range(1, len(networks) + 1):
         for some in itertools.combinations(range(len(networks)), size):
             mirrored = loaded[0].tile.mirror_axes
-            ways = [("no", (), False), ("yes", mirrored, False), *([("dealt", mirrored, True)] if size > 1 else [])]
-            for way, axes, dealt in ways:
-                scores = recipe.validate(Mean([networks[i] for i in some], device, axes, dealt).eval(), on)
+            ways = [
+                ("no", (), False),
+                ("yes", mirrored, False),
+                *([("round_robin", mirrored, True)] if size > 1 else []),
+            ]
+            for way, axes, round_robin in ways:
+                scores = recipe.validate(Mean([networks[i] for i in some], device, axes, round_robin).eval(), on)
                 told = ", ".join(f"{key} {value:.4f}" for key, value in scores.items())
                 print(f"| {' + '.join(str(i + 1) for i in some)} | {way} | {told} |", flush=True)
 

@@ -22,7 +22,7 @@ from gpu import DEVICE, Report, milliseconds, reason, relative_l2
 from torch import Tensor, nn
 
 from napari_mamba import models
-from napari_mamba.nn import layout
+from napari_mamba.nn.blocks import layout
 
 NAMES = {"umamba_enc": "U-Mamba Enc 3D", "segmamba": "SegMamba"}
 AIMS = {"umamba_enc": 2.5, "segmamba": 2.0}

@@ -16,7 +16,7 @@ import torch
 
 from napari_mamba import bundles, training
 from napari_mamba.training import loop
-from napari_mamba.training.optimisers import KINDS
+from napari_mamba.training.optimisation.optimisers import KINDS
 
 
 def learn(arm: str, asked: argparse.Namespace, folder: Path) -> list[dict[str, float]]:
@@ -33,7 +33,11 @@ def learn(arm: str, asked: argparse.Namespace, folder: Path) -> list[dict[str, f
     )
     start = bundles.load(asked.start) if asked.start else None
     loop.fit(
-        made, folder, device=asked.device, start=start, on_log=lambda entry: print(f"{arm} {told(entry)}", flush=True)
+        made,
+        folder,
+        device=asked.device,
+        start=start,
+        on_log=lambda entry: print(f"{arm} {format_entry(entry)}", flush=True),
     )
     return loop.history(folder)
 
@@ -50,7 +54,7 @@ def checked(text: str) -> str:
     return text
 
 
-def told(entry: dict[str, float]) -> str:
+def format_entry(entry: dict[str, float]) -> str:
     """An entry of the history in one line."""
     return " ".join(f"{key} {value:.4g}" for key, value in entry.items())
 

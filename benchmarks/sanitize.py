@@ -18,7 +18,7 @@ from unittest import mock
 import torch
 from torch.nn import functional as F
 
-from napari_mamba.nn.instance_norm import InstanceNorm3d, norm_act
+from napari_mamba.nn.norms.instance_norm import InstanceNorm3d, norm_act
 from napari_mamba.scan import causal_conv1d, scan_order, selective_scan
 from napari_mamba.scan.arguments import scan_arguments
 from napari_mamba.scan.cuda import backward as device_backward
@@ -145,27 +145,27 @@ def main() -> None:
     """Run everything; ends with an error where a result is wrong."""
     wrong = []
 
-    def told(what: str, error: float, bound: float) -> None:
+    def report_error(what: str, error: float, bound: float) -> None:
         print(f"{what}: {error:.1e}", flush=True)
         if not error <= bound:
             wrong.append(what)
 
     for name, (dtype, bound) in itertools.product(PLANS, TYPES.items()):
-        told(f"forward, {name}, {dtype}", forward(name, dtype), bound)
+        report_error(f"forward, {name}, {dtype}", forward(name, dtype), bound)
     for dtype, bound in TYPES.items():
         for length, width, states, paths in ((77, 40, 16, 1), (300, 33, 16, 2), (70, 5, 1, 1), (90, 24, 64, 1)):
             error = backward(length, width, states, paths, dtype)
-            told(
+            report_error(
                 f"gradients, length {length}, width {width}, {states} states, {paths} paths, {dtype}", error, 2 * bound
             )
         with mock.patch.object(device_backward, "multiprocessors", return_value=1):
-            told(f"gradients, several segments a chunk, {dtype}", backward(300, 72, 16, 1, dtype), 2 * bound)
+            report_error(f"gradients, several segments a chunk, {dtype}", backward(300, 72, 16, 1, dtype), 2 * bound)
         for shape, last in (((2, 3, 5, 7, 9), False), ((1, 2, 20, 21, 22), False), ((1, 24, 9, 10, 11), True)):
-            told(f"instance norm, {shape}, {dtype}", instance_norm(dtype, shape, last), 2 * bound)
+            report_error(f"instance norm, {shape}, {dtype}", instance_norm(dtype, shape, last), 2 * bound)
         for channels, last in ((33, False), (48, True)):
-            told(f"token norm, {channels} channels, {dtype}", token_norm(dtype, channels, last), 2 * bound)
+            report_error(f"token norm, {channels} channels, {dtype}", token_norm(dtype, channels, last), 2 * bound)
         for width in (64, 5):
-            told(f"convolution, width {width}, {dtype}", convolution(dtype, width), 2 * bound)
+            report_error(f"convolution, width {width}, {dtype}", convolution(dtype, width), 2 * bound)
     if wrong:
         raise SystemExit(f"wrong: {'; '.join(wrong)}")
 

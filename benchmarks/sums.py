@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from napari_mamba import bundles, io
-from napari_mamba.engine.prepare import prepare
+from napari_mamba.engine.preparation.prepare import prepare
 
 
 def largest(network: nn.Module, tile: torch.Tensor) -> dict[str, float]:

@@ -143,9 +143,9 @@ def test_members_are_averaged_with_their_mirrored_copies(bench: None) -> None:
     assert torch.allclose(plain, x * (first + second) / 2)
     mirrored = members.Mean(both[:1], device, (2,), False)(x)
     assert torch.allclose(mirrored, x * (first + first.flip(2)) / 2)
-    dealt = members.Mean(both, device, (2,), True)(x)
-    assert torch.allclose(dealt, x * (first + second.flip(2)) / 2)
-    assert len(members.Mean(both, device, (0, 2), False).turns) == 8
+    round_robin = members.Mean(both, device, (2,), True)(x)
+    assert torch.allclose(round_robin, x * (first + second.flip(2)) / 2)
+    assert len(members.Mean(both, device, (0, 2), False).pass_schedule) == 8
 
 
 def test_members_are_scored_alone_and_together(
@@ -158,7 +158,7 @@ def test_members_are_scored_alone_and_together(
             return {"score": float(network(torch.ones(1, 1, 1, 1, 1)).detach())}
 
     class One:
-        tile = SimpleNamespace(sides=(), mirror_axes=(2,))
+        tile = SimpleNamespace(left_right_pairs=(), mirror_axes=(2,))
 
         def __init__(self, value):
             self.value = float(value)
@@ -175,14 +175,14 @@ def test_members_are_scored_alone_and_together(
     lines = [line for line in capsys.readouterr().out.splitlines() if "score " in line]
     assert [line.split("score ")[1] for line in lines] == [f"{v:.4f} |" for v in (1, 1, 4, 4, 2.5, 2.5, 2.5)]
     assert lines[-2].startswith("| 1 + 2 | yes")
-    assert lines[-1].startswith("| 1 + 2 | dealt")
+    assert lines[-1].startswith("| 1 + 2 | round_robin")
 
 
 def test_limits_of_denoising_compare_answers_with_the_truth(bench: None, monkeypatch: pytest.MonkeyPatch) -> None:
     import denoise_limits
     import numpy as np
 
-    from napari_mamba.training.restore import measure
+    from napari_mamba.recipes.restore import measure
 
     truth = np.zeros((24, 26, 28), np.float32)
     truth[4:-4, 4:-4, 4:-4] = np.random.RandomState(0).rand(16, 18, 20) + 0.5
@@ -251,7 +251,7 @@ def test_borders_are_measured_from_the_raters(bench: None) -> None:
     image = np.where(truth > 0, np.where(np.arange(24)[None, :, None] >= 10, 2.0, 1.0), 0.0)
     stored = {"images": image.astype(np.float16), "labels": truth, "shapes": np.array(truth.shape)}
     arrays = {f"validation_{key}": value[None] for key, value in stored.items()}
-    bundle = SimpleNamespace(networks=lambda: [Network()], tile=SimpleNamespace(mirror_axes=(2,), dealt=False))
+    bundle = SimpleNamespace(networks=lambda: [Network()], tile=SimpleNamespace(mirror_axes=(2,), round_robin=False))
     found = border.measure(arrays, bundle, choose_device("cpu"))
     assert (found["rms"], found["most"]) == (2, 2)
     assert found["dice"]["answer"] == pytest.approx([16 / 18, 12 / 14])

@@ -10,7 +10,7 @@ from napari_mamba.errors import BundleError
 
 DESCRIPTION = "bundle.json"
 CARD = "README.md"
-_LARGEST_TEXT = 16 * 2**20
+_MAX_TEXT_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Source:
 
     def text(self, name: str) -> str:
         """The text of the file `name`, which may not be longer than 16 MB."""
-        if self._size(name) > _LARGEST_TEXT:
+        if self._size(name) > _MAX_TEXT_BYTES:
             raise BundleError(f"{self.path}: {name} is too large to be what it should be")
         try:
             return self.read(name).decode("utf-8-sig")

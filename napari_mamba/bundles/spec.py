@@ -28,21 +28,21 @@ STEPS: Mapping[str, frozenset[str]] = {
     "field_of_view": frozenset({"mm", "refuse"}),
     "resample": frozenset({"spacing", "order", "order_z", "anisotropy", "order_probabilities", "file_axes"}),
     "resize": frozenset({"shape", "antialias"}),
-    "refine": frozenset({"spacing", "order", "largest_factor", "profile", "keep_slices"}),
-    "tell_finer": frozenset(),
+    "refine": frozenset({"spacing", "order", "max_factor", "profile", "data_consistency"}),
+    "append_upsampling_channel": frozenset(),
     "respace": frozenset({"spacing"}),
     "binarise": frozenset({"smallest", "ml"}),
     "signed_distance": frozenset({"limit"}),
     "centre": frozenset({"size", "least", "whole"}),
-    "thickest_first": frozenset(),
+    "slice_axis_first": frozenset(),
 }
-"""Preparation steps, and the options each takes beside its name; `napari_mamba.engine.prepare` carries them out."""
-FINISHING: Mapping[str, frozenset[str]] = {
+"""Preparation steps, and the options each takes beside its name; `napari_mamba.engine.preparation.prepare` carries them out."""
+POSTPROCESSING_STEPS: Mapping[str, frozenset[str]] = {
     "keep_largest": frozenset({"indices", "together"}),
-    "doubt_volume": frozenset({"ml", "what", "indices"}),
-    "doubt_missing": frozenset({"allowed", "smallest"}),
+    "warn_volume": frozenset({"ml", "what", "indices"}),
+    "warn_missing": frozenset({"allowed", "smallest"}),
 }
-"""Steps of a segmentation's postprocessing; `napari_mamba.engine.finishing` carries them out."""
+"""Steps of a segmentation's postprocessing; `napari_mamba.engine.answers.postprocessing` carries them out."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _WEIGHTS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors")
@@ -97,14 +97,14 @@ class Tile:
         Another tile's sizes must be multiples of these; empty if unknown.
     fixed : bool
         True if the weights themselves depend on `size`, so that no other will do.
-    sums : {"float32", "float16"}
+    accumulate_dtype : {"float32", "float16"}
         Precision in which overlapping tiles are summed; "float16" rounds as nnU-Net's predictor does.
-    sides : tuple of int
+    left_right_pairs : tuple of int
         Labels of left and right structures in pairs, left, right, left, right: in copies mirrored along the last axis
         their outputs change places.
-    snug : bool
+    fit_tiles : bool
         Tiles may be shorter where as many of them cover an image as well: less is computed twice.
-    dealt : bool
+    round_robin : bool
         Each mirrored copy is answered by one of the ensemble's networks, in turn, instead of by all of them.
     """
 
@@ -113,10 +113,10 @@ class Tile:
     mirror_axes: tuple[int, ...] = ()
     divisor: tuple[int, ...] = ()
     fixed: bool = False
-    sums: str = "float32"
-    sides: tuple[int, ...] = ()
-    snug: bool = False
-    dealt: bool = False
+    accumulate_dtype: str = "float32"
+    left_right_pairs: tuple[int, ...] = ()
+    fit_tiles: bool = False
+    round_robin: bool = False
 
 
 @dataclass(frozen=True)
@@ -181,10 +181,10 @@ def check(spec: BundleSpec) -> None:
         raise BundleError(f"bundle {spec.name}: names no input channel")
     _check_tile(spec)
     _check_classes(spec)
-    told = sum(step.get("step") == "tell_finer" for step in spec.preparation)
+    told = sum(step.get("step") == "append_upsampling_channel" for step in spec.preparation)
     _check_count(spec, _CHANNEL_ARGUMENTS, len(spec.channels) + told, "input channels")
     _check_steps(spec, "preparation", spec.preparation, STEPS)
-    _check_steps(spec, "postprocessing", spec.postprocessing, FINISHING)
+    _check_steps(spec, "postprocessing", spec.postprocessing, POSTPROCESSING_STEPS)
     if spec.postprocessing and (spec.task != "segmentation" or spec.activation == "sigmoid"):
         raise BundleError(f"bundle {spec.name}: only a segmentation of exclusive classes has postprocessing")
 
@@ -212,11 +212,13 @@ def _check_tile(spec: BundleSpec) -> None:
         raise BundleError(f"bundle {spec.name}: mirror_axes {list(tile.mirror_axes)} are not axes of a {rank}D tile")
     if tile.divisor and (len(tile.divisor) != rank or any(s % d for s, d in zip(tile.size, tile.divisor, strict=True))):
         raise BundleError(f"bundle {spec.name}: the tile {list(tile.size)} is no multiple of {list(tile.divisor)}")
-    if tile.sums not in ("float32", "float16"):
-        raise BundleError(f"bundle {spec.name}: tiles are summed in float32 or float16, not {tile.sums!r}")
-    if tile.dealt and spec.task == "classification":
-        raise BundleError(f"bundle {spec.name}: every network of a classification answers every copy: none is dealt")
-    sides, labels = tile.sides, {label.index for label in spec.classes}
+    if tile.accumulate_dtype not in ("float32", "float16"):
+        raise BundleError(f"bundle {spec.name}: tiles are summed in float32 or float16, not {tile.accumulate_dtype!r}")
+    if tile.round_robin and spec.task == "classification":
+        raise BundleError(
+            f"bundle {spec.name}: every network of a classification answers every copy: none is round_robin"
+        )
+    sides, labels = tile.left_right_pairs, {label.index for label in spec.classes}
     if len(sides) % 2 or len(set(sides)) < len(sides) or not set(sides) <= labels:
         raise BundleError(f"bundle {spec.name}: the tile's sides are pairs of its labels, each once, not {list(sides)}")
     dims = spec.network.arguments.get("spatial_dims", rank)
@@ -330,10 +332,10 @@ def _tile(one: Fields) -> Tile:
         mirror_axes=one.integers("mirror_axes", ()),
         divisor=one.integers("divisor", ()),
         fixed=one.flag("fixed", False),
-        sums=one.text("sums", "float32"),
-        sides=one.integers("sides", ()),
-        snug=one.flag("snug", False),
-        dealt=one.flag("dealt", False),
+        accumulate_dtype=one.text("sums", "float32"),
+        left_right_pairs=one.integers("sides", ()),
+        fit_tiles=one.flag("fit_tiles", False),
+        round_robin=one.flag("round_robin", False),
     )
 
 

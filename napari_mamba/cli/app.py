@@ -300,7 +300,9 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the output folder.")] = False,
     minutes: Annotated[Optional[float], typer.Option(help="Stop after so long; --resume goes on.")] = None,
     steps: Annotated[Optional[int], typer.Option(help="Stop after so many more steps.")] = None,
-    finish: Annotated[Optional[float], typer.Option(help="Minutes in all at which training is to be over.")] = None,
+    total_minutes: Annotated[
+        Optional[float], typer.Option(help="Minutes in all at which training is to be over.")
+    ] = None,
     variant: Annotated[str, typer.Option(help="Another network of the recipe, for comparison.")] = "",
     start: Annotated[Optional[str], typer.Option(metavar="BUNDLE", help="Begin from a bundle's weights.")] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="Fuse the loss (torch.compile).")] = False,
@@ -315,12 +317,12 @@ def train(
     device: Device = "auto",
 ) -> None:
     """Train a shipped bundle again, or go on training it."""
-    from napari_mamba.cli.making import save_training_data, train_bundle
+    from napari_mamba.cli.training import save_training_data, train_bundle
 
     if save_data is not None:
         save_training_data(name, data, save_data)
         return
-    limits: dict[str, Any] = {"minutes": minutes, "steps": steps, "finish": finish, "start": start}
+    limits: dict[str, Any] = {"minutes": minutes, "steps": steps, "total_minutes": total_minutes, "start": start}
     limits |= {"resume": resume, "variant": variant, "device": device, "compiled": compiled}
     limits |= {"seed": seed, "learning_rate": learning_rate, "blend": blend}
     train_bundle(name, data, output or Path("runs") / name, **limits)
@@ -336,7 +338,7 @@ def evaluate(
     write: Annotated[bool, typer.Option("--write", help="Put the numbers into the bundle and its card.")] = False,
 ) -> None:
     """Measure a bundle on its recipe's held-out people."""
-    from napari_mamba.cli.making import evaluate_bundle
+    from napari_mamba.cli.training import evaluate_bundle
 
     evaluate_bundle(name, data, bundle, report, device=device, write=write)
 
@@ -347,12 +349,12 @@ def join(
         list[str], typer.Argument(metavar="BUNDLE BUNDLE...", help="Bundles that differ in their weights alone.")
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder or .zip of the ensemble.")],
-    dealt: Annotated[
+    round_robin: Annotated[
         bool, typer.Option("--dealt", help="Each mirrored copy is answered by one member, in turn: no slower than one.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
 ) -> None:
     """Make one bundle of several of the same network, whose answers are averaged: an ensemble."""
-    from napari_mamba.cli.making import join_bundles
+    from napari_mamba.cli.training import join_bundles
 
-    join_bundles(members, output, dealt=dealt, overwrite=overwrite)
+    join_bundles(members, output, round_robin=round_robin, overwrite=overwrite)

@@ -99,7 +99,7 @@ def _in_words(bundle: Bundle) -> dict[str, str]:
         "preparation": "; ".join(steps),
         "tile": f"{size} voxels, overlap {bundle.tile.overlap:g}"
         + (f", mirrored along {mirrored}" if mirrored else "")
-        + (", each copy answered by one network" if bundle.tile.dealt else ""),
+        + (", each copy answered by one network" if bundle.tile.round_robin else ""),
         "trained on": bundle.data_source,
         "licence": bundle.licence,
         "references": "; ".join(bundle.references),
@@ -139,7 +139,7 @@ def bundle_facts(bundle: Bundle) -> dict[str, Any]:
             "size": list(bundle.tile.size),
             "overlap": bundle.tile.overlap,
             "mirror_axes": list(bundle.tile.mirror_axes),
-            "dealt": bundle.tile.dealt,
+            "round_robin": bundle.tile.round_robin,
         },
         "classes": [{"index": c.index, "name": c.name, "color": c.color, "code": c.code} for c in bundle.classes],
         "metrics": dict(bundle.metrics),

@@ -14,20 +14,20 @@ import numpy as np
 import torch
 
 from napari_mamba.engine import memory
-from napari_mamba.engine.checks import doubts_about_size, load_checked
-from napari_mamba.engine.collect import ImageSink, Segmentation, SegmentSink, restore_segmentation
+from napari_mamba.engine.answers.collect import ImageSink, Segmentation, SegmentSink, restore_segmentation
+from napari_mamba.engine.answers.postprocessing import postprocess
+from napari_mamba.engine.checks import load_checked, size_warnings
 from napari_mamba.engine.device import choose_device
-from napari_mamba.engine.enlarging import check_enlargeable, enlarged_affine, interpolated, restored_factors
 from napari_mamba.engine.events import Progress
-from napari_mamba.engine.evidence import locate_passes
-from napari_mamba.engine.finishing import finish
-from napari_mamba.engine.infer import Ensemble, NotFinite, infer_tiles, probabilities_of, score_tiles
 from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.plan import plan_run
-from napari_mamba.engine.prepare import Prepared, prepare
-from napari_mamba.engine.record import Pace, Record
+from napari_mamba.engine.preparation.prepare import Prepared, prepare
+from napari_mamba.engine.record import Record, TimeEstimator
 from napari_mamba.engine.result import Result, class_table, region_table, voxel_ml
-from napari_mamba.engine.views import check_axis, choose_view, count_passes, infer_views, turned
+from napari_mamba.engine.tiling.activation_map import activation_map_passes
+from napari_mamba.engine.tiling.enlarging import check_enlargeable, enlarged_affine, interpolated, restored_factors
+from napari_mamba.engine.tiling.infer import Ensemble, NotFinite, predict_tiles, probabilities_of, score_tiles
+from napari_mamba.engine.tiling.views import axis_first, check_axis, choose_view, count_passes, infer_views
 from napari_mamba.errors import BundleError, InputError, OutOfMemoryError, RunError
 from napari_mamba.models import list_models
 from napari_mamba.scan import selective_scan
@@ -49,9 +49,9 @@ def compile_scan(device: torch.device) -> None:
     selective_scan(u, u, -torch.ones(16, 1, device=device), u[..., :1], u[..., :1])
 
 
-def exchanged_channels(bundle: Bundle) -> list[int]:
+def left_right_channel_swap(bundle: Bundle) -> list[int]:
     """The channel that takes each channel's place where left and right are mirrored; empty if none does."""
-    sides = list(bundle.tile.sides)
+    sides = list(bundle.tile.left_right_pairs)
     other = dict(zip(sides, [sides[i ^ 1] for i in range(len(sides))], strict=True))
     labels = [c.index for c in bundle.classes]
     return [labels.index(other.get(label, label)) for label in labels] if sides else []
@@ -88,7 +88,7 @@ class Session:
             "size": list(self.plan.tile),
             "overlap": self.plan.overlap,
             "mirror_axes": list(self.plan.mirror_axes),
-            "dealt": self.bundle.tile.dealt,
+            "round_robin": self.bundle.tile.round_robin,
             "batch_size": self.plan.batch_size,
         }
         self.record.facts["memory"] = memory.peak_memory(self.device.torch_device)
@@ -105,9 +105,11 @@ class Session:
             yield from self._restore_image(prepared, ensemble)
         else:
             yield from self._segment(prepared, ensemble)
-        yield from self._say("measuring", 1, 1)
+        yield from self._progress("measuring", 1, 1)
 
-    def _say(self, stage: str, done: int, total: int, seconds_left: float | None = None, message: str = "") -> Events:
+    def _progress(
+        self, stage: str, done: int, total: int, seconds_left: float | None = None, message: str = ""
+    ) -> Events:
         """Report, and stop here if the user asked for it."""
         if self.cancel.is_set():
             raise Cancelled
@@ -117,22 +119,22 @@ class Session:
 
     def _warn(self, stage: str, done: int, total: int, sentences: list[str]) -> Events:
         for sentence in sentences:
-            yield from self._say(stage, done, total, message=self.record.warn(sentence))
+            yield from self._progress(stage, done, total, message=self.record.warn(sentence))
 
     # ---- before the network
 
     def _prepare(self) -> Generator[Progress, None, Prepared]:
-        self.record.enter("checking")
-        yield from self._say("checking", 0, 1)
+        self.record.start_stage("checking")
+        yield from self._progress("checking", 0, 1)
         self.volume, warnings = load_checked(self.volume, self.bundle, self.options.replace_nonfinite)
         yield from self._warn("checking", 1, 1, warnings)
         check_axis(self.volume, self.options.axis)
-        self.record.enter("preparing")
-        yield from self._say("preparing", 0, 1)
+        self.record.start_stage("preparing")
+        yield from self._progress("preparing", 0, 1)
         prepared, doubts = choose_view(prepare(self._with_channels(), self._preparation()), self.options.axis)
         for view in range(3 if self.options.axis == "all" else 1):
-            doubts += doubts_about_size(turned(prepared.data, view).shape[1:], self.plan.tile)
-        yield from self._warn("preparing", 1, 1, [*prepared.doubts, *doubts])
+            doubts += size_warnings(axis_first(prepared.data, view).shape[1:], self.plan.tile)
+        yield from self._warn("preparing", 1, 1, [*prepared.warnings, *doubts])
         return prepared
 
     def _preparation(self) -> list[dict[str, Any]]:
@@ -153,17 +155,17 @@ class Session:
         return self.volume.with_data(np.repeat(self.volume.data, count, axis=0))
 
     def _warm_up(self) -> Generator[Progress, None, Ensemble]:
-        self.record.enter("warming up")
-        yield from self._say("warming up", 0, 2, message=f"loading {self.bundle.name}")
+        self.record.start_stage("warming up")
+        yield from self._progress("warming up", 0, 2, message=f"loading {self.bundle.name}")
         entropy = "" if self.options.axis == "all" else self._entropy
         ensemble = Ensemble(self.bundle.networks(), self.device, self.plan.mirror_axes, self.plan.spatial_dims, entropy)
-        ensemble.exchanged = exchanged_channels(self.bundle)
-        ensemble.dealt = self.bundle.tile.dealt
-        ensemble.spread = self.options.uncertainty and self.bundle.task == "restoration" and ensemble.passes > 1
-        yield from self._say("warming up", 1, 2)
+        ensemble.channel_swap = left_right_channel_swap(self.bundle)
+        ensemble.round_robin = self.bundle.tile.round_robin
+        ensemble.return_std = self.options.uncertainty and self.bundle.task == "restoration" and ensemble.passes > 1
+        yield from self._progress("warming up", 1, 2)
         if any(model.name == self.bundle.network.name and model.scan_order for model in list_models()):
             compile_scan(self.device.torch_device)
-        yield from self._say("warming up", 2, 2)
+        yield from self._progress("warming up", 2, 2)
         return ensemble
 
     @property
@@ -175,7 +177,7 @@ class Session:
 
     def _infer(self, data: np.ndarray, ensemble: Ensemble, make_sink: Any) -> Generator[Progress, None, Any]:
         """Run the tiles until an attempt gets through; returns its sink."""
-        self.record.enter("network")
+        self.record.start_stage("network")
         while True:
             sink, problem = None, ""
             try:
@@ -191,35 +193,35 @@ class Session:
                 return sink
             sink = None
             memory.release(self.device.torch_device)
-            yield from self._retreat(problem, ensemble)
+            yield from self._fall_back(problem, ensemble)
 
     def _passes(self, data: np.ndarray, ensemble: Ensemble, sink: Any) -> tuple[Iterator[None], int]:
         """The passes of one attempt, and how many there are."""
         tiling = self.plan.tiling(data.shape[1:])
         if self.bundle.task == "classification" and self.options.axis == "all":
-            views = [np.ascontiguousarray(turned(data, axis)) for axis in range(3)]
+            views = [np.ascontiguousarray(axis_first(data, axis)) for axis in range(3)]
             scored = (score_tiles(view, ensemble, self.plan.tiling(view.shape[1:]), sink) for view in views)
             total = count_passes(data, ensemble, self.plan, lambda tiles: len(tiles.starts))
             return itertools.chain.from_iterable(scored), total
         if self.bundle.task == "classification":
             return score_tiles(data, ensemble, tiling, sink), len(tiling.starts) * ensemble.passes
-        size, where = self.plan.batch_size, self.plan.blend_on
+        size, where = self.plan.batch_size, self.plan.blend_device
         if self.options.axis == "all":
             total = count_passes(data, ensemble, self.plan, lambda tiles: len(list(tiles.batches(size))))
             return infer_views(data, ensemble, self.plan, sink, self._entropy), total
-        passes = infer_tiles(data, ensemble, tiling, sink, batch_size=size, blend_on=where)
+        passes = predict_tiles(data, ensemble, tiling, sink, batch_size=size, blend_device=where)
         return passes, len(list(tiling.batches(size))) * ensemble.passes
 
     def _attempt(self, passes: Iterator[None], total: int) -> Events:
-        pace = Pace(total)
-        yield from self._say("network", 0, total)
+        estimator = TimeEstimator(total)
+        yield from self._progress("network", 0, total)
         since = perf_counter()
         for _ in passes:
-            pace.add(perf_counter() - since)
-            yield from self._say("network", pace.done, total, pace.seconds_left)
+            estimator.add(perf_counter() - since)
+            yield from self._progress("network", estimator.done, total, estimator.seconds_left)
             since = perf_counter()  # after the event: what its consumer does is not our pace
 
-    def _retreat(self, problem: str, ensemble: Ensemble) -> Events:
+    def _fall_back(self, problem: str, ensemble: Ensemble) -> Events:
         """Change the plan or the precision after a failed attempt, and say so; or give up with a sentence."""
         if problem == "not finite":
             if not self.device.chosen or self.device.dtype == torch.float32:
@@ -248,13 +250,13 @@ class Session:
         sink = yield from self._infer(
             prepared.data, ensemble, lambda: SegmentSink(shape, bundle, keep=keep, entropy=options.uncertainty)
         )
-        self.record.enter("restoring")
-        yield from self._say("restoring", 0, 1)
+        self.record.start_stage("restoring")
+        yield from self._progress("restoring", 0, 1)
         found = restore_segmentation(prepared, sink, probabilities=options.probabilities)
         doubts = self._finish(found)
-        self.record.enter("measuring")
-        yield from self._say("measuring", 0, 1)
-        self._keep_segmentation(found)
+        self.record.start_stage("measuring")
+        yield from self._progress("measuring", 0, 1)
+        self._store_segmentation(found)
         if not any(row.voxels for row in self.result.table):
             sentence = "No voxel was labelled: check that the image shows what this bundle was made for."
             yield from self._warn("measuring", 0, 1, [sentence])
@@ -265,10 +267,10 @@ class Session:
         """The bundle's postprocessing of the labels; returns its doubts."""
         names = {int(c.index): c.name for c in self.bundle.classes}
         steps = getattr(self.bundle, "postprocessing", ())
-        found.labels, doubts = finish(found.labels, self.volume.spacing.tolist(), names, steps)
+        found.labels, doubts = postprocess(found.labels, self.volume.spacing.tolist(), names, steps)
         return doubts
 
-    def _keep_segmentation(self, found: Segmentation) -> None:
+    def _store_segmentation(self, found: Segmentation) -> None:
         volume, classes = self.volume, self.bundle.classes
         names = tuple(c.name for c in classes)
         self.result.labels = volume.with_data(found.labels[None], ("labels",))
@@ -283,24 +285,24 @@ class Session:
             self.result.extra["probabilities"] = volume.with_data(found.probabilities, names)
 
     def _restore_image(self, prepared: Prepared, ensemble: Ensemble) -> Events:
-        shape, may_grow = prepared.data.shape[1:], partial(check_enlargeable, prepared)
-        sink = yield from self._infer(prepared.data, ensemble, lambda: ImageSink(shape, may_grow))
-        self.record.enter("restoring")
-        yield from self._say("restoring", 0, 1)
+        shape, check_factors = prepared.data.shape[1:], partial(check_enlargeable, prepared)
+        sink = yield from self._infer(prepared.data, ensemble, lambda: ImageSink(shape, check_factors))
+        self.record.start_stage("restoring")
+        yield from self._progress("restoring", 0, 1)
         answer, spread = sink.image, None
-        if ensemble.spread:
+        if ensemble.return_std:
             answer, spread = np.split(sink.image, 2)
             spread = prepared.restore_image(answer + spread)  # less the image, below: in its units
         image = np.asarray(prepared.restore_image(answer), np.float32)
         spread = None if spread is None else spread - image
-        image = prepared.keep_slices(image)
+        image = prepared.data_consistency(image)
         if self.volume.channels == 1 < len(self.bundle.channels):  # repeated on the way in
             image = image.mean(axis=0, keepdims=True)
         if len(image) != self.volume.channels:
             raise BundleError(
                 f"the network answers {len(image)} channels for {self.volume.channels}: a restored image has as many"
             )
-        data = self.volume.data if not prepared.refined else prepared.restore_image(prepared.data)
+        data = self.volume.data if not prepared.upsampled else prepared.restore_image(prepared.data)
         data, affine = data[: len(image)], prepared.restored_affine(self.volume.affine)
         if sink.factors != (1, 1, 1):
             factors = restored_factors(image, data.shape[1:])
@@ -317,7 +319,7 @@ class Session:
         if spread is not None:
             mean = spread.mean(axis=0, keepdims=True)
             self.result.extra["uncertainty"] = grid.with_data(np.maximum(mean, 0, out=mean), ("uncertainty",))
-        yield from self._say("restoring", 1, 1)
+        yield from self._progress("restoring", 1, 1)
 
     def _classify(self, prepared: Prepared, ensemble: Ensemble) -> Events:
         logits = yield from self._infer(prepared.data, ensemble, list)
@@ -328,9 +330,9 @@ class Session:
         names = [c.name for c in self.bundle.classes]
         self.result.scores = dict(zip(names, scores.mean(0).tolist(), strict=True))
         if self.options.uncertainty:
-            yield from self._locate(prepared, ensemble)
+            yield from self._activation_map(prepared, ensemble)
 
-    def _locate(self, prepared: Prepared, ensemble: Ensemble) -> Events:
+    def _activation_map(self, prepared: Prepared, ensemble: Ensemble) -> Events:
         """Where in the image the evidence for the likeliest class lies, as `Result.extra["where"]`."""
         if not all(hasattr(network, "evidence") for network in ensemble.networks) or self.plan.spatial_dims == 2:
             sentence = f"{self.bundle.name} cannot tell where in the image it looked."
@@ -340,8 +342,8 @@ class Session:
         likeliest = max(self.result.scores, key=self.result.scores.__getitem__)
         sink = ImageSink(prepared.data.shape[1:])
         relative = self.bundle.activation == "softmax"
-        yield from self._attempt(*locate_passes(prepared.data, ensemble, self.plan, sink, relative))
-        self.record.enter("restoring")
+        yield from self._attempt(*activation_map_passes(prepared.data, ensemble, self.plan, sink, relative))
+        self.record.start_stage("restoring")
         k = list(self.result.scores).index(likeliest)
         assert sink.image is not None
         where = prepared.restore_values(sink.image[k : k + 1])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_mamba.errors import InputError, NapariMambaError, OutputError
-from napari_mamba.io._atomic import written_beside
+from napari_mamba.io._atomic import atomic_path
 from napari_mamba.io._frames import Frame
 from napari_mamba.io._geometry import largest_displacement
 from napari_mamba.volume import Volume
@@ -138,7 +138,7 @@ def write(volume: Volume, path: str | PathLike[str], *, classes: Sequence[Class]
     if name is None:
         raise OutputError(f"{path} has no suffix of a format to write: choose one of {', '.join(WRITE_SUFFIXES)}")
     _check_replaceable(path, name)
-    with written_beside(path) as temporary:
+    with atomic_path(path) as temporary:
         _module(name).write(volume, temporary, classes)
     return path
 

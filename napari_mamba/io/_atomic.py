@@ -27,7 +27,7 @@ _REASONS = {
 
 
 @contextmanager
-def written_beside(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """Give a path to write to, and move what was written to `path` once the block ends without an error.
 
     The path given has the same name, in a temporary folder beside `path`, on the same disk. Other files that the
@@ -47,7 +47,7 @@ def written_beside(path: Path) -> Iterator[Path]:
     --------
     >>> import tempfile
     >>> target = Path(tempfile.mkdtemp()) / "note.txt"
-    >>> with written_beside(target) as temporary:
+    >>> with atomic_path(target) as temporary:
     ...     _ = temporary.write_text("whole")
     >>> target.read_text()
     'whole'

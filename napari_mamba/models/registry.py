@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from napari_mamba.errors import InputError
-from napari_mamba.nn.exchange import exchange_mixers
-from napari_mamba.nn.probability import Probability
+from napari_mamba.nn.blocks.probability import Probability
+from napari_mamba.nn.mixers.exchange import replace_mixers
 
 Shapes = Mapping[str, tuple[int, ...]]
 """A state_dict's keys and the shapes of its tensors."""
@@ -134,7 +134,7 @@ def create(name: str, *, mixer: str = "mamba", logits: bool = False, **arguments
         network = model.build(**arguments)
     except TypeError as error:
         raise InputError(f"{name} cannot be built with these arguments: {error}") from error
-    exchange_mixers(network, mixer, name)
+    replace_mixers(network, mixer, name)
     for module in network.modules():
         if isinstance(module, Probability):
             module.logits = logits

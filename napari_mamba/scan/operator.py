@@ -91,15 +91,15 @@ def selective_scan(
     """
     module = get_backend(choose_backend(u) if backend == "auto" else backend)
     if isinstance(delta, LowRank):
-        if not return_last_state and hasattr(module, "selective_scan_in_turn"):
+        if not return_last_state and hasattr(module, "selective_scan_sequential"):
             rest = (A, B, C, D, z, delta_bias, delta_softplus, order, merge)
-            y = module.selective_scan_in_turn(u, delta, *rest)
+            y = module.selective_scan_sequential(u, delta, *rest)
             if y is not None:
                 return y
         delta = delta.whole()
-    if order is None and not return_last_state and hasattr(module, "selective_scan_again"):
+    if order is None and not return_last_state and hasattr(module, "selective_scan_cached"):
         tensors = (u, delta, A, B, C, D, z, delta_bias)
-        again = module.selective_scan_again(tensors, delta_softplus, merge, overwrite_delta)
+        again = module.selective_scan_cached(tensors, delta_softplus, merge, overwrite_delta)
         if again is not None:
             return again
     args, multi = scan_arguments(u, delta, A, B, C, D, z, delta_bias, delta_softplus, order, merge)

@@ -5,7 +5,7 @@
 ['adrenal-shape', 'brain-structures-mr', 'hippocampus-mr', 'mr-denoise', 'mr-quality', 'mr-superres']
 """
 
+from napari_mamba.recipes.registry import RECIPES, evaluate, recipe, train
 from napari_mamba.training.recipe import Recipe, Schedule
-from napari_mamba.training.registry import RECIPES, evaluate, recipe, train
 
 __all__ = ["RECIPES", "Recipe", "Schedule", "evaluate", "recipe", "train"]

@@ -78,7 +78,7 @@ class Recipe(ABC):
         norms, slower for those with instance norms.
     tf32 : bool
         Whether a GPU may round the factors of float32 products to TensorFloat-32, which has 10 bits of mantissa.
-    recorded : bool
+    use_cuda_graph : bool
         Whether a GPU replays the kernels of a step as a CUDA graph: for samples of few shapes, and networks of so many
         small kernels that Python is late with them.
 
@@ -102,7 +102,7 @@ class Recipe(ABC):
     on_device: bool = False
     channels_last: bool = False
     tf32: bool = False
-    recorded: bool = False
+    use_cuda_graph: bool = False
 
     def __init__(self, data: Path, seed: int = 2410, variant: str = "") -> None:
         self.data = Path(data)

@@ -3,9 +3,9 @@
 import torch
 
 from napari_mamba import bundles, models
-from napari_mamba.training.brain.bundle import export
-from napari_mamba.training.brain.recipe import NETWORK
-from napari_mamba.training.gains import MOST, bounded_gain
+from napari_mamba.recipes.brain.bundle import export
+from napari_mamba.recipes.brain.recipe import NETWORK
+from napari_mamba.training.weights.gains import MOST, bound_weight_gain
 
 SMALL = {**NETWORK, "features_per_stage": [4, 8, 8, 8, 8]}
 
@@ -35,7 +35,7 @@ def test_kernels_that_grew_are_brought_back_and_the_answer_stays():
     image = torch.rand(1, 1, 32, 32, 32)
     before, answer = sums(network, image)
     copied = {name: weight.clone() for name, weight in network.state_dict().items()}  # blocks are registered twice
-    network.load_state_dict(bounded_gain(copied))
+    network.load_state_dict(bound_weight_gain(copied))
     after, again = sums(network, image)
     assert before > 65504 > 20 * after
     torch.testing.assert_close(again, answer, rtol=5e-3, atol=5e-3 * float(answer.abs().max()))
@@ -64,7 +64,7 @@ def test_biases_go_with_their_kernels_and_what_no_norm_follows_stays():
         "d.conv.weight": torch.full((2, 16, 1, 1, 1), 1.25),  # a gain of 5: half is left
         "d.norm.weight": torch.ones(2),
     }
-    found = bounded_gain(weights)
+    found = bound_weight_gain(weights)
     assert found["a.conv.weight"].unique().tolist() == [1.0]
     assert found["d.conv.weight"].unique().tolist() == [0.625]
     assert found["a.conv.bias"].tolist() == [2.0, -2.0]

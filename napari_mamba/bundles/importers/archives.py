@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 
 from napari_mamba.errors import BundleError
 
-_LARGEST = 64 * 2**30
-_MOST_FILES = 100_000
+_MAX_BYTES = 64 * 2**30
+_MAX_FILES = 100_000
 
 
 def names_in(path: Path) -> list[str]:
@@ -44,7 +44,7 @@ def unpacked(path: Path, wanted: Callable[[str], bool]) -> Iterator[Path]:
 
 def _extract(path: Path, archive: zipfile.ZipFile, wanted: Callable[[str], bool], folder: Path) -> None:
     entries = [entry for entry in archive.infolist() if not entry.is_dir() and wanted(entry.filename)]
-    if sum(entry.file_size for entry in entries) > _LARGEST or len(entries) > _MOST_FILES:
+    if sum(entry.file_size for entry in entries) > _MAX_BYTES or len(entries) > _MAX_FILES:
         raise BundleError(f"{path}: its files would take more than 64 GB: unpack it by hand and give the folder")
     for entry in entries:
         name = PurePosixPath(entry.filename.replace("\\", "/"))

@@ -22,7 +22,7 @@ _WHAT: dict[Callable[..., Path], str] = {
     import_monai: "a MONAI bundle",
     import_weights: "a file of weights",
 }
-_DEEPEST = 6
+_MAX_DEPTH = 6
 
 
 def import_checkpoint(
@@ -85,7 +85,7 @@ def _names(path: Path) -> list[str]:
     for folder, folders, files in os.walk(path):
         depth = len(Path(folder).relative_to(path).parts)
         found += [(Path(folder) / file).relative_to(path.parent).as_posix() for file in files]
-        if depth >= _DEEPEST:
+        if depth >= _MAX_DEPTH:
             folders.clear()
     return found
 

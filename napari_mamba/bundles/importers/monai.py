@@ -78,9 +78,11 @@ def import_monai(
     checkpoint = read_checkpoint(weights)
     if not isinstance(checkpoint, Mapping):
         raise BundleError(f"{weights}: holds no weights by name")
-    found, info, said = identified_weights(weights, checkpoint, network, arguments, _network_arguments(config))
+    found, info, network_arguments = identified_weights(
+        weights, checkpoint, network, arguments, _network_arguments(config)
+    )
     form = metadata.get("network_data_format") or {}
-    told: dict[str, Any] = {
+    usage: dict[str, Any] = {
         "channels": channels or _names(form, "inputs", metadata.path),
         "tile": tile if tile is not None else _tile(config, form),
         "overlap": _window(config).get("overlap", 0.25),
@@ -88,17 +90,17 @@ def import_monai(
         "classes": None if info.task == "restoration" else classes or _names(form, "outputs", metadata.path),
         "activation": activation or _activation(config),
     }
-    told["preparation"] = (
+    usage["preparation"] = (
         preparation
         if preparation is not None
-        else preparation_of(_transforms(config), len(told["channels"]), len(told["tile"]), str(config.path))
+        else preparation_of(_transforms(config), len(usage["channels"]), len(usage["tile"]), str(config.path))
     )
     name = name or re.sub(r"[^a-z0-9._-]+", "-", str(metadata.get("name") or path.name).lower()).strip("-._")
     destination = Path(destination).expanduser() if destination is not None else user_folder() / name
     check_destination(destination, overwrite)
     modality = str((form.get("inputs") or {}).get("image", {}).get("modality", ""))
-    told["channels"] = [Channel(one, modality if modality in ("MR", "CT") else "") for one in told["channels"]]
-    about = {
+    usage["channels"] = [Channel(one, modality if modality in ("MR", "CT") else "") for one in usage["channels"]]
+    bundle_info = {
         "version": str(metadata.get("version") or "1"),
         "description": f"{metadata.get('description') or name}. Imported from a MONAI bundle.",
         "authors": str(metadata.get("authors") or ""),
@@ -106,7 +108,7 @@ def import_monai(
         "data_source": str(metadata.get("data_source") or ""),
         "intended_use": str(metadata.get("intended_use") or "Research only, on images like those it was trained on."),
     }
-    spec = make_spec(name, str(metadata.get("task") or name), info, said, told, about)
+    spec = make_spec(name, str(metadata.get("task") or name), info, network_arguments, usage, bundle_info)
     return save(destination, spec, [found.weights(checkpoint)], dtype=dtype, overwrite=overwrite)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from napari_mamba.errors import BundleError
 
-_DEEPEST = 20
+_MAX_DEPTH = 20
 
 
 class Config:
@@ -48,7 +48,7 @@ class Config:
 
     def plain(self, value: Any, where: str, depth: int = 0) -> Any:
         """`value` with references followed; `where` names it in messages."""
-        if depth > _DEEPEST:
+        if depth > _MAX_DEPTH:
             raise BundleError(f"{self.path}: {where!r} refers to itself")
         if isinstance(value, str):
             return self._text(value, where, depth)

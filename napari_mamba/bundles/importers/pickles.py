@@ -22,7 +22,7 @@ import torch
 
 from napari_mamba.errors import BundleError
 
-_LARGEST_PICKLE = 256 * 2**20
+_MAX_PICKLE_BYTES = 256 * 2**20
 
 
 class NumberType:
@@ -108,7 +108,7 @@ def read_pickle(path: Path) -> Any:
     """
     if not path.is_file():
         raise BundleError(f"{path}: is missing: give the complete folder")
-    if path.stat().st_size > _LARGEST_PICKLE:
+    if path.stat().st_size > _MAX_PICKLE_BYTES:
         raise BundleError(f"{path}: is too large for a description of a training")
     try:
         return plain(_Unpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load())
