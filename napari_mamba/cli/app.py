@@ -119,7 +119,7 @@ def run(
     uncertainty: Annotated[
         Optional[Path],
         typer.Option(
-            help="Image of the probabilities' entropy, 0 to 1; of a classifier: where it looked.", rich_help_panel=OUT
+            help="Image of the probabilities' entropy, 0 to 1; of a classifier: its class activation map.", rich_help_panel=OUT
         ),
     ] = None,
     residual: Annotated[
@@ -144,7 +144,7 @@ def run(
     mirror: Annotated[
         Optional[bool],
         typer.Option(
-            "--mirror/--no-mirror", help="Average over mirrored copies; without, faster.", rich_help_panel=HOW
+            "--mirror/--no-mirror", help="Test-time augmentation: average over flips of the image. Off is faster.", rich_help_panel=HOW
         ),
     ] = None,
     batch_size: Annotated[
@@ -156,7 +156,7 @@ def run(
     ] = None,
     spacing: Annotated[
         Optional[str],
-        typer.Option(metavar="MM|Z,Y,X", help="Super-resolution: voxel size asked for, in mm.", rich_help_panel=HOW),
+        typer.Option(metavar="MM|Z,Y,X", help="Super-resolution: output voxel size in mm.", rich_help_panel=HOW),
     ] = None,
     series: Annotated[
         Optional[str], typer.Option(help="Which DICOM series or TIFF series: UID or number.", rich_help_panel=IN)
@@ -228,7 +228,7 @@ def import_(
         Optional[str], typer.Option(help="File in each fold [checkpoint_final.pth].", rich_help_panel=NNUNET)
     ] = None,
     network: Annotated[
-        Optional[str], typer.Option(help="Which network, where the weights do not tell.", rich_help_panel=WEIGHTS)
+        Optional[str], typer.Option(help="Network name, if it cannot be identified from the weights.", rich_help_panel=WEIGHTS)
     ] = None,
     preset: Annotated[
         Optional[str],
@@ -297,12 +297,12 @@ def train(
     output: Annotated[
         Optional[Path], typer.Option("-o", "--output", help="Folder of checkpoint and bundle [runs/NAME].")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the output folder.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the checkpoint in the output folder.")] = False,
     minutes: Annotated[Optional[float], typer.Option(help="Stop after so long; --resume goes on.")] = None,
     steps: Annotated[Optional[int], typer.Option(help="Stop after so many more steps.")] = None,
     total_minutes: Annotated[
         Optional[float],
-        typer.Option("--total-minutes", "--finish", help="Minutes in all at which training is to be over."),
+        typer.Option("--total-minutes", "--finish", help="Training time in minutes over all resumed runs; the learning rate reaches zero then."),
     ] = None,
     variant: Annotated[str, typer.Option(help="Another network of the recipe, for comparison.")] = "",
     start: Annotated[Optional[str], typer.Option(metavar="BUNDLE", help="Begin from a bundle's weights.")] = None,
@@ -310,7 +310,7 @@ def train(
     seed: Annotated[Optional[int], typer.Option(help="Of weights and samples, instead of the recipe's.")] = None,
     learning_rate: Annotated[Optional[float], typer.Option(help="At its peak, instead of the recipe's.")] = None,
     blend: Annotated[
-        Optional[float], typer.Option(min=0, max=1, help="With --start: share of what was learnt that is exported.")
+        Optional[float], typer.Option(min=0, max=1, help="With --start: interpolate between the start weights (0) and the trained weights (1).")
     ] = None,
     save_data: Annotated[
         Optional[Path], typer.Option(metavar="NPZ", help="Only write the prepared data, to take as --data elsewhere.")
@@ -338,7 +338,7 @@ def evaluate(
     device: Device = "auto",
     write: Annotated[bool, typer.Option("--write", help="Put the numbers into the bundle and its card.")] = False,
 ) -> None:
-    """Measure a bundle on its recipe's held-out people."""
+    """Evaluate a bundle on its recipe's held-out people."""
     from napari_mamba.cli.training import evaluate_bundle
 
     evaluate_bundle(name, data, bundle, report, device=device, write=write)
@@ -355,12 +355,12 @@ def join(
         typer.Option(
             "--round-robin",
             "--dealt",
-            help="Each mirrored copy is answered by one member, in turn: no slower than one.",
+            help="Each flip is predicted by one ensemble member, in turn (round robin): as fast as a single network.",
         ),
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
 ) -> None:
-    """Make one bundle of several of the same network, whose answers are averaged: an ensemble."""
+    """Combine bundles of the same network into an ensemble; their predictions are averaged."""
     from napari_mamba.cli.training import join_bundles
 
     join_bundles(members, output, round_robin=round_robin, overwrite=overwrite)

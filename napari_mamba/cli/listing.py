@@ -99,7 +99,7 @@ def _in_words(bundle: Bundle) -> dict[str, str]:
         "preparation": "; ".join(steps),
         "tile": f"{size} voxels, overlap {bundle.tile.overlap:g}"
         + (f", mirrored along {mirrored}" if mirrored else "")
-        + (", each copy answered by one network" if bundle.tile.round_robin else ""),
+        + (", one ensemble member per flip (round robin)" if bundle.tile.round_robin else ""),
         "trained on": bundle.data_source,
         "licence": bundle.licence,
         "references": "; ".join(bundle.references),

@@ -101,7 +101,7 @@ class Outputs:
                 if bundle.task == "classification" and name == "uncertainty":
                     name = "where"
                     if name not in result.extra:
-                        raise OutputError(f"{path} was not written: {bundle.name} cannot tell where it looked")
+                        raise OutputError(f"{path} was not written: {bundle.name} has no class activation map")
                 io.write(result.extra[name], path)
 
 
