@@ -1,6 +1,7 @@
 """Which bundles are worth an ensemble: validation scores of each, and of their mean, with and without mirrored copies.
 
-"round_robin": each copy is answered by one member in turn (`napari-mamba join --round-robin`), in no more time than one takes.
+"round_robin": each copy is answered by one member in turn (`napari-mamba join --round-robin`), in no more time than
+one takes.
 
     python benchmarks/members.py hippocampus-mr --data DIR runs/a/hippocampus-mr runs/b/hippocampus-mr
 

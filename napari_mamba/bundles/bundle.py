@@ -74,7 +74,7 @@ class Bundle(BundleSpec):
         from safetensors import SafetensorError
         from safetensors.torch import load as parse
 
-        from napari_mamba.bundles import int8 as eight_bits
+        from napari_mamba.bundles import int8
 
         for file in self.weights:
             data = self.source.read(file.name)
@@ -86,7 +86,7 @@ class Bundle(BundleSpec):
             except SafetensorError as error:
                 raise BundleError(f"{file}: is not a safetensors file or is cut off ({error})") from error
             try:
-                whole = eight_bits.dequantize(tensors)
+                whole = int8.dequantize(tensors)
             except BundleError as error:
                 raise BundleError(f"{file}: {error}") from error
             yield {key: t.to(torch.float32) if t.is_floating_point() else t for key, t in whole.items()}

@@ -71,7 +71,7 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> nn.Mo
 def compact(network: nn.Module, weights: Mapping[str, Tensor], dtype: Dtype) -> dict[str, Tensor]:
     """What to store: each tensor once, contiguous, floats as `dtype` (as float32 where float16 would overflow).
 
-    With "int8" kernels and matrices in eight bits (`eight_bits.quantize`), other floats as float16.
+    With "int8" kernels and matrices in eight bits (`int8.quantize`), other floats as float16.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def compact(network: nn.Module, weights: Mapping[str, Tensor], dtype: Dtype) -> 
 
 
 def stored(weights: Mapping[str, Tensor], dtype: Dtype) -> dict[str, Tensor]:
-    """Weights as a file of `dtype` holds them; `eight_bits.dequantize` of it are those that a bundle gives."""
+    """Weights as a file of `dtype` holds them; `int8.dequantize` of it are those that a bundle gives."""
     if dtype != "int8":
         return {key: _stored(tensor, getattr(torch, dtype)) for key, tensor in weights.items()}
     small = quantize(weights)

@@ -111,9 +111,7 @@ def train(
     if blend is not None and begun is None:
         raise InputError("a blend is between a start and what was learnt since: name the start too")
     if blend is not None and begun is not None:
-        interpolate_weights(
-            made.network().state_dict(), begun, blend
-        )  # another network is refused now, not after the training
+        interpolate_weights(made.network().state_dict(), begun, blend)  # refuses another network now, not at the end
     limits: dict[str, Any] = {"minutes": minutes, "steps": steps, "total_minutes": total_minutes}
     run = fit(made, Path(output), resume=resume, device=device, start=begun, compiled=compiled, on_log=on_log, **limits)
     run.group.close()

@@ -33,7 +33,7 @@ class ProcessGroup:
     rank: int = 0
     size: int = 1
     cpu_group: Any = None
-    """The group in which small facts are told on the CPU, so that telling them never waits for a GPU."""
+    """The group in which small facts are sent on the CPU, so that sending them never waits for a GPU."""
 
     @property
     def is_main(self) -> bool:

@@ -6,8 +6,7 @@ import torch
 
 from napari_mamba import engine, io
 from napari_mamba.errors import InputError
-from napari_mamba.recipes.brain import geometry, scans, synthesis
-from napari_mamba.recipes.brain import pseudo_labels as teaching
+from napari_mamba.recipes.brain import geometry, pseudo_labels, scans, synthesis
 from napari_mamba.recipes.brain.recipe import BrainStructures
 from napari_mamba.recipes.brain.scans import Scans
 from napari_mamba.recipes.brain.structures import INDICES
@@ -137,14 +136,14 @@ def test_people_are_those_with_a_t1_and_another_scan(tmp_path):
         file = tmp_path / f"{name}.nii.gz"
         file.parent.mkdir(exist_ok=True)
         file.touch()
-    found = teaching.subjects(tmp_path)
+    found = pseudo_labels.subjects(tmp_path)
     assert list(found) == ["p1"]
     assert list(found["p1"]) == ["study2_T1W", "study3_T1W", "study1_FLAIR", "study2_FLAIR"]
 
 
 def test_a_folder_without_people_is_refused(tmp_path):
     with pytest.raises(InputError, match="nobody with a T1"):
-        teaching.subjects(tmp_path)
+        pseudo_labels.subjects(tmp_path)
 
 
 def test_upright_images_are_ras_at_1_mm_and_in_their_place(tmp_path):
@@ -153,10 +152,10 @@ def test_upright_images_are_ras_at_1_mm_and_in_their_place(tmp_path):
     thick = egg.reshape(20, 3, 64, 60).mean(1)[:, :, ::-1].copy()
     affine = np.array([[0, 0, -1, 70.0], [0, 1, 0, -20.0], [3, 0, 0, 11.0], [0, 0, 0, 1]])
     io.write(Volume(thick[None].astype(np.float32), affine), tmp_path / "egg.nii.gz")
-    image = teaching.to_canonical(io.read(tmp_path / "egg.nii.gz"))
+    image = pseudo_labels.to_canonical(io.read(tmp_path / "egg.nii.gz"))
     assert image.GetSpacing() == (1, 1, 1)
     assert np.allclose(np.reshape(image.GetDirection(), (3, 3)), np.diag([-1, -1, 1]))
-    array = teaching.simpleitk().GetArrayFromImage(image)
+    array = pseudo_labels.simpleitk().GetArrayFromImage(image)
     assert array.shape == egg.shape
     middle = image.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in image.GetSize()])
     assert np.allclose([*middle, 1], np.diag([-1, -1, 1, 1]) @ affine @ [9.5, 31.5, 29.5, 1], atol=1e-3)
@@ -173,10 +172,10 @@ def moved(egg: np.ndarray, shift: tuple[float, float, float]) -> np.ndarray:
 
 def test_alignment_finds_how_the_head_moved():
     """The second contrast is inverted and 3 mm lower, 2 mm further back."""
-    fixed = teaching.itk_image(ball().astype(np.float32), RAS)
-    moving = teaching.itk_image((1 - moved(ball(), (-3, -2, 0))).astype(np.float32), RAS)
+    fixed = pseudo_labels.itk_image(ball().astype(np.float32), RAS)
+    moving = pseudo_labels.itk_image((1 - moved(ball(), (-3, -2, 0))).astype(np.float32), RAS)
     point = fixed.TransformContinuousIndexToPhysicalPoint((30, 32, 30))
-    there = teaching.align(fixed, moving).TransformPoint(point)
+    there = pseudo_labels.align(fixed, moving).TransformPoint(point)
     index = moving.TransformPhysicalPointToContinuousIndex(there)
     assert np.allclose(index, (30, 30, 27), atol=0.5)
 
@@ -190,25 +189,25 @@ def test_fused_labels_follow_each_contrasts_own_grid():
         np.eye(len(INDICES), dtype=np.uint8)[one].transpose(3, 0, 1, 2) * 255
         for one in (classes, np.roll(other, -3, 0))
     ]
-    images = {c: teaching.itk_image(np.zeros(classes.shape, np.float32), RAS) for c in ("a_T1W", "a_FLAIR")}
-    itk = teaching.simpleitk()
+    images = {c: pseudo_labels.itk_image(np.zeros(classes.shape, np.float32), RAS) for c in ("a_T1W", "a_FLAIR")}
+    itk = pseudo_labels.simpleitk()
     aligned = {"a_T1W": itk.Transform(3, itk.sitkIdentity), "a_FLAIR": itk.TranslationTransform(3, (0, 0, -3))}
     answers = dict(zip(("a_T1W", "a_FLAIR"), chances, strict=True))
     inside = (slice(4, -4),) * 3
-    assert np.array_equal(teaching.fuse("a_T1W", images, answers, aligned)[inside], classes[inside])
-    assert np.array_equal(teaching.fuse("a_FLAIR", images, answers, aligned)[inside], low[inside])
+    assert np.array_equal(pseudo_labels.fuse("a_T1W", images, answers, aligned)[inside], classes[inside])
+    assert np.array_equal(pseudo_labels.fuse("a_FLAIR", images, answers, aligned)[inside], low[inside])
 
 
 def test_a_contrast_reaches_another_through_the_reference():
     """T2 lies 4 mm to the side of the reference, FLAIR a quarter turn from it: the way back comes first."""
-    itk = teaching.simpleitk()
+    itk = pseudo_labels.simpleitk()
     classes = np.zeros((12, 40, 40), np.uint8)
     classes[2:-2, 6:14, 22:34] = WHITE_LEFT
-    image = teaching.itk_image(np.zeros(classes.shape, np.float32), RAS)
+    image = pseudo_labels.itk_image(np.zeros(classes.shape, np.float32), RAS)
     middle = image.TransformContinuousIndexToPhysicalPoint((19.5, 19.5, 5.5))
     turn = itk.Euler3DTransform(middle, 0, 0, np.pi / 2)
     aside = itk.TranslationTransform(3, (4, 0, 0))
-    own = teaching.itk_image(classes, RAS)
+    own = pseudo_labels.itk_image(classes, RAS)
     seen = {
         name: itk.GetArrayFromImage(itk.Resample(own, image, way.GetInverse(), itk.sitkNearestNeighbor, 0))
         for name, way in (("T2W", aside), ("FLAIR", turn))
@@ -216,7 +215,7 @@ def test_a_contrast_reaches_another_through_the_reference():
     assert not np.array_equal(seen["T2W"], seen["FLAIR"])
     nothing = np.zeros((len(INDICES), *classes.shape), np.uint8)
     flair = np.eye(len(INDICES), dtype=np.uint8)[seen["FLAIR"]].transpose(3, 0, 1, 2) * 255
-    fused = teaching.fuse(
+    fused = pseudo_labels.fuse(
         "a_T2W",
         {"a_T2W": image, "b_FLAIR": image},
         {"a_T2W": nothing, "b_FLAIR": flair},
@@ -241,7 +240,7 @@ def native(tmp_path):
 def test_scans_of_a_person_are_taught_what_the_t1_shows(native, sure_answers):
     """FLAIR alone would find the egg a rim smaller; both get the T1's labels, each in its own place."""
     told = []
-    packed = teaching.pseudo_label(native / "native_mr", None, engine.RunOptions(), told.append)
+    packed = pseudo_labels.pseudo_label(native / "native_mr", None, engine.RunOptions(), told.append)
     assert told == packed["scan_names"].tolist() == ["p1/study1_T1W", "p1/study2_FLAIR"]
     found = scans.unpack(packed, CPU)
     sizes = [int((classes == WHITE_LEFT).sum()) for classes in found.classes]

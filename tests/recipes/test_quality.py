@@ -11,8 +11,7 @@ from napari_mamba import bundles, engine, io, models, recipes
 from napari_mamba.engine.preparation.prepare import prepare
 from napari_mamba.errors import InputError
 from napari_mamba.nn.descriptors.spectrum import Spectrum, count
-from napari_mamba.recipes.quality import artefacts, bundle, kspace, recipe, torchio_artefacts
-from napari_mamba.recipes.quality import random_acquisition as variety
+from napari_mamba.recipes.quality import artefacts, bundle, kspace, random_acquisition, recipe, torchio_artefacts
 from napari_mamba.recipes.quality.artefacts import ARTEFACTS, MAX_BIAS_FIELD, MILD, RANGES, TISSUE, RandomSource
 from napari_mamba.recipes.quality.recipe import CLASSES, Quality
 from napari_mamba.recipes.restore import data as scans
@@ -243,40 +242,40 @@ def test_another_grid_shows_the_same_head():
     image, seen = torch.from_numpy(head()), set()
     extent = np.array(SHAPE) * SPACING
     for seed in range(12):
-        made, sides = variety.random_resampling(image, SPACING, RandomSource(seed, CPU))
+        made, sides = random_acquisition.random_resampling(image, SPACING, RandomSource(seed, CPU))
         assert np.array(made.shape) * sides == pytest.approx(extent)
         assert float(made.mean()) == pytest.approx(float(image.mean()), rel=0.05)
         seen.add(round(sides[0], 1))
     assert min(seen) < 1.3 < 2.9 < max(seen)  # some of its thick slices became thin ones
-    thin = variety.random_resampling(torch.rand(60, 40, 40), (1.0, 1.0, 1.0), Fixed(1.0, 0.5, 3.0))
+    thin = random_acquisition.random_resampling(torch.rand(60, 40, 40), (1.0, 1.0, 1.0), Fixed(1.0, 0.5, 3.0))
     assert thin[0].shape == (20, 40, 40)
     assert float(thin[0].std()) < float(torch.rand(60, 40, 40).std())  # an average, not a pick
 
 
 def test_interpolation_keeps_what_is_constant_and_what_is_linear():
     for old, new in ((10, 25), (10, 10), (30, 12)):
-        matrix = variety.interpolation(old, new, CPU)
+        matrix = random_acquisition.interpolation(old, new, CPU)
         assert torch.allclose(matrix.sum(1), torch.ones(new))
         ramp = matrix @ (torch.arange(old) + 0.5)
         middle = slice(new // 4, -new // 4)
         assert torch.allclose(ramp[middle], ((torch.arange(new) + 0.5) * old / new)[middle], atol=0.02)
-    assert torch.equal(variety.interpolation(7, 7, CPU), torch.eye(7))
+    assert torch.equal(random_acquisition.interpolation(7, 7, CPU), torch.eye(7))
 
 
 def test_other_kinds_of_good_scans_keep_air_dark_and_the_scale():
     image = torch.from_numpy(head()).clamp(min=0)
     for seed in range(10):
         rng = RandomSource(seed, CPU)
-        cut = variety.random_skull_stripping(image, rng)
+        cut = random_acquisition.random_skull_stripping(image, rng)
         assert bool(((cut == image) | (cut == 0)).all())
         assert 0.05 < float((cut > TISSUE).sum() / (image > TISSUE).sum()) < 1
-        other = variety.random_contrast(image, rng)
+        other = random_acquisition.random_contrast(image, rng)
         assert 0 <= float(other.min()) <= float(other.max()) <= 1 + 1e-5
         assert bool((other[image == 0] == 0).all())
-        made, sides = variety.random_acquisition(image, SPACING, rng)
+        made, sides = random_acquisition.random_acquisition(image, SPACING, rng)
         assert made.isfinite().all()
         assert len(sides) == 3
-    random_padding = variety.random_padding(image, RandomSource(0, CPU))
+    random_padding = random_acquisition.random_padding(image, RandomSource(0, CPU))
     assert float(random_padding.sum()) == pytest.approx(float(image.sum()))
     assert all(one >= other for one, other in zip(random_padding.shape, image.shape, strict=True))
 

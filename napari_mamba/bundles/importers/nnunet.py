@@ -190,7 +190,8 @@ def spec_of(
             mirror_axes=checkpoint.mirror_axes,
             divisor=divisor_of(network, settings.strides, settings.patch_size),
             fixed=scans_channels(network, checkpoint.weights),
-            accumulate_dtype="float16",  # where one tile's corner is all there is, nnU-Net's rounding moves probabilities by 0.1
+            # Where one tile's corner is all there is, nnU-Net's rounding moves probabilities by 0.1.
+            accumulate_dtype="float16",
         ),
         activation=activation,
         classes=classes,

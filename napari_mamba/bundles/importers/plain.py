@@ -128,7 +128,7 @@ def make_spec(
     usage: Mapping[str, Any],
     bundle_info: Mapping[str, Any],
 ) -> BundleSpec:
-    """What goes into `bundle.json`: the network with the arguments `network_arguments`, what was `usage` of its use, and `about`."""
+    """What goes into `bundle.json`: the network and its `network_arguments`, its use, and facts about the bundle."""
     activation = usage["activation"] or ("none" if info.task == "restoration" else "softmax")
     if activation != "none" and _ends_in_probability(info.name, network_arguments):
         network_arguments = {**network_arguments, "logits": True}

@@ -55,8 +55,8 @@ def centre(
 ) -> tuple[State, Undo]:
     """Cut a window of `size` voxels (z, y, x) about the centre of mass of what is above 0, and pad with the minimum.
 
-    A doubt is noted where the image covers less than the share `min_coverage` of the window along an axis, and, if it has to
-    be seen whole (`require_whole`), where what is above 0 does not fit into it.
+    A warning says where the image covers less than the share `min_coverage` of the window along an axis, and, if it
+    has to be seen whole (`require_whole`), where what is above 0 does not fit into it.
     """
     if len(size) != 3 or min(size) < 1:
         raise BundleError(f"the preparation's window has three positive sizes, not {list(size)}")

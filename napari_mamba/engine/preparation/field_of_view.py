@@ -19,7 +19,7 @@ def field_of_view(state: State, mm: Sequence[float], max_mm: float = 0.0) -> tup
     state : State
         With voxel sides in mm.
     mm : (smallest, largest)
-        Of each side of the scan, for which no doubt is noted.
+        Of each side of the scan, for which no warning is given.
     max_mm : float
         A side from which on the voxel size must be wrong; 0 refuses nothing.
 
@@ -39,8 +39,8 @@ def field_of_view(state: State, mm: Sequence[float], max_mm: float = 0.0) -> tup
         )
     if view.min() >= mm[0] and view.max() <= mm[1]:
         return state, Undo()
-    doubt = (
+    warning = (
         f"The scan is {shown} mm large; this bundle was made for sides of {mm[0]:g} to {mm[1]:g} mm: check the voxel "
         "size, and that the whole structure is in view."
     )
-    return replace(state, warnings=(*state.warnings, doubt)), Undo()
+    return replace(state, warnings=(*state.warnings, warning)), Undo()

@@ -25,7 +25,7 @@ def binarise(state: State, smallest: int = 0, ml: Sequence[float] = ()) -> tuple
     smallest : int
         Voxels the mask must have at least.
     ml : (low, high), optional
-        Volumes in millilitres that the training data had; outside of them a doubt is noted.
+        Volumes in millilitres that the training data had; outside of them a warning is given.
 
     Raises
     ------

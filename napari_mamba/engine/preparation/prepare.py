@@ -199,7 +199,7 @@ def prepare(volume: Volume, steps: Sequence[Mapping[str, Any]]) -> Prepared:
         except TypeError as error:
             raise BundleError(f"the preparation step {name!r} has wrong options ({error})") from error
         undos.append(undo)
-        warnings += [doubt for doubt in state.warnings if doubt not in warnings]
+        warnings += [warning for warning in state.warnings if warning not in warnings]
     return Prepared(np.ascontiguousarray(state.data), tuple(undos), state.spacing, tuple(warnings))
 
 

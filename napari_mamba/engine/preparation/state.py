@@ -16,9 +16,9 @@ Fill = float | Sequence[float]
 class State:
     """An image between two steps: `data` (C, Z, Y, X) float32, and `affine` (3, 3) from (z, y, x) steps to RAS mm.
 
-    `mask` (Z, Y, X), bool, is what `crop_nonzero` found not to be empty, where a later step is to know it. `warnings` are
-    sentences for the user about what the steps so far have seen. `upsampling_factor` is how many times finer `refine` made the axis
-    that gained most.
+    `mask` (Z, Y, X), bool, is what `crop_nonzero` found not to be empty, where a later step is to know it. `warnings`
+    are sentences for the user about what the steps so far have seen. `upsampling_factor` is how many times finer
+    `refine` made the axis that gained most.
     """
 
     data: np.ndarray

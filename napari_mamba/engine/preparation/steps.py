@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from napari_mamba.engine.preparation import crop_or_pad as windows
-from napari_mamba.engine.preparation import mask_steps, regridding
+from napari_mamba.engine.preparation import crop_or_pad, mask_steps, regridding
 from napari_mamba.engine.preparation.axes import orient, transpose
 from napari_mamba.engine.preparation.cropping import crop_nonzero
 from napari_mamba.engine.preparation.field_of_view import field_of_view
@@ -31,6 +30,6 @@ STEPS: Mapping[str, Callable[..., tuple[State, Undo]]] = {
     "respace": regridding.respace,
     "binarise": mask_steps.binarise,
     "signed_distance": mask_steps.signed_distance,
-    "centre": windows.centre,
-    "slice_axis_first": windows.slice_axis_first,
+    "centre": crop_or_pad.centre,
+    "slice_axis_first": crop_or_pad.slice_axis_first,
 }

@@ -112,7 +112,7 @@ def refine(
     order : int
         Of the spline, 0 to 5; ends repeat.
     max_factor : float
-        Beyond this ratio of the thickest slice to its new side a doubt is raised.
+        Beyond this ratio of the thickest slice to its new side a warning is given.
     profile : {"point", "gaussian"}
         What a value is of: "point", the voxel's centre, and a spline goes through it; "gaussian", a slice as thick as
         the voxel is long, and axes that gain at least 1.25 times get the best linear estimate (see `engine.slices`).
@@ -210,7 +210,7 @@ def slice_inverse_matrix(count: int, n: int, step: float, start: float) -> np.nd
 
 
 def slice_sampling_matrix(count: int, n: int, step: float, start: float) -> np.ndarray:
-    """The map (count, n) from values at the places `start + step * i` to the slices that `slice_inverse_matrix` takes."""
+    """The map (count, n) from values at the places `start + step * i` to slices, which `slice_inverse_matrix` takes."""
     import torch
 
     from napari_mamba.engine.preparation.slices import gaussian_profile
@@ -222,7 +222,7 @@ def slice_sampling_matrix(count: int, n: int, step: float, start: float) -> np.n
 
 @dataclass(frozen=True)
 class UndoAppendChannel(Undo):
-    """Of `append_upsampling_channel`: an image keeps its first `channels`."""
+    """Undoes `append_upsampling_channel`: an image keeps its first `channels`."""
 
     channels: int
 
@@ -236,7 +236,10 @@ def upsampling_channel_value(times: float) -> float:
 
 
 def append_upsampling_channel(state: State) -> tuple[State, Undo]:
-    """Add a channel that tells the network how many times finer `refine` made the image, as `upsampling_channel_value` says."""
+    """Add a channel that tells the network how many times finer `refine` made the image.
+
+    `upsampling_channel_value` says by which number.
+    """
     told = np.full((1, *state.data.shape[1:]), upsampling_channel_value(state.upsampling_factor), np.float32)
     return replace(state, data=np.concatenate([state.data, told])), UndoAppendChannel(len(state.data))
 

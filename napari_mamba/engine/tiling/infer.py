@@ -85,7 +85,8 @@ class Ensemble:
     def mean(self, tiles: torch.Tensor, per_network: bool = False) -> Generator[None, None, torch.Tensor]:
         """Yield after each pass, and return the mean (B, K [+ 1], *tile) over all of them.
 
-        With `per_network` the networks' means, one after the other: (B, networks * K [+ 1], *tile); never of `round_robin` copies.
+        With `per_network` the networks' means, one after the other: (B, networks * K [+ 1], *tile). Not to be asked of
+        `round_robin` copies.
 
         A generator, so that a run can report and be cancelled between passes; PyTorch's thread-local modes are
         entered inside each pass and never held while it is suspended.

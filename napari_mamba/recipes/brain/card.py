@@ -27,6 +27,7 @@ AIMS = (
 
 def card(metrics: dict[str, Any]) -> str:
     """The card in Markdown; says so where a number was not measured."""
+    optimiser = describe_optimiser(metrics.get("trained"))
     return f"""# brain-structures-mr
 
 32 structures of the brain, left and right apart, in an MR of any contrast and resolution. Labels are FreeSurfer's.
@@ -49,7 +50,7 @@ with mirrored copies; the answers were aligned by mutual information, and their 
 that person's scans have to say. For version 1.5.0 versions 1.2.0 and 1.4.0 did so, for each visit by itself.
 17 maps train, three are held out. U-Mamba Enc (Ma et al., arXiv:2401.04722), first generation: five stages of 16 to 192
 channels, 6.5 million parameters, scans in the two lowest stages. Soft Dice and cross-entropy;
-{describe_optimiser(metrics.get("trained"))} in bfloat16 (the scans in float32); an exponential moving average of the weights
+{optimiser} in bfloat16 (the scans in float32); an exponential moving average of the weights
 ships, in float16.
 {describe_training(metrics.get("trained"), "two windows")}
 `napari-mamba train brain-structures-mr --data DIR` makes such a network from random weights, and with

@@ -2,7 +2,7 @@
 
 Method: SynthSeg (Billot et al., Medical Image Analysis 86:102789, 2023; arXiv:2107.09559). Data: its 20 label maps,
 Apache-2.0; the last three are held out. Where `native_mr` lies beside them, its scans are mixed in, with labels that
-the shipped bundle finds in all scans of a person together (`teaching`). Network: U-Mamba Enc (Ma et al.,
+the shipped bundle finds in all scans of a person together (`pseudo_labels`). Network: U-Mamba Enc (Ma et al.,
 arXiv:2401.04722), scans in the lower stages.
 """
 
@@ -80,7 +80,7 @@ class BrainStructures(Recipe):
 
     @cached_property
     def scans(self) -> dict[str, np.ndarray]:
-        """Labelled scans as `teaching.pseudo_label` packs them; nothing where no `native_mr` is in or beside the folder.
+        """Labelled scans as `pseudo_label` packs them; nothing where no `native_mr` is in or beside the folder.
 
         Of a prepared file they are read. Of a folder they are labelled now, on two CPU cores in two and a half minutes
         a scan.

@@ -85,6 +85,7 @@ def evaluate(
 
 def card(metrics: dict[str, Any]) -> str:
     """The model card, in Markdown; says so where a number was not measured."""
+    optimiser = describe_optimiser(metrics.get("trained"))
     return f"""# hippocampus-mr
 
 {spec().description}
@@ -104,7 +105,7 @@ comparison, nnU-Net's published cross-validation on all 260 volumes of Task04 re
 {_how_many(metrics.get("trained"))}U-Mamba Enc, second generation: 3.1 million parameters, four stages of
 24 to 160 channels, a Mamba block after each encoder stage. Random rotation, scale, elastic deformation and left-right
 flips, contrast, noise, bias field and resolution, all on the GPU; Dice and cross-entropy;
-{describe_optimiser(metrics.get("trained"))} in bfloat16 (the scans in float32); an exponential moving average of the weights
+{optimiser} in bfloat16 (the scans in float32); an exponential moving average of the weights
 ships, in float16.
 {describe_training(metrics.get("trained"), "12 samples")}
 {_again(metrics.get("trained"))} `--variant small` trains a network of half the

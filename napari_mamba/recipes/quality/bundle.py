@@ -25,9 +25,8 @@ from napari_mamba.training.scoring import classification as scores
 if TYPE_CHECKING:
     from napari_mamba.volume import Volume
 
-FACTOR_DECAY = (
-    1.0  # keeps the few factors from growing where the validation scans of a class are told apart without error
-)
+FACTOR_DECAY = 1.0
+"""Keeps the few factors from growing where the validation scans of a class are separated without error."""
 REPEATS, PAIRS = 6, 6
 """Simulated scans of each test scan: for each class, clean among them, and with two artefacts."""
 

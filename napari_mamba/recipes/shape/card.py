@@ -130,8 +130,9 @@ def _crossed(metrics: dict[str, Any]) -> str:
     if crossed := metrics.get("cross_validation"):
         parts.append(
             f"On the {crossed['glands']} training and validation glands, each judged by the one member that has not "
-            f"seen it: AUC {format_interval(crossed['auc'])}, accuracy {crossed['accuracy']:.3f}. Its two parts alone: nnMamba "
-            f"{format_interval(crossed['auc_network'])}, the descriptors {format_interval(crossed['auc_descriptors'])}."
+            f"seen it: AUC {format_interval(crossed['auc'])}, accuracy {crossed['accuracy']:.3f}. "
+            f"Its two parts alone: nnMamba {format_interval(crossed['auc_network'])}, "
+            f"the descriptors {format_interval(crossed['auc_descriptors'])}."
         )
         if crossed["auc"]["value"] < crossed["auc_descriptors"]["value"] + 0.005:
             parts += ["", NOTHING]

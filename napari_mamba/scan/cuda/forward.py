@@ -341,8 +341,8 @@ def selective_scan_forward(
     plan : Plan, optional
         How to cut the sequence; by default `plan.make_plan` says.
     before : callable, optional
-        Called with the number of each path before it is scanned, where `runs_sequentially`: `delta` may be a view of one
-        path's memory, which it then fills.
+        Called with the number of each path before it is scanned, where `runs_sequentially`: `delta` may be a view of
+        one path's memory, which it then fills.
 
     Returns
     -------

@@ -41,8 +41,8 @@ def measure_segmentation(
     dict
         "people", "volumes", "dice" and "hausdorff95_mm" (class name to mean, SD, median, minimum, maximum), "worst"
         (the file with the lowest mean Dice), "calibration" and "cases". Calibration is over the voxels that the network
-        is not sure are background (`CERTAIN_BACKGROUND`), where the probability of the answer stands against how often it is right:
-        "error" (expected calibration error), "voxels" and "curve" (see `classification.reliability`).
+        is not sure are background (`CERTAIN_BACKGROUND`), where the probability of the answer stands against how often
+        it is right: "error" (expected calibration error), "voxels" and "curve" (see `classification.reliability`).
     """
     classes = [label for label in bundle.classes if label.index]
     rows, confidence, right = [], [], []
@@ -78,9 +78,8 @@ def _rows(
         assert result.labels is not None  # of a segmentation bundle that was not cancelled
         predicted, true = np.asarray(result.labels.data)[0], np.asarray(truth.data)[0]
         probabilities = np.asarray(result.extra["probabilities"].data)
-        possible = (
-            probabilities[0] < CERTAIN_BACKGROUND
-        )  # chosen by what the network says alone: the truth would bias the curve
+        # Chosen by what the network says alone: the truth would bias the curve.
+        possible = probabilities[0] < CERTAIN_BACKGROUND
         yield {
             "confidence": probabilities[:, possible].max(axis=0),
             "right": (predicted == true)[possible],
