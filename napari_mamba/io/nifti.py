@@ -21,6 +21,7 @@ from napari_mamba.io import _frames, _nifti_header, labels
 from napari_mamba.volume import Volume
 
 _CHUNK = 1 << 24
+_GZIP = 31  # zlib's number for its widest window in gzip's format, with neither name nor time in the header
 _DEFLATE_LIMIT = 1040  # deflate cannot shrink more than this, so a larger claim is a damaged header
 # As TotalSegmentator writes its label table: nibabel cannot give the content of code 30, Workbench's own.
 _EXTENSION_CODE = 0
@@ -160,14 +161,16 @@ def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> N
     flag = b"\x01\0\0\0" if extension else b"\0\0\0\0"
     header = _nifti_header.build(array, volume.affine, offset) + flag + extension
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    # zlib itself rather than a GzipFile, which on a full disk stays open and prints a traceback when it is collected.
+    squeezer = zlib.compressobj(4, wbits=_GZIP) if path.name.lower().endswith(".gz") else None
     with open(path, "wb") as file:
-        stream = gzip.GzipFile("", "wb", 4, file, mtime=0) if path.name.lower().endswith(".gz") else file
-        stream.write(header)
+        file.write(squeezer.compress(header) if squeezer else header)
         for channel in little:
             for plane in channel:
-                stream.write(np.ascontiguousarray(plane).data)
-        if stream is not file:
-            stream.close()
+                content = np.ascontiguousarray(plane).data
+                file.write(squeezer.compress(content) if squeezer else content)
+        if squeezer:
+            file.write(squeezer.flush())
 
 
 def _extension(content: bytes) -> bytes:
