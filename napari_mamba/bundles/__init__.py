@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from napari_mamba.bundles.bundle import Bundle, available, load, user_folder
+from napari_mamba.bundles.bundle import Bundle, available, kept, load, user_folder
 from napari_mamba.bundles.ensemble import join
 from napari_mamba.bundles.spec import BundleSpec, Channel, LabelClass, Network, Tile
 from napari_mamba.bundles.writer import save
@@ -30,6 +30,7 @@ __all__ = [
     "available",
     "import_checkpoint",
     "join",
+    "kept",
     "load",
     "save",
     "user_folder",

@@ -79,8 +79,8 @@ def show_info(name: str, *, as_json: bool, card: bool) -> None:
         print(f"{key:<13}{value}")
     if bundle.classes:
         print()
-        rows = [[str(c.index), c.name, c.color, c.code] for c in bundle.classes]
-        show_table(["index", "class", "colour", "code"], rows)
+        rows = [[str(c.index), c.name, c.color, c.code, c.laterality] for c in bundle.classes]
+        show_table(["index", "class", "colour", "code", "side"], rows)
 
 
 def _in_words(bundle: Bundle) -> dict[str, str]:
@@ -125,6 +125,8 @@ def show_devices(*, as_json: bool) -> None:
 
 def bundle_facts(bundle: Bundle) -> dict[str, Any]:
     """A bundle's description as JSON can hold it."""
+    from dataclasses import asdict
+
     return {
         "name": bundle.name,
         "version": bundle.version,
@@ -141,7 +143,7 @@ def bundle_facts(bundle: Bundle) -> dict[str, Any]:
             "mirror_axes": list(bundle.tile.mirror_axes),
             "dealt": bundle.tile.dealt,
         },
-        "classes": [{"index": c.index, "name": c.name, "color": c.color, "code": c.code} for c in bundle.classes],
+        "classes": [asdict(label) for label in bundle.classes],
         "metrics": dict(bundle.metrics),
         "data_source": bundle.data_source,
         "licence": bundle.licence,
@@ -149,6 +151,7 @@ def bundle_facts(bundle: Bundle) -> dict[str, Any]:
         "members": len(bundle.weights),
         "path": str(bundle.path),
         "sha256": bundle.sha256,
+        "card": bundle.card,
     }
 
 

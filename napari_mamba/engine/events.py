@@ -20,6 +20,8 @@ class Progress:
         Until the end of this stage, None while nothing is known.
     message : str
         A sentence for the user (a warning, or what changed), or empty.
+    warning : bool
+        The message is about what may be wrong with the result; `Result.warnings` repeats it.
     """
 
     stage: str
@@ -27,6 +29,7 @@ class Progress:
     total: int
     seconds_left: float | None = None
     message: str = ""
+    warning: bool = False
 
     @property
     def fraction(self) -> float:
