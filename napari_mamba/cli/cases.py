@@ -103,8 +103,8 @@ def _text(value: Any, key: str, where: str) -> str:
     return value
 
 
-def one_case(inputs: Sequence[Path] | None, outputs: Outputs) -> list[Case]:
+def one_case(inputs: Sequence[Path] | None, outputs: Outputs) -> Case:
     """The case that the arguments name."""
     if not inputs:
         raise InputError("no image was named: give INPUT, or a list of them with --cases")
-    return [Case(tuple(inputs), outputs, inputs[0].name)]
+    return Case(tuple(inputs), outputs, inputs[0].name)

@@ -120,7 +120,7 @@ def run(
     1 fault.
     """
     from napari_mamba.cli import parsing, running
-    from napari_mamba.cli.cases import one_case, read_cases
+    from napari_mamba.cli.cases import one_case
     from napari_mamba.cli.outputs import Outputs
 
     outputs = Outputs(output, probabilities, uncertainty, residual, report, table, overlay)
@@ -141,11 +141,10 @@ def run(
     raise typer.Exit(
         running.run_command(
             bundle,
-            one_case(inputs, outputs) if cases is None else read_cases(cases),
+            one_case(inputs, outputs) if cases is None else cases,
             options,
             reading=parsing.read_options(series, frame, level, resample_channels),
             overwrite=overwrite,
             events=events,
-            many=cases is not None,
         )
     )

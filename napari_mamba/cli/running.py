@@ -12,7 +12,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from napari_mamba.cli.cases import Case
+from napari_mamba.cli.cases import Case, read_cases
 from napari_mamba.cli.events import JsonLines
 from napari_mamba.cli.failures import CANCELLED, DONE, SOME_FAILED, quiet_libraries, sentence
 from napari_mamba.cli.outputs import Outputs
@@ -39,24 +39,23 @@ class _Stopped(Exception):
 
 def run_command(
     bundle: str,
-    cases: Sequence[Case],
+    cases: Case | Path,
     options: dict[str, Any],
     *,
     reading: dict[str, Any],
     overwrite: bool,
     events: str | None,
-    many: bool = False,
 ) -> int:
     """Carry the command out; returns the exit code, raises what went wrong after telling the reader of the events.
 
-    With `many` each case is announced and a case that fails does not end the others.
+    Of the cases in a file each is announced, and one that fails does not end the others.
     """
     if events not in (None, "jsonl"):
         raise InputError(f"--events {events} is not known: the one format is jsonl")
     report = reporter(events)
     try:
-        run = _run_many if many else _run_one
-        return run(bundle, cases, _Work(options, reading, overwrite, report))
+        work = _Work(options, reading, overwrite, report)
+        return _run_many(bundle, read_cases(cases), work) if isinstance(cases, Path) else _run_one(bundle, cases, work)
     except BaseException as error:
         if isinstance(report, JsonLines) and not isinstance(error, BrokenPipeError):
             report.failure(error)
@@ -100,10 +99,9 @@ class _Work:
         return self.loaded
 
 
-def _run_one(name: str, cases: Sequence[Case], work: _Work) -> int:
+def _run_one(name: str, case: Case, work: _Work) -> int:
     from napari_mamba.engine.overall import Overall
 
-    (case,) = cases
     work.check(case)
     with quiet_libraries(), _cancel_on_signals() as cancel:
         try:
