@@ -153,15 +153,17 @@ def channel_fields(names: Sequence[str]) -> dict[str, str]:
     >>> channel_fields(["left hippocampus", "CSF"])["axis 0 index values"]
     'left%20hippocampus CSF'
     """
-    from urllib.parse import quote
-
     if not names:
         return {}
     return {
         "DataNodeClassName": "vtkMRMLScalarVolumeNode",
         "axis 0 index type": "text",
-        "axis 0 index values": " ".join(quote(one_line(name) or "unnamed", safe="") for name in names),
+        "axis 0 index values": " ".join((one_line(name) or "unnamed").translate(_ENCODED) for name in names),
     }
+
+
+_ENCODED = str.maketrans({"%": "%25", " ": "%20", "'": "%27", ">": "%3E", "<": "%3C", '"': "%22"})
+"""What Slicer decodes (vtkMRMLNode::URLDecodeString), and nothing else."""
 
 
 def channel_names(header: Mapping[str, str], count: int) -> tuple[str, ...]:
