@@ -9,6 +9,7 @@ from typing import Any
 
 from napari_mamba.bundles.bundle import Bundle, available, kept, load, user_folder
 from napari_mamba.bundles.ensemble import join
+from napari_mamba.bundles.facts import facts
 from napari_mamba.bundles.spec import BundleSpec, Channel, LabelClass, Network, Tile
 from napari_mamba.bundles.writer import save
 
@@ -28,6 +29,7 @@ __all__ = [
     "Network",
     "Tile",
     "available",
+    "facts",
     "import_checkpoint",
     "join",
     "kept",

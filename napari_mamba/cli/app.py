@@ -12,6 +12,7 @@ import typer
 from napari_mamba.cli.command_import import import_
 from napari_mamba.cli.command_list import devices, info, models
 from napari_mamba.cli.command_run import run
+from napari_mamba.cli.command_serve import serve
 from napari_mamba.cli.command_train import evaluate, join, train
 
 app = typer.Typer(
@@ -51,3 +52,4 @@ app.command("import")(import_)
 app.command()(train)
 app.command()(evaluate)
 app.command()(join)
+app.command()(serve)

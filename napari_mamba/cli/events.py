@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from napari_mamba.engine.events import EVENTS_VERSION
+
 if TYPE_CHECKING:
     from napari_mamba.engine import ClassRow, Progress
     from napari_mamba.engine.overall import Overall
-
-EVENTS_VERSION = 2
-"""Of the JSON lines, described in docs/events.md. Rises when a field is renamed, removed or changes its meaning."""
 
 _SECONDS_BETWEEN_EVENTS = 0.1
 

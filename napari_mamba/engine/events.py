@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+EVENTS_VERSION = 2
+"""Of the JSON lines, described in docs/events.md. Rises when a field is renamed, removed or changes its meaning."""
+
 
 @dataclass(frozen=True)
 class Progress:
