@@ -64,7 +64,12 @@ def run(
         # Here, because PyTorch takes seconds to import and a GUI should not wait for it before the first run.
         from napari_mamba.engine.session import Session
 
-        return (yield from Session(volume, bundle, options or RunOptions(), cancel).events())
+        options = options or RunOptions()
+        if options.region is not None:
+            from napari_mamba.engine.region import events_within
+
+            return (yield from events_within(volume, bundle, options, cancel))
+        return (yield from Session(volume, bundle, options, cancel).events())
     except NapariMambaError:
         raise
     except (RuntimeError, MemoryError) as error:

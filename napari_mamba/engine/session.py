@@ -108,18 +108,24 @@ class Session:
         yield from self._progress("measuring", 1, 1)
 
     def _progress(
-        self, stage: str, done: int, total: int, seconds_left: float | None = None, message: str = ""
+        self,
+        stage: str,
+        done: int,
+        total: int,
+        seconds_left: float | None = None,
+        message: str = "",
+        warning: bool = False,
     ) -> Events:
         """Report, and stop here if the user asked for it."""
         if self.cancel.is_set():
             raise Cancelled
-        yield Progress(stage, done, total, seconds_left, message)
+        yield Progress(stage, done, total, seconds_left, message, warning)
         if self.cancel.is_set():
             raise Cancelled
 
     def _warn(self, stage: str, done: int, total: int, sentences: list[str]) -> Events:
         for sentence in sentences:
-            yield from self._progress(stage, done, total, message=self.record.warn(sentence))
+            yield from self._progress(stage, done, total, message=self.record.warn(sentence), warning=True)
 
     # ---- before the network
 

@@ -94,7 +94,7 @@ def read(path: Path, frame: _frames.Frame = None) -> Volume:
         return Volume(data, without_orientation(np.ones(3)), units="pixel")
     affine = affine_of(image)
     affine[:3] *= scale
-    return Volume(data, affine)
+    return Volume(data, affine, labels.channel_names(header, len(data)))
 
 
 def _header(path: Path) -> dict[str, str]:
@@ -130,7 +130,8 @@ def _check_kinds(header: dict[str, str], path: Path) -> bool:
     other = [kind for kind in kinds if kind not in _CHANNEL_KINDS]
     if len(kinds) > 1 or other:
         raise InputError(f"{path} has axes of the kind {', '.join(kinds)}: save it as one volume with three space axes")
-    return bool(kinds) and any(_SERIES_KEYS.match(key) for key in header)
+    named = header.get("axis 0 index type") == "text"  # a sequence over names, not over time: channels
+    return bool(kinds) and not named and any(_SERIES_KEYS.match(key) for key in header)
 
 
 def _channels_first(array: np.ndarray, image: Any, path: Path) -> np.ndarray:
@@ -178,7 +179,7 @@ def place(image: Any, affine: np.ndarray) -> None:
 
 
 def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> None:
-    """Write NRRD, MHA or MHD, compressed, with 3D Slicer's segment fields for the classes.
+    """Write NRRD, MHA or MHD, compressed, with 3D Slicer's segment fields for the classes, and channels' names in NRRD.
 
     Raises
     ------
@@ -191,6 +192,8 @@ def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> N
     image = itk.GetImageFromArray(np.moveaxis(array, 0, -1) if channels > 1 else array[0], isVector=channels > 1)
     place(image, volume.affine)
     fields = labels.segment_fields(classes, volume.shape) if classes else {}
+    if channels > 1 and path.suffix.lower() == ".nrrd":
+        fields |= labels.channel_fields(volume.channel_names)
     plain = path.suffix.lower() != ".nrrd"
     for key, text in fields.items():
         image.SetMetaData(key, _ascii(text) if plain else text)
