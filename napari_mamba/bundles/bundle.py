@@ -109,6 +109,29 @@ class Bundle(BundleSpec):
         return [fill(build(self), weights, str(self.path)).eval() for weights in self.state_dicts()]
 
 
+class KeptBundle(Bundle):
+    """A bundle whose networks are built once, for several runs in a row. Made by `kept`."""
+
+    @cached_property
+    def _networks(self) -> list[nn.Module]:
+        return super().networks()
+
+    def networks(self) -> list[nn.Module]:
+        return list(self._networks)
+
+
+def kept(bundle: Bundle) -> Bundle:
+    """The same bundle, which keeps its networks in memory between runs.
+
+    Examples
+    --------
+    >>> bundle = kept(load("hippocampus-mr"))  # doctest: +SKIP
+    >>> bundle.networks()[0] is bundle.networks()[0]  # doctest: +SKIP
+    True
+    """
+    return KeptBundle(**{one.name: getattr(bundle, one.name) for one in fields(bundle)})
+
+
 def load(name_or_path: str | os.PathLike[str]) -> Bundle:
     """Load a bundle by its name (one of `available`) or its place.
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from napari_mamba.errors import ChoiceError, InputError, NapariMambaError, OutOfMemoryError, OutputError
 
-DONE, EXIT_INTERNAL_ERROR, EXIT_BAD_INPUT, EXIT_OUT_OF_MEMORY, CANCELLED = 0, 1, 2, 3, 130
+DONE, EXIT_INTERNAL_ERROR, EXIT_BAD_INPUT, EXIT_OUT_OF_MEMORY, SOME_FAILED, CANCELLED = 0, 1, 2, 3, 4, 130
 DEBUG = "NAPARI_MAMBA_DEBUG"
 _DISK_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG})
 

@@ -94,6 +94,7 @@ def read(
     frame: Frame = None,
     level: int = 0,
     colour: Colour = None,
+    resample_channels: bool = False,
 ) -> Volume:
     """Read an image with its geometry.
 
@@ -111,6 +112,8 @@ def read(
         Of a multi-resolution OME-Zarr or TIFF; 0 is the full resolution.
     colour : {"grey", "channels"}, optional
         How a colour image is taken: its luminance, or red, green and blue as channels.
+    resample_channels : bool
+        Of several files that lie on different grids: interpolate each onto the first one's, through the affines.
 
     Returns
     -------
@@ -144,7 +147,7 @@ def read(
         from napari_mamba.io import dicom
 
         return _explained(paths[0], lambda: dicom.read_files(paths, series, frame, colour))
-    return _stack([(item, _read_one(item, chosen)) for item in paths])
+    return _stack([(item, _read_one(item, chosen)) for item in paths], resample_channels)
 
 
 def write(volume: Volume, path: str | PathLike[str], *, classes: Sequence[Class] = ()) -> Path:
@@ -334,21 +337,23 @@ def _explained(path: Path, reader: Callable[[], T]) -> T:
             raise InputError(f"{path} is damaged or of another format than its name says ({detail})") from error
 
 
-def _stack(volumes: list[tuple[Path, Volume]]) -> Volume:
+def _stack(volumes: list[tuple[Path, Volume]], resample: bool = False) -> Volume:
     """Several images as the channels of one; `InputError` if they do not lie on the same grid."""
     path, first = volumes[0]
+    if resample:
+        volumes = [(other_path, _onto(other, first)) for other_path, other in volumes]
     names: list[str] = []
     for other_path, other in volumes:
         if other.shape != first.shape:
             raise InputError(
                 f"{other_path} has {_by(other.shape)} voxels (z, y, x) and {path} {_by(first.shape)}: channels must "
-                f"lie on one grid, resample one onto the other"
+                f"lie on one grid, resample one onto the other (--resample-channels)"
             )
         apart = largest_displacement(first.affine, other.affine, first.shape)
         if apart > _SAME_PLACE_MM:
             raise InputError(
                 f"{other_path} lies up to {apart:.3g} mm away from {path}: channels must lie on one grid, resample one "
-                f"onto the other"
+                f"onto the other (--resample-channels)"
             )
         if other.channels == 1:
             names.append(other.channel_names[0] if other.channel_names else other.name)
@@ -356,6 +361,16 @@ def _stack(volumes: list[tuple[Path, Volume]]) -> Volume:
             names += other.channel_names or [f"{other.name} {i}" for i in range(other.channels)]
     data = np.concatenate([np.asarray(volume.data) for _, volume in volumes])
     return replace(first, data=data, channel_names=tuple(names))
+
+
+def _onto(other: Volume, first: Volume) -> Volume:
+    """`other`, interpolated onto the grid of `first` unless it lies on it."""
+    same = other.shape == first.shape
+    if same and largest_displacement(first.affine, other.affine, first.shape) <= _SAME_PLACE_MM:
+        return other
+    from napari_mamba.io.channels import onto_grid
+
+    return onto_grid(other, first)
 
 
 def _by(shape: tuple[int, ...]) -> str:
