@@ -15,10 +15,11 @@ from napari_mamba import engine
 from napari_mamba.bundles import Channel
 from napari_mamba.engine import ClassRow, Progress, Result
 from napari_mamba.errors import OutOfMemoryError
-from napari_mamba.ui import run_widget
 from napari_mamba.ui.layers import volume_to_layers
-from napari_mamba.ui.run_widget import RunWidget, duration, stage_text
-from napari_mamba.ui.run_worker import preload
+from napari_mamba.ui.run import model_view
+from napari_mamba.ui.run import widget as run_widget
+from napari_mamba.ui.run.widget import RunWidget, duration, stage_text
+from napari_mamba.ui.run.worker import preload
 from napari_mamba.volume import Volume
 
 TIMEOUT = 20_000
@@ -39,7 +40,7 @@ def widget(qtbot, tiny, errors, monkeypatch):
     """The widget on a viewer model with one oblique layer; its search for devices is over."""
     from napari.components import ViewerModel
 
-    monkeypatch.setattr("napari_mamba.ui.options_box.available_devices", lambda: ["auto", "cpu"])
+    monkeypatch.setattr("napari_mamba.ui.run.options_view.available_devices", lambda: ["auto", "cpu"])
     viewer = ViewerModel()
     viewer.add_layer(Layer.create(*volume_to_layers(Volume(SCAN, AFFINE, name="scan"))[0]))
     widget = RunWidget(viewer)
@@ -95,15 +96,15 @@ def test_success_adds_named_coloured_labels_in_the_place_of_the_source(qtbot, wi
 def test_success_fills_the_table_and_tells_the_warnings(qtbot, widget, monkeypatch):
     script(monkeypatch, segmented)
     finish(qtbot, widget)
-    assert widget.table.text().splitlines() == [
+    assert widget.results.table.text().splitlines() == [
         "Class\tVoxels\tml\tMean",
         "Anterior\t240\t0.54\t102",
         "Posterior\t1\t0.00225\t–",
     ]
-    assert not widget.table.isHidden()
+    assert not widget.results.isHidden()
     assert widget.message.text().startswith("Done in ")
     assert "the image is small." in widget.message.text()
-    widget.table.selectRow(1)
+    widget.results.table.selectRow(1)
     assert widget.viewer.layers["scan tiny"].selected_label == 2
 
 
@@ -247,7 +248,7 @@ def test_a_restored_image_looks_like_its_source(qtbot, widget, monkeypatch):
     assert isinstance(image, Image)
     np.testing.assert_allclose(image.data, source.data * 0.5)
     assert list(image.contrast_limits) == [0.2, 0.7]
-    assert widget.table.isHidden()
+    assert widget.results.isHidden()
 
 
 @pytest.mark.parametrize("flat", [False, True])
@@ -322,7 +323,7 @@ def test_a_classification_is_a_ranked_table_and_no_layer(qtbot, widget, monkeypa
 
     script(monkeypatch, classified)
     finish(qtbot, widget)
-    assert widget.table.text().splitlines()[1:] == ["hyperplasia\t0.750", "normal\t0.250"]
+    assert widget.results.table.text().splitlines()[1:] == ["hyperplasia\t0.750", "normal\t0.250"]
     assert len(widget.viewer.layers) == 1
 
 
@@ -409,14 +410,12 @@ def test_what_runs_need_can_be_prepared_ahead(caplog):
 
 
 def test_the_default_model_is_chosen_at_first_where_it_is_installed(qtbot, tiny, monkeypatch):
-    from napari_mamba.ui import model_box
-
-    (one,) = (bundle for bundle in model_box.bundles.available() if bundle.name == "tiny")
-    monkeypatch.setattr(model_box.bundles, "available", lambda: [one, replace(one, name=model_box.DEFAULT)])
-    box = model_box.ModelBox()
+    (one,) = (bundle for bundle in model_view.bundles.available() if bundle.name == "tiny")
+    monkeypatch.setattr(model_view.bundles, "available", lambda: [one, replace(one, name=model_view.DEFAULT)])
+    box = model_view.ModelBox()
     qtbot.addWidget(box)
     assert box.bundle.name == "brain-structures-mr"
-    monkeypatch.setattr(model_box.bundles, "available", lambda: [one])
-    alone = model_box.ModelBox()
+    monkeypatch.setattr(model_view.bundles, "available", lambda: [one])
+    alone = model_view.ModelBox()
     qtbot.addWidget(alone)
     assert alone.bundle.name == "tiny"

@@ -15,7 +15,7 @@ from qtpy.QtCore import QObject, Qt, QTimer
 from qtpy.QtWidgets import QApplication
 
 from napari_mamba import bundles, engine, io
-from napari_mamba.ui.sample_data import sample_path
+from napari_mamba.ui.files.samples import sample_path
 
 pytestmark = pytest.mark.window
 TIMEOUT = 240_000
@@ -99,9 +99,9 @@ def test_the_whole_path_in_a_window(opened, qtbot, tmp_path):
     by_hand = engine.run_to_end(
         io.read(sample_path("hippocampus_left.nii.gz")), bundle, widget.options.options(bundle)
     ).labels
-    for row in range(widget.table.rowCount()):
-        index = widget.table.item(row, 0).data(Qt.ItemDataRole.UserRole)
-        voxels = int(widget.table.item(row, 1).text().replace(",", ""))
+    for row in range(widget.results.table.rowCount()):
+        index = widget.results.table.item(row, 0).data(Qt.ItemDataRole.UserRole)
+        voxels = int(widget.results.table.item(row, 1).text().replace(",", ""))
         assert voxels == int((labels.data == index).sum()) == int((by_hand.data == index).sum())
 
     saved = tmp_path / "labels.nii.gz"

@@ -11,8 +11,8 @@ from qtpy.QtWidgets import QCheckBox, QFormLayout, QLabel, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
 from napari_mamba.engine import PRECISIONS, RunOptions, available_devices
-from napari_mamba.ui.combo_box import combo_box, row_label
 from napari_mamba.ui.preferences import preferences
+from napari_mamba.ui.widgets.forms import combo_box, row_label
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle

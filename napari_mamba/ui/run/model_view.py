@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 
 from napari_mamba import bundles
 from napari_mamba.errors import NapariMambaError
-from napari_mamba.ui.combo_box import combo_box
+from napari_mamba.ui.widgets.forms import combo_box
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle

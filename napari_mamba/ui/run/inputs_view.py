@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QFormLayout, QWidget
 
-from napari_mamba.ui.combo_box import combo_box, row_label
+from napari_mamba.ui.widgets.forms import combo_box, row_label
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

@@ -21,17 +21,15 @@ from qtpy.QtWidgets import (
 )
 
 from napari_mamba.errors import NapariMambaError
-from napari_mamba.ui.channels_box import ChannelsBox
 from napari_mamba.ui.layers import Placement, layers_to_volume
-from napari_mamba.ui.model_box import ModelBox
-from napari_mamba.ui.options_box import OptionsBox
-from napari_mamba.ui.results import add_result
-from napari_mamba.ui.results_table import ResultsTable
-from napari_mamba.ui.run_worker import Outcome, RunController, preload
+from napari_mamba.ui.results.view import ResultsView
+from napari_mamba.ui.run.inputs_view import ChannelsBox
+from napari_mamba.ui.run.model_view import ModelBox
+from napari_mamba.ui.run.options_view import OptionsBox
+from napari_mamba.ui.run.worker import Outcome, RunController, preload
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Layer
 
     from napari_mamba.bundles import Bundle
     from napari_mamba.engine import Progress, Result
@@ -60,13 +58,10 @@ class RunWidget(QWidget):
         self.bar = QProgressBar()
         self.stage = QLabel()
         self.message = QLabel()
-        self.table = ResultsTable()
-        self.copy_button = QPushButton("Copy table")
+        self.results = ResultsView(napari_viewer)
         self.controller = RunController(self)
         self._preload: Any = None
         self._job: tuple[Bundle, Placement, float] | None = None
-        self._layer: Layer | None = None
-        self._source = ""
         self._build()
         self._connect()
         self._on_model()
@@ -76,7 +71,6 @@ class RunWidget(QWidget):
     def _build(self) -> None:
         self.run_button.setToolTip("Run the model on the chosen image (Enter)")
         self.cancel_button.setToolTip("Stop the run; nothing is added (Escape)")
-        self.copy_button.setToolTip("Copy the table to the clipboard, to paste into a spreadsheet (Ctrl+C)")
         for label in (self.stage, self.message):
             label.setWordWrap(True)
         self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -94,7 +88,7 @@ class RunWidget(QWidget):
         layout.addWidget(self.channels)
         layout.addWidget(self.options)
         layout.addLayout(buttons)
-        for widget in (self.bar, self.stage, self.message, self.table, self.copy_button):
+        for widget in (self.bar, self.stage, self.message, self.results):
             layout.addWidget(widget)
         layout.addStretch(1)
         area = QScrollArea()
@@ -106,7 +100,6 @@ class RunWidget(QWidget):
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(area)
         self.setMinimumWidth(360)  # a class of two words fits the table
-        self._show_table(False)
         self._set_running(False)
 
     def _connect(self) -> None:
@@ -116,8 +109,6 @@ class RunWidget(QWidget):
         self.options.devices_known.connect(self._on_devices_known)
         self.run_button.clicked.connect(self.run)
         self.cancel_button.clicked.connect(self.cancel)
-        self.copy_button.clicked.connect(self.table.copy)
-        self.table.itemSelectionChanged.connect(self._on_row)
         self.controller.progressed.connect(self._on_progress)
         self.controller.ended.connect(self._on_ended)
         for key, slot in (("Return", self.run), ("Enter", self.run), ("Escape", self.cancel)):
@@ -132,10 +123,6 @@ class RunWidget(QWidget):
         self.bar.setVisible(running)
         self.stage.setVisible(running)
         self._on_channels()
-
-    def _show_table(self, visible: bool) -> None:
-        self.table.setVisible(visible)
-        self.copy_button.setVisible(visible)
 
     def _say(self, text: str, color: str = PLAIN) -> None:
         self.message.setText(text)
@@ -185,7 +172,6 @@ class RunWidget(QWidget):
         if not self.run_button.isEnabled() or bundle is None:
             return
         self._say("")
-        self._show_table(False)
         try:
             volume, place = layers_to_volume([layer for layer in self.channels.layers if layer is not None])
             options = self.options.options(bundle, place.order)
@@ -231,34 +217,14 @@ class RunWidget(QWidget):
             self._show_result(outcome.result, bundle, place, perf_counter() - started)
 
     def _show_result(self, result: Result, bundle: Bundle, place: Placement, seconds: float) -> None:
-        self._hide_earlier(place.name)
-        self._layer = add_result(self.viewer, result, bundle, place)
-        self._source = place.name
+        self.results.add(result, bundle, place)
         done = f"Done in {duration(seconds)}."
         self._say("\n".join([done, *result.warnings]), WARNING if result.warnings else PLAIN)
-        if result.scores is not None:
-            self.table.show_scores(result.scores)
-        elif result.table:
-            self.table.show_classes(result.table, place.units)
-        self._show_table(result.scores is not None or bool(result.table))
-
-    def _hide_earlier(self, source: str) -> None:
-        """Labels of two runs drawn over each other cannot be told apart: the earlier ones are kept, but hidden."""
-        if self._layer is not None and self._layer in self.viewer.layers and self._source == source:
-            self._layer.visible = False
 
     @Slot(str)
     def _fail(self, sentence: str) -> None:
         self._say(sentence, ERROR)
         show_error(sentence)
-
-    @Slot()
-    def _on_row(self) -> None:
-        """A class chosen in the table becomes the selected label."""
-        item = self.table.item(self.table.currentRow(), 0)
-        index = item.data(Qt.ItemDataRole.UserRole) if item else None
-        if index is not None and self._layer in self.viewer.layers:
-            self._layer.selected_label = index
 
     # ---- leaving
 
@@ -276,6 +242,7 @@ class RunWidget(QWidget):
     def _leave(self) -> None:
         self.controller.cancel()
         self.channels.disconnect_from_viewer()
+        self.results.disconnect_from_viewer()
 
 
 def stage_text(progress: Progress) -> str:
