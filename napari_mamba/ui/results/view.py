@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Qt, Slot
 from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 
-from napari_mamba.ui.results.layers import add_result
 from napari_mamba.ui.results.table import ResultsTable
 
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ class ResultsView(QWidget):
         super().__init__(parent)
         self._viewer = viewer
         self._layer: Layer | None = None
-        self._source = ""
         self.table = ResultsTable()
         self.copy_button = QPushButton("Copy table")
         self.copy_button.setToolTip("Copy the table to the clipboard, to paste into a spreadsheet (Ctrl+C)")
@@ -45,26 +43,19 @@ class ResultsView(QWidget):
         viewer.layers.events.removed.connect(self._on_removed)
         self.clear()
 
-    def add(self, result: Result, bundle: Bundle, place: Placement) -> Layer | None:
-        """Add a finished run's layers to the viewer and show its table; returns the main layer, if there is one."""
-        self._hide_earlier(place.name)
-        self._layer, self._source = add_result(self._viewer, result, bundle, place), place.name
+    def show_result(self, result: Result, bundle: Bundle, place: Placement, layer: Layer | None) -> None:
+        """Show a finished run's table; `layer` is its main layer, which is in the viewer, or None if it has none."""
+        self._layer = layer
         if result.scores is not None:
             self.table.show_scores(result.scores)
         elif result.table:
             self.table.show_classes(result.table, place.units)
         self.setVisible(result.scores is not None or bool(result.table))
-        return self._layer
 
     def clear(self) -> None:
         """Show nothing: another model is chosen, or the layer that was shown is gone."""
         self._layer = None
         self.hide()
-
-    def _hide_earlier(self, source: str) -> None:
-        """Labels of two runs drawn over each other cannot be told apart: the earlier ones are kept, but hidden."""
-        if self._layer is not None and self._layer in self._viewer.layers and self._source == source:
-            self._layer.visible = False
 
     def _on_removed(self, event: object) -> None:
         if self._layer is not None and self._layer not in self._viewer.layers:

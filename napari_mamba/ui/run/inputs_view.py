@@ -1,126 +1,85 @@
-"""Choosing the layers that are a model's input channels."""
+"""Draws `Inputs`: one list of layers a channel."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Signal
+from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import QComboBox, QFormLayout, QWidget
 
+from napari_mamba.ui.run.inputs import EACH_SELECTED, SELECTED, Inputs
 from napari_mamba.ui.widgets.forms import combo_box, row_label
 
 if TYPE_CHECKING:
-    from napari.components import ViewerModel
-    from napari.layers import Image
-
     from napari_mamba.bundles import Channel
 
 
-class ChannelsBox(QWidget):
-    """One list of image layers a channel, kept in step with the viewer's layers.
+class InputsView(QWidget):
+    """The lists of layers, and with a model of one channel the entries "Selected layer" and "Each selected layer"."""
 
-    Signals
-    -------
-    changed
-        Another layer is chosen, or there are other layers to choose from.
-    """
-
-    changed = Signal()
-
-    def __init__(self, viewer: ViewerModel, parent: QWidget | None = None):
+    def __init__(self, inputs: Inputs, parent: QWidget | None = None):
         super().__init__(parent)
-        self._viewer = viewer
-        self._names: tuple[str, ...] = ()
-        self._masks = False
+        self.inputs = inputs
         self.combos: list[QComboBox] = []
+        self._channels: tuple[Channel, ...] | None = None
         self._form = QFormLayout(self)
         self._form.setContentsMargins(0, 0, 0, 0)
         self._form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
-        events = viewer.layers.events
-        for event in (events.inserted, events.removed, events.reordered, events.renamed):
-            event.connect(self._on_layers_changed)
+        inputs.changed.connect(self.draw)
+        self.draw()
 
     @property
-    def layers(self) -> list[Image | None]:
-        """The chosen layer of each channel."""
+    def layers(self) -> list:
+        """The chosen layer of each channel, as the lists show it."""
         return [combo.currentData() for combo in self.combos]
 
-    def set_channels(self, channels: Sequence[Channel]) -> None:
-        """One row a channel; where there is one, it needs no name."""
-        names = tuple(f"{c.name} ({c.modality})" if c.modality not in ("", c.name) else c.name for c in channels)
-        if names == self._names:
-            return
-        self._names = names
-        self._masks = any(c.modality == "MASK" for c in channels)
+    def draw(self) -> None:
+        """Show the model as it is."""
+        if self.inputs.channels != self._channels:
+            self._make_rows()
+        alone = len(self.combos) == 1
+        for combo, choice in zip(self.combos, self.inputs.chosen, strict=True):
+            blocker = QSignalBlocker(combo)
+            combo.clear()
+            for layer in self.inputs.layers:
+                combo.addItem(layer.name, layer)
+            if alone and self.inputs.layers:
+                combo.insertSeparator(combo.count())
+                combo.addItem("The selected layer", SELECTED)
+                combo.addItem("Each selected layer, one run each", EACH_SELECTED)
+            combo.setCurrentIndex(_index_of(combo, choice))
+            combo.setEnabled(bool(self.inputs.layers))
+            del blocker
+
+    def disconnect_from_model(self) -> None:
+        """The dock is closed; the model stays."""
+        self.inputs.changed.disconnect(self.draw)
+
+    def _make_rows(self) -> None:
         while self._form.rowCount():
             self._form.removeRow(0)
+        self._channels = self.inputs.channels
         self.combos = []
-        for name in names:
-            combo = combo_box(f"The {'labels or image' if self._masks else 'image'} layer that shows {name}")
-            combo.currentIndexChanged.connect(self._on_chosen)
-            alone = "Mask" if self._masks else "Image"
-            self._form.addRow(row_label(alone if len(names) == 1 else name), combo)
+        kind = "labels or image" if self.inputs.masks else "image"
+        for index, channel in enumerate(self._channels):
+            told = channel.modality not in ("", channel.name)
+            name = f"{channel.name} ({channel.modality})" if told else channel.name
+            combo = combo_box(f"The {kind} layer that shows {name}")
+            combo.currentIndexChanged.connect(lambda _, i=index: self._on_chosen(i))
+            alone = "Mask" if self.inputs.masks else "Image"
+            title = alone if len(self._channels) == 1 else name
+            combo.setAccessibleName(title)
+            label = row_label(title)
+            label.setBuddy(combo)
+            self._form.addRow(label, combo)
             self.combos.append(combo)
-        self.refresh()
 
-    def refresh(self) -> None:
-        """List the viewer's image layers anew, and its labels where masks are wanted, keeping what is chosen."""
-        images = _images(self._viewer, self._masks)
-        kept = [layer if layer in images else None for layer in self.layers]
-        chosen = suggest(self._names, images, kept, self._viewer.layers.selection.active)
-        for combo, layer in zip(self.combos, chosen, strict=True):
-            combo.blockSignals(True)
-            combo.clear()
-            for image in images:
-                combo.addItem(image.name, image)
-            combo.setCurrentIndex(images.index(layer) if layer is not None else -1)
-            combo.setEnabled(bool(images))
-            combo.blockSignals(False)
-        self.changed.emit()
-
-    def disconnect_from_viewer(self) -> None:
-        """Stop listening to the viewer."""
-        self._viewer.layers.events.disconnect(self._on_layers_changed)
-
-    def _on_layers_changed(self, event: Any = None) -> None:
-        self.refresh()
-
-    def _on_chosen(self, _: int) -> None:
-        self.changed.emit()
+    def _on_chosen(self, index: int) -> None:
+        self.inputs.choose(index, self.combos[index].currentData())
 
 
-def _images(viewer: ViewerModel, masks: bool = False) -> list[Image]:
-    """The viewer's image layers, the uppermost first; where `masks` its labels before them."""
-    from napari.layers import Image, Labels
-
-    labels = [layer for layer in reversed(viewer.layers) if masks and type(layer) is Labels]
-    return labels + [layer for layer in reversed(viewer.layers) if type(layer) is Image]
-
-
-def suggest(
-    names: Sequence[str], images: Sequence[Image], kept: Sequence[Image | None], active: Image | None = None
-) -> list[Image | None]:
-    """A layer for each channel that has none: one that carries its name; else the active one; else the next unused.
-
-    Parameters
-    ----------
-    names : sequence of str
-        The channels'; their first words are looked for in the layers' names.
-    images : sequence of image layers
-    kept : sequence of image layer or None
-        What is chosen already, a channel each.
-    active : layer, optional
-        The one selected in the viewer.
-    """
-    chosen = list(kept)
-    for i, name in enumerate(names):
-        word = name.split(" ", 1)[0].lower()
-        named = [image for image in images if word in image.name.lower() and image not in chosen]
-        if chosen[i] is None and named and len(names) > 1:
-            chosen[i] = named[0]
-    for i, layer in enumerate(chosen):
-        unused = [image for image in images if image not in chosen] or list(images)
-        if layer is None and unused:
-            chosen[i] = active if active in unused else unused[0]
-    return chosen
+def _index_of(combo: QComboBox, choice: object) -> int:
+    """Where a choice stands; by identity, since Qt compares layers in its own way."""
+    return next((i for i in range(combo.count()) if choice is not None and combo.itemData(i) is choice), -1) if (
+        not isinstance(choice, str)
+    ) else combo.findData(choice)  # fmt: skip

@@ -1,64 +1,56 @@
-"""Choosing a model, and what it says about itself."""
+"""Draws which bundle is chosen: a list with those that fit the image first, and what the chosen one says of itself."""
 
 from __future__ import annotations
 
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.qt.threading import create_worker
-from qtpy.QtCore import Signal, Slot
-from qtpy.QtWidgets import (
-    QDialog,
-    QFileDialog,
-    QHBoxLayout,
-    QLabel,
-    QMenu,
-    QPushButton,
-    QTextBrowser,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtCore import QSignalBlocker, Qt, QTimer, Signal, Slot
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from napari_mamba import bundles
-from napari_mamba.errors import NapariMambaError
+from napari_mamba.ui.bundles.card import show_card
+from napari_mamba.ui.bundles.opening import BundleOpener, open_menu
 from napari_mamba.ui.widgets.forms import combo_box
+from napari_mamba.ui.widgets.theme import follow_theme, text_color, theme_of
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
+    from napari_mamba.ui.run.host import RunHost
 
-DEFAULT = "brain-structures-mr"
-"""The bundle that is chosen at first, where it is installed."""
 DISCLAIMER = "For research only. Not for clinical use."
 
 
-class ModelBox(QWidget):
+class ModelView(QWidget):
     """A list of the bundles at hand, a button that opens others, and a summary of the chosen one.
 
     Signals
     -------
-    changed
-        Another bundle is chosen.
     failed : str
         A bundle could not be opened: one sentence.
     """
 
-    changed = Signal()
     failed = Signal(str)
 
-    def __init__(self, parent: QWidget | None = None):
+    def __init__(self, host: RunHost, parent: QWidget | None = None):
         super().__init__(parent)
+        self.session = host.session
         self.combo = combo_box("The model to run. Models are bundles: a network with its weights, classes and card.")
+        self.combo.setAccessibleName("Model")
+        self.opener = BundleOpener(self.session.library, host.engine, self)
+        self.opener.opened.connect(self.session.choose_bundle)
+        self.opener.failed.connect(self.failed)
         self.more = QPushButton("Open…")
-        self.more.setToolTip("Open a bundle from a folder or a zip file")
+        self.more.setToolTip("Open a bundle, or import a checkpoint of nnU-Net, MONAI or a file of weights")
         self.more.setStyleSheet("QPushButton::menu-indicator { image: none; width: 0 }")
-        menu = QMenu(self.more)
-        menu.addAction("Open a bundle folder…", self._ask_folder)
-        menu.addAction("Open a bundle file (zip)…", self._ask_file)
-        self.more.setMenu(menu)
+        self.more.setMenu(open_menu(self.opener, self.more))
+        self.opener.busy.connect(self._on_busy)
         self.summary = QLabel()
         self.summary.setWordWrap(True)
-        self.summary.linkActivated.connect(self._show_card)
+        links = Qt.TextInteractionFlag.LinksAccessibleByMouse | Qt.TextInteractionFlag.LinksAccessibleByKeyboard
+        self.summary.setTextInteractionFlags(links)
+        self.summary.setAccessibleName("About this model")
+        self.summary.linkActivated.connect(lambda _: show_card(self.bundle, self))
+        follow_theme(self.session.viewer, self, self._summarise)
 
         row = QHBoxLayout()
         row.addWidget(self.combo, 1)
@@ -68,72 +60,69 @@ class ModelBox(QWidget):
         layout.addLayout(row)
         layout.addWidget(self.summary)
 
-        self._worker: Any = None
-        for bundle in bundles.available():
-            self.combo.addItem(bundle.name, bundle)
-        self.combo.setCurrentIndex(max(0, self.combo.findText(DEFAULT)))
+        self._later = QTimer(self)
+        self._later.setSingleShot(True)
+        self._later.timeout.connect(self.draw)
         self.combo.currentIndexChanged.connect(self._on_chosen)
-        self._on_chosen()
+        self.session.bundle_changed.connect(self.draw)
+        self.session.inputs.changed.connect(self._draw_later)
+        self.session.library.changed.connect(self._draw_later)
+        self.draw()
 
     @property
     def bundle(self) -> Bundle | None:
         """The chosen bundle."""
-        return self.combo.currentData()
+        return self.session.bundle
 
     def open(self, path: str) -> None:
-        """Check a bundle in a worker thread (that imports torch), then add and choose it; or say what is wrong."""
-        self.more.setEnabled(False)
-        self._worker = create_worker(_load, path, _start_thread=False, _ignore_errors=True)
-        self._worker.returned.connect(self._on_loaded)
-        self._worker.start()
+        """Open or import what lies there, and choose it; or say what is wrong."""
+        self.opener.open(path)
 
-    @Slot(object)
-    def _on_loaded(self, loaded: tuple[Bundle | None, str]) -> None:
-        self._worker = None
-        self.more.setEnabled(True)
-        bundle, error = loaded
-        if bundle is None:
-            self.failed.emit(error)
-            return
-        for index in range(self.combo.count()):
-            if self.combo.itemData(index).path == bundle.path:
-                self.combo.setItemData(index, bundle)
-                self.combo.setCurrentIndex(index)
-                return
-        self.combo.addItem(bundle.name, bundle)
-        self.combo.setCurrentIndex(self.combo.count() - 1)
+    def _draw_later(self, *_: Any) -> None:
+        self._later.start(0)  # layers come in bursts
 
-    def _ask_folder(self) -> None:
-        if path := QFileDialog.getExistingDirectory(self, "Open a bundle folder"):
-            self.open(path)
+    def draw(self) -> None:
+        """Show the session as it is."""
+        blocker = QSignalBlocker(self.combo)
+        self.combo.clear()
+        fitting = True
+        for bundle, suits in self.session.ranked():
+            if fitting and not suits.fits and self.combo.count():
+                self.combo.insertSeparator(self.combo.count())
+            fitting = suits.fits
+            self.combo.addItem(bundle.name, bundle)
+            reasons = [*suits.refusals, *suits.doubts] or [bundle.title or bundle.name]
+            self.combo.setItemData(self.combo.count() - 1, "\n".join(reasons), Qt.ItemDataRole.ToolTipRole)
+            if bundle is self.bundle:
+                self.combo.setCurrentIndex(self.combo.count() - 1)
+        if self.bundle is None:
+            self.combo.setCurrentIndex(-1)
+        del blocker
+        self._summarise()
 
-    def _ask_file(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "Open a bundle file", filter="Bundles (*.zip)")
-        if path:
-            self.open(path)
+    def disconnect_from_model(self) -> None:
+        """The dock is closed; the session stays."""
+        self.session.bundle_changed.disconnect(self.draw)
+        self.session.inputs.changed.disconnect(self._draw_later)
+        self.session.library.changed.disconnect(self._draw_later)
+
+    def _summarise(self) -> None:
+        self.summary.setText(summary(self.bundle, text_color("link", theme_of(self.session.viewer))))
+
+    @Slot(bool)
+    def _on_busy(self, busy: bool) -> None:
+        self.more.setEnabled(not busy)
+        self.more.setText("Opening…" if busy else "Open…")
 
     @Slot()
     def _on_chosen(self) -> None:
-        self.summary.setText(summary(self.bundle))
-        self.changed.emit()
-
-    @Slot(str)
-    def _show_card(self, _: str = "") -> None:
-        dialog = QDialog(self)
-        dialog.setWindowTitle(f"{self.bundle.name}: model card")
-        text = QTextBrowser(dialog)
-        text.setOpenExternalLinks(True)
-        text.setMarkdown(self.bundle.card or f"# {self.bundle.title}\n\n{self.bundle.description}")
-        layout = QVBoxLayout(dialog)
-        layout.addWidget(text)
-        dialog.resize(720, 640)
-        dialog.show()
+        self.session.choose_bundle(self.combo.currentData())
 
 
-def summary(bundle: Bundle | None) -> str:
-    """A few lines of rich text: what the bundle does, on what, and what it is not for."""
+def summary(bundle: Bundle | None, link: str = "") -> str:
+    """A few lines of rich text: what the bundle does, on what, and what it is not for; `link` colours its links."""
     if bundle is None:
-        return "No model is installed. Open a bundle with the button above"
+        return "No model is installed. Open a bundle with the button above."
     lines = [f"<b>{escape(bundle.title or bundle.name)}</b>"]
     names = [c.name for c in bundle.classes if c.index != 0 or bundle.task == "classification"]
     if names:
@@ -142,12 +131,6 @@ def summary(bundle: Bundle | None) -> str:
     use = bundle.intended_use.replace("Not for clinical use.", "").replace("  ", " ").strip()  # said below, in bold
     if use:
         lines.append(escape(use))
-    lines.append(f'<b>{DISCLAIMER}</b><br><a href="card" style="color: #5aa9ff">Model card</a>')
+    color = f' style="color: {link}"' if link else ""
+    lines.append(f'<b>{DISCLAIMER}</b><br><a href="card"{color}>Model card</a>')
     return "<br>".join(lines)
-
-
-def _load(path: str) -> tuple[Bundle | None, str]:
-    try:
-        return bundles.load(Path(path)), ""
-    except (NapariMambaError, OSError) as error:
-        return None, str(error)

@@ -1,45 +1,34 @@
-"""The dock widget "Run a model": choose a model and its image, run it, and see labels and a table appear."""
+"""The dock widget "Run a model": draws its viewer's session and hands clicks to it; it holds no state of its own."""
 
 from __future__ import annotations
 
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from napari.qt.threading import create_worker
-from napari.utils.notifications import show_error
-from qtpy.QtCore import QEvent, Qt, Slot
+from qtpy.QtCore import QEvent, Qt, QTimer, Slot
 from qtpy.QtGui import QKeySequence
-from qtpy.QtWidgets import (
-    QHBoxLayout,
-    QLabel,
-    QProgressBar,
-    QPushButton,
-    QScrollArea,
-    QShortcut,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QScrollArea, QShortcut, QVBoxLayout, QWidget
 
-from napari_mamba.errors import NapariMambaError
-from napari_mamba.ui.layers import Placement, layers_to_volume
 from napari_mamba.ui.results.view import ResultsView
-from napari_mamba.ui.run.inputs_view import ChannelsBox
-from napari_mamba.ui.run.model_view import ModelBox
-from napari_mamba.ui.run.options_view import OptionsBox
-from napari_mamba.ui.run.worker import Outcome, RunController, preload
+from napari_mamba.ui.run.host import host_of
+from napari_mamba.ui.run.inputs_view import InputsView
+from napari_mamba.ui.run.jobs import Job
+from napari_mamba.ui.run.model_view import ModelView
+from napari_mamba.ui.run.options_view import OptionsView
+from napari_mamba.ui.run.outcome import sentence
+from napari_mamba.ui.run.progress_view import ProgressView
+from napari_mamba.ui.run.texts import ended_text, estimate_text
+from napari_mamba.ui.widgets.theme import Notice
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-    from napari_mamba.bundles import Bundle
-    from napari_mamba.engine import Progress, Result
-
-ERROR, WARNING, PLAIN = "#ff6b6b", "#e0a030", ""
-NO_IMAGE = "Open an image first: drop a file into the window, or take File ▸ Open Sample ▸ napari-mamba."
+    from napari_mamba.ui.run.estimates import Estimate
 
 
 class RunWidget(QWidget):
     """Runs bundles on a viewer's image layers. Enter runs, Escape cancels.
+
+    What is chosen, what is queued and what runs belongs to the viewer's session: closing the dock loses none of it.
 
     Parameters
     ----------
@@ -49,33 +38,32 @@ class RunWidget(QWidget):
 
     def __init__(self, napari_viewer: ViewerModel, parent: QWidget | None = None):
         super().__init__(parent)
-        self.viewer = napari_viewer
-        self.model = ModelBox()
-        self.channels = ChannelsBox(napari_viewer)
-        self.options = OptionsBox()
+        self.host = host_of(napari_viewer)
+        self.session = self.host.session
+        self.viewer = self.session.viewer
+        self.model = ModelView(self.host)
+        self.channels = InputsView(self.session.inputs)
+        self.options = OptionsView(self.host)
         self.run_button = QPushButton("Run")
         self.cancel_button = QPushButton("Cancel")
-        self.bar = QProgressBar()
-        self.stage = QLabel()
-        self.message = QLabel()
-        self.results = ResultsView(napari_viewer)
-        self.controller = RunController(self)
-        self._preload: Any = None
-        self._job: tuple[Bundle, Placement, float] | None = None
+        self.progress = ProgressView(self.session.queue)
+        self.before = Notice(self.viewer)
+        self.message = Notice(self.viewer)
+        self.results = ResultsView(self.viewer)
+        self._later = QTimer(self)
+        self._later.setSingleShot(True)
+        self._later.setInterval(0)
+        self._left = False
         self._build()
         self._connect()
-        self._on_model()
+        self.draw()
+        QTimer.singleShot(0, self.host.prepare)  # after the window has drawn this
 
     # ---- looks
 
     def _build(self) -> None:
         self.run_button.setToolTip("Run the model on the chosen image (Enter)")
-        self.cancel_button.setToolTip("Stop the run; nothing is added (Escape)")
-        for label in (self.stage, self.message):
-            label.setWordWrap(True)
-        self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.message.setTextFormat(Qt.TextFormat.PlainText)
-        self.bar.setTextVisible(False)
+        self.cancel_button.setToolTip("Stop all runs; nothing more is added (Escape)")
         buttons = QHBoxLayout()
         buttons.addWidget(self.run_button, 2)
         buttons.addWidget(self.cancel_button, 1)
@@ -87,149 +75,116 @@ class RunWidget(QWidget):
         layout.addWidget(_heading("Input"))
         layout.addWidget(self.channels)
         layout.addWidget(self.options)
+        layout.addWidget(self.before)
         layout.addLayout(buttons)
-        for widget in (self.bar, self.stage, self.message, self.results):
+        for widget in (self.progress, self.message, self.results):
             layout.addWidget(widget)
         layout.addStretch(1)
         area = QScrollArea()
         area.setWidgetResizable(True)
         area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         area.setFrameShape(QScrollArea.Shape.NoFrame)
+        area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         area.setWidget(inner)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(area)
         self.setMinimumWidth(360)  # a class of two words fits the table
-        self._set_running(False)
 
     def _connect(self) -> None:
-        self.model.changed.connect(self._on_model)
+        self._later.timeout.connect(self.draw)
         self.model.failed.connect(self._fail)
-        self.channels.changed.connect(self._on_channels)
-        self.options.devices_known.connect(self._on_devices_known)
+        self.model.opener.report.connect(lambda text: self.message.say(text, "good"))
+        self.session.changed.connect(self._draw_later)
+        self.session.bundle_changed.connect(self._on_bundle)
+        self.session.queue.changed.connect(self._draw_later)
+        self.host.added.connect(self._on_added)
+        self.host.runner.ended.connect(self._on_ended)
+        self.host.devices_known.connect(self.draw)
+        self.host.estimated.connect(self._on_estimated)
+        self.host.watched += 1
         self.run_button.clicked.connect(self.run)
         self.cancel_button.clicked.connect(self.cancel)
-        self.controller.progressed.connect(self._on_progress)
-        self.controller.ended.connect(self._on_ended)
         for key, slot in (("Return", self.run), ("Enter", self.run), ("Escape", self.cancel)):
             shortcut = QShortcut(QKeySequence(key), self)
             shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
             shortcut.activated.connect(slot)
 
-    def _set_running(self, running: bool) -> None:
-        for widget in (self.model, self.channels, self.options):
-            widget.setEnabled(not running)
-        self.cancel_button.setEnabled(running)
-        self.bar.setVisible(running)
-        self.stage.setVisible(running)
-        self._on_channels()
+    def _draw_later(self, *_: Any) -> None:
+        self._later.start()
 
-    def _say(self, text: str, color: str = PLAIN) -> None:
-        self.message.setText(text)
-        self.message.setStyleSheet(f"color: {color}" if color else "")
-        self.message.setVisible(bool(text))
+    @Slot()
+    def draw(self) -> None:
+        """Show the session as it is."""
+        session = self.session
+        remarks = session.remarks()
+        self.run_button.setEnabled(bool(session.inputs.runs) and all(one.kind == "warning" for one in remarks))
+        count = len(session.inputs.runs)
+        waits = session.queue.running is not None
+        self.run_button.setText(f"Run {count} layers" if count > 1 else "Run after the present one" if waits else "Run")
+        self.cancel_button.setEnabled(session.queue.busy)
+        worst = "error" if any(one.kind == "error" for one in remarks) else remarks[0].kind if remarks else "hint"
+        told = set(session.last.warnings) if session.last is not None else set()
+        text = [one.text for one in remarks if one.text not in told]
+        if not remarks and not session.queue.busy:
+            text = [estimate_text(session.estimate, self._free())]
+        self.before.say("\n".join(text), worst)
+        if session.last is not None:
+            self.message.say(*ended_text(session.last))
+        elif self.message.kind != "good" or session.queue.busy:
+            self.message.say("")
 
-    # ---- choosing
+    def _free(self) -> int | None:
+        return next((one.free for one in self.session.devices if one.name == self.session.device), None)
+
+    # ---- doing
 
     @property
     def preloading(self) -> bool:
         """Whether what runs need is still being imported in the background; a run may start all the same."""
-        return self._preload is not None
-
-    @Slot()
-    def _on_devices_known(self) -> None:
-        self._preload = create_worker(preload, _start_thread=False, _ignore_errors=True)
-        self._preload.returned.connect(self._on_preloaded)
-        self._preload.start()
-
-    @Slot(object)
-    def _on_preloaded(self, _: None) -> None:
-        self._preload = None
-
-    @Slot()
-    def _on_model(self) -> None:
-        bundle = self.model.bundle
-        self.options.set_bundle(bundle)
-        self.channels.set_channels(bundle.channels if bundle else ())
-        self._on_channels()
-
-    @Slot()
-    def _on_channels(self) -> None:
-        layers = self.channels.layers
-        ready = bool(layers) and all(layer is not None for layer in layers)
-        self.run_button.setEnabled(ready and not self.controller.running)
-        if self.message.text() == NO_IMAGE and ready:
-            self._say("")
-        elif self.model.bundle is not None and not ready and not self.message.text():
-            self._say(NO_IMAGE)
-
-    # ---- running
+        return self.host.preparing
 
     @Slot()
     def run(self) -> None:
-        """Start a run with what is chosen; what is wrong with that is said in one sentence."""
-        bundle = self.model.bundle
-        if not self.run_button.isEnabled() or bundle is None:
+        """Queue a run of what is chosen, or one for each selected layer."""
+        if not self.run_button.isEnabled():
             return
-        self._say("")
-        try:
-            volume, place = layers_to_volume([layer for layer in self.channels.layers if layer is not None])
-            options = self.options.options(bundle, place.order)
-        except NapariMambaError as error:
-            self._fail(str(error))
-            return
-        self._job = (bundle, place, perf_counter())
-        self.bar.setRange(0, 0)
-        self.stage.setText("Starting")
-        self.controller.start(volume, bundle, options)
-        self._set_running(True)
+        jobs = self.session.start()
+        estimate: Estimate | None = self.session.estimate
+        if estimate is not None:
+            for job in jobs[:1]:
+                job.clock.expected, job.clock.pass_seconds = estimate.seconds, estimate.pass_seconds
+        self.draw()
 
     @Slot()
     def cancel(self) -> None:
-        """Stop the run at its next tile."""
-        if self.controller.running:
-            self.cancel_button.setEnabled(False)
-            self.stage.setText("Stopping after this tile")
-            self.bar.setRange(0, 0)
-            self.controller.cancel()
+        """Stop what runs and what waits."""
+        self.session.queue.stop_all()
+
+    def _on_added(self, job: Job) -> None:
+        assert job.result is not None
+        assert job.place is not None
+        self.results.show_result(job.result, job.bundle, job.place, job.layer)
 
     @Slot(object)
-    def _on_progress(self, progress: Progress) -> None:
-        if progress.message:
-            self._say(progress.message)
-        if not self.cancel_button.isEnabled():
-            return  # cancelled: leave "Stopping" there
-        self.bar.setRange(0, progress.total if progress.total > 1 else 0)
-        self.bar.setValue(progress.done)
-        self.stage.setText(stage_text(progress))
+    def _on_ended(self, _: Job) -> None:
+        self.draw()
 
-    @Slot(object)
-    def _on_ended(self, outcome: Outcome) -> None:
-        assert self._job is not None
-        bundle, place, started = self._job
-        self._job = None
-        self._set_running(False)
-        if outcome.error:
-            self._fail(outcome.error)
-        elif outcome.result is None or outcome.result.cancelled:
-            self._say("Cancelled. Nothing was added.")
-        else:
-            self._show_result(outcome.result, bundle, place, perf_counter() - started)
+    def _on_bundle(self) -> None:
+        self.results.clear()
+        self.message.say("")
 
-    def _show_result(self, result: Result, bundle: Bundle, place: Placement, seconds: float) -> None:
-        self.results.add(result, bundle, place)
-        done = f"Done in {duration(seconds)}."
-        self._say("\n".join([done, *result.warnings]), WARNING if result.warnings else PLAIN)
+    def _on_estimated(self, _: Any) -> None:
+        self.draw()
 
     @Slot(str)
-    def _fail(self, sentence: str) -> None:
-        self._say(sentence, ERROR)
-        show_error(sentence)
+    def _fail(self, text: str) -> None:
+        self.message.say(sentence(text), "error")
 
     # ---- leaving
 
     def event(self, event: QEvent) -> bool:
-        """A widget that is taken out of its window stops its run: nobody could see it end."""
+        """A dock that is closed takes this widget out of it and throws it away; the session stays, and its runs."""
         if event.type() == QEvent.Type.ParentChange and self.parent() is None:
             self._leave()
         return super().event(event)
@@ -240,44 +195,17 @@ class RunWidget(QWidget):
         super().closeEvent(event)
 
     def _leave(self) -> None:
-        self.controller.cancel()
-        self.channels.disconnect_from_viewer()
+        if self._left:
+            return
+        self._left = True
+        self.host.watched -= 1
+        self._later.stop()
+        self.session.changed.disconnect(self._draw_later)
+        self.session.bundle_changed.disconnect(self._on_bundle)
+        self.session.queue.changed.disconnect(self._draw_later)
+        for part in (self.model, self.channels, self.options, self.progress):
+            part.disconnect_from_model()
         self.results.disconnect_from_viewer()
-
-
-def stage_text(progress: Progress) -> str:
-    """What a run is doing, how far it is and how long it will take, in a line.
-
-    Examples
-    --------
-    >>> from napari_mamba.engine import Progress
-    >>> stage_text(Progress("network", 3, 8, 75.2))
-    'Network, 3 of 8, about 1 min 15 s left'
-    """
-    parts = [progress.stage.capitalize()]
-    if progress.total > 1:
-        parts.append(f"{progress.done} of {progress.total}")
-    if progress.seconds_left is not None:
-        parts.append(f"about {duration(progress.seconds_left)} left")
-    return ", ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """A duration as one says it.
-
-    Examples
-    --------
-    >>> duration(0.42), duration(12.3), duration(200), duration(7500)
-    ('0.4 s', '12 s', '3 min 20 s', '2 h 5 min')
-    """
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes == 0:
-        return f"{rest} s"
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def _heading(text: str) -> QLabel:

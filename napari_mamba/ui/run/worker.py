@@ -1,18 +1,14 @@
-"""A run in a worker thread, so that the window stays alive; no widget in here.
+"""Drives a session's queue: one worker thread after another, so that the window stays alive; no widget in here.
 
-superqt's generator workers lose a `RuntimeError` (no signal comes, and the interface would wait for ever), and their
-`quit` abandons the generator, whose clean-up then happens in the main thread. So nothing is raised here: a run ends
-with an `Outcome` in every case, and it is stopped by an event that the engine looks at between two tiles.
+superqt's `quit` abandons a generator, whose clean-up then happens in the main thread. So a run is stopped by an event
+that it looks at, and ends with an `Outcome` in every case.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
-import warnings
 from collections.abc import Generator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,142 +18,143 @@ from superqt.utils import GeneratorWorker
 
 from napari_mamba.errors import NapariMambaError
 from napari_mamba.ui.results.layers import warm_up
+from napari_mamba.ui.run.cache import run_key
+from napari_mamba.ui.run.engine_process import EngineProcess, EngineThread
+from napari_mamba.ui.run.estimates import Measured, key_of
+from napari_mamba.ui.run.jobs import Job, State
+from napari_mamba.ui.run.outcome import Outcome, sentence
 
 if TYPE_CHECKING:
-    from napari_mamba.bundles import Bundle
-    from napari_mamba.engine import Progress, Result, RunOptions
-    from napari_mamba.volume import Volume
+    from napari_mamba.engine import Progress
+    from napari_mamba.ui.run.cache import ResultCache
+    from napari_mamba.ui.run.session import RunSession
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended: with a result (perhaps a cancelled one), or with a sentence about what went wrong."""
-
-    result: Result | None = None
-    error: str = ""
-
-
-def relay(
-    volume: Volume, bundle: Bundle, options: RunOptions, cancel: threading.Event
-) -> Generator[Progress, None, Outcome]:
-    """The engine's run with every exception turned into a sentence; driven in the worker thread."""
-    warnings.showwarning = _to_log  # type: ignore[assignment]  # the worker restores it; napari would pop each warning up as a notification
+def events_of(job: Job, engine: EngineProcess | EngineThread, cache: ResultCache) -> Generator[Progress, None, Outcome]:
+    """A job from reading to finishing; driven in the worker thread, and raises nothing."""
     try:
-        from napari_mamba import engine
-
-        result = yield from engine.run(volume, bundle, options, cancel)
+        volume = job.read()
+        key = run_key(volume, job.bundle, job.options) if cache.limit else ""
+        kept = cache.get(key)
+        if kept is not None:
+            job.from_cache = True
+            outcome = Outcome(kept)
+        else:
+            outcome = yield from engine.run(volume, job.bundle, job.options, job.cancel)
+            if outcome.result is not None and not outcome.cancelled:
+                cache.put(key, outcome.result)
+                outcome.measured["voxels"] = int(np.prod(volume.shape))
+        result = outcome.result
+        if result is None or outcome.cancelled:
+            return outcome
+        if job.finish is not None:
+            result = job.finish(result, volume)
         if result.labels is not None:
-            warm_up(bundle.classes, result.labels.data.dtype)
-        return Outcome(result)
+            warm_up(job.bundle.classes, result.labels.data.dtype)
+        return Outcome(result, measured=outcome.measured)
     except NapariMambaError as error:
-        return Outcome(error=_sentence(str(error)))
+        return Outcome(error=sentence(str(error)))
     except MemoryError:
         return Outcome(error="Memory ran out: close other programs, or crop the image.")
-    except Exception as error:  # a bug: the window must not wait for ever, whatever it is
+    except Exception as error:  # a bug, or a store that fails while it is read: said, never waited for
         _log.exception("a run failed")
-        if "out of memory" in str(error).lower():
-            return Outcome(error="Memory ran out: choose the device cpu, close other programs, or crop the image.")
         reason = " ".join(str(error).split())[:200]
         return Outcome(error=f"The run stopped ({type(error).__name__}: {reason}): please report this.")
 
 
-def preload() -> None:
-    """Import and compile what every run needs, in a worker thread, before the first run asks for it.
-
-    Loading a library holds Python's lock for tenths of a second, and the window with it: better when the widget has
-    just been opened than in the middle of a run, which is then also some seconds faster.
-    """
-    warnings.showwarning = _to_log
-    try:
-        from napari_mamba.engine import choose_device
-        from napari_mamba.engine.session import compile_scan
-        from napari_mamba.models import list_models
-
-        list_models()
-        compile_scan(choose_device().torch_device)
-        warm_up((), np.dtype(np.uint8))
-    except Exception:  # the run itself says what is wrong, in a sentence
-        _log.exception("preparing the first run failed")
-
-
 class RunWorker(GeneratorWorker):
-    """A generator worker that stops by the engine's own event, not by leaving the generator suspended."""
+    """A generator worker that stops by the job's own event, not by leaving the generator suspended."""
 
-    cancel: threading.Event
+    job: Job
 
     def quit(self) -> None:
         """Ask the run to stop; napari calls this when its window closes."""
-        self.cancel.set()
+        self.job.cancel.set()
 
     def run(self) -> None:
         """Called by Qt in the worker thread. The window, and the signals with it, may be gone before the run is."""
-        with suppress(RuntimeError):  # of the signals; `relay` raises none
+        with suppress(RuntimeError):  # of the signals; `events_of` raises none
             super().run()
 
 
-class RunController(QObject):
-    """Starts runs, one at a time, relays their progress and says how they ended.
+class Runner(QObject):
+    """Runs the jobs of a session's queue, one at a time, in the order in which they were added.
+
+    Parameters
+    ----------
+    session : RunSession
+    engine : EngineProcess or EngineThread
 
     Signals
     -------
-    progressed : Progress
-    ended : Outcome
-        Always comes, once a run, after `running` has become False.
+    ended : Job
+        A job that ran is over; always comes, once a job. Those that are cancelled while they wait only tell the queue.
     """
 
-    progressed = Signal(object)
     ended = Signal(object)
 
-    def __init__(self, parent: QObject | None = None):
+    def __init__(self, session: RunSession, engine: EngineProcess | EngineThread, parent: QObject | None = None):
         super().__init__(parent)
+        self.session = session
+        self.engine = engine
         self._worker: RunWorker | None = None
+        session.queue.changed.connect(self._next)
 
     @property
     def running(self) -> bool:
-        """Whether a run is going on."""
+        """Whether a job is going on."""
         return self._worker is not None
 
-    def start(self, volume: Volume, bundle: Bundle, options: RunOptions) -> None:
-        """Start a run in a worker thread and return at once."""
+    def _next(self) -> None:
         if self._worker is not None:
             return
-        cancel = threading.Event()
-        self.destroyed.connect(cancel.set)
+        job = self.session.queue.take_next()
+        if job is None:
+            return
         worker = create_worker(
-            relay, volume, bundle, options, cancel, _start_thread=False, _worker_class=RunWorker, _ignore_errors=True
+            events_of,
+            job,
+            self.engine,
+            self.session.cache,
+            _start_thread=False,
+            _worker_class=RunWorker,
+            _ignore_errors=True,
         )
-        worker.cancel = cancel
+        worker.job = job
         worker.yielded.connect(self._on_yielded)
         worker.returned.connect(self._on_returned)
         self._worker = worker
         worker.start()
 
-    def cancel(self) -> None:
-        """Ask the run to stop; it ends at its next tile."""
-        if self._worker is not None:
-            self._worker.quit()
-
     @Slot(object)
     def _on_yielded(self, progress: Any) -> None:
         if self._worker is not None:
-            self.progressed.emit(progress)
+            self.session.queue.progress(self._worker.job, progress)
 
     @Slot(object)
-    def _on_returned(self, outcome: Any) -> None:
-        self._worker = None
-        self.ended.emit(outcome)
+    def _on_returned(self, outcome: Outcome) -> None:
+        assert self._worker is not None
+        job, self._worker = self._worker.job, None
+        self._remember(job, outcome)
+        self.session.queue.end(job, outcome)
+        self.ended.emit(job)
+        self._next()
 
-
-def _sentence(text: str) -> str:
-    """With a capital and a full stop, as a notice in a window is written; paths keep their first letter."""
-    text = text.strip()
-    first = text.split(" ", 1)[0]
-    if first.isalpha() and first.islower():
-        text = text[0].upper() + text[1:]
-    return text if text.endswith((".", "!", "?")) else text + "."
-
-
-def _to_log(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
-    _log.info("%s:%s: %s: %s", filename, lineno, category.__name__, message)
+    def _remember(self, job: Job, outcome: Outcome) -> None:
+        """Keep what the run took, for the next estimate."""
+        passes, result = outcome.measured.get("passes"), outcome.result
+        if not passes or result is None or result.cancelled or job.state is not State.RUNNING:
+            return
+        spent = result.provenance.get("seconds", {})
+        device = result.provenance.get("device", {}).get("type", "")
+        on_device = result.provenance.get("memory", {}).get("device_bytes")
+        measured = Measured(
+            seconds=sum(spent.values()),
+            network_seconds=spent.get("network", 0.0),
+            passes=passes,
+            voxels=outcome.measured["voxels"],
+            memory=on_device or outcome.measured["memory"],
+        )
+        self.session.estimates.add(key_of(job.bundle, device.partition(":")[0], job.options), measured)
