@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, Qt, QTimer, Slot
@@ -103,6 +104,8 @@ class RunWidget(QWidget):
         self.host.devices_known.connect(self.draw)
         self.host.estimated.connect(self._on_estimated)
         self.host.watched += 1
+        leave = self._leave  # a window that closes tells its widgets no change of parent
+        self.destroyed.connect(lambda *_: leave())
         self.run_button.clicked.connect(self.run)
         self.cancel_button.clicked.connect(self.cancel)
         for key, slot in (("Return", self.run), ("Enter", self.run), ("Escape", self.cancel)):
@@ -199,7 +202,8 @@ class RunWidget(QWidget):
             return
         self._left = True
         self.host.watched -= 1
-        self._later.stop()
+        with suppress(RuntimeError):  # where Qt has already thrown it away
+            self._later.stop()
         self.session.changed.disconnect(self._draw_later)
         self.session.bundle_changed.disconnect(self._on_bundle)
         self.session.queue.changed.disconnect(self._draw_later)
