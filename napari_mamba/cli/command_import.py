@@ -46,7 +46,7 @@ def import_(
     ] = None,
     network: Annotated[
         Optional[str],
-        typer.Option(help="Network name, if it cannot be identified from the weights.", rich_help_panel=WEIGHTS),
+        typer.Option(help="Network name, if the weights do not identify it.", rich_help_panel=WEIGHTS),
     ] = None,
     preset: Annotated[
         Optional[str],

@@ -39,9 +39,7 @@ def train(
     learning_rate: Annotated[Optional[float], typer.Option(help="At its peak, instead of the recipe's.")] = None,
     blend: Annotated[
         Optional[float],
-        typer.Option(
-            min=0, max=1, help="With --start: interpolate between the start weights (0) and the trained weights (1)."
-        ),
+        typer.Option(min=0, max=1, help="With --start: go from the start's weights (0) to the trained ones (1)."),
     ] = None,
     save_data: Annotated[
         Optional[Path], typer.Option(metavar="NPZ", help="Only write the prepared data, to take as --data elsewhere.")

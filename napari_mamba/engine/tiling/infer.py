@@ -233,7 +233,8 @@ def score_tiles(data: np.ndarray, ensemble: Ensemble, tiling: Tiling, scores: li
         mean = yield from ensemble.mean(extract_tiles(padded, [start], tiling.tile, ensemble.device.torch_device))
         if mean.ndim != 2:
             raise BundleError(
-                f"the network's output has the shape {tuple(mean.shape)} and is no list of class scores: check the bundle's task"
+                f"the network's output has the shape {tuple(mean.shape)} and is no list of scores: check the "
+                "bundle's task"
             )
         if not bool(torch.isfinite(mean).all()):
             raise NotFinite

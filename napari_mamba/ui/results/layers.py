@@ -44,13 +44,13 @@ def add_result(viewer: ViewerModel, result: Result, bundle: Bundle, place: Place
     name = f"{place.name} {bundle.name}"
     if "uncertainty" in result.extra:
         data = place.to_layer_axes(np.asarray(result.extra["uncertainty"].data)[0])
-        shown = _keywords(f"{name} uncertainty", result, bundle, place)
+        shown = _keywords(f"{name} uncertainty", result, bundle, place, role="map")
         viewer.add_layer(Image(data, colormap="inferno", blending="additive", visible=False, **shown))
     if "where" in result.extra:
         data = place.to_layer_axes(np.asarray(result.extra["where"].data)[0])
         title = f"{name}: {result.extra['where'].channel_names[0]}"
         limits = (0.0, max(float(data.max()), 1e-6))  # what speaks against the class stays dark
-        shown = _keywords(title, result, bundle, place)
+        shown = _keywords(title, result, bundle, place, role="map")
         viewer.add_layer(Image(data, colormap="inferno", blending="additive", contrast_limits=limits, **shown))
     if result.image is not None:
         for channel in range(result.image.channels):
@@ -88,8 +88,9 @@ def warm_up(classes: Sequence[Any], dtype: np.dtype) -> None:
     class_colormap(classes).map(np.zeros((1, 1), dtype))
 
 
-def _keywords(name: str, result: Result, bundle: Bundle, place: Placement) -> dict[str, Any]:
-    made = {"bundle": bundle.name, "version": bundle.version, "report": result.report()}
+def _keywords(name: str, result: Result, bundle: Bundle, place: Placement, role: str = "answer") -> dict[str, Any]:
+    """A layer's keyword arguments; a `role` of "map" (of uncertainty, of evidence) is never offered as an input."""
+    made = {"bundle": bundle.name, "version": bundle.version, "report": result.report(), "role": role}
     return {"name": name, "metadata": {KEY: {**place.geometry, **made}}, **place.transforms}
 
 

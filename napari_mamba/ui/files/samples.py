@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from napari_mamba.errors import InputError
-from napari_mamba.ui.readers import LayerData, read_layers
+from napari_mamba.ui.files.readers import LayerData, read_layers
 
-PACKAGE = Path(__file__).resolve().parents[1]
+PACKAGE = Path(__file__).resolve().parents[2]
 # A wheel holds them inside the package; a checkout has them beside it.
 FOLDERS = (PACKAGE / "_sample_data", PACKAGE.parent / "sample_data")
 
