@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from napari_mamba.bundles.source import CARD, DESCRIPTION, Source
 from napari_mamba.bundles.spec import BundleSpec, from_json
 from napari_mamba.errors import BundleError, InputError
+from napari_mamba.io.paths import expanded
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a list of bundles needs none of it
     from torch import Tensor, nn
@@ -108,6 +109,29 @@ class Bundle(BundleSpec):
         return [fill(build(self), weights, str(self.path)).eval() for weights in self.state_dicts()]
 
 
+class KeptBundle(Bundle):
+    """A bundle whose networks are built once, for several runs in a row. Made by `kept`."""
+
+    @cached_property
+    def _networks(self) -> list[nn.Module]:
+        return super().networks()
+
+    def networks(self) -> list[nn.Module]:
+        return list(self._networks)
+
+
+def kept(bundle: Bundle) -> Bundle:
+    """The same bundle, which keeps its networks in memory between runs.
+
+    Examples
+    --------
+    >>> bundle = kept(load("hippocampus-mr"))  # doctest: +SKIP
+    >>> bundle.networks()[0] is bundle.networks()[0]  # doctest: +SKIP
+    True
+    """
+    return KeptBundle(**{one.name: getattr(bundle, one.name) for one in fields(bundle)})
+
+
 def load(name_or_path: str | os.PathLike[str]) -> Bundle:
     """Load a bundle by its name (one of `available`) or its place.
 
@@ -175,14 +199,14 @@ def available() -> list[Bundle]:
 def user_folder() -> Path:
     """Where the user's own bundles live: `$NAPARI_MAMBA_BUNDLES`, or the platform's data folder."""
     if chosen := os.environ.get(ENVIRONMENT):
-        return Path(chosen).expanduser()
+        return expanded(chosen)
     import platformdirs
 
     return Path(platformdirs.user_data_dir("napari-mamba", appauthor=False)) / "bundles"
 
 
 def _find(name_or_path: str | os.PathLike[str]) -> Path:
-    path = Path(name_or_path).expanduser()
+    path = expanded(name_or_path)
     if path.exists() or len(path.parts) != 1:
         return path
     bundles = {bundle.name: bundle.path for bundle in available()}

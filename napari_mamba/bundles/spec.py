@@ -20,6 +20,7 @@ from napari_mamba.errors import BundleError
 FORMAT = "napari-mamba bundle"
 FORMAT_VERSION = 1
 TASKS = ("segmentation", "restoration", "classification")
+LATERALITIES = ("", "left", "right", "both")
 ACTIVATIONS = ("softmax", "sigmoid", "none")
 STEPS: Mapping[str, frozenset[str]] = {
     "orient": frozenset({"axcodes"}),
@@ -57,13 +58,16 @@ class LabelClass:
     """One output channel of the network, and the label it becomes.
 
     `index` is the value in the label map, `color` "#rrggbb", `code` a terminology code such as "SCT:10200004"
-    (SNOMED CT) or empty.
+    (SNOMED CT) or empty, `meaning` the code in words as its list has it ("Liver"), `laterality` "left", "right",
+    "both" or empty.
     """
 
     index: int
     name: str
     color: str = ""
     code: str = ""
+    meaning: str = ""
+    laterality: str = ""
 
     def __post_init__(self) -> None:
         if not self.color:
@@ -242,6 +246,11 @@ def _check_classes(spec: BundleSpec) -> None:
     for label in spec.classes:
         if not _COLOR.fullmatch(label.color):
             raise BundleError(f"bundle {spec.name}: the colour of {label.name!r} is '#rrggbb', not {label.color!r}")
+        if label.laterality not in LATERALITIES:
+            raise BundleError(
+                f"bundle {spec.name}: the laterality of {label.name!r} is left, right, both or empty, not "
+                f"{label.laterality[:40]!r}"
+            )
 
 
 def _check_count(spec: BundleSpec, names: tuple[str, ...], count: int, what: str) -> None:
@@ -343,7 +352,8 @@ def _tile(one: Fields) -> Tile:
 
 
 def _label_class(one: Fields) -> LabelClass:
-    return LabelClass(one.integer("index"), one.text("name"), one.text("color", ""), one.text("code", ""))
+    texts = {key: one.text(key, "") for key in ("color", "code", "meaning", "laterality")}
+    return LabelClass(one.integer("index"), one.text("name"), **texts)
 
 
 def _network_data_format(spec: BundleSpec) -> dict[str, Any]:

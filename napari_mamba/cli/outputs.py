@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_mamba import io
+from napari_mamba.cli.events import strict
 from napari_mamba.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -90,7 +91,9 @@ class Outputs:
         """
         writers: dict[str, Callable[[Path], Any]] = {
             "main": lambda path: _write_image(result, bundle, path),
-            "report": lambda path: write_text(path, json.dumps(report, indent=2, ensure_ascii=False) + "\n"),
+            "report": lambda path: write_text(
+                path, json.dumps(strict(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+            ),
             "table": lambda path: write_text(path, table_csv(result.table)),
             "overlay": lambda path: _write_overlay(result, volume, bundle, path),
         }
@@ -101,7 +104,7 @@ class Outputs:
                 if bundle.task == "classification" and name == "uncertainty":
                     name = "where"
                     if name not in result.extra:
-                        raise OutputError(f"{path} was not written: {bundle.name} cannot tell where it looked")
+                        raise OutputError(f"{path} was not written: {bundle.name} has no class activation map")
                 io.write(result.extra[name], path)
 
 
@@ -131,10 +134,10 @@ def table_csv(rows: Sequence[ClassRow]) -> str:
     """The table of classes as comma-separated values, one line a class."""
     lines = text_io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(["index", "name", "voxels", "ml", "mean_intensity"])
+    writer.writerow(["index", "name", "voxels", "ml", "mean_intensity", "code", "laterality"])
     for row in rows:
         mean = "" if row.mean_intensity is None else f"{row.mean_intensity:.6g}"
-        writer.writerow([row.index, row.name, row.voxels, f"{row.ml:.6g}", mean])
+        writer.writerow([row.index, row.name, row.voxels, f"{row.ml:.6g}", mean, row.code, row.laterality])
     return lines.getvalue()
 
 

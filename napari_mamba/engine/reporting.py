@@ -34,18 +34,26 @@ class Reporter:
         self.record.start_stage(stage)
         yield from self.say(stage, 0, 1)
 
-    def say(self, stage: str, done: int, total: int, seconds_left: float | None = None, message: str = "") -> Events:
+    def say(
+        self,
+        stage: str,
+        done: int,
+        total: int,
+        seconds_left: float | None = None,
+        message: str = "",
+        warning: bool = False,
+    ) -> Events:
         """Report how far a stage is."""
         if self.cancel.is_set():
             raise Cancelled
-        yield Progress(stage, done, total, seconds_left, message)
+        yield Progress(stage, done, total, seconds_left, message, warning)
         if self.cancel.is_set():
             raise Cancelled
 
     def warn(self, stage: str, done: int, total: int, sentences: Sequence[str]) -> Events:
         """Report sentences that the user should read, each once in the record."""
         for sentence in sentences:
-            yield from self.say(stage, done, total, message=self.record.warn(sentence))
+            yield from self.say(stage, done, total, message=self.record.warn(sentence), warning=True)
 
     def follow(self, passes: Iterator[None], total: int) -> Events:
         """Drive the network's passes, and report each with the time that the others will take."""

@@ -70,8 +70,13 @@ def run(
         # Here, because PyTorch takes seconds to import and a GUI should not wait for it before the first run.
         from napari_mamba.engine.session import Session
 
+        options = options or RunOptions()
         stored = {} if new_array is None else {"new_array": new_array}
-        return (yield from Session(volume, bundle, options or RunOptions(), cancel, **stored).events())
+        if options.region is not None:
+            from napari_mamba.engine.region import events_within
+
+            return (yield from events_within(volume, bundle, options, cancel, **stored))
+        return (yield from Session(volume, bundle, options, cancel, **stored).events())
     except NapariMambaError:
         raise
     except (RuntimeError, MemoryError) as error:

@@ -195,7 +195,7 @@ class Session:
         if problem == "not finite":
             if not device.chosen or device.dtype == torch.float32:
                 raise RunError(
-                    f"{context.bundle.name} answers NaN or infinity in {device.precision}: "
+                    f"{context.bundle.name} produces NaN or infinity in {device.precision}: "
                     + ("its weights are damaged" if device.dtype == torch.float32 else "choose float32")
                 )
             said = f"{device.precision} overflowed: the run was repeated in float32."
@@ -208,5 +208,5 @@ class Session:
                     "device cpu, crop the image, or close other programs"
                 )
             context.plan, change = smaller
-            said = f"Memory ran out at the tile and batch asked for: the run was repeated with {change}."
+            said = f"Memory ran out at the requested tile and batch size: the run was repeated with {change}."
         yield from context.report.warn("network", 0, 1, [said])

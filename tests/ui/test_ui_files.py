@@ -17,10 +17,10 @@ import napari_mamba
 from napari_mamba import io
 from napari_mamba.bundles import LabelClass
 from napari_mamba.ui import preferences as settings
+from napari_mamba.ui.files.readers import get_reader, read_layers
+from napari_mamba.ui.files.samples import sample_path
+from napari_mamba.ui.files.writers import classes_of, write_image, write_labels
 from napari_mamba.ui.layers import layers_to_volume, volume_to_layers
-from napari_mamba.ui.readers import get_reader, read_layers
-from napari_mamba.ui.sample_data import sample_path
-from napari_mamba.ui.writers import classes_of, write_image, write_labels
 from napari_mamba.volume import Volume
 
 

@@ -51,7 +51,7 @@ class ScoresAnswer(Answer):
         """Where in the image the evidence for the likeliest class lies, as `Result.extra["where"]`."""
         context = self.context
         if not all(hasattr(network, "evidence") for network in ensemble.networks) or context.plan.spatial_dims == 2:
-            sentence = f"{context.bundle.name} cannot tell where in the image it looked."
+            sentence = f"{context.bundle.name} has no class activation map: its network does not support one."
             yield from context.report.warn("network", 1, 1, [sentence])
             return
         likeliest = max(scores, key=scores.__getitem__)

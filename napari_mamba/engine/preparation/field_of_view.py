@@ -34,8 +34,8 @@ def field_of_view(state: State, mm: Sequence[float], max_mm: float = 0.0) -> tup
     shown = " x ".join(f"{side:.0f}" for side in view)
     if max_mm and view.max() > max_mm:
         raise InputError(
-            f"the scan is {shown} mm large by its header, and this bundle is for sides of {mm[0]:g} to {mm[1]:g} mm: "
-            "correct the voxel size"
+            f"the scan is {shown} mm large by its header, and this bundle expects a field of view of "
+            f"{mm[0]:g} to {mm[1]:g} mm: correct the voxel size"
         )
     if view.min() >= mm[0] and view.max() <= mm[1]:
         return state, Undo()

@@ -200,7 +200,7 @@ def predict_tiles(
         mean = yield from ensemble.mean(tiles, per_network=per_network > 1)
         if mean.ndim != 5:
             raise BundleError(
-                f"this network answers {tuple(mean.shape)}, which is no image: is the bundle's task right?"
+                f"the network's output has the shape {tuple(mean.shape)} and is no image: check the bundle's task"
             )
         if blend is None:
             fz, fy, fx = factors_of(tiling.tile, mean.shape[2:])
@@ -233,7 +233,8 @@ def score_tiles(data: np.ndarray, ensemble: Ensemble, tiling: Tiling, scores: li
         mean = yield from ensemble.mean(extract_tiles(padded, [start], tiling.tile, ensemble.device.torch_device))
         if mean.ndim != 2:
             raise BundleError(
-                f"this network answers {tuple(mean.shape)}, which are no scores: is the bundle's task right?"
+                f"the network's output has the shape {tuple(mean.shape)} and is no list of scores: check the "
+                "bundle's task"
             )
         if not bool(torch.isfinite(mean).all()):
             raise NotFinite

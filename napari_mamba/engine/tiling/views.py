@@ -79,8 +79,8 @@ def _view_warnings(prepared: Prepared) -> list[str]:
         return []
     shown = " x ".join(f"{side:.3g}" for side in sides)
     return [
-        f"After preparation voxels measure {shown} mm: slices along another axis than the bundle's own show structures "
-        "stretched, and the network was not trained on such; take the bundle's axis or an image of cubic voxels."
+        f"After preparation voxels measure {shown} mm: slices along another axis than the bundle's own have "
+        "stretched pixels, which the network never saw in training; take the bundle's axis or an image of cubic voxels."
     ]
 
 

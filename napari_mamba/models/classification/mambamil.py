@@ -15,7 +15,7 @@ from napari_mamba.models.shapes import count, has
 from napari_mamba.nn.mixers.multipath import MultiPathMamba
 from napari_mamba.nn.mixers.token_mixer import Float32Mamba
 from napari_mamba.nn.norms.norm import LayerNorm
-from napari_mamba.scan import scan_order
+from napari_mamba.scan import placed, scan_order
 
 WIDTH, ATTENTION_WIDTH = 512, 128
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
@@ -33,21 +33,24 @@ class SRMamba(MultiPathMamba):
         rows = -(-length // rate)
         order = scan_order("axis", (rows, rate), axes=(1, 0))
         # The input projection has no bias: zero tokens stay zeros before the convolution.
-        return super().forward(F.pad(x, (0, 0, 0, rows * rate - length)), order)[:, :length]
+        with placed(lambda: ((length,), torch.arange(rows * rate).where(torch.arange(rows * rate) < length, -1))):
+            return super().forward(F.pad(x, (0, 0, 0, rows * rate - length)), order)[:, :length]
 
 
 class BiMamba(MultiPathMamba):
     """Forwards and backwards, each path with its own parameters."""
 
     def forward(self, x: Tensor, rate: int) -> Tensor:  # type: ignore[override]
-        return super().forward(x, scan_order("bidirectional", (x.shape[1],)))
+        with placed(lambda: ((x.shape[1],), None)):
+            return super().forward(x, scan_order("bidirectional", (x.shape[1],)))
 
 
 class ForwardMamba(Float32Mamba):
     """Forwards only."""
 
     def forward(self, x: Tensor, rate: int) -> Tensor:  # type: ignore[override]
-        return super().forward(x.to(next(self.parameters()).dtype)).to(x.dtype)
+        with placed(lambda: ((x.shape[1],), None)):
+            return super().forward(x.to(next(self.parameters()).dtype)).to(x.dtype)
 
 
 MIXERS: dict[str, type[nn.Module]] = {"SRMamba": SRMamba, "BiMamba": BiMamba, "Mamba": ForwardMamba}

@@ -6,7 +6,8 @@ Read in github.com/hustvl/Vim, `vim/models_mamba.py` and its fork of mamba_ssm.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from napari_mamba.models.shapes import count, has
 from napari_mamba.nn.blocks.drop import DropPath, rising_rates
 from napari_mamba.nn.mixers.multipath import MultiPathMamba
 from napari_mamba.nn.norms.norm import LayerNorm, RMSNorm, at_least_float32
-from napari_mamba.scan import scan_order
+from napari_mamba.scan import placed, scan_order
 
 PATHS = {"none": 1, "v2": 2}
 
@@ -232,7 +233,7 @@ class Vim(nn.Module):
         self.middle, self.if_rope_residual = use_middle_cls_token, if_rope_residual
         patch = pair(patch_size)
         self.patch_embed = PatchEmbed(patch, stride, channels, embed_dim)
-        grid = [(side - size) // stride + 1 for side, size in zip(self.img_size, patch, strict=True)]
+        self.grid = grid = tuple((side - size) // stride + 1 for side, size in zip(self.img_size, patch, strict=True))
         names = {"none": (), "single": ("cls_token",), "double": ("cls_token_head", "cls_token_tail")}[self.token]
         for name in names:
             self.register_parameter(name, self._tokens(1, embed_dim))
@@ -277,7 +278,13 @@ class Vim(nn.Module):
         place = length // 2 if self.middle else 0
         return torch.cat([x[:, :place], self.cls_token.expand(batch, -1, -1), x[:, place:]], dim=1), [place]
 
-    def _blocks(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _cells(self, length: int, places: Sequence[int], backwards: bool = False) -> tuple[tuple[int, ...], Tensor]:
+        """The patch that each token is, -1 for those of the class, which stand at `places`."""
+        cells = torch.full((length,), -1)
+        cells[[i for i in range(length) if i not in places]] = torch.arange(length - len(places))
+        return self.grid, cells.flip(0) if backwards else cells
+
+    def _blocks(self, x: Tensor, places: Sequence[int]) -> tuple[Tensor, Tensor]:
         residual: Tensor | None = None
         pairs = zip(self.layers[::2], self.layers[1::2], strict=False)
         for layer, backward in pairs if self.if_bidirectional else ((layer, None) for layer in self.layers):
@@ -285,10 +292,13 @@ class Vim(nn.Module):
                 x = self.rope(x)
                 residual = self.rope(residual) if residual is not None and self.if_rope_residual else residual
             if backward is None:
-                x, residual = layer(x, residual)
+                with placed(partial(self._cells, x.shape[1], places)):
+                    x, residual = layer(x, residual)
                 continue
-            x_b, residual_b = backward(x.flip(1), None if residual is None else residual.flip(1))
-            x, residual = layer(x, residual)
+            with placed(partial(self._cells, x.shape[1], places, backwards=True)):
+                x_b, residual_b = backward(x.flip(1), None if residual is None else residual.flip(1))
+            with placed(partial(self._cells, x.shape[1], places)):
+                x, residual = layer(x, residual)
             x, residual = x + x_b.flip(1), residual + residual_b.flip(1)
         assert residual is not None
         return x, residual
@@ -302,7 +312,7 @@ class Vim(nn.Module):
         x, places = self._with_class_tokens(self.patch_embed(x))
         if self.pos_embed is not None:
             x = self.pos_drop(x + self.pos_embed)
-        x, residual = self._blocks(x)
+        x, residual = self._blocks(x, places)
         x = self.norm_f(residual + self.drop_path(x)).to(x.dtype)
         if places:
             return x[:, places].mean(dim=1)

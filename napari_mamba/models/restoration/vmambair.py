@@ -26,7 +26,7 @@ from napari_mamba.nn.blocks.tokens import Float32Module, without_autocast
 from napari_mamba.nn.mixers.exchange import PathMixers, ReplaceableMixer
 from napari_mamba.nn.mixers.mamba import s4d_real_log
 from napari_mamba.nn.mixers.selective import initial_projection, initial_step, project_and_scan, rank_of
-from napari_mamba.scan import scan_order
+from napari_mamba.scan import ScanOrder, placed, scan_order
 
 STATES = 16
 SCALE = 4
@@ -118,10 +118,13 @@ class OSS(Float32Module, ReplaceableMixer):
     def scan_channels(self, means: Tensor) -> Tensor:
         """The channels' means (B, C) as a sequence, both ways: (B, C), normalised."""
         tokens = self.conv_cin(means[:, None, :, None]).squeeze(3).transpose(1, 2)
-        both = scan_order("bidirectional", (means.shape[1],))
+        with placed(lambda: None):
+            return self._normalised(self._scan_both_ways(tokens, scan_order("bidirectional", (means.shape[1],))))
+
+    def _scan_both_ways(self, tokens: Tensor, both: ScanOrder) -> Tensor:
         if self.exchanged_channels is not None:
-            return self._normalised(self.exchanged_channels(tokens, both))
-        y = project_and_scan(
+            return self.exchanged_channels(tokens, both)
+        return project_and_scan(
             tokens,
             self.xc_proj_weight,
             self.dtc_projs_weight,
@@ -130,7 +133,6 @@ class OSS(Float32Module, ReplaceableMixer):
             self.Dsc.view(2, -1),
             both,
         )
-        return self._normalised(y)
 
     def _normalised(self, y: Tensor) -> Tensor:
         return self.channel_norm(self.conv_cout(y.transpose(1, 2).unsqueeze(3)).flatten(1))

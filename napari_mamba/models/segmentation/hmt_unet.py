@@ -25,6 +25,7 @@ from napari_mamba.nn.mixers.exchange import PathMixers, ReplaceableMixer
 from napari_mamba.nn.mixers.mamba import init_dt_, s4d_real_log
 from napari_mamba.nn.mixers.selective import project_and_scan, rank_of
 from napari_mamba.nn.norms.norm import LayerNorm
+from napari_mamba.scan import placed
 
 WINDOWS = (8, 8, 14, 7)
 HEADS = (2, 4, 8, 16)
@@ -138,6 +139,23 @@ class ConvBlock(nn.Module):
         return x + self.drop_path(y if self.gamma is None else y * self.gamma[:, None, None])
 
 
+def windows(x: Tensor, side: int) -> tuple[Tensor, tuple[int, int]]:
+    """The tokens (B · windows, side², C) of the square windows of (B, C, H, W), zeros where they pass the map's end.
+
+    Also how many windows lie above and beside one another.
+    """
+    x = F.pad(x, (0, -x.shape[3] % side, 0, -x.shape[2] % side))
+    grid = (x.shape[2] // side, x.shape[3] // side)
+    tokens = x.unflatten(3, (grid[1], side)).unflatten(2, (grid[0], side)).permute(0, 2, 4, 3, 5, 1)
+    return tokens.reshape(-1, side * side, x.shape[1]), grid
+
+
+def cells_of_windows(batch: int, height: int, width: int, side: int) -> Tensor:
+    """The map's cell that each token of `windows` is, -1 beyond the map."""
+    numbers = torch.arange(1, height * width + 1).view(1, 1, height, width)
+    return windows(numbers, side)[0][..., 0].repeat(batch, 1) - 1
+
+
 class Windowed(nn.Module):
     """Blocks applied to the tokens of each square window of (B, C, H, W), padded with zeros to whole windows."""
 
@@ -149,12 +167,10 @@ class Windowed(nn.Module):
     def mix(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
         w = self.window
-        x = F.pad(x, (0, -width % w, 0, -height % w))
-        grid = (x.shape[2] // w, x.shape[3] // w)
-        tokens = x.unflatten(3, (grid[1], w)).unflatten(2, (grid[0], w)).permute(0, 2, 4, 3, 5, 1)
-        tokens = tokens.reshape(-1, w * w, channels)
-        for block in self.blocks:
-            tokens = block(tokens)
+        tokens, grid = windows(x, w)
+        with placed(lambda: ((height, width), cells_of_windows(batch, height, width, w))):
+            for block in self.blocks:
+                tokens = block(tokens)
         x = tokens.view(batch, *grid, w, w, channels).permute(0, 5, 1, 3, 2, 4)
         return x.flatten(4).flatten(2, 3)[:, :, :height, :width]
 

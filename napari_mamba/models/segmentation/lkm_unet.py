@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,7 +23,7 @@ from napari_mamba.nn.blocks.residual_unet import Encoder, Plan
 from napari_mamba.nn.blocks.tokens import Float32Module, from_tokens, to_tokens, without_autocast
 from napari_mamba.nn.mixers.exchange import ReplaceableMixer
 from napari_mamba.nn.mixers.mamba import Mamba
-from napari_mamba.scan import scan_order
+from napari_mamba.scan import placed, scan_order
 
 
 class BidirectionalLayer(Float32Module, ReplaceableMixer):
@@ -73,18 +74,28 @@ class PixelLayer(BidirectionalLayer):
         if any(size % window for size, window in zip(spatial, self.windows, strict=True)):
             return from_tokens(self.scan(to_tokens(x)), spatial)
         dims = len(spatial)
-        for axis, window in reversed(list(enumerate(self.windows, start=2))):
-            x = x.unflatten(axis, (-1, window))
-        cells, places = range(2, 2 * dims + 2, 2), range(3, 2 * dims + 3, 2)
-        to_sequences = (0, *places, *cells, 1)
-        x = x.permute(to_sequences)
+        x, to_sequences = self._sparse(x)
         grid = x.shape
-        y = self.scan(x.reshape(-1, math.prod(grid[dims + 1 : -1]), channels)).reshape(grid)
+        with placed(lambda: (tuple(spatial), self._cells(len(x), spatial))):
+            y = self.scan(x.reshape(-1, math.prod(grid[dims + 1 : -1]), channels)).reshape(grid)
         back = sorted(range(len(grid)), key=to_sequences.__getitem__)
         y = y.permute(back)
         for axis in range(2, dims + 2):
             y = y.flatten(axis, axis + 1)
         return y
+
+    def _sparse(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """(B, C, *spatial) as (B, *places in a window, *windows, C), and the permutation that ends in that."""
+        for axis, window in reversed(list(enumerate(self.windows, start=2))):
+            x = x.unflatten(axis, (-1, window))
+        dims = len(self.windows)
+        to_sequences = (0, *range(3, 2 * dims + 3, 2), *range(2, 2 * dims + 2, 2), 1)
+        return x.permute(to_sequences), to_sequences
+
+    def _cells(self, batch: int, spatial: torch.Size) -> Tensor:
+        """The map's cell of each token, (B · places, windows)."""
+        x, _ = self._sparse(torch.arange(spatial.numel()).view(1, 1, *spatial))
+        return x.reshape(-1, math.prod(x.shape[len(spatial) + 1 : -1])).repeat(batch, 1)
 
 
 class WindowLayer(BidirectionalLayer):
@@ -101,7 +112,8 @@ class WindowLayer(BidirectionalLayer):
         window = 1 if any(size % self.window for size in x.shape[2:]) else self.window
         if window > 1:
             x = dimensional("AvgPool", x.ndim - 2)(window)(x)
-        y = from_tokens(self.scan(to_tokens(x)), x.shape[2:])
+        with placed(lambda: (tuple(x.shape[2:]), None)):
+            y = from_tokens(self.scan(to_tokens(x)), x.shape[2:])
         return F.interpolate(y, scale_factor=float(window), mode="nearest") if window > 1 else y
 
 

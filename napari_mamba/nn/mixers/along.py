@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from napari_mamba.scan import ScanOrder
+from napari_mamba.scan import ScanOrder, listening
+from napari_mamba.scan.arguments import LinearArguments
 
 
 def along_paths(
@@ -28,3 +29,12 @@ def along_paths(
         total = y if total is None else total + y
     assert total is not None
     return total
+
+
+def tell_linear(
+    u: Tensor, log_decay: Tensor, B: Tensor | None, C: Tensor, order: ScanOrder | Tensor | None
+) -> Tensor | None:
+    """Tell listeners of a time-invariant state space (see `LinearArguments`); returns an answer in its place."""
+    table = order.tensor(u.device) if isinstance(order, ScanOrder) else order
+    table = None if table is None else table.reshape(-1, table.shape[-1])
+    return listening.tell("linear", LinearArguments(u, log_decay, B, C, table), order, "fft")

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from napari_mamba.errors import InputError
 from napari_mamba.nn.mixers.along import along_paths
 from napari_mamba.nn.mixers.registry import register_mixer
-from napari_mamba.scan import ScanOrder, causal_conv1d
+from napari_mamba.scan import ScanOrder, causal_conv1d, listening
+from napari_mamba.scan.arguments import ScanArguments, order_table
 
 
 def ssd(x: Tensor, log_decay: Tensor, B: Tensor, C: Tensor, chunk: int = 64) -> Tensor:
@@ -146,8 +147,21 @@ class Mamba2(nn.Module):
         xBC = xBC[:, None] if xBC.ndim == 3 else xBC
         dt = F.softplus(dt.float() + self.dt_bias.float())[:, None].expand(-1, xBC.shape[1], -1, -1)
         with torch.autocast(x.device.type, enabled=False):
-            y = along_paths(self._mix, order, xBC.float(), dt, paths=True)
+            told = self._tell(xBC.float(), dt, order) if listening.ACTIVE else None
+            y = along_paths(self._mix, order, xBC.float(), dt, paths=True) if told is None else told
         return self.out_proj(self.norm(y.to(x.dtype), z))
+
+    def _tell(self, xBC: Tensor, dt: Tensor, order: ScanOrder | Tensor | None) -> Tensor | None:
+        """Tell listeners of the scan, as the selective scan that it is; returns a listener's answer in its place."""
+        states, paths = self.ngroups * self.d_state, xBC.shape[1]
+        x, B, C = xBC.split([self.d_inner, states, states], dim=-1)
+        B, C = (t.unflatten(-1, (self.ngroups, self.d_state)) for t in (B, C))
+        A, D = (p.float().repeat_interleave(self.headdim).expand(paths, -1) for p in (-self.A_log.exp(), self.D))
+        table = order_table(order, paths, x.shape[2], x.device)
+        step = dt.repeat_interleave(self.headdim, dim=-1)
+        A = A[..., None].expand(-1, -1, self.d_state)
+        args = ScanArguments(x, step, A, B, C, D, None, None, False, table, "sum")
+        return listening.tell("scan", args, order, "ssd")
 
     def _mix(self, xBC: Tensor, dt: Tensor) -> Tensor:
         states = self.ngroups * self.d_state

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_mamba.nn.mixers.along import along_paths
+from napari_mamba.nn.mixers.along import along_paths, tell_linear
 from napari_mamba.nn.mixers.registry import register_mixer
-from napari_mamba.scan import ScanOrder
+from napari_mamba.scan import ScanOrder, listening
 
 
 @register_mixer("s4d")
@@ -71,9 +71,14 @@ class S4D(nn.Module):
         spectrum = torch.fft.rfft(self.kernel(length).T, n=2 * length, dim=0)
         return torch.fft.irfft(torch.fft.rfft(u, n=2 * length, dim=1) * spectrum, n=2 * length, dim=1)[:, :length]
 
+    def _tell(self, u: Tensor, order: ScanOrder | Tensor | None) -> Tensor | None:
+        log_decay, C = self.discretise()
+        return tell_linear(u, log_decay, None, C, order)
+
     def forward(self, x: Tensor, order: ScanOrder | Tensor | None = None) -> Tensor:
         """Mix x (B, L, C), rows in grid order, along an order; returns (B, L, C). Several paths are summed."""
         with torch.autocast(x.device.type, enabled=False):
             u = x.float()
-            y = along_paths(self.convolve, order, u) + self.D.float() * u
+            told = self._tell(u, order) if listening.ACTIVE else None
+            y = (along_paths(self.convolve, order, u) if told is None else told) + self.D.float() * u
         return F.glu(self.out_proj(F.gelu(y).to(x.dtype)), dim=-1)

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_mamba.nn.mixers.along import along_paths
+from napari_mamba.nn.mixers.along import along_paths, tell_linear
 from napari_mamba.nn.mixers.registry import register_mixer
-from napari_mamba.scan import ScanOrder
+from napari_mamba.scan import ScanOrder, listening
 
 
 def hippo_normal(states: int) -> tuple[Tensor, Tensor]:
@@ -85,10 +85,16 @@ class S5(nn.Module):
         )[:, :length]
         return 2 * (states @ torch.view_as_complex(self.C).T).real
 
+    def _tell(self, u: Tensor, order: ScanOrder | Tensor | None) -> Tensor | None:
+        return tell_linear(u, *self.discretise(), torch.view_as_complex(self.C), order)
+
     def forward(self, x: Tensor, order: ScanOrder | Tensor | None = None) -> Tensor:
         """Mix x (B, L, C), rows in grid order, along an order; returns (B, L, C). Several paths are summed."""
         with torch.autocast(x.device.type, enabled=False):
             u = x.float()
-            y = along_paths(self.recur, order, u) + self.D.float() * u
+            told = (
+                tell_linear(u, *self.discretise(), torch.view_as_complex(self.C), order) if listening.ACTIVE else None
+            )
+            y = (along_paths(self.recur, order, u) if told is None else told) + self.D.float() * u
         y = F.gelu(y).to(x.dtype)
         return y * torch.sigmoid(self.out_gate(y))

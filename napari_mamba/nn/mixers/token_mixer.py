@@ -10,6 +10,7 @@ from napari_mamba.nn.blocks.layout import is_channels_last
 from napari_mamba.nn.blocks.tokens import Float32Module, from_tokens, without_autocast
 from napari_mamba.nn.mixers.mamba import Mamba
 from napari_mamba.nn.norms.token_norm import normed_tokens
+from napari_mamba.scan import placed
 
 
 class Float32LayerNorm(Float32Module, nn.LayerNorm):
@@ -37,7 +38,8 @@ def mix(x: Tensor, norm: nn.Module, mixer: nn.Module, channel_token: bool = Fals
     plain = x.is_cuda and x.is_contiguous() and not channel_token
     with without_autocast(x):
         if channel_token:
-            mixed = mixer(norm(x.flatten(2).to(norm.weight.dtype))).unflatten(2, spatial)
+            with placed(lambda: None):
+                mixed = mixer(norm(x.flatten(2).to(norm.weight.dtype))).unflatten(2, spatial)
             if x.ndim == 5 and is_channels_last(x):
                 mixed = mixed.contiguous(memory_format=torch.channels_last_3d)
         elif plain:

@@ -50,13 +50,38 @@ _COLORS = {
 }
 """FreeSurfer's colours, for users who know them; the same on both sides."""
 
+_CODES = {
+    "cerebral white matter": ("68523003", "Cerebral White Matter"),
+    "cerebral cortex": ("40146001", "Cerebral cortex"),
+    "lateral ventricle": ("66720007", "Lateral ventricle"),
+    "inferior lateral ventricle": ("66720007", "Lateral ventricle"),
+    "cerebellum white matter": ("33060004", "Cerebellar white matter"),
+    "cerebellum cortex": ("113305005", "Cerebellum"),
+    "thalamus": ("42695009", "Thalamus"),
+    "caudate": ("11000004", "Caudate nucleus"),
+    "putamen": ("89278009", "Putamen"),
+    "pallidum": ("14738005", "Globus pallidus"),
+    "3rd ventricle": ("49841001", "Third ventricle"),
+    "4th ventricle": ("35918002", "Fourth ventricle"),
+    "brain-stem": ("119238007", "Brain stem"),
+    "hippocampus": ("5366008", "Hippocampus"),
+    "amygdala": ("4958002", "Amygdala"),
+    "accumbens area": ("427667007", "Nucleus accumbens"),
+    "CSF": ("65216001", "Cerebrospinal Fluid"),
+    "ventral DC": ("87563008", "Diencephalon"),
+}
+"""SNOMED CT code and meaning in 3D Slicer's copy of DICOM's lists; where these lack a part, what it is a part of."""
+
 
 def classes() -> tuple[LabelClass, ...]:
     """Background and the 32 structures, by FreeSurfer's label values."""
     named = [LabelClass(0, "background")]
     for index in INDICES[1:]:
         name = STRUCTURES[index]
-        named.append(LabelClass(index, name, _COLORS[name.removeprefix("left ").removeprefix("right ")]))
+        part = name.removeprefix("left ").removeprefix("right ")
+        side = name.split()[0] if part != name else ""
+        code, meaning = _CODES[part]
+        named.append(LabelClass(index, name, _COLORS[part], f"SCT:{code}", meaning, side))
     return tuple(named)
 
 

@@ -18,7 +18,7 @@ def spec() -> BundleSpec:
     """What `bundle.json` says, before anything is measured."""
     return BundleSpec(
         name="hippocampus-mr",
-        version="1.2.0",
+        version="1.2.1",
         title="Anterior and posterior hippocampus in T1-weighted MR",
         task="segmentation",
         network=Network("umamba_enc", task.NETWORK),
@@ -27,8 +27,8 @@ def spec() -> BundleSpec:
         tile=Tile(task.TILE, overlap=0.5, mirror_axes=(2,), divisor=(8, 8, 8)),
         classes=(
             LabelClass(0, "background"),
-            LabelClass(1, "anterior hippocampus", "#e4a63a"),
-            LabelClass(2, "posterior hippocampus", "#3a8fd9"),
+            LabelClass(1, "anterior hippocampus", "#e4a63a", "SCT:5366008", "Hippocampus"),
+            LabelClass(2, "posterior hippocampus", "#3a8fd9", "SCT:5366008", "Hippocampus"),
         ),
         description=DESCRIPTION,
         authors="The napari-mamba developers",

@@ -1,0 +1,102 @@
+"""A run's result as layers on top of what it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from napari_mamba.ui.layers import KEY, Placement
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image, Labels, Layer
+    from napari.utils.colormaps import DirectLabelColormap
+
+    from napari_mamba.bundles import Bundle
+    from napari_mamba.engine import Result
+
+
+def add_result(viewer: ViewerModel, result: Result, bundle: Bundle, place: Placement) -> Layer | None:
+    """Add a result to a viewer, in the place of its source.
+
+    Parameters
+    ----------
+    viewer : napari viewer
+    result : Result
+    bundle : Bundle
+        Names and colours of its classes.
+    place : Placement
+        Of the source layer when the run began; the layer itself may be gone.
+
+    Returns
+    -------
+    layer or None
+        Labels of a segmentation, image of a restoration, None for a classification.
+    """
+    from napari.layers import Image
+
+    main: Layer | None = None
+    if result.image is not None:
+        place = place.of_grid(result.image.affine)
+    name = f"{place.name} {bundle.name}"
+    if "uncertainty" in result.extra:
+        data = place.to_layer_axes(np.asarray(result.extra["uncertainty"].data)[0])
+        shown = _keywords(f"{name} uncertainty", result, bundle, place, role="map")
+        viewer.add_layer(Image(data, colormap="inferno", blending="additive", visible=False, **shown))
+    if "where" in result.extra:
+        data = place.to_layer_axes(np.asarray(result.extra["where"].data)[0])
+        title = f"{name}: {result.extra['where'].channel_names[0]}"
+        limits = (0.0, max(float(data.max()), 1e-6))  # what speaks against the class stays dark
+        shown = _keywords(title, result, bundle, place, role="map")
+        viewer.add_layer(Image(data, colormap="inferno", blending="additive", contrast_limits=limits, **shown))
+    if result.image is not None:
+        for channel in range(result.image.channels):
+            data = place.to_layer_axes(np.asarray(result.image.data)[channel])
+            main = viewer.add_layer(Image(data, **_keywords(name, result, bundle, place), **_look(viewer, place)))
+    if result.labels is not None:
+        main = viewer.add_layer(labels_layer(result, bundle, place, name))
+    return main
+
+
+def labels_layer(result: Result, bundle: Bundle, place: Placement, name: str) -> Labels:
+    """Labels with the classes' names in the status bar and their colours."""
+    from napari.layers import Labels
+
+    features = pd.DataFrame({"index": [c.index for c in bundle.classes], "name": [c.name for c in bundle.classes]})
+    keywords = _keywords(name, result, bundle, place)
+    keywords["metadata"][KEY]["classes"] = [
+        {"index": c.index, "name": c.name, "color": c.color, "code": c.code} for c in bundle.classes
+    ]
+    data = place.to_layer_axes(np.asarray(result.labels.data)[0])
+    return Labels(data, features=features, colormap=class_colormap(bundle.classes), opacity=0.6, **keywords)
+
+
+def class_colormap(classes: Sequence[Any]) -> DirectLabelColormap:
+    """The classes' colours; the background and values that are no class stay clear."""
+    from napari.utils.colormaps import DirectLabelColormap
+
+    colors: dict[int | None, Any] = {None: "transparent", 0: "transparent"}
+    colors |= {c.index: c.color for c in classes if c.index != 0}
+    return DirectLabelColormap(color_dict=colors)
+
+
+def warm_up(classes: Sequence[Any], dtype: np.dtype) -> None:
+    """Colour one voxel, in a worker thread: napari compiles that at its first use, which would freeze the window."""
+    class_colormap(classes).map(np.zeros((1, 1), dtype))
+
+
+def _keywords(name: str, result: Result, bundle: Bundle, place: Placement, role: str = "answer") -> dict[str, Any]:
+    """A layer's keyword arguments; a `role` of "map" (of uncertainty, of evidence) is never offered as an input."""
+    made = {"bundle": bundle.name, "version": bundle.version, "report": result.report(), "role": role}
+    return {"name": name, "metadata": {KEY: {**place.geometry, **made}}, **place.transforms}
+
+
+def _look(viewer: ViewerModel, place: Placement) -> dict[str, Any]:
+    """Colormap and contrast of the source, so that a restored image can be compared with it."""
+    source: Image | None = next((layer for layer in viewer.layers if layer.name == place.name), None)
+    if source is None or not hasattr(source, "contrast_limits"):
+        return {}
+    return {"colormap": source.colormap, "contrast_limits": source.contrast_limits}
