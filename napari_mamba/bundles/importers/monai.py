@@ -8,18 +8,17 @@ is run. The network is recognised by the keys of its weights.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from napari_mamba.bundles.bundle import user_folder
 from napari_mamba.bundles.importers.monai_config import Config, target
 from napari_mamba.bundles.importers.monai_steps import preparation_of
 from napari_mamba.bundles.importers.pickles import read_checkpoint
+from napari_mamba.bundles.importers.places import place_for, plain_name
 from napari_mamba.bundles.importers.plain import identified_weights, make_spec
 from napari_mamba.bundles.spec import Channel, Dtype
-from napari_mamba.bundles.writer import check_destination, save
+from napari_mamba.bundles.writer import save
 from napari_mamba.errors import BundleError
 from napari_mamba.io.paths import expanded
 
@@ -96,9 +95,8 @@ def import_monai(
         if preparation is not None
         else preparation_of(_transforms(config), len(usage["channels"]), len(usage["tile"]), str(config.path))
     )
-    name = name or re.sub(r"[^a-z0-9._-]+", "-", str(metadata.get("name") or path.name).lower()).strip("-._")
-    destination = expanded(destination) if destination is not None else user_folder() / name
-    check_destination(destination, overwrite)
+    name = name or plain_name(str(metadata.get("name") or path.name))
+    destination = place_for(destination, name, overwrite)
     modality = str((form.get("inputs") or {}).get("image", {}).get("modality", ""))
     usage["channels"] = [Channel(one, modality if modality in ("MR", "CT") else "") for one in usage["channels"]]
     bundle_info = {

@@ -17,7 +17,6 @@ from typing import Any
 from torch import Tensor
 
 from napari_mamba import models
-from napari_mamba.bundles.bundle import user_folder
 from napari_mamba.bundles.importers.nnunet_common import (
     NNUNET,
     Folds,
@@ -26,6 +25,7 @@ from napari_mamba.bundles.importers.nnunet_common import (
     default_name,
     divisor_of,
     identified,
+    only_training,
 )
 from napari_mamba.bundles.importers.nnunet_plans import (
     Configuration,
@@ -36,8 +36,9 @@ from napari_mamba.bundles.importers.nnunet_plans import (
     resolve,
 )
 from napari_mamba.bundles.importers.pickles import read_checkpoint
+from napari_mamba.bundles.importers.places import place_for
 from napari_mamba.bundles.spec import BundleSpec, Dtype, Network, Tile
-from napari_mamba.bundles.writer import check_destination, save
+from napari_mamba.bundles.writer import save
 from napari_mamba.errors import BundleError
 from napari_mamba.io.paths import expanded
 
@@ -95,8 +96,7 @@ def import_nnunet(
     plans, dataset = load_json(folder / "plans.json"), load_json(folder / "dataset.json")
     files = checkpoint_files(folder, folds, checkpoint)
     name = name or default_name(plans, folder)
-    destination = expanded(destination) if destination is not None else user_folder() / name
-    check_destination(destination, overwrite)
+    destination = place_for(destination, name, overwrite)
 
     first = _Checkpoint(files[0])
     settings = resolve(plans, first.configuration or folder.name.split("__")[-1], folder / "plans.json")
@@ -140,10 +140,7 @@ def find_results(path: Path, configuration: str | None = None) -> Path:
     if not found:
         what = f" of the configuration {configuration!r}" if configuration else ""
         raise BundleError(f"{path}: holds no results of nnU-Net v2{what} (plans.json, dataset.json, fold_*)")
-    if len(found) > 1:
-        names = ", ".join(str(one.relative_to(path)) for one in found)
-        raise BundleError(f"{path}: holds the results of several trainings: give one of {names}")
-    return found[0]
+    return only_training(path, found)
 
 
 def checkpoint_files(folder: Path, folds: Folds, checkpoint: str) -> list[Path]:

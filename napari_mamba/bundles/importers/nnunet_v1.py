@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from napari_mamba import models
-from napari_mamba.bundles.bundle import user_folder
 from napari_mamba.bundles.importers.nnunet_common import (
     NNUNET,
     Folds,
@@ -24,11 +23,13 @@ from napari_mamba.bundles.importers.nnunet_common import (
     default_name,
     divisor_of,
     identified,
+    only_training,
 )
 from napari_mamba.bundles.importers.nnunet_plans import modality_of
 from napari_mamba.bundles.importers.pickles import read_checkpoint, read_pickle
+from napari_mamba.bundles.importers.places import place_for
 from napari_mamba.bundles.spec import BundleSpec, Channel, Dtype, LabelClass, Network, Tile
-from napari_mamba.bundles.writer import check_destination, save
+from napari_mamba.bundles.writer import save
 from napari_mamba.errors import BundleError
 from napari_mamba.io.paths import expanded
 
@@ -85,8 +86,7 @@ def import_nnunet_v1(
     folder = find_results_v1(expanded(results_folder), configuration)
     files = choose_folds(folder, _fold_files(folder, checkpoint), folds, checkpoint, "*.model")
     name = name or default_name({"dataset_name": folder.parent.name}, folder)
-    destination = expanded(destination) if destination is not None else user_folder() / name
-    check_destination(destination, overwrite)
+    destination = place_for(destination, name, overwrite)
     plan = read_plan(files[0].with_name(files[0].name + ".pkl"))
     found, weights = _weights(files[0])
     arguments = dict(found.arguments)
@@ -127,10 +127,7 @@ def find_results_v1(path: Path, configuration: str | None = None) -> Path:
     found = [one for one in found if configuration in (None, one.name, one.parent.parent.name)]
     if not found:
         raise BundleError(f"{path}: holds no results of nnU-Net v1 (fold_*/*.model with its .model.pkl)")
-    if len(found) > 1:
-        names = ", ".join(str(one.relative_to(path)) for one in found)
-        raise BundleError(f"{path}: holds the results of several trainings: give one of {names}")
-    return found[0]
+    return only_training(path, found)
 
 
 def _folds(path: Path) -> list[Path]:

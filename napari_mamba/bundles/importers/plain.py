@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,11 @@ from typing import Any
 import torch
 
 from napari_mamba import models
-from napari_mamba.bundles.bundle import user_folder
 from napari_mamba.bundles.importers.pickles import read_checkpoint
+from napari_mamba.bundles.importers.places import place_for, plain_name
 from napari_mamba.bundles.importers.presets import Preset, preset_for, presets_for
 from napari_mamba.bundles.spec import BundleSpec, Channel, Dtype, LabelClass, Network, Tile
-from napari_mamba.bundles.writer import check_destination, save
+from napari_mamba.bundles.writer import save
 from napari_mamba.errors import BundleError, InputError
 from napari_mamba.io.paths import expanded
 from napari_mamba.nn.blocks.probability import Probability
@@ -110,9 +109,8 @@ def import_weights(
             **{key: v for key, v in usage.items() if v is not None},
         }
     _check_complete(path, info, usage)
-    name = name or re.sub(r"[^a-z0-9._-]+", "-", f"{path.stem}-{info.name}".lower()).strip("-._")
-    destination = expanded(destination) if destination is not None else user_folder() / name
-    check_destination(destination, overwrite)
+    name = name or plain_name(f"{path.stem}-{info.name}")
+    destination = place_for(destination, name, overwrite)
     source = f" Prepared as {used.source} does. {used.note}".rstrip() if used is not None else ""
     bundle_info = {"description": f"Imported from {path.name}.{source}"}
     spec = make_spec(

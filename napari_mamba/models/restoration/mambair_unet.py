@@ -104,12 +104,8 @@ class MambaIRUNet(RestormerUNet):
             return ResidualStateSpaceBlock(width, drop_path_rate, expand=mlp_ratio)
 
         super().__init__(inp_channels, dim, num_blocks, num_refinement_blocks, block, bias)
-        self.dual_pixel_task = dual_pixel_task
-        self.output = nn.Conv2d(2 * dim, out_channels, 3, padding=1, bias=bias)
-        if dual_pixel_task:
-            self.skip_conv = nn.Conv2d(dim, 2 * dim, 1, bias=bias)
+        self.end_at_the_same_size(dim, out_channels, bias, dual_pixel_task)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inp_channels, H, W), sides divisible by 8, to (B, out_channels, H, W)."""
-        y, embedded = (maps.movedim(-1, 1) for maps in self.features(x))
-        return self.output(y + self.skip_conv(embedded)) if self.dual_pixel_task else self.output(y) + x
+        return self.answer(x)

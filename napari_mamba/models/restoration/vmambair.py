@@ -267,20 +267,17 @@ class VmambaIR(RestormerUNet):
 
         super().__init__(inp_channels, dim, num_blocks, num_refinement_blocks, block, bias)
         self.scale = scale if kind.enlarges else 1
-        self.dual_pixel_task = dual_pixel_task
         width = 2 * dim
         if kind.enlarges:
             twice = [nn.Conv2d(width, 4 * width, 3, padding=1), nn.PixelShuffle(2)]
             again = [nn.Conv2d(width, 4 * width, 3, padding=1), nn.PixelShuffle(2)]
             self.tail = nn.Sequential(nn.Sequential(*twice, *again), nn.Conv2d(width, out_channels, 3, padding=1))
         else:
-            self.output = nn.Conv2d(width, out_channels, 3, padding=1, bias=bias)
-            if dual_pixel_task:
-                self.skip_conv = nn.Conv2d(dim, width, 1, bias=bias)
+            self.end_at_the_same_size(dim, out_channels, bias, dual_pixel_task)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inp_channels, H, W), sides divisible by 8, to (B, out_channels, scale H, scale W)."""
-        y, embedded = (maps.movedim(-1, 1) for maps in self.features(x))
-        if self.scale > 1:
-            return self.tail(y) + F.interpolate(x, scale_factor=self.scale, mode="nearest")
-        return self.output(y + self.skip_conv(embedded)) if self.dual_pixel_task else self.output(y) + x
+        if self.scale == 1:
+            return self.answer(x)
+        features, _ = self.features(x)
+        return self.tail(features.movedim(-1, 1)) + F.interpolate(x, scale_factor=self.scale, mode="nearest")

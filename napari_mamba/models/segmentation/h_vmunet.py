@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, has
 from napari_mamba.nn.blocks.drop import DropPath, rising_rates
-from napari_mamba.nn.blocks.light_unet import SixStageUNet, init_light_weights
+from napari_mamba.nn.blocks.light_unet import SixStageUNet, init_light_weights, six_stage_arguments
 from napari_mamba.nn.mixers.ss2d import SS2D
 from napari_mamba.nn.norms.norm import LayerNorm
 
@@ -104,19 +104,11 @@ def identify(shapes: Shapes) -> Identification | None:
     stages = {stage: count(shapes, f"encoder{stage}.") - 1 for stage in (3, 4, 5, 6)}
     c_list = [shapes["encoder1.0.weight"][0], shapes["encoder2.0.weight"][0]]
     c_list += [shapes[f"encoder{stage}.{blocks}.weight"][0] for stage, blocks in stages.items()]
-    gate = shapes.get("scab.catt.att1.weight", ())
-    return Identification(
-        "h_vmunet",
-        arguments={
-            "num_classes": shapes["final.weight"][0],
-            "input_channels": shapes["encoder1.0.weight"][1],
-            "c_list": c_list,
-            "depths": list(stages.values()),
-            "layer_scale_init_value": 1e-6 if "encoder3.0.gamma1" in shapes else 0.0,
-            "split_att": "conv" if len(gate) == 3 else "fc",
-            "bridge": bool(gate),
-        },
-    )
+    own = {
+        "depths": list(stages.values()),
+        "layer_scale_init_value": 1e-6 if "encoder3.0.gamma1" in shapes else 0.0,
+    }
+    return Identification("h_vmunet", arguments={**six_stage_arguments(shapes, c_list), **own})
 
 
 @register(

@@ -5,8 +5,10 @@ Read in github.com/ge-xing/SegMamba, `model_segmamba/segmamba.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -79,7 +81,7 @@ class StagedEncoder(nn.Module):
         return outputs
 
 
-def mamba_encoder(in_chans: int, depths: Sequence[int], dims: Sequence[int], residual: bool) -> StagedEncoder:
+def mamba_encoder(in_chans: int, depths: Sequence[int], dims: Sequence[int], *, residual: bool) -> StagedEncoder:
     """SegMamba's encoder: a 7-convolution stem, then GSC and ToM layers at four resolutions."""
     downs = [nn.Sequential(nn.Conv3d(in_chans, dims[0], 7, stride=2, padding=3))]
     for fine, coarse in pairwise(dims):
@@ -92,23 +94,48 @@ def mamba_encoder(in_chans: int, depths: Sequence[int], dims: Sequence[int], res
 
 
 class UNETRHead(nn.Module):
-    """The convolutional skips and decoder around an encoder `vit` of four resolutions, halving from the second."""
+    """The convolutional skips and decoder around an encoder of four resolutions, halving from the second.
+
+    Parameters
+    ----------
+    encoder : callable
+        `encoder(in_chans, depths, feat_size)` is a module from the image, or from the first skip, to four maps.
+    in_chans, out_chans : int
+        Input channels and classes.
+    depths : sequence of int
+        Layers of each of the encoder's four stages.
+    feat_size : sequence of int
+        Channels of the stages.
+    hidden_size : int
+        Channels of the bottleneck.
+    norm_name : str
+        Normalisation of the convolutional blocks.
+    res_block : bool
+        Whether they are residual.
+    drop_path_rate, layer_scale_init_value, conv_block, spatial_dims
+        The authors' arguments that change nothing; `spatial_dims` is 3.
+    """
 
     def __init__(
         self,
-        vit: nn.Module,
-        in_chans: int,
-        out_chans: int,
-        feat_size: Sequence[int],
-        hidden_size: int,
-        norm_name: NormName,
-        res_block: bool,
-        spatial_dims: int,
+        encoder: Callable[[int, Sequence[int], Sequence[int]], nn.Module],
+        in_chans: int = 1,
+        out_chans: int = 13,
+        depths: Sequence[int] = (2, 2, 2, 2),
+        feat_size: Sequence[int] = FEATURES,
+        drop_path_rate: float = 0.0,
+        layer_scale_init_value: float = 1e-6,
+        hidden_size: int = 768,
+        norm_name: NormName = "instance",
+        conv_block: bool = True,
+        res_block: bool = True,
+        spatial_dims: int = 3,
     ) -> None:
         super().__init__()
-        self.vit = vit
+        self.vit = encoder(in_chans, depths, feat_size)
         shared = {"norm_name": norm_name, "res_block": res_block}
         channels = [in_chans, *feat_size, hidden_size]
+        self.widths = tuple(channels[1:])
         for level in range(1, 6):
             block = UnetrBasicBlock(spatial_dims, channels[level - 1], channels[level], **shared)
             setattr(self, f"encoder{level}", block)
@@ -173,23 +200,11 @@ class SegMamba(UNETRHead):
 
     Parameters
     ----------
-    in_chans, out_chans : int
-        Input channels and classes.
-    depths : sequence of int
-        ToM layers of each of the four stages.
-    feat_size : sequence of int
-        Channels of the stages.
-    hidden_size : int
-        Channels of the bottleneck.
-    norm_name : str
-        Normalisation of the convolutional blocks.
-    res_block : bool
-        Whether they are residual.
+    *args, **kwargs
+        As of `UNETRHead`, from `in_chans` on; `depths` are the ToM layers of each stage.
     tom_residual : bool
         Whether each ToM layer adds its input: True for the code since 2024-06-05, False for weights trained before
         it, whose keys are the same.
-    drop_path_rate, layer_scale_init_value, conv_block, spatial_dims
-        The authors' arguments that change nothing; `spatial_dims` is 3.
 
     Examples
     --------
@@ -197,27 +212,11 @@ class SegMamba(UNETRHead):
     torch.Size([1, 2, 32, 32, 32])
     """
 
-    def __init__(
-        self,
-        in_chans: int = 1,
-        out_chans: int = 13,
-        depths: Sequence[int] = (2, 2, 2, 2),
-        feat_size: Sequence[int] = FEATURES,
-        drop_path_rate: float = 0.0,
-        layer_scale_init_value: float = 1e-6,
-        hidden_size: int = 768,
-        norm_name: NormName = "instance",
-        conv_block: bool = True,
-        res_block: bool = True,
-        spatial_dims: int = 3,
-        tom_residual: bool = True,
-    ) -> None:
-        vit = mamba_encoder(in_chans, depths, feat_size, tom_residual)
-        super().__init__(vit, in_chans, out_chans, feat_size, hidden_size, norm_name, res_block, spatial_dims)
-        self.channels = (*feat_size, hidden_size)
+    def __init__(self, *args: Any, tom_residual: bool = True, **kwargs: Any) -> None:
+        super().__init__(partial(mamba_encoder, residual=tom_residual), *args, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_chans, D, H, W), sides divisible by 16, to (B, out_chans, D, H, W)."""
-        x = for_convolutions(x, self.channels)
+        x = for_convolutions(x, self.widths)
         features = self.vit(x)  # first: its scans need the memory of a map at full resolution
         return self.decode(self.encoder1(x), features)

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 from torch import Tensor, nn
 
 from napari_mamba.models.registry import Identification, Shapes, register
-from napari_mamba.models.segmentation.segmamba import FEATURES, StagedEncoder, UNETRHead, head_arguments
+from napari_mamba.models.segmentation.segmamba import StagedEncoder, UNETRHead, head_arguments
 from napari_mamba.models.shapes import depths as depths_of
 from napari_mamba.models.shapes import has
 from napari_mamba.nn.blocks.tokens import Float32Module, from_tokens, to_tokens, without_autocast
-from napari_mamba.nn.blocks.unetr import NormName
 from napari_mamba.nn.mixers.mamba import Mamba
 from napari_mamba.nn.norms.instance_norm import InstanceNorm3d, norm_act
 from napari_mamba.nn.norms.norm import LayerNorm
@@ -79,8 +79,8 @@ class LargeKernelConv(nn.Module):
         return self.se(self.deep_path(x) + self.shortcut_path(x) + x)
 
 
-def mamba_encoder(depths: Sequence[int], dims: Sequence[int]) -> StagedEncoder:
-    """The encoder: large kernels in all four stages, Mamba after them in the last two."""
+def mamba_encoder(in_chans: int, depths: Sequence[int], dims: Sequence[int]) -> StagedEncoder:
+    """The encoder: large kernels in all four stages, Mamba after them in the last two; it takes the first skip."""
     channels = [dims[0], *dims]
     downs = [nn.Sequential(nn.Conv3d(fine, coarse, 3, stride=2, padding=1)) for fine, coarse in pairwise(channels)]
     plan = list(zip(dims, depths, strict=True))
@@ -114,38 +114,12 @@ class SegMambaV2(UNETRHead):
 
     Parameters
     ----------
-    in_chans, out_chans : int
-        Input channels and classes.
-    depths : sequence of int
-        Blocks of each of the four stages.
-    feat_size : sequence of int
-        Channels of the stages.
-    hidden_size : int
-        Channels of the bottleneck.
-    norm_name : str
-        Normalisation of the convolutional blocks.
-    res_block : bool
-        Whether they are residual.
-    drop_path_rate, layer_scale_init_value, conv_block, spatial_dims
-        The authors' arguments that change nothing; `spatial_dims` is 3.
+    *args, **kwargs
+        As of `UNETRHead`, from `in_chans` on; `depths` are the blocks of each stage.
     """
 
-    def __init__(
-        self,
-        in_chans: int = 1,
-        out_chans: int = 13,
-        depths: Sequence[int] = (2, 2, 2, 2),
-        feat_size: Sequence[int] = FEATURES,
-        drop_path_rate: float = 0.0,
-        layer_scale_init_value: float = 1e-6,
-        hidden_size: int = 768,
-        norm_name: NormName = "instance",
-        conv_block: bool = True,
-        res_block: bool = True,
-        spatial_dims: int = 3,
-    ) -> None:
-        vit = mamba_encoder(depths, feat_size)
-        super().__init__(vit, in_chans, out_chans, feat_size, hidden_size, norm_name, res_block, spatial_dims)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(mamba_encoder, *args, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_chans, D, H, W), sides divisible by 16, to (B, out_chans, D, H, W)."""

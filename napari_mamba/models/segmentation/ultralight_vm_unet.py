@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import has
-from napari_mamba.nn.blocks.light_unet import SixStageUNet, init_light_weights
+from napari_mamba.nn.blocks.light_unet import SixStageUNet, init_light_weights, six_stage_arguments
 from napari_mamba.nn.blocks.tokens import Float32Module, from_tokens, to_tokens, without_autocast
 from napari_mamba.nn.mixers.mamba import Mamba
 
@@ -45,17 +45,7 @@ def identify(shapes: Shapes) -> Identification | None:
         return None
     c_list = [shapes[f"encoder{i}.0.weight"][0] for i in (1, 2, 3)]
     c_list += [shapes[f"encoder{i}.0.proj.weight"][0] for i in (4, 5, 6)]
-    gate = shapes.get("scab.catt.att1.weight", ())
-    return Identification(
-        "ultralight_vm_unet",
-        arguments={
-            "num_classes": shapes["final.weight"][0],
-            "input_channels": shapes["encoder1.0.weight"][1],
-            "c_list": c_list,
-            "split_att": "conv" if len(gate) == 3 else "fc",
-            "bridge": bool(gate),
-        },
-    )
+    return Identification("ultralight_vm_unet", arguments=six_stage_arguments(shapes, c_list))
 
 
 @register(

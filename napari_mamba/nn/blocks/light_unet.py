@@ -5,7 +5,8 @@ Ruan et al., MALUNet (arXiv:2211.01784); H-vmunet and UltraLight VM-UNet put the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +61,18 @@ class AttentionBridge(nn.Module):
         gated = [gate * x for gate, x in zip(self.satt(maps), maps, strict=True)]
         mixed = [y + x for y, x in zip(gated, maps, strict=True)]
         return [gate * x + y for gate, x, y in zip(self.catt(mixed), mixed, gated, strict=True)]
+
+
+def six_stage_arguments(shapes: Mapping[str, tuple[int, ...]], c_list: Sequence[int]) -> dict[str, Any]:
+    """What the shapes of a `SixStageUNet`'s weights, by key, say of it; `c_list` are the channels of its stages."""
+    gate = shapes.get("scab.catt.att1.weight", ())
+    return {
+        "num_classes": shapes["final.weight"][0],
+        "input_channels": shapes["encoder1.0.weight"][1],
+        "c_list": list(c_list),
+        "split_att": "conv" if len(gate) == 3 else "fc",
+        "bridge": bool(gate),
+    }
 
 
 class SixStageUNet(nn.Module):

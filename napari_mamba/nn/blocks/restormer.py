@@ -166,3 +166,18 @@ class RestormerUNet(nn.Module):
             x = self.get_submodule(f"reduce_chan_level{here}")(x) if here > 1 else x
             x = self.get_submodule(f"decoder_level{here}")(x)
         return self.refinement(x), embedded
+
+    def end_at_the_same_size(self, dim: int, out_channels: int, bias: bool, dual_pixel_task: bool) -> None:
+        """Add the last layers of a network whose answer is as large as its image; for `answer`.
+
+        With `dual_pixel_task` the embedded image is added before the last convolution, else the image after it.
+        """
+        self.dual_pixel_task = dual_pixel_task
+        self.output = nn.Conv2d(2 * dim, out_channels, 3, padding=1, bias=bias)
+        if dual_pixel_task:
+            self.skip_conv = nn.Conv2d(dim, 2 * dim, 1, bias=bias)
+
+    def answer(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, out_channels, H, W), through the layers of `end_at_the_same_size`."""
+        y, embedded = (maps.movedim(-1, 1) for maps in self.features(x))
+        return self.output(y + self.skip_conv(embedded)) if self.dual_pixel_task else self.output(y) + x
