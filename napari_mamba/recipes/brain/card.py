@@ -86,8 +86,8 @@ on the image and on its mirror image are averaged, for twice the time; `--no-mir
 
 RUNS = """\
 Before a kernel is stored it is divided by a power of two where an instance norm behind it undoes that: sums before
-those norms had grown beyond float16 (81,000 in version 1.4.0; now 10,000: `benchmarks/sums.py`), and GPUs repeated each
-run in float32.
+those norms had grown beyond float16 (81,000 in version 1.4.0; now 10,000: `benchmarks/bundles/sums.py`), and GPUs
+repeated each run in float32.
 
 | version | its last run | 18 synthetic images | template, grey and white | contrasts of one person |
 | --- | --- | --- | --- | --- |

@@ -115,7 +115,7 @@ def _chosen(chosen: list[dict[str, Any]] | None) -> str:
         for row in chosen
     ]
     head = (
-        "Validation people, one tile a volume and its mirrored copy (`benchmarks/members.py`):\n\n"
+        "Validation people, one tile a volume and its mirrored copy (`benchmarks/bundles/members.py`):\n\n"
         "| networks | Dice, anterior | Dice, posterior | mean |\n| --- | --- | --- | --- |\n"
     )
     return head + "\n".join(rows) + "\n\n"
@@ -132,7 +132,7 @@ def _border(border: dict[str, Any] | None) -> str:
         f"the validation volumes, at most {border['most']}). Cut where the raters did, its outline has a Dice of "
         f"{shown['raters_slice']}; cut at one slice of its own choice {shown['own_slice']}; as it answers "
         f"{shown['answer']}; both parts as one {border['dice']['one_part'][0]:.3f} "
-        "(`benchmarks/hippocampus_border.py`). How well one rater would repeat another's border is not known."
+        "(`benchmarks/bundles/hippocampus_border.py`). How well one rater would repeat another's border is not known."
     )
     return textwrap.fill(text, 118, break_on_hyphens=False) + "\n\n"
 

@@ -48,7 +48,8 @@ class Hippocampus(Recipe):
     def __init__(self, data: Path, seed: int = 2410, variant: str = "") -> None:
         super().__init__(data, seed, variant)
         if self.variant == "small":
-            # After 700 steps 0.871 on the validation people, from 0.856 by AdamW at 1.5e-3 (benchmarks/optimisers.py).
+            # After 700 steps 0.871 on the validation people, from 0.856 by AdamW at 1.5e-3
+            # (benchmarks/bundles/optimisers.py).
             self.schedule = Schedule(steps=4500, batch_size=2, learning_rate=6e-3, optimiser="muon")
 
     def network(self) -> nn.Module:

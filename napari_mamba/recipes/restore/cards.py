@@ -96,7 +96,8 @@ voxel is (second differences along all three axes); the network is told so, and 
 - The mean of eight mirrored copies gains 0.03 to 0.06 dB at Rician 5%, in eight times the time.
 - Zeros inside an image, as skull-stripping leaves them, cost something in what is left: at Rician 5% 0.1 to 0.3 dB, on
   the stroke patient's T2 0.8 (version 1.1.0: 0.4 to 1.4 and 1.6; on the stroke patient's T1 it gained 0.2). Empty space
-  about an image costs nothing, it is cropped away. `python benchmarks/denoise_limits.py --data DIR` measures these.
+  about an image costs nothing, it is cropped away. `python -m benchmarks.bundles.denoise_limits --data DIR` measures
+  these.
 - At 15% small vessels and the texture of the cortex go; what is below the noise cannot come back.
 - It has seen adult heads alone, at 0.5 to 1 mm in-plane and 1 to 4 mm slices. Other organs are untested.
 - Motion, ghosts, spikes and bias fields are not noise, and stay.

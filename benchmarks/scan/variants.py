@@ -1,9 +1,9 @@
 """Every way to run the CUDA forward scan: checked against float64 on the device, then timed, shape by shape.
 
-    python benchmarks/cuda_variants.py [--seconds 55] [--dtype float32] [--shapes 1,64,262144 8,384,32768] [--slow]
+    python -m benchmarks.scan.variants [--seconds 55] [--dtype float32] [--shapes 1,64,262144 8,384,32768] [--slow]
 
 The heads of chunks are corrected until their start states have died out, so the steps' sizes matter: by default they
-are about 0.15, and with --slow those of scan_cuda.py, from 0.001 to 0.1 as Mamba's initialisation has them.
+are about 0.15, and with --slow those of cuda.py, from 0.001 to 0.1 as Mamba's initialisation has them.
 
 Times are medians of CUDA-event times around one call, each on the next of several sets of inputs, so that nothing is
 left in the cache from the call before; `graph` is the same call replayed from a CUDA graph on one set.

@@ -1,4 +1,6 @@
-"""Time the causal convolution on a GPU against the speed of a copy: `python benchmarks/conv_cuda.py [--write NAME]`.
+"""Time the causal convolution on a GPU against the speed of a copy.
+
+    python -m benchmarks.scan.convolution [--write NAME]
 
 A convolution that reads x once and writes y once can be as fast as a copy of as many bytes; its backward reads x and
 the gradient of y and writes that of x (for K paths the sum over the paths is read and written in float32 in between).
@@ -7,13 +9,23 @@ the gradient of y and writes that of x (for K paths the sum over the paths is re
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from gpu import DEVICE, Report, copy_bandwidth, graph_milliseconds, milliseconds, relative_l2, sets_needed
 
+from benchmarks.common.gpu import (
+    DEVICE,
+    Report,
+    copy_bandwidth,
+    graph_milliseconds,
+    milliseconds,
+    relative_l2,
+    sets_needed,
+)
 from napari_mamba.scan import causal_conv1d, scan_order
 
+RESULTS = Path(__file__).with_name("results")
 TAPS = 4
 SHAPES = ((1, 64, (64, 64, 64)), (1, 64, (128, 128, 128)), (1, 384, (32, 32, 32)), (8, 384, (32, 32, 32)))
 ORDERED = ((1, 96, (64, 64, 64), "tom", {"nslices": 64}), (2, 96, (64, 64, 64), "bidirectional", {}))
@@ -73,7 +85,7 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", default="", metavar="NAME", help="also save results/NAME.md")
-    report = Report("The causal convolution on a GPU", parser.parse_args().write)
+    report = Report("The causal convolution on a GPU", parser.parse_args().write, RESULTS)
     bandwidth = copy_bandwidth()
     report.say(f"\nCopy: {bandwidth / 1e12:.2f} TB/s, read and written. Width {TAPS}, bias, SiLU.")
     heads = ["B, D, grid, order", "PyTorch ms", "ours ms", "in a graph ms", "of copy speed", "backward ms",

@@ -1,14 +1,14 @@
-"""The scan's backward on a GPU beside mamba-ssm's, and the errors of its gradients; tables of `scan_cuda.py`."""
+"""The scan's backward on a GPU beside mamba-ssm's, and the errors of its gradients; tables of `cuda.py`."""
 
 from __future__ import annotations
 
 import math
 
-import peers
 import torch
-from gpu import Report, milliseconds, relative_l2
-from scan_cuda import attempt, cell, inputs, name
 
+from benchmarks.common.gpu import Report, milliseconds, relative_l2
+from benchmarks.scan import peers
+from benchmarks.scan.tables import attempt, cell, inputs, name
 from napari_mamba.scan import selective_scan
 from napari_mamba.scan.arguments import scan_arguments
 from napari_mamba.scan.cuda.backward import selective_scan_backward

@@ -1,4 +1,6 @@
-"""Time instance norm with leaky ReLU on a GPU, PyTorch's and ours: `python benchmarks/instance_norm.py [--write NAME]`.
+"""Time instance norm with leaky ReLU on a GPU, PyTorch's and ours.
+
+    python -m benchmarks.networks.instance_norm [--write NAME]
 
 Forward reads x and writes y; backward reads x and the gradient and writes that of x. Both have to know a channel's sums
 before they write its first element, so a map that is larger than the L2 cache is read twice: 3 and 5 times its bytes
@@ -9,16 +11,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
-from gpu import DEVICE, Report, copy_bandwidth, milliseconds, relative_l2
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.common.gpu import DEVICE, Report, copy_bandwidth, milliseconds, relative_l2
 from napari_mamba.nn.norms.instance_norm import InstanceNorm3d, norm_act
 
 SHAPES = ((1, 32, 128, 128, 128), (2, 16, 128, 144, 128), (1, 64, 64, 64, 64), (1, 320, 8, 8, 8))
 SLOPE = 0.01
+RESULTS = Path(__file__).with_name("results")
 
 
 def pytorch(norm: nn.InstanceNorm3d, x: Tensor) -> Tensor:
@@ -78,7 +82,7 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", default="", metavar="NAME", help="also save results/NAME.md")
-    report = Report("Instance norm with leaky ReLU on a GPU", parser.parse_args().write)
+    report = Report("Instance norm with leaky ReLU on a GPU", parser.parse_args().write, RESULTS)
     bandwidth = copy_bandwidth()
     report.say(f"\nCopy: {bandwidth / 1e12:.2f} TB/s, read and written. Milliseconds; errors: y, largest of gradients.")
     heads = ["B, C, D, H, W", "PyTorch forward", "backward", "ours forward", "backward", "times faster", "backward",

@@ -3,7 +3,7 @@
 "round_robin": each copy is answered by one member in turn (`napari-mamba join --round-robin`), in no more time than
 one takes.
 
-    python benchmarks/members.py hippocampus-mr --data DIR runs/a/hippocampus-mr runs/b/hippocampus-mr
+    python -m benchmarks.bundles.members hippocampus-mr --data DIR runs/a/hippocampus-mr runs/b/hippocampus-mr
 
 Choose by these numbers, `napari-mamba join` the best, and measure that on the held-out people once.
 """

@@ -1,6 +1,5 @@
-"""Time the selective scan and print the tables of the README: `python benchmarks/scan.py [--device cpu]`.
+"""Time the selective scan on the CPU and print the tables of the README: `python -m benchmarks.scan.cpu`.
 
-With `--device cuda` the tables are those of scan_cuda.py: beside mamba-ssm's kernel and a Triton kernel.
 Every time is the best of several runs. "PyTorch recurrence" is the loop over positions that mamba-ssm's
 `selective_scan_ref` runs (exponentials and inputs computed for the whole sequence first, then one step at a time).
 """
@@ -15,32 +14,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
+from benchmarks.scan.inputs import STATES, arguments
 from napari_mamba.scan import causal_conv1d, scan_order, selective_scan, warm_up
-
-STATES = 16
-
-
-def arguments(
-    batch: int, width: int, length: int, device: str, paths: int | None = None, seed: int = 0
-) -> dict[str, torch.Tensor]:
-    """Return float32 inputs as Mamba's initialisation makes them: A = -(1 … N), step sizes from 0.001 to 0.1."""
-    torch.manual_seed(seed)
-    k = () if paths is None else (paths,)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, device=device)
-
-    A = -torch.arange(1.0, STATES + 1, device=device).expand(*k, width, STATES)
-    return {
-        "u": normal(batch, length, width),
-        "delta": normal(batch, *k, length, width),
-        "A": A.contiguous(),
-        "B": normal(batch, *k, length, STATES),
-        "C": normal(batch, *k, length, STATES),
-        "D": torch.ones(*k, width, device=device),
-        "z": normal(batch, length, width),
-        "delta_bias": torch.full((*k, width), -4.6, device=device),
-    }
 
 
 def recurrence(u, delta, A, B, C, D, z, delta_bias) -> torch.Tensor:
@@ -66,8 +41,8 @@ def best(function: Callable[[], object], repeats: int) -> float:
     return min(times)
 
 
-def print_comparison(device: str, repeats: int) -> None:
-    x = arguments(1, 128, 32**3, device)
+def print_comparison(repeats: int) -> None:
+    x = arguments(1, 128, 32**3)
     elements = x["u"].numel()
     trained = {name: value.clone().requires_grad_() for name, value in x.items()}
     order = scan_order("reverse", (32, 32, 32))
@@ -81,7 +56,7 @@ def print_comparison(device: str, repeats: int) -> None:
         slow = best(lambda: recurrence(**x), 1)
         fast = best(lambda: selective_scan(**x, delta_softplus=True), repeats)
         ordered = best(lambda: selective_scan(**x, delta_softplus=True, order=order), repeats)
-        weight = torch.randn(128, 4, device=device)
+        weight = torch.randn(128, 4)
         conv = best(lambda: causal_conv1d(x["u"], weight), repeats)
     both = best(backward, repeats)
     print(f"\n(B, D, L) = (1, 128, 32³), N = {STATES}, float32; relative L2 to the recurrence {difference:.1e}\n")
@@ -99,11 +74,11 @@ def print_comparison(device: str, repeats: int) -> None:
         print(f"| {name} | {1e3 * seconds:.1f} | {elements / seconds / 1e6:.1f} | {ratio} |")
 
 
-def print_lengths(device: str, repeats: int) -> None:
+def print_lengths(repeats: int) -> None:
     print("\n| L (D = 32) | ms | ns per position·channel |")
     print("| --- | ---: | ---: |")
     for power in range(12, 22):
-        x = arguments(1, 32, 2**power, device)
+        x = arguments(1, 32, 2**power)
         with torch.no_grad():
             # As much measured time for a short sequence as for a long one.
             runs = repeats * max(1, 2 ** (17 - power))
@@ -113,25 +88,15 @@ def print_lengths(device: str, repeats: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--write", default="", metavar="NAME", help="cuda: also save as results/NAME.md")
-    parser.add_argument("--backend", default="cuda", help="cuda: the backend of ours that is timed")
-    parser.add_argument("--parts", default="forward,backward,directions", help="cuda: which tables")
     options = parser.parse_args()
-    if options.device.startswith("cuda"):
-        import scan_cuda
-
-        scan_cuda.main(options.backend, options.write, options.parts)
-        return
     torch.set_num_threads(options.threads)
-    where = f"{options.threads} CPU threads" if options.device == "cpu" else options.device
-    print(f"{platform.processor() or platform.machine()}, {where}, PyTorch {torch.__version__}")
-    if options.device == "cpu":
-        print(f"compiling or loading the kernels: {warm_up(training=True):.1f} s")
-    print_comparison(options.device, options.repeats)
-    print_lengths(options.device, options.repeats)
+    processor = platform.processor() or platform.machine()
+    print(f"{processor}, {options.threads} CPU threads, PyTorch {torch.__version__}")
+    print(f"compiling or loading the kernels: {warm_up(training=True):.1f} s")
+    print_comparison(options.repeats)
+    print_lengths(options.repeats)
 
 
 if __name__ == "__main__":

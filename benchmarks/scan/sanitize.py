@@ -1,8 +1,8 @@
 """Small scans, convolutions and norms for compute-sanitizer: every kind of plan, odd sizes, all types, both directions.
 
     export PYTORCH_NO_CUDA_MEMORY_CACHING=1
-    compute-sanitizer --tool memcheck --report-api-errors no python benchmarks/sanitize.py
-    compute-sanitizer --tool racecheck python benchmarks/sanitize.py
+    compute-sanitizer --tool memcheck --report-api-errors no python -m benchmarks.scan.sanitize
+    compute-sanitizer --tool racecheck python -m benchmarks.scan.sanitize
 
 API errors are left out since PyTorch looks for functions of newer drivers. Without PyTorch's cache each tensor is an
 allocation of its own, so that an access beyond it is one beyond what was allocated. Results are compared with the

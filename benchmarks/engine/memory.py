@@ -1,6 +1,6 @@
 """Memory and time of the engine itself, on a large volume and many classes with a network that costs nothing.
 
-    python benchmarks/engine.py [--shape 200 240 200] [--classes 33] [--tile 96] [--resample] [--uncertainty]
+    python -m benchmarks.engine.memory [--shape 200 240 200] [--classes 33] [--tile 96] [--resample] [--uncertainty]
 
 Each run needs a process of its own, since the peak of memory belongs to the process. Prints a row of the table in
 docs/engine.md: time is that of the processor, which other work on the machine does not lengthen.

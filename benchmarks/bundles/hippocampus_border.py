@@ -1,6 +1,6 @@
 """What the border between head and body costs `hippocampus-mr`: its answers beside the raters' coronal slice.
 
-    python benchmarks/hippocampus_border.py --data DIR
+    python -m benchmarks.bundles.hippocampus_border --data DIR
 
 In the labels of Task04 everything in front of one coronal slice is anterior. The table has the Dice of the answers as
 they are; of their outline, cut at the slice that their own probabilities favour; of their outline, cut where the raters
@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from members import Mean
-from napari_mamba.recipes.hippocampus.data import validation_tiles
-from napari_mamba.recipes.hippocampus.task import CLASSES
 
+from benchmarks.bundles.members import Mean
 from napari_mamba import bundles, recipes
 from napari_mamba.bundles import Bundle
 from napari_mamba.engine.device import Device, choose_device
+from napari_mamba.recipes.hippocampus.data import validation_tiles
+from napari_mamba.recipes.hippocampus.task import CLASSES
 from napari_mamba.training.scoring.scores import dice
 
 ANTERIOR, POSTERIOR = CLASSES

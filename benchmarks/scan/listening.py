@@ -1,4 +1,4 @@
-"""What a listener costs: `python benchmarks/listening.py`.
+"""What a listener costs: `python -m benchmarks.scan.listening`.
 
 The operators with nobody listening, beside copies of them from which the question whether somebody does was cut; and a
 network alone, listened to by somebody who keeps nothing, and after that. Best of many runs, one thread.

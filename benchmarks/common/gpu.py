@@ -13,18 +13,18 @@ from pathlib import Path
 import torch
 
 DEVICE = "cuda"
-RESULTS = Path(__file__).parent / "results"
 
 
 class Report:
-    """Markdown that is printed as it grows; with a name, saved as `results/NAME.md` after every section.
+    """Markdown that is printed as it grows; with a name, saved as NAME.md in the folder `results` after every section.
 
     The environment variable RESULTS names another folder for it.
     """
 
-    def __init__(self, title: str, name: str = "") -> None:
+    def __init__(self, title: str, name: str, results: Path) -> None:
         self.lines: list[str] = []
         self.name = name
+        self.results = Path(os.environ.get("RESULTS", results))
         self.say(f"# {title}\n\n{machine()}")
 
     def say(self, text: str = "") -> None:
@@ -53,9 +53,8 @@ class Report:
     def save(self) -> None:
         """Write what there is so far."""
         if self.name:
-            folder = Path(os.environ.get("RESULTS", RESULTS))
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{self.name}.md").write_text("\n".join(self.lines) + "\n", encoding="utf-8")
+            self.results.mkdir(parents=True, exist_ok=True)
+            (self.results / f"{self.name}.md").write_text("\n".join(self.lines) + "\n", encoding="utf-8")
 
 
 def reason(error: Exception) -> str:

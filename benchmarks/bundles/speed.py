@@ -1,4 +1,4 @@
-"""Time a shipped bundle end to end on the CPU, from a volume in memory to labels: `python benchmarks/bundles.py`.
+"""Time a shipped bundle end to end on the CPU, from a volume in memory to labels: `python -m benchmarks.bundles.speed`.
 
 The first run of a process pays for loading the compiled kernels; both are printed.
 """

@@ -1,13 +1,14 @@
-"""Where a network's time on the GPU goes: `python benchmarks/networks.py --profile`."""
+"""Where a network's time on the GPU goes: `python -m benchmarks.networks.speed --profile`."""
 
 from __future__ import annotations
 
-import authors
 import torch
-from gpu import DEVICE
 from torch import nn
 from torch.profiler import ProfilerActivity
 from torch.profiler import profile as profiler
+
+from benchmarks.common.gpu import DEVICE
+from benchmarks.networks import authors
 
 
 def profile(name: str, network: nn.Module, size: int, dtype: torch.dtype) -> None:

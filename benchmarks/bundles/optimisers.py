@@ -1,6 +1,6 @@
 """How fast a recipe learns with other optimisers and learning rates: the same network, the same samples.
 
-    python benchmarks/optimisers.py hippocampus-mr --variant small --data DIR --steps 1500 adamw:1.5e-3 muon:3e-3
+    python -m benchmarks.bundles.optimisers hippocampus-mr --data DIR --steps 1500 adamw:1.5e-3 muon:3e-3
 
 Each run has the whole schedule, in so many steps. On two CPU cores run two of them side by side with --threads 1.
 """

@@ -1,6 +1,6 @@
 """Where `mr-denoise` ends, as its card tells: noise that scans have themselves, mirrored copies, skull-stripping.
 
-    python benchmarks/denoise_limits.py --data DIR
+    python -m benchmarks.bundles.denoise_limits --data DIR
 
 DIR holds `native_mr` and `stroke_mr`; the scans are those of the people that training never saw.
 """

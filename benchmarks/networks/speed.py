@@ -1,4 +1,4 @@
-"""Whole networks on a GPU: `python benchmarks/networks.py [--authors DIR]`.
+"""Whole networks on a GPU: `python -m benchmarks.networks.speed [--authors DIR]`.
 
 Beside the authors' code on mamba-ssm's kernels (a folder with clones of their repositories, see authors.py), with the
 same weights in the same process; and beside MONAI's SwinUNETR and UNETR at growing tiles. A tile is a batch of one.
@@ -16,17 +16,18 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
-import authors
 import torch
-from gpu import DEVICE, Report, milliseconds, reason, relative_l2
 from torch import Tensor, nn
 
+from benchmarks.common.gpu import DEVICE, Report, milliseconds, reason, relative_l2
+from benchmarks.networks import authors
 from napari_mamba import models
 from napari_mamba.nn.blocks import layout
 
 NAMES = {"umamba_enc": "U-Mamba Enc 3D", "segmamba": "SegMamba"}
 AIMS = {"umamba_enc": 2.5, "segmamba": 2.0}
 SIZES = (96, 128, 192, 256)
+RESULTS = Path(__file__).with_name("results")
 BUDGET = 0.5  # seconds of timed calls
 
 
@@ -229,13 +230,13 @@ def main() -> None:
     if not torch.cuda.is_available():
         raise SystemExit("no CUDA device here")
     if options.profile:
-        from network_profile import profile
+        from benchmarks.networks.profile import profile
 
         for name in options.networks:
             for dtype in (torch.float32, torch.bfloat16):
                 profile(name, ours_like(name, options.size, None), options.size, dtype)
         return
-    report = Report("Whole networks on a GPU", options.write)
+    report = Report("Whole networks on a GPU", options.write, RESULTS)
     torch.backends.cudnn.benchmark = True
     for name in options.networks:
         with report.section(f"{NAMES[name]}, a tile of {options.size}³, beside the authors' code"):

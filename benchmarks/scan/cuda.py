@@ -1,4 +1,4 @@
-"""The scan on a GPU beside mamba-ssm's kernel and a Triton kernel: `python benchmarks/scan.py --device cuda`.
+"""The scan on a GPU beside mamba-ssm's kernel and a Triton kernel: `python -m benchmarks.scan.cuda`.
 
 Times are medians of rounds of calls, back to back, over as many input sets as exceed the L2 cache three times; both
 sides run in one process, each in its own layout (ours (B, L, D), mamba-ssm (B, D, L)), without autograd. Errors are
@@ -8,11 +8,13 @@ history each, after which nothing is left of what was before (the slowest state 
 
 from __future__ import annotations
 
+import argparse
 import math
+from pathlib import Path
 
-import peers
 import torch
-from gpu import (
+
+from benchmarks.common.gpu import (
     DEVICE,
     Report,
     clock,
@@ -20,12 +22,13 @@ from gpu import (
     graph_milliseconds,
     milliseconds,
     peak_bytes,
-    reason,
     relative_l2,
     sets_needed,
 )
-from scan import STATES, arguments
-
+from benchmarks.scan import peers, triton_kernel
+from benchmarks.scan.cuda_backward import backward_tables
+from benchmarks.scan.inputs import STATES
+from benchmarks.scan.tables import attempt, cell, inputs, name, size
 from napari_mamba.scan import scan_order, selective_scan
 
 SHAPES = {
@@ -43,24 +46,7 @@ SHAPES = {
 """(B, D, L) and how many times mamba-ssm's speed is aimed at."""
 
 HISTORY, WINDOW = 2048, 512
-
-
-def name(shape: tuple[int, int, int]) -> str:
-    """A shape as it is written in the tables."""
-    batch, width, length = shape
-    side = round(length ** (1 / 3))
-    return f"{batch}, {width}, {f'{side}³' if side**3 == length and side > 8 else length}"
-
-
-def inputs(shape: tuple[int, int, int], dtype: torch.dtype, seed: int = 0, paths: int | None = None) -> peers.Inputs:
-    """Inputs of the scan on the GPU; parameters (A, D, delta_bias) stay float32."""
-    x = arguments(*shape, device=DEVICE, paths=paths, seed=seed)
-    return {key: value if key in ("A", "D", "delta_bias") else value.to(dtype) for key, value in x.items()}
-
-
-def size(x: peers.Inputs) -> int:
-    """Bytes of the inputs."""
-    return sum(value.numel() * value.element_size() for value in x.values())
+RESULTS = Path(__file__).with_name("results")
 
 
 def error(x: peers.Inputs, y: torch.Tensor) -> float:
@@ -95,25 +81,8 @@ def floors(shape: tuple[int, int, int], dtype: torch.dtype, bandwidth: float) ->
     return 1e3 * moved / bandwidth, 1e3 * batch * width * length * STATES / units
 
 
-def attempt(function, *arguments) -> float:
-    """A time, or NaN where the call fails; the reason goes to the screen."""
-    try:
-        return function(*arguments)
-    except Exception as failure:  # one side's failure leaves the other's figure standing
-        print(f"    failed: {reason(failure)}", flush=True)
-        torch.cuda.empty_cache()
-        return math.nan
-
-
-def cell(value: float, form: str = ".3f") -> str:
-    """A number for a table, or a dash."""
-    return "–" if math.isnan(value) else format(value, form)
-
-
 def calls_of(shape, dtype, backend):
     """(input sets, our calls, mamba-ssm's, Triton's) at a shape; a list is empty where that side is not there."""
-    import triton_scan
-
     first = inputs(shape, dtype)
     count = sets_needed(size(first) * 4 / 3 / 2**20)
     sets = [first, *(inputs(shape, dtype, seed) for seed in range(1, count))]
@@ -122,7 +91,7 @@ def calls_of(shape, dtype, backend):
         sets,
         [lambda x=x: selective_scan(**x, delta_softplus=True, backend=backend) for x in sets],
         [lambda t=t: peers.forward(t) for t in theirs],
-        [] if triton_scan.unavailable() else [lambda x=x: triton_scan.selective_scan(**x) for x in sets],
+        [] if triton_kernel.unavailable() else [lambda x=x: triton_kernel.selective_scan(**x) for x in sets],
     )
 
 
@@ -190,25 +159,31 @@ def directions(report: Report, backend: str, side: int = 64, width: int = 96) ->
     report.say("\nThe order's table counts as ours beyond the inputs. Aims: 3 times; 1.10.")
 
 
-def main(backend: str = "cuda", write: str = "", parts: str = "forward,backward,directions", half: bool = True) -> None:
-    """Print the tables, and save them where `write` names a file."""
+def main() -> None:
+    """Print the tables, and save them where --write names a file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", default="", metavar="NAME", help="also save as results/NAME.md")
+    parser.add_argument("--backend", default="cuda", help="the backend of ours that is timed")
+    parser.add_argument("--parts", default="forward,backward,directions", help="which tables")
+    options = parser.parse_args()
+    backend, parts = options.backend, options.parts
     if not torch.cuda.is_available():
         raise SystemExit("no CUDA device here")
-    import triton_scan
-
-    report = Report("The selective scan on a GPU", write)
+    report = Report("The selective scan on a GPU", options.write, RESULTS)
     bandwidth = copy_bandwidth()
     report.say(f"\nCopy bandwidth {bandwidth / 1e12:.2f} TB/s, highest clock {clock() / 1e9:.2f} GHz.")
-    for missing in (peers.unavailable(), triton_scan.unavailable()):
+    for missing in (peers.unavailable(), triton_kernel.unavailable()):
         if missing:
             report.say(f"\n{missing}: its columns are empty.")
-    dtypes = (torch.float32, torch.bfloat16) if half else (torch.float32,)
+    dtypes = (torch.float32, torch.bfloat16)
     if "forward" in parts:
         forward_tables(report, backend, bandwidth, dtypes)
     if "directions" in parts:
         with report.section("Four directions on (1, 96, 64³), float32"), torch.inference_mode():
             directions(report, backend)
     if "backward" in parts:
-        from scan_cuda_backward import backward_tables
-
         backward_tables(report, backend, dtypes)
+
+
+if __name__ == "__main__":
+    main()

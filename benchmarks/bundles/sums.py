@@ -1,6 +1,6 @@
 """The largest sums that convolutions and products of a segmentation bundle make: float16 ends at 65,504.
 
-    python benchmarks/sums.py brain-structures-mr sample_data/icbm2009a_t1.nii.gz
+    python -m benchmarks.bundles.sums brain-structures-mr sample_data/icbm2009a_t1.nii.gz
 
 One tile in the middle of the prepared image, in float32, through each of the bundle's networks.
 """

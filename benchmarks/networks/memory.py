@@ -1,4 +1,4 @@
-"""Peak memory of a network's forward pass without a GPU: `python benchmarks/memory.py [--size 64]`.
+"""Peak memory of a network's forward pass without a GPU: `python -m benchmarks.networks.memory [--size 64]`.
 
 PyTorch's profiler sees every allocation of a tensor, so this counts maps, tokens and scans as they live, but not a
 GPU's convolution workspaces. Weights are not counted. Use it to compare two versions of the code.
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import argparse
 
-import authors
 import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.networks import authors
 from napari_mamba import models
 
 NAMES = ("umamba_enc", "segmamba")
