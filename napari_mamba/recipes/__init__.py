@@ -1,8 +1,8 @@
 """What made the shipped bundles: train them again, go on with them, measure them.
 
-A room holds one recipe, each file above the next importing from those before it: `task.py` (constants, classes,
-network), `data.py`, `recipe.py` (samples, loss, schedule), `card.py`, `bundle.py` (`spec`, `export`), `evaluation.py`
-(`evaluate`). Its `Entry` in `registry.py` says where they are; `measurement.py` is what evaluations share.
+A room holds one recipe. In this order its files import from those before them: `task.py` (constants, classes, network),
+`data.py`, `recipe.py` (samples, loss, schedule), `card.py`, `bundle.py` (`spec`, `export`) and `evaluation.py`
+(`evaluate`). The `Entry` in `registry.py` says where its parts are; `measurement.py` is what evaluations share.
 
 >>> from napari_mamba import recipes
 >>> sorted(recipes.RECIPES)
