@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ class Bundle(BundleSpec):
     weights : tuple of Path
         One file a member of the ensemble; inside the zip where `path` is one.
     sha256 : str
-        Checksum over `bundle.json` and the weights: the bundle's identity in provenance.
+        Checksum over `bundle.json` and the weights: the bundle's identity in provenance. Its card has no part in it.
     card : str
         The text of `README.md`, or empty.
     """
@@ -54,11 +55,21 @@ class Bundle(BundleSpec):
 
     @cached_property
     def sha256(self) -> str:
-        whole = hashlib.sha256(self.source.read(DESCRIPTION))
+        whole = hashlib.sha256(self._described())
         for file in self.weights:
             digest = self.declared.get(file.name) or hashlib.sha256(self.source.read(file.name)).hexdigest()
             whole.update(bytes.fromhex(digest))
         return whole.hexdigest()
+
+    def _described(self) -> bytes:
+        """`bundle.json` without the checksums of other files than weights, as `save` would have written it."""
+        raw = self.source.read(DESCRIPTION)
+        others = self.declared.keys() - {file.name for file in self.weights}
+        if not others:
+            return raw
+        values = json.loads(raw)
+        values["sha256"] = {name: digest for name, digest in values["sha256"].items() if name not in others}
+        return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()
 
     @cached_property
     def card(self) -> str:
