@@ -225,8 +225,6 @@ class TestPickles:
     def test_a_pickle_cannot_change_a_function(self, tmp_path):
         before = (_encode.__defaults__, _scalar.__defaults__)
         # BUILD, with a state that sets attributes of what was found
-            b"\x80\x02c_codecs\nencode\n(NU\x0c__defaults__U\x04evil\x85\x86s}U\x0c__defaults__U\x04evil\x85s\x86b."
-        )
         for module, name in ((b"_codecs", b"encode"), (b"numpy.core.multiarray", b"scalar")):
             state = b"N}U\x0c__defaults__U\x04evil\x85s\x86"
             content = b"\x80\x02c" + module + b"\n" + name + b"\n" + state + b"b."
