@@ -223,7 +223,10 @@ class Session:
 
     def _fall_back(self, problem: str, ensemble: Ensemble) -> Events:
         """Change the plan or the precision after a failed attempt, and say so; or give up with a sentence."""
-        if problem == "not finite":
+        if problem == "not finite" and self.plan.half:
+            said = "Sums of tiles overflowed in half precision: the run was repeated with sums in float32."
+            self.plan = replace(self.plan, half=False)
+        elif problem == "not finite":
             if not self.device.chosen or self.device.dtype == torch.float32:
                 raise RunError(
                     f"{self.bundle.name} answers NaN or infinity in {self.device.precision}: "
@@ -234,9 +237,10 @@ class Session:
         else:
             smaller = self.plan.smaller()
             if smaller is None:
+                elsewhere = "" if self.device.torch_device.type == "cpu" else "choose the device cpu, "
                 raise OutOfMemoryError(
-                    f"memory of {self.device.name} ran out at the smallest tile ({self.plan.shown()}): choose the "
-                    "device cpu, crop the image, or close other programs"
+                    f"memory of {self.device.name} ran out at the smallest tile ({self.plan.shown()}): {elsewhere}"
+                    "crop the image, or close other programs"
                 )
             self.plan, change = smaller
             said = f"Memory ran out at the tile and batch asked for: the run was repeated with {change}."

@@ -12,6 +12,7 @@ import torch
 
 from napari_mamba import models
 from napari_mamba.bundles.bundle import user_folder
+from napari_mamba.bundles.doors import explained
 from napari_mamba.bundles.importers.pickles import read_checkpoint
 from napari_mamba.bundles.importers.presets import Preset, preset_for, presets_for
 from napari_mamba.bundles.spec import BundleSpec, Channel, Dtype, LabelClass, Network, Tile
@@ -24,6 +25,7 @@ _INPUTS = ("in_chans", "input_channels", "in_channels", "inp_channels", "in_ch",
 _OUTPUTS = ("num_classes", "out_chans", "out_channels", "number_classes", "n_classes")
 
 
+@explained
 def import_weights(
     path: str | os.PathLike[str],
     destination: str | os.PathLike[str] | None = None,
