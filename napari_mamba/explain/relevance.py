@@ -40,7 +40,7 @@ class Relevance:
 
 
 def relevance(
-    network: nn.Module, inputs: Tensor, pick: Pick, method: str = "relevance", at: str | None = None, steps: int = 32
+    network: nn.Module, inputs: Tensor, pick: Pick, method: str = "relevance", at: str | None = None, steps: int = 16
 ) -> Relevance:
     """Explain one number that a network answers by the values of its input.
 
