@@ -112,6 +112,7 @@ class Subject:
     activation: str = "softmax"
     name: str = ""
     warnings: list[str] = field(default_factory=list)
+    _kept: tuple[Any, LayerScan] | None = field(default=None, repr=False)
 
     @cached_property
     def tiling(self) -> Tiling:
@@ -185,8 +186,12 @@ class Subject:
         return name
 
     def scan(self, tile: Tile, name: str | None = None) -> LayerScan:
-        """What a layer's scan did on a tile."""
-        return record(self.network, tile.data, [self.layer(name)])[0]
+        """What a layer's scan did on a tile; the last one asked for is kept, so that asking again costs nothing."""
+        key = (self.layer(name), tile.start)
+        if self._kept is None or self._kept[0] != key:
+            self._kept = None  # before the next one takes its memory
+            self._kept = (key, record(self.network, tile.data, [key[0]])[0])
+        return self._kept[1]
 
     def everywhere(
         self, maps: Callable[[Tensor], Tensor], on_tile: Callable[[int, int], None] | None = None
