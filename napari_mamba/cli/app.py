@@ -9,6 +9,8 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from napari_mamba.cli.explaining import explain
+
 OUT, HOW, IN = "Output", "Computing", "Reading"
 NNUNET, WEIGHTS = "nnU-Net", "Weights alone"
 
@@ -20,6 +22,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.command()(explain)
 
 Bundle = Annotated[str, typer.Argument(metavar="BUNDLE", help="Name of a bundle, or its folder or zip.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=HOW)]
