@@ -14,6 +14,7 @@ from napari_mamba.cli.command_list import devices, info, models
 from napari_mamba.cli.command_run import run
 from napari_mamba.cli.command_serve import serve
 from napari_mamba.cli.command_train import evaluate, join, train
+from napari_mamba.cli.explaining import explain
 
 app = typer.Typer(
     name="napari-mamba",
@@ -48,6 +49,7 @@ app.command()(models)
 app.command()(info)
 app.command()(devices)
 app.command()(run)
+app.command()(explain)
 app.command("import")(import_)
 app.command()(train)
 app.command()(evaluate)
