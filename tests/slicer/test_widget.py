@@ -13,8 +13,23 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 pytest.importorskip("PySide6")
 
 
+class Known:
+    """A question that is answered already."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def poll(self):
+        from MambaImagingLib.places import Answer
+
+        return Answer(self.value)
+
+    def stop(self):
+        pass
+
+
 @pytest.fixture
-def shimmed(scene, monkeypatch, tmp_path, python, environment, tiny_bundle):
+def shimmed(scene, monkeypatch, tmp_path, python, environment, tiny_bundle, request):
     import shims
     import slicer
 
@@ -28,6 +43,8 @@ def shimmed(scene, monkeypatch, tmp_path, python, environment, tiny_bundle):
     monkeypatch.setenv("NAPARI_MAMBA_BUNDLES", str(tiny_bundle.parent))
     monkeypatch.setattr(places, "_SLICERS_OWN", ("PYTHONHOME",))  # here PYTHONPATH is what finds this checkout
     said.module = MambaImaging
+    if "opening" not in request.node.name:  # seconds: PyTorch is imported
+        monkeypatch.setattr(places.LocalPlace, "ask_devices", lambda self: Known(["cpu"]))
     yield said
     sys.modules.pop("MambaImaging", None)
 
@@ -137,7 +154,7 @@ def test_the_panel_never_waits(shimmed, panel, add_volume, monkeypatch):
 
 def test_a_place_without_napari_mamba_is_told(shimmed, panel, tmp_path):
     panel.ui.placeCombo.setCurrentIndex(1)
-    assert "name a Python" in panel.ui.environmentLabel.text.lower()
+    assert panel.ui.environmentLabel.text.startswith("Name a Python")
     bare = tmp_path / "python"
     bare.write_text("#!/bin/sh\necho \"/bin/python: No module named napari_mamba\" >&2\nexit 1\n")
     bare.chmod(0o755)
@@ -145,10 +162,12 @@ def test_a_place_without_napari_mamba_is_told(shimmed, panel, tmp_path):
     panel.changed()
     panel.ui.checkButton.click()
     wait(shimmed, lambda: "not installed there" in panel.ui.environmentLabel.text)
-    assert panel.ui.pythonPath.visible or True
 
 
-def test_the_self_test_of_the_module(shimmed, scene):
+def test_the_self_test_of_the_module(shimmed, scene, monkeypatch):
+    from MambaImagingLib import self_test
+
+    monkeypatch.setattr(self_test, "BUNDLE", "tiny")
     test = shimmed.module.MambaImagingTest()
     test.runTest()
     assert shimmed.said[0].startswith("Nodes")
@@ -172,10 +191,11 @@ def test_the_ten_lines_of_the_readme(shimmed, scene, repository, python, monkeyp
     text = (repository / "slicer_extension" / "README.md").read_text(encoding="utf-8")
     script = re.search(r"```python\n(from MambaImaging .*?)```", text, re.DOTALL).group(1)
     assert len([line for line in script.splitlines() if line.strip()]) <= 12
+    script = script.replace("hippocampus-mr", "tiny")  # which takes a moment
     script = script.replace("/path/to/env/bin/python", python)
     script = script.replace("hippocampus_left.nii.gz", str(repository / "sample_data" / "hippocampus_left.nii.gz"))
     shown = []
     exec(script, {"slicer": slicer, "print": lambda *words: shown.append(" ".join(map(str, words)))})
     assert shown[0].startswith("Done.")
-    assert any("anterior hippocampus" in line for line in shown)
+    assert "anterior" in shown
     assert scene.GetFirstNodeByClass("vtkMRMLSegmentationNode") is not None

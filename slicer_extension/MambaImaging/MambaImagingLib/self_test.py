@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 SAMPLE_SHAPE = (40, 51, 35)
+BUNDLE = "hippocampus-mr"
 
 
 def make_volume(name: str = "self-test", left_handed: bool = True) -> Any:
@@ -44,16 +45,16 @@ def check_nodes() -> None:
         assert values[0][5, 4, 3] == values[1][k, j, i], "a voxel lies elsewhere in the file"
 
 
-def check_run(logic: Any, bundle: str = "hippocampus-mr") -> str:
-    """Run a bundle on a made-up volume where the place of `logic` is usable; returns a sentence."""
+def check_run(logic: Any) -> str:
+    """Run `BUNDLE` on a made-up volume where the place of `logic` is usable; returns a sentence."""
     from .volumes import Unusable
 
     try:
-        logic.bundle(bundle)
+        logic.bundle(BUNDLE)
     except Unusable as error:
         return f"No run: {error}."
     node = make_volume()
-    report = logic.run(bundle, [node], device="cpu")
+    report = logic.run(BUNDLE, [node], device="cpu")
     assert not report.error and not report.failed, report.sentence()
     main = report.placed[0].main
     assert main.IsA("vtkMRMLSegmentationNode"), "labels become a segmentation"
