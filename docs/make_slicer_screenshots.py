@@ -2,8 +2,8 @@
 
     NAPARI_MAMBA_PYTHON=env/bin/python python docs/make_slicer_screenshots.py
 
-Needs an environment with slicer-core, PySide6, psutil and pytest, and in NAPARI_MAMBA_PYTHON one with napari-mamba. The
-slice and the surfaces are drawn by Slicer's own C++ code (slicer-core) of a real run; the panel is drawn by stand-ins for
+Needs an environment with slicer-core, PySide6, psutil and pytest, and in NAPARI_MAMBA_PYTHON one with napari-mamba.
+Slice and surfaces are drawn by Slicer's own C++ code (slicer-core) of a real run; the panel is drawn by stand-ins for
 Slicer's widgets, and its file is called "shimmed" for that.
 """
 

@@ -20,16 +20,83 @@ VERSIONS = ("v5.10.0", "v5.12.3")
 FILES = ("*.h", "*.txx", "Base/Python/slicer/*.py", "Modules/Scripted/SampleData/*.py", "Base/QTGUI/*.cxx")
 # C++ libraries outside of Slicer's repository: VTK and Qt. Each is in VTK 9.2 and in Qt 5.15 and 6, by their manuals.
 FROM_VTK_AND_QT = frozenset(
-    """AddColumn AddObserver DeepCopy GetBounds GetCenter GetDimensions GetElement GetExtent GetNumberOfPoints GetPointData
-    GetScalars GetNumberOfScalarComponents InsertNextPoint InsertNextValue RemoveObserver SetName ShallowCopy TransformPoint
-    IsA GetName addItem addRow addWidget clear checked click connect currentIndex currentText findText getOpenFileName
-    layout removeRow setChecked setCurrentIndex setEnabled setInterval setMarkdown setPlainText setText setToolTip setValue
-    setVisible start stop text value currentPath setCurrentPath""".split()
+    [
+        "AddColumn",
+        "AddObserver",
+        "DeepCopy",
+        "GetBounds",
+        "GetCenter",
+        "GetDimensions",
+        "GetElement",
+        "GetExtent",
+        "GetNumberOfPoints",
+        "GetPointData",
+        "GetScalars",
+        "GetNumberOfScalarComponents",
+        "InsertNextPoint",
+        "InsertNextValue",
+        "RemoveObserver",
+        "SetName",
+        "ShallowCopy",
+        "TransformPoint",
+        "IsA",
+        "GetName",
+        "addItem",
+        "addRow",
+        "addWidget",
+        "clear",
+        "checked",
+        "click",
+        "connect",
+        "currentIndex",
+        "currentText",
+        "findText",
+        "getOpenFileName",
+        "layout",
+        "removeRow",
+        "setChecked",
+        "setCurrentIndex",
+        "setEnabled",
+        "setInterval",
+        "setMarkdown",
+        "setPlainText",
+        "setText",
+        "setToolTip",
+        "setValue",
+        "setVisible",
+        "start",
+        "stop",
+        "text",
+        "value",
+        "currentPath",
+        "setCurrentPath",
+    ]
 )
 # The standard library, requests and NumPy; and the extension PyTorch, read at github.com/fepegar/SlicerPyTorch.
 FROM_PYTHON = frozenset(
-    """CREATE_NEW_PROCESS_GROUP CREATE_NO_WINDOW DEVNULL PIPE Popen ExitStack RequestException SIGKILL SIGTERM SSLError
-    SimpleQueue Thread TimeoutExpired Session Empty Event deg2rad float32 uint8 PyTorchUtilsLogic installTorch""".split()
+    [
+        "CREATE_NEW_PROCESS_GROUP",
+        "CREATE_NO_WINDOW",
+        "DEVNULL",
+        "PIPE",
+        "Popen",
+        "ExitStack",
+        "RequestException",
+        "SIGKILL",
+        "SIGTERM",
+        "SSLError",
+        "SimpleQueue",
+        "Thread",
+        "TimeoutExpired",
+        "Session",
+        "Empty",
+        "Event",
+        "deg2rad",
+        "float32",
+        "uint8",
+        "PyTorchUtilsLogic",
+        "installTorch",
+    ]
 )
 PLAIN = re.compile(r"^_|^[a-z_0-9]+$|^[A-Z_]+$")
 
@@ -62,17 +129,45 @@ def defined(folder: Path) -> set[str]:
     """Names that the extension itself defines: classes, and widgets of the .ui file."""
     found: set[str] = set()
     for path in folder.rglob("*.py"):
-        found |= {node.name for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.ClassDef)}
+        found |= {
+            node.name
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.ClassDef)
+        }
     for path in folder.rglob("*.ui"):
         found |= set(re.findall(r'<widget class="\w+" name="(\w+)"', path.read_text(encoding="utf-8")))
     return found
 
 
 SLICER_LOWER = frozenset(
-    """startupCompleted aboutToQuit userSettings slicerHome temporaryPath processEvents commandOptions noMainWindow loadUI
-    childWidgetVariables confirmOkCancelDisplay errorDisplay mainWindow startupEnvironment resourcePath nodeTypes noneEnabled
-    addEnabled removeEnabled currentNode setCurrentNode setMRMLScene checkedNodes delayDisplay addVolumeFromArray
-    arrayFromVolume""".split()
+    [
+        "startupCompleted",
+        "aboutToQuit",
+        "userSettings",
+        "slicerHome",
+        "temporaryPath",
+        "processEvents",
+        "commandOptions",
+        "noMainWindow",
+        "loadUI",
+        "childWidgetVariables",
+        "confirmOkCancelDisplay",
+        "errorDisplay",
+        "mainWindow",
+        "startupEnvironment",
+        "resourcePath",
+        "nodeTypes",
+        "noneEnabled",
+        "addEnabled",
+        "removeEnabled",
+        "currentNode",
+        "setCurrentNode",
+        "setMRMLScene",
+        "checkedNodes",
+        "delayDisplay",
+        "addVolumeFromArray",
+        "arrayFromVolume",
+    ]
 )
 
 

@@ -312,7 +312,8 @@ def test_the_extensions_client_brings_labels_back(server, image, volume, tmp_pat
     refused = wait(RemotePlace(server.address, "wrong").ask_bundles().poll)
     assert "token" in refused.error
     cases = tuple(
-        Case(f"näme {i}", (image,), {"output": tmp_path / f"{i}.seg.nrrd"}, region) for i, region in enumerate([None, None])
+        Case(f"näme {i}", (image,), {"output": tmp_path / f"{i}.seg.nrrd"}, region)
+        for i, region in enumerate([None, None])
     )
     runner = place.runner()
     runner.start(Job("tiny", cases, Options(device="cpu"), tmp_path))

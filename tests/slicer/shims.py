@@ -54,8 +54,11 @@ class Wrapped:
 
     def connect(self, signature: str, slot: Any) -> None:
         inner = object.__getattribute__(self, "inner")
-        kinds = [bytes(inner.metaObject().method(i).methodSignature()).decode() for i in range(inner.metaObject().methodCount())]
-        known = getattr(inner, "MRML_SIGNALS", {})
+        kinds = [
+            bytes(inner.metaObject().method(i).methodSignature()).decode()
+            for i in range(inner.metaObject().methodCount())
+        ]
+        known = getattr(inner, "MRML_SIGNALS", ())
         assert signature in kinds or signature in known, f"{type(inner).__name__} has no signal {signature}"
         getattr(inner, signature.split("(")[0]).connect(slot)
 
@@ -71,7 +74,7 @@ def unwrap(value: Any) -> Any:
 class NodeComboBox(QtWidgets.QComboBox):
     """qMRMLNodeComboBox: the nodes of some classes in a scene."""
 
-    MRML_SIGNALS = {"currentNodeChanged(vtkMRMLNode*)"}
+    MRML_SIGNALS = ("currentNodeChanged(vtkMRMLNode*)",)
     currentNodeChanged = QtCore.Signal()
 
     def __init__(self, parent: Any = None):
@@ -79,7 +82,9 @@ class NodeComboBox(QtWidgets.QComboBox):
         self._scene, self._types, self._nodes, self._none, self._display = None, [], [], False, "None"
         self.currentIndexChanged.connect(lambda *_: self.currentNodeChanged.emit())
 
-    nodeTypes = QtCore.Property("QStringList", lambda self: self._types, lambda self, v: setattr(self, "_types", list(v)))
+    nodeTypes = QtCore.Property(
+        "QStringList", lambda self: self._types, lambda self, v: setattr(self, "_types", list(v))
+    )
     noneEnabled = QtCore.Property(bool, lambda self: self._none, lambda self, v: setattr(self, "_none", v))
     noneDisplay = QtCore.Property(str, lambda self: self._display, lambda self, v: setattr(self, "_display", v))
     addEnabled = QtCore.Property(bool, lambda self: False, lambda self, v: None)
@@ -115,7 +120,7 @@ class NodeComboBox(QtWidgets.QComboBox):
 class CheckableNodeComboBox(NodeComboBox):
     """qMRMLCheckableNodeComboBox."""
 
-    MRML_SIGNALS = {"checkedNodesChanged()"}
+    MRML_SIGNALS = ("checkedNodesChanged()",)
     checkedNodesChanged = QtCore.Signal()
 
     def __init__(self, parent: Any = None):
@@ -151,7 +156,7 @@ class PathLineEdit(QtWidgets.QLineEdit):
     """ctkPathLineEdit."""
 
     currentPathChanged = QtCore.Signal(str)
-    MRML_SIGNALS = {"currentPathChanged(QString)"}
+    MRML_SIGNALS = ("currentPathChanged(QString)",)
     currentPath = QtCore.Property(str, lambda self: QtWidgets.QLineEdit.text(self), lambda self, v: self.setText(v))
 
     def __init__(self, parent: Any = None):

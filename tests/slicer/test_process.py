@@ -132,7 +132,7 @@ def test_paths_with_spaces_and_other_scripts(place, tmp_path):
 @posix
 def test_a_full_disk_is_told(place, tmp_path):
     """A limit on file sizes, as a full disk: the labels cannot be written."""
-    line = f"ulimit -f 2; exec {place.command[0]} -m napari_mamba \"$@\""
+    line = f'ulimit -f 2; exec {place.command[0]} -m napari_mamba "$@"'
     place.command = ["bash", "-c", line, "bash"]
     data = np.random.default_rng(0).normal(100, 10, (40, 40, 40)).astype(np.float32)
     path = io.write(Volume(data[None]), tmp_path / "in.nrrd")
@@ -172,8 +172,8 @@ RESULT = "say(event='case', case=0, count=1, name='c'); say(event='result', case
 
 def test_noise_on_stdout_is_no_event(script):
     runner = script(
-        "sys.stdout.buffer.write(b'\\xff\\x00 noise\\n{\"event\": 3}\\n{not json}\\n[1]\\n{\"event\": \"unknown\"}\\n')",
-        "print('{\"event\": \"progress\", \"fraction\": NaN}')",
+        'sys.stdout.buffer.write(b\'\\xff\\x00 noise\\n{"event": 3}\\n{not json}\\n[1]\\n{"event": "unknown"}\\n\')',
+        'print(\'{"event": "progress", "fraction": NaN}\')',
         RESULT,
         "say(event='end', done=1)",
     )
@@ -195,9 +195,15 @@ def test_the_last_line_counts_and_the_process_need_not_end(script):
     ("lines", "said"),
     [
         (["sys.exit(0)"], "ended with the code 0 and gave no result"),
-        (["print('disk on fire', file=sys.stderr); sys.exit(7)"], "ended with the code 7 and gave no result. Its last words"),
+        (
+            ["print('disk on fire', file=sys.stderr); sys.exit(7)"],
+            "ended with the code 7 and gave no result. Its last words",
+        ),
         ([RESULT, "sys.exit(1)"], "ended with the code 1"),
-        (["say(event='error', kind='bundle', message='the bundle is damaged')", "time.sleep(60)"], "the bundle is damaged"),
+        (
+            ["say(event='error', kind='bundle', message='the bundle is damaged')", "time.sleep(60)"],
+            "the bundle is damaged",
+        ),
     ],
 )
 def test_an_end_without_a_result_is_a_sentence(script, lines, said):
@@ -240,7 +246,12 @@ def test_another_python_does_not_see_slicers_variables(python, tmp_path):
     """With Slicer's PYTHONHOME the interpreter would not start at all."""
     from MambaImagingLib.places import foreign_environment
 
-    broken = {**os.environ, "PYTHONHOME": str(tmp_path), "PYTHONPATH": str(tmp_path), "LD_LIBRARY_PATH": f"/S/lib{os.pathsep}/x"}
+    broken = {
+        **os.environ,
+        "PYTHONHOME": str(tmp_path),
+        "PYTHONPATH": str(tmp_path),
+        "LD_LIBRARY_PATH": f"/S/lib{os.pathsep}/x",
+    }
     assert subprocess.run([python, "-c", "1"], env=broken, capture_output=True).returncode != 0
     cleaned = foreign_environment(broken, "/S")
     assert cleaned["LD_LIBRARY_PATH"] == "/x"

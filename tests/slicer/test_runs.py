@@ -148,6 +148,7 @@ def test_codes_of_a_shipped_bundle_arrive_in_the_scene(scene, add_volume, tmp_pa
     """Labels as the command writes them for `brain-structures-mr`: no segment is "Tissue"."""
     import slicer
     from MambaImagingLib import segmentations
+
     from napari_mamba import bundles, io
     from napari_mamba.volume import Volume
 

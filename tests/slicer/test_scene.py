@@ -40,7 +40,9 @@ def test_the_file_has_each_value_where_the_node_has_it(add_volume, tmp_path, gri
     assert (resample, notes) == (False, [])
 
 
-@pytest.mark.parametrize("kind", ["uint8", "int8", "int16", "uint16", "int32", "uint32", "uint64", "float32", "float64"])
+@pytest.mark.parametrize(
+    "kind", ["uint8", "int8", "int16", "uint16", "int32", "uint32", "uint64", "float32", "float64"]
+)
 def test_every_value_type_arrives(add_volume, tmp_path, kind):
     from MambaImagingLib import volumes
 
@@ -173,7 +175,7 @@ def points_of(node, identity):
     image.GetImageToWorldMatrix(matrix)
     extent = image.GetExtent()
     values = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
-    kji = np.argwhere(values > 0) + [extent[4], extent[2], extent[0]]
+    kji = np.argwhere(values > 0) + np.array([extent[4], extent[2], extent[0]])
     from MambaImagingLib import geometry
 
     own = np.c_[kji[:, ::-1], np.ones(len(kji))] @ geometry.array(matrix).T
@@ -299,6 +301,7 @@ def test_surfaces_one_at_a_time(scene, add_volume, tmp_path):
 
 def test_an_image_comes_back_by_affine_with_the_inputs_window(scene, add_volume, tmp_path):
     from MambaImagingLib import geometry, images
+
     from napari_mamba.volume import Volume
 
     for grid in GRIDS:
@@ -322,6 +325,7 @@ def test_an_image_comes_back_by_affine_with_the_inputs_window(scene, add_volume,
 def test_probabilities_become_one_volume_a_class_with_its_name(scene, add_volume, tmp_path):
     import slicer.util
     from MambaImagingLib import images
+
     from napari_mamba.volume import Volume
 
     volume = add_volume(block(), GRIDS[0])
@@ -371,7 +375,11 @@ def test_parameters_are_saved_with_the_scene_whatever_they_name(scene, add_volum
     scene.SetURL(str(path))
     assert scene.Commit()
     other = slicer.vtkMRMLScene()
-    keep = [slicer.vtkSlicerVolumesLogic(), slicer.vtkSlicerSequencesLogic(), slicer.vtkSlicerSegmentationsModuleLogic()]
+    keep = [
+        slicer.vtkSlicerVolumesLogic(),
+        slicer.vtkSlicerSequencesLogic(),
+        slicer.vtkSlicerSegmentationsModuleLogic(),
+    ]
     for logic in keep:
         logic.SetMRMLScene(other)
     other.SetURL(str(path))

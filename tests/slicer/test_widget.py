@@ -1,4 +1,4 @@
-"""The module itself with stand-ins for qt, ctk and qMRML ("shimmed"): this is not Slicer. MRML and the runs are real."""
+"""The module with stand-ins for qt, ctk and qMRML ("shimmed"): this is not Slicer. MRML and the runs are real."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_a_place_without_napari_mamba_is_told(shimmed, panel, tmp_path):
     panel.ui.placeCombo.setCurrentIndex(1)
     assert panel.ui.environmentLabel.text.startswith("Name a Python")
     bare = tmp_path / "python"
-    bare.write_text("#!/bin/sh\necho \"/bin/python: No module named napari_mamba\" >&2\nexit 1\n")
+    bare.write_text('#!/bin/sh\necho "/bin/python: No module named napari_mamba" >&2\nexit 1\n')
     bare.chmod(0o755)
     panel.ui.pythonPath.setCurrentPath(str(bare))
     panel.changed()
@@ -190,12 +190,13 @@ def test_the_ten_lines_of_the_readme(shimmed, scene, repository, python, monkeyp
     monkeypatch.setattr(slicer.util, "loadVolume", load, raising=False)
     text = (repository / "slicer_extension" / "README.md").read_text(encoding="utf-8")
     script = re.search(r"```python\n(from MambaImaging .*?)```", text, re.DOTALL).group(1)
-    assert len([line for line in script.splitlines() if line.strip()]) <= 12
+    assert len([line for line in script.splitlines() if line.strip()]) == 10
     script = script.replace("hippocampus-mr", "tiny")  # which takes a moment
     script = script.replace("/path/to/env/bin/python", python)
     script = script.replace("hippocampus_left.nii.gz", str(repository / "sample_data" / "hippocampus_left.nii.gz"))
     shown = []
     exec(script, {"slicer": slicer, "print": lambda *words: shown.append(" ".join(map(str, words)))})
     assert shown[0].startswith("Done.")
-    assert "anterior" in shown
+    assert "anterior" in shown[1]
+    assert shown[2].startswith("Done.")
     assert scene.GetFirstNodeByClass("vtkMRMLSegmentationNode") is not None

@@ -102,7 +102,11 @@ class Client:
             body = _Watched(file, path.stat().st_size, self.stopped)
             headers = {"Content-Type": "application/octet-stream"}
             self._request(
-                "PUT", f"/v1/runs/{run}/inputs/{case}/{channel}", data=body, headers=headers, timeout=(CONNECT_SECONDS, 600)
+                "PUT",
+                f"/v1/runs/{run}/inputs/{case}/{channel}",
+                data=body,
+                headers=headers,
+                timeout=(CONNECT_SECONDS, 600),
             )
 
     def download(self, run: str, case: int, name: str, path: Path) -> None:

@@ -62,9 +62,8 @@ def pip_words(constraint_file: Path, wheels: Path | None = None, source: str = S
 
 def torch_words(constraint_file: Path, wheels: Path) -> list[str]:
     """Arguments of `python -m pip` for PyTorch from a folder of wheels."""
-    return ["install", "--no-input", "--constraint", str(constraint_file), "--no-index", "--find-links", str(wheels)] + [
-        f"torch{TORCH}"
-    ]
+    words = ["install", "--no-input", "--constraint", str(constraint_file)]
+    return [*words, "--no-index", "--find-links", str(wheels), f"torch{TORCH}"]
 
 
 @dataclass
@@ -158,7 +157,9 @@ class Installation:
         added = sorted(set(now) - set(self.before))
         changed = sorted(name for name, version in self.before.items() if now.get(name) != version)
         if changed and not self._failed:
-            self._failed = f"packages of Slicer changed ({', '.join(changed[:5])}): reinstall Slicer, choose another Python"
+            self._failed = (
+                f"packages of Slicer changed ({', '.join(changed[:5])}): reinstall Slicer, choose another Python"
+            )
         if self._failed and added and not self._undoing:
             self._undoing = True
             self._process = self._start_pip(["uninstall", "--yes", *added])

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from . import places
+from .asking import Report, request_for
 from .bundles import BundleInfo
-from .core import Core, Report, clean_up, request_for
+from .core import Core, clean_up
 from .following import Follower
 from .jobs import Options
 from .remote import Consent, RemotePlace

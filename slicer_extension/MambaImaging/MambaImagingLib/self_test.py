@@ -35,7 +35,7 @@ def check_nodes() -> None:
     with tempfile.TemporaryDirectory() as folder:
         node = make_volume()
         (path,), resample, notes = volumes.export_case([node], Path(folder))
-        assert not resample and not notes, "one volume is on one grid"
+        assert (resample, notes) == (False, []), "one volume is on one grid"
         back = images.load(path, "back", node)
         place = np.linalg.inv(geometry.ijk_to_ras(back)) @ geometry.ijk_to_ras(node) @ [3, 4, 5, 1]
         i, j, k = np.rint(place[:3]).astype(int)
@@ -55,7 +55,7 @@ def check_run(logic: Any) -> str:
         return f"No run: {error}."
     node = make_volume()
     report = logic.run(BUNDLE, [node], device="cpu")
-    assert not report.error and not report.failed, report.sentence()
+    assert (report.error, report.failed) == ("", []), report.sentence()
     main = report.placed[0].main
     assert main.IsA("vtkMRMLSegmentationNode"), "labels become a segmentation"
     assert main.GetParentTransformNode() is node.GetParentTransformNode(), "under the input's transform"

@@ -68,7 +68,11 @@ def why_not(bundle: BundleInfo | None, wanted: str, mode: str, inputs: list[Any]
         return "Choose where it computes and check it: then bundles can be chosen."
     if mode == "list":
         return "" if batch else "Choose the volumes of the batch."
-    missing = [name for name, node in zip(bundle.channels, [*inputs, *[None] * len(bundle.channels)]) if node is None]
+    missing = [
+        name
+        for name, node in zip(bundle.channels, [*inputs, *[None] * len(bundle.channels)], strict=False)
+        if node is None
+    ]
     return f"Choose a volume for: {', '.join(missing)}." if missing else ""
 
 

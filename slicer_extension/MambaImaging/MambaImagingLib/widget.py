@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from . import shown
-from .core import Report
+from .asking import Report
 from .following import Follower
 from .parameters import CHOICES, ROI, SEGMENTATION, Parameters, parameters_of
+from .place_section import PlaceSection
 from .places import Answer, Question
 from .scripting import Scripting
 from .volumes import Unusable
@@ -40,7 +41,7 @@ class Host(Protocol):
     def install(self, panel: Panel) -> Any: ...
 
 
-class Panel:
+class Panel(PlaceSection):
     """The module's widgets (`ui`: one attribute a widget of the .ui file) over one logic and one scene."""
 
     def __init__(self, ui: Any, logic: Scripting, scene: Any, host: Host):
@@ -72,9 +73,7 @@ class Panel:
     def close(self) -> None:
         """The widget goes: everything ends."""
         self.close_scene()
-        for question, _ in self._questions:
-            question.stop()
-        self._questions.clear()
+        self.drop_questions()
         self._tick_stop()
 
     def _connect(self) -> None:
@@ -174,7 +173,7 @@ class Panel:
         channels = bundle.channels if bundle else ("image",)
         if mode != "list" and [name for name, _ in self.selectors] != list(channels):
             self._make_selectors(channels)
-        for (_, selector), node in zip(self.selectors, parameters.inputs(len(self.selectors))):
+        for (_, selector), node in zip(self.selectors, parameters.inputs(len(self.selectors)), strict=True):
             selector.setCurrentNode(node)
         ui.inputsWidget.setVisible(mode != "list")
         ui.batchSelector.setVisible(mode == "list")
@@ -182,7 +181,11 @@ class Panel:
         for name, role in SELECTORS.items():
             getattr(ui, name).setCurrentNode(parameters.reference(role))
         task = bundle.task if bundle else "segmentation"
-        for name, tasks in (("surfaces", "segmentation"), ("probabilities", "segmentation"), ("residual", "restoration")):
+        for name, tasks in (
+            ("surfaces", "segmentation"),
+            ("probabilities", "segmentation"),
+            ("residual", "restoration"),
+        ):
             getattr(ui, name + "Check").setEnabled(task == tasks)
         ui.segmentationSelector.setEnabled(task == "segmentation")
 
@@ -220,7 +223,11 @@ class Panel:
         mode = parameters["mode"]
         volumes = parameters.batch() if mode == "list" else parameters.inputs()
         choices = {name: parameters[name] for name in ("probabilities", "uncertainty", "residual", "table", "plot")}
-        choices |= {"device": parameters["device"], "precision": parameters["precision"], "surfaces": parameters["surfaces"]}
+        choices |= {
+            "device": parameters["device"],
+            "precision": parameters["precision"],
+            "surfaces": parameters["surfaces"],
+        }
         choices |= {"tile": parameters["tile"], "spacing": parameters["spacing"], "mode": mode}
         choices |= {"region": parameters.reference(ROI), "segmentation": parameters.reference(SEGMENTATION)}
         if not parameters["mirror"]:
@@ -256,81 +263,17 @@ class Panel:
             self._log_shown = text
             self.ui.logText.setPlainText(text)
 
-    # ---- the place
-
-    def use_place(self, ask: bool = True) -> None:
-        """Take the chosen place; with `ask` say whether it is usable, in any case learn its bundles and devices."""
-        parameters = self.parameters
-        if parameters is None or self.logic.core.busy:
-            return
-        try:
-            if parameters["place"] == "python":
-                self.logic.use_python(self.host.setting("python"))
-            elif parameters["place"] == "server":
-                self.logic.use_server(parameters["server"], self.host.setting("token " + parameters["server"]))
-            else:
-                self.logic.use_slicer_python()
-        except ValueError as error:
-            self.logic.bundles = {}
-            self.ui.environmentLabel.setText(f"{str(error)[:1].upper()}{str(error)[1:]}.")
-            return
-        if not ask and parameters["place"] == "server":
-            self.ui.environmentLabel.setText("Press Check to ask the server.")
-            return
-        self.ui.environmentLabel.setText("Checking...")
-        self._ask(self.logic.place.ask_version(), self._version_known)
-
-    def _version_known(self, answer: Answer) -> None:
-        if answer.error:
-            self.ui.environmentLabel.setText(f"Not usable: {answer.error}.")
-            return
-        self.ui.environmentLabel.setText(f"napari-mamba {answer.value} is there.")
-        self._ask(self.logic.place.ask_bundles(), self._bundles_known)
-        self._ask(self.logic.place.ask_devices(), self._devices_known)
-
-    def _bundles_known(self, answer: Answer) -> None:
-        if answer.error:
-            self.ui.environmentLabel.setText(f"Its bundles are not known: {answer.error}.")
-            return
-        self.logic.bundles = {bundle.name: bundle for bundle in answer.value}
-        if self.parameters is not None and not self.parameters["bundle"] and answer.value:
-            self.parameters["bundle"] = answer.value[0].name
-        self.draw()
-
-    def _devices_known(self, answer: Answer) -> None:
-        if answer.error or self.parameters is None:
-            return
-        self._drawing = True
-        self.ui.deviceCombo.clear()
-        for name in ["auto", *answer.value]:
-            self.ui.deviceCombo.addItem(name)
-        self._drawing = False
-        self.draw()
-
-    def import_checkpoint(self) -> None:
-        """Make a bundle of a file that the user names."""
-        path = self.host.choose_file("A checkpoint: a zip of nnU-Net results or of a MONAI bundle, or weights")
-        place = self.logic.place
-        if not path or not hasattr(place, "import_checkpoint"):
-            return
-        self.ui.environmentLabel.setText("Importing...")
-        self._ask(place.import_checkpoint(path), self._imported)
-
-    def _imported(self, answer: Answer) -> None:
-        self._show_log(answer.error or answer.value)
-        self.ui.environmentLabel.setText(f"Not imported: {answer.error}." if answer.error else "Imported.")
-        self._ask(self.logic.place.ask_bundles(), self._bundles_known)
-
-    def install(self) -> None:
-        """Install into Slicer's Python, after consent."""
-        self._installation = self.host.install(self)
-        self._tick_start()
-
     # ---- time
 
     def _ask(self, question: Question, then: Callable[[Answer], None]) -> None:
         self._questions.append((question, then))
         self._tick_start()
+
+    def drop_questions(self) -> None:
+        """Nobody waits for their answers any more."""
+        for question, _ in self._questions:
+            question.stop()
+        self._questions.clear()
 
     def _tick_start(self) -> None:
         if self._stop_timer is None:
@@ -353,14 +296,3 @@ class Panel:
             self._poll_installation()
         if not (self._questions or self._installation or self.logic.core.busy):
             self._tick_stop()
-
-    def _poll_installation(self) -> None:
-        ended = self._installation.poll()
-        self._show_log("\n".join(self._installation.log))
-        if ended is None:
-            self.ui.environmentLabel.setText("Installing: see the log.")
-            return
-        self._installation = None
-        self.ui.environmentLabel.setText(f"{ended.error}." if ended.error else "Installed.")
-        if not ended.error:
-            self.use_place()
