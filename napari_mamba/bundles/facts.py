@@ -24,7 +24,7 @@ def facts(bundle: Bundle) -> dict[str, Any]:
             "size": list(bundle.tile.size),
             "overlap": bundle.tile.overlap,
             "mirror_axes": list(bundle.tile.mirror_axes),
-            "dealt": bundle.tile.dealt,
+            "dealt": bundle.tile.round_robin,
         },
         "classes": [asdict(label) for label in bundle.classes],
         "metrics": dict(bundle.metrics),
