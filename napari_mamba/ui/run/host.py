@@ -94,7 +94,7 @@ class RunHost(QObject):
         if self.preparing or self.session.queue.busy or bundle is None or not session.inputs.runs:
             return
         try:
-            job, volume = session._job(session.inputs.runs[0])
+            job, volume = session.job_of(session.inputs.runs[0])
         except Exception:  # said by `remarks`
             self.estimated.emit(None)
             return
@@ -140,8 +140,9 @@ class RunHost(QObject):
         elif job.state is State.FAILED:
             self.failed.emit(job)
             show_error(job.sentence)
-        if not job.place or job.state is not State.DONE:
-            job.result = None
+        for other in self.session.queue.jobs:
+            if other is not job or job.place is None:
+                other.result = None  # its layers hold what is still wanted
 
     def _hide_earlier(self, job: Job) -> None:
         """Labels of two runs drawn over each other cannot be told apart: the earlier ones are kept, but hidden."""

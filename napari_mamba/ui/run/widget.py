@@ -9,11 +9,13 @@ from qtpy.QtCore import QEvent, Qt, QTimer, Slot
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QScrollArea, QShortcut, QVBoxLayout, QWidget
 
+from napari_mamba.ui.context_menu import add_to_layer_menu
 from napari_mamba.ui.results.view import ResultsView
 from napari_mamba.ui.run.host import host_of
 from napari_mamba.ui.run.inputs_view import InputsView
 from napari_mamba.ui.run.jobs import Job
 from napari_mamba.ui.run.model_view import ModelView
+from napari_mamba.ui.run.more_menu import run_menu
 from napari_mamba.ui.run.options_view import OptionsView
 from napari_mamba.ui.run.outcome import sentence
 from napari_mamba.ui.run.progress_view import ProgressView
@@ -39,6 +41,7 @@ class RunWidget(QWidget):
 
     def __init__(self, napari_viewer: ViewerModel, parent: QWidget | None = None):
         super().__init__(parent)
+        add_to_layer_menu()
         self.host = host_of(napari_viewer)
         self.session = self.host.session
         self.viewer = self.session.viewer
@@ -47,6 +50,7 @@ class RunWidget(QWidget):
         self.options = OptionsView(self.host)
         self.run_button = QPushButton("Run")
         self.cancel_button = QPushButton("Cancel")
+        self.more_button = QPushButton("More")
         self.progress = ProgressView(self.session.queue)
         self.before = Notice(self.viewer)
         self.message = Notice(self.viewer)
@@ -65,9 +69,12 @@ class RunWidget(QWidget):
     def _build(self) -> None:
         self.run_button.setToolTip("Run the model on the chosen image (Enter)")
         self.cancel_button.setToolTip("Stop all runs; nothing more is added (Escape)")
+        self.more_button.setToolTip("Run on a folder, copy this run as a script or a command, or reset the options")
+        self.more_button.setMenu(run_menu(self))
         buttons = QHBoxLayout()
-        buttons.addWidget(self.run_button, 2)
+        buttons.addWidget(self.run_button, 3)
         buttons.addWidget(self.cancel_button, 1)
+        buttons.addWidget(self.more_button, 1)
         inner = QWidget()
         layout = QVBoxLayout(inner)
         layout.setSpacing(10)
