@@ -14,7 +14,7 @@ import numpy as np
 
 from napari_mamba.engine.checks import _value_warnings, check_mask, grid_warnings, size_warnings, takes_rgb
 from napari_mamba.engine.options import AXES, RunOptions
-from napari_mamba.engine.preparation.crop_or_pad import doubts_about_coverage
+from napari_mamba.engine.preparation.crop_or_pad import coverage_warnings
 from napari_mamba.engine.preparation.resampling import new_shape
 from napari_mamba.engine.preparation.state import State
 from napari_mamba.engine.preparation.steps import STEPS
@@ -103,7 +103,8 @@ def _check_kind(volume: Volume, bundle: Any) -> list[str]:
     """The channels, their type and the units, as `checks.load_checked` wants them."""
     names = [channel.name for channel in bundle.channels]
     if volume.channels != len(names) and not (volume.channels == 1 and takes_rgb(bundle)):
-        raise InputError(f"{bundle.name} takes {len(names)} channels ({', '.join(names)}), not {volume.channels}")
+        wanted = f"{len(names)} channel{'s' if len(names) > 1 else ''}"
+        raise InputError(f"{bundle.name} takes {wanted} ({', '.join(names)}), this image has {volume.channels}")
     if volume.data.dtype.kind not in "fiub":
         raise InputError(f"the image's values are {volume.data.dtype}: convert them to real numbers first")
     if volume.units == "pixel" and any(step.get("step") == "refine" for step in bundle.preparation):
@@ -164,7 +165,7 @@ def _prepared(shape: Sequence[int], affine: np.ndarray, bundle: Any, options: Ru
         state = _next(state, step)
         if step.get("step") in ("orient", "transpose", "slice_axis_first"):
             order = [order[axis] for axis in _came_from(before, state)]
-        doubts += [doubt for doubt in state.doubts if doubt not in doubts]
+        doubts += [doubt for doubt in state.warnings if doubt not in doubts]
     after = state.data.shape[1:]
     if options.axis in AXES:
         first = order.index(AXES.index(options.axis))
@@ -207,7 +208,7 @@ def _next(state: State, step: Mapping[str, Any]) -> State:
         after = tuple(n or old for n, old in zip(options["shape"], before, strict=True))
     elif name == "centre":
         after = tuple(options["size"])
-        doubts = doubts_about_coverage(before, after, sides, options.get("least", 0.0))
+        doubts = coverage_warnings(before, after, sides, options.get("least", 0.0))
     elif name == "refine":
         after, axes, doubts = finer_grid(before, sides, options.get("spacing"), options.get("max_factor", 8.0))
     else:

@@ -67,7 +67,7 @@ def centre(state: State, size: Sequence[int], least: float = 0.0, whole: bool = 
     grid, window = undo.overlap()
     data = np.full((len(state.data), *size), state.data.min(), np.float32)
     data[(slice(None), *window)] = state.data[(slice(None), *grid)]
-    warnings = (*state.warnings, *doubts_about_coverage(shape, size, state.spacing, least))
+    warnings = (*state.warnings, *coverage_warnings(shape, size, state.spacing, least))
     if whole and np.count_nonzero(drawn[grid]) < np.count_nonzero(drawn):
         warnings += (
             f"The structure is larger than the {_mm(size, state.spacing)} mm that the network sees: check the voxel "
@@ -76,7 +76,7 @@ def centre(state: State, size: Sequence[int], least: float = 0.0, whole: bool = 
     return replace(state, data=data, warnings=warnings), undo
 
 
-def doubts_about_coverage(
+def coverage_warnings(
     shape: Sequence[int], size: Sequence[int], spacing: Sequence[float], least: float
 ) -> tuple[str, ...]:
     """A sentence where an image of `shape` covers less than the share `least` of a window of `size` along an axis."""

@@ -156,7 +156,7 @@ class RunSession:
     def _about(self, layers: Sequence[Layer]) -> list[Remark]:
         assert self.bundle is not None
         try:
-            job, volume = self._job(layers)
+            job, volume = self.job_of(layers)
         except NapariMambaError as error:
             return [Remark("error", sentence(str(error)))]
         seen = examine(volume, self.bundle, job.options)
@@ -177,7 +177,7 @@ class RunSession:
 
     # ---- running
 
-    def _job(self, layers: Sequence[Layer]) -> tuple[Job, Any]:
+    def job_of(self, layers: Sequence[Layer]) -> tuple[Job, Any]:
         if self.bundle is None:
             raise InputError("no model is chosen: choose one in the list")
         return layer_job(self.viewer, layers, self.bundle, self.options, self.frame)
@@ -186,8 +186,10 @@ class RunSession:
         """Queue a run of what is chosen, or several; returns them, none where something is wrong with the choice."""
         if not self.ready:
             return []
-        jobs = [self._job(layers)[0] for layers in self.inputs.runs]
+        jobs = [self.job_of(layers)[0] for layers in self.inputs.runs]
         self.last = None
+        if not self.queue.busy:
+            self.queue.clear()  # the list is about this round
         self.queue.add(*jobs)
         return jobs
 
