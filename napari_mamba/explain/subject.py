@@ -262,7 +262,7 @@ def subject_of(volume: Volume, bundle: Bundle, options: RunOptions | None = None
     classes = [(int(c.index), c.name) for c in bundle.classes]
     return Subject(
         volume, network, prepared, plan_run(bundle, options, device), device,
-        bundle.task, classes, bundle.activation, bundle.name, [*warnings, *prepared.doubts],
+        bundle.task, classes, bundle.activation, bundle.name, [*warnings, *prepared.warnings],
     )  # fmt: skip
 
 
