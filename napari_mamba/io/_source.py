@@ -68,4 +68,4 @@ def classes_of(volume: Volume) -> tuple[LabelEntry, ...]:
 
 def doubts(volume: Volume) -> list[str]:
     """What had to be assumed when the volume was read, one sentence each; for warnings."""
-    return list(of(volume).warnings)
+    return list(of(volume).doubts)

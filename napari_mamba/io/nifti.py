@@ -67,7 +67,7 @@ def read(path: Path, frame: _frames.Frame = None) -> Volume:
             wanted = list(range(header.vector))
         data = _read_voxels(stream, header, wanted, path)
         _guard.to_the_end(stream, path)
-    source = _source.Source(classes, header.says_labels, header.kept.warnings, header.kept)
+    source = _source.Source(classes, header.says_labels, header.kept.doubts, header.kept)
     return _source.attached(Volume(_scaled(data, header), header.affine), source)
 
 
