@@ -25,8 +25,8 @@ from napari_mamba.ui.channels_box import ChannelsBox
 from napari_mamba.ui.layers import Placement, layers_to_volume
 from napari_mamba.ui.model_box import ModelBox
 from napari_mamba.ui.options_box import OptionsBox
-from napari_mamba.ui.results import add_result
-from napari_mamba.ui.results_table import ResultsTable
+from napari_mamba.ui.results.layers import add_result
+from napari_mamba.ui.results.table import ResultsTable
 from napari_mamba.ui.run_worker import Outcome, RunController, preload
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from qtpy.QtCore import QObject, Signal, Slot
 from superqt.utils import GeneratorWorker
 
 from napari_mamba.errors import NapariMambaError
-from napari_mamba.ui.results import warm_up
+from napari_mamba.ui.results.layers import warm_up
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
