@@ -12,8 +12,9 @@ from napari_mamba.errors import InputError
 def interpolate_slices(mask: np.ndarray, axis: int = 0, spacing: Sequence[float] = (1, 1, 1)) -> np.ndarray:
     """A mask whose empty slices between drawn ones are filled in.
 
-    Between two slices the signed distance to the outline changes linearly: shape-based interpolation [1]_. Slices that
-    hold anything stay as they are.
+    Between two slices the signed distance to the outline changes linearly: shape-based interpolation [1]_. Outlines so
+    far apart that nothing would lie between them are moved towards each other first. Slices that hold anything stay as
+    they are.
 
     Parameters
     ----------
@@ -54,7 +55,20 @@ def interpolate_slices(mask: np.ndarray, axis: int = 0, spacing: Sequence[float]
         for z in range(low + 1, high):
             share = (z - low) / (high - low)
             out[z] = (1 - share) * distances[low] + share * distances[high] > 0
+            if not out[z].any():  # outlines far apart have no common inside: one moves into the other
+                out[z] = _moved(slices[[low, high]], (distances[low], distances[high]), share)
     return np.moveaxis(out, 0, axis)
+
+
+def _moved(ends: np.ndarray, distances: Sequence[np.ndarray], share: float) -> np.ndarray:
+    """The same with both outlines shifted to a common centre on the line between theirs."""
+    from scipy.ndimage import center_of_mass, shift
+
+    first, second = (np.array(center_of_mass(end)) for end in ends)
+    centre = (1 - share) * first + share * second
+    low = shift(distances[0], centre - first, order=1, mode="nearest")
+    high = shift(distances[1], centre - second, order=1, mode="nearest")
+    return (1 - share) * low + share * high > 0
 
 
 def _signed_distance(mask: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
