@@ -32,7 +32,12 @@ class Place:
 
 
 def uncertain_places(
-    values: Any, *, threshold: float = 0.5, least_voxels: int = 8, spacing: Sequence[float] = (1, 1, 1), apart: float = 10
+    values: Any,
+    *,
+    threshold: float = 0.5,
+    least_voxels: int = 8,
+    spacing: Sequence[float] = (1, 1, 1),
+    apart: float = 10,
 ) -> list[Place]:
     """Regions of a map above a threshold, ranked by how much uncertainty they hold.
 

@@ -150,7 +150,11 @@ class Background(QObject):
     """
 
     def __init__(
-        self, function: Callable[[], Any], done: Callable[[Any], None], failed: Callable[[Exception], None], wait_ms: int
+        self,
+        function: Callable[[], Any],
+        done: Callable[[Any], None],
+        failed: Callable[[Exception], None],
+        wait_ms: int,
     ):
         super().__init__()
         self._function, self._done, self._failed = function, done, failed

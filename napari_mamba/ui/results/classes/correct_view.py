@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QGridLayout, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QDoubleSpinBox,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
 from superqt import QCollapsible
 
 from napari_mamba.errors import NapariMambaError
@@ -65,7 +74,7 @@ class CorrectBox(QCollapsible):
         self.undo.setToolTip("Take back the last stroke or correction (Ctrl+Z in the picture)")
         self.redo.setToolTip("Do it again (Ctrl+Shift+Z in the picture)")
         self.duplicate.setToolTip("Copy the layer, so that the model's answer stays as it is")
-        self.over_others.setToolTip("Without the tick a class grows into the background alone. Locked classes stay always")
+        self.over_others.setToolTip("Without the tick a class grows into the background alone")
         self.undo.clicked.connect(lambda: self.link and self.link.layer.undo())
         self.redo.clicked.connect(lambda: self.link and self.link.layer.redo())
         self.duplicate.clicked.connect(self._duplicate)
@@ -90,7 +99,8 @@ class CorrectBox(QCollapsible):
         model = self.link.model if self.link is not None else None
         entry = next((c for c in model.classes if c.index == model.selected), None) if model is not None else None
         locked = model is not None and entry is not None and entry.index in model.locked
-        self.about.setText("Choose a class in the list." if entry is None else f"{entry.name}{' (locked)' if locked else ''}")
+        name = "Choose a class in the list." if entry is None else entry.name
+        self.about.setText(f"{name} (locked)" if locked else name)
         for button in self.buttons.values():
             button.setEnabled(entry is not None and not locked)
 

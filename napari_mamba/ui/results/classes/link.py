@@ -246,7 +246,8 @@ def image_of(viewer: ViewerModel, layer: Any) -> Image | None:
     source = layer.metadata.get(KEY, {}).get("source")
     fitting = [other for other in viewer.layers if other is not layer and fits(other)]
     named = [other for other in fitting if other.name == source]
-    plain = [other for other in fitting if not other.metadata.get(KEY, {}).get("bundle")]  # maps and results after these
+    # maps and results of models come after what they were made from
+    plain = [other for other in fitting if not other.metadata.get(KEY, {}).get("bundle")]
     return next(iter(named or plain or fitting), None)
 
 

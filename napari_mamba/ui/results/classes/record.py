@@ -4,7 +4,7 @@ This is the one place. `layer.metadata["napari_mamba"]` is a dictionary with the
 
 | key | content |
 | --- | --- |
-| `classes` | list of `{"index": int, "name": str, "color": "#rrggbb", "code": str}`; `code` is a terminology code such as "SCT:10200004" |
+| `classes` | list of `{"index": int, "name": str, "color": "#rrggbb", "code": str}`, `code` as "SCT:10200004" |
 | `bundle`, `version` | the model that made the labels |
 | `report` | its report: options, versions, warnings, times |
 | `source` | name of the image layer they were made from |
@@ -12,7 +12,7 @@ This is the one place. `layer.metadata["napari_mamba"]` is a dictionary with the
 | `corrected_from` | name of the layer that this one was copied from |
 | `affine`, `layer_affine`, `order`, `units`, `path`, `channel` | the file's grid, see `napari_mamba.ui.layers` |
 
-Where `classes` is missing, a "name" column of `layer.features` with an "index" column counts, as other plugins write it.
+Where `classes` is missing, the columns "index" and "name" of `layer.features` count, as other plugins write them.
 """
 
 from __future__ import annotations

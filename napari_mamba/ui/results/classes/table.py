@@ -96,7 +96,8 @@ class ClassTable(QTableWidget):
     def _fill_header(self) -> None:
         titles = ["", "Class", "Voxels", self.model.size_unit, "Mean", "SD", ""]
         volume = "millilitres" if self.model.units == "mm" else "thousands of voxels"
-        tips = ["Shown", "Name", "Number of voxels", f"Volume in {volume}", "Mean intensity", "Standard deviation", "Lock"]
+        tips = ["Shown", "Name", "Number of voxels", f"Volume in {volume}", "Mean intensity"]
+        tips += ["Standard deviation of the intensity", "Lock"]
         for column, (title, tip) in enumerate(zip(titles, tips, strict=True)):
             if _SORTED_BY.get(column) == self.model.sort_by:
                 title += " ▾" if self.model.descending else " ▴"

@@ -25,7 +25,7 @@ from napari_mamba.ui.results.classes.correct_view import CorrectBox
 from napari_mamba.ui.results.classes.link import ClassLink
 from napari_mamba.ui.results.classes.model import ClassList
 from napari_mamba.ui.results.classes.record import origin_of
-from napari_mamba.ui.results.classes.table import ClassTable
+from napari_mamba.ui.results.classes.table import MEAN, ClassTable
 from napari_mamba.ui.results.parts import Background, LayerCombo, Notice, tool_button
 
 if TYPE_CHECKING:
@@ -157,9 +157,8 @@ class ClassesView(QWidget):
         image = self.link.image if self.link is not None else None
         self.origin.setText(text)
         self.origin.setVisible(bool(text))
-        self.table.horizontalHeaderItem(4).setToolTip(
-            f"Mean intensity of '{image.name}'. Click to sort" if image is not None else "There is no image on this grid"
-        )
+        mean = "There is no image on this grid" if image is None else f"Mean intensity of '{image.name}'. Click to sort"
+        self.table.horizontalHeaderItem(MEAN).setToolTip(mean)
 
     # ---- numbers
 
