@@ -257,7 +257,9 @@ class MeasureBox(QWidget):
         except NapariMambaError as error:
             self.notice.fail(str(error))
             return
-        self.plot.show_curves([Curve(p.name or i.name, p.distance_mm, p.values) for p, i in zip(profiles, images)])
+        self.plot.show_curves(
+            [Curve(p.name or i.name, p.distance_mm, p.values) for p, i in zip(profiles, images, strict=False)]
+        )
         self.plot.setVisible(bool(profiles))
         self.notice.say("")
 

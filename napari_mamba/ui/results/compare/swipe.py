@@ -32,6 +32,7 @@ class Swipe:
     _sides: tuple[np.ndarray, np.ndarray] | None = None
     _axis: int = 0
     _cut: int = 0
+    _turned: bool = False
     _visible: dict[Layer, bool] = field(default_factory=dict)
 
     def start(self) -> None:
@@ -46,10 +47,8 @@ class Swipe:
         same_kind = type(self.first) is type(self.second)
         first = self._on_the_others_grid() if same_kind else np.zeros((), second.dtype)
         self._sides = np.broadcast_to(first, second.shape), second
-        self._axis = self._across()
-        self._cut = self._column()
         data = second.copy()
-        self._part(data, 0, self._cut)[...] = self._part(self._sides[0], 0, self._cut)
+        self._divide(data)
         _, attributes, kind = self.second.as_layer_data_tuple()
         attributes["metadata"] = {KEY: {**attributes["metadata"].get(KEY, {}), VIEW_ONLY: True}}
         attributes |= {"name": f"{self.first.name} | {self.second.name}", "visible": True}
@@ -73,15 +72,27 @@ class Swipe:
             return
         data = self._layer.data
         if self._axis != self._across():  # another plane is shown
-            data[...] = self._sides[1]
-            self._axis, self._cut = self._across(), 0
+            self._divide(data)
         cut = self._column()
-        if cut > self._cut:
-            self._part(data, self._cut, cut)[...] = self._part(self._sides[0], self._cut, cut)
-        elif cut < self._cut:
-            self._part(data, cut, self._cut)[...] = self._part(self._sides[1], cut, self._cut)
+        low, high = sorted((cut, self._cut))
+        side = self._sides[int((cut > self._cut) == self._turned)]
+        self._part(data, low, high)[...] = self._part(side, low, high)
         self._cut = cut
         self._layer.refresh()
+
+    def _divide(self, data: np.ndarray) -> None:
+        """Fill both sides of the line."""
+        assert self._sides is not None
+        self._axis = self._across()
+        start, end = np.zeros(data.ndim), np.zeros(data.ndim)
+        end[self._axis] = 1.0
+        # a layer's index may run against the world's axis, which the picture follows
+        along = self.viewer.dims.displayed[-1] - self.viewer.dims.ndim
+        self._turned = self.second.data_to_world(end)[along] < self.second.data_to_world(start)[along]
+        self._cut = self._column()
+        low, high = self._sides[::-1] if self._turned else self._sides
+        data[...] = high
+        self._part(data, 0, self._cut)[...] = self._part(low, 0, self._cut)
 
     def end(self) -> None:
         """Take the layer away and show the two as they were."""
@@ -98,7 +109,8 @@ class Swipe:
 
     def _column(self) -> int:
         assert self._sides is not None
-        return round(self.share * self._sides[1].shape[self._axis])
+        share = 1 - self.share if self._turned else self.share
+        return round(share * self._sides[1].shape[self._axis])
 
     def _part(self, data: Any, low: int, high: int) -> Any:
         return data[(slice(None),) * self._axis + (slice(low, high),)]
