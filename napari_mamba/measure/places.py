@@ -68,27 +68,65 @@ def uncertain_places(
     >>> [p.index[2] for p in uncertain_places(doubt, least_voxels=1)]
     [4, 12]
     """
-    from scipy.ndimage import gaussian_filter, label, maximum_position
-    from skimage.feature import peak_local_max
+    from scipy.ndimage import label
     from skimage.segmentation import watershed
 
     data = np.nan_to_num(np.asarray(values, dtype=np.float32), nan=0.0)
-    regions, _ = label(data >= threshold, np.ones((3, 3, 3)))
+    regions, count = label(data >= threshold, np.ones((3, 3, 3)))
     sizes = np.bincount(regions.ravel())
     sizes[0] = 0
     regions[sizes[regions] < least_voxels] = 0  # before the slow part: noise makes thousands of them
     if not regions.any():
         return []
-    smooth = gaussian_filter(data, [1.0 if n > 2 else 0.0 for n in data.shape])
-    distance = max(1, round(apart / float(np.min(spacing))))
-    peaks = peak_local_max(smooth, min_distance=distance, labels=regions, exclude_border=False)
-    markers = np.zeros(data.shape, np.int32)
-    markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-    parts = watershed(-smooth, markers, mask=regions > 0)
+    box = _box(regions)
+    corner = [part.start for part in box]
+    data, regions = data[box], regions[box]
+    smooth = _smoothed(data)
+    parts = watershed(-smooth, _markers(smooth, regions, count, spacing, apart), mask=regions > 0)
     voxels, totals = np.bincount(parts.ravel()), np.bincount(parts.ravel(), weights=data.ravel())
-    large = np.flatnonzero(voxels[1:] >= least_voxels) + 1
-    places = [
-        Place((int(z), int(y), int(x)), float(data[z, y, x]), int(voxels[part]), float(totals[part]))
-        for part, (z, y, x) in zip(large, maximum_position(data, parts, large), strict=True)
-    ]
+    places = []
+    for part, flat in _highest(data, parts).items():
+        if voxels[part] >= least_voxels:
+            index = np.unravel_index(flat, data.shape)
+            z, y, x = (int(i + start) for i, start in zip(index, corner, strict=True))
+            places.append(Place((z, y, x), float(data[index]), int(voxels[part]), float(totals[part])))
     return sorted(places, key=lambda place: -place.total)
+
+
+def _smoothed(data: np.ndarray) -> np.ndarray:
+    from scipy.ndimage import gaussian_filter
+
+    return gaussian_filter(data, [1.0 if n > 2 else 0.0 for n in data.shape])
+
+
+def _markers(smooth: np.ndarray, regions: np.ndarray, count: int, spacing: Sequence[float], apart: float) -> np.ndarray:
+    """Local maxima, numbered: at least one in each region, at least `apart` millimetres from each other."""
+    from scipy.ndimage import label, maximum_filter
+
+    size = [2 * max(1, round(apart / float(s))) + 1 for s in spacing]
+    peaks = smooth == maximum_filter(smooth, [min(n, 2 * m + 1) for n, m in zip(size, smooth.shape, strict=True)])
+    peaks &= regions > 0
+    have = np.zeros(count + 1, bool)
+    have[regions[peaks]] = True
+    for region, flat in _highest(smooth, regions).items():
+        if not have[region]:  # a higher maximum of another region is near
+            peaks[np.unravel_index(flat, peaks.shape)] = True
+    return label(peaks, np.ones((3, 3, 3)))[0]  # equal neighbours are one maximum
+
+
+def _highest(values: np.ndarray, parts: np.ndarray) -> dict[int, int]:
+    """Flat index of the highest value of each part but 0; sorts the voxels of parts alone, which are few."""
+    inside = np.flatnonzero(parts)
+    numbers = parts.ravel()[inside]
+    order = np.lexsort((values.ravel()[inside], numbers))
+    last = np.flatnonzero(np.diff(numbers[order], append=0))
+    return {int(numbers[order[i]]): int(inside[order[i]]) for i in last}
+
+
+def _box(regions: np.ndarray) -> tuple[slice, ...]:
+    """The bounding box of what is not 0."""
+    box = []
+    for axis in range(3):
+        inside = np.flatnonzero(regions.any(axis=tuple({0, 1, 2} - {axis})))
+        box.append(slice(int(inside[0]), int(inside[-1]) + 1))
+    return tuple(box)

@@ -40,7 +40,6 @@ class ResultsPanel(QWidget):
         self.maps = MapsView(napari_viewer)
         self.space = SpaceView(napari_viewer)
         self.tabs = QTabWidget()
-        self.tabs.setDocumentMode(True)
         self.tabs.setUsesScrollButtons(False)
         for name, page in (
             ("Classes", self.classes),
@@ -70,7 +69,7 @@ class ResultsPanel(QWidget):
             The layer that `add_result` gave.
         """
         if result.scores is not None:
-            metrics: Any = bundle.eval_metrics
+            metrics: Any = bundle.metrics
             self.maps.show_scores(scores_of(result.scores, metrics, f"{bundle.title} ({bundle.name})"))
             self.tabs.setCurrentIndex(MAPS)
         elif result.labels is not None and layer is not None:

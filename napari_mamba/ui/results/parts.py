@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QObject, QPointF, QRectF, QSize, Qt, QTimer, Signal
+from qtpy.QtCore import QEvent, QObject, QPointF, QRectF, Qt, QTimer, Signal
 from qtpy.QtGui import QColor, QIcon, QPainter, QPalette, QPen, QPixmap
-from qtpy.QtWidgets import QComboBox, QLabel, QSizePolicy, QToolButton, QWidget
+from qtpy.QtWidgets import QComboBox, QLabel, QPushButton, QSizePolicy, QWidget
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -221,18 +221,12 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def tool_button(text: str, tip: str, icon: QIcon | None = None, checkable: bool = False) -> QToolButton:
-    """A button of text or an icon with an accessible name."""
-    button = QToolButton()
+def small_button(text: str, tip: str, checkable: bool = False) -> QPushButton:
+    """A button no wider than its text."""
+    button = QPushButton(text)
     button.setCheckable(checkable)
     button.setToolTip(tip)
-    button.setAccessibleName(text)
-    button.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-    if icon is None:
-        button.setText(text)
-    else:
-        button.setIcon(icon)
-        button.setIconSize(QSize(18, 18))
+    button.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
     return button
 
 

@@ -14,7 +14,6 @@ from qtpy.QtWidgets import (
     QLabel,
     QLineEdit,
     QMenu,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -26,7 +25,7 @@ from napari_mamba.ui.results.classes.link import ClassLink
 from napari_mamba.ui.results.classes.model import ClassList
 from napari_mamba.ui.results.classes.record import origin_of
 from napari_mamba.ui.results.classes.table import MEAN, ClassTable
-from napari_mamba.ui.results.parts import Background, LayerCombo, Notice, tool_button
+from napari_mamba.ui.results.parts import Background, LayerCombo, Notice, small_button
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -52,11 +51,11 @@ class ClassesView(QWidget):
         self.origin = QLabel()
         self.search = QLineEdit()
         self.table = ClassTable(self.model)
-        self.outline = tool_button("Outline", "Draw outlines instead of areas", checkable=True)
-        self.all_shown = tool_button("All", "Show all classes")
-        self.go = tool_button("Go to", "Go to the middle of the chosen class (Enter or a double click in the list)")
-        self.export = tool_button("CSV", "Save the table, or copy it")
-        self.absent = tool_button("", "Classes of the model that these labels do not hold", checkable=True)
+        self.outline = small_button("Outline", "Draw outlines instead of areas", checkable=True)
+        self.all_shown = small_button("All", "Show all classes")
+        self.go = small_button("Go to", "Go to the middle of the chosen class (Enter or a double click in the list)")
+        self.export = small_button("CSV", "Save the table, or copy it")
+        self.absent = small_button("", "Classes of the model that these labels do not hold", checkable=True)
         self.notice = Notice()
         self.correct = CorrectBox()
         self.counter = Background(self._count, self._on_counted, self._on_failed, wait_ms=150)
@@ -69,7 +68,6 @@ class ClassesView(QWidget):
         self.search.setAccessibleName("Search a class")
         self.search.setClearButtonEnabled(True)
         self.origin.setWordWrap(True)
-        self.export.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         menu = QMenu(self)
         menu.addAction("Save as CSV…", self.save)
         menu.addAction("Copy for a spreadsheet", self.copy)

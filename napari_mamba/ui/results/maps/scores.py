@@ -68,18 +68,18 @@ class Scores:
         return f"On test data, of {known.n} answers of about {known.promised:.0%}, {known.true:.0%} were right."
 
 
-def scores_of(scores: Mapping[str, float], eval_metrics: Mapping[str, Any] | None = None, title: str = "") -> Scores:
+def scores_of(scores: Mapping[str, float], metrics: Mapping[str, Any] | None = None, title: str = "") -> Scores:
     """Bars of a classification.
 
     Parameters
     ----------
     scores : mapping of str to float
         Probability of each class.
-    eval_metrics : mapping, optional
+    metrics : mapping, optional
         The bundle's: `["test"]["curve"]` is its reliability curve, a list of `{"n", "promised", "true"}`.
     title : str
     """
-    test = (eval_metrics or {}).get("test", {})
+    test = (metrics or {}).get("test", {})
     curve = bins_of(test.get("curve", ()) if isinstance(test, Mapping) else ())
     ranked = sorted(scores.items(), key=lambda item: -item[1])
     error = test.get("calibration_error") if isinstance(test, Mapping) else None

@@ -40,7 +40,7 @@ def slice_picture(viewer: ViewerModel) -> SlicePicture:
     rows, columns = (a for a in range(3) if a != axis)
     caption = in_words(ras_of(layers[0], [point])[0]) if has_orientation(viewer) else ""
     return SlicePicture(
-        rgb=compose(layers, plane),
+        rgb=compose(layers, plane, thickness=max(pixels // 2, 1)),
         pixel_mm=(plane.pixel * float(length[rows]), plane.pixel * float(length[columns])),
         letters=letters(viewer),
         legend=tuple(dict.fromkeys(entry for layer in layers for entry in _legend(layer, plane))),

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QPointF, QRectF, Qt, QTimer
 from qtpy.QtGui import QColor, QImage, QPainter, QPen
-from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QGridLayout, QLabel, QSizePolicy, QWidget
 
-from napari_mamba.ui.results.space.position import LETTERS, has_orientation
+from napari_mamba.ui.results.space.position import LETTERS, has_orientation, in_lines, ras_of
 from napari_mamba.ui.results.space.slices import (
     PLANES,
     Plane,
@@ -179,11 +179,17 @@ class OrthogonalView(QWidget):
         self.viewer = viewer
         self.panes = [Pane(viewer, axis) for axis in range(3)]
         self._watched: list[Any] = []
-        layout = QVBoxLayout(self)
+        layout = QGridLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(3)
-        for pane in self.panes:
-            layout.addWidget(pane)
+        for pane, place in zip(self.panes, ((1, 0), (0, 0), (0, 1)), strict=True):
+            layout.addWidget(pane, *place)
+        self.where = QLabel()  # the fourth field
+        self.where.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        layout.addWidget(self.where, 1, 1)
+        for field in (0, 1):
+            layout.setColumnStretch(field, 1)
+            layout.setRowStretch(field, 1)
         self.timer = QTimer(self)
         self.timer.setSingleShot(True)
         self.timer.setInterval(30)
@@ -199,6 +205,9 @@ class OrthogonalView(QWidget):
         if self.isVisible():
             for pane in self.panes:
                 pane.draw()
+            point = self.panes[0].drawn.point if self.panes[0].drawn is not None else None
+            known = point is not None and has_orientation(self.viewer)
+            self.where.setText(in_lines(ras_of(self.viewer.layers[0], [point])[0]) if known else "")
 
     def showEvent(self, event: object) -> None:
         """What changed while nobody looked is drawn now."""

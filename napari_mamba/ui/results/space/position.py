@@ -76,6 +76,17 @@ def letters(viewer: ViewerModel) -> tuple[str, str, str, str]:
     return (*left_right, *top_bottom)
 
 
+def in_lines(ras: Sequence[float]) -> str:
+    """The same, a line an axis.
+
+    Examples
+    --------
+    >>> in_lines([12.34, -4.0, 0.0])
+    'R 12.3 mm\\nP 4.0 mm\\nS 0.0 mm'
+    """
+    return "\n".join(f"{part} mm" for part in in_words(ras).removesuffix(" mm").split("  "))
+
+
 def in_words(ras: Sequence[float]) -> str:
     """A position as radiologists write it.
 

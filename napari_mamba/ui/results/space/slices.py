@@ -94,17 +94,23 @@ def plane_through(layers: Sequence[Any], axis: int, point: Sequence[float], pixe
     return Plane(axis, float(point[axis]), pixel, grids[0], grids[1])
 
 
-def compose(layers: Sequence[Any], plane: Plane, background: Sequence[float] = (0, 0, 0)) -> np.ndarray:
-    """The layers on a plane, the first at the bottom.
+def compose(layers: Sequence[Any], plane: Plane, thickness: int = 1) -> np.ndarray:
+    """The layers on a plane, the first at the bottom, on black.
+
+    Parameters
+    ----------
+    layers : sequence of layers
+    plane : Plane
+    thickness : int
+        Pixels of an outline of napari's width 1.
 
     Returns
     -------
     ndarray of uint8, shape (H, W, 3)
     """
-    picture = np.empty((len(plane.rows), len(plane.columns), 3), np.float32)
-    picture[:] = np.asarray(background, np.float32)
+    picture = np.zeros((len(plane.rows), len(plane.columns), 3), np.float32)
     for layer in layers:
-        rgba = colors_on(layer, plane)
+        rgba = colors_on(layer, plane, thickness)
         alpha = rgba[..., 3:] * np.float32(layer.opacity)
         if layer.blending == "additive":
             picture += rgba[..., :3] * alpha
@@ -116,10 +122,11 @@ def compose(layers: Sequence[Any], plane: Plane, background: Sequence[float] = (
     return (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def colors_on(layer: Any, plane: Plane) -> np.ndarray:
+def colors_on(layer: Any, plane: Plane, thickness: int = 1) -> np.ndarray:
     """A layer's colours on a plane, clear outside of it; float32, shape (H, W, 4)."""
     values, inside = sample(layer, plane)
-    rgba = _label_colors(layer, values) if type(layer).__name__ == "Labels" else _image_colors(layer, values)
+    is_labels = type(layer).__name__ == "Labels"
+    rgba = _label_colors(layer, values, thickness) if is_labels else _image_colors(layer, values)
     rgba[~inside] = 0
     return rgba
 
@@ -201,17 +208,26 @@ def _image_colors(layer: Any, values: np.ndarray) -> np.ndarray:
     return table[(share * 255 + 0.5).astype(np.uint8)]
 
 
-def _label_colors(layer: Any, values: np.ndarray) -> np.ndarray:
+def _outline(values: np.ndarray, width: int) -> np.ndarray:
+    """Pixels of a class that lie at most `width` from one of another."""
+    edge = np.zeros(values.shape, bool)
+    for axis in (0, 1):
+        for step in range(1, max(width, 1) + 1):
+            here = values[(slice(None),) * axis + (slice(step, None),)]
+            there = values[(slice(None),) * axis + (slice(None, -step),)]
+            differ = here != there
+            edge[(slice(None),) * axis + (slice(step, None),)] |= differ
+            edge[(slice(None),) * axis + (slice(None, -step),)] |= differ
+    return edge
+
+
+def _label_colors(layer: Any, values: np.ndarray, thickness: int) -> np.ndarray:
     found, where = np.unique(values, return_inverse=True)
     table = np.atleast_2d(np.asarray(layer.colormap.map(found), np.float32)).copy()
     table[found == 0] = 0
     rgba = table[where.reshape(values.shape)]
     if layer.contour:
-        edge = np.zeros(values.shape, bool)
-        for axis in (0, 1):
-            for step in (1, -1):
-                edge |= np.roll(values, step, axis) != values
-        rgba[~edge] = 0
+        rgba[~_outline(values, layer.contour * thickness)] = 0
     return rgba
 
 
