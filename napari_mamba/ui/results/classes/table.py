@@ -32,7 +32,7 @@ class ClassTable(QTableWidget):
 
     def __init__(self, model: ClassList):
         super().__init__(0, 7)
-        self.model = model
+        self.listed = model
         self._filling = False
         self.setAccessibleName("Classes")
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
@@ -54,9 +54,9 @@ class ClassTable(QTableWidget):
         self.customContextMenuRequested.connect(self._on_menu)
         self.fill()
 
-    def set_model(self, model: ClassList) -> None:
+    def set_list(self, model: ClassList) -> None:
         """Draw another list."""
-        self.model = model
+        self.listed = model
         self.fill()
 
     # ---- drawing
@@ -75,14 +75,14 @@ class ClassTable(QTableWidget):
     def fill(self) -> None:
         """Draw the list as it is now."""
         self._filling = True
-        rows = self.model.rows()
+        rows = self.listed.rows()
         self._fill_header()
         if self.rowCount() != len(rows):
             self.setRowCount(len(rows))
         color = self.palette().color(QPalette.ColorRole.Text)
         for y, row in enumerate(rows):
             cells = ["", row.name, f"{row.voxels:,}", number(row.size), number(row.mean), number(row.spread), ""]
-            tip = tip_of(row, self.model.size_unit)
+            tip = tip_of(row, self.listed.size_unit)
             for x, text in enumerate(cells):
                 self._cell(y, x, text, row, tip)
             self.item(y, NAME).setIcon(swatch(row.color))
@@ -94,13 +94,13 @@ class ClassTable(QTableWidget):
         self._filling = False
 
     def _fill_header(self) -> None:
-        titles = ["", "Class", "Voxels", self.model.size_unit, "Mean", "SD", ""]
-        volume = "millilitres" if self.model.units == "mm" else "thousands of voxels"
+        titles = ["", "Class", "Voxels", self.listed.size_unit, "Mean", "SD", ""]
+        volume = "millilitres" if self.listed.units == "mm" else "thousands of voxels"
         tips = ["Shown", "Name", "Number of voxels", f"Volume in {volume}", "Mean intensity"]
         tips += ["Standard deviation of the intensity", "Lock"]
         for column, (title, tip) in enumerate(zip(titles, tips, strict=True)):
-            if _SORTED_BY.get(column) == self.model.sort_by:
-                title += " ▾" if self.model.descending else " ▴"
+            if _SORTED_BY.get(column) == self.listed.sort_by:
+                title += " ▾" if self.listed.descending else " ▴"
             item = self.horizontalHeaderItem(column) or QTableWidgetItem()
             item.setText(title)
             item.setToolTip(f"{tip}. Click to sort" if column in _SORTED_BY else tip)
@@ -118,7 +118,7 @@ class ClassTable(QTableWidget):
         item.setData(_INDEX, row.index)
 
     def _show_selected(self, rows: list[ClassRow]) -> None:
-        y = next((y for y, row in enumerate(rows) if row.index == self.model.selected), None)
+        y = next((y for y, row in enumerate(rows) if row.index == self.listed.selected), None)
         if y is None:
             self.clearSelection()
         elif self.currentRow() != y or not self.selectedItems():
@@ -133,24 +133,24 @@ class ClassTable(QTableWidget):
 
     def _on_header(self, column: int) -> None:
         if column in _SORTED_BY:
-            self.model.sort(_SORTED_BY[column])
+            self.listed.sort(_SORTED_BY[column])
         elif column == EYE:
-            self.model.show_all(any(not row.shown for row in self.model.rows()))
+            self.listed.show_all(any(not row.shown for row in self.listed.rows()))
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
         """Alt+click on an eye is solo; everything else as it comes."""
         item = self.itemAt(event.pos())
         if item is not None and item.column() == EYE and event.modifiers() & Qt.KeyboardModifier.AltModifier:
-            self.model.toggle_solo(int(item.data(_INDEX)))
+            self.listed.toggle_solo(int(item.data(_INDEX)))
             return
         super().mousePressEvent(event)
 
     def _on_cell(self, row: int, column: int) -> None:
         index = self.index_at(row)
         if index is not None and column == EYE:
-            self.model.toggle_shown(index)
+            self.listed.toggle_shown(index)
         elif index is not None and column == LOCK:
-            self.model.toggle_lock(index)
+            self.listed.toggle_lock(index)
 
     def _on_double(self, row: int, column: int) -> None:
         index = self.index_at(row)
@@ -160,15 +160,15 @@ class ClassTable(QTableWidget):
     def _on_selection(self) -> None:
         index = self.index_at(self.currentRow())
         if not self._filling and self.selectedItems() and index is not None:
-            self.model.selected = index
+            self.listed.selected = index
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """The keys of the class's own docstring."""
         index = self.index_at(self.currentRow())
         actions: dict[int, Any] = {
-            Qt.Key.Key_Space: self.model.toggle_shown,
-            Qt.Key.Key_S: self.model.toggle_solo,
-            Qt.Key.Key_L: self.model.toggle_lock,
+            Qt.Key.Key_Space: self.listed.toggle_shown,
+            Qt.Key.Key_S: self.listed.toggle_solo,
+            Qt.Key.Key_L: self.listed.toggle_lock,
             Qt.Key.Key_Return: self.jump_asked.emit,
             Qt.Key.Key_Enter: self.jump_asked.emit,
             Qt.Key.Key_F2: self.rename_asked.emit,
@@ -187,15 +187,15 @@ class ClassTable(QTableWidget):
     def menu_for(self, index: int) -> QMenu:
         """What can be done with a class."""
         menu = QMenu(self)
-        shown, locked = self.model.is_shown(index), index in self.model.locked
+        shown, locked = self.listed.is_shown(index), index in self.listed.locked
         menu.addAction("Go to its middle", lambda: self.jump_asked.emit(index))
-        menu.addAction("Hide" if shown else "Show", lambda: self.model.toggle_shown(index))
+        menu.addAction("Hide" if shown else "Show", lambda: self.listed.toggle_shown(index))
         menu.addAction(
-            "Show all again" if self.model.solo == index else "Show only this", lambda: self.model.toggle_solo(index)
+            "Show all again" if self.listed.solo == index else "Show only this", lambda: self.listed.toggle_solo(index)
         )
         menu.addSeparator()
-        menu.addAction("Unlock" if locked else "Lock", lambda: self.model.toggle_lock(index))
-        menu.addAction("Lock all others", lambda: self.model.lock_others(index))
+        menu.addAction("Unlock" if locked else "Lock", lambda: self.listed.toggle_lock(index))
+        menu.addAction("Lock all others", lambda: self.listed.lock_others(index))
         menu.addSeparator()
         menu.addAction("Rename…", lambda: self.rename_asked.emit(index))
         return menu

@@ -88,7 +88,7 @@ class ClassesView(QWidget):
         self.outline.toggled.connect(lambda on: setattr(self.model, "outlined", on))
         self.absent.toggled.connect(lambda on: setattr(self.model, "absent_shown", on))
         self.all_shown.clicked.connect(lambda: self.model.show_all())
-        self.go.clicked.connect(lambda: self.model.selected is not None and self.jump(self.model.selected))
+        self.go.clicked.connect(self._on_go)
         self.table.jump_asked.connect(self.jump)
         self.table.rename_asked.connect(self.rename)
         self.correct.said.connect(self.notice.say)
@@ -133,7 +133,7 @@ class ClassesView(QWidget):
         self.model.events.disconnect(self._on_model)
         self.model = model
         model.events.connect(self._on_model)
-        self.table.set_model(model)
+        self.table.set_list(model)
         self.search.clear()
         self._on_model()
 
@@ -183,6 +183,10 @@ class ClassesView(QWidget):
             self.link.jump_to(index)
         except NapariMambaError as error:
             self.notice.fail(str(error))
+
+    def _on_go(self) -> None:
+        if self.model.selected is not None:
+            self.jump(self.model.selected)
 
     def rename(self, index: int) -> None:
         """Ask for another name of a class."""

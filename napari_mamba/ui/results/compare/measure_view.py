@@ -257,11 +257,10 @@ class MeasureBox(QWidget):
         except NapariMambaError as error:
             self.notice.fail(str(error))
             return
-        self.plot.show_curves(
-            [Curve(p.name or i.name, p.distance_mm, p.values) for p, i in zip(profiles, images, strict=False)]
-        )
+        self.plot.show_curves([Curve(profile.name, profile.distance_mm, profile.values) for profile in profiles])
         self.plot.setVisible(bool(profiles))
-        self.notice.say("")
+        if not self.worker.busy:
+            self.notice.say("")
 
     def disconnect_from_viewer(self) -> None:
         """Stop listening to the viewer and its layers."""

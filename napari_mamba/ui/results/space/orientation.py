@@ -51,9 +51,7 @@ class Orientation:
 
         overlays = self.viewer.canvas.overlays
         for name, place in zip(_NAMES, _PLACES, strict=True):
-            overlays[name] = TextOverlay(
-                position=place, font_size=14, color="#ffd23f", box=False, gridded=True, visible=False
-            )
+            overlays[name] = TextOverlay(position=place, font_size=14, gridded=True, visible=False)
         overlays[_POSITION] = TextOverlay(position="bottom_left", font_size=10, visible=False)
         for event in self._events():
             event.connect(self.refresh)
