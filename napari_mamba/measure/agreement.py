@@ -106,7 +106,7 @@ def _agreement(
 ) -> Agreement:
     counts = int(one.sum()), int(two.sum())
     both = sum(counts)
-    distances = surface_distances(one, two, grid.spacing)
+    distances = surface_distances(one, two, grid.spacing.tolist())
     return Agreement(
         index=index,
         name=name,

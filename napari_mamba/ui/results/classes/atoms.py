@@ -44,10 +44,12 @@ class Repair:
 
     atoms: list[tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]]
     classes: frozenset[int]
+    last: Any
 
     def due(self, data: Any) -> bool:
-        """Whether the change that it repairs has happened."""
-        return all(bool((np.asarray(data[indices]) == new).all()) for indices, new, _ in self.atoms[:1])
+        """Whether the change that it repairs has happened: its last atom is in the data."""
+        indices, _, new = voxels_of(self.last)
+        return bool((np.asarray(data[indices]) == new).all())
 
     def apply(self, layer: Any) -> None:
         """Set the voxels and draw them."""
@@ -69,6 +71,7 @@ def repair_of(item: list[Any], locked: Collection[int]) -> Repair | None:
         if wrong.any():
             atoms.append((tuple(axis[wrong] for axis in indices), new[wrong].copy(), old[wrong].copy()))
             classes |= {int(v) for v in np.unique(np.concatenate([old[wrong], new[wrong]])) if int(v) in locked}
+    last = item[-1]
     atoms.reverse()  # the first atom that touched a voxel knows what was there, so it comes last
     item.extend(atoms)
-    return Repair(atoms, frozenset(classes)) if atoms else None
+    return Repair(atoms, frozenset(classes), last) if atoms else None

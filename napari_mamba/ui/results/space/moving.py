@@ -24,4 +24,4 @@ def look_at(viewer: ViewerModel, world: Sequence[float]) -> None:
         dims.set_point(first + axis, float(value))
     point = dims.point
     centre = [point[axis] for axis in dims.displayed]
-    viewer.camera.center = (0.0,) * (3 - len(centre)) + tuple(float(c) for c in centre)
+    viewer.scene.camera.center = (0.0,) * (3 - len(centre)) + tuple(float(c) for c in centre)

@@ -68,7 +68,7 @@ def letters(viewer: ViewerModel) -> tuple[str, str, str, str]:
     vertical, horizontal = (axis - (dims.ndim - 3) for axis in dims.displayed)
     if vertical < 0 or horizontal < 0:
         return "", "", "", ""
-    down, right = (str(part.value) for part in viewer.camera.orientation2d)
+    down, right = (str(part.value) for part in viewer.scene.camera.orientation2d)
     end, start = LETTERS[horizontal]
     left_right = (start, end) if right == "right" else (end, start)
     end, start = LETTERS[vertical]

@@ -107,11 +107,11 @@ class WindowLevel:
             return
         self._on = on
         if on:
-            self._pan = self.viewer.camera.mouse_pan
-            self.viewer.camera.mouse_pan = False
+            self._pan = self.viewer.scene.camera.mouse_pan
+            self.viewer.scene.camera.mouse_pan = False
             self.viewer.mouse_drag_callbacks.append(self._drag)
         else:
-            self.viewer.camera.mouse_pan = self._pan
+            self.viewer.scene.camera.mouse_pan = self._pan
             self.viewer.mouse_drag_callbacks.remove(self._drag)
 
     def _drag(self, viewer: Any, event: Any) -> Iterator[None]:
