@@ -59,7 +59,7 @@ def plugin(bundle: str) -> None:
     widget.model.combo.setCurrentIndex(index)
     viewer.layers[0].interpolation2d = "cubic"
     widget.run()
-    wait(lambda: not widget.controller.running)
+    wait(lambda: not widget.host.runner.running)
     settle()
     viewer.camera.zoom *= 1.05
     settle()

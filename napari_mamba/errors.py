@@ -4,6 +4,11 @@ None derives from `RuntimeError`: napari's generator workers swallow those (supe
 `RuntimeError` raised inside a generator), and a progress bar would then hang for ever.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 
 class NapariMambaError(Exception):
     """Base of every error this package raises on purpose; `str(error)` is one sentence for the user."""
@@ -11,6 +16,31 @@ class NapariMambaError(Exception):
 
 class InputError(NapariMambaError):
     """The input, an option or a file is not usable; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One thing that may be chosen: `value` for the program, `label` for people."""
+
+    value: str | int
+    label: str
+
+
+class ChoiceError(InputError):
+    """One place holds several images and none was chosen.
+
+    Attributes
+    ----------
+    argument : {"series", "frame", "colour"}
+        The parameter of `napari_mamba.read` that chooses.
+    options : tuple of Option
+        What may be chosen, for a list or a dialog.
+    """
+
+    def __init__(self, text: str, argument: str, options: Sequence[Option]) -> None:
+        super().__init__(text)
+        self.argument = argument
+        self.options = tuple(options)
 
 
 class BundleError(InputError):

@@ -26,6 +26,9 @@ class Volume:
         "mm", or "pixel" where the source carried no spacing.
     name : str
         For titles and file names.
+    header : object, optional
+        What else the source's own header said. Opaque to all but `napari_mamba.io`, which writes it into results, so
+        that they lie on their image in every program.
 
     Raises
     ------
@@ -45,6 +48,7 @@ class Volume:
     channel_names: tuple[str, ...] = ()
     units: str = "mm"
     name: str = ""
+    header: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         shape = tuple(self.data.shape)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from napari_mamba.bundles.source import CARD, DESCRIPTION, Source
 from napari_mamba.bundles.spec import BundleSpec, from_json
 from napari_mamba.errors import BundleError, InputError
+from napari_mamba.io.paths import expanded
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a list of bundles needs none of it
     from torch import Tensor, nn
@@ -175,14 +176,14 @@ def available() -> list[Bundle]:
 def user_folder() -> Path:
     """Where the user's own bundles live: `$NAPARI_MAMBA_BUNDLES`, or the platform's data folder."""
     if chosen := os.environ.get(ENVIRONMENT):
-        return Path(chosen).expanduser()
+        return expanded(chosen)
     import platformdirs
 
     return Path(platformdirs.user_data_dir("napari-mamba", appauthor=False)) / "bundles"
 
 
 def _find(name_or_path: str | os.PathLike[str]) -> Path:
-    path = Path(name_or_path).expanduser()
+    path = expanded(name_or_path)
     if path.exists() or len(path.parts) != 1:
         return path
     bundles = {bundle.name: bundle.path for bundle in available()}

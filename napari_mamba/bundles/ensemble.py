@@ -12,6 +12,7 @@ from napari_mamba.bundles.bundle import Bundle, load
 from napari_mamba.bundles.spec import BundleSpec
 from napari_mamba.bundles.writer import check_destination, save
 from napari_mamba.errors import InputError
+from napari_mamba.io.paths import expanded
 
 OF_ONE = ("metrics", "changelog")
 """What tells of one member alone, and may differ."""
@@ -58,7 +59,7 @@ def join(
     """
     from napari_mamba.bundles.weights import smallest
 
-    check_destination(Path(destination).expanduser(), overwrite)
+    check_destination(expanded(destination), overwrite)
     bundles = [load(member) for member in members]
     if len(bundles) < 2:
         raise InputError("an ensemble has two members or more: name two bundles of the same network")

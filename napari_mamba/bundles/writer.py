@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, get_args
 from napari_mamba.bundles.source import CARD, DESCRIPTION
 from napari_mamba.bundles.spec import BundleSpec, Dtype, to_json
 from napari_mamba.errors import BundleError, InputError, OutputError
+from napari_mamba.io.paths import expanded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +65,7 @@ def save(
     OutputError
         If `destination` exists or cannot be written.
     """
-    destination = Path(destination).expanduser()
+    destination = expanded(destination)
     if dtype not in (known := get_args(Dtype)):
         raise InputError(f"weights are stored as {', '.join(known[:-1])} or {known[-1]}, not as {dtype!r}")
     check_destination(destination, overwrite)

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from napari_mamba.errors import InputError, NapariMambaError, OutOfMemoryError, OutputError
+from napari_mamba.errors import ChoiceError, InputError, NapariMambaError, OutOfMemoryError, OutputError
 
 DONE, FAULT, UNUSABLE, NO_MEMORY, CANCELLED = 0, 1, 2, 3, 130
 DEBUG = "NAPARI_MAMBA_DEBUG"
@@ -63,6 +63,8 @@ def sentence(error: BaseException) -> str:
     """What is wrong and what to do, in one line."""
     if _is_usage(error):
         text = error.format_message().rstrip(".") + ": see napari-mamba --help"  # type: ignore[attr-defined]
+    elif isinstance(error, ChoiceError) and error.argument in ("series", "frame"):
+        text = f"{error}, with --{error.argument}"
     elif isinstance(error, NapariMambaError):
         text = str(error)
     elif isinstance(error, MemoryError):

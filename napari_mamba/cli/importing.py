@@ -9,6 +9,7 @@ from typing import Any
 
 from napari_mamba.cli.failures import quiet_libraries
 from napari_mamba.errors import InputError
+from napari_mamba.io.paths import expanded
 
 
 def import_bundle(source: Path, destination: Path | None, *, overwrite: bool, **choices: Any) -> None:
@@ -78,7 +79,7 @@ def parse_preparation(text: str | None) -> list[Any] | None:
     if text is None:
         return None
     try:
-        steps = json.loads(text if text.lstrip().startswith("[") else Path(text).expanduser().read_text("utf-8"))
+        steps = json.loads(text if text.lstrip().startswith("[") else expanded(text).read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(
             f"--preparation takes a JSON list of steps or its file, and {text!r} is neither ({error})"

@@ -24,7 +24,9 @@ def measure(
         str, typer.Option(metavar="labels|images", help="What they are, where the values do not tell.")
     ] = "",
     tolerance: Annotated[float, typer.Option(metavar="MM", help="Of the surface Dice.")] = 1.0,
-    bundle: Annotated[Optional[str], typer.Option(help="Take the names of the classes from this bundle.")] = None,
+    bundle: Annotated[
+        Optional[str], typer.Option(help="Names of the classes from this bundle, where the files have none.")
+    ] = None,
     table: Annotated[Optional[Path], typer.Option(metavar="CSV", help="Write the numbers as a table.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
 ) -> None:
@@ -42,7 +44,7 @@ def measure(
         raise InputError("--tolerance is a length in mm, 0 or more")
     one, two = io.read(first), io.read(second)
     if kind == "labels" or (not kind and _labels(one) and _labels(two)):
-        rows = label_agreement(one, two, tolerance_mm=tolerance, names=_names(bundle))
+        rows = label_agreement(one, two, tolerance_mm=tolerance, names=_names(bundle, one, two))
         facts = [_plain(asdict(row)) for row in rows]
         text = "\n".join([_labels_text(rows, tolerance, one.units)])
     else:
@@ -63,14 +65,18 @@ _IMAGE_WORDS = {
 
 
 def _labels(volume: Volume) -> bool:
+    from napari_mamba import io
     from napari_mamba.measure.kinds import looks_like_labels
 
-    return volume.channels == 1 and looks_like_labels(volume.data[0])
+    return volume.channels == 1 and (io.is_label_map(volume) or looks_like_labels(volume.data[0]))
 
 
-def _names(bundle: str | None) -> dict[int, str]:
+def _names(bundle: str | None, first: Volume, second: Volume) -> dict[int, str]:
+    """Those of a bundle, or else those that the files have: A's before B's."""
     if bundle is None:
-        return {}
+        from napari_mamba import io
+
+        return {c.index: c.name for volume in (second, first) for c in io.classes_of(volume)}
     from napari_mamba import bundles
 
     return {c.index: c.name for c in bundles.load(bundle).classes}

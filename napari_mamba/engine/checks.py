@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from napari_mamba.errors import InputError
+from napari_mamba.io import doubts
 from napari_mamba.volume import Volume
 
 # Sides of a field of view, in mm, that no scan of a body part has. What lies outside has a wrong header.
@@ -66,7 +67,7 @@ def load_checked(volume: Volume, bundle: Any, replace_nonfinite: float | None = 
         if wanted.modality.upper() == "MASK":
             check_mask(channel, wanted.name)
         warnings += _doubts_about_values(channel, wanted.name, wanted.modality)
-    return volume.with_data(data, volume.channel_names), warnings + doubts_about_grid(volume)
+    return volume.with_data(data, volume.channel_names), warnings + doubts(volume) + doubts_about_grid(volume)
 
 
 def check_mask(values: np.ndarray, name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -135,9 +136,7 @@ def refine(
     target = _target(before, spacing)
     sizes = state.data.shape[1:]
     same = np.isclose(target, before, rtol=1e-4)
-    shape = tuple(
-        n if s else max(1, round(float(n * b / t))) for n, b, t, s in zip(sizes, before, target, same, strict=True)
-    )
+    shape = _shape(sizes, before, target)
     if np.prod(shape, dtype=float) > LARGEST:
         raise InputError(f"at {_mm(target)} mm this image would have {shape} voxels: ask for larger ones, or crop it")
     step = np.where(same, 1.0, target / before)
@@ -162,6 +161,25 @@ def refine(
     affine = (state.affine * step)[:, axes]
     new = replace(state, data=turned, affine=affine, mask=None, doubts=doubts, finer=1 / step[first])
     return new, UndoRefine(axes, tuple(sizes), index, slices)
+
+
+def finer_grid(
+    shape: Sequence[int], before: Sequence[float], spacing: Any = None, largest_factor: float = 8.0
+) -> tuple[tuple[int, ...], list[int], tuple[str, ...]]:
+    """What `refine` makes of a grid: the voxels along its axes, the order these are then put in, and doubts."""
+    sides = np.asarray(before)
+    target = _target(sides, spacing)
+    step = np.where(np.isclose(target, sides, rtol=1e-4), 1.0, target / sides)
+    first = int(np.argmin(step))
+    order = [first, *(axis for axis in range(3) if axis != first)]
+    return _shape(shape, sides, target), order, tuple(_doubts(1 / step[first], largest_factor))
+
+
+def _shape(sizes: Sequence[int], before: np.ndarray, target: np.ndarray) -> tuple[int, ...]:
+    same = np.isclose(target, before, rtol=1e-4)
+    return tuple(
+        n if s else max(1, round(float(n * b / t))) for n, b, t, s in zip(sizes, before, target, same, strict=True)
+    )
 
 
 def _target(before: np.ndarray, spacing: Sequence[float | None] | float | None) -> np.ndarray:

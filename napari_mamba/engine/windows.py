@@ -67,14 +67,26 @@ def centre(state: State, size: Sequence[int], least: float = 0.0, whole: bool = 
     grid, window = undo.overlap()
     data = np.full((len(state.data), *size), state.data.min(), np.float32)
     data[(slice(None), *window)] = state.data[(slice(None), *grid)]
-    doubts = state.doubts
-    sides = " x ".join(f"{n * s:.0f}" for n, s in zip(size, state.spacing, strict=True))
-    if any(n < least * wanted for n, wanted in zip(shape, size, strict=True)):
-        covered = " x ".join(f"{n * s:.0f}" for n, s in zip(shape, state.spacing, strict=True))
-        doubts += (f"The image covers {covered} mm, much less than the {sides} mm of training: give the whole scan.",)
+    doubts = (*state.doubts, *doubts_about_coverage(shape, size, state.spacing, least))
     if whole and np.count_nonzero(drawn[grid]) < np.count_nonzero(drawn):
         doubts += (
-            f"The structure is larger than the {sides} mm that the network sees: check the voxel size, and that the "
-            "mask holds this one structure.",
+            f"The structure is larger than the {_mm(size, state.spacing)} mm that the network sees: check the voxel "
+            "size, and that the mask holds this one structure.",
         )
     return replace(state, data=data, doubts=doubts), undo
+
+
+def doubts_about_coverage(
+    shape: Sequence[int], size: Sequence[int], spacing: Sequence[float], least: float
+) -> tuple[str, ...]:
+    """A sentence where an image of `shape` covers less than the share `least` of a window of `size` along an axis."""
+    if all(n >= least * wanted for n, wanted in zip(shape, size, strict=True)):
+        return ()
+    return (
+        f"The image covers {_mm(shape, spacing)} mm, much less than the {_mm(size, spacing)} mm of training: give the "
+        "whole scan.",
+    )
+
+
+def _mm(shape: Sequence[int], spacing: Sequence[float]) -> str:
+    return " x ".join(f"{n * side:.0f}" for n, side in zip(shape, spacing, strict=True))

@@ -1,23 +1,30 @@
-"""Files and stores to `Volume`, and back: NIfTI, NRRD, MetaImage, DICOM series, TIFF, OME-Zarr.
+"""Files and stores to `Volume`, and back: NIfTI, MGH, NRRD, MetaImage, DICOM, TIFF, OME-Zarr, pictures.
 
 docs/formats.md says what is read from each format, what is kept on writing, and what is refused.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from os import PathLike, fspath
+from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from napari_mamba.errors import InputError, NapariMambaError, OutputError
-from napari_mamba.io._atomic import written_beside
+from napari_mamba.errors import ChoiceError, InputError, NapariMambaError, OutputError
+from napari_mamba.io._atomic import check_place, written_beside
+from napari_mamba.io._colour import Colour
 from napari_mamba.io._frames import Frame
 from napari_mamba.io._geometry import largest_displacement
+from napari_mamba.io._guard import quoted, shortened
+from napari_mamba.io._source import LabelEntry, classes_of, doubts
+from napari_mamba.io.label_maps import LabelMap, is_label_map, read_labels
+from napari_mamba.io.listing import SeriesInfo, list_series
+from napari_mamba.io.paths import expanded
 from napari_mamba.volume import Volume
 
 if TYPE_CHECKING:
@@ -26,31 +33,58 @@ if TYPE_CHECKING:
 _WRITERS = {
     ".nii": "nifti",
     ".nii.gz": "nifti",
+    ".mgz": "mgh",
+    ".mgh": "mgh",
     ".nrrd": "itk",
     ".mha": "itk",
     ".mhd": "itk",
     ".tif": "tiff",
     ".tiff": "tiff",
     ".zarr": "ome_zarr",
+    ".dcm": "dicom",
 }
 _READERS = _WRITERS | {
-    ".nhdr": "itk",
+    ".nrrd": "nrrd",
+    ".nhdr": "nrrd",
+    ".mha": "metaimage",
+    ".mhd": "metaimage",
     ".dcm": "dicom",
     ".dicom": "dicom",
     ".ima": "dicom",
-    ".png": "itk",
-    ".jpg": "itk",
-    ".jpeg": "itk",
-    ".bmp": "itk",
+    ".png": "pictures",
+    ".jpg": "pictures",
+    ".jpeg": "pictures",
+    ".bmp": "pictures",
 }
 
 SUFFIXES: tuple[str, ...] = tuple(_READERS)
 """Suffixes that `read` knows; it also takes folders of DICOM slices, and DICOM files without a suffix."""
 
-WRITE_SUFFIXES: tuple[str, ...] = tuple(_WRITERS)
-"""Suffixes that `write` knows."""
+LABEL_SUFFIXES: tuple[str, ...] = (".dcm",)
+"""Suffixes that `write` knows for label maps alone: DICOM SEG, of what was read from a DICOM series."""
+
+WRITE_SUFFIXES: tuple[str, ...] = tuple(suffix for suffix in _WRITERS if suffix not in LABEL_SUFFIXES)
+"""Suffixes that `write` knows for every volume."""
 
 _SAME_PLACE_MM = 1e-3
+
+__all__ = [
+    "LABEL_SUFFIXES",
+    "SUFFIXES",
+    "WRITE_SUFFIXES",
+    "LabelEntry",
+    "LabelMap",
+    "SeriesInfo",
+    "can_read",
+    "check_writable",
+    "classes_of",
+    "doubts",
+    "is_label_map",
+    "list_series",
+    "read",
+    "read_labels",
+    "write",
+]
 
 
 def read(
@@ -59,6 +93,7 @@ def read(
     series: str | int | None = None,
     frame: Frame = None,
     level: int = 0,
+    colour: Colour = None,
 ) -> Volume:
     """Read an image with its geometry.
 
@@ -71,9 +106,11 @@ def read(
         Which of several images in one place: a DICOM SeriesInstanceUID or series number, a number in a TIFF or a
         bioformats2raw store.
     frame : int or "all", optional
-        Which volume of a 4D file, from 0; "all" takes each as a channel.
+        Which volume of a 4D file or series, from 0; "all" takes each as a channel.
     level : int
         Of a multi-resolution OME-Zarr or TIFF; 0 is the full resolution.
+    colour : {"grey", "channels"}, optional
+        How a colour image is taken: its luminance, or red, green and blue as channels.
 
     Returns
     -------
@@ -83,9 +120,11 @@ def read(
 
     Raises
     ------
+    ChoiceError
+        If it is a colour image, or holds several images or volumes, and none is chosen. Its options are data for a
+        dialog.
     InputError
-        If it is missing, damaged, of an unknown format, a colour image, or holds several volumes and none is chosen;
-        or if the files of several channels do not lie on one grid.
+        If it is missing, damaged or of an unknown format, or the files of several channels do not lie on one grid.
 
     Examples
     --------
@@ -93,18 +132,19 @@ def read(
     >>> volume.channel_names  # doctest: +SKIP
     ('flair', 't1')
     """
+    chosen = _Choice(series, frame, level, colour)
     if isinstance(path, str | PathLike):
-        return _read_one(Path(fspath(path)).expanduser(), series, frame, level)
-    paths = [Path(fspath(item)).expanduser() for item in path]
+        return _read_one(expanded(path), chosen)
+    paths = [expanded(item) for item in path]
     if not paths:
         raise InputError("no file was given to read: name at least one")
     if len(paths) == 1:
-        return _read_one(paths[0], series, frame, level)
+        return _read_one(paths[0], chosen)
     if all(item.is_file() and _format(item) == "dicom" for item in paths):
         from napari_mamba.io import dicom
 
-        return _explained(paths[0], lambda: dicom.read_files(paths, series))
-    return _stack([(item, _read_one(item, series, frame, level)) for item in paths])
+        return _explained(paths[0], lambda: dicom.read_files(paths, series, frame, colour))
+    return _stack([(item, _read_one(item, chosen)) for item in paths])
 
 
 def write(volume: Volume, path: str | PathLike[str], *, classes: Sequence[Class] = ()) -> Path:
@@ -114,7 +154,7 @@ def write(volume: Volume, path: str | PathLike[str], *, classes: Sequence[Class]
     ----------
     volume : Volume
     path : path
-        Its suffix names the format, see `WRITE_SUFFIXES`. A file there is replaced.
+        Its suffix names the format, see `WRITE_SUFFIXES` and `LABEL_SUFFIXES`. A file there is replaced.
     classes : sequence of objects with `index`, `name` and `color` ("#rrggbb")
         If given, the volume is a label map: stored in the smallest unsigned type, its class names in the header.
 
@@ -133,7 +173,7 @@ def write(volume: Volume, path: str | PathLike[str], *, classes: Sequence[Class]
     >>> write(volume, "labels.nii.gz", classes=bundle.classes)  # doctest: +SKIP
     PosixPath('labels.nii.gz')
     """
-    path = Path(fspath(path)).expanduser()
+    path = expanded(path)
     name = _WRITERS.get(_suffix(path, _WRITERS))
     if name is None:
         raise OutputError(f"{path} has no suffix of a format to write: choose one of {', '.join(WRITE_SUFFIXES)}")
@@ -143,10 +183,33 @@ def write(volume: Volume, path: str | PathLike[str], *, classes: Sequence[Class]
     return path
 
 
+def check_writable(path: str | PathLike[str], *, overwrite: bool = False) -> None:
+    """Find out before a run whether its result could be written: by its name, its folder, and by trying.
+
+    Parameters
+    ----------
+    path : path
+        Of a file (or OME-Zarr folder) to be written.
+    overwrite : bool
+        A file that is there may be replaced.
+
+    Raises
+    ------
+    OutputError
+        With the reason and what to do.
+    """
+    path = expanded(path)
+    name = _WRITERS.get(_suffix(path, _WRITERS))
+    if name is None:
+        raise OutputError(f"{path} has no suffix of a format to write: choose one of {', '.join(WRITE_SUFFIXES)}")
+    _check_replaceable(path, name)
+    check_place(path, overwrite=overwrite)
+
+
 def can_read(path: str | PathLike[str]) -> bool:
     """Whether `read` is likely to take `path`, judged by its name and at most a few bytes of it."""
     try:
-        return _format(Path(fspath(path)).expanduser()) is not None
+        return _format(expanded(path)) is not None
     except OSError:
         return False
 
@@ -171,6 +234,8 @@ def _format(path: Path) -> str | None:
         from napari_mamba.io import dicom
 
         return "dicom" if dicom.is_folder(path) else None
+    if path.name.upper() == "DICOMDIR" and path.is_file():
+        return "dicom"
     name = _READERS.get(_suffix(path, _READERS))
     if name is not None:
         return name
@@ -179,15 +244,51 @@ def _format(path: Path) -> str | None:
     return "dicom" if path.is_file() and dicom.is_dicom(path) else None
 
 
-def _read_one(path: Path, series: str | int | None, frame: Frame, level: int) -> Volume:
-    return _explained(path, lambda: _read(path, series, frame, level))
+@dataclass(frozen=True)
+class _Choice:
+    """Which of several images in one place."""
+
+    series: str | int | None
+    frame: Frame
+    level: int
+    colour: Colour
 
 
-def _read(path: Path, series: str | int | None, frame: Frame, level: int) -> Volume:
+# What each format lets choose; the others are refused, since a choice that is ignored would be a wrong answer.
+_CHOICES = {
+    "nifti": ("frame",),
+    "mgh": ("frame",),
+    "nrrd": ("frame", "colour"),
+    "metaimage": ("frame", "colour"),
+    "pictures": ("colour",),
+    "dicom": ("series", "frame", "colour"),
+    "tiff": ("series", "frame", "level", "colour"),
+    "ome_zarr": ("series", "frame", "level"),
+}
+
+
+def _read_one(path: Path, chosen: _Choice) -> Volume:
+    return _explained(path, lambda: _read(path, chosen))
+
+
+def _read(path: Path, chosen: _Choice) -> Volume:
+    name = _known_format(path)
+    options = vars(chosen)
+    for key, value in options.items():
+        if key not in _CHOICES[name] and value not in (None, 0 if key == "level" else None):
+            raise InputError(f"{path} has nothing that {key}={value!r} could choose: leave {key} out")
+    volume = _module(name).read(path, **{key: options[key] for key in _CHOICES[name]})
+    return volume if volume.name else replace(volume, name=_stem(path))
+
+
+def _known_format(path: Path) -> str:
+    """The module that reads a path; `InputError` with the reason where there is none."""
     if "://" in str(path) or str(path).startswith(("http:/", "https:/", "s3:/")):
         raise InputError(f"{path} is an address on the network: download it first")
     if not path.exists():
         raise InputError(f"{path} does not exist: check the name")
+    if not path.is_dir() and not path.is_file():
+        raise InputError(f"{path} is a device or a pipe, not a file: copy what it gives to a file first")
     name = _format(path)
     if name is None and path.is_dir():
         empty = not any(path.iterdir())
@@ -195,22 +296,7 @@ def _read(path: Path, series: str | int | None, frame: Frame, level: int) -> Vol
         raise InputError(f"the folder {path} {what}: name the image file, or the folder of one DICOM series")
     if name is None:
         raise InputError(f"{path} is of no format known here: convert it to one of {', '.join(SUFFIXES)}")
-    module = _module(name)
-    if name in ("nifti", "itk"):
-        _refuse(path, series=series, level=level or None)
-        volume = module.read(path, frame)
-    elif name == "dicom":
-        _refuse(path, frame=frame, level=level or None)
-        volume = module.read(path, series)
-    else:
-        volume = module.read(path, series=series, frame=frame, level=level)
-    return volume if volume.name else replace(volume, name=_stem(path))
-
-
-def _refuse(path: Path, **options: object) -> None:
-    for key, value in options.items():
-        if value is not None:
-            raise InputError(f"{path} has nothing that {key}={value!r} could choose: leave {key} out")
+    return name
 
 
 def _stem(path: Path) -> str:
@@ -220,25 +306,32 @@ def _stem(path: Path) -> str:
     return stem[:-4] if stem.lower().endswith((".ome", ".seg")) else stem
 
 
-def _explained(path: Path, reader: Callable[[], Volume]) -> Volume:
+T = TypeVar("T")
+
+
+def _explained(path: Path, reader: Callable[[], T]) -> T:
     """The result of `reader()`, or an `InputError` of one sentence whatever a parser raised on a damaged file."""
-    try:
-        return reader()
-    except NapariMambaError as error:
-        if str(path) in str(error):
-            raise
-        raise InputError(f"{path}: {error}") from error
-    except PermissionError as error:
-        raise InputError(f"{path} may not be read by you: change its permissions, or copy it") from error
-    except MemoryError as error:
-        raise InputError(f"{path} does not fit in memory: crop it, or read a coarser level of it") from error
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror or error}): check the file or copy it anew"
-        ) from error
-    except Exception as error:  # third-party parsers raise anything on damaged files
-        detail = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-        raise InputError(f"{path} is damaged or of another format than its name says ({detail})") from error
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # of libraries, about what is judged here
+        try:
+            return reader()
+        except NapariMambaError as error:
+            text = str(error) if str(path) in str(error) else f"{path}: {error}"
+            if (short := shortened(text)) == str(error):
+                raise
+            if isinstance(error, ChoiceError):
+                raise ChoiceError(short, error.argument, error.options) from error
+            raise InputError(short) from error
+        except PermissionError as error:
+            raise InputError(f"{path} may not be read by you: change its permissions, or copy it") from error
+        except MemoryError as error:
+            raise InputError(f"{path} does not fit in memory: crop it, or read a coarser level of it") from error
+        except OSError as error:
+            reason = quoted(error.strerror or error)
+            raise InputError(f"{path} cannot be read ({reason}): check the file or copy it anew") from error
+        except Exception as error:  # third-party parsers raise anything on damaged files
+            detail = quoted((str(error).strip().splitlines() or [type(error).__name__])[-1])
+            raise InputError(f"{path} is damaged or of another format than its name says ({detail})") from error
 
 
 def _stack(volumes: list[tuple[Path, Volume]]) -> Volume:

@@ -26,6 +26,23 @@ _REASONS = {
 }
 
 
+def check_place(path: Path, *, overwrite: bool) -> None:
+    """Raise `OutputError` if nothing can be put at `path`. It is tried: permissions do not tell of read-only disks."""
+    if not path.parent.is_dir():
+        raise OutputError(f"{path} cannot be written: the folder {path.parent} does not exist, create it first")
+    if os.path.lexists(path) and not overwrite:
+        raise OutputError(f"{path} is already there: choose to overwrite it, or another name")
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name[:40]}."):
+            pass
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {_reason(error)}") from error
+
+
+def _reason(error: OSError) -> str:
+    return _REASONS.get(error.errno or 0, f"{error.strerror or error}: check the folder and its free space")
+
+
 @contextmanager
 def written_beside(path: Path) -> Iterator[Path]:
     """Give a path to write to, and move what was written to `path` once the block ends without an error.
@@ -63,11 +80,12 @@ def written_beside(path: Path) -> Iterator[Path]:
             if other != temporary:
                 os.replace(other, path.parent / other.name)
         _replace(temporary, path)
-    except NapariMambaError:
+    except NapariMambaError as error:
+        if folder is not None and (text := str(error).replace(str(folder), str(path.parent))) != str(error):
+            raise type(error)(text) from error
         raise
     except OSError as error:
-        reason = _REASONS.get(error.errno or 0, f"{error.strerror or error}: check the folder and its free space")
-        raise OutputError(f"{path} cannot be written: {reason}") from error
+        raise OutputError(f"{path} cannot be written: {_reason(error)}") from error
     except MemoryError as error:
         raise OutputError(f"{path} cannot be written: the computer's memory is full, close other programs") from error
     except Exception as error:  # writers of many formats: whatever they raise, the user gets one sentence

@@ -6,13 +6,14 @@ Workbench's `CaretExtension` XML with a `LabelTable`); NRRD, 3D Slicer's segment
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 from xml.sax.saxutils import escape
 
 import numpy as np
 
 from napari_mamba.errors import OutputError
+from napari_mamba.io._source import LabelEntry
 
 
 class Class(Protocol):
@@ -160,3 +161,69 @@ def image_label(classes: Sequence[Class], version: str) -> dict[str, Any]:
 def as_text(classes: Sequence[Class]) -> str:
     """One class after the other, for a format that has nothing but a comment: "1 Anterior #ff0000; 2 ..."."""
     return "; ".join(f"{entry.index} {one_line(entry.name)} {entry.color}" for entry in foreground(classes))
+
+
+def hex_color(red: float, green: float, blue: float) -> str:
+    """ "#rrggbb" of three numbers from 0 to 1."""
+    return "#" + "".join(f"{round(255 * min(max(part, 0.0), 1.0)):02x}" for part in (red, green, blue))
+
+
+def from_caret_xml(content: bytes) -> tuple[LabelEntry, ...]:
+    """The labels of a `CaretExtension`; nothing where the XML is damaged, or defines entities, which none does."""
+    from xml.etree import ElementTree
+
+    if b"<!" in content:
+        return ()
+    try:
+        table = ElementTree.fromstring(content.rstrip(b"\0").strip())
+        found = [
+            LabelEntry(int(label.get("Key", "")), one_line(label.text or ""), hex_color(*_rgb_of(label)))
+            for label in table.iter("Label")
+        ]
+    except (ElementTree.ParseError, ValueError, OverflowError):
+        return ()
+    return tuple(entry for entry in found if entry.index != 0)
+
+
+def _rgb_of(label: Any) -> tuple[float, float, float]:
+    red, green, blue = (float(label.get(name, 0.5)) for name in ("Red", "Green", "Blue"))
+    return red, green, blue
+
+
+def from_segment_fields(fields: Mapping[str, str]) -> tuple[LabelEntry, ...]:
+    """The segments of a `.seg.nrrd`, by 3D Slicer's key-value pairs; nothing where there are none.
+
+    Keys are compared in lower case. Segments of an older file without `LabelValue` are numbered from 1.
+    """
+    lower = {key.lower(): text for key, text in fields.items()}
+    found, number = [], 0
+    while (name := lower.get(f"segment{number}_name")) is not None:
+        try:
+            value = int(lower.get(f"segment{number}_labelvalue", number + 1))
+            red, green, blue = (float(part) for part in lower.get(f"segment{number}_color", "0.5 0.5 0.5").split())
+        except ValueError:
+            value, (red, green, blue) = number + 1, (0.5, 0.5, 0.5)
+        found.append(LabelEntry(value, one_line(name), hex_color(red, green, blue)))
+        number += 1
+    return tuple(found)
+
+
+def from_image_label(metadata: Any) -> tuple[LabelEntry, ...]:
+    """The labels of OME-Zarr's `image-label` metadata; what is odd in it is left out."""
+    if not isinstance(metadata, dict):
+        return ()
+    colors, names = {}, {}
+    for entry in _dicts(metadata.get("colors")):
+        rgba = entry.get("rgba")
+        if isinstance(rgba, list) and len(rgba) >= 3 and all(isinstance(part, int | float) for part in rgba[:3]):
+            colors[entry.get("label-value")] = hex_color(*(part / 255 for part in rgba[:3]))
+    for entry in _dicts(metadata.get("properties")):
+        name = entry.get("name", entry.get("class", entry.get("label")))
+        if isinstance(name, str):
+            names[entry.get("label-value")] = one_line(name)
+    values = sorted(value for value in {*colors, *names} if type(value) is int and value != 0)
+    return tuple(LabelEntry(v, names.get(v, f"label {v}"), colors.get(v, "")) for v in values)
+
+
+def _dicts(value: Any) -> list[dict]:
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []

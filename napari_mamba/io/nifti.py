@@ -17,11 +17,12 @@ from typing import BinaryIO
 import numpy as np
 
 from napari_mamba.errors import InputError, OutputError
-from napari_mamba.io import _frames, _nifti_header, labels
+from napari_mamba.io import _frames, _guard, _nifti_header, _source, labels
 from napari_mamba.volume import Volume
 
 _CHUNK = 1 << 24
-_DEFLATE_LIMIT = 1040  # deflate cannot shrink more than this, so a larger claim is a damaged header
+_GZIP = 31  # zlib's number for its widest window in gzip's format, with neither name nor time in the header
+_LONGEST_EXTENSIONS = 1 << 24
 # As TotalSegmentator writes its label table: nibabel cannot give the content of code 30, Workbench's own.
 _EXTENSION_CODE = 0
 
@@ -53,44 +54,53 @@ def read(path: Path, frame: _frames.Frame = None) -> Volume:
     array([1., 1., 1.])
     """
     with _opened(path) as (stream, limit):
-        header = _read_header(stream, path)
-        voxels = int(np.prod(header.shape, dtype=object))
-        total = voxels * header.frames * header.vector
-        if total * header.dtype.itemsize > limit:
-            raise InputError(f"{path} is truncated: its header announces more than the file holds, copy it anew")
+        header, classes = _read_header(stream, path)
+        announced = _guard.counted((*header.shape, header.frames, header.vector), header.dtype.itemsize)
+        if limit is None:
+            _guard.check_stored(announced, path.stat().st_size - header.offset, path)
+        else:
+            _guard.check_unpacked(announced, limit, path)
         if header.frames > 1 and header.vector > 1:
             raise InputError(f"{path} holds {header.frames} volumes of {header.vector} values a voxel: split it first")
         wanted = _frames.choose(header.frames, frame, path)
         if header.vector > 1:
             wanted = list(range(header.vector))
         data = _read_voxels(stream, header, wanted, path)
-        while stream.read(_CHUNK):  # to the end, where gzip checks its sum
-            pass
-    return Volume(_scaled(data, header), header.affine)
+        _guard.to_the_end(stream, path)
+    source = _source.Source(classes, header.says_labels, header.kept.doubts, header.kept)
+    return _source.attached(Volume(_scaled(data, header), header.affine), source)
+
+
+def summary(path: Path) -> tuple[_nifti_header.Header, tuple[_source.LabelEntry, ...]]:
+    """The header and the names of its labels, without the voxels."""
+    with _opened(path) as (stream, _):
+        return _read_header(stream, path)
 
 
 class _opened:
-    """The stream of a file, decompressed if its content is gzip, and the most bytes it can yield."""
+    """The stream of a file, decompressed if its content is gzip, and then the size of the file, else None."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def __enter__(self) -> tuple[BinaryIO | gzip.GzipFile, int]:
+    def __enter__(self) -> tuple[BinaryIO | gzip.GzipFile, int | None]:
         self.file = open(self.path, "rb")
-        size = os.fstat(self.file.fileno()).st_size
         compressed = self.file.read(2) == b"\x1f\x8b"
         self.file.seek(0)
         if not compressed:
-            return self.file, size
-        return gzip.GzipFile(fileobj=self.file), size * _DEFLATE_LIMIT
+            return self.file, None
+        return gzip.GzipFile(fileobj=self.file), os.fstat(self.file.fileno()).st_size
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         self.file.close()
-        if isinstance(error, EOFError | zlib.error | gzip.BadGzipFile):
+        if isinstance(error, _guard.STREAM_ERRORS):
             raise InputError(f"{self.path} is truncated or damaged ({error}): copy it anew") from error
 
 
-def _read_header(stream: BinaryIO | gzip.GzipFile, path: Path) -> _nifti_header.Header:
+def _read_header(
+    stream: BinaryIO | gzip.GzipFile, path: Path
+) -> tuple[_nifti_header.Header, tuple[_source.LabelEntry, ...]]:
+    """The header and the label names in its extensions; the stream is then at the voxels."""
     raw = stream.read(_nifti_header.NIFTI_1.itemsize)
     structure = _nifti_header.structure_of(raw)
     if structure is None:
@@ -100,8 +110,26 @@ def _read_header(stream: BinaryIO | gzip.GzipFile, path: Path) -> _nifti_header.
     if len(raw) < structure.itemsize:
         raise InputError(f"{path} is truncated: it ends within its header, copy it anew")
     header = _nifti_header.parse(raw, structure, path)
-    _skip(stream, header.offset - len(raw))
-    return header
+    between = header.offset - len(raw)
+    extensions = stream.read(min(between, _LONGEST_EXTENSIONS)) if between > 0 else b""
+    _skip(stream, between - len(extensions))
+    return header, _label_table(extensions, header.dtype.byteorder)
+
+
+def _label_table(extensions: bytes, byteorder: str) -> tuple[_source.LabelEntry, ...]:
+    """The labels of the first extension that has a table; `extensions` begins with the four bytes of the flag."""
+    place = 4
+    if not extensions[:1].strip(b"\0"):
+        return ()
+    while place + 8 <= len(extensions):
+        size = int(np.frombuffer(extensions[place : place + 4], "<i4" if byteorder != ">" else ">i4")[0])
+        if size < 8:
+            break
+        content = extensions[place + 8 : place + size]
+        if b"LabelTable" in content and (found := labels.from_caret_xml(content)):
+            return found
+        place += size
+    return ()
 
 
 def _read_voxels(
@@ -113,14 +141,7 @@ def _read_voxels(
     position = 0
     for channel, number in enumerate(wanted):
         _skip(stream, (number - position) * size)
-        buffer = memoryview(data[channel].reshape(-1).view(np.uint8))
-        done = 0
-        while done < size:
-            chunk = stream.read(min(_CHUNK, size - done))
-            if not chunk:
-                raise InputError(f"{path} is truncated: {done:,} of {size:,} bytes of voxels are there, copy it anew")
-            buffer[done : done + len(chunk)] = chunk
-            done += len(chunk)
+        _guard.filled(stream, data[channel], path)
         position = number + 1
     return data.astype(header.dtype.newbyteorder("="), copy=False)
 
@@ -145,7 +166,9 @@ def _scaled(data: np.ndarray, header: _nifti_header.Header) -> np.ndarray:
 def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> None:
     """Write NIfTI-1, compressed if the name ends in `.gz`, with the class names as a header extension.
 
-    The affine is stored as sform and, unless it is sheared, as an equal qform; channels go to the fifth axis.
+    The affine is stored as sform and, unless it is sheared, as an equal qform; but what was read from a NIfTI keeps
+    that file's transforms, codes, units and description, so that it lies on it in programs that prefer either
+    transform. Channels go to the fifth axis.
 
     Raises
     ------
@@ -158,16 +181,19 @@ def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> N
     extension = _extension(labels.caret_xml(classes)) if classes else b""
     offset = 352 + len(extension)
     flag = b"\x01\0\0\0" if extension else b"\0\0\0\0"
-    header = _nifti_header.build(array, volume.affine, offset) + flag + extension
+    kept = _source.of(volume).nifti
+    header = _nifti_header.build(array, volume.affine, offset, kept, label_map=bool(classes)) + flag + extension
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    # zlib itself rather than a GzipFile, which on a full disk stays open and prints a traceback when it is collected.
+    squeezer = zlib.compressobj(4, wbits=_GZIP) if path.name.lower().endswith(".gz") else None
     with open(path, "wb") as file:
-        stream = gzip.GzipFile("", "wb", 4, file, mtime=0) if path.name.lower().endswith(".gz") else file
-        stream.write(header)
+        file.write(squeezer.compress(header) if squeezer else header)
         for channel in little:
             for plane in channel:
-                stream.write(np.ascontiguousarray(plane).data)
-        if stream is not file:
-            stream.close()
+                content = np.ascontiguousarray(plane).data
+                file.write(squeezer.compress(content) if squeezer else content)
+        if squeezer:
+            file.write(squeezer.flush())
 
 
 def _extension(content: bytes) -> bytes:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from napari_mamba.errors import InputError
-from napari_mamba.io import _frames, labels
+from napari_mamba.errors import ChoiceError, InputError, NapariMambaError, Option
+from napari_mamba.io import _frames, _guard, _source, labels
 from napari_mamba.io._calibration import KEY
 from napari_mamba.io._geometry import LPS_TO_RAS, millimetres, without_orientation
 from napari_mamba.volume import Volume
 
 _VERSION = "0.4"  # of what is written: the version that most viewers read
 _CHUNK = 128
+_LISTED = 12
+_MOST_CHUNKS = 100_000
 
 
 class OnDisk:
@@ -26,8 +29,8 @@ class OnDisk:
 
     ndim = 4
 
-    def __init__(self, source: Any, axes: str, frames: list[int]) -> None:
-        self.source, self.axes = source, axes
+    def __init__(self, source: Any, axes: str, frames: list[int], path: Path = Path()) -> None:
+        self.source, self.axes, self.path = source, axes, path
         sizes = dict(zip(axes, source.shape, strict=True))
         self.frames = frames if len(frames) > 1 else None  # time as channels
         self.frame = frames[0]
@@ -60,12 +63,39 @@ class OnDisk:
         # Zarr takes forward slices only: read the span, then step through it in memory.
         spans = [slice(min(wanted[axis]), max(wanted[axis]) + 1) for axis in self.axes]
         steps = [slice(None, None, wanted[axis].step) for axis in self.axes]
-        block = np.asarray(self.source[tuple(spans)])[tuple(steps)]
+        block = self._read(tuple(spans))[tuple(steps)]
         return block.astype(self.dtype, copy=False).reshape([len(wanted[axis]) for axis in "czyx"])
+
+    def _read(self, spans: tuple[slice, ...]) -> np.ndarray:
+        """What is stored there; `InputError` where a chunk is damaged, however its codec puts it."""
+        _check_announced(self.source, spans, self.path)
+        try:
+            return np.asarray(self.source[spans])
+        except (NapariMambaError, MemoryError):
+            raise
+        except Exception as error:  # codecs raise anything on damaged chunks
+            reason = _guard.quoted((str(error).strip().splitlines() or [type(error).__name__])[-1])
+            raise InputError(
+                f"{self.path} is damaged, a chunk of it cannot be read ({reason}): copy it anew"
+            ) from error
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """All values."""
         return self[...].astype(dtype or self.dtype, copy=False)
+
+
+def _check_announced(source: Any, spans: tuple[slice, ...], path: Path) -> None:
+    """Raise `InputError` if what is wanted is far more than the store can hold: chunks that are absent cost nothing."""
+    sizes = [span.stop - span.start for span in spans]
+    announced = _guard.counted(sizes, np.dtype(source.dtype).itemsize)
+    chunks = math.prod(-(-size // max(1, chunk)) for size, chunk in zip(sizes, source.chunks, strict=True))
+    if announced <= _guard.LARGE and chunks <= _MOST_CHUNKS:
+        return
+    folder = path / source.path if path.is_dir() else path
+    there = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    _guard.check_unpacked(announced, there, path)
+    if chunks > _MOST_CHUNKS and there < chunks:
+        raise InputError(f"{path} announces {chunks:,} chunks, most of which are not there: check where it came from")
 
 
 def _full(key: Any, ndim: int) -> list[Any]:
@@ -101,9 +131,11 @@ def read(path: Path, *, series: str | int | None = None, frame: _frames.Frame = 
 
     Raises
     ------
+    ChoiceError
+        If it holds several images or time points and none is chosen.
     InputError
-        If it is no OME-Zarr 0.4 or 0.5 image, has other axes or transforms, or holds several time points and none
-        is chosen.
+        If it is no OME-Zarr 0.4 or 0.5 image, or has other axes or transforms. Reading the values raises it too, when a
+        damaged chunk is met.
 
     Examples
     --------
@@ -111,16 +143,25 @@ def read(path: Path, *, series: str | int | None = None, frame: _frames.Frame = 
     """
     import zarr
 
+    from napari_mamba.io._zarr_store import CheckedStore
+
     try:
-        group = zarr.open_group(str(path), mode="r")
+        group = zarr.open_group(CheckedStore(path), mode="r")
     except (zarr.errors.GroupNotFoundError, FileNotFoundError, zarr.errors.ContainsArrayError) as error:
         raise InputError(f"{path} is no OME-Zarr image but a bare Zarr store: name the folder of the image") from error
     group, metadata = _image(group, series, path)
     scales = metadata["datasets"]
+    if not isinstance(scales, list) or not all(isinstance(one, dict) and "path" in one for one in scales):
+        raise InputError(f"{path} names no arrays of its levels (multiscales): repair its metadata")
     if not 0 <= level < len(scales):
         raise InputError(f"{path} has no level {level}: choose from 0 to {len(scales) - 1}")
     axes = _axes(metadata, path)
-    source = group[scales[level]["path"]]
+    try:
+        source = group[scales[level]["path"]]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path} lacks the array of its level {level}: copy it anew") from error
+    if not isinstance(source, zarr.Array) or source.dtype.kind not in "biuf":
+        raise InputError(f"{path} holds no numbers at its level {level}: name the folder of an image")
     names = "".join(axis["name"] for axis in axes)
     if len(names) != source.ndim:
         raise InputError(f"{path} names {len(names)} axes for an array of {source.ndim}: repair its metadata")
@@ -132,7 +173,10 @@ def read(path: Path, *, series: str | int | None = None, frame: _frames.Frame = 
     if kept is not None:  # our note is about level 0: a coarser level lies in it as the transforms say
         finest, _ = _affine(metadata, 0, axes, path)
         affine = kept @ np.linalg.inv(finest) @ affine
-    return Volume(OnDisk(source, names, frames), affine, _channel_names(group, source, names), units)
+    data = OnDisk(source, names, frames, path)
+    label = _attributes(group).get("image-label")
+    header = _source.Source(labels.from_image_label(label), says_labels=label is not None)
+    return _source.attached(Volume(data, affine, _channel_names(group, source, names), units), header)
 
 
 def _attributes(group: Any) -> dict[str, Any]:
@@ -154,10 +198,14 @@ def _image(group: Any, series: str | int | None, path: Path) -> tuple[Any, dict[
     if not members:
         raise InputError(f"{path} holds no OME-Zarr image (no multiscales metadata): name the folder of the image")
     if series is None and len(members) > 1:
-        raise InputError(f"{path} holds {len(members)} images, choose one with series=name: {', '.join(members)}")
+        raise ChoiceError(
+            f"{path} holds {len(members)} images, choose one by its name: {', '.join(members[:_LISTED])}",
+            "series",
+            [Option(name, name) for name in members],
+        )
     name = members[0] if series is None else str(series)
     if name not in members:
-        raise InputError(f"{path} has no image {name}, choose one of: {', '.join(members)}")
+        raise InputError(f"{path} has no image {name}, choose one of: {', '.join(members[:_LISTED])}")
     return group[name], _attributes(group[name])["multiscales"][0]
 
 

@@ -15,16 +15,24 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from napari_mamba.errors import InputError
-from napari_mamba.io import _calibration, _frames, labels
+from napari_mamba.errors import ChoiceError, InputError, Option
+from napari_mamba.io import _calibration, _colour, _frames, _guard, labels
 from napari_mamba.io._geometry import millimetres, without_orientation
 from napari_mamba.volume import Volume
 
+_LISTED = 6
 _PAGE_AXES = "ZQI_"  # pages that nothing names are slices
 _IMAGEJ_TYPES = (np.uint8, np.uint16, np.float32)
 
 
-def read(path: Path, *, series: str | int | None = None, frame: _frames.Frame = None, level: int = 0) -> Volume:
+def read(
+    path: Path,
+    *,
+    series: str | int | None = None,
+    frame: _frames.Frame = None,
+    level: int = 0,
+    colour: _colour.Colour = None,
+) -> Volume:
     """Read a TIFF stack.
 
     Parameters
@@ -36,6 +44,8 @@ def read(path: Path, *, series: str | int | None = None, frame: _frames.Frame = 
         Which time point; "all" takes each as a channel.
     level : int
         Of a pyramid; 0 is the full resolution.
+    colour : {"grey", "channels"}, optional
+        How a colour image is taken.
 
     Returns
     -------
@@ -45,9 +55,10 @@ def read(path: Path, *, series: str | int | None = None, frame: _frames.Frame = 
 
     Raises
     ------
+    ChoiceError
+        If it holds several images, time points or colours and none is chosen.
     InputError
-        If it is truncated, a colour image, holds several images or time points and none is chosen, or needs a codec
-        that is not installed.
+        If it is truncated, lacks a file that belongs to it, or needs a codec that is not installed.
     """
     import tifffile
 
@@ -56,24 +67,60 @@ def read(path: Path, *, series: str | int | None = None, frame: _frames.Frame = 
         if not 0 <= level < len(image.levels):
             raise InputError(f"{path} has no level {level}: choose from 0 to {len(image.levels) - 1}")
         axes, sizes = image.levels[level].axes, image.levels[level].shape
-        _check_axes(axes, sizes, path)
+        coloured = _check_axes(axes, sizes, colour, path)
+        announced = _guard.counted(sizes, np.dtype(image.levels[level].dtype).itemsize)
+        _guard.check_unpacked(announced, sum(name.stat().st_size for name in _files(file, path)), path)
         try:
             array = image.levels[level].asarray()
         except ValueError as error:
             if "imagecodecs" in str(error):
                 raise InputError(
-                    f"{path} is compressed ({error}): pip install imagecodecs, or save it uncompressed"
+                    f"{path} is compressed in a way that needs another package: pip install imagecodecs, or save it "
+                    "uncompressed"
                 ) from error
             raise InputError(f"{path} is truncated or damaged ({error}): copy it anew") from error
         spacing, unit, names, comment = _calibrated(file, image)
         full = dict(zip(image.axes, image.shape, strict=True))
     if complaints:  # tifffile carries on with the pages it finds, which would be a part of the image
         raise InputError(f"{path} is truncated or damaged ({complaints[0]}): copy it anew")
+    if coloured:
+        place = axes.index("S")
+        array = np.stack(list(_colour.taken(np.moveaxis(array, place, 0), colour)))
+        axes = "C" + axes.replace("S", "")
+        names = _colour.NAMES if colour == "channels" else ()
     data = _channels_first(array, axes, frame, path)
     _, depth, height, width = data.shape
     affine = _affine(spacing, unit, comment, full, (depth, height, width))
     names = names if len(names) == data.shape[0] and "C" in axes else ()
     return Volume(data, affine, names, units="pixel" if unit is None else "mm")
+
+
+def summary(path: Path) -> dict[str, Any]:
+    """What `listing.SeriesInfo` says of a TIFF: its sizes, images and time points, without its pixels."""
+    import tifffile
+
+    with _log(), tifffile.TiffFile(path) as file:
+        if not file.series:
+            raise InputError(f"{path} holds no image: check where it came from")
+        _files(file, path)
+        images = list(file.series)
+        image = images[0]
+        sizes = dict(zip(image.axes, image.shape, strict=True))
+        spacing, unit, _, _ = _calibrated(file, image)
+    depth = next((sizes[axis] for axis in "Z" + _PAGE_AXES if sizes.get(axis, 1) > 1), 1)
+    frames = sizes.get("T", 1)
+    scale = millimetres(unit) or 1.0
+    listed = [Option(i, f"{'×'.join(map(str, one.shape))} ({one.axes})") for i, one in enumerate(images)]
+    return {
+        "shape": (depth, sizes.get("Y", 1), sizes.get("X", 1)),
+        "spacing": tuple(float(size) * scale for size in spacing),
+        "units": "pixel" if unit is None else "mm",
+        "frames": frames,
+        "moments": tuple(Option(i, f"volume {i}") for i in range(frames)) if frames > 1 else (),
+        "channels": sizes.get("C", 1),
+        "colour": sizes.get("S", 1) > 1,
+        "images": tuple(listed) if len(listed) > 1 else (),
+    }
 
 
 @contextmanager
@@ -102,24 +149,64 @@ def _choose(images: Sequence[Any], series: str | int | None, path: Path) -> Any:
         raise InputError(f"{path} holds no image: check where it came from")
     if series is None and len(images) == 1:
         return images[0]
-    listing = "; ".join(f"{i}: {'×'.join(map(str, image.shape))} ({image.axes})" for i, image in enumerate(images))
+    listing = "; ".join(
+        f"{i}: {'×'.join(map(str, image.shape))} ({image.axes})" for i, image in enumerate(images[:_LISTED])
+    )
     if series is None:
-        raise InputError(f"{path} holds {len(images)} images, choose one with series=number: {listing}")
+        options = [
+            Option(i, f"{i}: {'×'.join(map(str, image.shape))} ({image.axes})") for i, image in enumerate(images)
+        ]
+        raise ChoiceError(f"{path} holds {len(images)} images, choose one by its number: {listing}", "series", options)
     if not str(series).isdigit() or int(series) >= len(images):
         raise InputError(f"{path} has no image {series}, choose one of: {listing}")
     return images[int(series)]
 
 
-def _check_axes(axes: str, sizes: tuple[int, ...], path: Path) -> None:
+def _check_axes(axes: str, sizes: tuple[int, ...], colour: _colour.Colour, path: Path) -> bool:
+    """Whether the image has colours, which are then chosen; `InputError` if its axes are not those of a volume."""
     long = [axis for axis, size in zip(axes, sizes, strict=True) if size > 1]
-    if "S" in long:
-        raise InputError(f"{path} is a colour image: convert it to grey, or save each colour as a file of its own")
-    unknown = [axis for axis in long if axis not in "CTYX" + _PAGE_AXES]
+    coloured = "S" in long
+    if coloured:
+        _colour.check(colour, path)
+    else:
+        _colour.refuse(colour, path)
+    unknown = [axis for axis in long if axis not in "CTYXS" + _PAGE_AXES]
     pages = [axis for axis in long if axis in _PAGE_AXES]
-    if unknown or len(pages) > 1:
+    if unknown or len(pages) > 1 or (coloured and "C" in long):
         raise InputError(
             f"{path} has the axes {axes}, not all of which are space, channel or time: save one volume of it"
         )
+    return coloured
+
+
+def _files(file: Any, path: Path) -> set[Path]:
+    """The files of the image: the OME metadata may name others beside.
+
+    Raises
+    ------
+    InputError
+        If one of them is not there: tifffile would give zeros in its place.
+    """
+    files = {path}
+    if not file.is_ome or not file.ome_metadata:
+        return files
+    for node in _parsed(file.ome_metadata, path).iter():
+        name = node.get("FileName") if node.tag.endswith("}UUID") else None
+        if name and not (path.parent / Path(name).name).is_file():
+            raise InputError(f"{path} is one file of several, and {_guard.quoted(name)} is missing: put it beside")
+        if name:
+            files.add(path.parent / Path(name).name)
+    return files
+
+
+def _parsed(xml: str, path: Path | None = None) -> ElementTree.Element:
+    """OME-XML; `InputError` where it is damaged or defines entities, which none does and which can fill the memory."""
+    if "<!ENTITY" in xml or "<!DOCTYPE" in xml:
+        raise InputError(f"{path or 'the file'} has OME metadata that define entities: save it anew")
+    try:
+        return ElementTree.fromstring(xml)
+    except ElementTree.ParseError as error:
+        raise InputError(f"{path or 'the file'} has damaged OME metadata: save it anew") from error
 
 
 def _channels_first(array: np.ndarray, axes: str, frame: _frames.Frame, path: Path) -> np.ndarray:
@@ -163,7 +250,7 @@ def _per_pixel(tag: Any) -> float:
 
 
 def _ome(xml: str, index: int) -> tuple[np.ndarray, str | None, tuple[str, ...], str]:
-    pixels = [node for node in ElementTree.fromstring(xml).iter() if node.tag.endswith("}Pixels")]
+    pixels = [node for node in _parsed(xml).iter() if node.tag.endswith("}Pixels")]
     if index >= len(pixels):
         return np.ones(3), None, (), xml
     node = pixels[index]
@@ -177,7 +264,7 @@ def _ome(xml: str, index: int) -> tuple[np.ndarray, str | None, tuple[str, ...],
         scale = millimetres(node.get(f"PhysicalSize{axis}Unit", "µm"))
         known = known and scale is not None  # else "pixel" or "reference frame": proportions without a unit
         spacing.append(float(node.get(f"PhysicalSize{axis}", 1.0)) * (scale or 1.0))
-    comments = [node.text or "" for node in ElementTree.fromstring(xml).iter() if node.tag.endswith("}Value")]
+    comments = [node.text or "" for node in _parsed(xml).iter() if node.tag.endswith("}Value")]
     return np.array(spacing), "mm" if known else None, names, " ".join(comments)
 
 

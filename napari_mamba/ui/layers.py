@@ -20,6 +20,7 @@ import numpy as np
 from napari.utils.transforms import Affine
 
 from napari_mamba.errors import InputError
+from napari_mamba.ui.channels import ChannelStack
 from napari_mamba.volume import Volume
 
 if TYPE_CHECKING:
@@ -138,6 +139,7 @@ def volume_to_layers(volume: Volume, path: str = "") -> list[tuple[Any, dict[str
                     "layer_affine": matrix,
                     "order": order,
                     "units": volume.units,
+                    "header": volume.header,
                 }
             },
         }
@@ -173,12 +175,37 @@ def placement(layer: Layer) -> Placement:
     unmoved = "order" in known and layer.ndim == 3 and np.allclose(matrix, known["layer_affine"], rtol=0, atol=1e-9)
     if unmoved:
         geometry = {key: known[key] for key in ("affine", "layer_affine", "order", "units")}
+        geometry["header"] = known.get("header")
         return Placement(known["affine"], known["units"], tuple(known["order"]), 3, transforms, layer.name, geometry)
     affine = RAS_FROM_WORLD @ np.diag([*factors, 1.0]) @ matrix
     return Placement(affine, units, (0, 1, 2), layer.ndim, transforms, layer.name, {})
 
 
-def layers_to_volume(layers: Sequence[Layer]) -> tuple[Volume, Placement]:
+def frame_of(layer: Layer, index: int) -> Layer:
+    """One image of a series, along the first axis of a 4D layer, as a layer of its own and in its place."""
+    from napari.layers import Image
+
+    data = _finest(layer)
+    index = min(max(index, 0), data.shape[0] - 1)
+    # World coordinates of the other axes may not depend on the first one: that is so for stacks, and checked.
+    matrix = np.asarray(layer.affine.affine_matrix)
+    if np.abs(matrix[1:-1, 0]).max() > 1e-9 or np.abs(matrix[0, 1:-1]).max() > 1e-9:
+        raise InputError(f"the layer '{layer.name}' mixes time and space in its affine: split it (Split Stack)")
+    origin = np.array(layer.data_to_world((index, 0, 0, 0)))[1:]
+    columns = [np.array(layer.data_to_world((index, *row)))[1:] - origin for row in np.eye(3)]
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = np.stack(columns, axis=1), origin
+    return Image(
+        data[index],
+        name=f"{layer.name} [{index}]",
+        affine=affine,
+        units=layer.units[1:],
+        axis_labels=layer.axis_labels[1:],
+        contrast_limits=layer.contrast_limits,
+    )
+
+
+def layers_to_volume(layers: Sequence[Layer], frame: int | None = None) -> tuple[Volume, Placement]:
     """One volume from layers that are its channels.
 
     Parameters
@@ -186,6 +213,8 @@ def layers_to_volume(layers: Sequence[Layer]) -> tuple[Volume, Placement]:
     layers : sequence of napari layers
         In the order of the model's channels, all on one grid. Of a multi-scale layer the finest level is taken;
         Dask arrays stay lazy.
+    frame : int, optional
+        Which image is taken of layers that are series of volumes; without it they are refused.
 
     Returns
     -------
@@ -199,19 +228,36 @@ def layers_to_volume(layers: Sequence[Layer]) -> tuple[Volume, Placement]:
     InputError
         If a layer is not usable or the layers' grids differ.
     """
+    if frame is not None:
+        layers = [frame_of(layer, frame) if layer.ndim == 4 else layer for layer in layers]
     first = placement(layers[0])
-    channels = [first.to_volume_axes(_transposable(_finest(layers[0])))]
-    for layer in layers[1:]:
-        other = placement(layer)
-        data = other.to_volume_axes(_transposable(_finest(layer)))
-        if data.shape != channels[0].shape or not np.allclose(other.affine, first.affine, rtol=0, atol=1e-3):
+    singles = []
+    for layer in layers:
+        place = first if layer is layers[0] else placement(layer)
+        data = place.to_volume_axes(_transposable(_finest(layer)))
+        header = place.geometry.get("header")
+        singles.append(Volume(data[None], place.affine, (layer.name,), place.units, layer.name, header))
+    return stack_channels(singles), first
+
+
+def stack_channels(singles: Sequence[Volume]) -> Volume:
+    """One volume of several that are its channels; lazy, so that nothing is copied before it is needed.
+
+    Raises
+    ------
+    InputError
+        If their grids differ.
+    """
+    first = singles[0]
+    if len(singles) == 1:
+        return first
+    for other in singles[1:]:
+        if other.shape != first.shape or not np.allclose(other.affine, first.affine, rtol=0, atol=1e-3):
             raise InputError(
-                f"the layers '{layers[0].name}' and '{layer.name}' lie on different grids: resample one onto the other"
+                f"the layers '{first.name}' and '{other.name}' lie on different grids: resample one onto the other"
             )
-        channels.append(data)
-    data = channels[0][None] if len(channels) == 1 else _stack(channels)
-    names = tuple(layer.name for layer in layers)
-    return Volume(data, first.affine, names, first.units, layers[0].name), first
+    names = tuple(single.name for single in singles)
+    return replace(first, data=ChannelStack([single.data[0] for single in singles]), channel_names=names)
 
 
 def _finest(layer: Layer) -> Any:
@@ -252,11 +298,3 @@ def _transposable(data: Any) -> Any:
     import dask.array
 
     return dask.array.from_array(data)
-
-
-def _stack(channels: list[Any]) -> Any:
-    if all(isinstance(c, np.ndarray) for c in channels):
-        return np.stack(channels)
-    import dask.array
-
-    return dask.array.stack(channels)

@@ -156,7 +156,14 @@ class TestWriting:
         with pytest.raises(OutputError, match=r"choose one of \.nii"):
             io.write(small, tmp_path / "a.docx")
 
-    @pytest.mark.parametrize("suffix", [".png", ".dcm", ".nhdr"])
+    def test_dicom_is_written_for_labels_of_a_dicom_series_alone(self, tmp_path, small, classes):
+        for given in ((), classes):
+            with pytest.raises(OutputError, match=r"a\.dcm cannot be written: .* choose \.nii\.gz") as caught:
+                io.write(small, tmp_path / "a.dcm", classes=given)
+            assert str(tmp_path / "a.dcm") in sentence(caught)
+            assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("suffix", [".png", ".dicom", ".nhdr"])
     def test_a_suffix_that_is_only_read(self, tmp_path, small, suffix):
         with pytest.raises(OutputError, match="no suffix of a format to write"):
             io.write(small, tmp_path / f"a{suffix}")

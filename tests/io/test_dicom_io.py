@@ -172,7 +172,7 @@ class TestRefused:
 
     def test_doubled_slices(self, tmp_path):
         write_series(tmp_path / "s", uid="1.2.3")
-        write_series(tmp_path / "s", uid="1.2.3", prefix="echo2-")
+        write_series(tmp_path / "s", 3, uid="1.2.3", prefix="echo2-")
         self.read(tmp_path / "s", "same place .*time points or echoes")
 
     def test_uneven_spacing(self, tmp_path):
@@ -206,10 +206,6 @@ class TestRefused:
         write_slice(tmp_path / "a.dcm", pixels, ORIGIN, generate_uid(), **tags, HighBit=7, PlanarConfiguration=0)
         self.read(tmp_path / "a.dcm", "colour")
 
-    def test_several_frames_in_a_file(self, tmp_path):
-        write_slice(tmp_path / "a.dcm", np.zeros((5, 7), np.uint16), ORIGIN, generate_uid(), NumberOfFrames=4)
-        self.read(tmp_path / "a.dcm", "multi-frame")
-
     def test_a_truncated_slice(self, tmp_path, capfd):
         write_series(tmp_path / "s")
         path = tmp_path / "s" / "02.dcm"
@@ -220,7 +216,7 @@ class TestRefused:
     @pytest.mark.parametrize("content", [b"", b"no DICOM" * 100, b"\0" * 128 + b"DICM"])
     def test_a_file_that_only_has_the_suffix(self, tmp_path, capfd, content):
         (tmp_path / "a.dcm").write_bytes(content)
-        self.read(tmp_path / "a.dcm", "no DICOM image")
+        self.read(tmp_path / "a.dcm", "no DICOM image|cut off in its header")
         assert capfd.readouterr() == ("", "")
 
 

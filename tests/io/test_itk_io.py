@@ -181,7 +181,7 @@ class TestAxesThatAreNotSpace:
     def test_four_space_axes_are_frames(self, tmp_path, suffix):
         array = np.arange(120, dtype=np.int16).reshape(2, 3, 4, 5)
         sitk.WriteImage(sitk.GetImageFromArray(array, isVector=False), str(tmp_path / f"a{suffix}"))
-        with pytest.raises(InputError, match="frame=0 to frame=1"):
+        with pytest.raises(InputError, match="2 volumes along its time axis"):
             io.read(tmp_path / f"a{suffix}")
         np.testing.assert_array_equal(io.read(tmp_path / f"a{suffix}", frame=1).data[0], array[1])
         np.testing.assert_array_equal(io.read(tmp_path / f"a{suffix}", frame="all").data, array)
@@ -206,7 +206,7 @@ def test_truncated_without_a_word_on_the_terminal(tmp_path, capfd, rng, suffix, 
     sitk.WriteImage(image, str(path), compressed)
     (data,) = [file for file in tmp_path.iterdir() if suffix != ".mhd" or file != path]
     data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
-    with pytest.raises(InputError, match=f"a{suffix} cannot be read.*truncated"):
+    with pytest.raises(InputError, match=f"a{suffix} is truncated"):
         io.read(path)
     assert capfd.readouterr() == ("", "")
 

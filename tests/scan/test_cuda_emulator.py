@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -123,3 +126,30 @@ def test_a_source_that_does_not_compile_shows_the_compilers_message(tmp_path):
     source.write_text('extern "C" __global__ void f(int *x) { *x = missing; }')
     with pytest.raises(EmulationError, match=r"broken.cu:1.*missing"):
         emulate(source)
+
+
+FORTIFIED = """
+import ctypes, sys, torch
+sys.path.insert(0, sys.argv[1])
+from cuda_emulator import emulate
+
+class Shape(ctypes.Structure):
+    _fields_ = (("count", ctypes.c_int), ("scale", ctypes.c_float))
+
+y = torch.zeros(2)
+emulate(sys.argv[2]).launch("block_sums", 2, 128, [torch.arange(256.0), y, Shape(256, 1.0)], shared=512)
+print(y.tolist())
+"""
+
+
+def test_a_compiler_that_fortifies_by_itself_as_ubuntus_does_runs_the_kernels_too(tmp_path):
+    """Its longjmp would abort the process at a switch between fibers; the kernels are compiled anew for this one."""
+    wrapper = tmp_path / "g++"
+    # As in Ubuntu's specs, the macro is set before what the command line says.
+    wrapper.write_text(f'#!/bin/sh\nexec {find_compiler()} -D_FORTIFY_SOURCE=3 "$@"\n')
+    wrapper.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    command = [sys.executable, "-c", FORTIFIED, str(SOURCE.parents[1]), str(SOURCE)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == "[8128.0, 24512.0]"

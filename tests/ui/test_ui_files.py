@@ -17,10 +17,10 @@ import napari_mamba
 from napari_mamba import io
 from napari_mamba.bundles import LabelClass
 from napari_mamba.ui import preferences as settings
+from napari_mamba.ui.files.readers import get_reader, read_layers
+from napari_mamba.ui.files.samples import sample_path
+from napari_mamba.ui.files.writers import classes_of, write_image, write_labels
 from napari_mamba.ui.layers import layers_to_volume, volume_to_layers
-from napari_mamba.ui.readers import get_reader, read_layers
-from napari_mamba.ui.sample_data import sample_path
-from napari_mamba.ui.writers import classes_of, write_image, write_labels
 from napari_mamba.volume import Volume
 
 
@@ -40,10 +40,13 @@ def test_the_manifest_reads_what_it_says_and_the_library_writes_what_it_offers(m
         pattern.lstrip("*") for reader in manifest.contributions.readers for pattern in reader.filename_patterns
     }
     assert (
-        {".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".dcm", ".tif", ".tiff", ".zarr"} <= patterns <= set(io.SUFFIXES)
+        {".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".dcm", ".tif", ".tiff", ".zarr"}
+        <= patterns
+        <= {*io.SUFFIXES, "DICOMDIR"}
     )
     for writer in manifest.contributions.writers:
-        assert set(writer.filename_extensions) <= set(io.WRITE_SUFFIXES)
+        known = (*io.WRITE_SUFFIXES, *(io.LABEL_SUFFIXES if writer.layer_types == ["labels"] else ()))
+        assert all(extension.endswith(known) for extension in writer.filename_extensions)
 
 
 @pytest.mark.parametrize("key", ["hippocampus_left", "hippocampus_right", "hippocampus_oblique", "head"])

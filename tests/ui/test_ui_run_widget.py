@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,10 +14,12 @@ from napari_mamba import engine
 from napari_mamba.bundles import Channel
 from napari_mamba.engine import ClassRow, Progress, Result
 from napari_mamba.errors import OutOfMemoryError
-from napari_mamba.ui import run_widget
-from napari_mamba.ui.layers import volume_to_layers
-from napari_mamba.ui.run_widget import RunWidget, duration, stage_text
-from napari_mamba.ui.run_worker import preload
+from napari_mamba.ui.layers import layers_to_volume, volume_to_layers
+from napari_mamba.ui.run import host as run_host
+from napari_mamba.ui.run.engine_process import EngineThread
+from napari_mamba.ui.run.inputs import NO_IMAGE
+from napari_mamba.ui.run.texts import duration
+from napari_mamba.ui.run.widget import RunWidget
 from napari_mamba.volume import Volume
 
 TIMEOUT = 20_000
@@ -30,7 +31,7 @@ SCAN = np.random.default_rng(3).random((1, 6, 8, 10))
 def errors(monkeypatch) -> list[str]:
     """What was shown as napari's error notifications."""
     shown: list[str] = []
-    monkeypatch.setattr(run_widget, "show_error", shown.append)
+    monkeypatch.setattr(run_host, "show_error", shown.append)
     return shown
 
 
@@ -39,7 +40,7 @@ def widget(qtbot, tiny, errors, monkeypatch):
     """The widget on a viewer model with one oblique layer; its search for devices is over."""
     from napari.components import ViewerModel
 
-    monkeypatch.setattr("napari_mamba.ui.options_box.available_devices", lambda: ["auto", "cpu"])
+    monkeypatch.setattr(run_host, "make_engine", EngineThread)
     viewer = ViewerModel()
     viewer.add_layer(Layer.create(*volume_to_layers(Volume(SCAN, AFFINE, name="scan"))[0]))
     widget = RunWidget(viewer)
@@ -66,13 +67,13 @@ def segmented(volume, bundle, options=None, cancel=None):
 
 
 def finish(qtbot, widget):
-    with qtbot.waitSignal(widget.controller.ended, timeout=TIMEOUT):
+    with qtbot.waitSignal(widget.host.runner.ended, timeout=TIMEOUT):
         qtbot.mouseClick(widget.run_button, Qt.MouseButton.LeftButton)
 
 
 def usable(widget) -> bool:
     """The widget can run again and shows no trace of the last run's progress."""
-    return widget.run_button.isEnabled() and not widget.cancel_button.isEnabled() and widget.bar.isHidden()
+    return widget.run_button.isEnabled() and not widget.cancel_button.isEnabled() and widget.progress.bar.isHidden()
 
 
 def test_success_adds_named_coloured_labels_in_the_place_of_the_source(qtbot, widget, monkeypatch):
@@ -95,15 +96,15 @@ def test_success_adds_named_coloured_labels_in_the_place_of_the_source(qtbot, wi
 def test_success_fills_the_table_and_tells_the_warnings(qtbot, widget, monkeypatch):
     script(monkeypatch, segmented)
     finish(qtbot, widget)
-    assert widget.table.text().splitlines() == [
+    assert widget.results.table.text().splitlines() == [
         "Class\tVoxels\tml\tMean",
         "Anterior\t240\t0.54\t102",
         "Posterior\t1\t0.00225\t–",
     ]
-    assert not widget.table.isHidden()
+    assert not widget.results.isHidden()
     assert widget.message.text().startswith("Done in ")
     assert "the image is small." in widget.message.text()
-    widget.table.selectRow(1)
+    widget.results.table.selectRow(1)
     assert widget.viewer.layers["scan tiny"].selected_label == 2
 
 
@@ -131,13 +132,13 @@ def test_progress_is_shown_while_it_runs_and_escape_cancels(qtbot, widget, monke
     script(monkeypatch, slow)
     widget.show()
     qtbot.mouseClick(widget.run_button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: widget.stage.text() == "Network, 3 of 8, about 1 min 15 s left", timeout=TIMEOUT)
-    assert (widget.bar.value(), widget.bar.maximum()) == (3, 8)
-    assert not widget.bar.isHidden()
-    assert not widget.run_button.isEnabled()
-    assert not widget.model.isEnabled()
-    with qtbot.waitSignal(widget.controller.ended, timeout=TIMEOUT):
+    qtbot.waitUntil(lambda: widget.progress.stage.text().startswith("Running, step 4 of 8"), timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: widget.progress.bar.maximum() > 0, timeout=TIMEOUT)
+    assert not widget.progress.bar.isHidden()
+    assert widget.run_button.text() == "Run after the present one"
+    with qtbot.waitSignal(widget.host.runner.ended, timeout=TIMEOUT):
         widget.cancel_button.click()
+        assert widget.progress.stage.text() == "Stopping. Nothing will be added."
     assert widget.message.text() == "Cancelled. Nothing was added."
     assert len(widget.viewer.layers) == 1
     assert not errors
@@ -180,17 +181,20 @@ def test_an_error_is_one_sentence_and_the_widget_is_usable_again(qtbot, widget, 
     assert "scan tiny" in widget.viewer.layers
 
 
-def test_bad_input_is_refused_before_anything_starts(qtbot, widget, errors):
+def test_what_cannot_be_run_says_why_before_the_click_and_no_longer_than_it_is_so(qtbot, widget, errors):
     widget.viewer.layers.clear()
+    qtbot.waitUntil(lambda: widget.before.text() == NO_IMAGE, timeout=TIMEOUT)
     assert not widget.run_button.isEnabled()
-    assert widget.message.text() == run_widget.NO_IMAGE
-    widget.viewer.add_image(np.zeros((2, 3, 4, 5)), name="film")
-    assert widget.message.text() == ""
-    qtbot.mouseClick(widget.run_button, Qt.MouseButton.LeftButton)
-    assert not widget.controller.running
-    assert errors == [widget.message.text()]
-    assert "'film' has 4 axes" in errors[0]
-    assert usable(widget)
+    photo = widget.viewer.add_image(np.zeros((4, 5, 3), np.uint8), rgb=True, name="photo")
+    qtbot.waitUntil(lambda: "'photo' is a colour" in widget.before.text(), timeout=TIMEOUT)
+    assert not widget.run_button.isEnabled()
+    widget.viewer.layers.remove(photo)
+    widget.viewer.add_labels(np.zeros((4, 5, 3), np.uint8))
+    qtbot.waitUntil(lambda: widget.before.text() == NO_IMAGE, timeout=TIMEOUT)
+    widget.viewer.add_image(np.random.default_rng(0).random((40, 40, 40)), name="fine")
+    qtbot.waitUntil(widget.run_button.isEnabled, timeout=TIMEOUT)
+    assert "photo" not in widget.before.text()
+    assert not errors
 
 
 def test_the_source_may_be_removed_while_the_run_goes_on(qtbot, widget, monkeypatch):
@@ -205,15 +209,43 @@ def test_the_source_may_be_removed_while_the_run_goes_on(qtbot, widget, monkeypa
     qtbot.mouseClick(widget.run_button, Qt.MouseButton.LeftButton)
     at = widget.viewer.layers["scan"].data_to_world((5, 7, 9))
     widget.viewer.layers.clear()
-    with qtbot.waitSignal(widget.controller.ended, timeout=TIMEOUT):
+    with qtbot.waitSignal(widget.host.runner.ended, timeout=TIMEOUT):
         gate.set()
     np.testing.assert_allclose(widget.viewer.layers["scan tiny"].data_to_world((5, 7, 9)), at)
     assert not widget.run_button.isEnabled(), "there is no image left to run on"
 
 
-def test_taking_the_widget_out_of_its_window_cancels_its_run(qtbot, widget, monkeypatch):
+def test_closing_the_dock_loses_nothing_and_its_run_goes_on(qtbot, widget, monkeypatch):
     from qtpy.QtWidgets import QDockWidget
 
+    gate = threading.Event()
+
+    def waiting(volume, bundle, options=None, cancel=None):
+        yield Progress("network", 0, 4)
+        gate.wait(10)
+        return (yield from segmented(volume, bundle))
+
+    script(monkeypatch, waiting)
+    dock = QDockWidget()
+    qtbot.addWidget(dock)
+    dock.setWidget(widget)
+    qtbot.mouseClick(widget.run_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: widget.progress.stage.text().startswith("Running"), timeout=TIMEOUT)
+    host = widget.host
+    widget.setParent(None)
+    again = RunWidget(widget.viewer)
+    qtbot.addWidget(again)
+    assert again.session is widget.session
+    assert again.model.bundle.name == "tiny"
+    assert again.progress.stage.text().startswith("Running")
+    with qtbot.waitSignal(host.runner.ended, timeout=TIMEOUT):
+        gate.set()
+    assert "scan tiny" in widget.viewer.layers
+    assert again.message.text().startswith("Done")
+    assert not again.results.isHidden()
+
+
+def test_closing_the_viewer_cancels_its_run(qtbot, widget, monkeypatch):
     cancelled = threading.Event()
 
     def endless(volume, bundle, options=None, cancel=None):
@@ -223,13 +255,9 @@ def test_taking_the_widget_out_of_its_window_cancels_its_run(qtbot, widget, monk
         return Result(cancelled=True)
 
     script(monkeypatch, endless)
-    dock = QDockWidget()
-    qtbot.addWidget(dock)
-    dock.setWidget(widget)
     qtbot.mouseClick(widget.run_button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: widget.stage.text().startswith("Network"), timeout=TIMEOUT)
-    with qtbot.waitSignal(widget.controller.ended, timeout=TIMEOUT):
-        widget.setParent(None)
+    with qtbot.waitSignal(widget.host.runner.ended, timeout=TIMEOUT):
+        widget.host.close()
     assert cancelled.is_set()
     widget.viewer.add_image(np.zeros((3, 3, 3)))  # nobody listens any more, and nothing breaks
 
@@ -247,7 +275,7 @@ def test_a_restored_image_looks_like_its_source(qtbot, widget, monkeypatch):
     assert isinstance(image, Image)
     np.testing.assert_allclose(image.data, source.data * 0.5)
     assert list(image.contrast_limits) == [0.2, 0.7]
-    assert widget.table.isHidden()
+    assert widget.results.isHidden()
 
 
 @pytest.mark.parametrize("flat", [False, True])
@@ -278,8 +306,8 @@ def test_a_restored_image_of_more_voxels_lies_where_its_source_does(qtbot, widge
     index = np.round(image.world_to_data(point) + 0.25).astype(int)
     assert image.data[tuple(index)] == source.data[tuple(np.array(source.data.shape) // 2)]
     if not flat:
-        volume, _ = run_widget.layers_to_volume([image])
-        again = run_widget.layers_to_volume([source])[0].affine
+        volume, _ = layers_to_volume([image])
+        again = layers_to_volume([source])[0].affine
         expected = again @ np.diag([1 / 3, 1 / 2, 1 / 4, 1])
         np.testing.assert_allclose(volume.affine[:3, :3], expected[:3, :3], atol=1e-9)
 
@@ -293,11 +321,14 @@ def test_a_model_of_slices_offers_their_axis(qtbot, widget, monkeypatch):
         return (yield from segmented(volume, bundle))
 
     assert widget.options.axis.isHidden()
-    flat = replace(widget.model.bundle.tile, size=(40, 40))
-    bundle = Mock(wraps=widget.model.bundle, tile=flat, task="segmentation")
-    widget.options.set_bundle(bundle)
+    whole = widget.model.bundle
+    bundle = replace(
+        whole, tile=replace(whole.tile, size=(40, 40), divisor=()), network=replace(whole.network, arguments={})
+    )
+    widget.session.choose_bundle(bundle)
     assert not widget.options.axis.isHidden()
-    assert widget.options.options(bundle).axis is None
+    choices = widget.session.options
+    assert choices.run_options(bundle).axis is None
     choose = widget.options.axis
     for order, asked, axis in (
         ((0, 1, 2), "z", "z"),
@@ -306,8 +337,8 @@ def test_a_model_of_slices_offers_their_axis(qtbot, widget, monkeypatch):
         ((2, 0, 1), "all", "all"),
     ):
         choose.setCurrentIndex(choose.findData(asked))
-        assert widget.options.options(bundle, order).axis == axis
-    widget.options.set_bundle(widget.model.bundle)
+        assert choices.run_options(bundle, order).axis == axis
+    widget.session.choose_bundle(whole)
     assert choose.isHidden()
     choose.setCurrentIndex(choose.findData("y"))
     script(monkeypatch, run)
@@ -322,7 +353,7 @@ def test_a_classification_is_a_ranked_table_and_no_layer(qtbot, widget, monkeypa
 
     script(monkeypatch, classified)
     finish(qtbot, widget)
-    assert widget.table.text().splitlines()[1:] == ["hyperplasia\t0.750", "normal\t0.250"]
+    assert widget.results.table.text().splitlines()[1:] == ["hyperplasia\t0.750", "normal\t0.250"]
     assert len(widget.viewer.layers) == 1
 
 
@@ -342,9 +373,9 @@ def test_where_a_classifier_looked_is_a_layer_in_the_place_of_the_image(qtbot, w
 def test_a_model_of_masks_offers_labels_first(widget):
     labels = widget.viewer.add_labels(np.ones(SCAN.shape[1:], np.uint8), name="gland")
     assert labels not in widget.channels.layers
-    widget.channels.set_channels((Channel("mask of one adrenal gland", "MASK"),))
+    widget.session.inputs.set_channels((Channel("mask of one adrenal gland", "MASK"),))
     assert widget.channels.layers == [labels]
-    assert widget.channels.combos[0].count() == 2
+    assert [widget.channels.combos[0].itemText(i) for i in range(2)] == ["gland", "scan"]
 
 
 def test_a_model_of_two_channels_takes_the_layers_of_their_names(qtbot, widget, monkeypatch):
@@ -372,12 +403,12 @@ def test_a_bundle_can_be_opened_and_a_wrong_folder_is_told_in_a_sentence(qtbot, 
     count = widget.model.combo.count()
     with qtbot.waitSignal(widget.model.failed, timeout=TIMEOUT):
         widget.model.open(str(tmp_path))
-    assert str(tmp_path) in errors[0]
+    assert str(tmp_path) in widget.message.text()
     path = make(tmp_path, spec())
-    with qtbot.waitSignal(widget.model.changed, timeout=TIMEOUT):
+    with qtbot.waitSignal(widget.model.opener.opened, timeout=TIMEOUT):
         widget.model.open(str(path))
     assert widget.model.bundle.path == path
-    assert widget.model.combo.count() == count + 1
+    qtbot.waitUntil(lambda: widget.model.combo.count() > count, timeout=TIMEOUT)
 
 
 def test_the_widget_says_what_it_is_for_and_that_it_runs_on_the_cpu(widget):
@@ -392,31 +423,23 @@ def test_enter_runs(qtbot, widget, monkeypatch):
     widget.activateWindow()
     widget.channels.combos[0].setFocus()
     qtbot.waitUntil(widget.channels.combos[0].hasFocus, timeout=TIMEOUT)
-    with qtbot.waitSignal(widget.controller.ended, timeout=TIMEOUT):
+    with qtbot.waitSignal(widget.host.runner.ended, timeout=TIMEOUT):
         qtbot.keyClick(widget.channels.combos[0], Qt.Key.Key_Return)
     assert "scan tiny" in widget.viewer.layers
 
 
-def test_texts_of_progress():
-    assert stage_text(Progress("warming up", 0, 1)) == "Warming up"
-    assert stage_text(Progress("network", 3, 8, 12.3)) == "Network, 3 of 8, about 12 s left"
+def test_texts_of_time():
     assert [duration(s) for s in (0.42, 59.7, 200, 7500)] == ["0.4 s", "1 min 0 s", "3 min 20 s", "2 h 5 min"]
 
 
-def test_what_runs_need_can_be_prepared_ahead(caplog):
-    preload()
-    assert not caplog.records, "a failure is only logged, so that the run itself can say it"
+def test_the_default_model_is_chosen_at_first_where_it_is_installed(tiny, monkeypatch):
+    from napari.components import ViewerModel
 
+    from napari_mamba.ui.bundles import library
+    from napari_mamba.ui.run.session import DEFAULT, RunSession
 
-def test_the_default_model_is_chosen_at_first_where_it_is_installed(qtbot, tiny, monkeypatch):
-    from napari_mamba.ui import model_box
-
-    (one,) = (bundle for bundle in model_box.bundles.available() if bundle.name == "tiny")
-    monkeypatch.setattr(model_box.bundles, "available", lambda: [one, replace(one, name=model_box.DEFAULT)])
-    box = model_box.ModelBox()
-    qtbot.addWidget(box)
-    assert box.bundle.name == "brain-structures-mr"
-    monkeypatch.setattr(model_box.bundles, "available", lambda: [one])
-    alone = model_box.ModelBox()
-    qtbot.addWidget(alone)
-    assert alone.bundle.name == "tiny"
+    (one,) = (bundle for bundle in library.bundles.available() if bundle.name == "tiny")
+    monkeypatch.setattr(library.bundles, "available", lambda: [one, replace(one, name=DEFAULT)])
+    assert RunSession(ViewerModel()).bundle.name == "brain-structures-mr"
+    monkeypatch.setattr(library.bundles, "available", lambda: [one])
+    assert RunSession(ViewerModel()).bundle.name == "tiny"

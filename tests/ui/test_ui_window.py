@@ -14,8 +14,8 @@ from napari.layers import Labels
 from qtpy.QtCore import QObject, Qt, QTimer
 from qtpy.QtWidgets import QApplication
 
-from napari_mamba import bundles, engine, io
-from napari_mamba.ui.sample_data import sample_path
+from napari_mamba import engine, io
+from napari_mamba.ui.files.samples import sample_path
 
 pytestmark = pytest.mark.window
 TIMEOUT = 240_000
@@ -73,17 +73,17 @@ def opened(make_napari_viewer, qtbot, tiny):
     viewer.window.resize(1400, 880)
     viewer.open(str(sample_path("hippocampus_left.nii.gz")), plugin="napari-mamba")
     _, widget = viewer.window.add_plugin_dock_widget("napari-mamba", "Run a model")
-    names = [bundle.name for bundle in bundles.available()]
-    widget.model.combo.setCurrentIndex(names.index("hippocampus-mr" if "hippocampus-mr" in names else "tiny"))
+    combo = widget.model.combo
+    combo.setCurrentIndex(max(combo.findText("tiny"), combo.findText("hippocampus-mr")))
     qtbot.waitUntil(lambda: bool(widget.options.effective_device) and not widget.preloading, timeout=TIMEOUT)
     widget.options.device.setCurrentIndex(widget.options.device.findData("cpu"))
     return viewer, widget
 
 
 def run_by_click(qtbot, widget):
-    with qtbot.waitSignal(widget.controller.ended, timeout=TIMEOUT):
+    with qtbot.waitSignal(widget.host.runner.ended, timeout=TIMEOUT):
         qtbot.mouseClick(widget.run_button, Qt.MouseButton.LeftButton)
-        assert widget.controller.running
+        assert widget.host.runner.running
 
 
 def test_the_whole_path_in_a_window(opened, qtbot, tmp_path):
@@ -97,11 +97,11 @@ def test_the_whole_path_in_a_window(opened, qtbot, tmp_path):
     assert labels.name == f"hippocampus_left {bundle.name}"
     np.testing.assert_allclose(labels.data_to_world((3, 4, 5)), source.data_to_world((3, 4, 5)))
     by_hand = engine.run_to_end(
-        io.read(sample_path("hippocampus_left.nii.gz")), bundle, widget.options.options(bundle)
+        io.read(sample_path("hippocampus_left.nii.gz")), bundle, widget.session.options.run_options(bundle)
     ).labels
-    for row in range(widget.table.rowCount()):
-        index = widget.table.item(row, 0).data(Qt.ItemDataRole.UserRole)
-        voxels = int(widget.table.item(row, 1).text().replace(",", ""))
+    for row in range(widget.results.table.rowCount()):
+        index = widget.results.table.item(row, 0).data(Qt.ItemDataRole.UserRole)
+        voxels = int(widget.results.table.item(row, 1).text().replace(",", ""))
         assert voxels == int((labels.data == index).sum()) == int((by_hand.data == index).sum())
 
     saved = tmp_path / "labels.nii.gz"
@@ -120,7 +120,7 @@ def test_the_whole_path_in_a_window(opened, qtbot, tmp_path):
 def test_the_window_stays_alive_while_a_run_goes_on(opened, qtbot, record_property):
     _, widget = opened
     for attempt in ("first", "second"):  # the first also imports and compiles the rest
-        with Gaps(widget.controller) as gaps:
+        with Gaps(widget.host.runner) as gaps:
             run_by_click(qtbot, widget)
         record_property(f"longest_gap_{attempt}_run", str(gaps))
         print(f"longest gap, {attempt} run: {gaps}")
@@ -135,7 +135,7 @@ def test_closing_the_window_during_a_run_ends_the_run(make_napari_viewer, opened
 
     viewer, widget = opened
     qtbot.mouseClick(widget.run_button, Qt.MouseButton.LeftButton)
-    cancel = widget.controller._worker.cancel
+    cancel = widget.host.runner._worker.job.cancel
     viewer.close()
     assert cancel.is_set()
     WorkerBase.await_workers(TIMEOUT)

@@ -15,6 +15,7 @@ from napari_mamba.bundles.importers.nnunet import import_nnunet
 from napari_mamba.bundles.importers.nnunet_v1 import import_nnunet_v1
 from napari_mamba.bundles.importers.plain import import_weights
 from napari_mamba.errors import BundleError
+from napari_mamba.io.paths import expanded
 
 _WHAT: dict[Callable[..., Path], str] = {
     import_nnunet: "a results folder of nnU-Net",
@@ -50,7 +51,7 @@ def import_checkpoint(
     BundleError
         If nothing here can read `path`, or a choice is not one of the importer's.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if not path.exists():
         raise BundleError(f"{path}: no such file or folder: check the path")
     names = _names(path)

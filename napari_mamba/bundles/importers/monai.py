@@ -21,6 +21,7 @@ from napari_mamba.bundles.importers.plain import identified_weights, make_spec
 from napari_mamba.bundles.spec import Channel, Dtype
 from napari_mamba.bundles.writer import check_destination, save
 from napari_mamba.errors import BundleError
+from napari_mamba.io.paths import expanded
 
 _WEIGHTS = ("model.pt", "model.safetensors", "model.pth")
 _CONFIGS = ("inference.json", "inference.yaml", "inference.yml")
@@ -71,7 +72,7 @@ def import_monai(
     --------
     >>> import_monai("brats_segmamba", "brats.zip")  # doctest: +SKIP
     """
-    path = find_bundle(Path(path).expanduser())
+    path = find_bundle(expanded(path))
     metadata = Config(path / "configs" / "metadata.json")
     config = Config(_first(path / "configs", _CONFIGS))
     weights = _first(path / "models", _WEIGHTS)
@@ -94,7 +95,7 @@ def import_monai(
         else preparation_of(_transforms(config), len(told["channels"]), len(told["tile"]), str(config.path))
     )
     name = name or re.sub(r"[^a-z0-9._-]+", "-", str(metadata.get("name") or path.name).lower()).strip("-._")
-    destination = Path(destination).expanduser() if destination is not None else user_folder() / name
+    destination = expanded(destination) if destination is not None else user_folder() / name
     check_destination(destination, overwrite)
     modality = str((form.get("inputs") or {}).get("image", {}).get("modality", ""))
     told["channels"] = [Channel(one, modality if modality in ("MR", "CT") else "") for one in told["channels"]]

@@ -39,6 +39,7 @@ from napari_mamba.bundles.importers.pickles import read_checkpoint
 from napari_mamba.bundles.spec import BundleSpec, Dtype, Network, Tile
 from napari_mamba.bundles.writer import check_destination, save
 from napari_mamba.errors import BundleError
+from napari_mamba.io.paths import expanded
 
 
 def import_nnunet(
@@ -90,11 +91,11 @@ def import_nnunet(
     --------
     >>> import_nnunet("results/Dataset999_Toy", "toy.zip", folds=0)  # doctest: +SKIP
     """
-    folder = find_results(Path(results_folder).expanduser(), configuration)
+    folder = find_results(expanded(results_folder), configuration)
     plans, dataset = load_json(folder / "plans.json"), load_json(folder / "dataset.json")
     files = checkpoint_files(folder, folds, checkpoint)
     name = name or default_name(plans, folder)
-    destination = Path(destination).expanduser() if destination is not None else user_folder() / name
+    destination = expanded(destination) if destination is not None else user_folder() / name
     check_destination(destination, overwrite)
 
     first = _Checkpoint(files[0])

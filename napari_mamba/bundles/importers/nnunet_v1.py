@@ -30,6 +30,7 @@ from napari_mamba.bundles.importers.pickles import read_checkpoint, read_pickle
 from napari_mamba.bundles.spec import BundleSpec, Channel, Dtype, LabelClass, Network, Tile
 from napari_mamba.bundles.writer import check_destination, save
 from napari_mamba.errors import BundleError
+from napari_mamba.io.paths import expanded
 
 
 def import_nnunet_v1(
@@ -81,10 +82,10 @@ def import_nnunet_v1(
     --------
     >>> import_nnunet_v1("results/Task001_Toy/nnUNetTrainer__nnUNetPlansv2.1", "toy.zip")  # doctest: +SKIP
     """
-    folder = find_results_v1(Path(results_folder).expanduser(), configuration)
+    folder = find_results_v1(expanded(results_folder), configuration)
     files = choose_folds(folder, _fold_files(folder, checkpoint), folds, checkpoint, "*.model")
     name = name or default_name({"dataset_name": folder.parent.name}, folder)
-    destination = Path(destination).expanduser() if destination is not None else user_folder() / name
+    destination = expanded(destination) if destination is not None else user_folder() / name
     check_destination(destination, overwrite)
     plan = read_plan(files[0].with_name(files[0].name + ".pkl"))
     found, weights = _weights(files[0])

@@ -17,6 +17,7 @@ from napari_mamba.bundles.importers.presets import Preset, preset_for, presets_f
 from napari_mamba.bundles.spec import BundleSpec, Channel, Dtype, LabelClass, Network, Tile
 from napari_mamba.bundles.writer import check_destination, save
 from napari_mamba.errors import BundleError, InputError
+from napari_mamba.io.paths import expanded
 from napari_mamba.nn.probability import Probability
 
 _INPUTS = ("in_chans", "input_channels", "in_channels", "inp_channels", "in_ch", "channels")
@@ -88,7 +89,7 @@ def import_weights(
     --------
     >>> import_weights("best.pth", "lesions", preset="lesion")  # doctest: +SKIP
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     checkpoint = read_checkpoint(path)
     if not isinstance(checkpoint, Mapping):
         raise BundleError(f"{path}: holds no weights by name: choose the checkpoint that the training wrote")
@@ -107,7 +108,7 @@ def import_weights(
         told = {**_from_preset(path, used, said, info.task), **{key: v for key, v in told.items() if v is not None}}
     _check_all_said(path, info, told)
     name = name or re.sub(r"[^a-z0-9._-]+", "-", f"{path.stem}-{info.name}".lower()).strip("-._")
-    destination = Path(destination).expanduser() if destination is not None else user_folder() / name
+    destination = expanded(destination) if destination is not None else user_folder() / name
     check_destination(destination, overwrite)
     source = f" Prepared as {used.source} does. {used.note}".rstrip() if used is not None else ""
     about = {"description": f"Imported from {path.name}.{source}"}

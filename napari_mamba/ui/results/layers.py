@@ -45,13 +45,13 @@ def add_result(viewer: ViewerModel, result: Result, bundle: Bundle, place: Place
     name = f"{place.name} {bundle.name}"
     if "uncertainty" in result.extra:
         data = place.to_layer_axes(np.asarray(result.extra["uncertainty"].data)[0])
-        shown = _keywords(f"{name} uncertainty", result, bundle, place)
+        shown = _keywords(f"{name} uncertainty", result, bundle, place, role="map")
         layer = viewer.add_layer(Image(data, visible=False, **map_look(), **shown))
         show_bar(layer, UNCERTAINTY)
     if "where" in result.extra:
         data = place.to_layer_axes(np.asarray(result.extra["where"].data)[0])
         title = f"{name}: {result.extra['where'].channel_names[0]}"
-        shown = _keywords(title, result, bundle, place)
+        shown = _keywords(title, result, bundle, place, role="map")
         strongest = max(float(data.max()), 1e-12)  # evidence has no unit: in shares of the strongest place
         layer = viewer.add_layer(Image(data / strongest, **map_look(), **shown))  # what speaks against it stays clear
         show_bar(layer, EVIDENCE)
@@ -91,8 +91,10 @@ def warm_up(classes: Sequence[Any], dtype: np.dtype) -> None:
     class_colormap(classes).map(np.zeros((1, 1), dtype))
 
 
-def _keywords(name: str, result: Result, bundle: Bundle, place: Placement) -> dict[str, Any]:
-    made = {"bundle": bundle.name, "version": bundle.version, "report": result.report(), "source": place.name}
+def _keywords(name: str, result: Result, bundle: Bundle, place: Placement, role: str = "answer") -> dict[str, Any]:
+    """A layer's keyword arguments; a `role` of "map" (of uncertainty, of evidence) is never offered as an input."""
+    made = {"bundle": bundle.name, "version": bundle.version, "report": result.report()}
+    made |= {"role": role, "source": place.name}
     return {"name": name, "metadata": {KEY: {**place.geometry, **made}}, **place.transforms}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from napari.viewer import Viewer  # menus: napari fills it in by its type
 from qtpy.QtCore import QEvent, QSize, Qt
 from qtpy.QtWidgets import QScrollArea, QTabWidget, QVBoxLayout, QWidget
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from napari_mamba.engine import Result
 
 CLASSES, COMPARE, MAPS, VIEW = range(4)
+NAME = "Results"
 
 
 class ResultsPanel(QWidget):
@@ -97,6 +99,36 @@ class ResultsPanel(QWidget):
             self._left = True
             for page in (self.classes, self.compare, self.maps, self.space):
                 page.disconnect_from_viewer()
+
+
+def open_panel(viewer: Viewer, page: int | None = None) -> ResultsPanel:
+    """Open the panel, or bring the one that is open to the front."""
+    from qtpy.QtWidgets import QDockWidget
+
+    panel = next((w for w in viewer.window.dock_widgets.values() if isinstance(w, ResultsPanel)), None)
+    if panel is None:
+        panel = ResultsPanel(viewer)
+        viewer.window.add_dock_widget(panel, name=NAME, area="right", tabify=True)
+    else:
+        dock = panel.parentWidget()
+        while dock is not None and not isinstance(dock, QDockWidget):
+            dock = dock.parentWidget()
+        if dock is not None:
+            dock.show()
+            dock.raise_()
+    if page is not None:
+        panel.tabs.setCurrentIndex(page)
+    return panel
+
+
+def open_comparison(viewer: Viewer) -> None:
+    """Layers, Measure."""
+    open_panel(viewer, COMPARE)
+
+
+def open_view(viewer: Viewer) -> None:
+    """Layers, Visualize."""
+    open_panel(viewer, VIEW)
 
 
 def _scrolled(page: QWidget) -> QScrollArea:

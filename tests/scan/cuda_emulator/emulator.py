@@ -28,13 +28,13 @@ import torch
 HERE = Path(__file__).resolve().parent
 KERNELS = Path(__file__).resolve().parents[3] / "napari_mamba" / "scan" / "cuda" / "kernels"
 # Alignment and bounds report through handlers in fibers.cpp; no sanitizer library is needed.
+# Ubuntu's g++ defines _FORTIFY_SOURCE, whose longjmp takes a switch between fibers for a damaged stack and aborts.
+COMMON = ["-U_FORTIFY_SOURCE", "-std=c++20", "-fPIC", "-w"]
 FLAGS = [
+    *COMMON,
     "-O1",
-    "-std=c++20",
-    "-fPIC",
     "-ffp-contract=off",
     "-fvisibility=hidden",
-    "-w",
     "-fno-strict-aliasing",
     "-fsanitize=alignment,bounds",
 ]
@@ -62,6 +62,12 @@ def _compiler() -> str:
     return found
 
 
+@lru_cache(maxsize=4)
+def _identity(compiler: str) -> str:
+    """What tells one compiler from another, wherever it is installed: what it compiles is kept under this."""
+    return f"{compiler}\n{os.stat(compiler).st_mtime_ns}\n{_call([compiler, '--version'])}"
+
+
 @lru_cache(maxsize=1)
 def _cache() -> Path:
     folder = Path(tempfile.gettempdir()) / f"cuda_emulator_{os.getuid()}"
@@ -80,7 +86,8 @@ def _call(command: Sequence[str], source: str = "") -> str:
 
 def _built(name: str, text: str, build) -> Path:
     """Return the cached file of a text, made by `build(path)` where there is none."""
-    target = _cache() / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}{name}"
+    key = f"{_identity(_compiler())}{FLAGS}{text}"
+    target = _cache() / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}{name}"
     if not target.exists():
         part = target.with_name(f"{os.getpid()}_{target.name}")
         build(part)
@@ -94,7 +101,7 @@ def _scheduler() -> Path:
     return _built(
         ".o",
         text,
-        lambda part: _call([_compiler(), "-O2", "-std=c++20", "-fPIC", "-c", "-w", str(source), "-o", str(part)]),
+        lambda part: _call([_compiler(), *COMMON, "-O2", "-c", str(source), "-o", str(part)]),
     )
 
 
@@ -129,7 +136,7 @@ def _compiled(path: Path, defines: tuple[tuple[str, str], ...]) -> tuple[ctypes.
         _call([_compiler(), "-shared", "-Wl,-Bsymbolic", str(made), str(scheduler), "-o", str(part)])
         made.unlink()
 
-    library = ctypes.CDLL(str(_built(".so", f"{text}{names}{scheduler}{FLAGS}", build)))
+    library = ctypes.CDLL(str(_built(".so", f"{text}{names}{scheduler}", build)))
     return library, names
 
 

@@ -247,7 +247,7 @@ def image_of(viewer: ViewerModel, layer: Any) -> Image | None:
     fitting = [other for other in viewer.layers if other is not layer and fits(other)]
     named = [other for other in fitting if other.name == source]
     # maps and results of models come after what they were made from
-    plain = [other for other in fitting if not other.metadata.get(KEY, {}).get("bundle")]
+    plain = [other for other in fitting if not {"bundle", "role"} & set(other.metadata.get(KEY, {}))]
     return next(iter(named or plain or fitting), None)
 
 

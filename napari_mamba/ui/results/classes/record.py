@@ -7,6 +7,9 @@ This is the one place. `layer.metadata["napari_mamba"]` is a dictionary with the
 | `classes` | list of `{"index": int, "name": str, "color": "#rrggbb", "code": str}`, `code` as "SCT:10200004" |
 | `bundle`, `version` | the model that made the labels |
 | `report` | its report: options, versions, warnings, times |
+| `role` | "answer" of a model, or "map": never offered as a model's input |
+| `measures` | of a map: what its colour bar shows |
+| `view_only` | the layer repeats another's data for a view |
 | `source` | name of the image layer they were made from |
 | `edits` | list of `{"what": str, "class": int or None, "voxels": int}`, in their order: what was done by hand since |
 | `corrected_from` | name of the layer that this one was copied from |

@@ -84,7 +84,7 @@ class SideBySide:
 
     def _copy(self, layer: Layer, shown: bool = True) -> Layer:
         data, attributes, kind = layer.as_layer_data_tuple()
-        attributes["metadata"] = {KEY: {**attributes["metadata"].get(KEY, {}), VIEW_ONLY: True}}
+        attributes["metadata"] = {KEY: {**attributes["metadata"].get(KEY, {}), VIEW_ONLY: True, "role": "map"}}
         attributes["name"] = f"{layer.name} (beside)"
         copy = type(layer).create(data, attributes, kind)
         self.viewer.add_layer(copy)

@@ -148,7 +148,7 @@ def image_difference(first: Image, second: Image) -> Image:
     return ImageLayer(
         place.to_layer_axes(data),
         name=f"difference: {second.name} − {first.name}",
-        metadata={KEY: {**place.geometry, "source": first.name, "bundle": "difference"}},
+        metadata={KEY: {**place.geometry, "source": first.name, "role": "map"}},
         **signed_look(data),
         **place.transforms,
     )

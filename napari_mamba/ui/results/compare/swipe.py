@@ -50,7 +50,7 @@ class Swipe:
         data = second.copy()
         self._divide(data)
         _, attributes, kind = self.second.as_layer_data_tuple()
-        attributes["metadata"] = {KEY: {**attributes["metadata"].get(KEY, {}), VIEW_ONLY: True}}
+        attributes["metadata"] = {KEY: {**attributes["metadata"].get(KEY, {}), VIEW_ONLY: True, "role": "map"}}
         attributes |= {"name": f"{self.first.name} | {self.second.name}", "visible": True}
         attributes.pop("multiscale", None)
         self._visible = {layer: layer.visible for layer in (self.first, self.second)}

@@ -1,0 +1,71 @@
+"""What a file says beside its voxels and grid: `Volume.header`, which no other room looks into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from napari_mamba.volume import Volume
+
+
+@dataclass(frozen=True)
+class LabelEntry:
+    """A label's name and colour as a file gives them; the names of `bundles.LabelClass`'s fields."""
+
+    index: int
+    name: str
+    color: str = ""
+    code: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source's own header.
+
+    Attributes
+    ----------
+    classes : tuple of LabelEntry
+        Names that the file has for its values.
+    says_labels : bool
+        Whether the file says of itself that it is a label map.
+    doubts : tuple of str
+        What had to be assumed about its place, as sentences for people.
+    nifti : object
+        Its fields, where it is a NIfTI: see `_nifti_header.Kept`.
+    dicom : tuple of Path
+        The files of a DICOM series in the order of the slices.
+    values : int
+        `id` of the values that `classes` are about: other values on the same grid have other classes.
+    """
+
+    classes: tuple[LabelEntry, ...] = ()
+    says_labels: bool = False
+    doubts: tuple[str, ...] = ()
+    nifti: Any = field(default=None, repr=False)
+    dicom: tuple[Path, ...] = ()
+    values: int = 0
+
+
+def of(volume: Volume) -> Source:
+    """The source of a volume, an empty one where it was not read from a file."""
+    return volume.header if isinstance(volume.header, Source) else Source()
+
+
+def attached(volume: Volume, source: Source) -> Volume:
+    """The volume with its source."""
+    return replace(volume, header=replace(source, values=id(volume.data)))
+
+
+def classes_of(volume: Volume) -> tuple[LabelEntry, ...]:
+    """Names and colours that the volume's own file has for its values, empty where it has none.
+
+    They are about the values that were read: a result on the same grid has none.
+    """
+    source = of(volume)
+    return source.classes if source.values == id(volume.data) else ()
+
+
+def doubts(volume: Volume) -> list[str]:
+    """What had to be assumed when the volume was read, one sentence each; for warnings."""
+    return list(of(volume).doubts)

@@ -1,0 +1,60 @@
+"""A Zarr store on disk whose chunks are whole: what a codec's own header says of its length is checked.
+
+numcodecs' Blosc reads beyond the end of a chunk that was cut off, and gives what lies in memory there
+(github.com/zarr-developers/numcodecs/issues/228). Its header is of sixteen bytes, the last four the chunk's length:
+github.com/Blosc/c-blosc, README_CHUNK_FORMAT.rst.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from zarr.storage import LocalStore
+
+from napari_mamba.errors import InputError
+
+_HEADER = 16
+_VERSIONS = (1, 2)  # of Blosc 1's format, and of its compressor's
+
+
+class CheckedStore(LocalStore):
+    """A store of files, read only.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+    """
+
+    def __init__(self, path: Path, **options: Any) -> None:
+        super().__init__(path, read_only=True)
+
+    async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
+        """The bytes of a key; raises `InputError` where a Blosc chunk is shorter than it says."""
+        value = await super().get(key, prototype, byte_range)
+        if value is not None and not _is_metadata(key):
+            content = value.to_bytes() if len(value) < _HEADER else value[:_HEADER].to_bytes()
+            if (wanted := _blosc_length(content, len(value))) is not None and wanted > len(value):
+                raise InputError(
+                    f"{self.root} is damaged: its chunk {key} has {len(value):,} of {wanted:,} bytes; copy it anew"
+                )
+        return value
+
+
+def _is_metadata(key: str) -> bool:
+    return key.rsplit("/", 1)[-1] in (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json")
+
+
+def _blosc_length(content: bytes, there: int) -> int | None:
+    """The length that a chunk's Blosc header states, or None where it is none.
+
+    No other codec's chunk begins so: version 2, format of the compressor 1, a block no longer than the whole, and a
+    type size that divides it.
+    """
+    if len(content) < _HEADER:
+        return None
+    version, inner, _, size = content[:4]
+    whole, block, stored = (int.from_bytes(content[at : at + 4], "little") for at in (4, 8, 12))
+    plausible = version == 2 and inner in _VERSIONS and size > 0 and 0 < block <= max(whole, 1)
+    return stored if plausible and _HEADER <= stored <= whole + _HEADER + 1024 else None

@@ -1,0 +1,132 @@
+"""Label maps from files: their values, and the names and colours that go with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+
+import numpy as np
+
+from napari_mamba.errors import InputError
+from napari_mamba.io._frames import Frame
+from napari_mamba.io._source import LabelEntry, attached, classes_of, doubts, of
+from napari_mamba.volume import Volume
+
+_MOST_LABELS = 2000  # that a map without names may have
+_ALIKE = 0.7  # of neighbours inside a structure have the same label; in a grey image few do
+_LOOKED_AT = 64  # slices
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """A label map and what its values are called.
+
+    Attributes
+    ----------
+    volume : Volume
+        One channel of unsigned integers.
+    classes : tuple of LabelEntry
+        Without the background. Values that the file gives no name for are called "label N", without a colour.
+    named : bool
+        Whether the file gave names.
+    notes : tuple of str
+        What had to be assumed, one sentence each.
+    """
+
+    volume: Volume
+    classes: tuple[LabelEntry, ...]
+    named: bool
+    notes: tuple[str, ...] = ()
+
+
+def read_labels(
+    path: str | PathLike[str] | Sequence[str | PathLike[str]], *, series: str | int | None = None, frame: Frame = None
+) -> LabelMap:
+    """Read a segmentation or any integer mask.
+
+    Parameters
+    ----------
+    path : path, or sequence of paths
+        NIfTI (with or without a label table), `.seg.nrrd`, OME-Zarr labels, DICOM SEG, MGH, or any other image whose
+        values are whole numbers.
+    series, frame
+        As in `read`.
+
+    Returns
+    -------
+    LabelMap
+
+    Raises
+    ------
+    InputError
+        As `read` does, and if the values are fractions or negative, or there are several channels.
+
+    Examples
+    --------
+    >>> [entry.name for entry in read_labels("segmentation.seg.nrrd").classes]  # doctest: +SKIP
+    ['liver', 'spleen']
+    """
+    from napari_mamba.io import read
+
+    volume = read(path, series=series, frame=frame)
+    known = {entry.index: entry for entry in classes_of(volume)}
+    values = np.asarray(volume.data)
+    if values.shape[0] != 1:
+        raise InputError(f"{volume.name} has {values.shape[0]} channels, and a label map one: choose one of them")
+    whole = _whole(values, volume.name)
+    found = [int(value) for value in np.unique(whole) if value != 0]
+    classes = [known.pop(value, LabelEntry(value, f"label {value}")) for value in found[:_MOST_LABELS]]
+    classes += known.values()  # named, and nowhere drawn
+    read_volume = attached(replace(volume, data=whole), of(volume))
+    named = bool(classes_of(volume))
+    return LabelMap(read_volume, tuple(sorted(classes, key=lambda c: c.index)), named, tuple(doubts(volume)))
+
+
+def _whole(values: np.ndarray, name: str) -> np.ndarray:
+    if values.dtype.kind == "f":
+        if not np.isfinite(values).all() or (values != np.round(values)).any():
+            raise InputError(f"{name} holds values that are no whole numbers: it is an image, not a label map")
+    elif values.dtype.kind not in "bui":
+        raise InputError(f"{name} holds values of the type {values.dtype}: it is no label map")
+    low, high = values.min(), values.max()
+    if low < 0 or high >= 2**32:
+        raise InputError(f"{name} holds the value {low if low < 0 else high:g}: labels are 0 or more")
+    kind = np.uint8 if high < 256 else np.uint16 if high < 65536 else np.uint32
+    return values.astype(kind, copy=False)
+
+
+def is_label_map(volume: Volume) -> bool:
+    """Whether a volume is a label map rather than a grey image.
+
+    It is if its file says so or names its values. Else its values must be few whole numbers that lie in regions: in a
+    grey image, neighbours are seldom equal.
+
+    Parameters
+    ----------
+    volume : Volume
+        Up to 64 slices of it are looked at.
+
+    Examples
+    --------
+    >>> mask = np.zeros((1, 8, 8, 8), np.uint8)
+    >>> mask[0, 2:6, 2:6, 2:6] = 3
+    >>> is_label_map(Volume(mask))
+    True
+    """
+    if volume.channels != 1 or np.dtype(volume.data.dtype).kind not in "bui":
+        return False
+    if classes_of(volume) or (of(volume).says_labels and of(volume).values == id(volume.data)):
+        return True
+    if np.dtype(volume.data.dtype).kind == "b":
+        return True
+    depth = volume.shape[0]
+    step = max(1, depth // _LOOKED_AT)
+    some = np.stack([np.asarray(volume.data[0, z]) for z in range(0, depth, step)])
+    if some.min() < 0 or len(np.unique(some)) > _MOST_LABELS:
+        return False
+    if len(np.unique(some)) == 2 and some.min() == 0:
+        return True
+    left, right = some[..., :-1], some[..., 1:]
+    inside = (left > 0) & (right > 0)
+    return bool(inside.any() and (left == right)[inside].mean() >= _ALIKE)

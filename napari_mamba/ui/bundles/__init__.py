@@ -1,0 +1,1 @@
+"""The dock widget that lists, imports and removes bundles."""

@@ -1,0 +1,43 @@
+"""What a path holds that the user wants as a bundle: one as it is, or a foreign checkpoint to import. No Qt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from napari_mamba.errors import NapariMambaError
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What became of a path: a bundle's place, and whether it was made just now; or a sentence about what is wrong."""
+
+    path: Path | None = None
+    imported: bool = False
+    error: str = ""
+
+
+def open_or_import(path: str) -> Opened:
+    """Take a bundle as it is, or make one of a foreign checkpoint in the user's folder. Imports torch.
+
+    Nothing that is read executes; see `napari_mamba.bundles.import_checkpoint`.
+    """
+    from napari_mamba import bundles
+    from napari_mamba.bundles.importers import import_checkpoint
+    from napari_mamba.bundles.source import Source
+    from napari_mamba.errors import BundleError
+
+    place = Path(path).expanduser()
+    try:
+        Source.at(place)
+    except BundleError as not_a_bundle:
+        try:
+            made = import_checkpoint(place)
+            return Opened(bundles.load(made).path, imported=True)
+        except (NapariMambaError, OSError) as error:
+            nothing_known = not place.exists() or "no such" in str(error)
+            return Opened(error=str(not_a_bundle if nothing_known else error))
+    try:
+        return Opened(bundles.load(place).path)
+    except (NapariMambaError, OSError) as error:
+        return Opened(error=str(error))

@@ -1,0 +1,100 @@
+"""Opening bundles, and importing whatever `napari-mamba import` takes, from files and folders that the user names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari.qt.threading import create_worker
+from qtpy.QtCore import QObject, Signal, Slot
+from qtpy.QtWidgets import QFileDialog, QMenu, QWidget
+
+from napari_mamba.ui.bundles.imports import Opened
+
+if TYPE_CHECKING:
+    from napari_mamba.bundles import Bundle
+    from napari_mamba.ui.bundles.library import Library
+
+
+class BundleOpener(QObject):
+    """Opens what a user names, in the engine's process.
+
+    Signals
+    -------
+    opened : Bundle
+    failed : str
+        One sentence.
+    busy : bool
+        Whether something is being opened.
+    report : str
+        What was imported, in a sentence.
+    """
+
+    opened = Signal(object)
+    failed = Signal(str)
+    busy = Signal(bool)
+    report = Signal(str)
+
+    def __init__(self, library: Library, engine: Any, parent: QWidget):
+        super().__init__(parent)
+        self._library = library
+        self._engine = engine
+        self._parent = parent
+        self._worker: Any = None
+
+    def open(self, path: str) -> None:
+        """Open or import what lies at `path`; a signal says how that ended."""
+        if self._worker is not None:
+            return
+        self.busy.emit(True)
+        self._worker = create_worker(_ask, self._engine, path, _start_thread=False, _ignore_errors=True)
+        self._worker.returned.connect(self._on_opened)
+        self._worker.start()
+
+    @Slot(object)
+    def _on_opened(self, opened: Opened) -> None:
+        from napari_mamba.bundles.bundle import read
+
+        self._worker = None
+        self.busy.emit(False)
+        if opened.path is None:
+            self.failed.emit(opened.error)
+            return
+        bundle: Bundle = self._library.add(read(opened.path))
+        if opened.imported:
+            classes = len(bundle.classes)
+            what = f", {classes} classes" if classes else ""
+            self.report.emit(
+                f"Imported {bundle.name}: {bundle.network.name}, {len(bundle.channels)} channels{what}. "
+                f"It lies in {bundle.path}."
+            )
+        self.opened.emit(bundle)
+
+    def ask_folder(self) -> None:
+        """Let the user name a folder."""
+        if path := QFileDialog.getExistingDirectory(self._parent, "Open a bundle, or a model's results folder"):
+            self.open(path)
+
+    def ask_file(self) -> None:
+        """Let the user name a file."""
+        kinds = "Bundles and checkpoints (*.zip *.safetensors *.pt *.pth *.ckpt *.bin *.model);;All files (*)"
+        path, _ = QFileDialog.getOpenFileName(self._parent, "Open a bundle, or a checkpoint", filter=kinds)
+        if path:
+            self.open(path)
+
+
+def open_menu(opener: BundleOpener, parent: QWidget) -> QMenu:
+    """The menu of the button "Open…"."""
+    menu = QMenu(parent)
+    menu.setToolTipsVisible(True)
+    folder = menu.addAction("A folder…", opener.ask_folder)
+    folder.setToolTip("A bundle, a results folder of nnU-Net (v1 or v2), or a MONAI bundle")
+    file = menu.addAction("A file…", opener.ask_file)
+    file.setToolTip("A bundle or an exported nnU-Net model as zip, or a file of weights")
+    return menu
+
+
+def _ask(engine: Any, path: str) -> Opened:
+    try:
+        return engine.ask("open", path)
+    except Exception as error:
+        return Opened(error=f"{path} could not be opened ({type(error).__name__}: {error}): please report this")

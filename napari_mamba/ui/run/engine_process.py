@@ -1,0 +1,190 @@
+"""The window's side of the engine's process: starts it when it is first needed, asks it, ends it. No Qt.
+
+A process of its own, because PyTorch's import and a network's many small calls hold Python's lock, and the window with
+it; because a run can then be ended between two instructions; and because a run for which memory does not suffice ends
+alone. Nothing but this program's own other half is at the other end of the pipes.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Generator
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from napari_mamba.ui.run import wire
+from napari_mamba.ui.run.outcome import Outcome
+
+if TYPE_CHECKING:
+    from napari_mamba.bundles import Bundle
+    from napari_mamba.engine import Progress, RunOptions
+    from napari_mamba.volume import Volume
+
+PACKAGES = Path(__file__).resolve().parents[3]
+GRACE_S = 2.0
+"""How long a cancelled run may go on until its next pass ends, before its process is ended."""
+GONE = (
+    "The engine's process was ended by the system, most likely for want of memory: close other programs, crop the "
+    "image, or choose smaller tiles."
+)
+
+
+class EngineProcess:
+    """One process that answers one request after the other. All methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._answers: dict[int, queue.Queue[tuple[str, Any]]] = {}
+        self._numbers = itertools.count()
+        atexit.register(self.end)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process is there."""
+        return self._process is not None and self._process.poll() is None
+
+    def ask(self, kind: str, *arguments: Any) -> Any:
+        """One request's answer, waited for; raises `RuntimeError` where there is none."""
+        number, answers = self._send(kind, *arguments)
+        try:
+            what, value = answers.get()
+        finally:
+            self._answers.pop(number, None)
+        if what != "ended":
+            raise RuntimeError(value)
+        return value
+
+    def run(
+        self, volume: Volume, bundle: Bundle, options: RunOptions, cancel: threading.Event
+    ) -> Generator[Progress, None, Outcome]:
+        """A run in the process, with the events of `engine.run`; ends `GRACE_S` after `cancel` at the latest."""
+        number, answers = self._send("run", str(bundle.path), volume, options)
+        told_at: float | None = None
+        try:
+            while True:
+                if cancel.is_set() and told_at is None:
+                    told_at = monotonic()
+                    self._try_to_send(("cancel", number))
+                if told_at is not None and monotonic() - told_at > GRACE_S:
+                    self.end()
+                    return Outcome()
+                try:
+                    what, value = answers.get(timeout=0.05)
+                except queue.Empty:
+                    continue
+                if what == "progress":
+                    yield value
+                elif what == "ended":
+                    return value
+                else:
+                    return Outcome() if cancel.is_set() else Outcome(error=value)
+        finally:
+            self._answers.pop(number, None)
+
+    def end(self) -> None:
+        """End the process; the next request starts another."""
+        with self._lock:
+            process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def _send(self, kind: str, *arguments: Any) -> tuple[int, queue.Queue[tuple[str, Any]]]:
+        number, answers = next(self._numbers), queue.Queue[tuple[str, Any]]()
+        self._answers[number] = answers
+        for attempt in range(2):  # a process that ended since the last request is replaced once
+            try:
+                with self._lock:
+                    wire.send(self._started().stdin, (kind, number, *arguments))  # type: ignore[arg-type]
+                break
+            except OSError:
+                self.end()
+                if attempt:
+                    answers.put(("failed", GONE))
+        return number, answers
+
+    def _try_to_send(self, message: tuple[Any, ...]) -> None:
+        with self._lock:
+            if self._process is not None:
+                try:
+                    wire.send(self._process.stdin, message)  # type: ignore[arg-type]
+                except OSError:
+                    return
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process.poll() is not None:
+            path = os.pathsep.join([str(PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])])
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "napari_mamba.ui.run.child"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={**os.environ, "PYTHONPATH": path},
+            )
+            reader = threading.Thread(target=self._read, args=(self._process,), name="engine answers", daemon=True)
+            reader.start()
+        return self._process
+
+    def _read(self, process: subprocess.Popen[bytes]) -> None:
+        try:
+            while True:
+                number, what, value = wire.receive(process.stdout)  # type: ignore[arg-type]
+                if number in self._answers:
+                    self._answers[number].put((what, value))
+        except (EOFError, OSError, ValueError):
+            if self._process in (process, None):  # an ended process' requests; not those sent to its successor
+                for answers in list(self._answers.values()):
+                    answers.put(("failed", GONE))
+
+
+class EngineThread:
+    """The same in this process: for tests, and where no process can be started."""
+
+    alive = True
+
+    def ask(self, kind: str, *arguments: Any) -> Any:
+        """See `EngineProcess.ask`."""
+        if kind == "devices":
+            from napari_mamba.ui.run.devices import devices
+
+            return devices()
+        if kind == "passes":
+            from napari_mamba import bundles
+            from napari_mamba.ui.run.passes import count
+
+            path, grid, options = arguments
+            return count(bundles.load(path), grid, options)
+        if kind == "open":
+            from napari_mamba.ui.bundles.imports import open_or_import
+
+            return open_or_import(*arguments)
+        return None
+
+    def run(
+        self, volume: Volume, bundle: Bundle, options: RunOptions, cancel: threading.Event
+    ) -> Generator[Progress, None, Outcome]:
+        """See `EngineProcess.run`."""
+        from napari_mamba.ui.run.outcome import outcome_of
+
+        return outcome_of(volume, bundle, options, cancel)
+
+    def end(self) -> None:
+        """Nothing to end."""
+
+
+_shared: EngineProcess | EngineThread | None = None
+
+
+def shared_engine() -> EngineProcess | EngineThread:
+    """The engine of this program's windows, one for all of them, so that runs do not fight for memory."""
+    global _shared
+    if _shared is None:
+        _shared = EngineProcess()
+    return _shared

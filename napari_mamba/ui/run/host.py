@@ -1,0 +1,199 @@
+"""What a viewer's runs need of Qt, whether the dock is open or not: threads, the engine, results as layers."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from napari.qt.threading import create_worker
+from napari.utils.notifications import show_error, show_info
+from qtpy.QtCore import QObject, QTimer, Signal, Slot
+
+from napari_mamba.ui.preferences import on_preferences_changed
+from napari_mamba.ui.results.layers import add_result, warm_up
+from napari_mamba.ui.run.engine_process import EngineProcess, EngineThread
+from napari_mamba.ui.run.estimates import Estimate, key_of
+from napari_mamba.ui.run.jobs import Job, State
+from napari_mamba.ui.run.session import RunSession, forget, session_of
+from napari_mamba.ui.run.worker import Runner
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+    from napari_mamba.ui.run.devices import DeviceFacts
+
+_log = logging.getLogger(__name__)
+
+
+class RunHost(QObject):
+    """Runs a viewer's queue and puts what comes out of it into the viewer; `host_of` gives that of a viewer.
+
+    Signals
+    -------
+    added : Job
+        A job is done and its layers are in the viewer (`job.layer`, None where it has none).
+    failed : Job
+    devices_known
+        `session.devices` is filled.
+    prepared
+        What runs need is imported and compiled.
+    estimated : Estimate or None
+        For what is chosen now.
+    """
+
+    added = Signal(object)
+    failed = Signal(object)
+    devices_known = Signal()
+    prepared = Signal()
+    estimated = Signal(object)
+
+    def __init__(self, session: RunSession, engine: EngineProcess | EngineThread, parent: QObject | None = None):
+        super().__init__(parent)
+        self.session = session
+        self.engine = engine
+        self.runner = Runner(session, engine, self)
+        self.runner.ended.connect(self._on_ended)
+        self.watched = 0
+        """Widgets that show this session: while there are none, the end of a run is told by a notification."""
+        self.preparing = False
+        self._shown: Any = None
+        self._workers: list[Any] = []
+        self._counting = QTimer(self)
+        self._counting.setSingleShot(True)
+        self._counting.setInterval(150)
+        self._counting.timeout.connect(self._count)
+        self._end_preferences = on_preferences_changed(self._on_preferences)
+        session.changed.connect(self._count_later)
+
+    # ---- before a run
+
+    def prepare(self) -> None:
+        """Start the engine, ask it for the devices, and have it import and compile what runs need; at once."""
+        if self.preparing or self.session.devices:
+            return
+        self.preparing = True
+        self._in_background(lambda: self.engine.ask("devices"), self._on_devices)
+        self._in_background(_warm_up, None)
+
+    def _on_devices(self, devices: list[DeviceFacts] | None) -> None:
+        self.session.devices = devices or []
+        self.devices_known.emit()
+        self._in_background(lambda: self.engine.ask("prepare"), self._on_prepared)
+
+    def _on_prepared(self, _: Any) -> None:
+        self.preparing = False
+        self.prepared.emit()
+        self._counting.start()
+
+    def _count_later(self) -> None:
+        self._counting.start()
+
+    def _count(self) -> None:
+        """Ask how many passes the chosen run would be, and estimate it."""
+        session, bundle = self.session, self.session.bundle
+        if self.preparing or self.session.queue.busy or bundle is None or not session.inputs.runs:
+            return
+        try:
+            job, volume = session.job_of(session.inputs.runs[0])
+        except Exception:  # said by `remarks`
+            self.estimated.emit(None)
+            return
+        grid = {"shape": volume.shape, "affine": volume.affine}
+        key = key_of(bundle, session.device.partition(":")[0], job.options)
+        voxels = volume.shape[0] * volume.shape[1] * volume.shape[2]
+
+        def estimate(work: dict[str, Any] | None) -> None:
+            found: Estimate | None = None
+            if work is not None:
+                found = session.estimates.estimate(key, work["passes"], voxels)
+            if session.bundle is bundle:
+                session.estimate = found
+                self.estimated.emit(found)
+
+        self._in_background(lambda: self.engine.ask("passes", str(bundle.path), grid, job.options), estimate)
+
+    def _in_background(self, work: Any, then: Any) -> None:
+        worker = create_worker(_quiet, work, _start_thread=False, _ignore_errors=True)
+        self._workers.append(worker)
+
+        def done(value: Any) -> None:
+            if worker in self._workers:
+                self._workers.remove(worker)
+            if then is not None:
+                then(value)
+
+        worker.returned.connect(done)
+        worker.start()
+
+    # ---- after a run
+
+    @Slot(object)
+    def _on_ended(self, job: Job) -> None:
+        if job.state is State.DONE and job.result is not None and job.place is not None:
+            self._hide_earlier(job)
+            job.layer = add_result(self.session.viewer, job.result, job.bundle, job.place)
+            if job.layer is not None:
+                self._shown = (job.layer, job.place.name)
+            self.added.emit(job)
+            if not self.watched:
+                show_info(f"{job.name} is done.")
+        elif job.state is State.FAILED:
+            self.failed.emit(job)
+            show_error(job.sentence)
+        for other in self.session.queue.jobs:
+            if other is not job or job.place is None:
+                other.result = None  # its layers hold what is still wanted
+
+    def _hide_earlier(self, job: Job) -> None:
+        """Labels of two runs drawn over each other cannot be told apart: the earlier ones are kept, but hidden."""
+        if self._shown is None or job.place is None:
+            return
+        layer, source = self._shown
+        if layer in self.session.viewer.layers and source == job.place.name:
+            layer.visible = False
+
+    def _on_preferences(self) -> None:
+        self.session.take_preferences()
+
+    def close(self) -> None:
+        """The viewer is gone."""
+        self._end_preferences()
+        self.session.close()
+        forget(self.session)
+        self.engine.end()
+
+
+def _quiet(work: Any) -> Any:
+    try:
+        return work()
+    except Exception:  # the run itself says what is wrong, in a sentence
+        _log.info("asking the engine failed", exc_info=True)
+        return None
+
+
+def _warm_up() -> None:
+    import numpy as np
+
+    warm_up((), np.dtype(np.uint8))
+
+
+_hosts: dict[int, RunHost] = {}
+make_engine: Any = EngineProcess
+"""What runs go to; tests put `EngineThread` here."""
+
+
+def host_of(viewer: ViewerModel) -> RunHost:
+    """The host of a viewer, made at the first call and kept until the viewer's window is closed."""
+    session = session_of(viewer)
+    key = id(session)
+    if key not in _hosts:
+        host = _hosts[key] = RunHost(session, make_engine())
+
+        def closed(*_: Any) -> None:
+            if _hosts.pop(key, None) is not None:
+                host.close()
+
+        window = getattr(getattr(session.viewer, "window", None), "_qt_window", None)
+        if window is not None:
+            window.destroyed.connect(closed)
+    return _hosts[key]

@@ -1,0 +1,218 @@
+"""Draws `Options`: the device, and folded away below it everything else that a run can be told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QSignalBlocker, Slot
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QLineEdit, QVBoxLayout, QWidget
+from superqt import QCollapsible
+
+from napari_mamba.engine import PRECISIONS
+from napari_mamba.ui.run.devices import automatic
+from napari_mamba.ui.run.options import suited_options
+from napari_mamba.ui.widgets.forms import combo_box, row_label
+
+if TYPE_CHECKING:
+    from napari_mamba.ui.run.host import RunHost
+
+CPU_NOTICE = "Runs on the CPU: small images take seconds, large ones many minutes. A GPU is much faster."
+OWN = "the model's own"
+AXES = (
+    ("The model's own", None),
+    ("z (axial)", "z"),
+    ("y (coronal)", "y"),
+    ("x (sagittal)", "x"),
+    ("All three, averaged", "all"),
+)
+TICKS = (
+    ("mirror", "Average over mirrored copies",
+     "Runs the model on mirrored copies too: up to 8 times slower, a little more accurate."),
+    ("uncertainty", "Uncertainty map", "Adds an image layer of the entropy of the class probabilities."),
+    ("spread", "Uncertainty map",
+     "Adds an image layer of the answer's standard deviation over mirrored copies: up to 8 times slower."),
+    ("evidence", "Map of where it looked", "Adds an image layer of what each voxel adds to the likeliest class."),
+    ("probabilities", "Probability maps", "Adds an image layer of each class's probability: much memory."),
+    ("residual", "Difference to the input", "Adds an image layer of the input minus the output."),
+    ("clip", "Keep the input's range", "Cuts off values outside of the range of the input."),
+)  # fmt: skip
+TEXTS = (
+    ("spacing", "Voxel size", "In mm: one number, or three for z, y and x, such as 1,0.8,0.8.", "the shortest side"),
+    ("tile", "Tile", "Voxels that the network sees at once, such as 64 or 32,64,64. Smaller needs less memory.", OWN),
+    (
+        "overlap",
+        "Overlap",
+        "Share of a tile that its neighbour covers too, 0 to 0.9. More is slower.",
+        OWN,
+    ),
+    ("batch_size", "Batch", "Tiles that go through the network together. More needs more memory.", OWN),
+    ("replace_nonfinite", "NaN becomes", "A value to put in the place of NaN and infinite voxels.", "refused"),
+)
+
+
+class OptionsView(QWidget):
+    """Shows those options that the chosen bundle can be given."""
+
+    def __init__(self, host: RunHost, parent: QWidget | None = None):
+        super().__init__(parent)
+        self._host = host
+        self.session = host.session
+        self.options = host.session.options
+        self.device = combo_box("Where the model runs. Automatic takes a GPU where there is one.")
+        self.notice = QLabel(CPU_NOTICE)
+        self.notice.setWordWrap(True)
+        self.precision = combo_box(
+            "Precision of the network's arithmetic. Automatic: float32 on a CPU, float16 on a GPU."
+        )
+        for name in PRECISIONS:
+            self.precision.addItem("Automatic" if name == "auto" else name, name)
+        self.axis = combo_box(
+            "This model runs slice by slice. Cut along all three axes and averaged (2.5D) it takes three times as long "
+            "and is less easily misled by a single slice. The names hold for images that lie upright in the viewer."
+        )
+        for title, axis in AXES:
+            self.axis.addItem(title, axis)
+        self.region = combo_box("Run on the box around the shapes or labels of a layer: quicker, and less memory.")
+        self.ticks: dict[str, QCheckBox] = {}
+        self.texts: dict[str, QLineEdit] = {}
+        self._rows: dict[str, list[QWidget]] = {}
+        self._build()
+        self._connect()
+        self.draw()
+
+    def _build(self) -> None:
+        inner = QWidget()
+        form = QFormLayout(inner)
+        form.setContentsMargins(0, 0, 0, 0)
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+        self._add(form, "region", "Region", self.region)
+        self._add(form, "axis", "Slices along", self.axis)
+        for name, title, tip in TICKS:
+            tick = self.ticks[name] = QCheckBox(title)
+            tick.setToolTip(tip)
+            form.addRow(tick)
+            self._rows[name] = [tick]
+        self._add(form, "precision", "Precision", self.precision)
+        for name, title, tip, empty in TEXTS:
+            text = self.texts[name] = QLineEdit()
+            text.setToolTip(tip)
+            text.setPlaceholderText(empty)
+            text.setClearButtonEnabled(True)
+            self._add(form, name, title, text)
+        self.folded = QCollapsible("More options", expandedIcon="▾", collapsedIcon="▸")
+        self.folded.setContent(inner)
+        self.folded.layout().setContentsMargins(0, 0, 0, 0)
+        self.folded.collapse(animate=False)
+        toggle = self.folded.toggleButton()
+        toggle.setToolTip("Region, maps, precision, tiles: what is rarely changed")
+        toggle.setAccessibleName("More options")
+        first = QFormLayout()
+        first.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+        self._add(first, "device", "Device", self.device)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(first)
+        layout.addWidget(self.notice)
+        layout.addWidget(self.folded)
+
+    def _add(self, form: QFormLayout, name: str, title: str, widget: QWidget) -> None:
+        label = row_label(title)
+        label.setBuddy(widget)
+        widget.setAccessibleName(title)
+        form.addRow(label, widget)
+        self._rows[name] = [label, widget]
+
+    def _connect(self) -> None:
+        for name in ("device", "precision", "axis", "region"):
+            combo: QComboBox = getattr(self, name)
+            combo.currentIndexChanged.connect(lambda _, n=name, c=combo: self._set(n, c.currentData()))
+        for name, tick in self.ticks.items():
+            tick.toggled.connect(lambda on, n=name: self._set(n, on))
+        for name, text in self.texts.items():
+            text.textChanged.connect(lambda value, n=name: self._set(n, value))
+        self._host.devices_known.connect(self.draw)
+        self.session.bundle_changed.connect(self.draw)
+        self.options.events.connect(self._on_options)
+        self._layer_events = self.session.viewer.layers.events
+        for event in (self._layer_events.inserted, self._layer_events.removed, self._layer_events.renamed):
+            event.connect(self._on_layers)
+
+    def disconnect_from_model(self) -> None:
+        """The dock is closed; the session stays."""
+        self.session.bundle_changed.disconnect(self.draw)
+        self.options.events.disconnect(self._on_options)
+        self._layer_events.disconnect(self._on_layers)
+
+    @property
+    def effective_device(self) -> str:
+        """The device a run would use now; empty until the devices are known."""
+        return self.session.device if self.session.devices else ""
+
+    def _set(self, name: str, value: Any) -> None:
+        setattr(self.options, name, value)
+
+    def _on_options(self, _: Any = None) -> None:
+        self.draw()
+
+    def _on_layers(self, _: Any = None) -> None:
+        self._draw_regions()
+
+    @Slot()
+    def draw(self) -> None:
+        """Show the options as they are, and those that suit the bundle."""
+        self._draw_devices()
+        self._draw_regions()
+        bundle = self.session.bundle
+        suited = suited_options(bundle) | {"device", "precision", "region", "replace_nonfinite"}
+        for name, widgets in self._rows.items():
+            for widget in widgets:
+                widget.setVisible(name in suited)
+        for name in ("precision", "axis"):
+            combo: QComboBox = getattr(self, name)
+            _choose(combo, getattr(self.options, name))
+        for name, tick in self.ticks.items():
+            on = self.options.mirrored(bundle) if name == "mirror" and bundle else bool(getattr(self.options, name))
+            blocker = QSignalBlocker(tick)
+            tick.setChecked(on)
+            del blocker
+        for name, text in self.texts.items():
+            if text.text() != getattr(self.options, name):
+                blocker = QSignalBlocker(text)
+                text.setText(getattr(self.options, name))
+                del blocker
+
+    def _draw_devices(self) -> None:
+        found = self.session.devices
+        blocker = QSignalBlocker(self.device)
+        self.device.clear()
+        best = next((one.title for one in found if one.name == automatic(found)), "")
+        self.device.addItem(f"Automatic: {best}" if best else "Automatic", "auto")
+        for one in found:
+            self.device.addItem(one.title, one.name)
+        known = {"auto", *(one.name for one in found)}
+        if self.options.device not in known:
+            missing = f"{self.options.device}: not on this computer" if found else self.options.device
+            self.device.addItem(missing, self.options.device)
+        del blocker
+        _choose(self.device, self.options.device)
+        self.notice.setVisible(self.effective_device == "cpu")
+
+    def _draw_regions(self) -> None:
+        from napari.layers import Labels, Shapes
+
+        blocker = QSignalBlocker(self.region)
+        self.region.clear()
+        self.region.addItem("The whole image", "")
+        for layer in reversed(self.session.viewer.layers):
+            if isinstance(layer, Shapes | Labels):
+                self.region.addItem(f"Around '{layer.name}'", layer.name)
+        del blocker
+        if self.region.findData(self.options.region) < 0:
+            self.options.region = ""  # its layer is gone
+        _choose(self.region, self.options.region)
+
+
+def _choose(combo: QComboBox, value: Any) -> None:
+    blocker = QSignalBlocker(combo)
+    combo.setCurrentIndex(next((i for i in range(combo.count()) if combo.itemData(i) == value), 0))
+    del blocker

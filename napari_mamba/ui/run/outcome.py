@@ -1,0 +1,100 @@
+"""A run whose every end is an `Outcome`: a result, or a sentence about what went wrong. No Qt, no torch before it runs.
+
+superqt's generator workers lose a `RuntimeError` (no signal comes, and the interface would wait for ever), so nothing
+is raised out of here.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from napari_mamba.errors import NapariMambaError
+from napari_mamba.ui.run.memory import PeakMemory
+
+if TYPE_CHECKING:
+    from napari_mamba.bundles import Bundle
+    from napari_mamba.engine import Progress, Result, RunOptions
+    from napari_mamba.volume import Volume
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Parameters
+    ----------
+    result : Result, optional
+        Perhaps a cancelled one.
+    error : str
+        One sentence, where there is no result.
+    measured : dict
+        What the next estimate stands on: "passes" of the network, bytes of "memory" that the run took.
+    """
+
+    result: Result | None = None
+    error: str = ""
+    measured: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def cancelled(self) -> bool:
+        """Stopped before its end."""
+        return not self.error and (self.result is None or self.result.cancelled)
+
+
+def outcome_of(
+    volume: Volume, bundle: Bundle, options: RunOptions, cancel: threading.Event
+) -> Generator[Progress, None, Outcome]:
+    """The engine's run with every exception turned into a sentence."""
+    warnings.showwarning = _to_log  # type: ignore[assignment]  # napari would show each as a notification
+    passes = 0
+    try:
+        from napari_mamba import engine
+
+        with PeakMemory() as memory:
+            events = engine.run(volume, bundle, options, cancel)
+            while True:
+                try:
+                    progress = next(events)
+                except StopIteration as end:
+                    result = end.value
+                    break
+                if progress.stage == "network":
+                    passes = progress.total
+                yield progress
+        return Outcome(result, measured={"passes": passes, "memory": memory.bytes})
+    except NapariMambaError as error:
+        return Outcome(error=sentence(str(error)))
+    except MemoryError:
+        return Outcome(error="Memory ran out: close other programs, or crop the image.")
+    except Exception as error:  # a bug: the window must not wait for ever, whatever it is
+        _log.exception("a run failed")
+        if "out of memory" in str(error).lower():
+            return Outcome(error="Memory ran out: choose the device CPU, close other programs, or crop the image.")
+        reason = " ".join(str(error).split())[:200]
+        return Outcome(error=f"The run stopped ({type(error).__name__}: {reason}): please report this.")
+
+
+def sentence(text: str) -> str:
+    """With a capital and a full stop, as a notice in a window is written; paths keep their first letter.
+
+    Examples
+    --------
+    >>> sentence("memory ran out: crop the image")
+    'Memory ran out: crop the image.'
+    """
+    text = text.strip()
+    first = text.split(" ", 1)[0]
+    if first.isalpha() and first.islower():
+        text = text[0].upper() + text[1:]
+    return text if text.endswith((".", "!", "?")) else text + "."
+
+
+def _to_log(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
+    _log.info("%s:%s: %s: %s", filename, lineno, category.__name__, message)

@@ -1,0 +1,160 @@
+"""Drives a session's queue: one worker thread after another, so that the window stays alive; no widget in here.
+
+superqt's `quit` abandons a generator, whose clean-up then happens in the main thread. So a run is stopped by an event
+that it looks at, and ends with an `Outcome` in every case.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.qt.threading import create_worker
+from qtpy.QtCore import QObject, Signal, Slot
+from superqt.utils import GeneratorWorker
+
+from napari_mamba.errors import NapariMambaError
+from napari_mamba.ui.results.layers import warm_up
+from napari_mamba.ui.run.cache import run_key
+from napari_mamba.ui.run.engine_process import EngineProcess, EngineThread
+from napari_mamba.ui.run.estimates import Measured, key_of
+from napari_mamba.ui.run.jobs import Job, State
+from napari_mamba.ui.run.outcome import Outcome, sentence
+
+if TYPE_CHECKING:
+    from napari_mamba.engine import Progress
+    from napari_mamba.ui.run.cache import ResultCache
+    from napari_mamba.ui.run.session import RunSession
+
+_log = logging.getLogger(__name__)
+
+
+def events_of(job: Job, engine: EngineProcess | EngineThread, cache: ResultCache) -> Generator[Progress, None, Outcome]:
+    """A job from reading to finishing; driven in the worker thread, and raises nothing."""
+    try:
+        volume = job.read()
+        key = run_key(volume, job.bundle, job.options) if cache.limit else ""
+        kept = cache.get(key)
+        if kept is not None:
+            job.from_cache = True
+            outcome = Outcome(kept)
+        else:
+            outcome = yield from engine.run(volume, job.bundle, job.options, job.cancel)
+            if outcome.result is not None and not outcome.cancelled:
+                cache.put(key, outcome.result)
+                outcome.measured["voxels"] = int(np.prod(volume.shape))
+        result = outcome.result
+        if result is None or outcome.cancelled:
+            return outcome
+        if job.finish is not None:
+            result = job.finish(result, volume)
+        if result.labels is not None:
+            warm_up(job.bundle.classes, result.labels.data.dtype)
+        return Outcome(result, measured=outcome.measured)
+    except NapariMambaError as error:
+        return Outcome(error=sentence(str(error)))
+    except MemoryError:
+        return Outcome(error="Memory ran out: close other programs, or crop the image.")
+    except Exception as error:  # a bug, or a store that fails while it is read: said, never waited for
+        _log.exception("a run failed")
+        reason = " ".join(str(error).split())[:200]
+        return Outcome(error=f"The run stopped ({type(error).__name__}: {reason}): please report this.")
+
+
+class RunWorker(GeneratorWorker):
+    """A generator worker that stops by the job's own event, not by leaving the generator suspended."""
+
+    job: Job
+
+    def quit(self) -> None:
+        """Ask the run to stop; napari calls this when its window closes."""
+        self.job.cancel.set()
+
+    def run(self) -> None:
+        """Called by Qt in the worker thread. The window, and the signals with it, may be gone before the run is."""
+        with suppress(RuntimeError):  # of the signals; `events_of` raises none
+            super().run()
+
+
+class Runner(QObject):
+    """Runs the jobs of a session's queue, one at a time, in the order in which they were added.
+
+    Parameters
+    ----------
+    session : RunSession
+    engine : EngineProcess or EngineThread
+
+    Signals
+    -------
+    ended : Job
+        A job that ran is over; always comes, once a job. Those that are cancelled while they wait only tell the queue.
+    """
+
+    ended = Signal(object)
+
+    def __init__(self, session: RunSession, engine: EngineProcess | EngineThread, parent: QObject | None = None):
+        super().__init__(parent)
+        self.session = session
+        self.engine = engine
+        self._worker: RunWorker | None = None
+        session.queue.changed.connect(self._next)
+
+    @property
+    def running(self) -> bool:
+        """Whether a job is going on."""
+        return self._worker is not None
+
+    def _next(self) -> None:
+        if self._worker is not None:
+            return
+        job = self.session.queue.take_next()
+        if job is None:
+            return
+        worker = create_worker(
+            events_of,
+            job,
+            self.engine,
+            self.session.cache,
+            _start_thread=False,
+            _worker_class=RunWorker,
+            _ignore_errors=True,
+        )
+        worker.job = job
+        worker.yielded.connect(self._on_yielded)
+        worker.returned.connect(self._on_returned)
+        self._worker = worker
+        worker.start()
+
+    @Slot(object)
+    def _on_yielded(self, progress: Any) -> None:
+        if self._worker is not None:
+            self.session.queue.progress(self._worker.job, progress)
+
+    @Slot(object)
+    def _on_returned(self, outcome: Outcome) -> None:
+        assert self._worker is not None
+        job, self._worker = self._worker.job, None
+        self._remember(job, outcome)
+        self.session.queue.end(job, outcome)
+        self.ended.emit(job)
+        self._next()
+
+    def _remember(self, job: Job, outcome: Outcome) -> None:
+        """Keep what the run took, for the next estimate."""
+        passes, result = outcome.measured.get("passes"), outcome.result
+        if not passes or result is None or result.cancelled or job.state is not State.RUNNING:
+            return
+        spent = result.provenance.get("seconds", {})
+        device = result.provenance.get("device", {}).get("type", "")
+        on_device = result.provenance.get("memory", {}).get("device_bytes")
+        measured = Measured(
+            seconds=sum(spent.values()),
+            network_seconds=spent.get("network", 0.0),
+            passes=passes,
+            voxels=outcome.measured["voxels"],
+            memory=on_device or outcome.measured["memory"],
+        )
+        self.session.estimates.add(key_of(job.bundle, device.partition(":")[0], job.options), measured)

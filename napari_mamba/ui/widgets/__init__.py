@@ -1,0 +1,1 @@
+"""Small widgets and colours that the windows of this plugin share."""
