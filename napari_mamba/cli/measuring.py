@@ -25,7 +25,7 @@ def measure(
     ] = "",
     tolerance: Annotated[float, typer.Option(metavar="MM", help="Of the surface Dice.")] = 1.0,
     bundle: Annotated[
-        Optional[str], typer.Option(help="Names of the classes from this bundle, where the files have none.")
+        Optional[str], typer.Option(help="Names of classes from this bundle, not the files.")
     ] = None,
     table: Annotated[Optional[Path], typer.Option(metavar="CSV", help="Write the numbers as a table.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,

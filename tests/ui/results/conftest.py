@@ -44,11 +44,16 @@ def image(viewer, label_data, rng):
 
 
 @pytest.fixture
+def add_labels():
+    return _add_labels
+
+
+@pytest.fixture
 def labels(viewer, image, label_data):
-    return add_labels(viewer, image, label_data, "labels")
+    return _add_labels(viewer, image, label_data, "labels")
 
 
-def add_labels(viewer, image, data, name):
+def _add_labels(viewer, image, data, name):
     """Labels as a run adds them, on the grid of an image; `data` in the file's axes."""
     from copy import deepcopy
 

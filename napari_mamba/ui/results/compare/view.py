@@ -66,6 +66,7 @@ class CompareView(QWidget):
         viewer.dims.events.order.connect(self._on_slider)
         self._suggest()
         self._on_layers()
+        self._show_kind()
 
     def _build(self) -> None:
         form = QFormLayout()
@@ -116,6 +117,10 @@ class CompareView(QWidget):
             return
         self.pair.first, self.pair.second = one, two
         self.show_way("")
+        self._show_kind()
+
+    def _show_kind(self) -> None:
+        """What can be done with these two."""
         kind = self.pair.kind
         for button in self.ways.values():
             button.setEnabled(bool(kind))

@@ -58,6 +58,7 @@ class SpaceView(QWidget):
         self.figure_button = QPushButton("Save figure of this slice…")
         self.notice = Notice()
         self._then: Any = None
+        self._layer: Any = None
         self.worker = Background(self._make, self._on_made, self._on_failed, wait_ms=0)
         self._build()
         self.labels.chosen.connect(self._on_labels)
@@ -161,7 +162,7 @@ class SpaceView(QWidget):
 
     def _start(self, then: Any) -> None:
         if self.labels.layer is not None and not self.worker.busy:
-            self._then = then
+            self._then, self._layer = then, self.labels.layer  # which may be gone when the thread begins
             self.notice.say("making surfaces …")
             for button in (self.show_button, self.export_button):
                 button.setEnabled(False)
@@ -170,7 +171,7 @@ class SpaceView(QWidget):
     def _make(self) -> Any:
         from napari_mamba.ui.results.space.surfaces import make_surfaces, shown_classes
 
-        layer = self.labels.layer
+        layer = self._layer
         return layer, make_surfaces(layer, shown_classes(layer), self.smoothing.value())
 
     def _on_made(self, answer: Any) -> None:
