@@ -24,9 +24,7 @@ def measure(
         str, typer.Option(metavar="labels|images", help="What they are, where the values do not tell.")
     ] = "",
     tolerance: Annotated[float, typer.Option(metavar="MM", help="Of the surface Dice.")] = 1.0,
-    bundle: Annotated[
-        Optional[str], typer.Option(help="Names of classes from this bundle, not the files.")
-    ] = None,
+    bundle: Annotated[Optional[str], typer.Option(help="Names of classes from this bundle, not the files.")] = None,
     table: Annotated[Optional[Path], typer.Option(metavar="CSV", help="Write the numbers as a table.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
 ) -> None:
