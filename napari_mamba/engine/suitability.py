@@ -103,7 +103,8 @@ def _check_kind(volume: Volume, bundle: Any) -> list[str]:
     """The channels, their type and the units, as `checks.load_checked` wants them."""
     names = [channel.name for channel in bundle.channels]
     if volume.channels != len(names) and not (volume.channels == 1 and takes_rgb(bundle)):
-        raise InputError(f"{bundle.name} takes {len(names)} channels ({', '.join(names)}), not {volume.channels}")
+        wanted = f"{len(names)} channel{'s' if len(names) > 1 else ''}"
+        raise InputError(f"{bundle.name} takes {wanted} ({', '.join(names)}), this image has {volume.channels}")
     if volume.data.dtype.kind not in "fiub":
         raise InputError(f"the image's values are {volume.data.dtype}: convert them to real numbers first")
     if volume.units == "pixel" and any(step.get("step") == "refine" for step in bundle.preparation):

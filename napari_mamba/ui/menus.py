@@ -2,40 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 from napari.viewer import Viewer
 
-from napari_mamba.ui.run.inputs import SELECTED
-from napari_mamba.ui.run.session import session_of
-from napari_mamba.ui.run.widget import RunWidget
+from napari_mamba.ui.run.dock import RunDock
+
+if TYPE_CHECKING:
+    from napari_mamba.ui.run.widget import RunWidget
 
 WIDGET = "Run a model"
 DISPLAY_NAME = "Mamba medical imaging"
 """As in the manifest; napari names docks after both."""
 
 
-def open_dock(viewer: Viewer) -> RunWidget:
-    """Open the dock, or bring the one that is open to the front; it is never hidden by that."""
+def open_dock(viewer: Viewer, then: Callable[[RunWidget], Any] | None = None) -> RunDock:
+    """Open the dock, or bring the one that is open to the front; it is never hidden by that.
+
+    Parameters
+    ----------
+    viewer : napari viewer
+    then : callable, optional
+        Called with the widget in it, as soon as that is there.
+    """
     from qtpy.QtWidgets import QDockWidget
 
-    for widget in viewer.window.dock_widgets.values():
-        if isinstance(widget, RunWidget):
-            parent = widget.parentWidget()
-            while parent is not None and not isinstance(parent, QDockWidget):
-                parent = parent.parentWidget()
-            if parent is not None:
-                parent.show()
-                parent.raise_()
-            return widget
-    widget = RunWidget(viewer)
-    viewer.window.add_dock_widget(widget, name=f"{WIDGET} ({DISPLAY_NAME})", add_vertical_stretch=False)
-    return widget
+    dock = next((widget for widget in viewer.window.dock_widgets.values() if isinstance(widget, RunDock)), None)
+    if dock is None:
+        dock = RunDock(viewer)
+        viewer.window.add_dock_widget(dock, name=f"{WIDGET} ({DISPLAY_NAME})", add_vertical_stretch=False)
+    else:
+        parent = dock.parentWidget()
+        while parent is not None and not isinstance(parent, QDockWidget):
+            parent = parent.parentWidget()
+        if parent is not None:
+            parent.show()
+            parent.raise_()
+    if then is not None:
+        dock.when_ready(then)
+    return dock
 
 
-def open_task(viewer: Viewer, task: str) -> RunWidget:
+def open_task(viewer: Viewer, task: str) -> RunDock:
     """Open the dock on a model of a task: the first that fits the image, or the chosen one where it is of that task."""
-    widget = open_dock(viewer)
-    session_of(viewer).choose_task(task)
-    return widget
+    return open_dock(viewer, lambda widget: widget.session.choose_task(task))
 
 
 def segment(viewer: Viewer) -> None:
@@ -60,17 +71,24 @@ def measure(viewer: Viewer) -> None:
 
 def visualize(viewer: Viewer) -> None:
     """Layers, Visualize: how sure a model is, as a map on the image."""
-    widget = open_task(viewer, "segmentation")
-    session_of(viewer).options.uncertainty = True
-    widget.options.folded.expand(animate=False)
+
+    def ask_for_map(widget: RunWidget) -> None:
+        widget.session.choose_task("segmentation")
+        widget.session.options.uncertainty = True
+        widget.options.folded.expand(animate=False)
+
+    open_dock(viewer, ask_for_map)
 
 
 def run_on_layer(viewer: Viewer) -> None:
-    """A layer's right-click: the dock, with that layer chosen and following the selection no further."""
-    session = session_of(viewer)
+    """A layer's right-click: the dock with that layer chosen, or with the sentence about why it cannot be."""
     active = viewer.layers.selection.active
-    open_dock(viewer)
-    if len(session.inputs.chosen) == 1 and active in session.inputs.layers:
-        session.inputs.choose(0, active)
-    elif len(session.inputs.chosen) == 1:
-        session.inputs.choose(0, SELECTED)  # which says why this layer cannot be taken
+
+    def choose(widget: RunWidget) -> None:
+        from napari_mamba.ui.run.inputs import SELECTED
+
+        inputs = widget.session.inputs
+        if len(inputs.chosen) == 1:
+            inputs.choose(0, active if active in inputs.layers else SELECTED)
+
+    open_dock(viewer, choose)

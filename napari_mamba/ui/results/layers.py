@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from napari_mamba.ui.layers import KEY, Placement
 from napari_mamba.ui.results.maps.look import EVIDENCE, UNCERTAINTY, map_look, show_bar
@@ -66,6 +65,7 @@ def add_result(viewer: ViewerModel, result: Result, bundle: Bundle, place: Place
 
 def labels_layer(result: Result, bundle: Bundle, place: Placement, name: str) -> Labels:
     """Labels with the classes' names in the status bar and their colours."""
+    import pandas as pd
     from napari.layers import Labels
 
     features = pd.DataFrame({"index": [c.index for c in bundle.classes], "name": [c.name for c in bundle.classes]})

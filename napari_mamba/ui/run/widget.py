@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, Qt, QTimer, Slot
@@ -98,6 +99,17 @@ class RunWidget(QWidget):
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(area)
         self.setMinimumWidth(360)  # a class of two words fits the table
+        self._order_tabs()
+
+    def _order_tabs(self) -> None:
+        """Tab goes as one reads; rows that were made later would come last. The results follow by themselves."""
+        options = self.options
+        stops: list[QWidget] = [self.model.combo, self.model.more, self.model.summary, *self.channels.combos]
+        stops += [options.device, options.folded.toggleButton(), *options.stops]
+        stops += [self.run_button, self.cancel_button, self.more_button]
+        stops += [self.progress.list, self.progress.stop_one, self.progress.clear_done]
+        for before, after in pairwise(stops):
+            QWidget.setTabOrder(before, after)
 
     def _connect(self) -> None:
         self._later.timeout.connect(self.draw)
@@ -162,7 +174,7 @@ class RunWidget(QWidget):
         jobs = self.session.start()
         estimate: Estimate | None = self.session.estimate
         if estimate is not None:
-            for job in jobs[:1]:
+            for job in jobs:
                 job.clock.expected, job.clock.pass_seconds = estimate.seconds, estimate.pass_seconds
         self.draw()
 
@@ -181,6 +193,7 @@ class RunWidget(QWidget):
         self.draw()
 
     def _on_bundle(self) -> None:
+        self._order_tabs()
         self.results.clear()
         self.message.say("")
 
