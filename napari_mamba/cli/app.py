@@ -15,6 +15,7 @@ from napari_mamba.cli.command_run import run
 from napari_mamba.cli.command_serve import serve
 from napari_mamba.cli.command_train import evaluate, join, train
 from napari_mamba.cli.explaining import explain
+from napari_mamba.cli.measuring import measure
 
 app = typer.Typer(
     name="napari-mamba",
@@ -50,6 +51,7 @@ app.command()(info)
 app.command()(devices)
 app.command()(run)
 app.command()(explain)
+app.command()(measure)
 app.command("import")(import_)
 app.command()(train)
 app.command()(evaluate)

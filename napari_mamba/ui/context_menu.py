@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-ENTRY = "napari-mamba.run_on_layer"
+_registered: list[object] = []
 
 
 def add_to_layer_menu() -> None:
     """Put the entry there, once.
 
     A manifest cannot: napari 0.9 takes contributions to its menu bar only. So the entry is there from the first use of
-    the plugin on. In headless scripts there are no menus, and nothing happens.
+    the plugin on. napari runs without this application in headless scripts, which have no menus.
     """
+    if _registered:
+        return
+    from app_model import Application
     from app_model.types import Action
 
-    app = application()
-    if app is None or ENTRY in app.commands:
+    app = Application.get_app("napari")
+    if app is None:
         return
     action = Action(
-        id=ENTRY,
+        id="napari-mamba.run_on_layer",
         title="Run a Mamba model on this layer…",
         callback="napari_mamba.ui.menus:run_on_layer",
         menus=[{"id": "napari/layers/context", "group": "5_split_merge"}],
     )
-    app.register_action(action)
-
-
-def application() -> Any:
-    """napari's registry of commands and menus, None where this napari keeps it elsewhere."""
-    try:
-        from napari._app_model import get_app_model
-    except ImportError:
-        return None
-    return get_app_model()
+    _registered.append(app.register_action(action))
