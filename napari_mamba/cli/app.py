@@ -9,6 +9,8 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from napari_mamba.cli.dvh import register as register_dvh
+
 OUT, HOW, IN = "Output", "Computing", "Reading"
 NNUNET, WEIGHTS = "nnU-Net", "Weights alone"
 
@@ -356,3 +358,6 @@ def join(
     from napari_mamba.cli.making import join_bundles
 
     join_bundles(members, output, dealt=dealt, overwrite=overwrite)
+
+
+register_dvh(app)
