@@ -31,7 +31,13 @@ class DoseHeadNeck(Recipe):
 
     name = "dose-headneck-ct"
     schedule = Schedule(
-        steps=100_000, batch_size=2, learning_rate=3e-3, warm_up=300, validate_every=1500, optimiser="muon"
+        steps=100_000,
+        batch_size=2,
+        learning_rate=3e-3,
+        weight_decay=1e-2,
+        warm_up=300,
+        validate_every=1500,
+        optimiser="muon",
     )
     variants = ("umamba", "cascade", "small")
     on_device = True

@@ -1,7 +1,8 @@
-"""Training samples: a patient in a window, mirrored or turned at times, and voxels of its structures to compare.
+"""Training samples: a patient in a window, mirrored, turned or resampled at times, and voxels of its structures.
 
 The beams stand at equal angles, so a patient turned by one of them about the long axis, with the dose, is a patient
-whom the same beams would treat so (as Liu et al. turned theirs, Medical Physics 48:5574, 2021).
+whom the same beams would treat so (as Liu et al. turned theirs, Medical Physics 48:5574, 2021). Resampled to other
+voxels it is the same patient; the input's channels of voxel sides tell so.
 """
 
 from __future__ import annotations
@@ -18,8 +19,14 @@ from torch.nn import functional as F
 from napari_mamba.recipes.dose import task
 from napari_mamba.recipes.dose.data import Patients, bits
 
-TURNED = 0.25
-"""Share of the steps whose patients are turned."""
+TURNED, RESAMPLED = 0.3, 0.5
+"""Share of the steps whose patients are turned; of the others, of those that are resampled as turned ones are."""
+
+ALONG, WITHIN = (0.75, 1.25), (0.8, 1.15)
+"""How many times as many voxels a resampled patient has along the body, and in each direction of a slice."""
+
+TILT = math.radians(5)
+"""Largest turn of a resampled patient beside those by whole beams."""
 
 POINTS = 2048
 """Voxels drawn of each structure."""
@@ -35,53 +42,100 @@ Sample = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class Pose:
-    """How a sample shows its patient: the window's first voxel (z, y, x) and size, mirrored, turned by an angle."""
+    """How a sample shows its patient.
 
-    start: tuple[int, int, int]
+    Attributes
+    ----------
+    centre : (float, float, float)
+        Voxel of the patient (z, y, x) in the window's middle.
+    size : (int, int, int)
+        Of the window.
+    mirrored : bool
+    angle : float
+        By which the patient is turned about z.
+    scale : (float, float, float)
+        Voxels of the sample for one of the patient, along (z, y, x); the latter two are equal.
+    """
+
+    centre: tuple[float, float, float]
     size: tuple[int, int, int]
-    mirrored: bool
-    angle: float
+    mirrored: bool = False
+    angle: float = 0.0
+    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     @staticmethod
     def drawn(
-        box: tuple[tuple[int, int], ...], whole: tuple[int, ...], turned: bool, random: np.random.RandomState
+        box: Sequence[tuple[int, int]], whole: Sequence[int], turned: bool, random: np.random.RandomState
     ) -> Pose:
         """A random one; the window holds as much of the box, where there can be dose, as it can."""
-        size = task.TURNED if turned else task.WINDOW
-        size = tuple(min(n, have) for n, have in zip(size, whole, strict=True))
-        start = []
-        for (first, last), length, have in zip(box, size, whole, strict=True):
-            low, high = sorted((last + 1 - length, first))
-            low, high = max(low, 0), min(high, have - length)
-            start.append(int(random.randint(low, max(low, high) + 1)))
+        wanted = task.TURNED if turned else task.WINDOW
+        size = (min(wanted[0], whole[0]), min(wanted[1], whole[1]), min(wanted[2], whole[2]))
+        mirrored = bool(random.rand() < 0.5)
+        if not turned and random.rand() >= RESAMPLED:
+            starts = [_start(*place, size[axis], whole[axis], random) for axis, place in enumerate(box)]
+            middle = [start + (n - 1) / 2 for start, n in zip(starts, size, strict=True)]
+            return Pose((middle[0], middle[1], middle[2]), size, mirrored)
+        within = float(random.uniform(*WITHIN))
+        scale = (float(random.uniform(*ALONG)), within, within)
         turns = int(random.randint(1, task.BEAMS)) if turned else 0
-        return Pose((start[0], start[1], start[2]), size, bool(random.rand() < 0.5), 2 * math.pi * turns / task.BEAMS)  # type: ignore[arg-type]
+        angle = 2 * math.pi * turns / task.BEAMS + float(random.uniform(-TILT, TILT))
+        middle = []
+        for (first, last), n, factor in zip(box, size, scale, strict=True):
+            spare = abs(n / factor - (last + 1 - first)) / 2
+            middle.append((first + last) / 2 + float(random.uniform(-spare, spare)) * (0.2 if turned else 1.0))
+        return Pose((middle[0], middle[1], middle[2]), size, mirrored, angle, scale)
 
-    def shown(self, volume: Tensor) -> Tensor:
-        """(C, Z, Y, X) of the patient as the sample has it, sides not exchanged."""
-        z, y, x = (slice(at, at + n) for at, n in zip(self.start, self.size, strict=True))
-        cut = volume[:, z, y, x]
-        if self.angle:
-            grid = self._grid(cut.shape[-2:], volume.device)
-            cut = F.grid_sample(cut.flatten(0, 1)[None], grid[None], align_corners=False)[0].view(cut.shape)
-        return cut.flip(-1) if self.mirrored else cut
+    @property
+    def exact(self) -> bool:
+        """Whether the sample's voxels are the patient's own."""
+        return not self.angle and self.scale == (1.0, 1.0, 1.0)
 
-    def _grid(self, size: tuple[int, ...], device: torch.device) -> Tensor:
-        """Where a turned slice's voxels come from, (Y, X, 2); slices have square voxels."""
-        y, x = (torch.arange(n, device=device) - (n - 1) / 2 for n in size)
-        y, x = torch.meshgrid(y, x, indexing="ij")
+    def cut(self, volume: Tensor) -> Tensor:
+        """The window of (C, Z, Y, X), where `exact`; sides not exchanged."""
+        starts = [round(middle - (n - 1) / 2) for middle, n in zip(self.centre, self.size, strict=True)]
+        z, y, x = (slice(start, start + n) for start, n in zip(starts, self.size, strict=True))
+        return volume[:, z, y, x].flip(-1) if self.mirrored else volume[:, z, y, x]
+
+    def grid(self, whole: Sequence[int], device: torch.device) -> Tensor:
+        """Where the sample's voxels lie in a patient of `whole` voxels: (1, *size, 3), x first, from -1 to 1."""
+        z, y, x = (torch.arange(n, device=device) - (n - 1) / 2 for n in self.size)
+        z, y, x = torch.meshgrid(z / self.scale[0], y / self.scale[1], x / self.scale[2], indexing="ij")
+        if self.mirrored:
+            x = -x
         cos, sin = math.cos(self.angle), math.sin(self.angle)
-        return torch.stack([(cos * x - sin * y) * (2 / size[1]), (sin * x + cos * y) * (2 / size[0])], -1)
+        x, y = cos * x - sin * y, sin * x + cos * y
+        places = (v + middle for v, middle in zip((z, y, x), self.centre, strict=True))
+        z, y, x = ((2 * v + 1) / n - 1 for v, n in zip(places, whole, strict=True))
+        return torch.stack([x, y, z], -1)[None]
 
     def places(self, voxels: Tensor) -> Tensor:
         """Where voxels (..., 3) of the patient (z, y, x) lie in the sample: (..., 3), x first, from -1 to 1."""
-        z, y, x = (voxels[..., axis] - self.start[axis] - (self.size[axis] - 1) / 2 for axis in range(3))
-        if self.angle:
-            cos, sin = math.cos(self.angle), math.sin(self.angle)
-            x, y = cos * x + sin * y, cos * y - sin * x
+        z, y, x = ((voxels[..., axis] - self.centre[axis]) * self.scale[axis] for axis in range(3))
+        cos, sin = math.cos(self.angle), math.sin(self.angle)
+        x, y = cos * x + sin * y, cos * y - sin * x
         if self.mirrored:
             x = -x
         return torch.stack([x * (2 / self.size[2]), y * (2 / self.size[1]), z * (2 / self.size[0])], -1)
+
+
+def _start(first: int, last: int, length: int, whole: int, random: np.random.RandomState) -> int:
+    """A random first voxel of a window that holds a box, or as much of it as it can."""
+    low, high = sorted((last + 1 - length, first))
+    low, high = max(low, 0), min(high, whole - length)
+    return int(random.randint(low, max(low, high) + 1))
+
+
+def _shown(patients: Patients, number: int, pose: Pose) -> tuple[Tensor, Tensor]:
+    """A patient's input (C, *size) and dose (1, *size) in units, as a pose has them."""
+    x, dose = patients.input(number), patients.truth(number)[None] / task.UNIT
+    if pose.exact:
+        return pose.cut(x).clone(), pose.cut(dose)
+    smooth = torch.cat([x[:1], x[task.CHANNELS :], dose])
+    grid = pose.grid(dose.shape[1:], dose.device)
+    smooth = F.grid_sample(smooth[None], grid, align_corners=False)[0]
+    masks = F.grid_sample(x[None, 1 : task.CHANNELS - 2], grid, mode="nearest", align_corners=False)[0]
+    sides = [masks[-1:] * (x[task.CHANNELS - 2 + n].amax() / pose.scale[n]) for n in range(2)]
+    return torch.cat([smooth[:1], masks, *sides, smooth[1:-1]]), smooth[-1:]
 
 
 class Points:
@@ -135,9 +189,7 @@ def sample(
 ) -> Sample:
     """One patient: input (C, *window), dose (1, *window) in units, places (S, K, 3), doses (S, K), what to compare."""
     pose = Pose.drawn(patients.boxes[number], points.shape, turned, random)
-    volume = torch.cat([patients.input(number), patients.truth(number)[None] / task.UNIT])
-    shown = pose.shown(volume)
-    x, dose = shown[:-1].clone(), shown[-1:]
+    x, dose = _shown(patients, number, pose)
     voxels, doses = points.drawn(number, draw)
     places, shares, weights = pose.places(voxels), points.shares[number], points.weights[number]
     if pose.mirrored:
