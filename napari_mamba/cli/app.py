@@ -9,6 +9,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from napari_mamba.cli.dose import register as register_dose
 from napari_mamba.cli.dvh import register as register_dvh
 
 OUT, HOW, IN = "Output", "Computing", "Reading"
@@ -360,4 +361,5 @@ def join(
     join_bundles(members, output, dealt=dealt, overwrite=overwrite)
 
 
+register_dose(app)
 register_dvh(app)

@@ -84,7 +84,7 @@ def show(
             found = histogram.table(values, structures)
             rows += [{"dose": name, **row} for row in found] if other else found
             curves[name] = histogram.curves(values, structures)
-        _print_table(rows)
+        print_table(rows)
         for result in judged(wanted, doses[dose_path.name], structures):
             state = {True: "met", False: "NOT MET", None: "no such structure"}[result.met]
             value = "" if result.value is None else f"{result.value:.4g} {result.goal.unit}"
@@ -115,7 +115,8 @@ def _compare(
     print(f"gamma {percent:g}%/{distance:g} mm: {agreed.pass_rate:.1f}% of the voxels above {agreed.cutoff:g}% pass")
 
 
-def _print_table(rows: list[dict[str, Any]]) -> None:
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Rows of one kind as columns of text."""
     cells = [list(rows[0]), *([_short(value) for value in row.values()] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     for row in cells:

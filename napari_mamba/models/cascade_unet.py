@@ -7,6 +7,7 @@ OpenKBP challenge; read in github.com/LSL000UD/RTDosePrediction, `RTDosePredicti
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ class PlainUNet(nn.Module):
             )
             for level in range(len(features))
         )
-        pairs = list(zip(features[:-1], features[1:], strict=True))
+        pairs = list(pairwise(features))
         self.enlarge = nn.ModuleList(PointwiseUpsample(coarse, fine, (2, 2, 2)) for fine, coarse in pairs)
         self.up = nn.ModuleList(
             nn.Sequential(ConvNormAct(2 * fine, fine, KERNEL), ConvNormAct(fine, fine, KERNEL)) for fine, _ in pairs

@@ -1,9 +1,9 @@
 """A first guess of a radiotherapy dose: the fluence of equally spaced beams, fitted to the prescription.
 
-Intensity-modulated plans are the answer to an optimisation over the intensities of each beam's rays. This is a small one
-of the same kind: coplanar beams around the patient, each ray's dose falling off with the tissue before it, intensities
-that are never negative, and a least-squares fit of what targets should get and everything else should not. It has no
-parameters to learn, and tells a network where beams can bring dose.
+Intensity-modulated plans are the answer to an optimisation over the intensities of each beam's rays. This is a small
+one of the same kind: coplanar beams around the patient, each ray's dose falling off with the tissue before it,
+intensities that are never negative, and a least-squares fit of what targets should get and everything else should not.
+It has no parameters to learn, and tells a network where beams can bring dose.
 
 Sources: Bortfeld, IMRT: a review and preview (Phys. Med. Biol. 51:R363, 2006); the multiplicative updates are the image
 space reconstruction algorithm of Daube-Witherspoon and Muehllehner (IEEE Trans. Med. Imaging 5:61, 1986).

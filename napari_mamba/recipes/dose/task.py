@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-ORGANS = ("brainstem", "spinal cord", "right parotid", "left parotid", "oesophagus", "larynx", "mandible")
+from napari_mamba.radiotherapy.planning import HEAD_NECK
+
+ORGANS = tuple(organ.name for organ in HEAD_NECK.organs)
 """In the order of the data set's bits, from bit 1 on, and of the input's channels."""
 
 TARGETS = {"PTV56": 56.0, "PTV63": 63.0, "PTV70": 70.0}
@@ -12,7 +14,7 @@ TARGETS = {"PTV56": 56.0, "PTV63": 63.0, "PTV70": 70.0}
 
 POSSIBLE_BIT, ORGAN_BIT, TARGET_BIT = 0, 1, 8
 
-UNIT = 70.0
+UNIT = HEAD_NECK.unit
 """Gy that are 1 to the network: the highest prescription."""
 
 CHANNELS = len(ORGANS) + 5
