@@ -9,6 +9,9 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from napari_mamba.cli.dose import register as register_dose
+from napari_mamba.cli.dvh import register as register_dvh
+
 OUT, HOW, IN = "Output", "Computing", "Reading"
 NNUNET, WEIGHTS = "nnU-Net", "Weights alone"
 
@@ -358,3 +361,7 @@ def join(
     from napari_mamba.cli.training import join_bundles
 
     join_bundles(members, output, round_robin=round_robin, overwrite=overwrite)
+
+
+register_dose(app)
+register_dvh(app)

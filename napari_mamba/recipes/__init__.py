@@ -1,1 +1,1 @@
-"""What made the shipped bundles: train them again, go on with them, measure them."""
+"""Recipes: what is trained on what, and how; the machinery is in `napari_mamba.training`."""

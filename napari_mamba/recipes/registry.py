@@ -18,6 +18,7 @@ RECIPES: Mapping[str, str] = {
     "mr-superres": "napari_mamba.recipes.restore.superres:SuperResolution",
     "adrenal-shape": "napari_mamba.recipes.shape.recipe:AdrenalShape",
     "mr-quality": "napari_mamba.recipes.quality.recipe:Quality",
+    "dose-headneck-ct": "napari_mamba.recipes.dose.recipe:DoseHeadNeck",
 }
 """Where each recipe's class is; imported at use, since each brings MONAI's transforms along."""
 
