@@ -14,6 +14,8 @@ from napari_mamba.cli.command_list import devices, info, models
 from napari_mamba.cli.command_run import run
 from napari_mamba.cli.command_serve import serve
 from napari_mamba.cli.command_train import evaluate, join, train
+from napari_mamba.cli.dose import register as register_dose
+from napari_mamba.cli.dvh import register as register_dvh
 from napari_mamba.cli.explaining import explain
 from napari_mamba.cli.measuring import measure
 
@@ -57,3 +59,5 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(join)
 app.command()(serve)
+register_dose(app)
+register_dvh(app)

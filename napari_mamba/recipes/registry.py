@@ -82,6 +82,12 @@ RECIPES: Mapping[str, Entry] = {
         evaluate="quality.evaluation:evaluate",
         card="quality.card:card",
     ),
+    "dose-headneck-ct": Entry(
+        recipe="dose.recipe:DoseHeadNeck",
+        export="dose.bundle:export",
+        evaluate="dose.bundle:evaluate",
+        card="dose.bundle:card",
+    ),
 }
 """What can be trained and measured, by the bundle's name."""
 
