@@ -20,9 +20,10 @@ def save(folder: Path, weights: dict[str, Tensor], arguments: dict[str, Any], hi
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    # The decoder holds the encoder a second time; what builds it anew needs it once.
-    once = {key: value for key, value in weights.items() if ".decoder.encoder." not in key}
-    half = {key: value.half().contiguous() if value.is_floating_point() else value for key, value in once.items()}
+    half = {
+        key: weights[key].half().contiguous() if weights[key].is_floating_point() else weights[key]
+        for key in _names(_built(arguments))
+    }
     save_file(half, str(folder / WEIGHTS))
     (folder / DESCRIPTION).write_text(json.dumps({"arguments": arguments, "trained": history}, indent=2) + "\n")
     return folder
@@ -37,9 +38,20 @@ def load(folder: Path) -> VelocityNetwork:
         weights = load_file(str(folder / WEIGHTS))
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{folder} holds no registration network: train one with `napari-mamba train`") from error
-    network = VelocityNetwork(tuple(arguments["features"]), int(arguments["first_scan"]))
-    missing, unknown = network.load_state_dict({k: v.float() for k, v in weights.items()}, strict=False)
-    if unknown or any(".decoder.encoder." not in key for key in missing):
+    network = _built(arguments)
+    own = network.state_dict(keep_vars=True)
+    if set(weights) != set(_names(network)) or any(weights[key].shape != own[key].shape for key in weights):
         raise InputError(f"the weights in {folder} belong to another network")
     with torch.no_grad():
-        return network.eval()
+        for key, value in weights.items():
+            own[key].copy_(value)
+    return network.eval()
+
+
+def _built(arguments: dict[str, Any]) -> VelocityNetwork:
+    return VelocityNetwork(tuple(arguments["features"]), int(arguments["first_scan"]))
+
+
+def _names(network: VelocityNetwork) -> list[str]:
+    """Names of its tensors, each once: layers of a U-Mamba have several names."""
+    return [name for name, _ in (*network.named_parameters(), *network.named_buffers())]
