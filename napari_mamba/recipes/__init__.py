@@ -1,1 +1,1 @@
-"""What made the shipped bundles: train them again, go on with them, measure them."""
+"""Recipes: what each shipped bundle is trained on, with which network and loss, and how it is measured."""

@@ -18,6 +18,8 @@ RECIPES: Mapping[str, str] = {
     "mr-superres": "napari_mamba.recipes.restore.superres:SuperResolution",
     "adrenal-shape": "napari_mamba.recipes.shape.recipe:AdrenalShape",
     "mr-quality": "napari_mamba.recipes.quality.recipe:Quality",
+    "brain-register-mr": "napari_mamba.recipes.registration.recipe:BrainRegistration",
+    "heart-mr": "napari_mamba.recipes.heart.recipe:Heart",
 }
 """Where each recipe's class is; imported at use, since each brings MONAI's transforms along."""
 
