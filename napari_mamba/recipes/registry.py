@@ -88,6 +88,12 @@ RECIPES: Mapping[str, Entry] = {
         evaluate="dose.bundle:evaluate",
         card="dose.bundle:card",
     ),
+    "heart-mr": Entry(
+        recipe="heart.recipe:Heart",
+        export="heart.bundle:export",
+        evaluate="heart.evaluation:evaluate",
+        card="heart.bundle:card",
+    ),
 }
 """What can be trained and measured, by the bundle's name."""
 
