@@ -48,7 +48,9 @@ def plugin(bundle: str) -> None:
     viewer = napari.Viewer(show=True)
     viewer.window.resize(*SIZE)
     viewer.open_sample("napari-mamba", "hippocampus_left")
-    _, widget = viewer.window.add_plugin_dock_widget("napari-mamba", "Run a model")
+    _, dock = viewer.window.add_plugin_dock_widget("napari-mamba", "Run a model")
+    wait(lambda: dock.inner is not None)
+    widget = dock.inner
     wait(lambda: bool(widget.options.effective_device) and not widget.preloading)
     if Path(bundle).exists():
         widget.model.open(bundle)

@@ -8,6 +8,7 @@ Keys are those of MONAI's bundle metadata (`metadata.json` of the MONAI model zo
 from __future__ import annotations
 
 import colorsys
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,6 +17,7 @@ from typing import Any, Literal
 from napari_mamba.bundles.checks import Fields
 from napari_mamba.bundles.old_keys import TILE, current_step, renamed
 from napari_mamba.errors import BundleError
+from napari_mamba.io._guard import quoted
 
 FORMAT = "napari-mamba bundle"
 FORMAT_VERSION = 1
@@ -48,6 +50,8 @@ POSTPROCESSING_STEPS: Mapping[str, frozenset[str]] = {
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _WEIGHTS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors")
+_SUM = re.compile(r"[0-9a-f]{64}")
+_MOST_NETWORKS, _LONGEST_NAME, _LARGEST_SIDE, _MOST_VOXELS = 64, 120, 4096, 2**28
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 _CLASS_ARGUMENTS = ("num_classes", "out_chans", "out_channels", "number_classes")
 _CHANNEL_ARGUMENTS = ("input_channels", "in_chans", "in_channels", "in_ch", "inp_channels")
@@ -176,12 +180,14 @@ class BundleSpec:
 
 def check(spec: BundleSpec) -> None:
     """Raise `BundleError` if the parts of `spec` contradict one another."""
-    if not _NAME.fullmatch(spec.name):
-        raise BundleError(f"a bundle's name is made of a-z, 0-9, '.', '_' and '-', not {spec.name!r}")
+    if not _NAME.fullmatch(spec.name) or len(spec.name) > _LONGEST_NAME:
+        raise BundleError(f"a bundle's name is made of a-z, 0-9, '.', '_' and '-', not {quoted(spec.name)}")
     if spec.task not in TASKS:
-        raise BundleError(f"bundle {spec.name}: the task {spec.task!r} is not one of {', '.join(TASKS)}")
+        raise BundleError(f"bundle {spec.name}: the task {quoted(spec.task)} is not one of {', '.join(TASKS)}")
     if spec.activation not in ACTIVATIONS:
-        raise BundleError(f"bundle {spec.name}: activation {spec.activation!r} is not one of {', '.join(ACTIVATIONS)}")
+        raise BundleError(
+            f"bundle {spec.name}: activation {quoted(spec.activation)} is not one of {', '.join(ACTIVATIONS)}"
+        )
     if not spec.channels:
         raise BundleError(f"bundle {spec.name}: names no input channel")
     _check_tile(spec)
@@ -198,19 +204,22 @@ def _check_steps(
     spec: BundleSpec, what: str, steps: Sequence[Mapping[str, Any]], registry: Mapping[str, frozenset[str]]
 ) -> None:
     for step in steps:
-        known = registry.get(step.get("step", ""))
+        name = step.get("step", "")
+        known = registry.get(name) if isinstance(name, str) else None
         if known is None:
-            raise BundleError(
-                f"bundle {spec.name}: {what} step {step.get('step')!r} is not one of {', '.join(registry)}"
-            )
+            raise BundleError(f"bundle {spec.name}: {what} step {quoted(name)} is not one of {', '.join(registry)}")
         if odd := sorted(set(step) - known - {"step"}):
-            raise BundleError(f"bundle {spec.name}: {what} step {step['step']!r} has no option {odd[0]!r}")
+            raise BundleError(f"bundle {spec.name}: {what} step {step['step']!r} has no option {quoted(odd[0])}")
 
 
 def _check_tile(spec: BundleSpec) -> None:
     tile, rank = spec.tile, len(spec.tile.size)
     if rank not in (2, 3) or min(tile.size) < 1:
-        raise BundleError(f"bundle {spec.name}: a tile has 2 or 3 positive sizes, not {list(tile.size)}")
+        raise BundleError(f"bundle {spec.name}: a tile has 2 or 3 positive sizes, not {quoted(list(tile.size))}")
+    if max(tile.size) > _LARGEST_SIDE or math.prod(tile.size) > _MOST_VOXELS:
+        raise BundleError(f"bundle {spec.name}: a tile of {list(tile.size)} voxels is larger than any network takes")
+    if tile.divisor and min(tile.divisor) < 1:
+        raise BundleError(f"bundle {spec.name}: a tile's divisor is positive, not {quoted(list(tile.divisor))}")
     if not 0 <= tile.overlap < 1:
         raise BundleError(f"bundle {spec.name}: the tiles' overlap is in [0, 1), not {tile.overlap}")
     if any(not 0 <= axis < rank for axis in tile.mirror_axes) or len(set(tile.mirror_axes)) < len(tile.mirror_axes):
@@ -240,16 +249,18 @@ def _check_classes(spec: BundleSpec) -> None:
     _check_count(spec, _CLASS_ARGUMENTS, len(spec.classes), "classes")
     indices = [label.index for label in spec.classes]
     if len(set(indices)) < len(indices) or min(indices) < 0 or max(indices) > 65535:
-        raise BundleError(f"bundle {spec.name}: class indices must differ and lie in 0..65535, not {indices}")
+        raise BundleError(f"bundle {spec.name}: class indices must differ and lie in 0..65535, not {quoted(indices)}")
     if spec.task == "segmentation" and spec.activation == "softmax" and indices[0] != 0:
         raise BundleError(f"bundle {spec.name}: the first of the softmax classes must be the background, index 0")
     for label in spec.classes:
         if not _COLOR.fullmatch(label.color):
-            raise BundleError(f"bundle {spec.name}: the colour of {label.name!r} is '#rrggbb', not {label.color!r}")
+            raise BundleError(
+                f"bundle {spec.name}: the colour of {quoted(label.name)} is '#rrggbb', not {quoted(label.color)}"
+            )
         if label.laterality not in LATERALITIES:
             raise BundleError(
-                f"bundle {spec.name}: the laterality of {label.name!r} is left, right, both or empty, not "
-                f"{label.laterality[:40]!r}"
+                f"bundle {spec.name}: the laterality of {quoted(label.name)} is left, right, both or empty, not "
+                f"{quoted(label.laterality)}"
             )
 
 
@@ -273,12 +284,16 @@ def default_color(index: int) -> str:
     return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
 
 
-def to_json(spec: BundleSpec, weights: Mapping[str, str]) -> dict[str, Any]:
-    """`bundle.json` as a dict; `weights` maps each weight file's name to its SHA-256."""
+def to_json(spec: BundleSpec, weights: Mapping[str, str], others: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """`bundle.json` as a dict; `weights`, and `others` beside them, map each file's name to its SHA-256."""
     values = asdict(spec)
     values["eval_metrics"] = values.pop("metrics")
     head = {"format": FORMAT, "format_version": FORMAT_VERSION}
-    tail = {"network_data_format": _network_data_format(spec), "weights": list(weights), "sha256": dict(weights)}
+    tail = {
+        "network_data_format": _network_data_format(spec),
+        "weights": list(weights),
+        "sha256": {**weights, **(others or {})},
+    }
     return {**head, **values, **tail}
 
 
@@ -295,7 +310,7 @@ def from_json(values: Any, where: str) -> tuple[BundleSpec, tuple[str, ...], dic
     Returns
     -------
     spec, weights, sha256
-        `weights` are file names; `sha256` maps those that have one to their checksum.
+        `weights` are file names; `sha256` maps the names of files to their checksums.
 
     Raises
     ------
@@ -307,7 +322,24 @@ def from_json(values: Any, where: str) -> tuple[BundleSpec, tuple[str, ...], dic
         raise BundleError(f'{where}: is not a napari-mamba bundle (no "format": "{FORMAT}")')
     if top.number("format_version", 0) > FORMAT_VERSION:
         raise BundleError(f"{where}: was written by a later version of napari-mamba: update napari-mamba")
-    spec = BundleSpec(
+    try:
+        spec = _spec(top)
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError) as error:
+        raise BundleError(f"{where}: contradicts itself ({type(error).__name__}: {quoted(error)})") from error
+    weights = top.texts("weights")
+    if not 0 < len(weights) <= _MOST_NETWORKS or len(set(weights)) < len(weights):
+        raise BundleError(f"{where}: 'weights' names each of 1 to {_MOST_NETWORKS} weight files once")
+    for name in weights:
+        if not _WEIGHTS.fullmatch(name) or len(name) > _LONGEST_NAME:
+            raise BundleError(f"{where}: weights are '.safetensors' files beside bundle.json, not {quoted(name)}")
+    sums = {str(name): str(value).lower() for name, value in top.mapping("sha256", {}).items()}
+    if odd := [name for name, value in sums.items() if not _SUM.fullmatch(value)]:
+        raise BundleError(f"{where}: the sha256 of {quoted(odd[0])} is no checksum: get the bundle again")
+    return spec, weights, sums
+
+
+def _spec(top: Fields) -> BundleSpec:
+    return BundleSpec(
         **{key: top.text(key) for key in ("name", "version", "title", "task")},
         network=_network(top.fields("network")),
         channels=tuple(Channel(one.text("name"), one.text("modality", "")) for one in top.items("channels")),
@@ -322,14 +354,6 @@ def from_json(values: Any, where: str) -> tuple[BundleSpec, tuple[str, ...], dic
         metrics=top.mapping("eval_metrics", {}),
         changelog=top.mapping("changelog", {}),
     )
-    weights = top.texts("weights")
-    if not weights or len(set(weights)) < len(weights):
-        raise BundleError(f"{where}: 'weights' names each weight file once, not {list(weights)}")
-    for name in weights:
-        if not _WEIGHTS.fullmatch(name):
-            raise BundleError(f"{where}: weights are '.safetensors' files beside bundle.json, not {name!r}")
-    sums = top.mapping("sha256", {})
-    return spec, weights, {name: str(sums[name]).lower() for name in weights if name in sums}
 
 
 def _network(one: Fields) -> Network:

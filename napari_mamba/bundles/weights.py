@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from napari_mamba import models
+from napari_mamba.bundles.doors import no_larger_than
 from napari_mamba.bundles.int8 import SCALE, dequantize, quantize
 from napari_mamba.bundles.spec import BundleSpec, Dtype
 from napari_mamba.errors import BundleError, InputError
+from napari_mamba.io._guard import quoted
 
 
-def build(spec: BundleSpec) -> nn.Module:
-    """The network `spec` names, with random weights; raises `BundleError` if it cannot be built."""
+def build(spec: BundleSpec, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
+    """The network `spec` names, with random weights.
+
+    Raises
+    ------
+    BundleError
+        If it cannot be built, or would be much larger than the `weights` that are meant for it.
+    """
     try:
-        return models.create(spec.network.name, **spec.network.arguments)
+        with no_larger_than(weights) if weights is not None else nullcontext():
+            return models.create(spec.network.name, **spec.network.arguments)
     except InputError as error:
         raise BundleError(f"bundle {spec.name}: {error}") from error
-    except (ValueError, KeyError, IndexError, AttributeError, RuntimeError) as error:
+    except Exception as error:  # a network may fail on arguments from outside in any way
         raise BundleError(
-            f"bundle {spec.name}: the network {spec.network.name} cannot be built with its arguments ({error})"
+            f"bundle {spec.name}: the network {spec.network.name} cannot be built with its arguments ({quoted(error)})"
         ) from error
 
 

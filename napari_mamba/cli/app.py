@@ -14,6 +14,10 @@ from napari_mamba.cli.command_list import devices, info, models
 from napari_mamba.cli.command_run import run
 from napari_mamba.cli.command_serve import serve
 from napari_mamba.cli.command_train import evaluate, join, train
+from napari_mamba.cli.dose import register as register_dose
+from napari_mamba.cli.dvh import register as register_dvh
+from napari_mamba.cli.explaining import explain
+from napari_mamba.cli.measuring import measure
 
 app = typer.Typer(
     name="napari-mamba",
@@ -48,8 +52,12 @@ app.command()(models)
 app.command()(info)
 app.command()(devices)
 app.command()(run)
+app.command()(explain)
+app.command()(measure)
 app.command("import")(import_)
 app.command()(train)
 app.command()(evaluate)
 app.command()(join)
 app.command()(serve)
+register_dose(app)
+register_dvh(app)

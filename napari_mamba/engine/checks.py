@@ -13,6 +13,7 @@ from napari_mamba.volume import Volume
 
 # Sides of a field of view, in mm, that no scan of a body part has. What lies outside has a wrong header.
 MIN_FIELD_OF_VIEW_MM, MAX_FIELD_OF_VIEW_MM = 10.0, 2000.0
+_BEYOND, _LOOKED_AT = 1e5, 4_000_000
 MIN_SPACING_MM, MAX_SPACING_MM = 0.05, 15.0
 
 
@@ -56,6 +57,7 @@ def load_checked(volume: Volume, bundle: Any, replace_nonfinite: float | None = 
     if data.dtype.kind not in "fiub":
         raise InputError(f"the image's values are {data.dtype}: convert them to real numbers first")
     data, warnings = _finite(data, replace_nonfinite)
+    _check_range(data)
     if repeated:
         warnings.append(f"{bundle.name} takes colour images: the one channel was repeated as red, green and blue.")
         names = names[:1]
@@ -113,6 +115,20 @@ def _finite(data: np.ndarray, replacement: float | None) -> tuple[np.ndarray, li
     return np.where(finite, data, np.asarray(replacement, data.dtype)), [
         f"{_count(wrong, 'NaN or infinite value')} of the image replaced by {replacement:g}."
     ]
+
+
+def _check_range(data: np.ndarray) -> None:
+    """Raise `InputError` where a few values are a million times all others: statistics would be of them alone."""
+    for channel in data:
+        some = np.abs(channel.reshape(-1)[:: channel.size // _LOOKED_AT + 1].astype(np.float64))
+        usual = float(np.percentile(some, 99.9))
+        largest = max(abs(float(channel.max())), abs(float(channel.min())))
+        if usual > 0 and largest > _BEYOND * usual:
+            count = int(np.count_nonzero(np.abs(channel.astype(np.float64)) > _BEYOND * usual))
+            raise InputError(
+                f"{_count(count, 'value')} of the image {'is' if count == 1 else 'are'} as large as {largest:.3g}, and "
+                f"nearly all others at most {usual:.3g}: repair the image, its broken voxels would decide the answer"
+            )
 
 
 def _value_warnings(values: np.ndarray, name: str, modality: str) -> list[str]:

@@ -128,6 +128,8 @@ def _requested_tile(
     if fixed and wanted != size:
         raise InputError(f"the weights of {name} are made for tiles of {list(size)} voxels: leave the tile as it is")
     possible = tuple(_round_up(n, d) for n, d in zip(wanted, divisor, strict=True))
+    if possible == divisor and possible != size:  # one voxel would be left in the network's depth, too few for a norm
+        possible = tuple(min(2 * d, s) for d, s in zip(divisor, size, strict=True))
     if possible != wanted:
         raise InputError(
             f"the sides of {name}'s tiles are multiples of {list(divisor)}: {list(possible)} instead of {list(wanted)}"

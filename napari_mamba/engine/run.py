@@ -79,7 +79,7 @@ def run(
         return (yield from Session(volume, bundle, options, cancel, **stored).events())
     except NapariMambaError:
         raise
-    except (RuntimeError, MemoryError) as error:
+    except Exception as error:  # whatever fails inside a network: a caller has one kind of error to tell
         from napari_mamba.engine.memory import is_out_of_memory
 
         if is_out_of_memory(error):

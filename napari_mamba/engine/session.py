@@ -192,7 +192,10 @@ class Session:
     def _fall_back(self, problem: str, ensemble: Ensemble) -> Events:
         """Change the plan or the precision after a failed attempt, and say so; or give up with a sentence."""
         context, device = self.context, self.context.device
-        if problem == "not finite":
+        if problem == "not finite" and context.plan.half:
+            said = "Sums of tiles overflowed in half precision: the run was repeated with sums in float32."
+            context.plan = replace(context.plan, half=False)
+        elif problem == "not finite":
             if not device.chosen or device.dtype == torch.float32:
                 raise RunError(
                     f"{context.bundle.name} produces NaN or infinity in {device.precision}: "
@@ -203,9 +206,10 @@ class Session:
         else:
             smaller = context.plan.smaller()
             if smaller is None:
+                elsewhere = "" if device.torch_device.type == "cpu" else "choose the device cpu, "
                 raise OutOfMemoryError(
-                    f"memory of {device.name} ran out at the smallest tile ({context.plan.shown()}): choose the "
-                    "device cpu, crop the image, or close other programs"
+                    f"memory of {device.name} ran out at the smallest tile ({context.plan.shown()}): {elsewhere}"
+                    "crop the image, or close other programs"
                 )
             context.plan, change = smaller
             said = f"Memory ran out at the requested tile and batch size: the run was repeated with {change}."

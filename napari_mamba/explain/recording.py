@@ -255,7 +255,7 @@ def record(
         scan = LayerScan(call.layer, call.number, "", call.grid)
         if wanted is not None and scan.label not in wanted:
             return
-        fill(scan, call)
+        add_paths(scan, call)
         scan.convolution = conv.pop(call.layer, None)
         found.append(scan)
         if stop and wanted is not None and len(found) == len(wanted):
@@ -314,7 +314,7 @@ def layers(network: nn.Module, inputs: Tensor | Sequence[Tensor]) -> list[Layer]
     return list(found.values())
 
 
-def fill(scan: LayerScan, call: Call) -> None:
+def add_paths(scan: LayerScan, call: Call) -> None:
     """Put a call's arguments into a `LayerScan`, a path for each direction and sequence."""
     args = type(call.arguments)(**{name: _detached(value) for name, value in vars(call.arguments).items()})
     if isinstance(args, ScanArguments):

@@ -136,10 +136,10 @@ def _recurrence(path: Path):
     return lambda start, stop: torch.exp(delta[start:stop, :, None] * A), selective_inputs, torch.zeros_like(A)
 
 
-def principal_components(paths: Sequence[Path], count: int = 3, samples: int = SAMPLES) -> tuple[list[Tensor], Tensor]:
-    """The states' first principal components: (L, count) of each path, in the order of rows, and the shares of variance.
+def components(paths: Sequence[Path], count: int = 3, samples: int = SAMPLES) -> tuple[Tensor, Tensor, Tensor]:
+    """The directions (count, D, N) in which states vary most, common to some paths; their mean; the shares of variance.
 
-    They are found from states at `samples` steps spread evenly over the paths, and common to the paths.
+    They are found from states at `samples` steps spread evenly over the paths.
     """
     each = max(2, samples // len(paths))
     kept = []
@@ -157,10 +157,17 @@ def principal_components(paths: Sequence[Path], count: int = 3, samples: int = S
     basis = found.to(flat.dtype).reshape(-1, *mean.shape)
     sign = torch.sign(basis.flatten(1).real.sum(1)).to(basis)  # the same in every run
     basis = basis * torch.where(sign == 0, 1, sign)[:, None, None]
-    parts = [run_states(path, basis=basis, mean=mean).parts for path in paths]
-    missing = count - len(basis)
-    parts = [torch.nn.functional.pad(x, (0, missing)) for x in parts]
-    return parts, share[:count].float()
+    short = count - len(basis)
+    return torch.cat([basis, basis.new_zeros(short, *mean.shape)]), mean, share[:count].float()
+
+
+def principal_components(paths: Sequence[Path], count: int = 3, samples: int = SAMPLES) -> tuple[list[Tensor], Tensor]:
+    """The states' first principal components: (L, count) of each path, in the order of rows, and the shares of variance.
+
+    See `components`.
+    """
+    basis, mean, share = components(paths, count, samples)
+    return [run_states(path, basis=basis, mean=mean).parts for path in paths], share
 
 
 def step_sizes(path: Path) -> Tensor:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from napari_mamba.errors import NapariMambaError, OutputError
+from napari_mamba.io._guard import shortened
 
 _REASONS = {
     errno.ENOSPC: "no space is left on its disk: free some, or choose another folder",
@@ -89,7 +90,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except MemoryError as error:
         raise OutputError(f"{path} cannot be written: the computer's memory is full, close other programs") from error
     except Exception as error:  # writers of many formats: whatever they raise, the user gets one sentence
-        raise OutputError(f"{path} cannot be written: {_last_line(error)}; {_space(path)}") from error
+        reason = shortened(f"{path} cannot be written: {_last_line(error)}; {_space(path, error)}")
+        raise OutputError(reason) from error
     finally:
         if folder is not None:
             _remove(folder)
@@ -123,6 +125,8 @@ def _last_line(error: Exception) -> str:
     return lines[-1].rstrip(".") if lines else type(error).__name__
 
 
-def _space(path: Path) -> str:
+def _space(path: Path, error: Exception) -> str:
     free = shutil.disk_usage(path.parent).free
+    if free > 1 << 30 and not isinstance(error, RuntimeError):  # SimpleITK's only word for a full disk
+        return "choose another format or folder"
     return f"{free / 1e9:.1f} GB are free there, free more or choose another folder"

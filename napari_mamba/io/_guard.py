@@ -18,8 +18,9 @@ LARGE = 1 << 30
 RATIO = 250
 """Bytes that one stored byte may become beyond that: whole-body label maps reach 100, bombs 1000 and more."""
 LONGEST = 300
-"""Characters of an error sentence: beyond that it quotes the file rather than explains it."""
+"""Characters of an error sentence beside the paths in it: a longer one quotes the file rather than explains it."""
 _QUOTED = 60
+_LONGEST_PATHS = 1000
 _CHUNK = 1 << 24
 STREAM_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile)
 
@@ -35,11 +36,13 @@ def quoted(text: object) -> str:
 
 
 def shortened(text: str) -> str:
-    """A sentence of at most `LONGEST` characters on one line: the middle goes, the reason and the advice stay."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    if len(line) <= LONGEST:
+    """A sentence of at most `LONGEST` characters and its paths: the middle goes, the reason and the advice stay."""
+    words = "".join(c if c.isprintable() else " " for c in text).split()
+    line = " ".join(words)
+    paths = min(sum(len(word) for word in words if "/" in word or "\\" in word), _LONGEST_PATHS)
+    if len(line) <= LONGEST + paths:
         return line
-    return f"{line[: LONGEST * 2 // 3]} … {line[-(LONGEST // 3 - 3) :]}"
+    return f"{line[: paths + LONGEST * 2 // 3]} … {line[-(LONGEST // 3 - 3) :]}"
 
 
 def counted(sizes: Sequence[int], itemsize: int) -> int:

@@ -82,6 +82,18 @@ RECIPES: Mapping[str, Entry] = {
         evaluate="quality.evaluation:evaluate",
         card="quality.card:card",
     ),
+    "dose-headneck-ct": Entry(
+        recipe="dose.recipe:DoseHeadNeck",
+        export="dose.bundle:export",
+        evaluate="dose.bundle:evaluate",
+        card="dose.bundle:card",
+    ),
+    "heart-mr": Entry(
+        recipe="heart.recipe:Heart",
+        export="heart.bundle:export",
+        evaluate="heart.evaluation:evaluate",
+        card="heart.bundle:card",
+    ),
 }
 """What can be trained and measured, by the bundle's name."""
 

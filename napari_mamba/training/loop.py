@@ -177,7 +177,9 @@ class Run:
         return network.eval()
 
     def _to_device(self, network: nn.Module) -> nn.Module:
-        placed: nn.Module = network.to(self.device, memory_format=self.format)  # type: ignore[call-overload]  # torch's stubs lack it
+        flat = not any(parameter.ndim == 5 for parameter in network.parameters())  # a network of slices
+        layout = torch.contiguous_format if flat else self.format
+        placed: nn.Module = network.to(self.device, memory_format=layout)  # type: ignore[call-overload]  # torch's stubs lack it
         return float32_small_convolutions(placed) if self.device.type == "cpu" else placed
 
 

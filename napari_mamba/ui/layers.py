@@ -20,6 +20,7 @@ import numpy as np
 from napari.utils.transforms import Affine
 
 from napari_mamba.errors import InputError
+from napari_mamba.ui.channels import ChannelStack
 from napari_mamba.volume import Volume
 
 if TYPE_CHECKING:
@@ -138,6 +139,7 @@ def volume_to_layers(volume: Volume, path: str = "") -> list[tuple[Any, dict[str
                     "layer_affine": matrix,
                     "order": order,
                     "units": volume.units,
+                    "header": volume.header,
                 }
             },
         }
@@ -173,6 +175,7 @@ def placement(layer: Layer) -> Placement:
     unmoved = "order" in known and layer.ndim == 3 and np.allclose(matrix, known["layer_affine"], rtol=0, atol=1e-9)
     if unmoved:
         geometry = {key: known[key] for key in ("affine", "layer_affine", "order", "units")}
+        geometry["header"] = known.get("header")
         return Placement(known["affine"], known["units"], tuple(known["order"]), 3, transforms, layer.name, geometry)
     affine = RAS_FROM_WORLD @ np.diag([*factors, 1.0]) @ matrix
     return Placement(affine, units, (0, 1, 2), layer.ndim, transforms, layer.name, {})
@@ -232,7 +235,8 @@ def layers_to_volume(layers: Sequence[Layer], frame: int | None = None) -> tuple
     for layer in layers:
         place = first if layer is layers[0] else placement(layer)
         data = place.to_volume_axes(_transposable(_finest(layer)))
-        singles.append(Volume(data[None], place.affine, (layer.name,), place.units, layer.name))
+        header = place.geometry.get("header")
+        singles.append(Volume(data[None], place.affine, (layer.name,), place.units, layer.name, header))
     return stack_channels(singles), first
 
 
@@ -253,7 +257,7 @@ def stack_channels(singles: Sequence[Volume]) -> Volume:
                 f"the layers '{first.name}' and '{other.name}' lie on different grids: resample one onto the other"
             )
     names = tuple(single.name for single in singles)
-    return Volume(ChannelStack([single.data[0] for single in singles]), first.affine, names, first.units, first.name)
+    return replace(first, data=ChannelStack([single.data[0] for single in singles]), channel_names=names)
 
 
 def _finest(layer: Layer) -> Any:
@@ -294,30 +298,3 @@ def _transposable(data: Any) -> Any:
     import dask.array
 
     return dask.array.from_array(data)
-
-
-class ChannelStack:
-    """Arrays (Z, Y, X) that are the channels of one image (C, Z, Y, X), laid together when values are asked for."""
-
-    def __init__(self, channels: Sequence[Any]):
-        self.channels = list(channels)
-        self.shape = (len(self.channels), *self.channels[0].shape)
-        self.dtype = np.result_type(*(channel.dtype for channel in self.channels))
-        self.ndim = 4
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether reading values costs no disk."""
-        return all(isinstance(channel, np.ndarray) for channel in self.channels)
-
-    def __len__(self) -> int:
-        return len(self.channels)
-
-    def __getitem__(self, index: Any) -> Any:
-        """A channel, or the same box of every channel (`stack[:, z, y, x]`)."""
-        if isinstance(index, tuple) and index[0] == slice(None):
-            return ChannelStack([channel[index[1:]] for channel in self.channels])
-        return self.channels[index]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.stack([np.asarray(channel) for channel in self.channels]).astype(dtype or self.dtype, copy=False)

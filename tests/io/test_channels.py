@@ -52,7 +52,8 @@ def test_a_region_holds_the_voxels_whose_centres_are_in_the_box(rng, oblique_aff
     volume = Volume(rng.normal(size=(2, 12, 20, 24)), affine=oblique_affine)
     index = np.stack(np.meshgrid(*(np.arange(n) for n in volume.shape), indexing="ij"), -1)
     world = index @ oblique_affine[:3, :3].T + oblique_affine[:3, 3]
-    low, high = world.mean((0, 1, 2)) - [3, 6, 9], world.mean((0, 1, 2)) + [4, 5, 6]
+    middle = world.mean((0, 1, 2))
+    low, high = middle - np.array([3, 6, 9]), middle + np.array([4, 5, 6])
     inside = ((world >= low) & (world <= high)).all(-1)
     region = region_of(volume, [*low, *high])
     assert region.inside.sum() == inside.sum() > 50

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from napari_mamba.recipes.hippocampus.card import card
-from napari_mamba.recipes.hippocampus.data import pairs, part, person
-from napari_mamba.recipes.hippocampus.task import TILE
 
 from napari_mamba import bundles, engine, io, recipes
 from napari_mamba.errors import InputError
 from napari_mamba.recipes.hippocampus import task
+from napari_mamba.recipes.hippocampus.card import card
+from napari_mamba.recipes.hippocampus.data import pairs, part, person
 from napari_mamba.recipes.hippocampus.recipe import Hippocampus
+from napari_mamba.recipes.hippocampus.task import TILE
 from napari_mamba.training.recipe import Schedule
 from napari_mamba.volume import Volume
 

@@ -175,7 +175,7 @@ def points_of(node, identity):
     image.GetImageToWorldMatrix(matrix)
     extent = image.GetExtent()
     values = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
-    kji = np.argwhere(values > 0) + [extent[4], extent[2], extent[0]]
+    kji = np.argwhere(values > 0) + np.array([extent[4], extent[2], extent[0]])
     from MambaImagingLib import geometry
 
     own = np.c_[kji[:, ::-1], np.ones(len(kji))] @ geometry.array(matrix).T
@@ -289,16 +289,14 @@ def test_surfaces_one_at_a_time(scene, add_volume, tmp_path):
 
     volume = add_volume(block(), GRIDS[1])
     node = segmentations.load(seg_nrrd(tmp_path, GRIDS[1], labels_like()), "result", volume)
-    steps = segmentations.surfaces(node)
-    assert next(steps) == "Segment_2"
-    surface = vtk.vtkPolyData()
-    node.GetSegmentation().GetSegment("Segment_2").GetRepresentation("Closed surface").GetBounds()
-    node.GetClosedSurfaceRepresentation("Segment_2", surface)
-    assert surface.GetNumberOfPoints() > 100
-    middle = np.array(surface.GetCenter())
-    wanted = points_of(node, "Segment_2").mean(axis=0)
-    assert np.linalg.norm(middle - wanted) < 1.5
-    assert list(steps) == ["Segment_7"]
+    assert list(segmentations.surfaces(node)) == ["Segment_2", "Segment_7"]
+    for identity in ("Segment_2", "Segment_7"):
+        surface = vtk.vtkPolyData()
+        node.GetClosedSurfaceRepresentation(identity, surface)
+        assert surface.GetNumberOfPoints() > 100
+        wanted = points_of(node, identity).mean(axis=0)
+        assert np.linalg.norm(np.array(surface.GetCenter()) - wanted) < 1.5
+    assert node.GetDisplayNode().GetPreferredDisplayRepresentationName3D() == "Closed surface"
 
 
 def test_an_image_comes_back_by_affine_with_the_inputs_window(scene, add_volume, tmp_path):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from napari_mamba import bundles
 from napari_mamba.bundles import Bundle, BundleSpec, Channel, LabelClass, Network, Tile
+from napari_mamba.ui.run.devices import DeviceFacts
+from napari_mamba.volume import Volume
 
 ANTERIOR, POSTERIOR = LabelClass(1, "Anterior", "#e4a63a"), LabelClass(2, "Posterior", "#3a8fd9")
 
@@ -69,3 +72,56 @@ def tiny(bundle_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     """The bundle "tiny", in the user's folder where the widget finds it."""
     monkeypatch.setenv("NAPARI_MAMBA_BUNDLES", str(bundle_folder))
     return bundles.load("tiny")
+
+
+@pytest.fixture
+def make_bundle():
+    """A function (folder) -> path that makes the bundle "tiny" there."""
+    return lambda folder, channels=("T1",): make(folder, spec(channels))
+
+
+AFFINE = np.array([[0.0, 0.2, 0.9, -30], [0.1, 1.0, 0.0, 12], [2.5, 0.0, -0.1, 5], [0, 0, 0, 1]])
+SCAN = np.random.default_rng(3).random((1, 6, 8, 10))
+
+
+@pytest.fixture
+def errors(monkeypatch) -> list[str]:
+    """What was shown as napari's error notifications."""
+    from napari_mamba.ui.run import host
+
+    shown: list[str] = []
+    monkeypatch.setattr(host, "show_error", shown.append)
+    return shown
+
+
+@pytest.fixture
+def in_this_process(monkeypatch) -> None:
+    """Runs go to a thread, where a test can put scripts in the engine's place; estimates are forgotten."""
+    from napari_mamba.ui.run import host
+    from napari_mamba.ui.run.engine_process import EngineThread
+
+    monkeypatch.setattr(host, "make_engine", EngineThread)
+    asked = EngineThread.ask
+    known = {"devices": [DeviceFacts("cpu")], "prepare": None, "passes": None}
+    monkeypatch.setattr(
+        EngineThread, "ask", lambda self, kind, *rest: known[kind] if kind in known else asked(self, kind, *rest)
+    )
+
+
+@pytest.fixture
+def widget(qtbot, tiny, errors, in_this_process):
+    """The widget on a viewer model with one oblique layer; its search for devices is over."""
+    from napari.components import ViewerModel
+    from napari.layers import Layer
+
+    from napari_mamba.ui.layers import volume_to_layers
+    from napari_mamba.ui.run.widget import RunWidget
+
+    viewer = ViewerModel()
+    viewer.add_layer(Layer.create(*volume_to_layers(Volume(SCAN, AFFINE, name="scan"))[0]))
+    widget = RunWidget(viewer)
+    qtbot.addWidget(widget)
+    qtbot.waitUntil(lambda: widget.options.effective_device == "cpu", timeout=20_000)
+    widget.model.combo.setCurrentIndex(widget.model.combo.findText("tiny"))
+    yield widget
+    widget.host.close()

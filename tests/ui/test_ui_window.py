@@ -72,7 +72,9 @@ def opened(make_napari_viewer, qtbot, tiny):
     viewer = make_napari_viewer(show=True)
     viewer.window.resize(1400, 880)
     viewer.open(str(sample_path("hippocampus_left.nii.gz")), plugin="napari-mamba")
-    _, widget = viewer.window.add_plugin_dock_widget("napari-mamba", "Run a model")
+    _, dock = viewer.window.add_plugin_dock_widget("napari-mamba", "Run a model")
+    qtbot.waitUntil(lambda: dock.inner is not None, timeout=TIMEOUT)
+    widget = dock.inner
     combo = widget.model.combo
     combo.setCurrentIndex(max(combo.findText("tiny"), combo.findText("hippocampus-mr")))
     qtbot.waitUntil(lambda: bool(widget.options.effective_device) and not widget.preloading, timeout=TIMEOUT)

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from napari_mamba.bundles.doors import explained
 from napari_mamba.bundles.importers.archives import names_in, unpacked
 from napari_mamba.bundles.importers.monai import import_monai
 from napari_mamba.bundles.importers.nnunet import import_nnunet
@@ -26,6 +27,7 @@ _WHAT: dict[Callable[..., Path], str] = {
 _MAX_DEPTH = 6
 
 
+@explained
 def import_checkpoint(
     path: str | os.PathLike[str], destination: str | os.PathLike[str] | None = None, **choices: Any
 ) -> Path:

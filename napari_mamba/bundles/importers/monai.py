@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from napari_mamba.bundles.doors import explained
 from napari_mamba.bundles.importers.monai_config import Config, target
 from napari_mamba.bundles.importers.monai_steps import preparation_of
 from napari_mamba.bundles.importers.pickles import read_checkpoint
@@ -26,6 +27,7 @@ _WEIGHTS = ("model.pt", "model.safetensors", "model.pth")
 _CONFIGS = ("inference.json", "inference.yaml", "inference.yml")
 
 
+@explained
 def import_monai(
     path: str | os.PathLike[str],
     destination: str | os.PathLike[str] | None = None,
@@ -144,7 +146,7 @@ def _names(form: Mapping[str, Any], side: str, where: Path) -> list[str]:
     entry = (form.get(side) or {}).get("image" if side == "inputs" else "pred") or {}
     names = entry.get("channel_def") or {}
     count = entry.get("num_channels", len(names))
-    if not isinstance(names, dict) or not names or sorted(names) != sorted(str(i) for i in range(count)):
+    if not isinstance(names, dict) or not names or count != len(names) or set(names) != {*map(str, range(len(names)))}:
         raise BundleError(f"{where}: its {side} have no channel_def with a name for each channel")
     return [str(names[str(index)]) for index in range(count)]
 

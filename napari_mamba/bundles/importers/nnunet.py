@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from napari_mamba import models
+from napari_mamba.bundles.doors import explained
 from napari_mamba.bundles.importers.nnunet_common import (
     NNUNET,
     Folds,
@@ -43,6 +44,7 @@ from napari_mamba.errors import BundleError
 from napari_mamba.io.paths import expanded
 
 
+@explained
 def import_nnunet(
     results_folder: str | os.PathLike[str],
     destination: str | os.PathLike[str] | None = None,

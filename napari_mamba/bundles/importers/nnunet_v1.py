@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_mamba import models
+from napari_mamba.bundles.doors import explained
 from napari_mamba.bundles.importers.nnunet_common import (
     NNUNET,
     Folds,
@@ -34,6 +35,7 @@ from napari_mamba.errors import BundleError
 from napari_mamba.io.paths import expanded
 
 
+@explained
 def import_nnunet_v1(
     results_folder: str | os.PathLike[str],
     destination: str | os.PathLike[str] | None = None,
@@ -165,6 +167,7 @@ def read_plan(path: Path) -> Plan:
         names = plans.get("modalities") or plans["dataset_properties"]["modalities"]
         channels = tuple(str(names[c]) for c in range(int(plans["num_modalities"])))
         patch_size = tuple(int(n) for n in stage["patch_size"])
+        _check_grid(path, patch_size, stage["pool_op_kernel_sizes"])
         return Plan(
             where=path,
             trainer=_trainer(content, path),
@@ -180,6 +183,13 @@ def read_plan(path: Path) -> Plan:
         raise BundleError(
             f"{path}: is not the description of a training by nnU-Net v1 ({type(error).__name__}: {error})"
         ) from error
+
+
+def _check_grid(path: Path, size: tuple[int, ...], strides: Any) -> None:
+    if len(size) not in (2, 3) or min(size) < 1 or max(size) > 4096 or len(strides) > 16:
+        raise BundleError(f"{path}: has a patch size or strides that no training has: get the results again")
+    if any(not 1 <= int(step) <= 64 for steps in strides for step in steps):
+        raise BundleError(f"{path}: has a patch size or strides that no training has: get the results again")
 
 
 def _trainer(content: Mapping[str, Any], path: Path) -> str:

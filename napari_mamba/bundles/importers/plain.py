@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from napari_mamba import models
+from napari_mamba.bundles.doors import explained
 from napari_mamba.bundles.importers.pickles import read_checkpoint
 from napari_mamba.bundles.importers.places import place_for, plain_name
 from napari_mamba.bundles.importers.presets import Preset, preset_for, presets_for
@@ -23,6 +24,7 @@ _INPUTS = ("in_chans", "input_channels", "in_channels", "inp_channels", "in_ch",
 _OUTPUTS = ("num_classes", "out_chans", "out_channels", "number_classes", "n_classes")
 
 
+@explained
 def import_weights(
     path: str | os.PathLike[str],
     destination: str | os.PathLike[str] | None = None,

@@ -67,7 +67,9 @@ def _normalise_channel(
     if kind == "none":
         return image, 1.0, 0.0
     if kind == "zscore":
-        shift, scale = float(known.mean()), max(float(known.std()), 1e-8)
+        # In float64: squares of finite values overflow float32. A tiny scan's spread counts as any other's.
+        shift, spread = float(known.mean(dtype=np.float64)), float(known.std(dtype=np.float64))
+        scale = spread if spread > 1e-12 * abs(shift) and spread > 1e-30 else 1e-8
     elif kind == "ct":
         try:
             low, high, shift, std = (float(options[key]) for key in ("lower", "upper", "mean", "std"))

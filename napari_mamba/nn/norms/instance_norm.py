@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -39,6 +40,16 @@ def _available() -> bool:
 
 def _on_device(x: Tensor) -> bool:
     return x.is_cuda and _available()
+
+
+@contextmanager
+def plain_norms() -> Iterator[None]:
+    """Leave norms to PyTorch's operators inside, for what looks at each of them."""
+    before, _Switch.on = _Switch.on, False
+    try:
+        yield
+    finally:
+        _Switch.on = before
 
 
 def wants_kernels(x: Tensor) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari.qt.threading import create_worker
-from qtpy.QtCore import QObject, Signal, Slot
+from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QFileDialog, QMenu, QWidget
 
 from napari_mamba.ui.bundles.imports import Opened
+from napari_mamba.ui.widgets.background import Background
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
@@ -39,22 +39,21 @@ class BundleOpener(QObject):
         self._library = library
         self._engine = engine
         self._parent = parent
-        self._worker: Any = None
+        self._background = Background(self)
+        self._busy = False
 
     def open(self, path: str) -> None:
         """Open or import what lies at `path`; a signal says how that ended."""
-        if self._worker is not None:
+        if self._busy:
             return
+        self._busy = True
         self.busy.emit(True)
-        self._worker = create_worker(_ask, self._engine, path, _start_thread=False, _ignore_errors=True)
-        self._worker.returned.connect(self._on_opened)
-        self._worker.start()
+        self._background.ask(lambda: _ask(self._engine, path), self._on_opened)
 
-    @Slot(object)
     def _on_opened(self, opened: Opened) -> None:
         from napari_mamba.bundles.bundle import read
 
-        self._worker = None
+        self._busy = False
         self.busy.emit(False)
         if opened.path is None:
             self.failed.emit(opened.error)

@@ -1,14 +1,21 @@
-"""napari readers: every format of `napari_mamba.io`, each channel a layer in its place."""
+"""napari readers: every format of `napari_mamba.io`, each channel a layer in its place, label maps as labels."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import monotonic
 from typing import Any
 
-from napari_mamba.ui.layers import volume_to_layers
+from napari_mamba.errors import ChoiceError, NapariMambaError
+from napari_mamba.ui.context_menu import add_to_layer_menu
+from napari_mamba.ui.files.layer_data import LayerData, layers_of
 
-LayerData = tuple[Any, dict[str, Any], str]
 Paths = str | Sequence[str]
+NOTHING: list[Any] = [(None,)]
+"""napari's word for "read, and there is no layer of it": the user cancelled, or the layer is there already."""
+DROPPED_TOGETHER_S = 3.0
+"""Files of one DICOM series that follow each other within this time were dropped together: they are one layer."""
 
 
 def get_reader(path: Paths) -> Callable[[Paths], list[LayerData]] | None:
@@ -17,17 +24,20 @@ def get_reader(path: Paths) -> Callable[[Paths], list[LayerData]] | None:
     Parameters
     ----------
     path : str or list of str
-        A file, a DICOM folder, an OME-Zarr store; a list where files are opened as a stack: the channels of one image,
-        or the slices of one DICOM series.
+        A file, a folder of DICOM series or of image files, an OME-Zarr store; a list where files are opened as a
+        stack: the channels of one image, or the slices of one DICOM series.
     """
     from napari_mamba import io
 
     paths = [path] if isinstance(path, str) else list(path)
-    return read_layers if paths and all(io.can_read(p) for p in paths) else None
+    known = all(io.can_read(one) or (len(paths) == 1 and _holds_images(Path(one))) for one in paths)
+    return read_layers if paths and known else None
 
 
 def read_layers(path: Paths) -> list[LayerData]:
-    """Layers of a file, a DICOM folder or a store; of several files, which are channels on one grid.
+    """Layers of a file, a folder or a store; of several files, which are channels on one grid.
+
+    Where a place holds several images and a window is open, a dialog asks which.
 
     Raises
     ------
@@ -36,5 +46,94 @@ def read_layers(path: Paths) -> list[LayerData]:
     """
     from napari_mamba import io
 
+    add_to_layer_menu()
     paths = [path] if isinstance(path, str) else list(path)
-    return volume_to_layers(io.read(paths), str(paths[0]))
+    if len(paths) == 1 and _DROPPED.again(paths[0]):
+        return NOTHING
+    try:
+        volume = io.read(paths)
+    except ChoiceError:
+        layers = _ask(paths)
+        if layers is None:
+            raise
+        return layers
+    except NapariMambaError:
+        if len(paths) == 1 and Path(paths[0]).is_dir():
+            layers = _ask(paths)
+            if layers is not None:
+                return layers
+        raise
+    finally:
+        _DROPPED.done()
+    return layers_of(volume, str(paths[0]))
+
+
+def _ask(paths: list[str]) -> list[LayerData] | None:
+    """What the user chooses in a dialog; None where there is no window to ask in."""
+    from qtpy.QtWidgets import QApplication
+
+    if QApplication.instance() is None or not any(one.isVisible() for one in QApplication.topLevelWidgets()):
+        return None
+    from napari_mamba.ui.files.series_dialog import ask_series
+
+    chosen = ask_series(paths)
+    return chosen or NOTHING
+
+
+def _holds_images(folder: Path) -> bool:
+    """Whether a folder has images of its own, by their names; cheap, since napari asks for every folder."""
+    from napari_mamba import io
+
+    if not folder.is_dir():
+        return False
+    for count, entry in enumerate(folder.iterdir()):
+        if entry.name.lower().endswith(tuple(io.SUFFIXES)) and not entry.name.startswith("."):
+            return True
+        if count > 500:
+            return False
+    return False
+
+
+class _Dropped:
+    """Which DICOM series was read last: napari hands over the files of a drop one by one, and each reads the series."""
+
+    def __init__(self) -> None:
+        self._series = ""
+        self._first = ""
+        self._until = 0.0
+
+    def again(self, path: str) -> bool:
+        """Whether this is another file of the series that was read a moment ago."""
+        series = _series_of(path)
+        same = bool(series) and series == self._series and path != self._first and monotonic() < self._until
+        if series and not same:
+            self._series, self._first = series, path
+        if not series:
+            self._series = ""
+        self.done()
+        return same
+
+    def done(self) -> None:
+        """A file was dealt with: the next may follow from now on."""
+        self._until = monotonic() + DROPPED_TOGETHER_S
+
+
+_DROPPED = _Dropped()
+
+
+def _series_of(path: str) -> str:
+    """The UID of a DICOM file's series; empty for all else."""
+    from napari_mamba.io import dicom
+
+    place = Path(path)
+    if not place.is_file() or place.name.lower().endswith((".nii", ".nii.gz", ".nrrd", ".mha", ".tif", ".tiff")):
+        return ""
+    try:
+        if not dicom.is_dicom(place):
+            return ""
+        import pydicom
+
+        header = pydicom.dcmread(place, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+    except Exception:  # the reading itself says what is wrong with it
+        return ""
+    return str(header.get("SeriesInstanceUID", ""))

@@ -71,4 +71,4 @@ class ResultsView(QWidget):
 
     def disconnect_from_viewer(self) -> None:
         """Stop listening to the viewer."""
-        self._viewer.layers.events.disconnect(self._on_removed)
+        self._viewer.layers.events.removed.disconnect(self._on_removed)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
-from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QObject, QTimer, Signal, Slot
 
@@ -16,13 +14,12 @@ from napari_mamba.ui.run.estimates import Estimate, key_of
 from napari_mamba.ui.run.jobs import Job, State
 from napari_mamba.ui.run.session import RunSession, forget, session_of
 from napari_mamba.ui.run.worker import Runner
+from napari_mamba.ui.widgets.background import Background
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
     from napari_mamba.ui.run.devices import DeviceFacts
-
-_log = logging.getLogger(__name__)
 
 
 class RunHost(QObject):
@@ -55,9 +52,9 @@ class RunHost(QObject):
         self.runner.ended.connect(self._on_ended)
         self.watched = 0
         """Widgets that show this session: while there are none, the end of a run is told by a notification."""
-        self.preparing = False
+        self.preparing = self.closed = False
         self._shown: Any = None
-        self._workers: list[Any] = []
+        self._background = Background(self)
         self._counting = QTimer(self)
         self._counting.setSingleShot(True)
         self._counting.setInterval(150)
@@ -72,15 +69,19 @@ class RunHost(QObject):
         if self.preparing or self.session.devices:
             return
         self.preparing = True
-        self._in_background(lambda: self.engine.ask("devices"), self._on_devices)
-        self._in_background(_warm_up, None)
+        self._background.ask(lambda: self.engine.ask("devices"), self._on_devices)
+        self._background.ask(_warm_up)
 
     def _on_devices(self, devices: list[DeviceFacts] | None) -> None:
+        if self.closed:
+            return
         self.session.devices = devices or []
         self.devices_known.emit()
-        self._in_background(lambda: self.engine.ask("prepare"), self._on_prepared)
+        self._background.ask(lambda: self.engine.ask("prepare"), self._on_prepared)
 
     def _on_prepared(self, _: Any) -> None:
+        if self.closed:
+            return
         self.preparing = False
         self.prepared.emit()
         self._counting.start()
@@ -94,7 +95,7 @@ class RunHost(QObject):
         if self.preparing or self.session.queue.busy or bundle is None or not session.inputs.runs:
             return
         try:
-            job, volume = session._job(session.inputs.runs[0])
+            job, volume = session.job_of(session.inputs.runs[0])
         except Exception:  # said by `remarks`
             self.estimated.emit(None)
             return
@@ -110,20 +111,7 @@ class RunHost(QObject):
                 session.estimate = found
                 self.estimated.emit(found)
 
-        self._in_background(lambda: self.engine.ask("passes", str(bundle.path), grid, job.options), estimate)
-
-    def _in_background(self, work: Any, then: Any) -> None:
-        worker = create_worker(_quiet, work, _start_thread=False, _ignore_errors=True)
-        self._workers.append(worker)
-
-        def done(value: Any) -> None:
-            if worker in self._workers:
-                self._workers.remove(worker)
-            if then is not None:
-                then(value)
-
-        worker.returned.connect(done)
-        worker.start()
+        self._background.ask(lambda: self.engine.ask("passes", str(bundle.path), grid, job.options), estimate)
 
     # ---- after a run
 
@@ -131,7 +119,7 @@ class RunHost(QObject):
     def _on_ended(self, job: Job) -> None:
         if job.state is State.DONE and job.result is not None and job.place is not None:
             self._hide_earlier(job)
-            job.layer = add_result(self.session.viewer, job.result, job.bundle, job.place)
+            job.layer = self._add(job)
             if job.layer is not None:
                 self._shown = (job.layer, job.place.name)
             self.added.emit(job)
@@ -140,8 +128,17 @@ class RunHost(QObject):
         elif job.state is State.FAILED:
             self.failed.emit(job)
             show_error(job.sentence)
-        if not job.place or job.state is not State.DONE:
-            job.result = None
+        for other in self.session.queue.jobs:
+            if other is not job or job.place is None:
+                other.result = None  # its layers hold what is still wanted
+
+    def _add(self, job: Job) -> Any:
+        layers = self.session.viewer.layers
+        selected = set(layers.selection)
+        layer = add_result(self.session.viewer, job.result, job.bundle, job.place)  # type: ignore[arg-type]
+        if selected and any(isinstance(choice, str) for choice in self.session.inputs.chosen):
+            layers.selection = selected  # "the selected layer" stays the one that the user selected
+        return layer
 
     def _hide_earlier(self, job: Job) -> None:
         """Labels of two runs drawn over each other cannot be told apart: the earlier ones are kept, but hidden."""
@@ -156,22 +153,16 @@ class RunHost(QObject):
 
     def close(self) -> None:
         """The viewer is gone."""
+        self.closed = True
         self._end_preferences()
         self.session.close()
         forget(self.session)
         self.engine.end()
 
 
-def _quiet(work: Any) -> Any:
-    try:
-        return work()
-    except Exception:  # the run itself says what is wrong, in a sentence
-        _log.info("asking the engine failed", exc_info=True)
-        return None
-
-
 def _warm_up() -> None:
     import numpy as np
+    import pandas  # noqa: F401  (of every labels layer's features)
 
     warm_up((), np.dtype(np.uint8))
 

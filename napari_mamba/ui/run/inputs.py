@@ -53,14 +53,16 @@ class Inputs:
     def __post_init__(self) -> None:
         self._kept: dict[bool, list[Any]] = {False: [], True: []}
         events = self.viewer.layers.events
-        for event in (events.inserted, events.removed, events.reordered, events.renamed):
+        self._listened = (events.inserted, events.removed, events.reordered, events.renamed)
+        for event in self._listened:
             event.connect(self._on_layers)
         self.viewer.layers.selection.events.changed.connect(self._on_selection)
         self.refresh()
 
     def close(self) -> None:
         """Stop listening to the viewer."""
-        self.viewer.layers.events.disconnect(self._on_layers)
+        for event in self._listened:
+            event.disconnect(self._on_layers)
         self.viewer.layers.selection.events.changed.disconnect(self._on_selection)
 
     # ---- choosing

@@ -46,7 +46,7 @@ class InputsView(QWidget):
             if alone and self.inputs.layers:
                 combo.insertSeparator(combo.count())
                 combo.addItem("The selected layer", SELECTED)
-                combo.addItem("Each selected layer, one run each", EACH_SELECTED)
+                combo.addItem("Each selected layer", EACH_SELECTED)
             combo.setCurrentIndex(_index_of(combo, choice))
             combo.setEnabled(bool(self.inputs.layers))
             del blocker

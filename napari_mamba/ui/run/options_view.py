@@ -103,6 +103,8 @@ class OptionsView(QWidget):
         self.folded.setContent(inner)
         self.folded.layout().setContentsMargins(0, 0, 0, 0)
         self.folded.collapse(animate=False)
+        self.folded.toggled.connect(inner.setVisible)  # folded, it would only be of no height, and Tab still go there
+        inner.hide()
         toggle = self.folded.toggleButton()
         toggle.setToolTip("Region, maps, precision, tiles: what is rarely changed")
         toggle.setAccessibleName("More options")
@@ -133,15 +135,22 @@ class OptionsView(QWidget):
         self._host.devices_known.connect(self.draw)
         self.session.bundle_changed.connect(self.draw)
         self.options.events.connect(self._on_options)
-        self._layer_events = self.session.viewer.layers.events
-        for event in (self._layer_events.inserted, self._layer_events.removed, self._layer_events.renamed):
+        events = self.session.viewer.layers.events
+        self._listened = (events.inserted, events.removed, events.renamed)
+        for event in self._listened:
             event.connect(self._on_layers)
 
     def disconnect_from_model(self) -> None:
         """The dock is closed; the session stays."""
         self.session.bundle_changed.disconnect(self.draw)
         self.options.events.disconnect(self._on_options)
-        self._layer_events.disconnect(self._on_layers)
+        for event in self._listened:
+            event.disconnect(self._on_layers)
+
+    @property
+    def stops(self) -> list[QWidget]:
+        """What is folded away, from the top to the bottom."""
+        return [self.region, self.axis, *self.ticks.values(), self.precision, *self.texts.values()]
 
     @property
     def effective_device(self) -> str:

@@ -49,6 +49,8 @@ class ProgressView(QWidget):
         self.list.setAccessibleName("Runs")
         self.list.setToolTip("The runs, in their order")
         self.list.setMaximumHeight(110)
+        self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.list.setTextElideMode(Qt.TextElideMode.ElideRight)
         self.stop_one = QPushButton("Cancel this one")
         self.stop_one.setToolTip("Cancel the run that is selected in the list")
         self.clear_done = QPushButton("Clear list")

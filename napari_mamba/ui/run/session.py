@@ -109,7 +109,7 @@ class RunSession:
     def ranked(self) -> list[tuple[Bundle, Suitability]]:
         """Every bundle with what speaks against it for the chosen layers; those that fit come first."""
         found = [(bundle, self._suits(bundle)) for bundle in self.library.bundles]
-        return sorted(found, key=lambda one: (bool(one[1].refusals), bool(one[1].doubts), one[0].name))
+        return sorted(found, key=lambda one: (bool(one[1].refusals), bool(one[1].warnings), one[0].name))
 
     def _suits(self, bundle: Bundle) -> Suitability:
         """From the grid alone, which is quick; values are looked at for the chosen bundle only."""
@@ -156,13 +156,13 @@ class RunSession:
     def _about(self, layers: Sequence[Layer]) -> list[Remark]:
         assert self.bundle is not None
         try:
-            job, volume = self._job(layers)
+            job, volume = self.job_of(layers)
         except NapariMambaError as error:
             return [Remark("error", sentence(str(error)))]
         seen = examine(volume, self.bundle, job.options)
         return [
             *(Remark("error", sentence(text)) for text in seen.refusals),
-            *(Remark("warning", text) for text in seen.doubts),
+            *(Remark("warning", text) for text in seen.warnings),
         ]
 
     @property
@@ -177,7 +177,7 @@ class RunSession:
 
     # ---- running
 
-    def _job(self, layers: Sequence[Layer]) -> tuple[Job, Any]:
+    def job_of(self, layers: Sequence[Layer]) -> tuple[Job, Any]:
         if self.bundle is None:
             raise InputError("no model is chosen: choose one in the list")
         return layer_job(self.viewer, layers, self.bundle, self.options, self.frame)
@@ -186,8 +186,10 @@ class RunSession:
         """Queue a run of what is chosen, or several; returns them, none where something is wrong with the choice."""
         if not self.ready:
             return []
-        jobs = [self._job(layers)[0] for layers in self.inputs.runs]
+        jobs = [self.job_of(layers)[0] for layers in self.inputs.runs]
         self.last = None
+        if not self.queue.busy:
+            self.queue.clear()  # the list is about this round
         self.queue.add(*jobs)
         return jobs
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, Qt, QTimer, Slot
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QScrollArea, QShortcut, QVBoxLayout, QWidget
 
+from napari_mamba.ui.context_menu import add_to_layer_menu
 from napari_mamba.ui.results.view import ResultsView
 from napari_mamba.ui.run.host import host_of
 from napari_mamba.ui.run.inputs_view import InputsView
 from napari_mamba.ui.run.jobs import Job
 from napari_mamba.ui.run.model_view import ModelView
+from napari_mamba.ui.run.more_menu import run_menu
 from napari_mamba.ui.run.options_view import OptionsView
 from napari_mamba.ui.run.outcome import sentence
 from napari_mamba.ui.run.progress_view import ProgressView
@@ -39,6 +42,7 @@ class RunWidget(QWidget):
 
     def __init__(self, napari_viewer: ViewerModel, parent: QWidget | None = None):
         super().__init__(parent)
+        add_to_layer_menu()
         self.host = host_of(napari_viewer)
         self.session = self.host.session
         self.viewer = self.session.viewer
@@ -47,6 +51,7 @@ class RunWidget(QWidget):
         self.options = OptionsView(self.host)
         self.run_button = QPushButton("Run")
         self.cancel_button = QPushButton("Cancel")
+        self.more_button = QPushButton("More")
         self.progress = ProgressView(self.session.queue)
         self.before = Notice(self.viewer)
         self.message = Notice(self.viewer)
@@ -65,9 +70,12 @@ class RunWidget(QWidget):
     def _build(self) -> None:
         self.run_button.setToolTip("Run the model on the chosen image (Enter)")
         self.cancel_button.setToolTip("Stop all runs; nothing more is added (Escape)")
+        self.more_button.setToolTip("Run on a folder, copy this run as a script or a command, or reset the options")
+        self.more_button.setMenu(run_menu(self))
         buttons = QHBoxLayout()
-        buttons.addWidget(self.run_button, 2)
+        buttons.addWidget(self.run_button, 3)
         buttons.addWidget(self.cancel_button, 1)
+        buttons.addWidget(self.more_button, 1)
         inner = QWidget()
         layout = QVBoxLayout(inner)
         layout.setSpacing(10)
@@ -91,6 +99,17 @@ class RunWidget(QWidget):
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(area)
         self.setMinimumWidth(360)  # a class of two words fits the table
+        self._order_tabs()
+
+    def _order_tabs(self) -> None:
+        """Tab goes as one reads; rows that were made later would come last. The results follow by themselves."""
+        options = self.options
+        stops: list[QWidget] = [self.model.combo, self.model.more, self.model.summary, *self.channels.combos]
+        stops += [options.device, options.folded.toggleButton(), *options.stops]
+        stops += [self.run_button, self.cancel_button, self.more_button]
+        stops += [self.progress.list, self.progress.stop_one, self.progress.clear_done]
+        for before, after in pairwise(stops):
+            QWidget.setTabOrder(before, after)
 
     def _connect(self) -> None:
         self._later.timeout.connect(self.draw)
@@ -155,7 +174,7 @@ class RunWidget(QWidget):
         jobs = self.session.start()
         estimate: Estimate | None = self.session.estimate
         if estimate is not None:
-            for job in jobs[:1]:
+            for job in jobs:
                 job.clock.expected, job.clock.pass_seconds = estimate.seconds, estimate.pass_seconds
         self.draw()
 
@@ -174,6 +193,7 @@ class RunWidget(QWidget):
         self.draw()
 
     def _on_bundle(self) -> None:
+        self._order_tabs()
         self.results.clear()
         self.message.say("")
 

@@ -26,7 +26,8 @@ class BundleInfo:
     def shown(self) -> str:
         """A few lines for the module's panel."""
         lines = [f"{self.title} ({self.name} {self.version})", self.intended_use, f"Licence: {self.licence}"]
-        classes = [str(one.get("name", "")) for one in self.classes]
+        hidden = self.task == "segmentation"  # its background, which is no segment
+        classes = [str(one.get("name", "")) for one in self.classes if one.get("index") or not hidden]
         if classes:
             lines.append(f"{len(classes)} classes: {', '.join(classes)}")
         return "\n".join(line for line in lines if line.strip())

@@ -62,15 +62,8 @@ def pip_words(constraint_file: Path, wheels: Path | None = None, source: str = S
 
 def torch_words(constraint_file: Path, wheels: Path) -> list[str]:
     """Arguments of `python -m pip` for PyTorch from a folder of wheels."""
-    return [
-        "install",
-        "--no-input",
-        "--constraint",
-        str(constraint_file),
-        "--no-index",
-        "--find-links",
-        str(wheels),
-    ] + [f"torch{TORCH}"]
+    words = ["install", "--no-input", "--constraint", str(constraint_file)]
+    return [*words, "--no-index", "--find-links", str(wheels), f"torch{TORCH}"]
 
 
 @dataclass

@@ -83,7 +83,7 @@ def place(case: CaseOutcome, reference: Any, bundle: str, task: str, wanted: Wan
     case_facts = {"case": case.name, "input_node": reference.GetName()}
     for node in placed.nodes:
         keep_provenance(node, result, case_facts)
-    placed.notes += [said for said in result.get("warnings") or []]
+    placed.notes += list(result.get("warnings") or [])
     return placed
 
 

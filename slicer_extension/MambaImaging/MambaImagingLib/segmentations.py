@@ -99,16 +99,18 @@ def surfaces(node: Any, identities: list[str] | None = None) -> Iterator[str]:
     import slicer
     import vtk
 
-    segmentation = node.GetSegmentation()
-    kind = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
+    segmentation, made = node.GetSegmentation(), {}
     for identity in identities if identities is not None else list(segmentation.GetSegmentIDs()):
-        segment = segmentation.GetSegment(identity)
-        if segment is None:
+        if segmentation.GetSegment(identity) is None:
             continue
-        surface = vtk.vtkPolyData()
-        slicer.vtkSlicerSegmentationsModuleLogic.GetSegmentClosedSurfaceRepresentation(node, identity, surface)
-        segment.AddRepresentation(kind, surface)
+        made[identity] = vtk.vtkPolyData()
+        logic = slicer.vtkSlicerSegmentationsModuleLogic
+        logic.GetSegmentClosedSurfaceRepresentation(node, identity, made[identity])
         yield identity
+    # Added together: once one segment has a surface, Slicer takes the others' for made as well.
+    kind = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
+    for identity, surface in made.items():
+        segmentation.GetSegment(identity).AddRepresentation(kind, surface)
     display = node.GetDisplayNode()
     if display is not None:
         display.SetPreferredDisplayRepresentationName3D(kind)

@@ -57,8 +57,8 @@ def export_case(nodes: Sequence[Any], folder: Path) -> tuple[list[Path], bool, l
     reference, notes = nodes[0], []
     if not geometry.is_linear(reference):
         notes.append(
-            f"{reference.GetName()} is under a non-linear transform: the network sees the volume as it was acquired, and "
-            "the result is placed under the same transform."
+            f"{reference.GetName()} is under a non-linear transform: the network sees the volume as it was acquired, "
+            "and the result is placed under the same transform."
         )
     paths, resample = [], False
     for number, node in enumerate(nodes):

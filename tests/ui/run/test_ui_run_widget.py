@@ -15,8 +15,6 @@ from napari_mamba.bundles import Channel
 from napari_mamba.engine import ClassRow, Progress, Result
 from napari_mamba.errors import OutOfMemoryError
 from napari_mamba.ui.layers import layers_to_volume, volume_to_layers
-from napari_mamba.ui.run import host as run_host
-from napari_mamba.ui.run.engine_process import EngineThread
 from napari_mamba.ui.run.inputs import NO_IMAGE
 from napari_mamba.ui.run.texts import duration
 from napari_mamba.ui.run.widget import RunWidget
@@ -25,29 +23,6 @@ from napari_mamba.volume import Volume
 TIMEOUT = 20_000
 AFFINE = np.array([[0.0, 0.2, 0.9, -30], [0.1, 1.0, 0.0, 12], [2.5, 0.0, -0.1, 5], [0, 0, 0, 1]])
 SCAN = np.random.default_rng(3).random((1, 6, 8, 10))
-
-
-@pytest.fixture
-def errors(monkeypatch) -> list[str]:
-    """What was shown as napari's error notifications."""
-    shown: list[str] = []
-    monkeypatch.setattr(run_host, "show_error", shown.append)
-    return shown
-
-
-@pytest.fixture
-def widget(qtbot, tiny, errors, monkeypatch):
-    """The widget on a viewer model with one oblique layer; its search for devices is over."""
-    from napari.components import ViewerModel
-
-    monkeypatch.setattr(run_host, "make_engine", EngineThread)
-    viewer = ViewerModel()
-    viewer.add_layer(Layer.create(*volume_to_layers(Volume(SCAN, AFFINE, name="scan"))[0]))
-    widget = RunWidget(viewer)
-    qtbot.addWidget(widget)
-    qtbot.waitUntil(lambda: widget.options.effective_device == "cpu", timeout=TIMEOUT)
-    widget.model.combo.setCurrentIndex(widget.model.combo.findText("tiny"))
-    return widget
 
 
 def script(monkeypatch, run):
@@ -397,14 +372,12 @@ def test_a_model_of_two_channels_takes_the_layers_of_their_names(qtbot, widget, 
     np.testing.assert_array_equal(seen[0].data[1], flair.data)
 
 
-def test_a_bundle_can_be_opened_and_a_wrong_folder_is_told_in_a_sentence(qtbot, widget, errors, tmp_path, monkeypatch):
-    from conftest import make, spec  # type: ignore[import-not-found]  # tests/ui/conftest.py
-
+def test_a_bundle_can_be_opened_and_a_wrong_folder_is_told_in_a_sentence(qtbot, widget, errors, tmp_path, make_bundle):
     count = widget.model.combo.count()
     with qtbot.waitSignal(widget.model.failed, timeout=TIMEOUT):
         widget.model.open(str(tmp_path))
     assert str(tmp_path) in widget.message.text()
-    path = make(tmp_path, spec())
+    path = make_bundle(tmp_path)
     with qtbot.waitSignal(widget.model.opener.opened, timeout=TIMEOUT):
         widget.model.open(str(path))
     assert widget.model.bundle.path == path

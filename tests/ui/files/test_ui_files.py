@@ -40,10 +40,13 @@ def test_the_manifest_reads_what_it_says_and_the_library_writes_what_it_offers(m
         pattern.lstrip("*") for reader in manifest.contributions.readers for pattern in reader.filename_patterns
     }
     assert (
-        {".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".dcm", ".tif", ".tiff", ".zarr"} <= patterns <= set(io.SUFFIXES)
+        {".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".dcm", ".tif", ".tiff", ".zarr"}
+        <= patterns
+        <= {*io.SUFFIXES, "DICOMDIR"}
     )
     for writer in manifest.contributions.writers:
-        assert set(writer.filename_extensions) <= set(io.WRITE_SUFFIXES)
+        known = (*io.WRITE_SUFFIXES, *(io.LABEL_SUFFIXES if writer.layer_types == ["labels"] else ()))
+        assert all(extension.endswith(known) for extension in writer.filename_extensions)
 
 
 @pytest.mark.parametrize("key", ["hippocampus_left", "hippocampus_right", "hippocampus_oblique", "head"])

@@ -1,0 +1,171 @@
+"""Bundles: listed, imported from wherever they come, removed only where they are the user's own."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from napari.components import ViewerModel
+from qtpy.QtWidgets import QMessageBox
+
+from napari_mamba import bundles
+from napari_mamba.errors import InputError
+from napari_mamba.ui.bundles import panel
+from napari_mamba.ui.bundles.imports import open_or_import
+from napari_mamba.ui.bundles.library import Library, tasks_of
+from napari_mamba.ui.bundles.panel import BundlesPanel
+
+TIMEOUT = 20_000
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch, make_bundle) -> Path:
+    """The user's folder, with "tiny" in it."""
+    monkeypatch.setenv("NAPARI_MAMBA_BUNDLES", str(tmp_path / "own"))
+    make_bundle(tmp_path / "own")
+    return tmp_path / "own"
+
+
+def test_a_library_lists_what_is_installed_and_keeps_its_objects(own):
+    library = Library()
+    assert "tiny" in [bundle.name for bundle in library.bundles]
+    assert tasks_of(library.bundles) == ["segmentation", "restoration", "classification"]
+    before = library.bundles
+    library.refresh()
+    assert library.bundles is before, "what was chosen stays the same object"
+
+
+def test_bundles_from_elsewhere_stay_until_they_are_gone(own, tmp_path, make_bundle):
+    library, told = Library(), []
+    library.changed.connect(lambda: told.append(len(library.bundles)))
+    count = len(library.bundles)
+    other = bundles.load(make_bundle(tmp_path / "elsewhere", ("T1", "FLAIR")))
+    added = library.add(other)
+    assert added in library.bundles
+    assert len(library.bundles) == count + 1
+    library.add(bundles.load(other.path))
+    assert len(library.bundles) == count + 1, "the same place again"
+    shutil.rmtree(other.path)
+    library.refresh()
+    assert len(library.bundles) == count
+    assert len(told) >= 2
+
+
+def test_only_the_users_own_are_removed(own):
+    library = Library()
+    shipped = next(bundle for bundle in library.bundles if bundle.path.parent != own)
+    assert not library.removable(shipped)
+    with pytest.raises(InputError, match="is not in your bundle folder"):
+        library.remove(shipped)
+    assert shipped.path.is_dir()
+    mine = library.find("tiny")
+    library.remove(mine)
+    assert not mine.path.exists()
+    assert library.find("tiny") is None
+
+
+def test_another_folder_can_be_chosen_and_left_again(own, tmp_path, make_bundle, monkeypatch):
+    make_bundle(tmp_path / "other", ("T1", "FLAIR"))
+    library = Library()
+    monkeypatch.delenv("NAPARI_MAMBA_BUNDLES")
+    library.use_folder(tmp_path / "other")
+    assert library.find("tiny-two") is not None
+    assert bundles.user_folder() == tmp_path / "other", "imports go there, too"
+    library.use_folder(None)
+    assert library.find("tiny-two") is None
+
+
+def test_open_takes_bundles_and_whatever_can_be_imported(own, tmp_path, make_bundle):
+    path = make_bundle(tmp_path / "elsewhere")
+    assert open_or_import(str(path)).path == path
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert open_or_import(str(empty)).error
+    assert "no such" in open_or_import(str(tmp_path / "nowhere")).error
+    bad = tmp_path / "weights.pth"
+    bad.write_bytes(b"nothing")
+    assert open_or_import(str(bad)).error
+
+
+def test_a_monai_or_nnunet_folder_is_imported_from_the_same_button(own, tmp_path, monkeypatch):
+    """The importers have tests of their own; here, that a folder which is no bundle reaches them."""
+    from napari_mamba.bundles import importers
+
+    seen = []
+
+    def convert(place):
+        seen.append(place)
+        return own / "tiny"
+
+    monkeypatch.setattr(importers, "import_checkpoint", convert)
+    folder = tmp_path / "nnUNetTrainer__nnUNetPlans__3d_fullres"
+    folder.mkdir()
+    opened = open_or_import(str(folder))
+    assert seen == [folder]
+    assert opened.imported
+    assert opened.path == own / "tiny"
+
+
+@pytest.fixture
+def shown(qtbot, own, in_this_process):
+    widget = BundlesPanel(ViewerModel())
+    qtbot.addWidget(widget)
+    yield widget
+    widget.host.close()
+
+
+def choose(shown: BundlesPanel, name: str) -> None:
+    for i in range(shown.tree.topLevelItemCount()):
+        group = shown.tree.topLevelItem(i)
+        for j in range(group.childCount()):
+            if group.child(j).text(0).split()[0] == name:
+                shown.tree.setCurrentItem(group.child(j))
+                return
+    raise AssertionError(name)
+
+
+def test_the_panel_shows_each_and_what_can_be_done_with_it(shown):
+    choose(shown, "hippocampus-mr")
+    assert "Not for clinical use" in shown.about.toPlainText()
+    assert shown.use.isEnabled()
+    assert not shown.remove.isEnabled(), "it came with the program"
+    shown.use.click()
+    assert shown.session.bundle.name == "hippocampus-mr"
+    choose(shown, "tiny")
+    assert shown.remove.isEnabled()
+    assert "Anterior, Posterior" in shown.about.toPlainText()
+
+
+def test_removing_asks_first(shown, own, monkeypatch):
+    choose(shown, "tiny")
+    answers = iter([QMessageBox.StandardButton.No, QMessageBox.StandardButton.Yes])
+    monkeypatch.setattr(panel.QMessageBox, "question", lambda *_: next(answers))
+    shown.remove.click()
+    assert (own / "tiny").is_dir()
+    shown.remove.click()
+    assert not (own / "tiny").exists()
+    assert shown.notice.text() == "tiny was removed."
+    with pytest.raises(AssertionError):
+        choose(shown, "tiny")
+
+
+def test_what_is_opened_in_the_panel_is_chosen(qtbot, shown, tmp_path, make_bundle):
+    path = make_bundle(tmp_path / "elsewhere", ("T1", "FLAIR"))
+    with qtbot.waitSignal(shown.opener.opened, timeout=TIMEOUT):
+        shown.opener.open(str(path))
+    assert shown.session.bundle.path == path
+    assert shown.current.path == path
+    with qtbot.waitSignal(shown.opener.failed, timeout=TIMEOUT):
+        shown.opener.open(str(tmp_path))
+    assert shown.notice.kind == "error"
+    assert shown.add.isEnabled()
+
+
+def test_a_place_for_bundles_that_is_not_there_is_made(shown, own, monkeypatch):
+    opened = []
+    monkeypatch.setattr(panel.QDesktopServices, "openUrl", lambda url: opened.append(url.toLocalFile()))
+    shutil.rmtree(own)
+    shown.folder.click()
+    assert opened == [str(own)]
+    assert own.is_dir()

@@ -1,0 +1,97 @@
+"""The engine in its own process: the same answers, an end in every case."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from time import monotonic
+
+import numpy as np
+import pytest
+
+from napari_mamba.bundles import Bundle
+from napari_mamba.engine import RunOptions
+from napari_mamba.ui.run import engine_process, wire
+from napari_mamba.ui.run.engine_process import EngineProcess, EngineThread
+from napari_mamba.volume import Volume
+
+SCAN = Volume(np.random.default_rng(0).random((1, 44, 40, 40)).astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def process():
+    """A process for all tests of this file, since it imports torch."""
+    process = EngineProcess()
+    yield process
+    process.end()
+
+
+def drain(events):
+    seen = []
+    while True:
+        try:
+            seen.append(next(events))
+        except StopIteration as end:
+            return seen, end.value
+
+
+def test_messages_come_out_as_they_went_in_with_arrays_that_can_be_written():
+    read, write = os.pipe()
+    with os.fdopen(read, "rb") as ins, os.fdopen(write, "wb") as outs:
+        message = {"a": np.arange(12.0).reshape(3, 4).T, "b": [Volume(np.ones((1, 2, 3, 4), np.uint8))], "c": "é"}
+        sender = threading.Thread(target=wire.send, args=(outs, message))
+        sender.start()
+        back = wire.receive(ins)
+        sender.join()
+    np.testing.assert_array_equal(back["a"], message["a"])
+    back["b"][0].data[:] = 5
+    assert back["c"] == "é"
+    assert message["b"][0].data.max() == 1
+
+
+def test_it_answers_what_a_thread_answers(process, tiny: Bundle):
+    events, outcome = drain(process.run(SCAN, tiny, RunOptions(device="cpu"), threading.Event()))
+    _, here = drain(EngineThread().run(SCAN, tiny, RunOptions(device="cpu"), threading.Event()))
+    np.testing.assert_array_equal(outcome.result.labels.data, here.result.labels.data)
+    assert [row.voxels for row in outcome.result.table] == [row.voxels for row in here.result.table]
+    assert events[0].stage == "checking"
+    assert outcome.measured["passes"] == max(event.total for event in events if event.stage == "network")
+    work = process.ask("passes", str(tiny.path), {"shape": SCAN.shape, "affine": SCAN.affine}, RunOptions())
+    assert work["passes"] == outcome.measured["passes"], "counted before as it was done"
+
+
+def test_it_tells_the_devices_and_what_is_wrong(process, tiny: Bundle):
+    (cpu, *_) = process.ask("devices")
+    assert cpu.name == "cpu"
+    assert cpu.hardware
+    _, outcome = drain(process.run(SCAN, tiny, RunOptions(device="cuda:77"), threading.Event()))
+    assert "there is no device 'cuda:77'" in outcome.error.lower()
+    gone = Bundle(**{**vars(tiny), "path": tiny.path / "nowhere"})
+    _, outcome = drain(process.run(SCAN, gone, RunOptions(), threading.Event()))
+    assert "no such bundle" in outcome.error
+
+
+def test_cancelling_ends_it_at_once_even_within_a_pass(process, tiny: Bundle, monkeypatch):
+    monkeypatch.setattr(engine_process, "GRACE_S", 0.0)  # so that no pass ends in time
+    cancel = threading.Event()
+    events = process.run(SCAN, tiny, RunOptions(device="cpu"), cancel)
+    next(events)
+    cancel.set()
+    began = monotonic()
+    _, outcome = drain(events)
+    assert outcome.cancelled
+    assert monotonic() - began < 5
+    monkeypatch.undo()
+    _, outcome = drain(process.run(SCAN, tiny, RunOptions(device="cpu"), threading.Event()))
+    assert outcome.result.labels is not None, "the next run starts another process"
+
+
+def test_a_process_that_the_system_kills_is_a_sentence_and_the_next_run_works(process, tiny: Bundle):
+    events = process.run(SCAN, tiny, RunOptions(device="cpu"), threading.Event())
+    next(events)
+    os.kill(process._process.pid, signal.SIGKILL)
+    _, outcome = drain(events)
+    assert outcome.error == engine_process.GONE
+    _, outcome = drain(process.run(SCAN, tiny, RunOptions(device="cpu"), threading.Event()))
+    assert outcome.result.labels is not None

@@ -1,0 +1,92 @@
+"""A run on a box of the image, and its answer in the whole: against boxes that are cut by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from napari.layers import Layer
+
+from napari_mamba.engine import Result
+from napari_mamba.errors import InputError
+from napari_mamba.ui.layers import layers_to_volume, volume_to_layers
+from napari_mamba.ui.run.layer_jobs import layer_job
+from napari_mamba.ui.run.options import Options
+from napari_mamba.ui.run.region import region_of
+from napari_mamba.volume import Volume
+
+VALUES = np.random.default_rng(0).random((1, 20, 24, 28)).astype(np.float32)
+GRIDS = {
+    "RAS": np.diag([2.0, 1.0, 0.5, 1.0])[[2, 1, 0, 3]],
+    "permuted": np.array([[0, -0.9, 0, 20.0], [0, 0, -0.9, 10], [1.5, 0, 0, -5], [0, 0, 0, 1]])[[1, 2, 0, 3]],
+}
+
+
+@pytest.fixture(params=GRIDS)
+def viewer(request) -> ViewerModel:
+    viewer = ViewerModel()
+    viewer.add_layer(Layer.create(*volume_to_layers(Volume(VALUES, GRIDS[request.param], name="scan"))[0]))
+    return viewer
+
+
+def labels_at(viewer: ViewerModel, box) -> Layer:
+    """A labels layer in the place of the scan, drawn in a box of its voxels."""
+    scan = viewer.layers["scan"]
+    _, place = layers_to_volume([scan])
+    drawn = np.zeros(scan.data.shape, np.uint8)
+    drawn[box] = 3
+    return viewer.add_labels(drawn, name="box", **place.transforms)
+
+
+def test_the_run_sees_the_box_and_its_answer_lies_in_the_whole(viewer, tiny):
+    scan = viewer.layers["scan"]
+    box = (slice(4, 9), slice(5, 15), slice(6, 20))
+    labels_at(viewer, box)
+    job, _ = layer_job(viewer, [scan], tiny, Options(region="box"))
+    part, (whole, place) = job.read(), layers_to_volume([scan])
+    np.testing.assert_array_equal(place.to_layer_axes(whole.data[0])[box], place.to_layer_axes(part.data[0]))
+    corner = (part.affine @ [0, 0, 0, 1])[:3]
+    index = np.linalg.solve(whole.affine, [*corner, 1])[:3]
+    np.testing.assert_allclose(whole.data[0][tuple(np.round(index).astype(int))], part.data[0, 0, 0, 0])
+    answer = Result(labels=part.with_data(np.ones(part.data.shape, np.uint8)))
+    labels = place.to_layer_axes(job.finish(answer, part).labels.data[0])
+    expected = np.zeros(scan.data.shape, np.uint8)
+    expected[box] = 1
+    np.testing.assert_array_equal(labels, expected)
+
+
+def test_a_restored_part_stays_a_part_in_its_place(viewer, tiny):
+    scan = viewer.layers["scan"]
+    box = (slice(4, 9), slice(5, 15), slice(6, 20))
+    labels_at(viewer, box)
+    job, _ = layer_job(viewer, [scan], tiny, Options(region="box"))
+    part = job.read()
+    result = job.finish(Result(image=part), part)
+    place = job.place.of_grid(result.image.affine)
+    layer = Layer.create(place.to_layer_axes(result.image.data[0]), dict(place.transforms), "image")
+    np.testing.assert_allclose(layer.data_to_world((0, 0, 0)), scan.data_to_world((4, 5, 6)), atol=1e-6)
+    np.testing.assert_array_equal(layer.data, scan.data[box])
+
+
+def test_a_shape_drawn_in_a_slice_goes_through_all_slices(viewer):
+    scan = viewer.layers["scan"]
+    volume, place = layers_to_volume([scan])
+    corners = [(7, 3, 4), (7, 3, 15), (7, 12, 15), (7, 12, 4)]
+    world = [scan.data_to_world(corner) for corner in corners]
+    shapes = viewer.add_shapes([np.array(world)], shape_type="polygon", name="drawn")
+    region = region_of(shapes, volume, scan, [place.order.index(axis) for axis in range(3)])
+    part = place.to_layer_axes(region.of(volume).data[0])
+    np.testing.assert_array_equal(part, scan.data[:, 3:13, 4:16])
+
+
+def test_what_marks_nothing_is_told(viewer):
+    scan = viewer.layers["scan"]
+    volume, _ = layers_to_volume([scan])
+    empty = viewer.add_labels(np.zeros(scan.data.shape, np.uint8), name="empty")
+    with pytest.raises(InputError, match="'empty' is empty: draw a box"):
+        region_of(empty, volume, scan, (0, 1, 2))
+    far = viewer.add_labels(np.ones((3, 3, 3), np.uint8), name="far", translate=(1e4, 1e4, 1e4))
+    with pytest.raises(InputError, match="lies outside of 'scan'"):
+        region_of(far, volume, scan, (0, 1, 2))
+    with pytest.raises(InputError, match="'nothing' is empty"):
+        region_of(viewer.add_shapes(name="nothing", ndim=3), volume, scan, (0, 1, 2))

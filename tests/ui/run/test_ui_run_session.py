@@ -1,0 +1,189 @@
+"""What is said before a run, and what becomes of it: the session, without a window."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+
+from napari_mamba.engine import Progress, Result
+from napari_mamba.ui.run.devices import DeviceFacts
+from napari_mamba.ui.run.jobs import State
+from napari_mamba.ui.run.outcome import Outcome
+from napari_mamba.ui.run.session import RunSession, session_of
+
+VALUES = np.random.default_rng(1).random((20, 24, 28)).astype(np.float32)
+MM = {"scale": (1, 1, 1), "units": ("mm", "mm", "mm")}
+
+
+@pytest.fixture
+def session(tiny) -> RunSession:
+    viewer = ViewerModel()
+    viewer.add_image(VALUES, name="scan", **MM)
+    session = RunSession(viewer)
+    session.choose_bundle(session.library.find("tiny"))
+    return session
+
+
+def said(session: RunSession, kind: str) -> list[str]:
+    return [remark.text for remark in session.remarks() if remark.kind == kind]
+
+
+def test_a_fitting_image_is_ready_and_nothing_is_said(session):
+    session.viewer.layers.clear()
+    session.viewer.add_image(np.random.default_rng(0).random((40, 40, 40)), name="fine", **MM)
+    assert session.remarks() == []
+    assert session.ready
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [(np.full((20, 24, 28), np.nan), "NaN or infinite"), (np.zeros((20, 24, 28)), "'broken' is 0 everywhere")],
+)
+def test_values_that_cannot_be_run_are_told_before_the_click(session, values, words):
+    session.viewer.layers.clear()
+    session.viewer.add_image(VALUES, name="broken", **MM).data = values
+    assert words in said(session, "error")[0]
+    assert not session.ready
+    assert "replace_nonfinite" not in said(session, "error")[0], "a word of Python, not of this window"
+
+
+def test_a_value_for_nan_lets_them_through(session):
+    values = VALUES.copy()
+    values[0, 0, 0] = np.nan
+    session.viewer.layers.clear()
+    session.viewer.add_image(values, name="gaps", **MM)
+    assert not session.ready
+    session.options.replace_nonfinite = "0"
+    assert session.ready
+
+
+def test_doubts_of_size_are_told_before_the_click_in_the_engines_own_words(session):
+    from napari_mamba.engine.checks import size_warnings
+
+    session.viewer.layers.clear()
+    session.viewer.add_image(VALUES[:6], name="crop", **MM)
+    # 6 slices, which "RAS" turns into no other number, against a tile of 40
+    assert size_warnings((6, 24, 28), (40, 40, 40))[0] in said(session, "warning")
+    assert session.ready, "a doubt is no refusal"
+
+
+@pytest.mark.parametrize(("name", "text"), [("tile", "many"), ("overlap", "2"), ("batch_size", "0"), ("spacing", "")])
+def test_an_option_that_is_no_number_is_told_at_once(session, name, text):
+    setattr(session.options, name, text)
+    assert bool(said(session, "error")) == bool(text)
+    assert session.ready != bool(text)
+
+
+def test_models_that_fit_come_first_and_the_others_say_why(session):
+    session.viewer.layers.clear()
+    session.viewer.add_image(VALUES, name="one", **MM)
+    ranked = session.ranked()
+    assert {bundle.name for bundle, _ in ranked} >= {"tiny", "tiny-two", "brain-structures-mr"}
+    fits = [suits.fits for _, suits in ranked]
+    assert fits == sorted(fits, reverse=True)
+    reasons = {bundle.name: suits for bundle, suits in ranked}
+    assert "sides of 80 to 400 mm" in reasons["brain-structures-mr"].warnings[0]
+    assert "2 channels" in reasons["tiny-two"].refusals[0]
+    assert "labels" in reasons["adrenal-shape"].refusals[0]
+
+
+def test_a_task_chooses_a_model_of_it_and_keeps_one_that_is(session):
+    session.choose_task("segmentation")
+    assert session.bundle.name == "tiny"
+    session.choose_task("restoration")
+    assert session.bundle.task == "restoration"
+    chosen = session.inputs.chosen[0]
+    assert chosen is session.viewer.layers["scan"]
+
+
+def test_a_run_is_queued_with_what_was_chosen_at_the_click(session):
+    layer = session.viewer.layers["scan"]
+    (job,) = session.start()
+    at = job.place.affine.copy()
+    layer.translate = (50, 50, 50)
+    layer.name = "other"
+    session.viewer.layers.clear()
+    assert job.title == "scan"
+    np.testing.assert_array_equal(job.place.affine, at)
+    np.testing.assert_array_equal(job.read().data[0], VALUES)
+
+
+def test_what_was_said_of_a_run_is_gone_when_it_is_not_true_any_more(session):
+    (job,) = session.start()
+    session.queue.take_next()
+    session.queue.end(job, Outcome(error="Memory ran out."))
+    assert session.last is job
+    session.options.tile = "32"
+    assert session.last is None, "an error of the run with other options"
+    (job,) = session.start()
+    session.queue.take_next()
+    session.queue.end(job, Outcome(Result(scores={"a": 1.0})))
+    assert session.last.state is State.DONE
+    session.choose_bundle(session.library.find("mr-denoise"))
+    assert session.last is None, "said of another model"
+
+
+def test_a_frame_of_a_series_is_the_one_that_is_shown(session):
+    film = np.stack([VALUES + i for i in range(3)])
+    session.viewer.layers.clear()
+    session.viewer.add_image(film, name="film", scale=(1, 2, 1, 1), translate=(0, 5, 6, 7))
+    session.viewer.dims.set_current_step(0, 2)
+    (job,) = session.start()
+    np.testing.assert_array_equal(job.read().data[0], film[2])
+    assert job.place.ndim == 3
+    corner = session.viewer.layers["film"].data_to_world((2, 0, 0, 0))[1:]
+    np.testing.assert_allclose(job.place.transforms["affine"].affine_matrix[:3, 3], corner)
+
+
+def test_the_device_that_is_not_there_is_not_silently_another(session):
+    session.devices = [DeviceFacts("cpu")]
+    assert session.device == "cpu"
+    session.options.device = "cuda:1"
+    assert session.device == "cuda:1", "the run refuses it in a sentence; nothing is put in its place"
+
+
+def test_a_viewer_has_one_session(tiny):
+    viewer = ViewerModel()
+    assert session_of(viewer) is session_of(viewer)
+    assert session_of(viewer) is not session_of(ViewerModel())
+
+
+def test_a_removed_bundle_is_not_chosen_any_more(session):
+    session.library.bundles = tuple(b for b in session.library.bundles if b.name != "tiny")
+    session.library.changed.emit()
+    assert session.bundle is not None
+    assert session.bundle.name != "tiny"
+
+
+def test_mirroring_is_the_models_own_until_it_is_chosen(session):
+    bundle = session.bundle
+    mirrored = replace(bundle, tile=replace(bundle.tile, mirror_axes=(2,)))
+    options = session.options
+    assert options.mirrored(mirrored)
+    assert not options.mirrored(bundle)
+    options.mirror = False
+    assert options.run_options(mirrored).mirror is False
+    session.choose_bundle(session.library.find("mr-denoise"))
+    assert options.mirror is None, "another model's own"
+    assert options.run_options(session.bundle).mirror is False
+    options.spread = True
+    assert options.run_options(session.bundle).mirror is True, "the spread is over mirrored copies"
+
+
+def test_a_map_asked_of_one_kind_of_model_is_not_asked_of_another(session):
+    session.options.uncertainty = True
+    assert session.options.run_options(session.bundle).uncertainty
+    for name in ("mr-denoise", "mr-quality"):
+        assert not session.options.run_options(session.library.find(name)).uncertainty
+
+
+def test_progress_of_the_queue_reaches_the_listener(session):
+    (job,) = session.start()
+    seen = []
+    session.queue.progressed.connect(lambda one: seen.append((one.stage, one.clock.done)))
+    session.queue.take_next()
+    session.queue.progress(job, Progress("network", 3, 8))
+    assert seen == [("network", 3)]

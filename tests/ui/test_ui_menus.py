@@ -1,0 +1,100 @@
+"""Menus, as napari finds them, and the dock that they open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from npe2 import PluginManifest
+
+import napari_mamba
+from napari_mamba.ui import menus
+from napari_mamba.ui.context_menu import add_to_layer_menu
+
+MANIFEST = PluginManifest.from_file(Path(napari_mamba.__file__).parent / "napari.yaml")
+TASKS = {"segment": "segmentation", "filter": "restoration", "classify": "classification", "measure": "segmentation"}
+
+
+def test_each_layers_menu_has_an_entry_of_its_own():
+    entries = {key: [item.command for item in items] for key, items in MANIFEST.contributions.menus.items()}
+    wanted = {f"napari/layers/{name}" for name in (*TASKS, "visualize")}
+    assert set(entries) == wanted
+    commands = [command for one in entries.values() for command in one]
+    assert len(set(commands)) == len(commands) == 5
+    widgets = {widget.command for widget in MANIFEST.contributions.widgets}
+    assert not widgets & set(commands), "napari would toggle it: a second choice would hide the dock"
+
+
+def test_the_docks_are_named_as_napari_names_them():
+    assert MANIFEST.display_name == menus.DISPLAY_NAME
+    assert menus.WIDGET in [widget.display_name for widget in MANIFEST.contributions.widgets]
+
+
+def test_the_plugin_is_first_where_napari_asks_which_reader(npe2pm):
+    """napari sorts readers by their display names and checks the first."""
+    npe2pm.register(MANIFEST)
+    from napari.plugins._npe2 import get_readers
+
+    for name in ("scan.nii.gz", "scan.nrrd", "scan.mha", "scan.dcm"):
+        readers = {"napari": "napari builtins", **get_readers(name)}
+        assert sorted(readers.values())[0] == MANIFEST.display_name
+
+
+@pytest.mark.parametrize("task", ["segmentation", "restoration", "classification"])
+def test_there_is_a_sample_for_each_task(task, tiny, npe2pm):
+    from napari.components import ViewerModel
+
+    from napari_mamba.ui.run.session import RunSession
+
+    npe2pm.register(MANIFEST)
+    key = {"segmentation": "hippocampus_left", "restoration": "noisy_head", "classification": "shaded_head"}[task]
+    model = {"segmentation": "hippocampus-mr", "restoration": "mr-denoise", "classification": "mr-quality"}[task]
+    viewer = ViewerModel()
+    viewer.open_sample("napari-mamba", key)
+    session = RunSession(viewer)
+    session.choose_bundle(session.library.find(model))
+    assert session.remarks() == []
+    assert session.ready
+
+
+def test_thick_slices_are_a_sample_for_super_resolution(tiny, npe2pm):
+    from napari.components import ViewerModel
+
+    from napari_mamba.ui.run.session import RunSession
+
+    npe2pm.register(MANIFEST)
+    viewer = ViewerModel()
+    (thick,) = viewer.open_sample("napari-mamba", "thick_head")
+    (head,) = viewer.open_sample("napari-mamba", "head")
+    # the middle of the third thick slice lies in the middle of the five it was made of
+    at = head.world_to_data(thick.data_to_world((2, 100, 90)))
+    assert at[0] == pytest.approx(60 + 2 * 5 + 2)
+    assert thick.data[2, 100, 90] == pytest.approx(head.data[70:75, 100, 90].astype(float).mean(), rel=1e-4)
+    session = RunSession(viewer)
+    session.inputs.choose(0, thick)
+    session.choose_bundle(session.library.find("mr-superres"))
+    assert session.ready
+    assert session.remarks() == []
+
+
+@pytest.mark.window
+def test_menus_open_the_dock_on_a_model_of_their_task_and_never_hide_it(make_napari_viewer, qtbot, tiny):
+    from app_model import Application
+
+    viewer = make_napari_viewer(show=True)
+    viewer.open_sample("napari-mamba", "hippocampus_left")
+    for name, task in TASKS.items():
+        command = {"filter": "restore"}.get(name, name)
+        Application.get_app("napari").commands.execute_command(f"napari-mamba.{command}").result()
+        (dock,) = [one for one in viewer.window.dock_widgets.values() if isinstance(one, menus.RunDock)]
+        qtbot.waitUntil(lambda d=dock: d.inner is not None, timeout=60_000)
+        assert dock.inner.isVisible()
+        assert dock.inner.session.bundle.task == task
+    menus.visualize(viewer)
+    assert dock.inner.session.options.uncertainty
+    add_to_layer_menu()
+    image = viewer.layers[0]
+    viewer.add_image(image.data, name="other")
+    viewer.layers.selection = {image}
+    Application.get_app("napari").commands.execute_command("napari-mamba.run_on_layer").result()
+    assert dock.inner.session.inputs.chosen == [image]
