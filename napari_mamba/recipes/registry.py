@@ -85,7 +85,7 @@ RECIPES: Mapping[str, Entry] = {
     "dose-headneck-ct": Entry(
         recipe="dose.recipe:DoseHeadNeck",
         export="dose.bundle:export",
-        evaluate="dose.bundle:evaluate",
+        evaluate="dose.evaluation:evaluate",
         card="dose.bundle:card",
     ),
     "heart-mr": Entry(

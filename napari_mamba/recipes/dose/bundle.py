@@ -1,18 +1,17 @@
-"""The bundle that `dose-headneck-ct` leaves, and its scores."""
+"""The bundle that `dose-headneck-ct` leaves: its description, its weights and its card."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
-from napari_mamba import bundles
 from napari_mamba.bundles import BundleSpec, Channel, Network, Tile
 from napari_mamba.recipes.dose import task
 from napari_mamba.recipes.dose.data import ATTRIBUTION
+from napari_mamba.training.recipe import Recipe
 from napari_mamba.training.weights.export import export_averaged
 
 USE = (
@@ -54,12 +53,12 @@ def spec() -> BundleSpec:
     )
 
 
-def export(weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
+def export(recipe: Recipe, weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
     """Write the bundle of averaged weights; `history` says how far the schedule went."""
     return export_averaged(spec(), card, weights, destination, history)
 
 
-def card(metrics: dict[str, Any]) -> str:
+def card(metrics: Mapping[str, Any]) -> str:
     """The model card, in Markdown; says so where a number was not measured."""
     scores = metrics.get("validation")
     told = (
@@ -69,48 +68,3 @@ def card(metrics: dict[str, Any]) -> str:
         else "Not measured yet."
     )
     return f"# dose-headneck-ct\n\n{spec().description}\n\n{USE}\n\n## How good it is\n\n{told}\n"
-
-
-def evaluate(
-    data: Path,
-    bundle: Path | str,
-    *,
-    device: str = "auto",
-    write: bool = False,
-    on_case: Callable[[str, dict[str, Any]], None] | None = None,
-) -> dict[str, Any]:
-    """The challenge's scores of a bundle's network on the validation patients; `write` puts them into the bundle."""
-    from napari_mamba.recipes.dose.recipe import DoseHeadNeck, scored
-    from napari_mamba.training.loop import pick_device
-    from napari_mamba.training.scoring.evaluation import write_numbers
-
-    loaded, place = bundles.load(bundle), pick_device(device)
-    network, *_ = loaded.networks()
-    cases = {}
-    for name, scores in scored(DoseHeadNeck(data), network.to(place).eval(), place):
-        cases[name] = scores
-        if on_case:
-            on_case(name, scores)
-    measured = summary(cases)
-    if write:
-        metrics = {**loaded.metrics, "validation": measured}
-        write_numbers(loaded, metrics, card(metrics), {})
-    return {**measured, "cases": cases}
-
-
-def summary(cases: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Both scores over all patients, and the mean difference of each structure's measures; Gy."""
-    errors = np.array([scores["dose"] for scores in cases.values()])
-    rows: dict[str, list[float]] = {}
-    for scores in cases.values():
-        for key, value in scores.items():
-            if key != "dose":
-                rows.setdefault(key, []).append(value)
-    every = [value for values in rows.values() for value in values]
-    return {
-        "patients": len(cases),
-        "dose_score": float(errors.mean()),
-        "dose_score_sd": float(errors.std(ddof=1)) if len(errors) > 1 else 0.0,
-        "dvh_score": float(np.mean(every)),
-        "measures": {key: float(np.mean(values)) for key, values in rows.items()},
-    }

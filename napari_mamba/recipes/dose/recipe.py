@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +11,11 @@ from torch import Tensor, nn
 
 from napari_mamba import models
 from napari_mamba.radiotherapy.scores import measure_differences
-from napari_mamba.recipes.dose import data, task
+from napari_mamba.recipes.dose import task
+from napari_mamba.recipes.dose.data import Patients, bits, pack
 from napari_mamba.recipes.dose.losses import dose_loss, possible_of
 from napari_mamba.recipes.dose.samples import TURNED, Points, collated, sample
+from napari_mamba.recipes.dose.scoring import summary
 from napari_mamba.training.recipe import Recipe, Schedule
 
 EARLIER = 0.5
@@ -45,23 +46,23 @@ class DoseHeadNeck(Recipe):
 
     def __init__(self, data: Path, seed: int = 2410, variant: str = "") -> None:
         super().__init__(data, seed, variant)
-        self._stored: dict[torch.device, tuple[data.Patients, Points]] = {}
-        self._validation: dict[torch.device, data.Patients] = {}
+        self._stored: dict[torch.device, tuple[Patients, Points]] = {}
+        self._validation: dict[torch.device, Patients] = {}
 
     def network(self) -> nn.Module:
         return models.create("fluence_dose", **task.arguments(self.variant))
 
     def prepare_data(self) -> dict[str, np.ndarray]:
         """See `napari_mamba.recipes.dose.data`."""
-        return data.pack(self.data)
+        return pack(self.data)
 
-    def _patients(self, part: str, device: torch.device) -> data.Patients:
+    def _patients(self, part: str, device: torch.device) -> Patients:
         """A part's patients on a device, with their first guesses."""
-        patients = data.Patients(self.arrays, part, device)
+        patients = Patients(self.arrays, part, device)
         patients.guess(models.create("fluence_dose", **task.arguments("small")))  # it has no weights in it
         return patients
 
-    def _training(self, device: torch.device) -> tuple[data.Patients, Points]:
+    def _training(self, device: torch.device) -> tuple[Patients, Points]:
         if device not in self._stored:
             patients = self._patients("training", device)
             self._stored[device] = patients, Points(patients)
@@ -83,7 +84,7 @@ class DoseHeadNeck(Recipe):
         first, second = output
         return dose_loss(second, target) + EARLIER * dose_loss(first, target)
 
-    def validation(self, device: torch.device) -> data.Patients:
+    def validation(self, device: torch.device) -> Patients:
         """The validation patients on a device, read once."""
         if device not in self._validation:
             self._validation[device] = self._patients("validation", device)
@@ -91,21 +92,9 @@ class DoseHeadNeck(Recipe):
 
     def validate(self, network: nn.Module, device: torch.device) -> dict[str, float]:
         """The challenge's two scores on the validation patients, in Gy; `score` is minus their sum."""
-        from napari_mamba.recipes.dose.bundle import summary
-
         measured = summary(dict(scored(self, network, device)))
         dose, dvh = measured["dose_score"], measured["dvh_score"]
         return {"dose_score": dose, "dvh_score": dvh, "score": -dose - dvh}
-
-    def export(self, weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
-        from napari_mamba.recipes.dose.bundle import export
-
-        return export(weights, destination, history)
-
-    def evaluate(self, bundle: Path | str, **options: Any) -> dict[str, Any]:
-        from napari_mamba.recipes.dose.bundle import evaluate
-
-        return evaluate(self.data, bundle, **options)
 
 
 @torch.inference_mode()
@@ -116,7 +105,7 @@ def scored(recipe: DoseHeadNeck, network: nn.Module, device: torch.device) -> It
         with torch.autocast(device.type, torch.bfloat16):
             predicted = network(patients.input(number)[None])[0, 0].float()
         dose, truth, structures = task.UNIT * predicted, patients.truth(number), patients.structures[number]
-        possible = data.bits(structures, task.POSSIBLE_BIT)
+        possible = bits(structures, task.POSSIBLE_BIT)
         differences = _differences(dose, truth, structures, patients.volume[number])
         errors = {f"{structure} {measure}": value for (structure, measure), value in differences.items()}
         yield name, {"dose": float((dose - truth).abs().sum() / possible.sum()), **errors}

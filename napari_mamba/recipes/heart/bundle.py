@@ -9,7 +9,8 @@ from torch import Tensor
 
 from napari_mamba.bundles import BundleSpec, Channel, LabelClass, Network, Tile
 from napari_mamba.recipes.heart import task
-from napari_mamba.training.weights.export import describe_training, export_averaged, optimised
+from napari_mamba.training.recipe import Recipe
+from napari_mamba.training.weights.export import describe_optimiser, describe_training, export_averaged
 
 DATA = "Sunnybrook cardiac data (Radau et al., The MIDAS Journal, 2009), CC0 1.0"
 USE = (
@@ -34,7 +35,7 @@ def spec() -> BundleSpec:
             LabelClass(task.CAVITY, task.CLASSES[task.CAVITY], "#d94a3a", "SCT:87878005"),
             LabelClass(task.WALL, task.CLASSES[task.WALL], "#e4a63a"),
         ),
-        postprocessing=({"step": "keep_largest", "indices": [task.CAVITY, task.WALL], "together": True},),
+        postprocessing=({"step": "keep_largest", "indices": [task.CAVITY, task.WALL], "as_one_structure": True},),
         description="A small U-Mamba for the left ventricle's cavity and wall, which looks along the slices.",
         authors="The napari-mamba developers",
         copyright="Weights: BSD-3-Clause, as napari-mamba",
@@ -49,7 +50,7 @@ def spec() -> BundleSpec:
     )
 
 
-def export(weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
+def export(recipe: Recipe, weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
     """Write the bundle of averaged weights; `history` says how far the schedule went."""
     return export_averaged(spec(), card, weights, destination, history)
 
@@ -75,7 +76,8 @@ U-Mamba Enc of its first generation: 3.9 million parameters, five stages of 16 t
 third stage on. Slices are never pooled; kernels look along them from the third stage on. Where only the cavity was
 drawn, a voxel outside counts as background or wall (arXiv:2007.03868); where nothing was drawn, nothing counts. Random
 rotation, scale, elastic deformation, contraction, mirroring, brightness of each slice, contrast, bias field, resolution
-and noise; {optimised(trained)} in bfloat16 (the scans in float32); an exponential moving average of the weights ships.
+and noise; {describe_optimiser(trained)} in bfloat16 (the scans in float32); an exponential moving average of the
+weights ships.
 {describe_training(trained, "16 windows of 8 slices")}
 Images have 8 bits, each slice scaled to its own maximum.
 

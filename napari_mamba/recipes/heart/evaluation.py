@@ -2,64 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from napari_mamba import bundles, engine, io
+from napari_mamba import engine, io
 from napari_mamba.bundles import Bundle
 from napari_mamba.recipes.heart import task
-from napari_mamba.recipes.heart.bundle import card
-
-OnCase = Callable[[str, dict[str, Any]], None]
+from napari_mamba.recipes.measurement import Measurement, OnCase, count_of, measured_on
+from napari_mamba.training.recipe import Recipe
+from napari_mamba.training.scoring.scores import summary
 
 
 def evaluate(
-    data: Path,
-    bundle: Path | str,
-    *,
-    device: str = "auto",
-    write: bool = False,
-    on_case: OnCase | None = None,
-    which: str = "test",
-) -> dict[str, Any]:
+    recipe: Recipe, bundle: Bundle, options: engine.RunOptions, on_case: OnCase, which: str = "test"
+) -> Measurement:
     """Dice of cavity and wall over whole stacks, and how far the ejection fraction is off, over held-out people.
 
-    Of a cine only the slices count that were drawn. `write` puts the numbers and the card into the bundle's folder.
-
-    Returns
-    -------
-    dict
-        "people"; "dice", the summary of "cavity, end diastole", "cavity, end systole" and so on;
-        "ejection_fraction_error", the summary of the absolute differences in points; and "cases".
+    Of a cine only the slices count that were drawn. The numbers are "people"; "dice", the summary of "cavity, end
+    diastole", "cavity, end systole" and so on; "ejection_fraction_error", the summary of the absolute differences in
+    points; and "cases".
     """
-    from napari_mamba.training.scoring.evaluation import write_numbers
-    from napari_mamba.training.scoring.scores import summary
-
-    loaded = bundles.load(bundle)
     rows = []
-    for row in _measured(data, loaded, engine.RunOptions(device=device), which):
+    for row in _measured(recipe.data, bundle, options, which):
         rows.append(row)
-        if on_case:
-            on_case(row["case"], row)
+        on_case(row["case"], row)
     kinds = list(dict.fromkeys(row["kind"] for row in rows))
     dices = {
         f"{name}, {kind}": summary([row[name] for row in rows if row["kind"] == kind])
         for name in ("cavity", "wall")
         for kind in kinds
     }
-    measured: dict[str, Any] = {
-        "people": len({row["person"] for row in rows}),
+    errors = summary([abs(found - true) for found, true in ejection_fractions(rows).values()])
+    numbers: dict[str, Any] = {
+        "people": count_of(rows, "person"),
         "dice": {name: one for name, one in dices.items() if one["n"]},
-        "ejection_fraction_error": summary([abs(found - true) for found, true in ejection_fractions(rows).values()]),
+        "ejection_fraction_error": errors,
         "cases": rows,
     }
-    if write:
-        metrics = {**loaded.metrics, "held_out": {k: v for k, v in measured.items() if k != "cases"}}
-        write_numbers(loaded, metrics, card(metrics))
-    return measured
+    return measured_on("held_out", numbers, dict)
 
 
 def ejection_fractions(rows: list[dict[str, Any]]) -> dict[str, tuple[float, float]]:

@@ -7,8 +7,6 @@ for thick slices, as nnU-Net plans them (Isensee et al., Nature Methods 18:203, 
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -92,16 +90,6 @@ class Heart(Recipe):
     def validate(self, network: nn.Module, device: torch.device) -> dict[str, float]:
         """Cavity Dice of the validation people's stacks and the error of their ejection fraction."""
         return validate(network, self.arrays, device, along=self.variant)
-
-    def export(self, weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
-        from napari_mamba.recipes.heart.bundle import export
-
-        return export(weights, destination, history)
-
-    def evaluate(self, bundle: Path | str, **options: Any) -> dict[str, Any]:
-        from napari_mamba.recipes.heart.evaluation import evaluate
-
-        return evaluate(self.data, bundle, **options)
 
 
 def _slices(x: Tensor) -> Tensor:

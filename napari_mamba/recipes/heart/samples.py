@@ -168,14 +168,14 @@ def _squeezed(place: Tensor, centre: Tensor, swing: Tensor, reach: float = 28.0)
 def intensities(x: Tensor, draw: Generator) -> Tensor:
     """Other contrast, brightness of each slice, sharpness and noise; in 0 to 1 as the preparation leaves it."""
     batch, depth = x.shape[0], x.shape[2]
-    x = augment.sometimes(x.clamp(0, 1.5), lambda v, g: augment.gamma(v, g, 0.6, 1.7), 0.5, draw)
-    x = augment.sometimes(x, lambda v, g: augment.bias_field(v, g, 0.5), 0.5, draw)
+    x = augment.random_apply(x.clamp(0, 1.5), lambda v, g: augment.gamma(v, g, 0.6, 1.7), 0.5, draw)
+    x = augment.random_apply(x, lambda v, g: augment.bias_field(v, g, 0.5), 0.5, draw)
     gain = torch.exp(torch.randn(batch, 1, depth, 1, 1, generator=draw, device=x.device) * 0.3)
     gain = gain ** _chance(batch, 0.6, draw).view(-1, 1, 1, 1, 1)
     x = x * gain * torch.exp(uniform((batch, 1, 1, 1, 1), -0.5, 0.5, draw))
-    x = augment.sometimes(x, softened, 0.3, draw)
-    x = augment.sometimes(x, lambda v, g: augment.noise(v, g, 0.08), 0.5, draw)
-    x = augment.sometimes(x, lambda v, g: augment.contrast(v, g, 0.7, 1.4), 0.2, draw)
+    x = augment.random_apply(x, softened, 0.3, draw)
+    x = augment.random_apply(x, lambda v, g: augment.noise(v, g, 0.08), 0.5, draw)
+    x = augment.random_apply(x, lambda v, g: augment.contrast(v, g, 0.7, 1.4), 0.2, draw)
     return x.clamp(0, 1)
 
 

@@ -18,7 +18,7 @@ from napari_mamba.models.registration.mambamorph import MambaMorph
 from napari_mamba.recipes.brain.data import HELD_OUT, pack, unpack
 from napari_mamba.recipes.brain.losses import confusion_dice
 from napari_mamba.recipes.brain.structures import INDICES
-from napari_mamba.recipes.brain.synthesis import Heads, Shape, synthesise
+from napari_mamba.recipes.brain.synthesis import LabelMapBatch, Shape, synthesise
 from napari_mamba.recipes.registration.losses import registration_loss
 from napari_mamba.registration import fields
 from napari_mamba.registration.network import VelocityNetwork, displacement
@@ -59,7 +59,7 @@ class BrainRegistration(Recipe):
 
     def __init__(self, data: Path, seed: int = 2410, variant: str = "") -> None:
         super().__init__(data, seed, variant)
-        self._heads: dict[tuple[str, bool], Heads] = {}
+        self._heads: dict[tuple[str, bool], LabelMapBatch] = {}
         self._maps: list[np.ndarray] = []
 
     def network(self) -> nn.Module:
@@ -70,14 +70,14 @@ class BrainRegistration(Recipe):
     def prepare_data(self) -> dict[str, np.ndarray]:
         return {key: one for key, one in pack(self.data).items() if not key.startswith("icbm")}
 
-    def heads(self, device: torch.device, held_out: bool = False) -> Heads:
+    def heads(self, device: torch.device, held_out: bool = False) -> LabelMapBatch:
         """The maps to train on, or those held out, on a device; copied there once."""
         self._maps = self._maps or unpack(self.arrays)
         key = (str(device), held_out)
         if key not in self._heads:
             part = slice(-HELD_OUT, None) if held_out else slice(None, -HELD_OUT)
             maps = [torch.from_numpy(one.copy()).to(device) for one in self._maps[part]]
-            self._heads[key] = Heads(maps, self.arrays["brain"][part], self.arrays["raw"].astype(int))
+            self._heads[key] = LabelMapBatch(maps, self.arrays["brain"][part], self.arrays["raw"].astype(int))
         return self._heads[key]
 
     def batch(self, step: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -91,10 +91,10 @@ class BrainRegistration(Recipe):
         return torch.cat(images), torch.cat(classes)
 
     def pair(
-        self, heads: Heads, maps: tuple[int, int], seed: tuple[int, ...], kinds: tuple[str, ...] = ()
+        self, heads: LabelMapBatch, maps: tuple[int, int], seed: tuple[int, ...], kinds: tuple[str, ...] = ()
     ) -> tuple[Tensor, Tensor]:
         """Two maps, each deformed and imaged: images and classes (1, 2, *window)."""
-        two = Heads([heads.maps[n] for n in maps], heads.boxes[list(maps)], heads.raw)
+        two = LabelMapBatch([heads.maps[n] for n in maps], heads.boxes[list(maps)], heads.raw)
         with torch.no_grad():
             images, classes = synthesise(two, seed, 2, self.window, kinds=kinds, central=True)
         return images.transpose(0, 1), classes.transpose(0, 1)
