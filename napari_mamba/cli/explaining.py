@@ -52,8 +52,9 @@ def explain(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
 ) -> int:
     """Show how a model went through an image: scan order, states, attention, relevance. Not for clinical use."""
-    from napari_mamba.cli.failures import exit_code, kind, quiet_libraries, sentence
-    from napari_mamba.cli.reporting import JsonLines, reporter
+    from napari_mamba.cli.events import JsonLines
+    from napari_mamba.cli.failures import quiet_libraries
+    from napari_mamba.cli.reporting import reporter
 
     if events not in (None, "jsonl"):
         raise InputError(f"--events {events} is not known: the one format is jsonl")
@@ -74,7 +75,7 @@ def explain(
             return _explain(bundle, inputs, output, names, places, chosen, how, show, report)
     except BaseException as error:
         if isinstance(report, JsonLines) and not isinstance(error, BrokenPipeError):
-            report.emit("error", kind=kind(error), message=sentence(error), exit_code=exit_code(error))
+            report.failure(error)
         raise
     finally:
         report.close()
@@ -91,14 +92,21 @@ def _explain(
     show: bool,
     report: Reporter,
 ) -> int:
+    from napari_mamba.cli.events import JsonLines
     from napari_mamba.cli.failures import CANCELLED, DONE
-    from napari_mamba.cli.reporting import JsonLines
     from napari_mamba.cli.running import _cancel_on_signals
     from napari_mamba.engine import Progress, RunOptions
+    from napari_mamba.engine.overall import Overall
+
+    overall = Overall()
+
+    def tell(event: Progress) -> None:
+        overall.add(event)
+        report.progress(event, overall)
 
     began = perf_counter()
     with _cancel_on_signals() as cancel:
-        report.progress(Progress("loading", 0, 1))
+        tell(Progress("loading", 0, 1))
         from napari_mamba import bundles, io
         from napari_mamba.explain.maps import MAPS, explaining
         from napari_mamba.explain.subject import subject_of
@@ -117,15 +125,14 @@ def _explain(
         run = explaining(subject, what, voxel, cancel=cancel, **chosen)
         while True:
             try:
-                report.progress(next(run))
+                tell(next(run))
             except StopIteration as end:
                 found: Explained = end.value
                 break
         if found.cancelled:
-            if isinstance(report, JsonLines):
-                report.emit("result", cancelled=True, outputs={})
+            report.cancelled()
             return CANCELLED
-        report.progress(Progress("writing", 0, 1))
+        tell(Progress("writing", 0, 1))
         paths = write(found, subject, output, how["suffix"], how["overwrite"])
     for sentence in found.sentences:
         report.warning(sentence)
@@ -178,7 +185,7 @@ def path_csv(points: np.ndarray) -> str:
 
 def curve_csv(curve: dict[str, np.ndarray]) -> str:
     """Numbers along a path as columns."""
-    columns = {name: values for name, values in curve.items() if name != "at"}
+    columns: dict[str, np.ndarray] = {name: values for name, values in curve.items() if name != "at"}
     rows = zip(*columns.values(), strict=True)
     return "\n".join([",".join(columns), *(",".join(f"{v:g}" for v in row) for row in rows)]) + "\n"
 
