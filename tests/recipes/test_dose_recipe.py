@@ -10,11 +10,11 @@ from torch.nn import functional as F
 from napari_mamba import bundles, io
 from napari_mamba.errors import InputError
 from napari_mamba.recipes.dose import data, samples, task
-from napari_mamba.recipes.dose.bundle import summary
+from napari_mamba.recipes.dose.scoring import summary
 from napari_mamba.recipes.dose.losses import dose_loss, histogram_errors
 from napari_mamba.recipes.dose.recipe import DoseHeadNeck, scored
 from napari_mamba.recipes.dose.samples import Points, Pose, sample
-from napari_mamba.recipes.registry import recipe, train
+from napari_mamba.recipes.registry import evaluate, recipe, train
 from napari_mamba.volume import Volume
 
 CPU = torch.device("cpu")
@@ -195,7 +195,7 @@ def test_a_piece_of_training_goes_on_and_leaves_a_bundle(prepared, tmp_path, mon
     assert entries[-1]["step"] == 3
     assert entries[-1]["score"] == pytest.approx(-entries[-1]["dose_score"] - entries[-1]["dvh_score"])
     bundle = bundles.load(left)
-    measured = recipe("dose-headneck-ct", prepared).evaluate(left, device="cpu", write=True)
+    measured = evaluate("dose-headneck-ct", prepared, left, device="cpu", write=True)
     assert measured["dose_score"] == pytest.approx(entries[-1]["dose_score"], abs=0.1)  # float16 weights
     assert f"{measured['dose_score']:.2f} Gy" in (left / "README.md").read_text()
     assert bundle.network.name == "fluence_dose"
