@@ -271,7 +271,7 @@ def test_an_open_address_needs_a_token(serve, tmp_path):
 
 
 def test_memory_of_a_large_upload_stays_small_on_both_sides(server, tmp_path):
-    """Sparse 300 MB; benchmarks/server_memory.py sends 1 GB."""
+    """Sparse 300 MB; benchmarks/server/memory.py sends 1 GB."""
     from MambaImagingLib.client import Client
 
     large = tmp_path / "large.nii.gz"

@@ -1,6 +1,6 @@
 """Peak memory of `napari-mamba serve`, and of the Slicer extension's client, while 1 GB is uploaded over the loopback.
 
-    python benchmarks/server_memory.py [GIGABYTES]
+    python -m benchmarks.server.memory [GIGABYTES]
 
 The client runs in a process of its own, as it does in Slicer. Resident memory as the kernel counts it, at its peak.
 """
@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PORT = 18471
 CLIENT = """
 import resource, sys, time
