@@ -71,8 +71,10 @@ class OnDisk:
         _check_announced(self.source, spans, self.path)
         try:
             return np.asarray(self.source[spans])
-        except (NapariMambaError, MemoryError):
+        except NapariMambaError:
             raise
+        except MemoryError as error:
+            raise InputError(f"{self.path} does not fit in memory: read a part or a coarser level of it") from error
         except Exception as error:  # codecs raise anything on damaged chunks
             reason = _guard.quoted((str(error).strip().splitlines() or [type(error).__name__])[-1])
             raise InputError(
@@ -87,7 +89,8 @@ class OnDisk:
 def _check_announced(source: Any, spans: tuple[slice, ...], path: Path) -> None:
     """Raise `InputError` if what is wanted is far more than the store can hold: chunks that are absent cost nothing."""
     sizes = [span.stop - span.start for span in spans]
-    announced = _guard.counted(sizes, np.dtype(source.dtype).itemsize)
+    itemsize = np.dtype(source.dtype).itemsize
+    announced = max(_guard.counted(sizes, itemsize), _guard.counted(source.chunks, itemsize))
     chunks = math.prod(-(-size // max(1, chunk)) for size, chunk in zip(sizes, source.chunks, strict=True))
     if announced <= _guard.LARGE and chunks <= _MOST_CHUNKS:
         return
