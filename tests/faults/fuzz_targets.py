@@ -258,6 +258,8 @@ PLANS = {
             "pool_op_kernel_sizes": [[1, 1, 1], [2, 2, 2]],
             "resampling_fn_data": "resample_data_or_seg_to_shape",
             "resampling_fn_data_kwargs": {"order": 3, "order_z": 0, "force_separate_z": None},
+            "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
+            "resampling_fn_probabilities_kwargs": {"order": 1, "order_z": 0, "force_separate_z": None},
         },
         "child": {"inherits_from": "3d_fullres"},
     },
