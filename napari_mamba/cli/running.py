@@ -75,11 +75,14 @@ def _run(
         if result.cancelled or cancel.is_set():
             return _cancelled(report)
         report.progress(Progress("writing", 0, 1))
+        outputs, told = outputs.without_replacing(overwrite=overwrite)
         facts = _facts(result, inputs, outputs)
         outputs.write(
             result, volume, bundle, {**result.report(), "inputs": facts["inputs"], "outputs": facts["outputs"]}
         )
-    for message in result.warnings:
+        if cancel.is_set():
+            told.append("The request to stop came while the results were being written: they were finished.")
+    for message in [*result.warnings, *told]:
         report.warning(message)
     facts["seconds"] = round(perf_counter() - began, 3)
     report.result(facts, result.table, "ml" if volume.units == "mm" else "1000 voxels")
