@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +81,20 @@ class Outputs:
             if getattr(self, name):
                 raise InputError(f"{bundle.name} is for {bundle.task} and gives no {name}: leave --{name} out")
 
+    def without_replacing(self, *, overwrite: bool) -> tuple[Outputs, list[str]]:
+        """The outputs under names that are free, and a sentence for each that is another than was asked for.
+
+        `check` found the places free, but a run takes minutes, and another program may have written there since.
+        """
+        if overwrite:
+            return self, []
+        moved, told = {}, []
+        for name, path in self.chosen().items():
+            if os.path.lexists(path):
+                moved[name] = free = _free_name(path)
+                told.append(f"{path} was written by another program during this run and is left as it is: see {free}.")
+        return replace(self, **moved), told
+
     def write(self, result: Result, volume: Volume, bundle: Bundle, report: dict[str, Any]) -> None:
         """Write them all, each beside and then renamed; the image first, since it took the longest to make.
 
@@ -139,6 +153,15 @@ def table_csv(rows: Sequence[ClassRow]) -> str:
         mean = "" if row.mean_intensity is None else f"{row.mean_intensity:.6g}"
         writer.writerow([row.index, row.name, row.voxels, f"{row.ml:.6g}", mean, row.code, row.laterality])
     return lines.getvalue()
+
+
+def _free_name(path: Path) -> Path:
+    """The name with a number before its suffix, such as "labels-2.nii.gz", where nothing is yet."""
+    stem, dot, suffix = path.name.partition(".")
+    number = 2
+    while os.path.lexists(path.with_name(f"{stem}-{number}{dot}{suffix}")):
+        number += 1
+    return path.with_name(f"{stem}-{number}{dot}{suffix}")
 
 
 def _check_suffix(name: str, path: Path) -> None:

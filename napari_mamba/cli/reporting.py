@@ -160,7 +160,8 @@ def reporter(events: str | None) -> Reporter:
     """The one that suits: JSON lines if asked for, a bar at a terminal, else plain lines."""
     if events is not None:
         return JsonLines()
-    return Bar() if sys.stderr.isatty() and sys.stdout.isatty() else Lines()
+    terminal = all(stream is not None and stream.isatty() for stream in (sys.stderr, sys.stdout))
+    return Bar() if terminal else Lines()
 
 
 def class_columns(rows: Sequence[ClassRow], volume_unit: str) -> tuple[list[str], list[list[str]]]:

@@ -163,10 +163,13 @@ def _run_case(name: str, case: Case, work: _Work, overall: Any, cancel: threadin
     if result.cancelled or cancel.is_set():
         raise _Stopped
     tell(Progress("writing", 0, 1))
-    facts = _facts(result, case.inputs, case.outputs)
+    outputs, notes = case.outputs.without_replacing(overwrite=work.overwrite)
+    facts = _facts(result, case.inputs, outputs)
     named = {"inputs": facts["inputs"], "outputs": facts["outputs"]}
-    case.outputs.write(result, volume, bundle, {**result.report(), **named})
-    for message in result.warnings:
+    outputs.write(result, volume, bundle, {**result.report(), **named})
+    if cancel.is_set():
+        notes.append("The request to stop came while the results were being written: they were finished.")
+    for message in [*result.warnings, *notes]:
         report.warning(message)
     facts["seconds"] = round(perf_counter() - began, 3)
     report.result(facts, result.table, "ml" if volume.units == "mm" else "1000 voxels")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
+import platform
 import shutil
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,7 +77,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise OutputError(f"{path} cannot be written: the folder {path.parent} does not exist, create it first")
     folder = None
     try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", dir=path.parent))
+        _remove_leftovers(path)
+        folder = Path(tempfile.mkdtemp(prefix=f"{_prefix(path)}{os.getpid()}-", dir=path.parent))
         temporary = folder / path.name
         yield temporary
         for other in sorted(folder.iterdir()):
@@ -95,6 +99,33 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         if folder is not None:
             _remove(folder)
+
+
+def _prefix(path: Path) -> str:
+    """What temporary folders for `path` begin with: the name, and this computer's, whose processes are known here."""
+    host = zlib.crc32(platform.node().encode())
+    return f".{path.name[:40]}.{host:08x}-"
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove temporary folders of writers that were killed: of this computer, and no longer running."""
+    prefix = _prefix(path)
+    for other in path.parent.glob(f"{glob.escape(prefix)}*-*"):
+        number = other.name.removeprefix(prefix).partition("-")[0]
+        if number.isdigit() and other.is_dir() and not _is_running(int(number)):
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    if process == os.getpid() or os.name == "nt":  # Windows: os.kill would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _remove(folder: Path) -> None:
@@ -121,6 +152,8 @@ def _replace(temporary: Path, path: Path) -> None:
 
 
 def _last_line(error: Exception) -> str:
+    if "ITK" in str(error) or "itk" in str(error):
+        return "the file could not be written whole"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1].rstrip(".") if lines else type(error).__name__
 

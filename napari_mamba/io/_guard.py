@@ -13,7 +13,7 @@ import numpy as np
 
 from napari_mamba.errors import InputError
 
-LARGE = 1 << 30
+LARGE = 1 << 29
 """Bytes below which any file may be unpacked, however well it is compressed."""
 RATIO = 250
 """Bytes that one stored byte may become beyond that: whole-body label maps reach 100, bombs 1000 and more."""
@@ -99,7 +99,7 @@ def to_the_end(stream: Any, path: object) -> None:
     while chunk := stream.read(_CHUNK):
         rest += len(chunk)
         if rest > LARGE:
-            raise InputError(f"{path} goes on for more than 1 GB behind its voxels: check where it came from")
+            raise InputError(f"{path} goes on for more than 500 MB behind its voxels: check where it came from")
 
 
 def beside(header: Path, name: str) -> Path:

@@ -163,9 +163,8 @@ def _worker(name: str, seed: int, first: int, count: int, folder: str, connectio
         raise Hang
 
     signal.signal(signal.SIGALRM, too_long)
-    sink = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(sink, 2)  # libraries' noise is another test's business
     target = TARGETS[name](Path(folder))
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries' noise is another test's business
     have = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (have + MEMORY + 2**28, have + MEMORY + 2**28))
     for number in range(first, first + count):
@@ -203,10 +202,10 @@ def fuzz(name: str, count: int, seed: int = 1, first: int = 0) -> tuple[Counter,
             process = context.Process(target=_worker, args=(name, seed, at, end - at, folder, theirs))
             process.start()
             theirs.close()
-            begun = at
+            begun = None
             try:
                 while True:
-                    if not ours.poll(60 if begun == at else 4 * SECONDS):
+                    if not ours.poll(120 if begun is None else 4 * SECONDS):
                         raise EOFError
                     what, value = ours.recv()
                     if what == "begin":
@@ -219,9 +218,11 @@ def fuzz(name: str, count: int, seed: int = 1, first: int = 0) -> tuple[Counter,
                         outcomes[value if value in ("read", "refused") else "failed"] += 1
                         if value not in ("read", "refused"):
                             failures.append((begun, value))
-            except EOFError:
+            except EOFError as error:
                 process.kill()
                 process.join()
+                if begun is None:
+                    raise RuntimeError(f"the target {name} could not be set up") from error
                 failures.append((begun, f"the process died or hung (exit code {process.exitcode})"))
                 outcomes["failed"] += 1
                 at = begun + 1

@@ -19,9 +19,7 @@ def _volume():
     from napari_mamba.volume import Volume
 
     data = np.random.default_rng(0).integers(0, 900, (1, 4, 5, 6)).astype(np.int16)
-    affine = np.diag([3.0, 1, 1, 1])
-    affine[0, 1] = 0.1
-    return Volume(data, affine)
+    return Volume(data, np.diag([3.0, 1, 2, 1]))
 
 
 def _read(path: Path) -> object:
@@ -107,6 +105,7 @@ def _picture(folder: Path) -> Target:
 
 
 def _dicom(folder: Path) -> Target:
+    import pydicom
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian
 
@@ -122,12 +121,13 @@ def _dicom(folder: Path) -> Target:
     data.ImagePositionPatient, data.ImageOrientationPatient = [0, 0, 0], [1, 0, 0, 0, 1, 0]
     data.PixelData = np.arange(30, dtype=np.uint16).tobytes()
     seeds = []
+    data.save_as(folder / "plain.dcm", enforce_file_format=True)
     for syntax in (None, "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.80"):
+        data = pydicom.dcmread(folder / "plain.dcm")
         if syntax:
             data.compress(syntax)
         data.save_as(folder / "seed.dcm", enforce_file_format=True)
         seeds.append((folder / "seed.dcm").read_bytes())
-    (folder / "seed.dcm").unlink()
     (folder / "in").mkdir()
 
     def target(rng: np.random.Generator) -> object:
@@ -223,8 +223,15 @@ def _pickle(folder: Path) -> Target:
 
     stage = {"patch_size": np.array([20, 24, 40]), "current_spacing": np.array([3.0, 1, 0.5]),
              "pool_op_kernel_sizes": [[1, 2, 2], [2, 2, 2]]}  # fmt: skip
-    plans = {"plans_per_stage": {0: stage}, "all_classes": [1, 2], "modalities": {0: "MRI"}, "num_modalities": 1,
-             "transpose_forward": [0, 1, 2], "normalization_schemes": {0: "nonCT"}, "use_mask_for_norm": {0: False}}  # fmt: skip
+    plans = {
+        "plans_per_stage": {0: stage},
+        "all_classes": [1, 2],
+        "modalities": {0: "MRI"},
+        "num_modalities": 1,
+        "transpose_forward": [0, 1, 2],
+        "normalization_schemes": {0: "nonCT"},
+        "use_mask_for_norm": {0: False},
+    }
     content = {"plans": plans, "init": ("a", 0, "b", "c", None, 0), "name": "nnUNetTrainerV2"}
     seeds = [pickle.dumps(content, protocol) for protocol in (0, 2, 4)]
 
@@ -251,6 +258,8 @@ PLANS = {
             "pool_op_kernel_sizes": [[1, 1, 1], [2, 2, 2]],
             "resampling_fn_data": "resample_data_or_seg_to_shape",
             "resampling_fn_data_kwargs": {"order": 3, "order_z": 0, "force_separate_z": None},
+            "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
+            "resampling_fn_probabilities_kwargs": {"order": 1, "order_z": 0, "force_separate_z": None},
         },
         "child": {"inherits_from": "3d_fullres"},
     },

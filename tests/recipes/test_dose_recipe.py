@@ -10,11 +10,11 @@ from torch.nn import functional as F
 from napari_mamba import bundles, io
 from napari_mamba.errors import InputError
 from napari_mamba.recipes.dose import data, samples, task
-from napari_mamba.recipes.dose.scoring import summary
 from napari_mamba.recipes.dose.losses import dose_loss, histogram_errors
 from napari_mamba.recipes.dose.recipe import DoseHeadNeck, scored
 from napari_mamba.recipes.dose.samples import Points, Pose, sample
-from napari_mamba.recipes.registry import evaluate, recipe, train
+from napari_mamba.recipes.dose.scoring import summary
+from napari_mamba.recipes.registry import evaluate, train
 from napari_mamba.volume import Volume
 
 CPU = torch.device("cpu")
