@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = "napari-mamba"
-SOURCE = "napari-mamba @ git+https://github.com/napari-mamba/napari-mamba"
+SOURCE = "napari-mamba @ https://github.com/napari-mamba/napari-mamba/archive/refs/heads/main.zip"
 """What pip installs: a name, an address, or a wheel. The package is not on PyPI yet."""
 TORCH = ">=2.6,<2.14"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
