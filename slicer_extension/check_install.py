@@ -2,8 +2,8 @@
 
     python check_install.py PYTHON PINS.txt > install.txt
 
-PYTHON is a Python 3.12 as Slicer has; PINS.txt lists the packages that a version of Slicer brings, one `name==version`
-a line. Made is an environment with these, then the module's own installation is carried out in it (PyTorch by pip, since
+PYTHON is a Python 3.12 as Slicer has; PINS.txt lists the packages that a version of Slicer brings, one name==version
+a line. Made is an environment with these; the module's own installation is carried out in it (PyTorch by pip, since
 the extension PyTorch is not at hand), from the checkout that this file is in; then `hippocampus-mr` runs on the sample.
 It needs a network, some GB and some minutes. This is not Slicer's Python: only its packages.
 """

@@ -21,6 +21,8 @@ class FakePip:
 
     def __call__(self, words):
         self.calls.append(words)
+        if "--constraint" in words:
+            self.held = Path(words[words.index("--constraint") + 1]).read_text().split()
         if words[0] == "uninstall":
             for name in words[2:]:
                 self.packages.pop(name, None)
@@ -67,8 +69,8 @@ def test_torch_first_then_everything_is_held_at_its_version(tmp_path):
     assert (ended.error, ended.changed) == ("", [])
     assert ended.added == ["monai", "napari-mamba", "torch"]
     (words,) = pip.calls
-    held = Path(words[words.index("--constraint") + 1]).read_text().split()
-    assert held == ["numpy==2.0.2", "requests==2.32.3", "scipy==1.13.1", "torch==2.13.0+cpu"]
+    assert not list(tmp_path.iterdir())
+    assert pip.held == ["numpy==2.0.2", "requests==2.32.3", "scipy==1.13.1", "torch==2.13.0+cpu"]
     assert "napari-mamba @" in words[-1]
 
 

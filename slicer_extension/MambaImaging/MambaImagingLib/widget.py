@@ -36,6 +36,8 @@ class Host(Protocol):
 
     def node_selector(self, parent: Any, changed: Callable[[], None]) -> Any: ...
 
+    def check_nodes(self, selector: Any, nodes: list[Any]) -> None: ...
+
     def start_timer(self, milliseconds: int, tick: Callable[[], None]) -> Callable[[], None]: ...
 
     def install(self, panel: Panel) -> Any: ...
@@ -54,6 +56,7 @@ class Panel(PlaceSection):
         self._installation: Any = None
         self._stop_timer: Callable[[], None] | None = None
         self._log_shown = ""
+        self._place_used: tuple[str, ...] = ()
         self._connect()
         self.open_scene()
 
@@ -62,7 +65,8 @@ class Panel(PlaceSection):
     def open_scene(self) -> None:
         """Take the parameters of the scene, and ask the place for its bundles."""
         self.parameters = parameters_of(self.scene)
-        self.use_place(ask=False)
+        if not self.logic.bundles or self.place_key() != self._place_used:
+            self.use_place(ask=False)
         self.draw()
 
     def close_scene(self) -> None:
@@ -178,6 +182,7 @@ class Panel(PlaceSection):
         ui.inputsWidget.setVisible(mode != "list")
         ui.batchSelector.setVisible(mode == "list")
         ui.batchSelectorLabel.setVisible(mode == "list")
+        self.host.check_nodes(ui.batchSelector, parameters.batch())
         for name, role in SELECTORS.items():
             getattr(ui, name).setCurrentNode(parameters.reference(role))
         task = bundle.task if bundle else "segmentation"
