@@ -56,6 +56,7 @@ class Panel(PlaceSection):
         self._installation: Any = None
         self._stop_timer: Callable[[], None] | None = None
         self._log_shown = ""
+        self._reason: str | None = None
         self._place_used: tuple[str, ...] = ()
         self._connect()
         self.open_scene()
@@ -215,8 +216,9 @@ class Panel(PlaceSection):
         self.ui.runButton.setToolTip(reason or shown.NOT_CLINICAL)
         self.ui.cancelButton.setEnabled(busy)
         self.ui.progressBar.setVisible(busy)
-        if reason and not busy and not self._log_shown:
-            self.ui.statusLabel.setText(f"{reason} {shown.NOT_CLINICAL}")
+        if not busy and reason != self._reason and self._reason != shown.BUSY:  # else how the run ended stays there
+            self.ui.statusLabel.setText(f"{reason or 'Ready.'} {shown.NOT_CLINICAL}")
+        self._reason = reason
 
     # ---- runs
 
