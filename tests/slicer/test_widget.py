@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+pytest.importorskip("slicer_core", reason="needs Slicer's MRML: pip install slicer-core")
 pytest.importorskip("PySide6")
 
 
