@@ -16,7 +16,7 @@ SHARES = {
     "measuring": 0.02,
     "writing": 0.03,
 }
-"""What part of a run each stage usually is: `brain-structures-mr` on a whole head, on two cores."""
+"""What part of a run each stage is, roughly: the network takes most. Only the share done depends on it."""
 
 _STAGES = tuple(SHARES)
 

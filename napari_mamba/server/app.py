@@ -199,7 +199,11 @@ async def _receive(request: Request, path: Path, limit: int, stalled: float) -> 
             return upload.size
     except Full as error:
         raise HTTPException(413 if "larger" in str(error) else 507, str(error)) from error
+    except FileNotFoundError as error:
+        raise HTTPException(409, "the run was deleted meanwhile") from error
     except TimeoutError as error:
         raise HTTPException(408, "the upload stood still for too long: send the file again") from error
+    except OSError as error:
+        raise HTTPException(507, f"the server cannot store the file ({error.strerror})") from error
     except ClientDisconnect as error:
         raise HTTPException(400, "the upload broke off: send the file again") from error

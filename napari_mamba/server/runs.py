@@ -156,7 +156,7 @@ class ServerRun:
             return
         for line in list(self._log)[-20:]:
             self.tell("log", text=self._without_paths(line))
-        how = "was killed, perhaps because memory ran out" if code == -signal.SIGKILL else f"ended with the code {code}"
+        how = "was killed, perhaps because memory ran out" if code == -9 else f"ended with the code {code}"
         self.tell("error", kind="fault", message=f"the run {how} and gave no result", exit_code=code)
 
     def _without_paths(self, text: str) -> str:

@@ -30,7 +30,8 @@ def serve(settings: Settings, certificate: Path | None = None, key: Path | None 
         from napari_mamba.server.app import make_app
     except ImportError as error:
         raise InputError(
-            "the server needs FastAPI and uvicorn: install them with pip install 'napari-mamba[server]'"
+            "the server needs FastAPI and uvicorn: install them with pip install 'napari-mamba[server]', or in a checkout "
+            "with pip install '.[server]'"
         ) from error
     for path in (certificate, key):
         if path is not None and not path.is_file():

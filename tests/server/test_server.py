@@ -383,3 +383,29 @@ def test_certificates_are_checked(tmp_path, serve):
     from MambaImagingLib.client import Client
 
     assert Client("https://127.0.0.1:1")._session.verify is True
+
+
+def test_a_slow_upload_is_ended_and_deleting_meanwhile_is_told(tmp_path):
+    """In this process, where time-outs can be short."""
+    import asyncio
+
+    from napari_mamba.server.app import _receive
+
+    class Slow:
+        async def stream(self):
+            yield b"x" * 10
+            await asyncio.sleep(5)
+
+    class Deleted:
+        async def stream(self):
+            yield b"x"
+            for path in tmp_path.iterdir():
+                path.unlink()
+
+    from fastapi import HTTPException
+
+    for request, status in ((Slow(), 408), (Deleted(), 409)):
+        with pytest.raises(HTTPException) as told:
+            asyncio.run(_receive(request, tmp_path / "0-0.nii", 100, 0.1))
+        assert told.value.status_code == status
+        assert not list(tmp_path.iterdir())

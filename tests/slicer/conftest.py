@@ -73,10 +73,8 @@ def _make_bundle(folder: Path, channels: list[str], python: str, environment: di
 @pytest.fixture
 def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A scene with Slicer's own nodes and logics; skips without slicer-core."""
-    slicer = pytest.importorskip("slicer", reason="needs slicer-core: pip install slicer-core")
-    if not hasattr(slicer, "vtkMRMLScene"):
-        pytest.skip("needs slicer-core: the installed package 'slicer' is another one")
-    pytest.importorskip("vtk")
+    pytest.importorskip("slicer_core", reason="needs slicer-core: pip install slicer-core")
+    import slicer
     import slicer.util
 
     made = slicer.vtkMRMLScene()

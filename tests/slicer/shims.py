@@ -246,6 +246,7 @@ def install(monkeypatch: Any, slicer: Any, temporary: Path) -> types.SimpleNames
     asked: list[str] = []
     qt = types.ModuleType("qt")
     qt.QTimer = lambda *arguments: Wrapped(QtCore.QTimer(*arguments))
+    qt.Qt = types.SimpleNamespace(Checked=2, Unchecked=0)
     qt.QFileDialog = types.SimpleNamespace(getOpenFileName=lambda *_: "")
     base = types.ModuleType("slicer.ScriptedLoadableModule")
 

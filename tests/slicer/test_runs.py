@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
+pytest.importorskip("slicer_core", reason="needs Slicer's MRML: pip install slicer-core")
 from test_scene import GRIDS, bent, block, labels_like, linear, nearest, points_of
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+pytest.importorskip("slicer_core", reason="needs Slicer's MRML: pip install slicer-core")
 pytest.importorskip("PySide6")
 
 
@@ -81,6 +82,7 @@ def test_from_opening_the_module_to_a_segmentation(shimmed, panel, scene, add_vo
     ui.bundleCombo.setCurrentIndex(panel.names.index("tiny"))
     assert "Choose a volume for: T1" in ui.statusLabel.text
     panel.selectors[0][1].setCurrentNode(volume)
+    assert ui.statusLabel.text.startswith("Ready.")
     ui.plotCheck.setChecked(True)
     assert ui.runButton.enabled
     ui.runButton.click()

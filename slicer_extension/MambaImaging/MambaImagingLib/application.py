@@ -55,6 +55,14 @@ class SlicerHost:
         selector.connect("currentNodeChanged(vtkMRMLNode*)", lambda *_: changed())
         return selector
 
+    def check_nodes(self, selector: Any, nodes: list[Any]) -> None:
+        import qt
+
+        checked = list(selector.checkedNodes())
+        for node in nodes:
+            if node not in checked:
+                selector.setCheckState(node, qt.Qt.Checked)
+
     def start_timer(self, milliseconds: int, tick: Callable[[], None]) -> Callable[[], None]:
         import qt
 
@@ -72,7 +80,7 @@ class SlicerHost:
         )
         if not self.confirm(question):
             return None
-        folder = Path(tempfile.mkdtemp(prefix="mamba-install-"))
+        folder = temporary_folder() or Path(tempfile.gettempdir())
         return installing.Installation(pip, torch_installer(), installing.installed, folder, wheels_folder())
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+_SHOWN_CLASSES = 6
+
 
 @dataclass(frozen=True)
 class BundleInfo:
@@ -29,7 +31,8 @@ class BundleInfo:
         hidden = self.task == "segmentation"  # its background, which is no segment
         classes = [str(one.get("name", "")) for one in self.classes if one.get("index") or not hidden]
         if classes:
-            lines.append(f"{len(classes)} classes: {', '.join(classes)}")
+            more = f" and {len(classes) - _SHOWN_CLASSES} more" if len(classes) > _SHOWN_CLASSES else ""
+            lines.append(f"{len(classes)} classes: {', '.join(classes[:_SHOWN_CLASSES])}{more}")
         return "\n".join(line for line in lines if line.strip())
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = "napari-mamba"
-SOURCE = "napari-mamba @ git+https://github.com/napari-mamba/napari-mamba"
+SOURCE = "napari-mamba @ https://github.com/napari-mamba/napari-mamba/archive/refs/heads/main.zip"
 """What pip installs: a name, an address, or a wheel. The package is not on PyPI yet."""
 TORCH = ">=2.6,<2.14"
+_CONSTRAINTS = "mamba-imaging-constraints.txt"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -129,7 +130,7 @@ class Installation:
             self._failed = f"PyTorch could not be installed ({error}): choose another Python instead"
 
     def _hold(self) -> Path:
-        path = self._folder / "constraints.txt"
+        path = self._folder / _CONSTRAINTS
         path.write_text(constraints(self._freeze()), encoding="utf-8")
         return path
 
@@ -164,6 +165,7 @@ class Installation:
             self._undoing = True
             self._process = self._start_pip(["uninstall", "--yes", *added])
             return None
+        (self._folder / _CONSTRAINTS).unlink(missing_ok=True)
         return Installed(self._failed, added, changed, self.log)
 
     def _take_in(self) -> None:

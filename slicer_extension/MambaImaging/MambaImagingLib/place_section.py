@@ -24,12 +24,19 @@ class PlaceSection:
     _tick_start: Callable[[], None]
     _drawing: bool
     _installation: Any
+    _place_used: tuple[str, ...]
+
+    def place_key(self) -> tuple[str, ...]:
+        """What tells one place from another."""
+        assert self.parameters is not None
+        return self.parameters["place"], self.parameters["server"], self.host.setting("python")
 
     def use_place(self, ask: bool = True) -> None:
         """Take the chosen place; with `ask` say whether it is usable, in any case learn its bundles and devices."""
         parameters = self.parameters
         if parameters is None or self.logic.core.busy:
             return
+        self._place_used = self.place_key()
         try:
             if parameters["place"] == "python":
                 self.logic.use_python(self.host.setting("python"))

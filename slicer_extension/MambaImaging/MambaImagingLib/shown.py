@@ -8,6 +8,7 @@ from .bundles import BundleInfo
 from .following import Follower
 
 NOT_CLINICAL = "Not for clinical use."
+BUSY = "A run goes on."
 STAGES = {
     "": "starting",
     "waiting": "waiting for the server",
@@ -61,7 +62,7 @@ def why_not(bundle: BundleInfo | None, wanted: str, mode: str, inputs: list[Any]
     busy : bool
     """
     if busy:
-        return "A run goes on."
+        return BUSY
     if bundle is None and wanted:
         return f"The bundle {wanted} is not at this place: choose another one, or check where it computes."
     if bundle is None:

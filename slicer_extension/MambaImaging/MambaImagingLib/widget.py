@@ -36,6 +36,8 @@ class Host(Protocol):
 
     def node_selector(self, parent: Any, changed: Callable[[], None]) -> Any: ...
 
+    def check_nodes(self, selector: Any, nodes: list[Any]) -> None: ...
+
     def start_timer(self, milliseconds: int, tick: Callable[[], None]) -> Callable[[], None]: ...
 
     def install(self, panel: Panel) -> Any: ...
@@ -54,6 +56,8 @@ class Panel(PlaceSection):
         self._installation: Any = None
         self._stop_timer: Callable[[], None] | None = None
         self._log_shown = ""
+        self._reason: str | None = None
+        self._place_used: tuple[str, ...] = ()
         self._connect()
         self.open_scene()
 
@@ -62,7 +66,8 @@ class Panel(PlaceSection):
     def open_scene(self) -> None:
         """Take the parameters of the scene, and ask the place for its bundles."""
         self.parameters = parameters_of(self.scene)
-        self.use_place(ask=False)
+        if not self.logic.bundles or self.place_key() != self._place_used:
+            self.use_place(ask=False)
         self.draw()
 
     def close_scene(self) -> None:
@@ -178,6 +183,7 @@ class Panel(PlaceSection):
         ui.inputsWidget.setVisible(mode != "list")
         ui.batchSelector.setVisible(mode == "list")
         ui.batchSelectorLabel.setVisible(mode == "list")
+        self.host.check_nodes(ui.batchSelector, parameters.batch())
         for name, role in SELECTORS.items():
             getattr(ui, name).setCurrentNode(parameters.reference(role))
         task = bundle.task if bundle else "segmentation"
@@ -210,8 +216,9 @@ class Panel(PlaceSection):
         self.ui.runButton.setToolTip(reason or shown.NOT_CLINICAL)
         self.ui.cancelButton.setEnabled(busy)
         self.ui.progressBar.setVisible(busy)
-        if reason and not busy and not self._log_shown:
-            self.ui.statusLabel.setText(f"{reason} {shown.NOT_CLINICAL}")
+        if not busy and reason != self._reason and self._reason != shown.BUSY:  # else how the run ended stays there
+            self.ui.statusLabel.setText(f"{reason or 'Ready.'} {shown.NOT_CLINICAL}")
+        self._reason = reason
 
     # ---- runs
 
