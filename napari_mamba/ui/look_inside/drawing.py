@@ -53,7 +53,7 @@ def colormap_of(name: str) -> Colormap:
     if signed:
         colours[:, 3] = np.clip(np.abs(2 * levels - 1) * 2, 0, 1)
     elif name.startswith(CLEAR):
-        colours[:, 3] = np.clip(levels * 2.5, 0, 1)
+        colours[:, 3] = np.clip(levels * 1.8, 0, 1)
     else:
         colours[:, 3] = 0.65
     return Colormap(colours, name=f"look inside, {base}{' signed' if signed else ''} {name.split(' ')[0]}")
@@ -204,7 +204,8 @@ def follow(viewer: ViewerModel, model: LookModel, place: Placement) -> None:
     source = next((layer for layer in viewer.layers if layer.name == place.name), None)
     if model.walk is None or source is None or viewer.dims.ndisplay == 3 or place.ndim == 2:
         return
-    world = source.data_to_world(tuple(layer_points(model.walk.voxels[[model.step]], place)[0]))
+    at = np.round(layer_points(model.walk.voxels[[model.step]], place)[0])  # a slice, not between two
+    world = source.data_to_world(tuple(at))
     for axis in viewer.dims.not_displayed:
         viewer.dims.set_point(axis, world[axis - (viewer.dims.ndim - len(world))])
 
