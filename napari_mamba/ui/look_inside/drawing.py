@@ -189,7 +189,6 @@ def draw_marker(viewer: ViewerModel, model: LookModel, place: Placement) -> Laye
         face_color="#39ff14",
         border_color="black",
         border_width=0.15,
-        out_of_slice_display=True,
         metadata={KEY: {"shows": MARKER, "of": place.name}},
         **place.transforms,
     )
