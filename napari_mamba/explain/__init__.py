@@ -24,7 +24,7 @@ _HOMES = {
     "occlusion": ("occlusion",),
     "maps": ("MAPS", "Explained", "explain"),
 }
-__all__ = [name for names in _HOMES.values() for name in names]  # noqa: PLE0604
+__all__ = [name for names in _HOMES.values() for name in names]
 
 
 def __getattr__(name: str) -> Any:

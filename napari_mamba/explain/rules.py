@@ -33,7 +33,16 @@ ADDED = {"add", "__add__", "__radd__", "add_", "__iadd__", "sub", "__sub__", "__
 TIMES = {"mul", "__mul__", "__rmul__", "mul_", "__imul__", "multiply", "matmul", "__matmul__", "bmm", "mm", "einsum"}
 OVER = {"div", "__truediv__", "true_divide", "div_", "__itruediv__", "__rtruediv__", "__rdiv__"}
 LINEAR = {"linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
-ACTIVATIONS = {"silu": 0.5, "gelu": 0.5, "tanh": 1.0, "elu": 1.0, "mish": 0.6, "hardswish": 0.5, "relu6": 0.0, "selu": 1.0}
+ACTIVATIONS = {
+    "silu": 0.5,
+    "gelu": 0.5,
+    "tanh": 1.0,
+    "elu": 1.0,
+    "mish": 0.6,
+    "hardswish": 0.5,
+    "relu6": 0.0,
+    "selu": 1.0,
+}
 """With the ratio of output to input at 0."""
 
 
@@ -65,7 +74,7 @@ class Rules(TorchFunctionMode):
             return lambda func, *args, **more: func(*args, **more).detach()
         if name in ACTIVATIONS:
             return lambda func, x, *args, **more: _activated(func, ACTIVATIONS[name], x, *args, **more)
-        return {
+        others: dict[str, Callable] = {
             "cat": self._joined,
             "concat": self._joined,
             "stack": self._joined,
@@ -75,7 +84,8 @@ class Rules(TorchFunctionMode):
             "batch_norm": self._batch_norm,
             "scaled_dot_product_attention": _attention,
             "grid_sample": lambda func, x, grid, *rest, **more: func(x, grid.detach(), *rest, **more),
-        }.get(name)
+        }
+        return others.get(name)
 
     def constant(self, value: Tensor | float, like: Tensor) -> Tensor:
         """A constant as something whose share in the output can be told."""
@@ -198,12 +208,16 @@ def linearised(network: nn.Module) -> Iterator[Rules]:
 
 
 def _scanned(args: ScanArguments, backend: str) -> Tensor:
-    held = [None if x is None else x.detach() for x in (args.delta, args.A, args.B, args.C, args.D)]
-    bias = None if args.delta_bias is None else args.delta_bias.detach()
+    return held_scan(args, args.u, args.D, backend)
+
+
+def held_scan(args: ScanArguments, u: Tensor, skip: Tensor | None, backend: str) -> Tensor:
+    """A scan of values u by the same state space, whose step sizes, decays, B and C are constants; without its gate."""
+    delta, A, B, C = (x.detach() for x in (args.delta, args.A, args.B, args.C))
+    D, bias = (None if x is None else x.detach() for x in (skip, args.delta_bias))
     own = "auto" if backend == "ssd" else backend
-    y = selective_scan(
-        args.u, *held, None, bias, args.delta_softplus, args.table, backend=own, merge=args.merge
-    )  # type: ignore[misc]
+    softplus, merge = args.delta_softplus, args.merge
+    y = selective_scan(u, delta, A, B, C, D, None, bias, softplus, args.table, backend=own, merge=merge)
     assert isinstance(y, Tensor)
     return y
 
@@ -217,7 +231,7 @@ def _active(x: Any) -> bool:
 
 
 def _number(x: Any) -> bool:
-    return isinstance(x, float | int) and not isinstance(x, bool) or (isinstance(x, Tensor) and x.is_floating_point())
+    return (isinstance(x, float | int) and not isinstance(x, bool)) or (isinstance(x, Tensor) and x.is_floating_point())
 
 
 def _tensors(args: tuple, kwargs: dict) -> Iterator[Tensor]:

@@ -142,7 +142,9 @@ class Subject:
         place = places.apply(self.to_prepared, voxel)
         inside = zip(place, self.prepared.data.shape[1:], strict=True)
         if any(not -0.51 <= p <= n - 0.49 for p, n in inside):
-            raise InputError(f"{called} lies outside of what the network sees of the image: choose one nearer its middle")
+            raise InputError(
+                f"{called} lies outside of what the network sees of the image: choose one nearer its middle"
+            )
         z, y, x = (int(v) for v in voxel)
         return z, y, x
 
@@ -182,7 +184,9 @@ class Subject:
                 raise InputError("this network has no scan over places of the image: choose another network")
             return placed[-1]
         if name.split("#")[0] not in known:
-            raise InputError(f"{self.name or 'the network'} has no scanning layer {name!r}: its layers are {_list(known)}")
+            raise InputError(
+                f"{self.name or 'the network'} has no scanning layer {name!r}: its layers are {_list(known)}"
+            )
         return name
 
     def scan(self, tile: Tile, name: str | None = None) -> LayerScan:
@@ -196,11 +200,14 @@ class Subject:
     def everywhere(
         self, maps: Callable[[Tensor], Tensor], on_tile: Callable[[int, int], None] | None = None
     ) -> np.ndarray:
-        """Maps of every tile, (B, K, *tile) from (B, C, *tile), blended and brought to the volume's grid: (K, Z, Y, X)."""
+        """Maps of every tile, (B, K, *tile) from (B, C, *tile), blended, on the volume's grid: (K, Z, Y, X)."""
+        found = None
         for done, total, values in self.walk(maps):
+            found = values
             if on_tile is not None:
                 on_tile(done, total)
-        return values  # type: ignore[return-value]
+        assert found is not None
+        return found
 
     def walk(self, maps: Callable[[Tensor], Tensor]) -> Iterator[tuple[int, int, np.ndarray | None]]:
         """`everywhere`, tile by tile: yields how many are done, of how many, and at last the maps."""

@@ -211,7 +211,9 @@ def test_the_class_attention_sums_what_each_token_adds_through_the_scan():
     path = scan.paths[0]
     out = mixer.out_proj.weight[0] * F.silu(scan.gate[0, 5])
     alpha = attention_matrix(path, mean=False)[:, 5]  # of token (1, 1)
-    torch.testing.assert_close(torch.from_numpy(found).flatten(), (out[:, None] * alpha * path.u.T).sum(0), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        torch.from_numpy(found).flatten(), (out[:, None] * alpha * path.u.T).sum(0), rtol=1e-4, atol=1e-6
+    )
 
 
 def test_rollout_of_one_layer_is_its_row_with_half_of_the_residual():

@@ -55,7 +55,11 @@ def test_published_fields_of_vmamba():
     def middle(y):
         return y[0, y.shape[1] // 2, y.shape[2] // 2].clamp(min=0).sum()
 
-    for name, shape, seed in (("128_seed7", (128, 128), 7), ("128_seed8", (128, 128), 8), ("96x160_seed7", (96, 160), 7)):
+    for name, shape, seed in (
+        ("128_seed7", (128, 128), 7),
+        ("128_seed8", (128, 128), 8),
+        ("96x160_seed7", (96, 160), 7),
+    ):
         x = torch.from_numpy(fill.input((1, 3, *shape), seed))
         field = receptive_field(Backbone(), x, middle, positive=True).numpy()
         published = data[f"erf_{name}"]

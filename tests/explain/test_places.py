@@ -171,11 +171,23 @@ def test_a_stop_is_heard(subject):
     events = explaining(subject, ["state", "memory"], cancel=cancel)
     next(events)
     cancel.set()
-    with pytest.raises(StopIteration) as end:
-        while True:
-            next(events)
-    assert end.value.value.cancelled
-    assert "memory" not in end.value.value.volumes
+
+    def drained():
+        return (yield from events)
+
+    *_, found = _all(drained())
+    assert found.cancelled
+    assert "memory" not in found.volumes
+
+
+def _all(events):
+    """What a generator yields, and at last what it returns."""
+    while True:
+        try:
+            yield next(events)
+        except StopIteration as end:
+            yield end.value
+            return
 
 
 def test_a_run_is_the_same_after_looking(subject, tiny_bundle, volume):

@@ -87,7 +87,14 @@ class OrdersBox(QWidget):
         rows = sorted(compare_orders(self.grid), key=lambda row: (row.order not in AT_FIRST, row.order, row.path))
         self.table.setRowCount(len(rows))
         for r, row in enumerate(rows):
-            texts = (row.order, row.path + 1, f"{row.neighbours:.1f}", row.worst, f"{row.stride:.2f}", f"{row.jumps:.0%}")
+            texts = (
+                row.order,
+                row.path + 1,
+                f"{row.neighbours:.1f}",
+                row.worst,
+                f"{row.stride:.2f}",
+                f"{row.jumps:.0%}",
+            )
             for c, text in enumerate(texts):
                 item = QTableWidgetItem(str(text))
                 if c:
@@ -97,7 +104,9 @@ class OrdersBox(QWidget):
     def chosen(self) -> list[tuple[str, int]]:
         """The orders and paths of the selected rows; those of the first orders if none is."""
         rows = sorted({index.row() for index in self.table.selectedIndexes()})
-        every = [(self.table.item(r, 0).text(), int(self.table.item(r, 1).text()) - 1) for r in range(self.table.rowCount())]
+        every = [
+            (self.table.item(r, 0).text(), int(self.table.item(r, 1).text()) - 1) for r in range(self.table.rowCount())
+        ]
         return [every[r] for r in rows] or [one for one in every if one[0] in AT_FIRST and one[1] == 0]
 
     @Slot()
@@ -128,10 +137,6 @@ def add_order(viewer: ViewerModel, name: str, path: int, grid: tuple[int, ...], 
     )
     points = positions(table, grid)
     data = np.stack([points[:-1], np.diff(points, axis=0)], axis=1)
-    features = {"step": np.arange(len(data), dtype=float)}
-    viewer.add_layer(
-        Vectors(
-            data, name=title, features=features, edge_color="step", edge_colormap="turbo", edge_width=0.15,
-            vector_style="line", translate=shift, metadata=metadata,
-        )  # fmt: skip
-    )
+    look: dict = {"edge_color": "step", "edge_colormap": "turbo", "edge_width": 0.15, "vector_style": "line"}
+    look |= {"features": {"step": np.arange(len(data), dtype=float)}, "translate": shift, "metadata": metadata}
+    viewer.add_layer(Vectors(data, name=title, **look))
