@@ -208,7 +208,7 @@ class Subject:
 
     def walk(self, maps: Callable[[Tensor], Tensor]) -> Iterator[tuple[int, int, np.ndarray | None]]:
         """`everywhere`, tile by tile: yields how many are done, of how many, and at last the maps."""
-        from napari_mamba.engine.answers.collect import ImageSink
+        from napari_mamba.engine.answers.image import ImageSink
 
         looking = Ensemble([_Function(maps)], choose_device(str(self.device), "float32"), (), self.plan.spatial_dims)
         sink = ImageSink(self.prepared.data.shape[1:])  # type: ignore[arg-type]
