@@ -142,7 +142,7 @@ class WalkBox(QWidget):
         model.events.playing.connect(self._on_playing)
         model.events.walk.connect(self.refresh)
         model.events.layer.connect(self.refresh)
-        model.events.shown.connect(self.shown.setCurrentText)
+        model.events.shown.connect(lambda text: self.shown.setCurrentText(text))
 
     def leave(self) -> None:
         """Stop following the model."""

@@ -53,7 +53,7 @@ def colormap_of(name: str) -> Colormap:
     if signed:
         colours[:, 3] = np.clip(np.abs(2 * levels - 1) * 2, 0, 1)
     elif name.startswith(CLEAR):
-        colours[:, 3] = np.clip(levels * 2.5, 0, 1)
+        colours[:, 3] = np.clip(levels * 1.8, 0, 1)
     else:
         colours[:, 3] = 0.65
     return Colormap(colours, name=f"look inside, {base}{' signed' if signed else ''} {name.split(' ')[0]}")
@@ -189,7 +189,6 @@ def draw_marker(viewer: ViewerModel, model: LookModel, place: Placement) -> Laye
         face_color="#39ff14",
         border_color="black",
         border_width=0.15,
-        out_of_slice_display=True,
         metadata={KEY: {"shows": MARKER, "of": place.name}},
         **place.transforms,
     )
@@ -204,7 +203,8 @@ def follow(viewer: ViewerModel, model: LookModel, place: Placement) -> None:
     source = next((layer for layer in viewer.layers if layer.name == place.name), None)
     if model.walk is None or source is None or viewer.dims.ndisplay == 3 or place.ndim == 2:
         return
-    world = source.data_to_world(tuple(layer_points(model.walk.voxels[[model.step]], place)[0]))
+    at = np.round(layer_points(model.walk.voxels[[model.step]], place)[0])  # a slice, not between two
+    world = source.data_to_world(tuple(at))
     for axis in viewer.dims.not_displayed:
         viewer.dims.set_point(axis, world[axis - (viewer.dims.ndim - len(world))])
 
