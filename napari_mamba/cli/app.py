@@ -9,6 +9,8 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from napari_mamba.cli.measuring import measure
+
 OUT, HOW, IN = "Output", "Computing", "Reading"
 NNUNET, WEIGHTS = "nnU-Net", "Weights alone"
 
@@ -200,6 +202,9 @@ def run(
             events=events,
         )
     )
+
+
+app.command()(measure)
 
 
 @app.command("import")

@@ -13,7 +13,8 @@ from napari.layers import Labels, Layer
 from napari_mamba import io
 from napari_mamba.bundles import LabelClass
 from napari_mamba.errors import OutputError
-from napari_mamba.ui.layers import KEY, layers_to_volume
+from napari_mamba.ui.layers import layers_to_volume
+from napari_mamba.ui.results.classes import record
 
 
 def write_image(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
@@ -102,22 +103,5 @@ def classes_of(layer: Labels) -> list[LabelClass]:
     Those of the bundle that made it; else the "name" column of its features with an "index" column; else one "label N"
     for each value there is. Colours are those on the screen.
     """
-    known = layer.metadata.get(KEY, {}).get("classes")
-    if known:
-        named = [LabelClass(**entry) for entry in known]
-        indices = {entry.index for entry in named}
-        drawn = np.unique(np.asarray(layer.data[0] if layer.multiscale else layer.data)).tolist()
-        new = [int(value) for value in drawn if value != 0 and int(value) not in indices]  # painted since
-        return named + [LabelClass(value, f"label {value}", _color(layer, value)) for value in new]
-    features = layer.features
-    names: dict[int, str] = {}
-    if {"index", "name"} <= set(features.columns):
-        names = {int(i): str(n) for i, n in zip(features["index"], features["name"], strict=True)}
-    for value in np.unique(np.asarray(layer.data[0] if layer.multiscale else layer.data)).tolist():
-        names.setdefault(int(value), f"label {int(value)}")
-    return [LabelClass(index, name, _color(layer, index)) for index, name in sorted(names.items()) if index > 0]
-
-
-def _color(layer: Labels, index: int) -> str:
-    rgba = layer.get_color(index)
-    return "" if rgba is None else "#" + "".join(f"{round(255 * float(part)):02x}" for part in rgba[:3])
+    drawn = np.unique(np.asarray(layer.data[0] if layer.multiscale else layer.data)).tolist()
+    return record.classes_of(layer, [int(value) for value in drawn if value > 0])

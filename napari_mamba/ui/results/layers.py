@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mamba.ui.layers import KEY, Placement
+from napari_mamba.ui.results.classes.record import remember_edits
+from napari_mamba.ui.results.maps.look import EVIDENCE, UNCERTAINTY, map_look, show_bar
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -44,19 +46,22 @@ def add_result(viewer: ViewerModel, result: Result, bundle: Bundle, place: Place
     if "uncertainty" in result.extra:
         data = place.to_layer_axes(np.asarray(result.extra["uncertainty"].data)[0])
         shown = _keywords(f"{name} uncertainty", result, bundle, place, role="map")
-        viewer.add_layer(Image(data, colormap="inferno", blending="additive", visible=False, **shown))
+        layer = viewer.add_layer(Image(data, visible=False, **map_look(), **shown))
+        show_bar(layer, UNCERTAINTY)
     if "where" in result.extra:
         data = place.to_layer_axes(np.asarray(result.extra["where"].data)[0])
         title = f"{name}: {result.extra['where'].channel_names[0]}"
-        limits = (0.0, max(float(data.max()), 1e-6))  # what speaks against the class stays dark
         shown = _keywords(title, result, bundle, place, role="map")
-        viewer.add_layer(Image(data, colormap="inferno", blending="additive", contrast_limits=limits, **shown))
+        strongest = max(float(data.max()), 1e-12)  # evidence has no unit: in shares of the strongest place
+        layer = viewer.add_layer(Image(data / strongest, **map_look(), **shown))  # what speaks against it stays clear
+        show_bar(layer, EVIDENCE)
     if result.image is not None:
         for channel in range(result.image.channels):
             data = place.to_layer_axes(np.asarray(result.image.data)[channel])
             main = viewer.add_layer(Image(data, **_keywords(name, result, bundle, place), **_look(viewer, place)))
     if result.labels is not None:
         main = viewer.add_layer(labels_layer(result, bundle, place, name))
+        remember_edits(main)
     return main
 
 
@@ -90,7 +95,8 @@ def warm_up(classes: Sequence[Any], dtype: np.dtype) -> None:
 
 def _keywords(name: str, result: Result, bundle: Bundle, place: Placement, role: str = "answer") -> dict[str, Any]:
     """A layer's keyword arguments; a `role` of "map" (of uncertainty, of evidence) is never offered as an input."""
-    made = {"bundle": bundle.name, "version": bundle.version, "report": result.report(), "role": role}
+    made = {"bundle": bundle.name, "version": bundle.version, "report": result.report()}
+    made |= {"role": role, "source": place.name}
     return {"name": name, "metadata": {KEY: {**place.geometry, **made}}, **place.transforms}
 
 

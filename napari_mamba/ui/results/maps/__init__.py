@@ -1,0 +1,1 @@
+"""Maps of uncertainty and evidence, and the scores of a classification."""
