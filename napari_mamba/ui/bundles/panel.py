@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 
 from napari_mamba import bundles
 from napari_mamba.errors import NapariMambaError
-from napari_mamba.ui.bundles.card import show_card
+from napari_mamba.ui.bundles.card import html_of, show_card
 from napari_mamba.ui.bundles.library import tasks_of
 from napari_mamba.ui.bundles.opening import BundleOpener, open_menu
 from napari_mamba.ui.run.host import host_of
@@ -129,7 +129,7 @@ class BundlesPanel(QWidget):
         bundle = self.current
         color = text_color("link", theme_of(self.session.viewer))
         self.about.document().setDefaultStyleSheet(f"a {{ color: {color} }}")
-        self.about.setMarkdown("" if bundle is None else about(bundle))
+        self.about.setHtml("" if bundle is None else html_of(about(bundle)))
 
     def _on_use(self) -> None:
         if self.current is not None:

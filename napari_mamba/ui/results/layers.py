@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mamba.ui.layers import KEY, Placement
+from napari_mamba.ui.results.classes.record import remember_edits
 from napari_mamba.ui.results.maps.look import EVIDENCE, UNCERTAINTY, map_look, show_bar
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def add_result(viewer: ViewerModel, result: Result, bundle: Bundle, place: Place
             main = viewer.add_layer(Image(data, **_keywords(name, result, bundle, place), **_look(viewer, place)))
     if result.labels is not None:
         main = viewer.add_layer(labels_layer(result, bundle, place, name))
+        remember_edits(main)
     return main
 
 

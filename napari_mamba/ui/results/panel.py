@@ -8,6 +8,7 @@ from napari.viewer import Viewer  # menus: napari fills it in by its type
 from qtpy.QtCore import QEvent, QSize, Qt
 from qtpy.QtWidgets import QScrollArea, QTabWidget, QVBoxLayout, QWidget
 
+from napari_mamba.ui.results.classes.link import source_of
 from napari_mamba.ui.results.classes.view import ClassesView
 from napari_mamba.ui.results.compare.view import CompareView
 from napari_mamba.ui.results.maps.scores import scores_of
@@ -78,10 +79,16 @@ class ResultsPanel(QWidget):
             self.classes.show_layer(layer)  # type: ignore[arg-type]
             self.tabs.setCurrentIndex(CLASSES)
         elif layer is not None:
-            source = next((other for other in self.viewer.layers if other.name == _source(layer)), None)
+            source = source_of(self.viewer, layer)
             if source is not None:
                 self.compare.choose(source, layer)
             self.tabs.setCurrentIndex(COMPARE)
+
+    def show_beside(self, source: Layer, layer: Layer) -> None:
+        """Show a result beside its source."""
+        self.compare.choose(source, layer)
+        self.compare.show_way("beside")
+        self.tabs.setCurrentIndex(COMPARE)
 
     def event(self, event: QEvent) -> bool:
         """A panel that is taken out of its window leaves no comparison, letters or callbacks behind."""
@@ -138,9 +145,3 @@ def _scrolled(page: QWidget) -> QScrollArea:
     area.setFrameShape(QScrollArea.Shape.NoFrame)
     area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
     return area
-
-
-def _source(layer: Any) -> str:
-    from napari_mamba.ui.layers import KEY
-
-    return layer.metadata.get(KEY, {}).get("source", "")

@@ -405,14 +405,45 @@ def test_coloured_sentences_can_be_read_in_both_themes():
             assert contrast(colors[theme], background) >= 4.5
 
 
-def test_tab_goes_through_the_page_and_does_not_stay_in_the_table(qtbot, panel):
+def test_tab_goes_through_a_page_as_one_reads_and_leaves_the_table(panel):
     page = panel.classes
-    panel.activateWindow()
-    page.search.setFocus()
-    seen = []
-    for _ in range(9):
-        qtbot.keyClick(QApplication.focusWidget() or page, Qt.Key.Key_Tab)
-        seen.append(QApplication.focusWidget())
-    assert page.table in seen
-    assert seen.count(page.table) == 1
-    assert page.outline in seen
+    assert not page.table.tabKeyNavigation()
+    page.correct.expand(animate=False)
+    chain, widget = [], page.layers
+    while widget is not page.layers or not chain:
+        chain.append(widget)
+        widget = widget.nextInFocusChain()
+    expected = [page.layers, page.search, page.all_shown, page.outline, page.go, page.export, page.table, page.absent]
+    expected += [page.correct.buttons["keep_largest"], page.correct.buttons["remove_islands"], page.correct.island]
+    places = [chain.index(entry) for entry in expected]
+    assert places == sorted(places)
+    for entry in expected:
+        assert entry.focusPolicy() & Qt.FocusPolicy.TabFocus
+        assert entry.accessibleName() or entry.text(), entry
+
+
+def test_the_table_below_a_run_follows_the_brush_and_opens_the_panel(qtbot, viewer, image, labels, monkeypatch):
+    from types import SimpleNamespace
+
+    from napari_mamba.engine import Result
+    from napari_mamba.engine.result import ClassRow
+    from napari_mamba.ui.results import panel as panel_module
+    from napari_mamba.ui.results.view import ResultsView
+    from napari_mamba.volume import Volume
+
+    view = ResultsView(viewer)
+    qtbot.addWidget(view)
+    rows = [ClassRow(1, "liver", "#aa3311", 480, 0.96, 100.0), ClassRow(5, "pancreas", "#44bb22", 0, 0.0)]
+    result = Result(labels=Volume(np.zeros((1, 2, 2, 2))), table=rows)
+    view.show_result(result, SimpleNamespace(metrics={}), SimpleNamespace(units="mm"), labels)
+    with labels.block_history():
+        labels.data_setitem(np.nonzero(np.asarray(labels.data) == 2), 5)
+    qtbot.waitUntil(lambda: view.table.item(1, 1).text() == "120", timeout=20_000)
+    assert view.table.item(1, 2).text() == "0.24"
+    opened = []
+    fake = SimpleNamespace(show_result=lambda *given: opened.append(given))
+    monkeypatch.setattr(panel_module, "open_panel", lambda _: fake)
+    view.open_panel()
+    assert opened[0][2] is labels
+    viewer.layers.remove(labels)
+    assert view.isHidden()

@@ -250,7 +250,8 @@ def test_a_restored_image_looks_like_its_source(qtbot, widget, monkeypatch):
     assert isinstance(image, Image)
     np.testing.assert_allclose(image.data, source.data * 0.5)
     assert list(image.contrast_limits) == [0.2, 0.7]
-    assert widget.results.isHidden()
+    assert widget.results.table.isHidden()
+    assert not widget.results.beside_button.isHidden()
 
 
 @pytest.mark.parametrize("flat", [False, True])

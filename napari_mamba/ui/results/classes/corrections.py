@@ -12,6 +12,7 @@ from psygnal import SignalGroupDescriptor
 from napari_mamba import editing
 from napari_mamba.errors import InputError
 from napari_mamba.ui.layers import KEY, placement
+from napari_mamba.ui.results.classes.record import named_edit
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -89,7 +90,7 @@ def correct(link: ClassLink, tool: Tool, settings: Corrections) -> int:
         data, index, operation, margin=margin, locked=model.locked, over_others=settings.over_others
     )
     if change.voxels:
-        with link.correcting(TOOLS[tool][2], index, change.voxels):
+        with named_edit(layer, TOOLS[tool][2], index):
             # a list: napari casts other values to one number of the layer's type
             layer.data_setitem(change.indices, change.values.tolist())
     return change.voxels

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,9 +13,10 @@ from napari_mamba.errors import InputError
 from napari_mamba.measure import ClassStatistics, class_statistics
 from napari_mamba.measure.classes import central_voxel
 from napari_mamba.ui.layers import KEY, placement
-from napari_mamba.ui.results.classes.atoms import Repair, changed_voxels, repair_of
+from napari_mamba.ui.results.classes.atoms import Repair, repair_of
 from napari_mamba.ui.results.classes.model import ClassList
-from napari_mamba.ui.results.classes.record import classes_of, note_edit, screen_color, set_classes
+from napari_mamba.ui.results.classes.record import classes_of, remember_edits, screen_color, set_classes
+from napari_mamba.ui.results.classes.watch import DataWatch
 from napari_mamba.ui.results.space.moving import look_at
 
 if TYPE_CHECKING:
@@ -57,20 +57,19 @@ class ClassLink:
         self.model.selected = layer.selected_label if layer.selected_label in known else None
         self.model.outlined = layer.contour > 0
         self._own_colormap = layer.colormap
-        self._editing = False
         self._repair: Repair | None = None
         self._label = int(layer.selected_label)
-        self._seen = self._view_state()
+        remember_edits(layer)
         self._connections = [
             (layer.events.paint, self._on_paint),
-            (layer.events.data, self._on_data),
-            (layer.events.set_data, self._on_set_data),
             (layer.events.selected_label, self._on_selected_label),
             (layer.events.contour, self._on_contour),
             (layer.events.labels_update, self._on_labels_update),
         ]
         for event, slot in self._connections:
             event.connect(slot)
+        self._watch = DataWatch(viewer, layer)
+        self._watch.changed.connect(self._on_changed)
         events = self.model.events
         for signal in (events.hidden, events.solo, events.classes):
             signal.connect(self._show_colors)
@@ -82,6 +81,7 @@ class ClassLink:
         """Let go of the layer and give it back as it was: nothing stays hidden behind a list that is gone."""
         for event, slot in self._connections:
             event.disconnect(slot)
+        self._watch.disconnect()
         for signal in (self.model.events.hidden, self.model.events.solo, self.model.events.classes):
             signal.disconnect(self._show_colors)
         self.model.events.classes.disconnect(self._keep_classes)
@@ -100,9 +100,9 @@ class ClassLink:
 
     def count(self) -> dict[int, ClassStatistics]:
         """The numbers of all classes, from the data as they are now; takes a moment for large layers."""
-        labels = _volume(self.layer)
+        labels = volume_of(self.layer)
         image = self.image
-        return class_statistics(labels, None if image is None else _volume(image))
+        return class_statistics(labels, None if image is None else volume_of(image))
 
     def take(self, statistics: Mapping[int, ClassStatistics]) -> None:
         """Show these numbers; values without a class get one."""
@@ -131,7 +131,7 @@ class ClassLink:
         if known is None:
             raise InputError("the class has no voxel in this layer, so there is no place to go to")
         try:
-            voxel = central_voxel(_volume(self.layer), index, known)
+            voxel = central_voxel(volume_of(self.layer), index, known)
         except ValueError as error:  # painted over since it was counted
             raise InputError("the class has no voxel any more, so there is no place to go to") from error
         look_at(self.viewer, self.layer.data_to_world(voxel[3 - self.layer.ndim :]))
@@ -179,29 +179,14 @@ class ClassLink:
     def _on_contour(self) -> None:
         self.model.outlined = self.layer.contour > 0
 
-    def _on_data(self) -> None:
+    def _on_changed(self) -> None:
         self.stale.emit()
-
-    def _on_set_data(self) -> None:
-        """Undo and redo tell nothing but this, and so does every move through the slices, which changes no data."""
-        state = self._view_state()
-        if state == self._seen:
-            self.stale.emit()
-        self._seen = state
-
-    def _view_state(self) -> tuple:
-        dims = self.viewer.dims
-        return tuple(dims.point), tuple(dims.order), dims.ndisplay, self.layer.visible, self.layer.contour
 
     def _on_paint(self, event: Any) -> None:
         if self.model.locked:
             self._repair = repair_of(event.value, self.model.locked)
             if self._repair is not None and self._repair.due(self.layer.data):
                 self._keep_locked()
-        if not self._editing:
-            index, voxels = changed_voxels(event.value)
-            note_edit(self.layer, "painted" if index else "erased", index or None, voxels)
-        self.stale.emit()
 
     def _on_labels_update(self) -> None:
         if self._repair is not None:
@@ -215,16 +200,6 @@ class ClassLink:
         verb = "is locked and stays as it was" if len(names) == 1 else "are locked and stay as they were"
         self.refused.emit(f"{', '.join(names)} {verb}")
 
-    @contextmanager
-    def correcting(self, what: str, index: int | None, voxels: int) -> Iterator[None]:
-        """Within it, changes are noted under this name instead of as painting."""
-        self._editing = True
-        try:
-            yield
-            note_edit(self.layer, what, index, voxels)
-        finally:
-            self._editing = False
-
 
 def image_of(viewer: ViewerModel, layer: Any) -> Image | None:
     """The image that labels or a map lie on: their source by name, or else the first image with the same voxels."""
@@ -235,7 +210,7 @@ def image_of(viewer: ViewerModel, layer: Any) -> Image | None:
             isinstance(other, Image)
             and not other.rgb
             and other.ndim == layer.ndim
-            and _volume(other).shape == _volume(layer).shape
+            and volume_of(other).shape == volume_of(layer).shape
             and np.allclose(
                 [other.data_to_world(p) for p in _probes(layer.ndim)],
                 [layer.data_to_world(p) for p in _probes(layer.ndim)],
@@ -251,11 +226,18 @@ def image_of(viewer: ViewerModel, layer: Any) -> Image | None:
     return next(iter(named or plain or fitting), None)
 
 
+def source_of(viewer: ViewerModel, layer: Any) -> Any:
+    """The layer that a result was made from, by its name; else an image on the same grid; None where there is none."""
+    name = layer.metadata.get(KEY, {}).get("source")
+    named = next((other for other in viewer.layers if other.name == name and other is not layer), None)
+    return named if named is not None else image_of(viewer, layer)
+
+
 def _probes(ndim: int) -> list[tuple[float, ...]]:
     return [tuple(row) for row in np.vstack([np.zeros(ndim), 100 * np.eye(ndim)])]
 
 
-def _volume(layer: Any) -> Any:
+def volume_of(layer: Any) -> Any:
     """A layer's finest data with three axes."""
     data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
     return data[None] if layer.ndim == 2 else data
