@@ -51,7 +51,7 @@ class MeasureBox(QWidget):
         self.plot = Plot("mm")
         self.notice = Notice()
         self.line = ProfileLine(viewer)
-        self.worker = Background(self._measure, self._on_measured, self._on_failed, wait_ms=0)
+        self.worker = Background(self._measure, self._on_measured, self._on_failed, wait_ms=0, parent=self)
         self._watched: list[Any] = []
         self._build()
         pair.events.first.connect(self._on_pair)
