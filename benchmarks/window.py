@@ -3,7 +3,8 @@
     xvfb-run -a -s "-screen 0 1280x800x24" python benchmarks/window.py [--bundle hippocampus-mr] [--runs 2] [--memory N]
 
 By the wall clock, on an otherwise idle machine: a timer that should fire every 5 ms notes how long the event loop was
-away, and how much of that the window's thread itself computed (the rest is other threads and other programs). With `--memory N` the run is made N times more, its layers removed, and the process's memory told.
+away, and how much of that the window's thread itself computed (the rest is other threads and other programs). With
+`--memory N` the run is made N times more, its layers removed, and the process's memory told.
 """
 
 from __future__ import annotations

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-_registered: list[object] = []
+from typing import Any
+
+ENTRY = "napari-mamba.run_on_layer"
 
 
 def add_to_layer_menu() -> None:
     """Put the entry there, once.
 
     A manifest cannot: napari 0.9 takes contributions to its menu bar only. So the entry is there from the first use of
-    the plugin on. napari runs without this application in headless scripts, which have no menus.
+    the plugin on. In headless scripts there are no menus, and nothing happens.
     """
-    if _registered:
-        return
-    from app_model import Application
     from app_model.types import Action
 
-    app = Application.get_app("napari")
-    if app is None:
+    app = application()
+    if app is None or ENTRY in app.commands:
         return
     action = Action(
-        id="napari-mamba.run_on_layer",
+        id=ENTRY,
         title="Run a Mamba model on this layer…",
         callback="napari_mamba.ui.menus:run_on_layer",
         menus=[{"id": "napari/layers/context", "group": "5_split_merge"}],
     )
-    _registered.append(app.register_action(action))
+    app.register_action(action)
+
+
+def application() -> Any:
+    """napari's registry of commands and menus, None where this napari keeps it elsewhere."""
+    try:
+        from napari._app_model import get_app_model
+    except ImportError:
+        return None
+    return get_app_model()

@@ -42,6 +42,7 @@ class SeriesDialog(QDialog):
         self.list.setSelectionMode(QListWidget.SelectionMode.ExtendedSelection)
         self.list.setToolTip("Several can be selected with Ctrl or Shift; Ctrl+A takes all")
         self.list.setWordWrap(True)
+        self.list.setSpacing(3)
         for entry in choice.entries:
             item = QListWidgetItem(f"{entry.title}\n{describe(entry)}")
             if entry.problem:

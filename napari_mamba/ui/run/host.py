@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_error, show_info
@@ -9,6 +10,7 @@ from qtpy.QtCore import QObject, QTimer, Signal, Slot
 
 from napari_mamba.ui.preferences import on_preferences_changed
 from napari_mamba.ui.results.layers import add_result, warm_up
+from napari_mamba.ui.run.activity import Activity
 from napari_mamba.ui.run.engine_process import EngineProcess, EngineThread
 from napari_mamba.ui.run.estimates import Estimate, key_of
 from napari_mamba.ui.run.jobs import Job, State
@@ -53,6 +55,7 @@ class RunHost(QObject):
         self.watched = 0
         """Widgets that show this session: while there are none, the end of a run is told by a notification."""
         self.preparing = self.closed = False
+        self.activity: Activity | None = None
         self._shown: Any = None
         self._background = Background(self)
         self._counting = QTimer(self)
@@ -155,6 +158,9 @@ class RunHost(QObject):
         """The viewer is gone."""
         self.closed = True
         self._end_preferences()
+        if self.activity is not None:
+            with suppress(RuntimeError):  # its bar went with the window
+                self.activity.close()
         self.session.close()
         forget(self.session)
         self.engine.end()
@@ -185,5 +191,6 @@ def host_of(viewer: ViewerModel) -> RunHost:
 
         window = getattr(getattr(session.viewer, "window", None), "_qt_window", None)
         if window is not None:
+            host.activity = Activity(session)
             window.destroyed.connect(closed)
     return _hosts[key]

@@ -129,7 +129,7 @@ class Inputs:
     @property
     def problem(self) -> str:
         """Why no run could start with this choice, in a sentence; empty where one could."""
-        wanted = "labels" if self.masks else "image"
+        wanted = "mask" if self.masks else "image"
         if not self.channels:
             return ""
         if not self.layers:
@@ -142,7 +142,8 @@ class Inputs:
             return f"None of the selected layers is of the kind '{wanted}': select some in the layer list."
         for channel, choice in zip(self.channels, self.chosen, strict=True):
             if choice is None:
-                return f"No layer is chosen for {channel.name}: open its image, or choose its layer."
+                what = f" for {channel.name}" if len(self.channels) > 1 else ""
+                return f"No layer is chosen{what}: open its {wanted}, or choose a layer in the list."
         twice = [choice for i, choice in enumerate(self.chosen) if choice in self.chosen[:i]]
         if twice:
             return f"'{twice[0].name}' is chosen for two channels: choose another layer for one of them."

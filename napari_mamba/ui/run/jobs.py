@@ -62,6 +62,8 @@ class Job:
         What it is doing, in a word or two.
     sentence : str
         How it ended, where that needs words.
+    told : tuple of str
+        Doubts that were said before the click: they are not said again.
     result : Result or None
         Kept until it was taken over by layers or files.
     seconds : float
@@ -79,6 +81,7 @@ class Job:
     state: State = State.WAITING
     stage: str = ""
     sentence: str = ""
+    told: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     result: Result | None = None
     from_cache: bool = False

@@ -187,6 +187,9 @@ class RunSession:
         if not self.ready:
             return []
         jobs = [self.job_of(layers)[0] for layers in self.inputs.runs]
+        told = tuple(remark.text for remark in self.remarks())
+        for job in jobs:
+            job.told = told
         self.last = None
         if not self.queue.busy:
             self.queue.clear()  # the list is about this round

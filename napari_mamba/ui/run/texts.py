@@ -47,9 +47,8 @@ def ended_text(job: Job) -> tuple[str, str]:
     if job.state is State.CANCELLED:
         return "Cancelled. Nothing was added.", "hint"
     done = "Done: the same run was made before." if job.from_cache else f"Done in {duration(job.seconds)}."
-    if not job.warnings:
-        return done, "good"
-    return "\n".join([done, *job.warnings]), "warning"
+    new = [warning for warning in job.warnings if warning not in job.told]
+    return ("\n".join([done, *new]), "warning") if new else (done, "good")
 
 
 def estimate_text(estimate: Estimate | None, free: int | None = None) -> str:

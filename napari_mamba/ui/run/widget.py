@@ -146,8 +146,7 @@ class RunWidget(QWidget):
         self.run_button.setText(f"Run {count} layers" if count > 1 else "Run after the present one" if waits else "Run")
         self.cancel_button.setEnabled(session.queue.busy)
         worst = "error" if any(one.kind == "error" for one in remarks) else remarks[0].kind if remarks else "hint"
-        told = set(session.last.warnings) if session.last is not None else set()
-        text = [one.text for one in remarks if one.text not in told]
+        text = [one.text for one in remarks]
         if not remarks and not session.queue.busy:
             text = [estimate_text(session.estimate, self._free())]
         self.before.say("\n".join(text), worst)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -169,3 +170,24 @@ def test_a_place_for_bundles_that_is_not_there_is_made(shown, own, monkeypatch):
     shown.folder.click()
     assert opened == [str(own)]
     assert own.is_dir()
+
+
+def test_a_card_is_shown_whole_with_its_tables(qtbot):
+    from qtpy.QtWidgets import QTextBrowser, QWidget
+
+    from napari_mamba.ui.bundles.card import show_card
+
+    parent = QWidget()
+    qtbot.addWidget(parent)
+    for bundle in bundles.available():
+        text = re.sub(r"!\[[^]]*\]\([^)]*\)", "", bundle.card).replace("|", " ")  # pictures are no words
+        words = [word for word in text.split() if word.isalnum() and len(word) > 4]
+        shown = show_card(bundle, parent).findChild(QTextBrowser).toPlainText()
+        lacking = {word for word in words if word not in shown}
+        assert not lacking, (bundle.name, sorted(lacking)[:5])
+
+
+def test_html_in_a_card_is_only_text(qtbot):
+    from napari_mamba.ui.bundles.card import html_of
+
+    assert "<script" not in html_of("Hello <script>alert(1)</script>")

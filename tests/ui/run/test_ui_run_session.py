@@ -187,3 +187,38 @@ def test_progress_of_the_queue_reaches_the_listener(session):
     session.queue.take_next()
     session.queue.progress(job, Progress("network", 3, 8))
     assert seen == [("network", 3)]
+
+
+def test_doubts_that_were_said_before_the_click_are_not_said_again(session):
+    from napari_mamba.ui.run.texts import ended_text
+
+    session.viewer.layers.clear()
+    session.viewer.add_image(VALUES[:6], name="crop", **MM)
+    before = said(session, "warning")
+    assert before
+    (job,) = session.start()
+    session.queue.take_next()
+    result = Result(scores={"a": 1.0}, warnings=[*before, "A class is missing."])
+    session.queue.end(job, Outcome(result))
+    assert ended_text(job) == (ended_text(job)[0].splitlines()[0] + "\nA class is missing.", "warning")
+
+
+def test_preferences_count_at_once(session, plugin_settings, npe2pm, monkeypatch):
+    from pathlib import Path
+
+    from napari.settings import get_plugin_settings
+    from npe2 import PluginManifest
+
+    import napari_mamba
+    from napari_mamba.ui.preferences import on_preferences_changed
+
+    npe2pm.register(PluginManifest.from_file(Path(napari_mamba.__file__).parent / "napari.yaml"))
+    end = on_preferences_changed(session.take_preferences)
+    chosen = get_plugin_settings("napari-mamba").run
+    chosen.precision = "bfloat16"
+    chosen.cache_mb = 3
+    assert session.options.precision == "bfloat16"
+    assert session.cache.limit == 3 * 2**20
+    end()
+    chosen.precision = "float32"
+    assert session.options.precision == "bfloat16"
