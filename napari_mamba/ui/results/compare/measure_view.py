@@ -77,7 +77,9 @@ class MeasureBox(QWidget):
         self.table.verticalHeader().hide()
         self.table.setAccessibleName("Agreement")
         self.table.setMinimumHeight(120)
-        self.line_button.setToolTip("Draw a line in the picture: click where it begins and where it ends")
+        self.line_button.setToolTip(
+            "Draw a line in the picture: click where it begins and where it ends"
+        )
         row = QHBoxLayout()
         row.addWidget(self.button, 1)
         self.tolerance_label = QLabel("tolerance")
@@ -88,9 +90,10 @@ class MeasureBox(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(row)
         layout.addWidget(self.notice)
-        layout.addWidget(self.table, 1)
+        layout.addWidget(self.table, 10)
         layout.addWidget(self.line_button)
-        layout.addWidget(self.plot)
+        layout.addWidget(self.plot, 10)
+        layout.addStretch(1)
         self.button.clicked.connect(self.measure)
         self.save.clicked.connect(self._on_save)
         self.line_button.clicked.connect(self._on_draw)
