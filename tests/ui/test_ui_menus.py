@@ -9,7 +9,7 @@ from npe2 import PluginManifest
 
 import napari_mamba
 from napari_mamba.ui import menus
-from napari_mamba.ui.context_menu import add_to_layer_menu
+from napari_mamba.ui.context_menu import add_to_layer_menu, application
 
 MANIFEST = PluginManifest.from_file(Path(napari_mamba.__file__).parent / "napari.yaml")
 TASKS = {"segment": "segmentation", "filter": "restoration", "classify": "classification", "measure": "segmentation"}
@@ -79,13 +79,11 @@ def test_thick_slices_are_a_sample_for_super_resolution(tiny, npe2pm):
 
 @pytest.mark.window
 def test_menus_open_the_dock_on_a_model_of_their_task_and_never_hide_it(make_napari_viewer, qtbot, tiny):
-    from app_model import Application
-
     viewer = make_napari_viewer(show=True)
     viewer.open_sample("napari-mamba", "hippocampus_left")
     for name, task in TASKS.items():
         command = {"filter": "restore"}.get(name, name)
-        Application.get_app("napari").commands.execute_command(f"napari-mamba.{command}").result()
+        application().commands.execute_command(f"napari-mamba.{command}").result()
         (dock,) = [one for one in viewer.window.dock_widgets.values() if isinstance(one, menus.RunDock)]
         qtbot.waitUntil(lambda d=dock: d.inner is not None, timeout=60_000)
         assert dock.inner.isVisible()
@@ -96,5 +94,5 @@ def test_menus_open_the_dock_on_a_model_of_their_task_and_never_hide_it(make_nap
     image = viewer.layers[0]
     viewer.add_image(image.data, name="other")
     viewer.layers.selection = {image}
-    Application.get_app("napari").commands.execute_command("napari-mamba.run_on_layer").result()
+    application().commands.execute_command("napari-mamba.run_on_layer").result()
     assert dock.inner.session.inputs.chosen == [image]

@@ -83,10 +83,10 @@ class BundlesPanel(QWidget):
         self.opener.failed.connect(lambda text: self.notice.say(sentence(text), "error"))
         self.opener.report.connect(lambda text: self.notice.say(text, "good"))
         self.opener.busy.connect(self._on_busy)
-        self.library.changed.connect(self.draw)
+        self.library.changed.connect(self._on_library)
         follow_theme(self.session.viewer, self, self._describe)
-        library, draw = self.library, self.draw
-        self.destroyed.connect(lambda *_: library.changed.disconnect(draw, missing_ok=True))
+        library, listener = self.library, self._on_library
+        self.destroyed.connect(lambda *_: library.changed.disconnect(listener, missing_ok=True))
         self.draw()
 
     @property
@@ -95,9 +95,9 @@ class BundlesPanel(QWidget):
         item = self.tree.currentItem()
         return item.data(0, Qt.ItemDataRole.UserRole) if item is not None else None
 
-    def draw(self) -> None:
-        """Show the library as it is."""
-        kept = self.current or self.session.bundle
+    def draw(self, chosen: Bundle | None = None) -> None:
+        """Show the library as it is, with `chosen` chosen, or what was before."""
+        kept = chosen or self.current or self.session.bundle
         self.tree.blockSignals(True)
         self.tree.clear()
         for task in tasks_of(self.library.bundles):
@@ -116,6 +116,9 @@ class BundlesPanel(QWidget):
             group.setExpanded(True)
         self.tree.blockSignals(False)
         self._on_current()
+
+    def _on_library(self) -> None:
+        self.draw()
 
     @Slot()
     def _on_current(self, *_: Any) -> None:
@@ -141,7 +144,7 @@ class BundlesPanel(QWidget):
 
     def _on_opened(self, bundle: Bundle) -> None:
         self.session.choose_bundle(bundle)
-        self.draw()
+        self.draw(bundle)
 
     def _on_busy(self, busy: bool) -> None:
         self.add.setEnabled(not busy)

@@ -61,14 +61,21 @@ class Run:
         TimeoutError
             If it is not over by then.
         """
-        from qtpy.QtCore import QEventLoop
-        from qtpy.QtWidgets import QApplication
+        from qtpy.QtCore import QEventLoop, QTimer
 
         end = None if timeout is None else monotonic() + timeout
-        while not self._job.over or self._host.runner.running:
-            QApplication.processEvents(QEventLoop.ProcessEventsFlag.AllEvents, 20)
-            if end is not None and monotonic() > end:
-                raise TimeoutError(f"{self._job.name} is not over after {timeout:g} s")
+        loop, timer = QEventLoop(), QTimer()
+        timer.setInterval(20)
+
+        def over() -> bool:
+            return self._job.over and (self._job.state is not State.DONE or not self._host.runner.running)
+
+        timer.timeout.connect(lambda: loop.quit() if over() or (end is not None and monotonic() > end) else None)
+        timer.start()
+        if not over():
+            loop.exec()
+        if not over():
+            raise TimeoutError(f"{self._job.name} is not over after {timeout:g} s")
         if self._job.state is not State.DONE or self._job.result is None:
             raise RunError(self._job.sentence or f"{self._job.name} was cancelled")
         return self._job.result
