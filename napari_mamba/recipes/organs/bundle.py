@@ -134,5 +134,8 @@ def _table(measured: dict[str, Any] | None) -> str:
     lines += ["| organ | Dice, mean (SD) | 95% Hausdorff distance, mm |", "| --- | --- | --- |"]
     for organ, overlap in measured["dice"].items():
         apart = measured["hausdorff95_mm"][organ]
-        lines.append(f"| {organ} | {overlap['mean']:.3f} ({overlap['sd']:.3f}) | {apart['mean']:.1f} |")
+        missed = overlap["n"] - apart["n"]
+        distance = f"{apart['mean']:.1f}" if apart["n"] else "–"
+        distance += f", not found in {missed}" if missed else ""
+        lines.append(f"| {organ} | {overlap['mean']:.3f} ({overlap['sd']:.3f}) | {distance} |")
     return "\n".join(lines)
