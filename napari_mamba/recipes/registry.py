@@ -19,6 +19,7 @@ RECIPES: Mapping[str, str] = {
     "adrenal-shape": "napari_mamba.recipes.shape.recipe:AdrenalShape",
     "mr-quality": "napari_mamba.recipes.quality.recipe:Quality",
     "dose-headneck-ct": "napari_mamba.recipes.dose.recipe:DoseHeadNeck",
+    "organs-headneck-ct": "napari_mamba.recipes.organs.recipe:OrgansHeadNeck",
 }
 """Where each recipe's class is; imported at use, since each brings MONAI's transforms along."""
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from napari_mamba import models
 from napari_mamba.radiotherapy.scores import measure_differences
 from napari_mamba.recipes.dose import data, task
+from napari_mamba.recipes.dose.data import Patients
 from napari_mamba.recipes.dose.losses import dose_loss, possible_of
 from napari_mamba.recipes.dose.samples import TURNED, Points, collated, sample
 from napari_mamba.training.recipe import Recipe, Schedule
@@ -45,8 +46,8 @@ class DoseHeadNeck(Recipe):
 
     def __init__(self, data: Path, seed: int = 2410, variant: str = "") -> None:
         super().__init__(data, seed, variant)
-        self._stored: dict[torch.device, tuple[data.Patients, Points]] = {}
-        self._validation: dict[torch.device, data.Patients] = {}
+        self._stored: dict[torch.device, tuple[Patients, Points]] = {}
+        self._validation: dict[torch.device, Patients] = {}
 
     def network(self) -> nn.Module:
         return models.create("fluence_dose", **task.arguments(self.variant))
@@ -55,13 +56,13 @@ class DoseHeadNeck(Recipe):
         """See `napari_mamba.recipes.dose.data`."""
         return data.pack(self.data)
 
-    def _patients(self, part: str, device: torch.device) -> data.Patients:
+    def _patients(self, part: str, device: torch.device) -> Patients:
         """A part's patients on a device, with their first guesses."""
-        patients = data.Patients(self.arrays, part, device)
+        patients = Patients(self.arrays, part, device)
         patients.guess(models.create("fluence_dose", **task.arguments("small")))  # it has no weights in it
         return patients
 
-    def _training(self, device: torch.device) -> tuple[data.Patients, Points]:
+    def _training(self, device: torch.device) -> tuple[Patients, Points]:
         if device not in self._stored:
             patients = self._patients("training", device)
             self._stored[device] = patients, Points(patients)
@@ -83,7 +84,7 @@ class DoseHeadNeck(Recipe):
         first, second = output
         return dose_loss(second, target) + EARLIER * dose_loss(first, target)
 
-    def validation(self, device: torch.device) -> data.Patients:
+    def validation(self, device: torch.device) -> Patients:
         """The validation patients on a device, read once."""
         if device not in self._validation:
             self._validation[device] = self._patients("validation", device)
