@@ -7,7 +7,7 @@ here).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ COLUMNS = ("D99", "D95", "D50", "D1", "D0.1cc", "mean")
 
 _DOSE_AT = re.compile(r"D(\d+(?:\.\d+)?)\s*(cc|cm3|cm³|%)?$", re.IGNORECASE)
 _VOLUME_AT = re.compile(r"V(\d+(?:\.\d+)?)\s*(?:gy)?$", re.IGNORECASE)
-_WORDS = {"mean": np.mean, "max": np.max, "min": np.min}
+_WORDS: dict[str, Callable[[np.ndarray], Any]] = {"mean": np.mean, "max": np.max, "min": np.min}
 
 
 @dataclass(frozen=True, eq=False)

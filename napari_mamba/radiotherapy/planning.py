@@ -220,7 +220,11 @@ def _grid(ct: Volume, inputs: Inputs) -> Volume:
     have = ct.spacing[list(order)]
     lengths = np.array(ct.shape)[list(order)] * have
     within = have[1:].max()
-    known = inputs.sides[0] <= have[1:].min() and within <= inputs.sides[1] and np.isclose(*have[1:], rtol=1e-3)
+    known = (
+        inputs.sides[0] <= have[1:].min()
+        and within <= inputs.sides[1]
+        and bool(np.isclose(have[1], have[2], rtol=1e-3))
+    )
     wanted = np.array(
         [
             have[0] if inputs.slices[0] <= have[0] <= inputs.slices[1] else inputs.usual[0],

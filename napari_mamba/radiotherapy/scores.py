@@ -77,7 +77,7 @@ def measure_differences(
     voxel : float
         Volume of a voxel, mm³.
     """
-    differences = {}
+    differences: dict[tuple[str, str], float] = {}
     for name, place in {**organs, **targets}.items():
         values, true = predicted[place], truth[place]
         if not true.size:

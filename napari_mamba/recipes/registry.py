@@ -88,6 +88,12 @@ RECIPES: Mapping[str, Entry] = {
         evaluate="dose.evaluation:evaluate",
         card="dose.bundle:card",
     ),
+    "organs-headneck-ct": Entry(
+        recipe="organs.recipe:OrgansHeadNeck",
+        export="organs.bundle:export",
+        evaluate="organs.evaluation:evaluate",
+        card="organs.bundle:card",
+    ),
     "heart-mr": Entry(
         recipe="heart.recipe:Heart",
         export="heart.bundle:export",

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from napari_mamba import bundles, io
+from napari_mamba import bundles
 from napari_mamba.errors import InputError
 from napari_mamba.recipes.dose import data, samples, task
 from napari_mamba.recipes.dose.losses import dose_loss, histogram_errors
@@ -15,42 +15,14 @@ from napari_mamba.recipes.dose.recipe import DoseHeadNeck, scored
 from napari_mamba.recipes.dose.samples import Points, Pose, sample
 from napari_mamba.recipes.dose.scoring import summary
 from napari_mamba.recipes.registry import evaluate, train
-from napari_mamba.volume import Volume
 
 CPU = torch.device("cpu")
 SHAPE = (18, 20, 26)
 
 
-def patient(seed: int) -> dict[str, np.ndarray]:
-    """Structures (x, y, z) in the data set's bits, HU, and a dose that depends on where one is."""
-    random = np.random.RandomState(seed)
-    x, y, z = np.meshgrid(*map(np.arange, SHAPE[::-1]), indexing="ij")
-    body = ((x - 12.5) / 11) ** 2 + ((y - 9.5) / 8) ** 2 < 1
-    bits = body.astype(np.uint16)
-    for bit, (cx, cy) in {1: (12, 5), 2: (12, 14), 3: (6, 9), 4: (19, 9), 9: (13, 10), 10: (10, 10)}.items():
-        bits |= ((abs(x - cx) < 2) & (abs(y - cy) < 2) & (abs(z - 9) < 5 + seed)).astype(np.uint16) << bit
-    ct = np.where(body, 40 + 200 * (bits > 1), -1024) + random.randint(-20, 20, body.shape)
-    dose = np.where(body, 6000 - 200 * abs(x - 11) - 150 * abs(y - 10) - 30 * z, 0).clip(0)
-    return {"ct": ct.astype(np.int16), "dose_cgy": dose.astype(np.int16), "structures": bits}
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Three patients to train on, two to validate; voxels of 4×4×3 mm, LPI as the data set's."""
-    root = tmp_path_factory.mktemp("openkbp")
-    affine = np.zeros((4, 4))
-    affine[0, 2], affine[1, 1], affine[2, 0], affine[3, 3] = -4, -4, -3, 1  # (z, y, x) to RAS
-    for number in range(5):
-        place = root / ("train" if number < 3 else "validation") / f"pt_{number + 1}"
-        place.mkdir(parents=True)
-        for name, values in patient(number).items():
-            io.write(Volume(values.transpose(2, 1, 0)[None], affine), place / f"{name}.nii.gz")
-    return root
-
-
-@pytest.fixture(scope="module")
-def prepared(folder, tmp_path_factory):
-    return DoseHeadNeck(folder).save_arrays(tmp_path_factory.mktemp("npz") / "data.npz")
+def prepared(openkbp, tmp_path_factory):
+    return DoseHeadNeck(openkbp).save_arrays(tmp_path_factory.mktemp("npz") / "data.npz")
 
 
 @pytest.fixture(autouse=True)
@@ -74,8 +46,8 @@ def made(prepared):
     return found
 
 
-def test_the_data_come_in_the_network_s_axes_and_keep_every_number(folder, made):
-    first, arrays = patient(0), made.arrays
+def test_the_data_come_in_the_network_s_axes_and_keep_every_number(first_patient, made):
+    first, arrays = first_patient, made.arrays
     turned = {key: value.transpose(2, 1, 0)[::-1, ::-1, ::-1] for key, value in first.items()}  # to RAS
     np.testing.assert_array_equal(arrays["training_dose"][0], turned["dose_cgy"])
     np.testing.assert_array_equal(arrays["training_structures"][0], turned["structures"])

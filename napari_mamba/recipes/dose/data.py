@@ -63,7 +63,7 @@ def read(patient: Path) -> dict[str, np.ndarray]:
 
 def pack(folder: Path) -> dict[str, np.ndarray]:
     """All patients' arrays."""
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for part in PARTS:
         read_all = [read(patient) for patient in patients(folder, part)]
         arrays |= {f"{part}_{key}": np.stack([one[key] for one in read_all]) for key in read_all[0]}
