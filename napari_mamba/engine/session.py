@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from napari_mamba.engine import memory
-from napari_mamba.engine.answers.collect import ImageSink, Segmentation, SegmentSink, restore_segmentation
+from napari_mamba.engine.answers.image import ImageSink, Segmentation, SegmentSink, restore_segmentation
 from napari_mamba.engine.answers.postprocessing import postprocess
 from napari_mamba.engine.checks import load_checked, size_warnings
 from napari_mamba.engine.device import choose_device
