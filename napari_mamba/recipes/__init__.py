@@ -5,8 +5,8 @@ A room holds one recipe. In this order its files import from those before them: 
 (`evaluate`). The `Entry` in `registry.py` says where its parts are; `measurement.py` is what evaluations share.
 
 >>> from napari_mamba import recipes
->>> sorted(recipes.RECIPES)
-['adrenal-shape', 'brain-structures-mr', 'hippocampus-mr', 'mr-denoise', 'mr-quality', 'mr-superres']
+>>> sorted(recipes.RECIPES)  # doctest: +ELLIPSIS
+['adrenal-shape', 'brain-register-mr', 'brain-structures-mr', 'dose-headneck-ct', 'heart-mr', ...]
 """
 
 from napari_mamba.recipes.registry import RECIPES, evaluate, recipe, train

@@ -94,6 +94,12 @@ RECIPES: Mapping[str, Entry] = {
         evaluate="organs.evaluation:evaluate",
         card="organs.bundle:card",
     ),
+    "brain-register-mr": Entry(
+        recipe="registration.recipe:BrainRegistration",
+        export="registration.bundle:export",
+        evaluate="registration.bundle:evaluate",
+        card="registration.bundle:card",
+    ),
     "heart-mr": Entry(
         recipe="heart.recipe:Heart",
         export="heart.bundle:export",

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from made_hearts import sunnybrook  # noqa: F401  (fixtures)
+from made_patients import first_patient, openkbp  # noqa: F401
 
 from napari_mamba import engine
 from napari_mamba.recipes.brain.structures import INDICES

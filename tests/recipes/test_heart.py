@@ -166,14 +166,14 @@ def test_variants_have_equal_sizes(packed):
 
 
 def test_export_makes_a_bundle_that_the_engine_runs(packed, sunnybrook, tmp_path):
-    from napari_mamba.recipes.heart.bundle import card
-    from napari_mamba.recipes.heart.evaluation import evaluate
+    from napari_mamba.recipes.heart.bundle import card, export
+    from napari_mamba.recipes.registry import evaluate
 
     recipe = Heart(packed)
     torch.manual_seed(0)
     weights = dict(recipe.network().state_dict())
-    folder = recipe.export(weights, tmp_path / "heart-mr", {"steps": 0, "minutes": 0, "device": "CPU"})
-    measured = evaluate(sunnybrook, folder)
+    folder = export(recipe, weights, tmp_path / "heart-mr", {"steps": 0, "minutes": 0, "device": "CPU"})
+    measured = evaluate("heart-mr", sunnybrook, folder, device="cpu")
     assert measured["people"] == 1  # SC-N-06 alone is held out
     assert {row["case"] for row in measured["cases"]} == {"SC-N-06 ED", "SC-N-06 ES"}
     assert "0." in card({"held_out": {k: v for k, v in measured.items() if k != "cases"}})

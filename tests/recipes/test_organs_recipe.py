@@ -12,7 +12,7 @@ from napari_mamba.recipes.dose.task import ORGANS
 from napari_mamba.recipes.organs import recipe as organs
 from napari_mamba.recipes.organs.losses import partial_dice_and_cross_entropy
 from napari_mamba.recipes.organs.recipe import CLASSES, OrgansHeadNeck, drawn_in, exchanged, labels_of
-from napari_mamba.recipes.registry import recipe, train
+from napari_mamba.recipes.registry import evaluate, train
 
 CPU = torch.device("cpu")
 
@@ -127,7 +127,7 @@ def test_a_piece_of_training_leaves_a_bundle_that_runs(prepared, openkbp, tmp_pa
     monkeypatch.setattr(OrgansHeadNeck, "schedule", short)
     left = train("organs-headneck-ct", prepared, tmp_path, device="cpu")
     assert bundles.load(left).spec.classes[1].name == "brainstem"
-    measured = recipe("organs-headneck-ct", openkbp).evaluate(left, device="cpu", write=True)
+    measured = evaluate("organs-headneck-ct", openkbp, left, device="cpu", write=True)
     assert measured["patients"] == 2
     assert "larynx" not in measured["dice"]
     assert "| brainstem |" in (left / "README.md").read_text()

@@ -42,7 +42,7 @@ class DoseHeadNeck(Recipe):
     )
     variants = ("umamba", "cascade", "small")
     on_device = True
-    recorded = True
+    use_cuda_graph = True
 
     def __init__(self, data: Path, seed: int = 2410, variant: str = "") -> None:
         super().__init__(data, seed, variant)

@@ -37,7 +37,7 @@ class Heart(Recipe):
     )
     variants = ("slices", "plane", "unet", "beat")
     on_device = True
-    recorded = True
+    use_cuda_graph = True
 
     def network(self) -> nn.Module:
         if self.variant == "plane":

@@ -55,7 +55,7 @@ SMALL: dict[str, Any] = {**NETWORK, "features_per_stage": [8, 16, 16, 16, 16], "
 CHANGES: tuple[tuple[augment.Change, float], ...] = (
     (lambda x, draw: augment.contrast(x, draw, 0.85, 1.15), 0.3),
     (augment.blur, 0.15),
-    (augment.coarse, 0.15),
+    (augment.random_low_resolution, 0.15),
     (lambda x, draw: augment.noise(x, draw, 0.15), 0.3),
 )
 """Changes of contrast, sharpness and noise, with the share of the samples that they change; HU mean something."""
@@ -74,7 +74,7 @@ class OrgansHeadNeck(Recipe):
     )
     variants = ("umamba", "resenc", "small")
     on_device = True
-    recorded = True
+    use_cuda_graph = True
 
     def __init__(self, data: Path, seed: int = 2410, variant: str = "") -> None:
         super().__init__(data, seed, variant)
@@ -106,7 +106,7 @@ class OrgansHeadNeck(Recipe):
         picks = torch.randint(len(ct), (self.schedule.batch_size,), generator=draw, device=device)
         reach = torch.tensor([24.0, 8.0, 8.0], device=device)
         centre = middles[picks] + augment.uniform((len(picks), 3), -1, 1, draw) * reach
-        place = augment.places(WINDOW, centre, draw, rotate=0.25, scale=(0.8, 1.25), bend=2.0, flip=())
+        place = augment.places(WINDOW, centre, draw, rotate=0.25, scale=(0.8, 1.25), elastic_strength=2.0, flip=())
         image = augment.sample(normalised(ct[picks]) + 2, place) - 2  # beyond the image there is air
         label = augment.sample_labels(labels[picks], place, CLASSES)
         mirrored = torch.rand(len(picks), generator=draw, device=device) < 0.5

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from napari_mamba.errors import InputError
 from napari_mamba.models.registration.mambamorph import MambaMorph
 from napari_mamba.recipes.brain.data import HELD_OUT, pack, unpack
 from napari_mamba.recipes.brain.losses import confusion_dice
@@ -118,13 +117,3 @@ class BrainRegistration(Recipe):
             folded.append(fields.folded_share(forth))
         score = float(torch.stack(after).mean())
         return {"dice_before": float(torch.stack(before).mean()), "folded": float(np.mean(folded)), "score": score}
-
-    def export(self, weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
-        """Write the averaged weights in float16 with what built their network; a bundle's format holds no warps yet."""
-        from napari_mamba.recipes.registration.weights import save
-
-        arguments = {"features": list(FEATURES), "first_scan": 2}
-        return save(destination, weights, arguments, history)
-
-    def evaluate(self, bundle: Path | str, **options: Any) -> dict[str, Any]:
-        raise InputError(f"{self.name} is measured by benchmarks/registration.py, beside the affine and SyN")
