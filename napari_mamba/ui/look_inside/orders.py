@@ -31,7 +31,7 @@ TIPS = (
     "Mean distance between one step and the next, in cells",
     "Share of steps that leave the neighbourhood",
 )
-AT_FIRST = ("raster", "serpentine", "hilbert", "zigzag")
+AT_FIRST = ("raster", "serpentine", "hilbert", "diagonal")
 
 
 class OrdersBox(QWidget):
