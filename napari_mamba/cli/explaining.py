@@ -27,9 +27,7 @@ MOST_POINTS = 5000
 def explain(
     bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Name of a bundle, or its folder or zip.")],
     inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="The image; several files are channels.")],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for the maps; made if missing.")
-    ],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for the maps.")],
     what: Annotated[
         str, typer.Option(help="Maps, with commas between: attention,state,relevance; --list shows all.")
     ] = "state",
@@ -200,7 +198,12 @@ def slicer_curve(points: np.ndarray, name: str) -> str:
         "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/"
         "markups-schema-v1.0.3.json#"
     )
-    markup = {"type": "Curve", "coordinateSystem": "RAS", "coordinateUnits": "mm", "controlPoints": controls}
+    markup: dict[str, Any] = {
+        "type": "Curve",
+        "coordinateSystem": "RAS",
+        "coordinateUnits": "mm",
+        "controlPoints": controls,
+    }
     markup |= {"display": {"pointLabelsVisibility": False, "propertiesLabelVisibility": False, "glyphScale": 0.5}}
     return json.dumps({"@schema": schema, "markups": [{**markup, "name": name}]}) + "\n"
 

@@ -66,10 +66,11 @@ def attention_of(path: Path, row: int, weight: Tensor | None = None) -> Attentio
     weight = torch.full((path.width,), 1 / path.width) if weight is None else weight
     if isinstance(path, LinearPath):
         before, after = _linear(path, step, weight)
-    elif path.u.device.type == "cpu" and path.delta.dtype == torch.float32:
-        before, after = _selective_kernel(path, step, weight, -1), _selective_kernel(path, step, weight, 1)
     else:
-        before, after = _selective_torch(path, step, weight, -1), _selective_torch(path, step, weight, 1)
+        assert isinstance(path, SelectivePath)
+        kernel = path.u.device.type == "cpu" and path.delta.dtype == torch.float32
+        one_way = _selective_kernel if kernel else _selective_torch
+        before, after = one_way(path, step, weight, -1), one_way(path, step, weight, 1)
     rows = [torch.zeros_like(before[:, 0]).index_copy_(0, path.table, x) for x in (*before.T, *after.T[:2])]
     return Attention(rows[0], rows[1], rows[3], rows[4], rows[2])
 
@@ -94,8 +95,10 @@ def attention_matrix(path: Path, absolute: bool = False, channels: slice | None 
             total = one if total is None else total + one
         else:
             kept.append(one)
-    matrix = torch.stack(kept) if not mean else total / len(range(path.width)[wanted])  # type: ignore[operator]
-    return _to_rows(path, matrix)
+    if not mean:
+        return _to_rows(path, torch.stack(kept))
+    assert total is not None
+    return _to_rows(path, total / len(range(path.width)[wanted]))
 
 
 def _to_rows(path: Path, matrix: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""The effective receptive field: which voxels an answer, or a layer's token, depends on (Luo et al., arXiv:1701.04128)."""
+"""The effective receptive field: which voxels an answer, or a layer's token, depends on.
+
+Luo et al., Understanding the Effective Receptive Field (arXiv:1701.04128).
+"""
 
 from __future__ import annotations
 
@@ -106,7 +109,12 @@ def _token(output: Tensor, call: Call, cell: int) -> Tensor:
     return output[0].flatten(1)[:, cell]
 
 
-def reach(field: np.ndarray, place: Sequence[float], spacing: Sequence[float], shares: Sequence[float] = SHARES):
+def reach(
+    field: np.ndarray,
+    place: Sequence[float] | np.ndarray,
+    spacing: Sequence[float] | np.ndarray,
+    shares: Sequence[float] = SHARES,
+):
     """Radii in mm about a place within which `shares` of a field lie.
 
     Examples

@@ -80,8 +80,8 @@ def attention_block(delta, u, A2, B, C, weight, out, L, D, N, G, group, block, d
 def states_block(delta, u, A2, B, mean, basis, norms, parts, kept, at, L, D, N, G, P, S, group, block, d0, size):
     """Run the states of channels d0 … d0 + size along a path and keep sums over them.
 
-    Writes norms[block, t], the sum of the squared states; parts[block, t, p], their product with basis (P · D · N), less
-    `mean` (D · N); kept[s, d, n], the states at the steps `at` (S, rising).
+    Writes norms[block, t], the sum of the squared states; parts[block, t, p], the product of the states, less `mean`
+    (D · N), with basis (P · D · N); kept[s, d, n], the states at the steps `at` (S, rising).
     """
     span = WIDTH
     a, h, m = zeros(N * span), zeros(N * span), zeros(N * span)

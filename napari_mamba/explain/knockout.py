@@ -1,8 +1,8 @@
 """Knockout: cut what one region's tokens pass on to another's inside the scans, and see how the answer changes.
 
-Endy et al., Mamba Knockout (arXiv:2505.24244): entries of the implicit attention are set to zero. A scan is linear in its
-values, so the entries from region A to region B are cut exactly by taking from B's rows what a scan of A alone gives
-them; no matrix is made.
+Endy et al., Mamba Knockout (arXiv:2505.24244): entries of the implicit attention are set to zero. A scan is linear in
+its values, so the entries from region A to region B are cut exactly by taking from B's rows what a scan of A alone
+gives them; no matrix is made.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from napari_mamba.explain.relevance import first_output
 from napari_mamba.scan import selective_scan
-from napari_mamba.scan.arguments import LinearArguments, ScanArguments
+from napari_mamba.scan.arguments import ConvArguments, LinearArguments, ScanArguments
 from napari_mamba.scan.listening import Call, listen
 
 Region = Callable[[tuple[int, ...]], Tensor]
@@ -47,16 +47,17 @@ def knockout(
 
     def answer(call: Call) -> Tensor | None:
         nonlocal cuts
-        if call.kind == "convolution" or call.grid is None or (layers is not None and call.layer not in layers):
+        if call.grid is None or (layers is not None and call.layer not in layers):
             return None
         args = call.arguments
+        if isinstance(args, ConvArguments):
+            return None
         a, b = (_flags(region(call.grid), call, args) for region in (source, target))
         if not bool(a.any()) or not bool(b.any()):
             return None
         cuts += 1
         if isinstance(args, ScanArguments):
             return _selective(args, call, a, b)
-        assert isinstance(args, LinearArguments)
         whole = linear_scan(args, args.u)
         return whole - linear_scan(args, args.u * a[..., None]) * b[..., None]
 

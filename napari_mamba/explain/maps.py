@@ -133,7 +133,8 @@ def explaining(
     what : sequence of str
         Keys of `MAPS`.
     voxel : (z, y, x), optional
-        Of the volume; its middle if not given. Maps of a voxel are of it; maps of a class are made on the tile about it.
+        Of the volume; its middle if not given. Maps of a voxel are of it; those of a class are made on the tile about
+        it.
     layer : str, optional
         Of `subject.layers`; the last one whose tokens are places if not given.
     direction : int, optional
@@ -176,7 +177,8 @@ class _Work:
     def __init__(self, subject: Subject, voxel, layer, direction, target, cancel):
         self.subject, self.cancel = subject, cancel
         given = voxel is not None
-        self.voxel: Voxel = subject.check_voxel(voxel) if given else tuple(n // 2 for n in subject.volume.shape)
+        z, y, x = (n // 2 for n in subject.volume.shape)
+        self.voxel: Voxel = subject.check_voxel(voxel) if given else (z, y, x)
         self.tile: Tile = subject.tile_at(self.voxel if given else None)
         self.layer, self.direction, self.wanted = layer, direction, target
         self.found = Explained()
@@ -348,10 +350,13 @@ class _Work:
 
     def _occlusion(self) -> Events:
         block = tuple(max(1, -(-n // BLOCKS[len(self.tile.grid)])) for n in self.tile.grid)
-        for done, total, found in occlude(self.subject.network, self.tile.data, self.target.pick, block):
+        found = None
+        for done, total, one in occlude(self.subject.network, self.tile.data, self.target.pick, block):
             yield Progress("occlusion", done, total)
             if self.cancel.is_set():
                 return
+            found = one
+        assert found is not None
         self.keep("occlusion", found)
 
 

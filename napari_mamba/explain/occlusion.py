@@ -29,9 +29,7 @@ def occlusion(
     fill : float, optional
         What blocks are covered with; the image's least value, its background, if not given.
     """
-    for _, _, found in occlude(network, inputs, pick, block, fill):
-        pass
-    return found
+    return list(occlude(network, inputs, pick, block, fill))[-1][2]
 
 
 def occlude(

@@ -88,7 +88,7 @@ def centres(cells: np.ndarray, grid: Shape, tile: Shape) -> np.ndarray:
     return (index + 0.5) * scale - 0.5
 
 
-def cell_at(place: Sequence[float], grid: Shape, tile: Shape) -> int:
+def cell_at(place: Sequence[float] | np.ndarray, grid: Shape, tile: Shape) -> int:
     """The cell of a grid in which a place of the tile lies."""
     scaled = (np.asarray(place, float) + 0.5) * np.array(grid) / np.array(tile)
     index = np.clip(np.floor(scaled).astype(int), 0, np.array(grid) - 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -60,7 +61,7 @@ class Path:
         if self.u.device.type == device:
             return self
         moved = {name: x.to(device) for name, x in vars(self).items() if isinstance(x, Tensor) and name[0] != "_"}
-        return replace(self, **moved)
+        return replace(self, **moved)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -99,7 +100,7 @@ class LinearPath(Path):
 
 @dataclass
 class Convolution:
-    """The causal convolution before a layer's scan: weight (K, D, W), bias, whether SiLU follows; its input (B, L, D)."""
+    """The convolution before a layer's scan: its input (B, L, D), weight (K, D, W), bias, whether SiLU follows."""
 
     x: Tensor
     weight: Tensor
@@ -275,11 +276,8 @@ def run_heard(network: nn.Module, inputs: Tensor | Sequence[Tensor], hear: Calla
     inputs = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     if any(len(x) != 1 for x in inputs):
         raise InputError("one image at a time can be looked into: give a batch of one")
-    with torch.no_grad(), listen(network, hear):
-        try:
-            network(*inputs)
-        except _Enough:
-            pass
+    with torch.no_grad(), listen(network, hear), suppress(_Enough):
+        network(*inputs)
 
 
 def layers(network: nn.Module, inputs: Tensor | Sequence[Tensor]) -> list[Layer]:

@@ -193,8 +193,8 @@ def picking(channel: int, region: Tensor | np.ndarray | None = None, voxel: Sequ
 class Curve:
     """Share of the answer that is left as the most relevant voxels are taken away, or put back: `kept` (S + 1,).
 
-    `shares` are the shares of voxels, `area` the mean of the curve: low for a good map of a deletion, high for one of an
-    insertion.
+    `shares` are the shares of voxels, `area` the mean of the curve: low for a good map of a deletion, high for one of
+    an insertion.
     """
 
     shares: np.ndarray

@@ -74,7 +74,7 @@ class Rules(TorchFunctionMode):
             return lambda func, *args, **more: func(*args, **more).detach()
         if name in ACTIVATIONS:
             return lambda func, x, *args, **more: _activated(func, ACTIVATIONS[name], x, *args, **more)
-        return {
+        others: dict[str, Callable] = {
             "cat": self._joined,
             "concat": self._joined,
             "stack": self._joined,
@@ -84,7 +84,8 @@ class Rules(TorchFunctionMode):
             "batch_norm": self._batch_norm,
             "scaled_dot_product_attention": _attention,
             "grid_sample": lambda func, x, grid, *rest, **more: func(x, grid.detach(), *rest, **more),
-        }.get(name)
+        }
+        return others.get(name)
 
     def constant(self, value: Tensor | float, like: Tensor) -> Tensor:
         """A constant as something whose share in the output can be told."""
@@ -207,10 +208,16 @@ def linearised(network: nn.Module) -> Iterator[Rules]:
 
 
 def _scanned(args: ScanArguments, backend: str) -> Tensor:
-    held = [None if x is None else x.detach() for x in (args.delta, args.A, args.B, args.C, args.D)]
-    bias = None if args.delta_bias is None else args.delta_bias.detach()
+    return held_scan(args, args.u, args.D, backend)
+
+
+def held_scan(args: ScanArguments, u: Tensor, skip: Tensor | None, backend: str) -> Tensor:
+    """A scan of values u by the same state space, whose step sizes, decays, B and C are constants; without its gate."""
+    delta, A, B, C = (x.detach() for x in (args.delta, args.A, args.B, args.C))
+    D, bias = (None if x is None else x.detach() for x in (skip, args.delta_bias))
     own = "auto" if backend == "ssd" else backend
-    y = selective_scan(args.u, *held, None, bias, args.delta_softplus, args.table, backend=own, merge=args.merge)  # type: ignore[misc]
+    softplus, merge = args.delta_softplus, args.merge
+    y = selective_scan(u, delta, A, B, C, D, None, bias, softplus, args.table, backend=own, merge=merge)
     assert isinstance(y, Tensor)
     return y
 

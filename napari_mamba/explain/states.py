@@ -50,7 +50,7 @@ def run_states(path: Path, at: Sequence[int] = (), basis: Tensor | None = None, 
     >>> run_states(record(Mamba(8), torch.randn(1, 10, 8))[0].paths[0], at=[9]).kept.shape
     torch.Size([1, 16, 16])
     """
-    steps = sorted(set(int(t) for t in at))
+    steps = sorted({int(t) for t in at})
     if isinstance(path, SelectivePath) and path.u.device.type == "cpu" and path.delta.dtype == torch.float32:
         norm, parts, kept = _run_kernel(path, steps, basis, mean)
     else:
@@ -162,7 +162,7 @@ def components(paths: Sequence[Path], count: int = 3, samples: int = SAMPLES) ->
 
 
 def principal_components(paths: Sequence[Path], count: int = 3, samples: int = SAMPLES) -> tuple[list[Tensor], Tensor]:
-    """The states' first principal components: (L, count) of each path, in the order of rows, and the shares of variance.
+    """The states' first principal components: (L, count) of each path, in the order of rows; the shares of variance.
 
     See `components`.
     """

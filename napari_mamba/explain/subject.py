@@ -200,11 +200,14 @@ class Subject:
     def everywhere(
         self, maps: Callable[[Tensor], Tensor], on_tile: Callable[[int, int], None] | None = None
     ) -> np.ndarray:
-        """Maps of every tile, (B, K, *tile) from (B, C, *tile), blended and brought to the volume's grid: (K, Z, Y, X)."""
+        """Maps of every tile, (B, K, *tile) from (B, C, *tile), blended, on the volume's grid: (K, Z, Y, X)."""
+        found = None
         for done, total, values in self.walk(maps):
+            found = values
             if on_tile is not None:
                 on_tile(done, total)
-        return values  # type: ignore[return-value]
+        assert found is not None
+        return found
 
     def walk(self, maps: Callable[[Tensor], Tensor]) -> Iterator[tuple[int, int, np.ndarray | None]]:
         """`everywhere`, tile by tile: yields how many are done, of how many, and at last the maps."""

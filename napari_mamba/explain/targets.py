@@ -1,4 +1,4 @@
-"""Which number of a network's answer is explained: a class's logit of an image, of a voxel, or over what it labelled."""
+"""Which number of a network's answer is explained: a class's logit of an image, at a voxel, or where it is labelled."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def target_of(subject: Subject, tile: Tile, voxel: Voxel | None = None, wanted: 
         return Target(picking(0, voxel=middle), "the value at the voxel", 0)
     if wanted is None:
         at = place or tuple(n // 2 for n in grid)
-        values = output[(0, slice(None), *at)]
+        values = output[0].flatten(1)[:, int(np.ravel_multi_index(at, grid))]
         channel = int(values.argmax())
         return Target(picking(channel, voxel=at), f"{_name(subject, channel)} at the voxel", channel)
     channel = _channel(subject, wanted)

@@ -1,11 +1,12 @@
 """Tokens of unusual norm in empty background, which a network uses as a notebook and which spoil every map.
 
-Vision Transformers, and Mamba networks more so (Wang et al., Mamba-R, arXiv:2405.14858), keep whole-image facts in tokens
-of places where nothing is seen. Air in a scan is such a place.
+Vision Transformers, and Mamba networks more so (Wang et al., Mamba-R, arXiv:2405.14858), keep whole-image facts in
+tokens of places where nothing is seen. Air in a scan is such a place.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,7 +67,7 @@ def unusual_tokens(scan: LayerScan, image: Tensor) -> UnusualTokens:
 def empty_cells(image: Tensor, grid: tuple[int, ...]) -> np.ndarray:
     """The cells of a grid (*grid) in which an image (1, C, *spatial) is flat and dark."""
     x = image.float().mean(1, keepdim=True)
-    pool = F.adaptive_avg_pool3d if x.ndim == 5 else F.adaptive_avg_pool2d
+    pool: Callable = F.adaptive_avg_pool3d if x.ndim == 5 else F.adaptive_avg_pool2d
     mean = pool(x, grid)
     spread = (pool(x.square(), grid) - mean.square()).clamp(min=0).sqrt()
     low, high = torch.quantile(x.flatten()[:: max(1, x.numel() // 100_000)], torch.tensor([0.1, 0.9], device=x.device))

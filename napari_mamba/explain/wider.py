@@ -1,4 +1,4 @@
-"""Attention that takes in more than the bare state space: convolution, gate and skip; a class's gradient; all layers."""
+"""Attention that takes in more than the bare state space: convolution and gate, a class's gradient, all layers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from napari_mamba.errors import InputError
 from napari_mamba.explain.attention import attention_matrix, linear_kernel
 from napari_mamba.explain.recording import LayerScan, LinearPath, Path, SelectivePath, record
 from napari_mamba.explain.relevance import Pick, first_output
-from napari_mamba.scan import selective_scan
+from napari_mamba.explain.rules import held_scan
 from napari_mamba.scan.arguments import ScanArguments
 from napari_mamba.scan.listening import Call, listen
 
@@ -41,12 +41,13 @@ def channel_rows(path: Path, row: int) -> Tensor:
 
 
 def unified_row(scan: LayerScan, path: Path, row: int, batch: int = 0) -> Tensor:
-    """A row of the unified implicit attention (Zimerman, Ali and Wolf, arXiv:2405.16504), (L, D), rows in tensors' order.
+    """A row of the unified implicit attention, (L, D), in the order of the tensors' rows.
 
-    The mixer as one linear map of its projected input x: y_i = Σ_j Â_ij x_j with Â = diag(SiLU(z)) (α + diag(D)) diag(σ(c))
-    M, where M is the causal convolution, c what it answers (with its bias, which adds apart), and σ the sigmoid, as
-    SiLU(c) = c σ(c). What stands outside of the layer's operators (SS2D's map convolution and gate, norms) is left out;
-    the norm before the mixer scales each token's column by one number, see `norm_columns`.
+    Zimerman, Ali and Wolf (arXiv:2405.16504): the mixer as one linear map of its projected input x, y_i = Σ_j Â_ij x_j
+    with Â = diag(SiLU(z)) (α + diag(D)) diag(σ(c)) M, where M is the causal convolution, c what it answers (with its
+    bias, which adds apart), and σ the sigmoid, as SiLU(c) = c σ(c). What stands outside of the layer's operators
+    (SS2D's map convolution and gate, norms) is left out; the norm before the mixer scales each token's column by one
+    number, see `norm_columns`.
     """
     alpha = channel_rows(path, row)
     step = int(path.steps[row])
@@ -111,13 +112,7 @@ def gradient_weighted(network: nn.Module, inputs: Tensor, pick: Pick, layer: str
             return None
         u = args.u.detach().clone().requires_grad_(True)
         held.append((call, u))
-        tensors = [None if x is None else x.detach() for x in (args.delta, args.A, args.B, args.C)]
-        bias = None if args.delta_bias is None else args.delta_bias.detach()
-        own = "auto" if call.backend == "ssd" else call.backend
-        y = selective_scan(
-            u, *tensors, None, None, bias, args.delta_softplus, args.table, backend=own, merge=args.merge
-        )  # type: ignore[misc]
-        assert isinstance(y, Tensor)
+        y = held_scan(args, u, None, call.backend)
         if args.D is not None:  # the skip is no attention: it is added apart
             skip = args.D[:, None] * args.u.detach()
             y = y + (skip.expand(-1, args.paths, -1, -1) if args.merge == "none" else _summed(skip, args))

@@ -149,9 +149,9 @@ def tell_scan(backend: str, order: Order, tensors: Sequence, merge: str) -> Tens
     """
     if not _mine():
         return None
-    u, delta, *rest = tensors
+    u, delta, A, B, C, D, z, bias, softplus = tensors
     delta = delta.whole() if isinstance(delta, LowRank) else delta  # made for the listener alone
-    args, multi = scan_arguments(u, delta, *rest, order, merge)
+    args, multi = scan_arguments(u, delta, A, B, C, D, z, bias, softplus, order, merge)
     answer = tell("scan", args, order, backend)
     return answer[:, 0] if answer is not None and merge == "none" and not multi else answer
 

@@ -93,8 +93,7 @@ def selective_scan(
     backend = choose_backend(u) if backend == "auto" else backend
     module = get_backend(backend)
     if listening.ACTIVE:
-        tensors = (u, delta, A, B, C, D, z, delta_bias, delta_softplus)
-        told = listening.tell_scan(backend, order, tensors, merge)
+        told = listening.tell_scan(backend, order, (u, delta, A, B, C, D, z, delta_bias, delta_softplus), merge)
         if told is not None:
             return told
         overwrite_delta = False  # a listener may have kept it

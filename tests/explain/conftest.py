@@ -31,7 +31,8 @@ def reference(name: str):
         pytest.skip(f"needs the reference data in {PARITY}")
     data = np.load(path)
     spec = importlib.util.spec_from_file_location("parity_fill", PARITY / "fill.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     fill = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fill)
     return data, json.loads(bytes(data["spec"].tobytes()).decode()), fill

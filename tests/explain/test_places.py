@@ -80,7 +80,8 @@ def test_every_layers_tokens_lie_where_a_bright_voxel_is(case):
         way = path.cells[path.table].numpy()
         steps = np.flatnonzero(np.isin(way, near))
         reached |= {int(way[step + more]) for step in steps for more in range(4) if step + more < len(way)}
-    assert int(strength.argmax()) in reached, (cell, expected)
+    beside = np.abs(np.array(cell) - expected).max() <= 2  # nor do convolutions keep it in its cell
+    assert beside or int(strength.argmax()) in reached, (cell, expected)
     for layer in placed:
         assert layer.tokens == np.prod(layer.grid)
 
@@ -171,11 +172,23 @@ def test_a_stop_is_heard(subject):
     events = explaining(subject, ["state", "memory"], cancel=cancel)
     next(events)
     cancel.set()
-    with pytest.raises(StopIteration) as end:
-        while True:
-            next(events)
-    assert end.value.value.cancelled
-    assert "memory" not in end.value.value.volumes
+
+    def drained():
+        return (yield from events)
+
+    *_, found = _all(drained())
+    assert found.cancelled
+    assert "memory" not in found.volumes
+
+
+def _all(events):
+    """What a generator yields, and at last what it returns."""
+    while True:
+        try:
+            yield next(events)
+        except StopIteration as end:
+            yield end.value
+            return
 
 
 def test_a_run_is_the_same_after_looking(subject, tiny_bundle, volume):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 class _Worker(GeneratorWorker):
     cancel: threading.Event
+    asked: Request
 
     def quit(self) -> None:
         self.cancel.set()
@@ -60,13 +61,13 @@ class Jobs(QObject):
         """Start a request, or have it wait until the present one is done."""
         if self._worker is not None:
             self._waiting = request
-            if self._worker.request.kind == request.kind == "maps" and request.tag == "pointer":
+            if self._worker.asked.kind == request.kind == "maps" and request.tag == "pointer":
                 self._worker.cancel.set()  # the pointer has moved on
             return
         cancel = threading.Event()
         self.destroyed.connect(cancel.set)
         worker = create_worker(_relay, request, cancel, _start_thread=False, _worker_class=_Worker, _ignore_errors=True)
-        worker.cancel, worker.request = cancel, request
+        worker.cancel, worker.asked = cancel, request
         worker.yielded.connect(self._on_yielded)
         worker.returned.connect(self._on_returned)
         self._worker = worker

@@ -183,6 +183,7 @@ def _joined(tree: dict) -> dict:
     for key, value in tree.items():
         value = _joined(value) if isinstance(value, dict) else value
         while isinstance(value, dict) and len(value) == 1:
-            (inner, value), key = next(iter(value.items())), f"{key}.{next(iter(value))}"
+            inner = next(iter(value))
+            key, value = f"{key}.{inner}", value[inner]
         out[key] = value
     return out

@@ -31,7 +31,7 @@ TIPS = (
     "Mean distance between one step and the next, in cells",
     "Share of steps that leave the neighbourhood",
 )
-AT_FIRST = ("raster", "serpentine", "hilbert", "zigzag")
+AT_FIRST = ("raster", "serpentine", "hilbert", "diagonal")
 
 
 class OrdersBox(QWidget):
@@ -137,17 +137,6 @@ def add_order(viewer: ViewerModel, name: str, path: int, grid: tuple[int, ...], 
     )
     points = positions(table, grid)
     data = np.stack([points[:-1], np.diff(points, axis=0)], axis=1)
-    features = {"step": np.arange(len(data), dtype=float)}
-    viewer.add_layer(
-        Vectors(
-            data,
-            name=title,
-            features=features,
-            edge_color="step",
-            edge_colormap="turbo",
-            edge_width=0.15,
-            vector_style="line",
-            translate=shift,
-            metadata=metadata,
-        )  # fmt: skip
-    )
+    look: dict = {"edge_color": "step", "edge_colormap": "turbo", "edge_width": 0.15, "vector_style": "line"}
+    look |= {"features": {"step": np.arange(len(data), dtype=float)}, "translate": shift, "metadata": metadata}
+    viewer.add_layer(Vectors(data, name=title, **look))

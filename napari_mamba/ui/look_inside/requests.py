@@ -25,8 +25,8 @@ _log = logging.getLogger(__name__)
 class Request:
     """Something to compute: `kind` "open", "walk" or "maps".
 
-    For "open": `volume` and `bundle`. For the others: `subject`, `layer`, `direction`, `voxel`, and for maps their names
-    `what` and the class `target`.
+    For "open": `volume` and `bundle`. For the others: `subject`, `layer`, `direction`, `voxel`, and for maps their
+    names `what` and the class `target`.
     """
 
     kind: str

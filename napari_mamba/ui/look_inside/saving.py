@@ -93,7 +93,7 @@ def _write_mp4(path: Path, pictures: list[np.ndarray]) -> None:
         import imageio.v2 as imageio
         import imageio_ffmpeg  # noqa: F401  (imageio would take another writer without it)
 
-        even = [p[: p.shape[0] // 2 * 2, : p.shape[1] // 2 * 2, :3] for p in pictures]
+        even: list = [p[: p.shape[0] // 2 * 2, : p.shape[1] // 2 * 2, :3] for p in pictures]
         imageio.mimwrite(path, even, format="FFMPEG", fps=FPS, macro_block_size=2)
     except (ImportError, ValueError) as error:
         raise OutputError(

@@ -89,10 +89,10 @@ class LookInsideWidget(QWidget):
         column.setContentsMargins(0, 6, 0, 0)
         disclaimer = QLabel(f"{DISCLAIMER} Maps are hints, not proofs.")
         disclaimer.setWordWrap(True)
-        for widget in (self.bundle, self.channels, self.open_button, _heading("Layer"), self.tree):
-            column.addWidget(widget)
-        for widget in (_heading("The scan's path"), self.walk, _heading("Maps of the layer"), self.maps, disclaimer):
-            column.addWidget(widget)
+        parts: tuple[QWidget, ...] = (self.bundle, self.channels, self.open_button, _heading("Layer"), self.tree)
+        parts += (_heading("The scan's path"), self.walk, _heading("Maps of the layer"), self.maps, disclaimer)
+        for part in parts:
+            column.addWidget(part)
         column.addStretch(1)
         self.tabs = QTabWidget()
         self.tabs.addTab(_scrolled(network), "A model")
@@ -103,8 +103,8 @@ class LookInsideWidget(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(4, 4, 4, 4)
         layout.addWidget(self.tabs, 1)
-        for widget in (self.bar, self.message):
-            layout.addWidget(widget)
+        layout.addWidget(self.bar)
+        layout.addWidget(self.message)
         layout.addLayout(below)
 
     def _connect(self) -> None:
