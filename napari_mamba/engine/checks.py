@@ -13,7 +13,7 @@ from napari_mamba.volume import Volume
 
 # Sides of a field of view, in mm, that no scan of a body part has. What lies outside has a wrong header.
 MIN_FIELD_OF_VIEW_MM, MAX_FIELD_OF_VIEW_MM = 10.0, 2000.0
-_BEYOND, _LOOKED_AT = 1e5, 4_000_000
+_BEYOND, _LOOKED_AT, _LARGEST = 1e5, 4_000_000, 1e38  # of float32: 3.4e38
 MIN_SPACING_MM, MAX_SPACING_MM = 0.05, 15.0
 
 
@@ -128,6 +128,10 @@ def _check_range(data: np.ndarray) -> None:
             raise InputError(
                 f"{_count(count, 'value')} of the image {'is' if count == 1 else 'are'} as large as {largest:.3g}, and "
                 f"nearly all others at most {usual:.3g}: repair the image, its broken voxels would decide the answer"
+            )
+        if largest > _LARGEST:
+            raise InputError(
+                f"the image goes up to {largest:.3g}, which has no place in 32 bits: divide it by a constant first"
             )
 
 

@@ -195,7 +195,10 @@ def fuzz(name: str, count: int, seed: int = 1, first: int = 0) -> tuple[Counter,
     outcomes: Counter = Counter()
     failures: list[tuple[int, str]] = []
     at, end = first, first + count
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")  # one process imports PyTorch, the others are forks of it
+    context.set_forkserver_preload(
+        ["napari_mamba.bundles.importers", "napari_mamba.models", "pydicom", "zarr", "tifffile"]
+    )
     while at < end:
         with tempfile.TemporaryDirectory() as folder:
             ours, theirs = context.Pipe()

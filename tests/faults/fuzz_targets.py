@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import pickle
+import re
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -39,7 +40,8 @@ def _of_files(folder: Path, names: list[str], unpack: bool = False) -> Target:
         labels = "seg" in name
         volume = _volume().with_data(_volume().data % 3) if labels else _volume()
         path = io.write(volume, folder / name, classes=classes if labels else ())
-        seeds.append((path.name, path.read_bytes()))
+        content = re.sub(rb"urn:uuid:[0-9a-f-]{36}", b"urn:uuid:" + b"0" * 36, path.read_bytes())  # OME's are random
+        seeds.append((path.name, content))
 
     def target(rng: np.random.Generator) -> object:
         name, content = seeds[rng.integers(len(seeds))]
@@ -125,7 +127,7 @@ def _dicom(folder: Path) -> Target:
     for syntax in (None, "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.80"):
         data = pydicom.dcmread(folder / "plain.dcm")
         if syntax:
-            data.compress(syntax)
+            data.compress(syntax, generate_instance_uid=False)
         data.save_as(folder / "seed.dcm", enforce_file_format=True)
         seeds.append((folder / "seed.dcm").read_bytes())
     (folder / "in").mkdir()

@@ -35,6 +35,11 @@ class TestValues:
         with pytest.raises(InputError, match=r"1 value of the image is as large as .* broken voxels"):
             labels(volume.with_data(data, volume.channel_names), bundles.load(tiny_bundle))
 
+    def test_values_beyond_float32_are_refused(self, volume, tiny_bundle):
+        huge = volume.with_data(volume.data.astype(np.float64) * 1e300, volume.channel_names)
+        with pytest.raises(InputError, match="no place in 32 bits"):
+            labels(huge, bundles.load(tiny_bundle))
+
     def test_metal_in_a_scan_is_no_broken_voxel(self, volume, tiny_bundle):
         data = volume.data.copy()
         data[0, 2, 3, 4:6] = 30_000

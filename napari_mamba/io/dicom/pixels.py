@@ -32,6 +32,7 @@ _PIXEL_MODULE = (
     "NumberOfFrames",
     "PixelData",
 )
+_ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # SOP class Secondary Capture: an image and nothing else
 
 
@@ -150,11 +151,27 @@ def _used_bits(array: np.ndarray, tags: Any) -> np.ndarray:
     return (array << (allocated - used - low)) >> (allocated - used)
 
 
+def _check_items(data: bytes) -> None:
+    """Raise `ValueError` if the items of encapsulated pixels (PS3.5, A.4) are longer than what is there.
+
+    GDCM takes as much memory as a damaged length says.
+    """
+    place = 0
+    while place + 8 <= len(data):
+        tag, length = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
+        if tag == _END:
+            return
+        if tag != _ITEM or place + 8 + length > len(data):
+            raise ValueError("an item of the pixels is longer than the file")
+        place += 8 + length
+
+
 def _by_gdcm(tags: Any) -> np.ndarray:
     """The stored values of a compressed file, through a copy that holds nothing but its pixels."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import UID
 
+    _check_items(bytes(tags.PixelData))
     copy = Dataset()
     for name in _PIXEL_MODULE:
         if name in tags:
