@@ -171,7 +171,7 @@ def draw_panel(scene, volume, python: str) -> None:
     import shims
     import slicer
     from MambaImagingLib import places
-    from PySide6 import QtWidgets
+    from PySide6 import QtCore, QtWidgets
 
     patch = pytest.MonkeyPatch()
     with tempfile.TemporaryDirectory() as folder:
@@ -198,7 +198,9 @@ def draw_panel(scene, volume, python: str) -> None:
         frame.resize(430, 640)
         frame.show()
         wait(lambda: panel.logic.core.run is None or panel.logic.core.run.follower.fraction > 0.3)
-        frame.grab().save(str(SHOTS / "panel-shimmed.png"))
+        used = shims.unwrap(panel.ui.logSection)
+        height = used.mapTo(frame, used.rect().bottomLeft()).y() + 12
+        frame.grab(QtCore.QRect(0, 0, frame.width(), height)).save(str(SHOTS / "panel-shimmed.png"))
         print(SHOTS / "panel-shimmed.png")
         wait(lambda: panel.logic.core.run is None)
         QtWidgets.QApplication.processEvents()

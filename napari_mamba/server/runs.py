@@ -66,6 +66,8 @@ class ServerRun:
                     yield f"id: {number}\ndata: {line}\n\n"
                 if self.state == OVER and after >= self._next - 1:
                     return
+                if after < self._next - 1:  # came while the last ones were sent, or another reader took the sign
+                    continue
                 try:
                     await asyncio.wait_for(self._changed.wait(), _SECONDS_BETWEEN_SIGNS)
                 except TimeoutError:

@@ -30,7 +30,7 @@ def serve(settings: Settings, certificate: Path | None = None, key: Path | None 
         from napari_mamba.server.app import make_app
     except ImportError as error:
         raise InputError(
-            "the server needs FastAPI and uvicorn: install them with pip install 'napari-mamba[server]', or in a checkout "
+            "the server needs FastAPI and uvicorn: install them with pip install 'napari-mamba[server]', in a checkout "
             "with pip install '.[server]'"
         ) from error
     for path in (certificate, key):

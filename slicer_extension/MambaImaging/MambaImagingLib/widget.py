@@ -17,6 +17,10 @@ from .volumes import Unusable
 CHECKS = ("table", "plot", "surfaces", "probabilities", "uncertainty", "residual", "mirror")
 COMBOS = ("bundle", "mode", "place", "device", "precision")
 LINES = ("tile", "spacing", "server", "token")
+HANDED_ON = (
+    *("mode", "device", "precision", "tile", "spacing"),
+    *("probabilities", "uncertainty", "residual", "table", "plot", "surfaces"),
+)
 SELECTORS = {"regionSelector": ROI, "segmentationSelector": SEGMENTATION}
 _PROGRESS_STEPS = 1000
 
@@ -229,13 +233,7 @@ class Panel(PlaceSection):
             return
         mode = parameters["mode"]
         volumes = parameters.batch() if mode == "list" else parameters.inputs()
-        choices = {name: parameters[name] for name in ("probabilities", "uncertainty", "residual", "table", "plot")}
-        choices |= {
-            "device": parameters["device"],
-            "precision": parameters["precision"],
-            "surfaces": parameters["surfaces"],
-        }
-        choices |= {"tile": parameters["tile"], "spacing": parameters["spacing"], "mode": mode}
+        choices = {name: parameters[name] for name in HANDED_ON}
         choices |= {"region": parameters.reference(ROI), "segmentation": parameters.reference(SEGMENTATION)}
         if not parameters["mirror"]:
             choices["mirror"] = False
