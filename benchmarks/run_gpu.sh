@@ -8,9 +8,9 @@ gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader -i 0 | tr 'A-Z' 'a-z' | 
 for part in ${*:-scan networks profile}; do
   began=$SECONDS
   case $part in
-    scan) timeout 240 python3 benchmarks/scan.py --device cuda --write "scan-${gpu:-gpu}" ;;
-    networks) timeout 300 python3 benchmarks/networks.py ${AUTHORS:+--authors "$AUTHORS"} --write "networks-${gpu:-gpu}" ;;
-    profile) timeout 120 python3 benchmarks/networks.py --profile ;;
+    scan) timeout 240 python3 -m benchmarks.scan.cuda --write "scan-${gpu:-gpu}" ;;
+    networks) timeout 300 python3 -m benchmarks.networks.speed ${AUTHORS:+--authors "$AUTHORS"} --write "networks-${gpu:-gpu}" ;;
+    profile) timeout 120 python3 -m benchmarks.networks.speed --profile ;;
     *) echo "unknown part $part: scan, networks or profile" ;;
   esac
   echo "-- $part: exit $?, $((SECONDS - began)) s"

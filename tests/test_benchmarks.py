@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from napari_mamba.engine import RunOptions
 from napari_mamba.engine.device import choose_device
 from napari_mamba.scan import scan_order, selective_scan
 from napari_mamba.training.recipe import Recipe, Schedule
@@ -18,7 +19,7 @@ from napari_mamba.training.recipe import Recipe, Schedule
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
 
 
 def channels_first_kernel(u, delta, A, B, C, D, z, delta_bias, softplus) -> list[torch.Tensor]:
@@ -29,52 +30,50 @@ def channels_first_kernel(u, delta, A, B, C, D, z, delta_bias, softplus) -> list
 
 
 def test_error_in_windows_sees_what_the_whole_sequence_has(bench: None) -> None:
-    import scan
-    import scan_cuda
+    from benchmarks.scan import cuda, inputs
 
-    x = scan.arguments(1, 4, 5200, "cpu")
+    x = inputs.arguments(1, 4, 5200, "cpu")
     y = selective_scan(**x, delta_softplus=True, backend="cpu")
-    assert scan_cuda.error(x, y) < 1e-6
+    assert cuda.error(x, y) < 1e-6
     y[0, -1] += 1
-    assert scan_cuda.error(x, y) > 1e-3
+    assert cuda.error(x, y) > 1e-3
 
 
 def test_cross_scan_by_copies_equals_one_call(bench: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    import peers
-    import scan
+    from benchmarks.scan import inputs, peers
 
     kernels = ModuleType("selective_scan_cuda")
     kernels.fwd = channels_first_kernel
     monkeypatch.setitem(sys.modules, "selective_scan_cuda", kernels)
     grid = (4, 3, 5)
     order = scan_order("axis", grid, axes=(2, 0), reverse=True)
-    x = scan.arguments(2, 6, 60, "cpu", paths=4)
+    x = inputs.arguments(2, 6, 60, "cpu", paths=4)
     theirs = peers.CrossScan(x, order.tensor("cpu"), grid)().transpose(1, 2)
     torch.testing.assert_close(selective_scan(**x, delta_softplus=True, order=order), theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_exponent_of_linear_and_quadratic_times(bench: None) -> None:
-    import networks
+    from benchmarks.networks import speed
 
     sizes = [96, 128, 192]
-    assert networks.exponent(sizes, [s**3.0 for s in sizes]) == pytest.approx(1)
-    assert networks.exponent(sizes, [s**6.0 for s in sizes[:2]] + [float("nan")]) == pytest.approx(2)
+    assert speed.exponent(sizes, [s**3.0 for s in sizes]) == pytest.approx(1)
+    assert speed.exponent(sizes, [s**6.0 for s in sizes[:2]] + [float("nan")]) == pytest.approx(2)
 
 
 def test_triton_chunks_fill_the_gpu_and_are_powers_of_two(bench: None) -> None:
-    import triton_scan
+    from benchmarks.scan import triton_kernel
 
     for length, programs in ((512, 2), (64**3, 2), (32**3, 96)):
-        chunk = triton_scan.chunk_length(length, programs, 132)
+        chunk = triton_kernel.chunk_length(length, programs, 132)
         assert chunk >= 32
         assert chunk & (chunk - 1) == 0
-    assert triton_scan.chunk_length(64**3, 2, 132) < triton_scan.chunk_length(64**3, 96, 132)
+    assert triton_kernel.chunk_length(64**3, 2, 132) < triton_kernel.chunk_length(64**3, 96, 132)
 
 
 def test_optimisers_learn_from_the_same_samples(
     bench: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import optimisers
+    from benchmarks.bundles import optimisers
 
     seen: list[torch.Tensor] = []
 
@@ -98,13 +97,7 @@ def test_optimisers_learn_from_the_same_samples(
             x = torch.ones(1, 3)
             return {"score": -float((network(x) - 3).abs().sum().detach())}
 
-        def export(self, weights, destination, history):
-            raise NotImplementedError
-
-        def evaluate(self, bundle, **options):
-            raise NotImplementedError
-
-    monkeypatch.setattr(optimisers.training, "recipe", lambda name, data, variant: Sum(data))
+    monkeypatch.setattr(optimisers.recipes, "recipe", lambda name, data, variant: Sum(data))
     arms = ["adamw:0.05", *(["muon:0.05"] if hasattr(torch.optim, "Muon") else [])]
     argv = ["x", "sum", *arms, "--data", str(tmp_path), "--steps", "40", "--every", "20", "--device", "cpu"]
     monkeypatch.setattr(sys, "argv", argv)
@@ -126,7 +119,7 @@ def test_optimisers_learn_from_the_same_samples(
 
 
 def test_members_are_averaged_with_their_mirrored_copies(bench: None) -> None:
-    import members
+    from benchmarks.bundles import members
 
     class Weighed(torch.nn.Module):
         def __init__(self, weights: torch.Tensor) -> None:
@@ -143,22 +136,22 @@ def test_members_are_averaged_with_their_mirrored_copies(bench: None) -> None:
     assert torch.allclose(plain, x * (first + second) / 2)
     mirrored = members.Mean(both[:1], device, (2,), False)(x)
     assert torch.allclose(mirrored, x * (first + first.flip(2)) / 2)
-    dealt = members.Mean(both, device, (2,), True)(x)
-    assert torch.allclose(dealt, x * (first + second.flip(2)) / 2)
-    assert len(members.Mean(both, device, (0, 2), False).turns) == 8
+    round_robin = members.Mean(both, device, (2,), True)(x)
+    assert torch.allclose(round_robin, x * (first + second.flip(2)) / 2)
+    assert len(members.Mean(both, device, (0, 2), False).pass_schedule) == 8
 
 
 def test_members_are_scored_alone_and_together(
     bench: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import members
+    from benchmarks.bundles import members
 
     class Stub:
         def validate(self, network, device):
             return {"score": float(network(torch.ones(1, 1, 1, 1, 1)).detach())}
 
     class One:
-        tile = SimpleNamespace(sides=(), mirror_axes=(2,))
+        tile = SimpleNamespace(left_right_pairs=(), mirror_axes=(2,))
 
         def __init__(self, value):
             self.value = float(value)
@@ -168,37 +161,35 @@ def test_members_are_scored_alone_and_together(
             torch.nn.init.constant_(layer.weight, self.value)
             return [layer]
 
-    monkeypatch.setattr(members.training, "recipe", lambda name, data: Stub())
+    monkeypatch.setattr(members.recipes, "recipe", lambda name, data: Stub())
     monkeypatch.setattr(members.bundles, "load", One)
     monkeypatch.setattr(sys, "argv", ["x", "sum", "1", "4", "--data", str(tmp_path), "--device", "cpu"])
     members.main()
     lines = [line for line in capsys.readouterr().out.splitlines() if "score " in line]
     assert [line.split("score ")[1] for line in lines] == [f"{v:.4f} |" for v in (1, 1, 4, 4, 2.5, 2.5, 2.5)]
     assert lines[-2].startswith("| 1 + 2 | yes")
-    assert lines[-1].startswith("| 1 + 2 | dealt")
+    assert lines[-1].startswith("| 1 + 2 | round_robin")
 
 
 def test_limits_of_denoising_compare_answers_with_the_truth(bench: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    import denoise_limits
-    import numpy as np
-
-    from napari_mamba.training.restore import measure
+    from benchmarks.bundles import denoise_limits
+    from napari_mamba.recipes.restore import measure
 
     truth = np.zeros((24, 26, 28), np.float32)
     truth[4:-4, 4:-4, 4:-4] = np.random.RandomState(0).rand(16, 18, 20) + 0.5
     case = measure.Case("scan", "someone", truth, 1.0, np.eye(4))
     masks = []
 
-    def answer(bundle, case, image, device, mirror=None):
+    def answer(bundle, case, image, options):
         if image is case.truth:
             return image + np.where(np.indices(image.shape)[0] % 2, 0.02, -0.02)
         stripped = bool((image == 0).mean() > 0.1)
         masks.extend([image != 0] * stripped)
-        wrong = np.where(image == 0, 5.0, 0.2) if stripped else 0.01 if mirror else 0.1
+        wrong = np.where(image == 0, 5.0, 0.2) if stripped else 0.01 if options.mirror else 0.1
         return truth + wrong
 
     monkeypatch.setattr(denoise_limits, "restore", answer)
-    name, removed, mirrored, masked = denoise_limits.row(case, None, "cpu")
+    name, removed, mirrored, masked = denoise_limits.row(case, None, RunOptions(device="cpu"))
     assert (name, removed) == ("scan", "2.00")
     assert float(mirrored) == pytest.approx(20, abs=0.02)
     assert float(masked) == pytest.approx(-6.02, abs=0.02)  # what lies outside of the mask does not count
@@ -207,8 +198,7 @@ def test_limits_of_denoising_compare_answers_with_the_truth(bench: None, monkeyp
 
 
 def test_the_largest_sums_of_a_network_are_told(bench: None) -> None:
-    import numpy as np
-    import sums
+    from benchmarks.bundles import sums
 
     network = torch.nn.Sequential(torch.nn.Conv3d(1, 1, 1, bias=False), torch.nn.Conv3d(1, 2, 1, bias=False))
     torch.nn.init.constant_(network[0].weight, -3)
@@ -222,7 +212,7 @@ def test_the_largest_sums_of_a_network_are_told(bench: None) -> None:
 
 def test_an_outline_is_split_where_its_logits_favour(bench: None) -> None:
     """Slices 0 to 3 rather posterior, but for one voxel that is surely anterior; the rest anterior."""
-    import hippocampus_border as border
+    from benchmarks.bundles import hippocampus_border as border
 
     logits = np.full((3, 4, 8, 4), -9.0)
     logits[1:, 1:3, 1:7, 1:3] = np.log(0.3)
@@ -237,7 +227,7 @@ def test_an_outline_is_split_where_its_logits_favour(bench: None) -> None:
 
 def test_borders_are_measured_from_the_raters(bench: None) -> None:
     """The network's border is two slices behind the raters'; cut there, its outline is without a fault."""
-    import hippocampus_border as border
+    from benchmarks.bundles import hippocampus_border as border
 
     truth = np.zeros((8, 24, 8), np.uint8)
     truth[1:4, 4:12, 2:6], truth[1:4, 12:20, 2:6] = 2, 1
@@ -251,7 +241,7 @@ def test_borders_are_measured_from_the_raters(bench: None) -> None:
     image = np.where(truth > 0, np.where(np.arange(24)[None, :, None] >= 10, 2.0, 1.0), 0.0)
     stored = {"images": image.astype(np.float16), "labels": truth, "shapes": np.array(truth.shape)}
     arrays = {f"validation_{key}": value[None] for key, value in stored.items()}
-    bundle = SimpleNamespace(networks=lambda: [Network()], tile=SimpleNamespace(mirror_axes=(2,), dealt=False))
+    bundle = SimpleNamespace(networks=lambda: [Network()], tile=SimpleNamespace(mirror_axes=(2,), round_robin=False))
     found = border.measure(arrays, bundle, choose_device("cpu"))
     assert (found["rms"], found["most"]) == (2, 2)
     assert found["dice"]["answer"] == pytest.approx([16 / 18, 12 / 14])

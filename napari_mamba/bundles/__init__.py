@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from napari_mamba.bundles.bundle import Bundle, available, load, user_folder
+from napari_mamba.bundles.bundle import Bundle, available, kept, load, user_folder
 from napari_mamba.bundles.ensemble import join
+from napari_mamba.bundles.facts import facts
 from napari_mamba.bundles.spec import BundleSpec, Channel, LabelClass, Network, Tile
 from napari_mamba.bundles.writer import save
 
@@ -28,8 +29,10 @@ __all__ = [
     "Network",
     "Tile",
     "available",
+    "facts",
     "import_checkpoint",
     "join",
+    "kept",
     "load",
     "save",
     "user_folder",

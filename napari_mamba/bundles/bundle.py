@@ -12,9 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_mamba.bundles.doors import explained, parsed
 from napari_mamba.bundles.source import CARD, DESCRIPTION, Source
 from napari_mamba.bundles.spec import BundleSpec, from_json
 from napari_mamba.errors import BundleError, InputError
+from napari_mamba.io._guard import quoted
 from napari_mamba.io.paths import expanded
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a list of bundles needs none of it
@@ -36,7 +38,7 @@ class Bundle(BundleSpec):
     weights : tuple of Path
         One file a member of the ensemble; inside the zip where `path` is one.
     sha256 : str
-        Checksum over `bundle.json` and the weights: the bundle's identity in provenance.
+        Checksum over `bundle.json` and the weights: the bundle's identity in provenance. Its card has no part in it.
     card : str
         The text of `README.md`, or empty.
     """
@@ -53,15 +55,39 @@ class Bundle(BundleSpec):
 
     @cached_property
     def sha256(self) -> str:
-        whole = hashlib.sha256(self.source.read(DESCRIPTION))
+        whole = hashlib.sha256(self._described())
         for file in self.weights:
             digest = self.declared.get(file.name) or hashlib.sha256(self.source.read(file.name)).hexdigest()
             whole.update(bytes.fromhex(digest))
         return whole.hexdigest()
 
+    def _described(self) -> bytes:
+        """`bundle.json` without the checksums of other files than weights, as `save` would have written it."""
+        raw = self.source.read(DESCRIPTION)
+        others = self.declared.keys() - {file.name for file in self.weights}
+        if not others:
+            return raw
+        values = json.loads(raw)
+        values["sha256"] = {name: digest for name, digest in values["sha256"].items() if name not in others}
+        return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()
+
     @cached_property
     def card(self) -> str:
-        return self.source.text(CARD) if self.source.has(CARD) else ""
+        if not self.source.has(CARD):
+            return ""
+        text = self.source.text(CARD)
+        if CARD in self.declared:
+            self._check_sum(CARD, self.source.read(CARD))
+        return text
+
+    def _check_sum(self, name: str, data: bytes) -> None:
+        """Raise `BundleError` if a file is not the one that was written."""
+        wanted = self.declared.get(name)
+        if wanted and hashlib.sha256(data).hexdigest() != wanted:
+            raise BundleError(
+                f"{self.path / name}: is damaged or was changed (its checksum is not the one in {DESCRIPTION}): get "
+                "the bundle again"
+            )
 
     def state_dicts(self) -> Iterator[dict[str, Tensor]]:
         """The weights of each member of the ensemble, in float32, checked against their checksums.
@@ -75,19 +101,17 @@ class Bundle(BundleSpec):
         from safetensors import SafetensorError
         from safetensors.torch import load as parse
 
-        from napari_mamba.bundles import eight_bits
+        from napari_mamba.bundles import int8
 
         for file in self.weights:
             data = self.source.read(file.name)
-            wanted = self.declared.get(file.name)
-            if wanted and hashlib.sha256(data).hexdigest() != wanted:
-                raise BundleError(f"{file}: is damaged (its checksum is not the one in {DESCRIPTION}): get it again")
+            self._check_sum(file.name, data)
             try:
                 tensors = parse(data)
-            except SafetensorError as error:
-                raise BundleError(f"{file}: is not a safetensors file or is cut off ({error})") from error
+            except (SafetensorError, ValueError, KeyError) as error:
+                raise BundleError(f"{file}: is not a safetensors file or is cut off ({quoted(error)})") from error
             try:
-                whole = eight_bits.whole(tensors)
+                whole = int8.dequantize(tensors)
             except BundleError as error:
                 raise BundleError(f"{file}: {error}") from error
             yield {key: t.to(torch.float32) if t.is_floating_point() else t for key, t in whole.items()}
@@ -106,7 +130,30 @@ class Bundle(BundleSpec):
         """
         from napari_mamba.bundles.weights import build, fill
 
-        return [fill(build(self), weights, str(self.path)).eval() for weights in self.state_dicts()]
+        return [fill(build(self, weights), weights, str(self.path)).eval() for weights in self.state_dicts()]
+
+
+class KeptBundle(Bundle):
+    """A bundle whose networks are built once, for several runs in a row. Made by `kept`."""
+
+    @cached_property
+    def _networks(self) -> list[nn.Module]:
+        return super().networks()
+
+    def networks(self) -> list[nn.Module]:
+        return list(self._networks)
+
+
+def kept(bundle: Bundle) -> Bundle:
+    """The same bundle, which keeps its networks in memory between runs.
+
+    Examples
+    --------
+    >>> bundle = kept(load("hippocampus-mr"))  # doctest: +SKIP
+    >>> bundle.networks()[0] is bundle.networks()[0]  # doctest: +SKIP
+    True
+    """
+    return KeptBundle(**{one.name: getattr(bundle, one.name) for one in fields(bundle)})
 
 
 def load(name_or_path: str | os.PathLike[str]) -> Bundle:
@@ -138,15 +185,12 @@ def load(name_or_path: str | os.PathLike[str]) -> Bundle:
     return bundle
 
 
+@explained
 def read(path: Path) -> Bundle:
     """The bundle at `path`, without asking whether its network is known (and so without importing torch)."""
     source = Source.at(path)
     where = f"{source.path}/{DESCRIPTION}"
-    try:
-        values = json.loads(source.text(DESCRIPTION))
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{where}: is not valid JSON ({error})") from error
-    spec, names, declared = from_json(values, where)
+    spec, names, declared = from_json(parsed(source.text(DESCRIPTION), where), where)
     for name in names:
         if not source.has(name):
             raise BundleError(f"{source.path}: lacks the weights {name}: get the bundle again")
@@ -166,7 +210,7 @@ def available() -> list[Bundle]:
                 continue
             try:
                 bundle = read(path)
-            except BundleError as error:
+            except (BundleError, OSError) as error:  # one bad bundle must not take the others away
                 _log.warning("bundle left out: %s", error)
             else:
                 found.setdefault(bundle.name, bundle)

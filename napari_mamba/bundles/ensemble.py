@@ -14,7 +14,7 @@ from napari_mamba.bundles.writer import check_destination, save
 from napari_mamba.errors import InputError
 from napari_mamba.io.paths import expanded
 
-OF_ONE = ("metrics", "changelog")
+SINGLE_BUNDLE_KEYS = ("metrics", "changelog")
 """What tells of one member alone, and may differ."""
 
 
@@ -22,7 +22,7 @@ def join(
     members: Sequence[str | os.PathLike[str]],
     destination: str | os.PathLike[str],
     *,
-    dealt: bool = False,
+    round_robin: bool = False,
     overwrite: bool = False,
 ) -> Path:
     """Write the ensemble of bundles that differ in their weights alone, such as those of one recipe and several seeds.
@@ -35,7 +35,7 @@ def join(
         Two or more; one that is an ensemble itself brings all of its own.
     destination : path
         A folder to make, or a file ending in ".zip".
-    dealt : bool
+    round_robin : bool
         Deal the mirrored copies out to the members, one each in turn, so that two members take no longer than one.
     overwrite : bool
         As in `bundles.save`.
@@ -65,22 +65,22 @@ def join(
         raise InputError("an ensemble has two members or more: name two bundles of the same network")
     first, *others = bundles
     for other in others:
-        _check_alike(first, other)
+        _check_same_network(first, other)
     if len({bundle.sha256 for bundle in bundles}) < len(bundles):
         raise InputError("the same bundle is named twice: the mean of an answer and itself is that answer")
     weights = [one for bundle in bundles for one in bundle.state_dicts()]
     runs = [run for bundle in bundles for run in _runs(bundle)]
-    tile = replace(first.tile, dealt=dealt or first.tile.dealt)
+    tile = replace(first.tile, round_robin=round_robin or first.tile.round_robin)
     described = replace(first.spec, tile=tile, metrics={"trained": {"members": runs}}, changelog={})
     card = _card(described, len(weights))
     return save(destination, described, weights, card, dtype=smallest(weights), overwrite=overwrite)
 
 
-def _check_alike(first: Bundle, other: Bundle) -> None:
+def _check_same_network(first: Bundle, other: Bundle) -> None:
     differ = [
         field.name
         for field in fields(BundleSpec)
-        if field.name not in OF_ONE and getattr(first, field.name) != getattr(other, field.name)
+        if field.name not in SINGLE_BUNDLE_KEYS and getattr(first, field.name) != getattr(other, field.name)
     ]
     if differ:
         raise InputError(

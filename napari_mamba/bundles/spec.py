@@ -8,44 +8,50 @@ Keys are those of MONAI's bundle metadata (`metadata.json` of the MONAI model zo
 from __future__ import annotations
 
 import colorsys
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from napari_mamba.bundles.checks import Fields
+from napari_mamba.bundles.old_keys import TILE, current_step, renamed
 from napari_mamba.errors import BundleError
+from napari_mamba.io._guard import quoted
 
 FORMAT = "napari-mamba bundle"
 FORMAT_VERSION = 1
 TASKS = ("segmentation", "restoration", "classification")
+LATERALITIES = ("", "left", "right", "both")
 ACTIVATIONS = ("softmax", "sigmoid", "none")
 STEPS: Mapping[str, frozenset[str]] = {
     "orient": frozenset({"axcodes"}),
     "transpose": frozenset({"axes"}),
     "crop_nonzero": frozenset({"keep_mask"}),
     "normalise": frozenset({"schemes"}),
-    "field_of_view": frozenset({"mm", "refuse"}),
+    "field_of_view": frozenset({"mm", "max_mm"}),
     "resample": frozenset({"spacing", "order", "order_z", "anisotropy", "order_probabilities", "file_axes"}),
     "resize": frozenset({"shape", "antialias"}),
-    "refine": frozenset({"spacing", "order", "largest_factor", "profile", "keep_slices"}),
-    "tell_finer": frozenset(),
+    "refine": frozenset({"spacing", "order", "max_factor", "profile", "data_consistency"}),
+    "append_upsampling_channel": frozenset(),
     "respace": frozenset({"spacing"}),
     "binarise": frozenset({"smallest", "ml"}),
     "signed_distance": frozenset({"limit"}),
-    "centre": frozenset({"size", "least", "whole"}),
-    "thickest_first": frozenset(),
+    "centre": frozenset({"size", "min_coverage", "require_whole"}),
+    "slice_axis_first": frozenset(),
 }
-"""Preparation steps, and the options each takes beside its name; `napari_mamba.engine.prepare` carries them out."""
-FINISHING: Mapping[str, frozenset[str]] = {
-    "keep_largest": frozenset({"indices", "together"}),
-    "doubt_volume": frozenset({"ml", "what", "indices"}),
-    "doubt_missing": frozenset({"allowed", "smallest"}),
+"""Preparation steps, and the options each takes beside its name; see `napari_mamba.engine.preparation`."""
+POSTPROCESSING_STEPS: Mapping[str, frozenset[str]] = {
+    "keep_largest": frozenset({"indices", "as_one_structure"}),
+    "warn_volume": frozenset({"ml", "what", "indices"}),
+    "warn_missing": frozenset({"allowed", "smallest"}),
 }
-"""Steps of a segmentation's postprocessing; `napari_mamba.engine.finishing` carries them out."""
+"""Steps of a segmentation's postprocessing; `napari_mamba.engine.answers.postprocessing` carries them out."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _WEIGHTS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors")
+_SUM = re.compile(r"[0-9a-f]{64}")
+_MOST_NETWORKS, _LONGEST_NAME, _LARGEST_SIDE, _MOST_VOXELS = 64, 120, 4096, 2**28
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 _CLASS_ARGUMENTS = ("num_classes", "out_chans", "out_channels", "number_classes")
 _CHANNEL_ARGUMENTS = ("input_channels", "in_chans", "in_channels", "in_ch", "inp_channels")
@@ -56,13 +62,16 @@ class LabelClass:
     """One output channel of the network, and the label it becomes.
 
     `index` is the value in the label map, `color` "#rrggbb", `code` a terminology code such as "SCT:10200004"
-    (SNOMED CT) or empty.
+    (SNOMED CT) or empty, `meaning` the code in words as its list has it ("Liver"), `laterality` "left", "right",
+    "both" or empty.
     """
 
     index: int
     name: str
     color: str = ""
     code: str = ""
+    meaning: str = ""
+    laterality: str = ""
 
     def __post_init__(self) -> None:
         if not self.color:
@@ -97,14 +106,14 @@ class Tile:
         Another tile's sizes must be multiples of these; empty if unknown.
     fixed : bool
         True if the weights themselves depend on `size`, so that no other will do.
-    sums : {"float32", "float16"}
+    accumulate_dtype : {"float32", "float16"}
         Precision in which overlapping tiles are summed; "float16" rounds as nnU-Net's predictor does.
-    sides : tuple of int
+    left_right_pairs : tuple of int
         Labels of left and right structures in pairs, left, right, left, right: in copies mirrored along the last axis
         their outputs change places.
-    snug : bool
+    fit_tiles : bool
         Tiles may be shorter where as many of them cover an image as well: less is computed twice.
-    dealt : bool
+    round_robin : bool
         Each mirrored copy is answered by one of the ensemble's networks, in turn, instead of by all of them.
     """
 
@@ -113,10 +122,10 @@ class Tile:
     mirror_axes: tuple[int, ...] = ()
     divisor: tuple[int, ...] = ()
     fixed: bool = False
-    sums: str = "float32"
-    sides: tuple[int, ...] = ()
-    snug: bool = False
-    dealt: bool = False
+    accumulate_dtype: str = "float32"
+    left_right_pairs: tuple[int, ...] = ()
+    fit_tiles: bool = False
+    round_robin: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,20 +180,22 @@ class BundleSpec:
 
 def check(spec: BundleSpec) -> None:
     """Raise `BundleError` if the parts of `spec` contradict one another."""
-    if not _NAME.fullmatch(spec.name):
-        raise BundleError(f"a bundle's name is made of a-z, 0-9, '.', '_' and '-', not {spec.name!r}")
+    if not _NAME.fullmatch(spec.name) or len(spec.name) > _LONGEST_NAME:
+        raise BundleError(f"a bundle's name is made of a-z, 0-9, '.', '_' and '-', not {quoted(spec.name)}")
     if spec.task not in TASKS:
-        raise BundleError(f"bundle {spec.name}: the task {spec.task!r} is not one of {', '.join(TASKS)}")
+        raise BundleError(f"bundle {spec.name}: the task {quoted(spec.task)} is not one of {', '.join(TASKS)}")
     if spec.activation not in ACTIVATIONS:
-        raise BundleError(f"bundle {spec.name}: activation {spec.activation!r} is not one of {', '.join(ACTIVATIONS)}")
+        raise BundleError(
+            f"bundle {spec.name}: activation {quoted(spec.activation)} is not one of {', '.join(ACTIVATIONS)}"
+        )
     if not spec.channels:
         raise BundleError(f"bundle {spec.name}: names no input channel")
     _check_tile(spec)
     _check_classes(spec)
-    told = sum(step.get("step") == "tell_finer" for step in spec.preparation)
+    told = sum(step.get("step") == "append_upsampling_channel" for step in spec.preparation)
     _check_count(spec, _CHANNEL_ARGUMENTS, len(spec.channels) + told, "input channels")
     _check_steps(spec, "preparation", spec.preparation, STEPS)
-    _check_steps(spec, "postprocessing", spec.postprocessing, FINISHING)
+    _check_steps(spec, "postprocessing", spec.postprocessing, POSTPROCESSING_STEPS)
     if spec.postprocessing and (spec.task != "segmentation" or spec.activation == "sigmoid"):
         raise BundleError(f"bundle {spec.name}: only a segmentation of exclusive classes has postprocessing")
 
@@ -193,30 +204,36 @@ def _check_steps(
     spec: BundleSpec, what: str, steps: Sequence[Mapping[str, Any]], registry: Mapping[str, frozenset[str]]
 ) -> None:
     for step in steps:
-        known = registry.get(step.get("step", ""))
+        name = step.get("step", "")
+        known = registry.get(name) if isinstance(name, str) else None
         if known is None:
-            raise BundleError(
-                f"bundle {spec.name}: {what} step {step.get('step')!r} is not one of {', '.join(registry)}"
-            )
+            raise BundleError(f"bundle {spec.name}: {what} step {quoted(name)} is not one of {', '.join(registry)}")
         if odd := sorted(set(step) - known - {"step"}):
-            raise BundleError(f"bundle {spec.name}: {what} step {step['step']!r} has no option {odd[0]!r}")
+            raise BundleError(f"bundle {spec.name}: {what} step {step['step']!r} has no option {quoted(odd[0])}")
 
 
 def _check_tile(spec: BundleSpec) -> None:
     tile, rank = spec.tile, len(spec.tile.size)
     if rank not in (2, 3) or min(tile.size) < 1:
-        raise BundleError(f"bundle {spec.name}: a tile has 2 or 3 positive sizes, not {list(tile.size)}")
+        raise BundleError(f"bundle {spec.name}: a tile has 2 or 3 positive sizes, not {quoted(list(tile.size))}")
+    if max(tile.size) > _LARGEST_SIDE or math.prod(tile.size) > _MOST_VOXELS:
+        raise BundleError(f"bundle {spec.name}: a tile of {list(tile.size)} voxels is larger than any network takes")
+    if tile.divisor and min(tile.divisor) < 1:
+        raise BundleError(f"bundle {spec.name}: a tile's divisor is positive, not {quoted(list(tile.divisor))}")
     if not 0 <= tile.overlap < 1:
         raise BundleError(f"bundle {spec.name}: the tiles' overlap is in [0, 1), not {tile.overlap}")
     if any(not 0 <= axis < rank for axis in tile.mirror_axes) or len(set(tile.mirror_axes)) < len(tile.mirror_axes):
         raise BundleError(f"bundle {spec.name}: mirror_axes {list(tile.mirror_axes)} are not axes of a {rank}D tile")
     if tile.divisor and (len(tile.divisor) != rank or any(s % d for s, d in zip(tile.size, tile.divisor, strict=True))):
         raise BundleError(f"bundle {spec.name}: the tile {list(tile.size)} is no multiple of {list(tile.divisor)}")
-    if tile.sums not in ("float32", "float16"):
-        raise BundleError(f"bundle {spec.name}: tiles are summed in float32 or float16, not {tile.sums!r}")
-    if tile.dealt and spec.task == "classification":
-        raise BundleError(f"bundle {spec.name}: every network of a classification answers every copy: none is dealt")
-    sides, labels = tile.sides, {label.index for label in spec.classes}
+    if tile.accumulate_dtype not in ("float32", "float16"):
+        raise BundleError(f"bundle {spec.name}: tiles are summed in float32 or float16, not {tile.accumulate_dtype!r}")
+    if tile.round_robin and spec.task == "classification":
+        raise BundleError(
+            f"bundle {spec.name}: every network of a classification answers every copy, so that "
+            "its members cannot take flips in turn (round_robin)"
+        )
+    sides, labels = tile.left_right_pairs, {label.index for label in spec.classes}
     if len(sides) % 2 or len(set(sides)) < len(sides) or not set(sides) <= labels:
         raise BundleError(f"bundle {spec.name}: the tile's sides are pairs of its labels, each once, not {list(sides)}")
     dims = spec.network.arguments.get("spatial_dims", rank)
@@ -232,12 +249,19 @@ def _check_classes(spec: BundleSpec) -> None:
     _check_count(spec, _CLASS_ARGUMENTS, len(spec.classes), "classes")
     indices = [label.index for label in spec.classes]
     if len(set(indices)) < len(indices) or min(indices) < 0 or max(indices) > 65535:
-        raise BundleError(f"bundle {spec.name}: class indices must differ and lie in 0..65535, not {indices}")
+        raise BundleError(f"bundle {spec.name}: class indices must differ and lie in 0..65535, not {quoted(indices)}")
     if spec.task == "segmentation" and spec.activation == "softmax" and indices[0] != 0:
         raise BundleError(f"bundle {spec.name}: the first of the softmax classes must be the background, index 0")
     for label in spec.classes:
         if not _COLOR.fullmatch(label.color):
-            raise BundleError(f"bundle {spec.name}: the colour of {label.name!r} is '#rrggbb', not {label.color!r}")
+            raise BundleError(
+                f"bundle {spec.name}: the colour of {quoted(label.name)} is '#rrggbb', not {quoted(label.color)}"
+            )
+        if label.laterality not in LATERALITIES:
+            raise BundleError(
+                f"bundle {spec.name}: the laterality of {quoted(label.name)} is left, right, both or empty, not "
+                f"{quoted(label.laterality)}"
+            )
 
 
 def _check_count(spec: BundleSpec, names: tuple[str, ...], count: int, what: str) -> None:
@@ -260,12 +284,16 @@ def default_color(index: int) -> str:
     return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
 
 
-def to_json(spec: BundleSpec, weights: Mapping[str, str]) -> dict[str, Any]:
-    """`bundle.json` as a dict; `weights` maps each weight file's name to its SHA-256."""
+def to_json(spec: BundleSpec, weights: Mapping[str, str], others: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """`bundle.json` as a dict; `weights`, and `others` beside them, map each file's name to its SHA-256."""
     values = asdict(spec)
     values["eval_metrics"] = values.pop("metrics")
     head = {"format": FORMAT, "format_version": FORMAT_VERSION}
-    tail = {"network_data_format": _network_data_format(spec), "weights": list(weights), "sha256": dict(weights)}
+    tail = {
+        "network_data_format": _network_data_format(spec),
+        "weights": list(weights),
+        "sha256": {**weights, **(others or {})},
+    }
     return {**head, **values, **tail}
 
 
@@ -282,7 +310,7 @@ def from_json(values: Any, where: str) -> tuple[BundleSpec, tuple[str, ...], dic
     Returns
     -------
     spec, weights, sha256
-        `weights` are file names; `sha256` maps those that have one to their checksum.
+        `weights` are file names; `sha256` maps the names of files to their checksums.
 
     Raises
     ------
@@ -294,29 +322,38 @@ def from_json(values: Any, where: str) -> tuple[BundleSpec, tuple[str, ...], dic
         raise BundleError(f'{where}: is not a napari-mamba bundle (no "format": "{FORMAT}")')
     if top.number("format_version", 0) > FORMAT_VERSION:
         raise BundleError(f"{where}: was written by a later version of napari-mamba: update napari-mamba")
-    spec = BundleSpec(
+    try:
+        spec = _spec(top)
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError) as error:
+        raise BundleError(f"{where}: contradicts itself ({type(error).__name__}: {quoted(error)})") from error
+    weights = top.texts("weights")
+    if not 0 < len(weights) <= _MOST_NETWORKS or len(set(weights)) < len(weights):
+        raise BundleError(f"{where}: 'weights' names each of 1 to {_MOST_NETWORKS} weight files once")
+    for name in weights:
+        if not _WEIGHTS.fullmatch(name) or len(name) > _LONGEST_NAME:
+            raise BundleError(f"{where}: weights are '.safetensors' files beside bundle.json, not {quoted(name)}")
+    sums = {str(name): str(value).lower() for name, value in top.mapping("sha256", {}).items()}
+    if odd := [name for name, value in sums.items() if not _SUM.fullmatch(value)]:
+        raise BundleError(f"{where}: the sha256 of {quoted(odd[0])} is no checksum: get the bundle again")
+    return spec, weights, sums
+
+
+def _spec(top: Fields) -> BundleSpec:
+    return BundleSpec(
         **{key: top.text(key) for key in ("name", "version", "title", "task")},
         network=_network(top.fields("network")),
         channels=tuple(Channel(one.text("name"), one.text("modality", "")) for one in top.items("channels")),
-        preparation=tuple(one.values for one in top.items("preparation")),
+        preparation=tuple(current_step(one.values) for one in top.items("preparation")),
         tile=_tile(top.fields("tile")),
         activation=top.text("activation", "softmax"),
         classes=tuple(_label_class(one) for one in top.items("classes", ())),
         **{key: top.text(key, "") for key in ("description", "authors", "copyright", "licence")},
         **{key: top.text(key, "") for key in ("data_source", "intended_use")},
         references=top.texts("references", ()),
-        postprocessing=tuple(one.values for one in top.items("postprocessing", ())),
+        postprocessing=tuple(current_step(one.values) for one in top.items("postprocessing", ())),
         metrics=top.mapping("eval_metrics", {}),
         changelog=top.mapping("changelog", {}),
     )
-    weights = top.texts("weights")
-    if not weights or len(set(weights)) < len(weights):
-        raise BundleError(f"{where}: 'weights' names each weight file once, not {list(weights)}")
-    for name in weights:
-        if not _WEIGHTS.fullmatch(name):
-            raise BundleError(f"{where}: weights are '.safetensors' files beside bundle.json, not {name!r}")
-    sums = top.mapping("sha256", {})
-    return spec, weights, {name: str(sums[name]).lower() for name in weights if name in sums}
 
 
 def _network(one: Fields) -> Network:
@@ -324,21 +361,23 @@ def _network(one: Fields) -> Network:
 
 
 def _tile(one: Fields) -> Tile:
+    one = Fields(renamed(one.values, TILE), one.where)
     return Tile(
         size=one.integers("size"),
         overlap=one.number("overlap", 0.5),
         mirror_axes=one.integers("mirror_axes", ()),
         divisor=one.integers("divisor", ()),
         fixed=one.flag("fixed", False),
-        sums=one.text("sums", "float32"),
-        sides=one.integers("sides", ()),
-        snug=one.flag("snug", False),
-        dealt=one.flag("dealt", False),
+        accumulate_dtype=one.text("accumulate_dtype", "float32"),
+        left_right_pairs=one.integers("left_right_pairs", ()),
+        fit_tiles=one.flag("fit_tiles", False),
+        round_robin=one.flag("round_robin", False),
     )
 
 
 def _label_class(one: Fields) -> LabelClass:
-    return LabelClass(one.integer("index"), one.text("name"), one.text("color", ""), one.text("code", ""))
+    texts = {key: one.text(key, "") for key in ("color", "code", "meaning", "laterality")}
+    return LabelClass(one.integer("index"), one.text("name"), **texts)
 
 
 def _network_data_format(spec: BundleSpec) -> dict[str, Any]:

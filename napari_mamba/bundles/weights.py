@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from napari_mamba import models
-from napari_mamba.bundles.eight_bits import SCALE, shrunk, whole
+from napari_mamba.bundles.doors import no_larger_than
+from napari_mamba.bundles.int8 import SCALE, dequantize, quantize
 from napari_mamba.bundles.spec import BundleSpec, Dtype
 from napari_mamba.errors import BundleError, InputError
+from napari_mamba.io._guard import quoted
 
 
-def build(spec: BundleSpec) -> nn.Module:
-    """The network `spec` names, with random weights; raises `BundleError` if it cannot be built."""
+def build(spec: BundleSpec, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
+    """The network `spec` names, with random weights.
+
+    Raises
+    ------
+    BundleError
+        If it cannot be built, or would be much larger than the `weights` that are meant for it.
+    """
     try:
-        return models.create(spec.network.name, **spec.network.arguments)
+        with no_larger_than(weights) if weights is not None else nullcontext():
+            return models.create(spec.network.name, **spec.network.arguments)
     except InputError as error:
         raise BundleError(f"bundle {spec.name}: {error}") from error
-    except (ValueError, KeyError, IndexError, AttributeError, RuntimeError) as error:
+    except Exception as error:  # a network may fail on arguments from outside in any way
         raise BundleError(
-            f"bundle {spec.name}: the network {spec.network.name} cannot be built with its arguments ({error})"
+            f"bundle {spec.name}: the network {spec.network.name} cannot be built with its arguments ({quoted(error)})"
         ) from error
 
 
@@ -71,7 +81,7 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> nn.Mo
 def compact(network: nn.Module, weights: Mapping[str, Tensor], dtype: Dtype) -> dict[str, Tensor]:
     """What to store: each tensor once, contiguous, floats as `dtype` (as float32 where float16 would overflow).
 
-    With "int8" kernels and matrices in eight bits (`eight_bits.shrunk`), other floats as float16.
+    With "int8" kernels and matrices in eight bits (`int8.quantize`), other floats as float16.
 
     Raises
     ------
@@ -87,10 +97,10 @@ def compact(network: nn.Module, weights: Mapping[str, Tensor], dtype: Dtype) -> 
 
 
 def stored(weights: Mapping[str, Tensor], dtype: Dtype) -> dict[str, Tensor]:
-    """Weights as a file of `dtype` holds them; `eight_bits.whole` of it are those that a bundle gives."""
+    """Weights as a file of `dtype` holds them; `int8.dequantize` of it are those that a bundle gives."""
     if dtype != "int8":
         return {key: _stored(tensor, getattr(torch, dtype)) for key, tensor in weights.items()}
-    small = shrunk(weights)
+    small = quantize(weights)
     return {
         key: tensor.cpu().contiguous() if key.endswith(SCALE) else _stored(tensor, torch.float16)
         for key, tensor in small.items()
@@ -106,7 +116,7 @@ def smallest(weights: Sequence[Mapping[str, Tensor]]) -> Dtype:
 
 
 def _kept(weights: Mapping[str, Tensor], dtype: Dtype) -> bool:
-    again = whole(stored(weights, dtype))
+    again = dequantize(stored(weights, dtype))
     return all(torch.equal(again[key].to(value.dtype), value.cpu()) for key, value in weights.items())
 
 

@@ -70,9 +70,11 @@ def save(
         raise InputError(f"weights are stored as {', '.join(known[:-1])} or {known[-1]}, not as {dtype!r}")
     check_destination(destination, overwrite)
     files = {**_weights(spec, state_dicts, dtype), CARD: (card or f"# {spec.title}\n").encode()}
-    sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name != CARD}
     files |= _pictures(pictures or {})
-    text = json.dumps(to_json(spec, sums), indent=2, ensure_ascii=False)
+    sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    weights = {name: digest for name, digest in sums.items() if name.endswith(".safetensors")}
+    others = {name: digest for name, digest in sums.items() if name not in weights}
+    text = json.dumps(to_json(spec, weights, others), indent=2, ensure_ascii=False)
     files = {DESCRIPTION: (text + "\n").encode(), **files}
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +112,7 @@ def _weights(spec: BundleSpec, state_dicts: Sequence[Mapping[str, Tensor]], dtyp
 
     from napari_mamba.bundles.weights import build, compact, fill
 
-    network = build(spec)
+    network = build(spec, state_dicts[0] if len(state_dicts) else None)
     files = {}
     for number, weights in enumerate(state_dicts):
         fill(network, weights, f"bundle {spec.name}")

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 
 from napari_mamba.errors import ChoiceError, InputError, NapariMambaError, OutOfMemoryError, OutputError
 
-DONE, FAULT, UNUSABLE, NO_MEMORY, CANCELLED = 0, 1, 2, 3, 130
+DONE, EXIT_INTERNAL_ERROR, EXIT_BAD_INPUT, EXIT_OUT_OF_MEMORY, SOME_FAILED, CANCELLED = 0, 1, 2, 3, 4, 130
 DEBUG = "NAPARI_MAMBA_DEBUG"
-_THE_USERS_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG})
+_DISK_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG})
 
 
 def debugging() -> bool:
@@ -40,18 +40,18 @@ def _silence_itk() -> None:
 def exit_code(error: BaseException) -> int:
     """The code that tells a script what happened."""
     if isinstance(error, OutOfMemoryError | MemoryError):
-        return NO_MEMORY
+        return EXIT_OUT_OF_MEMORY
     if isinstance(error, InputError | OutputError) or _is_usage(error) or _is_disk(error):
-        return UNUSABLE
+        return EXIT_BAD_INPUT
     if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
         return CANCELLED
-    return FAULT
+    return EXIT_INTERNAL_ERROR
 
 
 def kind(error: BaseException) -> str:
     """One word for programs: "input", "bundle", "output", "memory", "cancelled", "run" or "fault"."""
-    if exit_code(error) in (NO_MEMORY, CANCELLED):
-        return {NO_MEMORY: "memory", CANCELLED: "cancelled"}[exit_code(error)]
+    if exit_code(error) in (EXIT_OUT_OF_MEMORY, CANCELLED):
+        return {EXIT_OUT_OF_MEMORY: "memory", CANCELLED: "cancelled"}[exit_code(error)]
     if isinstance(error, NapariMambaError):
         return type(error).__name__.removesuffix("Error").lower()
     if _is_usage(error):
@@ -90,4 +90,4 @@ def _is_usage(error: BaseException) -> bool:
 
 
 def _is_disk(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno in _THE_USERS_DISK
+    return isinstance(error, OSError) and error.errno in _DISK_ERRNOS

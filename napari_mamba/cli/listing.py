@@ -19,7 +19,7 @@ def show_bundles(*, as_json: bool) -> None:
 
     found = bundles.available()
     if as_json:
-        _print_json([bundle_facts(bundle) for bundle in found])
+        _print_json([bundles.facts(bundle) for bundle in found])
         return
     if not found:
         print("no bundles: make one with napari-mamba import", file=sys.stderr)
@@ -73,14 +73,14 @@ def show_info(name: str, *, as_json: bool, card: bool) -> None:
         _show_markdown(bundle.card or f"{bundle.name} has no card.")
         return
     if as_json:
-        _print_json(bundle_facts(bundle))
+        _print_json(bundles.facts(bundle))
         return
     for key, value in _in_words(bundle).items():
         print(f"{key:<13}{value}")
     if bundle.classes:
         print()
-        rows = [[str(c.index), c.name, c.color, c.code] for c in bundle.classes]
-        show_table(["index", "class", "colour", "code"], rows)
+        rows = [[str(c.index), c.name, c.color, c.code, c.laterality] for c in bundle.classes]
+        show_table(["index", "class", "colour", "code", "side"], rows)
 
 
 def _in_words(bundle: Bundle) -> dict[str, str]:
@@ -99,7 +99,7 @@ def _in_words(bundle: Bundle) -> dict[str, str]:
         "preparation": "; ".join(steps),
         "tile": f"{size} voxels, overlap {bundle.tile.overlap:g}"
         + (f", mirrored along {mirrored}" if mirrored else "")
-        + (", each copy answered by one network" if bundle.tile.dealt else ""),
+        + (", one ensemble member per flip (round robin)" if bundle.tile.round_robin else ""),
         "trained on": bundle.data_source,
         "licence": bundle.licence,
         "references": "; ".join(bundle.references),
@@ -121,35 +121,6 @@ def show_devices(*, as_json: bool) -> None:
         _print_json(rows)
         return
     show_table(["device", "hardware", "precision"], [list(row.values()) for row in rows])
-
-
-def bundle_facts(bundle: Bundle) -> dict[str, Any]:
-    """A bundle's description as JSON can hold it."""
-    return {
-        "name": bundle.name,
-        "version": bundle.version,
-        "title": bundle.title,
-        "task": bundle.task,
-        "description": bundle.description,
-        "intended_use": bundle.intended_use,
-        "network": {"name": bundle.network.name, "arguments": dict(bundle.network.arguments)},
-        "channels": [{"name": c.name, "modality": c.modality} for c in bundle.channels],
-        "preparation": [dict(step) for step in bundle.preparation],
-        "tile": {
-            "size": list(bundle.tile.size),
-            "overlap": bundle.tile.overlap,
-            "mirror_axes": list(bundle.tile.mirror_axes),
-            "dealt": bundle.tile.dealt,
-        },
-        "classes": [{"index": c.index, "name": c.name, "color": c.color, "code": c.code} for c in bundle.classes],
-        "metrics": dict(bundle.metrics),
-        "data_source": bundle.data_source,
-        "licence": bundle.licence,
-        "references": list(bundle.references),
-        "members": len(bundle.weights),
-        "path": str(bundle.path),
-        "sha256": bundle.sha256,
-    }
 
 
 def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

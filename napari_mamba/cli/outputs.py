@@ -8,11 +8,12 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_mamba import io
+from napari_mamba.cli.events import strict
 from napari_mamba.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -80,6 +81,20 @@ class Outputs:
             if getattr(self, name):
                 raise InputError(f"{bundle.name} is for {bundle.task} and gives no {name}: leave --{name} out")
 
+    def without_replacing(self, *, overwrite: bool) -> tuple[Outputs, list[str]]:
+        """The outputs under names that are free, and a sentence for each that is another than was asked for.
+
+        `check` found the places free, but a run takes minutes, and another program may have written there since.
+        """
+        if overwrite:
+            return self, []
+        moved, told = {}, []
+        for name, path in self.chosen().items():
+            if os.path.lexists(path):
+                moved[name] = free = _free_name(path)
+                told.append(f"{path} was written by another program during this run and is left as it is: see {free}.")
+        return replace(self, **moved), told
+
     def write(self, result: Result, volume: Volume, bundle: Bundle, report: dict[str, Any]) -> None:
         """Write them all, each beside and then renamed; the image first, since it took the longest to make.
 
@@ -90,7 +105,9 @@ class Outputs:
         """
         writers: dict[str, Callable[[Path], Any]] = {
             "main": lambda path: _write_image(result, bundle, path),
-            "report": lambda path: write_text(path, json.dumps(report, indent=2, ensure_ascii=False) + "\n"),
+            "report": lambda path: write_text(
+                path, json.dumps(strict(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+            ),
             "table": lambda path: write_text(path, table_csv(result.table)),
             "overlay": lambda path: _write_overlay(result, volume, bundle, path),
         }
@@ -101,7 +118,7 @@ class Outputs:
                 if bundle.task == "classification" and name == "uncertainty":
                     name = "where"
                     if name not in result.extra:
-                        raise OutputError(f"{path} was not written: {bundle.name} cannot tell where it looked")
+                        raise OutputError(f"{path} was not written: {bundle.name} has no class activation map")
                 io.write(result.extra[name], path)
 
 
@@ -121,9 +138,9 @@ def _write_overlay(result: Result, volume: Volume, bundle: Bundle, path: Path) -
 
 def write_text(path: Path, text: str) -> None:
     """A text file, whole or not there; raises `OutputError`."""
-    from napari_mamba.io._atomic import written_beside
+    from napari_mamba.io._atomic import atomic_path
 
-    with written_beside(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -131,11 +148,20 @@ def table_csv(rows: Sequence[ClassRow]) -> str:
     """The table of classes as comma-separated values, one line a class."""
     lines = text_io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(["index", "name", "voxels", "ml", "mean_intensity"])
+    writer.writerow(["index", "name", "voxels", "ml", "mean_intensity", "code", "laterality"])
     for row in rows:
         mean = "" if row.mean_intensity is None else f"{row.mean_intensity:.6g}"
-        writer.writerow([row.index, row.name, row.voxels, f"{row.ml:.6g}", mean])
+        writer.writerow([row.index, row.name, row.voxels, f"{row.ml:.6g}", mean, row.code, row.laterality])
     return lines.getvalue()
+
+
+def _free_name(path: Path) -> Path:
+    """The name with a number before its suffix, such as "labels-2.nii.gz", where nothing is yet."""
+    stem, dot, suffix = path.name.partition(".")
+    number = 2
+    while os.path.lexists(path.with_name(f"{stem}-{number}{dot}{suffix}")):
+        number += 1
+    return path.with_name(f"{stem}-{number}{dot}{suffix}")
 
 
 def _check_suffix(name: str, path: Path) -> None:

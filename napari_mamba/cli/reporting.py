@@ -2,64 +2,42 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
+from napari_mamba.cli.events import JsonLines
+from napari_mamba.cli.failures import sentence
+
 if TYPE_CHECKING:
     from napari_mamba.engine import ClassRow, Progress
+    from napari_mamba.engine.overall import Overall
 
-EVENTS_VERSION = 1
-"""Of the JSON lines, described in docs/events.md. Rises when a field is renamed, removed or changes its meaning."""
-
-_SECONDS_BETWEEN_EVENTS = 0.1
 _SECONDS_BETWEEN_LINES = 5.0
 
 
 class Reporter(Protocol):
-    """Takes what happens, in its order; `close` is called once, whatever happened."""
+    """Takes what happens, in its order; `close` is called, whatever happened.
 
-    def progress(self, event: Progress) -> None: ...
+    `case`, `failure` and `end` are called where there are several cases.
+    """
+
+    def case(self, number: int, count: int, name: str) -> None: ...
+
+    def progress(self, event: Progress, overall: Overall) -> None: ...
 
     def warning(self, message: str) -> None: ...
 
     def result(self, facts: dict[str, Any], rows: Sequence[ClassRow], volume_unit: str) -> None: ...
 
+    def cancelled(self) -> None: ...
+
+    def failure(self, error: BaseException) -> None: ...
+
+    def end(self, done: int, failed: int, cancelled: int) -> None: ...
+
     def close(self) -> None: ...
-
-
-class JsonLines:
-    """One JSON object a line on what was stdout; anything else that prints there goes to stderr meanwhile."""
-
-    def __init__(self) -> None:
-        self._stream = sys.stdout
-        sys.stdout = sys.stderr
-        self._last = 0.0
-        self._stage = ""
-
-    def emit(self, event: str, **fields: Any) -> None:
-        """Write one event."""
-        line = {"version": EVENTS_VERSION, "event": event, **fields}
-        self._stream.write(json.dumps(line, ensure_ascii=True) + "\n")
-        self._stream.flush()
-
-    def progress(self, event: Progress) -> None:
-        # mirrored passes over small tiles come by the hundred a second: no reader needs them all
-        due = monotonic() - self._last > _SECONDS_BETWEEN_EVENTS
-        if due or event.message or event.stage != self._stage or event.done == event.total:
-            self._last, self._stage = monotonic(), event.stage
-            self.emit("progress", **vars(event))
-
-    def warning(self, message: str) -> None:
-        self.emit("warning", message=message)
-
-    def result(self, facts: dict[str, Any], rows: Sequence[ClassRow], volume_unit: str) -> None:
-        self.emit("result", **facts)
-
-    def close(self) -> None:
-        sys.stdout = self._stream
 
 
 class Lines:
@@ -67,21 +45,39 @@ class Lines:
 
     def __init__(self) -> None:
         self._last = monotonic()
+        self._told: set[str] = set()
 
-    def progress(self, event: Progress) -> None:
+    def case(self, number: int, count: int, name: str) -> None:
+        self._told.clear()
+        print(f"case {number + 1} of {count}: {name}", file=sys.stderr, flush=True)
+
+    def progress(self, event: Progress, overall: Overall) -> None:
+        if event.warning:
+            self.warning(event.message)
         if monotonic() - self._last > _SECONDS_BETWEEN_LINES:
             self._last = monotonic()
-            left = "" if event.seconds_left is None else f", {duration(event.seconds_left)} left"
+            left = "" if overall.seconds_left is None else f", {duration(overall.seconds_left)} left"
             print(f"{event.stage} {event.done} of {event.total}{left}", file=sys.stderr, flush=True)
 
     def warning(self, message: str) -> None:
-        print(f"warning: {message}", file=sys.stderr)
+        if message not in self._told:
+            self._told.add(message)
+            print(f"warning: {message}", file=sys.stderr, flush=True)
 
     def result(self, facts: dict[str, Any], rows: Sequence[ClassRow], volume_unit: str) -> None:
         for line in summary(facts):
             print(line)
         if rows:
             print(aligned(*class_columns(rows, volume_unit)))
+
+    def cancelled(self) -> None:
+        pass
+
+    def failure(self, error: BaseException) -> None:
+        print(f"error: {sentence(error)}", file=sys.stderr)
+
+    def end(self, done: int, failed: int, cancelled: int) -> None:
+        print(f"{done} done, {failed} failed, {cancelled} cancelled", file=sys.stderr)
 
     def close(self) -> None:
         pass
@@ -92,27 +88,40 @@ class Bar:
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description:<11}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            TaskProgressColumn(),
             TextColumn("{task.fields[left]}"),
             console=Console(stderr=True),
             transient=True,
         )
         self._bar.start()
-        self._task = self._bar.add_task("loading", total=None, left="")
+        self._task = self._bar.add_task("loading", total=1.0, left="")
+        self._told: set[str] = set()
 
-    def progress(self, event: Progress) -> None:
-        left = "" if event.seconds_left is None else f"{duration(event.seconds_left)} left"
-        self._bar.update(self._task, description=event.stage, completed=event.done, total=event.total, left=left)
+    def case(self, number: int, count: int, name: str) -> None:
+        from rich.markup import escape
+
+        self._told.clear()
+        self._bar.start()
+        self._bar.console.print(f"case {number + 1} of {count}: {escape(name)}", highlight=False)
+
+    def progress(self, event: Progress, overall: Overall) -> None:
+        if event.warning:
+            self.warning(event.message)
+        left = "" if overall.seconds_left is None else f"{duration(overall.seconds_left)} left"
+        self._bar.update(self._task, description=event.stage, completed=overall.fraction, left=left)
 
     def warning(self, message: str) -> None:
         from rich.markup import escape
 
+        if message in self._told:
+            return
+        self._told.add(message)
         self._bar.console.print(f"[yellow]warning:[/yellow] {escape(message)}", highlight=False)
 
     def result(self, facts: dict[str, Any], rows: Sequence[ClassRow], volume_unit: str) -> None:
@@ -132,6 +141,17 @@ class Bar:
                 table.add_row(*(escape(cell) for cell in cell_row))
             show(table)
 
+    def cancelled(self) -> None:
+        pass
+
+    def failure(self, error: BaseException) -> None:
+        self._bar.stop()
+        print(f"error: {sentence(error)}", file=sys.stderr)
+
+    def end(self, done: int, failed: int, cancelled: int) -> None:
+        self._bar.stop()
+        print(f"{done} done, {failed} failed, {cancelled} cancelled", file=sys.stderr)
+
     def close(self) -> None:
         self._bar.stop()
 
@@ -140,7 +160,8 @@ def reporter(events: str | None) -> Reporter:
     """The one that suits: JSON lines if asked for, a bar at a terminal, else plain lines."""
     if events is not None:
         return JsonLines()
-    return Bar() if sys.stderr.isatty() and sys.stdout.isatty() else Lines()
+    terminal = all(stream is not None and stream.isatty() for stream in (sys.stderr, sys.stdout))
+    return Bar() if terminal else Lines()
 
 
 def class_columns(rows: Sequence[ClassRow], volume_unit: str) -> tuple[list[str], list[list[str]]]:

@@ -1,4 +1,4 @@
-"""`napari-mamba run`: read, run, write, and stop cleanly when asked to."""
+"""`napari-mamba run`: read, run, write, one case or several, and stop cleanly when asked to."""
 
 from __future__ import annotations
 
@@ -7,83 +7,172 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from napari_mamba.cli.failures import CANCELLED, DONE, exit_code, kind, quiet_libraries, sentence
+from napari_mamba.cli.cases import Case, read_cases
+from napari_mamba.cli.events import JsonLines
+from napari_mamba.cli.failures import CANCELLED, DONE, SOME_FAILED, quiet_libraries, sentence
 from napari_mamba.cli.outputs import Outputs
-from napari_mamba.cli.reporting import JsonLines, Reporter, reporter
+from napari_mamba.cli.reporting import Reporter, reporter
 from napari_mamba.errors import InputError
 
 if TYPE_CHECKING:
-    from napari_mamba.engine import Result
+    from napari_mamba.bundles import Bundle
+    from napari_mamba.engine import Progress, Result
+
+
+@dataclass
+class _Tally:
+    """What came of the cases so far."""
+
+    done: int = 0
+    failed: list[str] = field(default_factory=list)
+    cancelled: int = 0
+
+
+class _Stopped(Exception):
+    """The user asked to stop."""
 
 
 def run_command(
     bundle: str,
-    inputs: Sequence[Path],
-    outputs: Outputs,
+    cases: Case | Path,
     options: dict[str, Any],
     *,
     reading: dict[str, Any],
     overwrite: bool,
     events: str | None,
 ) -> int:
-    """Carry the command out; returns the exit code, raises what went wrong after telling the reader of the events."""
+    """Carry the command out; returns the exit code, raises what went wrong after telling the reader of the events.
+
+    Of the cases in a file each is announced, and one that fails does not end the others.
+    """
     if events not in (None, "jsonl"):
         raise InputError(f"--events {events} is not known: the one format is jsonl")
     report = reporter(events)
     try:
-        return _run(bundle, inputs, outputs, options, reading, overwrite, report)
+        work = _Work(options, reading, overwrite, report)
+        return _run_many(bundle, read_cases(cases), work) if isinstance(cases, Path) else _run_one(bundle, cases, work)
     except BaseException as error:
         if isinstance(report, JsonLines) and not isinstance(error, BrokenPipeError):
-            report.emit("error", kind=kind(error), message=sentence(error), exit_code=exit_code(error))
+            report.failure(error)
         raise
     finally:
         report.close()
 
 
-def _run(
-    name: str,
-    inputs: Sequence[Path],
-    outputs: Outputs,
-    options: dict[str, Any],
-    reading: dict[str, Any],
-    overwrite: bool,
-    report: Reporter,
-) -> int:
-    began = perf_counter()
-    from napari_mamba.engine import Progress, RunOptions
+@dataclass
+class _Work:
+    """What all cases of a command share."""
 
-    # In the order of what each costs: a wrong path should not be told after PyTorch was imported.
-    chosen = RunOptions(**options)
-    outputs.check(inputs, overwrite=overwrite)
-    for path in inputs:
-        if not path.exists():
-            raise InputError(f"{path} does not exist: check the name")
+    options: dict[str, Any]
+    reading: dict[str, Any]
+    overwrite: bool
+    report: Reporter
+    loaded: Bundle | None = None
+
+    def check(self, case: Case) -> None:
+        """Raise what can be known before PyTorch is imported: in the order of what each costs."""
+        self.chosen(case)
+        case.outputs.check(case.inputs, overwrite=self.overwrite)
+        for path in case.inputs:
+            if not path.exists():
+                raise InputError(f"{path} does not exist: check the name")
+
+    def chosen(self, case: Case) -> Any:
+        """The case's `RunOptions`."""
+        from napari_mamba.engine import RunOptions
+
+        asked = {name: True for name in ("uncertainty", "probabilities", "residual") if getattr(case.outputs, name)}
+        region = {"region": case.region} if case.region else {}
+        return RunOptions(**{**self.options, **asked, **region})
+
+    def bundle(self, name: str) -> Bundle:
+        """The bundle, whose weights are read once for all cases."""
+        from napari_mamba import bundles
+
+        if self.loaded is None:
+            self.loaded = bundles.kept(bundles.load(name))
+        return self.loaded
+
+
+def _run_one(name: str, case: Case, work: _Work) -> int:
+    from napari_mamba.engine.overall import Overall
+
+    work.check(case)
     with quiet_libraries(), _cancel_on_signals() as cancel:
-        report.progress(Progress("loading", 0, 1))
-        from napari_mamba import bundles, io
-        from napari_mamba.engine import run_to_end
+        try:
+            _run_case(name, case, work, Overall(), cancel)
+        except _Stopped:
+            return _cancelled(work.report)
+    return DONE
 
-        bundle = bundles.load(name)
-        outputs.check_task(bundle)
-        volume = io.read(list(inputs), **reading)
-        result = run_to_end(volume, bundle, chosen, on_progress=report.progress, cancel=cancel)
-        if result.cancelled or cancel.is_set():
-            return _cancelled(report)
-        report.progress(Progress("writing", 0, 1))
-        facts = _facts(result, inputs, outputs)
-        outputs.write(
-            result, volume, bundle, {**result.report(), "inputs": facts["inputs"], "outputs": facts["outputs"]}
-        )
-    for message in result.warnings:
+
+def _run_many(name: str, cases: Sequence[Case], work: _Work) -> int:
+    from napari_mamba.engine.overall import Overall
+
+    overall, tally = Overall(len(cases)), _Tally()
+    with quiet_libraries(), _cancel_on_signals() as cancel:
+        for number, case in enumerate(cases):
+            if cancel.is_set():
+                tally.cancelled += 1
+                continue
+            work.report.case(number, len(cases), case.name)
+            try:
+                work.check(case)
+                _run_case(name, case, work, overall, cancel)
+            except _Stopped:
+                work.report.cancelled()
+                tally.cancelled += 1
+            except (KeyboardInterrupt, BrokenPipeError):
+                raise
+            except Exception as error:
+                work.report.failure(error)
+                tally.failed.append(f"{case.name}: {sentence(error)}")
+                overall.end_run(measured=False)
+            else:
+                tally.done += 1
+                overall.end_run()
+    work.report.end(tally.done, len(tally.failed), tally.cancelled)
+    if tally.cancelled:
+        return CANCELLED
+    return SOME_FAILED if tally.failed else DONE
+
+
+def _run_case(name: str, case: Case, work: _Work, overall: Any, cancel: threading.Event) -> None:
+    began = perf_counter()
+    from napari_mamba.engine import Progress
+
+    report = work.report
+
+    def tell(event: Progress) -> None:
+        overall.add(event)
+        report.progress(event, overall)
+
+    tell(Progress("loading", 0, 1))
+    from napari_mamba import io
+    from napari_mamba.engine import run_to_end
+
+    bundle = work.bundle(name)
+    case.outputs.check_task(bundle)
+    volume = io.read(list(case.inputs), **{**work.reading, **case.reading})
+    result = run_to_end(volume, bundle, work.chosen(case), on_progress=tell, cancel=cancel)
+    if result.cancelled or cancel.is_set():
+        raise _Stopped
+    tell(Progress("writing", 0, 1))
+    outputs, notes = case.outputs.without_replacing(overwrite=work.overwrite)
+    facts = _facts(result, case.inputs, outputs)
+    named = {"inputs": facts["inputs"], "outputs": facts["outputs"]}
+    outputs.write(result, volume, bundle, {**result.report(), **named})
+    if cancel.is_set():
+        notes.append("The request to stop came while the results were being written: they were finished.")
+    for message in [*result.warnings, *notes]:
         report.warning(message)
     facts["seconds"] = round(perf_counter() - began, 3)
     report.result(facts, result.table, "ml" if volume.units == "mm" else "1000 voxels")
-    return DONE
 
 
 def _facts(result: Result, inputs: Sequence[Path], outputs: Outputs) -> dict[str, Any]:
@@ -100,8 +189,7 @@ def _facts(result: Result, inputs: Sequence[Path], outputs: Outputs) -> dict[str
 
 
 def _cancelled(report: Reporter) -> int:
-    if isinstance(report, JsonLines):
-        report.emit("result", cancelled=True, outputs={})
+    report.cancelled()
     report.close()
     print("cancelled: nothing was written", file=sys.stderr)
     return CANCELLED
@@ -126,53 +214,3 @@ def _cancel_on_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def parse_tile(text: str | None) -> int | tuple[int, ...] | None:
-    """The tile as `RunOptions` takes it.
-
-    >>> parse_tile("64"), parse_tile("32,64,64"), parse_tile("32x64x64"), parse_tile(None)
-    (64, (32, 64, 64), (32, 64, 64), None)
-    """
-    if text is None:
-        return None
-    try:
-        sizes = tuple(int(part) for part in text.lower().replace("x", ",").split(","))
-    except ValueError:
-        raise InputError(f"--tile {text} is no size: give voxels as 64 or as 32,64,64 (z, y, x)") from None
-    return sizes[0] if len(sizes) == 1 else sizes
-
-
-def parse_spacing(text: str | None) -> float | tuple[float, ...] | None:
-    """The voxel size as `RunOptions` takes it.
-
-    >>> parse_spacing("0.8"), parse_spacing("1,0.5,0.5"), parse_spacing(None)
-    (0.8, (1.0, 0.5, 0.5), None)
-    """
-    if text is None:
-        return None
-    try:
-        sides = tuple(float(part) for part in text.lower().replace("x", ",").split(","))
-    except ValueError:
-        raise InputError(f"--spacing {text} is no voxel size: give mm as 0.8 or as 1,0.8,0.8 (z, y, x)") from None
-    return sides[0] if len(sides) == 1 else sides
-
-
-def run_options(**chosen: Any) -> dict[str, Any]:
-    """Only what the user chose, so that the defaults stay `RunOptions`' own."""
-    return {name: value for name, value in chosen.items() if value is not None}
-
-
-def read_options(series: str | None, frame: str | None, level: int) -> dict[str, Any]:
-    """What `io.read` takes, from the text of the options.
-
-    >>> read_options("3", "all", 0)
-    {'series': 3, 'frame': 'all', 'level': 0}
-    """
-    if frame not in (None, "all") and not str(frame).isdigit():
-        raise InputError(f"--frame {frame} is no volume of a 4D file: give its number from 0, or all")
-    return {
-        "series": int(series) if series is not None and series.isdigit() else series,
-        "frame": int(frame) if frame is not None and frame.isdigit() else frame,
-        "level": level,
-    }

@@ -12,8 +12,9 @@ from napari_mamba.io import doubts
 from napari_mamba.volume import Volume
 
 # Sides of a field of view, in mm, that no scan of a body part has. What lies outside has a wrong header.
-SMALLEST_VIEW, LARGEST_VIEW = 10.0, 2000.0
-SMALLEST_SPACING, LARGEST_SPACING = 0.05, 15.0
+MIN_FIELD_OF_VIEW_MM, MAX_FIELD_OF_VIEW_MM = 10.0, 2000.0
+_BEYOND, _LOOKED_AT = 1e5, 4_000_000
+MIN_SPACING_MM, MAX_SPACING_MM = 0.05, 15.0
 
 
 def load_checked(volume: Volume, bundle: Any, replace_nonfinite: float | None = None) -> tuple[Volume, list[str]]:
@@ -56,6 +57,7 @@ def load_checked(volume: Volume, bundle: Any, replace_nonfinite: float | None = 
     if data.dtype.kind not in "fiub":
         raise InputError(f"the image's values are {data.dtype}: convert them to real numbers first")
     data, warnings = _finite(data, replace_nonfinite)
+    _check_range(data)
     if repeated:
         warnings.append(f"{bundle.name} takes colour images: the one channel was repeated as red, green and blue.")
         names = names[:1]
@@ -66,8 +68,8 @@ def load_checked(volume: Volume, bundle: Any, replace_nonfinite: float | None = 
     for channel, wanted in zip(data, bundle.channels[: len(names)], strict=True):
         if wanted.modality.upper() == "MASK":
             check_mask(channel, wanted.name)
-        warnings += _doubts_about_values(channel, wanted.name, wanted.modality)
-    return volume.with_data(data, volume.channel_names), warnings + doubts(volume) + doubts_about_grid(volume)
+        warnings += _value_warnings(channel, wanted.name, wanted.modality)
+    return volume.with_data(data, volume.channel_names), warnings + doubts(volume) + grid_warnings(volume)
 
 
 def check_mask(values: np.ndarray, name: str) -> None:
@@ -115,7 +117,21 @@ def _finite(data: np.ndarray, replacement: float | None) -> tuple[np.ndarray, li
     ]
 
 
-def _doubts_about_values(values: np.ndarray, name: str, modality: str) -> list[str]:
+def _check_range(data: np.ndarray) -> None:
+    """Raise `InputError` where a few values are a million times all others: statistics would be of them alone."""
+    for channel in data:
+        some = np.abs(channel.reshape(-1)[:: channel.size // _LOOKED_AT + 1].astype(np.float64))
+        usual = float(np.percentile(some, 99.9))
+        largest = max(abs(float(channel.max())), abs(float(channel.min())))
+        if usual > 0 and largest > _BEYOND * usual:
+            count = int(np.count_nonzero(np.abs(channel.astype(np.float64)) > _BEYOND * usual))
+            raise InputError(
+                f"{_count(count, 'value')} of the image {'is' if count == 1 else 'are'} as large as {largest:.3g}, and "
+                f"nearly all others at most {usual:.3g}: repair the image, its broken voxels would decide the answer"
+            )
+
+
+def _value_warnings(values: np.ndarray, name: str, modality: str) -> list[str]:
     modality = modality.upper()
     low, high = float(values.min()), float(values.max())
     if modality in ("MR", "MRI"):
@@ -137,7 +153,7 @@ def _doubts_about_values(values: np.ndarray, name: str, modality: str) -> list[s
     return []
 
 
-def doubts_about_grid(volume: Volume) -> list[str]:
+def grid_warnings(volume: Volume) -> list[str]:
     """Warnings about voxel sizes and the field of view; a volume of one slice has no thickness to judge."""
     if volume.units == "pixel":
         return [
@@ -146,9 +162,9 @@ def doubts_about_grid(volume: Volume) -> list[str]:
         ]
     axes = slice(1, 3) if volume.spatial_dims == 2 else slice(0, 3)
     spacing, view = volume.spacing[axes], (volume.spacing * volume.shape)[axes]
-    if spacing.min() < SMALLEST_SPACING or spacing.max() > LARGEST_SPACING:
+    if spacing.min() < MIN_SPACING_MM or spacing.max() > MAX_SPACING_MM:
         return [f"Voxels of {_mm(spacing)} mm are unusual for a medical scan: check the voxel size in the header."]
-    if view.max() > LARGEST_VIEW or view.min() < SMALLEST_VIEW:
+    if view.max() > MAX_FIELD_OF_VIEW_MM or view.min() < MIN_FIELD_OF_VIEW_MM:
         return [
             f"A field of view of {_mm(view)} mm is unusual for a medical scan: check the voxel size, or give the "
             "whole scan instead of a crop."
@@ -156,7 +172,7 @@ def doubts_about_grid(volume: Volume) -> list[str]:
     return []
 
 
-def doubts_about_size(shape: Sequence[int], tile: Sequence[int]) -> list[str]:
+def size_warnings(shape: Sequence[int], tile: Sequence[int]) -> list[str]:
     """Warning where the prepared image fills less than half of a tile along an axis: the rest is padding."""
     if any(2 * n < t for n, t in zip(shape, tile, strict=True) if t > 1):
         return [

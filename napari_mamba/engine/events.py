@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+EVENTS_VERSION = 2
+"""Of the JSON lines, described in docs/events.md. Rises when a field is renamed, removed or changes its meaning."""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -20,6 +23,8 @@ class Progress:
         Until the end of this stage, None while nothing is known.
     message : str
         A sentence for the user (a warning, or what changed), or empty.
+    warning : bool
+        The message is about what may be wrong with the result; `Result.warnings` repeats it.
     """
 
     stage: str
@@ -27,6 +32,7 @@ class Progress:
     total: int
     seconds_left: float | None = None
     message: str = ""
+    warning: bool = False
 
     @property
     def fraction(self) -> float:

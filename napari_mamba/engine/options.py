@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from napari_mamba.errors import InputError
+from napari_mamba.io.regions import checked_box
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 AXES = ("z", "y", "x")
@@ -52,6 +53,9 @@ class RunOptions:
         Restoration: keep the output within the range of the input.
     replace_nonfinite : float, optional
         Value put in the place of NaN and infinite voxels, which are refused otherwise.
+    region : tuple of float, optional
+        Answer only inside this box in RAS mm: lowest x, y, z, then highest x, y, z. The output keeps the image's grid;
+        see `napari_mamba.engine.region`.
 
     Raises
     ------
@@ -77,6 +81,7 @@ class RunOptions:
     spacing: float | tuple[float, ...] | None = None
     clip: bool = True
     replace_nonfinite: float | None = None
+    region: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -95,13 +100,15 @@ class RunOptions:
             object.__setattr__(self, "spacing", float(sides[0]) if len(sides) == 1 else sides)
         if self.axis not in (None, *AXES, "all"):
             raise InputError(f"slices are cut along z, y, x or all, not {self.axis!r}")
+        if self.region is not None:
+            object.__setattr__(self, "region", checked_box(self.region))
         if self.batch_size is not None and self.batch_size < 1:
             raise InputError(f"the batch size is at least 1, not {self.batch_size}")
 
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON can hold them."""
         options = asdict(self)
-        for key in ("tile", "spacing"):
+        for key in ("tile", "spacing", "region"):
             if isinstance(options[key], tuple):
                 options[key] = list(options[key])
         return options

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from napari_mamba.engine.options import RunOptions
-from napari_mamba.engine.tiles import Shape, Tiling, snug_side
+from napari_mamba.engine.tiling.tiles import Shape, Tiling, fitted_tile_length
 from napari_mamba.errors import InputError
 
 
@@ -29,11 +29,11 @@ class Plan:
     fixed : bool
         No other tile will do.
     batch_size : int
-    blend_on : torch.device
+    blend_device : torch.device
         Where the sums of tiles are kept.
     half : bool
         They are kept in half precision, as nnU-Net keeps them.
-    snug : bool
+    fit_tiles : bool
         Tiles are shorter where as many of them cover an image as well.
     """
 
@@ -44,17 +44,17 @@ class Plan:
     divisor: Shape
     fixed: bool
     batch_size: int
-    blend_on: torch.device
+    blend_device: torch.device
     half: bool = False
-    snug: bool = False
+    fit_tiles: bool = False
 
     def tiling(self, shape: Shape) -> Tiling:
         """The tiles over an image of this shape."""
-        return Tiling(shape, self._snug(shape) if self.snug else self.tile, self.overlap, self.half)
+        return Tiling(shape, self._fitted(shape) if self.fit_tiles else self.tile, self.overlap, self.half)
 
-    def _snug(self, shape: Shape) -> Shape:
+    def _fitted(self, shape: Shape) -> Shape:
         sides = zip(shape, self.tile, self.divisor, strict=True)
-        z, y, x = (snug_side(size, tile, self.overlap, divisor) for size, tile, divisor in sides)
+        z, y, x = (fitted_tile_length(size, tile, self.overlap, divisor) for size, tile, divisor in sides)
         return z, y, x
 
     def smaller(self) -> tuple[Plan, str] | None:
@@ -64,8 +64,8 @@ class Plan:
         their longest axis.
         """
         host = torch.device("cpu")
-        if self.batch_size > 1 or self.blend_on != host:
-            return replace(self, batch_size=1, blend_on=host), "one tile at a time, blended in main memory"
+        if self.batch_size > 1 or self.blend_device != host:
+            return replace(self, batch_size=1, blend_device=host), "one tile at a time, blended in main memory"
         if self.fixed:
             return None
         for axis in sorted(range(3), key=lambda a: -self.tile[a]):
@@ -96,7 +96,7 @@ def plan_run(bundle: Any, options: RunOptions, device: torch.device) -> Plan:
     size = tuple(tile.size)
     divisor = tuple(tile.divisor) or tuple(_largest_power_of_two(n) for n in size)
     if options.tile is not None:
-        size = _asked_tile(options.tile, size, divisor, tile.fixed, bundle.name)
+        size = _requested_tile(options.tile, size, divisor, tile.fixed, bundle.name)
     if dims == 2:
         size, divisor = (1, *size), (1, *divisor)
     # A restored image gains little from mirrored copies; only its uncertainty is their spread.
@@ -113,13 +113,13 @@ def plan_run(bundle: Any, options: RunOptions, device: torch.device) -> Plan:
         divisor=divisor,  # type: ignore[arg-type]
         fixed=tile.fixed,
         batch_size=batch_size,
-        blend_on=device,
-        half=tile.sums == "float16",
-        snug=tile.snug and options.tile is None,
+        blend_device=device,
+        half=tile.accumulate_dtype == "float16",
+        fit_tiles=tile.fit_tiles and options.tile is None,
     )
 
 
-def _asked_tile(
+def _requested_tile(
     asked: int | tuple[int, ...], size: tuple[int, ...], divisor: tuple[int, ...], fixed: bool, name: str
 ) -> tuple[int, ...]:
     wanted = (asked,) * len(size) if isinstance(asked, int) else asked
@@ -128,6 +128,8 @@ def _asked_tile(
     if fixed and wanted != size:
         raise InputError(f"the weights of {name} are made for tiles of {list(size)} voxels: leave the tile as it is")
     possible = tuple(_round_up(n, d) for n, d in zip(wanted, divisor, strict=True))
+    if possible == divisor and possible != size:  # one voxel would be left in the network's depth, too few for a norm
+        possible = tuple(min(2 * d, s) for d, s in zip(divisor, size, strict=True))
     if possible != wanted:
         raise InputError(
             f"the sides of {name}'s tiles are multiples of {list(divisor)}: {list(possible)} instead of {list(wanted)}"

@@ -20,7 +20,7 @@ class Record:
     Examples
     --------
     >>> record = Record()
-    >>> record.enter("preparing"); record.enter("network"); record.leave()
+    >>> record.start_stage("preparing"); record.start_stage("network"); record.end_stage()
     >>> list(record.seconds)
     ['preparing', 'network']
     """
@@ -33,12 +33,12 @@ class Record:
         self._stage = ""
         self._since = 0.0
 
-    def enter(self, stage: str) -> None:
+    def start_stage(self, stage: str) -> None:
         """Begin a stage, which ends the one before."""
-        self.leave()
+        self.end_stage()
         self._stage, self._since = stage, perf_counter()
 
-    def leave(self) -> None:
+    def end_stage(self) -> None:
         """End the present stage."""
         if self._stage:
             self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + perf_counter() - self._since
@@ -55,7 +55,7 @@ class Record:
         import numpy
         import torch
 
-        self.leave()
+        self.end_stage()
         sha256 = bundle.sha256
         return {
             "started": self.started.isoformat(timespec="seconds"),
@@ -84,7 +84,7 @@ class Record:
         }
 
 
-class Pace:
+class TimeEstimator:
     """Time left, from the durations of equal steps.
 
     The median of the latest steps, so that one slow step (a first pass, a busy machine) does not shake it.

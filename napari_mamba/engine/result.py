@@ -31,6 +31,10 @@ class ClassRow:
         Mean of the input's first channel over these voxels, None where there are none.
     mean_intensities : tuple of float
         The same for each channel of the input.
+    code : str
+        Terminology code of the class, "SCT:5366008" (SNOMED CT), or empty.
+    laterality : str
+        "left", "right", "both" or empty.
     """
 
     index: int
@@ -40,6 +44,8 @@ class ClassRow:
     ml: float
     mean_intensity: float | None = None
     mean_intensities: tuple[float, ...] = ()
+    code: str = ""
+    laterality: str = ""
 
 
 @dataclass
@@ -134,4 +140,6 @@ def _row(label_class: Any, voxels: int, sums: np.ndarray, ml_per_voxel: float) -
         ml=voxels * ml_per_voxel,
         mean_intensity=means[0] if means else None,
         mean_intensities=means,
+        code=getattr(label_class, "code", ""),
+        laterality=getattr(label_class, "laterality", ""),
     )

@@ -14,6 +14,7 @@ from napari_mamba.volume import Volume
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
+    from napari_mamba.engine.context import NewArray
 
 
 def run(
@@ -21,6 +22,8 @@ def run(
     bundle: Bundle,
     options: RunOptions | None = None,
     cancel: threading.Event | None = None,
+    *,
+    new_array: NewArray | None = None,
 ) -> Generator[Progress, None, Result]:
     """Apply a bundle to a volume, step by step.
 
@@ -34,6 +37,9 @@ def run(
     cancel : threading.Event, optional
         Set it to stop: looked at after each event, the latest between two passes of the network. The generator then
         returns a `Result` with `cancelled` set, so that its `finally` blocks run in the thread that drives it.
+    new_array : callable, optional
+        ``new_array(shape, dtype)`` makes what the network's blended slices are written into: a store on disk where
+        they need not fit into memory. By default an array in main memory.
 
     Yields
     ------
@@ -64,10 +70,16 @@ def run(
         # Here, because PyTorch takes seconds to import and a GUI should not wait for it before the first run.
         from napari_mamba.engine.session import Session
 
-        return (yield from Session(volume, bundle, options or RunOptions(), cancel).events())
+        options = options or RunOptions()
+        stored = {} if new_array is None else {"new_array": new_array}
+        if options.region is not None:
+            from napari_mamba.engine.region import events_within
+
+            return (yield from events_within(volume, bundle, options, cancel, **stored))
+        return (yield from Session(volume, bundle, options, cancel, **stored).events())
     except NapariMambaError:
         raise
-    except (RuntimeError, MemoryError) as error:
+    except Exception as error:  # whatever fails inside a network: a caller has one kind of error to tell
         from napari_mamba.engine.memory import is_out_of_memory
 
         if is_out_of_memory(error):

@@ -12,19 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from napari_mamba.engine.checks import _doubts_about_values, check_mask, doubts_about_grid, doubts_about_size, takes_rgb
+from napari_mamba.engine.checks import _value_warnings, check_mask, grid_warnings, size_warnings, takes_rgb
 from napari_mamba.engine.options import AXES, RunOptions
-from napari_mamba.engine.refining import finer_grid
-from napari_mamba.engine.resampling import new_shape
-from napari_mamba.engine.state import State
-from napari_mamba.engine.steps import STEPS
-from napari_mamba.engine.windows import doubts_about_coverage
+from napari_mamba.engine.preparation.crop_or_pad import coverage_warnings
+from napari_mamba.engine.preparation.resampling import new_shape
+from napari_mamba.engine.preparation.state import State
+from napari_mamba.engine.preparation.steps import STEPS
+from napari_mamba.engine.preparation.upsampling import finer_grid
 from napari_mamba.errors import InputError, NapariMambaError
 from napari_mamba.volume import Volume
 
 _MOST_READ = 2**21
 """Voxels of an image in memory that are looked at; of a larger one, every so many slices."""
-_ONLY_GEOMETRY = ("orient", "transpose", "thickest_first", "field_of_view")
+_ONLY_GEOMETRY = ("orient", "transpose", "slice_axis_first", "field_of_view")
 
 
 @dataclass(frozen=True)
@@ -35,17 +35,17 @@ class Suitability:
     ----------
     refusals : tuple of str
         Why it would stop there; empty where it would not.
-    doubts : tuple of str
+    warnings : tuple of str
         What its result would be doubted for.
     """
 
     refusals: tuple[str, ...] = ()
-    doubts: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool:
         """Neither refused nor doubted."""
-        return not self.refusals and not self.doubts
+        return not self.refusals and not self.warnings
 
 
 def examine(volume: Volume, bundle: Any, options: RunOptions | None = None, values: bool = True) -> Suitability:
@@ -69,7 +69,7 @@ def examine(volume: Volume, bundle: Any, options: RunOptions | None = None, valu
     >>> from napari_mamba import bundles
     >>> small = Volume(np.random.default_rng(0).random((1, 20, 20, 20)))
     >>> bundle = next(b for b in bundles.available() if b.name == "hippocampus-mr")
-    >>> examine(small, bundle).doubts[0][:34]
+    >>> examine(small, bundle).warnings[0][:34]
     'After preparation the image has 20'
     """
     options = options or RunOptions()
@@ -79,7 +79,7 @@ def examine(volume: Volume, bundle: Any, options: RunOptions | None = None, valu
         return found.result()
     if values and (isinstance(volume.data, np.ndarray) or getattr(volume.data, "in_memory", False)):
         found.collect(lambda: _look_at_values(volume, bundle, options))
-    found.collect(lambda: doubts_about_grid(volume))
+    found.collect(lambda: grid_warnings(volume))
     found.collect(lambda: _layout(volume, bundle, options))
     return found.result()
 
@@ -87,16 +87,16 @@ def examine(volume: Volume, bundle: Any, options: RunOptions | None = None, valu
 class _Findings:
     def __init__(self) -> None:
         self.refusals: list[str] = []
-        self.doubts: list[str] = []
+        self.warnings: list[str] = []
 
     def collect(self, check: Any) -> None:
         try:
-            self.doubts += [doubt for doubt in check() or () if doubt not in self.doubts]
+            self.warnings += [warning for warning in check() or () if warning not in self.warnings]
         except NapariMambaError as error:
             self.refusals.append(str(error))
 
     def result(self) -> Suitability:
-        return Suitability(tuple(self.refusals), tuple(self.doubts))
+        return Suitability(tuple(self.refusals), tuple(self.warnings))
 
 
 def _check_kind(volume: Volume, bundle: Any) -> list[str]:
@@ -116,7 +116,7 @@ def _check_kind(volume: Volume, bundle: Any) -> list[str]:
 
 
 def _look_at_values(volume: Volume, bundle: Any, options: RunOptions) -> list[str]:
-    doubts: list[str] = []
+    warnings: list[str] = []
     names = volume.channel_names or tuple(channel.name for channel in bundle.channels)
     step = -(-volume.data[0].size // _MOST_READ)
     for channel, wanted, name in zip(volume.data, bundle.channels, names, strict=False):
@@ -133,8 +133,8 @@ def _look_at_values(volume: Volume, bundle: Any, options: RunOptions) -> list[st
         if step == 1 and wanted.modality.upper() == "MASK":
             check_mask(seen, wanted.name)
         if finite.size:
-            doubts += _doubts_about_values(finite, wanted.name, wanted.modality)
-    return doubts
+            warnings += _value_warnings(finite, wanted.name, wanted.modality)
+    return warnings
 
 
 def prepared_shape(shape: Sequence[int], affine: np.ndarray, bundle: Any, options: RunOptions) -> tuple[int, int, int]:
@@ -156,21 +156,21 @@ def prepared_shape(shape: Sequence[int], affine: np.ndarray, bundle: Any, option
 def _prepared(shape: Sequence[int], affine: np.ndarray, bundle: Any, options: RunOptions) -> tuple[Any, list[str]]:
     data = np.broadcast_to(np.float32(0), (len(bundle.channels), *shape))
     state = State(data, np.array(affine[:3, :3]))
-    order, doubts = [0, 1, 2], []
+    order, warnings = [0, 1, 2], []
     for step in bundle.preparation:
         step = dict(step)
         if step.get("step") == "refine" and options.spacing is not None:
             step["spacing"] = options.spacing
         before = state
         state = _next(state, step)
-        if step.get("step") in ("orient", "transpose", "thickest_first"):
+        if step.get("step") in ("orient", "transpose", "slice_axis_first"):
             order = [order[axis] for axis in _came_from(before, state)]
-        doubts += [doubt for doubt in state.doubts if doubt not in doubts]
+        warnings += [warning for warning in state.warnings if warning not in warnings]
     after = state.data.shape[1:]
     if options.axis in AXES:
         first = order.index(AXES.index(options.axis))
         after = (after[first], *(n for axis, n in enumerate(after) if axis != first))
-    return tuple(int(n) for n in after), doubts
+    return tuple(int(n) for n in after), warnings
 
 
 def _came_from(before: State, after: State) -> list[int]:
@@ -181,15 +181,15 @@ def _came_from(before: State, after: State) -> list[int]:
 
 def _layout(volume: Volume, bundle: Any, options: RunOptions) -> list[str]:
     """Size in mm, and voxels after preparation, against what the bundle was made for."""
-    shape, doubts = _prepared(volume.shape, volume.affine, bundle, options)
+    shape, warnings = _prepared(volume.shape, volume.affine, bundle, options)
     tile = tuple(bundle.tile.size)
     if isinstance(options.tile, tuple) and len(options.tile) == len(tile):
         tile = options.tile
     if len(tile) == 3:
-        return [*doubts, *doubts_about_size(shape, tile)]
+        return [*warnings, *size_warnings(shape, tile)]
     for axis in range(3) if options.axis == "all" else [0]:
-        doubts += doubts_about_size([1, *(n for a, n in enumerate(shape) if a != axis)], (1, *tile))
-    return doubts
+        warnings += size_warnings([1, *(n for a, n in enumerate(shape) if a != axis)], (1, *tile))
+    return warnings
 
 
 def _next(state: State, step: Mapping[str, Any]) -> State:
@@ -199,7 +199,7 @@ def _next(state: State, step: Mapping[str, Any]) -> State:
     if name in _ONLY_GEOMETRY:
         return STEPS[name](state, **options)[0]
     before, sides = state.data.shape[1:], state.spacing
-    doubts: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     axes = [0, 1, 2]
     if name in ("resample", "respace"):
         target = [t if t is not None else s for t, s in zip(options["spacing"], sides, strict=True)]
@@ -208,11 +208,11 @@ def _next(state: State, step: Mapping[str, Any]) -> State:
         after = tuple(n or old for n, old in zip(options["shape"], before, strict=True))
     elif name == "centre":
         after = tuple(options["size"])
-        doubts = doubts_about_coverage(before, after, sides, options.get("least", 0.0))
+        warnings = coverage_warnings(before, after, sides, options.get("min_coverage", 0.0))
     elif name == "refine":
-        after, axes, doubts = finer_grid(before, sides, options.get("spacing"), options.get("largest_factor", 8.0))
+        after, axes, warnings = finer_grid(before, sides, options.get("spacing"), options.get("max_factor", 8.0))
     else:
         return state
     data = np.broadcast_to(np.float32(0), (state.data.shape[0], *(after[axis] for axis in axes)))
     scale = np.array(before) / np.array(after) if name != "centre" else np.ones(3)
-    return replace(state, data=data, affine=(state.affine * scale)[:, axes], doubts=doubts)
+    return replace(state, data=data, affine=(state.affine * scale)[:, axes], warnings=warnings)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
+import platform
 import shutil
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from napari_mamba.errors import NapariMambaError, OutputError
+from napari_mamba.io._guard import shortened
 
 _REASONS = {
     errno.ENOSPC: "no space is left on its disk: free some, or choose another folder",
@@ -44,7 +48,7 @@ def _reason(error: OSError) -> str:
 
 
 @contextmanager
-def written_beside(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """Give a path to write to, and move what was written to `path` once the block ends without an error.
 
     The path given has the same name, in a temporary folder beside `path`, on the same disk. Other files that the
@@ -64,7 +68,7 @@ def written_beside(path: Path) -> Iterator[Path]:
     --------
     >>> import tempfile
     >>> target = Path(tempfile.mkdtemp()) / "note.txt"
-    >>> with written_beside(target) as temporary:
+    >>> with atomic_path(target) as temporary:
     ...     _ = temporary.write_text("whole")
     >>> target.read_text()
     'whole'
@@ -73,7 +77,8 @@ def written_beside(path: Path) -> Iterator[Path]:
         raise OutputError(f"{path} cannot be written: the folder {path.parent} does not exist, create it first")
     folder = None
     try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", dir=path.parent))
+        _remove_leftovers(path)
+        folder = Path(tempfile.mkdtemp(prefix=f"{_prefix(path)}{os.getpid()}-", dir=path.parent))
         temporary = folder / path.name
         yield temporary
         for other in sorted(folder.iterdir()):
@@ -89,10 +94,38 @@ def written_beside(path: Path) -> Iterator[Path]:
     except MemoryError as error:
         raise OutputError(f"{path} cannot be written: the computer's memory is full, close other programs") from error
     except Exception as error:  # writers of many formats: whatever they raise, the user gets one sentence
-        raise OutputError(f"{path} cannot be written: {_last_line(error)}; {_space(path)}") from error
+        reason = shortened(f"{path} cannot be written: {_last_line(error)}; {_space(path, error)}")
+        raise OutputError(reason) from error
     finally:
         if folder is not None:
             _remove(folder)
+
+
+def _prefix(path: Path) -> str:
+    """What temporary folders for `path` begin with: the name, and this computer's, whose processes are known here."""
+    host = zlib.crc32(platform.node().encode())
+    return f".{path.name[:40]}.{host:08x}-"
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove temporary folders of writers that were killed: of this computer, and no longer running."""
+    prefix = _prefix(path)
+    for other in path.parent.glob(f"{glob.escape(prefix)}*-*"):
+        number = other.name.removeprefix(prefix).partition("-")[0]
+        if number.isdigit() and other.is_dir() and not _is_running(int(number)):
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    if process == os.getpid() or os.name == "nt":  # Windows: os.kill would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _remove(folder: Path) -> None:
@@ -119,10 +152,14 @@ def _replace(temporary: Path, path: Path) -> None:
 
 
 def _last_line(error: Exception) -> str:
+    if "ITK" in str(error) or "itk" in str(error):
+        return "the file could not be written whole"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1].rstrip(".") if lines else type(error).__name__
 
 
-def _space(path: Path) -> str:
+def _space(path: Path, error: Exception) -> str:
     free = shutil.disk_usage(path.parent).free
+    if free > 1 << 30 and not isinstance(error, RuntimeError):  # SimpleITK's only word for a full disk
+        return "choose another format or folder"
     return f"{free / 1e9:.1f} GB are free there, free more or choose another folder"

@@ -13,13 +13,14 @@ import numpy as np
 
 from napari_mamba.errors import InputError
 
-LARGE = 1 << 30
+LARGE = 1 << 29
 """Bytes below which any file may be unpacked, however well it is compressed."""
 RATIO = 250
 """Bytes that one stored byte may become beyond that: whole-body label maps reach 100, bombs 1000 and more."""
 LONGEST = 300
-"""Characters of an error sentence: beyond that it quotes the file rather than explains it."""
+"""Characters of an error sentence beside the paths in it: a longer one quotes the file rather than explains it."""
 _QUOTED = 60
+_LONGEST_PATHS = 1000
 _CHUNK = 1 << 24
 STREAM_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile)
 
@@ -35,11 +36,13 @@ def quoted(text: object) -> str:
 
 
 def shortened(text: str) -> str:
-    """A sentence of at most `LONGEST` characters on one line: the middle goes, the reason and the advice stay."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    if len(line) <= LONGEST:
+    """A sentence of at most `LONGEST` characters and its paths: the middle goes, the reason and the advice stay."""
+    words = "".join(c if c.isprintable() else " " for c in text).split()
+    line = " ".join(words)
+    paths = min(sum(len(word) for word in words if "/" in word or "\\" in word), _LONGEST_PATHS)
+    if len(line) <= LONGEST + paths:
         return line
-    return f"{line[: LONGEST * 2 // 3]} … {line[-(LONGEST // 3 - 3) :]}"
+    return f"{line[: paths + LONGEST * 2 // 3]} … {line[-(LONGEST // 3 - 3) :]}"
 
 
 def counted(sizes: Sequence[int], itemsize: int) -> int:
@@ -96,7 +99,7 @@ def to_the_end(stream: Any, path: object) -> None:
     while chunk := stream.read(_CHUNK):
         rest += len(chunk)
         if rest > LARGE:
-            raise InputError(f"{path} goes on for more than 1 GB behind its voxels: check where it came from")
+            raise InputError(f"{path} goes on for more than 500 MB behind its voxels: check where it came from")
 
 
 def beside(header: Path, name: str) -> Path:

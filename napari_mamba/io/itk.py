@@ -69,7 +69,7 @@ def place(image: Any, affine: np.ndarray) -> None:
 
 
 def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> None:
-    """Write NRRD, MHA or MHD, compressed, with 3D Slicer's segment fields for the classes.
+    """Write NRRD, MHA or MHD, compressed, with 3D Slicer's segment fields for the classes, and channels' names in NRRD.
 
     Raises
     ------
@@ -83,6 +83,8 @@ def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> N
     place(image, volume.affine)
     fields = labels.segment_fields(classes, volume.shape) if classes else {}
     plain = path.suffix.lower() != ".nrrd"
+    if channels > 1 and not plain:
+        fields |= labels.channel_fields(volume.channel_names)
     for key, text in fields.items():
         image.SetMetaData(key, _ascii(text) if plain else text)
     with quiet():

@@ -67,7 +67,7 @@ def read_labels(
     >>> [entry.name for entry in read_labels("segmentation.seg.nrrd").classes]  # doctest: +SKIP
     ['liver', 'spleen']
     """
-    from napari_mamba.io import read
+    from napari_mamba.io.files import read
 
     volume = read(path, series=series, frame=frame)
     known = {entry.index: entry for entry in classes_of(volume)}

@@ -14,6 +14,7 @@ import numpy as np
 
 from napari_mamba.errors import OutputError
 from napari_mamba.io._source import LabelEntry
+from napari_mamba.io.terminology import terminology_entry
 
 
 class Class(Protocol):
@@ -139,10 +140,41 @@ def segment_fields(classes: Sequence[Class], shape: tuple[int, int, int]) -> dic
             "Extent": extent,
             "LabelValue": str(entry.index),
             "Layer": "0",
-            "Tags": "|",
+            "Tags": f"TerminologyEntry:{entry_text}|" if (entry_text := terminology_entry(entry)) else "|",
         }
         fields |= {f"Segment{number}_{key}": value for key, value in segment.items()}
     return fields
+
+
+def channel_fields(names: Sequence[str]) -> dict[str, str]:
+    """Key-value pairs by which 3D Slicer opens an NRRD as a sequence whose items are named after the channels.
+
+    See vtkMRMLVolumeSequenceStorageNode; the names are percent-encoded there, since a space separates them.
+
+    >>> channel_fields(["left hippocampus", "CSF"])["axis 0 index values"]
+    'left%20hippocampus CSF'
+    """
+    if not names:
+        return {}
+    return {
+        "DataNodeClassName": "vtkMRMLScalarVolumeNode",
+        "axis 0 index type": "text",
+        "axis 0 index values": " ".join((one_line(name) or "unnamed").translate(_ENCODED) for name in names),
+    }
+
+
+_ENCODED = str.maketrans({"%": "%25", " ": "%20", "'": "%27", ">": "%3E", "<": "%3C", '"': "%22"})
+"""What Slicer decodes (vtkMRMLNode::URLDecodeString), and nothing else."""
+
+
+def channel_names(header: Mapping[str, str], count: int) -> tuple[str, ...]:
+    """The names that `channel_fields` wrote; empty where the header (lower-case keys) has not as many."""
+    from urllib.parse import unquote
+
+    if header.get("axis 0 index type") != "text":
+        return ()
+    names = tuple(unquote(name) for name in header.get("axis 0 index values", "").split())
+    return names if len(names) == count else ()
 
 
 def image_label(classes: Sequence[Class], version: str) -> dict[str, Any]:

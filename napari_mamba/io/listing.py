@@ -79,7 +79,7 @@ class SeriesInfo:
 
     def read(self, *, frame: Frame = None, colour: Colour = None, series: str | int | None = None) -> Volume:
         """The image; parameters and errors as those of `napari_mamba.io.read`."""
-        from napari_mamba.io import read
+        from napari_mamba.io.files import read
 
         if self.problem:
             raise InputError(self.problem)
@@ -152,7 +152,7 @@ def list_series(place: str | PathLike[str] | Sequence[str | PathLike[str]]) -> l
     >>> [entry.title for entry in list_series("patient")]  # doctest: +SKIP
     ['2 MR t1_mprage', '5 MR t2_space']
     """
-    from napari_mamba.io import SUFFIXES, _explained, _format
+    from napari_mamba.io.files import SUFFIXES, _explained, _format
 
     several = not isinstance(place, str | PathLike)
     paths = [expanded(item) for item in place] if several else [expanded(place)]  # type: ignore[union-attr,arg-type]
@@ -181,7 +181,7 @@ def list_series(place: str | PathLike[str] | Sequence[str | PathLike[str]]) -> l
 
 def _others_in(folder: Path) -> Iterator[SeriesInfo]:
     """The images of other formats than DICOM in a folder."""
-    from napari_mamba.io import _READERS, _suffix
+    from napari_mamba.io.files import _READERS, _suffix
 
     for count, path in enumerate(sorted(folder.iterdir())):
         if count >= _MOST_FILES:
@@ -195,7 +195,7 @@ def _others_in(folder: Path) -> Iterator[SeriesInfo]:
 
 def _one(path: Path, kind: str) -> SeriesInfo:
     """An image of one file, or a store."""
-    from napari_mamba.io import _explained
+    from napari_mamba.io.files import _explained
 
     size = path.stat().st_size if path.is_file() else 0
     common: dict[str, Any] = {"paths": (path,), "format": kind, "title": path.name, "size_bytes": size}
@@ -267,7 +267,8 @@ def _metaimage(path: Path) -> dict[str, Any]:
 
 def _by_reading(path: Path) -> dict[str, Any]:
     """For stores, whose values stay on disk; and for pictures, which are small."""
-    from napari_mamba.io import _source, read
+    from napari_mamba.io import _source
+    from napari_mamba.io.files import read
 
     chosen: dict[str, Any] = {}
     asked: dict[Literal["series", "frame", "colour"], tuple[Option, ...]] = {}

@@ -45,11 +45,11 @@ def read(path: Path, frame: _frames.Frame = None) -> Volume:
     array = np.asanyarray(image.dataobj).reshape(sizes)
     data = np.ascontiguousarray(array.transpose(3, 2, 1, 0)[wanted])
     data = data.astype(data.dtype.newbyteorder("="), copy=False)
-    source = _source.Source(doubts=_doubts(content))
+    source = _source.Source(doubts=_factor_warnings(content))
     return _source.attached(Volume(data, from_xyz_ras(image.affine)), source)
 
 
-def _doubts(content: bytes) -> tuple[str, ...]:
+def _factor_warnings(content: bytes) -> tuple[str, ...]:
     if int.from_bytes(content[28:30], "big") == 1:
         return ()
     return (

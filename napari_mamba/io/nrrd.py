@@ -127,7 +127,7 @@ def read(path: Path, frame: _frames.Frame = None, colour: _colour.Colour = None)
     if colour is not None and header.values in (3, 4):
         array = _colour.taken(array, colour)
     data = np.ascontiguousarray(array.astype(header.dtype.newbyteorder("="), copy=False))
-    names = _colour.NAMES if colour == "channels" else ()
+    names = _colour.NAMES if colour == "channels" else labels.channel_names(header.fields, len(data))
     classes = labels.from_segment_fields(header.fields)
     source = _source.Source(classes, says_labels=bool(classes) or "segmentation" in " ".join(header.fields))
     return _source.attached(Volume(data, header.affine, names, header.units), source)
@@ -153,7 +153,8 @@ def parse(path: Path) -> Header:
     space, other = _axes(sizes, kinds, vectors, path)
     kind = kinds[other].lower() if kinds and other is not None else ""
     affine, units = _place(fields, vectors, space, len(sizes), path)
-    series = other is not None and (kind == "time" or any(_SERIES_KEYS.match(key) for key in fields))
+    named = fields.get("axis 0 index type") == "text"  # a sequence over names, not over time: channels
+    series = other is not None and not named and (kind == "time" or any(_SERIES_KEYS.match(key) for key in fields))
     return Header(dtype, sizes, space, other, kind, series, affine, units, fields, start)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from napari_mamba.errors import InputError
-from napari_mamba.io._atomic import written_beside
+from napari_mamba.io._atomic import atomic_path
 from napari_mamba.io.labels import Class, foreground, one_line, rgb
 from napari_mamba.volume import Volume
 
@@ -76,7 +76,7 @@ def overlay_png(
     present = set(np.unique(label_map).tolist())
     picture = _beside([*panels, _legend([entry for entry in foreground(classes) if entry.index in present])])
     path = Path(path).expanduser()
-    with written_beside(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_bytes(_png(picture))
     return path
 

@@ -58,8 +58,8 @@ def class_statistics(labels: Any, image: Any = None) -> dict[int, ClassStatistic
         slice_labels = np.asarray(labels[z])
         if not slice_labels.any():
             continue
-        values, flat = np.unique(slice_labels, return_inverse=True)
-        flat, bins = flat.ravel(), len(values)
+        values, flat = _numbered(slice_labels)
+        bins = len(values)
         rows = np.zeros((bins, 7))  # voxels, z, y, x, n, sum, sum of squares
         rows[:, 0] = np.bincount(flat, minlength=bins)
         rows[:, 1] = z * rows[:, 0]
@@ -75,9 +75,20 @@ def class_statistics(labels: Any, image: Any = None) -> dict[int, ClassStatistic
             rows[:, 5] = np.bincount(flat, weights=intensities, minlength=bins)
             rows[:, 6] = np.bincount(flat, weights=intensities**2, minlength=bins)
         for value, row in zip(values.tolist(), rows, strict=True):
-            if value != 0:
+            if value != 0 and row[0]:
                 sums[value] = sums.get(value, 0) + row
     return {value: _statistics(value, row, shift or 0.0) for value, row in sorted(sums.items())}
+
+
+def _numbered(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values, and for each voxel which of them it has; small values are their own numbers, which needs no sorting."""
+    if labels.min() >= 0 and labels.max() < _FEW:
+        return np.arange(int(labels.max()) + 1), labels.ravel().astype(np.intp)
+    values, flat = np.unique(labels, return_inverse=True)
+    return values, flat.ravel()
+
+
+_FEW = 4096
 
 
 def _statistics(index: int, row: np.ndarray, shift: float) -> ClassStatistics:

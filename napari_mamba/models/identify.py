@@ -71,7 +71,7 @@ def identify(
                     found = Identification(name, arguments=dict(arguments))
                 if found is None:
                     continue
-                if misfits := _misfits(found, shapes):
+                if misfits := _mismatches(found, shapes):
                     near_miss = near_miss or (
                         f"the weights resemble {model.title or model.name}, but {len(misfits)} tensors are missing, "
                         f"unknown or of another shape, such as {misfits[0]}"
@@ -110,7 +110,7 @@ def _recognise(model: ModelInfo, shapes: Shapes) -> Identification | None:
         return None  # it has the network's telltale keys, but not those its arguments are read from
 
 
-def _misfits(found: Identification, shapes: Shapes) -> list[str]:
+def _mismatches(found: Identification, shapes: Shapes) -> list[str]:
     """Keys in which the network that was recognised differs from the tensors; none if shapes do not say enough."""
     try:
         with torch.device("meta"):
@@ -119,10 +119,10 @@ def _misfits(found: Identification, shapes: Shapes) -> list[str]:
         return []  # an ambiguous argument is missing, or the initialisation needs real tensors
     ours = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     misfits = sorted(key for key in ours.keys() | shapes.keys() if ours.get(key) != shapes.get(key))
-    return [] if misfits and _adopts(network, shapes) else misfits
+    return [] if misfits and _loads(network, shapes) else misfits
 
 
-def _adopts(network: torch.nn.Module, shapes: Shapes) -> bool:
+def _loads(network: torch.nn.Module, shapes: Shapes) -> bool:
     """Whether the network itself loads these tensors, as one does that renames those of its older releases."""
     try:
         network.load_state_dict({key: torch.empty(shape, device="meta") for key, shape in shapes.items()}, assign=True)

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from napari_mamba.errors import InputError
-from napari_mamba.nn.exchange import exchange_mixers
-from napari_mamba.nn.probability import Probability
+from napari_mamba.nn.blocks.probability import Probability
+from napari_mamba.nn.mixers.exchange import replace_mixers
 
 Shapes = Mapping[str, tuple[int, ...]]
 """A state_dict's keys and the shapes of its tensors."""
@@ -85,10 +85,9 @@ def register(*, name: str, **facts: Any) -> Callable[[Callable[..., nn.Module]],
 
 @cache
 def _load_all() -> None:
-    import napari_mamba.models as package
-
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
+    package = importlib.import_module(__package__)
+    for module in pkgutil.walk_packages(package.__path__, f"{__package__}."):
+        importlib.import_module(module.name)
 
 
 def list_models() -> list[ModelInfo]:
@@ -134,7 +133,7 @@ def create(name: str, *, mixer: str = "mamba", logits: bool = False, **arguments
         network = model.build(**arguments)
     except TypeError as error:
         raise InputError(f"{name} cannot be built with these arguments: {error}") from error
-    exchange_mixers(network, mixer, name)
+    replace_mixers(network, mixer, name)
     for module in network.modules():
         if isinstance(module, Probability):
             module.logits = logits

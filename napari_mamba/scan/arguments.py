@@ -76,6 +76,22 @@ class ConvArguments:
     silu: bool
 
 
+@dataclass
+class LinearArguments:
+    """A time-invariant state space with a diagonal, complex transition (S4D, S5), as its listeners are told of it.
+
+    h[t] = exp(log_decay) h[t-1] + B u[t]; y[t] = 2 Re(C h[t]). u (B, L, D). Of S4D each channel has its own states:
+    log_decay and C (D, N), B None (the input enters each state as it is). Of S5 they share them: log_decay (N,),
+    B (N, D), C (D, N). table (K, L) or None; the paths' outputs are summed, without the skip.
+    """
+
+    u: Tensor
+    log_decay: Tensor
+    B: Tensor | None
+    C: Tensor
+    table: Tensor | None
+
+
 def _expect(tensor: Tensor | None, name: str, shape: tuple[int, ...], like: Tensor) -> None:
     if tensor is None:
         return

@@ -9,11 +9,11 @@ from napari_mamba.errors import InputError
 from napari_mamba.scan.arguments import ConvArguments, LowRank, ScanArguments, scan_arguments
 from napari_mamba.scan.cuda import conv
 from napari_mamba.scan.cuda.backward import selective_scan_backward
-from napari_mamba.scan.cuda.forward import prepare, runs_in_turn, selective_scan_forward
-from napari_mamba.scan.cuda.repeat import repeat_scan
+from napari_mamba.scan.cuda.forward import prepare, runs_sequentially, selective_scan_forward
+from napari_mamba.scan.cuda.repeat import replay_scan
 from napari_mamba.scan.cuda.runtime import on_device, unavailable
 
-__all__ = ["causal_conv1d", "selective_scan", "selective_scan_again", "selective_scan_in_turn", "unavailable"]
+__all__ = ["causal_conv1d", "selective_scan", "selective_scan_cached", "selective_scan_sequential", "unavailable"]
 
 # PyTorch's public function asks first whether CUDA was initialised, which a tensor on a device answers.
 _current_device = getattr(torch._C, "_cuda_getDevice", torch.cuda.current_device)
@@ -63,7 +63,7 @@ def selective_scan(args: ScanArguments) -> tuple[Tensor, Tensor]:
     return y, last
 
 
-def selective_scan_in_turn(u: Tensor, delta: LowRank, *rest) -> Tensor | None:
+def selective_scan_sequential(u: Tensor, delta: LowRank, *rest) -> Tensor | None:
     """Run the paths one after another, their step sizes made just before; None where paths run side by side.
 
     `rest` are A, B, C, D, z, delta_bias, delta_softplus, order and merge as the operator was given them.
@@ -79,12 +79,12 @@ def selective_scan_in_turn(u: Tensor, delta: LowRank, *rest) -> Tensor | None:
     args, _ = scan_arguments(u, one[:, None].expand(batch, paths, length, width), *rest)
     with on_device(u.device), torch.autocast("cuda", enabled=False):
         args = prepare(args)
-        if not runs_in_turn(args):
+        if not runs_sequentially(args):
             return None
         return selective_scan_forward(args, before=lambda k: delta.path(k, one)).y
 
 
-def selective_scan_again(
+def selective_scan_cached(
     tensors: tuple[Tensor | None, ...], softplus: bool, merge: str, overwrite: bool = False
 ) -> Tensor | None:
     """Run a scan in raster order that needs no gradient the short way (see `cuda.repeat`); None where that is not one.
@@ -97,7 +97,7 @@ def selective_scan_again(
         return None
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
         return None
-    return repeat_scan(tensors, softplus, merge, overwrite)
+    return replay_scan(tensors, softplus, merge, overwrite)
 
 
 def causal_conv1d(args: ConvArguments) -> Tensor:

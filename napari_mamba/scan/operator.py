@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from napari_mamba.scan import listening
 from napari_mamba.scan.arguments import LowRank, conv_arguments, scan_arguments
 from napari_mamba.scan.orders import ScanOrder
 from napari_mamba.scan.registry import choose_backend, get_backend
@@ -89,17 +90,24 @@ def selective_scan(
     >>> y.shape
     torch.Size([1, 6, 8])
     """
-    module = get_backend(choose_backend(u) if backend == "auto" else backend)
+    backend = choose_backend(u) if backend == "auto" else backend
+    module = get_backend(backend)
+    if listening.ACTIVE:
+        tensors = (u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+        told = listening.tell_scan(backend, order, tensors, merge)
+        if told is not None:
+            return told
+        overwrite_delta = False  # a listener may have kept it
     if isinstance(delta, LowRank):
-        if not return_last_state and hasattr(module, "selective_scan_in_turn"):
+        if not return_last_state and hasattr(module, "selective_scan_sequential"):
             rest = (A, B, C, D, z, delta_bias, delta_softplus, order, merge)
-            y = module.selective_scan_in_turn(u, delta, *rest)
+            y = module.selective_scan_sequential(u, delta, *rest)
             if y is not None:
                 return y
         delta = delta.whole()
-    if order is None and not return_last_state and hasattr(module, "selective_scan_again"):
+    if order is None and not return_last_state and hasattr(module, "selective_scan_cached"):
         tensors = (u, delta, A, B, C, D, z, delta_bias)
-        again = module.selective_scan_again(tensors, delta_softplus, merge, overwrite_delta)
+        again = module.selective_scan_cached(tensors, delta_softplus, merge, overwrite_delta)
         if again is not None:
             return again
     args, multi = scan_arguments(u, delta, A, B, C, D, z, delta_bias, delta_softplus, order, merge)
@@ -148,7 +156,12 @@ def causal_conv1d(
     torch.Size([1, 6, 8])
     """
     args, multi = conv_arguments(x, weight, bias, order, activation)
-    module = get_backend(choose_backend(x) if backend == "auto" else backend)
+    backend = choose_backend(x) if backend == "auto" else backend
+    module = get_backend(backend)
+    if listening.ACTIVE:
+        told = listening.tell("convolution", args, order, backend)
+        if told is not None:
+            return told if multi else told[:, 0]
     with _without_autocast(x.device.type):
         y = module.causal_conv1d(args)
     return y if multi else y[:, 0]

@@ -2,7 +2,7 @@
 
 A backend module has `selective_scan(ScanArguments)` and `causal_conv1d(ConvArguments)` (see `arguments.py`), and
 may have `unavailable() -> str`, a sentence saying why it cannot be used here, or "" where it can, and
-`selective_scan_again(tensors, softplus, merge)`, a short way for arguments like those of a call before, or None.
+`selective_scan_cached(tensors, softplus, merge)`, a short way for arguments like those of a call before, or None.
 """
 
 from __future__ import annotations

@@ -1,11 +1,17 @@
-"""The recipes that made the shipped bundles: train them again, go on with them, measure them.
+"""The machinery of any training: the loop, optimisers, augmentation, scores, and how a bundle is written.
 
->>> from napari_mamba import training
->>> sorted(training.RECIPES)
-['adrenal-shape', 'brain-structures-mr', 'hippocampus-mr', 'mr-denoise', 'mr-quality', 'mr-superres']
+What is trained on which data is a recipe's: see `napari_mamba.recipes`.
 """
 
-from napari_mamba.training.recipe import Recipe, Schedule
-from napari_mamba.training.registry import RECIPES, evaluate, recipe, train
+from importlib import import_module
+from typing import Any
 
-__all__ = ["RECIPES", "Recipe", "Schedule", "evaluate", "recipe", "train"]
+from napari_mamba.training.recipe import Recipe, Schedule
+
+__all__ = ["Recipe", "Schedule"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("RECIPES", "evaluate", "recipe", "train"):  # where they were until version 0.1
+        return getattr(import_module("napari_mamba.recipes"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -49,7 +49,7 @@ def places(
     *,
     rotate: float = 0.35,
     scale: tuple[float, float] = (0.8, 1.25),
-    bend: float = 3.0,
+    elastic_strength: float = 3.0,
     spacing: int = 16,
     flip: Sequence[int] = (0, 1, 2),
     chance: float = 0.8,
@@ -65,7 +65,7 @@ def places(
         Largest angle about each axis, in radians.
     scale : (float, float)
         Range of the magnification of each axis.
-    bend, spacing : float, int
+    elastic_strength, spacing : float, int
         Largest standard deviation of the elastic displacement, and the distance of its nodes, in voxels.
     flip : sequence of int
         Axes (0 is z) that are flipped, each with a chance of one half.
@@ -82,7 +82,7 @@ def places(
     axes = [torch.arange(n, device=device, dtype=torch.float32) - (n - 1) / 2 for n in size]
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(1, -1, 3)
     moved = grid @ matrix.transpose(1, 2) + centre[:, None, :].to(device)
-    bent = elastic(batch, size, uniform((batch,), 0, bend, generator) * on, spacing, generator)
+    bent = elastic(batch, size, uniform((batch,), 0, elastic_strength, generator) * on, spacing, generator)
     return moved.view(batch, *size, 3) + bent.permute(0, 2, 3, 4, 1)
 
 
@@ -106,7 +106,7 @@ def _each(x: Tensor, values: Tensor) -> Tensor:
     return values.view(-1, *[1] * (x.ndim - 1))
 
 
-def sometimes(x: Tensor, change: Change, chance: float, generator: Generator) -> Tensor:
+def random_apply(x: Tensor, change: Change, chance: float, generator: Generator) -> Tensor:
     """Apply `change` to each sample of a batch with a given chance."""
     chosen = torch.rand(len(x), generator=generator, device=generator.device) < chance
     return torch.where(_each(x, chosen), change(x, generator), x)
@@ -152,7 +152,7 @@ def blur(x: Tensor, generator: Generator, low: float = 0.4, high: float = 1.1) -
     return y.view_as(x)
 
 
-def coarse(x: Tensor, generator: Generator, least: float = 0.5) -> Tensor:
+def random_low_resolution(x: Tensor, generator: Generator, least: float = 0.5) -> Tensor:
     """Sample down by one random factor for the batch, and up again: an image of lower resolution."""
     factor = float(uniform((1,), least, 1.0, generator))
     size = [max(2, round(n * factor)) for n in x.shape[2:]]

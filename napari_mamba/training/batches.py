@@ -10,35 +10,39 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from napari_mamba.training.distributed import ProcessGroup
 from napari_mamba.training.recipe import Recipe
-from napari_mamba.training.team import Team
 
-AHEAD = 4
+PREFETCH = 4
 """Batches made ahead of their step on the CPU, each in a thread, while a GPU works."""
-AHEAD_ON_GPU = 2
+PREFETCH_ON_GPU = 2
 """Batches made ahead on the GPU itself, in one thread and on a stream of their own."""
 
 Batch = tuple[Tensor, Any]
 
 
-def batches(recipe: Recipe, first: int, last: int, device: torch.device, team: Team) -> Generator[Batch, None, None]:
+def batches(
+    recipe: Recipe, first: int, last: int, device: torch.device, group: ProcessGroup
+) -> Generator[Batch, None, None]:
     """This process' batches of the steps from `first` to `last`."""
-    numbers = range(team.sample(first), team.sample(last), team.size)
+    numbers = range(group.batch_number(first), group.batch_number(last), group.size)
     if device.type == "cpu":
         yield from (recipe.batch(number, device) for number in numbers)
         return
     place = device if recipe.on_device else torch.device("cpu")
-    recipe.batch(team.sample(first), place)  # fills the recipe's caches before threads share it
+    recipe.batch(group.batch_number(first), place)  # fills the recipe's caches before threads share it
     if place.type == "cuda":
         stream = torch.cuda.Stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))
-        for batch, ready in _ahead(lambda number: _on_stream(recipe, number, device, stream), numbers, 1, AHEAD_ON_GPU):
+        for batch, ready in _prefetch(
+            lambda number: _on_stream(recipe, number, device, stream), numbers, 1, PREFETCH_ON_GPU
+        ):
             yield _received(batch, ready, device)
         return
-    yield from _ahead(lambda number: recipe.batch(number, place), numbers, AHEAD, AHEAD)
+    yield from _prefetch(lambda number: recipe.batch(number, place), numbers, PREFETCH, PREFETCH)
 
 
-def _ahead(make: Callable[[int], Any], numbers: range, threads: int, ahead: int) -> Generator[Any, None, None]:
+def _prefetch(make: Callable[[int], Any], numbers: range, threads: int, ahead: int) -> Generator[Any, None, None]:
     """`make` of each number in order, begun up to `ahead` numbers early."""
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[Any]] = deque(pool.submit(make, number) for number in numbers[:ahead])

@@ -41,17 +41,21 @@ def logistic(inputs: np.ndarray, truth: np.ndarray, decay: float) -> tuple[np.nd
     """Weights (K,) and bias that minimise the summed cross-entropy of inputs (N, K) plus half `decay` times |w|²."""
     sign = np.where(np.asarray(truth, bool), 1.0, -1.0)
 
-    def surprise(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+    def negative_log_likelihood(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         weight, margin = parameters[:-1], sign * (inputs @ parameters[:-1] + parameters[-1])
         slope = -sign * expit(-margin)
         gradient = np.append(inputs.T @ slope + decay * weight, slope.sum())
         return float(-log_expit(margin).sum() + 0.5 * decay * weight @ weight), gradient
 
-    found = minimize(surprise, np.zeros(inputs.shape[1] + 1), jac=True, method="L-BFGS-B", options={"maxiter": 2000}).x
+    found = minimize(
+        negative_log_likelihood, np.zeros(inputs.shape[1] + 1), jac=True, method="L-BFGS-B", options={"maxiter": 2000}
+    ).x
     return found[:-1], float(found[-1])
 
 
-def weigh(first: np.ndarray, second: np.ndarray, truth: np.ndarray, decay: float = 0.0) -> tuple[float, float, float]:
+def fit_stacking(
+    first: np.ndarray, second: np.ndarray, truth: np.ndarray, decay: float = 0.0
+) -> tuple[float, float, float]:
     """Factors of two margins (N,) for cases that neither was fitted to, and the shift, that fit best.
 
     No factor is negative: an answer that does not help is left out. `decay` as of `logistic`.

@@ -15,16 +15,16 @@ from torch import Tensor, nn
 from napari_mamba.bundles import Bundle
 from napari_mamba.errors import InputError
 from napari_mamba.training.batches import batches
-from napari_mamba.training.growth import grow
-from napari_mamba.training.optimisers import Optimiser
-from napari_mamba.training.precision import exact_where_small
+from napari_mamba.training.cuda_graph import CudaGraphStep
+from napari_mamba.training.distributed import SINGLE_PROCESS, ProcessGroup, init_process_group
+from napari_mamba.training.optimisation.optimisers import Optimiser
+from napari_mamba.training.precision import float32_small_convolutions
 from napari_mamba.training.recipe import Recipe
-from napari_mamba.training.recorded import Recorded
-from napari_mamba.training.team import ALONE, Team, join
+from napari_mamba.training.weights.net2net import load_smaller_weights
 
 CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.jsonl"
-CHECK_EVERY = 50
+LOSS_CHECK_INTERVAL = 50
 """Steps between two looks at the loss: each look waits for the GPU."""
 
 
@@ -44,21 +44,21 @@ class Run:
         output: Path,
         device: torch.device,
         *,
-        team: Team = ALONE,
+        group: ProcessGroup = SINGLE_PROCESS,
         compiled: bool = False,
     ) -> None:
         torch.manual_seed(recipe.seed)
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # the samples of a recipe have one size, or few
-        self.recipe, self.output, self.device, self.team = recipe, Path(output), device, team
+        self.recipe, self.output, self.device, self.group = recipe, Path(output), device, group
         self.format = _format(recipe, device)
-        self.network = self._placed(recipe.network())
+        self.network = self._to_device(recipe.network())
         # Not the network: a U-Mamba compiles for minutes, and little of its time is anybody's to fuse.
         self.loss = torch.compile(self._loss, dynamic=False) if compiled else self._loss
         self.optimiser = Optimiser(self.network, recipe.schedule.optimiser, recipe.schedule.weight_decay)
         self.gradients: Callable[[Tensor, Any], Tensor] = self._gradients
-        if recipe.recorded and device.type == "cuda":
-            self.gradients = Recorded(self._gradients, list(self.network.parameters()))
+        if recipe.use_cuda_graph and device.type == "cuda":
+            self.gradients = CudaGraphStep(self._gradients, list(self.network.parameters()))
         self.average = _cloned(self.network.state_dict())
         self.step = 0
         self.seconds = 0.0  # of training, over all the pieces of the run
@@ -69,24 +69,24 @@ class Run:
         """What a process of the run computes on, in words."""
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
 
-    def told(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """What a bundle's card says of the run."""
-        told: dict[str, Any] = {
+        summary: dict[str, Any] = {
             "steps": self.step,
             "of": self.recipe.schedule.steps,
             "minutes": round(self.seconds / 60, 1),
         }
-        told |= {"device": self.hardware, "processes": self.team.size}
-        told |= {"optimiser": self.recipe.schedule.optimiser, "learning_rate": self.recipe.schedule.learning_rate}
-        return told | ({"start": self.start} if self.start else {})
+        summary |= {"device": self.hardware, "processes": self.group.size}
+        summary |= {"optimiser": self.recipe.schedule.optimiser, "learning_rate": self.recipe.schedule.learning_rate}
+        return summary | ({"start": self.start} if self.start else {})
 
-    def begin_from(self, bundle: Bundle) -> None:
+    def load_pretrained(self, bundle: Bundle) -> None:
         """Take the weights of a bundle, of this network or a smaller one of its kind, and note what trained them.
 
         Of an ensemble, those of its first member.
         """
         small, *_ = bundle.networks()
-        grow(self.network, small)
+        load_smaller_weights(self.network, small)
         self.average = _cloned(self.network.state_dict())
         trained = bundle.metrics.get("trained", {})
         first, *_ = trained.get("members", [trained])
@@ -122,8 +122,8 @@ class Run:
         self.optimiser.load_state_dict(state["optimiser"])
         self.average, self.step, self.seconds = state["average"], state["step"], state.get("seconds", 0.0)
         self.start = state.get("start", {})
-        if self.team.leads:
-            _trim_history(self.output / HISTORY, self.step)
+        if self.group.is_main:
+            _truncate_history(self.output / HISTORY, self.step)
 
     def advance(self, inputs: Tensor, target: Any, progress: float = 0.0) -> Tensor:
         """One optimiser step; returns the loss, still on the device."""
@@ -133,9 +133,9 @@ class Run:
             inputs = inputs.contiguous(memory_format=self.format)
         self.network.train()
         loss = self.gradients(inputs, _each(target, lambda t: t.to(self.device)))
-        if self.step % CHECK_EVERY == 0:
+        if self.step % LOSS_CHECK_INTERVAL == 0:
             self.check(loss)
-        self.team.average_gradients(self.network.parameters())
+        self.group.average_gradients(self.network.parameters())
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimiser.step(schedule.rate(self.step, progress))
         self._update_average(schedule.ema)
@@ -170,15 +170,17 @@ class Run:
         for key in set(once) - set(floating):
             self.average[key].copy_(state[key])
 
-    def averaged(self) -> nn.Module:
+    def ema_network(self) -> nn.Module:
         """The network with the averaged weights, in evaluation mode."""
-        network = self._placed(self.recipe.network())
+        network = self._to_device(self.recipe.network())
         network.load_state_dict(self.average)
         return network.eval()
 
-    def _placed(self, network: nn.Module) -> nn.Module:
-        placed: nn.Module = network.to(self.device, memory_format=self.format)  # type: ignore[call-overload]  # torch's stubs lack it
-        return exact_where_small(placed) if self.device.type == "cpu" else placed
+    def _to_device(self, network: nn.Module) -> nn.Module:
+        flat = not any(parameter.ndim == 5 for parameter in network.parameters())  # a network of slices
+        layout = torch.contiguous_format if flat else self.format
+        placed: nn.Module = network.to(self.device, memory_format=layout)  # type: ignore[call-overload]  # torch's stubs lack it
+        return float32_small_convolutions(placed) if self.device.type == "cpu" else placed
 
 
 def _cloned(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -202,7 +204,7 @@ def _format(recipe: Recipe, device: torch.device) -> torch.memory_format:
 
 
 @contextmanager
-def _products(recipe: Recipe) -> Iterator[None]:
+def _matmul_precision(recipe: Recipe) -> Iterator[None]:
     """Let float32 products be as exact as the recipe wants them, within the context alone."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if recipe.tf32 else before)
@@ -220,7 +222,7 @@ def fit(
     device: str = "auto",
     minutes: float | None = None,
     steps: int | None = None,
-    finish: float | None = None,
+    total_minutes: float | None = None,
     start: Bundle | None = None,
     compiled: bool = False,
     on_log: Callable[[dict[str, Any]], None] | None = None,
@@ -240,7 +242,7 @@ def fit(
         "auto", "cpu" or "cuda[:i]".
     minutes, steps : float, int, optional
         Limits of this call; the schedule itself is the recipe's.
-    finish : float, optional
+    total_minutes : float, optional
         Minutes of training over all the pieces of the run, at which it ends with a learning rate of zero, if the
         schedule's steps do not end it before: for a machine that is there for a given time only.
     start : Bundle, optional
@@ -255,64 +257,64 @@ def fit(
     InputError
         If `output` already holds a run and `resume` is off, or the checkpoint is another recipe's.
     """
-    output, team = Path(output), join(device)
-    run = Run(recipe, output, pick_device(device), team=team, compiled=compiled)
+    output, group = Path(output), init_process_group(device)
+    run = Run(recipe, output, pick_device(device), group=group, compiled=compiled)
     if resume:
         run.load()
     elif (output / CHECKPOINT).exists():
         raise InputError(f"{output} already holds a training run: add --resume to go on, or choose another folder")
     elif start is not None:
-        run.begin_from(start)
-    team.meet()  # before the first one writes what the others look for
+        run.load_pretrained(start)
+    group.barrier()  # before the first one writes what the others look for
     output.mkdir(parents=True, exist_ok=True)
     last = min(recipe.schedule.steps, run.step + steps if steps is not None else recipe.schedule.steps)
-    clock, made = Clock(run, minutes, finish), batches(recipe, run.step, last, run.device, team)
-    pieces = Pieces(output, on_log, team.leads)
-    with _products(recipe):
-        while run.step < last and clock.goes_on():
-            pieces.add(run.advance(*next(made), clock.progress))
+    clock, made = TimeLimit(run, minutes, total_minutes), batches(recipe, run.step, last, run.device, group)
+    loss_log = LossLog(output, on_log, group.is_main)
+    with _matmul_precision(recipe):
+        while run.step < last and clock.has_time_left():
+            loss_log.add(run.advance(*next(made), clock.progress))
             if run.step % recipe.schedule.validate_every == 0:
-                _lead(run, pieces)
+                _validate_and_save(run, loss_log)
         made.close()
-        unreported = pieces.losses and (run.step == recipe.schedule.steps or finish)
-        _lead(run, pieces if unreported else None)
-    team.meet()  # before any of them looks for what the first one has just written
+        unreported = loss_log.losses and (run.step == recipe.schedule.steps or total_minutes)
+        _validate_and_save(run, loss_log if unreported else None)
+    group.barrier()  # before any of them looks for what the first one has just written
     return run
 
 
-def _lead(run: Run, pieces: Pieces | None) -> None:
+def _validate_and_save(run: Run, loss_log: LossLog | None) -> None:
     """What the first process does for all: validate where there is something to report, and write the checkpoint."""
-    if run.team.leads:
-        if pieces:
-            pieces.report(run)
+    if run.group.is_main:
+        if loss_log:
+            loss_log.report(run)
         run.save()
-    elif pieces:
-        pieces.clear()
+    elif loss_log:
+        loss_log.clear()
 
 
-class Clock:
+class TimeLimit:
     """How long a run has trained, by the first process' clock."""
 
-    def __init__(self, run: Run, minutes: float | None, finish: float | None) -> None:
-        self.run, self.finish = run, finish
+    def __init__(self, run: Run, minutes: float | None, total_minutes: float | None) -> None:
+        self.run, self.total_minutes = run, total_minutes
         self.began, self.before = time.monotonic(), run.seconds
         self.limit = 60 * minutes if minutes is not None else float("inf")
         self.progress = 0.0
 
-    def goes_on(self) -> bool:
+    def has_time_left(self) -> bool:
         """Note the time; False where it is over."""
-        (passed,) = self.run.team.told(time.monotonic() - self.began)
+        (passed,) = self.run.group.broadcast(time.monotonic() - self.began)
         self.run.seconds = self.before + passed
-        self.progress = self.run.seconds / (60 * self.finish) if self.finish else 0.0
+        self.progress = self.run.seconds / (60 * self.total_minutes) if self.total_minutes else 0.0
         return passed < self.limit and self.progress < 1
 
 
-class Pieces:
+class LossLog:
     """The losses since the last validation, and where each validation's entry is written."""
 
     def __init__(self, output: Path, on_log: Callable[[dict[str, Any]], None] | None, written: bool = True) -> None:
         self.output, self.on_log = output, on_log
-        self.board = _board(output) if written else None
+        self.board = _tensorboard_writer(output) if written else None
         self.clear()
 
     def clear(self) -> None:
@@ -327,7 +329,7 @@ class Pieces:
         mean = torch.stack(self.losses).mean()
         run.check(mean)
         seconds = (time.monotonic() - self.began) / len(self.losses)
-        scores = run.recipe.validate(run.averaged(), run.device)
+        scores = run.recipe.validate(run.ema_network(), run.device)
         entry = {"step": run.step, "loss": float(mean), "seconds_a_step": seconds, "seconds": run.seconds, **scores}
         _log(self.output, self.board, entry)
         if self.on_log:
@@ -341,7 +343,7 @@ def history(output: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def _board(output: Path) -> Any:
+def _tensorboard_writer(output: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:  # TensorBoard is an extra; history.jsonl holds the same numbers
@@ -359,7 +361,7 @@ def _log(output: Path, board: Any, entry: dict[str, float]) -> None:
         board.flush()
 
 
-def _trim_history(path: Path, step: int) -> None:
+def _truncate_history(path: Path, step: int) -> None:
     """Drop entries past the checkpoint: the steps between are made again."""
     if path.exists():
         kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= step]

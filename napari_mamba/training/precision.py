@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 
-def exact_where_small(network: nn.Module) -> nn.Module:
+def float32_small_convolutions(network: nn.Module) -> nn.Module:
     """Let each convolution leave autocast where its input is smaller than its kernel along some axis.
 
     There the bfloat16 gradient of the weights, as oneDNN computes it on CPUs (PyTorch 2.13), reads memory that nobody
@@ -28,19 +28,19 @@ def exact_where_small(network: nn.Module) -> nn.Module:
 
     Examples
     --------
-    >>> network = exact_where_small(nn.Conv3d(1, 4, 3, padding=1))
+    >>> network = float32_small_convolutions(nn.Conv3d(1, 4, 3, padding=1))
     >>> with torch.autocast("cpu", torch.bfloat16):
     ...     network(torch.ones(1, 1, 2, 8, 8)).dtype, network(torch.ones(1, 1, 3, 8, 8)).dtype
     (torch.float32, torch.bfloat16)
     """
     for module in network.modules():
-        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) and not isinstance(module, _ExactWhereSmall):
+        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) and not isinstance(module, _Float32WhereSmall):
             # Not its `forward`, which a copy of the module would share.
-            module.__class__ = _exact(type(module))  # type: ignore[assignment, arg-type]  # mypy: no class is hashable
+            module.__class__ = _float32_class(type(module))  # type: ignore[assignment, arg-type]  # mypy: no class is hashable
     return network
 
 
-class _ExactWhereSmall(_ConvNd):
+class _Float32WhereSmall(_ConvNd):
     """A convolution in the precision that its input allows."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -52,5 +52,5 @@ class _ExactWhereSmall(_ConvNd):
 
 
 @cache
-def _exact(kind: type[nn.Module]) -> type[nn.Module]:
-    return type(kind.__name__, (_ExactWhereSmall, kind), {})
+def _float32_class(kind: type[nn.Module]) -> type[nn.Module]:
+    return type(kind.__name__, (_Float32WhereSmall, kind), {})

@@ -63,6 +63,8 @@ class Schedule:
 class Recipe(ABC):
     """One bundle's recipe. `batch(step)` is a pure function of the seed and the step, so a run resumes anywhere.
 
+    What is made of the weights (a bundle, its card, its numbers) is not the recipe's: see `napari_mamba.recipes`.
+
     Attributes
     ----------
     name : str
@@ -78,7 +80,7 @@ class Recipe(ABC):
         norms, slower for those with instance norms.
     tf32 : bool
         Whether a GPU may round the factors of float32 products to TensorFloat-32, which has 10 bits of mantissa.
-    recorded : bool
+    use_cuda_graph : bool
         Whether a GPU replays the kernels of a step as a CUDA graph: for samples of few shapes, and networks of so many
         small kernels that Python is late with them.
 
@@ -102,7 +104,7 @@ class Recipe(ABC):
     on_device: bool = False
     channels_last: bool = False
     tf32: bool = False
-    recorded: bool = False
+    use_cuda_graph: bool = False
 
     def __init__(self, data: Path, seed: int = 2410, variant: str = "") -> None:
         self.data = Path(data)
@@ -147,11 +149,3 @@ class Recipe(ABC):
     @abstractmethod
     def validate(self, network: nn.Module, device: torch.device) -> dict[str, float]:
         """Scores on the validation people; higher is better for the one called "score"."""
-
-    @abstractmethod
-    def export(self, weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
-        """Write the bundle, without its measured numbers; returns its folder."""
-
-    @abstractmethod
-    def evaluate(self, bundle: Path | str, **options: Any) -> dict[str, Any]:
-        """Measure a bundle on the held-out people, through the engine as a user would run it."""

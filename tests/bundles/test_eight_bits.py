@@ -7,10 +7,10 @@ from safetensors.torch import load, save
 from toy import ARGUMENTS, SPEC
 
 from napari_mamba import bundles, engine, models
-from napari_mamba.bundles.eight_bits import MOST, SCALE, shrunk, whole
+from napari_mamba.bundles.int8 import INT8_MAX, SCALE, dequantize, quantize
 from napari_mamba.bundles.weights import smallest, stored
 from napari_mamba.errors import BundleError, InputError
-from napari_mamba.training.evaluation import write_numbers
+from napari_mamba.training.scoring.evaluation import write_numbers
 from napari_mamba.volume import Volume
 
 
@@ -29,7 +29,7 @@ def test_every_value_is_off_by_half_a_step_of_its_row_at_most():
     for size in (1e-30, 1e-4, 1.0, 3e4):
         weight = size * torch.randn(8, 16, 3, 3, 3, generator=torch.Generator().manual_seed(0))
         weight[2] = 0
-        found = whole(shrunk({"w": weight}))["w"]
+        found = dequantize(quantize({"w": weight}))["w"]
         rows = weight.flatten(1).abs().amax(1)
         assert ((found - weight).flatten(1).abs().amax(1) <= rows / 127 * 0.5003).all()
         assert torch.equal(found[2], weight[2])
@@ -42,18 +42,18 @@ def test_long_rows_alone_are_in_eight_bits():
         "depthwise": torch.randn(64, 1, 3, 3, 3),
         "steps": torch.tensor(4),
     }
-    found = shrunk({**kept, "kernel": torch.randn(4, 64)})
+    found = quantize({**kept, "kernel": torch.randn(4, 64)})
     assert all(found[key] is value for key, value in kept.items())
     assert found["kernel"].dtype == torch.int8
     assert found["kernel" + SCALE].dtype == torch.float32
 
 
 def test_stored_again_nothing_changes(weights):
-    once = whole(stored(weights, "int8"))
+    once = dequantize(stored(weights, "int8"))
     assert smallest([weights]) == "float32"
     assert smallest([once]) == "int8"
     assert smallest([{key: value.half().float() for key, value in weights.items()}]) == "float16"
-    again = whole(stored(once, "int8"))
+    again = dequantize(stored(once, "int8"))
     assert all(torch.equal(again[key], value) for key, value in once.items())
     assert not all(torch.equal(once[key], value) for key, value in weights.items())
 
@@ -62,10 +62,10 @@ def test_no_row_changes_however_often_it_is_stored():
     random = torch.Generator().manual_seed(5)
     rows = torch.randn(4000, 64, generator=random) * torch.exp(4 * torch.randn(4000, 1, generator=random))
     largest = torch.arange(2**23, 2**24).float()  # of every mantissa
-    scale = largest / MOST
-    assert torch.equal(scale * MOST / MOST, scale)
-    once = shrunk({"w": rows})
-    again = shrunk(whole(once))
+    scale = largest / INT8_MAX
+    assert torch.equal(scale * INT8_MAX / INT8_MAX, scale)
+    once = quantize({"w": rows})
+    again = quantize(dequantize(once))
     assert all(torch.equal(again[key], once[key]) for key in once)
 
 

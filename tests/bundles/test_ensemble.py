@@ -69,12 +69,12 @@ def test_members_that_copies_are_dealt_to_take_as_long_as_one(member, tmp_path):
         return max(event.total for event in events if event.stage == "network"), events[-1]
 
     alone = run(parts[0])[0]
-    dealt = bundles.join(parts, tmp_path / "dealt", dealt=True)
-    assert run(dealt)[0] == alone
+    round_robin = bundles.join(parts, tmp_path / "round_robin", round_robin=True)
+    assert run(round_robin)[0] == alone
     assert run(bundles.join(parts, tmp_path / "all"))[0] == 2 * alone
     assert bundles.load(
-        bundles.join([dealt, member(3, tile=replace(SPEC.tile, dealt=True))], tmp_path / "more")
-    ).tile.dealt
+        bundles.join([round_robin, member(3, tile=replace(SPEC.tile, round_robin=True))], tmp_path / "more")
+    ).tile.round_robin
 
 
 def test_no_members_numbers_are_those_of_the_ensemble(member, tmp_path):

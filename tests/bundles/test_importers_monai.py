@@ -13,7 +13,7 @@ from monai.bundle import ConfigParser
 from napari_mamba import bundles, io, models
 from napari_mamba.bundles.importers import import_checkpoint
 from napari_mamba.engine import RunOptions, run_to_end
-from napari_mamba.engine.prepare import prepare
+from napari_mamba.engine.preparation.prepare import prepare
 from napari_mamba.errors import BundleError
 
 ARGUMENTS = {"spatial_dims": 3, "init_filters": 8, "in_channels": 1, "out_channels": 3}

@@ -13,7 +13,7 @@ from skimage.transform import resize
 from napari_mamba import bundles, models
 from napari_mamba.bundles.importers import import_checkpoint, import_nnunet_v1
 from napari_mamba.engine import RunOptions, run_to_end
-from napari_mamba.engine.prepare import prepare
+from napari_mamba.engine.preparation.prepare import prepare
 from napari_mamba.errors import BundleError
 from napari_mamba.volume import Volume
 

@@ -8,7 +8,7 @@ from napari_mamba import bundles, models
 from napari_mamba.bundles.importers import import_checkpoint
 from napari_mamba.bundles.importers.presets import PRESETS
 from napari_mamba.engine import RunOptions, run_to_end
-from napari_mamba.engine.prepare import prepare
+from napari_mamba.engine.preparation.prepare import prepare
 from napari_mamba.errors import BundleError
 from napari_mamba.volume import Volume
 

@@ -20,7 +20,7 @@ def test_stdout_holds_events_alone_and_ends_with_the_result(finish, tiny_bundle,
     done = finish("run", tiny_bundle, image, "-o", folder / "labels.nii.gz", "--events", "jsonl")
     assert done.code == 0, done.err
     events = lines(done.out)
-    assert {event["version"] for event in events} == {1}
+    assert {event["version"] for event in events} == {2}
     assert [event["event"] for event in events].count("result") == 1
     result = events[-1]
     assert result["event"] == "result"
@@ -111,7 +111,7 @@ def test_ctrl_c_ends_between_tiles_and_leaves_nothing(start, tiny_bundle, sample
             break
     rest, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert lines(rest)[-1] == {"version": 1, "event": "result", "cancelled": True, "outputs": {}}
+    assert lines(rest)[-1] == {"version": 2, "event": "result", "cancelled": True, "outputs": {}}
     assert "cancelled" in err
     assert "Traceback" not in err
     assert not list(folder.iterdir())

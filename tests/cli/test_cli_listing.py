@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from napari_mamba import __version__, bundles, models, training
+from napari_mamba import __version__, bundles, models, recipes
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_train_hands_on_what_was_asked(command, tmp_path, monkeypatch):
         limits["on_log"]({"step": 250, "loss": 0.51234567})
         return output / name
 
-    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(recipes, "train", train)
     done = command(
         *("train", "hippocampus-mr", "--data", tmp_path, "-o", tmp_path / "run"),
         *("--resume", "--minutes", 1.5, "--steps", 9, "--device", "cpu"),
@@ -79,7 +79,14 @@ def test_train_hands_on_what_was_asked(command, tmp_path, monkeypatch):
     assert "step 250  loss 0.5123" in done.err
     del asked["on_log"]
     expected = {"data": tmp_path, "output": tmp_path / "run", "resume": True, "minutes": 1.5, "steps": 9}
-    expected |= {"variant": "small", "finish": 2.5, "start": "mine", "compiled": True, "seed": 7, "learning_rate": 2e-4}
+    expected |= {
+        "variant": "small",
+        "total_minutes": 2.5,
+        "start": "mine",
+        "compiled": True,
+        "seed": 7,
+        "learning_rate": 2e-4,
+    }
     expected |= {"blend": 0.5}
     assert asked == {"name": "hippocampus-mr", "device": "cpu", **expected}
 
@@ -98,7 +105,7 @@ def test_evaluate_prints_the_summary_and_keeps_the_cases(command, tmp_path, monk
         on_case("a.nii.gz", {"dice": [0.9, 0.8]})
         return measured
 
-    monkeypatch.setattr(training, "evaluate", evaluate)
+    monkeypatch.setattr(recipes, "evaluate", evaluate)
     done = command("evaluate", "hippocampus-mr", "--data", tmp_path, "--report", tmp_path / "numbers.json")
     assert done.code == 0, done.err
     assert "anterior: mean: 0.9012; sd: 0.02" in done.out
@@ -126,7 +133,7 @@ def test_training_data_are_written_as_one_file(command, tmp_path, monkeypatch):
             destination.write_bytes(b"arrays")
             return destination
 
-    monkeypatch.setattr(training, "recipe", lambda name, data: Recipe())
+    monkeypatch.setattr(recipes, "recipe", lambda name, data: Recipe())
     done = command("train", "hippocampus-mr", "--data", tmp_path, "--save-data", tmp_path / "all.npz")
     assert done.code == 0, done.err
     assert (tmp_path / "all.npz").read_bytes() == b"arrays"

@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 from napari_mamba import bundles, engine, io
-from napari_mamba.cli.running import parse_tile
+from napari_mamba.cli.parsing import parse_tile
 from napari_mamba.volume import Volume
 
 

@@ -15,7 +15,7 @@ from scipy.stats import entropy
 
 from napari_mamba.bundles import Tile
 from napari_mamba.engine import RunOptions, run, run_to_end
-from napari_mamba.engine.prepare import prepare
+from napari_mamba.engine.preparation.prepare import prepare
 from napari_mamba.errors import BundleError
 from napari_mamba.volume import Volume
 

@@ -14,7 +14,7 @@ from napari_mamba.bundles import Tile
 from napari_mamba.engine import RunOptions, run, run_to_end, session
 from napari_mamba.engine.device import choose_device
 from napari_mamba.engine.memory import is_out_of_memory
-from napari_mamba.engine.record import Pace
+from napari_mamba.engine.record import TimeEstimator
 from napari_mamba.errors import InputError, NapariMambaError, OutOfMemoryError, RunError
 
 CPU_MESSAGE = "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to"
@@ -51,7 +51,7 @@ def test_out_of_memory_first_undoes_the_batch(volume):
     network = hungry(2 * 16 * 16, MemoryError())
     bundle = fake_bundle(network, classes=2, tile=Tile((16, 16)))
     result = run_to_end(volume, bundle, RunOptions(batch_size=12))
-    tiles = {"size": [1, 16, 16], "overlap": 0.5, "mirror_axes": [], "dealt": False, "batch_size": 1}
+    tiles = {"size": [1, 16, 16], "overlap": 0.5, "mirror_axes": [], "round_robin": False, "batch_size": 1}
     assert result.provenance["tiles"] == tiles
     assert "one tile at a time" in result.warnings[0]
 
@@ -198,13 +198,13 @@ def test_damaged_weights_are_an_error(volume):
 
 
 def test_time_left_is_not_shaken_by_a_slow_first_pass_or_one_hiccup():
-    pace = Pace(10)
-    assert pace.seconds_left is None
-    pace.add(8.0)
-    assert pace.seconds_left == 72.0
+    estimator = TimeEstimator(10)
+    assert estimator.seconds_left is None
+    estimator.add(8.0)
+    assert estimator.seconds_left == 72.0
     for seconds in (1.0, 1.0, 5.0, 1.0):
-        pace.add(seconds)
-    assert pace.seconds_left == 5.0
+        estimator.add(seconds)
+    assert estimator.seconds_left == 5.0
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from napari_mamba import bundles
 from napari_mamba.engine import RunOptions
-from napari_mamba.engine.prepare import prepare
+from napari_mamba.engine.preparation.prepare import prepare
 from napari_mamba.engine.suitability import examine, prepared_shape
 from napari_mamba.volume import Volume
 
@@ -40,7 +40,7 @@ def test_the_shape_that_a_network_sees_is_known_without_preparing(name, axes):
 @pytest.mark.parametrize("shape", [(30, 50, 44), (8, 40, 40), (60, 200, 200)])
 def test_every_doubt_of_the_preparation_is_known_before(name, shape):
     volume = scan(name, shape=shape)
-    assert set(prepare(volume, SHIPPED[name].preparation).doubts) <= set(examine(volume, SHIPPED[name]).doubts)
+    assert set(prepare(volume, SHIPPED[name].preparation).warnings) <= set(examine(volume, SHIPPED[name]).warnings)
 
 
 def test_what_a_run_refuses_is_refused_before():

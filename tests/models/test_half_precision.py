@@ -16,7 +16,7 @@ from tiny_networks import TINY, Tiny
 from torch import Tensor, nn
 
 from napari_mamba import bundles, io, models
-from napari_mamba.engine.prepare import prepare
+from napari_mamba.engine.preparation.prepare import prepare
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -7,7 +7,7 @@ from tiny_networks import TINY
 from napari_mamba import models
 from napari_mamba.errors import InputError
 from napari_mamba.nn import S4D, S5, Mamba2
-from napari_mamba.nn.exchange import PathMixers
+from napari_mamba.nn.mixers.exchange import PathMixers
 from napari_mamba.scan import scan_order
 
 pytestmark = pytest.mark.usefixtures("one_thread")

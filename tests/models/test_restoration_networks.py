@@ -7,9 +7,9 @@ import torch
 
 from napari_mamba import models
 from napari_mamba.errors import InputError
-from napari_mamba.models.mambair_v2 import pad_mirrored
-from napari_mamba.nn.attentive_scan import PromptedScan
-from napari_mamba.nn.window_attention import WindowAttention, relative_positions
+from napari_mamba.models.restoration.mambair_v2 import pad_mirrored
+from napari_mamba.nn.blocks.window_attention import WindowAttention, relative_positions
+from napari_mamba.nn.mixers.attentive_scan import PromptedScan
 
 VMAMBAIR = {"dim": 8, "num_blocks": [1, 2, 1, 1], "num_refinement_blocks": 1}
 MAMBAIR = {"embed_dim": 24, "d_state": 4, "depths": [2, 1], "num_heads": [2, 3], "window_size": 8, "num_tokens": 10}

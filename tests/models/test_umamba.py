@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from napari_mamba import models
 from napari_mamba.errors import InputError
-from napari_mamba.nn.conv_blocks import PointwiseUpsample
-from napari_mamba.nn.token_mixer import MambaLayer
+from napari_mamba.nn.blocks.conv_blocks import PointwiseUpsample
+from napari_mamba.nn.mixers.token_mixer import MambaLayer
 
 SMALL = {
     "spatial_dims": 3,

@@ -5,7 +5,7 @@ import torch
 
 from napari_mamba import models
 from napari_mamba.errors import InputError
-from napari_mamba.nn.noise import noise_strength
+from napari_mamba.nn.descriptors.noise import estimate_noise_std
 
 SMALL = {"features": (4, 8, 8), "depths": (1, 1, 1), "d_state": 2}
 
@@ -56,7 +56,7 @@ def test_scaled_by_noise_it_answers_in_the_noises_unit(monkeypatch):
     told = []
     monkeypatch.setattr(network, "change", lambda seen: told.append(seen) or torch.ones_like(x))
     change = network(0.1 * x) - 0.1 * x
-    assert torch.allclose(change, noise_strength(0.1 * x), atol=1e-5)
+    assert torch.allclose(change, estimate_noise_std(0.1 * x), atol=1e-5)
     assert told[0].shape[1] == network.stem.in_channels == 2
 
 

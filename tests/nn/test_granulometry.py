@@ -7,8 +7,8 @@ from scipy import ndimage
 
 from napari_mamba import models
 from napari_mamba.errors import InputError
-from napari_mamba.nn import granulometry
-from napari_mamba.nn.granulometry import (
+from napari_mamba.nn.descriptors import granulometry
+from napari_mamba.nn.descriptors.granulometry import (
     CLOSINGS,
     DEPTHS,
     OPENINGS,

@@ -14,13 +14,13 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parents[1] / "scan"))
 from cuda_emulator import emulated_device, find_compiler
 
-from napari_mamba.models.mambamorph import ConvNormReLU
-from napari_mamba.models.segmamba import GSC
-from napari_mamba.models.segmamba_v2 import ConvBlock
-from napari_mamba.nn import instance_norm
-from napari_mamba.nn.conv_blocks import ProjectedResidualBlock, ResidualBlock
-from napari_mamba.nn.instance_norm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, norm_act
-from napari_mamba.nn.unetr import UnetrConvBlock
+from napari_mamba.models.registration.mambamorph import ConvNormReLU
+from napari_mamba.models.segmentation.segmamba import GSC
+from napari_mamba.models.segmentation.segmamba_v2 import ConvBlock
+from napari_mamba.nn.blocks.conv_blocks import ProjectedResidualBlock, ResidualBlock
+from napari_mamba.nn.blocks.unetr import UnetrConvBlock
+from napari_mamba.nn.norms import instance_norm
+from napari_mamba.nn.norms.instance_norm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, norm_act
 from napari_mamba.scan.cuda import instance_norm as device_norm
 
 emulated = pytest.mark.skipif(find_compiler() is None, reason="needs g++ on Linux to emulate the CUDA kernels")
@@ -403,7 +403,7 @@ def test_every_row_is_covered_by_legal_launches():
     for rows, size in [(32, 128 * 144 * 128), (32, 128**3), (320, 512), (2, 1024**3), (10**6, 3), (1, 2)]:
         for processors in (4, 132):
             splits, tiles = device_norm.cut_rows(rows, size, processors)
-            assert 1 <= splits <= device_norm.MOST_SPLITS
+            assert 1 <= splits <= device_norm.MAX_SPLITS
             assert (splits - 1) * tiles * device_norm.TILE < size <= splits * tiles * device_norm.TILE
             assert rows * splits < 2**31
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from napari_mamba.nn.noise import LEAST, noise_strength, noise_told
+from napari_mamba.nn.descriptors.noise import LEAST, estimate_noise_std, log_noise_channel
 
 
 def noise(*shape):
@@ -14,15 +14,15 @@ def noise(*shape):
 def test_white_noise_is_measured_under_smooth_anatomy(shape):
     z, y, x = torch.meshgrid(*(torch.linspace(0, 6, n) for n in shape), indexing="ij")
     anatomy = torch.sin(x) * torch.cos(y) + 0.3 * z
-    found = noise_strength(anatomy + 0.05 * noise(*shape))
+    found = estimate_noise_std(anatomy + 0.05 * noise(*shape))
     assert found.shape == (2, 1, *shape)
     assert float(found.mean()) == pytest.approx(0.05, rel=0.05)
 
 
 def test_noise_of_another_strength_elsewhere_is_told():
-    uneven = noise(64, 64, 64)
-    uneven[..., 32:] *= 3
-    found = noise_strength(uneven)
+    spatial_noise_map = noise(64, 64, 64)
+    spatial_noise_map[..., 32:] *= 3
+    found = estimate_noise_std(spatial_noise_map)
     assert float(found[..., :12].mean()) == pytest.approx(1.0, rel=0.1)
     assert float(found[..., -12:].mean()) == pytest.approx(3.0, rel=0.1)
 
@@ -30,15 +30,15 @@ def test_noise_of_another_strength_elsewhere_is_told():
 def test_masked_background_does_not_count():
     masked = 0.1 * noise(64, 64, 64)
     masked[..., :32] = 0
-    assert float(noise_strength(masked)[..., 30:].mean()) == pytest.approx(0.1, rel=0.1)
+    assert float(estimate_noise_std(masked)[..., 30:].mean()) == pytest.approx(0.1, rel=0.1)
 
 
 def test_nothing_has_the_least_noise():
-    found = noise_strength(torch.zeros(1, 1, 12, 12, 12))
+    found = estimate_noise_std(torch.zeros(1, 1, 12, 12, 12))
     assert torch.equal(found, torch.full_like(found, LEAST))
-    assert float(noise_told(found).mean()) == pytest.approx(-1.2, abs=0.02)
+    assert float(log_noise_channel(found).mean()) == pytest.approx(-1.2, abs=0.02)
 
 
 def test_it_grows_with_the_image():
     image = noise(20, 30, 24)
-    assert torch.allclose(noise_strength(7 * image), 7 * noise_strength(image), rtol=1e-4)
+    assert torch.allclose(estimate_noise_std(7 * image), 7 * estimate_noise_std(image), rtol=1e-4)

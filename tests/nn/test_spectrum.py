@@ -7,12 +7,21 @@ import torch
 
 from napari_mamba import models
 from napari_mamba.errors import InputError
-from napari_mamba.nn.spectrum import ECHOES, FARTHEST, RANKS, RINGS, SHARES, Spectrum, count, describe
+from napari_mamba.nn.descriptors.spectrum import (
+    CEPSTRUM_PEAKS,
+    MAX_DEVIATIONS,
+    RANKS,
+    RINGS,
+    SHARES,
+    Spectrum,
+    count,
+    describe,
+)
 
 SHAPE = (16, 64, 48)
 PEAKS = 2 * RINGS + 1
 CEPSTRA = PEAKS + 2 * len(RANKS) + 1
-EACH = 2 * (ECHOES + 6)
+EACH = 2 * (CEPSTRUM_PEAKS + 6)
 BLOCKS = CEPSTRA + 3 * EACH
 
 
@@ -70,7 +79,7 @@ def test_a_ghost_is_an_echo_along_its_own_axis(axis):
     ghosted = torch.fft.ifft(transform * factor.view([-1 if a == axis else 1 for a in range(3)]), dim=axis).real
 
     def echo(one, along):
-        return one[CEPSTRA + along * EACH + ECHOES + 6]  # of the mean power
+        return one[CEPSTRA + along * EACH + CEPSTRUM_PEAKS + 6]  # of the mean power
 
     clean, found = told(image), told(ghosted)
     assert echo(found, axis) > echo(clean, axis) + 1
@@ -98,9 +107,9 @@ def test_the_perceptron_standardises_cuts_off_and_stays_in_float32():
     layer.mean.copy_(table[0])
     layer.deviation.fill_(1e-4)
     assert torch.equal(layer.standardised(table)[0], torch.zeros(count()))
-    assert float(layer.standardised(table)[1].abs().max()) == FARTHEST
+    assert float(layer.standardised(table)[1].abs().max()) == MAX_DEVIATIONS
     x = torch.stack([head(), head(sharp=4.0)])[:, None]
-    assert torch.allclose(layer(x), layer.judge(table), atol=1e-3)
+    assert torch.allclose(layer(x), layer.classify(table), atol=1e-3)
 
 
 def test_nnmamba_adds_the_perceptrons_logits():

@@ -13,12 +13,12 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parents[1] / "scan"))
 from cuda_emulator import emulated_device, find_compiler
 
-from napari_mamba.nn.conv_blocks import before_norm
-from napari_mamba.nn.mamba import Mamba
-from napari_mamba.nn.multipath import MultiPathMamba
-from napari_mamba.nn.token_mixer import MambaLayer
-from napari_mamba.nn.token_norm import normed_tokens
-from napari_mamba.nn.tom import ToMLayer
+from napari_mamba.nn.blocks.conv_blocks import before_norm
+from napari_mamba.nn.mixers.mamba import Mamba
+from napari_mamba.nn.mixers.multipath import MultiPathMamba
+from napari_mamba.nn.mixers.token_mixer import MambaLayer
+from napari_mamba.nn.mixers.tom import ToMLayer
+from napari_mamba.nn.norms.token_norm import normed_tokens
 from napari_mamba.scan import scan_order
 from napari_mamba.scan.cuda import token_norm as device_norm
 
@@ -85,7 +85,7 @@ def test_mixers_write_channels_first(bias):
     torch.manual_seed(0)
     x = torch.randn(2, 30, 8)
     mixers = (Mamba(8, bias=bias), MultiPathMamba(8, bias=bias, scale=0.5), Mamba(8, bias=bias))
-    mixers[2].exchange("s4d")
+    mixers[2].replace_mixer("s4d")
     for mixer, order in zip(mixers, (None, scan_order("bidirectional", (30,)), None), strict=True):
         tokens, maps = mixer(x, order), mixer(x, order, channels_first=True)
         assert maps.is_contiguous()

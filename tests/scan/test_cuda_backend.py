@@ -88,13 +88,13 @@ def test_a_call_like_one_before_takes_the_short_way(length, launched):
     with emulated_device() as launches, torch.no_grad(), mock.patch.object(repeat, "_templates", {}) as templates:
         for scale in (1.0, 2.0):  # the second call finds the first one's template, at other addresses
             scaled = {n: x.clone() * scale if n == "B" else x for n, x in made.items()}
-            y = repeat.repeat_scan(tuple(scaled.values()), True, "sum")
+            y = repeat.replay_scan(tuple(scaled.values()), True, "sum")
             exact = selective_scan(**doubled(scaled), delta_softplus=True, backend="reference")
             assert relative(y, exact) <= 1e-5
         assert len(templates) == 1
         assert len(launches) == 2 * launched
         apart = scaled | {"u": scaled["u"].contiguous()}
-        assert relative(repeat.repeat_scan(tuple(apart.values()), True, "sum"), exact) <= 1e-5
+        assert relative(repeat.replay_scan(tuple(apart.values()), True, "sum"), exact) <= 1e-5
         assert len(templates) == 2, "other strides are another template"
 
 
@@ -104,8 +104,8 @@ def test_the_output_may_lie_over_delta(length, width, over):
     """Where a thread reads each step size itself; one block of a short sequence shares them."""
     made = inputs(1, width, length, states=4)
     with emulated_device(), torch.no_grad(), mock.patch.object(repeat, "_templates", {}):
-        apart = repeat.repeat_scan(tuple(made.values()), True, "sum")
-        y = repeat.repeat_scan(tuple(made.values()), True, "sum", overwrite=True)
+        apart = repeat.replay_scan(tuple(made.values()), True, "sum")
+        y = repeat.replay_scan(tuple(made.values()), True, "sum", overwrite=True)
     assert (y.data_ptr() == made["delta"].data_ptr()) is over
     assert torch.equal(y, apart)
 
@@ -114,12 +114,12 @@ def test_what_needs_more_than_launches_goes_the_long_way():
     made = inputs(1, 6, 20, states=4)
     with mock.patch.object(repeat, "_templates", {}):
         transposed = made | {"u": made["u"].transpose(1, 2).contiguous().transpose(1, 2)}
-        assert repeat.repeat_scan(tuple(transposed.values()), True, "sum") is None
-        assert repeat.repeat_scan(tuple((made | {"A": made["A"].half()}).values()), True, "sum") is None
-        assert repeat.repeat_scan(tuple(inputs(1, 6, 20, states=4, paths=2).values()), True, "sum") is None
+        assert repeat.replay_scan(tuple(transposed.values()), True, "sum") is None
+        assert repeat.replay_scan(tuple((made | {"A": made["A"].half()}).values()), True, "sum") is None
+        assert repeat.replay_scan(tuple(inputs(1, 6, 20, states=4, paths=2).values()), True, "sum") is None
         with pytest.raises(InputError, match="delta_bias has shape"):
-            repeat.repeat_scan(tuple((made | {"delta_bias": torch.zeros(5)}).values()), True, "sum")
-        assert cuda_backend.selective_scan_again(tuple(made.values()), True, "sum") is None, "tensors elsewhere"
+            repeat.replay_scan(tuple((made | {"delta_bias": torch.zeros(5)}).values()), True, "sum")
+        assert cuda_backend.selective_scan_cached(tuple(made.values()), True, "sum") is None, "tensors elsewhere"
 
 
 def test_tensors_elsewhere_are_refused():

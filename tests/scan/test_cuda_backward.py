@@ -201,7 +201,7 @@ def test_tensors_are_read_where_they_lie():
 def test_batches_beyond_a_grid(monkeypatch):
     args, grad = make(batch=5, paths=2, length=9)
     starts, wanted = chunk_starts(args, 16), truth(args, grad)
-    monkeypatch.setattr(backward, "MOST_SEQUENCES", 4)
+    monkeypatch.setattr(backward, "MAX_SEQUENCES", 4)
     found, launched = run(args, starts, 16, grad)
     assert launched.count("scan_adjoint_chunks") == 3
     assert max(errors(found, wanted).values()) < 2e-6

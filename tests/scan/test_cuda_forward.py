@@ -236,7 +236,7 @@ def test_step_sizes_made_path_by_path(merge):
     one = torch.full((1, 77, 40), torch.nan)
     lazy = replace(args, delta=one[:, None].expand(1, 3, 77, 40))
     with emulated_device(), mock.patch.object(forward, "PARALLEL_BYTES", 0):
-        assert forward.runs_in_turn(prepare(lazy)) == (merge == "sum")
+        assert forward.runs_sequentially(prepare(lazy)) == (merge == "sum")
         if merge == "none":
             return
         wanted = selective_scan_forward(prepare(replace(args, delta=low.whole())))
@@ -246,4 +246,4 @@ def test_step_sizes_made_path_by_path(merge):
 
 @emulated
 def test_short_paths_run_side_by_side():
-    assert not forward.runs_in_turn(prepare(problem(paths=3, order=scan_order("tom", (7, 11, 1), nslices=7))))
+    assert not forward.runs_sequentially(prepare(problem(paths=3, order=scan_order("tom", (7, 11, 1), nslices=7))))

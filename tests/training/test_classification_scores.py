@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from napari_mamba.training import classification as scores
+from napari_mamba.training.scoring import classification as scores
 
 
 @pytest.fixture

@@ -3,9 +3,10 @@
 import torch
 
 from napari_mamba import bundles, models
-from napari_mamba.training.brain.bundle import export
-from napari_mamba.training.brain.recipe import NETWORK
-from napari_mamba.training.gains import MOST, bounded_gain
+from napari_mamba.recipes.brain.bundle import export
+from napari_mamba.recipes.brain.recipe import BrainStructures
+from napari_mamba.recipes.brain.task import NETWORK
+from napari_mamba.training.weights.gains import MOST, bound_weight_gain
 
 SMALL = {**NETWORK, "features_per_stage": [4, 8, 8, 8, 8]}
 
@@ -35,7 +36,7 @@ def test_kernels_that_grew_are_brought_back_and_the_answer_stays():
     image = torch.rand(1, 1, 32, 32, 32)
     before, answer = sums(network, image)
     copied = {name: weight.clone() for name, weight in network.state_dict().items()}  # blocks are registered twice
-    network.load_state_dict(bounded_gain(copied))
+    network.load_state_dict(bound_weight_gain(copied))
     after, again = sums(network, image)
     assert before > 65504 > 20 * after
     torch.testing.assert_close(again, answer, rtol=5e-3, atol=5e-3 * float(answer.abs().max()))
@@ -48,7 +49,8 @@ def test_the_brain_bundle_is_written_with_bounded_gains(tmp_path):
     for known in weights:  # the encoder is the decoder's too
         if "encoder.stages.4.blocks.0.conv1" in known and known.endswith((".conv.weight", ".all_modules.0.weight")):
             weights[known] *= 4096
-    path = export(weights, tmp_path / "brain-structures-mr", {"steps": 1, "of": 1, "minutes": 1.0, "device": "CPU"})
+    trained = {"steps": 1, "of": 1, "minutes": 1.0, "device": "CPU"}
+    path = export(BrainStructures(tmp_path), weights, tmp_path / "brain-structures-mr", trained)
     stored = next(iter(bundles.load(path).state_dicts()))[name].float()
     assert 1 < float(stored.square().flatten(1).sum(1).mean().sqrt()) <= MOST * 1.001
 
@@ -64,7 +66,7 @@ def test_biases_go_with_their_kernels_and_what_no_norm_follows_stays():
         "d.conv.weight": torch.full((2, 16, 1, 1, 1), 1.25),  # a gain of 5: half is left
         "d.norm.weight": torch.ones(2),
     }
-    found = bounded_gain(weights)
+    found = bound_weight_gain(weights)
     assert found["a.conv.weight"].unique().tolist() == [1.0]
     assert found["d.conv.weight"].unique().tolist() == [0.625]
     assert found["a.conv.bias"].tolist() == [2.0, -2.0]

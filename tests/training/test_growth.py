@@ -5,7 +5,7 @@ import torch
 
 from napari_mamba import models
 from napari_mamba.errors import InputError
-from napari_mamba.training.growth import grow
+from napari_mamba.training.weights.net2net import load_smaller_weights
 
 SMALL = {
     "spatial_dims": 3,
@@ -46,17 +46,17 @@ def test_wider_stages_change_no_answer():
     small, large = trained(), make(features_per_stage=[6, 12, 10])
     before, random = answers(small, large)
     assert not torch.allclose(before, random, atol=0.1)
-    assert torch.allclose(answers(grow(large, small))[0], before, atol=1e-4)
+    assert torch.allclose(answers(load_smaller_weights(large, small))[0], before, atol=1e-4)
 
 
 def test_more_blocks_change_answers_only_where_a_map_is_negative():
     small, large = trained(), make(n_conv_per_stage=[1, 2, 1], n_conv_per_stage_decoder=[2, 1])
-    before, after = answers(small, grow(large, small))
+    before, after = answers(small, load_smaller_weights(large, small))
     assert (before - after).abs().mean() < 0.02 * before.abs().mean()
 
 
 def test_new_channels_and_blocks_learn():
-    large = grow(make(features_per_stage=[6, 12, 10], n_conv_per_stage=[1, 2, 1]), trained()).train()
+    large = load_smaller_weights(make(features_per_stage=[6, 12, 10], n_conv_per_stage=[1, 2, 1]), trained()).train()
     optimiser = torch.optim.SGD(large.parameters(), 0.1)
     for _ in range(2):
         optimiser.zero_grad()
@@ -69,6 +69,6 @@ def test_new_channels_and_blocks_learn():
 
 def test_it_does_not_grow_from_a_larger_or_another_network():
     with pytest.raises(InputError, match=r"is \(4, 1, 3, 3, 3\) to \(2, 1, 3, 3, 3\)"):
-        grow(make(features_per_stage=[2, 8, 10]), trained())
+        load_smaller_weights(make(features_per_stage=[2, 8, 10]), trained())
     with pytest.raises(InputError, match="mamba"):
-        grow(make(first_scan=3), trained())
+        load_smaller_weights(make(first_scan=3), trained())

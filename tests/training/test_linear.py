@@ -24,6 +24,6 @@ def test_an_answer_that_does_not_help_weighs_nothing():
     random = np.random.default_rng(1)
     truth = random.random(2000) < 0.4
     good, bad = truth + random.normal(size=2000), random.normal(size=2000) - 0.5 * truth
-    first, second, _ = linear.weigh(good, bad, truth)
+    first, second, _ = linear.fit_stacking(good, bad, truth)
     assert first > 0.5
     assert second == 0

@@ -13,9 +13,9 @@ from torch import nn
 
 from napari_mamba.errors import InputError
 from napari_mamba.training.batches import batches
+from napari_mamba.training.distributed import ProcessGroup
 from napari_mamba.training.loop import _format, fit, history
 from napari_mamba.training.recipe import Recipe, Schedule
-from napari_mamba.training.team import Team
 
 
 class Line(Recipe):
@@ -48,16 +48,16 @@ class Line(Recipe):
 def test_resumed_equals_uninterrupted(tmp_path):
     whole = fit(Line(tmp_path), tmp_path / "whole", device="cpu")
     fit(Line(tmp_path), tmp_path / "pieces", device="cpu", steps=33)
-    pieces = fit(Line(tmp_path), tmp_path / "pieces", device="cpu", resume=True)
+    loss_log = fit(Line(tmp_path), tmp_path / "pieces", device="cpu", resume=True)
     for key, value in whole.average.items():
-        assert torch.equal(value, pieces.average[key]), key
+        assert torch.equal(value, loss_log.average[key]), key
     assert [entry["step"] for entry in history(tmp_path / "pieces")] == [20, 40, 60]
     assert history(tmp_path / "whole")[-1]["score"] > -0.3
 
 
 def test_batches_made_ahead_are_those_of_their_steps(tmp_path):
     recipe = Line(tmp_path)
-    ahead = list(batches(recipe, 3, 12, torch.device("meta"), Team()))
+    ahead = list(batches(recipe, 3, 12, torch.device("meta"), ProcessGroup()))
     assert len(ahead) == 9
     for step, (x, _) in zip(range(3, 12), ahead, strict=True):
         assert torch.equal(x, recipe.batch(step, None)[0])
@@ -86,9 +86,9 @@ def test_a_layer_of_two_names_is_averaged_once(tmp_path):
 
 
 def test_a_run_can_finish_by_the_clock(tmp_path):
-    run = fit(Line(tmp_path), tmp_path / "run", device="cpu", finish=1e-4)
+    run = fit(Line(tmp_path), tmp_path / "run", device="cpu", total_minutes=1e-4)
     assert run.step < 60
-    again = fit(Line(tmp_path), tmp_path / "run", device="cpu", finish=1e-4, resume=True)
+    again = fit(Line(tmp_path), tmp_path / "run", device="cpu", total_minutes=1e-4, resume=True)
     assert again.step == run.step  # its time is over
 
 
@@ -166,9 +166,9 @@ def _in_a_team(rank, folder, steps):
     torch.set_num_threads(1)
     for resume, more in zip((False, True), steps, strict=True):
         run = fit(Line(folder), folder / "run", device="cpu", steps=more, resume=resume)
-    assert run.team == Team(rank, 2)
+    assert run.group == ProcessGroup(rank, 2)
     torch.save(run.average, folder / f"average_{rank}.pt")
-    run.team.leave()
+    run.group.close()
     assert not torch.distributed.is_initialized()
 
 
@@ -247,7 +247,7 @@ def test_recorded_steps_are_those_that_were_not_recorded(tmp_path):
     runs = []
     for recorded in (False, True):
         recipe = Turned(tmp_path)
-        recipe.recorded = recorded
+        recipe.use_cuda_graph = recorded
         runs.append(fit(recipe, tmp_path / str(recorded), device="cuda", steps=20))
     assert len(runs[1].gradients.recordings) == 2
     for key, value in runs[0].average.items():

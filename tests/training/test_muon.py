@@ -25,7 +25,7 @@ def with_gradients(parameters, seed, without=()):
 
 
 def both(device):
-    from napari_mamba.training.muon import Muon
+    from napari_mamba.training.optimisation.muon import Muon
 
     ours, theirs = weights(device), weights(device)
     return (ours, Muon(ours, **OPTIONS)), (theirs, torch.optim.Muon(theirs, **OPTIONS))

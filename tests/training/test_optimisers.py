@@ -8,7 +8,7 @@ from torch import nn
 
 from napari_mamba import models
 from napari_mamba.errors import InputError
-from napari_mamba.training.optimisers import Optimiser, _flat, _mixing
+from napari_mamba.training.optimisation.optimisers import Optimiser, _flat, _mixing
 
 muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="Muon came with PyTorch 2.9")
 

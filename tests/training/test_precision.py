@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from napari_mamba.training.precision import exact_where_small
+from napari_mamba.training.precision import float32_small_convolutions
 
 CASES = """
 import itertools
 import torch
 from torch import nn
-from napari_mamba.training.precision import exact_where_small
+from napari_mamba.training.precision import float32_small_convolutions
 
 torch.manual_seed(0)
 for size, kernel, stride in itertools.product(((2, 2, 2), (1, 1, 1), (2, 4, 4), (3, 1, 2)), (3, 5), (1, 2)):
-    layer = exact_where_small(nn.Conv3d(16, 32, kernel, stride, kernel // 2))
+    layer = float32_small_convolutions(nn.Conv3d(16, 32, kernel, stride, kernel // 2))
     x = torch.randn(5, 16, *size)
     with torch.autocast("cpu", torch.bfloat16):
         y = layer(x)
@@ -54,14 +54,14 @@ def test_gradients_of_small_maps_whatever_lay_in_memory_before():
     ],
 )
 def test_only_maps_smaller_than_the_kernel_leave_autocast(layer, shape, dtype):
-    network = exact_where_small(nn.Sequential(layer))
+    network = float32_small_convolutions(nn.Sequential(layer))
     with torch.autocast("cpu", torch.bfloat16):
         assert network(torch.ones(shape)).dtype == dtype
     assert list(network.state_dict()) == ["0.weight", "0.bias"]
 
 
 def test_a_copy_has_weights_of_its_own_and_kinds_stay():
-    network = exact_where_small(exact_where_small(nn.Sequential(nn.Conv3d(1, 1, 3, padding=1))))
+    network = float32_small_convolutions(float32_small_convolutions(nn.Sequential(nn.Conv3d(1, 1, 3, padding=1))))
     x = torch.ones(1, 1, 2, 2, 2)
     before = network(x)
     other = copy.deepcopy(network)

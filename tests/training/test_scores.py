@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from napari_mamba.training.scores import dice, hausdorff95, summary
+from napari_mamba.training.scoring.scores import dice, hausdorff95, summary
 
 
 def boxes():

@@ -97,7 +97,7 @@ def test_the_whole_path_in_a_window(opened, qtbot, tmp_path):
     bundle = widget.model.bundle
     source, labels = viewer.layers[0], viewer.layers[-1]
     assert isinstance(labels, Labels)
-    assert labels.name == f"hippocampus_left {bundle.name}"
+    assert labels.name == f"{bundle.name}: hippocampus_left"
     np.testing.assert_allclose(labels.data_to_world((3, 4, 5)), source.data_to_world((3, 4, 5)))
     by_hand = engine.run_to_end(
         io.read(sample_path("hippocampus_left.nii.gz")), bundle, widget.session.options.run_options(bundle)

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from napari_mamba.bundles.doors import explained
 from napari_mamba.bundles.importers.archives import names_in, unpacked
 from napari_mamba.bundles.importers.monai import import_monai
 from napari_mamba.bundles.importers.nnunet import import_nnunet
@@ -23,9 +24,10 @@ _WHAT: dict[Callable[..., Path], str] = {
     import_monai: "a MONAI bundle",
     import_weights: "a file of weights",
 }
-_DEEPEST = 6
+_MAX_DEPTH = 6
 
 
+@explained
 def import_checkpoint(
     path: str | os.PathLike[str], destination: str | os.PathLike[str] | None = None, **choices: Any
 ) -> Path:
@@ -86,7 +88,7 @@ def _names(path: Path) -> list[str]:
     for folder, folders, files in os.walk(path):
         depth = len(Path(folder).relative_to(path).parts)
         found += [(Path(folder) / file).relative_to(path.parent).as_posix() for file in files]
-        if depth >= _DEEPEST:
+        if depth >= _MAX_DEPTH:
             folders.clear()
     return found
 

@@ -8,18 +8,18 @@ is run. The network is recognised by the keys of its weights.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from napari_mamba.bundles.bundle import user_folder
+from napari_mamba.bundles.doors import explained
 from napari_mamba.bundles.importers.monai_config import Config, target
 from napari_mamba.bundles.importers.monai_steps import preparation_of
 from napari_mamba.bundles.importers.pickles import read_checkpoint
+from napari_mamba.bundles.importers.places import place_for, plain_name
 from napari_mamba.bundles.importers.plain import identified_weights, make_spec
 from napari_mamba.bundles.spec import Channel, Dtype
-from napari_mamba.bundles.writer import check_destination, save
+from napari_mamba.bundles.writer import save
 from napari_mamba.errors import BundleError
 from napari_mamba.io.paths import expanded
 
@@ -27,6 +27,7 @@ _WEIGHTS = ("model.pt", "model.safetensors", "model.pth")
 _CONFIGS = ("inference.json", "inference.yaml", "inference.yml")
 
 
+@explained
 def import_monai(
     path: str | os.PathLike[str],
     destination: str | os.PathLike[str] | None = None,
@@ -79,9 +80,11 @@ def import_monai(
     checkpoint = read_checkpoint(weights)
     if not isinstance(checkpoint, Mapping):
         raise BundleError(f"{weights}: holds no weights by name")
-    found, info, said = identified_weights(weights, checkpoint, network, arguments, _network_arguments(config))
+    found, info, network_arguments = identified_weights(
+        weights, checkpoint, network, arguments, _network_arguments(config)
+    )
     form = metadata.get("network_data_format") or {}
-    told: dict[str, Any] = {
+    usage: dict[str, Any] = {
         "channels": channels or _names(form, "inputs", metadata.path),
         "tile": tile if tile is not None else _tile(config, form),
         "overlap": _window(config).get("overlap", 0.25),
@@ -89,17 +92,16 @@ def import_monai(
         "classes": None if info.task == "restoration" else classes or _names(form, "outputs", metadata.path),
         "activation": activation or _activation(config),
     }
-    told["preparation"] = (
+    usage["preparation"] = (
         preparation
         if preparation is not None
-        else preparation_of(_transforms(config), len(told["channels"]), len(told["tile"]), str(config.path))
+        else preparation_of(_transforms(config), len(usage["channels"]), len(usage["tile"]), str(config.path))
     )
-    name = name or re.sub(r"[^a-z0-9._-]+", "-", str(metadata.get("name") or path.name).lower()).strip("-._")
-    destination = expanded(destination) if destination is not None else user_folder() / name
-    check_destination(destination, overwrite)
+    name = name or plain_name(str(metadata.get("name") or path.name))
+    destination = place_for(destination, name, overwrite)
     modality = str((form.get("inputs") or {}).get("image", {}).get("modality", ""))
-    told["channels"] = [Channel(one, modality if modality in ("MR", "CT") else "") for one in told["channels"]]
-    about = {
+    usage["channels"] = [Channel(one, modality if modality in ("MR", "CT") else "") for one in usage["channels"]]
+    bundle_info = {
         "version": str(metadata.get("version") or "1"),
         "description": f"{metadata.get('description') or name}. Imported from a MONAI bundle.",
         "authors": str(metadata.get("authors") or ""),
@@ -107,7 +109,7 @@ def import_monai(
         "data_source": str(metadata.get("data_source") or ""),
         "intended_use": str(metadata.get("intended_use") or "Research only, on images like those it was trained on."),
     }
-    spec = make_spec(name, str(metadata.get("task") or name), info, said, told, about)
+    spec = make_spec(name, str(metadata.get("task") or name), info, network_arguments, usage, bundle_info)
     return save(destination, spec, [found.weights(checkpoint)], dtype=dtype, overwrite=overwrite)
 
 
@@ -144,7 +146,7 @@ def _names(form: Mapping[str, Any], side: str, where: Path) -> list[str]:
     entry = (form.get(side) or {}).get("image" if side == "inputs" else "pred") or {}
     names = entry.get("channel_def") or {}
     count = entry.get("num_channels", len(names))
-    if not isinstance(names, dict) or not names or sorted(names) != sorted(str(i) for i in range(count)):
+    if not isinstance(names, dict) or not names or count != len(names) or set(names) != {*map(str, range(len(names)))}:
         raise BundleError(f"{where}: its {side} have no channel_def with a name for each channel")
     return [str(names[str(index)]) for index in range(count)]
 

@@ -6,14 +6,15 @@ Format: docs.monai.io/en/stable/config_syntax.html. "@a::b" stands for another e
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from napari_mamba.bundles.doors import check_values, parsed, text_of
 from napari_mamba.errors import BundleError
+from napari_mamba.io._guard import quoted
 
-_DEEPEST = 20
+_MAX_DEPTH, _MOST_VALUES = 20, 100_000
 
 
 class Config:
@@ -33,6 +34,7 @@ class Config:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.entries = _read(path)
+        self._left = _MOST_VALUES
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value of an entry with its references followed, all of which has to be plain data.
@@ -48,8 +50,9 @@ class Config:
 
     def plain(self, value: Any, where: str, depth: int = 0) -> Any:
         """`value` with references followed; `where` names it in messages."""
-        if depth > _DEEPEST:
-            raise BundleError(f"{self.path}: {where!r} refers to itself")
+        self._left -= 1
+        if depth > _MAX_DEPTH or self._left < 0:
+            raise BundleError(f"{self.path}: {where!r} refers to itself, or to more than a configuration says")
         if isinstance(value, str):
             return self._text(value, where, depth)
         if isinstance(value, Mapping):
@@ -61,10 +64,11 @@ class Config:
     def _text(self, text: str, where: str, depth: int) -> Any:
         if text.startswith("$") or "$@" in text:
             raise BundleError(
-                f"{self.path}: {where!r} is the expression {text!r}, which would have to be run: write its value there"
+                f"{self.path}: {where!r} is the expression {quoted(text)}, which would have to be run: write its value "
+                "there"
             )
         if text.startswith("%"):
-            raise BundleError(f"{self.path}: {where!r} refers to the file {text[1:]!r}: write its value there")
+            raise BundleError(f"{self.path}: {where!r} refers to the file {quoted(text[1:])}: write its value there")
         if not text.startswith("@"):
             return text
         value: Any = self.entries
@@ -72,7 +76,7 @@ class Config:
             try:
                 value = value[int(part)] if isinstance(value, list) else value[part]
             except (KeyError, IndexError, ValueError, TypeError) as error:
-                raise BundleError(f"{self.path}: {where!r} refers to {text!r}, which is not there") from error
+                raise BundleError(f"{self.path}: {where!r} refers to {quoted(text)}, which is not there") from error
             if isinstance(value, str) and value.startswith("@") and value != text:
                 value = self._text(value, where, depth + 1)
         return self.plain(value, where, depth + 1)
@@ -86,10 +90,11 @@ def target(component: Any) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
-        values = json.loads(text) if path.suffix == ".json" else _yaml(path, text)
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: is missing or cannot be read ({error})") from error
+        text = text_of(path)
+        values = parsed(text, path) if path.suffix == ".json" else _yaml(path, text)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path}: cannot be read ({quoted(error)})") from error
+    check_values(values, path)
     if not isinstance(values, dict):
         raise BundleError(f"{path}: is not a configuration, which is an object with names")
     return values

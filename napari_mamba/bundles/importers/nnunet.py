@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from napari_mamba import models
-from napari_mamba.bundles.bundle import user_folder
+from napari_mamba.bundles.doors import explained
 from napari_mamba.bundles.importers.nnunet_common import (
     NNUNET,
     Folds,
@@ -26,6 +26,7 @@ from napari_mamba.bundles.importers.nnunet_common import (
     default_name,
     divisor_of,
     identified,
+    only_training,
 )
 from napari_mamba.bundles.importers.nnunet_plans import (
     Configuration,
@@ -36,12 +37,14 @@ from napari_mamba.bundles.importers.nnunet_plans import (
     resolve,
 )
 from napari_mamba.bundles.importers.pickles import read_checkpoint
+from napari_mamba.bundles.importers.places import place_for
 from napari_mamba.bundles.spec import BundleSpec, Dtype, Network, Tile
-from napari_mamba.bundles.writer import check_destination, save
+from napari_mamba.bundles.writer import save
 from napari_mamba.errors import BundleError
 from napari_mamba.io.paths import expanded
 
 
+@explained
 def import_nnunet(
     results_folder: str | os.PathLike[str],
     destination: str | os.PathLike[str] | None = None,
@@ -95,8 +98,7 @@ def import_nnunet(
     plans, dataset = load_json(folder / "plans.json"), load_json(folder / "dataset.json")
     files = checkpoint_files(folder, folds, checkpoint)
     name = name or default_name(plans, folder)
-    destination = expanded(destination) if destination is not None else user_folder() / name
-    check_destination(destination, overwrite)
+    destination = place_for(destination, name, overwrite)
 
     first = _Checkpoint(files[0])
     settings = resolve(plans, first.configuration or folder.name.split("__")[-1], folder / "plans.json")
@@ -140,10 +142,7 @@ def find_results(path: Path, configuration: str | None = None) -> Path:
     if not found:
         what = f" of the configuration {configuration!r}" if configuration else ""
         raise BundleError(f"{path}: holds no results of nnU-Net v2{what} (plans.json, dataset.json, fold_*)")
-    if len(found) > 1:
-        names = ", ".join(str(one.relative_to(path)) for one in found)
-        raise BundleError(f"{path}: holds the results of several trainings: give one of {names}")
-    return found[0]
+    return only_training(path, found)
 
 
 def checkpoint_files(folder: Path, folds: Folds, checkpoint: str) -> list[Path]:
@@ -191,7 +190,8 @@ def spec_of(
             mirror_axes=checkpoint.mirror_axes,
             divisor=divisor_of(network, settings.strides, settings.patch_size),
             fixed=scans_channels(network, checkpoint.weights),
-            sums="float16",  # where one tile's corner is all there is, nnU-Net's rounding moves probabilities by 0.1
+            # Where one tile's corner is all there is, nnU-Net's rounding moves probabilities by 0.1.
+            accumulate_dtype="float16",
         ),
         activation=activation,
         classes=classes,

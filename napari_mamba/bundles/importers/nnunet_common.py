@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_mamba import models
+from napari_mamba.bundles.importers.places import plain_name
 from napari_mamba.bundles.spec import BundleSpec, Network
 from napari_mamba.errors import BundleError, InputError
 
@@ -30,6 +31,14 @@ def choose_folds(folder: Path, there: Mapping[str, Path], folds: Folds, checkpoi
         known = ", ".join(there) or "none"
         raise BundleError(f"{folder}: has no {checkpoint} of the fold {missing[0]}; there are: {known}")
     return [there[fold] for fold in dict.fromkeys(wanted)]
+
+
+def only_training(path: Path, found: Sequence[Path]) -> Path:
+    """The one results folder found below `path`; raises `BundleError` with their names if there are several."""
+    if len(found) > 1:
+        names = ", ".join(str(one.relative_to(path)) for one in found)
+        raise BundleError(f"{path}: holds the results of several trainings: give one of {names}")
+    return found[0]
 
 
 def identified(file: Path, tensors: Mapping[str, Any]) -> models.Identification:
@@ -65,8 +74,7 @@ def default_name(plans: Mapping[str, Any], folder: Path) -> str:
     trainer, _, rest = folder.name.partition("__")
     data = re.sub(r"^(Dataset|Task)\d+_", "", str(plans.get("dataset_name", "")))
     parts = (data, trainer.removeprefix("nnUNetTrainer"), rest.split("__")[-1] if rest else "")
-    joined = "-".join(part for part in parts if part).lower()
-    return re.sub(r"[^a-z0-9._-]+", "-", joined).strip("-._") or "nnunet"
+    return plain_name("-".join(part for part in parts if part)) or "nnunet"
 
 
 def card(spec: BundleSpec, files: Iterable[Path]) -> str:

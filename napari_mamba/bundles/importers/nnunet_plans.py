@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from napari_mamba.bundles.checks import Fields
+from napari_mamba.bundles.doors import json_of
 from napari_mamba.bundles.spec import Channel, LabelClass
 from napari_mamba.errors import BundleError
+from napari_mamba.io._guard import quoted
 
 _SCHEMES = {
     "ZScoreNormalization": "zscore",
@@ -46,11 +47,7 @@ class Configuration:
 
 def load_json(path: Path) -> dict[str, Any]:
     """A JSON object; raises `BundleError` with the file's name."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: is missing or not valid JSON ({error})") from error
-    return Fields(values, str(path)).values
+    return Fields(json_of(path), str(path)).values
 
 
 def resolve(plans: Mapping[str, Any], name: str, where: Path) -> Configuration:
@@ -74,6 +71,10 @@ def resolve(plans: Mapping[str, Any], name: str, where: Path) -> Configuration:
         strides = one.fields("architecture").mapping("arch_kwargs").get("strides")
     if not isinstance(strides, list) or not all(isinstance(s, list) and len(s) == len(size) for s in strides):
         raise BundleError(f"{where}: the strides of {name} are not lists of {len(size)} numbers")
+    if len(strides) > 16 or any(type(step) is not int or not 1 <= step <= 64 for steps in strides for step in steps):
+        raise BundleError(f"{where}: the strides of {name} are not whole numbers from 1 to 64")
+    if len(size) not in (2, 3) or min(size) < 1 or max(size) > 4096:
+        raise BundleError(f"{where}: the patch size of {name} is {quoted(list(size))}, which no network takes")
     transpose = top.integers("transpose_forward", (0, 1, 2))
     intensities = plans.get("foreground_intensity_properties_per_channel") or plans.get(
         "foreground_intensity_properties_by_modality", {}

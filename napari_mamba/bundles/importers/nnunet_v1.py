@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_mamba import models
-from napari_mamba.bundles.bundle import user_folder
+from napari_mamba.bundles.doors import explained
 from napari_mamba.bundles.importers.nnunet_common import (
     NNUNET,
     Folds,
@@ -24,15 +24,18 @@ from napari_mamba.bundles.importers.nnunet_common import (
     default_name,
     divisor_of,
     identified,
+    only_training,
 )
 from napari_mamba.bundles.importers.nnunet_plans import modality_of
 from napari_mamba.bundles.importers.pickles import read_checkpoint, read_pickle
+from napari_mamba.bundles.importers.places import place_for
 from napari_mamba.bundles.spec import BundleSpec, Channel, Dtype, LabelClass, Network, Tile
-from napari_mamba.bundles.writer import check_destination, save
+from napari_mamba.bundles.writer import save
 from napari_mamba.errors import BundleError
 from napari_mamba.io.paths import expanded
 
 
+@explained
 def import_nnunet_v1(
     results_folder: str | os.PathLike[str],
     destination: str | os.PathLike[str] | None = None,
@@ -85,8 +88,7 @@ def import_nnunet_v1(
     folder = find_results_v1(expanded(results_folder), configuration)
     files = choose_folds(folder, _fold_files(folder, checkpoint), folds, checkpoint, "*.model")
     name = name or default_name({"dataset_name": folder.parent.name}, folder)
-    destination = expanded(destination) if destination is not None else user_folder() / name
-    check_destination(destination, overwrite)
+    destination = place_for(destination, name, overwrite)
     plan = read_plan(files[0].with_name(files[0].name + ".pkl"))
     found, weights = _weights(files[0])
     arguments = dict(found.arguments)
@@ -127,10 +129,7 @@ def find_results_v1(path: Path, configuration: str | None = None) -> Path:
     found = [one for one in found if configuration in (None, one.name, one.parent.parent.name)]
     if not found:
         raise BundleError(f"{path}: holds no results of nnU-Net v1 (fold_*/*.model with its .model.pkl)")
-    if len(found) > 1:
-        names = ", ".join(str(one.relative_to(path)) for one in found)
-        raise BundleError(f"{path}: holds the results of several trainings: give one of {names}")
-    return found[0]
+    return only_training(path, found)
 
 
 def _folds(path: Path) -> list[Path]:
@@ -168,6 +167,7 @@ def read_plan(path: Path) -> Plan:
         names = plans.get("modalities") or plans["dataset_properties"]["modalities"]
         channels = tuple(str(names[c]) for c in range(int(plans["num_modalities"])))
         patch_size = tuple(int(n) for n in stage["patch_size"])
+        _check_grid(path, patch_size, stage["pool_op_kernel_sizes"])
         return Plan(
             where=path,
             trainer=_trainer(content, path),
@@ -183,6 +183,13 @@ def read_plan(path: Path) -> Plan:
         raise BundleError(
             f"{path}: is not the description of a training by nnU-Net v1 ({type(error).__name__}: {error})"
         ) from error
+
+
+def _check_grid(path: Path, size: tuple[int, ...], strides: Any) -> None:
+    if len(size) not in (2, 3) or min(size) < 1 or max(size) > 4096 or len(strides) > 16:
+        raise BundleError(f"{path}: has a patch size or strides that no training has: get the results again")
+    if any(not 1 <= int(step) <= 64 for steps in strides for step in steps):
+        raise BundleError(f"{path}: has a patch size or strides that no training has: get the results again")
 
 
 def _trainer(content: Mapping[str, Any], path: Path) -> str:

@@ -11,7 +11,9 @@ from __future__ import annotations
 import collections
 import io
 import pickle
+import pickletools
 import re
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +24,8 @@ import torch
 
 from napari_mamba.errors import BundleError
 
-_LARGEST_PICKLE = 256 * 2**20
+_MAX_PICKLE_BYTES, _SMALL = 64 * 2**20, 64 * 2**20
+_MAX_DEPTH = 64
 
 
 class NumberType:
@@ -92,10 +95,13 @@ def read_checkpoint(path: Path) -> Any:
         return _read_safetensors(path)
     names: list[Any] = [(builder, name) for name, builder in BUILDERS.items()]
     try:
-        with torch.serialization.safe_globals(names):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with torch.serialization.safe_globals(names), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # a file from outside may fail the reader in any way
         raise _explained(path, error) from error
+    _check_tensors(content, path)
+    return content
 
 
 def read_pickle(path: Path) -> Any:
@@ -108,12 +114,55 @@ def read_pickle(path: Path) -> Any:
     """
     if not path.is_file():
         raise BundleError(f"{path}: is missing: give the complete folder")
-    if path.stat().st_size > _LARGEST_PICKLE:
+    if path.stat().st_size > _MAX_PICKLE_BYTES:
         raise BundleError(f"{path}: is too large for a description of a training")
+    content = path.read_bytes()
     try:
-        return plain(_Unpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load())
+        _check_opcodes(content)
+        return plain(_Unpickler(io.BytesIO(content), encoding="latin1").load())
     except Exception as error:
         raise _explained(path, error) from error
+
+
+def _check_tensors(content: Any, path: Path) -> None:
+    """Raise `BundleError` if tensors are larger than the file: a stride of 0 makes one number a gigabyte of them."""
+    seen: set[int] = set()
+    waiting, whole = [content], 0
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, torch.Tensor):
+            whole += value.numel() * value.element_size()
+        elif isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list | tuple | set):
+            waiting += value
+    if whole > max(_SMALL, 8 * path.stat().st_size):  # tied weights have several names
+        raise BundleError(f"{path}: its tensors are larger than the file that holds them: get it again")
+
+
+def _check_opcodes(content: bytes) -> None:
+    """Raise `UnpicklingError` if a pickle asks the unpickler for memory that the pickle itself does not have."""
+    for opcode, argument, _ in pickletools.genops(content):
+        if "PUT" in opcode.name and isinstance(argument, int) and argument > len(content):
+            raise pickle.UnpicklingError("it numbers more values than it has")
+
+
+class _Call:
+    """A builder that a pickle can call and do nothing else to: BUILD would set a function's attributes."""
+
+    __slots__ = ("_builder",)
+
+    def __init__(self, builder: Callable[..., Any]) -> None:
+        self._builder = builder
+
+    def __call__(self, *args: Any) -> Any:
+        return self._builder(*args)
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("it sets attributes of a function")
 
 
 class _Unpickler(pickle.Unpickler):
@@ -121,11 +170,11 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if builder := BUILDERS.get(f"{module}.{name}"):
-            return builder
+            return builder if isinstance(builder, type) else _Call(builder)
         if (module, name) in self.ALLOWED:
             return self.ALLOWED[module, name]
         if (module, name) == ("_codecs", "encode"):
-            return _encode
+            return _Call(_encode)
         raise pickle.UnpicklingError(f"GLOBAL {module}.{name} was refused")
 
 
@@ -136,15 +185,28 @@ def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-def plain(value: Any) -> Any:
-    """`value` with every `Array` in its containers replaced by its NumPy array."""
+def plain(value: Any, _depth: int = 0, _known: dict[int, Any] | None = None) -> Any:
+    """`value` with every `Array` in its containers replaced by its NumPy array; what is shared stays shared.
+
+    Raises
+    ------
+    UnpicklingError
+        If it is nested more than 64 levels deep, or holds itself.
+    """
+    if _depth > _MAX_DEPTH:
+        raise pickle.UnpicklingError("it is nested too deeply")
+    known = {} if _known is None else _known
     if isinstance(value, Array):
         return value.values
-    if isinstance(value, dict):
-        return {plain(key): plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(plain(one) for one in value)
-    return value
+    if not isinstance(value, dict | list | tuple):
+        return value
+    if id(value) not in known:
+        if isinstance(value, dict):
+            made: Any = {plain(key, _depth + 1, known): plain(one, _depth + 1, known) for key, one in value.items()}
+        else:
+            made = type(value)(plain(one, _depth + 1, known) for one in value)
+        known[id(value)] = made
+    return known[id(value)]
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -166,5 +228,5 @@ def _explained(path: Path, error: Exception) -> BundleError:
         )
     if "TorchScript" in text:
         return BundleError(f"{path}: is a TorchScript program, not weights: get the state_dict it was made from")
-    reason = " ".join(text.split())[:200] or type(error).__name__
-    return BundleError(f"{path}: is not a PyTorch checkpoint, or is cut off: get it again ({reason})")
+    # PyTorch's own sentence advises to load it unsafely, and is not passed on.
+    return BundleError(f"{path}: is not a PyTorch checkpoint, or is cut off: get it again")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,19 +10,21 @@ from typing import Any
 import torch
 
 from napari_mamba import models
-from napari_mamba.bundles.bundle import user_folder
+from napari_mamba.bundles.doors import explained
 from napari_mamba.bundles.importers.pickles import read_checkpoint
+from napari_mamba.bundles.importers.places import place_for, plain_name
 from napari_mamba.bundles.importers.presets import Preset, preset_for, presets_for
 from napari_mamba.bundles.spec import BundleSpec, Channel, Dtype, LabelClass, Network, Tile
-from napari_mamba.bundles.writer import check_destination, save
+from napari_mamba.bundles.writer import save
 from napari_mamba.errors import BundleError, InputError
 from napari_mamba.io.paths import expanded
-from napari_mamba.nn.probability import Probability
+from napari_mamba.nn.blocks.probability import Probability
 
 _INPUTS = ("in_chans", "input_channels", "in_channels", "inp_channels", "in_ch", "channels")
 _OUTPUTS = ("num_classes", "out_chans", "out_channels", "number_classes", "n_classes")
 
 
+@explained
 def import_weights(
     path: str | os.PathLike[str],
     destination: str | os.PathLike[str] | None = None,
@@ -93,8 +94,8 @@ def import_weights(
     checkpoint = read_checkpoint(path)
     if not isinstance(checkpoint, Mapping):
         raise BundleError(f"{path}: holds no weights by name: choose the checkpoint that the training wrote")
-    found, info, said = identified_weights(path, checkpoint, network, arguments)
-    told: dict[str, Any] = {
+    found, info, network_arguments = identified_weights(path, checkpoint, network, arguments)
+    usage: dict[str, Any] = {
         "tile": tile,
         "channels": channels,
         "preparation": preparation,
@@ -105,14 +106,18 @@ def import_weights(
     }
     used = _of_preset(path, preset, found.name) if preset is not None else None
     if used is not None:
-        told = {**_from_preset(path, used, said, info.task), **{key: v for key, v in told.items() if v is not None}}
-    _check_all_said(path, info, told)
-    name = name or re.sub(r"[^a-z0-9._-]+", "-", f"{path.stem}-{info.name}".lower()).strip("-._")
-    destination = expanded(destination) if destination is not None else user_folder() / name
-    check_destination(destination, overwrite)
+        usage = {
+            **_from_preset(path, used, network_arguments, info.task),
+            **{key: v for key, v in usage.items() if v is not None},
+        }
+    _check_complete(path, info, usage)
+    name = name or plain_name(f"{path.stem}-{info.name}")
+    destination = place_for(destination, name, overwrite)
     source = f" Prepared as {used.source} does. {used.note}".rstrip() if used is not None else ""
-    about = {"description": f"Imported from {path.name}.{source}"}
-    spec = make_spec(name, title or f"{info.title or info.name} ({path.stem})", info, said, told, about)
+    bundle_info = {"description": f"Imported from {path.name}.{source}"}
+    spec = make_spec(
+        name, title or f"{info.title or info.name} ({path.stem})", info, network_arguments, usage, bundle_info
+    )
     return save(destination, spec, [found.weights(checkpoint)], dtype=dtype, overwrite=overwrite)
 
 
@@ -120,26 +125,26 @@ def make_spec(
     name: str,
     title: str,
     info: models.ModelInfo,
-    said: Mapping[str, Any],
-    told: Mapping[str, Any],
-    about: Mapping[str, Any],
+    network_arguments: Mapping[str, Any],
+    usage: Mapping[str, Any],
+    bundle_info: Mapping[str, Any],
 ) -> BundleSpec:
-    """What goes into `bundle.json`: the network with the arguments `said`, what was `told` of its use, and `about`."""
-    activation = told["activation"] or ("none" if info.task == "restoration" else "softmax")
-    if activation != "none" and _ends_in_probability(info.name, said):
-        said = {**said, "logits": True}
-    overlap = told["overlap"] if told["overlap"] is not None else 0.5
-    facts = {"version": "1", "intended_use": "Research only, on images like those it was trained on.", **about}
+    """What goes into `bundle.json`: the network and its `network_arguments`, its use, and facts about the bundle."""
+    activation = usage["activation"] or ("none" if info.task == "restoration" else "softmax")
+    if activation != "none" and _ends_in_probability(info.name, network_arguments):
+        network_arguments = {**network_arguments, "logits": True}
+    overlap = usage["overlap"] if usage["overlap"] is not None else 0.5
+    facts = {"version": "1", "intended_use": "Research only, on images like those it was trained on.", **bundle_info}
     return BundleSpec(
         name=name,
         title=title,
         task=info.task,
-        network=Network(info.name, said),
-        channels=tuple(one if isinstance(one, Channel) else Channel(one) for one in told["channels"]),
-        preparation=tuple(told["preparation"]),
-        tile=Tile(tuple(told["tile"]), overlap, tuple(told["mirror_axes"] or ())),
+        network=Network(info.name, network_arguments),
+        channels=tuple(one if isinstance(one, Channel) else Channel(one) for one in usage["channels"]),
+        preparation=tuple(usage["preparation"]),
+        tile=Tile(tuple(usage["tile"]), overlap, tuple(usage["mirror_axes"] or ())),
         activation=activation,
-        classes=_classes(told["classes"] or (), activation),
+        classes=_classes(usage["classes"] or (), activation),
         references=tuple(text for text in (f"{info.paper} ({info.repository})" if info.paper else "",) if text),
         **facts,
     )
@@ -150,11 +155,11 @@ def identified_weights(
     checkpoint: Mapping[str, Any],
     network: str | None,
     arguments: Mapping[str, Any] | None,
-    also: Mapping[str, Any] | None = None,
+    more_arguments: Mapping[str, Any] | None = None,
 ) -> tuple[models.Identification, models.ModelInfo, dict[str, Any]]:
     """Which network a checkpoint is of, its entry in the registry, and the arguments that build it.
 
-    What its weights do not tell is taken from `arguments`, or else from `also`.
+    What its weights do not tell is taken from `arguments`, or else from `more_arguments`.
 
     Raises
     ------
@@ -166,7 +171,11 @@ def identified_weights(
     except InputError as error:
         raise BundleError(f"{path}: {error}") from error
     info = models.info(found.name)
-    more = {argument: also[argument] for argument in found.ambiguous if also and argument in also}
+    more = {
+        argument: more_arguments[argument]
+        for argument in found.ambiguous
+        if more_arguments and argument in more_arguments
+    }
     more = {**more, **(arguments or {})}
     if unsaid := [argument for argument in found.ambiguous if argument not in more]:
         raise BundleError(f"{path}: is {info.title or info.name}; say its {' and '.join(unsaid)} ({found.note})")
@@ -180,10 +189,12 @@ def _of_preset(path: Path, preset: str, network: str) -> Preset:
         raise BundleError(f"{path}: {error}") from error
 
 
-def _from_preset(path: Path, preset: Preset, said: Mapping[str, Any], task: str) -> dict[str, Any]:
+def _from_preset(path: Path, preset: Preset, network_arguments: Mapping[str, Any], task: str) -> dict[str, Any]:
     """The preset's choices for a network of these arguments."""
-    inputs = next((said[key] for key in _INPUTS if isinstance(said.get(key), int)), max(preset.channels))
-    outputs = next((said[key] for key in _OUTPUTS if isinstance(said.get(key), int)), None)
+    inputs = next(
+        (network_arguments[key] for key in _INPUTS if isinstance(network_arguments.get(key), int)), max(preset.channels)
+    )
+    outputs = next((network_arguments[key] for key in _OUTPUTS if isinstance(network_arguments.get(key), int)), None)
     classes: Sequence[str] | None = preset.classes
     if task == "classification":
         classes = [f"class {index}" for index in range(outputs or 0)] or None
@@ -201,9 +212,9 @@ def _from_preset(path: Path, preset: Preset, said: Mapping[str, Any], task: str)
     }
 
 
-def _check_all_said(path: Path, info: models.ModelInfo, told: Mapping[str, Any]) -> None:
+def _check_complete(path: Path, info: models.ModelInfo, usage: Mapping[str, Any]) -> None:
     needed = ["tile", "channels", "preparation", *(["classes"] if info.task != "restoration" else [])]
-    if missing := [key for key in needed if told[key] is None]:
+    if missing := [key for key in needed if usage[key] is None]:
         fitting = presets_for(info.name)
         hint = f", or the preset {' or '.join(fitting)}" if fitting and missing != ["classes"] else ""
         raise BundleError(

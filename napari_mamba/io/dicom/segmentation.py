@@ -73,13 +73,23 @@ def _read(path: Path, frame: Slice) -> Volume:
         doubts = ("Segments of the file overlap: in the label map the later one lies on top.",)
         found = seg.get_volume(combine_segments=True, rescale_fractional=False, skip_overlap_checks=True)
     array = np.asarray(found.array)
-    affine = LPS_TO_RAS @ np.asarray(found.affine, dtype=np.float64)
+    array, matrix = _along_the_normal(array, np.array(found.affine, dtype=np.float64))
     segments = [seg.get_segment_description(number) for number in seg.segment_numbers]
     array, values = _own_values(array, segments)
     classes = tuple(_entry(segment, value) for segment, value in zip(segments, values, strict=True))
     name = frame.description or path.stem
-    volume = Volume(labels.storable(array[np.newaxis].astype(np.int64), classes), affine, name=name)
+    volume = Volume(labels.storable(array[np.newaxis].astype(np.int64), classes), LPS_TO_RAS @ matrix, name=name)
     return _source.attached(volume, _source.Source(classes, True, doubts))
+
+
+def _along_the_normal(array: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The map and its LPS matrix with slices in the order in which `stack` puts those of an image."""
+    if matrix[:3, 0] @ np.cross(matrix[:3, 2], matrix[:3, 1]) >= 0:
+        return array, matrix
+    turned = matrix.copy()
+    turned[:3, 3] += (array.shape[0] - 1) * matrix[:3, 0]
+    turned[:3, 0] *= -1
+    return array[::-1], turned
 
 
 def _own_values(array: np.ndarray, segments: Sequence[Any]) -> tuple[np.ndarray, list[int]]:

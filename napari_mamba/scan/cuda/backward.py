@@ -30,8 +30,8 @@ SOURCE = "scan_backward.cu"
 POINTERS, NUMBERS = 23, 34  # the struct Backward
 LAYOUT = f"{POINTERS}Q{NUMBERS}q"
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
-MOST_STATES = 64
-MOST_SEQUENCES = 65535  # blocks along the last axis of a grid
+MAX_STATES = 64
+MAX_SEQUENCES = 65535  # blocks along the last axis of a grid
 BATCHED = ("u", "delta", "B", "C", "z")
 
 
@@ -223,9 +223,9 @@ def selective_scan_backward(
     """
     if args.u.dtype not in TYPES:
         raise InputError(f"u has the type {args.u.dtype}; convert it to float32, float16 or bfloat16.")
-    if args.A.shape[-1] > MOST_STATES:
-        raise InputError(f"A has {args.A.shape[-1]} states; the CUDA scan takes {MOST_STATES}, use backend='torch'.")
-    each = max(1, MOST_SEQUENCES // args.paths)
+    if args.A.shape[-1] > MAX_STATES:
+        raise InputError(f"A has {args.A.shape[-1]} states; the CUDA scan takes {MAX_STATES}, use backend='torch'.")
+    each = max(1, MAX_SEQUENCES // args.paths)
     if args.delta.shape[0] <= each:
         found = _gradients(args, chunk_starts, chunk_length, grad_output)
     else:

@@ -7,7 +7,7 @@ from functools import cache, cached_property
 
 BLOCK = 4  # positions whose states are in registers
 LONGEST = 32  # positions of a segment
-MOST_SEGMENTS = 16  # of a chunk
+MAX_SEGMENTS = 16  # of a chunk
 ENOUGH = 3  # blocks, one after another, that keep a device busy to the end
 RESIDENT = 8  # warps of scan_gradients on a multiprocessor, by their registers
 RESERVED = 1024  # bytes of shared memory that a block takes beside its own
@@ -116,8 +116,8 @@ def segments_for(warps: int, resident: int) -> int:
     def waves(segments: int) -> int:
         return -(-warps // (segments * resident))
 
-    least = min(n * waves(n) for n in range(1, MOST_SEGMENTS + 1))
-    good = [n for n in range(1, MOST_SEGMENTS + 1) if n * waves(n) <= 1.03 * least and (n <= 4 or waves(n) >= ENOUGH)]
+    least = min(n * waves(n) for n in range(1, MAX_SEGMENTS + 1))
+    good = [n for n in range(1, MAX_SEGMENTS + 1) if n * waves(n) <= 1.03 * least and (n <= 4 or waves(n) >= ENOUGH)]
     return max(good, default=1)
 
 

@@ -22,7 +22,7 @@ TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 WIDEST = 8  # taps; a wider kernel goes to PyTorch's convolution
 THREADS = 256
 # Threads that fill a large GPU: about 1000 on each of 132 multiprocessors.
-ENOUGH_THREADS = 2**17
+TARGET_THREADS = 2**17
 FORWARD_RUNS, BACKWARD_RUNS = (4, 32), (8, 64)  # steps of a thread: fewest, most
 FORWARD_LAYOUT = "5Q4q7i"
 BACKWARD_LAYOUT = "9Q7q8i"
@@ -49,7 +49,7 @@ def layout(batch: int, length: int, width: int, vector: int, paths: int, runs: t
     vectors = -(-width // vector)
     lanes = min(vectors, THREADS)
     fewest, most = runs
-    run = min(most, max(fewest, batch * length * vectors * paths // ENOUGH_THREADS))
+    run = min(most, max(fewest, batch * length * vectors * paths // TARGET_THREADS))
     run -= run % fewest
     side = max(1, min(THREADS // lanes, -(-length // run)))
     return lanes, lanes * side, run, -(-length // (run * side)), -(-vectors // lanes)

@@ -17,12 +17,12 @@ from napari_mamba.scan.cuda.plan import KEPT, PARALLEL_BYTES, Plan, make_plan
 from napari_mamba.scan.cuda.runtime import kernel
 
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
-MOST_STATES = 64
+MAX_STATES = 64
 FAR = 2**29  # elements between rows, whose bytes the kernels keep in 32 bits
-MOST_BATCH = 65535  # a grid's third axis
+MAX_BATCH = 65535  # a grid's third axis
 POINTERS = 15
 LAYOUT = f"{POINTERS}Q23q14i"  # the struct Scan of scan_forward.cuh
-MOST_LAYOUTS = 1024  # kept; a program sees few shapes
+MAX_LAYOUTS = 1024  # kept; a program sees few shapes
 _COUNTED = "_napari_mamba_int32"
 
 
@@ -84,8 +84,8 @@ def prepare(args: ScanArguments) -> ScanArguments:
     dtype = args.u.dtype
     if dtype not in TYPES:
         raise InputError(f"The CUDA scan does not take {dtype}; convert u to float32, or use backend='torch'.")
-    if args.A.shape[-1] > MOST_STATES:
-        raise InputError(f"A has {args.A.shape[-1]} states; the CUDA scan takes {MOST_STATES}, use backend='torch'.")
+    if args.A.shape[-1] > MAX_STATES:
+        raise InputError(f"A has {args.A.shape[-1]} states; the CUDA scan takes {MAX_STATES}, use backend='torch'.")
     return ScanArguments(
         u=_rows(args.u, dtype),
         delta=_rows(args.delta, dtype),
@@ -220,7 +220,7 @@ def layout_of(args: ScanArguments, keep: bool, plan: Plan | None = None) -> _Lay
     key = (shapes, strides, a.delta_softplus, a.table is None, a.merge, keep, plan, align, PARALLEL_BYTES)
     found = _LAYOUTS.get(key)
     if found is None:
-        if len(_LAYOUTS) >= MOST_LAYOUTS:
+        if len(_LAYOUTS) >= MAX_LAYOUTS:
             _LAYOUTS.clear()
         found = _LAYOUTS[key] = _Layout(args, keep, plan, align)
     return found
@@ -315,9 +315,9 @@ class _Forward:
         call(self.device.index or 0, (-(-layout.length * layout.width // 256), 1, layout.batch), 256, values)
 
 
-def runs_in_turn(args: ScanArguments) -> bool:
+def runs_sequentially(args: ScanArguments) -> bool:
     """Whether the paths of a prepared problem are scanned one after another, each added to those before."""
-    if args.delta.shape[0] > MOST_BATCH or args.delta.numel() == 0:
+    if args.delta.shape[0] > MAX_BATCH or args.delta.numel() == 0:
         return False
     layout = layout_of(args, keep=False)
     return layout.merging and not layout.parallel
@@ -341,8 +341,8 @@ def selective_scan_forward(
     plan : Plan, optional
         How to cut the sequence; by default `plan.make_plan` says.
     before : callable, optional
-        Called with the number of each path before it is scanned, where `runs_in_turn`: `delta` may be a view of one
-        path's memory, which it then fills.
+        Called with the number of each path before it is scanned, where `runs_sequentially`: `delta` may be a view of
+        one path's memory, which it then fills.
 
     Returns
     -------
@@ -353,7 +353,7 @@ def selective_scan_forward(
     >>> y, last, _, _ = selective_scan_forward(prepare(args))  # doctest: +SKIP
     """
     batch = args.delta.shape[0]
-    if batch > MOST_BATCH:
+    if batch > MAX_BATCH:
         return _in_parts(args, keep, plan)
     forward = _Forward(args, layout_of(args, keep, plan))
     if args.delta.numel() == 0:
@@ -371,11 +371,11 @@ def selective_scan_forward(
 def _in_parts(args: ScanArguments, keep: bool, plan: Plan | None) -> Scanned:
     """Run a batch larger than a grid in parts."""
     found = []
-    for part in (slice(i, i + MOST_BATCH) for i in range(0, args.delta.shape[0], MOST_BATCH)):
+    for part in (slice(i, i + MAX_BATCH) for i in range(0, args.delta.shape[0], MAX_BATCH)):
         rows = {name: getattr(args, name)[part] for name in ("u", "delta", "B", "C")}
         rest = {name: getattr(args, name) for name in ("A", "D", "delta_bias", "delta_softplus", "table", "merge")}
         z = None if args.z is None else args.z[part]
-        plan = plan or make_plan(MOST_BATCH, *args.delta.shape[1:], args.B.shape[3], args.A.shape[-1], 1, keep)
+        plan = plan or make_plan(MAX_BATCH, *args.delta.shape[1:], args.B.shape[3], args.A.shape[-1], 1, keep)
         found.append(selective_scan_forward(ScanArguments(**rows, **rest, z=z), keep, plan))
     starts = torch.cat([part.starts for part in found]) if keep else None  # type: ignore[misc]
     return Scanned(

@@ -12,13 +12,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from napari_mamba.scan.cuda.forward import MOST_BATCH, multiprocessors
+from napari_mamba.scan.cuda.forward import MAX_BATCH, multiprocessors
 from napari_mamba.scan.cuda.runtime import Kernel, kernel, on_device
 
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 THREADS, ITEMS = 256, 16
 TILE = THREADS * ITEMS
-MOST_SPLITS = THREADS  # a thread of the second launch takes each run's sums
+MAX_SPLITS = THREADS  # a thread of the second launch takes each run's sums
 BLOCKS_EACH = 32  # of a multiprocessor, which holds 4 to 8 at a time: the last ones to end then cost little
 LAYOUTS = {
     "norm_statistics": "7Qq4i2f",
@@ -31,7 +31,7 @@ LAYOUTS = {
 }
 LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of axes
 RUNS_EACH = 8  # of a multiprocessor, of a channels-last map
-LEAST_RUN = 8  # voxels that a thread has at least, where there are so many
+MIN_RUN = 8  # voxels that a thread has at least, where there are so many
 
 
 class Cut(NamedTuple):
@@ -44,7 +44,7 @@ class Cut(NamedTuple):
 def cut_rows(rows: int, size: int, processors: int) -> Cut:
     """Return how `rows` rows of `size` elements are cut for a device with so many multiprocessors."""
     tiles = -(-size // TILE)
-    run = max(1, rows * tiles // (processors * BLOCKS_EACH), -(-tiles // MOST_SPLITS))
+    run = max(1, rows * tiles // (processors * BLOCKS_EACH), -(-tiles // MAX_SPLITS))
     return Cut(-(-tiles // run), run)
 
 
@@ -117,7 +117,7 @@ def takes_last(x: Tensor) -> bool:
     """Whether the forward kernels take a channels-last map: its layout, and channels in whole loads of 16 bytes."""
     each = 16 // x.element_size()
     return (
-        x.shape[0] <= MOST_BATCH
+        x.shape[0] <= MAX_BATCH
         and is_last(x)
         and x.shape[1] % each == 0
         and x.shape[1] <= each * THREADS
@@ -132,7 +132,7 @@ def _forward_last(
     batch, channels = x.shape[:2]
     voxels = x[0, 0].numel()
     rows = THREADS // (channels * x.element_size() // 16)
-    splits = min(-(-voxels // (rows * LEAST_RUN)), max(1, multiprocessors(x.device) * RUNS_EACH // batch))
+    splits = min(-(-voxels // (rows * MIN_RUN)), max(1, multiprocessors(x.device) * RUNS_EACH // batch))
     run = -(-voxels // splits)
     splits = -(-voxels // run)
     partial = torch.empty(batch, splits, channels, 2, dtype=torch.float32, device=x.device)

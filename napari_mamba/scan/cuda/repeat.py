@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from napari_mamba.scan.arguments import ScanArguments, scan_arguments
-from napari_mamba.scan.cuda.forward import LAYOUT, MOST_BATCH, POINTERS, layout_of, prepare
+from napari_mamba.scan.cuda.forward import LAYOUT, MAX_BATCH, POINTERS, layout_of, prepare
 from napari_mamba.scan.cuda.runtime import Kernel
 
 try:  # private to PyTorch: where it goes away, keys do
@@ -27,8 +27,8 @@ except ImportError:
     TensorGuards = None  # type: ignore[assignment,misc]
 
 Optional8 = tuple[Tensor | None, ...]  # u, delta, A, B, C, D, z, delta_bias
-MOST_TEMPLATES = 1024  # kept; a program sees few shapes
-MOST_RECENT = 8  # whose guards are tried, one after another
+MAX_TEMPLATES = 1024  # kept; a program sees few shapes
+MAX_RECENT = 8  # whose guards are tried, one after another
 TENSORS = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 HEAD = struct.Struct(f"@{POINTERS}Q")  # the struct Scan's addresses
 REST = struct.Struct("@" + LAYOUT.removeprefix(f"{POINTERS}Q"))
@@ -85,7 +85,7 @@ def _template(tensors: Optional8, softplus: bool, merge: str) -> Template | None
     named: dict = dict(zip(TENSORS, tensors, strict=True))
     args, multi = scan_arguments(**named, delta_softplus=softplus, order=None, merge=merge)
     ready = prepare(args)
-    if not _same(args, ready) or args.delta.numel() == 0 or args.delta.shape[0] > MOST_BATCH:
+    if not _same(args, ready) or args.delta.numel() == 0 or args.delta.shape[0] > MAX_BATCH:
         return None
     layout = layout_of(ready, keep=False)
     if layout.merging:
@@ -112,7 +112,7 @@ def _template(tensors: Optional8, softplus: bool, merge: str) -> Template | None
     )
 
 
-def repeat_scan(tensors: Optional8, softplus: bool, merge: str, overwrite: bool = False) -> Tensor | None:
+def replay_scan(tensors: Optional8, softplus: bool, merge: str, overwrite: bool = False) -> Tensor | None:
     """Run the scan in raster order where a template fits; returns `selective_scan`'s output, or None where none does.
 
     Parameters
@@ -132,7 +132,7 @@ def repeat_scan(tensors: Optional8, softplus: bool, merge: str, overwrite: bool 
 
     Examples
     --------
-    >>> repeat_scan((u, delta, A, B, C, None, None, None), True, "sum")  # doctest: +SKIP
+    >>> replay_scan((u, delta, A, B, C, None, None, None), True, "sum")  # doctest: +SKIP
     """
     u, delta, A, B, C, D, z, bias = tensors
     given = tensors
@@ -152,7 +152,7 @@ def repeat_scan(tensors: Optional8, softplus: bool, merge: str, overwrite: bool 
     key = _key(tensors, softplus, merge)
     found = _templates.get(key, _UNKNOWN)
     if found is _UNKNOWN:
-        if len(_templates) >= MOST_TEMPLATES:
+        if len(_templates) >= MAX_TEMPLATES:
             _templates.clear()
         found = _templates[key] = _template(tensors, softplus, merge)
     if not isinstance(found, Template):
@@ -166,7 +166,7 @@ def _remember(options: tuple, given: Optional8, template: Template) -> None:
     if TensorGuards is None:
         return
     guards = TensorGuards(*given, dynamic_dims_sizes=None, dynamic_dims_strides=None)
-    _recent = [Recent(options, guards, template), *_recent[: MOST_RECENT - 1]]
+    _recent = [Recent(options, guards, template), *_recent[: MAX_RECENT - 1]]
 
 
 def _launch(template: Template, pointers: list[int], target: Tensor | None) -> Tensor:

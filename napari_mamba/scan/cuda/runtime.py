@@ -28,8 +28,8 @@ from napari_mamba.errors import NapariMambaError
 
 KERNELS = Path(__file__).parent / "kernels"
 OPTIONS = ("--std=c++17", "--ftz=true")
-OLDEST = (7, 0)
-UNASKED_SHARED = 48 * 1024  # bytes of dynamic shared memory that every kernel may take
+MIN_CAPABILITY = (7, 0)
+DEFAULT_SHARED_BYTES = 48 * 1024  # bytes of dynamic shared memory that every kernel may take
 _lock = threading.RLock()
 
 
@@ -68,7 +68,7 @@ def unavailable() -> str:
     except Exception as error:  # the library is missing, or older than the bindings: each fails in its own way
         return f"NVIDIA's run-time compiler NVRTC cannot be loaded ({error}); install napari-mamba[cuda]."
     capability = max(torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count()))
-    if capability < max(OLDEST, divmod(supported[0], 10)):
+    if capability < max(MIN_CAPABILITY, divmod(supported[0], 10)):
         return (
             f"The GPU has compute capability {capability[0]}.{capability[1]}, which the kernels or NVRTC "
             f"{major}.{minor} no longer support; use backend='torch'."
@@ -260,7 +260,7 @@ class Kernel:
 
     def _allow_shared(self, function, device: int, shared: int) -> None:
         """A kernel has to be told, once, that it may take more than 48 KiB of shared memory."""
-        if shared > self._shared.get(device, UNASKED_SHARED):
+        if shared > self._shared.get(device, DEFAULT_SHARED_BYTES):
             driver, _ = _bindings()
             most = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
             check(
@@ -274,7 +274,7 @@ class Kernel:
             _enter_context(device)
             thread.ready.add(device)
         function = self._functions.get(device) or self._load(device)
-        if shared > UNASKED_SHARED:
+        if shared > DEFAULT_SHARED_BYTES:
             self._allow_shared(function, device, shared)
         self.pack.pack_into(thread.buffer, 0, *values)
         result = _launch()(function, *grid, block, 1, 1, shared, _raw_stream(device), thread.address, 0)

@@ -5,25 +5,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from napari_mamba.scan.cuda.forward import MOST_BATCH, TYPES
+from napari_mamba.scan.cuda.forward import MAX_BATCH, TYPES
 from napari_mamba.scan.cuda.instance_norm import takes_last
 from napari_mamba.scan.cuda.runtime import kernel, on_device
 
 LAYOUT = "4Qqif"  # the struct TokenNorm
 VOXELS, THREADS = 32, 256
-MOST_CHANNELS = 1024  # 132 KiB of shared memory, which a block may have from compute capability 8.0 on
-SURE_CHANNELS = 320  # ... what any may have
+MAX_CHANNELS = 1024  # 132 KiB of shared memory, which a block may have from compute capability 8.0 on
+UNCONDITIONAL_CHANNELS = 320  # ... what any may have
 
 
 def takes(x: Tensor) -> bool:
     """Whether a kernel takes a map (B, C, *spatial): its type, layout and number of channels."""
-    if x.dtype not in TYPES or not 0 < x.shape[0] <= MOST_BATCH or x.numel() == 0:
+    if x.dtype not in TYPES or not 0 < x.shape[0] <= MAX_BATCH or x.numel() == 0:
         return False
     if not x.is_contiguous():
         return takes_last(x)
-    if x.shape[1] <= SURE_CHANNELS:
+    if x.shape[1] <= UNCONDITIONAL_CHANNELS:
         return True
-    return x.shape[1] <= MOST_CHANNELS and torch.cuda.get_device_capability(x.device) >= (8, 0)
+    return x.shape[1] <= MAX_CHANNELS and torch.cuda.get_device_capability(x.device) >= (8, 0)
 
 
 def token_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:

@@ -42,15 +42,15 @@ def add_result(viewer: ViewerModel, result: Result, bundle: Bundle, place: Place
     main: Layer | None = None
     if result.image is not None:
         place = place.of_grid(result.image.affine)
-    name = f"{place.name} {bundle.name}"
+    name = f"{bundle.name}: {place.name}"  # what differs comes first: napari leaves out the middle of long names
     if "uncertainty" in result.extra:
         data = place.to_layer_axes(np.asarray(result.extra["uncertainty"].data)[0])
-        shown = _keywords(f"{name} uncertainty", result, bundle, place, role="map")
+        shown = _keywords(f"uncertainty {name}", result, bundle, place, role="map")
         layer = viewer.add_layer(Image(data, visible=False, **map_look(), **shown))
         show_bar(layer, UNCERTAINTY)
     if "where" in result.extra:
         data = place.to_layer_axes(np.asarray(result.extra["where"].data)[0])
-        title = f"{name}: {result.extra['where'].channel_names[0]}"
+        title = f"{result.extra['where'].channel_names[0]}: {place.name}"
         shown = _keywords(title, result, bundle, place, role="map")
         strongest = max(float(data.max()), 1e-12)  # evidence has no unit: in shares of the strongest place
         layer = viewer.add_layer(Image(data / strongest, **map_look(), **shown))  # what speaks against it stays clear

@@ -147,6 +147,10 @@ class Background(QObject):
         Gets its answer, in the window's thread.
     failed : callable
         Gets the exception.
+    wait_ms : int
+        How long to wait for another asking.
+    parent : QWidget
+        When Qt throws it away, an answer on its way is dropped.
     """
 
     def __init__(
@@ -155,8 +159,9 @@ class Background(QObject):
         done: Callable[[Any], None],
         failed: Callable[[Exception], None],
         wait_ms: int,
+        parent: QWidget,
     ):
-        super().__init__()
+        super().__init__(parent)
         self._function, self._done, self._failed = function, done, failed
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -189,7 +194,12 @@ class Background(QObject):
         if self._worker is not None:
             self._again = True
             return
-        worker: Any = create_worker(self._function, _start_thread=False, _ignore_errors=True)
+        function = self._function
+
+        def work() -> Any:  # napari writes the function's name, and a method's holds its widget, which may be gone
+            return function()
+
+        worker: Any = create_worker(work, _start_thread=False, _ignore_errors=True)
         worker.returned.connect(self._on_returned)
         worker.errored.connect(self._on_errored)
         self._worker = worker

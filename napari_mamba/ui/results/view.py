@@ -41,7 +41,7 @@ class ResultsView(QWidget):
         self._layer: Layer | None = None
         self._shown: tuple[Result, Bundle, str] | None = None
         self._watch: DataWatch | None = None
-        self._counter = Background(self._count, self._on_counted, lambda error: None, wait_ms=200)
+        self._counter = Background(self._count, self._on_counted, lambda error: None, wait_ms=200, parent=self)
         self.chart = ScoreChart()
         self.table = ResultsTable()
         self.copy_button = QPushButton("Copy table")
@@ -49,9 +49,7 @@ class ResultsView(QWidget):
         self.beside_button = QPushButton("Side by side")
         self.copy_button.setToolTip("Copy the table to the clipboard, to paste into a spreadsheet (Ctrl+C)")
         self.more_button.setToolTip("Search, show, correct, compare and measure; 3D surfaces, figures")
-        self.beside_button.setToolTip(
-            "The image on the left, the result on the right, with one camera and one contrast"
-        )
+        self.beside_button.setToolTip("Source on the left, result on the right, with one camera and one contrast")
         self.copy_button.clicked.connect(self.table.copy)
         self.beside_button.clicked.connect(self.show_beside)
         self.more_button.clicked.connect(self.open_panel)

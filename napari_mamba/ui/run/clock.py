@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Clock:
+class TimeLimit:
     """A run's time, from what is expected of it and from what it has told.
 
     Parameters

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from psygnal import Signal
 
-from napari_mamba.ui.run.clock import Clock
+from napari_mamba.ui.run.clock import TimeLimit
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
@@ -65,7 +65,7 @@ class Job:
     told : tuple of str
         Doubts that were said before the click: they are not said again.
     result : Result or None
-        Kept until it was taken over by layers or files.
+        ScoreCache until it was taken over by layers or files.
     seconds : float
         How long it took.
     """
@@ -86,7 +86,7 @@ class Job:
     result: Result | None = None
     from_cache: bool = False
     seconds: float = 0.0
-    clock: Clock = field(default_factory=Clock)
+    clock: TimeLimit = field(default_factory=TimeLimit)
     cancel: threading.Event = field(default_factory=threading.Event)
     layer: Any = None
 

@@ -91,7 +91,7 @@ class ModelView(QWidget):
                 self.combo.insertSeparator(self.combo.count())
             fitting = suits.fits
             self.combo.addItem(bundle.name, bundle)
-            reasons = [*suits.refusals, *suits.doubts] or [bundle.title or bundle.name]
+            reasons = [*suits.refusals, *suits.warnings] or [bundle.title or bundle.name]
             self.combo.setItemData(self.combo.count() - 1, "\n".join(reasons), Qt.ItemDataRole.ToolTipRole)
             if bundle is self.bundle:
                 self.combo.setCurrentIndex(self.combo.count() - 1)

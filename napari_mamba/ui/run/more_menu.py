@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QApplication, QDialog, QMenu
+from qtpy.QtWidgets import QApplication, QDialog, QMenu, QWidget
 
 from napari_mamba.errors import NapariMambaError
 from napari_mamba.ui.preferences import preferences
@@ -12,34 +12,34 @@ from napari_mamba.ui.run.outcome import sentence
 from napari_mamba.ui.run.scripts import as_command, as_script
 
 if TYPE_CHECKING:
-    from napari_mamba.ui.run.widget import RunWidget
+    from napari_mamba.ui.run.session import RunSession
+    from napari_mamba.ui.widgets.theme import Notice
 
 
-def run_menu(widget: RunWidget) -> QMenu:
-    """The menu; each entry says below the button what came of it."""
-    menu = QMenu(widget)
+def run_menu(parent: QWidget, session: RunSession, message: Notice) -> QMenu:
+    """The menu; `message`, below the button, says what came of each entry."""
+    menu = QMenu(parent)
     menu.setToolTipsVisible(True)
-    folder = menu.addAction("Run on a folder…", lambda: run_on_folder(widget))
+    folder = menu.addAction("Run on a folder…", lambda: run_on_folder(session, parent))
     folder.setToolTip("Every image of a folder, with results and one table in another folder")
-    script = menu.addAction("Copy as script", lambda: copy(widget, "script"))
+    script = menu.addAction("Copy as script", lambda: copy(session, message, "script"))
     script.setToolTip("Exactly this run in Python, on the clipboard")
-    command = menu.addAction("Copy as command", lambda: copy(widget, "command"))
+    command = menu.addAction("Copy as command", lambda: copy(session, message, "command"))
     command.setToolTip("Exactly this run for a terminal, on the clipboard")
-    menu.addAction("Reset options", lambda: widget.session.options.reset(preferences()))
-    menu.aboutToShow.connect(lambda: _enable(menu, widget))
+    menu.addAction("Reset options", lambda: session.options.reset(preferences()))
+    menu.aboutToShow.connect(lambda: _enable(menu, session))
     return menu
 
 
-def _enable(menu: QMenu, widget: RunWidget) -> None:
+def _enable(menu: QMenu, session: RunSession) -> None:
     folder, script, command, _ = menu.actions()
-    folder.setEnabled(widget.session.bundle is not None)
+    folder.setEnabled(session.bundle is not None)
     for action in (script, command):
-        action.setEnabled(bool(widget.session.inputs.runs))
+        action.setEnabled(bool(session.inputs.runs))
 
 
-def copy(widget: RunWidget, kind: str) -> None:
+def copy(session: RunSession, message: Notice, kind: str) -> None:
     """Put what is chosen on the clipboard as a script or a command."""
-    session = widget.session
     if not session.inputs.runs:
         return
     layers = session.inputs.runs[0]
@@ -47,17 +47,17 @@ def copy(widget: RunWidget, kind: str) -> None:
         job, _ = session.job_of(layers)
         text = as_script(job, [layer.name for layer in layers]) if kind == "script" else as_command(job)
     except NapariMambaError as error:
-        widget.message.say(sentence(str(error)), "error")
+        message.say(sentence(str(error)), "error")
         return
     QApplication.clipboard().setText(text)
-    widget.message.say(f"The {kind} is on the clipboard.", "good")
+    message.say(f"The {kind} is on the clipboard.", "good")
 
 
-def run_on_folder(widget: RunWidget) -> None:
+def run_on_folder(session: RunSession, parent: QWidget) -> None:
     """Ask for the folders, and queue a run of each image."""
     from napari_mamba.ui.run.folder_dialog import FolderDialog
 
-    dialog = FolderDialog(widget.session, widget)
+    dialog = FolderDialog(session, parent)
     if dialog.exec() == QDialog.DialogCode.Accepted:
-        widget.session.queue.add(*dialog.jobs)
+        session.queue.add(*dialog.jobs)
     dialog.deleteLater()

@@ -39,5 +39,5 @@ def count(bundle: Bundle, grid: Mapping[str, Any], options: RunOptions) -> dict[
     size = 1 if bundle.task == "classification" else plan.batch_size
     batches = sum(len(list(plan.tiling(view).batches(size))) for view in views)
     copies, members = 2 ** len(plan.mirror_axes), len(bundle.weights)
-    turns = max(copies, members) if bundle.tile.dealt else copies * members
+    turns = max(copies, members) if bundle.tile.round_robin else copies * members
     return {"passes": batches * turns, "voxels": prod(shape), "tile": list(plan.tile)}

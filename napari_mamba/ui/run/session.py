@@ -109,7 +109,7 @@ class RunSession:
     def ranked(self) -> list[tuple[Bundle, Suitability]]:
         """Every bundle with what speaks against it for the chosen layers; those that fit come first."""
         found = [(bundle, self._suits(bundle)) for bundle in self.library.bundles]
-        return sorted(found, key=lambda one: (bool(one[1].refusals), bool(one[1].doubts), one[0].name))
+        return sorted(found, key=lambda one: (bool(one[1].refusals), bool(one[1].warnings), one[0].name))
 
     def _suits(self, bundle: Bundle) -> Suitability:
         """From the grid alone, which is quick; values are looked at for the chosen bundle only."""
@@ -162,7 +162,7 @@ class RunSession:
         seen = examine(volume, self.bundle, job.options)
         return [
             *(Remark("error", sentence(text)) for text in seen.refusals),
-            *(Remark("warning", text) for text in seen.doubts),
+            *(Remark("warning", text) for text in seen.warnings),
         ]
 
     @property

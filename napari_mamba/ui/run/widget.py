@@ -71,7 +71,7 @@ class RunWidget(QWidget):
         self.run_button.setToolTip("Run the model on the chosen image (Enter)")
         self.cancel_button.setToolTip("Stop all runs; nothing more is added (Escape)")
         self.more_button.setToolTip("Run on a folder, copy this run as a script or a command, or reset the options")
-        self.more_button.setMenu(run_menu(self))
+        self.more_button.setMenu(run_menu(self, self.session, self.message))
         buttons = QHBoxLayout()
         buttons.addWidget(self.run_button, 3)
         buttons.addWidget(self.cancel_button, 1)

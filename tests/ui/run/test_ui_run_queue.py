@@ -9,7 +9,7 @@ import pytest
 
 from napari_mamba.engine import Progress, Result, RunOptions
 from napari_mamba.ui.run.cache import ResultCache, run_key, size_of
-from napari_mamba.ui.run.clock import Clock
+from napari_mamba.ui.run.clock import TimeLimit
 from napari_mamba.ui.run.estimates import Estimates, Measured
 from napari_mamba.ui.run.jobs import Job, Queue, State
 from napari_mamba.ui.run.outcome import Outcome
@@ -68,7 +68,7 @@ def test_a_result_that_comes_after_cancelling_is_not_taken():
 
 
 def test_the_bar_moves_within_the_first_pass_where_runs_were_measured():
-    clock = Clock(expected=20.0, pass_seconds=4.0)
+    clock = TimeLimit(expected=20.0, pass_seconds=4.0)
     clock.start(100.0)
     clock.update(Progress("preparing", 0, 1), 100.5)
     clock.update(Progress("network", 0, 4), 102.0)
@@ -81,7 +81,7 @@ def test_the_bar_moves_within_the_first_pass_where_runs_were_measured():
 
 
 def test_the_time_left_is_the_whole_runs_and_follows_its_own_pace():
-    clock = Clock(expected=20.0, pass_seconds=4.0)
+    clock = TimeLimit(expected=20.0, pass_seconds=4.0)
     clock.start(0.0)
     clock.update(Progress("network", 0, 4), 2.0)
     clock.update(Progress("network", 1, 4), 10.0)  # 8 s a pass: another machine than it was
@@ -92,7 +92,7 @@ def test_the_time_left_is_the_whole_runs_and_follows_its_own_pace():
 
 
 def test_without_measurements_nothing_is_claimed_before_the_first_pass():
-    clock = Clock()
+    clock = TimeLimit()
     clock.start(0.0)
     assert clock.fraction(1.0) is None
     clock.update(Progress("network", 0, 4), 1.0)

@@ -61,12 +61,12 @@ def test_a_value_for_nan_lets_them_through(session):
 
 
 def test_doubts_of_size_are_told_before_the_click_in_the_engines_own_words(session):
-    from napari_mamba.engine.checks import doubts_about_size
+    from napari_mamba.engine.checks import size_warnings
 
     session.viewer.layers.clear()
     session.viewer.add_image(VALUES[:6], name="crop", **MM)
     # 6 slices, which "RAS" turns into no other number, against a tile of 40
-    assert doubts_about_size((6, 24, 28), (40, 40, 40))[0] in said(session, "warning")
+    assert size_warnings((6, 24, 28), (40, 40, 40))[0] in said(session, "warning")
     assert session.ready, "a doubt is no refusal"
 
 
@@ -85,7 +85,7 @@ def test_models_that_fit_come_first_and_the_others_say_why(session):
     fits = [suits.fits for _, suits in ranked]
     assert fits == sorted(fits, reverse=True)
     reasons = {bundle.name: suits for bundle, suits in ranked}
-    assert "sides of 80 to 400 mm" in reasons["brain-structures-mr"].doubts[0]
+    assert "sides of 80 to 400 mm" in reasons["brain-structures-mr"].warnings[0]
     assert "2 channels" in reasons["tiny-two"].refusals[0]
     assert "labels" in reasons["adrenal-shape"].refusals[0]
 

@@ -54,7 +54,7 @@ def usable(widget) -> bool:
 def test_success_adds_named_coloured_labels_in_the_place_of_the_source(qtbot, widget, monkeypatch):
     script(monkeypatch, segmented)
     finish(qtbot, widget)
-    source, labels = widget.viewer.layers["scan"], widget.viewer.layers["scan tiny"]
+    source, labels = widget.viewer.layers["scan"], widget.viewer.layers["tiny: scan"]
     assert isinstance(labels, Labels)
     for index in [(0, 0, 0), (5, 7, 9), (2, 3, 1)]:
         np.testing.assert_allclose(labels.data_to_world(index), source.data_to_world(index), atol=1e-9)
@@ -80,14 +80,14 @@ def test_success_fills_the_table_and_tells_the_warnings(qtbot, widget, monkeypat
     assert widget.message.text().startswith("Done in ")
     assert "the image is small." in widget.message.text()
     widget.results.table.selectRow(1)
-    assert widget.viewer.layers["scan tiny"].selected_label == 2
+    assert widget.viewer.layers["tiny: scan"].selected_label == 2
 
 
 def test_results_have_names_of_their_own_and_the_latest_is_shown(qtbot, widget, monkeypatch):
     script(monkeypatch, segmented)
     finish(qtbot, widget)
     finish(qtbot, widget)
-    assert [layer.name for layer in widget.viewer.layers] == ["scan", "scan tiny", "scan tiny [1]"]
+    assert [layer.name for layer in widget.viewer.layers] == ["scan", "tiny: scan", "tiny: scan [1]"]
     assert [layer.visible for layer in widget.viewer.layers] == [True, False, True]
     assert widget.channels.layers == [widget.viewer.layers["scan"]]
 
@@ -122,7 +122,7 @@ def test_progress_is_shown_while_it_runs_and_escape_cancels(qtbot, widget, monke
     assert usable(widget)
     script(monkeypatch, segmented)
     finish(qtbot, widget)
-    assert "scan tiny" in widget.viewer.layers
+    assert "tiny: scan" in widget.viewer.layers
 
 
 def broken(error):
@@ -153,7 +153,7 @@ def test_an_error_is_one_sentence_and_the_widget_is_usable_again(qtbot, widget, 
     assert usable(widget)
     script(monkeypatch, segmented)
     finish(qtbot, widget)
-    assert "scan tiny" in widget.viewer.layers
+    assert "tiny: scan" in widget.viewer.layers
 
 
 def test_what_cannot_be_run_says_why_before_the_click_and_no_longer_than_it_is_so(qtbot, widget, errors):
@@ -186,7 +186,7 @@ def test_the_source_may_be_removed_while_the_run_goes_on(qtbot, widget, monkeypa
     widget.viewer.layers.clear()
     with qtbot.waitSignal(widget.host.runner.ended, timeout=TIMEOUT):
         gate.set()
-    np.testing.assert_allclose(widget.viewer.layers["scan tiny"].data_to_world((5, 7, 9)), at)
+    np.testing.assert_allclose(widget.viewer.layers["tiny: scan"].data_to_world((5, 7, 9)), at)
     assert not widget.run_button.isEnabled(), "there is no image left to run on"
 
 
@@ -215,7 +215,7 @@ def test_closing_the_dock_loses_nothing_and_its_run_goes_on(qtbot, widget, monke
     assert again.progress.stage.text().startswith("Running")
     with qtbot.waitSignal(host.runner.ended, timeout=TIMEOUT):
         gate.set()
-    assert "scan tiny" in widget.viewer.layers
+    assert "tiny: scan" in widget.viewer.layers
     assert again.message.text().startswith("Done")
     assert not again.results.isHidden()
 
@@ -246,7 +246,7 @@ def test_a_restored_image_looks_like_its_source(qtbot, widget, monkeypatch):
     source = widget.viewer.layers["scan"]
     source.contrast_limits = (0.2, 0.7)
     finish(qtbot, widget)
-    image = widget.viewer.layers["scan tiny"]
+    image = widget.viewer.layers["tiny: scan"]
     assert isinstance(image, Image)
     np.testing.assert_allclose(image.data, source.data * 0.5)
     assert list(image.contrast_limits) == [0.2, 0.7]
@@ -273,7 +273,7 @@ def test_a_restored_image_of_more_voxels_lies_where_its_source_does(qtbot, widge
         widget.viewer.layers.clear()
         source = widget.viewer.add_image(SCAN[0, 0], name="scan", scale=(2.0, 3.0), rotate=30, translate=(5, -4))
     finish(qtbot, widget)
-    image = widget.viewer.layers["scan tiny"]
+    image = widget.viewer.layers["tiny: scan"]
     for layer_corner in (lambda n: -0.5, lambda n: n - 0.5):
         corners = [layer.data_to_world([layer_corner(n) for n in layer.data.shape]) for layer in (image, source)]
         np.testing.assert_allclose(*corners, atol=1e-6)
@@ -342,7 +342,7 @@ def test_where_a_classifier_looked_is_a_layer_in_the_place_of_the_image(qtbot, w
     script(monkeypatch, classified)
     finish(qtbot, widget)
     source, shown = widget.viewer.layers
-    assert shown.name.endswith("evidence for blur")
+    assert shown.name == "evidence for blur: scan"
     np.testing.assert_allclose(shown.extent.world, source.extent.world)
 
 
@@ -399,7 +399,7 @@ def test_enter_runs(qtbot, widget, monkeypatch):
     qtbot.waitUntil(widget.channels.combos[0].hasFocus, timeout=TIMEOUT)
     with qtbot.waitSignal(widget.host.runner.ended, timeout=TIMEOUT):
         qtbot.keyClick(widget.channels.combos[0], Qt.Key.Key_Return)
-    assert "scan tiny" in widget.viewer.layers
+    assert "tiny: scan" in widget.viewer.layers
 
 
 def test_texts_of_time():

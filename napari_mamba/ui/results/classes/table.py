@@ -11,12 +11,13 @@ from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QMenu, QTableWidget, 
 from napari_mamba.ui.results.parts import eye, number, padlock, swatch
 
 if TYPE_CHECKING:
-    from qtpy.QtGui import QKeyEvent, QMouseEvent
+    from qtpy.QtGui import QKeyEvent, QMouseEvent, QResizeEvent
 
     from napari_mamba.ui.results.classes.model import ClassList, ClassRow, SortKey
 
 EYE, NAME, VOXELS, SIZE, MEAN, SPREAD, LOCK = range(7)
 _SORTED_BY: dict[int, SortKey] = {NAME: "name", VOXELS: "voxels", SIZE: "size", MEAN: "mean", SPREAD: "spread"}
+NARROW = 380
 _INDEX = Qt.ItemDataRole.UserRole
 _NAMES = {"SCT": "SNOMED CT", "DCM": "DICOM", "FMA": "FMA", "UBERON": "Uberon"}
 
@@ -58,6 +59,11 @@ class ClassTable(QTableWidget):
         """Draw another list."""
         self.listed = model
         self.fill()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """In a narrow dock the names matter more than the voxels, which the tooltip and the CSV have, too."""
+        self.setColumnHidden(VOXELS, self.viewport().width() < NARROW)
+        super().resizeEvent(event)
 
     # ---- drawing
 

@@ -58,7 +58,7 @@ class ClassesView(QWidget):
         self.absent = small_button("", "Classes of the model that these labels do not hold", checkable=True)
         self.notice = Notice()
         self.correct = CorrectBox()
-        self.counter = Background(self._count, self._on_counted, self._on_failed, wait_ms=150)
+        self.counter = Background(self._count, self._on_counted, self._on_failed, wait_ms=150, parent=self)
         self._build()
         self.layers.chosen.connect(self._on_layer)
         self._on_layer()

@@ -35,6 +35,7 @@ class SideBySide:
     _visible: dict[Layer, bool] = field(default_factory=dict)
     _order: list[Layer] = field(default_factory=list)
     _grid: dict[str, Any] = field(default_factory=dict)
+    _zoom: float = 1.0
     _copies: list[Layer] = field(default_factory=list)
     _linked: list[Layer] = field(default_factory=list)
 
@@ -43,6 +44,7 @@ class SideBySide:
         viewer, grid = self.viewer, self.viewer.canvas.grid
         self._order = list(viewer.layers)
         self._visible = {layer: layer.visible for layer in self._order}
+        self._zoom = viewer.scene.camera.zoom
         self._grid = {name: getattr(grid, name) for name in ("enabled", "stride", "shape", "spacing")}
         left, right = self._tile(self.first), self._tile(self.second)
         right = [self._copy(layer) if layer in left else layer for layer in right]
@@ -73,6 +75,7 @@ class SideBySide:
         grid = self.viewer.canvas.grid
         for name, value in self._grid.items():
             setattr(grid, name, value)
+        self.viewer.scene.camera.zoom = self._zoom
         self._copies, self._linked = [], []
 
     def _tile(self, layer: Layer) -> list[Layer]:

@@ -125,6 +125,8 @@ class CompareView(QWidget):
         for button in self.ways.values():
             button.setEnabled(bool(kind))
         self.difference.setEnabled(kind in ("labels", "images"))
+        tip = "Choose two labels layers or two images" if kind == "mixed" else "Add a layer that shows where B differs"
+        self.difference.setToolTip(tip)
         self.notice.say("" if kind else "Choose two different layers: a result and its source, or two results.")
 
     def _on_removed(self, event: Any) -> None:

@@ -43,7 +43,7 @@ class MapsView(QWidget):
         self.where = QLabel()
         self.notice = Notice()
         self.chart = ScoreChart()
-        self.worker = Background(self._find, self._on_found, self._on_failed, wait_ms=0)
+        self.worker = Background(self._find, self._on_found, self._on_failed, wait_ms=0, parent=self)
         self._go = 0
         self._build()
         self.maps.chosen.connect(self._on_map)

@@ -59,7 +59,7 @@ class SpaceView(QWidget):
         self.notice = Notice()
         self._then: Any = None
         self._layer: Any = None
-        self.worker = Background(self._make, self._on_made, self._on_failed, wait_ms=0)
+        self.worker = Background(self._make, self._on_made, self._on_failed, wait_ms=0, parent=self)
         self._build()
         self.labels.chosen.connect(self._on_labels)
         self._on_labels()

@@ -1,0 +1,1 @@
+"""What the rooms share: how a GPU is timed, and the report."""

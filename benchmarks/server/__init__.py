@@ -1,0 +1,1 @@
+"""`napari-mamba serve` and its clients."""

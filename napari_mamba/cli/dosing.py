@@ -1,0 +1,129 @@
+"""What `dvh` does: read, measure, compare, print, write."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_mamba.cli.failures import quiet_libraries
+from napari_mamba.cli.outputs import write_text
+from napari_mamba.errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    from napari_mamba.radiotherapy.structures import StructureSet
+    from napari_mamba.volume import Volume
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where each thing goes; None: not asked for."""
+
+    table: Path | None = None
+    curves: Path | None = None
+    picture: Path | None = None
+    difference: Path | None = None
+
+    def check(self, *, overwrite: bool, compared: bool) -> None:
+        """Raise what would otherwise be found out at the end."""
+        for path in filter(None, vars(self).values()):
+            if not path.parent.is_dir():
+                raise OutputError(f"{path} cannot be written: the folder {path.parent} does not exist, create it first")
+            if path.exists() and not overwrite:
+                raise OutputError(f"{path} is already there: add --overwrite to replace it, or choose another name")
+        if self.difference and not compared:
+            raise InputError("--difference needs a second dose: name it with --against")
+
+
+def criteria_of(text: str) -> tuple[float, float]:
+    """Percent and millimetres of "3,3"; raises `InputError`."""
+    try:
+        percent, distance = (float(part) for part in text.replace("%", "").replace("mm", "").split(","))
+    except ValueError:
+        raise InputError(f"{text!r} is no pair of percent and mm: write 3,3") from None
+    if not (percent > 0 and distance > 0):
+        raise InputError("percent and mm of the gamma index are above zero")
+    return percent, distance
+
+
+def show(
+    dose_path: Path,
+    structures_path: Path,
+    against: Path | None,
+    outputs: Report,
+    *,
+    overwrite: bool,
+    image: Path | None,
+    goals: Path | None,
+    names: str,
+    unit: str,
+    criteria: str,
+) -> None:
+    """Print the table, the goals and the comparison, and write what was asked for."""
+    outputs.check(overwrite=overwrite, compared=against is not None)
+    percent, distance = criteria_of(criteria)
+    with quiet_libraries():
+        from napari_mamba import io
+        from napari_mamba.radiotherapy import comparison, histogram, report, sources
+        from napari_mamba.radiotherapy.goals import judged, read_goals
+
+        wanted = read_goals(goals) if goals else []
+        dose = sources.dose(dose_path, unit=unit)
+        ct, reference = sources.planning_ct(image) if image else (dose, None)
+        frame = reference.frame if reference else ""
+        structures = sources.structures(structures_path, ct, names=sources.names_of(names), frame=frame)
+        for note in structures.notes:
+            print(f"note: {note}", file=sys.stderr)
+        doses = {dose_path.name: comparison.on_grid(dose, ct)}
+        other = sources.dose(against, unit=unit) if against else None
+        if against and other is not None:
+            doses[_apart(against, dose_path)] = comparison.on_grid(other, ct)
+        rows, curves = [], {}
+        for name, values in doses.items():
+            found = histogram.table(values, structures)
+            rows += [{"dose": name, **row} for row in found] if other else found
+            curves[name] = histogram.curves(values, structures)
+        print_table(rows)
+        for result in judged(wanted, doses[dose_path.name], structures):
+            state = {True: "met", False: "NOT MET", None: "no such structure"}[result.met]
+            value = "" if result.value is None else f"{result.value:.4g} {result.goal.unit}"
+            print(f"{state:<18}{result.goal!s:<44}{value}")
+        if other is not None:
+            _compare(dose, other, structures, ct, percent, distance)
+        if outputs.table:
+            write_text(outputs.table, report.table_csv(rows))
+        if outputs.curves:
+            write_text(outputs.curves, report.curves_csv(curves[dose_path.name]))
+        if outputs.picture:
+            report.draw(curves, outputs.picture)
+        if outputs.difference and other is not None:
+            io.write(comparison.difference(dose, other), outputs.difference)
+
+
+def _apart(against: Path, dose: Path) -> str:
+    """The second dose's name, told from the first's."""
+    return against.name if against.name != dose.name else f"{against.parent.name}/{against.name}"
+
+
+def _compare(
+    dose: Volume, other: Volume, structures: StructureSet, ct: Volume, percent: float, distance: float
+) -> None:
+    from napari_mamba.radiotherapy import comparison
+
+    agreed = comparison.gamma(dose, other, percent=percent, distance=distance)
+    print(f"gamma {percent:g}%/{distance:g} mm: {agreed.pass_rate:.1f}% of the voxels above {agreed.cutoff:g}% pass")
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Rows of one kind as columns of text."""
+    cells = [list(rows[0]), *([_short(value) for value in row.values()] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    for row in cells:
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _short(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return "-" if value != value else f"{value:.2f}"

@@ -1,0 +1,132 @@
+"""What a bundle does to its label map after the network, and what makes it doubt the answer.
+
+A step takes labels on the input's grid and returns them, changed or not, with sentences for the user. Nothing is done
+that the bundle does not name under "postprocessing".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from napari_mamba.errors import BundleError
+
+CONNECTED = np.ones((3, 3, 3), bool)
+Postprocessed = tuple[np.ndarray, list[str]]
+
+
+def keep_largest(
+    labels: np.ndarray,
+    spacing: Sequence[float],
+    names: Mapping[int, str],
+    indices: Sequence[int] = (),
+    as_one_structure: bool = False,
+) -> Postprocessed:
+    """Keep the largest connected part of each structure; voxels of the others take the label nearest to them.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (Z, Y, X)
+    spacing : sequence of float
+        (z, y, x) in mm.
+    names : mapping
+        Of the labels.
+    indices : sequence of int
+        Labels to look at; all but the background if empty.
+    as_one_structure : bool
+        Take them as one structure, whose smaller parts become background.
+    """
+    chosen = [int(i) for i in indices] or [i for i in names if i]
+    if as_one_structure:
+        return np.where(np.isin(labels, chosen) & ~_largest(np.isin(labels, chosen)), 0, labels), []
+    stray = np.zeros(labels.shape, bool)
+    boxes = ndimage.find_objects(labels.astype(np.int32), max_label=max(chosen))
+    for index in chosen:
+        if boxes[index - 1] is not None:
+            mask = labels[boxes[index - 1]] == index
+            stray[boxes[index - 1]] |= mask & ~_largest(mask)
+    if not stray.any():
+        return labels, []
+    box = tuple(slice(max(s.start - 8, 0), s.stop + 8) for s in ndimage.find_objects(stray.astype(np.uint8))[0])
+    nearest = ndimage.distance_transform_edt(
+        stray[box], sampling=list(spacing), return_distances=False, return_indices=True
+    )
+    mended = labels.copy()
+    mended[box] = labels[box][tuple(nearest)]
+    return mended, []
+
+
+def _largest(mask: np.ndarray) -> np.ndarray:
+    parts, count = ndimage.label(mask, CONNECTED)
+    return mask if count < 2 else parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
+
+
+def warn_volume(
+    labels: np.ndarray,
+    spacing: Sequence[float],
+    names: Mapping[int, str],
+    ml: Sequence[float],
+    what: str,
+    indices: Sequence[int] = (),
+) -> Postprocessed:
+    """A doubt where the labels `indices` (all but the background if empty) add up to less or more than `ml` has."""
+    chosen = [int(i) for i in indices] or [i for i in names if i]
+    volume = np.count_nonzero(np.isin(labels, chosen)) * float(np.prod(spacing)) / 1000
+    if ml[0] <= volume <= ml[1]:
+        return labels, []
+    return labels, [
+        f"What was found adds up to {volume:.0f} ml, and {what} has {ml[0]:g} to {ml[1]:g} ml: the image may show "
+        f"something else or a part of it, or its voxel size may be wrong. Do not trust this result unseen."
+    ]
+
+
+def warn_missing(
+    labels: np.ndarray, spacing: Sequence[float], names: Mapping[int, str], allowed: int = 0, smallest: float = 0.0
+) -> Postprocessed:
+    """A doubt that names the structures of less than `smallest` ml, where more than `allowed` are."""
+    counts = np.bincount(labels.ravel(), minlength=max(names) + 1) * float(np.prod(spacing)) / 1000
+    missing = [name for index, name in names.items() if index and counts[index] <= smallest]
+    if len(missing) <= allowed:
+        return labels, []
+    shown = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
+    return labels, [
+        f"Of {len(names) - (0 in names)} structures {len(missing)} were not found ({shown}): check that the whole "
+        "organ is in view, and that its orientation and voxel size are right."
+    ]
+
+
+STEPS: Mapping[str, Callable[..., Postprocessed]] = {
+    "keep_largest": keep_largest,
+    "warn_volume": warn_volume,
+    "warn_missing": warn_missing,
+}
+
+
+def postprocess(
+    labels: np.ndarray, spacing: Sequence[float], names: Mapping[int, str], steps: Sequence[Mapping[str, Any]]
+) -> Postprocessed:
+    """Carry out a bundle's `postprocessing` on labels (Z, Y, X); returns them, and sentences of doubt.
+
+    `spacing` (z, y, x) is in mm; `names` are the bundle's classes by label. Raises `BundleError` for an unknown step.
+
+    Examples
+    --------
+    >>> labels = np.array([[[1, 1, 0, 1]]])
+    >>> postprocess(labels, (1, 1, 1), {1: "a"}, [{"step": "keep_largest", "as_one_structure": True}])[0]
+    array([[[1, 1, 0, 0]]])
+    """
+    warnings: list[str] = []
+    for step in steps:
+        options = dict(step)
+        name = options.pop("step", None)
+        if name not in STEPS:
+            raise BundleError(f"the postprocessing step {name!r} is not known; known are {', '.join(STEPS)}")
+        try:
+            labels, said = STEPS[name](labels, spacing, names, **options)
+        except TypeError as error:
+            raise BundleError(f"the postprocessing step {name!r} has wrong options ({error})") from error
+        warnings += said
+    return labels, warnings

@@ -1,0 +1,1 @@
+"""What a volume goes through before a network, step by step, each step with what undoes it."""

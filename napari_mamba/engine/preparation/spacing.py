@@ -1,0 +1,94 @@
+"""The step that resamples to a voxel size by splines.
+
+Semantics follow nnU-Net v2 (Isensee et al., Nature Methods 18, 2021; github.com/MIC-DKFZ/nnUNet, version
+2.1.1, preprocessing/).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from napari_mamba.engine.preparation import resampling
+from napari_mamba.engine.preparation.state import Fill, State, Undo
+from napari_mamba.errors import BundleError, InputError
+
+
+@dataclass(frozen=True)
+class UndoResample(Undo):
+    """Of `resample`: back to `shape`; outputs with `order_values`, images with `order`, along `apart` by `order_z`."""
+
+    shape: tuple[int, ...]
+    apart: int | None
+    order: int
+    order_values: int
+    order_z: int
+    exact = False
+
+    def values(self, values: np.ndarray, fill: Fill = 0.0) -> np.ndarray:
+        return _resample(values, self.shape, self.apart, self.order_values, self.order_z)
+
+    def image(self, image: np.ndarray) -> np.ndarray:
+        return _resample(image, self.shape, self.apart, self.order, self.order_z)
+
+    def nearest(self, labels: np.ndarray) -> np.ndarray:
+        return np.stack([resampling.resize(one, self.shape, order=0) for one in labels])
+
+
+def resample(
+    state: State,
+    spacing: Sequence[float | None],
+    order: int = 3,
+    order_z: int = 0,
+    anisotropy: str = "none",
+    order_probabilities: int = 1,
+    file_axes: Sequence[int] = (0, 1, 2),
+) -> tuple[State, Undo]:
+    """Resample to `spacing` in mm, (z, y, x), None where an axis stays as it is.
+
+    `anisotropy` ("none", "nnunet", "separate") says whether a coarse axis is resampled apart, with `order_z`; see
+    `resampling.separate_axis`. `file_axes` reproduces nnU-Net 2.1.1, which on the way back compares with the spacing in
+    the file's order of axes even where it has transposed them.
+    """
+    if len(spacing) != 3 or any(side is not None and not side > 0 for side in spacing):
+        raise BundleError(f"the preparation resamples to three positive sizes (z, y, x) in mm, not {list(spacing)}")
+    if anisotropy not in ("none", "nnunet", "separate") or not {order, order_z, order_probabilities} <= set(range(6)):
+        raise BundleError("the preparation's resampling has an unknown 'anisotropy' or a spline order outside 0 to 5")
+    before = state.spacing
+    target = tuple(float(t) if t is not None else s for t, s in zip(spacing, before, strict=True))
+    shape = resampling.new_shape(state.data.shape[1:], before, target)
+    if np.prod(shape, dtype=float) > 2**31:
+        raise InputError(f"resampled to {target} mm this image would have {shape} voxels: check its voxel size")
+    if shape == state.data.shape[1:]:
+        return state, Undo()
+    apart = resampling.separate_axis(anisotropy, before, target)
+    data = _resample(state.data, shape, apart, order, order_z)
+    mask = state.mask
+    if mask is not None:
+        mask = _resample(mask[None].astype(np.float32), shape, apart, 1, 0)[0] >= 0.5
+    in_file = [before[axis] for axis in file_axes]
+    back_from = [float(t) if t is not None else s for t, s in zip(spacing, in_file, strict=True)]
+    undo = UndoResample(
+        shape=state.data.shape[1:],
+        apart=resampling.separate_axis(anisotropy, back_from, in_file),
+        order=order,
+        order_values=order_probabilities,
+        order_z=order_z,
+    )
+    scaled = state.affine * (np.array(state.data.shape[1:]) / np.array(shape))
+    return State(data, scaled, mask), undo
+
+
+def _resample(values: np.ndarray, shape: Sequence[int], apart: int | None, order: int, order_z: int) -> np.ndarray:
+    if values.shape[1:] == tuple(shape):
+        return values
+    whole = np.empty((len(values), *shape), np.float32)
+    for target, channel in zip(whole, values, strict=True):
+        channel = np.ascontiguousarray(channel, np.float32)
+        if apart is None:
+            target[...] = resampling.resize(channel, shape, order)
+        else:
+            target[...] = resampling.resize_separate_z(channel, shape, apart, order, order_z)
+    return whole

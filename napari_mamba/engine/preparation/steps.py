@@ -1,0 +1,35 @@
+"""The steps that prepare a volume for a network, by the names that bundles call them.
+
+A step is a function of a `State` and its options that returns the next `State` and an `Undo`. They know nothing of one
+another; each file beside this one holds one kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from napari_mamba.engine.preparation import crop_or_pad, mask_steps, regridding
+from napari_mamba.engine.preparation.axes import orient, transpose
+from napari_mamba.engine.preparation.cropping import crop_nonzero
+from napari_mamba.engine.preparation.field_of_view import field_of_view
+from napari_mamba.engine.preparation.normalising import normalise
+from napari_mamba.engine.preparation.spacing import resample
+from napari_mamba.engine.preparation.state import State, Undo
+from napari_mamba.engine.preparation.upsampling import append_upsampling_channel, refine
+
+STEPS: Mapping[str, Callable[..., tuple[State, Undo]]] = {
+    "orient": orient,
+    "transpose": transpose,
+    "crop_nonzero": crop_nonzero,
+    "normalise": normalise,
+    "field_of_view": field_of_view,
+    "resample": resample,
+    "refine": refine,
+    "append_upsampling_channel": append_upsampling_channel,
+    "resize": regridding.resize,
+    "respace": regridding.respace,
+    "binarise": mask_steps.binarise,
+    "signed_distance": mask_steps.signed_distance,
+    "centre": crop_or_pad.centre,
+    "slice_axis_first": crop_or_pad.slice_axis_first,
+}

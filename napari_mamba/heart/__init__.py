@@ -1,0 +1,1 @@
+"""A beating heart: its cine series, its volume over the beat, and what is read off that."""

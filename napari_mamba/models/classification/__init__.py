@@ -1,0 +1,1 @@
+"""Published networks that return scores, one file each."""

@@ -1,0 +1,1 @@
+"""Published networks that return a displacement, one file each."""

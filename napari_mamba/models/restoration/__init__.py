@@ -1,0 +1,1 @@
+"""Published networks that return an image, one file each."""

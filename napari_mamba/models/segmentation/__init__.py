@@ -1,0 +1,1 @@
+"""Published networks that label voxels, one file each."""

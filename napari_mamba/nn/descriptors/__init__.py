@@ -1,0 +1,1 @@
+"""Numbers that describe a shape or a scan beside what a network learns of it."""

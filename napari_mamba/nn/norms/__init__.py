@@ -1,0 +1,1 @@
+"""Normalisations, some of them fused into one kernel on NVIDIA GPUs."""

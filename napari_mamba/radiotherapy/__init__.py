@@ -1,0 +1,1 @@
+"""Radiotherapy: doses, the structures they are judged by, and the field's own files."""

@@ -1,0 +1,110 @@
+"""Two doses side by side: their difference, and the gamma index.
+
+Low et al., A technique for the quantitative evaluation of dose distributions (Medical Physics 25:656, 1998), computed
+by PyMedPhys (Biggs et al., JOSS 7:4555, 2022; Apache-2.0), which the extra "radiotherapy" brings.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+from napari_mamba.errors import InputError
+from napari_mamba.volume import Volume
+
+_SAME_PLACE_MM = 1e-3
+LIKELY_CENTIGRAY = 200.0
+"""Gy that no fractionated plan reaches."""
+
+
+@dataclass(frozen=True, eq=False)
+class Gamma:
+    """The gamma index of every voxel above the cutoff (NaN elsewhere), and the percentage of them at one or below."""
+
+    index: np.ndarray
+    pass_rate: float
+    percent: float
+    distance: float
+    cutoff: float
+
+
+def check_dose(dose: Volume) -> None:
+    """Raise `InputError` where a volume cannot be a dose in Gy: negative, not finite, several channels, or in cGy."""
+    if dose.channels != 1:
+        raise InputError(f"a dose has one channel, this image has {dose.channels}: choose one")
+    values = np.asarray(dose.data)
+    if not np.isfinite(values).all():
+        raise InputError("the dose holds values that are no numbers: export it anew")
+    if values.min() < 0:
+        raise InputError(f"the dose goes down to {values.min():g} Gy: a dose is never negative, is this a CT?")
+    if values.max() > LIKELY_CENTIGRAY:
+        raise InputError(f"the dose reaches {values.max():g} Gy: if it is in cGy, say so (--unit cGy)")
+
+
+def on_grid(dose: Volume, grid: Volume) -> np.ndarray:
+    """A dose (Z, Y, X) float32 on the grid of another volume, by linear interpolation; zero where there is none."""
+    from scipy import ndimage
+
+    values = np.asarray(dose.data[0], np.float32)
+    if dose.shape == grid.shape and np.abs(dose.affine - grid.affine).max() < _SAME_PLACE_MM:
+        return values
+    back = np.linalg.inv(dose.affine) @ grid.affine
+    return ndimage.affine_transform(values, back[:3, :3], back[:3, 3], output_shape=grid.shape, order=1)
+
+
+def difference(dose: Volume, reference: Volume) -> Volume:
+    """`dose` minus `reference` in Gy, on the grid of the reference."""
+    apart = on_grid(dose, reference) - np.asarray(reference.data[0], np.float32)
+    return reference.with_data(apart[np.newaxis], name=f"{dose.name} minus {reference.name}".strip())
+
+
+def gamma(
+    dose: Volume,
+    reference: Volume,
+    *,
+    percent: float = 3.0,
+    distance: float = 3.0,
+    cutoff: float = 10.0,
+    local: bool = False,
+) -> Gamma:
+    """How many voxels of a dose agree with a reference within a dose or a distance.
+
+    Parameters
+    ----------
+    dose, reference : Volume
+        Gy; the dose is brought onto the reference's grid.
+    percent : float
+        Dose difference that counts as one, in percent of the reference's maximum (of each voxel's dose if `local`).
+    distance : float
+        Distance that counts as one, mm.
+    cutoff : float
+        Voxels of the reference below so many percent of its maximum are not judged.
+    local : bool
+
+    Raises
+    ------
+    InputError
+        If PyMedPhys is not installed, the reference is zero, or its grid is sheared.
+    """
+    try:
+        import pymedphys
+    except ImportError as error:
+        raise InputError("the gamma index needs PyMedPhys: pip install 'napari-mamba[radiotherapy]'") from error
+    true, seen = np.asarray(reference.data[0], np.float64), on_grid(dose, reference).astype(np.float64)
+    if not true.max() > 0:
+        raise InputError("the reference dose is zero everywhere: gamma compares with its maximum")
+    sides = reference.affine[:3, :3] / reference.spacing
+    if np.abs(sides.T @ sides - np.eye(3)).max() > 1e-3:
+        raise InputError("the reference dose lies on a sheared grid: resample it to right angles first")
+    axes = tuple(side * np.arange(n) for side, n in zip(reference.spacing, true.shape, strict=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own about names of arguments
+        index = pymedphys.gamma(
+            axes, true, axes, seen, percent, distance,
+            lower_percent_dose_cutoff=cutoff, local_gamma=local, max_gamma=2.0, quiet=True,
+        )  # fmt: skip
+    judged = np.isfinite(index)
+    rate = float(100 * np.mean(index[judged] <= 1)) if judged.any() else float("nan")
+    return Gamma(index, rate, percent, distance, cutoff)

@@ -1,0 +1,126 @@
+"""Goals of a plan: what each structure should get at most or at least, from a table that a planner edits."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from napari_mamba.errors import InputError
+from napari_mamba.radiotherapy.histogram import is_volume, measure
+from napari_mamba.radiotherapy.structures import StructureSet
+
+COLUMNS = ("structure", "measure", "relation", "limit")
+_RELATIONS = {"<=": "<=", "<": "<=", "≤": "<=", "at most": "<=", ">=": ">=", ">": ">=", "≥": ">=", "at least": ">="}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """`measure` of `structure` is to be at most ("<=") or at least (">=") `limit`, in Gy, or percent for V….
+
+    Raises
+    ------
+    InputError
+        If the measure or the relation is unknown, or the limit is negative.
+    """
+
+    structure: str
+    measure: str
+    relation: str
+    limit: float
+
+    def __post_init__(self) -> None:
+        relation = _RELATIONS.get(self.relation.strip().lower())
+        if relation is None:
+            raise InputError(f"the goal for {self.structure} says {self.relation!r}: write <= or >=")
+        if not (math.isfinite(self.limit) and self.limit >= 0):
+            raise InputError(f"the goal for {self.structure} has the limit {self.limit:g}: give a positive number")
+        measure(np.zeros(1), self.measure, 1.0)  # refuses unknown ones now, not after the reading of a dose
+        object.__setattr__(self, "relation", relation)
+
+    @property
+    def unit(self) -> str:
+        return "%" if is_volume(self.measure) else "Gy"
+
+    def __str__(self) -> str:
+        return f"{self.structure} {self.measure} {self.relation} {self.limit:g} {self.unit}"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A goal, what the dose has, and whether that meets it; both None where the structure is absent or empty."""
+
+    goal: Goal
+    value: float | None
+    met: bool | None
+
+
+def read_goals(path: Path | str) -> list[Goal]:
+    """Goals from a CSV with the columns structure, measure, relation and limit; lines that begin with # are skipped.
+
+    Raises
+    ------
+    InputError
+        If the file is not such a table, with the line that is wrong.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as a table of goals: give a CSV file in UTF-8") from error
+    kept = [(number, line) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
+    if not kept:
+        raise InputError(f"{path} has no goals: write a line of {', '.join(COLUMNS)}, then a line for each goal")
+    separator = ";" if kept[0][1].count(";") > kept[0][1].count(",") else ","
+    header = [cell.strip().lower() for cell in next(csv.reader([kept[0][1]], delimiter=separator))]
+    if missing := [column for column in COLUMNS if column not in header]:
+        raise InputError(f"{path} lacks the column {missing[0]!r}: its first line must name {', '.join(COLUMNS)}")
+    return [_goal(path, number, line, header, separator) for number, line in kept[1:]]
+
+
+def _goal(path: Path, number: int, line: str, header: list[str], separator: str) -> Goal:
+    cells = dict(zip(header, (cell.strip() for cell in next(csv.reader([line], delimiter=separator))), strict=False))
+    if len(cells) < len(header):
+        raise InputError(f"{path}, line {number}: has {len(cells)} of {len(header)} columns")
+    try:
+        limit = float(cells["limit"].replace(",", ".").lower().removesuffix("gy").removesuffix("%"))
+    except ValueError:
+        raise InputError(f"{path}, line {number}: the limit is no number") from None
+    try:
+        return Goal(cells["structure"], cells["measure"], cells["relation"], limit)
+    except InputError as error:
+        raise InputError(f"{path}, line {number}: {error}") from error
+
+
+def write_goals(goals: Iterable[Goal], path: Path | str) -> Path:
+    """Write goals as `read_goals` reads them."""
+    path = Path(path)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(COLUMNS)
+        rows.writerows((goal.structure, goal.measure, goal.relation, f"{goal.limit:g}") for goal in goals)
+    return path
+
+
+def judged(goals: Iterable[Goal], dose: np.ndarray, structures: StructureSet) -> list[Judged]:
+    """Each goal beside what the dose (Z, Y, X) in Gy has.
+
+    Examples
+    --------
+    >>> from napari_mamba.radiotherapy.structures import Structure
+    >>> cord = StructureSet((Structure("cord", np.ones((1, 2, 2), bool)),), np.eye(4))
+    >>> judged([Goal("cord", "max", "<=", 45)], np.full((1, 2, 2), 40.0), cord)[0].met
+    True
+    """
+    results = []
+    for goal in goals:
+        if goal.structure not in structures or structures[goal.structure].empty:
+            results.append(Judged(goal, None, None))
+            continue
+        value = measure(dose[structures[goal.structure].mask], goal.measure, structures.voxel)
+        results.append(Judged(goal, value, value <= goal.limit if goal.relation == "<=" else value >= goal.limit))
+    return results

@@ -1,0 +1,161 @@
+"""What DICOM files of one patient share: the patient, the study, the frame of reference, and the CT's slices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_mamba.errors import InputError
+
+_PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
+_STUDY = ("StudyInstanceUID", "StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName")
+CT = "1.2.840.10008.5.1.4.1.1.2"
+"""SOP class of CT images."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One image of a series: what it is called and where its first voxel lies (LPS, mm)."""
+
+    kind: str
+    uid: str
+    position: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The series that structures or a dose belong to.
+
+    Attributes
+    ----------
+    frame, series, modality : str
+        Frame of reference UID; series UID; "CT", …
+    shared : mapping of str to value
+        DICOM keywords of the patient and the study, and their values.
+    slices : tuple of Slice
+        In no order; empty where no DICOM series is known.
+    normal : (float, float, float)
+        Of the slices, LPS.
+    """
+
+    frame: str
+    series: str
+    modality: str
+    shared: Mapping[str, Any]
+    slices: tuple[Slice, ...] = ()
+    normal: tuple[float, float, float] = (0.0, 0.0, 1.0)
+    kinds: tuple[str, ...] = field(default=())
+
+    def nearest(self, point: np.ndarray) -> Slice | None:
+        """The slice on which a point (3,) in LPS lies, or is nearest to."""
+        if not self.slices:
+            return None
+        normal = np.array(self.normal)
+        return min(self.slices, key=lambda one: abs(float((np.array(one.position) - point) @ normal)))
+
+
+def read_reference(folder: Path | str) -> Reference:
+    """The one DICOM image series in a folder, from its headers.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no series, or several, or its slices do not share a frame of reference.
+    """
+    import pydicom
+
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder: give the one that holds the CT's DICOM slices")
+    found = []
+    for file in sorted(item for item in folder.iterdir() if item.is_file()):
+        try:
+            header = pydicom.dcmread(file, stop_before_pixels=True)
+        except (pydicom.errors.InvalidDicomError, EOFError, OSError):
+            continue
+        if "ImagePositionPatient" in header and header.get("Modality") not in ("RTDOSE", "RTSTRUCT", "RTPLAN"):
+            found.append(header)
+    if not found:
+        raise InputError(f"{folder} holds no DICOM slices with a place: give the folder of the planning CT")
+    if len({header.SeriesInstanceUID for header in found}) > 1:
+        raise InputError(f"{folder} holds several DICOM series: keep the planning CT alone in it")
+    frames = {str(header.get("FrameOfReferenceUID", "")) for header in found}
+    if len(frames) > 1 or "" in frames:
+        raise InputError(f"the slices in {folder} do not share a frame of reference: export the series anew")
+    first = found[0]
+    orientation = np.array(first.ImageOrientationPatient, float).reshape(2, 3)
+    x, y, z = np.cross(*orientation)
+    return Reference(
+        frame=frames.pop(),
+        series=str(first.SeriesInstanceUID),
+        modality=str(first.get("Modality", "")),
+        shared={key: first.get(key) for key in (*_PATIENT, *_STUDY) if key in first},
+        slices=tuple(
+            Slice(str(h.SOPClassUID), str(h.SOPInstanceUID), tuple(float(v) for v in h.ImagePositionPatient))  # type: ignore[arg-type]
+            for h in found
+        ),
+        normal=(float(x), float(y), float(z)),
+    )
+
+
+def without_series(frame: str = "") -> Reference:
+    """For images that came without DICOM headers: identifiers of their own, and an unnamed patient."""
+    from pydicom.uid import generate_uid
+
+    shared = {"PatientName": "", "PatientID": "", "PatientBirthDate": "", "PatientSex": ""}
+    shared |= {"StudyInstanceUID": generate_uid(), "StudyID": "", "StudyDate": "", "StudyTime": ""}
+    return Reference(frame or generate_uid(), generate_uid(), "", {**shared, "AccessionNumber": ""})
+
+
+def new_dataset(reference: Reference, modality: str, sop_class: str) -> Any:
+    """A DICOM data set with what every file of this patient has, and today's date."""
+    from datetime import datetime
+
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = UID(sop_class), generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.SpecificCharacterSet = "ISO_IR 192"
+    for key, value in {"StudyID": "", "ReferringPhysicianName": "", **reference.shared}.items():
+        setattr(dataset, key, value)
+    dataset.SOPClassUID, dataset.SOPInstanceUID = sop_class, meta.MediaStorageSOPInstanceUID
+    dataset.Modality, dataset.SeriesInstanceUID, dataset.SeriesNumber = modality, generate_uid(), None
+    dataset.FrameOfReferenceUID, dataset.PositionReferenceIndicator = reference.frame, ""
+    now = datetime.now()
+    dataset.InstanceCreationDate, dataset.InstanceCreationTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
+    dataset.Manufacturer, dataset.ManufacturerModelName = "napari-mamba", "napari-mamba"
+    return dataset
+
+
+def save(dataset: Any, path: Path | str) -> Path:
+    """Write a DICOM file: beside, then renamed."""
+    from napari_mamba.io._atomic import atomic_path
+
+    path = Path(path)
+    with atomic_path(path) as temporary:
+        dataset.save_as(temporary, enforce_file_format=True)
+    return path
+
+
+def read_dataset(path: Path | str, modality: str) -> Any:
+    """A DICOM file of one modality; raises `InputError` where it is none, or another."""
+    import pydicom
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: check the name")
+    try:
+        dataset = pydicom.dcmread(path)
+        found = str(dataset.get("Modality", ""))
+    except Exception as error:  # parsers raise anything on damaged files
+        raise InputError(f"{path} is no DICOM file, or a damaged one: export it anew") from error
+    if found != modality:
+        raise InputError(f"{path} is a DICOM file of {found or 'no known modality'}, not {modality}: choose another")
+    return dataset

@@ -1,0 +1,165 @@
+"""Doses and structures from whatever they come in: DICOM, or images as the simple way."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from napari_mamba import io
+from napari_mamba.errors import InputError
+from napari_mamba.io._geometry import largest_displacement
+from napari_mamba.radiotherapy.comparison import check_dose
+from napari_mamba.radiotherapy.reference import Reference, read_reference
+from napari_mamba.radiotherapy.rtdose import read_dose
+from napari_mamba.radiotherapy.rtstruct import read_structures
+from napari_mamba.radiotherapy.structures import Structure, StructureSet, prescription_of
+from napari_mamba.volume import Volume
+
+UNITS = {"Gy": 1.0, "cGy": 0.01}
+_SAME_PLACE_MM = 0.05
+
+AIR, BONE = -500.0, 200.0
+"""HU that a CT goes below in air, and above in bone."""
+
+
+def modality(path: Path) -> str:
+    """DICOM's modality of a file; empty where it is no DICOM file."""
+    from napari_mamba.io import dicom
+
+    if not path.is_file() or not dicom.is_dicom(path):
+        return ""
+    import pydicom
+
+    return str(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Modality"]).get("Modality", ""))
+
+
+def dose(path: Path | str, *, unit: str = "Gy") -> Volume:
+    """A dose in Gy from an RTDOSE file or an image.
+
+    Parameters
+    ----------
+    path : path
+    unit : {"Gy", "cGy"}
+        Of an image's values; RTDOSE says it itself.
+
+    Raises
+    ------
+    InputError
+        If it cannot be a dose: negative, not finite, several channels, or so high that it must be in cGy.
+    """
+    path = Path(path)
+    if unit not in UNITS:
+        raise InputError(f"a dose is in {' or '.join(UNITS)}, not in {unit!r}")
+    if modality(path) == "RTDOSE":
+        return read_dose(path)
+    volume = io.read(path)
+    if unit != "Gy":
+        volume = volume.with_data(np.asarray(volume.data, np.float32) * UNITS[unit])
+    try:
+        check_dose(volume)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return volume
+
+
+def planning_ct(path: Path | str) -> tuple[Volume, Reference | None]:
+    """A CT and, where it is a folder of DICOM slices, what its files share.
+
+    Raises
+    ------
+    InputError
+        If it is another modality, or its values are not those of a CT: no air, or nothing below zero.
+    """
+    path = Path(path)
+    volume = io.read(path)
+    reference = read_reference(path) if path.is_dir() else None
+    if reference is not None and reference.modality not in ("CT", ""):
+        raise InputError(f"{path} is a series of {reference.modality}, not of CT: a dose needs the planning CT")
+    check_ct(volume, str(path))
+    return volume, reference
+
+
+def check_ct(volume: Volume, name: str = "the image") -> None:
+    """Raise `InputError` where an image's values cannot be Hounsfield units: MR, or a CT without its rescaling."""
+    values = np.asarray(volume.data[0])[::2, ::2, ::2]
+    if values.min() > AIR or values.max() < BONE:
+        raise InputError(
+            f"{name} goes from {values.min():g} to {values.max():g}, so it has no Hounsfield units: give a CT that "
+            "shows air and bone, not an MR"
+        )
+
+
+def structures(
+    path: Path | str, image: Volume, *, names: Mapping[int, str] | None = None, frame: str = ""
+) -> StructureSet:
+    """Structures on an image's grid, from an RTSTRUCT, a label map, or a folder of masks named after them.
+
+    Parameters
+    ----------
+    path : path
+    image : Volume
+        Its grid is the masks'.
+    names : mapping of int to str, optional
+        Of a label map's numbers; "label 3" where it says nothing.
+    frame : str
+        The image's frame of reference UID, for an RTSTRUCT.
+
+    Raises
+    ------
+    InputError
+        If there are none, or an image of them lies on another grid.
+    """
+    path = Path(path)
+    if modality(path) == "RTSTRUCT":
+        return read_structures(path, image, frame=frame)
+    if path.is_dir():
+        files = [file for file in sorted(path.iterdir()) if file.name.lower().endswith(io.WRITE_SUFFIXES)]
+        if not files:
+            raise InputError(f"{path} holds no masks: give a folder of images, each called after its structure")
+        found = [_structure(_stem(file), _on(file, image) > 0) for file in files]
+        return StructureSet(tuple(found), image.affine)
+    labels = _on(path, image)
+    numbers = [int(number) for number in np.unique(labels) if number != 0]
+    if not numbers:
+        raise InputError(f"{path} labels nothing: give the label map of the structures")
+    if len(numbers) > 500 or (labels != np.rint(labels)).any():
+        raise InputError(f"{path} is no label map: its values are not whole numbers, one for each structure")
+    known = names or {}
+    found = [_structure(known.get(number, f"label {number}"), labels == number) for number in numbers]
+    return StructureSet(tuple(found), image.affine)
+
+
+def names_of(text: str) -> dict[int, str]:
+    """Names of labels from "1=brainstem, 2=spinal cord".
+
+    Raises `InputError` where a part is not a number, an equals sign and a name.
+    """
+    found = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        matched = re.fullmatch(r"(\d+)\s*[=:]\s*(.+)", part)
+        if not matched:
+            raise InputError(f"{part!r} names no label: write 1=brainstem, 2=spinal cord")
+        found[int(matched[1])] = matched[2].strip()
+    return found
+
+
+def _structure(name: str, mask: np.ndarray) -> Structure:
+    return Structure(name, mask, prescription=prescription_of(name))
+
+
+def _stem(file: Path) -> str:
+    suffix = max((s for s in io.WRITE_SUFFIXES if file.name.lower().endswith(s)), key=len)
+    return file.name[: -len(suffix)].replace("_", " ")
+
+
+def _on(path: Path, image: Volume) -> np.ndarray:
+    """An image's values (Z, Y, X), which must lie on the grid of another."""
+    volume = io.read(path)
+    if volume.channels != 1:
+        raise InputError(f"{path} has {volume.channels} channels: give one for each structure, as files of their own")
+    if volume.shape != image.shape or largest_displacement(volume.affine, image.affine, image.shape) > _SAME_PLACE_MM:
+        raise InputError(f"{path} does not lie on the grid of the dose or CT: export the structures on it")
+    return np.asarray(volume.data[0])

@@ -1,0 +1,189 @@
+"""Structures: named regions of a planning image, each a mask of its own, since they may overlap."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from napari_mamba.errors import InputError
+
+_TARGET = re.compile(r"(?:^|[^a-z])(?:[pcig]tv)[^0-9a-z]*(\d+(?:[.,]\d+)?)?", re.IGNORECASE)
+_CENTIGRAY_FROM = 200.0
+"""No target is prescribed so many Gy: the name says cGy."""
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """A region and what it is called.
+
+    Attributes
+    ----------
+    name : str
+    mask : (Z, Y, X) bool array
+    color : str
+        "#rrggbb", or empty.
+    kind : str
+        DICOM's RTROIInterpretedType: "ORGAN", "PTV", "EXTERNAL", …; empty if nobody said.
+    prescription : float, optional
+        Gy, of a target.
+    """
+
+    name: str
+    mask: np.ndarray
+    color: str = ""
+    kind: str = ""
+    prescription: float | None = None
+
+    @property
+    def target(self) -> bool:
+        """Whether it is to be treated, by its kind or else its name."""
+        return self.kind.upper() in ("PTV", "CTV", "GTV") or (not self.kind and bool(_TARGET.search(self.name)))
+
+    @property
+    def empty(self) -> bool:
+        return not self.mask.any()
+
+
+@dataclass(frozen=True, eq=False)
+class StructureSet:
+    """Structures on one grid.
+
+    Attributes
+    ----------
+    structures : tuple of Structure
+    affine : (4, 4) array
+        From voxel index (z, y, x, 1) to RAS millimetres, as a `Volume`'s.
+    frame : str
+        DICOM's frame of reference UID; empty where none is known.
+    notes : tuple of str
+        What a reader should be told: a structure outside the image, say. One sentence each.
+
+    Raises
+    ------
+    InputError
+        If two structures have one name, or the masks differ in size.
+    """
+
+    structures: tuple[Structure, ...]
+    affine: np.ndarray
+    frame: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        names = [structure.name for structure in self.structures]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise InputError(f"two structures are called {twice!r}: rename one of them")
+        if len({structure.mask.shape for structure in self.structures}) > 1:
+            raise InputError("the structures lie on grids of different sizes: bring them onto the grid of one image")
+
+    def __iter__(self) -> Iterator[Structure]:
+        return iter(self.structures)
+
+    def __len__(self) -> int:
+        return len(self.structures)
+
+    def __getitem__(self, name: str) -> Structure:
+        found = next((s for s in self.structures if plain(s.name) == plain(name)), None)
+        if found is None:
+            raise InputError(f"there is no structure {name!r}; there are {', '.join(s.name for s in self.structures)}")
+        return found
+
+    def __contains__(self, name: str) -> bool:
+        return any(plain(s.name) == plain(name) for s in self.structures)
+
+    @property
+    def voxel(self) -> float:
+        """Volume of a voxel, mm³."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
+
+    @property
+    def targets(self) -> tuple[Structure, ...]:
+        return tuple(structure for structure in self.structures if structure.target)
+
+
+def plain(name: str) -> str:
+    """A name as one compares it: lower case, without spaces and signs.
+
+    >>> plain("Spinal_Cord") == plain("spinal cord")
+    True
+    """
+    return re.sub(r"[^0-9a-zäöüß]+", "", name.lower())
+
+
+def prescription_of(name: str) -> float | None:
+    """The dose in Gy that a target's name states, if it does; large numbers are taken for cGy.
+
+    >>> prescription_of("PTV70"), prescription_of("PTV_5600"), prescription_of("brainstem")
+    (70.0, 56.0, None)
+    """
+    found = _TARGET.search(name)
+    if not found or not found[1]:
+        return None
+    stated = float(found[1].replace(",", "."))
+    return stated / 100 if stated >= _CENTIGRAY_FROM else stated
+
+
+def check_same(first: StructureSet, second: StructureSet, tolerance: float = 0.01) -> None:
+    """Raise `InputError` where two sets have a structure of one name that is not the same region.
+
+    `tolerance` is the share of the voxels that may differ.
+    """
+    if (first.frame and second.frame) and first.frame != second.frame:
+        raise InputError("the two structure sets belong to different frames of reference: register the images first")
+    for structure in first:
+        if structure.name in second:
+            other = second[structure.name].mask
+            if other.shape != structure.mask.shape:
+                raise InputError(f"{structure.name!r} lies on two grids of different sizes: use the files of one image")
+            apart = int((other ^ structure.mask).sum())
+            if apart > tolerance * max(int(structure.mask.sum()), 1):
+                raise InputError(
+                    f"the two files disagree about {structure.name!r} ({apart} voxels differ): keep the right one"
+                )
+
+
+def joined(sets: Sequence[StructureSet]) -> StructureSet:
+    """Several sets as one; raises `InputError` where they disagree. A structure in two of them is taken once."""
+    first, *others = sets
+    structures: list[Structure] = list(first)
+    notes: list[str] = list(first.notes)
+    for number, other in enumerate(others, 1):
+        for earlier in sets[:number]:
+            check_same(earlier, other)
+        known = {plain(s.name) for s in structures}
+        structures += [s for s in other if plain(s.name) not in known]
+        notes += other.notes
+    return StructureSet(tuple(structures), first.affine, first.frame, tuple(notes))
+
+
+def required(structures: StructureSet, names: Iterable[str]) -> None:
+    """Raise `InputError` naming those of `names` that are absent or empty."""
+    absent = [name for name in names if name not in structures or structures[name].empty]
+    if absent:
+        raise InputError(
+            f"the structures lack {', '.join(absent)}: contour it, or rename the structure that it is called by"
+        )
+
+
+def prescriptions(structures: StructureSet) -> dict[str, float]:
+    """Gy of each target, its own or from its name.
+
+    Raises
+    ------
+    InputError
+        If there is no target, or one has no prescription, or one that is not positive.
+    """
+    if not structures.targets:
+        raise InputError("no structure is a target: a dose needs one, called PTV70 for 70 Gy, say")
+    found = {}
+    for target in structures.targets:
+        dose = target.prescription if target.prescription is not None else prescription_of(target.name)
+        if dose is None:
+            raise InputError(f"the target {target.name!r} has no prescription: give it in Gy")
+        if not 0 < dose < _CENTIGRAY_FROM:
+            raise InputError(f"the target {target.name!r} has a prescription of {dose:g} Gy: give what is meant, in Gy")
+        found[target.name] = dose
+    return found

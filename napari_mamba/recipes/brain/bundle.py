@@ -1,0 +1,68 @@
+"""The bundle that the brain recipe leaves: its description, and its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from napari_mamba.bundles import BundleSpec, Channel, Network, Tile
+from napari_mamba.recipes.brain.card import DATA, USE, VERSION, card
+from napari_mamba.recipes.brain.structures import LEFT_RIGHT, STRUCTURES
+from napari_mamba.recipes.brain.task import NETWORK, classes
+from napari_mamba.training.recipe import Recipe
+from napari_mamba.training.weights.export import export_averaged
+from napari_mamba.training.weights.gains import bound_weight_gain
+
+TILE = (112, 144, 128)
+"""Eight of these cover an adult's head cut at 1 mm as the ICBM template is, with a quarter of overlap."""
+
+PREPARATION: tuple[dict[str, Any], ...] = (
+    {"step": "field_of_view", "mm": [80, 400], "max_mm": 700},
+    {"step": "orient", "axcodes": "RAS"},
+    {"step": "resample", "spacing": [1.0, 1.0, 1.0], "order": 1},
+    {"step": "normalise", "schemes": [{"scheme": "percentile", "lower": 0.5, "upper": 99.5}]},
+)
+MIRROR_AXES: tuple[int, ...] = (2,)
+LEFT_RIGHT_PAIRS = tuple(label for pair in LEFT_RIGHT.items() if pair[0] in STRUCTURES for label in pair)
+BRAIN = tuple(index for index in STRUCTURES if index != 24)
+POSTPROCESSING: tuple[dict[str, Any], ...] = (
+    {"step": "keep_largest", "as_one_structure": True},
+    {"step": "keep_largest", "indices": [index for index in STRUCTURES if index != 24]},
+    {"step": "warn_volume", "what": "a brain without its CSF", "ml": [600, 1900], "indices": list(BRAIN)},
+    {"step": "warn_missing", "allowed": 2, "smallest": 0.02},
+)
+
+
+def spec() -> BundleSpec:
+    """What `bundle.json` says, before anything is measured."""
+    return BundleSpec(
+        name="brain-structures-mr",
+        version=VERSION,
+        title="32 brain structures in MR of any contrast",
+        task="segmentation",
+        network=Network("umamba_enc", NETWORK),
+        channels=(Channel("MR of the head or the skull-stripped brain, any contrast", "MR"),),
+        preparation=PREPARATION,
+        tile=Tile(TILE, overlap=0.25, divisor=(16, 16, 16), mirror_axes=MIRROR_AXES, left_right_pairs=LEFT_RIGHT_PAIRS),
+        classes=classes(),
+        description="Left and right structures of the brain, by FreeSurfer's label values, from one MR scan of any "
+        "contrast and resolution.",
+        authors="The napari-mamba developers",
+        copyright="Weights: Apache-2.0, as the label maps they were trained on",
+        licence="Apache-2.0",
+        data_source=DATA,
+        intended_use=USE,
+        references=(
+            "Billot et al.: SynthSeg, Medical Image Analysis 86:102789, 2023",
+            "Ma, Li and Wang: U-Mamba, arXiv:2401.04722",
+            "Xie et al.: Self-training with Noisy Student, arXiv:1911.04252",
+        ),
+        postprocessing=POSTPROCESSING,
+    )
+
+
+def export(recipe: Recipe, weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
+    """Write the bundle of averaged weights; `history` says how far the schedule went."""
+    return export_averaged(spec(), card, bound_weight_gain(weights), destination, history)

@@ -1,0 +1,1 @@
+"""`dose-headneck-ct`: the dose of a head-and-neck plan from the CT and its structures."""

@@ -1,0 +1,76 @@
+"""What `dose-headneck-ct` is about: its structures, its input channels and its networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from napari_mamba.radiotherapy.planning import HEAD_NECK
+
+ORGANS = tuple(organ.name for organ in HEAD_NECK.organs)
+"""In the order of the data set's bits, from bit 1 on, and of the input's channels."""
+
+TARGETS = {"PTV56": 56.0, "PTV63": 63.0, "PTV70": 70.0}
+"""Prescriptions in Gy, from bit 8 on. No voxel is in two of them."""
+
+POSSIBLE_BIT, ORGAN_BIT, TARGET_BIT = 0, 1, 8
+
+UNIT = HEAD_NECK.unit
+"""Gy that are 1 to the network: the highest prescription."""
+
+CHANNELS = len(ORGANS) + 5
+"""Density, organs, prescription, where there can be dose, the distance of slices, the voxel side in them."""
+
+PAIRS = ((1 + ORGANS.index("right parotid"), 1 + ORGANS.index("left parotid")),)
+"""Channels that change places in a mirror."""
+
+WINDOW = (96, 80, 128)
+"""Voxels (z, y, x) of a training sample: where there can be dose is never deeper from front to back than 80."""
+
+TURNED = (96, 128, 128)
+"""The same for a patient turned about the long axis."""
+
+BEAMS = 9
+"""Of the data's plans, at equal angles: a patient turned by one of them is still seen by all."""
+
+INPUTS = CHANNELS + 2
+"""With the first guess of `napari_mamba.models.dose`."""
+
+UMAMBA: dict[str, Any] = {
+    "spatial_dims": 3,
+    "input_channels": INPUTS,
+    "num_classes": 1,
+    "features_per_stage": [32, 64, 96, 128, 192],
+    "kernel_sizes": 3,
+    "strides": [1, 2, 2, 2, 2],
+    "n_conv_per_stage": [1, 2, 2, 1, 1],
+    "n_conv_per_stage_decoder": 1,
+    "input_size": list(WINDOW),
+    "first_scan": 2,
+}
+CASCADE: dict[str, Any] = {
+    "in_channels": INPUTS,
+    "out_channels": 1,
+    "features": [32, 64, 112, 128, 160],
+    "first_features": [16, 32, 56, 64, 80],
+}
+SMALL: dict[str, Any] = {**UMAMBA, "features_per_stage": [8, 16, 16, 16, 16], "n_conv_per_stage": 1}
+
+NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "umamba": ("umamba_enc", UMAMBA),
+    "cascade": ("cascade_unet", CASCADE),
+    "small": ("umamba_enc", SMALL),
+}
+"""Variants of the recipe: the network that corrects the first guess, and its arguments."""
+
+
+def arguments(variant: str) -> dict[str, Any]:
+    """The arguments of `fluence_dose` for a variant."""
+    network, own = NETWORKS[variant]
+    return {
+        "network": network,
+        "arguments": own,
+        "channels": CHANNELS,
+        "pairs": [list(pair) for pair in PAIRS],
+        "least": list(WINDOW),
+        "beams": BEAMS,
+    }

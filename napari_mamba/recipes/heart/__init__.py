@@ -1,0 +1,1 @@
+"""`heart-mr`: the left ventricle's cavity and wall in short-axis cine MR."""

@@ -1,0 +1,45 @@
+"""What `hippocampus-mr` answers, of what, and by which network.
+
+Data: Medical Segmentation Decathlon, Task04 (Antonelli et al., Nature Communications 13:4128, 2022), CC BY-SA 4.0.
+Network: U-Mamba Enc (Ma et al., arXiv:2401.04722).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from monai.networks.nets import SegResNet
+from torch import nn
+
+from napari_mamba import models
+
+TILE = (40, 56, 40)
+CLASSES = (1, 2)
+PREPARATION = (
+    {"step": "field_of_view", "mm": [20, 90]},  # a whole head is doubted; training's crops have 24 to 58 mm
+    {"step": "orient", "axcodes": "RAS"},
+    {"step": "resample", "spacing": [1.0, 1.0, 1.0]},
+    {"step": "normalise", "schemes": ["zscore"]},
+)
+NETWORK: dict[str, Any] = {
+    "spatial_dims": 3,
+    "input_channels": 1,
+    "num_classes": 3,
+    "features_per_stage": [24, 48, 96, 160],
+    "kernel_sizes": [[3, 3, 3]] * 4,
+    "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]],
+    "n_conv_per_stage": [2, 2, 2, 2],
+    "n_conv_per_stage_decoder": [1, 1, 1],
+    "input_size": list(TILE),
+}
+
+SMALL: dict[str, Any] = {"features_per_stage": [16, 32, 64, 128], "n_conv_per_stage": [1, 1, 1, 1]}
+
+
+def network(variant: str) -> nn.Module:
+    """A variant with random weights."""
+    if variant == "segresnet":
+        return SegResNet(3, init_filters=16, in_channels=1, out_channels=3, blocks_down=(1, 2, 2, 2))
+    if variant == "small":
+        return models.create("umamba_enc", **{**NETWORK, **SMALL})
+    return models.create("umamba_bot" if variant == "bottom" else "umamba_enc", **NETWORK)

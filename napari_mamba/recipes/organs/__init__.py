@@ -1,0 +1,1 @@
+"""`organs-headneck-ct`: seven organs at risk from the planning CT alone."""

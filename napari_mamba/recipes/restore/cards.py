@@ -1,0 +1,209 @@
+"""The cards of `mr-denoise` and `mr-superres`, in Markdown."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from napari_mamba.bundles import BundleSpec
+from napari_mamba.recipes.restore import report
+from napari_mamba.training.scoring.classification import comparison_table
+from napari_mamba.training.weights.export import describe_optimiser, describe_training
+
+SCANS = {
+    "bidirectional": "scans forwards and backwards",
+    "axis": "scans along each axis",
+}
+VARIANTS = {
+    "mamba": "scans forwards and backwards (2.4 million parameters)",
+    "axis": "scans along each axis (2.4 million)",
+    "conv": "no scans, convolutions alone (2.2 million)",
+    "segresnet": "SegResNet (2.2 million)",
+}
+BATCH = "1.6 million voxels"
+PSNR = {f"psnr_{level}": f"PSNR at {level}%, dB" for level in (3, 5, 9, 15)}
+GAIN = {f"gain_{factor}": f"gain over spline at {factor}×, dB" for factor in (2, 3, 4)}
+AHEAD = (
+    "The scans are ahead of the SegResNet at every level in as many steps, by AdamW; both were still learning. By Muon "
+    "they were not compared."
+)
+BEHIND = (
+    "By Muon from random weights, at a rate of 2e-3, batches of 8 pieces of 48x32x32 voxels on an NVIDIA H200, each "
+    "step 18.0 (forwards and backwards), 20.4 (each axis), 9.8 (none) and 18.2 ms (SegResNet). The SegResNet is ahead "
+    "by 0.2 to 0.3 dB; all were still learning. The same network without its scans learns as much in half the "
+    "time: here the scans add nothing that convolutions do not, and what is left to explain the distance is the trunk "
+    "around them, residual blocks without norms where the SegResNet's have group norms. The network that ships has "
+    "4.31, 3.09 and 2.64 dB on the same scans after 28,700 steps in four runs; none of the others was trained as long, "
+    "so which ends higher is not known. A first run with scans along each axis failed on whole scans at its end, "
+    "1.1 dB below the spline; repeated, with the same seed, it did not."
+)
+MADE = """Voxel Mamba U-Net: 2.4 million parameters; plain residual convolutions at full resolution, MambaIR's residual
+state-space block with {scans} at a half and a quarter of it, no normalisation, and the input
+added at the end. The loss is the logarithm of each sample's mean squared error, so that easy and hard samples count
+alike; {optimiser} in bfloat16 (the scans in float32); an exponential moving average of the weights ships, in float16.
+"""
+
+
+def denoise(spec: BundleSpec, metrics: Mapping[str, Any], methods: Mapping[str, str], use: str) -> str:
+    """The card of `mr-denoise`; says so where a number was not measured."""
+    return f"""# mr-denoise
+
+{spec.description}
+
+**Not for clinical use.** {use}
+
+The answer keeps the grid and the intensity scale of the input. `--residual` gives what was removed: look at it, it
+should show no anatomy. `--uncertainty` gives the standard deviation over eight mirrored copies, in the image's units.
+
+## How good it is
+
+{_measured(metrics, methods, "Noise of a known strength, a share of the 99.9th percentile of the scan, was added to")}
+
+{_aim(metrics, 1.5, "the best other method")}
+Non-local means is DIPY's, BM4D its authors' package, once with the Rician mean taken out afterwards and once between a
+variance stabilisation and its unbiased inverse; all are told the true strength, mr-denoise is not. PSNR in dB above
+SSIM, mean ± SD over scans; white is the 99.9th percentile. The scans carry noise of their own, 0.6 to 2.6% of white,
+which counts as truth: what of it cannot be told from the noise that was added bounds every method, at about 37 dB for
+3% added to 1.7%. BM4D takes 30 seconds for a quarter of a million voxels on one core, mr-denoise some five;
+five million take 51 s and 1.1 GB on two cores (AMD EPYC).
+
+{_examples(metrics)}
+Reproduce with `napari-mamba evaluate mr-denoise --data DIR`, DIR holding `native_mr` and `stroke_mr`.
+
+## How it was made
+
+{_made(spec, metrics)}{_trained(metrics, "mr-denoise")}
+
+Pieces of 16 scans of four people (16 a step, of 32x56x56 voxels; until version 1.0.0, 8 of 32x80x80), turned so that
+the thick slices may lie along any axis, mirrored, of changed contrast, three in ten of the clinical ones made half as
+fine in their plane, one in four with its air set to zero, since version 1.2.0 one in four cut out along a smooth
+border, as skull-stripping does; half with Rician and half with Gaussian noise of 0 to 20% of white, a third of them
+with noise that varies through the volume by a factor of three. A fixed filter finds how strong the noise around each
+voxel is (second differences along all three axes); the network is told so, and its answer is taken in that unit.
+{_compared(metrics, PSNR, AHEAD)}
+## Where it fails
+
+- Noise of real scans is often interpolated or filtered by the scanner and so correlated between voxels; the network
+  has learnt independent noise, takes the correlated kind for texture, and removes less of it.
+- The noise that the training scans had by themselves was truth in training, and it keeps such noise: of a clinical
+  FLAIR of a test person as it was taken, whose noise is 1.6% of white, it removes a twenty-fifth (0.06%). It is for
+  scans that are noisier than those.
+- Half a dB more than BM4D that is told the noise, not the 1.5 dB aimed at, and less on a scan whose own noise (2.6% of
+  white) is nearly as strong as what was added: it takes both away, and the scan with its own noise counts as truth. On
+  that T1 of the stroke patient it is 1.1 dB below BM4D at 3%, 0.3 dB at 5%, and above from 9% on; on the other five
+  scans it is 0.3 to 0.9 dB above at every level. It has seen four people; the validation score was flat at the end.
+- The mean of eight mirrored copies gains 0.03 to 0.06 dB at Rician 5%, in eight times the time.
+- Zeros inside an image, as skull-stripping leaves them, cost something in what is left: at Rician 5% 0.1 to 0.3 dB, on
+  the stroke patient's T2 0.8 (version 1.1.0: 0.4 to 1.4 and 1.6; on the stroke patient's T1 it gained 0.2). Empty space
+  about an image costs nothing, it is cropped away. `python -m benchmarks.bundles.denoise_limits --data DIR` measures
+  these.
+- At 15% small vessels and the texture of the cortex go; what is below the noise cannot come back.
+- It has seen adult heads alone, at 0.5 to 1 mm in-plane and 1 to 4 mm slices. Other organs are untested.
+- Motion, ghosts, spikes and bias fields are not noise, and stay.
+
+## Data and licence
+
+{spec.data_source}. Weights: CC BY 4.0, with this attribution.
+"""
+
+
+def superres(spec: BundleSpec, metrics: Mapping[str, Any], methods: Mapping[str, str], use: str) -> str:
+    """The card of `mr-superres`; says so where a number was not measured."""
+    return f"""# mr-superres
+
+{spec.description}
+
+**Not for clinical use.** {use}
+
+The answer lies on a finer grid over the same box: cubes of the image's shortest side, or of the size given with
+`--spacing MM` (or `--spacing Z,Y,X`). An image without a voxel size is refused. Values keep the input's scale and never
+leave its range. Cut into slices as thick as those that were scanned, it gives them again: what the network's answer
+lacks of them is added. `--residual` gives what was changed of the best filter's answer, `--uncertainty` the standard
+deviation over eight mirrored copies.
+
+## How good it is
+
+{_measured(metrics, methods, "Slices so many times as thick as a voxel were taken of")}
+
+{_aim(metrics, 2.0, "the cubic spline", ("2×", "3×", "4×"))}
+The slices' profile is a Gaussian as wide at half its maximum as they are apart. The best filter is the best linear
+estimate that knows it (Gaussian process regression along the axis), which the network starts from. PSNR in dB above
+SSIM, mean ± SD over scans; white is the 99.9th percentile. Clinical scans were degraded along an in-plane axis, the
+isotropic ones along their first. Five million voxels of the answer take 48 s and 1.3 GB on two cores (AMD EPYC).
+
+{_examples(metrics)}
+Reproduce with `napari-mamba evaluate mr-superres --data DIR`, DIR holding `native_mr` and `stroke_mr`.
+
+## How it was made
+
+{_made(spec, metrics)}{_trained(metrics, "mr-superres")}
+
+As in SMORE, the in-plane detail of clinical scans stands for what their slices lack: pieces (16 a step, of 64x48x32
+voxels; until version 1.1.0, 8 of 96x64x32) are blurred and sampled along an in-plane axis, by slices 1.5 to 8 voxels
+apart, three quarters of them as thick as that, the others 0.9 to 1.1 of it, one in twenty box-shaped, and interpolated
+by the best filter, as the bundle does it. A second input channel tells the network the slices' distance, without which
+it does no more than a faint sharpening. The scans' own slices lie across, as they are or interpolated; one person's
+isotropic scans are degraded along any axis. A fifth of the pieces get noise of up to 3% of white, since slices made of
+many voxels have less of it than a scanner's.
+{_compared(metrics, GAIN, BEHIND)}
+## Where it fails
+
+- What a slice averages away is gone: lesions and vessels thinner than a slice are sharpened, not found. Beyond 4x the
+  answer is a plausible guess, and smooth.
+- Two fifths (at 4x) to more than half (at 2x) of the gain over a spline are the best filter's, which needs no training.
+  What the network adds was still growing when its training ended.
+- Slices are taken to be as thick as they are apart, of a Gaussian profile. With gaps between them, or a profile nearer
+  to a box, edges come out too hard; of overlapping slices too soft.
+- A patient who moved between slices, or interleaved slices of unequal brightness, leave steps that it keeps: across the
+  3 mm slices of a test person's T1W scan they show as stripes, more than under a spline.
+- It has seen adult heads alone.
+
+## Data and licence
+
+{spec.data_source}. Weights: CC BY 4.0, with this attribution.
+"""
+
+
+def _made(spec: BundleSpec, metrics: Mapping[str, Any]) -> str:
+    return MADE.format(
+        scans=SCANS[spec.network.arguments["scan"]], optimiser=describe_optimiser(metrics.get("trained"))
+    )
+
+
+def _measured(metrics: Mapping[str, Any], methods: Mapping[str, str], how: str) -> str:
+    held_out = metrics.get("held_out")
+    if not held_out:
+        return "Not measured yet."
+    known = {m: name for m, name in methods.items() if all(m in row for row in held_out["table"].values())}
+    head = f"{how} {held_out['volumes']} scans of {held_out['people']} people that training never saw.\n\n"
+    return head + report.markdown(held_out["table"], known)
+
+
+def _aim(metrics: Mapping[str, Any], aim: float, other: str, settings: Sequence[str] = ()) -> str:
+    """What was aimed at, and by how much it is missed."""
+    held_out = metrics.get("held_out")
+    if not held_out:
+        return ""
+    gains = [row["gain"]["psnr"]["mean"] for name, row in held_out["table"].items() if name in (settings or [name])]
+    reached = f"it is {min(gains):+.2f} to {max(gains):+.2f} dB"
+    missed = f", so {aim - min(gains):.2f} dB are missing at the worst" if min(gains) < aim else ""
+    return f"The aim was a mean of {aim:g} dB more than {other} at every setting; {reached}{missed}.\n"
+
+
+def _examples(metrics: Mapping[str, Any]) -> str:
+    return "![examples](examples.png)\n" if metrics.get("held_out") else ""
+
+
+def _trained(metrics: Mapping[str, Any], name: str) -> str:
+    trained = metrics.get("trained")
+    began = " `--start BUNDLE` is where such a run begins." if trained and trained.get("start") else ""
+    return f"{describe_training(trained, BATCH)}\n`napari-mamba train {name} --data DIR` makes it again.{began}"
+
+
+def _compared(metrics: Mapping[str, Any], columns: dict[str, str], said: str) -> str:
+    comparison = metrics.get("comparison")
+    if not comparison:
+        return ""
+    table = comparison_table(comparison, VARIANTS, columns)
+    return f"\nOn the validation person's three scans:\n\n{table}\n\n{textwrap.fill(said, 118)}\n"

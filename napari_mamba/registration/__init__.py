@@ -1,0 +1,1 @@
+"""Registration: affine, velocity fields, and transforms that ITK, ANTs and Slicer apply."""

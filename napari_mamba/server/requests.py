@@ -1,0 +1,69 @@
+"""What a client may ask for. Nothing of it becomes a path, and only listed options reach the command."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+InputSuffix = Literal[".nrrd", ".nii", ".nii.gz", ".mha"]
+ImageSuffix = Literal[".nrrd", ".nii.gz", ".seg.nrrd", ".mha"]
+OUTPUTS = ("output", "probabilities", "uncertainty", "residual")
+
+_Text = Annotated[str, Field(max_length=200)]
+_Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")]
+_Sizes = Annotated[str, Field(max_length=40, pattern=r"^[0-9.,x]*$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Options(_Strict):
+    """Options of the command `run`, by its names."""
+
+    device: _Device = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    tile: _Sizes = ""
+    spacing: _Sizes = ""
+    axis: Literal["", "z", "y", "x", "all"] = ""
+    overlap: Annotated[float, Field(ge=0, le=0.9)] | None = None
+    mirror: bool | None = None
+    resample_channels: bool = False
+
+    def words(self, device: str) -> list[str]:
+        """Arguments of the command, with the device that the queue stands for."""
+        words = [f"--device={device}"]
+        for name in ("precision", "tile", "spacing", "axis"):
+            value = getattr(self, name)
+            if value and value != "auto":
+                words.append(f"--{name}={value}")
+        if self.overlap is not None:
+            words.append(f"--overlap={self.overlap:g}")
+        if self.mirror is not None:
+            words.append("--mirror" if self.mirror else "--no-mirror")
+        if self.resample_channels:
+            words.append("--resample-channels")
+        return words
+
+
+class CaseRequest(_Strict):
+    """One image: a suffix for each channel that will be uploaded, and one for each output that is wanted."""
+
+    name: _Text = ""
+    inputs: Annotated[list[InputSuffix], Field(min_length=1, max_length=16)]
+    outputs: dict[Literal["output", "probabilities", "uncertainty", "residual"], ImageSuffix] = {}
+    region: Annotated[list[Annotated[float, Field(ge=-1e6, le=1e6)]], Field(min_length=6, max_length=6)] | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _printable(cls, name: str) -> str:
+        return "".join(letter for letter in name if letter.isprintable())
+
+
+class RunRequest(_Strict):
+    """A run."""
+
+    bundle: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
+    cases: Annotated[list[CaseRequest], Field(min_length=1, max_length=1000)]
+    options: Options = Options()

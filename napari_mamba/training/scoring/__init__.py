@@ -1,0 +1,1 @@
+"""How good an answer is: overlaps, distances, classification, their spread over people."""

@@ -1,0 +1,1 @@
+"""What is done to weights between training and a bundle: growing, balancing, writing."""

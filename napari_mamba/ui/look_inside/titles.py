@@ -1,0 +1,41 @@
+"""The maps' buttons: short titles, and a sentence on what each map says. ScoreCache beside `explain.maps.MAPS`, which
+imports torch; a test compares the two."""
+
+TITLES = {
+    "order": "Scan order",
+    "neighbours": "Neighbour distance",
+    "state": "State norm",
+    "components": "State as colours",
+    "step_size": "Step size",
+    "memory": "Memory length",
+    "influence": "Influence",
+    "tokens": "Token norm",
+    "attention": "Attention",
+    "unified": "With gate",
+    "rollout": "Over all layers",
+    "field": "Receptive field",
+    "relevance": "Relevance",
+    "class_attention": "Class attention",
+    "gradient": "Gradient × input",
+    "integrated": "Integrated gradients",
+    "occlusion": "Occlusion",
+}
+SAYS = {
+    "order": "When the scan comes to each voxel.",
+    "neighbours": "How many steps of the scan lie between a voxel and those beside it.",
+    "state": "How much the hidden state holds when the scan passes a voxel.",
+    "components": "The three directions in which the hidden state varies most, as red, green and blue.",
+    "step_size": "How much the layer lets in of each voxel (Δ).",
+    "memory": "For how many tokens, and how far, the state keeps what it read.",
+    "influence": "How much each token moves the states after it.",
+    "tokens": "The norm of each token; unusual ones in empty background spoil the other maps.",
+    "attention": "What the voxel drew from in this layer, and what drew from it.",
+    "unified": "The same with the convolution and the gate around the scan.",
+    "rollout": "The same, multiplied over all layers of this grid. Only for few tokens.",
+    "field": "Which voxels the answer at this voxel depends on.",
+    "relevance": "What each voxel adds to the answer, by MambaLRP; the sum is the answer.",
+    "class_attention": "Which tokens of this layer the answer draws on.",
+    "gradient": "The same by the plain gradient, to compare.",
+    "integrated": "The same by gradients from a black image on, to compare. Slow.",
+    "occlusion": "How the answer falls where a block of the image is covered. Slow.",
+}

@@ -1,0 +1,81 @@
+"""Volumes per class and scores of a classification: table nodes with units, and bar plots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .scene import add_node
+
+
+def class_table(rows: Sequence[Mapping[str, Any]], name: str, in_pixels: bool = False) -> Any:
+    """A table node of the classes' volumes; classes without a voxel are listed with 0.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        The `table` of a result event.
+    name : str
+    in_pixels : bool
+        The input has no voxel size: volumes are thousands of voxels.
+    """
+    unit = "1000 voxels" if in_pixels else "ml"
+    table = add_node("vtkMRMLTableNode", name)
+    _text_column(table, "class", [row["name"] for row in rows])
+    _number_column(table, "voxels", [row["voxels"] for row in rows], whole=True)
+    _number_column(table, "volume", [row["ml"] for row in rows])
+    _number_column(table, "mean intensity", [_or_nan(row.get("mean_intensity")) for row in rows])
+    _text_column(table, "code", [row.get("code") or "" for row in rows])
+    _text_column(table, "side", [row.get("laterality") or "" for row in rows])
+    table.SetColumnUnitLabel("volume", unit)
+    table.SetColumnTitle("volume", f"volume ({unit})")
+    return table
+
+
+def score_table(scores: Mapping[str, float], name: str) -> Any:
+    """A table node of a classification: a class and its probability a row."""
+    table = add_node("vtkMRMLTableNode", name)
+    _text_column(table, "class", list(scores))
+    _number_column(table, "probability", list(scores.values()))
+    table.SetColumnTitle("probability", "probability (0 to 1)")
+    return table
+
+
+def bar_plot(table: Any, column: str, title: str) -> Any:
+    """A chart node with one bar a class."""
+    series = add_node("vtkMRMLPlotSeriesNode", f"{table.GetName()} {column}")
+    series.SetAndObserveTableNodeID(table.GetID())
+    series.SetPlotType(series.PlotTypeBar)
+    series.SetLabelColumnName("class")
+    series.SetYColumnName(column)
+    series.SetUniqueColor()
+    chart = add_node("vtkMRMLPlotChartNode", f"{table.GetName()} chart")
+    chart.AddAndObservePlotSeriesNodeID(series.GetID())
+    chart.SetTitle(table.GetName())
+    chart.SetYAxisTitle(title)
+    chart.SetLegendVisibility(False)
+    return chart
+
+
+def _text_column(table: Any, name: str, values: Sequence[str]) -> None:
+    import vtk
+
+    column = vtk.vtkStringArray()
+    column.SetName(name)
+    for value in values:
+        column.InsertNextValue(str(value))
+    table.AddColumn(column)
+
+
+def _number_column(table: Any, name: str, values: Sequence[float], whole: bool = False) -> None:
+    import vtk
+
+    column = vtk.vtkIntArray() if whole else vtk.vtkDoubleArray()
+    column.SetName(name)
+    for value in values:
+        column.InsertNextValue(int(value) if whole else float(value))
+    table.AddColumn(column)
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else float(value)

@@ -1,0 +1,163 @@
+"""`dvh` and `dose`: tables, goals and files from the command, and what is refused."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+
+from napari_mamba import bundles, io, models
+from napari_mamba.bundles import BundleSpec, Channel, Network, Tile
+from napari_mamba.volume import Volume
+
+SHAPE = (24, 30, 30)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A CT, two doses and a label map of a target, a cord and a parotid, on one grid."""
+    affine = np.zeros((4, 4))
+    affine[0, 2], affine[1, 1], affine[2, 0], affine[3, 3] = -4, -4, 2.5, 1
+    _, y, x = np.meshgrid(*map(np.arange, SHAPE), indexing="ij")
+    body = np.hypot(x - 15, y - 15) < 13
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[8:16, 12:18, 12:18], labels[:, 22:25, 14:16], labels[8:14, 13:17, 5:8] = 1, 2, 3
+    dose = (70 - 3 * np.hypot(x - 15, y - 15)).clip(0) * body
+
+    def write(name, values):
+        return io.write(Volume(values[np.newaxis].astype(np.float32), affine), tmp_path / f"{name}.nii.gz")
+
+    ct = np.where(body, 20 + 600 * (labels == 2), -1000)
+    return {
+        "ct": write("ct", ct), "labels": write("labels", labels), "dose": write("dose", dose),
+        "other": write("other", dose * 1.02),
+    }  # fmt: skip
+
+
+NAMES = "1=PTV70,2=spinal cord,3=right parotid"
+
+
+def test_a_table_goals_and_files(command, files, tmp_path):
+    (tmp_path / "goals.csv").write_text("structure,measure,relation,limit\nspinal cord,max,<=,50\nPTV70,D99,>=,69\n")
+    table, curves, picture = (tmp_path / name for name in ("t.csv", "c.csv", "p.png"))
+    outcome = command(
+        "dvh", files["dose"], files["labels"], "--names", NAMES, "--goals", tmp_path / "goals.csv", "--table", table,
+        "--curves", curves, "--picture", picture,
+    )  # fmt: skip
+    assert outcome.code == 0
+    assert outcome.out.splitlines()[0].split() == [
+        "structure", "D99", "D95", "D50", "D1", "D0.1cc", "mean", "volume"
+    ]  # fmt: skip
+    assert any(line.startswith("met ") and "spinal cord" in line for line in outcome.out.splitlines())
+    assert any(line.startswith("NOT MET") and "PTV70" in line for line in outcome.out.splitlines())
+    rows = list(csv.DictReader(table.open()))
+    labels, dose = (np.asarray(io.read(files[name]).data[0]) for name in ("labels", "dose"))
+    assert [row["structure"] for row in rows] == ["PTV70", "spinal cord", "right parotid"]
+    assert float(rows[1]["mean"]) == pytest.approx(dose[labels == 2].mean(), rel=1e-4)
+    assert next(csv.reader(curves.open())) == ["dose_Gy", "PTV70", "spinal cord", "right parotid"]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_two_doses(command, files, tmp_path):
+    apart = tmp_path / "apart.nii.gz"
+    outcome = command(
+        "dvh", files["other"], files["labels"], "--names", NAMES, "--against", files["dose"], "--difference", apart
+    )
+    assert outcome.code == 0
+    assert "gamma 3%/3 mm: 100.0%" in outcome.out
+    assert "other.nii.gz" in outcome.out
+    assert float(io.read(apart).data.max()) == pytest.approx(1.4, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--unit", "mGy"], "not in 'mGy'"),
+        (["--names", "PTV"], "names no label"),
+        (["--gamma", "3"], "write 3,3"),
+        (["--difference", "d.nii.gz"], "--against"),
+        (["--goals", "nothing.csv"], "goals"),
+        (["--image", "IMAGE"], "Hounsfield"),
+    ],
+)
+def test_refused(command, files, more, says):
+    more = [str(files["dose"]) if word == "IMAGE" else word for word in more]
+    outcome = command("dvh", files["dose"], files["labels"], *more)
+    assert outcome.code == 2
+    assert says in outcome.error
+
+
+def test_a_ct_is_no_dose(command, files):
+    outcome = command("dvh", files["ct"], files["labels"])
+    assert outcome.code == 2
+    assert "never negative" in outcome.error
+
+
+def test_nothing_is_replaced_unasked(command, files, tmp_path):
+    (tmp_path / "t.csv").write_text("mine")
+    outcome = command("dvh", files["dose"], files["labels"], "--table", tmp_path / "t.csv")
+    assert outcome.code == 2
+    assert (tmp_path / "t.csv").read_text() == "mine"
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    network = {
+        "spatial_dims": 3, "input_channels": 14, "num_classes": 1, "features_per_stage": [4, 8], "kernel_sizes": 3,
+        "strides": [1, 2], "n_conv_per_stage": 1, "n_conv_per_stage_decoder": 1, "input_size": [8, 8, 8],
+        "first_scan": 1,
+    }  # fmt: skip
+    arguments = {"network": "umamba_enc", "arguments": network, "least": [8, 8, 8], "unit": [2, 2, 2], "steps": 4}
+    spec = BundleSpec(
+        name="dose-test", version="1.0.0", title="Dose", task="restoration", network=Network("fluence_dose", arguments),
+        channels=(Channel("CT", "CT"),), preparation=({"step": "orient", "axcodes": "RAS"},), tile=Tile((8, 8, 8)),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return bundles.save(tmp_path / "bundle", spec, [models.create("fluence_dose", **arguments).state_dict()])
+
+
+def test_a_dose_from_a_ct_and_its_structures(command, files, bundle, tmp_path):
+    out = tmp_path / "predicted.nii.gz"
+    outcome = command("dose", bundle, files["ct"], files["labels"], "--names", NAMES, "-o", out, "--device", "cpu")
+    assert outcome.code == 0
+    assert "Not for clinical use" in outcome.out
+    assert "note: nobody drew the brainstem" in outcome.err
+    dose, labels, ct = (np.asarray(io.read(path).data[0]) for path in (out, files["labels"], files["ct"]))
+    assert dose[labels == 1].mean() > 50 > 30 > dose[labels == 2].mean()
+    assert dose[ct < -500].max() == 0
+    again = command("dose", bundle, files["ct"], files["labels"], "--names", NAMES, "-o", tmp_path / "d.dcm")
+    assert again.code == 0
+    read = command("dvh", tmp_path / "d.dcm", files["labels"], "--names", NAMES)
+    assert read.code == 0
+    assert read.out.splitlines()[1] == outcome.out.splitlines()[1]
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--names", "1=PTV,2=spinal cord,3=right parotid"], "no prescription"),
+        (["--names", NAMES, "--prescription", "PTV70"], "prescribes nothing"),
+        (["--names", NAMES, "--prescription", "PTV70=-70"], "-70 Gy"),
+        (["--names", "1=prostate,2=bladder,3=rectum"], "no structure is a target"),
+        (["--names", "1=PTV70,2=bladder,3=rectum"], "head and neck"),
+    ],
+)
+def test_doses_that_are_refused(command, files, bundle, tmp_path, more, says):
+    outcome = command("dose", bundle, files["ct"], files["labels"], "-o", tmp_path / "d.nii.gz", *more)
+    assert outcome.code == 2
+    assert says in outcome.error
+    assert not (tmp_path / "d.nii.gz").exists()
+
+
+def test_a_prescription_by_hand(command, files, bundle, tmp_path):
+    outcome = command(
+        "dose", bundle, files["ct"], files["labels"], "--names", "1=tumour,2=spinal cord,3=right parotid",
+        "--prescription", "tumour=60Gy", "-o", tmp_path / "d.nii.gz",
+    )  # fmt: skip
+    assert outcome.code == 0
+
+
+def test_a_bundle_of_another_kind(command, files, tmp_path):
+    outcome = command("dose", "mr-quality", files["ct"], files["labels"], "-o", tmp_path / "d.nii.gz")
+    assert outcome.code == 2
+    assert "predicts no dose" in outcome.error

@@ -1,0 +1,243 @@
+"""Implicit attention: against full matrices, the published ones, float64, and what follows from its meaning."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import filled, loaded, reference
+
+from napari_mamba.errors import InputError
+from napari_mamba.explain.attention import attention_maps, attention_matrix, attention_of, linear_kernel
+from napari_mamba.explain.recording import SelectivePath, record
+from napari_mamba.explain.wider import channel_rows, gradient_weighted, rollout, unified_row
+from napari_mamba.nn import S4D, S5, Mamba, Mamba2
+from napari_mamba.scan import scan_order, selective_scan
+
+
+def made(length=50, width=20, states=5, groups=1, seed=0):
+    torch.manual_seed(seed)
+    delta = F.softplus(torch.randn(length, width) - 2)
+    A = -torch.rand(width, states) - 0.1
+    B, C = torch.randn(length, groups, states), torch.randn(length, groups, states)
+    table = torch.randperm(length)
+    return SelectivePath(0, table, torch.arange(length), torch.randn(length, width), None, delta, A, B, C)
+
+
+def by_impulses(path):
+    """α by definition: column j is what a one in token j adds to each output, (D, L, L)."""
+    columns = []
+    for j in range(path.length):
+        u = torch.zeros_like(path.u)
+        u[j] = 1
+        B, C = path.B[None, None], path.C[None, None]
+        args = (u[None], path.delta[None, None], path.A[None], B, C)
+        y = selective_scan(*args, order=path.table[None], backend="reference")
+        columns.append(y[0].T)
+    return torch.stack(columns, dim=-1)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_matrix_rows_and_columns_are_the_responses_to_impulses(groups):
+    path = made(groups=groups)
+    alpha = by_impulses(path)
+    torch.testing.assert_close(attention_matrix(path, mean=False), alpha, rtol=1e-4, atol=1e-6)
+    for row in (int(path.table[0]), 7, int(path.table[-1])):
+        found = attention_of(path, row)
+        torch.testing.assert_close(found.drawn, alpha[:, row].mean(0), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(found.drawn_absolute, alpha[:, row].abs().mean(0), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(found.given, alpha[:, :, row].mean(0), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(found.given_absolute, alpha[:, :, row].abs().mean(0), rtol=1e-4, atol=1e-6)
+        contribution = (alpha[:, row] * path.u.T).mean(0)
+        torch.testing.assert_close(found.contribution, contribution, rtol=1e-4, atol=1e-6)
+        weight = torch.rand(path.width)
+        weighed = attention_of(path, row, weight).drawn
+        torch.testing.assert_close(weighed, (alpha[:, row] * weight[:, None]).sum(0), rtol=1e-4, atol=1e-6)
+
+
+def test_contributions_sum_to_what_the_state_space_answers():
+    path = made()
+    y = selective_scan(path.u[None], path.delta[None], path.A, path.B[:, 0][None], path.C[:, 0][None], order=path.table)
+    found = attention_of(path, 11)
+    assert float(found.contribution.sum()) == pytest.approx(float(y[0, 11].mean()), rel=1e-4)
+
+
+@pytest.mark.parametrize("length", [2**12, 2**16])
+def test_long_sequences_agree_with_float64(length):
+    torch.manual_seed(1)
+    delta = F.softplus(torch.randn(length, 16) * 0.3 - 9)  # so small that the first token is still felt at the end
+    A = -torch.arange(1.0, 5).expand(16, 4).contiguous()
+    rows = torch.randn(2, length, 1, 4)
+    path = SelectivePath(0, torch.arange(length), torch.arange(length), torch.randn(length, 16), None, delta, A, *rows)
+    wide = replace(path, **{name: getattr(path, name).double() for name in ("u", "delta", "A", "B", "C")})
+    for row in (length - 1, length // 2):
+        found, exact = attention_of(path, row), attention_of(wide, row)
+        for name in ("drawn", "drawn_absolute", "given", "given_absolute"):
+            a, b = getattr(found, name).double(), getattr(exact, name)
+            assert float((a - b).norm() / b.norm().clamp(min=1e-30)) < 1e-5
+
+
+def test_a_decay_so_fast_that_nothing_is_left_gives_zeros_not_nans():
+    path = replace(made(), A=torch.full((20, 5), -1e6))
+    found = attention_of(path, 3)
+    assert found.drawn.isfinite().all()
+    assert int((found.drawn_absolute > 1e-20).sum()) == 1  # itself
+
+
+# ---- the references
+
+
+def test_mamba_with_constant_decay():
+    data, _, _ = reference("analytic_mamba_constant")
+    path = record(loaded(Mamba(4, d_state=4, dt_rank=1), data), torch.from_numpy(data["x"]))[0].paths[0]
+    alpha = attention_matrix(path, mean=False).numpy()
+    assert np.abs(alpha[:, 63] - data["attention_last_row"]).max() < 5e-6
+    for lag in (0, 1, 9):
+        diagonal = np.diagonal(alpha, -lag, axis1=1, axis2=2)
+        assert np.abs(diagonal - data["kernel"][:, lag : lag + 1]).max() < 5e-6
+
+
+def test_mamba2():
+    data, spec, _ = reference("analytic_mamba2")
+    layer = loaded(Mamba2(8, d_state=6, headdim=4, ngroups=2), data)
+    path = record(layer, torch.from_numpy(data["x"]))[0].paths[0]
+    alpha = attention_matrix(path, mean=False).numpy().reshape(spec["heads"], 4, 64, 64)
+    assert np.abs(alpha - data["attention"][:, None]).max() < 5e-6
+    row = attention_of(path, 50).drawn.numpy()
+    assert np.abs(row - data["attention"].mean(0)[50]).max() < 5e-6
+
+
+def test_s4d_and_s5():
+    data, _, _ = reference("analytic_s4d")
+    path = record(loaded(S4D(6, d_state=16), data), torch.from_numpy(data["x"]))[0].paths[0]
+    assert np.abs(linear_kernel(path, 64).numpy() - data["kernel"]).max() < 5e-6
+    found = attention_of(path, 40)
+    assert np.abs(found.drawn.numpy()[: 40 + 1] - data["kernel"].mean(0)[40::-1]).max() < 5e-6
+    assert np.abs(found.given.numpy()[40:] - data["kernel"].mean(0)[:24]).max() < 5e-6
+    data, _, _ = reference("analytic_s5")
+    path = record(loaded(S5(4, d_state=12), data), torch.from_numpy(data["x"]))[0].paths[0]
+    found = attention_of(path, 63)
+    assert np.abs(found.drawn.numpy() - data["kernel"].sum(1).mean(0)[::-1]).max() < 5e-6
+    assert np.abs(4 * found.drawn_absolute.numpy()[::-1] - data["token_influence"]).max() < 5e-6
+
+
+def test_the_published_matrices_of_vim():
+    data, spec, fill = reference("hidden_attention_vim")
+    network = filled("vim", spec, fill)
+    scans = record(network, torch.from_numpy(fill.input(tuple(spec["input"]))))
+    for layer, scan in enumerate(scans):
+        assert scan.grid == (14, 14)
+        assert int(scan.paths[0].cells[98]) == -1  # the class token
+        for k, path in enumerate(scan.paths):
+            published = data["attention_channel_mean"][layer, k].astype(float)
+            found = attention_matrix(path).numpy()
+            assert np.abs(found - published).max() < 1e-3 * np.abs(published).max()
+    channels = attention_matrix(scans[1].paths[0], mean=False)[spec["channels"]].numpy()
+    published = data["attention_layer1_channels"][:, 0].astype(float)
+    assert np.abs(channels - published).max() < 1e-3 * np.abs(published).max()
+
+
+def test_vmamba_where_the_published_code_clamps():
+    data, spec, fill = reference("vmamba_erf_attention")
+    network = filled("vmamba", spec, fill)
+    x = torch.from_numpy(fill.input(tuple(spec["input"])))
+    scan = record(network, x, [spec["attention_block"]])[0]
+    found = [attention_matrix(path).numpy() for path in scan.paths]
+    for k in (0, 2, 3):
+        published = data[f"attn/a{k}_CwBdtw"]
+        assert np.abs(found[k] - published).max() < 1e-5 * np.abs(published).max()
+    exact = data["exact/a1_CwBdtw"]
+    assert np.abs(found[1] - exact).max() < 1e-5 * np.abs(exact).max()
+    assert np.abs(found[1] - data["attn/a1_CwBdtw"]).max() > 5e-3 * np.abs(exact).max()  # the clamp's error
+
+
+# ---- the wider ones
+
+
+def test_the_unified_rows_are_the_mixers_own_linear_map():
+    torch.manual_seed(0)
+    mixer = Mamba(6, d_state=3).requires_grad_(False)
+    x, order = torch.randn(1, 12, 6), scan_order("reverse", (12,))
+    scan = record(Calls(lambda t: mixer(t, order), mixer), x)[0]
+    path, u = scan.paths[0], scan.convolution.x[0]
+    gated = path_output(mixer, x, order)
+    bias = path_output(mixer, x, order, with_bias=True)
+    for row in (0, 5, 11):
+        alpha = unified_row(scan, path, row)
+        torch.testing.assert_close((alpha * u).sum(0) + bias[row], gated[row], rtol=1e-4, atol=1e-5)
+
+
+class Calls(torch.nn.Module):
+    def __init__(self, function, module):
+        super().__init__()
+        self.function, self.module = function, module
+
+    def forward(self, x):
+        return self.function(x)
+
+
+def path_output(mixer, x, order, with_bias=False):
+    """What out_proj is given, or the part of it that the convolution's bias adds, by the mixer's own arithmetic."""
+    from napari_mamba.scan import causal_conv1d
+
+    u = mixer._project(x, slice(None, mixer.d_inner))
+    c = causal_conv1d(u, mixer.conv1d.weight[:, 0], mixer.conv1d.bias, order, activation=None)
+    values = mixer.conv1d.bias.expand_as(c) * torch.sigmoid(c) if with_bias else F.silu(c)
+    delta, B, C = mixer.x_proj(F.silu(c)).split([mixer.dt_rank, 3, 3], dim=-1)
+    delta = F.linear(delta, mixer.dt_proj.weight)
+    z = mixer._project(x, slice(mixer.d_inner, None))
+    A = -torch.exp(mixer.A_log)
+    return selective_scan(values, delta, A, B, C, mixer.D, z, mixer.dt_proj.bias, True, order)[0]
+
+
+def test_channel_rows_of_both_kinds_are_rows_of_the_matrix():
+    path = made(length=20)
+    rows = channel_rows(path, 4)
+    full = attention_matrix(path, mean=False)
+    torch.testing.assert_close(rows.T, full[:, 4][:, path.table], rtol=1e-4, atol=1e-6)
+
+
+def test_the_class_attention_sums_what_each_token_adds_through_the_scan():
+    """Gradient check: a scan is linear in its values, so Σ g α u is the change of the answer when they are scaled."""
+    torch.manual_seed(0)
+    mixer = Mamba(6, d_state=3).requires_grad_(False)
+    network = torch.nn.ModuleDict({"mix": mixer})
+    network.forward = lambda x: mixer(x.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, x.shape[2:])
+    x = torch.randn(1, 6, 4, 4)
+    found = gradient_weighted(network, x, lambda y: y[0, 0, 1, 1], "mix", positive=False)
+    assert found.shape == (4, 4)
+    scan = record(network, x, ["mix"])[0]
+    path = scan.paths[0]
+    out = mixer.out_proj.weight[0] * F.silu(scan.gate[0, 5])
+    alpha = attention_matrix(path, mean=False)[:, 5]  # of token (1, 1)
+    torch.testing.assert_close(
+        torch.from_numpy(found).flatten(), (out[:, None] * alpha * path.u.T).sum(0), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_rollout_of_one_layer_is_its_row_with_half_of_the_residual():
+    torch.manual_seed(0)
+    mixer = Mamba(6, d_state=3).requires_grad_(False)
+    network = torch.nn.ModuleDict({"mix": mixer})
+    network.forward = lambda x: mixer(x.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, x.shape[2:])
+    x = torch.randn(1, 6, 4, 4)
+    row = rollout(network, x, 9).ravel()
+    path = record(network, x)[0].paths[0]
+    bare = attention_matrix(path, absolute=True)[9].numpy()
+    expected = bare / bare.sum() / 2
+    expected[9] += 0.5
+    np.testing.assert_allclose(row, expected, rtol=1e-4, atol=1e-6)
+    assert row.sum() == pytest.approx(1, rel=1e-5)
+
+
+def test_what_cannot_be_shown_says_so():
+    path = made()
+    with pytest.raises(InputError, match="no token 50"):
+        attention_of(path, 50)
+    long = replace(path, u=torch.zeros(5000, 20))
+    with pytest.raises(InputError, match="25,000,000"):
+        attention_matrix(long)
+    scan = record(Mamba(4), torch.zeros(1, 6, 4))[0]
+    with pytest.raises(InputError, match="channels, not places"):
+        attention_maps(scan, 0)

@@ -1,0 +1,99 @@
+"""Channels brought onto one grid, and classes as 3D Slicer names them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import SimpleITK
+
+from napari_mamba import bundles, io
+from napari_mamba.errors import InputError
+from napari_mamba.io import itk
+from napari_mamba.io.channels import onto_grid
+from napari_mamba.io.regions import region_of
+from napari_mamba.io.terminology import terminology_entry
+from napari_mamba.volume import Volume
+
+
+def as_itk(volume: Volume):
+    image = SimpleITK.GetImageFromArray(np.asarray(volume.data[0], np.float32))
+    itk.place(image, volume.affine)
+    return image
+
+
+def test_interpolation_agrees_with_itk(rng, oblique_affine):
+    volume = Volume(rng.normal(100, 10, (1, 12, 20, 24)), affine=oblique_affine)
+    grid = np.diag([3.0, 1.1, -0.9, 1.0])[[2, 1, 0, 3]]
+    middle = (oblique_affine @ [6, 10, 12, 1])[:3]
+    grid[:3, 3] = middle - grid[:3, :3] @ [5, 7, 9]
+    reference = Volume(np.zeros((1, 10, 14, 18)), affine=grid)
+    found = onto_grid(volume, reference).data[0]
+    fill = float(np.float32(volume.data.min()))
+    wanted = SimpleITK.Resample(as_itk(volume), as_itk(reference), SimpleITK.Transform(), SimpleITK.sitkLinear, fill)
+    wanted = SimpleITK.GetArrayFromImage(wanted)
+    inside = (wanted != fill) & (found != np.float32(fill))
+    assert inside.mean() > 0.2
+    assert np.abs(found - wanted)[inside].max() < 1e-3
+
+
+def test_images_that_do_not_meet_are_refused(oblique_affine):
+    far = oblique_affine.copy()
+    far[0, 3] += 900
+    one, other = (Volume(np.ones((1, 5, 5, 5)), affine=a) for a in (oblique_affine, far))
+    with pytest.raises(InputError, match="do not overlap"):
+        onto_grid(other, one)
+    with pytest.raises(InputError, match="no voxel size"):
+        onto_grid(Volume(np.ones((1, 5, 5, 5)), units="pixel"), one)
+
+
+def test_a_region_holds_the_voxels_whose_centres_are_in_the_box(rng, oblique_affine):
+    volume = Volume(rng.normal(size=(2, 12, 20, 24)), affine=oblique_affine)
+    index = np.stack(np.meshgrid(*(np.arange(n) for n in volume.shape), indexing="ij"), -1)
+    world = index @ oblique_affine[:3, :3].T + oblique_affine[:3, 3]
+    middle = world.mean((0, 1, 2))
+    low, high = middle - np.array([3, 6, 9]), middle + np.array([4, 5, 6])
+    inside = ((world >= low) & (world <= high)).all(-1)
+    region = region_of(volume, [*low, *high])
+    assert region.inside.sum() == inside.sum() > 50
+    cut = region.cut()
+    assert np.allclose(cut.affine @ [0, 0, 0, 1], [*world[tuple(s.start for s in region.block)], 1])
+    back = region.put_back(cut, np.array([-5.0, -6.0]))
+    assert np.allclose(back.data[1], np.where(inside, volume.data[1], -6))
+    assert np.array_equal(back.affine, volume.affine)
+
+
+def test_names_of_channels_survive_nrrd(tmp_path, oblique_affine):
+    names = ("background", "left hippocampus", "Kopf, groß 脳")
+    volume = Volume(np.arange(3 * 60, dtype=np.float32).reshape(3, 3, 4, 5), oblique_affine, names)
+    back = io.read(io.write(volume, tmp_path / "p.nrrd"))
+    assert back.channel_names == names
+    assert np.array_equal(back.data, volume.data)
+
+
+def test_every_segment_of_the_shipped_bundles_has_its_code():
+    sides = {"left": "SCT^7771000^Left", "right": "SCT^24028007^Right"}
+    found = 0
+    for bundle in bundles.available():
+        if bundle.task != "segmentation" or bundle.path.parent.name != "shipped":
+            continue
+        for label in bundle.classes:
+            if label.index == 0:
+                continue
+            entry = terminology_entry(label).split("~")
+            assert entry[1] == "SCT^123037004^Anatomical Structure"
+            scheme, code, meaning = entry[2].split("^")
+            assert scheme == "SCT"
+            assert code.isdigit()
+            assert meaning
+            side = label.name.split()[0]
+            assert entry[3] == sides.get(side, "^^"), label.name
+            found += 1
+    assert found == 34
+
+
+def test_a_class_without_a_code_has_no_entry_and_separators_do_not_break_one():
+    assert terminology_entry(SimpleNamespace(name="x")) == ""
+    odd = SimpleNamespace(name="a", code="SCT:1", meaning="b~c^d|e", laterality="")
+    assert len(terminology_entry(odd).split("~")) == 7

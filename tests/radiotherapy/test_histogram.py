@@ -1,0 +1,140 @@
+"""Histograms, tables and goals, against values worked out by hand."""
+
+import numpy as np
+import pytest
+
+from napari_mamba.errors import InputError
+from napari_mamba.radiotherapy.goals import Goal, judged, read_goals, write_goals
+from napari_mamba.radiotherapy.histogram import cumulative, curves, measure, table
+from napari_mamba.radiotherapy.structures import (
+    Structure,
+    StructureSet,
+    joined,
+    prescription_of,
+    prescriptions,
+    required,
+)
+
+
+@pytest.fixture
+def plan():
+    """A hundred voxels of 50 mm³ from 0 to 99 Gy; a target in the hotter half, a cord in the colder one."""
+    dose = np.arange(100.0).reshape(1, 10, 10)
+    half = dose >= 50
+    nothing = np.zeros_like(half)
+    structures = (Structure("PTV70", half), Structure("Spinal Cord", ~half, kind="ORGAN"), Structure("Larynx", nothing))
+    return dose, StructureSet(structures, np.diag([2.0, 5.0, 5.0, 1.0]))
+
+
+def test_a_curve_falls_from_all_to_nothing(plan):
+    target, cord = curves(*plan, step=1.0)
+    assert (target.name, cord.name, target.size) == ("PTV70", "Spinal Cord", pytest.approx(2.5))
+    np.testing.assert_allclose(target.volume[[0, 50, 75, 99]], [100, 100, 50, 2])
+    np.testing.assert_allclose(cord.volume[[0, 25, 49, 50]], [100, 50, 2, 0])
+
+
+def test_a_curve_is_the_share_of_voxels_that_get_so_much():
+    doses = np.random.default_rng(0).gamma(4, 10, 1000)
+    grid, volume = cumulative(doses, 0.5)
+    assert grid[-1] >= doses.max() > grid[-2]
+    np.testing.assert_allclose(volume, [100 * np.mean(doses >= dose) for dose in grid])
+
+
+@pytest.mark.parametrize(
+    ("what", "value"),
+    [("D95", 52.45), ("d 95 %", 52.45), ("D50", 74.5), ("D1", 98.51), ("mean", 74.5), ("Dmean", 74.5), ("max", 99.0),
+     ("Dmin", 50.0), ("V75", 50.0), ("V75Gy", 50.0), ("D0.1cc", 97.04), ("D2.5cc", 50.0)],
+)  # fmt: skip
+def test_measures(plan, what, value):
+    dose, structures = plan
+    assert measure(dose[structures["PTV70"].mask], what, 50.0) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("what", ["D", "D101", "X5", "", "Dmode", "V"])
+def test_what_is_no_measure(what):
+    with pytest.raises(InputError, match="no measure"):
+        measure(np.ones(3), what, 1.0)
+
+
+def test_a_table_has_every_structure(plan):
+    rows = table(*plan)
+    assert [row["structure"] for row in rows] == ["PTV70", "Spinal Cord", "Larynx"]
+    assert rows[1]["mean"] == pytest.approx(24.5)
+    assert (rows[0]["volume"], rows[2]["volume"]) == (pytest.approx(2.5), 0)
+    assert np.isnan(rows[2]["D95"])
+
+
+def test_a_dose_on_another_grid(plan):
+    with pytest.raises(InputError, match="grid"):
+        table(plan[0][:, :5], plan[1])
+
+
+def test_goals_come_back_from_a_file(tmp_path):
+    goals = [Goal("Spinal Cord", "D0.1cc", "<=", 45.0), Goal("PTV70", "V66.5", ">=", 95.0)]
+    assert read_goals(write_goals(goals, tmp_path / "goals.csv")) == goals
+
+
+def test_goals_as_a_spreadsheet_in_other_countries_writes_them(tmp_path):
+    (tmp_path / "g.csv").write_text("﻿Structure;Measure;Relation;Limit\n# ours\nCord;max;≤;45,5 Gy\n", "utf-8")
+    assert read_goals(tmp_path / "g.csv") == [Goal("Cord", "max", "<=", 45.5)]
+
+
+def test_goals_are_judged(plan):
+    goals = [Goal("spinal_cord", "max", "<=", 45), Goal("PTV70", "D95", ">=", 50), Goal("Lens", "max", "<=", 5)]
+    goals += [Goal("Larynx", "mean", "<=", 40)]
+    results = judged(goals, *plan)
+    assert [result.met for result in results] == [False, True, None, None]
+    assert results[0].value == 49
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [("cord,D0.1cc,about,45", "write <="), ("cord,D0.1cc,<=,much", "no number"), ("cord,X,<=,45", "no measure"),
+     ("cord,max,<=,-4", "positive"), ("cord,max", "columns")],
+)  # fmt: skip
+def test_a_wrong_goal_names_its_line(tmp_path, line, says):
+    (tmp_path / "g.csv").write_text(f"structure,measure,relation,limit\n\n{line}\n")
+    with pytest.raises(InputError, match=f"line 3: .*{says}"):
+        read_goals(tmp_path / "g.csv")
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "structure,measure\ncord,max\n"])
+def test_a_file_without_goals(tmp_path, text):
+    (tmp_path / "g.csv").write_text(text)
+    with pytest.raises(InputError, match=r"g\.csv"):
+        read_goals(tmp_path / "g.csv")
+
+
+def test_prescriptions(plan):
+    assert prescriptions(plan[1]) == {"PTV70": 70.0}
+    assert [prescription_of(name) for name in ("CTV 59.4", "ptv_5600", "PTV", "Parotid_R", "gtv-66")] == [
+        59.4, 56.0, None, None, 66.0
+    ]  # fmt: skip
+
+
+def test_targets_that_cannot_be_planned(plan):
+    mask = np.ones((1, 2, 2), bool)
+
+    def of(*structures):
+        return StructureSet(structures, np.eye(4))
+
+    for structures, says in (
+        (of(Structure("cord", mask)), "no structure is a target"),
+        (of(Structure("PTV", mask)), "no prescription"),
+        (of(Structure("PTV", mask, prescription=-70.0)), "-70 Gy"),
+        (of(Structure("boost", mask, kind="PTV", prescription=7000.0)), "7000 Gy"),
+    ):
+        with pytest.raises(InputError, match=says):
+            prescriptions(structures)
+    with pytest.raises(InputError, match="lack Larynx"):
+        required(plan[1], ["PTV70", "Larynx"])
+
+
+def test_two_files_that_disagree(plan):
+    other = StructureSet(
+        (Structure("ptv 70", ~plan[1]["PTV70"].mask), Structure("Lens", plan[1]["PTV70"].mask)), np.eye(4)
+    )
+    with pytest.raises(InputError, match="disagree about 'PTV70'"):
+        joined([plan[1], other])
+    alike = StructureSet((plan[1]["PTV70"], other["Lens"]), np.eye(4))
+    assert [s.name for s in joined([plan[1], alike])] == ["PTV70", "Spinal Cord", "Larynx", "Lens"]

@@ -1,0 +1,108 @@
+"""Doses, CTs and structures from files of every kind, and those that are not what they should be."""
+
+import numpy as np
+import pytest
+
+from napari_mamba import io
+from napari_mamba.errors import InputError
+from napari_mamba.radiotherapy import sources
+from napari_mamba.radiotherapy.rtdose import write_dose
+from napari_mamba.radiotherapy.rtstruct import write_structures
+from napari_mamba.volume import Volume
+
+
+@pytest.fixture
+def dose(image):
+    values = np.linspace(0, 70, image.data.size, dtype=np.float32).reshape(image.data.shape)
+    return image.with_data(values)
+
+
+@pytest.fixture
+def labels(anatomy, image):
+    values = anatomy["PTV70"].mask + 2 * (anatomy["Spinal Cord"].mask & ~anatomy["PTV70"].mask)
+    return image.with_data(values[np.newaxis].astype(np.uint8))
+
+
+def test_a_dose_of_each_kind(tmp_path, dose):
+    files = [write_dose(dose, tmp_path / "d.dcm"), io.write(dose, tmp_path / "d.nii.gz")]
+    files.append(io.write(dose.with_data(100 * dose.data), tmp_path / "c.nii.gz"))
+    for file, unit in zip(files, ("Gy", "Gy", "cGy"), strict=True):
+        np.testing.assert_allclose(sources.dose(file, unit=unit).data, dose.data, atol=1e-3)
+
+
+def test_centigray_taken_for_gray(tmp_path, dose):
+    path = io.write(dose.with_data(100 * dose.data), tmp_path / "c.nii.gz")
+    with pytest.raises(InputError, match=r"c\.nii\.gz: .*cGy"):
+        sources.dose(path)
+    with pytest.raises(InputError, match="not in 'rad'"):
+        sources.dose(path, unit="rad")
+
+
+def test_structures_of_each_kind(tmp_path, image, anatomy, labels):
+    (tmp_path / "masks").mkdir()
+    for structure in anatomy:
+        mask = image.with_data(structure.mask[np.newaxis].astype(np.uint8))
+        io.write(mask, tmp_path / "masks" / f"{structure.name.replace(' ', '_')}.nii.gz")
+    found = sources.structures(write_structures(anatomy, tmp_path / "s.dcm"), image)
+    np.testing.assert_array_equal(found["PTV70"].mask, anatomy["PTV70"].mask)
+    found = sources.structures(tmp_path / "masks", image)
+    assert sorted(s.name for s in found) == ["Larynx", "PTV70", "Spinal Cord"]
+    path = io.write(labels, tmp_path / "l.nii.gz")
+    found = sources.structures(path, image, names=sources.names_of("1=PTV70, 2: spinal cord"))
+    np.testing.assert_array_equal(found["PTV70"].mask, anatomy["PTV70"].mask)
+    assert [s.name for s in sources.structures(path, image)] == ["label 1", "label 2"]
+
+
+def test_labels_on_another_grid(tmp_path, image, labels):
+    moved = labels.affine.copy()
+    moved[0, 3] += 3
+    path = io.write(Volume(labels.data, moved), tmp_path / "l.nii.gz")
+    with pytest.raises(InputError, match="grid"):
+        sources.structures(path, image)
+
+
+@pytest.mark.parametrize(("change", "says"), [(lambda v: v * 0, "labels nothing"), (lambda v: v * 0.5, "no label map")])
+def test_labels_that_are_none(tmp_path, image, labels, change, says):
+    path = io.write(labels.with_data(change(np.asarray(labels.data, np.float32))), tmp_path / "l.nii.gz")
+    with pytest.raises(InputError, match=says):
+        sources.structures(path, image)
+
+
+def test_an_empty_folder(tmp_path, image):
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(InputError, match="no masks"):
+        sources.structures(tmp_path / "masks", image)
+
+
+@pytest.mark.parametrize("text", ["brainstem", "a=b", "1="])
+def test_names_that_are_none(text):
+    with pytest.raises(InputError, match="names no label"):
+        sources.names_of(text)
+
+
+def test_a_ct_is_told_from_an_mr(tmp_path, image, ct_folder):
+    hu = np.where(np.arange(image.data.size) % 3, -1000, 700).reshape(image.data.shape).astype(np.int16)
+    ct = io.write(image.with_data(hu), tmp_path / "ct.nii.gz")
+    volume, reference = sources.planning_ct(ct)
+    assert (volume.shape, reference) == (image.shape, None)
+    mr = io.write(image.with_data(abs(hu)), tmp_path / "mr.nii.gz")
+    with pytest.raises(InputError, match="Hounsfield"):
+        sources.planning_ct(mr)
+
+
+def test_a_series_of_another_modality(ct_folder):
+    import pydicom
+
+    for file in ct_folder.iterdir():
+        dataset = pydicom.dcmread(file)
+        dataset.Modality = "MR"
+        dataset.save_as(file)
+    with pytest.raises(InputError, match="series of MR"):
+        sources.planning_ct(ct_folder)
+
+
+def test_half_a_series(ct_folder):
+    for file in sorted(ct_folder.iterdir())[10:12]:
+        file.unlink()
+    with pytest.raises(InputError, match="misses slices"):
+        sources.planning_ct(ct_folder)

@@ -1,0 +1,143 @@
+"""Registration's recipe: pairs of heads, a loss that better overlap and smoother fields lower, and weights on disk."""
+
+import lzma
+
+import numpy as np
+import pytest
+import torch
+
+from napari_mamba.errors import InputError
+from napari_mamba.recipes.registration import weights
+from napari_mamba.recipes.registration.losses import one_hot, registration_loss, soft_dice
+from napari_mamba.recipes.registration.recipe import BrainRegistration
+from napari_mamba.registration.network import VelocityNetwork, displacement, unshuffled
+
+CPU = torch.device("cpu")
+SIZE = (16, 16, 16)
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """Five heads of two nested boxes each: cortex around white matter."""
+    arrays, shapes, boxes = {"raw": np.array([0, 2, 3], np.int16)}, [], []
+    for number in range(5):
+        head = np.zeros((40, 40, 40), np.uint8)
+        head[8:32, 8 + number : 32, 8:32] = 2
+        head[14:26, 14:26, 14 + number : 26] = 1
+        arrays[f"map_{number:02d}"] = np.frombuffer(lzma.compress(head.tobytes()), np.uint8)
+        shapes.append(head.shape)
+        boxes.append([8, 8, 8, 32, 32, 32])
+    arrays |= {"shapes": np.array(shapes, np.int16), "brain": np.array(boxes, np.int16)}
+    path = tmp_path_factory.mktemp("packed") / "maps.npz"
+    np.savez_compressed(path, **arrays)
+    return path
+
+
+@pytest.fixture
+def recipe(packed):
+    made = BrainRegistration(packed)
+    made.window = (32, 32, 32)
+    return made
+
+
+def test_pairs_are_of_different_maps_and_repeat(recipe):
+    images, classes = recipe.batch(2, CPU)
+    assert images.shape == classes.shape == (1, 2, 32, 32, 32)
+    assert not torch.equal(classes[:, 0], classes[:, 1])
+    assert torch.equal(images, recipe.batch(2, CPU)[0])
+    assert not torch.equal(images, recipe.batch(3, CPU)[0])
+
+
+def shifted_boxes(step: int) -> torch.Tensor:
+    labels = torch.zeros(1, 2, *SIZE, dtype=torch.uint8)
+    labels[:, 0, 4:10, 4:10, 4 + step : 10 + step] = 1
+    labels[:, 1, 4:10, 4:10, 4:10] = 1
+    return labels
+
+
+def constant(x: float) -> torch.Tensor:
+    velocity = torch.zeros(1, 3, 8, 8, 8)
+    velocity[:, 2] = x
+    return velocity
+
+
+def test_the_right_shift_has_the_lowest_loss():
+    """A shift of 2 voxels is one of the half grid; the moving image lies 2 to the right of the fixed one."""
+    losses = {x: float(registration_loss(constant(x), shifted_boxes(2), 2)) for x in (-1.0, 0.0, 0.5, 1.0, 1.5)}
+    assert min(losses, key=losses.get) == 1.0
+    assert losses[1.0] < 0.05
+
+
+def test_rough_fields_cost():
+    rough = torch.randn(1, 3, 8, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.3
+    labels = torch.zeros(1, 2, *SIZE, dtype=torch.uint8)
+    assert float(registration_loss(rough, labels, 2)) > float(registration_loss(0 * rough, labels, 2)) + 0.01
+
+
+def test_soft_dice_of_sets_is_dice():
+    labels = shifted_boxes(3)
+    first, second = (one_hot(labels[:, side], 2) for side in (0, 1))
+    assert float(soft_dice(first, second, smooth=0)) == pytest.approx(0.5)
+
+
+def test_displacement_and_its_inverse():
+    forth, back = displacement(constant(1.0), SIZE)
+    assert forth.shape == (1, 3, *SIZE)
+    np.testing.assert_allclose(forth[0, 2], 2.0, atol=1e-5)
+    np.testing.assert_allclose(back[0, 2], -2.0, atol=1e-5)
+
+
+def test_unshuffled_keeps_every_voxel_in_its_cube():
+    x = torch.arange(2 * 4 * 4 * 6.0).view(1, 2, 4, 4, 6)
+    found = unshuffled(x, 2)
+    assert found.shape == (1, 16, 2, 2, 3)
+    assert torch.equal(found[0, :8, 1, 0, 2].sort().values, x[0, 0, 2:4, 0:2, 4:6].flatten().sort().values)
+
+
+def test_learning_starts_near_no_motion_and_lowers_the_loss(recipe):
+    torch.manual_seed(0)
+    network = VelocityNetwork((8, 16, 16), first_scan=3)
+    images, classes = recipe.batch(0, CPU)
+    forth, _ = displacement(network(images).detach(), recipe.window)
+    assert float(forth.abs().max()) < 0.2
+    optimiser, losses = torch.optim.Adam(network.parameters(), 1e-2), []
+    for _ in range(25):
+        loss = registration_loss(network(images), classes, 3)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_validation_of_a_network_that_moves_nothing(recipe):
+    class Still(torch.nn.Module):
+        def forward(self, pair):
+            return torch.zeros(len(pair), 3, *[n // 2 for n in pair.shape[2:]])
+
+    scores = recipe.validate(Still(), CPU)
+    assert scores["score"] == pytest.approx(scores["dice_before"])
+    assert scores["folded"] == 0
+
+
+def test_weights_come_back(tmp_path):
+    arguments = {"features": [8, 16, 16], "first_scan": 1}
+    network = VelocityNetwork(arguments["features"], arguments["first_scan"]).eval()
+    weights.save(tmp_path / "net", network.state_dict(), arguments, {})
+    pair = torch.rand(1, 2, 16, 16, 16)
+    with torch.no_grad():
+        np.testing.assert_allclose(weights.load(tmp_path / "net")(pair), network(pair), atol=1e-3)
+    with pytest.raises(InputError, match="holds no registration network"):
+        weights.load(tmp_path)
+    (tmp_path / "net" / weights.DESCRIPTION).write_text('{"arguments": {"features": [8, 16, 24], "first_scan": 1}}')
+    with pytest.raises(InputError, match="another network"):
+        weights.load(tmp_path / "net")
+
+
+@pytest.mark.parametrize("variant", BrainRegistration.variants)
+def test_every_variant_answers_a_velocity(packed, variant):
+    recipe = BrainRegistration(packed, variant=variant)
+    recipe.window = (32, 32, 32) if variant == "mambamorph" else (64, 64, 64)
+    velocity = recipe.network().eval()(torch.zeros(1, 2, *recipe.window))
+    factor = 1 if variant == "mambamorph" else 2
+    assert velocity.shape == (1, 3, *[n // factor for n in recipe.window])

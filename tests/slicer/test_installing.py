@@ -1,0 +1,161 @@
+"""Installing into Slicer's Python: nothing of Slicer's changes, and a failure leaves it as it was."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+SLICERS = {"numpy": "2.0.2", "scipy": "1.13.1", "requests": "2.32.3"}
+
+
+class FakePip:
+    """`python -m pip` that changes a table of packages instead of a disk."""
+
+    def __init__(self, packages, outcomes):
+        self.packages, self.outcomes, self.calls = packages, outcomes, []
+
+    def __call__(self, words):
+        self.calls.append(words)
+        if "--constraint" in words:
+            self.held = Path(words[words.index("--constraint") + 1]).read_text().split()
+        if words[0] == "uninstall":
+            for name in words[2:]:
+                self.packages.pop(name, None)
+            return FakeProcess(0)
+        code, added = self.outcomes.pop(0)
+        self.packages.update(added)
+        return FakeProcess(code)
+
+
+class FakeProcess:
+    read_out = True
+
+    def __init__(self, code):
+        self.code = code
+
+    def output(self):
+        return [b"Collecting things\n"]
+
+    def errors(self):
+        return [] if self.code == 0 else ["ERROR: no matching distribution\n"]
+
+    def kill(self):
+        pass
+
+
+def installation(pip, packages, tmp_path, torch=lambda: None, wheels=None):
+    from MambaImagingLib.installing import Installation
+
+    return Installation(pip, torch, lambda: dict(packages), tmp_path, wheels)
+
+
+def finish(one):
+    for _ in range(50):
+        ended = one.poll()
+        if ended is not None:
+            return ended
+    raise AssertionError("it does not end")
+
+
+def test_torch_first_then_everything_is_held_at_its_version(tmp_path):
+    packages = dict(SLICERS)
+    pip = FakePip(packages, [(0, {"napari-mamba": "0.1.0", "monai": "1.5"})])
+    ended = finish(installation(pip, packages, tmp_path, lambda: packages.update({"torch": "2.13.0+cpu"})))
+    assert (ended.error, ended.changed) == ("", [])
+    assert ended.added == ["monai", "napari-mamba", "torch"]
+    (words,) = pip.calls
+    assert not list(tmp_path.iterdir())
+    assert pip.held == ["numpy==2.0.2", "requests==2.32.3", "scipy==1.13.1", "torch==2.13.0+cpu"]
+    assert "napari-mamba @" in words[-1]
+
+
+def test_a_failure_takes_away_what_was_added(tmp_path):
+    packages = dict(SLICERS)
+    pip = FakePip(packages, [(1, {"monai": "1.5"})])
+    ended = finish(installation(pip, packages, tmp_path, lambda: packages.update({"torch": "2.13.0"})))
+    assert "no matching distribution" in ended.error
+    assert packages == SLICERS
+    assert pip.calls[-1] == ["uninstall", "--yes", "monai", "torch"]
+
+
+def test_without_the_extension_pytorch_nothing_is_done(tmp_path):
+    packages = dict(SLICERS)
+    pip = FakePip(packages, [])
+    ended = finish(installation(pip, packages, tmp_path, None))
+    assert "install the extension PyTorch" in ended.error
+    assert not pip.calls
+
+    def broken():
+        raise RuntimeError("light-the-torch is broken")
+
+    ended = finish(installation(pip, packages, tmp_path, broken))
+    assert "light-the-torch is broken" in ended.error
+    assert packages == SLICERS
+
+
+def test_a_package_that_changed_is_told(tmp_path):
+    packages = {**SLICERS, "torch": "2.13.0"}
+    pip = FakePip(packages, [(0, {"napari-mamba": "0.1.0", "numpy": "2.4.6"})])
+    ended = finish(installation(pip, packages, tmp_path))
+    assert ended.changed == ["numpy"]
+    assert "numpy" in ended.error
+
+
+def test_cancelling_takes_away_what_was_added(tmp_path):
+    packages = {**SLICERS, "torch": "2.13.0"}
+    one = installation(FakePip(packages, [(0, {"monai": "1.5"})]), packages, tmp_path)
+    one.stop()
+    assert finish(one).error == "cancelled"
+    assert packages == {**SLICERS, "torch": "2.13.0"}
+
+
+def wheel(folder, name, version, requires=""):
+    """A wheel with nothing in it but its name."""
+    path = folder / f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
+    info = f"{name.replace('-', '_')}-{version}.dist-info"
+    with zipfile.ZipFile(path, "w") as made:
+        needs = f"Requires-Dist: {requires}\n" if requires else ""
+        made.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}")
+        made.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        made.writestr(f"{info}/RECORD", "")
+
+
+@pytest.mark.parametrize(("wanted", "fails"), [("numpy>=2", False), ("numpy>=2.4", True)])
+def test_a_real_pip_from_a_folder_of_wheels(tmp_path, wanted, fails):
+    """Stand-ins of a few bytes: a wheel that asks for another numpy than Slicer's is refused, and torch goes again."""
+    from MambaImagingLib.installing import Installation
+    from MambaImagingLib.processes import Process
+
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "env")], check=True)
+    python = next(p for p in (tmp_path / "env/bin/python", tmp_path / "env/Scripts/python.exe") if p.exists())
+    wheels, slicers = tmp_path / "wheels", tmp_path / "slicers"
+    wheels.mkdir()
+    slicers.mkdir()
+    wheel(slicers, "numpy", "2.0.2")
+    wheel(wheels, "numpy", "2.4.6")
+    wheel(wheels, "torch", "2.13.0")
+    wheel(wheels, "napari-mamba", "0.1.0", wanted)
+    pip = [str(python), "-m", "pip"]
+    alone = ["--no-index", "--find-links"]
+    subprocess.run([*pip, "install", "-q", *alone, str(slicers), "numpy"], check=True, capture_output=True)
+
+    def freeze():
+        code = "import importlib.metadata as m; "
+        code += "print(*(d.metadata['Name'].lower() + '==' + d.version for d in m.distributions()))"
+        told = subprocess.run([str(python), "-c", code], check=True, capture_output=True, text=True).stdout
+        return dict(one.split("==") for one in told.split())
+
+    before = freeze()
+    one = Installation(lambda words: Process([*pip, *words]), None, freeze, tmp_path, wheels)
+    while (ended := one.poll()) is None:
+        time.sleep(0.05)
+    assert not ended.changed
+    assert bool(ended.error) == fails, ended
+    assert freeze() == (before if fails else {**before, "torch": "2.13.0", "napari-mamba": "0.1.0"})

@@ -1,0 +1,173 @@
+"""From nodes to nodes through the real command: geometry, transforms, channels, region, sequence."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("slicer_core", reason="needs Slicer's MRML: pip install slicer-core")
+from test_scene import GRIDS, bent, block, labels_like, linear, nearest, points_of
+
+
+@pytest.fixture
+def logic(scene, python, environment, tiny_bundle, tmp_path):
+    from MambaImagingLib import places
+    from MambaImagingLib.scripting import Scripting
+
+    made = Scripting(temporary=lambda: tmp_path)
+    made.place = places.LocalPlace(python, {**environment, "NAPARI_MAMBA_BUNDLES": str(tiny_bundle.parent)})
+    yield made
+    made.stop()
+    assert not list(tmp_path.glob("mamba-imaging-*")), "a folder of a run is left"
+
+
+def labelled_points(node):
+    found = node.GetSegmentation()
+    identities = [found.GetNthSegmentID(number) for number in range(found.GetNumberOfSegments())]
+    return [points_of(node, identity) for identity in identities]
+
+
+def test_several_cases_of_every_kind_in_one_process(logic, scene, add_volume):
+    """Left- and right-handed, under nothing, a turn and a bend: the segments move as the volume does."""
+    turn = np.array([[0, -1, 0, 40.0], [1, 0, 0, 5], [0, 0, 1, -7], [0, 0, 0, 1]])
+    above = [None, linear(scene, turn), bent(scene)]
+    nodes = [add_volume(block(), grid, f"v{g}{a}", t) for g, grid in enumerate(GRIDS) for a, t in enumerate(above)]
+    report = logic.run("tiny", nodes, mode="list", device="cpu")
+    assert not report.failed, report.sentence()
+    assert len(report.placed) == 6
+    assert any("non-linear" in note for note in report.notes)
+    from MambaImagingLib import geometry
+
+    for first in (0, 3):
+        straight = [placed.main for placed in report.placed[first : first + 3]]
+        plain = labelled_points(straight[0])
+        assert sum(map(len, plain)) > 500, "the network labelled something"
+        for node, volume in zip(straight[1:], nodes[first + 1 : first + 3], strict=True):
+            assert node.GetParentTransformNode() is volume.GetParentTransformNode()
+            general = geometry.between(volume, None)
+            for found, own in zip(labelled_points(node), plain, strict=True):
+                wanted = np.array([general.TransformPoint(point) for point in own])
+                assert len(found) == len(wanted)
+                assert not len(wanted) or nearest(found, wanted) < 1e-3
+    for placed, volume in zip(report.placed, nodes, strict=True):
+        assert placed.main.GetName() == f"{volume.GetName()} tiny"
+        rows = placed.nodes[1]
+        counted = [int(rows.GetTable().GetValueByName(n, "voxels").ToInt()) for n in range(rows.GetNumberOfRows())]
+        assert counted == [len(points) for points in labelled_points(placed.main)]
+
+
+def test_a_region_cuts_the_answer_where_the_roi_is(logic, scene, add_volume):
+    turn = np.array([[0, -1, 0, 40.0], [1, 0, 0, 5], [0, 0, 1, -7], [0, 0, 0, 1]])
+    volume = add_volume(block(), np.diag([1.0, 1, 2, 1]), "T1", linear(scene, turn))
+    whole = logic.run("tiny", [volume], device="cpu").placed[0].main
+    middle = np.array([40 - 9, 5 + 10, -7 + 14.0])
+    roi = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "R")
+    roi.SetCenter(*middle)
+    roi.SetSize(9, 7, 11)
+    part = logic.run("tiny", [volume], device="cpu", region=roi).placed[0].main
+    points = np.concatenate(labelled_points(part))
+    assert 50 < len(points) < sum(map(len, labelled_points(whole)))
+    half = np.array([9, 7, 11]) / 2 + 1e-3
+    assert (np.abs(points - middle) <= half).all()
+
+
+def test_a_sequence_becomes_a_sequence(logic, scene, add_volume):
+    import slicer
+
+    sequence = scene.AddNewNodeByClass("vtkMRMLSequenceNode", "cine")
+    sequence.SetIndexName("time")
+    sequence.SetIndexUnit("s")
+    for number in range(3):
+        frame = add_volume(block(seed=number), GRIDS[0], f"f{number}")
+        sequence.SetDataNodeAtValue(frame, str(number * 0.5))
+        scene.RemoveNode(frame)
+    browser = scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "browser")
+    browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
+    slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
+    proxy = browser.GetProxyNode(sequence)
+    report = logic.run("tiny", [proxy], mode="sequence", device="cpu", table=False)
+    assert not report.failed, report.sentence()
+    made = report.sequence
+    assert [made.GetNthIndexValue(n) for n in range(3)] == ["0", "0.5", "1"] or [
+        float(made.GetNthIndexValue(n)) for n in range(3)
+    ] == [0, 0.5, 1]
+    assert browser.IsSynchronizedSequenceNode(made)
+    shown = browser.GetProxyNode(made)
+    assert shown.IsA("vtkMRMLSegmentationNode")
+    assert "tiny" in made.GetAttribute("MambaImaging.Bundle")
+    first = labelled_points(shown)
+    browser.SetSelectedItemNumber(2)
+    slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
+    assert [len(points) for points in labelled_points(shown)] != [len(points) for points in first]
+    with pytest.raises(ValueError, match="no frame of a sequence"):
+        logic.run("tiny", [add_volume(block(), GRIDS[0], "alone")], mode="sequence")
+
+
+def test_channels_on_other_grids_and_extra_outputs(logic, scene, add_volume, tiny_bundle_2, environment, python):
+    from MambaImagingLib import places
+
+    logic.place = places.LocalPlace(python, {**environment, "NAPARI_MAMBA_BUNDLES": str(tiny_bundle_2.parent)})
+    first = add_volume(block(), GRIDS[0], "T1")
+    coarse = GRIDS[0] @ np.diag([2.0, 1.5, 0.5, 1])
+    second = add_volume(block((28, 12, 10), seed=1), coarse, "FLAIR")
+    report = logic.run("tiny-2", [first, second], device="cpu", probabilities=True, uncertainty=True, plot=True)
+    assert not report.error, report.sentence()
+    names = [node.GetName() for node in report.nodes]
+    assert names[:2] == ["T1 tiny-2", "T1 tiny-2 uncertainty"]
+    assert names[2:4] == ["T1 tiny-2 probability of anterior", "T1 tiny-2 probability of posterior"]
+    options = report.nodes[1].GetAttribute("MambaImaging.Provenance")
+    assert '"shape": [2, 14, 18, 20]' in options
+    for node in report.nodes[1:4]:
+        assert node.GetImageData().GetDimensions() == (20, 18, 14)
+    with pytest.raises(ValueError, match="FLAIR"):
+        logic.run("tiny-2", [first])
+
+
+def test_an_input_that_is_gone_and_a_case_that_fails(logic, scene, add_volume):
+    good, flat = add_volume(block(), GRIDS[1], "good"), add_volume(np.ones((5, 6, 7), np.int16), GRIDS[1], "flat")
+    gone = add_volume(block(), GRIDS[1], "gone")
+    reports = []
+    logic.start("tiny", [good, flat, gone], on_end=reports.append, mode="list", device="cpu")
+    scene.RemoveNode(gone)
+    logic.wait()
+    (report,) = reports
+    assert len(report.placed) == 1
+    assert "flat: the channel T1 is 1 everywhere" in report.sentence()
+    assert "no longer in the scene" in report.sentence()
+
+
+def test_segments_go_into_a_chosen_segmentation(logic, scene, add_volume):
+    volume = add_volume(block(), GRIDS[0])
+    mine = logic.run("tiny", [volume], device="cpu").placed[0].main
+    before = mine.GetSegmentation().GetNumberOfSegments()
+    report = logic.run("tiny", [volume], device="cpu", segmentation=mine, surfaces=True)
+    assert report.placed[0].main is mine
+    assert mine.GetSegmentation().GetNumberOfSegments() == 2 * before
+    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 1
+
+
+def test_codes_of_a_shipped_bundle_arrive_in_the_scene(scene, add_volume, tmp_path):
+    """Labels as the command writes them for `brain-structures-mr`: no segment is "Tissue"."""
+    import slicer
+    from MambaImagingLib import segmentations
+
+    from napari_mamba import bundles, io
+    from napari_mamba.volume import Volume
+
+    bundle = next(one for one in bundles.available() if one.name == "brain-structures-mr")
+    labels = np.zeros((1, 4, 5, 40), np.uint8)
+    for place, label in enumerate(bundle.classes[1:]):
+        labels[0, :, :, place] = label.index
+    path = io.write(Volume(labels), tmp_path / "brain.seg.nrrd", classes=bundle.classes)
+    node = segmentations.load(path, "brain", add_volume(labels_like((4, 5, 40)), np.eye(4)))
+    found = node.GetSegmentation()
+    assert found.GetNumberOfSegments() == 32
+    for number in range(32):
+        segment = found.GetNthSegment(number)
+        entry = slicer.vtkSlicerTerminologyEntry()
+        slicer.vtkSlicerTerminologiesModuleLogic.DeserializeTerminologyEntry(segment.GetTerminology(), entry)
+        meaning = entry.GetTypeObject().GetCodeMeaning()
+        side = segment.GetName().split()[0]
+        assert meaning not in (None, "", "Tissue")
+        modifier = entry.GetTypeModifierObject()
+        assert (modifier.GetCodeMeaning() or "") == (side.capitalize() if side in ("left", "right") else "")

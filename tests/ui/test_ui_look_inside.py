@@ -1,0 +1,236 @@
+"""The widget "Look inside": its model without a window, and the widget on a real bundle."""
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from napari.layers import Image
+
+from napari_mamba.explain.maps import MAPS
+from napari_mamba.explain.recording import Layer
+from napari_mamba.ui.look_inside import drawing
+from napari_mamba.ui.look_inside.boxes import OF_CLASS, OF_LAYER, OF_VOXEL
+from napari_mamba.ui.look_inside.model import SLICE, WHOLE, WINDOW, LookModel, Walk, tree_of
+from napari_mamba.ui.look_inside.requests import Request, drain
+from napari_mamba.ui.look_inside.titles import SAYS, TITLES
+
+LONG = 60_000
+
+
+def layer(name, grid=(4, 4, 4), directions=2):
+    return Layer(name, "S6", grid, 64, 8, 4, directions)
+
+
+def walk(length=1000):
+    voxels = np.stack([np.arange(length) // 100, np.arange(length) // 10 % 10, np.arange(length) % 10], axis=1)
+    return Walk(voxels.astype(float), np.linspace(0, 1, length), np.ones(3))
+
+
+def test_opening_chooses_the_first_layer_of_places_and_says_so_once():
+    model, told = LookModel(), []
+    model.events.layer.connect(lambda name: told.append(name))
+    model.open([layer("a", None), layer("b"), layer("c")])
+    assert model.layer == "b"
+    assert told == ["b"]
+    assert model.directions == 2
+
+
+def test_the_marker_goes_to_the_voxel_and_round_the_end():
+    model = LookModel(voxel=(3, 4, 5))
+    model.set_walk(walk())
+    assert model.step == 345
+    model.step = 999
+    model.go_on(1)
+    assert model.step == 0
+    model.go_on()
+    assert 0 < model.step < 60
+
+
+def test_what_is_drawn_of_a_path():
+    model = LookModel()
+    model.set_walk(walk())
+    model.step = 500
+    model.shown = WINDOW
+    pairs = model.drawn()
+    assert (pairs[0, 0], pairs[-1, 1]) == (200, 800)
+    model.shown = WHOLE
+    assert len(model.drawn()) == 999
+    model.shown = SLICE
+    assert set(model.walk.voxels[model.drawn(0, 3.2)[:, 0]][:, 0]) == {3}
+    columns = model.drawn(2, 7.0)  # no two steps of it follow each other
+    assert len(columns) == 0
+
+
+def test_a_tree_of_names():
+    names = ["net.a.0.mix", "net.a.1.mix", "net.b.mix"]
+    assert tree_of(names) == {"net": {"a": {"0.mix": names[0], "1.mix": names[1]}, "b.mix": names[2]}}
+
+
+def test_every_map_has_a_button_a_title_and_a_sentence():
+    assert set(TITLES) == set(SAYS) == set(MAPS) == {*OF_LAYER, *OF_VOXEL, *OF_CLASS}
+    assert {name for name, kind in MAPS.items() if kind.of == "voxel"} == set(OF_VOXEL)
+
+
+@pytest.fixture
+def viewer(rng):
+    viewer = ViewerModel()
+    data = rng.normal(100, 10, (20, 24, 18)).astype(np.float32)
+    data[5:12, 8:15, 6:12] += 80
+    viewer.add_layer(Image(data, name="head", scale=(2, 0.9, 1.5), units=("mm",) * 3))
+    return viewer
+
+
+@pytest.fixture
+def widget(qtbot, viewer, tiny):
+    from napari_mamba.ui.look_inside.widget import LookInsideWidget
+
+    made = LookInsideWidget(viewer)
+    qtbot.addWidget(made)
+    made.bundle.combo.setCurrentIndex(made.bundle.combo.findText("tiny"))
+    return made
+
+
+def quiet(qtbot, widget):
+    qtbot.waitUntil(lambda: not widget.jobs.running and not widget.model.busy, timeout=LONG)
+
+
+def opened(qtbot, widget):
+    widget.open()
+    qtbot.waitUntil(lambda: widget.model.walk is not None or widget.model.wrong, timeout=LONG)
+    quiet(qtbot, widget)
+    assert not widget.model.wrong, widget.model.message
+
+
+def names(viewer):
+    return [layer.name for layer in viewer.layers]
+
+
+def test_a_look_draws_the_path_the_marker_and_maps(qtbot, widget, viewer):
+    opened(qtbot, widget)
+    assert names(viewer) == ["head", "head: scan path", "head: scan marker"]
+    assert widget.tree.selectedItems()
+    widget.make("state")
+    quiet(qtbot, widget)
+    state = drawing.find(viewer, "state", "head")
+    assert state.data.shape == (20, 24, 18)
+    np.testing.assert_allclose(state.scale, viewer.layers["head"].scale)
+    widget.make("order")
+    quiet(qtbot, widget)
+    assert not state.visible  # maps over maps cannot be read
+    assert names(viewer)[-2:] == ["head: scan path", "head: scan marker"]
+    widget.make("state")
+    quiet(qtbot, widget)
+    assert names(viewer).count("head: state") == 1
+
+
+def test_a_click_asks_about_the_voxel_under_it(qtbot, widget, viewer):
+    opened(qtbot, widget)
+    widget.model.with_field = False
+    widget.model.picking = True
+    widget._pick(tuple(viewer.layers["head"].data_to_world((9, 11, 8))))
+    quiet(qtbot, widget)
+    assert widget.model.voxel == (9, 11, 8)
+    assert "9, 11, 8" in widget.maps.where.text()
+    drawn = drawing.find(viewer, "attention drawn", "head")
+    assert drawn.data[9, 11, 8] > 0
+    assert widget.model.step == widget.model.walk.step_at((9, 11, 8))
+    before = widget.model.voxel
+    widget._pick((-1e3, 0, 0))
+    assert widget.model.voxel == before
+
+
+def test_another_layer_gives_another_path(qtbot, widget, viewer):
+    opened(qtbot, widget)
+    before = widget.model.walk.length
+    widget.model.layer = widget.model.layers[-1].name
+    quiet(qtbot, widget)
+    assert widget.model.walk.length < before
+    assert widget.walk.slider.maximum() == widget.model.walk.length - 1
+
+
+def test_playing_moves_the_marker(qtbot, widget, viewer):
+    opened(qtbot, widget)
+    start = widget.model.step
+    widget.walk.play.click()
+    qtbot.waitUntil(lambda: widget.model.step != start, timeout=LONG)
+    widget.walk.play.click()
+    assert not widget.walk.timer.isActive()
+
+
+def test_the_image_may_go_while_something_is_computed(qtbot, widget, viewer):
+    opened(qtbot, widget)
+    widget.model.playing = True
+    widget.make("state")
+    viewer.layers.remove("head")
+    quiet(qtbot, widget)
+    widget.model.go_on()
+    assert not widget.model.playing
+    for one in list(viewer.layers):
+        viewer.layers.remove(one)
+    widget._draw()
+    assert len(viewer.layers) == 0
+
+
+def test_a_look_may_be_cancelled(qtbot, widget, viewer):
+    opened(qtbot, widget)
+    widget.make("occlusion")
+    widget.cancel_button.click()
+    quiet(qtbot, widget)
+    assert drawing.find(viewer, "occlusion", "head") is None
+    assert widget.model.message == "Cancelled."
+
+
+def test_what_goes_wrong_is_said_in_the_widget(qtbot, widget, viewer):
+    opened(qtbot, widget)
+    widget.model.target = "liver"
+    widget.make("relevance")
+    quiet(qtbot, widget)
+    assert "no class 'liver'" in widget.model.message
+    assert widget.model.wrong
+
+
+def test_a_widget_that_is_closed_leaves_the_viewer_alone(qtbot, widget, viewer):
+    opened(qtbot, widget)
+    widget.close()
+    viewer.dims.set_current_step(0, 3)
+    assert widget._on_mouse not in viewer.mouse_drag_callbacks
+
+
+def test_orders_side_by_side_without_a_network(qtbot, viewer):
+    from napari_mamba.ui.look_inside.orders import OrdersBox
+
+    box = OrdersBox(viewer)
+    qtbot.addWidget(box)
+    box.sides[0].setValue(1)
+    box.refresh()
+    assert box.grid == (8, 8)
+    shown = box.chosen()
+    assert ("hilbert", 0) in shown
+    box.show_chosen()
+    count = len(viewer.layers)
+    assert count == 1 + 2 * len(shown)
+    box.show_chosen()
+    assert len(viewer.layers) == count
+
+
+def test_the_walk_is_saved(qtbot, widget, viewer, tmp_path, monkeypatch):
+    from PIL import Image as Picture
+
+    opened(qtbot, widget)
+    monkeypatch.setattr(
+        viewer.__class__, "screenshot", lambda self, **_: np.zeros((40, 60, 4), np.uint8) + 9, raising=False
+    )
+    step = widget.model.step
+    widget.save_walk(tmp_path / "walk.gif")
+    with Picture.open(tmp_path / "walk.gif") as walk_picture:
+        assert walk_picture.size == (60, 40)
+    assert widget.model.step == step
+    widget.save_view(tmp_path / "view.svg")
+    assert "umamba" not in (tmp_path / "view.svg").read_text()
+    assert "tiny, encoder" in (tmp_path / "view.svg").read_text()
+    widget.save_view(tmp_path / "nowhere" / "view.png")
+    assert widget.model.wrong
+
+
+def test_a_flat_image_and_a_failure_of_ours(viewer, tiny):
+    answer = drain(Request("walk"))
+    assert "please report" in answer.error
