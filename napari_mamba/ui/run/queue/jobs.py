@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from psygnal import Signal
 
-from napari_mamba.ui.run.clock import TimeLimit
+from napari_mamba.ui.run.queue.clock import TimeLimit
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
     from napari_mamba.engine import Progress, Result, RunOptions
     from napari_mamba.ui.layers import Placement
-    from napari_mamba.ui.run.outcome import Outcome
+    from napari_mamba.ui.run.process.outcome import Outcome
     from napari_mamba.volume import Volume
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import QComboBox, QFormLayout, QWidget
 
-from napari_mamba.ui.run.inputs import EACH_SELECTED, SELECTED, Inputs
+from napari_mamba.ui.run.choice.inputs import EACH_SELECTED, SELECTED, Inputs
 from napari_mamba.ui.widgets.forms import combo_box, row_label
 
 if TYPE_CHECKING:
