@@ -53,7 +53,7 @@ class InputsView(QWidget):
 
     def disconnect_from_model(self) -> None:
         """The dock is closed; the model stays."""
-        self.inputs.changed.disconnect(self.draw)
+        self.inputs.changed.disconnect(self.draw, missing_ok=True)
 
     def _make_rows(self) -> None:
         while self._form.rowCount():
