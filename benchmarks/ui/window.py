@@ -19,7 +19,7 @@ import napari
 from qtpy.QtCore import QObject, Qt, QTimer
 from qtpy.QtWidgets import QApplication
 
-from napari_mamba.ui.run.memory import resident_bytes
+from napari_mamba.ui.run.process.memory import resident_bytes
 
 LIMIT_S = 900
 

@@ -85,7 +85,7 @@ def run_on_layer(viewer: Viewer) -> None:
     active = viewer.layers.selection.active
 
     def choose(widget: RunWidget) -> None:
-        from napari_mamba.ui.run.inputs import SELECTED
+        from napari_mamba.ui.run.choice.inputs import SELECTED
 
         inputs = widget.session.inputs
         if len(inputs.chosen) == 1:

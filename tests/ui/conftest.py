@@ -9,7 +9,7 @@ import pytest
 
 from napari_mamba import bundles
 from napari_mamba.bundles import Bundle, BundleSpec, Channel, LabelClass, Network, Tile
-from napari_mamba.ui.run.devices import DeviceFacts
+from napari_mamba.ui.run.process.devices import DeviceFacts
 from napari_mamba.volume import Volume
 
 ANTERIOR, POSTERIOR = LabelClass(1, "Anterior", "#e4a63a"), LabelClass(2, "Posterior", "#3a8fd9")
@@ -98,7 +98,7 @@ def errors(monkeypatch) -> list[str]:
 def in_this_process(monkeypatch) -> None:
     """Runs go to a thread, where a test can put scripts in the engine's place; estimates are forgotten."""
     from napari_mamba.ui.run import host
-    from napari_mamba.ui.run.engine_process import EngineThread
+    from napari_mamba.ui.run.process.engine_process import EngineThread
 
     monkeypatch.setattr(host, "make_engine", EngineThread)
     asked = EngineThread.ask

@@ -7,7 +7,7 @@ from napari.components import ViewerModel
 from napari.utils.theme import get_theme
 from qtpy.QtGui import QColor
 
-from napari_mamba.ui.run.model_view import summary
+from napari_mamba.ui.run.views.model_view import summary
 from napari_mamba.ui.widgets.theme import DARK_TEXT, LIGHT_TEXT, Notice, is_dark, text_color
 
 

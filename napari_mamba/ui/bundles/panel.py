@@ -23,7 +23,7 @@ from napari_mamba.ui.bundles.card import html_of, show_card
 from napari_mamba.ui.bundles.library import tasks_of
 from napari_mamba.ui.bundles.opening import BundleOpener, open_menu
 from napari_mamba.ui.run.host import host_of
-from napari_mamba.ui.run.outcome import sentence
+from napari_mamba.ui.run.process.outcome import sentence
 from napari_mamba.ui.widgets.theme import Notice, follow_theme, text_color, theme_of
 
 if TYPE_CHECKING:

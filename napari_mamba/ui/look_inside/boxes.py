@@ -20,9 +20,9 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_mamba.ui.combo_box import combo_box
 from napari_mamba.ui.look_inside.curve import CurveView
 from napari_mamba.ui.look_inside.model import SHOWN, LookModel, tree_of
+from napari_mamba.ui.widgets.forms import combo_box
 
 if TYPE_CHECKING:
     from napari_mamba.explain.recording import Layer

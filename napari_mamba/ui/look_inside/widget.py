@@ -20,7 +20,6 @@ from qtpy.QtWidgets import (
 )
 
 from napari_mamba.errors import NapariMambaError
-from napari_mamba.ui.channels_box import ChannelsBox
 from napari_mamba.ui.layers import Placement, layers_to_volume
 from napari_mamba.ui.look_inside import drawing, saving
 from napari_mamba.ui.look_inside.boxes import LayerTree, MapsBox, WalkBox
@@ -28,7 +27,7 @@ from napari_mamba.ui.look_inside.jobs import Jobs
 from napari_mamba.ui.look_inside.model import SLICE, WINDOW, LookModel
 from napari_mamba.ui.look_inside.orders import OrdersBox
 from napari_mamba.ui.look_inside.requests import Answer, Request, sentence
-from napari_mamba.ui.model_box import DISCLAIMER, ModelBox
+from napari_mamba.ui.run.views.own_choice import DISCLAIMER, ChannelsBox, ModelBox
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

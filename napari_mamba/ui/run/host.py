@@ -10,18 +10,18 @@ from qtpy.QtCore import QObject, QTimer, Signal, Slot
 
 from napari_mamba.ui.preferences import on_preferences_changed
 from napari_mamba.ui.results.layers import add_result, warm_up
-from napari_mamba.ui.run.activity import Activity
-from napari_mamba.ui.run.engine_process import EngineProcess, EngineThread
-from napari_mamba.ui.run.estimates import Estimate, key_of
-from napari_mamba.ui.run.jobs import Job, State
+from napari_mamba.ui.run.process.engine_process import EngineProcess, EngineThread
+from napari_mamba.ui.run.queue.activity import Activity
+from napari_mamba.ui.run.queue.estimates import Estimate, key_of
+from napari_mamba.ui.run.queue.jobs import Job, State
+from napari_mamba.ui.run.queue.worker import Runner
 from napari_mamba.ui.run.session import RunSession, forget, session_of
-from napari_mamba.ui.run.worker import Runner
 from napari_mamba.ui.widgets.background import Background
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-    from napari_mamba.ui.run.devices import DeviceFacts
+    from napari_mamba.ui.run.process.devices import DeviceFacts
 
 
 class RunHost(QObject):

@@ -8,10 +8,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from napari_mamba.errors import InputError, RunError
+from napari_mamba.ui.run.choice.layer_jobs import layer_job
+from napari_mamba.ui.run.choice.options import Options
 from napari_mamba.ui.run.host import RunHost, host_of
-from napari_mamba.ui.run.jobs import Job, State
-from napari_mamba.ui.run.layer_jobs import layer_job
-from napari_mamba.ui.run.options import Options
+from napari_mamba.ui.run.queue.jobs import Job, State
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

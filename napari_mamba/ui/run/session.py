@@ -13,14 +13,14 @@ from napari_mamba.errors import InputError, NapariMambaError
 from napari_mamba.ui.bundles.library import Library
 from napari_mamba.ui.layers import Placement, layers_to_volume
 from napari_mamba.ui.preferences import folder_of, preferences
-from napari_mamba.ui.run.cache import ResultCache
-from napari_mamba.ui.run.devices import DeviceFacts, automatic
-from napari_mamba.ui.run.estimates import Estimate, Estimates, default_path
-from napari_mamba.ui.run.inputs import NO_IMAGE, NO_MASK, Inputs
-from napari_mamba.ui.run.jobs import Job, Queue
-from napari_mamba.ui.run.layer_jobs import layer_job
-from napari_mamba.ui.run.options import Options
-from napari_mamba.ui.run.outcome import sentence
+from napari_mamba.ui.run.choice.inputs import NO_IMAGE, NO_MASK, Inputs
+from napari_mamba.ui.run.choice.layer_jobs import layer_job
+from napari_mamba.ui.run.choice.options import Options
+from napari_mamba.ui.run.process.devices import DeviceFacts, automatic
+from napari_mamba.ui.run.process.outcome import sentence
+from napari_mamba.ui.run.queue.cache import ResultCache
+from napari_mamba.ui.run.queue.estimates import Estimate, Estimates, default_path
+from napari_mamba.ui.run.queue.jobs import Job, Queue
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

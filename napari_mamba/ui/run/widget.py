@@ -12,21 +12,21 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QScrollArea, QShort
 
 from napari_mamba.ui.context_menu import add_to_layer_menu
 from napari_mamba.ui.results.view import ResultsView
+from napari_mamba.ui.run.choice.texts import ended_text, estimate_text
 from napari_mamba.ui.run.host import host_of
-from napari_mamba.ui.run.inputs_view import InputsView
-from napari_mamba.ui.run.jobs import Job
-from napari_mamba.ui.run.model_view import ModelView
-from napari_mamba.ui.run.more_menu import run_menu
-from napari_mamba.ui.run.options_view import OptionsView
-from napari_mamba.ui.run.outcome import sentence
-from napari_mamba.ui.run.progress_view import ProgressView
-from napari_mamba.ui.run.texts import ended_text, estimate_text
+from napari_mamba.ui.run.process.outcome import sentence
+from napari_mamba.ui.run.queue.jobs import Job
+from napari_mamba.ui.run.views.inputs_view import InputsView
+from napari_mamba.ui.run.views.model_view import ModelView
+from napari_mamba.ui.run.views.more_menu import run_menu
+from napari_mamba.ui.run.views.options_view import OptionsView
+from napari_mamba.ui.run.views.progress_view import ProgressView
 from napari_mamba.ui.widgets.theme import Notice
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-    from napari_mamba.ui.run.estimates import Estimate
+    from napari_mamba.ui.run.queue.estimates import Estimate
 
 
 class RunWidget(QWidget):

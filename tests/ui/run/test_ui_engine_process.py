@@ -12,8 +12,8 @@ import pytest
 
 from napari_mamba.bundles import Bundle
 from napari_mamba.engine import RunOptions
-from napari_mamba.ui.run import engine_process, wire
-from napari_mamba.ui.run.engine_process import EngineProcess, EngineThread
+from napari_mamba.ui.run.process import engine_process, wire
+from napari_mamba.ui.run.process.engine_process import EngineProcess, EngineThread
 from napari_mamba.volume import Volume
 
 SCAN = Volume(np.random.default_rng(0).random((1, 44, 40, 40)).astype(np.float32))

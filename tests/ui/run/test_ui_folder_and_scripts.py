@@ -14,11 +14,11 @@ from napari_mamba import bundles, io
 from napari_mamba.engine import Result, RunOptions
 from napari_mamba.errors import InputError
 from napari_mamba.ui.files.readers import read_layers
-from napari_mamba.ui.run.folder import FolderRun, find_cases
-from napari_mamba.ui.run.layer_jobs import layer_job
-from napari_mamba.ui.run.options import Options
-from napari_mamba.ui.run.outcome import outcome_of
-from napari_mamba.ui.run.scripts import as_command, as_script
+from napari_mamba.ui.run.choice.folder import FolderRun, find_cases
+from napari_mamba.ui.run.choice.layer_jobs import layer_job
+from napari_mamba.ui.run.choice.options import Options
+from napari_mamba.ui.run.choice.scripts import as_command, as_script
+from napari_mamba.ui.run.process.outcome import outcome_of
 from napari_mamba.volume import Volume
 
 

@@ -10,9 +10,9 @@ from napari.layers import Layer
 from napari_mamba.engine import Result
 from napari_mamba.errors import InputError
 from napari_mamba.ui.layers import layers_to_volume, volume_to_layers
-from napari_mamba.ui.run.layer_jobs import layer_job
-from napari_mamba.ui.run.options import Options
-from napari_mamba.ui.run.region import region_of
+from napari_mamba.ui.run.choice.layer_jobs import layer_job
+from napari_mamba.ui.run.choice.options import Options
+from napari_mamba.ui.run.choice.region import region_of
 from napari_mamba.volume import Volume
 
 VALUES = np.random.default_rng(0).random((1, 20, 24, 28)).astype(np.float32)

@@ -7,7 +7,7 @@ import pytest
 from napari.components import ViewerModel
 
 from napari_mamba.bundles import Channel
-from napari_mamba.ui.run.inputs import EACH_SELECTED, NO_IMAGE, NO_MASK, SELECTED, Inputs
+from napari_mamba.ui.run.choice.inputs import EACH_SELECTED, NO_IMAGE, NO_MASK, SELECTED, Inputs
 
 T1, FLAIR, MASK = Channel("T1", "MR"), Channel("FLAIR", "MR"), Channel("mask of one structure", "MASK")
 MAP = {"napari_mamba": {"role": "map"}}

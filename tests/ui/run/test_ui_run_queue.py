@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from napari_mamba.engine import Progress, Result, RunOptions
-from napari_mamba.ui.run.cache import ResultCache, run_key, size_of
-from napari_mamba.ui.run.clock import TimeLimit
-from napari_mamba.ui.run.estimates import Estimates, Measured
-from napari_mamba.ui.run.jobs import Job, Queue, State
-from napari_mamba.ui.run.outcome import Outcome
-from napari_mamba.ui.run.texts import ended_text, estimate_text, stage_text
+from napari_mamba.ui.run.choice.texts import ended_text, estimate_text, stage_text
+from napari_mamba.ui.run.process.outcome import Outcome
+from napari_mamba.ui.run.queue.cache import ResultCache, run_key, size_of
+from napari_mamba.ui.run.queue.clock import TimeLimit
+from napari_mamba.ui.run.queue.estimates import Estimates, Measured
+from napari_mamba.ui.run.queue.jobs import Job, Queue, State
 from napari_mamba.volume import Volume
 
 
@@ -56,6 +56,15 @@ def test_a_waiting_job_is_cancelled_at_once_and_a_running_one_says_that_it_stops
     assert ended_text(jobs[0]) == ("Cancelled. Nothing was added.", "hint")
     queue.clear()
     assert queue.jobs == []
+
+
+def test_a_result_that_comes_after_cancelling_is_not_taken():
+    queue, one = Queue(), job()
+    queue.add(one)
+    queue.take_next()
+    queue.stop(one)
+    queue.end(one, Outcome(labels()))
+    assert (one.state, one.result) == (State.CANCELLED, None)
 
 
 def test_the_bar_moves_within_the_first_pass_where_runs_were_measured():
@@ -124,7 +133,7 @@ def test_a_damaged_memory_of_runs_is_none(tmp_path, text):
 def test_an_estimate_says_that_memory_will_not_do():
     estimates = Estimates.estimate
     assert estimates is not None
-    from napari_mamba.ui.run.estimates import Estimate
+    from napari_mamba.ui.run.queue.estimates import Estimate
 
     text = estimate_text(Estimate(60.0, 4 * 2**30, 1.0, 1), free=2**30)
     assert "more than the 1 GB that are free" in text

@@ -9,9 +9,9 @@ import pytest
 from napari.components import ViewerModel
 
 from napari_mamba.engine import Progress, Result
-from napari_mamba.ui.run.devices import DeviceFacts
-from napari_mamba.ui.run.jobs import State
-from napari_mamba.ui.run.outcome import Outcome
+from napari_mamba.ui.run.process.devices import DeviceFacts
+from napari_mamba.ui.run.process.outcome import Outcome
+from napari_mamba.ui.run.queue.jobs import State
 from napari_mamba.ui.run.session import RunSession, session_of
 
 VALUES = np.random.default_rng(1).random((20, 24, 28)).astype(np.float32)
@@ -190,7 +190,7 @@ def test_progress_of_the_queue_reaches_the_listener(session):
 
 
 def test_doubts_that_were_said_before_the_click_are_not_said_again(session):
-    from napari_mamba.ui.run.texts import ended_text
+    from napari_mamba.ui.run.choice.texts import ended_text
 
     session.viewer.layers.clear()
     session.viewer.add_image(VALUES[:6], name="crop", **MM)

@@ -15,8 +15,8 @@ from napari_mamba.bundles import Channel
 from napari_mamba.engine import ClassRow, Progress, Result
 from napari_mamba.errors import OutOfMemoryError
 from napari_mamba.ui.layers import layers_to_volume, volume_to_layers
-from napari_mamba.ui.run.inputs import NO_IMAGE
-from napari_mamba.ui.run.texts import duration
+from napari_mamba.ui.run.choice.inputs import NO_IMAGE
+from napari_mamba.ui.run.choice.texts import duration
 from napari_mamba.ui.run.widget import RunWidget
 from napari_mamba.volume import Volume
 

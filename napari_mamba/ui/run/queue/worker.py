@@ -18,15 +18,15 @@ from superqt.utils import GeneratorWorker
 
 from napari_mamba.errors import NapariMambaError
 from napari_mamba.ui.results.layers import warm_up
-from napari_mamba.ui.run.cache import run_key
-from napari_mamba.ui.run.engine_process import EngineProcess, EngineThread
-from napari_mamba.ui.run.estimates import Measured, key_of
-from napari_mamba.ui.run.jobs import Job, State
-from napari_mamba.ui.run.outcome import Outcome, sentence
+from napari_mamba.ui.run.process.engine_process import EngineProcess, EngineThread
+from napari_mamba.ui.run.process.outcome import Outcome, sentence
+from napari_mamba.ui.run.queue.cache import run_key
+from napari_mamba.ui.run.queue.estimates import Measured, key_of
+from napari_mamba.ui.run.queue.jobs import Job, State
 
 if TYPE_CHECKING:
     from napari_mamba.engine import Progress
-    from napari_mamba.ui.run.cache import ResultCache
+    from napari_mamba.ui.run.queue.cache import ResultCache
     from napari_mamba.ui.run.session import RunSession
 
 _log = logging.getLogger(__name__)

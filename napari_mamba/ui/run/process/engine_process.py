@@ -19,15 +19,15 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from napari_mamba.ui.run import wire
-from napari_mamba.ui.run.outcome import Outcome
+from napari_mamba.ui.run.process import wire
+from napari_mamba.ui.run.process.outcome import Outcome
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
     from napari_mamba.engine import Progress, RunOptions
     from napari_mamba.volume import Volume
 
-PACKAGES = Path(__file__).resolve().parents[3]
+PACKAGES = Path(__file__).resolve().parents[4]
 GRACE_S = 2.0
 """How long a cancelled run may go on until its next pass ends, before its process is ended."""
 GONE = (
@@ -123,7 +123,7 @@ class EngineProcess:
         if self._process is None or self._process.poll() is not None:
             path = os.pathsep.join([str(PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])])
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "napari_mamba.ui.run.child"],
+                [sys.executable, "-m", "napari_mamba.ui.run.process.child"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env={**os.environ, "PYTHONPATH": path},
@@ -152,12 +152,12 @@ class EngineThread:
     def ask(self, kind: str, *arguments: Any) -> Any:
         """See `EngineProcess.ask`."""
         if kind == "devices":
-            from napari_mamba.ui.run.devices import devices
+            from napari_mamba.ui.run.process.devices import devices
 
             return devices()
         if kind == "passes":
             from napari_mamba import bundles
-            from napari_mamba.ui.run.passes import count
+            from napari_mamba.ui.run.process.passes import count
 
             path, grid, options = arguments
             return count(bundles.load(path), grid, options)
@@ -171,7 +171,7 @@ class EngineThread:
         self, volume: Volume, bundle: Bundle, options: RunOptions, cancel: threading.Event
     ) -> Generator[Progress, None, Outcome]:
         """See `EngineProcess.run`."""
-        from napari_mamba.ui.run.outcome import outcome_of
+        from napari_mamba.ui.run.process.outcome import outcome_of
 
         return outcome_of(volume, bundle, options, cancel)
 

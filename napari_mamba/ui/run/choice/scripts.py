@@ -12,7 +12,7 @@ from napari_mamba.errors import InputError
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
-    from napari_mamba.ui.run.jobs import Job
+    from napari_mamba.ui.run.queue.jobs import Job
 
 FLAGS = {
     "device": "--device", "precision": "--precision", "tile": "--tile", "overlap": "--overlap",

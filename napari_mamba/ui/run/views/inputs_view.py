@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import QComboBox, QFormLayout, QWidget
 
-from napari_mamba.ui.run.inputs import EACH_SELECTED, SELECTED, Inputs
+from napari_mamba.ui.run.choice.inputs import EACH_SELECTED, SELECTED, Inputs
 from napari_mamba.ui.widgets.forms import combo_box, row_label
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class InputsView(QWidget):
 
     def disconnect_from_model(self) -> None:
         """The dock is closed; the model stays."""
-        self.inputs.changed.disconnect(self.draw)
+        self.inputs.changed.disconnect(self.draw, missing_ok=True)
 
     def _make_rows(self) -> None:
         while self._form.rowCount():

@@ -19,13 +19,13 @@ from qtpy.QtWidgets import (
 )
 
 from napari_mamba.errors import NapariMambaError
-from napari_mamba.ui.run.folder import FORMATS, FolderRun, find_cases
-from napari_mamba.ui.run.outcome import sentence
+from napari_mamba.ui.run.choice.folder import FORMATS, FolderRun, find_cases
+from napari_mamba.ui.run.process.outcome import sentence
 from napari_mamba.ui.widgets.forms import combo_box, row_label
 from napari_mamba.ui.widgets.theme import Notice
 
 if TYPE_CHECKING:
-    from napari_mamba.ui.run.jobs import Job
+    from napari_mamba.ui.run.queue.jobs import Job
     from napari_mamba.ui.run.session import RunSession
 
 

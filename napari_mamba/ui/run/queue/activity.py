@@ -6,7 +6,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from napari_mamba.ui.run.jobs import Job
+    from napari_mamba.ui.run.queue.jobs import Job
     from napari_mamba.ui.run.session import RunSession
 
 STEPS = 100

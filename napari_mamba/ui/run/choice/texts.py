@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_mamba.ui.run.jobs import Job, State
+from napari_mamba.ui.run.queue.jobs import Job, State
 
 if TYPE_CHECKING:
-    from napari_mamba.ui.run.estimates import Estimate
+    from napari_mamba.ui.run.queue.estimates import Estimate
 
 STAGES = {
     "checking": "Checking the image",
@@ -62,7 +62,7 @@ def estimate_text(estimate: Estimate | None, free: int | None = None) -> str:
 
     Examples
     --------
-    >>> from napari_mamba.ui.run.estimates import Estimate
+    >>> from napari_mamba.ui.run.queue.estimates import Estimate
     >>> estimate_text(Estimate(75.0, 3 * 2**30, 1.0, 2))
     'Takes about 1 min 15 s and 3 GB of memory.'
     >>> estimate_text(Estimate(75.0, 3 * 2**30, 1.0, 2), free=2**30)

@@ -9,8 +9,8 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QLineEdit,
 from superqt import QCollapsible
 
 from napari_mamba.engine import PRECISIONS
-from napari_mamba.ui.run.devices import automatic
-from napari_mamba.ui.run.options import suited_options
+from napari_mamba.ui.run.choice.options import suited_options
+from napari_mamba.ui.run.process.devices import automatic
 from napari_mamba.ui.widgets.forms import combo_box, row_label
 
 if TYPE_CHECKING:

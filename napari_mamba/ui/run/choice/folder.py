@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_mamba.errors import InputError
-from napari_mamba.ui.run.jobs import Job
+from napari_mamba.ui.run.queue.jobs import Job
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle

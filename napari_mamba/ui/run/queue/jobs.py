@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from psygnal import Signal
 
-from napari_mamba.ui.run.clock import TimeLimit
+from napari_mamba.ui.run.queue.clock import TimeLimit
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
     from napari_mamba.engine import Progress, Result, RunOptions
     from napari_mamba.ui.layers import Placement
-    from napari_mamba.ui.run.outcome import Outcome
+    from napari_mamba.ui.run.process.outcome import Outcome
     from napari_mamba.volume import Volume
 
 
@@ -155,8 +155,8 @@ class Queue:
         job.seconds = job.clock.elapsed(monotonic())
         if outcome.error:
             job.state, job.sentence = State.FAILED, outcome.error
-        elif outcome.cancelled or outcome.result is None:
-            job.state = State.CANCELLED
+        elif outcome.cancelled or outcome.result is None or job.cancel.is_set():
+            job.state = State.CANCELLED  # even where it was done just then: "nothing will be added" was said
         else:
             job.state, job.result, job.warnings = State.DONE, outcome.result, tuple(outcome.result.warnings)
         self.ended.emit(job)

@@ -17,11 +17,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_mamba.ui.run.jobs import Job, State
-from napari_mamba.ui.run.texts import duration, stage_text
+from napari_mamba.ui.run.choice.texts import duration, stage_text
+from napari_mamba.ui.run.queue.jobs import Job, State
 
 if TYPE_CHECKING:
-    from napari_mamba.ui.run.jobs import Queue
+    from napari_mamba.ui.run.queue.jobs import Queue
 
 STEPS = 1000
 MARKS = {

@@ -8,8 +8,8 @@ from qtpy.QtWidgets import QApplication, QDialog, QMenu, QWidget
 
 from napari_mamba.errors import NapariMambaError
 from napari_mamba.ui.preferences import preferences
-from napari_mamba.ui.run.outcome import sentence
-from napari_mamba.ui.run.scripts import as_command, as_script
+from napari_mamba.ui.run.choice.scripts import as_command, as_script
+from napari_mamba.ui.run.process.outcome import sentence
 
 if TYPE_CHECKING:
     from napari_mamba.ui.run.session import RunSession
@@ -55,7 +55,7 @@ def copy(session: RunSession, message: Notice, kind: str) -> None:
 
 def run_on_folder(session: RunSession, parent: QWidget) -> None:
     """Ask for the folders, and queue a run of each image."""
-    from napari_mamba.ui.run.folder_dialog import FolderDialog
+    from napari_mamba.ui.run.views.folder_dialog import FolderDialog
 
     dialog = FolderDialog(session, parent)
     if dialog.exec() == QDialog.DialogCode.Accepted:

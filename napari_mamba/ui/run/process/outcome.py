@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from napari_mamba.errors import NapariMambaError
-from napari_mamba.ui.run.memory import PeakMemory
+from napari_mamba.ui.run.process.memory import PeakMemory
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mamba.ui.layers import layers_to_volume, stack_channels
-from napari_mamba.ui.run.jobs import Job
-from napari_mamba.ui.run.region import region_of
+from napari_mamba.ui.run.choice.region import region_of
+from napari_mamba.ui.run.queue.jobs import Job
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer
 
     from napari_mamba.bundles import Bundle
-    from napari_mamba.ui.run.options import Options
+    from napari_mamba.ui.run.choice.options import Options
     from napari_mamba.volume import Volume
 
 

@@ -1,4 +1,4 @@
-"""The engine's own process: ``python -m napari_mamba.ui.run.child``, started and fed by `engine_process`.
+"""The engine's own process: ``python -m napari_mamba.ui.run.process.child``, started and fed by `engine_process`.
 
 PyTorch is imported and networks run here, so that neither ever holds the window; a run that the system ends for want
 of memory takes this process along and not the user's work.
@@ -12,7 +12,7 @@ import sys
 import threading
 from typing import Any
 
-from napari_mamba.ui.run import wire
+from napari_mamba.ui.run.process import wire
 
 
 class Child:
@@ -52,7 +52,7 @@ class Child:
 
     def do_devices(self, number: int) -> None:
         """Devices with their names and memory; also compiles what every run needs."""
-        from napari_mamba.ui.run.devices import devices
+        from napari_mamba.ui.run.process.devices import devices
 
         self._answer(number, "ended", devices())
 
@@ -69,7 +69,7 @@ class Child:
     def do_passes(self, number: int, path: str, grid: dict[str, Any], options: Any) -> None:
         """How many passes of the network a run would be, and the tile: see `passes.count`."""
         from napari_mamba import bundles
-        from napari_mamba.ui.run.passes import count
+        from napari_mamba.ui.run.process.passes import count
 
         self._answer(number, "ended", count(bundles.load(path), grid, options))
 
@@ -83,7 +83,7 @@ class Child:
         """One run, with its progress."""
         from napari_mamba import bundles
         from napari_mamba.errors import NapariMambaError
-        from napari_mamba.ui.run.outcome import Outcome, outcome_of, sentence
+        from napari_mamba.ui.run.process.outcome import Outcome, outcome_of, sentence
 
         cancel = self._cancels.setdefault(number, threading.Event())
         try:

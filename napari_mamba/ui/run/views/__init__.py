@@ -1,0 +1,1 @@
+"""The parts of the dock: each draws a model and hands clicks to it."""
