@@ -11,6 +11,7 @@ import typer
 
 from napari_mamba.cli.dose import register as register_dose
 from napari_mamba.cli.dvh import register as register_dvh
+from napari_mamba.cli.rtstruct import register as register_rtstruct
 
 OUT, HOW, IN = "Output", "Computing", "Reading"
 NNUNET, WEIGHTS = "nnU-Net", "Weights alone"
@@ -365,3 +366,4 @@ def join(
 
 register_dose(app)
 register_dvh(app)
+register_rtstruct(app)
