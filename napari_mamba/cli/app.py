@@ -18,6 +18,7 @@ from napari_mamba.cli.dose import register as register_dose
 from napari_mamba.cli.dvh import register as register_dvh
 from napari_mamba.cli.explaining import explain
 from napari_mamba.cli.measuring import measure
+from napari_mamba.cli.rtstruct import register as register_rtstruct
 
 app = typer.Typer(
     name="napari-mamba",
@@ -61,3 +62,4 @@ app.command()(join)
 app.command()(serve)
 register_dose(app)
 register_dvh(app)
+register_rtstruct(app)

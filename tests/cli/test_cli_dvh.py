@@ -161,3 +161,24 @@ def test_a_bundle_of_another_kind(command, files, tmp_path):
     outcome = command("dose", "mr-quality", files["ct"], files["labels"], "-o", tmp_path / "d.nii.gz")
     assert outcome.code == 2
     assert "predicts no dose" in outcome.error
+
+
+def test_labels_become_contours_that_measure_the_same(command, files, tmp_path):
+    contours = tmp_path / "s.dcm"
+    outcome = command("rtstruct", files["labels"], "--names", NAMES, "-o", contours)
+    assert (outcome.code, outcome.out.strip()) == (0, str(contours))
+    tables = [
+        command("dvh", files["dose"], structures, "--names", NAMES).out for structures in (files["labels"], contours)
+    ]
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize(
+    ("output", "says"), [("s.nii.gz", ".dcm"), ("labels.dcm", "already there"), ("new.dcm", "--image")]
+)
+def test_contours_that_are_not_written(command, files, tmp_path, output, says):
+    (tmp_path / "labels.dcm").write_bytes(b"mine")
+    source = tmp_path if output == "new.dcm" else files["labels"]
+    outcome = command("rtstruct", source, "-o", tmp_path / output)
+    assert outcome.code == 2
+    assert says in outcome.error

@@ -74,6 +74,17 @@ def test_offsets_that_are_coordinates_of_the_patient(tmp_path, dose):
     np.testing.assert_allclose(read_dose(path).affine, dose.affine, atol=1e-4)
 
 
+def test_coordinates_of_a_grid_whose_normal_points_down(tmp_path, dose):
+    path = write_dose(dose, tmp_path / "d.dcm")
+    dataset = pydicom.dcmread(path)
+    dataset.ImageOrientationPatient = [1, 0, 0, 0, -1, 0]
+    dataset.ImagePositionPatient = [0, 0, 50]
+    dataset.GridFrameOffsetVector = [50 + 3 * n for n in range(dose.shape[0])]
+    dataset.save_as(path)
+    read = read_dose(path)
+    assert (read.affine @ [4, 0, 0, 1])[2] == pytest.approx(62)  # coordinates, whatever the normal
+
+
 def test_the_file_belongs_to_the_ct(tmp_path, dose, ct_folder):
     reference = read_reference(ct_folder)
     path = write_dose(dose, tmp_path / "d.dcm", reference)

@@ -99,6 +99,20 @@ def test_points_of_a_structure_lie_in_it_and_where_their_dose_is(made, seed, tur
     assert min(hits) > 0.5  # of three voxels across, resampled
 
 
+def test_a_mirrored_patient_s_right_parotid_is_at_the_right(made):
+    patients = data.Patients(made.arrays, "training", CPU)
+    patients.guesses = [torch.zeros(2, *SHAPE) for _ in range(3)]
+    points, mirrored = Points(patients), set()
+    for seed in range(8):
+        random = np.random.RandomState(seed)
+        mirrored.add(Pose.drawn(patients.boxes[0], SHAPE, False, np.random.RandomState(seed)).mirrored)
+        x, *_ = sample(patients, points, 0, False, random, torch.Generator().manual_seed(seed))
+        right, left = (torch.nonzero(x[1 + task.ORGANS.index(f"{side} parotid")])[:, 2] for side in ("right", "left"))
+        if len(right) and len(left):
+            assert right.float().mean() > left.float().mean()  # columns run from left to right
+    assert mirrored == {False, True}
+
+
 def test_a_pose_that_changes_nothing_shows_the_patient(made):
     patients = data.Patients(made.arrays, "training", CPU)
     volume = patients.channels(0)
