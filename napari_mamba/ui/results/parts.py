@@ -244,7 +244,7 @@ def swatch(color: str, size: int = 12) -> QIcon:
     """A square of a colour."""
     pixmap = QPixmap(size, size)
     pixmap.fill(QColor(color) if color else Qt.GlobalColor.transparent)
-    return QIcon(pixmap)
+    return _untinted(pixmap)
 
 
 def eye(color: QColor, shown: bool) -> QIcon:
@@ -282,4 +282,11 @@ def _icon(paint: Callable[[QPainter], None], color: QColor, opacity: float) -> Q
     painter.setPen(QPen(color, 1.5))
     paint(painter)
     painter.end()
-    return QIcon(pixmap)
+    return _untinted(pixmap)
+
+
+def _untinted(pixmap: QPixmap) -> QIcon:
+    """An icon that a chosen row leaves as it is: a class's colour must stay that colour."""
+    icon = QIcon(pixmap)
+    icon.addPixmap(pixmap, QIcon.Mode.Selected)
+    return icon
