@@ -77,9 +77,7 @@ class MeasureBox(QWidget):
         self.table.verticalHeader().hide()
         self.table.setAccessibleName("Agreement")
         self.table.setMinimumHeight(120)
-        self.line_button.setToolTip(
-            "Draw a line in the picture: click where it begins and where it ends"
-        )
+        self.line_button.setToolTip("Draw a line in the picture: click where it begins and where it ends")
         row = QHBoxLayout()
         row.addWidget(self.button, 1)
         self.tolerance_label = QLabel("tolerance")
