@@ -168,6 +168,7 @@ class Background(QObject):
         self._timer.setInterval(wait_ms)
         self._timer.timeout.connect(self._start)
         self._worker: Any = None
+        self._kept: Any = None  # it still tells its end after its answer: till the next it must not be thrown away
         self._again = False
 
     @property
@@ -202,7 +203,7 @@ class Background(QObject):
         worker: Any = create_worker(work, _start_thread=False, _ignore_errors=True)
         worker.returned.connect(self._on_returned)
         worker.errored.connect(self._on_errored)
-        self._worker = worker
+        self._worker = self._kept = worker
         worker.start()
 
     def _on_returned(self, answer: Any) -> None:
