@@ -13,16 +13,16 @@ def add_to_layer_menu() -> None:
     A manifest cannot: napari 0.9 takes contributions to its menu bar only. So the entry is there from the first use of
     the plugin on. In headless scripts there are no menus, and nothing happens.
     """
-    from app_model.types import Action
+    from app_model.types import Action, MenuRule
 
     app = application()
     if app is None or ENTRY in app.commands:
         return
-    action = Action(
+    action: Action[..., None] = Action(
         id=ENTRY,
         title="Run a Mamba model on this layer…",
         callback="napari_mamba.ui.menus:run_on_layer",
-        menus=[{"id": "napari/layers/context", "group": "5_split_merge"}],
+        menus=[MenuRule(id="napari/layers/context", group="5_split_merge")],
     )
     app.register_action(action)
 

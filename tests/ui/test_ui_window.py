@@ -76,7 +76,8 @@ def opened(make_napari_viewer, qtbot, tiny):
     qtbot.waitUntil(lambda: dock.inner is not None, timeout=TIMEOUT)
     widget = dock.inner
     combo = widget.model.combo
-    combo.setCurrentIndex(max(combo.findText("tiny"), combo.findText("hippocampus-mr")))
+    found = combo.findText("hippocampus-mr")
+    combo.setCurrentIndex(found if found >= 0 else combo.findText("tiny"))
     qtbot.waitUntil(lambda: bool(widget.options.effective_device) and not widget.preloading, timeout=TIMEOUT)
     widget.options.device.setCurrentIndex(widget.options.device.findData("cpu"))
     return viewer, widget

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from psygnal import Signal
 
+from napari_mamba.errors import Option
 from napari_mamba.ui.files.layer_data import LayerData, colour_data, layers_of, series_data
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class SeriesChoice:
         entry = self.entries[index]
         if entry.frames < 2:
             return []
-        moments = entry.moments or tuple(_Moment(i) for i in range(entry.frames))
+        moments = entry.moments or tuple(Option(i, f"volume {i}") for i in range(entry.frames))
         return [(f"All {entry.frames}, with a slider", SLIDER), *((m.label.capitalize(), m.value) for m in moments)]
 
     def colour_choices(self, index: int) -> list[tuple[str, str]]:
@@ -88,15 +89,6 @@ class SeriesChoice:
         if colour == COLOUR:
             return colour_data(volume, path)
         return series_data(volume, path) if frame == SLIDER else layers_of(volume, path)
-
-
-@dataclass(frozen=True)
-class _Moment:
-    value: int
-
-    @property
-    def label(self) -> str:
-        return f"volume {self.value}"
 
 
 def describe(entry: SeriesInfo) -> str:

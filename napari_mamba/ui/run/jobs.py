@@ -155,8 +155,8 @@ class Queue:
         job.seconds = job.clock.elapsed(monotonic())
         if outcome.error:
             job.state, job.sentence = State.FAILED, outcome.error
-        elif outcome.cancelled or outcome.result is None:
-            job.state = State.CANCELLED
+        elif outcome.cancelled or outcome.result is None or job.cancel.is_set():
+            job.state = State.CANCELLED  # even where it was done just then: "nothing will be added" was said
         else:
             job.state, job.result, job.warnings = State.DONE, outcome.result, tuple(outcome.result.warnings)
         self.ended.emit(job)

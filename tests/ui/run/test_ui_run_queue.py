@@ -58,6 +58,15 @@ def test_a_waiting_job_is_cancelled_at_once_and_a_running_one_says_that_it_stops
     assert queue.jobs == []
 
 
+def test_a_result_that_comes_after_cancelling_is_not_taken():
+    queue, one = Queue(), job()
+    queue.add(one)
+    queue.take_next()
+    queue.stop(one)
+    queue.end(one, Outcome(labels()))
+    assert (one.state, one.result) == (State.CANCELLED, None)
+
+
 def test_the_bar_moves_within_the_first_pass_where_runs_were_measured():
     clock = TimeLimit(expected=20.0, pass_seconds=4.0)
     clock.start(100.0)
