@@ -168,6 +168,7 @@ class Background(QObject):
         self._timer.setInterval(wait_ms)
         self._timer.timeout.connect(self._start)
         self._worker: Any = None
+        self._kept: Any = None  # it still tells its end after its answer: till the next it must not be thrown away
         self._again = False
 
     @property
@@ -202,7 +203,7 @@ class Background(QObject):
         worker: Any = create_worker(work, _start_thread=False, _ignore_errors=True)
         worker.returned.connect(self._on_returned)
         worker.errored.connect(self._on_errored)
-        self._worker = worker
+        self._worker = self._kept = worker
         worker.start()
 
     def _on_returned(self, answer: Any) -> None:
@@ -244,7 +245,7 @@ def swatch(color: str, size: int = 12) -> QIcon:
     """A square of a colour."""
     pixmap = QPixmap(size, size)
     pixmap.fill(QColor(color) if color else Qt.GlobalColor.transparent)
-    return QIcon(pixmap)
+    return _untinted(pixmap)
 
 
 def eye(color: QColor, shown: bool) -> QIcon:
@@ -282,4 +283,11 @@ def _icon(paint: Callable[[QPainter], None], color: QColor, opacity: float) -> Q
     painter.setPen(QPen(color, 1.5))
     paint(painter)
     painter.end()
-    return QIcon(pixmap)
+    return _untinted(pixmap)
+
+
+def _untinted(pixmap: QPixmap) -> QIcon:
+    """An icon that a chosen row leaves as it is: a class's colour must stay that colour."""
+    icon = QIcon(pixmap)
+    icon.addPixmap(pixmap, QIcon.Mode.Selected)
+    return icon

@@ -84,6 +84,7 @@ class CorrectBox(QCollapsible):
         self.in_slices.toggled.connect(lambda on: setattr(self.settings, "in_slices", on))
         self.over_others.toggled.connect(lambda on: setattr(self.settings, "over_others", on))
         self.setContent(inner)
+        self.collapse(animate=False)
 
     def set_link(self, link: ClassLink | None) -> None:
         """Correct another layer."""

@@ -115,8 +115,9 @@ class WindowLevel:
             self.viewer.mouse_drag_callbacks.remove(self._drag)
 
     def _drag(self, viewer: Any, event: Any) -> Iterator[None]:
-        layer = target(viewer)
-        if layer is None or event.button != 1 or event.modifiers:
+        layer, active = target(viewer), viewer.layers.selection.active
+        drawing = active is not None and str(active.mode) != "pan_zoom"  # the brush and the line need their drags
+        if layer is None or drawing or event.button != 1 or event.modifiers:
             return
         start, before = event.pos, tuple(layer.contrast_limits)
         low, high = layer.contrast_limits_range

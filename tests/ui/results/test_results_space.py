@@ -127,6 +127,8 @@ def test_dragging_sets_the_contrast_of_the_right_layer_and_the_camera_stays(view
     assert np.ptp(image.contrast_limits) > np.ptp(before)
     event.type = "mouse_release"
     assert list(drag) == []
+    labels.mode, event.type = "paint", "mouse_press"
+    assert list(viewer.mouse_drag_callbacks[-1](viewer, event)) == [], "a brush keeps its drags"
     tool.on = False
     assert viewer.scene.camera.mouse_pan
     assert len([c for c in viewer.mouse_drag_callbacks if c == tool._drag]) == 0

@@ -144,7 +144,10 @@ def test_the_table_as_a_file_and_on_the_clipboard(panel, tmp_path):
 
 def test_correcting_by_buttons(qtbot, panel, viewer, labels):
     box = panel.classes.correct
+    assert not box.isExpanded()
     box.expand(animate=False)
+    qtbot.waitUntil(lambda: box.buttons["grow"].height() > 10 and box.undo.height() > 10)
+    QApplication.processEvents()
     panel.classes.table.setCurrentCell(1, NAME)
     assert box.about.text() == "spleen"
     before = labels.data.copy()
