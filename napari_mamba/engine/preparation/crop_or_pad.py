@@ -80,7 +80,7 @@ def centre(
 def coverage_warnings(
     shape: Sequence[int], size: Sequence[int], spacing: Sequence[float], min_coverage: float
 ) -> tuple[str, ...]:
-    """A sentence where an image of `shape` covers less than the share `min_coverage` of a window of `size` along an axis."""
+    """A sentence where an image of `shape` covers less than `min_coverage` of a window of `size` along an axis."""
     if all(n >= min_coverage * wanted for n, wanted in zip(shape, size, strict=True)):
         return ()
     return (

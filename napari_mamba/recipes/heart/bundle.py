@@ -105,8 +105,8 @@ def _table(held_out: dict[str, Any] | None) -> str:
     ]
     error = held_out["ejection_fraction_error"]
     return (
-        f"{held_out['people']} people that training never saw, CPU, float32. Dice over whole stacks, mean ± SD (minimum "
-        "to maximum).\n\n| | Dice | volumes |\n| --- | --- | --- |\n"
+        f"{held_out['people']} people whom training never saw, CPU, float32. Dice over whole stacks, mean ± SD "
+        "(minimum to maximum).\n\n| | Dice | volumes |\n| --- | --- | --- |\n"
         + "\n".join(rows)
         + f"\n\nThe ejection fraction is {error['mean']:.1f} points off on average, {error['max']:.1f} at most "
         "(against that of the drawn volumes)."
