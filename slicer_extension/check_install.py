@@ -49,7 +49,7 @@ def main(python: str, pins: Path) -> int:
             return Process([inner, "-m", "pip", *words])
 
         before, began = freeze(), time.monotonic()
-        print(f"# {pins.name}: {len(before)} packages, Python {sys.version.split()[0]} drives {python}")
+        print(f"# {pins.name}: {len(before)} packages, Python {sys.version.split()[0]}")
         installation = installing.Installation(pip, torch, freeze, Path(folder), source=str(HERE.parent))
         while (ended := installation.poll()) is None:
             time.sleep(0.2)
