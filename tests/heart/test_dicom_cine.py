@@ -100,7 +100,14 @@ def test_long_axis_views_beside_it_do_no_harm(tmp_path):
     write_series(tmp_path)
     for t in range(PHASES):
         write(
-            tmp_path, f"LA{t}", t, 0, series="1.2.3", number=t, time=40.0 * t, orientation=(ROW, np.array([0.6, -0.8, 0]))
+            tmp_path,
+            f"LA{t}",
+            t,
+            0,
+            series="1.2.3",
+            number=t,
+            time=40.0 * t,
+            orientation=(ROW, np.array([0.6, -0.8, 0])),
         )
     (tmp_path / "notes.txt").write_text("no image")
     assert read_cine(tmp_path).data.shape == (PHASES, SLICES, *SHAPE)

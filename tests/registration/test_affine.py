@@ -59,9 +59,7 @@ def test_images_apart_are_refused_and_masses_bring_them_together(image):
     np.testing.assert_allclose(found.transform([[0.0, 0, 0]])[0], [530, 0, 0], atol=0.5)
 
 
-@pytest.mark.parametrize(
-    ("shape", "words"), [((1, 32, 28), "no volume"), ((24, 3, 28), "no volume")]
-)
+@pytest.mark.parametrize(("shape", "words"), [((1, 32, 28), "no volume"), ((24, 3, 28), "no volume")])
 def test_what_is_no_volume_is_refused(image, shape, words):
     with pytest.raises(InputError, match=words):
         register_affine(image, Volume(np.random.default_rng(0).random((1, *shape)), grid_of()))
