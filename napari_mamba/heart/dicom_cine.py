@@ -88,9 +88,7 @@ def read_cine(place: Path | str | Sequence[Path | str]) -> Cine:
     """
     images = [image for file in _files(place) if (image := _header(file)) is not None]
     if not images:
-        raise InputError(
-            f"{_told(place)} holds no DICOM images with a place in the body: choose the folder of the cine"
-        )
+        raise InputError(f"{_told(place)} holds no DICOM images with a place in the body: choose the cine's folder")
     return _assembled(_stack(_largest(images)))
 
 
@@ -217,9 +215,7 @@ def _pixels(path: Path) -> np.ndarray:
     try:
         stored = dataset.pixel_array
     except Exception as error:  # pydicom raises whatever its decoders do
-        raise InputError(
-            f"the pixels of {path.name} cannot be read: the file is damaged or compressed oddly"
-        ) from error
+        raise InputError(f"the pixels of {path.name} cannot be read: the file is damaged, or packed oddly") from error
     if stored.ndim != 2:
         raise InputError(f"{path.name} holds more than one grey image: this is no cine of single images")
     slope, intercept = float(dataset.get("RescaleSlope", 1) or 1), float(dataset.get("RescaleIntercept", 0) or 0)

@@ -94,7 +94,7 @@ def check_pair(fixed: Volume, moving: Volume) -> None:
 
 
 def overlap(fixed: Volume, moving: Volume) -> float:
-    """Share of the fixed image's voxels (of a coarse sample) that lie inside the moving one as the headers place it."""
+    """Share of the fixed image, by a coarse sample, that lies inside the moving image as the headers place them."""
     axes = [np.linspace(0, n - 1, 12) for n in fixed.shape]
     index = np.stack(np.meshgrid(*axes, [1.0], indexing="ij"), axis=-1).reshape(-1, 4)
     there = (index @ (np.linalg.inv(moving.affine) @ fixed.affine).T)[:, :3]

@@ -115,7 +115,7 @@ def test_samples_show_what_their_labels_say(packed, variant):
 
 
 def test_samples_are_a_function_of_seed_and_step(packed):
-    first, again, other = Heart(packed), Heart(packed), Heart(packed, seed=7)
+    first, again, other = (Heart(packed, seed=seed, variant="slices") for seed in (1, 1, 7))
     assert torch.equal(first.batch(5, CPU)[0], again.batch(5, CPU)[0])
     assert not torch.equal(first.batch(5, CPU)[0], other.batch(5, CPU)[0])
 

@@ -1,7 +1,8 @@
-"""`heart-mr`: the left ventricle's cavity and wall in short-axis cine, by a U-Mamba that looks along the slices.
+"""`heart-mr`: the left ventricle's cavity and wall in short-axis cine, slice by slice, by a small U-Mamba.
 
-Data: `recipes.heart.task`. Network: U-Mamba Enc of generation v1 (Ma et al., arXiv:2401.04722) with kernels and strides
-for thick slices, as nnU-Net plans them (Isensee et al., Nature Methods 18:203, 2021).
+Data: `recipes.heart.task`. Network: U-Mamba Enc of generation v1 (Ma et al., arXiv:2401.04722); those that look along
+the slices or along time have kernels and strides for thick slices, as nnU-Net plans them (Isensee et al., Nature
+Methods 18:203, 2021).
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ REAL_SHARE = 0.3
 class Heart(Recipe):
     """The recipe: labelled windows on the device, changed there, and a loss that knows what was drawn.
 
-    Variants: a U-Mamba along the slices ("slices"), the same network along time ("beat"), a 2D U-Mamba ("plane"), and
-    the first one without scans, a residual U-Net of as many parameters ("unet").
+    Variants: a 2D U-Mamba ("plane"), a 3D one along the slices ("slices"), the same network along time ("beat"), and
+    that along the slices without scans, a residual U-Net ("unet"); all of about as many parameters.
     """
 
     name = "heart-mr"
     schedule = Schedule(
         steps=20_000, batch_size=16, learning_rate=4e-3, warm_up=200, validate_every=500, optimiser="muon"
     )
-    variants = ("slices", "plane", "unet", "beat")
+    variants = ("plane", "slices", "unet", "beat")
     on_device = True
     use_cuda_graph = True
 

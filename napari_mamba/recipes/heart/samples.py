@@ -136,7 +136,7 @@ def _at(centres: Tensor, z: Tensor) -> Tensor:
 
 def _plane(store: Store, picks: Tensor, z: Tensor, draw: Generator) -> Tensor:
     """Where each pixel comes from in its slice's plane, (B, D, Y, X, 2): turned, scaled, shifted, bent, mirrored."""
-    batch, (_, *size) = len(picks), task.WINDOW
+    batch, size = len(picks), task.WINDOW[1:]
     angle = uniform((batch,), -0.5, 0.5, draw)
     angle = torch.where(_chance(batch, 0.4, draw) > 0, angle, angle * 2 * math.pi)
     zoom = torch.exp(uniform((batch, 1), math.log(0.72), math.log(1.4), draw) + uniform((batch, 2), -0.1, 0.1, draw))

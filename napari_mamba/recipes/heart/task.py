@@ -24,8 +24,8 @@ SPACING = 1.55
 """Pixel side in mm that images are brought to: 144 pixels of 1.37 mm fit 128. Slices stay as they are."""
 WINDOW = (8, 128, 128)
 """Slices and pixels of a training sample."""
-TILE = (16, 224, 224)
-"""Slices and pixels that are run at once: most stacks whole."""
+TILE = (224, 224)
+"""Pixels that are run at once: most slices whole."""
 PREPARATION: tuple[dict[str, Any], ...] = (
     {"step": "resample", "spacing": [None, SPACING, SPACING], "order": 1},
     {"step": "normalise", "schemes": [{"scheme": "percentile", "lower": None, "upper": 99}]},
