@@ -14,6 +14,8 @@ HAS_DISPLAY = sys.platform != "linux" or bool(os.environ.get("DISPLAY") or os.en
 
 # Before anything imports Qt or Matplotlib: without a display both would abort the whole run instead of failing a test.
 os.environ.setdefault("MPLBACKEND", "Agg")
+if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core: their threads would only wait for one another
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 if not HAS_DISPLAY:
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 

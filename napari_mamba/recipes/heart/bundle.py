@@ -76,8 +76,8 @@ Reproduce with `napari-mamba evaluate heart-mr --data DIR`, DIR being the folder
 2D U-Mamba Enc of its first generation: 3.7 million parameters, five stages of 24 to 240 channels, Mamba blocks from the
 third stage on. Where only the cavity was drawn, a voxel outside counts as background or wall (arXiv:2007.03868); where
 nothing was drawn, nothing counts. Random rotation, scale, elastic deformation, contraction, mirroring, brightness of
-each slice, contrast, bias field, resolution and noise; {describe_optimiser(trained)} in bfloat16 (the scans in float32); an
-exponential moving average of the weights ships.
+each slice, contrast, bias field, resolution and noise; {describe_optimiser(trained)} in bfloat16 (the scans in
+float32); an exponential moving average of the weights ships.
 {describe_training(trained, "16 windows of 8 slices")}{_means(trained)}
 Images have 8 bits, each slice scaled to its own maximum.
 
