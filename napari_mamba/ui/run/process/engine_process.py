@@ -127,6 +127,7 @@ class EngineProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env={**os.environ, "PYTHONPATH": path},
+                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # on Windows, no console flashes up
             )
             reader = threading.Thread(target=self._read, args=(self._process,), name="engine answers", daemon=True)
             reader.start()
