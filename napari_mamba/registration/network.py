@@ -8,6 +8,7 @@ become channels (pixel unshuffle), so that no layer works at full resolution and
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,7 @@ class VelocityNetwork(nn.Module):
     def __init__(self, features: Sequence[int] = (24, 48, 96, 128, 160), first_scan: int = 2) -> None:
         super().__init__()
         stages = len(features)
-        plan = {
+        plan: dict[str, Any] = {
             "spatial_dims": 3,
             "input_channels": 2 * FINE**3,
             "num_classes": 3,
@@ -54,7 +55,7 @@ class VelocityNetwork(nn.Module):
         }
         scans = first_scan < stages
         self.body: UMamba = UMambaEnc(**plan, first_scan=first_scan) if scans else UMamba(**plan)
-        head = self.body.decoder.seg_layers[-1]
+        head: Any = self.body.decoder.seg_layers[-1]
         nn.init.normal_(head.weight, std=1e-3)  # a network that has learnt nothing moves next to nothing
         nn.init.zeros_(head.bias)
         self.divisor = FINE * 2 ** (stages - 1)

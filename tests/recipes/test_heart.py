@@ -167,16 +167,22 @@ def test_variants_have_equal_sizes(packed):
 
 def test_export_makes_a_bundle_that_the_engine_runs(packed, sunnybrook, tmp_path):
     from napari_mamba.recipes.heart.bundle import card
-    from napari_mamba.recipes.heart.evaluation import evaluate
+    from napari_mamba.recipes.heart.evaluation import evaluate, summarised
 
     recipe = Heart(packed)
     torch.manual_seed(0)
     weights = dict(recipe.network().state_dict())
     folder = recipe.export(weights, tmp_path / "heart-mr", {"steps": 0, "minutes": 0, "device": "CPU"})
     measured = evaluate(sunnybrook, folder)
-    assert measured["people"] == 1  # SC-N-06 alone is held out
+    assert measured["misplaced"] == ["SC-N-06"]  # alone is held out
+    assert measured["people"] == 0
+    assert measured["dice_of_all"].keys() == {"cavity, end diastole", "cavity, end systole"}
     assert {row["case"] for row in measured["cases"]} == {"SC-N-06 ED", "SC-N-06 ES"}
-    assert "0." in card({"held_out": {k: v for k, v in measured.items() if k != "cases"}})
+    assert "beside the heart" in card({"held_out": summarised(measured["cases"] + other_person(measured["cases"]))})
+
+
+def other_person(rows):
+    return [row | {"person": "SC-N-07"} for row in rows]
 
 
 def test_another_folder_is_refused(tmp_path):

@@ -33,10 +33,10 @@ def evaluate(
     -------
     dict
         "people"; "dice", the summary of "cavity, end diastole", "cavity, end systole" and so on;
-        "ejection_fraction_error", the summary of the absolute differences in points; and "cases".
+        "ejection_fraction_error", the summary of the absolute differences in points; "misplaced", the people whose
+        labels are, who count in "dice_of_all" alone; and "cases".
     """
     from napari_mamba.training.scoring.evaluation import write_numbers
-    from napari_mamba.training.scoring.scores import summary
 
     loaded = bundles.load(bundle)
     rows = []
@@ -44,22 +44,37 @@ def evaluate(
         rows.append(row)
         if on_case:
             on_case(row["case"], row)
+    measured = {**summarised(rows), "cases": rows}
+    if write:
+        metrics = {**loaded.metrics, "held_out": {k: v for k, v in measured.items() if k != "cases"}}
+        write_numbers(loaded, metrics, card(metrics))
+    return measured
+
+
+def summarised(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What `evaluate` returns of its rows, without them; the misplaced are in "dice_of_all" alone."""
+    from napari_mamba.training.scoring.scores import summary
+
+    good = [row for row in rows if row["person"] not in task.MISPLACED]
+    return {
+        "people": len({row["person"] for row in good}),
+        "dice": _dices(good),
+        "ejection_fraction_error": summary([abs(found - true) for found, true in ejection_fractions(good).values()]),
+        "misplaced": sorted({row["person"] for row in rows} & task.MISPLACED),
+        "dice_of_all": _dices(rows),
+    }
+
+
+def _dices(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    from napari_mamba.training.scoring.scores import summary
+
     kinds = list(dict.fromkeys(row["kind"] for row in rows))
     dices = {
         f"{name}, {kind}": summary([row[name] for row in rows if row["kind"] == kind])
         for name in ("cavity", "wall")
         for kind in kinds
     }
-    measured: dict[str, Any] = {
-        "people": len({row["person"] for row in rows}),
-        "dice": {name: one for name, one in dices.items() if one["n"]},
-        "ejection_fraction_error": summary([abs(found - true) for found, true in ejection_fractions(rows).values()]),
-        "cases": rows,
-    }
-    if write:
-        metrics = {**loaded.metrics, "held_out": {k: v for k, v in measured.items() if k != "cases"}}
-        write_numbers(loaded, metrics, card(metrics))
-    return measured
+    return {name: one for name, one in dices.items() if one["n"]}
 
 
 def ejection_fractions(rows: list[dict[str, Any]]) -> dict[str, tuple[float, float]]:

@@ -40,7 +40,7 @@ def partial_loss(logits: Tensor, codes: Tensor) -> Tensor:
         task.WALL: log[:, 2],
         task.NOT_CAVITY: torch.logaddexp(log[:, 0], log[:, 2]),
     }
-    entropy = -sum(torch.where(code == number, value, 0.0) for number, value in of.items())
+    entropy = -torch.stack([torch.where(code == number, value, 0.0) for number, value in of.items()]).sum(0)
     known = (code != task.UNKNOWN).float()
     probable = log.exp()
     return (
