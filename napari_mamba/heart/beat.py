@@ -157,7 +157,7 @@ def _times(times: Sequence[float] | None, phases: int) -> tuple[np.ndarray, str]
 def _factor_warnings(cavity: np.ndarray, volumes: np.ndarray, diastole: int, systole: int) -> list[str]:
     """What a user should look at before believing the numbers; `cavity` is (T, Z, Y, X) bool."""
     doubts = []
-    there = np.asarray(cavity.any(axis=(2, 3)))
+    there: np.ndarray = np.any(cavity, axis=(2, 3))
     for name, phase in (("end diastole", diastole), ("end systole", systole)):
         slices = np.flatnonzero(there[phase])
         gaps = sorted(set(range(slices[0], slices[-1] + 1)) - set(slices)) if len(slices) else []

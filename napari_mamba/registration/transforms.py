@@ -62,7 +62,7 @@ class Transform:
             return np.zeros_like(points)
         index = _indices(self.grid, points)
         size = np.array(self.displacement.shape[:3])
-        inside = np.asarray(((index >= -0.5) & (index < size - 0.5)).all(axis=1))
+        inside: np.ndarray = np.all((index >= -0.5) & (index < size - 0.5), axis=1)
         at = np.clip(index, 0, size - 1).T
         parts = [map_coordinates(self.displacement[..., c].astype(float), at, order=1) for c in range(3)]
         return np.stack(parts, axis=1) * inside[:, None]

@@ -167,6 +167,7 @@ def test_variants_have_equal_sizes(packed):
 
 def test_export_makes_a_bundle_that_the_engine_runs(packed, sunnybrook, tmp_path):
     from napari_mamba.recipes.heart.bundle import card, export
+    from napari_mamba.recipes.heart.evaluation import summarised
     from napari_mamba.recipes.registry import evaluate
 
     recipe = Heart(packed)
@@ -174,9 +175,15 @@ def test_export_makes_a_bundle_that_the_engine_runs(packed, sunnybrook, tmp_path
     weights = dict(recipe.network().state_dict())
     folder = export(recipe, weights, tmp_path / "heart-mr", {"steps": 0, "minutes": 0, "device": "CPU"})
     measured = evaluate("heart-mr", sunnybrook, folder, device="cpu")
-    assert measured["people"] == 1  # SC-N-06 alone is held out
+    assert measured["misplaced"] == ["SC-N-06"]  # alone is held out
+    assert measured["people"] == 0
+    assert measured["dice_of_all"].keys() == {"cavity, end diastole", "cavity, end systole"}
     assert {row["case"] for row in measured["cases"]} == {"SC-N-06 ED", "SC-N-06 ES"}
-    assert "0." in card({"held_out": {k: v for k, v in measured.items() if k != "cases"}})
+    assert "beside the heart" in card({"held_out": summarised(measured["cases"] + other_person(measured["cases"]))})
+
+
+def other_person(rows):
+    return [row | {"person": "SC-N-07"} for row in rows]
 
 
 def test_another_folder_is_refused(tmp_path):

@@ -23,26 +23,35 @@ def evaluate(
 
     Of a cine only the slices count that were drawn. The numbers are "people"; "dice", the summary of "cavity, end
     diastole", "cavity, end systole" and so on; "ejection_fraction_error", the summary of the absolute differences in
-    points; and "cases".
+    points; "misplaced", the people whose labels are, who count in "dice_of_all" alone; and "cases".
     """
     rows = []
     for row in _measured(recipe.data, bundle, options, which):
         rows.append(row)
         on_case(row["case"], row)
+    return measured_on("held_out", {**summarised(rows), "cases": rows}, dict)
+
+
+def summarised(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The numbers of `evaluate` from its rows, without them; the misplaced are in "dice_of_all" alone."""
+    good = [row for row in rows if row["person"] not in task.MISPLACED]
+    return {
+        "people": count_of(good, "person"),
+        "dice": _dices(good),
+        "ejection_fraction_error": summary([abs(found - true) for found, true in ejection_fractions(good).values()]),
+        "misplaced": sorted({row["person"] for row in rows} & task.MISPLACED),
+        "dice_of_all": _dices(rows),
+    }
+
+
+def _dices(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     kinds = list(dict.fromkeys(row["kind"] for row in rows))
     dices = {
         f"{name}, {kind}": summary([row[name] for row in rows if row["kind"] == kind])
         for name in ("cavity", "wall")
         for kind in kinds
     }
-    errors = summary([abs(found - true) for found, true in ejection_fractions(rows).values()])
-    numbers: dict[str, Any] = {
-        "people": count_of(rows, "person"),
-        "dice": {name: one for name, one in dices.items() if one["n"]},
-        "ejection_fraction_error": errors,
-        "cases": rows,
-    }
-    return measured_on("held_out", numbers, dict)
+    return {name: one for name, one in dices.items() if one["n"]}
 
 
 def ejection_fractions(rows: list[dict[str, Any]]) -> dict[str, tuple[float, float]]:
