@@ -6,6 +6,7 @@ The resolution tags of a TIFF that is neither are ignored: programs write 72 dot
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from napari_mamba.io._geometry import millimetres, without_orientation
 from napari_mamba.volume import Volume
 
 _LISTED = 6
+_AS_IT_IS = 1  # TIFF's number for no compression
 _PAGE_AXES = "ZQI_"  # pages that nothing names are slices
 _IMAGEJ_TYPES = (np.uint8, np.uint16, np.float32)
 
@@ -68,8 +70,7 @@ def read(
             raise InputError(f"{path} has no level {level}: choose from 0 to {len(image.levels) - 1}")
         axes, sizes = image.levels[level].axes, image.levels[level].shape
         coloured = _check_axes(axes, sizes, colour, path)
-        announced = _guard.counted(sizes, np.dtype(image.levels[level].dtype).itemsize)
-        _guard.check_unpacked(announced, sum(name.stat().st_size for name in _files(file, path)), path)
+        _check_size(image.levels[level], sum(name.stat().st_size for name in _files(file, path)), path)
         try:
             array = image.levels[level].asarray()
         except ValueError as error:
@@ -177,6 +178,17 @@ def _check_axes(axes: str, sizes: tuple[int, ...], colour: _colour.Colour, path:
             f"{path} has the axes {axes}, not all of which are space, channel or time: save one volume of it"
         )
     return coloured
+
+
+def _check_size(level: Any, there: int, path: Path) -> None:
+    """Raise `InputError` if the pages announce more values, or parts of pages, than the files hold."""
+    announced = _guard.counted(level.shape, np.dtype(level.dtype).itemsize)
+    first = level.keyframe
+    if first.compression == _AS_IT_IS:
+        _guard.check_stored(announced, there, path)
+    _guard.check_unpacked(announced, there, path)
+    if math.prod(first.chunked) > there:
+        raise InputError(f"{path} announces more strips or tiles than it holds: it is damaged, copy it anew")
 
 
 def _files(file: Any, path: Path) -> set[Path]:
