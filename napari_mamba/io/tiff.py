@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from xml.etree import ElementTree
 
 import numpy as np
@@ -22,6 +22,7 @@ from napari_mamba.io._geometry import millimetres, without_orientation
 from napari_mamba.volume import Volume
 
 _LISTED = 6
+_BIG_TIFF, _MOST_PAGES = 43, 1_000_000
 _AS_IT_IS = 1  # TIFF's number for no compression
 _PAGE_AXES = "ZQI_"  # pages that nothing names are slices
 _IMAGEJ_TYPES = (np.uint8, np.uint16, np.float32)
@@ -64,6 +65,7 @@ def read(
     """
     import tifffile
 
+    _check_chain(path)
     with _log() as complaints, tifffile.TiffFile(path) as file:
         image = _choose(file.series, series, path)
         if not 0 <= level < len(image.levels):
@@ -100,6 +102,7 @@ def summary(path: Path) -> dict[str, Any]:
     """What `listing.SeriesInfo` says of a TIFF: its sizes, images and time points, without its pixels."""
     import tifffile
 
+    _check_chain(path)
     with _log(), tifffile.TiffFile(path) as file:
         if not file.series:
             raise InputError(f"{path} holds no image: check where it came from")
@@ -178,6 +181,27 @@ def _check_axes(axes: str, sizes: tuple[int, ...], colour: _colour.Colour, path:
             f"{path} has the axes {axes}, not all of which are space, channel or time: save one volume of it"
         )
     return coloured
+
+
+def _check_chain(path: Path) -> None:
+    """Raise `InputError` if the pages' chain comes back to a page, which tifffile would follow for minutes.
+
+    TIFF 6.0, section 2: each directory is its number of entries, the entries, and the place of the next one.
+    """
+    with open(path, "rb") as file:
+        start = file.read(16)
+        order: Literal["little", "big"] = "big" if start[:2] == b"MM" else "little"
+        big = int.from_bytes(start[2:4], order) == _BIG_TIFF
+        count, entry, place = (8, 20, 8) if big else (2, 12, 4)
+        offset, seen = int.from_bytes(start[8:16] if big else start[4:8], order), set()
+        while offset:
+            if offset in seen or len(seen) > _MOST_PAGES:
+                raise InputError(f"{path} is damaged, its pages lead in a circle: copy it anew")
+            seen.add(offset)
+            file.seek(offset)
+            entries = int.from_bytes(file.read(count), order)
+            file.seek(entries * entry, 1)
+            offset = int.from_bytes(file.read(place), order)
 
 
 def _check_size(level: Any, there: int, path: Path) -> None:
