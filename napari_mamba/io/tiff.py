@@ -193,7 +193,8 @@ def _check_chain(path: Path) -> None:
         order: Literal["little", "big"] = "big" if start[:2] == b"MM" else "little"
         big = int.from_bytes(start[2:4], order) == _BIG_TIFF
         count, entry, place = (8, 20, 8) if big else (2, 12, 4)
-        offset, seen = int.from_bytes(start[8:16] if big else start[4:8], order), set()
+        offset = int.from_bytes(start[8:16] if big else start[4:8], order)
+        seen: set[int] = set()
         while offset:
             if offset in seen or len(seen) > _MOST_PAGES:
                 raise InputError(f"{path} is damaged, its pages lead in a circle: copy it anew")
