@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import json
 import subprocess
 import sys
 import textwrap
@@ -250,9 +251,14 @@ class TestZarr:
         np.asarray(io.read(tmp_path / "a.zarr").data)
         return tmp_path / "a.zarr"
 
-    def test_millions_of_chunks_that_are_not_there(self, tmp_path, rng):
-        import json
+    @pytest.mark.parametrize("size", [10**9, 2**40, 10**19])
+    def test_an_axis_that_nothing_has(self, tmp_path, rng, size):
+        path = self.store(tmp_path, rng, "none")
+        about = json.loads((path / "0" / ".zarray").read_text())
+        (path / "0" / ".zarray").write_text(json.dumps(about | {"shape": [size, 20, 30, 40]}))
+        refusal(path)
 
+    def test_millions_of_chunks_that_are_not_there(self, tmp_path, rng):
         path = self.store(tmp_path, rng, "none")
         about = json.loads((path / "0" / ".zarray").read_text())
         about |= {"shape": [1, 2_000_000, 30, 40], "chunks": [1, 1, 30, 40]}
