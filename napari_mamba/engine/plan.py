@@ -96,7 +96,8 @@ def plan_run(bundle: Any, options: RunOptions, device: torch.device) -> Plan:
     size = tuple(tile.size)
     divisor = tuple(tile.divisor) or tuple(_largest_power_of_two(n) for n in size)
     if options.tile is not None:
-        size = _requested_tile(options.tile, size, divisor, tile.fixed, bundle.name)
+        least = tuple(2 * d for d in tile.divisor) or divisor
+        size = _requested_tile(options.tile, size, divisor, least, tile.fixed, bundle.name)
     if dims == 2:
         size, divisor = (1, *size), (1, *divisor)
     # A restored image gains little from mirrored copies; only its uncertainty is their spread.
@@ -120,7 +121,12 @@ def plan_run(bundle: Any, options: RunOptions, device: torch.device) -> Plan:
 
 
 def _requested_tile(
-    asked: int | tuple[int, ...], size: tuple[int, ...], divisor: tuple[int, ...], fixed: bool, name: str
+    asked: int | tuple[int, ...],
+    size: tuple[int, ...],
+    divisor: tuple[int, ...],
+    least: tuple[int, ...],
+    fixed: bool,
+    name: str,
 ) -> tuple[int, ...]:
     wanted = (asked,) * len(size) if isinstance(asked, int) else asked
     if len(wanted) != len(size):
@@ -129,7 +135,7 @@ def _requested_tile(
         raise InputError(f"the weights of {name} are made for tiles of {list(size)} voxels: leave the tile as it is")
     possible = tuple(_round_up(n, d) for n, d in zip(wanted, divisor, strict=True))
     if possible == divisor and possible != size:  # one voxel would be left in the network's depth, too few for a norm
-        possible = tuple(min(2 * d, s) for d, s in zip(divisor, size, strict=True))
+        possible = tuple(min(n, s) for n, s in zip(least, size, strict=True))
     if possible != wanted:
         raise InputError(
             f"the sides of {name}'s tiles are multiples of {list(divisor)}: {list(possible)} instead of {list(wanted)}"

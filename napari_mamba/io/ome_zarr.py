@@ -18,7 +18,7 @@ from napari_mamba.volume import Volume
 _VERSION = "0.4"  # of what is written: the version that most viewers read
 _CHUNK = 128
 _LISTED = 12
-_MOST_CHUNKS = 10_000
+_MOST_CHUNKS, _LONGEST_AXIS = 10_000, 2**31
 
 
 class OnDisk:
@@ -170,6 +170,8 @@ def read(path: Path, *, series: str | int | None = None, frame: _frames.Frame = 
         raise InputError(f"{path} lacks the array of its level {level}: copy it anew") from error
     if not isinstance(source, zarr.Array) or source.dtype.kind not in "biuf":
         raise InputError(f"{path} holds no numbers at its level {level}: name the folder of an image")
+    if max(source.shape, default=0) >= _LONGEST_AXIS:
+        raise InputError(f"{path} announces an axis of {max(source.shape):.3g} voxels: its metadata are damaged")
     names = "".join(axis["name"] for axis in axes)
     if len(names) != source.ndim:
         raise InputError(f"{path} names {len(names)} axes for an array of {source.ndim}: repair its metadata")

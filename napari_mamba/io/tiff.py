@@ -6,11 +6,12 @@ The resolution tags of a TIFF that is neither are ignored: programs write 72 dot
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from xml.etree import ElementTree
 
 import numpy as np
@@ -21,6 +22,8 @@ from napari_mamba.io._geometry import millimetres, without_orientation
 from napari_mamba.volume import Volume
 
 _LISTED = 6
+_BIG_TIFF, _MOST_PAGES = 43, 1_000_000
+_AS_IT_IS = 1  # TIFF's number for no compression
 _PAGE_AXES = "ZQI_"  # pages that nothing names are slices
 _IMAGEJ_TYPES = (np.uint8, np.uint16, np.float32)
 
@@ -62,14 +65,14 @@ def read(
     """
     import tifffile
 
+    _check_chain(path)
     with _log() as complaints, tifffile.TiffFile(path) as file:
         image = _choose(file.series, series, path)
         if not 0 <= level < len(image.levels):
             raise InputError(f"{path} has no level {level}: choose from 0 to {len(image.levels) - 1}")
         axes, sizes = image.levels[level].axes, image.levels[level].shape
         coloured = _check_axes(axes, sizes, colour, path)
-        announced = _guard.counted(sizes, np.dtype(image.levels[level].dtype).itemsize)
-        _guard.check_unpacked(announced, sum(name.stat().st_size for name in _files(file, path)), path)
+        _check_size(image.levels[level], sum(name.stat().st_size for name in _files(file, path)), path)
         try:
             array = image.levels[level].asarray()
         except ValueError as error:
@@ -99,6 +102,7 @@ def summary(path: Path) -> dict[str, Any]:
     """What `listing.SeriesInfo` says of a TIFF: its sizes, images and time points, without its pixels."""
     import tifffile
 
+    _check_chain(path)
     with _log(), tifffile.TiffFile(path) as file:
         if not file.series:
             raise InputError(f"{path} holds no image: check where it came from")
@@ -177,6 +181,39 @@ def _check_axes(axes: str, sizes: tuple[int, ...], colour: _colour.Colour, path:
             f"{path} has the axes {axes}, not all of which are space, channel or time: save one volume of it"
         )
     return coloured
+
+
+def _check_chain(path: Path) -> None:
+    """Raise `InputError` if the pages' chain comes back to a page, which tifffile would follow for minutes.
+
+    TIFF 6.0, section 2: each directory is its number of entries, the entries, and the place of the next one.
+    """
+    with open(path, "rb") as file:
+        start = file.read(16)
+        order: Literal["little", "big"] = "big" if start[:2] == b"MM" else "little"
+        big = int.from_bytes(start[2:4], order) == _BIG_TIFF
+        count, entry, place = (8, 20, 8) if big else (2, 12, 4)
+        offset = int.from_bytes(start[8:16] if big else start[4:8], order)
+        seen: set[int] = set()
+        while offset:
+            if offset in seen or len(seen) > _MOST_PAGES:
+                raise InputError(f"{path} is damaged, its pages lead in a circle: copy it anew")
+            seen.add(offset)
+            file.seek(offset)
+            entries = int.from_bytes(file.read(count), order)
+            file.seek(entries * entry, 1)
+            offset = int.from_bytes(file.read(place), order)
+
+
+def _check_size(level: Any, there: int, path: Path) -> None:
+    """Raise `InputError` if the pages announce more values, or parts of pages, than the files hold."""
+    announced = _guard.counted(level.shape, np.dtype(level.dtype).itemsize)
+    first = level.keyframe
+    if first.compression == _AS_IT_IS:
+        _guard.check_stored(announced, there, path)
+    _guard.check_unpacked(announced, there, path)
+    if math.prod(first.chunked) > there:
+        raise InputError(f"{path} announces more strips or tiles than it holds: it is damaged, copy it anew")
 
 
 def _files(file: Any, path: Path) -> set[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import json
 import subprocess
 import sys
 import textwrap
@@ -198,6 +199,34 @@ def test_a_tiff_of_two_files_the_second_of_which_is_missing(tmp_path):
     assert "'b.ome.tif' is missing" in refusal(tmp_path / "a.ome.tif")
 
 
+class TestTiff:
+    """What a night of mutated files found: tifffile follows these for minutes."""
+
+    def test_pages_that_lead_in_a_circle(self, tmp_path):
+        with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+            file.write(DATA[0], photometric="minisblack", metadata=None)
+            file.write(DATA[1], photometric="minisblack", metadata=None)
+        content = bytearray((tmp_path / "a.tif").read_bytes())
+        first = int.from_bytes(content[4:8], "little")
+        after = first + 2 + 12 * int.from_bytes(content[first : first + 2], "little")
+        second = int.from_bytes(content[after : after + 4], "little")
+        after = second + 2 + 12 * int.from_bytes(content[second : second + 2], "little")
+        content[after : after + 4] = first.to_bytes(4, "little")
+        (tmp_path / "a.tif").write_bytes(content)
+        assert "in a circle" in refusal(tmp_path / "a.tif")
+
+    @pytest.mark.parametrize(
+        ("compression", "says"), [(None, "announces"), ("zlib", "strips or tiles|fill the memory")]
+    )
+    def test_more_rows_than_it_holds(self, tmp_path, compression, says):
+        import re
+
+        tifffile.imwrite(tmp_path / "a.tif", DATA[0], compression=compression, rowsperstrip=1, metadata=None)
+        with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as file:
+            file.pages[0].tags["ImageLength"].overwrite(2**24)
+        assert re.search(says, refusal(tmp_path / "a.tif"))
+
+
 class TestZarr:
     @pytest.mark.parametrize("codec", ["blosc", "zstd", "gzip", "none"])
     @pytest.mark.parametrize("share", [0.0, 0.1, 0.34, 0.9])
@@ -222,9 +251,14 @@ class TestZarr:
         np.asarray(io.read(tmp_path / "a.zarr").data)
         return tmp_path / "a.zarr"
 
-    def test_millions_of_chunks_that_are_not_there(self, tmp_path, rng):
-        import json
+    @pytest.mark.parametrize("size", [10**9, 2**40, 10**19])
+    def test_an_axis_that_nothing_has(self, tmp_path, rng, size):
+        path = self.store(tmp_path, rng, "none")
+        about = json.loads((path / "0" / ".zarray").read_text())
+        (path / "0" / ".zarray").write_text(json.dumps(about | {"shape": [size, 20, 30, 40]}))
+        refusal(path)
 
+    def test_millions_of_chunks_that_are_not_there(self, tmp_path, rng):
         path = self.store(tmp_path, rng, "none")
         about = json.loads((path / "0" / ".zarray").read_text())
         about |= {"shape": [1, 2_000_000, 30, 40], "chunks": [1, 1, 30, 40]}
