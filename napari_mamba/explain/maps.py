@@ -18,9 +18,9 @@ from napari_mamba.errors import InputError, OutOfMemoryError
 from napari_mamba.explain import field as fields
 from napari_mamba.explain import order, places, states
 from napari_mamba.explain.attention import attention_maps
-from napari_mamba.explain.occlusion import occlude
+from napari_mamba.explain.attribution import relevance
+from napari_mamba.explain.perturbation import occlude
 from napari_mamba.explain.recording import LayerScan, record
-from napari_mamba.explain.relevance import relevance
 from napari_mamba.explain.subject import Subject, Tile, Voxel
 from napari_mamba.explain.targets import Target, target_of
 from napari_mamba.explain.tokens import unusual_tokens
