@@ -22,7 +22,8 @@ _HOMES = {
     "intervention": ("knockout",),
     "tokens": ("unusual_tokens",),
     "perturbation": ("occlusion",),
-    "maps": ("MAPS", "Explained", "explain"),
+    "kinds": ("MAPS",),
+    "maps": ("Explained", "explain"),
 }
 __all__ = [name for names in _HOMES.values() for name in names]
 
