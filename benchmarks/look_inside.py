@@ -29,7 +29,7 @@ WIDTH, STATES = 64, 16
 
 
 def path_of(length: int) -> SelectivePath:
-    """Random tokens whose step sizes are so small that nothing decays: what is gone would be left out, and be faster."""
+    """Random tokens whose step sizes are so small that nothing decays: what is gone would be left out."""
     torch.manual_seed(0)
     delta = F.softplus(torch.randn(length, WIDTH) - 13)
     A = -torch.arange(1.0, STATES + 1).expand(WIDTH, STATES).contiguous()
