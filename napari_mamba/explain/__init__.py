@@ -17,12 +17,13 @@ _HOMES = {
     "states": ("influence", "memory_length", "principal_components", "run_states", "state_along", "state_maps"),
     "attention": ("Attention", "attention_maps", "attention_matrix", "attention_of"),
     "wider": ("gradient_weighted", "rollout", "unified_map"),
-    "relevance": ("Relevance", "perturbation_curve", "picking", "relevance"),
+    "attribution": ("Relevance", "perturbation_curve", "picking", "relevance"),
     "field": ("layer_field", "reach", "receptive_field"),
-    "knockout": ("knockout",),
+    "intervention": ("knockout",),
     "tokens": ("unusual_tokens",),
-    "occlusion": ("occlusion",),
-    "maps": ("MAPS", "Explained", "explain"),
+    "perturbation": ("occlusion",),
+    "kinds": ("MAPS",),
+    "maps": ("Explained", "explain"),
 }
 __all__ = [name for names in _HOMES.values() for name in names]
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_mamba.errors import InputError
-from napari_mamba.explain.relevance import first_output
+from napari_mamba.explain.attribution import first_output
 from napari_mamba.scan.listening import Call, listen
 
 SHARES = (0.5, 0.95)

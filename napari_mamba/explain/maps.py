@@ -18,47 +18,16 @@ from napari_mamba.errors import InputError, OutOfMemoryError
 from napari_mamba.explain import field as fields
 from napari_mamba.explain import order, places, states
 from napari_mamba.explain.attention import attention_maps
-from napari_mamba.explain.occlusion import occlude
-from napari_mamba.explain.recording import LayerScan, record
-from napari_mamba.explain.relevance import relevance
+from napari_mamba.explain.attribution import relevance
+from napari_mamba.explain.kinds import BLOCKS, MAPS, STATE_MAPS
+from napari_mamba.explain.layer_maps import components_basis, memory_mm, state_tile, tokens_way
+from napari_mamba.explain.perturbation import occlude
+from napari_mamba.explain.recording import LayerScan
 from napari_mamba.explain.subject import Subject, Tile, Voxel
 from napari_mamba.explain.targets import Target, target_of
 from napari_mamba.explain.tokens import unusual_tokens
 from napari_mamba.explain.wider import gradient_weighted, rollout, unified_map
 from napari_mamba.volume import Volume
-
-
-@dataclass(frozen=True)
-class MapKind:
-    """One kind of map: its title, what it says in a sentence, and whether it is of a voxel or a class."""
-
-    title: str
-    says: str
-    of: str = "layer"  # "layer", "voxel" or "class"
-
-
-MAPS: dict[str, MapKind] = {
-    "order": MapKind("Scan order", "when the scan comes to each voxel"),
-    "neighbours": MapKind("Neighbour distance", "how many steps lie between a voxel and those beside it"),
-    "state": MapKind("State norm", "how much the hidden state holds when the scan passes a voxel"),
-    "components": MapKind("State components", "the three directions in which the hidden state varies most, as colours"),
-    "step_size": MapKind("Step size", "how much the layer lets in of each voxel"),
-    "memory": MapKind("Memory length", "for how many tokens, and how far, the state keeps what it read"),
-    "influence": MapKind("Influence on the states", "how much each token moves the states after it"),
-    "tokens": MapKind("Token norm", "tokens of unusual norm in empty background are no sign of the image there"),
-    "attention": MapKind("Attention", "what the voxel drew from, and what drew from it", "voxel"),
-    "unified": MapKind("Unified attention", "the same, with convolution and gate", "voxel"),
-    "rollout": MapKind("Attention rollout", "the same, multiplied over layers", "voxel"),
-    "field": MapKind("Receptive field", "which voxels the answer at this voxel depends on", "voxel"),
-    "relevance": MapKind("Relevance", "what each voxel adds to the answer (MambaLRP)", "class"),
-    "gradient": MapKind("Gradient x input", "the same by the plain gradient", "class"),
-    "integrated": MapKind("Integrated gradients", "the same by gradients from a black image on", "class"),
-    "class_attention": MapKind("Class attention", "which tokens of the layer the answer draws on", "class"),
-    "occlusion": MapKind("Occlusion", "how the answer falls where a block is covered", "class"),
-}
-BLOCKS = {2: 8, 3: 4}
-"""Along each side of a tile, for occlusion: 64 passes."""
-STATE_MAPS = {"state": "norm", "step_size": "step_size", "memory": "memory", "influence": "influence"}
 
 
 @dataclass
@@ -254,7 +223,7 @@ class _Work:
         basis = None
         if name == "components":
             basis = components_basis(self.scan.along(self.direction))
-        function = partial(_state_tile, subject, label, name, self.direction, basis)
+        function = partial(state_tile, subject, label, name, self.direction, basis)
         for done, total, values in subject.walk(function):
             yield Progress(name, done, total)
             if self.cancel.is_set():
@@ -358,41 +327,3 @@ class _Work:
             found = one
         assert found is not None
         self.keep("occlusion", found)
-
-
-def tokens_way(scan: LayerScan, direction: int) -> np.ndarray:
-    """The cells that one direction visits, in order; the sequences of windows one after another."""
-    parts = [path.cells[path.table].cpu().numpy() for path in scan.along(direction)]
-    way = np.concatenate(parts)
-    return way[way >= 0]
-
-
-def memory_mm(tile: Tile, scan: LayerScan, path: Any, tokens: np.ndarray) -> np.ndarray:
-    """How far in mm, as the crow flies, each row's token lies from where its state has decayed to 1/e, (L,)."""
-    cells = path.cells[path.table].cpu().numpy()
-    world = tile.world(np.maximum(cells, 0), scan.need_grid())
-    steps = path.steps.cpu().numpy()
-    later = np.minimum(np.round(steps + tokens).astype(int), len(cells) - 1)
-    away = np.linalg.norm(world[later] - world[steps], axis=1)
-    return away.astype(np.float32)
-
-
-def components_basis(paths: Sequence[Any]) -> tuple[Tensor, Tensor]:
-    """The directions (3, D, N) in which states vary most, and their mean, scaled so that a component has variance 1."""
-    return states.components(paths)[:2]
-
-
-def _state_tile(subject: Subject, label: str, name: str, direction: int | None, basis: Any, x: Tensor) -> Tensor:
-    """A tile's map, (1, K, *tile)."""
-    scan = record(subject.network, x, [label])[0]
-    paths = scan.along(direction)
-    if basis is not None:
-        parts = [states.run_states(path, basis=basis[0], mean=basis[1]).parts for path in paths]
-        found = scan.map([part / len(paths) for part in parts], paths)
-    else:
-        found = states.state_maps(scan, (STATE_MAPS[name],), direction)[STATE_MAPS[name]][None]
-    if len(x.shape) == 4:
-        found = places.enlarge(found[:, None], (1, *x.shape[2:]))[:, 0]
-    else:
-        found = places.enlarge(found, tuple(x.shape[2:]))
-    return torch.from_numpy(np.ascontiguousarray(found)).to(x.device)[None]

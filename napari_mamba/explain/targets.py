@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from napari_mamba.errors import InputError
+from napari_mamba.explain.attribution import Pick, first_output, picking
 from napari_mamba.explain.places import cell_at, three_dimensional
-from napari_mamba.explain.relevance import Pick, first_output, picking
 from napari_mamba.explain.subject import Subject, Tile, Voxel
 
 

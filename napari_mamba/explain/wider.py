@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from napari_mamba.errors import InputError
 from napari_mamba.explain.attention import attention_matrix, linear_kernel
+from napari_mamba.explain.attribution import Pick, first_output
 from napari_mamba.explain.recording import LayerScan, LinearPath, Path, SelectivePath, record
-from napari_mamba.explain.relevance import Pick, first_output
 from napari_mamba.explain.rules import held_scan
 from napari_mamba.scan.arguments import ScanArguments
 from napari_mamba.scan.listening import Call, listen

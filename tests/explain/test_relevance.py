@@ -9,7 +9,7 @@ from torch import nn
 
 from napari_mamba import models
 from napari_mamba.errors import InputError
-from napari_mamba.explain.relevance import perturbation_curve, picking, relevance
+from napari_mamba.explain.attribution import perturbation_curve, picking, relevance
 from napari_mamba.explain.rules import linearised
 
 ONE_INPUT = [case for case in TINY if not case.more]

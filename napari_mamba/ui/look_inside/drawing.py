@@ -35,7 +35,7 @@ def add_map(viewer: ViewerModel, name: str, volume: Volume, place: Placement) ->
     shown = place.to_layer_axes(data[0])
     for layer in viewer.layers:  # maps over maps cannot be read; an attention's two sides belong together
         facts = layer.metadata.get(KEY, {})
-        kin = facts.get("shows", "").split(" ")[0] == name.split(" ")[0]
+        kin = name.startswith("attention") and facts.get("shows", "").startswith("attention")
         if facts.get("of") == place.name and facts["shows"] not in (PATH, MARKER) and not kin:
             layer.visible = False
     limits = limits_of(name, data[0])

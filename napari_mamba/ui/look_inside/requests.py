@@ -94,7 +94,7 @@ def walk_of(subject: Subject, layer: str, direction: int, voxel: tuple[int, int,
     """The way of one direction of a layer on the tile about a voxel, with the state's norm along it."""
     import numpy as np
 
-    from napari_mamba.explain.maps import tokens_way
+    from napari_mamba.explain.layer_maps import tokens_way
     from napari_mamba.explain.states import run_states
 
     tile = subject.tile_at(voxel)

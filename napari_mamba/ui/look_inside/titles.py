@@ -1,5 +1,4 @@
-"""The maps' buttons: short titles, and a sentence on what each map says. ScoreCache beside `explain.maps.MAPS`, which
-imports torch; a test compares the two."""
+"""The maps' buttons: titles short enough for half of a dock, and a sentence on what each map says."""
 
 TITLES = {
     "order": "Scan order",

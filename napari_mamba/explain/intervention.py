@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_mamba.explain.relevance import first_output
+from napari_mamba.explain.attribution import first_output
 from napari_mamba.scan import selective_scan
 from napari_mamba.scan.arguments import ConvArguments, LinearArguments, ScanArguments
 from napari_mamba.scan.listening import Call, listen

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_mamba.errors import InputError
-from napari_mamba.explain.relevance import Pick, first_output
+from napari_mamba.explain.attribution import Pick, first_output
 
 
 def occlusion(
