@@ -1,4 +1,4 @@
-"""Numbers of a layer's scan that need its place in the volume: the way through its tokens, memory in mm, tiles' maps."""
+"""Numbers of a layer's scan that need its place in the volume: the way through its tokens, memory in mm, tiles."""
 
 from __future__ import annotations
 
