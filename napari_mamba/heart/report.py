@@ -47,8 +47,12 @@ def draw(beat: Beat, path: Path, title: str = "") -> Path:
         axes.plot(beat.times, beat.wall_ml, marker="o", markersize=3, color="#b9770e", label="wall")
     for phase, name in ((beat.diastole, "end diastole"), (beat.systole, "end systole")):
         place = (beat.times[phase], beat.cavity_ml[phase])
-        axes.annotate(f"{name}\n{place[1]:.0f} ml", place, textcoords="offset points", xytext=(6, 6), fontsize=8)
+        axes.annotate(
+            f"{name}\n{place[1]:.0f} ml", place, textcoords="offset points", xytext=(0, 8), ha="center", fontsize=8
+        )
     axes.set(xlabel="time after the R wave, ms" if beat.time_unit == "ms" else "phase", ylabel="volume, ml")
+    axes.margins(x=0.1)  # room for the words at the first and last phase
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylim(bottom=0, top=1.25 * float(np.nanmax([beat.cavity_ml.max(), *beat.wall_ml])))
     name = f"{title}  " if title else ""
     axes.set_title(f"{name}ejection fraction {beat.ejection_fraction:.0f}%", fontsize=10)
