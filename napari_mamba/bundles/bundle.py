@@ -133,6 +133,7 @@ class Bundle(BundleSpec):
         return [fill(build(self, weights), weights, str(self.path)).eval() for weights in self.state_dicts()]
 
 
+@explained
 def load(name_or_path: str | os.PathLike[str]) -> Bundle:
     """Load a bundle by its name (one of `available`) or its place.
 
