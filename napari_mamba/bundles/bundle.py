@@ -156,6 +156,7 @@ def kept(bundle: Bundle) -> Bundle:
     return KeptBundle(**{one.name: getattr(bundle, one.name) for one in fields(bundle)})
 
 
+@explained
 def load(name_or_path: str | os.PathLike[str]) -> Bundle:
     """Load a bundle by its name (one of `available`) or its place.
 

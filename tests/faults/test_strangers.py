@@ -87,6 +87,7 @@ class TestDescription:
             (("network", "arguments", "features_per_stage"), "no"),
             (("network", "arguments", "strides"), [[0, 0, 0], [2, 2, 2]]),
             (("network", "name"), "no such network"),
+            (("network", "name"), "é" * 400),
             (("sha256", "weights.safetensors"), "00"),
         ],
     )
