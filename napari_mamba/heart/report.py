@@ -52,7 +52,7 @@ def draw(beat: Beat, path: Path, title: str = "") -> Path:
         )
     axes.set(xlabel="time after the R wave, ms" if beat.time_unit == "ms" else "phase", ylabel="volume, ml")
     axes.margins(x=0.1)  # room for the words at the first and last phase
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.set_ylim(bottom=0, top=1.25 * float(np.nanmax([beat.cavity_ml.max(), *beat.wall_ml])))
     name = f"{title}  " if title else ""
     axes.set_title(f"{name}ejection fraction {beat.ejection_fraction:.0f}%", fontsize=10)
