@@ -28,6 +28,7 @@ from napari_mamba.ui.look_inside.model import SLICE, WINDOW, LookModel
 from napari_mamba.ui.look_inside.orders import OrdersBox
 from napari_mamba.ui.look_inside.requests import Answer, Request, sentence
 from napari_mamba.ui.run.views.own_choice import DISCLAIMER, ChannelsBox, ModelBox
+from napari_mamba.ui.widgets.theme import Notice
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from napari_mamba.engine import Progress
     from napari_mamba.explain.subject import Subject
 
-ERROR, PLAIN = "#ff6b6b", ""
 NO_IMAGE = "Open an image first, and choose the model that reads it."
 
 
@@ -71,9 +71,7 @@ class LookInsideWidget(QWidget):
         self.save_view_button.setToolTip("The picture as PNG or SVG")
         self.save_walk_button = QPushButton("Save walk…")
         self.save_walk_button.setToolTip("The marker's way along the path as GIF or MP4")
-        self.message = QLabel()
-        self.message.setWordWrap(True)
-        self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.message = Notice(napari_viewer)
         self._build()
         self._connect()
         self._on_bundle()
@@ -148,9 +146,7 @@ class LookInsideWidget(QWidget):
             self.model.say("")
 
     def _on_message(self, text: str) -> None:
-        self.message.setText(text)
-        self.message.setStyleSheet(f"color: {ERROR}" if self.model.wrong else "")
-        self.message.setVisible(bool(text))
+        self.message.say(text, "error" if self.model.wrong else "hint")
 
     # ---- opening
 
