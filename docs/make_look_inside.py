@@ -16,7 +16,7 @@ import numpy as np
 from napari_mamba import bundles, io
 from napari_mamba.explain import compare_orders, explain, ranks, subject_of
 from napari_mamba.explain.figure import is_signed, limits_of
-from napari_mamba.explain.order import neighbour_distance
+from napari_mamba.explain.methods.order import neighbour_distance
 from napari_mamba.scan import scan_order
 
 HERE = Path(__file__).parent

@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from napari_mamba import bundles, io
 from napari_mamba.engine import RunOptions, run_to_end
 from napari_mamba.explain import explain, subject_of
-from napari_mamba.explain.attention import attention_of, kernel_arrays
-from napari_mamba.explain.recording import SelectivePath
-from napari_mamba.explain.states import influence, memory_length, run_states
+from napari_mamba.explain.methods.attention import attention_of, kernel_arrays
+from napari_mamba.explain.methods.states import influence, memory_length, run_states
+from napari_mamba.explain.recorded.recording import SelectivePath
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_data"
 WIDTH, STATES = 64, 16

@@ -16,7 +16,7 @@ from napari_mamba.bundles.doors import explained, parsed
 from napari_mamba.bundles.source import CARD, DESCRIPTION, Source
 from napari_mamba.bundles.spec import BundleSpec, from_json
 from napari_mamba.errors import BundleError, InputError
-from napari_mamba.io._guard import quoted
+from napari_mamba.io.common.guard import quoted
 from napari_mamba.io.paths import expanded
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a list of bundles needs none of it

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from napari_mamba.errors import BundleError, NapariMambaError
-from napari_mamba.io._guard import quoted, shortened
+from napari_mamba.io.common.guard import quoted, shortened
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from napari_mamba.bundles.checks import Fields
 from napari_mamba.bundles.old_keys import TILE, current_step, renamed
 from napari_mamba.errors import BundleError
-from napari_mamba.io._guard import quoted
+from napari_mamba.io.common.guard import quoted
 
 FORMAT = "napari-mamba bundle"
 FORMAT_VERSION = 1

@@ -13,7 +13,7 @@ from napari_mamba.bundles.doors import no_larger_than
 from napari_mamba.bundles.int8 import SCALE, dequantize, quantize
 from napari_mamba.bundles.spec import BundleSpec, Dtype
 from napari_mamba.errors import BundleError, InputError
-from napari_mamba.io._guard import quoted
+from napari_mamba.io.common.guard import quoted
 
 
 def build(spec: BundleSpec, weights: Mapping[str, Tensor] | None = None) -> nn.Module:

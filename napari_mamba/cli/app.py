@@ -9,16 +9,16 @@ from typing import Annotated
 
 import typer
 
-from napari_mamba.cli.command_import import import_
-from napari_mamba.cli.command_list import devices, info, models
-from napari_mamba.cli.command_run import run
-from napari_mamba.cli.command_serve import serve
-from napari_mamba.cli.command_train import evaluate, join, train
-from napari_mamba.cli.dose import register as register_dose
-from napari_mamba.cli.dvh import register as register_dvh
-from napari_mamba.cli.explaining import explain
-from napari_mamba.cli.measuring import measure
-from napari_mamba.cli.rtstruct import register as register_rtstruct
+from napari_mamba.cli.commands.dose import register as register_dose
+from napari_mamba.cli.commands.dvh import register as register_dvh
+from napari_mamba.cli.commands.explain import explain
+from napari_mamba.cli.commands.import_ import import_
+from napari_mamba.cli.commands.list_ import devices, info, models
+from napari_mamba.cli.commands.measure import measure
+from napari_mamba.cli.commands.rtstruct import register as register_rtstruct
+from napari_mamba.cli.commands.run import run
+from napari_mamba.cli.commands.serve import serve
+from napari_mamba.cli.commands.train import evaluate, join, train
 
 app = typer.Typer(
     name="napari-mamba",

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from napari_mamba.engine.events import EVENTS_VERSION
+from napari_mamba.engine.progress.events import EVENTS_VERSION
 
 if TYPE_CHECKING:
     from napari_mamba.engine import ClassRow, Progress
-    from napari_mamba.engine.overall import Overall
+    from napari_mamba.engine.progress.overall import Overall
 
 _SECONDS_BETWEEN_EVENTS = 0.1
 

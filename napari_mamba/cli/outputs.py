@@ -138,7 +138,7 @@ def _write_overlay(result: Result, volume: Volume, bundle: Bundle, path: Path) -
 
 def write_text(path: Path, text: str) -> None:
     """A text file, whole or not there; raises `OutputError`."""
-    from napari_mamba.io._atomic import atomic_path
+    from napari_mamba.io.common.atomic import atomic_path
 
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

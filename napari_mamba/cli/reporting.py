@@ -12,7 +12,7 @@ from napari_mamba.cli.failures import sentence
 
 if TYPE_CHECKING:
     from napari_mamba.engine import ClassRow, Progress
-    from napari_mamba.engine.overall import Overall
+    from napari_mamba.engine.progress.overall import Overall
 
 _SECONDS_BETWEEN_LINES = 5.0
 

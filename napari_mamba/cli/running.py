@@ -100,7 +100,7 @@ class _Work:
 
 
 def _run_one(name: str, case: Case, work: _Work) -> int:
-    from napari_mamba.engine.overall import Overall
+    from napari_mamba.engine.progress.overall import Overall
 
     work.check(case)
     with quiet_libraries(), _cancel_on_signals() as cancel:
@@ -112,7 +112,7 @@ def _run_one(name: str, case: Case, work: _Work) -> int:
 
 
 def _run_many(name: str, cases: Sequence[Case], work: _Work) -> int:
-    from napari_mamba.engine.overall import Overall
+    from napari_mamba.engine.progress.overall import Overall
 
     overall, tally = Overall(len(cases)), _Tally()
     with quiet_libraries(), _cancel_on_signals() as cancel:

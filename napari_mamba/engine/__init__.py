@@ -4,8 +4,8 @@ Importing this room imports no torch, so that a GUI can offer its options at onc
 """
 
 from napari_mamba.engine.device import available_devices, choose_device
-from napari_mamba.engine.events import Progress
 from napari_mamba.engine.options import PRECISIONS, RunOptions
+from napari_mamba.engine.progress.events import Progress
 from napari_mamba.engine.result import ClassRow, Result
 from napari_mamba.engine.run import run, run_to_end
 

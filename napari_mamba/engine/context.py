@@ -10,7 +10,7 @@ from napari_mamba.engine.device import Device
 from napari_mamba.engine.memory import host_array
 from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.plan import Plan
-from napari_mamba.engine.reporting import Reporter
+from napari_mamba.engine.progress.reporting import Reporter
 from napari_mamba.engine.result import Result
 from napari_mamba.volume import Volume
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_mamba.engine.events import Progress
 from napari_mamba.engine.options import RunOptions
+from napari_mamba.engine.progress.events import Progress
 from napari_mamba.engine.result import Result, class_table, region_table, voxel_ml
 from napari_mamba.io.regions import Region, region_of
 from napari_mamba.volume import Volume

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
-from napari_mamba.engine.events import Progress
 from napari_mamba.engine.options import RunOptions
+from napari_mamba.engine.progress.events import Progress
 from napari_mamba.engine.result import Result
 from napari_mamba.errors import NapariMambaError, OutOfMemoryError, RunError
 from napari_mamba.volume import Volume

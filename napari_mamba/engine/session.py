@@ -15,13 +15,13 @@ from napari_mamba.engine.answers.registry import answer_for
 from napari_mamba.engine.checks import load_checked, size_warnings
 from napari_mamba.engine.context import Context, NewArray
 from napari_mamba.engine.device import choose_device
-from napari_mamba.engine.events import Progress
 from napari_mamba.engine.memory import host_array
 from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.plan import plan_run
 from napari_mamba.engine.preparation.prepare import Prepared, prepare
-from napari_mamba.engine.record import Record
-from napari_mamba.engine.reporting import Cancelled, Events, Reporter
+from napari_mamba.engine.progress.events import Progress
+from napari_mamba.engine.progress.record import Record
+from napari_mamba.engine.progress.reporting import Cancelled, Events, Reporter
 from napari_mamba.engine.result import Result
 from napari_mamba.engine.tiling.infer import Ensemble, NotFinite
 from napari_mamba.engine.tiling.views import axis_first, check_axis, choose_view

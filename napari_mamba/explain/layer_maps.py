@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_mamba.explain import places, states
 from napari_mamba.explain.kinds import STATE_MAPS
-from napari_mamba.explain.recording import LayerScan, record
-from napari_mamba.explain.subject import Subject, Tile
+from napari_mamba.explain.methods import states
+from napari_mamba.explain.recorded import places
+from napari_mamba.explain.recorded.recording import LayerScan, record
+from napari_mamba.explain.recorded.subject import Subject, Tile
 
 
 def tokens_way(scan: LayerScan, direction: int) -> np.ndarray:

@@ -12,21 +12,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_mamba.engine.events import Progress
 from napari_mamba.engine.memory import is_out_of_memory, require
+from napari_mamba.engine.progress.events import Progress
 from napari_mamba.errors import InputError, OutOfMemoryError
-from napari_mamba.explain import field as fields
-from napari_mamba.explain import order, places, states
-from napari_mamba.explain.attention import attention_maps
-from napari_mamba.explain.attribution import relevance
 from napari_mamba.explain.kinds import BLOCKS, MAPS, STATE_MAPS
 from napari_mamba.explain.layer_maps import components_basis, memory_mm, state_tile, tokens_way
-from napari_mamba.explain.perturbation import occlude
-from napari_mamba.explain.recording import LayerScan
-from napari_mamba.explain.subject import Subject, Tile, Voxel
-from napari_mamba.explain.targets import Target, target_of
-from napari_mamba.explain.tokens import unusual_tokens
-from napari_mamba.explain.wider import gradient_weighted, rollout, unified_map
+from napari_mamba.explain.methods import field as fields
+from napari_mamba.explain.methods import order, states
+from napari_mamba.explain.methods.attention import attention_maps
+from napari_mamba.explain.methods.attribution import relevance
+from napari_mamba.explain.methods.perturbation import occlude
+from napari_mamba.explain.methods.wider import gradient_weighted, rollout, unified_map
+from napari_mamba.explain.recorded import places
+from napari_mamba.explain.recorded.recording import LayerScan
+from napari_mamba.explain.recorded.subject import Subject, Tile, Voxel
+from napari_mamba.explain.recorded.targets import Target, target_of
+from napari_mamba.explain.recorded.tokens import unusual_tokens
 from napari_mamba.volume import Volume
 
 

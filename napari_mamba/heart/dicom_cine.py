@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from napari_mamba.errors import InputError
-from napari_mamba.io._geometry import LPS_TO_RAS, from_xyz_ras
+from napari_mamba.io.common.geometry import LPS_TO_RAS, from_xyz_ras
 
 SAME_PLACE = 0.05
 """Millimetres within which two images show the same slice."""

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from napari_mamba.errors import ChoiceError, InputError, NapariMambaError, OutputError
-from napari_mamba.io._atomic import atomic_path, check_place
-from napari_mamba.io._colour import Colour
-from napari_mamba.io._frames import Frame
-from napari_mamba.io._geometry import largest_displacement
-from napari_mamba.io._guard import quoted, shortened
+from napari_mamba.io.common.atomic import atomic_path, check_place
+from napari_mamba.io.common.colour import Colour
+from napari_mamba.io.common.frames import Frame
+from napari_mamba.io.common.geometry import largest_displacement
+from napari_mamba.io.common.guard import quoted, shortened
 from napari_mamba.io.paths import expanded
 from napari_mamba.volume import Volume
 
@@ -120,7 +120,7 @@ def read(
     if len(paths) == 1:
         return _read_one(paths[0], chosen)
     if all(item.is_file() and _format(item) == "dicom" for item in paths):
-        from napari_mamba.io import dicom
+        from napari_mamba.io.formats import dicom
 
         return _explained(paths[0], lambda: dicom.read_files(paths, series, frame, colour))
     return _stack([(item, _read_one(item, chosen)) for item in paths], resample_channels)
@@ -210,7 +210,7 @@ def _format(path: Path) -> str | None:
     if path.is_dir():
         if any((path / name).is_file() for name in (".zgroup", ".zattrs", "zarr.json")):
             return "ome_zarr"
-        from napari_mamba.io import dicom
+        from napari_mamba.io.formats import dicom
 
         return "dicom" if dicom.is_folder(path) else None
     if path.name.upper() == "DICOMDIR" and path.is_file():
@@ -218,7 +218,7 @@ def _format(path: Path) -> str | None:
     name = _READERS.get(_suffix(path, _READERS))
     if name is not None:
         return name
-    from napari_mamba.io import dicom
+    from napari_mamba.io.formats import dicom
 
     return "dicom" if path.is_file() and dicom.is_dicom(path) else None
 

@@ -9,8 +9,8 @@ from os import PathLike
 import numpy as np
 
 from napari_mamba.errors import InputError
-from napari_mamba.io._frames import Frame
-from napari_mamba.io._source import LabelEntry, attached, classes_of, doubts, of
+from napari_mamba.io.common.frames import Frame
+from napari_mamba.io.common.source import LabelEntry, attached, classes_of, doubts, of
 from napari_mamba.volume import Volume
 
 _MOST_LABELS = 2000  # that a map without names may have

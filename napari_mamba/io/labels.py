@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from napari_mamba.errors import OutputError
-from napari_mamba.io._source import LabelEntry
+from napari_mamba.io.common.source import LabelEntry
 from napari_mamba.io.terminology import terminology_entry
 
 

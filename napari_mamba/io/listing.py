@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from napari_mamba.errors import ChoiceError, InputError, NapariMambaError, Option
-from napari_mamba.io._frames import Frame
-from napari_mamba.io._guard import shortened
+from napari_mamba.io.common.frames import Frame
+from napari_mamba.io.common.guard import shortened
 from napari_mamba.io.paths import expanded
 from napari_mamba.volume import Volume
 
 if TYPE_CHECKING:
-    from napari_mamba.io._colour import Colour
-    from napari_mamba.io.dicom.headers import Slice
+    from napari_mamba.io.common.colour import Colour
+    from napari_mamba.io.formats.dicom.headers import Slice
 
 _MOST_FILES = 2000  # of formats of one file an image, in a folder
 
@@ -108,7 +108,7 @@ class SeriesInfo:
 
     def _middle(self) -> np.ndarray:
         if self._slices:
-            from napari_mamba.io.dicom import pixels
+            from napari_mamba.io.formats.dicom import pixels
 
             middle = self._slices[len(self._slices) // 2]
             return np.asarray(pixels.voxels([middle], "grey" if self.colour else None)[0, 0], dtype=np.float32)
@@ -210,7 +210,7 @@ def _moments(count: int) -> tuple[Option, ...]:
 
 
 def _nifti(path: Path) -> dict[str, Any]:
-    from napari_mamba.io import nifti
+    from napari_mamba.io.formats import nifti
 
     header, classes = nifti.summary(path)
     return {
@@ -224,7 +224,7 @@ def _nifti(path: Path) -> dict[str, Any]:
 
 
 def _mgh(path: Path) -> dict[str, Any]:
-    from napari_mamba.io import mgh
+    from napari_mamba.io.formats import mgh
 
     start = mgh.start(path)
     (x, y, z, frames), _ = mgh.parse(start, path)
@@ -234,7 +234,8 @@ def _mgh(path: Path) -> dict[str, Any]:
 
 
 def _nrrd(path: Path) -> dict[str, Any]:
-    from napari_mamba.io import labels, nrrd
+    from napari_mamba.io import labels
+    from napari_mamba.io.formats import nrrd
 
     header = nrrd.parse(path)
     return {
@@ -250,7 +251,8 @@ def _nrrd(path: Path) -> dict[str, Any]:
 
 
 def _metaimage(path: Path) -> dict[str, Any]:
-    from napari_mamba.io import labels, metaimage
+    from napari_mamba.io import labels
+    from napari_mamba.io.formats import metaimage
 
     header = metaimage.parse(path)
     return {
@@ -267,7 +269,7 @@ def _metaimage(path: Path) -> dict[str, Any]:
 
 def _by_reading(path: Path) -> dict[str, Any]:
     """For stores, whose values stay on disk; and for pictures, which are small."""
-    from napari_mamba.io import _source
+    from napari_mamba.io.common import source as _source
     from napari_mamba.io.files import read
 
     chosen: dict[str, Any] = {}
@@ -295,7 +297,7 @@ def _by_reading(path: Path) -> dict[str, Any]:
 
 
 def _tiff(path: Path) -> dict[str, Any]:
-    from napari_mamba.io import tiff
+    from napari_mamba.io.formats import tiff
 
     return tiff.summary(path)
 
@@ -317,7 +319,7 @@ def _spacing(affine: np.ndarray) -> tuple[float, float, float]:
 
 
 def _dicom(place: Path, files: Sequence[Path] | None = None) -> Iterator[SeriesInfo]:
-    from napari_mamba.io.dicom.files import found_beside, found_in
+    from napari_mamba.io.formats.dicom.files import found_beside, found_in
 
     if files is None and place.is_file() and place.name.upper() != "DICOMDIR":
         own, found = found_beside(place)
@@ -334,7 +336,7 @@ def _number(text: str) -> tuple[int, str]:
 
 
 def _dicom_series(members: list[Slice], found: Any) -> SeriesInfo:
-    from napari_mamba.io.dicom import stack
+    from napari_mamba.io.formats.dicom import stack
 
     first = members[0]
     files = tuple(dict.fromkeys(entry.path for entry in members))

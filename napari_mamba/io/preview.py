@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from napari_mamba.errors import InputError
-from napari_mamba.io._atomic import atomic_path
+from napari_mamba.io.common.atomic import atomic_path
 from napari_mamba.io.labels import Class, foreground, one_line, rgb
 from napari_mamba.volume import Volume
 

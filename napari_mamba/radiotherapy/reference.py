@@ -136,7 +136,7 @@ def new_dataset(reference: Reference, modality: str, sop_class: str) -> Any:
 
 def save(dataset: Any, path: Path | str) -> Path:
     """Write a DICOM file: beside, then renamed."""
-    from napari_mamba.io._atomic import atomic_path
+    from napari_mamba.io.common.atomic import atomic_path
 
     path = Path(path)
     with atomic_path(path) as temporary:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from napari_mamba.errors import InputError
-from napari_mamba.io._geometry import LPS_TO_RAS
+from napari_mamba.io.common.geometry import LPS_TO_RAS
 from napari_mamba.io.labels import rgb
 from napari_mamba.radiotherapy.contours import outlines, rasterised
 from napari_mamba.radiotherapy.reference import Reference, new_dataset, read_dataset, save, without_series

@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_mamba import io
 from napari_mamba.errors import InputError
-from napari_mamba.io._geometry import largest_displacement
+from napari_mamba.io.common.geometry import largest_displacement
 from napari_mamba.radiotherapy.comparison import check_dose
 from napari_mamba.radiotherapy.reference import Reference, read_reference
 from napari_mamba.radiotherapy.rtdose import read_dose
@@ -27,7 +27,7 @@ AIR, BONE = -500.0, 200.0
 
 def modality(path: Path) -> str:
     """DICOM's modality of a file; empty where it is no DICOM file."""
-    from napari_mamba.io import dicom
+    from napari_mamba.io.formats import dicom
 
     if not path.is_file() or not dicom.is_dicom(path):
         return ""

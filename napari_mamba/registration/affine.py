@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from napari_mamba.errors import InputError
-from napari_mamba.io._geometry import LPS_TO_RAS
+from napari_mamba.io.common.geometry import LPS_TO_RAS
 from napari_mamba.registration.transforms import Transform, _image
 from napari_mamba.volume import Volume
 

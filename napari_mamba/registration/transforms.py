@@ -15,7 +15,7 @@ import numpy as np
 from scipy.ndimage import map_coordinates
 
 from napari_mamba.errors import InputError, OutputError
-from napari_mamba.io._geometry import LPS_TO_RAS, is_orthogonal, to_itk
+from napari_mamba.io.common.geometry import LPS_TO_RAS, is_orthogonal, to_itk
 from napari_mamba.volume import Volume
 
 _FLIP = np.diag(LPS_TO_RAS)[:3]

@@ -19,7 +19,7 @@ from napari_mamba.errors import InputError
 BACKENDS: dict[str, str] = {
     "reference": "napari_mamba.scan.reference",
     "torch": "napari_mamba.scan.torch_backend",
-    "cpu": "napari_mamba.scan.cpu_backend",
+    "cpu": "napari_mamba.scan.cpu.backend",
     "cuda": "napari_mamba.scan.cuda_backend",
     "mamba_ssm": "napari_mamba.scan.mamba_ssm_backend",
 }

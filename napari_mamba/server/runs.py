@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import Any
 
-from napari_mamba.engine.events import EVENTS_VERSION
+from napari_mamba.engine.progress.events import EVENTS_VERSION
 from napari_mamba.server.requests import RunRequest
 from napari_mamba.server.store import RunFiles
 

@@ -203,7 +203,7 @@ def test_full_disk(command, tiny_bundle, image, folder, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("napari_mamba.io._atomic.os.replace", full)
+        patch.setattr("napari_mamba.io.common.atomic.os.replace", full)
         done = command("run", tiny_bundle, image, "-o", target, "--overwrite")
     assert done.code == 2
     assert "no space is left" in done.error

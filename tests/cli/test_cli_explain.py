@@ -7,7 +7,7 @@ import pytest
 
 from napari_mamba import io
 from napari_mamba.cli import main
-from napari_mamba.cli.explaining import numbers, slicer_curve
+from napari_mamba.cli.commands.explain import numbers, slicer_curve
 from napari_mamba.volume import Volume
 
 LAYER = "encoder.mamba_layers.1.mamba"

@@ -14,7 +14,7 @@ from napari_mamba.bundles import Tile
 from napari_mamba.engine import RunOptions, run, run_to_end, session
 from napari_mamba.engine.device import choose_device
 from napari_mamba.engine.memory import is_out_of_memory
-from napari_mamba.engine.record import TimeEstimator
+from napari_mamba.engine.progress.record import TimeEstimator
 from napari_mamba.errors import InputError, NapariMambaError, OutOfMemoryError, RunError
 
 CPU_MESSAGE = "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to"

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from conftest import filled, loaded, reference
 
 from napari_mamba.errors import InputError
-from napari_mamba.explain.attention import attention_maps, attention_matrix, attention_of, linear_kernel
-from napari_mamba.explain.recording import SelectivePath, record
-from napari_mamba.explain.wider import channel_rows, gradient_weighted, rollout, unified_row
+from napari_mamba.explain.methods.attention import attention_maps, attention_matrix, attention_of, linear_kernel
+from napari_mamba.explain.methods.wider import channel_rows, gradient_weighted, rollout, unified_row
+from napari_mamba.explain.recorded.recording import SelectivePath, record
 from napari_mamba.nn import S4D, S5, Mamba, Mamba2
 from napari_mamba.scan import scan_order, selective_scan
 

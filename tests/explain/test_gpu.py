@@ -6,10 +6,10 @@ import torch
 from tiny_networks import TINY
 
 from napari_mamba import models
-from napari_mamba.explain.attention import attention_maps
-from napari_mamba.explain.attribution import relevance
-from napari_mamba.explain.recording import record
-from napari_mamba.explain.states import state_maps
+from napari_mamba.explain.methods.attention import attention_maps
+from napari_mamba.explain.methods.attribution import relevance
+from napari_mamba.explain.methods.states import state_maps
+from napari_mamba.explain.recorded.recording import record
 from napari_mamba.scan import listen
 
 pytestmark = pytest.mark.gpu

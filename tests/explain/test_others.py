@@ -8,14 +8,14 @@ from torch import nn
 
 from napari_mamba import explain as room
 from napari_mamba.errors import InputError
-from napari_mamba.explain.attribution import picking
-from napari_mamba.explain.field import layer_field, reach, receptive_field
 from napari_mamba.explain.figure import coloured, figure, limits_of
-from napari_mamba.explain.intervention import knockout, linear_scan
-from napari_mamba.explain.order import compare_orders, facts, neighbour_distance, order_on, positions, ranks
-from napari_mamba.explain.perturbation import occlusion
-from napari_mamba.explain.recording import record
-from napari_mamba.explain.tokens import unusual_tokens
+from napari_mamba.explain.methods.attribution import picking
+from napari_mamba.explain.methods.field import layer_field, reach, receptive_field
+from napari_mamba.explain.methods.intervention import knockout, linear_scan
+from napari_mamba.explain.methods.order import compare_orders, facts, neighbour_distance, order_on, positions, ranks
+from napari_mamba.explain.methods.perturbation import occlusion
+from napari_mamba.explain.recorded.recording import record
+from napari_mamba.explain.recorded.tokens import unusual_tokens
 from napari_mamba.nn import S4D, S5, Mamba, Mamba2
 from napari_mamba.scan import scan_order
 from napari_mamba.volume import Volume

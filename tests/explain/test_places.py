@@ -8,10 +8,10 @@ from tiny_networks import TINY
 from napari_mamba import bundles, models
 from napari_mamba.engine.preparation.prepare import prepare
 from napari_mamba.errors import InputError
-from napari_mamba.explain import places
 from napari_mamba.explain.maps import MAPS, explain
-from napari_mamba.explain.recording import layers, record
-from napari_mamba.explain.subject import subject_of, subject_of_network
+from napari_mamba.explain.recorded import places
+from napari_mamba.explain.recorded.recording import layers, record
+from napari_mamba.explain.recorded.subject import subject_of, subject_of_network
 from napari_mamba.volume import Volume
 
 SPATIAL = [case for case in TINY if case.name != "mambamil" and not case.more]

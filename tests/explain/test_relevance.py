@@ -9,8 +9,8 @@ from torch import nn
 
 from napari_mamba import models
 from napari_mamba.errors import InputError
-from napari_mamba.explain.attribution import perturbation_curve, picking, relevance
-from napari_mamba.explain.rules import linearised
+from napari_mamba.explain.methods.attribution import perturbation_curve, picking, relevance
+from napari_mamba.explain.methods.rules import linearised
 
 ONE_INPUT = [case for case in TINY if not case.more]
 

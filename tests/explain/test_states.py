@@ -8,8 +8,7 @@ import torch
 from conftest import loaded, reference
 from test_attention import made
 
-from napari_mamba.explain.recording import record
-from napari_mamba.explain.states import (
+from napari_mamba.explain.methods.states import (
     components,
     influence,
     memory_length,
@@ -18,6 +17,7 @@ from napari_mamba.explain.states import (
     state_along,
     state_maps,
 )
+from napari_mamba.explain.recorded.recording import record
 from napari_mamba.nn import S4D, S5, Mamba, Mamba2
 
 

@@ -32,7 +32,7 @@ def _read(path: Path) -> object:
 def _of_files(folder: Path, names: list[str], unpack: bool = False) -> Target:
     """Files of one format, written here; gzip's content is changed half of the time, and the packed file else."""
     from napari_mamba import io
-    from napari_mamba.io._source import LabelEntry
+    from napari_mamba.io.common.source import LabelEntry
 
     classes = [LabelEntry(1, "one", "#ff0000"), LabelEntry(2, "two", "#00ff00")]
     seeds = []
@@ -144,7 +144,7 @@ def _dicom(folder: Path) -> Target:
 
 def _zarr(folder: Path) -> Target:
     from napari_mamba import io
-    from napari_mamba.io._source import LabelEntry
+    from napari_mamba.io.common.source import LabelEntry
 
     io.write(_volume().with_data(_volume().data % 3), folder / "seed.zarr", classes=[LabelEntry(1, "one", "#ff0000")])
     files = [file for file in (folder / "seed.zarr").rglob("*") if file.is_file()]

@@ -19,7 +19,7 @@ from napari_mamba.cli import outputs as cli_outputs
 from napari_mamba.cli.outputs import Outputs
 from napari_mamba.cli.running import _cancel_on_signals
 from napari_mamba.errors import OutputError
-from napari_mamba.io import _atomic
+from napari_mamba.io.common import atomic as _atomic
 from napari_mamba.volume import Volume
 
 SMALL = Volume(np.zeros((1, 3, 4, 5), np.uint8))
@@ -119,7 +119,7 @@ def test_a_file_that_appears_during_a_run_is_left_and_the_result_is_kept_beside(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGTERM")
 def test_a_request_to_stop_while_writing_finishes_the_file(tmp_path, monkeypatch):
-    from napari_mamba.io import nifti
+    from napari_mamba.io.formats import nifti
 
     began, whole = threading.Event(), nifti.write
 

@@ -187,7 +187,7 @@ class TestWriting:
         def fail(*_args, **_options):
             raise OSError(number, os.strerror(number))
 
-        monkeypatch.setattr("napari_mamba.io.nifti.write", fail)
+        monkeypatch.setattr("napari_mamba.io.formats.nifti.write", fail)
         with pytest.raises(OutputError, match=says) as caught:
             io.write(small, tmp_path / "a.nii")
         sentence(caught)
@@ -236,7 +236,7 @@ class TestWriting:
             path.write_bytes(b"half")
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("napari_mamba.io.nifti.write", interrupted)
+        monkeypatch.setattr("napari_mamba.io.formats.nifti.write", interrupted)
         with pytest.raises(KeyboardInterrupt):
             io.write(small, tmp_path / "a.nii")
         assert list(tmp_path.iterdir()) == []

@@ -10,8 +10,8 @@ import SimpleITK
 
 from napari_mamba import bundles, io
 from napari_mamba.errors import InputError
-from napari_mamba.io import itk
 from napari_mamba.io.channels import onto_grid
+from napari_mamba.io.formats import itk
 from napari_mamba.io.regions import region_of
 from napari_mamba.io.terminology import terminology_entry
 from napari_mamba.volume import Volume

@@ -19,7 +19,7 @@ import zarr
 
 from napari_mamba import io
 from napari_mamba.errors import InputError
-from napari_mamba.io import _guard
+from napari_mamba.io.common import guard as _guard
 from napari_mamba.volume import Volume
 
 DATA = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)

@@ -9,7 +9,7 @@ from test_dicom_io import write_series  # type: ignore[import-not-found]
 
 from napari_mamba import io
 from napari_mamba.errors import InputError
-from napari_mamba.io.dicom import pixels
+from napari_mamba.io.formats.dicom import pixels
 from napari_mamba.volume import Volume
 
 

@@ -43,7 +43,7 @@ def ct_folder(tmp_path, image) -> Path:
     """The image as a DICOM series, written by pydicom's own means."""
     from pydicom.uid import generate_uid
 
-    from napari_mamba.io._geometry import LPS_TO_RAS
+    from napari_mamba.io.common.geometry import LPS_TO_RAS
     from napari_mamba.radiotherapy.reference import CT, new_dataset, without_series
 
     folder, matrix = tmp_path / "ct", LPS_TO_RAS @ image.affine

@@ -6,11 +6,12 @@ import torch
 
 from napari_mamba import bundles, engine, io
 from napari_mamba.errors import InputError
-from napari_mamba.recipes.brain import acquisition, contrast, data
+from napari_mamba.recipes.brain import data
 from napari_mamba.recipes.brain.losses import confusion_dice, dice_and_cross_entropy
 from napari_mamba.recipes.brain.recipe import BrainStructures
 from napari_mamba.recipes.brain.structures import GROUPS, INDICES, LEFT_RIGHT, STRUCTURES, tables
-from napari_mamba.recipes.brain.synthesis import synthesise
+from napari_mamba.recipes.brain.synthetic import acquisition, contrast
+from napari_mamba.recipes.brain.synthetic.synthesis import synthesise
 from napari_mamba.recipes.brain.task import NETWORK
 from napari_mamba.recipes.registry import export
 from napari_mamba.volume import Volume

@@ -6,11 +6,12 @@ import torch
 
 from napari_mamba import engine, io
 from napari_mamba.errors import InputError
-from napari_mamba.recipes.brain import geometry, pseudo_labels, scans, synthesis
+from napari_mamba.recipes.brain import pseudo_labels, scans
 from napari_mamba.recipes.brain.recipe import BrainStructures
 from napari_mamba.recipes.brain.scans import Scans
 from napari_mamba.recipes.brain.structures import INDICES
-from napari_mamba.recipes.brain.synthesis import LabelMapBatch, synthesise
+from napari_mamba.recipes.brain.synthetic import geometry, synthesis
+from napari_mamba.recipes.brain.synthetic.synthesis import LabelMapBatch, synthesise
 from napari_mamba.volume import Volume
 
 CPU = torch.device("cpu")

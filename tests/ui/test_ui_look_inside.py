@@ -6,7 +6,7 @@ from napari.components import ViewerModel
 from napari.layers import Image
 
 from napari_mamba.explain.maps import MAPS
-from napari_mamba.explain.recording import Layer
+from napari_mamba.explain.recorded.recording import Layer
 from napari_mamba.ui.look_inside import drawing
 from napari_mamba.ui.look_inside.boxes import OF_CLASS, OF_LAYER, OF_VOXEL
 from napari_mamba.ui.look_inside.model import SLICE, WHOLE, WINDOW, LookModel, Walk, tree_of

@@ -12,7 +12,7 @@ from typing import Any
 
 from napari_mamba.bundles.doors import check_values, parsed, text_of
 from napari_mamba.errors import BundleError
-from napari_mamba.io._guard import quoted
+from napari_mamba.io.common.guard import quoted
 
 _MAX_DEPTH, _MOST_VALUES = 20, 100_000
 

@@ -11,7 +11,7 @@ from napari_mamba.bundles.checks import Fields
 from napari_mamba.bundles.doors import json_of
 from napari_mamba.bundles.spec import Channel, LabelClass
 from napari_mamba.errors import BundleError
-from napari_mamba.io._guard import quoted
+from napari_mamba.io.common.guard import quoted
 
 _SCHEMES = {
     "ZScoreNormalization": "zscore",

@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_mamba.engine.context import Context
 from napari_mamba.engine.preparation.prepare import Prepared
-from napari_mamba.engine.reporting import Events
+from napari_mamba.engine.progress.reporting import Events
 from napari_mamba.engine.tiling.infer import Ensemble, predict_tiles
 from napari_mamba.engine.tiling.views import count_passes, infer_views
 

@@ -15,7 +15,7 @@ from napari_mamba.engine.answers.registry import answers
 from napari_mamba.engine.context import NewArray
 from napari_mamba.engine.memory import host_array
 from napari_mamba.engine.preparation.prepare import Prepared
-from napari_mamba.engine.reporting import Events
+from napari_mamba.engine.progress.reporting import Events
 from napari_mamba.engine.result import class_table, region_table, voxel_ml
 from napari_mamba.engine.tiling.infer import Ensemble
 from napari_mamba.errors import BundleError

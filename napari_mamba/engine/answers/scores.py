@@ -13,7 +13,7 @@ from napari_mamba.engine.answers.base import Answer
 from napari_mamba.engine.answers.image import ImageSink
 from napari_mamba.engine.answers.registry import answers
 from napari_mamba.engine.preparation.prepare import Prepared
-from napari_mamba.engine.reporting import Events
+from napari_mamba.engine.progress.reporting import Events
 from napari_mamba.engine.tiling.activation_map import activation_map_passes
 from napari_mamba.engine.tiling.infer import Ensemble, probabilities_of, score_tiles
 from napari_mamba.engine.tiling.views import axis_first, count_passes

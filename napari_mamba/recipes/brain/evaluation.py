@@ -21,7 +21,7 @@ from napari_mamba.recipes.brain.flip_averaging import mirroring
 from napari_mamba.recipes.brain.pictures import picture
 from napari_mamba.recipes.brain.recipe import BrainStructures
 from napari_mamba.recipes.brain.structures import INDICES, STRUCTURES
-from napari_mamba.recipes.brain.synthesis import synthesise
+from napari_mamba.recipes.brain.synthetic.synthesis import synthesise
 from napari_mamba.recipes.brain.task import GREY, WHITE
 from napari_mamba.recipes.measurement import Measurement, OnCase, png
 from napari_mamba.training.scoring.classification import draw_reliability

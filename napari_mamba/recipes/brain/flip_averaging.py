@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from napari_mamba.recipes.brain.losses import confusion_dice
 from napari_mamba.recipes.brain.recipe import BrainStructures
 from napari_mamba.recipes.brain.structures import INDICES, left_right_swap
-from napari_mamba.recipes.brain.synthesis import synthesise
+from napari_mamba.recipes.brain.synthetic.synthesis import synthesise
 
 KINDS = ("t1", "t2", "random")
 

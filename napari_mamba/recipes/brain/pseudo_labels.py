@@ -19,7 +19,7 @@ from napari_mamba import engine, io
 from napari_mamba.bundles import Bundle
 from napari_mamba.engine import RunOptions
 from napari_mamba.errors import InputError
-from napari_mamba.io.itk import affine_of, place, simpleitk
+from napari_mamba.io.formats.itk import affine_of, place, simpleitk
 from napari_mamba.recipes.brain.scans import pack
 from napari_mamba.volume import Volume
 

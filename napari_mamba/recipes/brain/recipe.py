@@ -21,7 +21,7 @@ from napari_mamba.recipes.brain.data import HELD_OUT, pack, unpack
 from napari_mamba.recipes.brain.losses import confusion_dice, dice_and_cross_entropy
 from napari_mamba.recipes.brain.scans import unpack as unpack_scans
 from napari_mamba.recipes.brain.structures import INDICES
-from napari_mamba.recipes.brain.synthesis import LabelMapBatch, Shape, synthesise
+from napari_mamba.recipes.brain.synthetic.synthesis import LabelMapBatch, Shape, synthesise
 from napari_mamba.recipes.brain.task import GREY, WHITE, WINDOW, network
 from napari_mamba.training.recipe import Recipe, Schedule
 

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_mamba.recipes.brain import geometry
 from napari_mamba.recipes.brain.data import crop
 from napari_mamba.recipes.brain.structures import CSF, INDICES, left_right_swap
+from napari_mamba.recipes.brain.synthetic import geometry
 
 Shape = tuple[int, int, int]
 KEPT = (0.5, 99.5)

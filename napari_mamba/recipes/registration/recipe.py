@@ -17,7 +17,7 @@ from napari_mamba.models.registration.mambamorph import MambaMorph
 from napari_mamba.recipes.brain.data import HELD_OUT, pack, unpack
 from napari_mamba.recipes.brain.losses import confusion_dice
 from napari_mamba.recipes.brain.structures import INDICES
-from napari_mamba.recipes.brain.synthesis import LabelMapBatch, Shape, synthesise
+from napari_mamba.recipes.brain.synthetic.synthesis import LabelMapBatch, Shape, synthesise
 from napari_mamba.recipes.registration.losses import registration_loss
 from napari_mamba.registration import fields
 from napari_mamba.registration.network import VelocityNetwork, displacement

@@ -123,7 +123,7 @@ _DROPPED = _Dropped()
 
 def _series_of(path: str) -> str:
     """The UID of a DICOM file's series; empty for all else."""
-    from napari_mamba.io import dicom
+    from napari_mamba.io.formats import dicom
 
     place = Path(path)
     if not place.is_file() or place.name.lower().endswith((".nii", ".nii.gz", ".nrrd", ".mha", ".tif", ".tiff")):

@@ -25,7 +25,7 @@ from napari_mamba.ui.look_inside.model import SHOWN, LookModel, tree_of
 from napari_mamba.ui.widgets.forms import combo_box
 
 if TYPE_CHECKING:
-    from napari_mamba.explain.recording import Layer
+    from napari_mamba.explain.recorded.recording import Layer
 
 OF_LAYER = ("order", "neighbours", "state", "components", "step_size", "memory", "influence", "tokens")
 OF_VOXEL = ("attention", "unified", "rollout", "field")

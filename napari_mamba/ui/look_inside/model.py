@@ -10,7 +10,7 @@ import numpy as np
 from psygnal import SignalGroupDescriptor
 
 if TYPE_CHECKING:
-    from napari_mamba.explain.recording import Layer
+    from napari_mamba.explain.recorded.recording import Layer
 
 WINDOW, SLICE, WHOLE = "Near the marker", "This slice", "Whole, thinned"
 SHOWN = (WINDOW, SLICE, WHOLE)

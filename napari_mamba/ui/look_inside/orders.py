@@ -82,7 +82,7 @@ class OrdersBox(QWidget):
     @Slot()
     def refresh(self) -> None:
         """Fill the table for the grid."""
-        from napari_mamba.explain.order import compare_orders
+        from napari_mamba.explain.methods.order import compare_orders
 
         rows = sorted(compare_orders(self.grid), key=lambda row: (row.order not in AT_FIRST, row.order, row.path))
         self.table.setRowCount(len(rows))
@@ -123,7 +123,7 @@ def add_order(viewer: ViewerModel, name: str, path: int, grid: tuple[int, ...], 
     """One path on a grid, the `place`-th of a row: an image of the neighbours' distance under the path itself."""
     from napari.layers import Image, Vectors
 
-    from napari_mamba.explain.order import neighbour_distance, positions, ranks
+    from napari_mamba.explain.methods.order import neighbour_distance, positions, ranks
     from napari_mamba.scan import scan_order
 
     table = scan_order(name, grid).table[path]

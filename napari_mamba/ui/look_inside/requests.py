@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
     from napari_mamba.engine import Progress
     from napari_mamba.explain.maps import Explained
-    from napari_mamba.explain.subject import Subject
+    from napari_mamba.explain.recorded.subject import Subject
     from napari_mamba.volume import Volume
 
 _log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def fulfil(request: Request, cancel: threading.Event) -> Generator[Progress, Non
 
 def _open(request: Request, cancel: threading.Event) -> Generator[Progress, None, Answer]:
     from napari_mamba.engine import Progress
-    from napari_mamba.explain.subject import subject_of
+    from napari_mamba.explain.recorded.subject import subject_of
 
     assert request.volume is not None and request.bundle is not None  # noqa: PT018
     yield Progress("opening the model", 0, 2)
@@ -95,7 +95,7 @@ def walk_of(subject: Subject, layer: str, direction: int, voxel: tuple[int, int,
     import numpy as np
 
     from napari_mamba.explain.layer_maps import tokens_way
-    from napari_mamba.explain.states import run_states
+    from napari_mamba.explain.methods.states import run_states
 
     tile = subject.tile_at(voxel)
     scan = subject.scan(tile, layer)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
     from napari_mamba.engine import Progress
-    from napari_mamba.explain.subject import Subject
+    from napari_mamba.explain.recorded.subject import Subject
 
 NO_IMAGE = "Open an image first, and choose the model that reads it."
 

@@ -1,0 +1,38 @@
+"""`dose`: the dose that a plan of this patient would likely bring, from the command."""
+
+# ruff: noqa: UP045  (typer reads these annotations when the command runs, on every supported version of itself)
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program's."""
+    app.command()(dose)
+
+
+def dose(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Name of a dose bundle, or its folder or zip.")],
+    image: Annotated[
+        Path, typer.Argument(metavar="CT", help="The planning CT: an image, or a folder of DICOM slices.")
+    ],
+    structures: Annotated[
+        Path, typer.Argument(metavar="STRUCTURES", help="RTSTRUCT file, label map, or folder of masks.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="RTDOSE (.dcm), or an image in Gy.")],
+    prescription: Annotated[
+        Optional[list[str]], typer.Option(metavar="NAME=GY", help="Of a target whose name does not tell; repeat.")
+    ] = None,
+    names: Annotated[str, typer.Option(help="Of a label map's numbers: 1=brainstem,8=PTV56.")] = "",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+) -> None:
+    """Predict the dose of a plan from a CT and its structures. Never a plan; not for clinical use."""
+    from napari_mamba.cli.radiotherapy.planning import predict
+
+    given = {"prescription": prescription or [], "names": names, "device": device, "overwrite": overwrite}
+    predict(bundle, image, structures, output, **given)  # type: ignore[arg-type]  # each is of its own type

@@ -1,0 +1,30 @@
+"""`rtstruct`: a label map or masks as a DICOM RTSTRUCT, for a planning system."""
+
+# ruff: noqa: UP045  (typer reads these annotations when the command runs, on every supported version of itself)
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program's."""
+    app.command()(rtstruct)
+
+
+def rtstruct(
+    structures: Annotated[Path, typer.Argument(metavar="STRUCTURES", help="Label map, or folder of masks.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="RTSTRUCT file (.dcm).")],
+    image: Annotated[
+        Optional[Path], typer.Option(metavar="CT", help="Folder of the CT's DICOM slices, which the file then names.")
+    ] = None,
+    names: Annotated[str, typer.Option(help="Of a label map's numbers: 1=brainstem,2=cord.")] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write labels as contours in a DICOM RTSTRUCT. Not for clinical use."""
+    from napari_mamba.cli.radiotherapy.contouring import write
+
+    write(structures, output, image, names, overwrite=overwrite)

@@ -1,0 +1,1 @@
+"""What the commands for doses, their histograms and contours do."""

@@ -1,0 +1,103 @@
+"""One share and one time left for a whole run, from the events of its stages; and for several runs in a row."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from napari_mamba.engine.progress.events import Progress
+
+SHARES = {
+    "loading": 0.06,
+    "checking": 0.02,
+    "preparing": 0.05,
+    "warming up": 0.07,
+    "network": 0.70,
+    "restoring": 0.05,
+    "measuring": 0.02,
+    "writing": 0.03,
+}
+"""What part of a run each stage is, roughly: the network takes most. Only the share done depends on it."""
+
+_STAGES = tuple(SHARES)
+
+
+class Overall:
+    """Share done and seconds left of several runs, one after the other.
+
+    Parameters
+    ----------
+    runs : int
+        How many there are.
+
+    Attributes
+    ----------
+    fraction : float
+        0 to 1, never less than before, also where a run begins its tiles again.
+    seconds_left : float or None
+        Until the last run ends; None while nothing is known.
+
+    Examples
+    --------
+    >>> overall = Overall()
+    >>> overall.add(Progress("network", 1, 2, seconds_left=7.0))
+    >>> round(overall.fraction, 2), round(overall.seconds_left)
+    (0.55, 9)
+    """
+
+    def __init__(self, runs: int = 1):
+        self.runs = max(runs, 1)
+        self.fraction = 0.0
+        self.seconds_left: float | None = None
+        self._ended = 0
+        self._durations: list[float] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self._began = monotonic()
+        self._network_ended: float | None = None
+        self._rest = 0.0
+
+    def add(self, event: Progress) -> None:
+        """Take in one event of the present run."""
+        before = sum(SHARES[stage] for stage in _STAGES[: _place(event.stage)])
+        here = before + SHARES.get(event.stage, 0.0) * min(event.fraction, 1.0)
+        self.fraction = max(self.fraction, min((self._ended + here) / self.runs, 1.0))
+        left = self._left(event)
+        if left is not None:
+            self.seconds_left = left + self._others(left)
+
+    def end_run(self, *, measured: bool = True) -> None:
+        """The present run is over; `measured`: it went to its end, so that others may take as long."""
+        if measured:
+            self._durations.append(monotonic() - self._began)
+        self._ended += 1
+        self.fraction = max(self.fraction, self._ended / self.runs)
+        self.seconds_left = 0.0 if self._ended >= self.runs else self._others(0.0) or None
+        self._begin()
+
+    def _left(self, event: Progress) -> float | None:
+        """Seconds of the present run that are left."""
+        if event.stage == "network":
+            if event.seconds_left is None:
+                return None
+            share = max(event.fraction, 1e-6)
+            whole = event.seconds_left / (1 - share) if share < 1 else self._rest * SHARES["network"]
+            after = sum(SHARES[stage] for stage in _STAGES[_place("network") + 1 :])
+            self._rest = whole * after / SHARES["network"] if share < 1 else self._rest
+            self._network_ended = monotonic()
+            return event.seconds_left + self._rest
+        if self._network_ended is not None:
+            return max(self._rest - (monotonic() - self._network_ended), 0.0)
+        return None
+
+    def _others(self, left: float) -> float:
+        """Seconds of the runs that have not begun, each as long as those before, or as this one."""
+        waiting = self.runs - self._ended - (1 if left else 0)
+        if waiting <= 0:
+            return 0.0
+        mean = sum(self._durations) / len(self._durations) if self._durations else monotonic() - self._began + left
+        return waiting * mean
+
+
+def _place(stage: str) -> int:
+    return _STAGES.index(stage) if stage in _STAGES else 0

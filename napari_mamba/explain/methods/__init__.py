@@ -1,0 +1,1 @@
+"""What is computed from recordings and gradients: attention, states, relevance, receptive field."""

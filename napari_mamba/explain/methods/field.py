@@ -1,0 +1,131 @@
+"""The effective receptive field: which voxels an answer, or a layer's token, depends on.
+
+Luo et al., Understanding the Effective Receptive Field (arXiv:1701.04128).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from napari_mamba.errors import InputError
+from napari_mamba.explain.methods.attribution import first_output
+from napari_mamba.scan.listening import Call, listen
+
+SHARES = (0.5, 0.95)
+
+
+def receptive_field(
+    network: nn.Module, inputs: Tensor, pick: Callable[[Tensor], Tensor], positive: bool = False
+) -> Tensor:
+    """How much a number that a network answers changes with each voxel: |gradient|, summed over the input's channels.
+
+    Parameters
+    ----------
+    network : nn.Module
+    inputs : (1, C, *spatial)
+    pick : callable
+        From the output to the number; for the field of a voxel, the sum of its channels.
+    positive : bool
+        Keep only what raises the number, as VMamba's figures do (github.com/MzeroMiko/VMamba, analyze/).
+
+    Returns
+    -------
+    Tensor, shape `spatial`
+    """
+    x = inputs.detach().clone().requires_grad_(True)
+    with torch.enable_grad():
+        answer = pick(first_output(network(x)))
+    if not answer.requires_grad:
+        raise InputError("this answer does not depend on the input: choose another voxel")
+    gradient = torch.autograd.grad(answer, x)[0][0]
+    return (gradient.clamp(min=0) if positive else gradient.abs()).sum(0)
+
+
+@dataclass(frozen=True)
+class FieldSize:
+    """How far a field reaches: the radii in mm about the voxel within which half and 95% of it lie."""
+
+    layer: str
+    half: float
+    most: float
+
+
+class _Reached(Exception):
+    pass
+
+
+def layer_field(network: nn.Module, inputs: Tensor, layer: str, cell_of: Callable[[tuple[int, ...]], int]) -> Tensor:
+    """The receptive field of one token of a layer's output, `cell_of(grid)` being its cell: (*spatial), as above."""
+    x = inputs.detach().clone().requires_grad_(True)
+    where: dict[str, Call] = {}
+
+    def hear(call: Call) -> None:
+        if call.layer == layer and call.kind != "convolution":
+            where["call"] = call
+
+    kept: list[Tensor] = []
+
+    def keep(module: nn.Module, given: tuple, output: Tensor) -> None:
+        kept.append(output)
+        raise _Reached
+
+    handle = network.get_submodule(layer).register_forward_hook(keep)
+    try:
+        with torch.enable_grad(), listen(network, hear):
+            network(x)
+    except _Reached:
+        pass
+    finally:
+        handle.remove()
+    if "call" not in where or where["call"].grid is None:
+        raise InputError(f"the tokens of {layer} are channels, not places of the image: choose another layer")
+    call = where["call"]
+    token = _token(kept[0], call, cell_of(call.grid))  # type: ignore[arg-type]
+    # The squares' sum, so that channels of opposite sign do not hide one another.
+    gradient = torch.autograd.grad(token.square().sum(), x, allow_unused=True)[0]
+    return torch.zeros_like(x[0, 0]) if gradient is None else gradient[0].abs().sum(0)
+
+
+def _token(output: Tensor, call: Call, cell: int) -> Tensor:
+    """The channels of a module's output at a cell, whether it answers tokens, or a map with channels last or first."""
+    grid = call.grid
+    assert grid is not None
+    cells = int(np.prod(grid))
+    if output.ndim == 3:
+        length = call.arguments.u.shape[-2]  # type: ignore[union-attr]
+        if output.shape[1] != length:
+            output = output.transpose(1, 2)
+        if call.cells is None:
+            return output[0, cell]
+        place = (call.cells == cell).nonzero()[0]
+        return output[0, place[0]] if call.cells.ndim == 1 else output[place[0], place[1]]
+    if tuple(output.shape[1:-1]) == grid:
+        return output[0].reshape(cells, -1)[cell]
+    return output[0].flatten(1)[:, cell]
+
+
+def reach(
+    field: np.ndarray,
+    place: Sequence[float] | np.ndarray,
+    spacing: Sequence[float] | np.ndarray,
+    shares: Sequence[float] = SHARES,
+):
+    """Radii in mm about a place within which `shares` of a field lie.
+
+    Examples
+    --------
+    >>> reach(np.eye(3)[1:2], (0, 1), (1.0, 1.0))
+    [0.0, 0.0]
+    """
+    index = np.indices(field.shape).reshape(field.ndim, -1).T
+    away = np.linalg.norm((index - np.asarray(place)) * np.asarray(spacing), axis=1)
+    order = np.argsort(away)
+    running = np.cumsum(field.ravel()[order].astype(np.float64))
+    if running[-1] <= 0:
+        return [0.0 for _ in shares]
+    return [float(away[order][min(np.searchsorted(running, share * running[-1]), len(order) - 1)]) for share in shares]

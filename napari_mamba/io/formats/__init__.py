@@ -1,0 +1,1 @@
+"""One module per family of formats: files and stores to and from `Volume`."""

@@ -1,0 +1,195 @@
+"""The values of DICOM slices: pydicom unpacks what is stored as it is, GDCM (in SimpleITK) what is compressed.
+
+GDCM is given the stored pixels alone, without the rescale and the photometric interpretation of the file: it inverts
+MONOCHROME1 before the rescale, which changes what CT and PET values mean.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_mamba.errors import InputError
+from napari_mamba.io.common import colour as _colour
+from napari_mamba.io.common import guard as _guard
+from napari_mamba.io.formats.dicom.headers import Slice
+from napari_mamba.io.formats.itk import quiet, simpleitk
+
+_BY_PYDICOM = ("1.2.840.10008.1.2.5",)  # RLE, beside all that is not compressed
+_PIXEL_MODULE = (
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PlanarConfiguration",
+    "NumberOfFrames",
+    "PixelData",
+)
+_ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
+_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # SOP class Secondary Capture: an image and nothing else
+
+
+def voxels(slices: Sequence[Slice], colour: _colour.Colour) -> np.ndarray:
+    """Values (C, Z, Y, X), rescaled; of the widest type among the slices, for each may have its own slope.
+
+    Raises
+    ------
+    InputError
+        If a file is truncated, damaged or compressed in an unknown way.
+    """
+    _check_size(slices)
+    planes = []
+    last: tuple[Path | None, Any] = (None, None)
+    for entry in slices:
+        if last[0] != entry.path:
+            last = (entry.path, stored(entry.path))
+        planes.append(_plane(last[1], entry, colour))
+    return np.stack(planes, axis=1)
+
+
+def _check_size(slices: Sequence[Slice]) -> None:
+    files = {entry.path for entry in slices}
+    there = sum(file.stat().st_size for file in files)
+    first = slices[0]
+    per_slice = first.size[0] * first.size[1] * max(first.bits // 8, 1) * (3 if first.colour else 1)
+    _guard.check_unpacked(per_slice * len(slices), there, first.path)
+
+
+def _plane(array: np.ndarray, entry: Slice, colour: _colour.Colour) -> np.ndarray:
+    """One slice (C, Y, X), rescaled."""
+    plane = array[entry.frame]
+    if entry.corner is not None:
+        row, column = entry.corner
+        plane = plane[row : row + entry.size[0], column : column + entry.size[1]]
+    if plane.shape[:2] != entry.size:
+        raise InputError(f"{entry.path} is damaged: its pixels are not of the size that it announces; copy it anew")
+    if colour is not None:
+        return _colour.taken(np.moveaxis(plane, -1, 0), colour)
+    return rescaled(plane, entry.slope, entry.intercept)[np.newaxis]
+
+
+def rescaled(plane: np.ndarray, slope: float, intercept: float) -> np.ndarray:
+    """Values by RescaleSlope and RescaleIntercept, in integers where both are."""
+    if slope == 1 and intercept == 0:
+        return plane
+    if slope == int(slope) and intercept == int(intercept) and max(abs(slope), abs(intercept)) < 2**31:
+        limits = np.iinfo(plane.dtype)
+        ends = [int(end) * int(slope) + int(intercept) for end in (limits.min, limits.max)]
+        for kind in ("int16", "int32", "int64"):
+            if np.iinfo(kind).min <= min(ends) and max(ends) <= np.iinfo(kind).max:
+                return _linear(plane.astype(kind), int(slope), int(intercept))
+    return _linear(plane.astype(np.float32 if plane.dtype.itemsize <= 2 else np.float64), slope, intercept)
+
+
+def _linear(values: np.ndarray, slope: float, intercept: float) -> np.ndarray:
+    np.multiply(values, values.dtype.type(slope), out=values)
+    return np.add(values, values.dtype.type(intercept), out=values)
+
+
+def stored(path: Path) -> np.ndarray:
+    """The stored values of a file, shape (frames, rows, columns) or (frames, rows, columns, 3)."""
+    import pydicom
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            tags = pydicom.dcmread(path, force=True)
+            syntax = tags.file_meta.TransferSyntaxUID if "TransferSyntaxUID" in tags.file_meta else None
+            if syntax is None or not syntax.is_compressed or syntax in _BY_PYDICOM:
+                array = _by_pydicom(tags, syntax)
+            else:
+                array = _by_gdcm(tags)
+        except InputError:
+            raise
+        except MemoryError:
+            raise
+        except Exception as error:  # pydicom and GDCM raise anything on damaged pixels
+            raise InputError(f"{path} is truncated, damaged or compressed in an unknown way: copy it anew") from error
+    return array
+
+
+def _by_pydicom(tags: Any, syntax: Any) -> np.ndarray:
+    from pydicom.uid import ImplicitVRLittleEndian
+
+    if syntax is None:
+        tags.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    if "PixelData" not in tags:
+        raise ValueError("no pixels")
+    several, colours = int(tags.get("NumberOfFrames") or 1) > 1, int(tags.get("SamplesPerPixel") or 1) > 1
+    array = tags.pixel_array
+    if str(tags.get("PhotometricInterpretation", "")).startswith("PALETTE"):
+        from pydicom.pixels import apply_color_lut
+
+        array, colours = _in_eight_bits(apply_color_lut(array, tags)), True
+    elif colours and "YBR" in str(tags.get("PhotometricInterpretation", "")) and array.dtype == np.uint8:
+        from pydicom.pixels import convert_color_space
+
+        array = convert_color_space(array, tags.PhotometricInterpretation, "RGB", per_frame=several)
+    array = array if several else array[np.newaxis]
+    return array if colours else _used_bits(array, tags)
+
+
+def _in_eight_bits(array: np.ndarray) -> np.ndarray:
+    return (array >> 8).astype(np.uint8) if array.dtype == np.uint16 else array
+
+
+def _used_bits(array: np.ndarray, tags: Any) -> np.ndarray:
+    """The bits that hold the value: older files keep overlays in the others."""
+    allocated, used = int(tags.BitsAllocated), int(tags.get("BitsStored", tags.BitsAllocated))
+    if not 0 < used < allocated or array.dtype.kind not in "iu":
+        return array
+    low = int(tags.get("HighBit", used - 1)) + 1 - used
+    if not 0 <= low <= allocated - used:
+        return array
+    return (array << (allocated - used - low)) >> (allocated - used)
+
+
+def _check_items(data: bytes) -> None:
+    """Raise `ValueError` if the items of encapsulated pixels (PS3.5, A.4) are longer than what is there.
+
+    GDCM takes as much memory as a damaged length says.
+    """
+    place = 0
+    while place + 8 <= len(data):
+        tag, length = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
+        if tag == _END:
+            return
+        if tag != _ITEM or place + 8 + length > len(data):
+            raise ValueError("an item of the pixels is longer than the file")
+        place += 8 + length
+
+
+def _by_gdcm(tags: Any) -> np.ndarray:
+    """The stored values of a compressed file, through a copy that holds nothing but its pixels."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import UID
+
+    _check_items(bytes(tags.PixelData))
+    copy = Dataset()
+    for name in _PIXEL_MODULE:
+        if name in tags:
+            copy[name] = tags[name]
+    colours = int(tags.get("SamplesPerPixel") or 1) > 1
+    copy.PhotometricInterpretation = tags.PhotometricInterpretation if colours else "MONOCHROME2"
+    copy.SOPClassUID = copy_class = UID(_CAPTURE)
+    copy.SOPInstanceUID = UID("1.2.3")
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = tags.file_meta.TransferSyntaxUID
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = copy_class, copy.SOPInstanceUID
+    copy.file_meta = meta
+    itk = simpleitk()
+    with tempfile.TemporaryDirectory(prefix="napari-mamba-") as folder:
+        path = Path(folder) / "pixels.dcm"
+        copy.save_as(path, enforce_file_format=True)
+        with quiet():
+            array = itk.GetArrayFromImage(itk.ReadImage(str(path)))
+    shape = (int(tags.get("NumberOfFrames") or 1), int(tags.Rows), int(tags.Columns))
+    return array.reshape(*shape, 3) if colours else array.reshape(shape)

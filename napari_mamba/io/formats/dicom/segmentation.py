@@ -1,0 +1,199 @@
+"""DICOM segmentations (PS3.3, A.51) through highdicom, in and out."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_mamba.errors import ChoiceError, InputError, Option, OutputError
+from napari_mamba.io import labels
+from napari_mamba.io.common import guard as _guard
+from napari_mamba.io.common import source as _source
+from napari_mamba.io.common.geometry import LPS_TO_RAS
+from napari_mamba.io.formats.dicom.headers import Slice
+from napari_mamba.volume import Volume
+
+_TRACKING = "napari-mamba label "  # and the label's own value: segments are numbered 1, 2, 3
+_STRUCTURE = ("123037004", "SCT", "Anatomical Structure")
+
+
+def read(members: Sequence[Slice], source: Path) -> Volume:
+    """The label map of a segmentation, one label a segment, on the grid of its own slices.
+
+    Parameters
+    ----------
+    members : sequence of Slice
+        Of one series.
+    source : Path
+        What the user named, for messages.
+
+    Returns
+    -------
+    Volume
+        One channel of unsigned integers. Where segments overlap, the later one lies on top, and a doubt says so.
+
+    Raises
+    ------
+    ChoiceError
+        If the series holds several segmentations.
+    InputError
+        If it is damaged, or its frames make no regular grid.
+    """
+    files = list(dict.fromkeys(entry.path for entry in members))
+    if len(files) > 1:
+        raise ChoiceError(
+            f"{source} holds {len(files)} segmentations of one series: name the file of one",
+            "path",
+            [Option(str(file), file.name) for file in files],
+        )
+    path = files[0]
+    frame = members[0]
+    _guard.check_unpacked(frame.size[0] * frame.size[1] * frame.frames, path.stat().st_size, path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return _read(path, frame)
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:  # highdicom and pydicom raise anything on damaged files
+            raise InputError(f"{path} is a damaged DICOM segmentation: export it anew") from error
+
+
+def _read(path: Path, frame: Slice) -> Volume:
+    import highdicom
+
+    seg = highdicom.seg.segread(path)
+    doubts: tuple[str, ...] = ()
+    try:
+        found = seg.get_volume(combine_segments=True, rescale_fractional=False)
+    except RuntimeError:  # segments overlap
+        doubts = ("Segments of the file overlap: in the label map the later one lies on top.",)
+        found = seg.get_volume(combine_segments=True, rescale_fractional=False, skip_overlap_checks=True)
+    array = np.asarray(found.array)
+    array, matrix = _along_the_normal(array, np.array(found.affine, dtype=np.float64))
+    segments = [seg.get_segment_description(number) for number in seg.segment_numbers]
+    array, values = _own_values(array, segments)
+    classes = tuple(_entry(segment, value) for segment, value in zip(segments, values, strict=True))
+    name = frame.description or path.stem
+    volume = Volume(labels.storable(array[np.newaxis].astype(np.int64), classes), LPS_TO_RAS @ matrix, name=name)
+    return _source.attached(volume, _source.Source(classes, True, doubts))
+
+
+def _along_the_normal(array: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The map and its LPS matrix with slices in the order in which `stack` puts those of an image."""
+    if matrix[:3, 0] @ np.cross(matrix[:3, 2], matrix[:3, 1]) >= 0:
+        return array, matrix
+    turned = matrix.copy()
+    turned[:3, 3] += (array.shape[0] - 1) * matrix[:3, 0]
+    turned[:3, 0] *= -1
+    return array[::-1], turned
+
+
+def _own_values(array: np.ndarray, segments: Sequence[Any]) -> tuple[np.ndarray, list[int]]:
+    """The map with the values that the labels had when they were written here, and those values."""
+    numbers = [int(segment.segment_number) for segment in segments]
+    noted = [str(segment.get("TrackingID", "")) for segment in segments]
+    if not all(re.fullmatch(f"{_TRACKING}[0-9]{{1,9}}", note) for note in noted):
+        return array, numbers
+    values = [int(note.removeprefix(_TRACKING)) for note in noted]
+    if len(set(values)) < len(values) or 0 in values:
+        return array, numbers
+    table = np.zeros(max(numbers) + 1, np.int64)
+    table[numbers] = values
+    return table[array], values
+
+
+def _entry(segment: Any, value: int) -> _source.LabelEntry:
+    color = ""
+    lab: Any = segment.get("RecommendedDisplayCIELabValue")
+    if lab is not None and len(lab) == 3:
+        from highdicom.color import CIELabColor
+
+        red, green, blue = CIELabColor.from_dicom_value(tuple(lab)).to_rgb()
+        color = f"#{red:02x}{green:02x}{blue:02x}"
+    kind = segment.segmented_property_type
+    code = f"{kind.scheme_designator}:{kind.value}"
+    return _source.LabelEntry(value, labels.one_line(segment.segment_label), color, code)
+
+
+def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> None:
+    """Write a label map as a binary DICOM segmentation that refers to the series it was made from.
+
+    Parameters
+    ----------
+    volume : Volume
+        Labels on the grid of a DICOM series that `io.read` gave: the segmentation carries its patient and study.
+    path : Path
+    classes : sequence of Class
+        Segments are numbered by their order, as the standard asks; `code` ("SCT:10200004") names a class's concept.
+
+    Raises
+    ------
+    OutputError
+        If there are no classes, the volume was not made from a DICOM series of one file a slice, or no label is drawn.
+    """
+    sources = _source.of(volume).dicom
+    if not classes:
+        raise OutputError(f"{path} cannot be written: DICOM is written for label maps alone, choose .nii.gz")
+    if not sources or len(sources) not in (1, volume.shape[0]):
+        raise OutputError(f"{path} cannot be written: a DICOM segmentation refers to a DICOM series; choose .nii.gz")
+    array = labels.storable(volume.data, classes)[0]
+    drawn = [entry for entry in labels.foreground(classes) if (array == entry.index).any()]
+    if not drawn:
+        raise OutputError(f"{path} cannot be written: no label is drawn, and a segmentation without one is not allowed")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _segmentation(sources, array, drawn).save_as(path)
+
+
+def _segmentation(sources: Sequence[Path], array: np.ndarray, drawn: Sequence[labels.Class]) -> Any:
+    import highdicom as hd
+    import pydicom
+
+    numbered = np.zeros(array.shape, np.uint8 if len(drawn) < 256 else np.uint16)
+    for number, entry in enumerate(drawn, 1):
+        numbered[array == entry.index] = number
+    return hd.seg.Segmentation(
+        source_images=[pydicom.dcmread(file) for file in sources],
+        pixel_array=numbered,
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        omit_empty_frames=False,  # so that it comes back on the whole grid
+        segment_descriptions=[_description(number, entry) for number, entry in enumerate(drawn, 1)],
+        series_instance_uid=hd.UID(),
+        series_number=900,
+        sop_instance_uid=hd.UID(),
+        instance_number=1,
+        manufacturer="napari-mamba",
+        manufacturer_model_name="napari-mamba",
+        software_versions="1",
+        device_serial_number="0",
+        series_description="Labels by napari-mamba, not for clinical use",
+    )
+
+
+def _description(number: int, entry: labels.Class) -> Any:
+    import highdicom as hd
+    from highdicom.color import CIELabColor
+    from pydicom.sr.coding import Code
+
+    red, green, blue = (round(255 * part) for part in labels.rgb(entry.color))
+    scheme, _, value = str(getattr(entry, "code", "") or "").partition(":")
+    name = labels.one_line(entry.name)[:64] or f"label {entry.index}"
+    return hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=name,
+        tracking_uid=hd.UID(),
+        tracking_id=f"{_TRACKING}{entry.index}",
+        segmented_property_category=Code(*_STRUCTURE),
+        segmented_property_type=Code(value, scheme, name) if value else Code(*_STRUCTURE),
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            name="napari-mamba", version="1", family=Code("123109", "DCM", "Artificial Intelligence")
+        ),
+        display_color=CIELabColor.from_rgb(red, green, blue),
+    )

@@ -1,0 +1,320 @@
+"""OME-Zarr 0.4 and 0.5 (ngff.openmicroscopy.org) through zarr 3, lazily: voxels stay on disk until indexed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_mamba.errors import ChoiceError, InputError, NapariMambaError, Option
+from napari_mamba.io import labels
+from napari_mamba.io.common import frames as _frames
+from napari_mamba.io.common import guard as _guard
+from napari_mamba.io.common import source as _source
+from napari_mamba.io.common.calibration import KEY
+from napari_mamba.io.common.geometry import LPS_TO_RAS, millimetres, without_orientation
+from napari_mamba.volume import Volume
+
+_VERSION = "0.4"  # of what is written: the version that most viewers read
+_CHUNK = 128
+_LISTED = 12
+_MOST_CHUNKS, _LONGEST_AXIS = 10_000, 2**31
+
+
+class OnDisk:
+    """A view (C, Z, Y, X) of a Zarr array with some of the axes t, c, z, y, x; reads only what is indexed.
+
+    Takes integers, slices and `...`, and becomes an array by `numpy.asarray`.
+    """
+
+    ndim = 4
+
+    def __init__(self, source: Any, axes: str, frames: list[int], path: Path = Path()) -> None:
+        self.source, self.axes, self.path = source, axes, path
+        sizes = dict(zip(axes, source.shape, strict=True))
+        self.frames = frames if len(frames) > 1 else None  # time as channels
+        self.frame = frames[0]
+        channels = len(frames) if self.frames else sizes.get("c", 1)
+        self.shape = (channels, sizes.get("z", 1), sizes["y"], sizes["x"])
+        self.dtype = np.dtype(source.dtype).newbyteorder("=")
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """The values at `key`, as NumPy's basic indexing would give them."""
+        ranges: list[range] = []
+        kept: list[Any] = []
+        for item, size in zip(_full(key, self.ndim), self.shape, strict=True):
+            if isinstance(item, slice):
+                ranges.append(range(*item.indices(size)))
+                kept.append(slice(None))
+            else:
+                if not -size <= item < size:
+                    raise IndexError(f"index {item} is out of bounds for an axis of size {size}")
+                ranges.append(range(item % size, item % size + 1))
+                kept.append(0)
+        return self._block(dict(zip("czyx", ranges, strict=True)))[tuple(kept)]
+
+    def _block(self, wanted: dict[str, range]) -> np.ndarray:
+        wanted["t"] = wanted["c"] if self.frames else range(self.frame, self.frame + 1)
+        if any(len(items) == 0 for items in wanted.values()):
+            return np.empty([len(wanted[axis]) for axis in "czyx"], self.dtype)
+        # Zarr takes forward slices only: read the span, then step through it in memory.
+        spans = [slice(*_span(wanted[axis])) for axis in self.axes]
+        steps = [slice(None, None, wanted[axis].step) for axis in self.axes]
+        block = self._read(tuple(spans))[tuple(steps)]
+        return block.astype(self.dtype, copy=False).reshape([len(wanted[axis]) for axis in "czyx"])
+
+    def _read(self, spans: tuple[slice, ...]) -> np.ndarray:
+        """What is stored there; `InputError` where a chunk is damaged, however its codec puts it."""
+        _check_announced(self.source, spans, self.path)
+        try:
+            return np.asarray(self.source[spans])
+        except NapariMambaError:
+            raise
+        except MemoryError as error:
+            raise InputError(f"{self.path} does not fit in memory: read a part or a coarser level of it") from error
+        except Exception as error:  # codecs raise anything on damaged chunks
+            reason = _guard.quoted((str(error).strip().splitlines() or [type(error).__name__])[-1])
+            raise InputError(
+                f"{self.path} is damaged, a chunk of it cannot be read ({reason}): copy it anew"
+            ) from error
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """All values."""
+        return self[...].astype(dtype or self.dtype, copy=False)
+
+
+def _span(items: range) -> tuple[int, int]:
+    """First index and the one behind the last; `min` would walk through a billion of them."""
+    return min(items[0], items[-1]), max(items[0], items[-1]) + 1
+
+
+def _check_announced(source: Any, spans: tuple[slice, ...], path: Path) -> None:
+    """Raise `InputError` if what is wanted is far more than the store can hold: chunks that are absent cost nothing."""
+    sizes = [span.stop - span.start for span in spans]
+    itemsize = np.dtype(source.dtype).itemsize
+    announced = max(_guard.counted(sizes, itemsize), _guard.counted(source.chunks, itemsize))
+    chunks = math.prod(-(-size // max(1, chunk)) for size, chunk in zip(sizes, source.chunks, strict=True))
+    if announced <= _guard.LARGE and chunks <= _MOST_CHUNKS:
+        return
+    folder = path / source.path if path.is_dir() else path
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    _guard.check_unpacked(announced, sum(file.stat().st_size for file in files), path)
+    if chunks > _MOST_CHUNKS and len(files) < chunks // 100:
+        raise InputError(f"{path} announces {chunks:,} chunks, most of which are not there: check where it came from")
+
+
+def _full(key: Any, ndim: int) -> list[Any]:
+    key = list(key) if isinstance(key, tuple) else [key]
+    if Ellipsis in [item for item in key if not isinstance(item, np.ndarray)]:
+        place = key.index(Ellipsis)
+        key[place : place + 1] = [slice(None)] * (ndim - len(key) + 1)
+    key += [slice(None)] * (ndim - len(key))
+    if len(key) != ndim:
+        raise IndexError(f"{len(key)} indexes for {ndim} axes")
+    return [item if isinstance(item, slice) else int(item) for item in key]
+
+
+def read(path: Path, *, series: str | int | None = None, frame: _frames.Frame = None, level: int = 0) -> Volume:
+    """Read one level of an OME-Zarr image.
+
+    Parameters
+    ----------
+    path : Path
+        The folder of the image: the group that holds `multiscales`, or a bioformats2raw collection of such.
+    series : str or int, optional
+        Which image of a collection.
+    frame : int or "all", optional
+        Which time point; "all" takes each as a channel.
+    level : int
+        0 is the full resolution.
+
+    Returns
+    -------
+    Volume
+        Its data stay on disk until indexed. Scale and translation of level and image are applied, units become mm;
+        `units` is "pixel" where a space axis names none.
+
+    Raises
+    ------
+    ChoiceError
+        If it holds several images or time points and none is chosen.
+    InputError
+        If it is no OME-Zarr 0.4 or 0.5 image, or has other axes or transforms. Reading the values raises it too, when a
+        damaged chunk is met.
+
+    Examples
+    --------
+    >>> read(Path("brain.ome.zarr"), level=2).data[0, 10]  # doctest: +SKIP
+    """
+    import zarr
+
+    from napari_mamba.io.formats.zarr_store import CheckedStore
+
+    try:
+        group = zarr.open_group(CheckedStore(path), mode="r")
+    except (zarr.errors.GroupNotFoundError, FileNotFoundError, zarr.errors.ContainsArrayError) as error:
+        raise InputError(f"{path} is no OME-Zarr image but a bare Zarr store: name the folder of the image") from error
+    group, metadata = _image(group, series, path)
+    scales = metadata["datasets"]
+    if not isinstance(scales, list) or not all(isinstance(one, dict) and "path" in one for one in scales):
+        raise InputError(f"{path} names no arrays of its levels (multiscales): repair its metadata")
+    if not 0 <= level < len(scales):
+        raise InputError(f"{path} has no level {level}: choose from 0 to {len(scales) - 1}")
+    axes = _axes(metadata, path)
+    try:
+        source = group[scales[level]["path"]]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path} lacks the array of its level {level}: copy it anew") from error
+    if not isinstance(source, zarr.Array) or source.dtype.kind not in "biuf":
+        raise InputError(f"{path} holds no numbers at its level {level}: name the folder of an image")
+    if max(source.shape, default=0) >= _LONGEST_AXIS:
+        raise InputError(f"{path} announces an axis of {max(source.shape):.3g} voxels: its metadata are damaged")
+    names = "".join(axis["name"] for axis in axes)
+    if len(names) != source.ndim:
+        raise InputError(f"{path} names {len(names)} axes for an array of {source.ndim}: repair its metadata")
+    frames = _frames.choose(source.shape[names.index("t")] if "t" in names else 1, frame, path)
+    if len(frames) > 1 and "c" in names and source.shape[names.index("c")] > 1:
+        raise InputError(f"{path} has {len(frames)} time points of several channels: choose one frame")
+    affine, units = _affine(metadata, level, axes, path)
+    kept = _kept(group)
+    if kept is not None:  # our note is about level 0: a coarser level lies in it as the transforms say
+        finest, _ = _affine(metadata, 0, axes, path)
+        affine = kept @ np.linalg.inv(finest) @ affine
+    data = OnDisk(source, names, frames, path)
+    label = _attributes(group).get("image-label")
+    header = _source.Source(labels.from_image_label(label), says_labels=label is not None)
+    return _source.attached(Volume(data, affine, _channel_names(group, source, names), units), header)
+
+
+def _attributes(group: Any) -> dict[str, Any]:
+    """OME's metadata: in version 0.5 under "ome", in 0.4 at the top."""
+    attributes = dict(group.attrs)
+    return attributes.get("ome", attributes)
+
+
+def _image(group: Any, series: str | int | None, path: Path) -> tuple[Any, dict[str, Any]]:
+    """The group of an image, and its `multiscales` entry."""
+    attributes = _attributes(group)
+    if "multiscales" in attributes:
+        if series is not None:
+            raise InputError(f"{path} is one image, there is no series {series} to choose: leave series out")
+        return group, attributes["multiscales"][0]
+    if "plate" in attributes or "well" in attributes:
+        raise InputError(f"{path} is a plate or a well: name the folder of one of its images")
+    members = sorted(name for name, item in group.groups() if "multiscales" in _attributes(item))
+    if not members:
+        raise InputError(f"{path} holds no OME-Zarr image (no multiscales metadata): name the folder of the image")
+    if series is None and len(members) > 1:
+        raise ChoiceError(
+            f"{path} holds {len(members)} images, choose one by its name: {', '.join(members[:_LISTED])}",
+            "series",
+            [Option(name, name) for name in members],
+        )
+    name = members[0] if series is None else str(series)
+    if name not in members:
+        raise InputError(f"{path} has no image {name}, choose one of: {', '.join(members[:_LISTED])}")
+    return group[name], _attributes(group[name])["multiscales"][0]
+
+
+def _axes(metadata: dict[str, Any], path: Path) -> list[dict[str, Any]]:
+    axes = metadata.get("axes")
+    if not axes or not all(isinstance(axis, dict) for axis in axes):
+        raise InputError(f"{path} is of an OME-Zarr version before 0.4: convert it to 0.4 or 0.5")
+    names = [axis.get("name") for axis in axes]
+    if sorted(names, key="tczyx".find) != names or not set(names) <= set("tczyx") or not {"y", "x"} <= set(names):
+        raise InputError(
+            f"{path} has the axes {', '.join(map(str, names))}, expected some of t, c, z, y, x in this order"
+        )
+    return axes
+
+
+def _affine(metadata: dict[str, Any], level: int, axes: list[dict], path: Path) -> tuple[np.ndarray, str]:
+    scale, translation = np.ones(len(axes)), np.zeros(len(axes))
+    steps = metadata["datasets"][level].get("coordinateTransformations", [])
+    for step in [*steps, *metadata.get("coordinateTransformations", [])]:
+        if step.get("type") == "scale" and "scale" in step:
+            scale, translation = scale * step["scale"], translation * step["scale"]
+        elif step.get("type") == "translation" and "translation" in step:
+            translation = translation + step["translation"]
+        elif step.get("type") != "identity":
+            raise InputError(
+                f"{path} is placed by a {step.get('type')} transform, only scale and translation are known"
+            )
+    size, place, known = np.ones(3), np.zeros(3), True
+    for axis, step, offset in zip(axes, scale, translation, strict=True):
+        if axis["name"] in "zyx":
+            unit = millimetres(axis.get("unit"))
+            known = known and unit is not None
+            index = "zyx".index(axis["name"])
+            size[index], place[index] = step * (unit or 1.0), offset * (unit or 1.0)
+    return without_orientation(size, place), "mm" if known else "pixel"
+
+
+def _kept(group: Any) -> np.ndarray | None:
+    """The affine of level 0 that `write` noted, for the rotation has no place in version 0.4 or 0.5."""
+    try:
+        affine = np.array(dict(group.attrs)[KEY]["affine_zyx_to_ras_mm"], dtype=np.float64).reshape(4, 4)
+    except (KeyError, TypeError, ValueError):
+        return None
+    return affine
+
+
+def _channel_names(group: Any, source: Any, axes: str) -> tuple[str, ...]:
+    if "c" not in axes:
+        return ()
+    channels = (_attributes(group).get("omero") or {}).get("channels") or []
+    names = tuple(str(channel.get("label", "")) for channel in channels)
+    return names if all(names) and len(names) == source.shape[axes.index("c")] else ()
+
+
+def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> None:
+    """Write an OME-Zarr 0.4 image of one level, with `image-label` metadata for the classes.
+
+    Scale and translation hold what they can of the affine; a rotation goes to an attribute of ours.
+    """
+    import zarr
+
+    array = labels.storable(volume.data, classes)
+    group = zarr.open_group(str(path), mode="w", zarr_format=2)
+    chunks = (1, *(min(_CHUNK, size) for size in volume.shape))
+    stored = group.create_array(
+        "0", shape=array.shape, chunks=chunks, dtype=array.dtype, chunk_key_encoding={"name": "v2", "separator": "/"}
+    )
+    stored[...] = array
+    unit = {"unit": "millimeter"} if volume.units == "mm" else {}
+    axes = [{"name": "c", "type": "channel"}] + [{"name": name, "type": "space", **unit} for name in "zyx"]
+    steps, exact = _transforms(volume.affine)
+    attributes: dict[str, Any] = {
+        "multiscales": [
+            {
+                "version": _VERSION,
+                "name": volume.name or path.stem,
+                "axes": axes,
+                "datasets": [{"path": "0", "coordinateTransformations": steps}],
+            }
+        ]
+    }
+    if volume.channel_names:
+        attributes["omero"] = {"channels": [{"label": name} for name in volume.channel_names]}
+    if classes:
+        attributes["image-label"] = labels.image_label(classes, _VERSION)
+    if not exact:
+        attributes[KEY] = {"affine_zyx_to_ras_mm": np.asarray(volume.affine).tolist()}
+    group.attrs.update(attributes)
+
+
+def _transforms(affine: np.ndarray) -> tuple[list[dict[str, Any]], bool]:
+    """Scale and translation (z, y, x) nearest to an affine, and whether they are all of it."""
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    place = (LPS_TO_RAS @ affine)[2::-1, 3]
+    steps = [
+        {"type": "scale", "scale": [1.0, *spacing.tolist()]},
+        {"type": "translation", "translation": [0.0, *place.tolist()]},
+    ]
+    return steps, bool(np.allclose(without_orientation(spacing, place), affine, atol=1e-9))

@@ -1,0 +1,357 @@
+"""TIFF stacks through tifffile: ImageJ's and OME's spacing, or none.
+
+The resolution tags of a TIFF that is neither are ignored: programs write 72 dots per inch for the printer.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+from xml.etree import ElementTree
+
+import numpy as np
+
+from napari_mamba.errors import ChoiceError, InputError, Option
+from napari_mamba.io import labels
+from napari_mamba.io.common import calibration as _calibration
+from napari_mamba.io.common import colour as _colour
+from napari_mamba.io.common import frames as _frames
+from napari_mamba.io.common import guard as _guard
+from napari_mamba.io.common.geometry import millimetres, without_orientation
+from napari_mamba.volume import Volume
+
+_LISTED = 6
+_BIG_TIFF, _MOST_PAGES = 43, 1_000_000
+_AS_IT_IS = 1  # TIFF's number for no compression
+_PAGE_AXES = "ZQI_"  # pages that nothing names are slices
+_IMAGEJ_TYPES = (np.uint8, np.uint16, np.float32)
+
+
+def read(
+    path: Path,
+    *,
+    series: str | int | None = None,
+    frame: _frames.Frame = None,
+    level: int = 0,
+    colour: _colour.Colour = None,
+) -> Volume:
+    """Read a TIFF stack.
+
+    Parameters
+    ----------
+    path : Path
+    series : int, optional
+        Which image of a file that holds several.
+    frame : int or "all", optional
+        Which time point; "all" takes each as a channel.
+    level : int
+        Of a pyramid; 0 is the full resolution.
+    colour : {"grey", "channels"}, optional
+        How a colour image is taken.
+
+    Returns
+    -------
+    Volume
+        Pages that no metadata names are slices. `units` is "pixel" where there is no physical unit; a spacing
+        without one (ImageJ's "pixel") still gives the voxels' proportions.
+
+    Raises
+    ------
+    ChoiceError
+        If it holds several images, time points or colours and none is chosen.
+    InputError
+        If it is truncated, lacks a file that belongs to it, or needs a codec that is not installed.
+    """
+    import tifffile
+
+    _check_chain(path)
+    with _log() as complaints, tifffile.TiffFile(path) as file:
+        image = _choose(file.series, series, path)
+        if not 0 <= level < len(image.levels):
+            raise InputError(f"{path} has no level {level}: choose from 0 to {len(image.levels) - 1}")
+        axes, sizes = image.levels[level].axes, image.levels[level].shape
+        coloured = _check_axes(axes, sizes, colour, path)
+        _check_size(image.levels[level], sum(name.stat().st_size for name in _files(file, path)), path)
+        try:
+            array = image.levels[level].asarray()
+        except ValueError as error:
+            if "imagecodecs" in str(error):
+                raise InputError(
+                    f"{path} is compressed in a way that needs another package: pip install imagecodecs, or save it "
+                    "uncompressed"
+                ) from error
+            raise InputError(f"{path} is truncated or damaged ({error}): copy it anew") from error
+        spacing, unit, names, comment = _calibrated(file, image)
+        full = dict(zip(image.axes, image.shape, strict=True))
+    if complaints:  # tifffile carries on with the pages it finds, which would be a part of the image
+        raise InputError(f"{path} is truncated or damaged ({complaints[0]}): copy it anew")
+    if coloured:
+        place = axes.index("S")
+        array = np.stack(list(_colour.taken(np.moveaxis(array, place, 0), colour)))
+        axes = "C" + axes.replace("S", "")
+        names = _colour.NAMES if colour == "channels" else ()
+    data = _channels_first(array, axes, frame, path)
+    _, depth, height, width = data.shape
+    affine = _affine(spacing, unit, comment, full, (depth, height, width))
+    names = names if len(names) == data.shape[0] and "C" in axes else ()
+    return Volume(data, affine, names, units="pixel" if unit is None else "mm")
+
+
+def summary(path: Path) -> dict[str, Any]:
+    """What `listing.SeriesInfo` says of a TIFF: its sizes, images and time points, without its pixels."""
+    import tifffile
+
+    _check_chain(path)
+    with _log(), tifffile.TiffFile(path) as file:
+        if not file.series:
+            raise InputError(f"{path} holds no image: check where it came from")
+        _files(file, path)
+        images = list(file.series)
+        image = images[0]
+        sizes = dict(zip(image.axes, image.shape, strict=True))
+        spacing, unit, _, _ = _calibrated(file, image)
+    depth = next((sizes[axis] for axis in "Z" + _PAGE_AXES if sizes.get(axis, 1) > 1), 1)
+    frames = sizes.get("T", 1)
+    scale = millimetres(unit) or 1.0
+    listed = [Option(i, f"{'×'.join(map(str, one.shape))} ({one.axes})") for i, one in enumerate(images)]
+    return {
+        "shape": (depth, sizes.get("Y", 1), sizes.get("X", 1)),
+        "spacing": tuple(float(size) * scale for size in spacing),
+        "units": "pixel" if unit is None else "mm",
+        "frames": frames,
+        "moments": tuple(Option(i, f"volume {i}") for i in range(frames)) if frames > 1 else (),
+        "channels": sizes.get("C", 1),
+        "colour": sizes.get("S", 1) > 1,
+        "images": tuple(listed) if len(listed) > 1 else (),
+    }
+
+
+@contextmanager
+def _log() -> Iterator[list[str]]:
+    """What tifffile logs as an error while the block runs in this thread, kept off the terminal."""
+    complaints: list[str] = []
+    thread = threading.get_ident()
+
+    def keep(record: logging.LogRecord) -> bool:
+        if record.thread != thread:
+            return True
+        if record.levelno >= logging.ERROR or "reshape" in record.getMessage():
+            complaints.append(" ".join(record.getMessage().split()))
+        return False
+
+    logger = logging.getLogger("tifffile")
+    logger.addFilter(keep)
+    try:
+        yield complaints
+    finally:
+        logger.removeFilter(keep)
+
+
+def _choose(images: Sequence[Any], series: str | int | None, path: Path) -> Any:
+    if not images:
+        raise InputError(f"{path} holds no image: check where it came from")
+    if series is None and len(images) == 1:
+        return images[0]
+    listing = "; ".join(
+        f"{i}: {'×'.join(map(str, image.shape))} ({image.axes})" for i, image in enumerate(images[:_LISTED])
+    )
+    if series is None:
+        options = [
+            Option(i, f"{i}: {'×'.join(map(str, image.shape))} ({image.axes})") for i, image in enumerate(images)
+        ]
+        raise ChoiceError(f"{path} holds {len(images)} images, choose one by its number: {listing}", "series", options)
+    if not str(series).isdigit() or int(series) >= len(images):
+        raise InputError(f"{path} has no image {series}, choose one of: {listing}")
+    return images[int(series)]
+
+
+def _check_axes(axes: str, sizes: tuple[int, ...], colour: _colour.Colour, path: Path) -> bool:
+    """Whether the image has colours, which are then chosen; `InputError` if its axes are not those of a volume."""
+    long = [axis for axis, size in zip(axes, sizes, strict=True) if size > 1]
+    coloured = "S" in long
+    if coloured:
+        _colour.check(colour, path)
+    else:
+        _colour.refuse(colour, path)
+    unknown = [axis for axis in long if axis not in "CTYXS" + _PAGE_AXES]
+    pages = [axis for axis in long if axis in _PAGE_AXES]
+    if unknown or len(pages) > 1 or (coloured and "C" in long):
+        raise InputError(
+            f"{path} has the axes {axes}, not all of which are space, channel or time: save one volume of it"
+        )
+    return coloured
+
+
+def _check_chain(path: Path) -> None:
+    """Raise `InputError` if the pages' chain comes back to a page, which tifffile would follow for minutes.
+
+    TIFF 6.0, section 2: each directory is its number of entries, the entries, and the place of the next one.
+    """
+    with open(path, "rb") as file:
+        start = file.read(16)
+        order: Literal["little", "big"] = "big" if start[:2] == b"MM" else "little"
+        big = int.from_bytes(start[2:4], order) == _BIG_TIFF
+        count, entry, place = (8, 20, 8) if big else (2, 12, 4)
+        offset = int.from_bytes(start[8:16] if big else start[4:8], order)
+        seen: set[int] = set()
+        while offset:
+            if offset in seen or len(seen) > _MOST_PAGES:
+                raise InputError(f"{path} is damaged, its pages lead in a circle: copy it anew")
+            seen.add(offset)
+            file.seek(offset)
+            entries = int.from_bytes(file.read(count), order)
+            file.seek(entries * entry, 1)
+            offset = int.from_bytes(file.read(place), order)
+
+
+def _check_size(level: Any, there: int, path: Path) -> None:
+    """Raise `InputError` if the pages announce more values, or parts of pages, than the files hold."""
+    announced = _guard.counted(level.shape, np.dtype(level.dtype).itemsize)
+    first = level.keyframe
+    if first.compression == _AS_IT_IS:
+        _guard.check_stored(announced, there, path)
+    _guard.check_unpacked(announced, there, path)
+    if math.prod(first.chunked) > there:
+        raise InputError(f"{path} announces more strips or tiles than it holds: it is damaged, copy it anew")
+
+
+def _files(file: Any, path: Path) -> set[Path]:
+    """The files of the image: the OME metadata may name others beside.
+
+    Raises
+    ------
+    InputError
+        If one of them is not there: tifffile would give zeros in its place.
+    """
+    files = {path}
+    if not file.is_ome or not file.ome_metadata:
+        return files
+    for node in _parsed(file.ome_metadata, path).iter():
+        name = node.get("FileName") if node.tag.endswith("}UUID") else None
+        if name and not (path.parent / Path(name).name).is_file():
+            raise InputError(f"{path} is one file of several, and {_guard.quoted(name)} is missing: put it beside")
+        if name:
+            files.add(path.parent / Path(name).name)
+    return files
+
+
+def _parsed(xml: str, path: Path | None = None) -> ElementTree.Element:
+    """OME-XML; `InputError` where it is damaged or defines entities, which none does and which can fill the memory."""
+    if "<!ENTITY" in xml or "<!DOCTYPE" in xml:
+        raise InputError(f"{path or 'the file'} has OME metadata that define entities: save it anew")
+    try:
+        return ElementTree.fromstring(xml)
+    except ElementTree.ParseError as error:
+        raise InputError(f"{path or 'the file'} has damaged OME metadata: save it anew") from error
+
+
+def _channels_first(array: np.ndarray, axes: str, frame: _frames.Frame, path: Path) -> np.ndarray:
+    """Values (C, Z, Y, X), the time point chosen."""
+    order: dict[str, int] = {}
+    for place, (axis, size) in enumerate(zip(axes, array.shape, strict=True)):
+        name = "Z" if axis in _PAGE_AXES and (size > 1 or "Z" not in axes) else axis
+        if name in "TCZYX" and (name not in order or size > 1):
+            order[name] = place
+    rest = [place for place in range(array.ndim) if place not in order.values()]  # all of length 1
+    present = [name for name in "TCZYX" if name in order]
+    array = array.transpose([*rest, *(order[name] for name in present)]).reshape(
+        [array.shape[order[name]] if name in order else 1 for name in "TCZYX"]
+    )
+    wanted = _frames.choose(array.shape[0], frame, path)
+    if len(wanted) > 1 and array.shape[1] > 1:
+        raise InputError(f"{path} has {array.shape[0]} time points of {array.shape[1]} channels: choose one frame")
+    data = array[wanted[0]] if len(wanted) == 1 else array[:, 0]
+    return np.ascontiguousarray(data.astype(data.dtype.newbyteorder("="), copy=False))
+
+
+def _calibrated(file: Any, image: Any) -> tuple[np.ndarray, str | None, tuple[str, ...], str]:
+    """Spacing (z, y, x), its unit or None, channel names, and the text that may hold our own comment."""
+    if file.is_ome and file.ome_metadata:
+        return _ome(file.ome_metadata, list(file.series).index(image))
+    if file.is_imagej and file.imagej_metadata:
+        metadata, tags = file.imagej_metadata, file.pages[0].tags
+        in_plane = [_per_pixel(tags.get(name)) for name in ("YResolution", "XResolution")]
+        spacing = np.array([abs(float(metadata.get("spacing") or 1.0)), *in_plane])
+        unit = str(metadata.get("unit", ""))
+        return spacing, unit if millimetres(unit) else None, (), str(metadata.get(_calibration.KEY, ""))
+    return np.ones(3), None, (), ""
+
+
+def _per_pixel(tag: Any) -> float:
+    """Length of a pixel from a resolution tag, a fraction of pixels per unit."""
+    if tag is None:
+        return 1.0
+    numerator, denominator = tag.value
+    return denominator / numerator if numerator and denominator else 1.0
+
+
+def _ome(xml: str, index: int) -> tuple[np.ndarray, str | None, tuple[str, ...], str]:
+    pixels = [node for node in _parsed(xml).iter() if node.tag.endswith("}Pixels")]
+    if index >= len(pixels):
+        return np.ones(3), None, (), xml
+    node = pixels[index]
+    names = tuple(child.get("Name", "") for child in node if child.tag.endswith("}Channel"))
+    names = names if all(names) else ()
+    needed = "ZYX" if int(node.get("SizeZ", 1)) > 1 else "YX"
+    if any(node.get(f"PhysicalSize{axis}") is None for axis in needed):
+        return np.ones(3), None, names, ""
+    spacing, known = [], True
+    for axis in "ZYX":
+        scale = millimetres(node.get(f"PhysicalSize{axis}Unit", "µm"))
+        known = known and scale is not None  # else "pixel" or "reference frame": proportions without a unit
+        spacing.append(float(node.get(f"PhysicalSize{axis}", 1.0)) * (scale or 1.0))
+    comments = [node.text or "" for node in _parsed(xml).iter() if node.tag.endswith("}Value")]
+    return np.array(spacing), "mm" if known else None, names, " ".join(comments)
+
+
+def _affine(
+    spacing: np.ndarray, unit: str | None, comment: str, full: dict[str, int], shape: tuple[int, int, int]
+) -> np.ndarray:
+    spacing = np.asarray(spacing, dtype=np.float64) * (millimetres(unit) or 1.0)
+    kept = _calibration.kept_affine(comment, shape, spacing)
+    if kept is not None:
+        return kept
+    ratio = np.array([1.0, full["Y"] / shape[1], full["X"] / shape[2]])  # of a coarser level's voxel
+    return without_orientation(spacing * ratio, spacing * (ratio - 1) / 2)
+
+
+def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> None:
+    """Write a TIFF: as ImageJ does where the type is one of ImageJ's (uint8, uint16, float32), else OME-TIFF.
+
+    `.ome.tif` is OME-TIFF always. An affine that is more than a spacing goes to a comment of ours (`_calibration`);
+    class names go to ImageJ's "Info", or to an OME MapAnnotation.
+    """
+    import tifffile
+
+    array = labels.storable(volume.data, classes)
+    spacing = volume.spacing
+    unit = "mm" if volume.units == "mm" else "pixel"
+    note = _calibration.note(volume.affine, volume.shape)
+    compression = "zlib" if classes else None
+    ome = path.name.lower().endswith((".ome.tif", ".ome.tiff")) or array.dtype not in _IMAGEJ_TYPES
+    if ome:
+        metadata: dict[str, Any] = {"axes": "CZYX", "CommentAnnotation": {"Namespace": _calibration.KEY, "Value": note}}
+        for axis, size in zip("ZYX", spacing, strict=True):
+            metadata |= {f"PhysicalSize{axis}": float(size), f"PhysicalSize{axis}Unit": unit}
+        if volume.channel_names:
+            metadata["Channel"] = {"Name": list(volume.channel_names)}
+        if classes:
+            names = {str(entry.index): labels.one_line(entry.name) for entry in labels.foreground(classes)}
+            metadata["MapAnnotation"] = {"Namespace": "labels", **names}
+        tifffile.imwrite(
+            path, array, ome=True, photometric="minisblack", compression=compression, metadata=metadata,
+            bigtiff=array.nbytes > 2**31,
+        )  # fmt: skip
+        return
+    metadata = {"axes": "ZCYX", "spacing": float(spacing[0]), "unit": unit, _calibration.KEY: note}
+    if classes:
+        metadata["Info"] = labels.as_text(classes)
+    tifffile.imwrite(
+        path, array.swapaxes(0, 1), imagej=True, photometric="minisblack", compression=compression, metadata=metadata,
+        resolution=(1 / spacing[2], 1 / spacing[1]),
+    )  # fmt: skip

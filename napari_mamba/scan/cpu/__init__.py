@@ -1,0 +1,1 @@
+"""The scan and the causal convolution on the CPU, compiled by Numba."""
