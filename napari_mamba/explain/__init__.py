@@ -11,17 +11,17 @@ import importlib
 from typing import Any
 
 _HOMES = {
-    "subject": ("Subject", "Tile", "subject_of", "subject_of_network"),
-    "recording": ("Layer", "LayerScan", "layers", "record"),
-    "order": ("compare_orders", "neighbour_distance", "order_on", "ranks"),
-    "states": ("influence", "memory_length", "principal_components", "run_states", "state_along", "state_maps"),
-    "attention": ("Attention", "attention_maps", "attention_matrix", "attention_of"),
-    "wider": ("gradient_weighted", "rollout", "unified_map"),
-    "attribution": ("Relevance", "perturbation_curve", "picking", "relevance"),
-    "field": ("layer_field", "reach", "receptive_field"),
-    "intervention": ("knockout",),
-    "tokens": ("unusual_tokens",),
-    "perturbation": ("occlusion",),
+    "recorded.subject": ("Subject", "Tile", "subject_of", "subject_of_network"),
+    "recorded.recording": ("Layer", "LayerScan", "layers", "record"),
+    "methods.order": ("compare_orders", "neighbour_distance", "order_on", "ranks"),
+    "methods.states": ("influence", "memory_length", "principal_components", "run_states", "state_along", "state_maps"),
+    "methods.attention": ("Attention", "attention_maps", "attention_matrix", "attention_of"),
+    "methods.wider": ("gradient_weighted", "rollout", "unified_map"),
+    "methods.attribution": ("Relevance", "perturbation_curve", "picking", "relevance"),
+    "methods.field": ("layer_field", "reach", "receptive_field"),
+    "methods.intervention": ("knockout",),
+    "recorded.tokens": ("unusual_tokens",),
+    "methods.perturbation": ("occlusion",),
     "kinds": ("MAPS",),
     "maps": ("Explained", "explain"),
 }

@@ -196,7 +196,7 @@ def can_read(path: str | PathLike[str]) -> bool:
 def _module(name: str) -> ModuleType:
     from importlib import import_module  # so that a NIfTI costs no import of zarr or pydicom
 
-    return import_module(f"napari_mamba.io.{name}")
+    return import_module(f"napari_mamba.io.formats.{name}")
 
 
 def _suffix(path: Path, known: dict[str, str]) -> str:

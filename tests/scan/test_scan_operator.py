@@ -294,12 +294,12 @@ def test_inference_tensors_and_a_later_training():
 
 
 def test_kernels_are_recompiled_after_a_change_of_their_vectors():
-    """Numba's cache of a kernel is good until its own file changes, so that file has to change with cpu_simd.py."""
-    folder = Path(napari_mamba.scan.__file__).parent
-    revision = hashlib.sha256((folder / "cpu_simd.py").read_bytes().replace(b"\r\n", b"\n")).hexdigest()[:8]
-    for name in ("cpu_kernels.py", "cpu_conv.py"):
+    """Numba's cache of a kernel is good until its own file changes, so that file has to change with simd.py."""
+    folder = Path(napari_mamba.scan.__file__).parent / "cpu"
+    revision = hashlib.sha256((folder / "simd.py").read_bytes().replace(b"\r\n", b"\n")).hexdigest()[:8]
+    for name in ("kernels.py", "conv.py"):
         text = (folder / name).read_text(encoding="utf-8")
-        assert f"# cpu_simd.py, sha256: {revision}" in text, f"write {revision} into {name}"
+        assert f"# simd.py, sha256: {revision}" in text, f"write {revision} into {name}"
 
 
 # -- the causal convolution ------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_mamba.scan.cpu.simd import WIDTH, compiled, exp2, load, load_part, splat, store, total, zeros
 
-# cpu_simd.py, sha256: d8a3ac15
+# simd.py, sha256: d8a3ac15
 f4 = np.float32
 GONE = f4(-125.0)  # an exponent of two below which nothing is left of a float32
 

@@ -16,7 +16,7 @@ from napari_mamba.scan.cpu.arrays import NOTHING, flat, rows
 from napari_mamba.scan.cpu.simd import WIDTH, compiled, load_part, sigmoid, splat, store_part
 from napari_mamba.scan.cpu.threads import run_tasks, worker_count
 
-# cpu_simd.py, sha256: d8a3ac15
+# simd.py, sha256: d8a3ac15
 _ROWS = 512  # positions of a task at least
 _f4 = np.float32
 

@@ -25,7 +25,7 @@ from napari_mamba.scan.cpu.simd import (
     zeros,
 )
 
-# cpu_simd.py, sha256: d8a3ac15
+# simd.py, sha256: d8a3ac15
 f4 = np.float32
 LN2 = f4(0.6931471805599453)
 
