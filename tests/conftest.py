@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_bundle import make_tiny_bundle
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 HAS_DISPLAY = sys.platform != "linux" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
@@ -111,43 +112,3 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_bundle_2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same for two channels."""
     return make_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny-2", ("T1", "FLAIR"))
-
-
-def make_tiny_bundle(folder: Path, channels: tuple[str, ...]) -> Path:
-    import torch
-
-    from napari_mamba import bundles, models
-
-    arguments = {
-        "spatial_dims": 3,
-        "input_channels": len(channels),
-        "num_classes": 3,
-        "features_per_stage": [4, 8],
-        "kernel_sizes": [[3, 3, 3]] * 2,
-        "strides": [[1, 1, 1], [2, 2, 2]],
-        "n_conv_per_stage": [1, 1],
-        "n_conv_per_stage_decoder": [1],
-        "input_size": [16, 16, 16],
-    }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(7)
-        weights = models.create("umamba_enc", **arguments).state_dict()
-    spec = bundles.BundleSpec(
-        name=folder.name,
-        version="1.0.0",
-        title="A network for tests",
-        task="segmentation",
-        network=bundles.Network("umamba_enc", arguments),
-        channels=tuple(bundles.Channel(name, "MR") for name in channels),
-        preparation=(
-            {"step": "orient", "axcodes": "RAS"},
-            {"step": "normalise", "schemes": ["zscore"] * len(channels)},
-        ),
-        tile=bundles.Tile((16, 16, 16), overlap=0.5, mirror_axes=(0,), divisor=(2, 2, 2)),
-        classes=(
-            bundles.LabelClass(0, "background"),
-            bundles.LabelClass(1, "anterior", "#e4a63a"),
-            bundles.LabelClass(2, "posterior", "#3a8fd9"),
-        ),
-    )
-    return bundles.save(folder, spec, [weights], "# tiny\n\nFor tests.\n")

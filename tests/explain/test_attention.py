@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import filled, loaded, reference
+from published import filled, loaded, reference
 
 from napari_mamba.errors import InputError
 from napari_mamba.explain.methods.attention import attention_maps, attention_matrix, attention_of, linear_kernel

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import filled, reference
+from published import filled, reference
 from torch import nn
 
 from napari_mamba import explain as room

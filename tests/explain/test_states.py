@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import loaded, reference
+from published import loaded, reference
 from test_attention import made
 
 from napari_mamba.explain.methods.states import (

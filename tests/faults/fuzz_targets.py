@@ -162,7 +162,7 @@ def _zarr(folder: Path) -> Target:
 
 
 def _tiny(folder: Path) -> Path:
-    from conftest import make_tiny_bundle  # type: ignore[import-not-found]  # tests/conftest.py
+    from tiny_bundle import make_tiny_bundle
 
     return make_tiny_bundle(folder / "tiny", ("T1",))
 

@@ -62,10 +62,14 @@ def tiny_bundle_2(tmp_path_factory: pytest.TempPathFactory, python: str, environ
 
 
 def _make_bundle(folder: Path, channels: list[str], python: str, environment: dict[str, str]) -> Path:
-    code = "import sys; from pathlib import Path; from conftest import make_tiny_bundle; "
+    code = "import sys; from pathlib import Path; from tiny_bundle import make_tiny_bundle; "
     code += "make_tiny_bundle(Path(sys.argv[1]), tuple(sys.argv[2:]))"
     subprocess.run(
-        [python, "-c", code, str(folder), *channels], cwd=REPOSITORY / "tests", env=environment, check=True, timeout=120
+        [python, "-c", code, str(folder), *channels],
+        cwd=REPOSITORY / "tests/bundles",
+        env=environment,
+        check=True,
+        timeout=120,
     )
     return folder
 
