@@ -26,6 +26,7 @@ SWIN_D = {
     "decoder_args": {"num_classes": 3, "features_per_stage": [8, 16, 32, 64]},
 }
 VMAMBA = {"depths": [1, 1], "dims": 16, "num_classes": 5}
+PLAIN_MAMBA = {"img_size": 64, "embed_dims": 32, "num_layers": 2, "layers_with_dwconv": (0,), "num_classes": 4}
 V2 = {"embed_dim": 24, "d_state": 4, "depths": [1, 1], "num_heads": [2, 3], "window_size": 8, "num_tokens": 10}
 VMAMBAIR = {"dim": 8, "num_blocks": FOUR, "num_refinement_blocks": 1}
 
@@ -70,6 +71,11 @@ def image(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 
 TINY = [
+    Tiny(
+        "efficient_vmamba",
+        {"depths": FOUR, "dims": 16, "mlp_ratio": 0.0, "downsample_version": "v1", "num_classes": 5},
+        (2, 3, 44, 72),
+    ),
     Tiny("h_vmunet", {"num_classes": 2}, (2, 3, 32, 64)),
     Tiny("hmt_unet", {"num_classes": 3, "depths": [1, 1, 2, 2], "dim": 16, "in_dim": 8}, (2, 3, 32, 64)),
     Tiny("lightm_unet", {"spatial_dims": 2, "init_filters": 8, "out_channels": 3}, (2, 1, 16, 24), "2d"),
@@ -95,6 +101,7 @@ TINY = [
         for one in ("first", "root")
     ),
     Tiny("nnmamba_cls", {"channels": 16, "blocks": 1, "number_classes": 3}, (1, 1, 32, 32, 32)),
+    Tiny("plain_mamba", PLAIN_MAMBA, (2, 3, 48, 72)),
     Tiny("segmamba", SEGMAMBA, (1, 1, 32, 32, 32)),
     Tiny("segmamba_v2", SEGMAMBA, (1, 1, 32, 32, 32)),
     Tiny(
