@@ -5,10 +5,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_mamba.nn.norms.norm import LayerNorm
+from napari_mamba.nn.blocks.tokens import Float32Module, without_autocast
+from napari_mamba.nn.norms.norm import LayerNorm, at_least_float32
 
 
-class BiAttn(nn.Module):
+class BiAttn(Float32Module):
     """Multiplies each channel by a weight that the mean of the normalised tokens gives it.
 
     Read in github.com/TerryPei/EfficientVMamba and github.com/hunto/LocalMamba, whose parameter names these are.
@@ -34,6 +35,8 @@ class BiAttn(nn.Module):
         self.channel_select = nn.Linear(hidden, in_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, *spatial, C) to the same shape."""
-        mean = self.norm(x).mean(dim=tuple(range(1, x.dim() - 1)), keepdim=True)
-        return x * self.channel_select(F.gelu(self.global_reduce(mean))).sigmoid()
+        """(B, *spatial, C) to the same shape and type; the gate is computed in float32."""
+        with without_autocast(x):
+            mean = self.norm(at_least_float32(x)).mean(dim=tuple(range(1, x.dim() - 1)), keepdim=True)
+            gate = self.channel_select(F.gelu(self.global_reduce(mean))).sigmoid()
+        return x * gate.to(x.dtype)
