@@ -26,6 +26,19 @@ SWIN_D = {
     "decoder_args": {"num_classes": 3, "features_per_stage": [8, 16, 32, 64]},
 }
 VMAMBA = {"depths": [1, 1], "dims": 16, "num_classes": 5}
+LOCAL_VIM = {
+    "img_size": 64,
+    "patch_size": 8,
+    "embed_dim": 32,
+    "depth": 2,
+    "num_classes": 4,
+    "rms_norm": True,
+    "final_pool_type": "mean",
+    "if_abs_pos_embed": True,
+    "directions": "searched",
+}
+ROPE = {"if_rope": True, "if_rope_residual": True}
+PLAIN_MAMBA = {"img_size": 64, "embed_dims": 32, "num_layers": 2, "layers_with_dwconv": (0,), "num_classes": 4}
 V2 = {"embed_dim": 24, "d_state": 4, "depths": [1, 1], "num_heads": [2, 3], "window_size": 8, "num_tokens": 10}
 VMAMBAIR = {"dim": 8, "num_blocks": FOUR, "num_refinement_blocks": 1}
 
@@ -70,12 +83,20 @@ def image(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 
 TINY = [
+    Tiny(
+        "efficient_vmamba",
+        {"depths": FOUR, "dims": 16, "mlp_ratio": 0.0, "downsample_version": "v1", "num_classes": 5},
+        (2, 3, 44, 72),
+    ),
     Tiny("h_vmunet", {"num_classes": 2}, (2, 3, 32, 64)),
     Tiny("hmt_unet", {"num_classes": 3, "depths": [1, 1, 2, 2], "dim": 16, "in_dim": 8}, (2, 3, 32, 64)),
     Tiny("lightm_unet", {"spatial_dims": 2, "init_filters": 8, "out_channels": 3}, (2, 1, 16, 24), "2d"),
     Tiny("lightm_unet", {"spatial_dims": 3, "init_filters": 8, "out_channels": 3}, (1, 1, 16, 8, 16), "3d"),
     Tiny("lkm_unet", {**PLAN, "spatial_dims": 2}, (2, 1, 20, 20), "2d"),
     Tiny("lkm_unet", PLAN, (1, 1, 10, 14, 12), "3d"),
+    Tiny("local_vim", LOCAL_VIM | ROPE, (2, 3, 56, 40), "rope"),
+    Tiny("local_vim", LOCAL_VIM | {"if_cls_token": True, "use_middle_cls_token": True}, (2, 3, 64, 64), "class token"),
+    Tiny("local_vmamba", {"depths": [1, 1], "dims": 16, "num_classes": 5}, (2, 3, 36, 28)),
     Tiny("mamba_unet", {"num_classes": 3, "depths": FOUR, "dims": 16, "d_state": 4}, (2, 1, 32, 32)),
     Tiny("mambair", {"embed_dim": 32, "depths": [1], "mlp_ratio": 1.2, "upscale": 1}, (1, 3, 16, 12), "same size"),
     Tiny(
@@ -95,6 +116,7 @@ TINY = [
         for one in ("first", "root")
     ),
     Tiny("nnmamba_cls", {"channels": 16, "blocks": 1, "number_classes": 3}, (1, 1, 32, 32, 32)),
+    Tiny("plain_mamba", PLAIN_MAMBA, (2, 3, 48, 72)),
     Tiny("segmamba", SEGMAMBA, (1, 1, 32, 32, 32)),
     Tiny("segmamba_v2", SEGMAMBA, (1, 1, 32, 32, 32)),
     Tiny(
