@@ -1,4 +1,4 @@
-"""Microscopic-Mamba beyond its vector: what the vector does not say."""
+"""Microscopic-Mamba and MUCM-Net beyond their vectors: what those do not say."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from torch import nn
 
 from napari_mamba import models
 from napari_mamba.errors import InputError
+from napari_mamba.nn.mixers.mamba import Mamba
 from napari_mamba.nn.mixers.ss2d import SS2D
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-NAMES = ("microscopic_mamba",)
+NAMES = ("microscopic_mamba", "mucm_net")
 each = pytest.mark.parametrize("case", [case for case in TINY if case.name in NAMES], ids=str)
 
 
@@ -56,3 +57,39 @@ def test_the_vector_of_microscopic_mamba_sees_the_scan(monkeypatch: pytest.Monke
 def test_microscopic_mamba_says_that_it_needs_a_square() -> None:
     with pytest.raises(InputError, match="32 rows and 48 columns"):
         models.create("microscopic_mamba", depths=[1], dims=[32])(torch.zeros(1, 3, 32, 48))
+
+
+def test_the_vector_of_mucm_net_sees_the_scan(monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = Mamba.forward
+    parity_vectors.check("mucm_net", "MUCM_Net")
+    monkeypatch.setattr(Mamba, "forward", lambda self, x: forward(self, x.flip(1)).flip(1))
+    with pytest.raises(AssertionError):  # so far off that the outputs' deviation already tells
+        parity_vectors.check("mucm_net", "MUCM_Net")
+
+
+@pytest.mark.parametrize("variant", ["MUCM_Net", "MUCM_Net_2", "MUCM_Net_4", "MUCM_Net_8"])
+def test_mucm_net_variants_are_told_apart_and_learn(variant: str) -> None:
+    torch.manual_seed(0)
+    network = models.create("mucm_net", variant=variant, num_classes=2, drop_path_rate=0.1, deep_supervision=True)
+    assert models.identify(network.state_dict()).arguments["variant"] == variant
+    auxiliary, logits = network(torch.randn(2, 1, 64, 64))
+    assert [tuple(y.shape) for y in auxiliary] == [tuple(logits.shape)] * 5
+    (logits.mean() + sum(y.square().mean() for y in auxiliary)).backward()
+    mixers = [p.grad for key, p in network.named_parameters() if "fc21.mamba" in key or "fc22.mamba" in key]
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in mixers)
+
+
+def test_mucm_net_without_deep_supervision_gives_the_same_logits() -> None:
+    vector = parity_vectors.load("MUCM_Net_2")
+    plain = models.create("mucm_net", variant="MUCM_Net_2").eval()
+    plain.load_state_dict(vector.state_dict(), strict=True)
+    with torch.inference_mode():
+        logits = plain(*vector.inputs())
+    assert parity_vectors.relative_l2(logits, vector.outputs[-1], vector.spec["outputs"][-1]) <= 1e-4
+
+
+def test_mucm_net_says_what_it_cannot_take() -> None:
+    with pytest.raises(InputError, match="multiples of 64"):
+        models.create("mucm_net")(torch.zeros(1, 3, 96, 64))
+    with pytest.raises(InputError, match="MUCM_Net_8"):
+        models.create("mucm_net", variant="MUCM_Net_3")
