@@ -1,4 +1,4 @@
-"""Microscopic-Mamba and MUCM-Net beyond their vectors: what those do not say."""
+"""Microscopic-Mamba, MUCM-Net and MHS-VM beyond their vectors: what those do not say."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from torch import nn
 
 from napari_mamba import models
 from napari_mamba.errors import InputError
+from napari_mamba.models.segmentation import mhs_vm
 from napari_mamba.nn.mixers.mamba import Mamba
 from napari_mamba.nn.mixers.ss2d import SS2D
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-NAMES = ("microscopic_mamba", "mucm_net")
+NAMES = ("mhs_vm", "microscopic_mamba", "mucm_net")
 each = pytest.mark.parametrize("case", [case for case in TINY if case.name in NAMES], ids=str)
 
 
@@ -93,3 +94,48 @@ def test_mucm_net_says_what_it_cannot_take() -> None:
         models.create("mucm_net")(torch.zeros(1, 3, 96, 64))
     with pytest.raises(InputError, match="MUCM_Net_8"):
         models.create("mucm_net", variant="MUCM_Net_3")
+
+
+# The first path of each route over 3 rows of 4 columns, drawn by hand; the third path of a head is its counterpart.
+ROUTES = {
+    "C": ([0, 1, 2, 3, 7, 6, 5, 4, 8, 9, 10, 11], [0, 4, 8, 9, 5, 1, 2, 6, 10, 11, 7, 3]),
+    "X": ([0, 1, 4, 8, 5, 2, 3, 6, 9, 10, 7, 11], [3, 2, 7, 11, 6, 1, 0, 5, 10, 9, 4, 8]),
+    "S": ([0, 1, 2, 3, 7, 11, 10, 9, 8, 4, 5, 6], [8, 9, 10, 11, 7, 3, 2, 1, 0, 4, 5, 6]),
+    "Z": (list(range(12)), [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]),
+}
+
+
+@pytest.mark.parametrize("pattern", ROUTES)
+def test_the_routes_of_mhs_vm(pattern: str) -> None:
+    order = mhs_vm.head_order(pattern, (3, 4))
+    first, second = ROUTES[pattern]
+    assert order.table.tolist() == [first, first[::-1], second, second[::-1]]
+    for path, inverse in zip(order.table, order.inverse, strict=True):
+        assert path[inverse].tolist() == list(range(12))
+
+
+def test_mhs_vm_fuses_by_the_coefficient_of_variation() -> None:
+    y = torch.tensor([[[1.0], [2.0], [3.0], [6.0]]])
+    deviation, spread = (14 / 3) ** 0.5, 2.0 + 1e-5  # of four values about 3, and their mean above the least
+    torch.testing.assert_close(mhs_vm.fuse(y, 0.4), torch.tensor([[12 * (deviation / spread - 0.4)]]))
+    assert mhs_vm.fuse(y, 2.0) == 0
+
+
+def test_the_vector_of_mhs_vm_sees_its_routes(monkeypatch: pytest.MonkeyPatch) -> None:
+    straight = mhs_vm.head_order
+    parity_vectors.check("mhs_vm", "MHSVM")
+    monkeypatch.setattr(
+        mhs_vm, "head_order", lambda pattern, shape: straight("X" if pattern == "S" else pattern, shape)
+    )
+    with pytest.raises(AssertionError):
+        parity_vectors.check("mhs_vm", "MHSVM")
+
+
+def test_the_threshold_of_mhs_vm_is_asked_for() -> None:
+    network = models.create("mhs_vm", depths=[1, 1, 1, 1], depths_decoder=[1, 1, 1, 1])
+    found = models.identify(network.state_dict())
+    assert found.arguments["head_num"] == 3
+    assert found.ambiguous == ("gfu_t",)
+    assert "gfu_t" in found.note
+    with pytest.raises(InputError, match="3 or 4 heads"):
+        models.create("mhs_vm", head_num=5)
