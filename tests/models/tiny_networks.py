@@ -111,6 +111,9 @@ TINY = [
     *(Tiny("mambamil", {"in_dim": 32, "type": kind}, (1, 23, 32), kind) for kind in ("SRMamba", "BiMamba", "Mamba")),
     Tiny("mambamorph", {"img_size": (16, 16, 16), "embed_dim": 12}, (1, 1, 16, 16, 16), more=((1, 1, 16, 16, 16),)),
     Tiny("medmamba", {"num_classes": 7, "depths": [1, 1], "dims": [16, 32]}, (2, 3, 40, 52)),
+    Tiny("mhs_vm", {"num_classes": 3, "depths": FOUR, "depths_decoder": FOUR, "head_num": 4}, (1, 3, 64, 32)),
+    Tiny("microscopic_mamba", {"num_classes": 7, "depths": [1, 1], "dims": [32, 64]}, (2, 3, 40, 40)),
+    Tiny("mucm_net", {"num_classes": 3, "variant": "MUCM_Net_2"}, (2, 3, 64, 128)),
     *(
         Tiny("nnmamba", {"channels": 16, "blocks": 2, "number_classes": 3, "generation": one}, (1, 1, 32, 32, 32), one)
         for one in ("first", "root")

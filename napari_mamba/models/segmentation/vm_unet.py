@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
@@ -12,7 +12,7 @@ from napari_mamba.models.shapes import has
 from napari_mamba.nn.blocks.drop import drop_path_rates
 from napari_mamba.nn.blocks.patch import PatchExpand
 from napari_mamba.nn.blocks.probability import Probability
-from napari_mamba.nn.blocks.vss import VSSEncoder, VSSLayer, grey_to_rgb, init_vss_weights
+from napari_mamba.nn.blocks.vss import VSSBlock, VSSEncoder, VSSLayer, grey_to_rgb, init_vss_weights
 
 PAPER_DEPTHS = {"depths": [2, 2, 2, 2], "depths_decoder": [2, 2, 2, 1]}
 
@@ -21,9 +21,15 @@ class VSSUNet(VSSEncoder):
     """`VSSEncoder` and a decoder that adds the skips; (B, C, H, W) to logits of the same size."""
 
     def __init__(
-        self, in_chans: int, num_classes: int, depths: Sequence[int], depths_decoder: Sequence[int], drop_path: float
+        self,
+        in_chans: int,
+        num_classes: int,
+        depths: Sequence[int],
+        depths_decoder: Sequence[int],
+        drop_path: float,
+        block: Callable[..., nn.Module] = VSSBlock,
     ) -> None:
-        super().__init__(in_chans=in_chans, depths=depths, drop_path_rate=drop_path)
+        super().__init__(in_chans=in_chans, depths=depths, drop_path_rate=drop_path, block=block)
         rates = drop_path_rates(drop_path, depths_decoder[::-1])
         # The decoder's rates fall from the bottleneck to the output, as its blocks are counted.
         self.layers_up = nn.ModuleList(
@@ -31,6 +37,7 @@ class VSSUNet(VSSEncoder):
                 dim,
                 rate[::-1],
                 d_state=self.d_state,
+                block=block,
                 upsample=PatchExpand(2 * dim, dim) if stage else None,
                 upsample_before=True,
             )
