@@ -91,6 +91,7 @@ TINY = [
     *(Tiny("mambamil", {"in_dim": 32, "type": kind}, (1, 23, 32), kind) for kind in ("SRMamba", "BiMamba", "Mamba")),
     Tiny("mambamorph", {"img_size": (16, 16, 16), "embed_dim": 12}, (1, 1, 16, 16, 16), more=((1, 1, 16, 16, 16),)),
     Tiny("medmamba", {"num_classes": 7, "depths": [1, 1], "dims": [16, 32]}, (2, 3, 40, 52)),
+    Tiny("msvm_unet", {"num_classes": 3, "dims": 16, "depths": FOUR}, (2, 1, 64, 32)),
     *(
         Tiny("nnmamba", {"channels": 16, "blocks": 2, "number_classes": 3, "generation": one}, (1, 1, 32, 32, 32), one)
         for one in ("first", "root")
