@@ -35,7 +35,8 @@ HEAD = """\
 
 The networks that a bundle can hold, from the registry in `napari_mamba.models`; `napari-mamba models --architectures`
 lists the same. They are re-implementations from the papers, with the authors' argument names and state_dict keys.
-"Licence" is that of the original code, whose terms may also hold for weights trained with it.
+"Licence" is that of the original code, whose terms may also hold for weights trained with it. UU-Mamba is U-Mamba
+trained in another way: its weights are read as `umamba_enc` or `umamba_bot`, mostly of generation "v1".
 
 `models.create(name, mixer="mamba2")` has Mamba-2's mixer where S6 was; so do "s4d" and "s5". Scan orders, norms and
 what stands around a scan stay, parameters are new, and every path with parameters of its own gets a mixer of its own.

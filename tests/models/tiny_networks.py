@@ -40,6 +40,7 @@ LOCAL_VIM = {
 ROPE = {"if_rope": True, "if_rope_residual": True}
 PLAIN_MAMBA = {"img_size": 64, "embed_dims": 32, "num_layers": 2, "layers_with_dwconv": (0,), "num_classes": 4}
 V2 = {"embed_dim": 24, "d_state": 4, "depths": [1, 1], "num_heads": [2, 3], "window_size": 8, "num_tokens": 10}
+VIM_UNET = {"out_channels": 3, "img_size": 64, "depth": 2, "embed_dim": 16, "initial_features": 8}
 VMAMBAIR = {"dim": 8, "num_blocks": FOUR, "num_refinement_blocks": 1}
 
 
@@ -114,6 +115,7 @@ TINY = [
     Tiny("mhs_vm", {"num_classes": 3, "depths": FOUR, "depths_decoder": FOUR, "head_num": 4}, (1, 3, 64, 32)),
     Tiny("microscopic_mamba", {"num_classes": 7, "depths": [1, 1], "dims": [32, 64]}, (2, 3, 40, 40)),
     Tiny("mucm_net", {"num_classes": 3, "variant": "MUCM_Net_2"}, (2, 3, 64, 128)),
+    Tiny("msvm_unet", {"num_classes": 3, "dims": 16, "depths": FOUR}, (2, 1, 64, 32)),
     *(
         Tiny("nnmamba", {"channels": 16, "blocks": 2, "number_classes": 3, "generation": one}, (1, 1, 32, 32, 32), one)
         for one in ("first", "root")
@@ -133,6 +135,8 @@ TINY = [
     Tiny("umamba_enc", {**PLAN, "input_size": (8, 8, 16)}, (1, 1, 8, 8, 16)),
     Tiny("umamba_enc", {**PLAN, "generation": "v1"}, (1, 1, 8, 8, 16), "v1"),
     Tiny("vim", {"img_size": 64, "depth": 2, "embed_dim": 32, "num_classes": 4}, (1, 3, 64, 64)),
+    Tiny("vim_unet", VIM_UNET, (2, 3, 64, 50)),
+    Tiny("vim_unet", {**VIM_UNET, "use_conv_transpose": True, "if_rope": True}, (1, 3, 64, 64), "first"),
     Tiny("vm_unet", {"num_classes": 4, "depths": FOUR, "depths_decoder": FOUR}, (1, 1, 64, 32)),
     Tiny("vm_unet_v2", {"num_classes": 2, "depths": FOUR, "deep_supervision": False}, (2, 3, 64, 64)),
     Tiny("vmamba", {**VMAMBA, "forward_type": "v0", "mlp_ratio": 0.0}, (2, 3, 36, 28), "v0"),

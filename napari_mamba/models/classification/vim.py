@@ -303,8 +303,8 @@ class Vim(nn.Module):
         assert residual is not None
         return x, residual
 
-    def features(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W) to the class's features (B, C), or all tokens (B, L, C) for "max" and "all"."""
+    def tokens(self, x: Tensor) -> tuple[Tensor, list[int]]:
+        """(B, channels, H, W) to all normalised tokens (B, L, C), and where those of the class are."""
         if tuple(x.shape[2:]) != self.img_size:
             raise InputError(
                 f"Vim was built for images of {self.img_size} pixels, not {tuple(x.shape[2:])}; resize them"
@@ -313,7 +313,11 @@ class Vim(nn.Module):
         if self.pos_embed is not None:
             x = self.pos_drop(x + self.pos_embed)
         x, residual = self._blocks(x, places)
-        x = self.norm_f(residual + self.drop_path(x)).to(x.dtype)
+        return self.norm_f(residual + self.drop_path(x)).to(x.dtype), places
+
+    def features(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) to the class's features (B, C), or all tokens (B, L, C) for "max" and "all"."""
+        x, places = self.tokens(x)
         if places:
             return x[:, places].mean(dim=1)
         return (

@@ -5,6 +5,9 @@ github.com/bowang-lab/U-Mamba. Two generations share the name and neither's weig
 of nnU-Net's own residual stacks and transposed convolutions, and "v2" (March 2024), with projected residual blocks,
 nearest-neighbour upsampling, one block a stage in the lower half and, in Enc, scans over the channels where a feature
 map has no more voxels than channels.
+
+UU-Mamba (Tsai et al., arXiv:2405.17496; github.com/tiffany9056/UU-Mamba) is the same network, trained with another loss
+and optimiser: its weights, keys and plans are those of U-Mamba, mostly of v1, and are read as such.
 """
 
 from __future__ import annotations
@@ -138,6 +141,13 @@ PLAN_3D = PLAN_2D | {
     "strides": (1, 2, 2, 2, 2, 2),
     "input_size": (64, 64, 64),
 }
+UU_MAMBA = PLAN_3D | {
+    "num_classes": 4,
+    "features_per_stage": (32, 64, 128, 256, 320),
+    "kernel_sizes": ((1, 3, 3), 3, 3, 3, 3),
+    "strides": (1, (1, 2, 2), 2, 2, 2),
+    "generation": "v1",
+}
 
 
 @register(
@@ -147,6 +157,7 @@ PLAN_3D = PLAN_2D | {
         "UMambaEnc_2d_v2": PLAN_2D,
         "UMambaEnc_3d_v1": PLAN_3D | {"generation": "v1"},
         "UMambaEnc_3d_v2": PLAN_3D,
+        "UUMambaEnc_3d": UU_MAMBA,
     },
     identify=lambda shapes: identify("umamba_enc", shapes),
     **FACTS,

@@ -65,6 +65,9 @@ class SS2Dv2(Float32Module, ReplaceableMixer):
         nothing here, then one of `_onnone`, `_ondwconv3`, `_oncnorm`, `_onsoftmax`, `_onsigmoid` for the output norm.
     """
 
+    projection_names = ("x_proj", "dt_projs")
+    """What `projections` reads."""
+
     def __init__(
         self,
         d_model: int,
@@ -119,7 +122,12 @@ class SS2Dv2(Float32Module, ReplaceableMixer):
     def replace_mixer(self, name: str) -> None:
         d_inner = self.dt_projs_bias.shape[1]
         self.exchanged = PathMixers(name, d_inner, PATHS, d_state=self.d_state, expand=1)
-        self.remove_modules("x_proj", "dt_projs", "dt_projs_bias", "A_logs", "Ds")
+        self.remove_modules(*self.projection_names, "dt_projs_bias", "A_logs", "Ds")
+
+    def projections(self) -> tuple[Tensor, Tensor]:
+        """The four paths' projections to step, B and C (4, rank + 2 d_state, D), and from rank to step (4, D, rank)."""
+        d_inner = self.dt_projs_bias.shape[1]
+        return self.x_proj.weight.view(PATHS, -1, d_inner), self.dt_projs.weight.view(PATHS, d_inner, -1)
 
     def scan(self, u: Tensor) -> Tensor:
         """Four paths over (B, H, W, D), summed."""
@@ -129,8 +137,7 @@ class SS2Dv2(Float32Module, ReplaceableMixer):
             return self.exchanged(at_least_float32(u).flatten(1, 2), order).view(u.shape)
         y = project_and_scan(
             u.flatten(1, 2),
-            self.x_proj.weight.view(PATHS, -1, u.shape[-1]),
-            self.dt_projs.weight.view(shape),
+            *self.projections(),
             self.dt_projs_bias,
             self.A_logs.view(shape),
             self.Ds.view(PATHS, -1),
