@@ -36,8 +36,8 @@ def parse_name(name: str) -> tuple[dict[str, str], str] | None:
     match = _NAME.fullmatch(name)
     if match is None:
         return None
-    pairs = [(part.partition("-")[0], part.partition("-")[2]) for part in match[1].rstrip("_").split("_")]
-    return dict(pairs), match[2]
+    parts = (part.partition("-") for part in match[1].rstrip("_").split("_"))
+    return {key: value for key, _, value in parts}, match[2]
 
 
 def cases(root: Path, channels: Sequence[str], suffixes: Sequence[str] = ()) -> Iterator[Case]:
