@@ -209,3 +209,25 @@ def test_parquet_holds_the_table_where_pyarrow_is(batch, scans, table, tmp_path)
     for line, row in zip(held, table().values(), strict=True):
         assert list(line) == list(row)
         assert line["anterior"] == pytest.approx(float(row["anterior"]), rel=1e-4)
+
+
+def test_a_request_to_stop_keeps_what_is_finished(scans, tiny_bundle, table, tmp_path, batch, runs):
+    import threading
+
+    from napari_mamba import bundles
+    from napari_mamba.cohort import CaseStarted, find_cases, run_batch
+
+    cancel = threading.Event()
+    options = engine.RunOptions(device="cpu", mirror=False)
+    events = run_batch(
+        find_cases([scans], ["T1"]), bundles.load(tiny_bundle), tmp_path / "out", options, cancel=cancel,
+        reading={"series": None, "frame": None, "level": 0, "resample_channels": False},
+    )  # fmt: skip
+    for event in events:
+        if isinstance(event, CaseStarted) and event.name == "bert":
+            cancel.set()
+    assert list(table()) == ["anna"]
+    assert (tmp_path / "out" / "summary.html").exists()
+    runs.clear()
+    assert batch(scans, "--resume").code == 0
+    assert runs == ["bert", "carl"]
