@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from napari_mamba.cli.command_batch import batch
 from napari_mamba.cli.commands.dose import register as register_dose
 from napari_mamba.cli.commands.dvh import register as register_dvh
 from napari_mamba.cli.commands.explain import explain
@@ -53,6 +54,7 @@ app.command()(models)
 app.command()(info)
 app.command()(devices)
 app.command()(run)
+app.command()(batch)
 app.command()(explain)
 app.command()(measure)
 app.command("import")(import_)
