@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from napari_mamba.cli.command_batch import batch
+from napari_mamba.cli.commands.batch import batch
 from napari_mamba.cli.commands.dose import register as register_dose
 from napari_mamba.cli.commands.dvh import register as register_dvh
 from napari_mamba.cli.commands.explain import explain
