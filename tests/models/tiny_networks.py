@@ -77,6 +77,16 @@ TINY = [
     Tiny("lightm_unet", {"spatial_dims": 3, "init_filters": 8, "out_channels": 3}, (1, 1, 16, 8, 16), "3d"),
     Tiny("lkm_unet", {**PLAN, "spatial_dims": 2}, (2, 1, 20, 20), "2d"),
     Tiny("lkm_unet", PLAN, (1, 1, 10, 14, 12), "3d"),
+    Tiny(
+        "mamba_clinix",
+        {
+            **PLAN,
+            "features_per_stage": [8, 16, 16],
+            "strides": [1, 2, 2],
+            "n_conv_per_stage": 2,
+        },
+        (1, 1, 8, 16, 8),
+    ),
     Tiny("mamba_unet", {"num_classes": 3, "depths": FOUR, "dims": 16, "d_state": 4}, (2, 1, 32, 32)),
     Tiny("mambair", {"embed_dim": 32, "depths": [1], "mlp_ratio": 1.2, "upscale": 1}, (1, 3, 16, 12), "same size"),
     Tiny(
