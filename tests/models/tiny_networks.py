@@ -97,6 +97,11 @@ TINY = [
     Tiny("local_vim", LOCAL_VIM | ROPE, (2, 3, 56, 40), "rope"),
     Tiny("local_vim", LOCAL_VIM | {"if_cls_token": True, "use_middle_cls_token": True}, (2, 3, 64, 64), "class token"),
     Tiny("local_vmamba", {"depths": [1, 1], "dims": 16, "num_classes": 5}, (2, 3, 36, 28)),
+    Tiny(
+        "mamba_nd",
+        {"img_size": 64, "patch_size": 8, "embed_dims": 32, "num_layers": 2, "downsample": [1], "num_classes": 4},
+        (2, 3, 48, 48),
+    ),
     Tiny("mamba_unet", {"num_classes": 3, "depths": FOUR, "dims": 16, "d_state": 4}, (2, 1, 32, 32)),
     Tiny("mambair", {"embed_dim": 32, "depths": [1], "mlp_ratio": 1.2, "upscale": 1}, (1, 3, 16, 12), "same size"),
     Tiny(
