@@ -56,13 +56,15 @@ Each vector holds what the authors' own code computed in float32 on weights that
 equal; "relative L2" is ||ours - theirs|| / ||theirs|| of the outputs in one thread. The test allows 1e-4, save for
 three vectors that amplify rounding. In float64 our `UMambaEnc_2d_v2`, `UMambaEnc_3d_v2` and `LocalVim_T` lie 1.6e-4,
 3.2e-4 and 7.8e-4 from the authors' float32 outputs, which is the rounding of those outputs themselves, and the test
-allows as much (`LocalVim_T_depth8` is the same network, shallower); in float32 the first two lie 9e-5 to 1.9e-4 away, by the processor and the number of threads. Moving the input of the latter by
-7e-8, float32's last bit, moves its output by 2.5e-4 (that of `UMambaBot_3d_v2` by 4.2e-6).
+allows as much (`LocalVim_T_depth8` is the same network, shallower); in float32 the first two lie 9e-5 to 1.9e-4 away,
+by the processor and the number of threads. Moving the input of the latter by 7e-8, float32's last bit, moves its
+output by 2.5e-4 (that of `UMambaBot_3d_v2` by 4.2e-6).
 
-On an NVIDIA H100, with the scan's own kernels and without TF32, 42 of the first 45 vectors lie within 1e-4 too. The three
-of U-Mamba Enc, which amplify rounding, do not: `UMambaEnc_2d_v2` lies 2.6e-4, `UMambaEnc_3d_v1` 1.8e-4 and
-`UMambaEnc_3d_v2` 5.3e-4 away, and the test counts them as missed there. PyTorch's convolutions take TF32 on such a GPU
-unless told otherwise, which adds 1e-3 in most networks and up to a fifth in U-Mamba Enc with these random weights.
+On an NVIDIA H100, with the scan's own kernels and without TF32, 42 of the first 45 vectors lie within 1e-4 too. The
+three of U-Mamba Enc, which amplify rounding, do not: `UMambaEnc_2d_v2` lies 2.6e-4, `UMambaEnc_3d_v1` 1.8e-4 and
+`UMambaEnc_3d_v2` 5.3e-4 away, and the test counts them as missed there. PyTorch's convolutions take TF32 on such a
+GPU unless told otherwise, which adds 1e-3 in most networks and up to a fifth in U-Mamba Enc with these random
+weights.
 
 "CPU seconds" is the processor time of one forward pass on the whole input shown, float32, in one thread, after a first
 pass that is not counted; "–" was not measured. Other work ran on the machine, so read off no more than the magnitude.

@@ -264,8 +264,9 @@ class EfficientVMamba(nn.Module):
         self.patch_embed = patch_embed("v1", in_chans, dims[0], patch_size, patch_norm)
         self.layers = nn.ModuleList()
         for stage, rates in enumerate(drop_path_rates(drop_path_rate, depths)):
-            dim, down = dims[stage], nn.Identity() if stage == len(dims) - 1 else None
-            if down is None:
+            dim = dims[stage]
+            down: nn.Module = nn.Identity()
+            if stage < len(dims) - 1:
                 pair: tuple[int, int] = (dim, dims[stage + 1])
                 down = PatchMerging(*pair) if downsample_version == "v1" else downsample("v2", *pair)
             if stage < SCANNED:

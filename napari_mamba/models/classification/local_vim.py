@@ -114,10 +114,10 @@ class MultiMamba(Float32Module, ReplaceableMixer):
         """One scan of tokens and gates (B, T, D), in its order."""
         if self.exchanged is not None:
             return self.exchanged.mixers[i](u) * F.silu(z)
-        conv, step = self.get_submodule(f"conv1d_{i}"), self.get_submodule(f"dt_proj_{i}")
+        conv = self.get_submodule(f"conv1d_{i}")
+        assert isinstance(conv, nn.Conv1d)
         u = causal_conv1d(u, conv.weight[:, 0], conv.bias)
         names = (f"x_proj_{i}.weight", f"dt_proj_{i}.weight", f"dt_proj_{i}.bias", f"A_log_{i}", f"D_{i}")
-        assert step.bias is not None
         return project_and_scan(u, *(self.get_parameter(name)[None] for name in names), order=None, z=z)
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -343,7 +343,7 @@ class LocalVim(nn.Module):
         x, grid = self._embed(x)
         turn = None
         if self.rope is not None:
-            tables = (self.rope.freqs_cos, self.rope.freqs_sin)
+            tables = (self.rope.get_buffer(name) for name in ("freqs_cos", "freqs_sin"))
             turn = [resize_tokens(table[None], self.grid, grid) for table in tables]
         residual: Tensor | None = None
         for layer in self.layers:

@@ -313,7 +313,9 @@ class PlainMamba(nn.Module):
         if self.backbone.pos_embed is not None:
             x = x + self._positions(shape)
         x = self.backbone["drop_after_pos"](x)
-        for layer in self.backbone["layers"]:
+        layers = self.backbone["layers"]
+        assert isinstance(layers, nn.ModuleList)
+        for layer in layers:
             x = layer(x, shape)
         x = self.backbone["ln1"](x) if "ln1" in self.backbone else x
         return self.head["fc"](x.mean(dim=1))
