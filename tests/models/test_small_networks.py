@@ -1,4 +1,4 @@
-"""Microscopic-Mamba, MUCM-Net and MHS-VM beyond their vectors: what those do not say."""
+"""Microscopic-Mamba, MUCM-Net, MHS-VM and T-Mamba beyond their vectors: what those do not say."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import nn
 
 from napari_mamba import models
 from napari_mamba.errors import InputError
-from napari_mamba.models.segmentation import mhs_vm
+from napari_mamba.models.segmentation import mhs_vm, t_mamba
 from napari_mamba.nn.mixers.mamba import Mamba
 from napari_mamba.nn.mixers.ss2d import SS2D
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-NAMES = ("mhs_vm", "microscopic_mamba", "mucm_net")
+NAMES = ("mhs_vm", "microscopic_mamba", "mucm_net", "t_mamba_3d")
 each = pytest.mark.parametrize("case", [case for case in TINY if case.name in NAMES], ids=str)
 
 
@@ -139,3 +139,43 @@ def test_the_threshold_of_mhs_vm_is_asked_for() -> None:
     assert "gfu_t" in found.note
     with pytest.raises(InputError, match="3 or 4 heads"):
         models.create("mhs_vm", head_num=5)
+
+
+@pytest.mark.parametrize("broken", ["both_ways", "kept"])
+def test_the_vector_of_t_mamba_sees_its_branches(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mixer = t_mamba.FourierMamba
+    whole = getattr(mixer, broken)
+    turned = {"both_ways": lambda *given: whole(*given).flip(1), "kept": lambda *given: ~whole(*given)}
+    monkeypatch.setattr(mixer, broken, turned[broken])
+    with pytest.raises(AssertionError):
+        parity_vectors.check("t_mamba_3d", "TMamba3D")
+
+
+def test_what_no_checkpoint_of_t_mamba_holds_comes_from_its_seed() -> None:
+    size = {"input_size": (16, 16, 8)}
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    one, same, other = (models.create("t_mamba_3d", **size, **more).eval() for more in ({}, {}, {"seed": 3}))
+    assert not torch.equal(before, torch.get_rng_state())  # trained weights are drawn as ever
+    assert not any(key.startswith(("SpectralGating", "GateModules", "learnable")) for key in one.state_dict())
+    x = torch.randn(1, 1, 16, 16, 8)
+    for network in (same, other):
+        network.load_state_dict(one.state_dict(), strict=True)
+    with torch.inference_mode():
+        torch.testing.assert_close(same(x), one(x))
+        # Untrained gates score near zero, so it is little here; the two that are equal differ by nothing at all.
+        assert (other(x) - one(x)).norm() > 1e-3 * one(x).norm()
+    # As the authors' programs do: seed, then draw the tables of spectra before all else.
+    torch.manual_seed(1777777)
+    torch.testing.assert_close(one.get_buffer("SpectralGatingBlocks.0"), torch.randn(16, 256) * 0.02)
+
+
+def test_t_mamba_asks_and_refuses() -> None:
+    network = models.create("t_mamba_3d", input_size=(8, 8, 8))
+    found = models.identify(network.state_dict())
+    assert set(found.ambiguous) == {"input_size", "high_freq", "low_freq", "seed"}
+    assert "seed" in found.note
+    with pytest.raises(InputError, match="resample or cut"):
+        network(torch.zeros(1, 1, 8, 8, 16))
+    with pytest.raises(InputError, match="multiples of 8"):
+        models.create("t_mamba_3d", input_size=(12, 8, 8))

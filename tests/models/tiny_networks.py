@@ -143,6 +143,7 @@ TINY = [
         (1, 1, 64, 64),
     ),
     Tiny("swin_umamba_d", SWIN_D, (1, 1, 64, 64)),
+    Tiny("t_mamba_3d", {"classes": 3, "input_size": (16, 24, 16)}, (1, 1, 16, 24, 16)),
     Tiny("ultralight_vm_unet", {"num_classes": 2}, (2, 3, 64, 32)),
     Tiny("umamba_bot", PLAN, (1, 1, 8, 8, 16)),
     Tiny("umamba_enc", {**PLAN, "input_size": (8, 8, 16)}, (1, 1, 8, 8, 16)),
