@@ -69,14 +69,18 @@ def to_end(*arguments, stop_at: int | None = None, **options) -> Adapted:
 
 def test_a_new_class_is_learnt_and_the_bundle_runs(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
     result = to_end(tiny_bundle, data, tmp_path / "cube", classes="other", steps=40)
-    assert result.score is not None and result.score.mean > 0.6 and result.score.people == 1
+    assert result.score is not None
+    assert result.score.mean > 0.6
+    assert result.score.people == 1
     bundle = bundles.load(tmp_path / "cube")
     assert [(entry.index, entry.name) for entry in bundle.classes] == [(0, "background"), (7, "label 7")]
     image, label = blob(99)
     labels = run_to_end(Volume(image[None], affine=np.eye(4)), bundle, RunOptions(device="cpu")).labels
     found = np.asarray(labels.data[0]) == 7
     assert 2 * (found & (label == 1)).sum() / (found.sum() + label.sum()) > 0.6
-    assert "Not for clinical use" in bundle.card and "1 held-out person" in bundle.card and "`tiny`" in bundle.card
+    assert "Not for clinical use" in bundle.card
+    assert "1 held-out person" in bundle.card
+    assert "`tiny`" in bundle.card
     assert result.facts["peak_memory_bytes"] > 0
     assert not (work_folder(tmp_path / "cube") / "images").exists()
 
@@ -99,7 +103,8 @@ def test_unknown_voxels_have_no_gradient_and_background_has() -> None:
     logits = torch.randn(1, 2, 4, requires_grad=True)
     partial_loss(logits, target, [True, True]).backward()
     assert logits.grad is not None
-    assert (logits.grad[0, :, 2:] == 0).all() and (logits.grad[0, :, :2] != 0).all()
+    assert (logits.grad[0, :, 2:] == 0).all()
+    assert (logits.grad[0, :, :2] != 0).all()
     known = logits.detach()[:, :, :2]
     torch.testing.assert_close(
         partial_loss(logits.detach(), target, [True, True]), partial_loss(known, target[:, :2], [True, True])
@@ -152,20 +157,22 @@ def test_pieces_end_where_an_uninterrupted_training_does(tiny_bundle: Path, data
     options = {"classes": "other", "steps": 8, "validate_every": 4}
     whole = to_end(tiny_bundle, data, tmp_path / "whole", **options)
     stopped = to_end(tiny_bundle, data, tmp_path / "pieces", stop_at=5, **options)
-    assert stopped.cancelled and bundles.load(tmp_path / "pieces").metrics["adapted"]["steps"] == 5
+    assert stopped.cancelled
+    assert bundles.load(tmp_path / "pieces").metrics["adapted"]["steps"] == 5
     with pytest.raises(OutputError, match="exists already"):
         to_end(tiny_bundle, data, tmp_path / "pieces", **options)
     with pytest.raises(InputError, match="another seed"):
         to_end(tiny_bundle, data, tmp_path / "pieces", **options, resume=True, seed=5)
     resumed = to_end(tiny_bundle, data, tmp_path / "pieces", **options, resume=True)
-    assert resumed.score == whole.score and not resumed.cancelled
+    assert resumed.score == whole.score
+    assert not resumed.cancelled
     one, other = (read_checkpoint(work_folder(tmp_path / name)) for name in ("whole", "pieces"))
     assert one["step"] == other["step"] == 8
     for key, value in one["network"].items():
         torch.testing.assert_close(value, other["network"][key], rtol=0, atol=0)
 
 
-def test_people_are_never_on_both_sides() -> None:
+def test_a_name_says_whose_scan_it_is() -> None:
     assert [person_of(n) for n in ("sub-01_ses-2", "patient007_frame01", "hippocampus_003")] == [
         "sub-01", "patient007", "hippocampus_003",
     ]  # fmt: skip
@@ -177,25 +184,28 @@ def test_scans_of_a_person_stay_together(tmp_path: Path) -> None:
         write(tmp_path, name, image, label)
     training, validation = split_people(find_cases(tmp_path).cases)
     assert not {case.person for case in training} & {case.person for case in validation}
-    assert len(training) + len(validation) == 5 and validation
+    assert len(training) + len(validation) == 5
+    assert validation
 
 
 def test_a_person_learnt_from_is_no_validation_later(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
     to_end(tiny_bundle, data, tmp_path / "first", classes="other", steps=1, validation=("p0",))
-    with pytest.raises(InputError, match="has learnt from 'p1'.*training data"):
+    with pytest.raises(InputError, match=r"has learnt from 'p1'.*training data"):
         to_end(tmp_path / "first", data, tmp_path / "second", steps=1, validation=("p1",))
     again = to_end(tmp_path / "first", data, tmp_path / "second", steps=1)
-    assert again.score is not None and again.facts["training_people"] == 3
+    assert again.score is not None
+    assert again.facts["training_people"] == 3
     assert "p1" not in (tmp_path / "first" / "bundle.json").read_text()
 
 
 def test_nobody_held_out_is_said(tiny_bundle: Path, tmp_path: Path) -> None:
     image, label = blob(0)
     write(tmp_path / "one", "p1", image, label)
-    with pytest.raises(InputError, match="one person.*training data says nothing"):
+    with pytest.raises(InputError, match=r"one person.*training data says nothing"):
         to_end(tiny_bundle, tmp_path / "one", tmp_path / "out", steps=1)
     result = to_end(tiny_bundle, tmp_path / "one", tmp_path / "out", steps=1, no_validation=True)
-    assert result.score is None and "Not measured: no person" in bundles.load(tmp_path / "out").card
+    assert result.score is None
+    assert "Not measured: no person" in bundles.load(tmp_path / "out").card
 
 
 def test_layouts_give_the_same_cases(data: Path, tmp_path: Path) -> None:
@@ -212,7 +222,9 @@ def test_layouts_give_the_same_cases(data: Path, tmp_path: Path) -> None:
     (nnunet / "dataset.json").write_text(json.dumps(described))
     found = find_cases(nnunet)
     assert [case.name for case in found.cases] == ["p0", "p1", "p2", "p3"]
-    assert found.names == {0: "background", 7: "cube"} and found.ignore == 8 and found.channels == 1
+    assert found.names == {0: "background", 7: "cube"}
+    assert found.ignore == 8
+    assert found.channels == 1
     (nnunet / "dataset.json").write_text(json.dumps({**described, "numTraining": 5}))
     with pytest.raises(InputError, match="says 5 training images, and there are 4"):
         find_cases(nnunet)
@@ -270,7 +282,8 @@ def test_bad_data_is_a_sentence_before_training(damage, said: str, tiny_bundle: 
     damage(data)
     with pytest.raises(NapariMambaError, match=said):
         to_end(tiny_bundle, data, tmp_path / "out", classes="other", steps=1)
-    assert not (tmp_path / "out").exists() and not list(tmp_path.glob("*/history.jsonl"))
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob("*/history.jsonl"))
 
 
 def test_values_that_are_no_class_are_refused(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
@@ -302,8 +315,10 @@ def test_the_command_tells_events(tiny_bundle: Path, data: Path, tmp_path: Path,
     assert main([*map(str, line), "--events", "jsonl"]) == 0
     events = [json.loads(text) for text in capsys.readouterr().out.splitlines()]
     scored = [event for event in events if "score" in event]
-    assert len(scored) == 2 and all(event["score"]["people"] == 1 for event in scored)
+    assert len(scored) == 2
+    assert all(event["score"]["people"] == 1 for event in scored)
     assert any(event["event"] == "progress" and event["stage"] == "training" and event["loss"] > 0 for event in events)
-    assert events[-1]["event"] == "result" and events[-1]["outputs"] == {"bundle": str(tmp_path / "out")}
+    assert events[-1]["event"] == "result"
+    assert events[-1]["outputs"] == {"bundle": str(tmp_path / "out")}
     assert main([*map(str, line)]) == 2
     assert "exists already" in capsys.readouterr().err

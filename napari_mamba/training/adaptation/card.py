@@ -72,8 +72,9 @@ def _score(classes: Classes, facts: Mapping[str, Any]) -> list[str]:
         return ["Not measured: " + ("it was stopped before." if held_out else "no person was held out.")]
     people = measured["people"]
     spread = f" ± {measured['sd']:.3f} (standard deviation over people)" if people > 1 else ""
+    images = f"{measured['images']} image{'s' if measured['images'] > 1 else ''}"
     lines = [
-        f"Dice on {people} held-out {'people' if people > 1 else 'person'} ({measured['images']} {'images' if measured['images'] > 1 else 'image'}), on the "
+        f"Dice on {people} held-out {'people' if people > 1 else 'person'} ({images}), on the "
         f"network's grid: **{measured['mean']:.3f}**{spread}. The weights were chosen by this score, so that it is "
         "somewhat too good; new people give an honest one.",
     ]

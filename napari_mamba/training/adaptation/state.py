@@ -39,8 +39,8 @@ class State:
         self.optimiser = Optimiser(network, kind)
         self.step, self.seconds = 0, 0.0
         self.best: dict[str, Tensor] = {}
-        self.best_step, self.score = 0, None
-        self.score: Score | None
+        self.best_step = 0
+        self.score: Score | None = None
         self.before: float | None = None
         self.validated = -1  # the step that was scored last
 

@@ -117,9 +117,9 @@ def _write(case: Case, bundle: Bundle, classes: Classes, painted: Painted, folde
     channels = np.full(volume.shape, UNKNOWN, np.int16)
     for value, channel in classes.channels.items():
         channels[np.asarray(labels.data[0]) == value] = channel
-    for value, channel in ((painted.background, 0), (painted.unknown, UNKNOWN)):
-        if value is not None:
-            channels[np.asarray(labels.data[0]) == value] = channel
+    for special, channel in ((painted.background, 0), (painted.unknown, UNKNOWN)):
+        if special is not None:
+            channels[np.asarray(labels.data[0]) == special] = channel
     image, moved = prepare_pair(volume, channels, bundle.preparation)
     if not (moved != UNKNOWN).any():
         raise InputError(
