@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from napari_mamba.cli.commands.batch import batch
+from napari_mamba.cli.command_adapt import adapt
 from napari_mamba.cli.commands.dose import register as register_dose
 from napari_mamba.cli.commands.dvh import register as register_dvh
 from napari_mamba.cli.commands.explain import explain
@@ -59,6 +60,7 @@ app.command()(explain)
 app.command()(measure)
 app.command("import")(import_)
 app.command()(train)
+app.command()(adapt)
 app.command()(evaluate)
 app.command()(join)
 app.command()(serve)

@@ -1,0 +1,107 @@
+"""What a user can choose about adapting, and what comes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from napari_mamba.engine.progress.events import Progress
+from napari_mamba.errors import InputError
+from napari_mamba.training.adaptation.validation import Score
+
+
+@dataclass(frozen=True)
+class AdaptOptions:
+    """Options of an adaptation.
+
+    Parameters
+    ----------
+    classes : {"same", "other", "more"}
+        See `classes.choose_classes`.
+    unknown, background : int, optional
+        Values of unpainted voxels, and of painted background where it is not 0.
+    validation : tuple of str
+        People to hold out; a fifth of them if empty.
+    no_validation : bool
+        Learn from everybody; nothing is scored then, and the last weights are kept.
+    minutes : float
+        Of training and validation, over all resumed pieces.
+    steps : int, optional
+        Stop after so many steps in all.
+    learning_rate, optimiser, batch_size, seed
+    patch : tuple of int, optional
+        Voxels (z, y, x) or (y, x) that a step sees; on a CPU up to 64 an axis if not given.
+    validate_every : int, optional
+        Steps between two scores; if not given, as often as a quarter of the time allows.
+    device : str
+        "auto", "cpu", "cuda", ...
+    resume, overwrite : bool
+
+    Raises
+    ------
+    InputError
+        If a number is out of range.
+    """
+
+    classes: str = "same"
+    unknown: int | None = None
+    background: int | None = None
+    validation: tuple[str, ...] = ()
+    no_validation: bool = False
+    minutes: float = 10.0
+    steps: int | None = None
+    learning_rate: float = 1e-3
+    optimiser: str = "adamw"
+    batch_size: int = 2
+    patch: tuple[int, ...] | None = None
+    validate_every: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    resume: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("minutes", "steps", "learning_rate", "batch_size", "validate_every"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1e9:
+                raise InputError(f"{name.replace('_', ' ')} is above 0, not {value:g}")
+        if self.unknown == 0 and self.background is None:
+            raise InputError(
+                "if 0 is unknown, nothing says what is background: paint some background with a value of its own, and "
+                "name it with --background"
+            )
+        if self.unknown is not None and self.unknown == self.background:
+            raise InputError("unknown and background voxels need different values: choose another one")
+
+
+@dataclass(frozen=True)
+class AdaptProgress(Progress):
+    """An event: stages are "checking", "preparing", "training", "validating" and "writing".
+
+    `loss` comes with "training"; `score` where a validation ended, with whether it is the best (`best`).
+    """
+
+    loss: float | None = None
+    score: Score | None = None
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What came of it.
+
+    Attributes
+    ----------
+    path : Path or None
+        The bundle; None if it was stopped before there were weights to keep.
+    cancelled : bool
+    score : Score or None
+        Of the kept weights, on held-out people.
+    facts : dict
+        What the card says: steps, minutes, people, peak memory in bytes, ...
+    """
+
+    path: Path | None
+    cancelled: bool
+    score: Score | None
+    facts: dict = field(default_factory=dict)

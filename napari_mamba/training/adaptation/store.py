@@ -1,0 +1,156 @@
+"""Checked and prepared images on disk, read a patch at a time: memory does not grow with their number."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from napari_mamba import io
+from napari_mamba.bundles import Bundle
+from napari_mamba.engine.checks import load_checked
+from napari_mamba.errors import ChoiceError, InputError
+from napari_mamba.io.common.guard import quoted
+from napari_mamba.measure.grids import same_grid
+from napari_mamba.training.adaptation.cases import Case
+from napari_mamba.training.adaptation.classes import Classes
+from napari_mamba.training.adaptation.loss import UNKNOWN
+from napari_mamba.training.adaptation.prepared import prepare_pair
+from napari_mamba.volume import Volume
+
+_MOST_PLACES = 2000
+"""Voxels of a class in an image that patches are drawn about."""
+
+
+@dataclass(frozen=True)
+class Painted:
+    """How label maps that are painted in part say so.
+
+    `unknown` is the value of unpainted voxels, `background` that of painted background where it is not 0.
+    """
+
+    unknown: int | None = None
+    background: int | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A case on the network's grid: memory-mapped `image` (C, Z, Y, X) float32 and `labels` (Z, Y, X) int16.
+
+    `places` maps each channel that is drawn to some of its voxels, (n, 3). `whole` says that no voxel is unknown.
+    """
+
+    case: Case
+    image: np.ndarray
+    labels: np.ndarray
+    places: dict[int, np.ndarray]
+    whole: bool
+
+
+def read_image(case: Case) -> Volume:
+    """The image of a case, all its channels."""
+    paths = list(case.image)
+    try:
+        return io.read(paths)
+    except ChoiceError as error:
+        if error.argument != "frame":
+            raise
+        return io.read(paths, frame="all")
+
+
+def read_values(case: Case, painted: Painted) -> tuple[set[int], dict[int, str]]:
+    """The values that a case's label map holds, without the unknown one, and the names that its file gives.
+
+    Raises
+    ------
+    InputError
+        If the map is none, or nothing in it is known.
+    """
+    found = io.read_labels(case.label)
+    values = {int(value) for value in np.unique(found.volume.data)} - {painted.unknown}
+    if not values:
+        raise InputError(f"the label map of {quoted(case.name)} is unknown everywhere: paint something, or take it out")
+    if painted.background in values:
+        values = {*values, 0} - {painted.background}
+    names = {entry.index: entry.name for entry in found.classes if entry.index in values} if found.named else {}
+    return values, names
+
+
+def prepare_cases(
+    cases: Sequence[Case], bundle: Bundle, classes: Classes, painted: Painted, folder: Path
+) -> Generator[Case, None, list[Prepared]]:
+    """Check and prepare each case, yielding it when it is done; what is in `folder` already is taken from there.
+
+    Raises
+    ------
+    InputError
+        If labels lie on another grid than their image, or the image does not suit the bundle.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    done = []
+    for case in cases:
+        key = _key(case, bundle, classes, painted)
+        if not (folder / f"{key}.json").is_file():
+            _write(case, bundle, classes, painted, folder, key)
+        done.append(_open(case, folder, key))
+        yield case
+    return done
+
+
+def _write(case: Case, bundle: Bundle, classes: Classes, painted: Painted, folder: Path, key: str) -> None:
+    volume, labels = read_image(case), io.read_labels(case.label).volume
+    if not same_grid(volume, labels):
+        raise InputError(
+            f"the labels of {quoted(case.name)} lie on another grid than its image ({_shown(labels)} and "
+            f"{_shown(volume)} voxels, or another place): resample them onto the image first"
+        )
+    try:
+        volume, _ = load_checked(volume, bundle)
+    except InputError as error:
+        raise InputError(f"{quoted(case.name)}: {error}") from error
+    if volume.channels != len(bundle.channels):
+        volume = volume.with_data(np.repeat(volume.data, len(bundle.channels), axis=0))
+    channels = np.full(volume.shape, UNKNOWN, np.int16)
+    for value, channel in classes.channels.items():
+        channels[np.asarray(labels.data[0]) == value] = channel
+    for special, channel in ((painted.background, 0), (painted.unknown, UNKNOWN)):
+        if special is not None:
+            channels[np.asarray(labels.data[0]) == special] = channel
+    image, moved = prepare_pair(volume, channels, bundle.preparation)
+    if not (moved != UNKNOWN).any():
+        raise InputError(
+            f"the painted voxels of {quoted(case.name)} vanish on the grid of {bundle.name}: paint more of them"
+        )
+    np.save(folder / f"{key}_image.npy", image)
+    np.save(folder / f"{key}_labels.npy", moved)
+    draw = np.random.default_rng(0)
+    places = {}
+    for channel in np.unique(moved[moved != UNKNOWN]).tolist():
+        flat = np.flatnonzero(moved == channel)
+        some = draw.choice(flat, min(len(flat), _MOST_PLACES), replace=False)
+        places[str(channel)] = np.stack(np.unravel_index(np.sort(some), moved.shape), axis=1).tolist()
+    facts = {"places": places, "whole": bool((moved != UNKNOWN).all())}
+    (folder / f"{key}.json").write_text(json.dumps(facts))  # last: its presence says that the rest is there
+
+
+def _open(case: Case, folder: Path, key: str) -> Prepared:
+    facts = json.loads((folder / f"{key}.json").read_text())
+    image, labels = (np.load(folder / f"{key}_{what}.npy", mmap_mode="r") for what in ("image", "labels"))
+    places = {int(channel): np.array(found) for channel, found in facts["places"].items()}
+    return Prepared(case, image, labels, places, facts["whole"])
+
+
+def _key(case: Case, bundle: Bundle, classes: Classes, painted: Painted) -> str:
+    """A name that changes with the files, the preparation and the classes."""
+    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in (*case.image, case.label)]
+    steps = json.dumps([dict(step) for step in bundle.preparation], sort_keys=True)
+    whole = repr((files, steps, sorted(classes.channels.items()), painted, len(bundle.channels)))
+    return hashlib.sha256(whole.encode()).hexdigest()[:20]
+
+
+def _shown(volume: Volume) -> str:
+    return " x ".join(map(str, volume.shape))

@@ -1,0 +1,133 @@
+"""How well a network does on people it did not learn from: whole images, tile by tile, known voxels alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, product
+
+import numpy as np
+import torch
+from torch import nn
+
+from napari_mamba.training.adaptation.loss import UNKNOWN
+from napari_mamba.training.adaptation.store import Prepared
+from napari_mamba.training.scoring.scores import summary
+
+Step = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Dice on held-out people.
+
+    Attributes
+    ----------
+    mean, sd : float
+        Over people, of each one's mean over the drawn classes; `sd` is 0 for one person.
+    people, images : int
+        What it stands on.
+    classes : dict of int to float
+        Mean over people, by channel.
+    """
+
+    mean: float
+    sd: float
+    people: int
+    images: int
+    classes: dict[int, float]
+
+
+def score(
+    network: nn.Module,
+    cases: Sequence[Prepared],
+    size: tuple[int, ...],
+    drawn: Sequence[bool],
+    device: torch.device,
+    on_step: Step = lambda: None,
+) -> Score:
+    """Mean Dice of the drawn classes on some people's images; `on_step` is called after each tile and may raise."""
+    channels = [channel for channel, is_drawn in enumerate(drawn) if is_drawn and channel]
+    by_person: dict[str, list[list[float]]] = {}
+    for case in cases:
+        predicted = predict(network, case, size, drawn, device, on_step)
+        by_person.setdefault(case.case.person, []).append(_dice(predicted, np.asarray(case.labels), channels))
+    people = np.array([_mean(np.array(scans), 0) for scans in by_person.values()])
+    found = summary(_mean(people, 1).tolist())
+    classes = dict(zip(channels, _mean(people, 0).tolist(), strict=True))
+    return Score(found.get("mean", 0.0), found.get("sd", 0.0), int(found["n"]), len(cases), classes)
+
+
+def _mean(values: np.ndarray, axis: int) -> np.ndarray:
+    """Without what is NaN (a class that a person does not have); NaN where nothing is left."""
+    there = np.isfinite(values)
+    count = there.sum(axis)
+    return np.where(count > 0, np.where(there, values, 0).sum(axis) / np.maximum(count, 1), np.nan)
+
+
+def _dice(predicted: np.ndarray, truth: np.ndarray, channels: Sequence[int]) -> list[float]:
+    """Over known voxels; NaN where nobody drew the class and the network does not either."""
+    known = truth != UNKNOWN
+    values = []
+    for channel in channels:
+        one, other = (predicted == channel) & known, truth == channel
+        both = int(one.sum()) + int(other.sum())
+        values.append(2 * int((one & other).sum()) / both if both else float("nan"))
+    return values
+
+
+@torch.no_grad()
+def predict(
+    network: nn.Module,
+    case: Prepared,
+    size: tuple[int, ...],
+    drawn: Sequence[bool],
+    device: torch.device,
+    on_step: Step = lambda: None,
+) -> np.ndarray:
+    """Channels (Z, Y, X) of an image: each tile answers its core, so that no more than one tile's classes are held.
+
+    Tiles without a known voxel are left out; they have no part in the score.
+    """
+    was_training = network.training
+    network.eval()
+    answer = np.zeros(case.labels.shape, np.int16)
+    starts = [_starts(length, n) for length, n in zip(case.labels.shape, size, strict=True)]
+    hidden = [channel for channel, is_drawn in enumerate(drawn) if channel and not is_drawn]
+    for corner in product(*starts):
+        core = tuple(slice(first, last) for _, first, last in corner)
+        if not (np.asarray(case.labels[core]) != UNKNOWN).any():
+            continue
+        box = tuple(slice(s, min(s + n, length)) for (s, _, _), n, length in
+                    zip(corner, size, case.labels.shape, strict=True))  # fmt: skip
+        part = np.array(case.image[(slice(None), *box)])
+        pads = [(0, 0), *((0, n - m) for n, m in zip(size, part.shape[1:], strict=True))]
+        tile = torch.from_numpy(np.pad(part, pads))[None].to(device)
+        logits = forward(network, tile).float()
+        if hidden:  # a class that nobody drew counts as background here, as in the loss
+            logits[:, 0] = logits[:, [0, *hidden]].logsumexp(1)
+            logits[:, hidden] = -torch.inf
+        inside = tuple(slice(c.start - b.start, c.stop - b.start) for c, b in zip(core, box, strict=True))
+        answer[core] = logits[0].argmax(0).cpu().numpy()[inside]
+        on_step()
+    network.train(was_training)
+    return answer
+
+
+def forward(network: nn.Module, tile: torch.Tensor) -> torch.Tensor:
+    """Logits (B, K, *size) of tiles (B, C, *size); one slice goes into a 2D network without its axis."""
+    flat = tile.shape[2] == 1
+    with torch.autocast(tile.device.type, torch.bfloat16, enabled=tile.device.type == "cuda"):
+        output = network(tile[:, :, 0] if flat else tile)
+    output = output[0] if isinstance(output, list | tuple) else output
+    return output[:, :, None] if flat else output
+
+
+def _starts(length: int, size: int) -> list[tuple[int, int, int]]:
+    """(start of the tile, first and last voxel of its core) along an axis; cores cover it without overlap."""
+    if length <= size:
+        return [(0, 0, length)]
+    margin = size // 8
+    starts = [*range(0, length - size, size - 2 * margin), length - size]
+    middles = [0, *((a + size + b) // 2 for a, b in pairwise(starts)), length]
+    return [(s, middles[i], middles[i + 1]) for i, s in enumerate(starts)]

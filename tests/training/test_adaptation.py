@@ -1,0 +1,324 @@
+"""Adapting a bundle to blobs: it learns, unknown is not background, pieces equal the whole, bad data is a sentence."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from napari_mamba import bundles, io
+from napari_mamba.cli import main
+from napari_mamba.engine import RunOptions, run_to_end
+from napari_mamba.engine.preparation.prepare import prepare
+from napari_mamba.errors import BundleError, InputError, NapariMambaError, OutputError
+from napari_mamba.training.adaptation import heads
+from napari_mamba.training.adaptation.adapt import adapt, work_folder
+from napari_mamba.training.adaptation.cases import find_cases, person_of, split_people
+from napari_mamba.training.adaptation.classes import choose_classes
+from napari_mamba.training.adaptation.loss import UNKNOWN, partial_loss
+from napari_mamba.training.adaptation.options import Adapted, AdaptOptions
+from napari_mamba.training.adaptation.prepared import prepare_pair
+from napari_mamba.training.adaptation.state import read_checkpoint
+from napari_mamba.volume import Volume
+
+QUICK = {"device": "cpu", "minutes": 5.0, "learning_rate": 5e-3, "batch_size": 1}
+
+
+def blob(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Noise with a bright cube, and the cube."""
+    rng = np.random.default_rng(seed)
+    image, label = rng.normal(0, 0.3, (16, 18, 20)).astype(np.float32), np.zeros((16, 18, 20), np.uint8)
+    z, y, x = rng.integers(1, 8, 3)
+    label[z : z + 8, y : y + 8, x : x + 8] = 1
+    return image + 2 * label, label
+
+
+def write(root: Path, name: str, image: np.ndarray, label: np.ndarray | None, affine: np.ndarray | None = None) -> None:
+    for folder in ("images", "labels"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    io.write(Volume(image[None], affine=np.eye(4)), root / "images" / f"{name}.nii.gz")
+    if label is not None:
+        grid = np.eye(4) if affine is None else affine
+        io.write(Volume(label[None], affine=grid), root / "labels" / f"{name}.nii.gz")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Four people with a cube of the value 7, which the tiny bundle does not know."""
+    for number in range(4):
+        image, label = blob(number)
+        write(tmp_path / "data", f"p{number}", image, 7 * label)
+    return tmp_path / "data"
+
+
+def to_end(*arguments, stop_at: int | None = None, **options) -> Adapted:
+    cancel = threading.Event()
+    events = adapt(*arguments, AdaptOptions(**{**QUICK, **options}), cancel)
+    while True:
+        try:
+            event = next(events)
+        except StopIteration as end:
+            return end.value
+        if stop_at is not None and event.stage == "training" and event.done == stop_at:
+            cancel.set()
+
+
+def test_a_new_class_is_learnt_and_the_bundle_runs(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
+    result = to_end(tiny_bundle, data, tmp_path / "cube", classes="other", steps=40)
+    assert result.score is not None
+    assert result.score.mean > 0.6
+    assert result.score.people == 1
+    bundle = bundles.load(tmp_path / "cube")
+    assert [(entry.index, entry.name) for entry in bundle.classes] == [(0, "background"), (7, "label 7")]
+    image, label = blob(99)
+    labels = run_to_end(Volume(image[None], affine=np.eye(4)), bundle, RunOptions(device="cpu")).labels
+    found = np.asarray(labels.data[0]) == 7
+    assert 2 * (found & (label == 1)).sum() / (found.sum() + label.sum()) > 0.6
+    assert "Not for clinical use" in bundle.card
+    assert "1 held-out person" in bundle.card
+    assert "`tiny`" in bundle.card
+    assert result.facts["peak_memory_bytes"] > 0
+    assert not (work_folder(tmp_path / "cube") / "images").exists()
+
+
+def test_one_class_more_keeps_the_old_weights_and_answers(tiny_bundle: Path) -> None:
+    bundle = bundles.load(tiny_bundle)
+    described, network = heads.with_classes(bundle, (0, 1, 2, None), seed=1)
+    assert described.arguments["num_classes"] == 4
+    (old,) = bundle.networks()
+    tile = torch.randn(1, 1, 16, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(network.eval()(tile)[:, :3], old(tile))
+        _, other = heads.with_classes(bundle, (0, 2), seed=1)
+        torch.testing.assert_close(other.eval()(tile), old(tile)[:, [0, 2]])
+
+
+def test_unknown_voxels_have_no_gradient_and_background_has() -> None:
+    torch.manual_seed(0)
+    target = torch.tensor([[0, 1, UNKNOWN, UNKNOWN]])
+    logits = torch.randn(1, 2, 4, requires_grad=True)
+    partial_loss(logits, target, [True, True]).backward()
+    assert logits.grad is not None
+    assert (logits.grad[0, :, 2:] == 0).all()
+    assert (logits.grad[0, :, :2] != 0).all()
+    known = logits.detach()[:, :, :2]
+    torch.testing.assert_close(
+        partial_loss(logits.detach(), target, [True, True]), partial_loss(known, target[:, :2], [True, True])
+    )
+
+
+def test_background_may_be_a_class_that_nobody_drew() -> None:
+    sure_of_2 = torch.tensor([[[-9.0], [-9.0], [9.0]]])
+    background = torch.tensor([[0]])
+    assert partial_loss(sure_of_2, background, [True, True, False]) < 0.01
+    assert partial_loss(sure_of_2, background, [True, True, True]) > 10
+
+
+def test_scribbles_are_enough_for_a_cube(tiny_bundle: Path, tmp_path: Path) -> None:
+    """A tenth of the voxels is painted: 2 background, 1 cube, 0 unpainted as in napari."""
+    for number in range(4):
+        image, label = blob(number)
+        painted = np.where(np.random.default_rng(number).random(label.shape) < 0.1, 2 - label, 0).astype(np.uint8)
+        write(tmp_path / "data", f"p{number}", image, painted)
+    options = {"unknown": 0, "background": 2, "steps": 40}
+    result = to_end(tiny_bundle, tmp_path / "data", tmp_path / "out", **options)
+    assert result.facts["partial"]
+    image, label = blob(99)
+    bundle = bundles.load(tmp_path / "out")
+    labels = run_to_end(Volume(image[None], affine=np.eye(4)), bundle, RunOptions(device="cpu")).labels
+    found = np.asarray(labels.data[0]) == 1
+    assert 2 * (found & (label == 1)).sum() / (found.sum() + label.sum()) > 0.6
+
+
+def test_labels_follow_their_image(rng: np.random.Generator, oblique_affine: np.ndarray) -> None:
+    """The image of a label map, prepared as an image without interpolation, is the prepared label map."""
+    labels = rng.integers(1, 4, (12, 14, 16)).astype(np.int16)
+    labels[:2] = 0
+    steps = [
+        {"step": "orient", "axcodes": "RAS"},
+        {"step": "crop_nonzero"},
+        {"step": "transpose", "axes": [1, 2, 0]},
+        {"step": "resample", "spacing": [1.0, 1.0, 2.0], "order": 0},
+        {"step": "centre", "size": [9, 40, 9]},
+    ]
+    volume = Volume(labels[None].astype(np.float32), affine=oblique_affine)
+    image, moved = prepare_pair(volume, labels, steps)
+    np.testing.assert_array_equal(image, prepare(volume, steps).data)
+    known = moved != UNKNOWN
+    assert known.mean() > 0.2
+    np.testing.assert_array_equal(image[0][known], moved[known])
+
+
+def test_pieces_end_where_an_uninterrupted_training_does(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
+    options = {"classes": "other", "steps": 8, "validate_every": 4}
+    whole = to_end(tiny_bundle, data, tmp_path / "whole", **options)
+    stopped = to_end(tiny_bundle, data, tmp_path / "pieces", stop_at=5, **options)
+    assert stopped.cancelled
+    assert bundles.load(tmp_path / "pieces").metrics["adapted"]["steps"] == 5
+    with pytest.raises(OutputError, match="exists already"):
+        to_end(tiny_bundle, data, tmp_path / "pieces", **options)
+    with pytest.raises(InputError, match="another seed"):
+        to_end(tiny_bundle, data, tmp_path / "pieces", **options, resume=True, seed=5)
+    resumed = to_end(tiny_bundle, data, tmp_path / "pieces", **options, resume=True)
+    assert resumed.score == whole.score
+    assert not resumed.cancelled
+    one, other = (read_checkpoint(work_folder(tmp_path / name)) for name in ("whole", "pieces"))
+    assert one["step"] == other["step"] == 8
+    for key, value in one["network"].items():
+        torch.testing.assert_close(value, other["network"][key], rtol=0, atol=0)
+
+
+def test_a_name_says_whose_scan_it_is() -> None:
+    assert [person_of(n) for n in ("sub-01_ses-2", "patient007_frame01", "hippocampus_003")] == [
+        "sub-01", "patient007", "hippocampus_003",
+    ]  # fmt: skip
+
+
+def test_scans_of_a_person_stay_together(tmp_path: Path) -> None:
+    image, label = blob(0)
+    for name in ("sub-1_a", "sub-1_b", "sub-2_a", "sub-2_b", "sub-3_a"):
+        write(tmp_path, name, image, label)
+    training, validation = split_people(find_cases(tmp_path).cases)
+    assert not {case.person for case in training} & {case.person for case in validation}
+    assert len(training) + len(validation) == 5
+    assert validation
+
+
+def test_a_person_learnt_from_is_no_validation_later(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
+    to_end(tiny_bundle, data, tmp_path / "first", classes="other", steps=1, validation=("p0",))
+    with pytest.raises(InputError, match=r"has learnt from 'p1'.*training data"):
+        to_end(tmp_path / "first", data, tmp_path / "second", steps=1, validation=("p1",))
+    again = to_end(tmp_path / "first", data, tmp_path / "second", steps=1)
+    assert again.score is not None
+    assert again.facts["training_people"] == 3
+    assert "p1" not in (tmp_path / "first" / "bundle.json").read_text()
+
+
+def test_nobody_held_out_is_said(tiny_bundle: Path, tmp_path: Path) -> None:
+    image, label = blob(0)
+    write(tmp_path / "one", "p1", image, label)
+    with pytest.raises(InputError, match=r"one person.*training data says nothing"):
+        to_end(tiny_bundle, tmp_path / "one", tmp_path / "out", steps=1)
+    result = to_end(tiny_bundle, tmp_path / "one", tmp_path / "out", steps=1, no_validation=True)
+    assert result.score is None
+    assert "Not measured: no person" in bundles.load(tmp_path / "out").card
+
+
+def test_layouts_give_the_same_cases(data: Path, tmp_path: Path) -> None:
+    rows = [f"data/images/p{n}.nii.gz,data/labels/p{n}.nii.gz,who{n % 2}" for n in range(4)]
+    (tmp_path / "pairs.csv").write_text("image,label,person\n" + "\n".join(rows) + "\n")
+    listed = find_cases(tmp_path / "pairs.csv").cases
+    assert [case.person for case in listed] == ["who0", "who1", "who0", "who1"]
+    nnunet = tmp_path / "Dataset001_Cube"
+    (nnunet / "imagesTr").mkdir(parents=True)
+    (data / "labels").rename(nnunet / "labelsTr")
+    for path in (data / "images").iterdir():
+        path.rename(nnunet / "imagesTr" / path.name.replace(".nii", "_0000.nii"))
+    described = {"channel_names": {"0": "T1"}, "labels": {"background": 0, "cube": 7, "ignore": 8}, "numTraining": 4}
+    (nnunet / "dataset.json").write_text(json.dumps(described))
+    found = find_cases(nnunet)
+    assert [case.name for case in found.cases] == ["p0", "p1", "p2", "p3"]
+    assert found.names == {0: "background", 7: "cube"}
+    assert found.ignore == 8
+    assert found.channels == 1
+    (nnunet / "dataset.json").write_text(json.dumps({**described, "numTraining": 5}))
+    with pytest.raises(InputError, match="says 5 training images, and there are 4"):
+        find_cases(nnunet)
+
+
+def test_classes_are_kept_by_value_and_name(tiny_bundle: Path) -> None:
+    spec = bundles.load(tiny_bundle).spec
+    assert choose_classes(spec, {0, 2}, {}).drawn == (True, False, True)
+    assert choose_classes(spec, {0, 2, 9}, {}, "more").kept == (0, 1, 2, None)
+    assert choose_classes(spec, {0, 2, 9}, {}, "other").kept == (0, 2, None)
+    assert choose_classes(spec, {2}, {0: "background", 2: "tumour"}, "other").kept == (0, None)
+    with pytest.raises(InputError, match="'posterior' in tiny and 'tumour' here"):
+        choose_classes(spec, {2}, {0: "background", 2: "tumour"}, "more")
+
+
+def _other_grid(data: Path) -> None:
+    image, label = blob(1)
+    write(data, "p1", image, 7 * label, np.diag([2.0, 1, 1, 1]))
+
+
+def _no_label(data: Path) -> None:
+    (data / "labels" / "p1.nii.gz").unlink()
+
+
+def _all_background(data: Path) -> None:
+    for number in range(4):
+        write(data, f"p{number}", blob(number)[0], np.zeros((16, 18, 20), np.uint8))
+
+
+def _lying_description(data: Path) -> None:
+    (data / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "cube": 1}}))
+
+
+def _broken_description(data: Path) -> None:
+    (data / "dataset.json").write_text("{")
+
+
+def _cut_off(data: Path) -> None:
+    path = data / "images" / "p1.nii.gz"
+    path.write_bytes(path.read_bytes()[:500])
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (_other_grid, "another grid"),
+        (_no_label, "'p1' has no label map"),
+        (_all_background, "all background"),
+        (_lying_description, "value 7 is drawn, but dataset.json names no such class"),
+        (_broken_description, "no JSON"),
+        (_cut_off, "p1"),
+    ],
+)
+def test_bad_data_is_a_sentence_before_training(damage, said: str, tiny_bundle: Path, data: Path, tmp_path) -> None:
+    damage(data)
+    with pytest.raises(NapariMambaError, match=said):
+        to_end(tiny_bundle, data, tmp_path / "out", classes="other", steps=1)
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob("*/history.jsonl"))
+
+
+def test_values_that_are_no_class_are_refused(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="label values 7 are no class of tiny: pass --classes more"):
+        to_end(tiny_bundle, data, tmp_path / "out", steps=1)
+    with pytest.raises(InputError, match="nothing says what is background"):
+        AdaptOptions(unknown=0)
+    with pytest.raises(BundleError, match="exclusive classes"):
+        to_end("mr-denoise", data, tmp_path / "out", steps=1)
+
+
+def test_a_full_disk_loses_nothing(tiny_bundle: Path, data: Path, tmp_path: Path, monkeypatch) -> None:
+    to_end(tiny_bundle, data, tmp_path / "out", stop_at=1, classes="other", steps=4)
+    before = (work_folder(tmp_path / "out") / "checkpoint.pt").read_bytes()
+
+    def full(state, path):
+        Path(path).write_bytes(b"half")
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OutputError, match="free some space"):
+        to_end(tiny_bundle, data, tmp_path / "out", classes="other", steps=4, resume=True)
+    assert (work_folder(tmp_path / "out") / "checkpoint.pt").read_bytes() == before
+    assert bundles.load(tmp_path / "out").networks()
+
+
+def test_the_command_tells_events(tiny_bundle: Path, data: Path, tmp_path: Path, capsys) -> None:
+    line = ["adapt", tiny_bundle, data, "-o", tmp_path / "out", "--classes", "other", "--steps", 2, "--device", "cpu"]
+    assert main([*map(str, line), "--events", "jsonl"]) == 0
+    events = [json.loads(text) for text in capsys.readouterr().out.splitlines()]
+    scored = [event for event in events if "score" in event]
+    assert len(scored) == 2
+    assert all(event["score"]["people"] == 1 for event in scored)
+    assert any(event["event"] == "progress" and event["stage"] == "training" and event["loss"] > 0 for event in events)
+    assert events[-1]["event"] == "result"
+    assert events[-1]["outputs"] == {"bundle": str(tmp_path / "out")}
+    assert main([*map(str, line)]) == 2
+    assert "exists already" in capsys.readouterr().err
