@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+from napari_mamba.cli.commands.adapt import adapt
 from napari_mamba.cli.commands.batch import batch
-from napari_mamba.cli.command_adapt import adapt
 from napari_mamba.cli.commands.dose import register as register_dose
 from napari_mamba.cli.commands.dvh import register as register_dvh
 from napari_mamba.cli.commands.explain import explain
