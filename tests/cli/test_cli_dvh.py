@@ -8,6 +8,8 @@ import torch
 
 from napari_mamba import bundles, io, models
 from napari_mamba.bundles import BundleSpec, Channel, Network, Tile
+from napari_mamba.radiotherapy.planning import GRID
+from napari_mamba.recipes.dose.task import HEAD_NECK
 from napari_mamba.volume import Volume
 
 SHAPE = (24, 30, 30)
@@ -109,8 +111,9 @@ def bundle(tmp_path):
     }  # fmt: skip
     arguments = {"network": "umamba_enc", "arguments": network, "least": [8, 8, 8], "unit": [2, 2, 2], "steps": 4}
     spec = BundleSpec(
-        name="dose-test", version="1.0.0", title="Dose", task="restoration", network=Network("fluence_dose", arguments),
-        channels=(Channel("CT", "CT"),), preparation=({"step": "orient", "axcodes": "RAS"},), tile=Tile((8, 8, 8)),
+        name="dose-test", version="1.0.0", title="Dose", task="dose", network=Network("fluence_dose", arguments),
+        channels=tuple(Channel(name, "RTSTRUCT" if n else "CT") for n, name in enumerate(HEAD_NECK.channels)),
+        preparation=({"step": "planning_grid", **GRID},), tile=Tile((8, 8, 8), fixed=True), planning=HEAD_NECK,
     )  # fmt: skip
     torch.manual_seed(0)
     return bundles.save(tmp_path / "bundle", spec, [models.create("fluence_dose", **arguments).state_dict()])

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from napari_mamba.bundles import BundleSpec, Channel, Network, Tile
+from napari_mamba.radiotherapy.planning import GRID
 from napari_mamba.recipes.dose import task
 from napari_mamba.recipes.dose.data import ATTRIBUTION
 from napari_mamba.training.recipe import Recipe
@@ -23,23 +24,17 @@ USE = (
 
 def spec() -> BundleSpec:
     """What `bundle.json` says, before anything is measured."""
-    names = (
-        "density relative to water, from the CT",
-        *(f"mask of the {organ}" for organ in task.ORGANS),
-        f"prescription in the targets, 1 is {task.UNIT:g} Gy",
-        "mask of where there can be dose",
-        "in that mask, the distance of slices in cm",
-        "in that mask, the voxel side in a slice in cm",
-    )
+    ct, *drawn = task.HEAD_NECK.channels
     return BundleSpec(
         name="dose-headneck-ct",
         version="1.0.0",
         title="Dose of a head-and-neck plan from CT and structures",
-        task="restoration",  # of channels that a preparation makes of named structures
+        task="dose",
         network=Network("fluence_dose", task.arguments("umamba")),
-        channels=tuple(Channel(name, "CT") for name in names),
-        preparation=({"step": "orient", "axcodes": "RAS"},),
-        tile=Tile((128, 128, 128), divisor=(16, 16, 16)),
+        channels=(Channel(ct, "CT"), *(Channel(name, "RTSTRUCT") for name in drawn)),
+        preparation=({"step": "planning_grid", **{key: list(sizes) for key, sizes in GRID.items()}},),
+        tile=Tile(task.WINDOW, divisor=(16, 16, 16), fixed=True),
+        activation="none",
         description=f"The dose in units of {task.UNIT:g} Gy: a fitted fluence of nine beams, corrected by a U-Mamba.",
         authors="The napari-mamba developers",
         copyright="Weights: MIT, as the data they were trained on",
@@ -50,6 +45,7 @@ def spec() -> BundleSpec:
             "Babier et al.: OpenKBP, Medical Physics 48:5549, 2021",
             "Ma, Li and Wang: U-Mamba, arXiv:2401.04722",
         ),
+        planning=task.HEAD_NECK,
     )
 
 

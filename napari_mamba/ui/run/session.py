@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from psygnal import Signal
 
+from napari_mamba.engine.checks import not_for_images
 from napari_mamba.engine.suitability import Suitability, examine
 from napari_mamba.errors import InputError, NapariMambaError
 from napari_mamba.ui.bundles.library import Library
@@ -113,6 +114,8 @@ class RunSession:
 
     def _suits(self, bundle: Bundle) -> Suitability:
         """From the grid alone, which is quick; values are looked at for the chosen bundle only."""
+        if bundle.task == "dose":
+            return Suitability((not_for_images(bundle),))
         volume = self._volume()
         masks = any(channel.modality.upper() == "MASK" for channel in bundle.channels)
         if masks != self.inputs.masks:
