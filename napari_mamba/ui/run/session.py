@@ -149,6 +149,8 @@ class RunSession:
         """What is to be said before a run, most urgent first; empty where nothing is."""
         if self.bundle is None:
             return [Remark("hint", "No model is installed: open one with the button beside the list.")]
+        if self.bundle.task == "dose":
+            return [Remark("error", sentence(not_for_images(self.bundle)))]
         if problem := self.inputs.problem:
             return [Remark("hint" if problem in (NO_IMAGE, NO_MASK) else "error", problem)]
         found: list[Remark] = []
