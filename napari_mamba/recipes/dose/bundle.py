@@ -36,7 +36,7 @@ def spec() -> BundleSpec:
         network=Network("fluence_dose", task.arguments("umamba")),
         channels=(Channel(ct, "CT"), *(Channel(name, "RTSTRUCT") for name in drawn)),
         preparation=({"step": "planning_grid", **{key: list(sizes) for key, sizes in GRID.items()}},),
-        tile=Tile(task.WINDOW, divisor=(16, 16, 16), fixed=True),
+        tile=Tile((96, 80, 128), divisor=(16, 16, 16), fixed=True),
         activation="none",
         description=f"The dose in units of {task.UNIT:g} Gy: a fitted fluence of nine beams, corrected by a U-Mamba.",
         authors="The napari-mamba developers",
