@@ -16,12 +16,14 @@ from typing import Any, Literal
 
 from napari_mamba.bundles.checks import Fields
 from napari_mamba.bundles.old_keys import TILE, current_step, renamed
+from napari_mamba.bundles.planning import check_planning, planning_of
 from napari_mamba.errors import BundleError
 from napari_mamba.io.common.guard import quoted
+from napari_mamba.radiotherapy.inputs import Inputs
 
 FORMAT = "napari-mamba bundle"
 FORMAT_VERSION = 1
-TASKS = ("segmentation", "restoration", "classification")
+TASKS = ("segmentation", "restoration", "classification", "dose")
 LATERALITIES = ("", "left", "right", "both")
 ACTIVATIONS = ("softmax", "sigmoid", "none")
 STEPS: Mapping[str, frozenset[str]] = {
@@ -39,6 +41,7 @@ STEPS: Mapping[str, frozenset[str]] = {
     "signed_distance": frozenset({"limit"}),
     "centre": frozenset({"size", "min_coverage", "require_whole"}),
     "slice_axis_first": frozenset(),
+    "planning_grid": frozenset({"sides", "slices", "usual"}),
 }
 """Preparation steps, and the options each takes beside its name; see `napari_mamba.engine.preparation`."""
 POSTPROCESSING_STEPS: Mapping[str, frozenset[str]] = {
@@ -142,7 +145,7 @@ class BundleSpec:
 
     Output channel i of the network stands for `classes[i]`. With `activation` "softmax" the likeliest channel wins
     (`classes[0]` is the background); with "sigmoid" channels above one half are painted in order, later over earlier,
-    on a background of 0 (nnU-Net's regions).
+    on a background of 0 (nnU-Net's regions). `planning` is what a bundle of the task "dose" takes of a plan.
 
     Raises
     ------
@@ -171,6 +174,7 @@ class BundleSpec:
     postprocessing: tuple[Mapping[str, Any], ...] = ()
     metrics: Mapping[str, Any] = field(default_factory=dict)
     changelog: Mapping[str, str] = field(default_factory=dict)
+    planning: Inputs | None = None
 
     def __post_init__(self) -> None:
         for attribute in ("channels", "preparation", "classes", "references", "postprocessing"):
@@ -190,6 +194,7 @@ def check(spec: BundleSpec) -> None:
         )
     if not spec.channels:
         raise BundleError(f"bundle {spec.name}: names no input channel")
+    check_planning(spec)
     _check_tile(spec)
     _check_classes(spec)
     told = sum(step.get("step") == "append_upsampling_channel" for step in spec.preparation)
@@ -242,7 +247,7 @@ def _check_tile(spec: BundleSpec) -> None:
 
 
 def _check_classes(spec: BundleSpec) -> None:
-    if spec.task == "restoration":
+    if spec.task in ("restoration", "dose"):
         return
     if not spec.classes:
         raise BundleError(f"bundle {spec.name}: names no class, but its task is {spec.task}")
@@ -288,6 +293,8 @@ def to_json(spec: BundleSpec, weights: Mapping[str, str], others: Mapping[str, s
     """`bundle.json` as a dict; `weights`, and `others` beside them, map each file's name to its SHA-256."""
     values = asdict(spec)
     values["eval_metrics"] = values.pop("metrics")
+    if spec.planning is None:
+        del values["planning"]
     head = {"format": FORMAT, "format_version": FORMAT_VERSION}
     tail = {
         "network_data_format": _network_data_format(spec),
@@ -353,6 +360,7 @@ def _spec(top: Fields) -> BundleSpec:
         postprocessing=tuple(current_step(one.values) for one in top.items("postprocessing", ())),
         metrics=top.mapping("eval_metrics", {}),
         changelog=top.mapping("changelog", {}),
+        planning=planning_of(top.fields("planning")) if "planning" in top.values else None,
     )
 
 
@@ -395,8 +403,9 @@ def _network_data_format(spec: BundleSpec) -> dict[str, Any]:
         "channel_def": {str(i): channel.name for i, channel in enumerate(spec.channels)},
     }
     names = [label.name for label in spec.classes] or [channel.name for channel in spec.channels]
+    names = [f"dose, 1 is {spec.planning.unit:g} Gy"] if spec.planning is not None else names
     output = {
-        "type": "image" if spec.task == "restoration" else "probabilities",
+        "type": "image" if spec.task in ("restoration", "dose") else "probabilities",
         "format": spec.task,
         "num_channels": len(names),
         "dtype": "float32",

@@ -66,12 +66,16 @@ class Outputs:
 
     def check_task(self, bundle: Bundle) -> None:
         """Raise `InputError` if this bundle does not give what was asked for, or gives what has no place."""
+        from napari_mamba.engine.checks import not_for_images
+
         if bundle.task == "classification":
             for name in ("main", "probabilities", "residual", "overlay", "table"):
                 if getattr(self, name):
                     flag = "--output" if name == "main" else f"--{name}"
                     raise InputError(f"{bundle.name} gives scores, not an image: leave {flag} out, or use --report")
             return
+        if bundle.task == "dose":
+            raise InputError(not_for_images(bundle))
         if self.main is None:
             raise InputError(f"{bundle.name} gives an image: say where to put it with -o FILE")
         unsuited = {"segmentation": ("residual",), "restoration": ("probabilities", "uncertainty", "overlay", "table")}

@@ -103,7 +103,7 @@ def _run_one(name: str, case: Case, work: _Work) -> int:
     from napari_mamba.engine.progress.overall import Overall
 
     work.check(case)
-    with quiet_libraries(), _cancel_on_signals() as cancel:
+    with quiet_libraries(), cancel_on_signals() as cancel:
         try:
             _run_case(name, case, work, Overall(), cancel)
         except _Stopped:
@@ -115,7 +115,7 @@ def _run_many(name: str, cases: Sequence[Case], work: _Work) -> int:
     from napari_mamba.engine.progress.overall import Overall
 
     overall, tally = Overall(len(cases)), _Tally()
-    with quiet_libraries(), _cancel_on_signals() as cancel:
+    with quiet_libraries(), cancel_on_signals() as cancel:
         for number, case in enumerate(cases):
             if cancel.is_set():
                 tally.cancelled += 1
@@ -196,7 +196,7 @@ def _cancelled(report: Reporter) -> int:
 
 
 @contextmanager
-def _cancel_on_signals() -> Iterator[threading.Event]:
+def cancel_on_signals() -> Iterator[threading.Event]:
     """An event that Ctrl-C (and a polite kill) sets; a second Ctrl-C stops at once."""
     cancel = threading.Event()
 

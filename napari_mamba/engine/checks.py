@@ -41,6 +41,7 @@ def load_checked(volume: Volume, bundle: Any, replace_nonfinite: float | None = 
     InputError
         If the number of channels is wrong, a channel is constant, or values are complex, NaN or infinite.
     """
+    check_planned(volume, bundle)
     names = [channel.name for channel in bundle.channels]
     repeated = volume.channels == 1 and takes_rgb(bundle)
     if volume.channels != len(names) and not repeated:
@@ -61,7 +62,9 @@ def load_checked(volume: Volume, bundle: Any, replace_nonfinite: float | None = 
     if repeated:
         warnings.append(f"{bundle.name} takes colour images: the one channel was repeated as red, green and blue.")
         names = names[:1]
-    for channel, name in zip(data, names, strict=True):
+    for channel, name, wanted in zip(data, names, bundle.channels, strict=False):
+        if wanted.modality.upper() == "RTSTRUCT":  # an organ that nobody drew
+            continue
         if channel.min() == channel.max():
             value = "all zeros" if channel.flat[0] == 0 else f"{channel.flat[0]:g} everywhere"
             raise InputError(f"the channel {name} is {value}: there is nothing to see, check the file and its channels")
@@ -70,6 +73,24 @@ def load_checked(volume: Volume, bundle: Any, replace_nonfinite: float | None = 
             check_mask(channel, wanted.name)
         warnings += _value_warnings(channel, wanted.name, wanted.modality)
     return volume.with_data(data, volume.channel_names), warnings + doubts(volume) + grid_warnings(volume)
+
+
+def check_planned(volume: Volume, bundle: Any) -> None:
+    """Raise `InputError` where a bundle for doses is given another image than a plan's channels."""
+    if bundle.task != "dose":
+        return
+    if tuple(volume.channel_names) != tuple(channel.name for channel in bundle.channels):
+        raise InputError(not_for_images(bundle))
+    if not bool((np.asarray(volume.data[-2]) > 0).any()):
+        raise InputError("the plan has no target with a prescription: a dose needs one, called PTV70 for 70 Gy, say")
+
+
+def not_for_images(bundle: Any) -> str:
+    """Why a bundle for doses is not run on an image, and what runs it."""
+    return (
+        f"{bundle.name} takes a planning CT with its structures, not an image alone: use the command "
+        f"napari-mamba dose {bundle.name} CT STRUCTURES"
+    )
 
 
 def check_mask(values: np.ndarray, name: str) -> None:

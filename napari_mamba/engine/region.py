@@ -12,6 +12,7 @@ import numpy as np
 from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.progress.events import Progress
 from napari_mamba.engine.result import Result, class_table, region_table, voxel_ml
+from napari_mamba.errors import InputError
 from napari_mamba.io.regions import Region, region_of
 from napari_mamba.volume import Volume
 
@@ -31,6 +32,8 @@ def events_within(
     from napari_mamba.engine.session import Session
 
     assert options.region is not None
+    if bundle.task == "dose":
+        raise InputError(f"{bundle.name} needs the whole plan, whose beams cross a box: leave the region away")
     region = region_of(volume, options.region)
     session = Session(region.cut(), bundle, replace(options, region=None), cancel, **stored)
     result = yield from session.events()

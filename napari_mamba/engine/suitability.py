@@ -12,7 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from napari_mamba.engine.checks import _value_warnings, check_mask, grid_warnings, size_warnings, takes_rgb
+from napari_mamba.engine.checks import (
+    _value_warnings,
+    check_mask,
+    check_planned,
+    grid_warnings,
+    size_warnings,
+    takes_rgb,
+)
 from napari_mamba.engine.options import AXES, RunOptions
 from napari_mamba.engine.preparation.crop_or_pad import coverage_warnings
 from napari_mamba.engine.preparation.resampling import new_shape
@@ -101,6 +108,7 @@ class _Findings:
 
 def _check_kind(volume: Volume, bundle: Any) -> list[str]:
     """The channels, their type and the units, as `checks.load_checked` wants them."""
+    check_planned(volume, bundle)
     names = [channel.name for channel in bundle.channels]
     if volume.channels != len(names) and not (volume.channels == 1 and takes_rgb(bundle)):
         wanted = f"{len(names)} channel{'s' if len(names) > 1 else ''}"
@@ -120,6 +128,7 @@ def _look_at_values(volume: Volume, bundle: Any, options: RunOptions) -> list[st
     names = volume.channel_names or tuple(channel.name for channel in bundle.channels)
     step = -(-volume.data[0].size // _MOST_READ)
     for channel, wanted, name in zip(volume.data, bundle.channels, names, strict=False):
+        drawn = wanted.modality.upper() == "RTSTRUCT"  # empty where nobody drew the organ
         seen = channel[::step] if channel.shape[0] > step else channel
         finite = seen[np.isfinite(seen)] if seen.dtype.kind == "f" else seen
         if finite.size < seen.size and options.replace_nonfinite is None:
@@ -127,7 +136,7 @@ def _look_at_values(volume: Volume, bundle: Any, options: RunOptions) -> list[st
                 f"'{name}' holds values that are NaN or infinite: repair the image, or choose a value to put in their "
                 "place"
             )
-        if step == 1 and (finite.size == 0 or finite.min() == finite.max()):
+        if step == 1 and not drawn and (finite.size == 0 or finite.min() == finite.max()):
             value = float(finite.flat[0]) if finite.size else 0.0
             raise InputError(f"'{name}' is {value:g} everywhere: there is nothing to see, check the file")
         if step == 1 and wanted.modality.upper() == "MASK":

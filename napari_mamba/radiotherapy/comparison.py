@@ -43,15 +43,18 @@ def check_dose(dose: Volume) -> None:
         raise InputError(f"the dose reaches {values.max():g} Gy: if it is in cGy, say so (--unit cGy)")
 
 
-def on_grid(dose: Volume, grid: Volume) -> np.ndarray:
-    """A dose (Z, Y, X) float32 on the grid of another volume, by linear interpolation; zero where there is none."""
+def on_grid(dose: Volume, grid: Volume, order: int = 1) -> np.ndarray:
+    """A dose (Z, Y, X) float32 on the grid of another volume, interpolated linearly; zero where there is none.
+
+    With `order` 0 each voxel takes the nearest value.
+    """
     from scipy import ndimage
 
     values = np.asarray(dose.data[0], np.float32)
     if dose.shape == grid.shape and np.abs(dose.affine - grid.affine).max() < _SAME_PLACE_MM:
         return values
     back = np.linalg.inv(dose.affine) @ grid.affine
-    return ndimage.affine_transform(values, back[:3, :3], back[:3, 3], output_shape=grid.shape, order=1)
+    return ndimage.affine_transform(values, back[:3, :3], back[:3, 3], output_shape=grid.shape, order=order)
 
 
 def difference(dose: Volume, reference: Volume) -> Volume:

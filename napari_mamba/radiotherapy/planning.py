@@ -1,8 +1,8 @@
-"""From a planning CT and named structures to what a dose network takes, and from its answer to a dose."""
+"""From a planning CT and named structures to the channels that a dose network takes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import permutations
 
@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from napari_mamba.errors import InputError
 from napari_mamba.radiotherapy.comparison import on_grid
+from napari_mamba.radiotherapy.inputs import Inputs, Organ
 from napari_mamba.radiotherapy.structures import Structure, StructureSet, plain, prescriptions
 from napari_mamba.volume import Volume
 
@@ -20,99 +21,33 @@ BODY = ("body", "external", "patient", "skin", "outer contour", "possible dose")
 TISSUE = -280.0
 """HU above which a voxel belongs to the patient, once holes are filled."""
 
-Predict = Callable[[np.ndarray], np.ndarray]
-"""From channels (C, Z, Y, X) float32 to the dose (Z, Y, X) in units."""
+GRID: dict[str, tuple[float, ...]] = {"sides": (2.7, 5.5), "slices": (1.5, 3.3), "usual": (2.5, 3.9, 3.9)}
+"""Voxel sizes of the grid that a network sees, mm: see `network_grid`."""
 
-
-@dataclass(frozen=True)
-class Organ:
-    """An organ that a network takes, the other names it goes by, and its SNOMED CT code."""
-
-    name: str
-    aliases: tuple[str, ...] = ()
-    code: str = ""
-
-    @property
-    def names(self) -> frozenset[str]:
-        return frozenset(plain(name) for name in (self.name, *self.aliases))
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a dose network takes.
-
-    Attributes
-    ----------
-    region : str
-        Of the body, for messages.
-    organs : tuple of Organ
-        In the order of the channels. An absent one is an empty channel.
-    unit : float
-        Gy that are 1 to the network.
-    sides : (float, float)
-        Range of voxel sides within a slice that it was trained on, mm; other images are resampled to `usual`.
-    slices : (float, float)
-        The same of the distance of slices.
-    usual : (float, float, float)
-        mm along (z, y, x).
-    reach : float
-        Beyond the targets along the body, mm: there is no dose further away.
-    at_least : int
-        Organs that must be there: with fewer it is another part of the body.
-    """
-
-    region: str
-    organs: tuple[Organ, ...]
-    unit: float
-    sides: tuple[float, float] = (2.7, 5.5)
-    slices: tuple[float, float] = (1.5, 3.3)
-    usual: tuple[float, float, float] = (2.5, 3.9, 3.9)
-    reach: float = 50.0
-    at_least: int = 2
-
-
-HEAD_NECK = Inputs(
-    "head and neck",
-    (
-        Organ("brainstem", ("brain stem", "brain_stem", "hirnstamm"), "15926001"),
-        Organ("spinal cord", ("cord", "spinalcord", "myelon", "spinal canal"), "2748008"),
-        Organ("right parotid", ("parotid_r", "parotid right", "r parotid", "glnd_parotid_r"), "45289007"),
-        Organ("left parotid", ("parotid_l", "parotid left", "l parotid", "glnd_parotid_l"), "45289007"),
-        Organ("oesophagus", ("esophagus", "ösophagus"), "32849002"),
-        Organ("larynx", ("kehlkopf", "glottis"), "4596009"),
-        Organ("mandible", ("bone_mandible", "unterkiefer", "jaw"), "91609006"),
-    ),
-    unit=70.0,
-)
-"""Of `dose-headneck-ct`; names after AAPM's task group 263 among the aliases."""
+_MOST_PRESCRIPTIONS = 32
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
-    """A network's input, and the way back.
+class Plan:
+    """A plan as channels.
 
     Attributes
     ----------
-    channels : (C, Z, Y, X) float32 array
-        As `napari_mamba.models.dose` lists them.
-    grid : Volume
-        Where they lie.
-    body : (Z, Y, X) bool array
-        Where there can be dose, on the CT's own grid.
+    volume : Volume
+        (C, Z, Y, X) float32 on the CT's own grid: HU in the patient and -1000 outside, a mask of each organ, the
+        prescription in the targets in units, a mask of where there can be dose. `Inputs.channels` are their names.
     notes : tuple of str
         What a planner should be told, a sentence each.
     """
 
-    channels: np.ndarray
-    grid: Volume
-    body: np.ndarray
+    volume: Volume
     notes: tuple[str, ...] = field(default=())
 
 
-def prepared(
+def planned(
     ct: Volume, structures: StructureSet, inputs: Inputs, prescribed: Mapping[str, float] | None = None
-) -> Prepared:
-    """What a network takes of a planning CT and its structures.
+) -> Plan:
+    """A planning CT and its structures as the channels that a bundle takes; several structures may overlap.
 
     Parameters
     ----------
@@ -121,49 +56,94 @@ def prepared(
     structures : StructureSet
         On the CT's grid.
     inputs : Inputs
+        Of the bundle (`Bundle.planning`).
     prescribed : mapping of str to float, optional
         Gy by target, where their names do not tell.
 
     Raises
     ------
     InputError
-        If no structure is a target, a prescription is absent or not positive, too few organs are known to the network,
-        or a target is empty.
+        If no structure is a target, a prescription is absent or not positive, an organ that is required or too many
+        of the others are absent, or a target is empty.
+
+    Examples
+    --------
+    >>> plan = planned(ct, structures, bundle.planning, {"PTV": 70.0})  # doctest: +SKIP
+    >>> dose = run_to_end(plan.volume, bundle).image  # doctest: +SKIP
     """
     structures = _with_prescriptions(structures, prescribed or {})
     doses = prescriptions(structures)
     if empty := [name for name in doses if structures[name].empty]:
         raise InputError(f"the target {empty[0]!r} has nothing inside the image: choose the structures of this CT")
     known = [_found(organ, structures) for organ in inputs.organs]
-    present = [one for one in known if one is not None and not one.empty]
-    if len(present) < inputs.at_least:
-        raise InputError(
-            f"of the organs of the {inputs.region}, the structures have {len(present)}: this bundle is for a plan of "
-            f"the {inputs.region}, with {', '.join(organ.name for organ in inputs.organs)}"
-        )
+    _check_organs(known, inputs)
     patient = outline(ct, structures)
-    body = possible_dose(patient, ct, structures, inputs.reach)
-    grid = _grid(ct, inputs)
-    hu = np.where(patient, np.asarray(ct.data[0], np.float32), -1000)  # no couch, no mask: as in the training data
-    density = on_grid(ct.with_data((hu[np.newaxis] + 1000) / 1000), grid).clip(0, 2)
-    target = np.zeros(grid.shape, np.float32)
+    channels = np.zeros((len(inputs.channels), *ct.shape), np.float32)
+    channels[0] = np.where(patient, ct.data[0], -1000)  # no couch, no mask: as in the training data
+    for channel, one in zip(channels[1:], known, strict=False):
+        if one is not None:
+            channel[one.mask] = 1
     for name, dose in sorted(doses.items(), key=lambda item: item[1]):  # the higher one where two overlap
-        target[_mask(structures[name].mask, ct, grid)] = dose / inputs.unit
-    possible = _mask(body, ct, grid).astype(np.float32)
-    organs = [
-        np.zeros(grid.shape, np.float32) if one is None else _mask(one.mask, ct, grid).astype(np.float32)
-        for one in known
-    ]
-    sides = [possible * np.float32(side / 10) for side in (grid.spacing[0], grid.spacing[2])]
-    channels = np.stack([density, *organs, target, possible, *sides])
-    return Prepared(channels.astype(np.float32), grid, body, _notes(structures, known, doses, inputs))
+        channels[-2][structures[name].mask] = dose / inputs.unit
+    channels[-1] = possible_dose(patient, ct, structures, inputs.reach)
+    return Plan(ct.with_data(channels, inputs.channels), _notes(structures, known, doses, inputs))
 
 
-def predicted(ready: Prepared, ct: Volume, inputs: Inputs, predict: Predict) -> Volume:
-    """The dose in Gy on the CT's grid: never negative, zero where there can be none."""
-    answer = np.asarray(predict(ready.channels), np.float32) * inputs.unit
-    back = on_grid(ready.grid.with_data(answer[np.newaxis]), ct)
-    return ct.with_data((back.clip(min=0) * ready.body)[np.newaxis], ("dose in Gy",))
+def network_channels(plan: Volume, grid: Volume) -> np.ndarray:
+    """What `napari_mamba.models.dose` takes (C + 2, Z, Y, X), float32, from a plan's channels (C, …) on another grid.
+
+    HU become densities; the last two channels are the distance of slices and the voxel side in a slice, in cm, where
+    there can be dose.
+
+    Raises
+    ------
+    InputError
+        If the prescription has more values than a plan has targets: then it is another image.
+    """
+    density, *masks = np.asarray(plan.data, np.float32)
+    prescription, possible = masks[-2:]
+    levels = np.unique(prescription[prescription > 0])
+    if len(levels) > _MOST_PRESCRIPTIONS:
+        raise InputError("the prescription has a value of its own nearly everywhere: give a plan's, one Gy a target")
+    channels = np.zeros((plan.channels + 2, *grid.shape), np.float32)
+    channels[0] = on_grid(plan.with_data((density[np.newaxis] + 1000) / 1000), grid).clip(0, 2)
+    for channel, mask in zip(channels[1:], masks[:-2], strict=False):
+        channel[_mask(mask > 0, plan, grid)] = 1
+    for level in levels:
+        channels[-4][_mask(prescription >= level, plan, grid)] = level
+    channels[-3] = _mask(possible > 0, plan, grid)
+    channels[-2], channels[-1] = (channels[-3] * np.float32(side / 10) for side in (grid.spacing[0], grid.spacing[2]))
+    return channels
+
+
+def network_grid(ct: Volume, sides: Sequence[float], slices: Sequence[float], usual: Sequence[float]) -> Volume:
+    """The grid that a network sees: axes along the patient's (RAS), voxels of sides that it knows.
+
+    Parameters
+    ----------
+    ct : Volume
+        Its shape and affine are looked at.
+    sides : (float, float)
+        Range of voxel sides within a slice that the network was trained on, mm; others become the `usual`.
+    slices : (float, float)
+        The same of the distance of slices.
+    usual : (float, float, float)
+        mm along (z, y, x).
+    """
+    directions = ct.affine[:3, :3] / ct.spacing
+    order = max(permutations(range(3)), key=lambda p: sum(abs(directions[2 - n, p[n]]) for n in range(3)))
+    axes = directions[:, list(order)]
+    flips = np.sign(axes[[2, 1, 0], [0, 1, 2]])  # z up, y to the front, x to the right
+    have = ct.spacing[list(order)]
+    lengths = np.array(ct.shape)[list(order)] * have
+    known = sides[0] <= have[1:].min() and have[1:].max() <= sides[1] and bool(np.isclose(have[1], have[2], rtol=1e-3))
+    wanted = np.array([have[0] if slices[0] <= have[0] <= slices[1] else usual[0], *(have[1:] if known else usual[1:])])
+    size = np.maximum(np.round(lengths / wanted), 1).astype(int)
+    matrix = np.eye(4)
+    matrix[:3, :3] = axes * flips * wanted
+    middle = ct.affine @ [*((np.array(ct.shape) - 1) / 2), 1]
+    matrix[:3, 3] = middle[:3] - matrix[:3, :3] @ ((size - 1) / 2)
+    return Volume(np.broadcast_to(np.float32(0), (1, *size)), matrix)
 
 
 def outline(ct: Volume, structures: StructureSet) -> np.ndarray:
@@ -193,6 +173,18 @@ def _body(values: np.ndarray) -> np.ndarray:
     return np.stack([ndimage.binary_fill_holes(plane) for plane in largest])
 
 
+def _check_organs(known: list[Structure | None], inputs: Inputs) -> None:
+    missing = [o.name for o, one in zip(inputs.organs, known, strict=True) if o.required and (one is None or one.empty)]
+    if missing:
+        raise InputError(f"nobody drew the {missing[0]}, which this bundle needs: contour it first")
+    present = [one for one in known if one is not None and not one.empty]
+    if len(present) < inputs.at_least:
+        raise InputError(
+            f"of the organs of the {inputs.region}, the structures have {len(present)}: this bundle is for a plan of "
+            f"the {inputs.region}, with {', '.join(organ.name for organ in inputs.organs)}"
+        )
+
+
 def _found(organ: Organ, structures: StructureSet) -> Structure | None:
     return next((s for s in structures if plain(s.name) in organ.names), None)
 
@@ -209,34 +201,6 @@ def _with_prescriptions(structures: StructureSet, prescribed: Mapping[str, float
             for s in structures
         ),
     )
-
-
-def _grid(ct: Volume, inputs: Inputs) -> Volume:
-    """The grid that a network sees: axes along the patient's (RAS), voxels of sides that it knows."""
-    directions = ct.affine[:3, :3] / ct.spacing
-    order = max(permutations(range(3)), key=lambda p: sum(abs(directions[2 - n, p[n]]) for n in range(3)))
-    axes = directions[:, list(order)]
-    flips = np.sign(axes[[2, 1, 0], [0, 1, 2]])  # z up, y to the front, x to the right
-    have = ct.spacing[list(order)]
-    lengths = np.array(ct.shape)[list(order)] * have
-    within = have[1:].max()
-    known = (
-        inputs.sides[0] <= have[1:].min()
-        and within <= inputs.sides[1]
-        and bool(np.isclose(have[1], have[2], rtol=1e-3))
-    )
-    wanted = np.array(
-        [
-            have[0] if inputs.slices[0] <= have[0] <= inputs.slices[1] else inputs.usual[0],
-            *(have[1:] if known else inputs.usual[1:]),
-        ]
-    )
-    size = np.maximum(np.round(lengths / wanted), 1).astype(int)
-    matrix = np.eye(4)
-    matrix[:3, :3] = axes * flips * wanted
-    middle = ct.affine @ [*((np.array(ct.shape) - 1) / 2), 1]
-    matrix[:3, 3] = middle[:3] - matrix[:3, :3] @ ((size - 1) / 2)
-    return Volume(np.zeros((1, *size), np.float32), matrix)
 
 
 def _mask(mask: np.ndarray, ct: Volume, grid: Volume) -> np.ndarray:

@@ -1,6 +1,7 @@
 """`dvh` and `dose`: tables, goals and files from the command, and what is refused."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ import torch
 
 from napari_mamba import bundles, io, models
 from napari_mamba.bundles import BundleSpec, Channel, Network, Tile
+from napari_mamba.radiotherapy.planning import GRID
+from napari_mamba.recipes.dose.task import HEAD_NECK
 from napari_mamba.volume import Volume
 
 SHAPE = (24, 30, 30)
@@ -109,8 +112,9 @@ def bundle(tmp_path):
     }  # fmt: skip
     arguments = {"network": "umamba_enc", "arguments": network, "least": [8, 8, 8], "unit": [2, 2, 2], "steps": 4}
     spec = BundleSpec(
-        name="dose-test", version="1.0.0", title="Dose", task="restoration", network=Network("fluence_dose", arguments),
-        channels=(Channel("CT", "CT"),), preparation=({"step": "orient", "axcodes": "RAS"},), tile=Tile((8, 8, 8)),
+        name="dose-test", version="1.0.0", title="Dose", task="dose", network=Network("fluence_dose", arguments),
+        channels=tuple(Channel(name, "RTSTRUCT" if n else "CT") for n, name in enumerate(HEAD_NECK.channels)),
+        preparation=({"step": "planning_grid", **GRID},), tile=Tile((8, 8, 8), fixed=True), planning=HEAD_NECK,
     )  # fmt: skip
     torch.manual_seed(0)
     return bundles.save(tmp_path / "bundle", spec, [models.create("fluence_dose", **arguments).state_dict()])
@@ -130,6 +134,29 @@ def test_a_dose_from_a_ct_and_its_structures(command, files, bundle, tmp_path):
     read = command("dvh", tmp_path / "d.dcm", files["labels"], "--names", NAMES)
     assert read.code == 0
     assert read.out.splitlines()[1] == outcome.out.splitlines()[1]
+
+
+def test_a_report_says_what_ran_and_what_a_planner_was_told(command, files, bundle, tmp_path):
+    out, report = tmp_path / "d.nii.gz", tmp_path / "report.json"
+    outcome = command("dose", bundle, files["ct"], files["labels"], "--names", NAMES, "-o", out, "--report", report)
+    assert outcome.code == 0
+    told = json.loads(report.read_text())
+    assert told["provenance"]["bundle"]["name"] == "dose-test"
+    assert told["provenance"]["bundle"]["sha256"] == bundles.load(bundle).sha256
+    assert any("nobody drew the brainstem" in note for note in told["notes"])
+    assert told["inputs"]["structures"] == str(files["labels"])
+
+
+def test_a_dose_bundle_is_not_run_on_an_image(command, files, bundle, tmp_path):
+    outcome = command("run", bundle, files["ct"], "-o", tmp_path / "d.nii.gz")
+    assert outcome.code == 2
+    assert "napari-mamba dose dose-test CT STRUCTURES" in outcome.error
+
+
+def test_a_bundle_of_another_kind_predicts_no_dose(command, files, tmp_path):
+    outcome = command("dose", "mr-denoise", files["ct"], files["labels"], "-o", tmp_path / "d.nii.gz")
+    assert outcome.code == 2
+    assert "mr-denoise predicts no dose" in outcome.error
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import pytest
 from napari_mamba import io
 from napari_mamba.cli import outputs as cli_outputs
 from napari_mamba.cli.outputs import Outputs
-from napari_mamba.cli.running import _cancel_on_signals
+from napari_mamba.cli.running import cancel_on_signals
 from napari_mamba.errors import OutputError
 from napari_mamba.io.common import atomic as _atomic
 from napari_mamba.volume import Volume
@@ -129,7 +129,7 @@ def test_a_request_to_stop_while_writing_finishes_the_file(tmp_path, monkeypatch
         whole(volume, path, classes)
 
     monkeypatch.setattr(nifti, "write", slow)
-    with _cancel_on_signals() as cancel:
+    with cancel_on_signals() as cancel:
         threading.Thread(target=lambda: (began.wait(), os.kill(os.getpid(), signal.SIGTERM))).start()
         io.write(SMALL, tmp_path / "a.nii")
         assert cancel.is_set()

@@ -29,10 +29,15 @@ def dose(
     ] = None,
     names: Annotated[str, typer.Option(help="Of a label map's numbers: 1=brainstem,8=PTV56.")] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
+    report: Annotated[
+        Optional[Path], typer.Option(help="Write warnings, notes, versions and times here, as JSON.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
 ) -> None:
     """Predict the dose of a plan from a CT and its structures. Never a plan; not for clinical use."""
     from napari_mamba.cli.radiotherapy.planning import predict
 
-    given = {"prescription": prescription or [], "names": names, "device": device, "overwrite": overwrite}
-    predict(bundle, image, structures, output, **given)  # type: ignore[arg-type]  # each is of its own type
+    given = {"prescription": prescription or [], "names": names, "device": device, "precision": precision}
+    code = predict(bundle, image, structures, output, **given, report=report, overwrite=overwrite)  # type: ignore[arg-type]
+    raise typer.Exit(code)

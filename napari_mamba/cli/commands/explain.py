@@ -92,7 +92,7 @@ def _explain(
 ) -> int:
     from napari_mamba.cli.events import JsonLines
     from napari_mamba.cli.failures import CANCELLED, DONE
-    from napari_mamba.cli.running import _cancel_on_signals
+    from napari_mamba.cli.running import cancel_on_signals
     from napari_mamba.engine import Progress, RunOptions
     from napari_mamba.engine.progress.overall import Overall
 
@@ -103,7 +103,7 @@ def _explain(
         report.progress(event, overall)
 
     began = perf_counter()
-    with _cancel_on_signals() as cancel:
+    with cancel_on_signals() as cancel:
         tell(Progress("loading", 0, 1))
         from napari_mamba import bundles, io
         from napari_mamba.explain.maps import MAPS, explaining

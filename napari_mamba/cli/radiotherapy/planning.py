@@ -1,28 +1,30 @@
-"""What `dose` does: read the CT and its structures, predict, write, and tell what each structure gets."""
+"""What `dose` does: read the CT and its structures, run, write, and tell what each structure gets."""
 
 from __future__ import annotations
 
+import json
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_mamba.cli.failures import quiet_libraries
+from napari_mamba.cli.events import strict
+from napari_mamba.cli.failures import CANCELLED, DONE, quiet_libraries
+from napari_mamba.cli.outputs import write_text
 from napari_mamba.cli.radiotherapy.dosing import print_table
+from napari_mamba.cli.reporting import Lines
+from napari_mamba.cli.running import cancel_on_signals
 from napari_mamba.errors import InputError, OutputError
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from napari_mamba.radiotherapy.planning import Predict
+    from napari_mamba.bundles import Bundle
+    from napari_mamba.engine import Progress, Result
     from napari_mamba.volume import Volume
-
-NETWORK = "fluence_dose"
-"""What a dose bundle has in it."""
 
 
 def predict(
-    bundle: str,
+    name: str,
     image: Path,
     structures_path: Path,
     output: Path,
@@ -30,33 +32,44 @@ def predict(
     prescription: Sequence[str],
     names: str,
     device: str,
+    precision: str,
+    report: Path | None,
     overwrite: bool,
-) -> None:
-    """Write the dose, and print the table of the structures."""
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output} is already there: add --overwrite to replace it, or choose another name")
-    with quiet_libraries():
+) -> int:
+    """Write the dose, and print the table of the structures; returns the exit code."""
+    for path in (output, *([report] if report else [])):
+        if path.exists() and not overwrite:
+            raise OutputError(f"{path} is already there: add --overwrite to replace it, or choose another name")
+        if not path.parent.is_dir():
+            raise OutputError(f"{path} cannot be written: the folder {path.parent} does not exist, create it first")
+    with quiet_libraries(), cancel_on_signals() as cancel:
         from napari_mamba import bundles, io
         from napari_mamba.radiotherapy import histogram, planning, sources
         from napari_mamba.radiotherapy.rtdose import write_dose
 
-        loaded = bundles.load(bundle)
-        if loaded.network.name != NETWORK:
-            raise InputError(f"{loaded.name} predicts no dose: choose a bundle for doses, such as dose-headneck-ct")
-        inputs = planning.HEAD_NECK
+        bundle = bundles.load(name)
+        if bundle.planning is None:
+            raise InputError(f"{bundle.name} predicts no dose: choose a bundle for doses, such as dose-headneck-ct")
         ct, reference = sources.planning_ct(image)
         frame = reference.frame if reference else ""
         structures = sources.structures(structures_path, ct, names=sources.names_of(names), frame=frame)
-        ready = planning.prepared(ct, structures, inputs, prescriptions_of(prescription))
-        for note in ready.notes:
+        plan = planning.planned(ct, structures, bundle.planning, prescriptions_of(prescription))
+        for note in plan.notes:
             print(f"note: {note}", file=sys.stderr)
-        dose = planning.predicted(ready, ct, inputs, network_of(loaded, device))
+        result = _run(plan.volume, bundle, {"device": device, "precision": precision}, cancel)
+        if result.cancelled or result.image is None:
+            print("cancelled: nothing was written", file=sys.stderr)
+            return CANCELLED
+        dose = result.image
         if output.suffix.lower() == ".dcm":
             write_dose(dose, output, reference)
         else:
             io.write(dose, output)
-        print_table(histogram.table(_values(dose), structures))
+        if report is not None:
+            write_text(report, _report(result, plan.notes, {"image": str(image), "structures": str(structures_path)}))
+        print_table(histogram.table(dose.data[0], structures))  # type: ignore[arg-type]  # the engine's are NumPy's
         print(f"{output}: a prediction of what was done in one hospital, never a plan. Not for clinical use.")
+    return DONE
 
 
 def prescriptions_of(given: Sequence[str]) -> dict[str, float]:
@@ -71,23 +84,20 @@ def prescriptions_of(given: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def network_of(loaded: Any, device: str) -> Predict:
-    """A bundle's network, or the mean of its ensemble's, as a function of channels."""
-    import torch
+def _run(plan: Volume, bundle: Bundle, options: dict[str, Any], cancel: threading.Event) -> Result:
+    from napari_mamba.engine import RunOptions, run_to_end
+    from napari_mamba.engine.progress.overall import Overall
 
-    place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    networks = [network.to(place).eval() for network in loaded.networks()]
+    lines, overall = Lines(), Overall()
 
-    def answer(channels: np.ndarray) -> np.ndarray:
-        x = torch.from_numpy(channels)[None].to(place)
-        with torch.inference_mode(), torch.autocast(place.type, torch.bfloat16):
-            doses = [network(x)[0, 0].float() for network in networks]
-        return torch.stack(doses).mean(0).cpu().numpy()
+    def tell(event: Progress) -> None:
+        overall.add(event)
+        lines.progress(event, overall)
 
-    return answer
+    return run_to_end(plan, bundle, RunOptions(**options), on_progress=tell, cancel=cancel)
 
 
-def _values(dose: Volume) -> np.ndarray:
-    import numpy as np
-
-    return np.asarray(dose.data[0])
+def _report(result: Result, notes: Sequence[str], inputs: dict[str, str]) -> str:
+    """Warnings, notes and provenance as the JSON of a report file."""
+    told = {**result.report(), "notes": list(notes), "inputs": inputs}
+    return json.dumps(strict(told), indent=2, ensure_ascii=False, allow_nan=False) + "\n"

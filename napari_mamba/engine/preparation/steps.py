@@ -13,6 +13,7 @@ from napari_mamba.engine.preparation.axes import orient, transpose
 from napari_mamba.engine.preparation.cropping import crop_nonzero
 from napari_mamba.engine.preparation.field_of_view import field_of_view
 from napari_mamba.engine.preparation.normalising import normalise
+from napari_mamba.engine.preparation.planning import planning_grid
 from napari_mamba.engine.preparation.spacing import resample
 from napari_mamba.engine.preparation.state import State, Undo
 from napari_mamba.engine.preparation.upsampling import append_upsampling_channel, refine
@@ -32,4 +33,5 @@ STEPS: Mapping[str, Callable[..., tuple[State, Undo]]] = {
     "signed_distance": mask_steps.signed_distance,
     "centre": crop_or_pad.centre,
     "slice_axis_first": crop_or_pad.slice_axis_first,
+    "planning_grid": planning_grid,
 }

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from napari_mamba.radiotherapy.planning import HEAD_NECK
+from napari_mamba.radiotherapy.inputs import Inputs, Organ
+
+HEAD_NECK = Inputs(
+    "head and neck",
+    (
+        Organ("brainstem", ("brain stem", "brain_stem", "hirnstamm"), "15926001"),
+        Organ("spinal cord", ("cord", "spinalcord", "myelon", "spinal canal"), "2748008"),
+        Organ("right parotid", ("parotid_r", "parotid right", "r parotid", "glnd_parotid_r"), "45289007"),
+        Organ("left parotid", ("parotid_l", "parotid left", "l parotid", "glnd_parotid_l"), "45289007"),
+        Organ("oesophagus", ("esophagus", "ösophagus"), "32849002"),
+        Organ("larynx", ("kehlkopf", "glottis"), "4596009"),
+        Organ("mandible", ("bone_mandible", "unterkiefer", "jaw"), "91609006"),
+    ),
+    unit=70.0,
+)
+"""What the bundle takes; names after AAPM's task group 263 among the aliases."""
 
 ORGANS = tuple(organ.name for organ in HEAD_NECK.organs)
 """In the order of the data set's bits, from bit 1 on, and of the input's channels."""

@@ -10,9 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from napari_mamba.bundles import BundleSpec, Channel, LabelClass, Network, Tile
-from napari_mamba.radiotherapy.planning import HEAD_NECK
 from napari_mamba.recipes.dose.data import ATTRIBUTION
-from napari_mamba.recipes.dose.task import ORGANS
+from napari_mamba.recipes.dose.task import HEAD_NECK, ORGANS
 from napari_mamba.recipes.organs.recipe import LEFT_RIGHT_PAIRS, NETWORK, PREPARATION, WINDOW
 from napari_mamba.training.recipe import Recipe
 from napari_mamba.training.weights.export import describe_training, export_averaged

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from psygnal import Signal
 
+from napari_mamba.engine.checks import not_for_images
 from napari_mamba.engine.suitability import Suitability, examine
 from napari_mamba.errors import InputError, NapariMambaError
 from napari_mamba.ui.bundles.library import Library
@@ -113,6 +114,8 @@ class RunSession:
 
     def _suits(self, bundle: Bundle) -> Suitability:
         """From the grid alone, which is quick; values are looked at for the chosen bundle only."""
+        if bundle.task == "dose":
+            return Suitability((not_for_images(bundle),))
         volume = self._volume()
         masks = any(channel.modality.upper() == "MASK" for channel in bundle.channels)
         if masks != self.inputs.masks:
@@ -146,6 +149,8 @@ class RunSession:
         """What is to be said before a run, most urgent first; empty where nothing is."""
         if self.bundle is None:
             return [Remark("hint", "No model is installed: open one with the button beside the list.")]
+        if self.bundle.task == "dose":
+            return [Remark("error", sentence(not_for_images(self.bundle)))]
         if problem := self.inputs.problem:
             return [Remark("hint" if problem in (NO_IMAGE, NO_MASK) else "error", problem)]
         found: list[Remark] = []

@@ -9,6 +9,7 @@ import pytest
 from napari.components import ViewerModel
 
 from napari_mamba.engine import Progress, Result
+from napari_mamba.recipes.dose.bundle import spec as dose_spec
 from napari_mamba.ui.run.process.devices import DeviceFacts
 from napari_mamba.ui.run.process.outcome import Outcome
 from napari_mamba.ui.run.queue.jobs import State
@@ -88,6 +89,17 @@ def test_models_that_fit_come_first_and_the_others_say_why(session):
     assert "sides of 80 to 400 mm" in reasons["brain-structures-mr"].warnings[0]
     assert "2 channels" in reasons["tiny-two"].refusals[0]
     assert "labels" in reasons["adrenal-shape"].refusals[0]
+
+
+def test_a_model_for_doses_is_not_offered_for_an_image_and_names_its_command(session, monkeypatch):
+    dose = dose_spec()
+    monkeypatch.setattr(session.library, "bundles", [dose, *session.library.bundles])
+    (suits,) = [suits for bundle, suits in session.ranked() if bundle is dose]
+    assert "napari-mamba dose dose-headneck-ct CT STRUCTURES" in suits.refusals[0]
+    assert session.ranked()[0][0] is not dose
+    session.choose_bundle(dose)
+    assert "napari-mamba dose dose-headneck-ct CT STRUCTURES" in said(session, "error")[0]
+    assert not session.ready
 
 
 def test_a_task_chooses_a_model_of_it_and_keeps_one_that_is(session):
