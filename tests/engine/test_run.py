@@ -257,7 +257,7 @@ def test_input_is_left_alone(volume):
         (lambda x: x.repeat(1, 5, 1, 1, 1), "segmentation", "softmax", "answers 5 classes, the bundle names 2"),
         (lambda x: x.mean((2, 3, 4)), "segmentation", "softmax", "is no image"),
         (lambda x: two_classes(x[..., ::2]), "segmentation", "softmax", "only networks that keep the size"),
-        (lambda x: x, "classification", "softmax", "are no scores"),
+        (lambda x: x, "classification", "softmax", "no list of scores"),
         (lambda x: x.repeat(1, 2, 1, 1, 1), "restoration", "none", "2 channels out of 1|2 channels for 1"),
     ],
 )

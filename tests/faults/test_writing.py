@@ -19,6 +19,7 @@ from napari_mamba.cli import outputs as cli_outputs
 from napari_mamba.cli.outputs import Outputs
 from napari_mamba.cli.running import cancel_on_signals
 from napari_mamba.errors import OutputError
+from napari_mamba.io import files
 from napari_mamba.io.common import atomic as _atomic
 from napari_mamba.volume import Volume
 
@@ -30,7 +31,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
     script = """
         import sys, time
         from napari_mamba import io
-        from napari_mamba.io import nifti
+        from napari_mamba.io.formats import nifti
         import numpy as np
         from napari_mamba.volume import Volume
 
@@ -69,7 +70,7 @@ def test_other_programs_folders_are_left_alone(tmp_path):
 @pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), MemoryError(), ValueError("odd\ntwo lines")])
 def test_a_fault_in_any_writer_leaves_the_old_file(tmp_path, monkeypatch, suffix, fault):
     path = io.write(SMALL, tmp_path / f"a{suffix}")
-    module = io._module(io._WRITERS[io._suffix(path, io._WRITERS)])
+    module = files._module(files._WRITERS[files._suffix(path, files._WRITERS)])
 
     def fail(volume, place, classes=()):
         (place.mkdir() if suffix == ".zarr" else place.write_bytes(b"half"))

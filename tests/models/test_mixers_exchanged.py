@@ -84,4 +84,6 @@ def test_paths_of_their_own_are_mixed_along_their_order():
 
 
 def test_every_network_is_tested_here():
-    assert {case.name for case in TINY} == {model.name for model in models.list_models()}
+    """But those of doses, which fit a fluence before they answer: `test_dose.py` has them."""
+    named = {model.name for model in models.list_models() if model.task != "regression"}
+    assert {case.name for case in TINY} == named

@@ -107,6 +107,8 @@ TINY = [
             "n_conv_per_stage": 2,
         },
         (1, 1, 8, 16, 8),
+    ),
+    Tiny(
         "mamba_nd",
         {"img_size": 64, "patch_size": 8, "embed_dims": 32, "num_layers": 2, "downsample": [1], "num_classes": 4},
         (2, 3, 48, 48),

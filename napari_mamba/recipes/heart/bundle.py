@@ -33,8 +33,8 @@ def spec() -> BundleSpec:
         tile=Tile(task.TILE, overlap=0.25, divisor=(16, 16), fit_tiles=True),
         classes=(
             LabelClass(task.BACKGROUND, "background"),
-            LabelClass(task.CAVITY, task.CLASSES[task.CAVITY], "#d94a3a", "SCT:87878005"),
-            LabelClass(task.WALL, task.CLASSES[task.WALL], "#e4a63a"),
+            LabelClass(task.CAVITY, task.CLASSES[task.CAVITY], "#d94a3a", "SCT:87878005", "Left ventricle", "left"),
+            LabelClass(task.WALL, task.CLASSES[task.WALL], "#e4a63a", "SCT:74281007", "Myocardium", "left"),
         ),
         postprocessing=({"step": "keep_largest", "indices": [task.CAVITY, task.WALL], "as_one_structure": True},),
         description="A small 2D U-Mamba for the left ventricle's cavity and wall, slice by slice.",
