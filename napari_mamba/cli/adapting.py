@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_mamba.cli.events import JsonLines
 from napari_mamba.cli.failures import CANCELLED, DONE, exit_code, quiet_libraries, sentence
-from napari_mamba.cli.running import _cancel_on_signals
+from napari_mamba.cli.running import cancel_on_signals
 
 if TYPE_CHECKING:
     from napari_mamba.training.adaptation.options import Adapted, AdaptProgress
@@ -23,7 +23,7 @@ def adapt_bundle(bundle: str, data: Path, output: Path, chosen: dict[str, Any], 
     """Adapt; prints the bundle's path, or events. Returns the exit code."""
     report = _Events() if jsonl else _Lines()
     try:
-        with quiet_libraries(), _cancel_on_signals() as cancel:
+        with quiet_libraries(), cancel_on_signals() as cancel:
             result = _run(bundle, data, output, chosen, report, cancel)
     except BaseException as error:
         report.failure(error)

@@ -33,14 +33,14 @@ def batch_command(
     events: str | None = None,
 ) -> int:
     """Carry the command out; returns the exit code, raises what stopped the whole batch."""
-    from napari_mamba.cli.running import _cancel_on_signals
+    from napari_mamba.cli.running import cancel_on_signals
 
     if events not in (None, "jsonl"):
         raise InputError(f"--events {events} is not known: the one format is jsonl")
     report = reporter(events)
     how = {"reading": reading, "resume": resume, "overwrite": overwrite, "as_bids": as_bids}
     try:
-        with quiet_libraries(), _cancel_on_signals() as cancel:
+        with quiet_libraries(), cancel_on_signals() as cancel:
             return _run(name, inputs, suffixes, expanded(folder), options, how, report, cancel)
     except BaseException as error:
         if isinstance(report, JsonLines) and not isinstance(error, BrokenPipeError):
