@@ -76,7 +76,7 @@ on the image and on its mirror image are averaged, for twice the time; `--no-mir
   cost most: a sulcus or a horn thinner than a slice is smeared out of the image. Low contrast between grey and white
   matter costs as much, as in the FLAIR-like images.
 * Left and right come from the header: a wrongly flipped header gives mirrored names, without a warning.
-* A scan that shows a part of the head, or no head, is answered with a doubt about its volume or missing structures.
+* A scan that shows a part of the head, or no head, gets a warning about its volume or missing structures.
 {_failures(metrics.get("failures"))}
 ## Data and licence
 

@@ -61,8 +61,8 @@ held out for the table above and were not looked at while training; 8% only draw
 
 Trained on 1 mm T1-weighted crops of healthy adults and of adults with a psychotic disorder, all from one hospital. The
 input has to be cropped around one hippocampus, as the training data are; on a whole head the answer is meaningless.
-Left and right are not told apart. The border between anterior and posterior follows the raters' convention and is the
-least certain part.
+Left and right are not distinguished. The border between anterior and posterior follows the raters' convention and is
+the least certain part.
 
 ## Data and licence
 
@@ -86,15 +86,15 @@ def _table(held_out: dict[str, Any] | None) -> str:
     return (
         head
         + "\n".join(rows)
-        + f"\n\nThe worst volume is `{held_out['worst']}`. Over the voxels that the network is not sure (95%) "
-        f"are background, the probability of its answer is off by {calibration['error']:.3f} on average "
+        + f"\n\nThe worst volume is `{held_out['worst']}`. Over voxels whose background "
+        f"probability is below 95%, the probability of its answer is off by {calibration['error']:.3f} on average "
         f"(expected calibration error, {calibration['voxels']} voxels):\n\n![calibration](calibration.png)\n"
     )
 
 
 def _how_many(trained: dict[str, Any] | None) -> str:
     members = len((trained or {}).get("members", []))
-    return f"{members} networks, whose answers are averaged before the softmax. Each: " if members else ""
+    return f"An ensemble of {members} networks; logits are averaged. Each: " if members else ""
 
 
 def _again(trained: dict[str, Any] | None) -> str:

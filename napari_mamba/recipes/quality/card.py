@@ -68,8 +68,8 @@ Artefacts are simulated, from where they are clearly visible:
 | blur | Gaussian of {blur[0]:g} to {blur[1]:g} mm standard deviation |
 
 What is weaker ({_mild()}) counts as clean, in training and in the
-table: of the clean scans there, one of each file is untouched and the others have all three. Between the two lies what
-it was never shown, and may call either way.
+table: of the clean scans there, one of each file is untouched and the others have all three. Strengths between the two
+were not in training and may get either label.
 
 ## Calibration
 
@@ -77,8 +77,8 @@ it was never shown, and may call either way.
 
 ## Where it looks
 
-`--uncertainty FILE` writes, for the likeliest class, what each place adds to nnMamba's part of its logit. What k-space
-tells has no place{_unplaced(metrics.get("weighed"))}.
+`--uncertainty FILE` writes, for the likeliest class, a class activation map of nnMamba's part of
+the logit. The k-space descriptors have no location{_unplaced(metrics.get("weighed"))}.
 
 ![Scans with one artefact, and where the evidence for it lies](where.png)
 

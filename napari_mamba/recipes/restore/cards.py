@@ -54,7 +54,8 @@ def denoise(spec: BundleSpec, metrics: Mapping[str, Any], methods: Mapping[str, 
 **Not for clinical use.** {use}
 
 The answer keeps the grid and the intensity scale of the input. `--residual` gives what was removed: look at it, it
-should show no anatomy. `--uncertainty` gives the standard deviation over eight mirrored copies, in the image's units.
+should show no anatomy. `--uncertainty` gives the standard deviation over the eight flips of test-time augmentation, in
+the image's units.
 
 ## How good it is
 
@@ -62,10 +63,10 @@ should show no anatomy. `--uncertainty` gives the standard deviation over eight 
 
 {_aim(metrics, 1.5, "the best other method")}
 Non-local means is DIPY's, BM4D its authors' package, once with the Rician mean taken out afterwards and once between a
-variance stabilisation and its unbiased inverse; all are told the true strength, mr-denoise is not. PSNR in dB above
-SSIM, mean ± SD over scans; white is the 99.9th percentile. The scans carry noise of their own, 0.6 to 2.6% of white,
-which counts as truth: what of it cannot be told from the noise that was added bounds every method, at about 37 dB for
-3% added to 1.7%. BM4D takes 30 seconds for a quarter of a million voxels on one core, mr-denoise some five;
+variance stabilisation and its unbiased inverse; all are given the true noise level, mr-denoise estimates it. PSNR in
+dB above SSIM, mean ± SD over scans; white is the 99.9th percentile. The scans carry noise of their own, 0.6 to 2.6% of
+white, which counts as truth: what of it cannot be told from the noise that was added bounds every method, at about 37
+dB for 3% added to 1.7%. BM4D takes 30 seconds for a quarter of a million voxels on one core, mr-denoise some five;
 five million take 51 s and 1.1 GB on two cores (AMD EPYC).
 
 {_examples(metrics)}
@@ -118,9 +119,9 @@ def superres(spec: BundleSpec, metrics: Mapping[str, Any], methods: Mapping[str,
 
 The answer lies on a finer grid over the same box: cubes of the image's shortest side, or of the size given with
 `--spacing MM` (or `--spacing Z,Y,X`). An image without a voxel size is refused. Values keep the input's scale and never
-leave its range. Cut into slices as thick as those that were scanned, it gives them again: what the network's answer
-lacks of them is added. `--residual` gives what was changed of the best filter's answer, `--uncertainty` the standard
-deviation over eight mirrored copies.
+leave its range. Averaged back to the scanned slices
+it equals the input (data consistency). `--residual` gives what was changed of the best filter's answer,
+`--uncertainty` the standard deviation over the eight flips of test-time augmentation.
 
 ## How good it is
 

@@ -22,8 +22,8 @@ ROWS = {
     "nnmamba-axis": "nnMamba, scan along three axes",
     "resnet": "ResNet of equal size (MONAI)",
 }
-NOTHING = """So the network adds nothing there that could be measured: of a thousand glands it learns less about
-thickness than the descriptors are told, and what it knows they know. Which network it is makes no difference either.
+NOTHING = """So the network adds nothing there that could be measured: it learns less about thickness from a thousand
+glands than the descriptors measure, and adds no information to them. Which network it is makes no difference either.
 The ten times repeated cross-validation of the descriptors gives AUC 0.903 ± 0.003 and accuracy 0.869; on an eighth, a
 quarter, a half and three quarters of the glands 0.875, 0.886, 0.897 and 0.901, so more glands would still add a little.
 Other learners over them do no better: support vectors 0.899, boosted trees 0.892, extremely random trees 0.887. Which
@@ -35,7 +35,7 @@ def card(metrics: dict[str, Any]) -> str:
     """The model card, in Markdown; says so where a number was not measured."""
     return f"""# adrenal-shape
 
-Is an adrenal gland normal or hyperplastic (enlarged), told from its mask alone.
+Is an adrenal gland normal or hyperplastic (enlarged), classified from its mask alone.
 
 **Not for clinical use.** {USE}
 
@@ -78,9 +78,9 @@ members are averaged, and each with a mirrored copy. {_trained(metrics.get("trai
 
 The masks come from one hospital, and were drawn on CT with thick slices; their outlines are rough. The labels are the
 readers' judgement of each gland on the image, and the two kinds overlap in shape: a part of the mistakes cannot be
-avoided from the mask. Left and right are not told apart. A mask of both glands, of less than 100 voxels, or of another
-size than 1 to 20 ml is refused or doubted. The descriptors need the true orientation: a mask whose header calls
-another axis head-to-foot is measured in the wrong plane.
+avoided from the mask. Left and right are not distinguished. A mask of both glands, of less than 100 voxels, or of
+another size than 1 to 20 ml is refused or gets a warning. The descriptors need the true orientation: a mask whose
+header calls another axis head-to-foot is measured in the wrong plane.
 
 ## Data and licence
 
