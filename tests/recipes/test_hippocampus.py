@@ -204,7 +204,7 @@ def test_the_card_tells_of_members_and_how_they_were_chosen():
     one, two = card({"trained": member}), card({"trained": {"members": [member] * 2}, "chosen": chosen})
     assert "--data DIR` makes it again" in one
     assert "join" not in one
-    assert "2 networks, whose answers are averaged" in two
+    assert "ensemble of 2 networks; logits are averaged" in two
     assert "napari-mamba join" in two
     assert "| 1 + 2 | 0.9100 | 0.8900 | 0.9000 |" in two
 
