@@ -59,14 +59,14 @@ class TestLargeAnswers:
         save_file({key: t * (1e6 if key in last else 1) for key, t in weights.items()}, path / "weights.safetensors")
         about = json.loads((path / "bundle.json").read_text())
         del about["sha256"]
-        about["tile"]["sums"] = "float16"
+        about["tile"]["accumulate_dtype"] = "float16"
         (path / "bundle.json").write_text(json.dumps(about))
         return path
 
     def test_are_summed_again_in_float32_and_it_is_said(self, volume, loud):
         bundle = bundles.load(loud)
         result = run_to_end(volume, bundle, RunOptions(mirror=False, device="cpu"))
-        exact = replace(bundle, tile=replace(bundle.tile, sums="float32"))
+        exact = replace(bundle, tile=replace(bundle.tile, accumulate_dtype="float32"))
         np.testing.assert_array_equal(result.labels.data, labels(volume, exact))
         assert any("half precision" in line for line in result.warnings)
 

@@ -13,7 +13,7 @@ from napari_mamba.ui.layers import KEY, placement
 from napari_mamba.ui.results.layers import class_colormap
 from napari_mamba.ui.results.panel import COMPARE, VIEW, open_comparison, open_panel
 
-pytestmark = pytest.mark.window
+pytestmark = [pytest.mark.window, pytest.mark.pictures]
 RED = LabelClass(1, "right half", "#ff0000")
 
 

@@ -43,6 +43,7 @@ class EngineProcess:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._answers: dict[int, queue.Queue[tuple[str, Any]]] = {}
+        self._owners: dict[int, subprocess.Popen[bytes]] = {}
         self._numbers = itertools.count()
         atexit.register(self.end)
 
@@ -57,7 +58,7 @@ class EngineProcess:
         try:
             what, value = answers.get()
         finally:
-            self._answers.pop(number, None)
+            self._forget(number)
         if what != "ended":
             raise RuntimeError(value)
         return value
@@ -87,7 +88,11 @@ class EngineProcess:
                 else:
                     return Outcome() if cancel.is_set() else Outcome(error=value)
         finally:
-            self._answers.pop(number, None)
+            self._forget(number)
+
+    def _forget(self, number: int) -> None:
+        self._answers.pop(number, None)
+        self._owners.pop(number, None)
 
     def end(self) -> None:
         """End the process; the next request starts another."""
@@ -103,7 +108,8 @@ class EngineProcess:
         for attempt in range(2):  # a process that ended since the last request is replaced once
             try:
                 with self._lock:
-                    wire.send(self._started().stdin, (kind, number, *arguments))  # type: ignore[arg-type]
+                    process = self._owners[number] = self._started()
+                    wire.send(process.stdin, (kind, number, *arguments))  # type: ignore[arg-type]
                 break
             except OSError:
                 self.end()
@@ -140,8 +146,8 @@ class EngineProcess:
                 if number in self._answers:
                     self._answers[number].put((what, value))
         except (EOFError, OSError, ValueError):
-            if self._process in (process, None):  # an ended process' requests; not those sent to its successor
-                for answers in list(self._answers.values()):
+            for number, answers in list(self._answers.items()):
+                if self._owners.get(number) is process:  # not those sent to its successor
                     answers.put(("failed", GONE))
 
 
