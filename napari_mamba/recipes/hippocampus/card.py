@@ -84,9 +84,7 @@ def _table(held_out: dict[str, Any] | None) -> str:
     ]
     calibration = held_out["calibration"]
     return (
-        head
-        + "\n".join(rows)
-        + f"\n\nThe worst volume is `{held_out['worst']}`. Over voxels whose background "
+        head + "\n".join(rows) + f"\n\nThe worst volume is `{held_out['worst']}`. Over voxels whose background "
         f"probability is below 95%, the probability of its answer is off by {calibration['error']:.3f} on average "
         f"(expected calibration error, {calibration['voxels']} voxels):\n\n![calibration](calibration.png)\n"
     )
