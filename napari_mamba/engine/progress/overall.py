@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from time import monotonic
 
 from napari_mamba.engine.progress.events import Progress
@@ -18,7 +19,18 @@ SHARES = {
 }
 """What part of a run each stage is, roughly: the network takes most. Only the share done depends on it."""
 
-_STAGES = tuple(SHARES)
+REGISTERING = {
+    "loading": 0.05,
+    "aligning": 0.25,
+    "checking": 0.01,
+    "preparing": 0.02,
+    "warming up": 0.04,
+    "network": 0.20,
+    "refining": 0.35,
+    "restoring": 0.05,
+    "writing": 0.03,
+}
+"""The same of a registration."""
 
 
 class Overall:
@@ -28,6 +40,8 @@ class Overall:
     ----------
     runs : int
         How many there are.
+    shares : mapping of str to float
+        What part of a run each stage is, in their order.
 
     Attributes
     ----------
@@ -44,8 +58,9 @@ class Overall:
     (0.55, 9)
     """
 
-    def __init__(self, runs: int = 1):
+    def __init__(self, runs: int = 1, shares: Mapping[str, float] = SHARES):
         self.runs = max(runs, 1)
+        self.shares, self._stages = shares, tuple(shares)
         self.fraction = 0.0
         self.seconds_left: float | None = None
         self._ended = 0
@@ -59,8 +74,8 @@ class Overall:
 
     def add(self, event: Progress) -> None:
         """Take in one event of the present run."""
-        before = sum(SHARES[stage] for stage in _STAGES[: _place(event.stage)])
-        here = before + SHARES.get(event.stage, 0.0) * min(event.fraction, 1.0)
+        before = sum(self.shares[stage] for stage in self._stages[: self._place(event.stage)])
+        here = before + self.shares.get(event.stage, 0.0) * min(event.fraction, 1.0)
         self.fraction = max(self.fraction, min((self._ended + here) / self.runs, 1.0))
         left = self._left(event)
         if left is not None:
@@ -81,9 +96,9 @@ class Overall:
             if event.seconds_left is None:
                 return None
             share = max(event.fraction, 1e-6)
-            whole = event.seconds_left / (1 - share) if share < 1 else self._rest * SHARES["network"]
-            after = sum(SHARES[stage] for stage in _STAGES[_place("network") + 1 :])
-            self._rest = whole * after / SHARES["network"] if share < 1 else self._rest
+            whole = event.seconds_left / (1 - share) if share < 1 else self._rest * self.shares["network"]
+            after = sum(self.shares[stage] for stage in self._stages[self._place("network") + 1 :])
+            self._rest = whole * after / self.shares["network"] if share < 1 else self._rest
             self._network_ended = monotonic()
             return event.seconds_left + self._rest
         if self._network_ended is not None:
@@ -98,6 +113,5 @@ class Overall:
         mean = sum(self._durations) / len(self._durations) if self._durations else monotonic() - self._began + left
         return waiting * mean
 
-
-def _place(stage: str) -> int:
-    return _STAGES.index(stage) if stage in _STAGES else 0
+    def _place(self, stage: str) -> int:
+        return self._stages.index(stage) if stage in self._stages else 0
