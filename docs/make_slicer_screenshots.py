@@ -170,7 +170,7 @@ def draw_panel(scene, volume, python: str) -> None:
     import pytest
     import shims
     import slicer
-    from MambaImagingLib import places
+    from MambaImagingLib.compute import places
     from PySide6 import QtCore, QtWidgets
 
     patch = pytest.MonkeyPatch()
@@ -210,7 +210,7 @@ def draw_panel(scene, volume, python: str) -> None:
 
 def main() -> None:
     """All three pictures."""
-    from MambaImagingLib import places
+    from MambaImagingLib.compute import places
     from MambaImagingLib.scripting import Scripting
 
     SHOTS.mkdir(exist_ok=True)

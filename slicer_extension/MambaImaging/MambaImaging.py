@@ -7,8 +7,8 @@ module does is in MambaImagingLib, of which this file makes a module, a widget, 
 import os
 
 import slicer
-from MambaImagingLib import application
-from MambaImagingLib.remote import Consent
+from MambaImagingLib.compute.remote import Consent
+from MambaImagingLib.panel import application
 from MambaImagingLib.scripting import Scripting
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -69,7 +69,7 @@ class MambaImagingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def setup(self):
         """Called when the module is opened the first time, and after a reload."""
-        from MambaImagingLib.widget import Panel
+        from MambaImagingLib.panel.widget import Panel
 
         ScriptedLoadableModuleWidget.setup(self)
         widget = slicer.util.loadUI(self.resourcePath("UI/MambaImaging.ui"))

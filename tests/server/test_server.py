@@ -272,7 +272,7 @@ def test_an_open_address_needs_a_token(serve, tmp_path):
 
 def test_memory_of_a_large_upload_stays_small_on_both_sides(server, tmp_path):
     """Sparse 300 MB; benchmarks/server/memory.py sends 1 GB."""
-    from MambaImagingLib.client import Client
+    from MambaImagingLib.compute.client import Client
 
     large = tmp_path / "large.nii.gz"
     with open(large, "wb") as file:
@@ -299,8 +299,8 @@ def test_memory_of_a_large_upload_stays_small_on_both_sides(server, tmp_path):
 
 
 def test_the_extensions_client_brings_labels_back(server, image, volume, tmp_path):
-    from MambaImagingLib.jobs import Case, Job, Options
-    from MambaImagingLib.remote import RemotePlace
+    from MambaImagingLib.compute.jobs import Case, Job, Options
+    from MambaImagingLib.compute.remote import RemotePlace
 
     place = RemotePlace(server.address, TOKEN)
     for question, wanted in ((place.ask_version(), "."), (place.ask_devices(), ["cpu"])):
@@ -327,8 +327,8 @@ def test_the_extensions_client_brings_labels_back(server, image, volume, tmp_pat
 
 
 def test_the_extensions_client_cancels_within_two_seconds(server, sample_data, tmp_path):
-    from MambaImagingLib.jobs import Case, Job, Options
-    from MambaImagingLib.remote import RemoteRunner
+    from MambaImagingLib.compute.jobs import Case, Job, Options
+    from MambaImagingLib.compute.remote import RemoteRunner
 
     runner = RemoteRunner(server.address, TOKEN)
     case = Case("head", (sample_data / "icbm2009a_t1.nii.gz",), {"output": tmp_path / "l.seg.nrrd"})
@@ -344,8 +344,8 @@ def test_the_extensions_client_cancels_within_two_seconds(server, sample_data, t
 
 
 def test_a_server_that_is_not_there_is_told(tmp_path, image):
-    from MambaImagingLib.jobs import Case, Job, Options
-    from MambaImagingLib.remote import Consent, RemoteRunner, checked_address
+    from MambaImagingLib.compute.jobs import Case, Job, Options
+    from MambaImagingLib.compute.remote import Consent, RemoteRunner, checked_address
 
     runner = RemoteRunner("http://127.0.0.1:9", "")
     runner.start(Job("tiny", (Case("x", (image,), {}),), Options(), tmp_path))
@@ -380,7 +380,7 @@ def test_nibabel_reads_what_was_sent(image, volume):
 
 def test_certificates_are_checked(tmp_path, serve):
     assert requests.Session().verify is True
-    from MambaImagingLib.client import Client
+    from MambaImagingLib.compute.client import Client
 
     assert Client("https://127.0.0.1:1")._session.verify is True
 

@@ -73,6 +73,19 @@ def test_it_is_complete_by_itself_and_small():
         assert (EXTENSION / link).exists(), link
 
 
+def test_rooms_have_about_a_dozen_files_and_imports_go_one_way():
+    """nodes and panel <- the files above them; compute knows no nodes, and nothing but the panel knows the panel."""
+    library = MODULE / "MambaImagingLib"
+    for folder in {path.parent for path in LIBRARY}:
+        assert len(list(folder.glob("*.py"))) <= 14, folder
+    for path in library.rglob("*.py"):
+        room = path.parent.name
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if found := re.match(r"\s*from \.+(compute|nodes|panel)\b", line):
+                assert room != "compute", f"{path.name}: {line}"
+                assert found.group(1) != "panel", f"{path.name}: {line}"
+
+
 @pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.name)
 def test_nothing_of_others_is_imported_at_file_scope_and_torch_never(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -99,7 +112,7 @@ def test_files_are_small_and_of_pythons_that_slicer_has(path):
 def test_the_panel_of_the_ui_file_has_what_the_code_asks_for():
     text = (MODULE / "Resources" / "UI" / "MambaImaging.ui").read_text(encoding="utf-8")
     named = set(re.findall(r'<widget class="\w+" name="(\w+)"', text))
-    code = (MODULE / "MambaImagingLib" / "widget.py").read_text(encoding="utf-8")
+    code = (MODULE / "MambaImagingLib" / "panel" / "widget.py").read_text(encoding="utf-8")
     asked = set(re.findall(r"ui\.(\w+)\b", code)) - {"write"}
     assert asked <= named
     for word in ("bundle", "mode", "place", "device", "precision"):

@@ -49,7 +49,7 @@ class FakeProcess:
 
 
 def installation(pip, packages, tmp_path, torch=lambda: None, wheels=None):
-    from MambaImagingLib.installing import Installation
+    from MambaImagingLib.compute.installing import Installation
 
     return Installation(pip, torch, lambda: dict(packages), tmp_path, wheels)
 
@@ -130,8 +130,8 @@ def wheel(folder, name, version, requires=""):
 @pytest.mark.parametrize(("wanted", "fails"), [("numpy>=2", False), ("numpy>=2.4", True)])
 def test_a_real_pip_from_a_folder_of_wheels(tmp_path, wanted, fails):
     """Stand-ins of a few bytes: a wheel that asks for another numpy than Slicer's is refused, and torch goes again."""
-    from MambaImagingLib.installing import Installation
-    from MambaImagingLib.processes import Process
+    from MambaImagingLib.compute.installing import Installation
+    from MambaImagingLib.compute.processes import Process
 
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "env")], check=True)
     python = next(p for p in (tmp_path / "env/bin/python", tmp_path / "env/Scripts/python.exe") if p.exists())

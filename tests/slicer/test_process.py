@@ -23,13 +23,13 @@ RUNS = int(os.environ.get("NAPARI_MAMBA_RUNS_IN_A_ROW", "3"))
 
 @pytest.fixture
 def place(python, environment, tiny_bundle):
-    from MambaImagingLib.places import LocalPlace
+    from MambaImagingLib.compute.places import LocalPlace
 
     return LocalPlace(python, {**environment, "NAPARI_MAMBA_BUNDLES": str(tiny_bundle.parent)})
 
 
 def job(folder, count=1, size=(40, 40, 40), bundle="tiny"):
-    from MambaImagingLib.jobs import Case, Job, Options
+    from MambaImagingLib.compute.jobs import Case, Job, Options
 
     data = np.random.default_rng(0).normal(100, 10, size).astype(np.float32)
     path = io.write(Volume(data[None]), folder / "in.nrrd")
@@ -136,7 +136,7 @@ def test_a_full_disk_is_told(place, tmp_path):
     place.command = ["bash", "-c", line, "bash"]
     data = np.random.default_rng(0).normal(100, 10, (40, 40, 40)).astype(np.float32)
     path = io.write(Volume(data[None]), tmp_path / "in.nrrd")
-    from MambaImagingLib.jobs import Case, Job, Options
+    from MambaImagingLib.compute.jobs import Case, Job, Options
 
     case = Case("case", (path,), {"output": tmp_path / "labels.nrrd", "probabilities": tmp_path / "p.nrrd"})
     runner = place.runner()
@@ -154,7 +154,7 @@ def test_a_full_disk_is_told(place, tmp_path):
 @pytest.fixture
 def script(tmp_path):
     """A runner of a few lines of Python instead of the command."""
-    from MambaImagingLib.runners import LocalRunner
+    from MambaImagingLib.compute.runners import LocalRunner
 
     def make(*lines):
         path = tmp_path / "command.py"
@@ -232,7 +232,7 @@ def test_a_process_that_does_not_listen_is_killed_with_its_children(script):
 
 
 def test_a_python_that_is_none_is_told(tmp_path):
-    from MambaImagingLib.places import LocalPlace, checked_python
+    from MambaImagingLib.compute.places import LocalPlace, checked_python
 
     answer = LocalPlace(str(tmp_path / "nothing")).ask_version().poll()
     assert "cannot be started" in answer.error
@@ -244,7 +244,7 @@ def test_a_python_that_is_none_is_told(tmp_path):
 
 def test_another_python_does_not_see_slicers_variables(python, tmp_path):
     """With Slicer's PYTHONHOME the interpreter would not start at all."""
-    from MambaImagingLib.places import foreign_environment
+    from MambaImagingLib.compute.places import foreign_environment
 
     broken = {
         **os.environ,
@@ -259,7 +259,7 @@ def test_another_python_does_not_see_slicers_variables(python, tmp_path):
 
 
 def test_arguments_of_the_command(tmp_path):
-    from MambaImagingLib.jobs import Case, Job, Options
+    from MambaImagingLib.compute.jobs import Case, Job, Options
 
     options = Options("cuda:1", "float32", "32,64,64", 0.5, False, "x", "0.8", True)
     case = Case("a", (tmp_path / "a.nrrd",), {"output": tmp_path / "o.seg.nrrd"}, (0, 1, 2, 3, 4, 5))

@@ -11,7 +11,7 @@ from test_scene import GRIDS, bent, block, labels_like, linear, nearest, points_
 
 @pytest.fixture
 def logic(scene, python, environment, tiny_bundle, tmp_path):
-    from MambaImagingLib import places
+    from MambaImagingLib.compute import places
     from MambaImagingLib.scripting import Scripting
 
     made = Scripting(temporary=lambda: tmp_path)
@@ -36,7 +36,7 @@ def test_several_cases_of_every_kind_in_one_process(logic, scene, add_volume):
     assert not report.failed, report.sentence()
     assert len(report.placed) == 6
     assert any("non-linear" in note for note in report.notes)
-    from MambaImagingLib import geometry
+    from MambaImagingLib.nodes import geometry
 
     for first in (0, 3):
         straight = [placed.main for placed in report.placed[first : first + 3]]
@@ -104,7 +104,7 @@ def test_a_sequence_becomes_a_sequence(logic, scene, add_volume):
 
 
 def test_channels_on_other_grids_and_extra_outputs(logic, scene, add_volume, tiny_bundle_2, environment, python):
-    from MambaImagingLib import places
+    from MambaImagingLib.compute import places
 
     logic.place = places.LocalPlace(python, {**environment, "NAPARI_MAMBA_BUNDLES": str(tiny_bundle_2.parent)})
     first = add_volume(block(), GRIDS[0], "T1")
@@ -149,7 +149,7 @@ def test_segments_go_into_a_chosen_segmentation(logic, scene, add_volume):
 def test_codes_of_a_shipped_bundle_arrive_in_the_scene(scene, add_volume, tmp_path):
     """Labels as the command writes them for `brain-structures-mr`: no segment is "Tissue"."""
     import slicer
-    from MambaImagingLib import segmentations
+    from MambaImagingLib.nodes import segmentations
 
     from napari_mamba import bundles, io
     from napari_mamba.volume import Volume

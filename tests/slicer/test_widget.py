@@ -21,7 +21,7 @@ class Known:
         self.value = value
 
     def poll(self):
-        from MambaImagingLib.places import Answer
+        from MambaImagingLib.compute.places import Answer
 
         return Answer(self.value)
 
@@ -37,7 +37,7 @@ def shimmed(scene, monkeypatch, tmp_path, python, environment, tiny_bundle, requ
     said = shims.install(monkeypatch, slicer, tmp_path)
     sys.modules.pop("MambaImaging", None)
     import MambaImaging
-    from MambaImagingLib import places
+    from MambaImagingLib.compute import places
 
     monkeypatch.setattr(places, "slicer_python", lambda: python)
     monkeypatch.setenv("PYTHONPATH", environment["PYTHONPATH"])

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import sequences, volumes
-from .bundles import BundleInfo
-from .jobs import Options
-from .results import Placed, Wanted
+from .compute.bundles import BundleInfo
+from .compute.jobs import Options
+from .nodes import sequences, volumes
+from .nodes.results import Placed, Wanted
 
 
 @dataclass(frozen=True)

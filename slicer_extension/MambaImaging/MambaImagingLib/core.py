@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import regions, results, segmentations, sequences, volumes
 from .asking import Report, Request
-from .following import CaseOutcome, Follower, Outcome
-from .jobs import Case, Job, Options, output_name
-from .results import Placed
-from .runners import Runner
+from .compute.following import CaseOutcome, Follower, Outcome
+from .compute.jobs import Case, Job, Options, output_name
+from .compute.runners import Runner
+from .nodes import regions, results, segmentations, sequences, volumes
+from .nodes.results import Placed
 
 PREFIX = "mamba-imaging-"
 

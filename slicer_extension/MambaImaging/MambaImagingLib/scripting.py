@@ -9,15 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import places
 from .asking import Report, request_for
-from .bundles import BundleInfo
+from .compute import places
+from .compute.bundles import BundleInfo
+from .compute.following import Follower
+from .compute.jobs import Options
+from .compute.remote import Consent, RemotePlace
 from .core import Core, clean_up
-from .following import Follower
-from .jobs import Options
-from .remote import Consent, RemotePlace
-from .results import Wanted
-from .volumes import Unusable
+from .nodes.results import Wanted
+from .nodes.volumes import Unusable
 
 _ANSWER_SECONDS = 120.0
 _OPTIONS = frozenset(Options.__dataclass_fields__)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..compute.places import Answer, Question
+from ..scripting import Scripting
 from .parameters import Parameters
-from .places import Answer, Question
-from .scripting import Scripting
 
 
 class PlaceSection:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .bundles import BundleInfo
-from .following import Follower
+from ..compute.bundles import BundleInfo
+from ..compute.following import Follower
 
 NOT_CLINICAL = "Not for clinical use."
 BUSY = "A run goes on."

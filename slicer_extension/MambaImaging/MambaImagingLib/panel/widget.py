@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from ..asking import Report
+from ..compute.following import Follower
+from ..compute.places import Answer, Question
+from ..nodes.volumes import Unusable
+from ..scripting import Scripting
 from . import shown
-from .asking import Report
-from .following import Follower
 from .parameters import CHOICES, ROI, SEGMENTATION, Parameters, parameters_of
 from .place_section import PlaceSection
-from .places import Answer, Question
-from .scripting import Scripting
-from .volumes import Unusable
 
 CHECKS = ("table", "plot", "surfaces", "probabilities", "uncertainty", "residual", "mirror")
 COMBOS = ("bundle", "mode", "place", "device", "precision")
