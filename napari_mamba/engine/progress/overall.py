@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from time import monotonic
 
 from napari_mamba.engine.progress.events import Progress
@@ -17,8 +18,14 @@ SHARES = {
     "writing": 0.03,
 }
 """What part of a run each stage is, roughly: the network takes most. Only the share done depends on it."""
+_TELLING = 0.2
+"""Share done from which the time that is left can be guessed by the time that went by."""
 
-_STAGES = tuple(SHARES)
+
+def shares_of(names: Sequence[str]) -> dict[str, float]:
+    """Shares of a run whose stages are maps, or other things of equal weight, between loading and writing."""
+    each = 0.85 / max(len(names), 1)
+    return {"loading": 0.1, **dict.fromkeys(names, each), "writing": 0.05}
 
 
 class Overall:
@@ -28,6 +35,8 @@ class Overall:
     ----------
     runs : int
         How many there are.
+    shares : mapping, optional
+        What part of a run each of its stages is, in their order; those of an answer by default.
 
     Attributes
     ----------
@@ -44,8 +53,9 @@ class Overall:
     (0.55, 9)
     """
 
-    def __init__(self, runs: int = 1):
+    def __init__(self, runs: int = 1, shares: Mapping[str, float] = SHARES):
         self.runs = max(runs, 1)
+        self._shares, self._stages = dict(shares), tuple(shares)
         self.fraction = 0.0
         self.seconds_left: float | None = None
         self._ended = 0
@@ -59,8 +69,8 @@ class Overall:
 
     def add(self, event: Progress) -> None:
         """Take in one event of the present run."""
-        before = sum(SHARES[stage] for stage in _STAGES[: _place(event.stage)])
-        here = before + SHARES.get(event.stage, 0.0) * min(event.fraction, 1.0)
+        before = sum(self._shares[stage] for stage in self._stages[: self._place(event.stage)])
+        here = before + self._shares.get(event.stage, 0.0) * min(event.fraction, 1.0)
         self.fraction = max(self.fraction, min((self._ended + here) / self.runs, 1.0))
         left = self._left(event)
         if left is not None:
@@ -82,12 +92,14 @@ class Overall:
                 return None
             share = max(event.fraction, 1e-6)
             whole = event.seconds_left / (1 - share) if share < 1 else self._rest * SHARES["network"]
-            after = sum(SHARES[stage] for stage in _STAGES[_place("network") + 1 :])
+            after = sum(SHARES[stage] for stage in self._stages[self._place("network") + 1 :])
             self._rest = whole * after / SHARES["network"] if share < 1 else self._rest
             self._network_ended = monotonic()
             return event.seconds_left + self._rest
         if self._network_ended is not None:
             return max(self._rest - (monotonic() - self._network_ended), 0.0)
+        if "network" not in self._shares and self.fraction > _TELLING:
+            return (monotonic() - self._began) * (1 - self.fraction) / self.fraction
         return None
 
     def _others(self, left: float) -> float:
@@ -98,6 +110,5 @@ class Overall:
         mean = sum(self._durations) / len(self._durations) if self._durations else monotonic() - self._began + left
         return waiting * mean
 
-
-def _place(stage: str) -> int:
-    return _STAGES.index(stage) if stage in _STAGES else 0
+    def _place(self, stage: str) -> int:
+        return self._stages.index(stage) if stage in self._stages else 0
