@@ -126,6 +126,14 @@ class MambaImagingLogic(ScriptedLoadableModuleLogic, Scripting):
     def start(self, *arguments, **choices):
         """Begin a run; the application's event loop carries it on, and a scene that closes ends it."""
         Scripting.start(self, *arguments, **choices)
+        self._carry_on()
+
+    def start_look(self, *arguments, **choices):
+        """Begin a look inside; carried on as a run is."""
+        Scripting.start_look(self, *arguments, **choices)
+        self._carry_on()
+
+    def _carry_on(self):
         self._end_watch()
         self._observer = slicer.mrmlScene.AddObserver(slicer.mrmlScene.StartCloseEvent, lambda *_: self.stop())
         self._stop_timer = self._host.start_timer(100, self._tick)

@@ -9,18 +9,6 @@ pytest.importorskip("slicer_core", reason="needs Slicer's MRML: pip install slic
 from test_scene import GRIDS, bent, block, labels_like, linear, nearest, points_of
 
 
-@pytest.fixture
-def logic(scene, python, environment, tiny_bundle, tmp_path):
-    from MambaImagingLib.compute import places
-    from MambaImagingLib.scripting import Scripting
-
-    made = Scripting(temporary=lambda: tmp_path)
-    made.place = places.LocalPlace(python, {**environment, "NAPARI_MAMBA_BUNDLES": str(tiny_bundle.parent)})
-    yield made
-    made.stop()
-    assert not list(tmp_path.glob("mamba-imaging-*")), "a folder of a run is left"
-
-
 def labelled_points(node):
     found = node.GetSegmentation()
     identities = [found.GetNthSegmentID(number) for number in range(found.GetNumberOfSegments())]

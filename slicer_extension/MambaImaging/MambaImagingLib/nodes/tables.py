@@ -41,6 +41,34 @@ def score_table(scores: Mapping[str, float], name: str) -> Any:
     return table
 
 
+def number_table(columns: Mapping[str, Sequence[float]], name: str) -> Any:
+    """A table node of numbers, a column each."""
+    table = add_node("vtkMRMLTableNode", name)
+    for column, values in columns.items():
+        _number_column(table, column, values)
+    return table
+
+
+def line_plot(table: Any, along: str, columns: Sequence[str], unit: str = "") -> Any:
+    """A chart node with a line for each of some columns over the column `along`."""
+    chart = add_node("vtkMRMLPlotChartNode", f"{table.GetName()} chart")
+    for column in columns:
+        series = add_node("vtkMRMLPlotSeriesNode", f"{table.GetName()} {column}")
+        series.SetName(column if len(columns) > 1 else series.GetName())
+        series.SetAndObserveTableNodeID(table.GetID())
+        series.SetPlotType(series.PlotTypeScatter)
+        series.SetXColumnName(along)
+        series.SetYColumnName(column)
+        series.SetMarkerStyle(series.MarkerStyleNone)
+        series.SetUniqueColor()
+        chart.AddAndObservePlotSeriesNodeID(series.GetID())
+    chart.SetTitle(table.GetName())
+    chart.SetXAxisTitle(along)
+    chart.SetYAxisTitle(unit or (columns[0] if len(columns) == 1 else ""))
+    chart.SetLegendVisibility(len(columns) > 1)
+    return chart
+
+
 def bar_plot(table: Any, column: str, title: str) -> Any:
     """A chart node with one bar a class."""
     series = add_node("vtkMRMLPlotSeriesNode", f"{table.GetName()} {column}")
