@@ -112,8 +112,8 @@ def test_files_are_small_and_of_pythons_that_slicer_has(path):
 def test_the_panel_of_the_ui_file_has_what_the_code_asks_for():
     text = (MODULE / "Resources" / "UI" / "MambaImaging.ui").read_text(encoding="utf-8")
     named = set(re.findall(r'<widget class="\w+" name="(\w+)"', text))
-    code = (MODULE / "MambaImagingLib" / "panel" / "widget.py").read_text(encoding="utf-8")
-    asked = set(re.findall(r"ui\.(\w+)\b", code)) - {"write"}
+    code = "".join(path.read_text(encoding="utf-8") for path in (MODULE / "MambaImagingLib" / "panel").glob("*.py"))
+    asked = set(re.findall(r"\bui\.(\w+)\b", code)) - {"write"}
     assert asked <= named
     for word in ("bundle", "mode", "place", "device", "precision"):
         assert word + "Combo" in named

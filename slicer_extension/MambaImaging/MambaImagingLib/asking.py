@@ -102,6 +102,7 @@ def request_for(bundle: BundleInfo, mode: str, inputs: list[Any], batch: list[An
     volumes.Unusable
         If nodes are missing, or the mode does not suit the bundle.
     """
+    _check_task(bundle)
     count = len(bundle.channels)
     if mode != "one" and count > 1:
         raise volumes.Unusable(f"{bundle.name} takes {count} volumes: run it on one case at a time")
@@ -132,11 +133,19 @@ def look_request(bundle: BundleInfo, inputs: list[Any], look: Look, point: Any =
     volumes.Unusable
         If a node is missing, or a map is unknown.
     """
+    _check_task(bundle)
     unknown = [name for name in look.maps if name not in MAPS]
     if unknown or not look.maps:
         raise volumes.Unusable(f"there is no map {(unknown or [''])[0]!r}: choose among {', '.join(MAPS)}")
     chosen = _channels(bundle, inputs)
     return LookRequest(bundle, tuple(chosen), look, points.world_of(point), Options(device=device or "auto"))
+
+
+def _check_task(bundle: BundleInfo) -> None:
+    if not bundle.usable:
+        raise volumes.Unusable(
+            f"{bundle.name} is for {bundle.task}, which this module cannot run: use the command napari-mamba"
+        )
 
 
 def _channels(bundle: BundleInfo, inputs: list[Any]) -> list[Any]:
