@@ -73,7 +73,7 @@ def test_a_sequence_becomes_a_sequence(logic, scene, add_volume):
     browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
     slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
     proxy = browser.GetProxyNode(sequence)
-    report = logic.run("tiny", [proxy], mode="sequence", device="cpu", table=False)
+    report = logic.run("tiny", [proxy], mode="sequence", device="cpu", plot=True)
     assert not report.failed, report.sentence()
     made = report.sequence
     assert [made.GetNthIndexValue(n) for n in range(3)] == ["0", "0.5", "1"] or [
@@ -84,11 +84,49 @@ def test_a_sequence_becomes_a_sequence(logic, scene, add_volume):
     assert shown.IsA("vtkMRMLSegmentationNode")
     assert "tiny" in made.GetAttribute("MambaImaging.Bundle")
     first = labelled_points(shown)
+    table, chart = report.nodes[-2:]
+    assert (table.GetNumberOfRows(), table.GetNumberOfColumns()) == (3, 3), "one table: a row a frame"
+    assert [float(table.GetCellText(row, 0)) for row in range(3)] == [0, 0.5, 1]
+    assert (table.GetColumnUnitLabel("time"), table.GetColumnUnitLabel("anterior")) == ("s", "ml")
+    ml = [np.prod(np.linalg.norm(GRIDS[0][:3, :3], axis=0)) / 1000 * len(points) for points in first]
+    assert np.allclose([float(table.GetCellText(0, column)) for column in (1, 2)], ml, rtol=1e-4)
+    assert chart.GetNumberOfPlotSeriesNodes() == 2
+    assert "tiny" in table.GetAttribute("MambaImaging.Bundle")
     browser.SetSelectedItemNumber(2)
     slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
     assert [len(points) for points in labelled_points(shown)] != [len(points) for points in first]
     with pytest.raises(ValueError, match="no frame of a sequence"):
         logic.run("tiny", [add_volume(block(), GRIDS[0], "alone")], mode="sequence")
+
+
+def test_a_beating_heart_has_the_numbers_that_the_package_gives():
+    """Against napari_mamba.heart, which counts voxels of labels itself."""
+    from MambaImagingLib.compute import beats
+
+    from napari_mamba import bundles
+    from napari_mamba.heart.beat import measure_beat
+
+    heart = next(one for one in bundles.available() if one.name == "heart-mr")
+    codes = {label.index: label.code for label in heart.classes}
+    labels = np.zeros((5, 4, 30, 30), int)
+    for phase, half in enumerate((10, 8, 5, 7, 9)):
+        labels[phase, :, 15 - half - 2 : 15 + half + 2, 15 - half - 2 : 15 + half + 2] = 2
+        labels[phase, :, 15 - half : 15 + half, 15 - half : 15 + half] = 1
+    spacing = (8.0, 1.5, 1.5)
+    wanted = measure_beat(labels, spacing).summary()
+    ml = np.prod(spacing) / 1000
+    tables = [
+        [{"name": str(index), "code": codes[index], "ml": (frame == index).sum() * ml} for index in (1, 2)]
+        for frame in labels
+    ]
+    found = {f"{name} {unit}": value for name, value, unit in beats.beat(tables)}
+    for name, key in (
+        ("end-diastolic volume ml", "end_diastolic_volume_ml"), ("end-systolic volume ml", "end_systolic_volume_ml"),
+        ("stroke volume ml", "stroke_volume_ml"), ("ejection fraction %", "ejection_fraction_percent"),
+        ("wall mass g", "wall_mass_g"),
+    ):  # fmt: skip
+        assert found[name] == pytest.approx(wanted[key])
+    assert beats.beat([[{"name": "liver", "code": "SCT:1", "ml": 3.0}]] * 2) == []
 
 
 def test_channels_on_other_grids_and_extra_outputs(logic, scene, add_volume, tiny_bundle_2, environment, python):

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .asking import Report
+from .compute import beats
 from .compute.following import CaseOutcome, Follower, Outcome
 from .compute.jobs import Case, Job, Options, output_name
 from .compute.look import LookJob
 from .compute.runners import Runner
-from .nodes import regions, results, segmentations, sequences, volumes
+from .nodes import regions, results, segmentations, sequences, tables, volumes
 from .nodes.results import Placed
+from .nodes.scene import keep_provenance
 
 PREFIX = "mamba-imaging-"
 
@@ -102,6 +105,8 @@ class Run:
             if self.request.sequence_of is not None and placed.main is not None:
                 frames.append((str(case.number), placed.main))
         self._collect(frames, report)
+        if report.placed:
+            self._curves(outcome, report)
         return report
 
     def _place(self, case: CaseOutcome) -> Placed:
@@ -109,7 +114,10 @@ class Run:
         reference = request.sequence_of or request.cases[case.number][0]
         if reference.GetScene() is None:
             raise ValueError("its input volume is no longer in the scene")
-        placed = results.place(case, reference, request.bundle.name, request.bundle.task, request.wanted)
+        wanted = request.wanted
+        if request.sequence_of is not None:  # one table of all frames, below
+            wanted = replace(wanted, table=False, plot=False)
+        placed = results.place(case, reference, request.bundle.name, request.bundle.task, wanted)
         if request.surfaces and placed.main is not None and placed.main.IsA("vtkMRMLSegmentationNode"):
             for _ in segmentations.surfaces(placed.main):
                 self.breathe()
@@ -128,6 +136,31 @@ class Run:
         for placed in report.placed:
             placed.nodes = [node for node in placed.nodes if node is not placed.main]
             placed.main = None
+
+    def _curves(self, outcome: Outcome, report: Report) -> None:
+        """Of a sequence: the volume of each class over its frames, and what a beating heart's says."""
+        volume, request = self.request.sequence_of, self.request
+        done = [case for case in outcome.cases if case.result is not None and case.result.get("table")]
+        if volume is None or not request.wanted.table or not done:
+            return
+        rows = [(case.result or {})["table"] for case in done]
+        values = [value for value, _ in sequences.frames_of(volume)]
+        source = sequences.browser_of(volume).GetSequenceNode(volume)
+        name = f"{volume.GetName()} {request.bundle.name}"
+        along, curves = source.GetIndexName() or "frame", beats.volumes_by_class(rows)
+        frames = [values[case.number] for case in done]
+        table = tables.frames_table(along, source.GetIndexUnit() or "", frames, curves, f"{name} volumes")
+        made = [table]
+        if request.wanted.plot:
+            made.append(tables.line_plot(table, along, list(curves), "ml"))
+        found = beats.beat(rows)
+        if found:
+            made.append(tables.beat_table(found, f"{name} beat"))
+            name_, value, unit = found[-1]
+            report.notes.append(f"{name_[:1].upper()}{name_[1:]} {value:.0f}{unit}.")
+        for node in made:
+            keep_provenance(node, done[0].result or {}, {"input_node": volume.GetName()})
+        report.placed[-1].nodes += made
 
     def cancel(self) -> None:
         """Ask to stop; `poll` then gives a cancelled report, and nothing enters the scene."""
