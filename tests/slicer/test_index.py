@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -84,6 +85,21 @@ def test_rooms_have_about_a_dozen_files_and_imports_go_one_way():
             if found := re.match(r"\s*from \.+(compute|nodes|panel)\b", line):
                 assert room != "compute", f"{path.name}: {line}"
                 assert found.group(1) != "panel", f"{path.name}: {line}"
+
+
+def test_all_addresses_have_one_owner_and_a_script_sets_it(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(EXTENSION))
+    import addresses
+
+    ((_, places),) = addresses.owners().items()
+    assert {"CMakeLists.txt", "MambaImaging.json", "README.md", "MambaImaging/MambaImaging.py"} <= set(places)
+    assert "MambaImaging/MambaImagingLib/compute/installing.py" in places
+    copy = tmp_path / "extension"
+    shutil.copytree(EXTENSION, copy)
+    assert addresses.write("someone-else", copy) == len(places)
+    assert list(addresses.owners(copy)) == ["someone-else"]
+    entry = json.loads((copy / "MambaImaging.json").read_text())
+    assert entry["scm_url"] == "https://github.com/someone-else/SlicerMambaImaging.git"
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.name)

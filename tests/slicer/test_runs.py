@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -172,28 +175,37 @@ def test_segments_go_into_a_chosen_segmentation(logic, scene, add_volume):
     assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 1
 
 
-def test_codes_of_a_shipped_bundle_arrive_in_the_scene(scene, add_volume, tmp_path):
-    """Labels as the command writes them for `brain-structures-mr`: no segment is "Tissue"."""
+def shipped():
+    """Names of the bundles of labels that ship, by what their files say."""
+    found = Path(__file__).resolve().parents[2].glob("napari_mamba/bundles/shipped/*/bundle.json")
+    names = [path.parent.name for path in sorted(found) if json.loads(path.read_text())["task"] == "segmentation"]
+    assert "brain-structures-mr" in names
+    return names
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_codes_of_a_shipped_bundle_arrive_in_the_scene(scene, add_volume, tmp_path, name):
+    """Labels as the command writes them: every segment has its type, none is "Tissue", sides are there."""
     import slicer
     from MambaImagingLib.nodes import segmentations
 
     from napari_mamba import bundles, io
     from napari_mamba.volume import Volume
 
-    bundle = next(one for one in bundles.available() if one.name == "brain-structures-mr")
+    bundle = next(one for one in bundles.available() if one.name == name)
     labels = np.zeros((1, 4, 5, 40), np.uint8)
     for place, label in enumerate(bundle.classes[1:]):
         labels[0, :, :, place] = label.index
-    path = io.write(Volume(labels), tmp_path / "brain.seg.nrrd", classes=bundle.classes)
-    node = segmentations.load(path, "brain", add_volume(labels_like((4, 5, 40)), np.eye(4)))
+    path = io.write(Volume(labels), tmp_path / "labels.seg.nrrd", classes=bundle.classes)
+    node = segmentations.load(path, "labels", add_volume(labels_like((4, 5, 40)), np.eye(4)))
     found = node.GetSegmentation()
-    assert found.GetNumberOfSegments() == 32
-    for number in range(32):
-        segment = found.GetNthSegment(number)
+    assert found.GetNumberOfSegments() == len(bundle.classes) - 1
+    for number, label in enumerate(bundle.classes[1:]):
         entry = slicer.vtkSlicerTerminologyEntry()
-        slicer.vtkSlicerTerminologiesModuleLogic.DeserializeTerminologyEntry(segment.GetTerminology(), entry)
-        meaning = entry.GetTypeObject().GetCodeMeaning()
-        side = segment.GetName().split()[0]
-        assert meaning not in (None, "", "Tissue")
-        modifier = entry.GetTypeModifierObject()
-        assert (modifier.GetCodeMeaning() or "") == (side.capitalize() if side in ("left", "right") else "")
+        text = found.GetNthSegment(number).GetTerminology()
+        slicer.vtkSlicerTerminologiesModuleLogic.DeserializeTerminologyEntry(text, entry)
+        kind, side = entry.GetTypeObject(), entry.GetTypeModifierObject()
+        assert f"{kind.GetCodingSchemeDesignator()}:{kind.GetCodeValue()}" == label.code != ""
+        assert kind.GetCodeMeaning() == label.meaning not in ("", "Tissue")
+        assert (side.GetCodeMeaning() or "") == label.laterality.capitalize()
+        assert label.laterality or label.name.split()[0] not in ("left", "right")
