@@ -175,6 +175,44 @@ def test_segments_go_into_a_chosen_segmentation(logic, scene, add_volume):
     assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 1
 
 
+def test_a_restored_image_and_a_classification(logic, scene, add_volume):
+    """Shipped bundles: window and level of the input, a residual, scores with a plot."""
+    import slicer.util
+
+    volume = add_volume(block((24, 40, 40)), GRIDS[1])
+    volume.GetDisplayNode().AutoWindowLevelOff()
+    volume.GetDisplayNode().SetWindowLevel(77, 111)
+    report = logic.run("mr-denoise", [volume], device="cpu", residual=True, mirror=False)
+    assert not report.error, report.sentence()
+    image, residual = report.nodes[:2]
+    assert (image.GetDisplayNode().GetWindow(), image.GetDisplayNode().GetLevel()) == (77, 111)
+    values = [slicer.util.arrayFromVolume(node).astype(float) for node in (volume, image, residual)]
+    assert np.abs(values[0] - values[1]).max() > 1, "something was changed"
+    assert np.allclose(values[0] - values[1], values[2], atol=1e-2)
+    report = logic.run("mr-quality", [volume], device="cpu", plot=True, mirror=False)
+    assert not report.error, report.sentence()
+    table, chart = report.nodes
+    scores = {table.GetCellText(row, 0): float(table.GetCellText(row, 1)) for row in range(table.GetNumberOfRows())}
+    assert {"motion", "noise", "blur"} <= set(scores)
+    assert all(0 <= score <= 1 for score in scores.values())
+    assert table.GetColumnTitle("probability") == "probability (0 to 1)"
+    assert chart.IsA("vtkMRMLPlotChartNode")
+
+
+def test_empty_classes_are_listed_as_empty(logic, scene, add_volume):
+    """A region of two voxels holds not all classes."""
+    volume = add_volume(block(), np.eye(4))
+    roi = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "R")
+    roi.SetCenter(9.5, 9, 7)
+    roi.SetSize(1.2, 0.5, 0.5)
+    report = logic.run("tiny", [volume], device="cpu", region=roi)
+    table = report.nodes[1]
+    voxels = {table.GetCellText(row, 0): int(table.GetCellText(row, 1)) for row in range(table.GetNumberOfRows())}
+    empty = [name for name, count in voxels.items() if not count]
+    assert empty
+    assert f"No voxel was found of: {', '.join(empty)}." in report.sentence()
+
+
 def shipped():
     """Names of the bundles of labels that ship, by what their files say."""
     found = Path(__file__).resolve().parents[2].glob("napari_mamba/bundles/shipped/*/bundle.json")

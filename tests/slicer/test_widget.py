@@ -98,7 +98,8 @@ def test_from_opening_the_module_to_a_segmentation(shimmed, panel, scene, add_vo
     assert not shimmed.said
 
 
-def test_closing_the_scene_ends_the_run_and_nothing_enters(shimmed, panel, scene, add_volume, sample_data):
+@pytest.mark.parametrize("how", ["scene closes", "reload", "quit"])
+def test_a_run_ends_with_what_it_belongs_to_and_nothing_enters(shimmed, panel, scene, add_volume, how):
     import psutil
 
     wait(shimmed, lambda: "tiny" in panel.names)
@@ -110,8 +111,11 @@ def test_closing_the_scene_ends_the_run_and_nothing_enters(shimmed, panel, scene
     process = psutil.Process(panel.logic.core.run.runner.pid)
     folder = panel.logic.core.run.folder
     began = time.monotonic()
-    scene.Clear(0)
-    assert panel.parameters is not None, "the panel goes on with the new scene"
+    if how == "scene closes":
+        scene.Clear(0)
+        assert panel.parameters is not None, "the panel goes on with the new scene"
+    else:
+        {"reload": shimmed.widget.cleanup, "quit": shimmed.app.slots["aboutToQuit()"]}[how]()
     wait(shimmed, lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, 2)
     assert time.monotonic() - began < 2
     assert not folder.exists()

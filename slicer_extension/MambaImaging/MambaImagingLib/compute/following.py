@@ -73,7 +73,12 @@ class Follower:
 
     def add(self, event: Mapping[str, Any]) -> None:
         """Take in one event; unknown ones and unknown fields are passed over."""
-        if event["event"] in _KNOWN:
+        version = event.get("version", EVENTS_VERSION)
+        if version != EVENTS_VERSION:
+            older = isinstance(version, int) and version < EVENTS_VERSION
+            what = "napari-mamba there" if older else "this extension"
+            self.failed = self.failed or f"napari-mamba there speaks another version of its events: update {what}"
+        elif event["event"] in _KNOWN:
             getattr(self, "_" + event["event"])(event)
 
     def add_log(self, line: str) -> None:
