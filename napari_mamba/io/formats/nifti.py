@@ -123,7 +123,8 @@ def _read_header(stream: BinaryIO | gzip.GzipFile, path: Path) -> tuple[_nifti_h
 
 def _contents(extensions: bytes, byteorder: str) -> list[bytes]:
     """The content of each extension; `extensions` begins with the four bytes of the flag."""
-    place, found = 4, []
+    place = 4
+    found: list[bytes] = []
     if not extensions[:1].strip(b"\0"):
         return found
     while place + 8 <= len(extensions):
