@@ -232,14 +232,10 @@ def draw_look(panel, frame, wait) -> None:
     print(SHOTS / "look-shimmed.png")
 
 
-def draw_path(scene, application, logic, volume) -> list:
+def draw_path(scene, application, logic, volume) -> tuple:
     """The way of a scan through the volume, as the model that a look inside brings."""
     report = logic.look("hippocampus-mr", [volume], maps=("order",), path=1, device="cpu")
     print(report.sentence())
-    kinds = ("vtkMRMLSegmentationNode",)
-    hidden = [scene.GetNthNodeByClass(n, kind) for kind in kinds for n in range(scene.GetNumberOfNodesByClass(kind))]
-    for node in hidden:
-        node.GetDisplayNode().SetVisibility(False)
     return draw_surfaces(scene, application, "path.png")
 
 
@@ -260,7 +256,9 @@ def main() -> None:
     report.placed[0].main.GetDisplayNode().SetOpacity2DFill(0.35)
     parts = [draw_slice(scene, application, volume), draw_surfaces(scene, application)]
     draw_panel(scene, volume, python)
-    parts.append(draw_path(scene, application, logic, volume))
+    parts.append(scene)  # the old one lives on: its views are there
+    scene, application, again = make_scene()
+    parts += [again, draw_path(scene, application, logic, load_sample("hippocampus_left_oblique"))]
     del parts, keep
 
 
