@@ -135,11 +135,12 @@ def _by_pydicom(tags: Any, syntax: Any) -> np.ndarray:
 
 def _colours() -> Any:
     """The module of pydicom that converts colours."""
+    import importlib
+
     try:
-        from pydicom import pixels
+        return importlib.import_module("pydicom.pixels")
     except ImportError:  # pydicom 2, as 3D Slicer 5.10 has it
-        from pydicom.pixel_data_handlers import util as pixels
-    return pixels
+        return importlib.import_module("pydicom.pixel_data_handlers.util")
 
 
 def _in_eight_bits(array: np.ndarray) -> np.ndarray:
