@@ -136,8 +136,8 @@ def draw_slice(scene, application, volume, size=(560, 560)):
     return logic, group, interactor
 
 
-def draw_surfaces(scene, application, size=(560, 560)):
-    """The segments' closed surfaces."""
+def draw_surfaces(scene, application, name="surfaces.png", size=(560, 560)):
+    """What is in 3D: closed surfaces, models."""
     import slicer
     import vtk
 
@@ -161,7 +161,7 @@ def draw_surfaces(scene, application, size=(560, 560)):
     renderer.GetActiveCamera().SetFocalPoint(0, 0, 0)
     renderer.GetActiveCamera().SetViewUp(0, 0, 1)
     renderer.ResetCamera()
-    save(made, SHOTS / "surfaces.png")
+    save(made, SHOTS / name)
     return logic, group, interactor
 
 
@@ -170,7 +170,7 @@ def draw_panel(scene, volume, python: str) -> None:
     import pytest
     import shims
     import slicer
-    from MambaImagingLib import places
+    from MambaImagingLib.compute import places
     from PySide6 import QtCore, QtWidgets
 
     patch = pytest.MonkeyPatch()
@@ -203,14 +203,45 @@ def draw_panel(scene, volume, python: str) -> None:
         frame.grab(QtCore.QRect(0, 0, frame.width(), height)).save(str(SHOTS / "panel-shimmed.png"))
         print(SHOTS / "panel-shimmed.png")
         wait(lambda: panel.logic.core.run is None)
+        draw_look(panel, frame, wait)
         QtWidgets.QApplication.processEvents()
         widget.cleanup()
     patch.undo()
 
 
+def draw_look(panel, frame, wait) -> None:
+    """The section Look inside, opened, with the layers of the bundle listed."""
+    import shims
+    from PySide6 import QtCore, QtWidgets
+
+    panel.ui.layersButton.click()
+    wait(lambda: panel.logic.core.run is None)
+    panel.ui.mapCombo.setCurrentIndex(0)
+    section = shims.unwrap(panel.ui.lookSection)
+    section.collapsed = False
+    section.setMaximumHeight(16777215)
+    section.setMinimumHeight(0)
+    for child in section.findChildren(QtWidgets.QWidget, options=QtCore.Qt.FindDirectChildrenOnly):
+        child.show()
+    panel.draw()
+    panel.ui.pointCombo.setCurrentIndex(1)
+    frame.resize(430, 900)
+    QtWidgets.QApplication.processEvents()
+    place = QtCore.QRect(section.mapTo(frame, QtCore.QPoint(0, 0)), section.size())
+    frame.grab(place).save(str(SHOTS / "look-shimmed.png"))
+    print(SHOTS / "look-shimmed.png")
+
+
+def draw_path(scene, application, logic, volume) -> tuple:
+    """The way of a scan through the volume, as the model that a look inside brings."""
+    report = logic.look("hippocampus-mr", [volume], maps=("order",), path=1, device="cpu")
+    print(report.sentence())
+    return draw_surfaces(scene, application, "path.png")
+
+
 def main() -> None:
-    """All three pictures."""
-    from MambaImagingLib import places
+    """All pictures."""
+    from MambaImagingLib.compute import places
     from MambaImagingLib.scripting import Scripting
 
     SHOTS.mkdir(exist_ok=True)
@@ -225,6 +256,9 @@ def main() -> None:
     report.placed[0].main.GetDisplayNode().SetOpacity2DFill(0.35)
     parts = [draw_slice(scene, application, volume), draw_surfaces(scene, application)]
     draw_panel(scene, volume, python)
+    parts.append(scene)  # the old one lives on: its views are there
+    scene, application, again = make_scene()
+    parts += [again, draw_path(scene, application, logic, load_sample("hippocampus_left_oblique"))]
     del parts, keep
 
 

@@ -21,10 +21,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "MambaImaging"))
 
-from MambaImagingLib import installing  # noqa: E402
-from MambaImagingLib.processes import Process  # noqa: E402
+from MambaImagingLib.compute import installing  # noqa: E402
+from MambaImagingLib.compute.processes import Process  # noqa: E402
 
-FREEZE = "import json, sys; sys.path.insert(0, sys.argv[1]); from MambaImagingLib import installing; "
+FREEZE = "import json, sys; sys.path.insert(0, sys.argv[1]); from MambaImagingLib.compute import installing; "
 FREEZE += "print(json.dumps(installing.installed()))"
 
 

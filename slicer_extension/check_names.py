@@ -36,7 +36,10 @@ FROM_VTK_AND_QT = frozenset(
         "InsertNextPoint",
         "InsertNextValue",
         "RemoveObserver",
+        "SetData",
+        "SetLines",
         "SetName",
+        "SetScalars",
         "ShallowCopy",
         "TransformPoint",
         "IsA",
@@ -185,7 +188,7 @@ def declared(repository: str, version: str, name: str) -> int:
 def _pattern(name: str) -> str:
     """A setter or getter may be made by a macro: vtkSetMacro(Name, ...), vtkGetObjectMacro(Name, ...)."""
     bare = re.sub(r"^(Set|Get)(?=[A-Z])|O[nf]f?$", "", name)
-    return name if bare == name else f"{name}|vtk[A-Za-z]*Macro\\({bare}"
+    return name if bare == name else f"{name}|vtk[A-Za-z0-9]*Macro\\({bare}"
 
 
 def main(arguments: list[str]) -> int:

@@ -20,7 +20,7 @@ CLIENT = """
 import resource, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from MambaImagingLib.client import Client
+from MambaImagingLib.compute.client import Client
 client = Client(sys.argv[2])
 request = {"bundle": "hippocampus-mr", "cases": [{"inputs": [".nii"], "outputs": {}}]}
 run = client.create(request)

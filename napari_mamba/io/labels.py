@@ -6,6 +6,7 @@ Workbench's `CaretExtension` XML with a `LabelTable`); NRRD, 3D Slicer's segment
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 from xml.sax.saxutils import escape
@@ -175,6 +176,32 @@ def channel_names(header: Mapping[str, str], count: int) -> tuple[str, ...]:
         return ()
     names = tuple(unquote(name) for name in header.get("axis 0 index values", "").split())
     return names if len(names) == count else ()
+
+
+def names_comment(names: Sequence[str]) -> bytes:
+    """The names of channels as the text of a NIfTI header extension, ASCII.
+
+    >>> names_comment(["CSF", "groß"])
+    b'{"channel_names": ["CSF", "gro\\\\u00df"]}'
+    """
+    return json.dumps({"channel_names": [one_line(name) for name in names]}).encode("ascii")
+
+
+def comment_names(extensions: Sequence[bytes], count: int) -> tuple[str, ...]:
+    """The names that `names_comment` wrote; empty where no extension has as many."""
+    for content in extensions:
+        if not content.startswith(b'{"channel_names"') or len(content) > _LONGEST_COMMENT:
+            continue
+        try:
+            names = json.loads(content.rstrip(b"\0"))["channel_names"]
+        except (ValueError, KeyError, RecursionError):
+            continue
+        if isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names):
+            return tuple("".join(letter for letter in name[:200] if letter.isprintable()) for name in names)
+    return ()
+
+
+_LONGEST_COMMENT = 1 << 20
 
 
 def image_label(classes: Sequence[Class], version: str) -> dict[str, Any]:

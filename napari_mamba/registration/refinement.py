@@ -7,7 +7,7 @@ grid until the self-similarities of the two images fit; scaling and squaring kee
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -31,7 +31,9 @@ class Level:
     smoothness: float
 
 
-LEVELS = (Level(4, 2, 60, 0.10, 0.015), Level(2, 2, 20, 0.10, 0.015))
+LEVELS = (Level(4, 2, 60, 0.10, 0.15), Level(2, 2, 20, 0.10, 0.15))
+LEAST_SIDE = 20
+"""Voxels that the shortest side of a shrunk image has; a coarser level is left out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +81,7 @@ def refine(
     before = unlikeness(moving, fixed, start, seen)
     best = Refined(start, before, before, fields.folded_share(start))
     velocity: Tensor | None = None
-    for level in levels:
+    for level in fitting(levels, size):
         for step in _fitted(moving, fixed, start, seen, level, velocity):
             latest = step
             yield best
@@ -89,6 +91,18 @@ def refine(
         if after < best.after and folded <= max(MOST_FOLDED, best.folded):
             best = Refined(total, before, after, folded)
     yield best
+
+
+def fitting(levels: Sequence[Level], size: Sequence[int]) -> list[Level]:
+    """The levels that suit an image, finer ones where it is small: patches of a few voxels fit anything.
+
+    >>> [level.shrink for level in fitting(LEVELS, (40, 44, 36))]
+    [1, 1]
+    """
+    finer = 1
+    while finer < max(level.shrink for level in levels) and min(size) // (levels[0].shrink // finer) < LEAST_SIDE:
+        finer *= 2
+    return [replace(level, shrink=max(level.shrink // finer, 1)) for level in levels]
 
 
 @torch.no_grad()

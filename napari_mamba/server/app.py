@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from time import monotonic
@@ -177,13 +177,23 @@ def _add_files(app: FastAPI, service: Service) -> None:
     @app.get(API + "/runs/{identity}/outputs/{case}/{name}")
     async def download(identity: str, case: int, name: str) -> FileResponse:
         run = service.run(identity)
-        try:
-            path = run.files.output(case, name)
-        except LookupError:
-            raise HTTPException(404, "this run has no such output") from None
-        if run.state != OVER or not path.is_file():
-            raise HTTPException(404, "this output is not there")
-        return FileResponse(path, media_type="application/octet-stream")
+        return _file(run, lambda: run.files.output(case, name))
+
+    @app.get(API + "/runs/{identity}/maps/{number}")
+    async def map_(identity: str, number: int) -> FileResponse:
+        run = service.run(identity)
+        return _file(run, lambda: run.files.map(number))
+
+
+def _file(run: ServerRun, find: Callable[[], Path]) -> FileResponse:
+    """A file that a run made; 404 where there is none, or not yet."""
+    try:
+        path = find()
+    except LookupError:
+        raise HTTPException(404, "this run has no such output") from None
+    if run.state != OVER or not path.is_file():
+        raise HTTPException(404, "this output is not there")
+    return FileResponse(path, media_type="application/octet-stream")
 
 
 async def _receive(request: Request, path: Path, limit: int, stalled: float) -> int:

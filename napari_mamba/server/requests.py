@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from napari_mamba.explain.kinds import MAPS
 
 InputSuffix = Literal[".nrrd", ".nii", ".nii.gz", ".mha"]
 ImageSuffix = Literal[".nrrd", ".nii.gz", ".seg.nrrd", ".mha"]
@@ -12,6 +14,7 @@ OUTPUTS = ("output", "probabilities", "uncertainty", "residual")
 
 _Text = Annotated[str, Field(max_length=200)]
 _Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")]
+_Map = Annotated[str, Field(pattern=f"^({'|'.join(MAPS)})$")]
 _Sizes = Annotated[str, Field(max_length=40, pattern=r"^[0-9.,x]*$")]
 
 
@@ -58,12 +61,50 @@ class CaseRequest(_Strict):
     @field_validator("name")
     @classmethod
     def _printable(cls, name: str) -> str:
-        return "".join(letter for letter in name if letter.isprintable())
+        return _printable(name)
+
+
+class Explain(_Strict):
+    """A look inside instead of an answer: options of the command `explain`, by its names."""
+
+    what: Annotated[list[_Map], Field(min_length=1, max_length=len(MAPS))] = ["state"]
+    world: Annotated[list[Annotated[float, Field(ge=-1e6, le=1e6)]], Field(min_length=3, max_length=3)] | None = None
+    layer: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.#]{0,200}$")] = ""
+    path: Annotated[int, Field(ge=0, le=1000)] = 0
+    target: _Text = ""
+    member: Annotated[int, Field(ge=1, le=100)] = 1
+    only_list: bool = False
+
+    def words(self, device: str) -> list[str]:
+        """Arguments of the command, with the device that the queue stands for."""
+        words = [f"--device={device}", f"--what={','.join(self.what)}", f"--member={self.member}"]
+        if self.world is not None:
+            words.append("--world=" + ",".join(f"{value:.6g}" for value in self.world))
+        if self.layer:
+            words.append(f"--layer={self.layer}")
+        if self.path:
+            words.append(f"--direction={self.path}")
+        if self.target:
+            words.append(f"--class={_printable(self.target)}")
+        if self.only_list:
+            words.append("--list")
+        return words
 
 
 class RunRequest(_Strict):
-    """A run."""
+    """A run, or a look inside."""
 
     bundle: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
     cases: Annotated[list[CaseRequest], Field(min_length=1, max_length=1000)]
     options: Options = Options()
+    explain: Explain | None = None
+
+    @model_validator(mode="after")
+    def _one_image(self) -> RunRequest:
+        if self.explain is not None and (len(self.cases) != 1 or self.cases[0].outputs or self.cases[0].region):
+            raise ValueError("a look inside is of one image, and its maps are no outputs")
+        return self
+
+
+def _printable(text: str) -> str:
+    return "".join(letter for letter in text if letter.isprintable())

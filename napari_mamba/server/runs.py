@@ -102,17 +102,8 @@ class ServerRun:
             self.finish()
 
     async def _run_child(self) -> None:
-        words = [
-            "run",
-            self.request.bundle,
-            "--cases",
-            str(self.files.write_cases()),
-            "--events",
-            "jsonl",
-            "--overwrite",
-        ]
         process = self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "napari_mamba", *words, *self.request.options.words(self.device)),
+            *(sys.executable, "-m", "napari_mamba", *self._words()),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -126,14 +117,28 @@ class ServerRun:
         with suppress(ValueError):  # a line beyond the limit
             async for raw in process.stdout:
                 last = self._take(raw) or last
-                if last == "end":
+                if last == self._last_word:
                     break
-        if last != "end" and not self.cancelled:
+        if last != self._last_word and not self.cancelled:
             code = await process.wait()
             with suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(log), 1.0)
             self._tell_failure(code, last)
         log.cancel()
+
+    @property
+    def _last_word(self) -> str:
+        """The event after which a run that went well says nothing more."""
+        return "end" if self.request.explain is None else "result"
+
+    def _words(self) -> list[str]:
+        request, always = self.request, ["--events", "jsonl", "--overwrite"]
+        if request.explain is None:
+            cases = ["run", request.bundle, "--cases", str(self.files.write_cases())]
+            return [*cases, *always, *request.options.words(self.device)]
+        inputs = [str(self.files.input(0, channel)) for channel in range(len(request.cases[0].inputs))]
+        maps = ["--output", str(self.files.maps_folder)]
+        return ["explain", request.bundle, *inputs, *maps, *always, *request.explain.words(self.device)]
 
     def _take(self, raw: bytes) -> str:
         """Hand on an event without the server's paths; returns its kind."""
@@ -143,12 +148,13 @@ class ServerRun:
         except (ValueError, TypeError, KeyError):
             return ""
         if kind == "result":
-            event["outputs"] = {
-                key: "output" if key in ("labels", "image") else key for key in event.get("outputs") or {}
-            }
+            outputs = {} if self.request.explain is not None else event.get("outputs") or {}
+            event["outputs"] = {key: "output" if key in ("labels", "image") else key for key in outputs}
             event.pop("inputs", None)
-        if "message" in event:
-            event["message"] = self._without_paths(str(event["message"]))
+        if kind == "map":
+            self.files.maps.append(str(event.pop("path", "")))
+            event["number"] = len(self.files.maps) - 1
+        event = self._clean(event)
         if not (self.cancelled and kind in ("error", "result")):
             self._add(event)
         return kind
@@ -160,6 +166,16 @@ class ServerRun:
             self.tell("log", text=self._without_paths(line))
         how = "was killed, perhaps because memory ran out" if code == -9 else f"ended with the code {code}"
         self.tell("error", kind="fault", message=f"the run {how} and gave no result", exit_code=code)
+
+    def _clean(self, value: Any) -> Any:
+        """The same without the server's paths, wherever they stand."""
+        if isinstance(value, str):
+            return self._without_paths(value)
+        if isinstance(value, list):
+            return [self._clean(one) for one in value]
+        if isinstance(value, dict):
+            return {key: self._clean(one) for key, one in value.items()}
+        return value
 
     def _without_paths(self, text: str) -> str:
         return text.replace(str(self.files.folder) + os.sep, "").replace(str(self.files.folder), "")

@@ -42,7 +42,20 @@ class RunFiles:
         self.folder = root / (PREFIX + identity)
         self.request = request
         self.bytes = 0
+        self.maps: list[str] = []
         self.folder.mkdir(mode=_OWNER_ONLY)
+
+    @property
+    def maps_folder(self) -> Path:
+        """Where a look inside puts its maps."""
+        return self.folder / "maps"
+
+    def map(self, number: int) -> Path:
+        """The file of a `map` event; raises `LookupError` if there is no such map."""
+        path = Path(self.maps[_index(number)])
+        if path.parent != self.maps_folder:
+            raise LookupError(number)
+        return path
 
     def input(self, case: int, channel: int) -> Path:
         """Where a channel goes; raises `LookupError` if the run has no such channel."""

@@ -7,8 +7,8 @@ module does is in MambaImagingLib, of which this file makes a module, a widget, 
 import os
 
 import slicer
-from MambaImagingLib import application
-from MambaImagingLib.remote import Consent
+from MambaImagingLib.compute.remote import Consent
+from MambaImagingLib.panel import application
 from MambaImagingLib.scripting import Scripting
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -69,7 +69,7 @@ class MambaImagingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def setup(self):
         """Called when the module is opened the first time, and after a reload."""
-        from MambaImagingLib.widget import Panel
+        from MambaImagingLib.panel.widget import Panel
 
         ScriptedLoadableModuleWidget.setup(self)
         widget = slicer.util.loadUI(self.resourcePath("UI/MambaImaging.ui"))
@@ -126,6 +126,14 @@ class MambaImagingLogic(ScriptedLoadableModuleLogic, Scripting):
     def start(self, *arguments, **choices):
         """Begin a run; the application's event loop carries it on, and a scene that closes ends it."""
         Scripting.start(self, *arguments, **choices)
+        self._carry_on()
+
+    def start_look(self, *arguments, **choices):
+        """Begin a look inside; carried on as a run is."""
+        Scripting.start_look(self, *arguments, **choices)
+        self._carry_on()
+
+    def _carry_on(self):
         self._end_watch()
         self._observer = slicer.mrmlScene.AddObserver(slicer.mrmlScene.StartCloseEvent, lambda *_: self.stop())
         self._stop_timer = self._host.start_timer(100, self._tick)

@@ -30,6 +30,11 @@ def test_maps_paths_and_a_figure_are_written(tiny_bundle, scan, tmp_path, capsys
     assert {"state", "attention drawn", "relevance", "path 1 curve", "figure"} <= set(maps)
     assert maps["path 1 curve"]["kind"] == "curve"
     assert events[-1]["event"] == "result"
+    fractions = [event["fraction"] for event in events if event["event"] == "progress"]
+    assert fractions == sorted(fractions)
+    assert len({round(share, 2) for share in fractions}) > 4, "the share done grows with each map"
+    assert events[-1]["provenance"]["bundle"]["name"] == tiny_bundle.name
+    assert len(events[-1]["provenance"]["bundle"]["sha256"]) == 64
     given = io.read(scan)
     for name in ("state", "order 1", "attention drawn", "relevance"):
         volume = io.read(maps[name]["path"])
@@ -65,6 +70,14 @@ def test_layers_and_maps_are_listed(tiny_bundle, scan, tmp_path, capsys):
     assert "attention" in shown
     assert "mamba_layers.0.mamba" in shown
     assert not (tmp_path / "x").exists()
+    words = ["explain", str(tiny_bundle), str(scan), "-o", str(tmp_path / "x"), "--list", "--events", "jsonl"]
+    assert main(words) == 0
+    *_, listed, result = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (listed["event"], result["event"], result["outputs"]) == ("list", "result", {})
+    names = [layer["name"] for layer in listed["layers"]]
+    assert names
+    assert all(name in shown for name in names)
+    assert {one["of"] for one in listed["maps"]} == {"layer", "voxel", "class"}
 
 
 @pytest.mark.parametrize(

@@ -97,3 +97,36 @@ def test_a_class_without_a_code_has_no_entry_and_separators_do_not_break_one():
     assert terminology_entry(SimpleNamespace(name="x")) == ""
     odd = SimpleNamespace(name="a", code="SCT:1", meaning="b~c^d|e", laterality="")
     assert len(terminology_entry(odd).split("~")) == 7
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".nrrd"])
+def test_names_of_channels_come_back(rng, tmp_path, oblique_affine, suffix):
+    """Probabilities keep the names of their classes; nibabel reads the same voxels, and the names as a comment."""
+    import nibabel
+
+    names = ("background", "left hippocampus", 'CSF, "groß" 脳')
+    volume = Volume(rng.random((3, 4, 5, 6)).astype(np.float32), oblique_affine, names)
+    path = io.write(volume, tmp_path / f"p{suffix}")
+    back = io.read(path)
+    assert back.channel_names == names
+    assert np.array_equal(back.data, volume.data)
+    if suffix != ".nrrd":
+        image = nibabel.load(path)
+        assert image.shape == (6, 5, 4, 1, 3)
+        assert np.array_equal(np.asarray(image.dataobj)[..., 0, :].T, volume.data)
+        (extension,) = image.header.extensions
+        assert extension.get_code() == 6
+        assert b"left hippocampus" in bytes(
+            extension.get_content().encode() if isinstance(extension.get_content(), str) else extension.get_content()
+        )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b'{"channel_names": ["a", "b"]}', b'{"channel_names": 3}', b'{"channel_names": [1, 2, 3]}', b'{"channel_'],
+)
+def test_names_that_do_not_fit_are_passed_over(content):
+    from napari_mamba.io import labels
+
+    assert labels.comment_names([b"", b"\xff", content], 3) == ()
+    assert labels.comment_names([content, labels.names_comment("xyz") + bytes(5)], 3) == ("x", "y", "z")

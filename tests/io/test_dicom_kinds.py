@@ -240,3 +240,14 @@ class TestSegmentation:
 
         with pytest.raises(OutputError, match="refers to a DICOM series"):
             io.write(Volume(np.ones((1, 2, 2, 2), np.uint8)), tmp_path / "a.dcm", classes=classes)
+
+
+def test_without_highdicom_a_sentence_says_so(monkeypatch):
+    """In 3D Slicer 5.10 it cannot be had."""
+    import sys
+
+    from napari_mamba.io.formats.dicom import segmentation
+
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    with pytest.raises(InputError, match="pip install highdicom"):
+        segmentation._highdicom()

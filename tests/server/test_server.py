@@ -272,7 +272,7 @@ def test_an_open_address_needs_a_token(serve, tmp_path):
 
 def test_memory_of_a_large_upload_stays_small_on_both_sides(server, tmp_path):
     """Sparse 300 MB; benchmarks/server/memory.py sends 1 GB."""
-    from MambaImagingLib.client import Client
+    from MambaImagingLib.compute.client import Client
 
     large = tmp_path / "large.nii.gz"
     with open(large, "wb") as file:
@@ -299,8 +299,8 @@ def test_memory_of_a_large_upload_stays_small_on_both_sides(server, tmp_path):
 
 
 def test_the_extensions_client_brings_labels_back(server, image, volume, tmp_path):
-    from MambaImagingLib.jobs import Case, Job, Options
-    from MambaImagingLib.remote import RemotePlace
+    from MambaImagingLib.compute.jobs import Case, Job, Options
+    from MambaImagingLib.compute.remote import RemotePlace
 
     place = RemotePlace(server.address, TOKEN)
     for question, wanted in ((place.ask_version(), "."), (place.ask_devices(), ["cpu"])):
@@ -327,8 +327,8 @@ def test_the_extensions_client_brings_labels_back(server, image, volume, tmp_pat
 
 
 def test_the_extensions_client_cancels_within_two_seconds(server, sample_data, tmp_path):
-    from MambaImagingLib.jobs import Case, Job, Options
-    from MambaImagingLib.remote import RemoteRunner
+    from MambaImagingLib.compute.jobs import Case, Job, Options
+    from MambaImagingLib.compute.remote import RemoteRunner
 
     runner = RemoteRunner(server.address, TOKEN)
     case = Case("head", (sample_data / "icbm2009a_t1.nii.gz",), {"output": tmp_path / "l.seg.nrrd"})
@@ -343,9 +343,69 @@ def test_the_extensions_client_cancels_within_two_seconds(server, sample_data, t
     assert not (tmp_path / "l.seg.nrrd").exists()
 
 
+def test_a_look_inside_over_http(server, image, volume, tmp_path):
+    request = {"bundle": "tiny", "cases": [{"inputs": [".nii.gz"]}], "explain": {"what": ["order", "attention"]}}
+    run = create(server, request)
+    send(server, run, image)
+    server.ask("POST", f"/v1/runs/{run}/start")
+    told = [event for _, event in events(server, run)]
+    assert told[-1]["event"] == "result"
+    assert str(server.folder) not in json.dumps(told), "no path of the server is told"
+    maps = {event["name"]: event for event in told if event["event"] == "map"}
+    assert {"order 1", "path 1", "attention drawn"} <= set(maps)
+    path = tmp_path / "map.nii.gz"
+    path.write_bytes(server.ask("GET", f"/v1/runs/{run}/maps/{maps['order 1']['number']}").content)
+    assert np.allclose(io.read(path).affine, volume.affine, atol=1e-4)
+    for number in ("-1", "99", "..%2f0-0.nii.gz"):
+        assert server.ask("GET", f"/v1/runs/{run}/maps/{number}").status_code in (404, 422)
+    server.ask("DELETE", f"/v1/runs/{run}")
+    assert not left(server)
+
+
+@pytest.mark.parametrize(
+    "explain",
+    [{"what": ["dreams"]}, {"layer": "a b;c"}, {"world": [1, 2]}, {"output": "/tmp"}, {"what": []}, {"member": 0}],
+)
+def test_a_look_inside_asks_for_listed_things_alone(server, explain):
+    request = {"bundle": "tiny", "cases": [{"inputs": [".nii.gz"]}], "explain": explain}
+    assert server.ask("POST", "/v1/runs", json=request).status_code == 422
+    two = {**request, "cases": request["cases"] * 2, "explain": {}}
+    assert server.ask("POST", "/v1/runs", json=two).status_code == 422
+    assert not left(server)
+
+
+def test_the_extensions_client_looks_inside(server, image, volume, tmp_path):
+    from MambaImagingLib.compute.jobs import Options
+    from MambaImagingLib.compute.look import Look, LookJob
+    from MambaImagingLib.compute.remote import RemotePlace
+
+    def outcome_of(look):
+        runner = RemotePlace(server.address, TOKEN).runner()
+        runner.start(LookJob("tiny", (image,), look, Options(device="cpu"), tmp_path))
+        outcome = wait(runner.poll)
+        runner.stop()
+        assert not outcome.error, outcome
+        return outcome
+
+    listed = outcome_of(Look(list_only=True)).listed
+    layer = listed["layers"][0]["name"]
+    x, y, z = (volume.affine @ [6, 9, 8, 1])[:3]
+    outcome = outcome_of(Look(("state",), world=(x, y, z), layer=layer))
+    (case,) = outcome.done
+    assert case.result["facts"]["voxel"] == [6, 9, 8]
+    assert case.result["facts"]["layer"] == layer
+    (state,) = [event for event in outcome.maps if event["name"] == "state"]
+    assert io.read(state["path"]).shape == volume.shape
+    wrong = RemotePlace(server.address, TOKEN).runner()
+    wrong.start(LookJob("tiny", (image,), Look(layer="nothing"), Options(device="cpu"), tmp_path))
+    assert "no scanning layer" in wait(wrong.poll).error
+    wrong.stop()
+    wait(lambda: not left(server) or None)
+
+
 def test_a_server_that_is_not_there_is_told(tmp_path, image):
-    from MambaImagingLib.jobs import Case, Job, Options
-    from MambaImagingLib.remote import Consent, RemoteRunner, checked_address
+    from MambaImagingLib.compute.jobs import Case, Job, Options
+    from MambaImagingLib.compute.remote import Consent, RemoteRunner, checked_address
 
     runner = RemoteRunner("http://127.0.0.1:9", "")
     runner.start(Job("tiny", (Case("x", (image,), {}),), Options(), tmp_path))
@@ -380,7 +440,7 @@ def test_nibabel_reads_what_was_sent(image, volume):
 
 def test_certificates_are_checked(tmp_path, serve):
     assert requests.Session().verify is True
-    from MambaImagingLib.client import Client
+    from MambaImagingLib.compute.client import Client
 
     assert Client("https://127.0.0.1:1")._session.verify is True
 

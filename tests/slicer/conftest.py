@@ -114,3 +114,16 @@ def add_volume(scene: Any):
         return node
 
     return add
+
+
+@pytest.fixture
+def logic(scene: Any, python: str, environment: dict[str, str], tiny_bundle: Path, tmp_path: Path) -> Iterator[Any]:
+    """The module's logic without the application; the tiny bundle is there."""
+    from MambaImagingLib.compute import places
+    from MambaImagingLib.scripting import Scripting
+
+    made = Scripting(temporary=lambda: tmp_path)
+    made.place = places.LocalPlace(python, {**environment, "NAPARI_MAMBA_BUNDLES": str(tiny_bundle.parent)})
+    yield made
+    made.stop()
+    assert not list(tmp_path.glob("mamba-imaging-*")), "a folder of a run is left"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -73,6 +74,34 @@ def test_it_is_complete_by_itself_and_small():
         assert (EXTENSION / link).exists(), link
 
 
+def test_rooms_have_about_a_dozen_files_and_imports_go_one_way():
+    """nodes and panel <- the files above them; compute knows no nodes, and nothing but the panel knows the panel."""
+    library = MODULE / "MambaImagingLib"
+    for folder in {path.parent for path in LIBRARY}:
+        assert len(list(folder.glob("*.py"))) <= 14, folder
+    for path in library.rglob("*.py"):
+        room = path.parent.name
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if found := re.match(r"\s*from \.+(compute|nodes|panel)\b", line):
+                assert room != "compute", f"{path.name}: {line}"
+                assert found.group(1) != "panel", f"{path.name}: {line}"
+
+
+def test_all_addresses_have_one_owner_and_a_script_sets_it(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(EXTENSION))
+    import addresses
+
+    ((_, places),) = addresses.owners().items()
+    assert {"CMakeLists.txt", "MambaImaging.json", "README.md", "MambaImaging/MambaImaging.py"} <= set(places)
+    assert "MambaImaging/MambaImagingLib/compute/installing.py" in places
+    copy = tmp_path / "extension"
+    shutil.copytree(EXTENSION, copy)
+    assert addresses.write("someone-else", copy) == len(places)
+    assert list(addresses.owners(copy)) == ["someone-else"]
+    entry = json.loads((copy / "MambaImaging.json").read_text())
+    assert entry["scm_url"] == "https://github.com/someone-else/SlicerMambaImaging.git"
+
+
 @pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.name)
 def test_nothing_of_others_is_imported_at_file_scope_and_torch_never(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -99,8 +128,8 @@ def test_files_are_small_and_of_pythons_that_slicer_has(path):
 def test_the_panel_of_the_ui_file_has_what_the_code_asks_for():
     text = (MODULE / "Resources" / "UI" / "MambaImaging.ui").read_text(encoding="utf-8")
     named = set(re.findall(r'<widget class="\w+" name="(\w+)"', text))
-    code = (MODULE / "MambaImagingLib" / "widget.py").read_text(encoding="utf-8")
-    asked = set(re.findall(r"ui\.(\w+)\b", code)) - {"write"}
+    code = "".join(path.read_text(encoding="utf-8") for path in (MODULE / "MambaImagingLib" / "panel").glob("*.py"))
+    asked = set(re.findall(r"\bui\.(\w+)\b", code)) - {"write"}
     assert asked <= named
     for word in ("bundle", "mode", "place", "device", "precision"):
         assert word + "Combo" in named

@@ -49,7 +49,7 @@ class FakeProcess:
 
 
 def installation(pip, packages, tmp_path, torch=lambda: None, wheels=None):
-    from MambaImagingLib.installing import Installation
+    from MambaImagingLib.compute.installing import Installation
 
     return Installation(pip, torch, lambda: dict(packages), tmp_path, wheels)
 
@@ -130,8 +130,8 @@ def wheel(folder, name, version, requires=""):
 @pytest.mark.parametrize(("wanted", "fails"), [("numpy>=2", False), ("numpy>=2.4", True)])
 def test_a_real_pip_from_a_folder_of_wheels(tmp_path, wanted, fails):
     """Stand-ins of a few bytes: a wheel that asks for another numpy than Slicer's is refused, and torch goes again."""
-    from MambaImagingLib.installing import Installation
-    from MambaImagingLib.processes import Process
+    from MambaImagingLib.compute.installing import Installation
+    from MambaImagingLib.compute.processes import Process
 
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "env")], check=True)
     python = next(p for p in (tmp_path / "env/bin/python", tmp_path / "env/Scripts/python.exe") if p.exists())
@@ -159,3 +159,49 @@ def test_a_real_pip_from_a_folder_of_wheels(tmp_path, wanted, fails):
     assert not ended.changed
     assert bool(ended.error) == fails, ended
     assert freeze() == (before if fails else {**before, "torch": "2.13.0", "napari-mamba": "0.1.0"})
+
+
+# What 3D Slicer brings, by its sources: SuperBuild/External_python-*-requirements.txt of v5.10.0 and v5.12.3.
+PINS = {
+    "5.10.0": {
+        "numpy": "2.0.2", "scipy": "1.13.1", "pillow": "11.2.1", "pydicom": "2.4.4", "simpleitk": "2.5.0",
+        "packaging": "25.0", "requests": "2.32.3", "typing-extensions": "4.14.0",
+    },
+    "5.12.3": {
+        "numpy": "2.4.6", "scipy": "1.17.1", "pillow": "12.2.0", "pydicom": "3.0.2", "simpleitk": "2.5.5",
+        "packaging": "26.2", "requests": "2.34.2", "typing-extensions": "4.15.0",
+    },
+}  # fmt: skip
+
+
+def requirements(repository):
+    """Requirements of the package and of what it asks for, as installed here, each with who asks for it.
+
+    No deeper: there pip can choose older versions, as it does with pydantic.
+    """
+    import importlib.metadata
+    import tomllib
+
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for text in project["dependencies"]:
+        own = Requirement(text)
+        yield "napari-mamba", own
+        try:
+            theirs = map(Requirement, importlib.metadata.requires(own.name) or [])
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        yield from ((own.name, one) for one in theirs if one.marker is None or one.marker.evaluate({"extra": ""}))
+
+
+@pytest.mark.parametrize("slicer", list(PINS))
+def test_no_requirement_excludes_what_slicer_has(repository, slicer):
+    """Without a network; check_install.py installs in earnest."""
+    pytest.importorskip("packaging")
+    excluded = []
+    for asks, one in requirements(repository):
+        has = PINS[slicer].get(one.name.lower().replace("_", "-"))
+        if has is not None and not one.specifier.contains(has):
+            excluded.append(f"{asks}: {one}")
+    assert not excluded

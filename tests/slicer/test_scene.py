@@ -31,7 +31,7 @@ def block(shape=(14, 18, 20), seed=0):
 
 @pytest.mark.parametrize("grid", GRIDS, ids=["left", "right"])
 def test_the_file_has_each_value_where_the_node_has_it(add_volume, tmp_path, grid):
-    from MambaImagingLib import volumes
+    from MambaImagingLib.nodes import volumes
 
     array = block()
     paths, resample, notes = volumes.export_case([add_volume(array, grid)], tmp_path)
@@ -46,7 +46,7 @@ def test_the_file_has_each_value_where_the_node_has_it(add_volume, tmp_path, gri
     "kind", ["uint8", "int8", "int16", "uint16", "int32", "uint32", "uint64", "float32", "float64"]
 )
 def test_every_value_type_arrives(add_volume, tmp_path, kind):
-    from MambaImagingLib import volumes
+    from MambaImagingLib.nodes import volumes
 
     array = np.arange(60).reshape(3, 4, 5).astype(kind)
     paths, _, _ = volumes.export_case([add_volume(array, np.eye(4))], tmp_path)
@@ -55,7 +55,7 @@ def test_every_value_type_arrives(add_volume, tmp_path, kind):
 
 def test_what_is_no_scalar_image_is_refused(scene, add_volume, tmp_path):
     import slicer
-    from MambaImagingLib import volumes
+    from MambaImagingLib.nodes import volumes
 
     empty = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "nothing")
     with pytest.raises(volumes.Unusable, match="nothing is empty"):
@@ -96,7 +96,7 @@ def bent(scene):
 
 
 def test_channels_under_linear_transforms_meet_in_the_first_ones_frame(scene, add_volume, tmp_path):
-    from MambaImagingLib import volumes
+    from MambaImagingLib.nodes import volumes
 
     turn = np.array([[0, -1, 0, 40.0], [1, 0, 0, 5], [0, 0, 1, -7], [0, 0, 0, 1]])
     shift = np.eye(4)
@@ -112,7 +112,7 @@ def test_channels_under_linear_transforms_meet_in_the_first_ones_frame(scene, ad
 
 def test_a_channel_under_a_bend_is_interpolated_and_told(scene, add_volume, tmp_path):
     """A bright spot appears where the transforms put it."""
-    from MambaImagingLib import volumes
+    from MambaImagingLib.nodes import volumes
 
     grid = np.eye(4)
     grid[:3, 3] = [-20, -20, 10]
@@ -131,7 +131,7 @@ def test_a_channel_under_a_bend_is_interpolated_and_told(scene, add_volume, tmp_
 
 
 def test_a_region_under_transforms_is_the_box_in_the_volumes_frame(scene, add_volume):
-    from MambaImagingLib import regions
+    from MambaImagingLib.nodes import regions
 
     turn = np.array([[0, -1, 0, 40.0], [1, 0, 0, 5], [0, 0, 1, -7], [0, 0, 0, 1]])
     volume = add_volume(block(), GRIDS[0], "a", linear(scene, turn))
@@ -178,7 +178,7 @@ def points_of(node, identity):
     extent = image.GetExtent()
     values = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
     kji = np.argwhere(values > 0) + np.array([extent[4], extent[2], extent[0]])
-    from MambaImagingLib import geometry
+    from MambaImagingLib.nodes import geometry
 
     own = np.c_[kji[:, ::-1], np.ones(len(kji))] @ geometry.array(matrix).T
     general = geometry.between(node, None)
@@ -195,7 +195,7 @@ def nearest(points, wanted):
 @pytest.mark.parametrize("kind", ["none", "linear", "bent"])
 @pytest.mark.parametrize("grid", GRIDS, ids=["left", "right"])
 def test_segments_lie_where_the_labels_are_under_the_inputs_transform(scene, add_volume, tmp_path, grid, kind):
-    from MambaImagingLib import geometry, segmentations
+    from MambaImagingLib.nodes import geometry, segmentations
 
     turn = np.array([[0, -1, 0, 40.0], [1, 0, 0, 5], [0, 0, 1, -7], [0, 0, 0, 1]])
     above = {"none": lambda: None, "linear": lambda: linear(scene, turn), "bent": lambda: bent(scene)}[kind]()
@@ -213,8 +213,8 @@ def test_segments_lie_where_the_labels_are_under_the_inputs_transform(scene, add
 
 def test_names_colours_and_codes_survive_saving_and_loading(scene, add_volume, tmp_path):
     import slicer
-    from MambaImagingLib import scene as scenes
-    from MambaImagingLib import segmentations
+    from MambaImagingLib.nodes import scene as scenes
+    from MambaImagingLib.nodes import segmentations
 
     volume = add_volume(block(), GRIDS[0])
     node = segmentations.load(seg_nrrd(tmp_path, GRIDS[0], labels_like()), "result", volume)
@@ -242,7 +242,7 @@ def test_names_colours_and_codes_survive_saving_and_loading(scene, add_volume, t
 
 def test_a_taken_name_and_a_place_beside_the_input(scene, add_volume, tmp_path):
     import slicer
-    from MambaImagingLib import segmentations
+    from MambaImagingLib.nodes import segmentations
 
     volume = add_volume(block(), GRIDS[1])
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
@@ -257,7 +257,7 @@ def test_a_taken_name_and_a_place_beside_the_input(scene, add_volume, tmp_path):
 
 
 def test_segments_are_added_to_a_chosen_segmentation_and_the_old_stay(scene, add_volume, tmp_path):
-    from MambaImagingLib import segmentations
+    from MambaImagingLib.nodes import segmentations
 
     volume = add_volume(block(), GRIDS[0])
     path = seg_nrrd(tmp_path, GRIDS[0], labels_like())
@@ -274,7 +274,7 @@ def test_segments_are_added_to_a_chosen_segmentation_and_the_old_stay(scene, add
 
 
 def test_empty_labels_give_empty_segments(scene, add_volume, tmp_path):
-    from MambaImagingLib import segmentations
+    from MambaImagingLib.nodes import segmentations
 
     volume = add_volume(block(), GRIDS[0])
     node = segmentations.load(seg_nrrd(tmp_path, GRIDS[0], np.zeros((14, 18, 20), np.uint8)), "none", volume)
@@ -284,7 +284,7 @@ def test_empty_labels_give_empty_segments(scene, add_volume, tmp_path):
 
 def test_surfaces_one_at_a_time(scene, add_volume, tmp_path):
     import vtk
-    from MambaImagingLib import segmentations
+    from MambaImagingLib.nodes import segmentations
 
     volume = add_volume(block(), GRIDS[1])
     node = segmentations.load(seg_nrrd(tmp_path, GRIDS[1], labels_like()), "result", volume)
@@ -299,7 +299,7 @@ def test_surfaces_one_at_a_time(scene, add_volume, tmp_path):
 
 
 def test_an_image_comes_back_by_affine_with_the_inputs_window(scene, add_volume, tmp_path):
-    from MambaImagingLib import geometry, images
+    from MambaImagingLib.nodes import geometry, images
 
     from napari_mamba.volume import Volume
 
@@ -323,7 +323,7 @@ def test_an_image_comes_back_by_affine_with_the_inputs_window(scene, add_volume,
 
 def test_probabilities_become_one_volume_a_class_with_its_name(scene, add_volume, tmp_path):
     import slicer.util
-    from MambaImagingLib import images
+    from MambaImagingLib.nodes import images
 
     from napari_mamba.volume import Volume
 
@@ -339,7 +339,7 @@ def test_probabilities_become_one_volume_a_class_with_its_name(scene, add_volume
 
 
 def test_tables_have_units_and_a_plot(scene):
-    from MambaImagingLib import tables
+    from MambaImagingLib.nodes import tables
 
     rows = [
         {"name": "left", "voxels": 10, "ml": 0.5, "mean_intensity": 3.5, "code": "SCT:1", "laterality": "left"},
@@ -358,8 +358,8 @@ def test_tables_have_units_and_a_plot(scene):
 
 def test_parameters_are_saved_with_the_scene_whatever_they_name(scene, add_volume, tmp_path):
     import slicer
-    from MambaImagingLib import scene as scenes
-    from MambaImagingLib.parameters import SEGMENTATION, parameters_of
+    from MambaImagingLib.nodes import scene as scenes
+    from MambaImagingLib.panel.parameters import SEGMENTATION, parameters_of
 
     parameters = parameters_of(scene)
     assert parameters_of(scene).node is parameters.node

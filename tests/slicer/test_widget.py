@@ -21,7 +21,7 @@ class Known:
         self.value = value
 
     def poll(self):
-        from MambaImagingLib.places import Answer
+        from MambaImagingLib.compute.places import Answer
 
         return Answer(self.value)
 
@@ -37,7 +37,7 @@ def shimmed(scene, monkeypatch, tmp_path, python, environment, tiny_bundle, requ
     said = shims.install(monkeypatch, slicer, tmp_path)
     sys.modules.pop("MambaImaging", None)
     import MambaImaging
-    from MambaImagingLib import places
+    from MambaImagingLib.compute import places
 
     monkeypatch.setattr(places, "slicer_python", lambda: python)
     monkeypatch.setenv("PYTHONPATH", environment["PYTHONPATH"])
@@ -98,7 +98,8 @@ def test_from_opening_the_module_to_a_segmentation(shimmed, panel, scene, add_vo
     assert not shimmed.said
 
 
-def test_closing_the_scene_ends_the_run_and_nothing_enters(shimmed, panel, scene, add_volume, sample_data):
+@pytest.mark.parametrize("how", ["scene closes", "reload", "quit"])
+def test_a_run_ends_with_what_it_belongs_to_and_nothing_enters(shimmed, panel, scene, add_volume, how):
     import psutil
 
     wait(shimmed, lambda: "tiny" in panel.names)
@@ -110,8 +111,11 @@ def test_closing_the_scene_ends_the_run_and_nothing_enters(shimmed, panel, scene
     process = psutil.Process(panel.logic.core.run.runner.pid)
     folder = panel.logic.core.run.folder
     began = time.monotonic()
-    scene.Clear(0)
-    assert panel.parameters is not None, "the panel goes on with the new scene"
+    if how == "scene closes":
+        scene.Clear(0)
+        assert panel.parameters is not None, "the panel goes on with the new scene"
+    else:
+        {"reload": shimmed.widget.cleanup, "quit": shimmed.app.slots["aboutToQuit()"]}[how]()
     wait(shimmed, lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, 2)
     assert time.monotonic() - began < 2
     assert not folder.exists()
@@ -164,6 +168,61 @@ def test_a_place_without_napari_mamba_is_told(shimmed, panel, tmp_path):
     panel.changed()
     panel.ui.checkButton.click()
     wait(shimmed, lambda: "not installed there" in panel.ui.environmentLabel.text)
+
+
+def test_looking_inside_from_the_panel(shimmed, panel, scene, add_volume):
+    """List the layers, choose one, ask about a point that a user placed: a map enters the scene."""
+    ui = panel.ui
+    wait(shimmed, lambda: "tiny" in panel.names)
+    assert not ui.lookButton.enabled
+    assert "Choose a volume" in ui.lookButton.toolTip
+    volume = add_volume(block(), np.diag([1.0, 1, -2, 1]))
+    panel.parameters["bundle"] = "tiny"
+    panel.draw()
+    panel.selectors[0][1].setCurrentNode(volume)
+    ui.layersButton.click()
+    assert not ui.lookButton.enabled
+    assert not ui.runButton.enabled, "one at a time"
+    wait(shimmed, lambda: not panel.logic.core.busy)
+    assert "layers scan places" in ui.lookLabel.text
+    assert ui.layerCombo.count > 1
+    ui.layerCombo.setCurrentIndex(1)
+    ui.mapCombo.setCurrentIndex([ui.mapCombo.itemText(i) for i in range(17)].index("Attention (of a voxel)"))
+    assert not ui.classCombo.enabled
+    ui.pointCombo.setCurrentIndex(2)
+    ui.lookButton.click()
+    assert ui.lookLabel.text.startswith("Choose the markups"), "no point was chosen"
+    point = scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "P")
+    point.AddControlPointWorld(5, 6, -8)
+    ui.pointSelector.setCurrentNode(point)
+    shimmed.said.clear()
+    ui.lookButton.click()
+    wait(shimmed, lambda: not panel.logic.core.busy)
+    assert ui.lookLabel.text.startswith("Done."), ui.lookLabel.text
+    node = scene.GetFirstNodeByName("T1 tiny attention drawn")
+    assert '"voxel": [4, 6, 5]' in node.GetAttribute("MambaImaging.Provenance")
+    assert panel.parameters["layer"] in node.GetAttribute("MambaImaging.Options")
+    assert not shimmed.said
+    panel.open_scene()
+    assert ui.pointCombo.currentIndex == 2, "the scene remembers"
+    assert ui.layerCombo.currentIndex == 1
+
+
+def test_a_bundle_that_the_module_cannot_run_is_not_offered(shimmed, panel, add_volume):
+    from MambaImagingLib.compute.bundles import BundleInfo
+    from MambaImagingLib.nodes.volumes import Unusable
+
+    wait(shimmed, lambda: "tiny" in panel.names)
+    panel.logic.bundles["dose-x"] = BundleInfo("dose-x", "A dose", "dose", ("CT", "structures"))
+    panel.draw()
+    assert "dose-x" not in panel.names
+    with pytest.raises(Unusable, match="for dose, which this module cannot run"):
+        panel.logic.run("dose-x", [add_volume(block(), np.eye(4))])
+    panel.parameters["bundle"] = "dose-x"  # of an old scene
+    panel.draw()
+    assert "cannot run" in panel.ui.statusLabel.text
+    assert not panel.ui.runButton.enabled
+    assert not panel.ui.lookButton.enabled
 
 
 def test_the_self_test_of_the_module(shimmed, scene, monkeypatch):

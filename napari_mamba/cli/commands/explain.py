@@ -94,9 +94,9 @@ def _explain(
     from napari_mamba.cli.failures import CANCELLED, DONE
     from napari_mamba.cli.running import cancel_on_signals
     from napari_mamba.engine import Progress, RunOptions
-    from napari_mamba.engine.progress.overall import Overall
+    from napari_mamba.engine.progress.overall import Overall, shares_of
 
-    overall = Overall()
+    overall = Overall(shares=shares_of(what))
 
     def tell(event: Progress) -> None:
         overall.add(event)
@@ -113,7 +113,13 @@ def _explain(
         if unknown:
             raise InputError(f"there is no map {unknown[0]!r}: choose among {', '.join(MAPS)}")
         volume = io.read(list(inputs))
-        subject = subject_of(volume, bundles.load(name), RunOptions(device=how["device"]), how["member"])
+        bundle = bundles.load(name)
+        subject = subject_of(volume, bundle, RunOptions(device=how["device"]), how["member"])
+        facts: dict[str, Any] = {"cancelled": False, "inputs": [str(path) for path in inputs], "outputs": {}}
+        if show and isinstance(report, JsonLines):
+            report.emit("list", **listed(subject))
+            report.result({**facts, "warnings": subject.warnings}, [], "")
+            return DONE
         if show:
             report.close()
             print(listing(subject))
@@ -137,9 +143,10 @@ def _explain(
     if isinstance(report, JsonLines):
         for kind, one in paths.items():
             report.emit("map", name=kind, path=str(one), kind=_kind(one))
-    facts = {"cancelled": False, "inputs": [str(p) for p in inputs], "outputs": {k: str(p) for k, p in paths.items()}}
-    facts |= {"facts": found.facts, "warnings": found.sentences, "seconds": round(perf_counter() - began, 3)}
-    report.result(facts, [], "")
+    options = {"what": what, "member": how["member"] + 1, "device": how["device"], **chosen}
+    facts |= {"outputs": {key: str(path) for key, path in paths.items()}, "facts": found.facts}
+    facts |= {"warnings": found.sentences, "provenance": provenance(bundle, options)}
+    report.result({**facts, "seconds": round(perf_counter() - began, 3)}, [], "")
     return DONE
 
 
@@ -208,18 +215,40 @@ def slicer_curve(points: np.ndarray, name: str) -> str:
     return json.dumps({"@schema": schema, "markups": [{**markup, "name": name}]}) + "\n"
 
 
-def listing(subject: Any) -> str:
-    """The maps that can be made, and the layers that can be asked about."""
-    from napari_mamba.cli.reporting import aligned
+def provenance(bundle: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Where maps come from: the bundle and its checksum, the version, and what was asked for."""
+    from napari_mamba import __version__
+
+    source = {"name": bundle.name, "version": bundle.version, "sha256": bundle.sha256}
+    return {"napari_mamba": __version__, "bundle": source, "options": options}
+
+
+def listed(subject: Any) -> dict[str, list[dict[str, Any]]]:
+    """The maps that can be made, and the layers that can be asked about, for programs."""
     from napari_mamba.explain.maps import MAPS
 
-    maps = aligned(["map", "of a", "says"], [[name, one.of, one.says] for name, one in MAPS.items()])
-    rows = [
-        [layer.name, layer.kind, "channels" if layer.grid is None else " x ".join(map(str, layer.grid))]
-        + [str(n) for n in (layer.tokens, layer.channels, layer.states, layer.directions)]
+    maps = [{"name": name, "title": one.title, "says": one.says, "of": one.of} for name, one in MAPS.items()]
+    layers = [
+        {"name": layer.name, "kind": layer.kind, "grid": None if layer.grid is None else list(layer.grid)}
+        | {"tokens": layer.tokens, "channels": layer.channels, "states": layer.states, "paths": layer.directions}
         for layer in subject.layers
     ]
-    return maps + "\n\n" + aligned(["layer", "kind", "grid", "tokens", "channels", "states", "paths"], rows)
+    return {"maps": maps, "layers": layers}
+
+
+def listing(subject: Any) -> str:
+    """The same, for people."""
+    from napari_mamba.cli.reporting import aligned
+
+    found = listed(subject)
+    maps = aligned(["map", "of a", "says"], [[one["name"], one["of"], one["says"]] for one in found["maps"]])
+    numbers = ("tokens", "channels", "states", "paths")
+    rows = [
+        [layer["name"], layer["kind"], "channels" if layer["grid"] is None else " x ".join(map(str, layer["grid"]))]
+        + [str(layer[name]) for name in numbers]
+        for layer in found["layers"]
+    ]
+    return maps + "\n\n" + aligned(["layer", "kind", "grid", *numbers], rows)
 
 
 def numbers(text: str | None, option: str, whole: bool = False) -> tuple[Any, ...] | None:

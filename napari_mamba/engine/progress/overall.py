@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import monotonic
 
 from napari_mamba.engine.progress.events import Progress
@@ -18,7 +18,6 @@ SHARES = {
     "writing": 0.03,
 }
 """What part of a run each stage is, roughly: the network takes most. Only the share done depends on it."""
-
 REGISTERING = {
     "loading": 0.05,
     "aligning": 0.25,
@@ -31,6 +30,14 @@ REGISTERING = {
     "writing": 0.03,
 }
 """The same of a registration."""
+_TELLING = 0.2
+"""Share done from which the time that is left can be guessed by the time that went by."""
+
+
+def shares_of(names: Sequence[str]) -> dict[str, float]:
+    """Shares of a run whose stages are maps, or other things of equal weight, between loading and writing."""
+    each = 0.85 / max(len(names), 1)
+    return {"loading": 0.1, **dict.fromkeys(names, each), "writing": 0.05}
 
 
 class Overall:
@@ -40,8 +47,8 @@ class Overall:
     ----------
     runs : int
         How many there are.
-    shares : mapping of str to float
-        What part of a run each stage is, in their order.
+    shares : mapping, optional
+        What part of a run each of its stages is, in their order; those of an answer by default.
 
     Attributes
     ----------
@@ -60,7 +67,7 @@ class Overall:
 
     def __init__(self, runs: int = 1, shares: Mapping[str, float] = SHARES):
         self.runs = max(runs, 1)
-        self.shares, self._stages = shares, tuple(shares)
+        self._shares, self._stages = dict(shares), tuple(shares)
         self.fraction = 0.0
         self.seconds_left: float | None = None
         self._ended = 0
@@ -74,8 +81,8 @@ class Overall:
 
     def add(self, event: Progress) -> None:
         """Take in one event of the present run."""
-        before = sum(self.shares[stage] for stage in self._stages[: self._place(event.stage)])
-        here = before + self.shares.get(event.stage, 0.0) * min(event.fraction, 1.0)
+        before = sum(self._shares[stage] for stage in self._stages[: self._place(event.stage)])
+        here = before + self._shares.get(event.stage, 0.0) * min(event.fraction, 1.0)
         self.fraction = max(self.fraction, min((self._ended + here) / self.runs, 1.0))
         left = self._left(event)
         if left is not None:
@@ -96,13 +103,15 @@ class Overall:
             if event.seconds_left is None:
                 return None
             share = max(event.fraction, 1e-6)
-            whole = event.seconds_left / (1 - share) if share < 1 else self._rest * self.shares["network"]
-            after = sum(self.shares[stage] for stage in self._stages[self._place("network") + 1 :])
-            self._rest = whole * after / self.shares["network"] if share < 1 else self._rest
+            whole = event.seconds_left / (1 - share) if share < 1 else self._rest * SHARES["network"]
+            after = sum(SHARES[stage] for stage in self._stages[self._place("network") + 1 :])
+            self._rest = whole * after / SHARES["network"] if share < 1 else self._rest
             self._network_ended = monotonic()
             return event.seconds_left + self._rest
         if self._network_ended is not None:
             return max(self._rest - (monotonic() - self._network_ended), 0.0)
+        if "network" not in self._shares and self.fraction > _TELLING:
+            return (monotonic() - self._began) * (1 - self.fraction) / self.fraction
         return None
 
     def _others(self, left: float) -> float:

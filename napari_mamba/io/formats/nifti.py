@@ -29,6 +29,7 @@ _GZIP = 31  # zlib's number for its widest window in gzip's format, with neither
 _LONGEST_EXTENSIONS = 1 << 24
 # As TotalSegmentator writes its label table: nibabel cannot give the content of code 30, Workbench's own.
 _EXTENSION_CODE = 0
+_COMMENT = 6  # plain ASCII text, by the standard
 
 
 def read(path: Path, frame: _frames.Frame = None) -> Volume:
@@ -58,7 +59,7 @@ def read(path: Path, frame: _frames.Frame = None) -> Volume:
     array([1., 1., 1.])
     """
     with _opened(path) as (stream, limit):
-        header, classes = _read_header(stream, path)
+        header, extensions = _read_header(stream, path)
         announced = _guard.counted((*header.shape, header.frames, header.vector), header.dtype.itemsize)
         if limit is None:
             _guard.check_stored(announced, path.stat().st_size - header.offset, path)
@@ -71,14 +72,16 @@ def read(path: Path, frame: _frames.Frame = None) -> Volume:
             wanted = list(range(header.vector))
         data = _read_voxels(stream, header, wanted, path)
         _guard.to_the_end(stream, path)
-    source = _source.Source(classes, header.says_labels, header.kept.doubts, header.kept)
-    return _source.attached(Volume(_scaled(data, header), header.affine), source)
+    source = _source.Source(_label_table(extensions), header.says_labels, header.kept.doubts, header.kept)
+    names = labels.comment_names(extensions, len(data)) if header.vector > 1 else ()
+    return _source.attached(Volume(_scaled(data, header), header.affine, names), source)
 
 
 def summary(path: Path) -> tuple[_nifti_header.Header, tuple[_source.LabelEntry, ...]]:
     """The header and the names of its labels, without the voxels."""
     with _opened(path) as (stream, _):
-        return _read_header(stream, path)
+        header, extensions = _read_header(stream, path)
+        return header, _label_table(extensions)
 
 
 class _opened:
@@ -101,10 +104,8 @@ class _opened:
             raise InputError(f"{self.path} is truncated or damaged ({error}): copy it anew") from error
 
 
-def _read_header(
-    stream: BinaryIO | gzip.GzipFile, path: Path
-) -> tuple[_nifti_header.Header, tuple[_source.LabelEntry, ...]]:
-    """The header and the label names in its extensions; the stream is then at the voxels."""
+def _read_header(stream: BinaryIO | gzip.GzipFile, path: Path) -> tuple[_nifti_header.Header, list[bytes]]:
+    """The header and the content of its extensions; the stream is then at the voxels."""
     raw = stream.read(_nifti_header.NIFTI_1.itemsize)
     structure = _nifti_header.structure_of(raw)
     if structure is None:
@@ -117,22 +118,29 @@ def _read_header(
     between = header.offset - len(raw)
     extensions = stream.read(min(between, _LONGEST_EXTENSIONS)) if between > 0 else b""
     _skip(stream, between - len(extensions))
-    return header, _label_table(extensions, header.dtype.byteorder)
+    return header, _contents(extensions, header.dtype.byteorder)
 
 
-def _label_table(extensions: bytes, byteorder: str) -> tuple[_source.LabelEntry, ...]:
-    """The labels of the first extension that has a table; `extensions` begins with the four bytes of the flag."""
+def _contents(extensions: bytes, byteorder: str) -> list[bytes]:
+    """The content of each extension; `extensions` begins with the four bytes of the flag."""
     place = 4
+    found: list[bytes] = []
     if not extensions[:1].strip(b"\0"):
-        return ()
+        return found
     while place + 8 <= len(extensions):
         size = int(np.frombuffer(extensions[place : place + 4], "<i4" if byteorder != ">" else ">i4")[0])
         if size < 8:
             break
-        content = extensions[place + 8 : place + size]
+        found.append(extensions[place + 8 : place + size])
+        place += size
+    return found
+
+
+def _label_table(extensions: list[bytes]) -> tuple[_source.LabelEntry, ...]:
+    """The labels of the first extension that has a table."""
+    for content in extensions:
         if b"LabelTable" in content and (found := labels.from_caret_xml(content)):
             return found
-        place += size
     return ()
 
 
@@ -168,7 +176,7 @@ def _scaled(data: np.ndarray, header: _nifti_header.Header) -> np.ndarray:
 
 
 def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> None:
-    """Write NIfTI-1, compressed if the name ends in `.gz`, with the class names as a header extension.
+    """Write NIfTI-1, compressed if the name ends in `.gz`, with the names of classes and channels as header extensions.
 
     The affine is stored as sform and, unless it is sheared, as an equal qform; but what was read from a NIfTI keeps
     that file's transforms, codes, units and description, so that it lies on it in programs that prefer either
@@ -183,6 +191,8 @@ def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> N
     if max(array.shape) > 32767:
         raise OutputError(f"{path} cannot be written: NIfTI holds at most 32767 voxels an axis, choose .nrrd")
     extension = _extension(labels.caret_xml(classes)) if classes else b""
+    if len(volume.channel_names) == len(array) > 1:
+        extension += _extension(labels.names_comment(volume.channel_names), _COMMENT)
     offset = 352 + len(extension)
     flag = b"\x01\0\0\0" if extension else b"\0\0\0\0"
     kept = _source.of(volume).nifti
@@ -200,7 +210,7 @@ def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> N
             file.write(squeezer.flush())
 
 
-def _extension(content: bytes) -> bytes:
+def _extension(content: bytes, code: int = _EXTENSION_CODE) -> bytes:
     size = 8 + len(content)
     size += -size % 16  # the standard wants multiples of 16
-    return np.array([size, _EXTENSION_CODE], "<i4").tobytes() + content.ljust(size - 8, b"\0")
+    return np.array([size, code], "<i4").tobytes() + content.ljust(size - 8, b"\0")

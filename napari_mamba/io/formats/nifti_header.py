@@ -113,11 +113,11 @@ class Header:
     slope: float
     intercept: float
     says_labels: bool
-    kept: ScoreCache
+    kept: SourceHeader
 
 
 @dataclass(frozen=True)
-class ScoreCache:
+class SourceHeader:
     """What of a header a result on the same image carries on, as nibabel's `header.copy()` does."""
 
     fields: np.void
@@ -188,7 +188,7 @@ def parse(raw: bytes, structure: np.dtype, path: object) -> Header:
         slope=slope,
         intercept=intercept,
         says_labels=int(fields["intent_code"]) == LABEL_INTENT,
-        kept=ScoreCache(fields, affine, shape),
+        kept=SourceHeader(fields, affine, shape),
     )
 
 
@@ -243,7 +243,7 @@ def _rotation(quaternion: np.ndarray) -> np.ndarray:
 
 
 def build(
-    array: np.ndarray, affine: np.ndarray, offset: int, kept: ScoreCache | None = None, *, label_map: bool = False
+    array: np.ndarray, affine: np.ndarray, offset: int, kept: SourceHeader | None = None, *, label_map: bool = False
 ) -> bytes:
     """A NIfTI-1 header for values (C, Z, Y, X); channels go to the fifth axis, which the standard keeps for them.
 
@@ -267,7 +267,7 @@ def build(
     return fields.tobytes()
 
 
-def _carry(fields: np.ndarray, kept: ScoreCache, affine: np.ndarray, shape: tuple[int, int, int]) -> None:
+def _carry(fields: np.ndarray, kept: SourceHeader, affine: np.ndarray, shape: tuple[int, int, int]) -> None:
     """Put what another header says into `fields`, its transforms moved along where the grid is another."""
     source = kept.fields
     for name in ("descrip", "aux_file", "xyzt_units", "toffset"):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import sequences, volumes
-from .bundles import BundleInfo
-from .jobs import Options
-from .results import Placed, Wanted
+from .compute.bundles import BundleInfo
+from .compute.jobs import Options
+from .compute.look import MAPS, Look
+from .nodes import points, sequences, volumes
+from .nodes.results import Placed, Wanted
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,28 @@ class Request:
     surfaces: bool = False
 
 
+@dataclass(frozen=True)
+class LookRequest:
+    """A look inside: a network on one image.
+
+    Attributes
+    ----------
+    bundle : BundleInfo
+    volumes : tuple of nodes
+        Its channels.
+    look : Look
+    point : tuple of 3 float, optional
+        What is asked about, in the scene's world (RAS mm); None: the image's middle.
+    options : Options
+    """
+
+    bundle: BundleInfo
+    volumes: tuple[Any, ...]
+    look: Look = field(default_factory=Look)
+    point: tuple[float, float, float] | None = None
+    options: Options = field(default_factory=Options)
+
+
 @dataclass
 class Report:
     """What came of a run. `error` and each of `failed` are sentences for the user."""
@@ -50,6 +73,8 @@ class Report:
     cancelled: bool = False
     log: str = ""
     sequence: Any = None
+    listed: dict[str, Any] = field(default_factory=dict)
+    """Of a look that only lists: `maps` and `layers`."""
 
     @property
     def nodes(self) -> list[Any]:
@@ -77,6 +102,7 @@ def request_for(bundle: BundleInfo, mode: str, inputs: list[Any], batch: list[An
     volumes.Unusable
         If nodes are missing, or the mode does not suit the bundle.
     """
+    _check_task(bundle)
     count = len(bundle.channels)
     if mode != "one" and count > 1:
         raise volumes.Unusable(f"{bundle.name} takes {count} volumes: run it on one case at a time")
@@ -84,10 +110,7 @@ def request_for(bundle: BundleInfo, mode: str, inputs: list[Any], batch: list[An
         if not batch:
             raise volumes.Unusable("choose the volumes of the batch")
         return Request(bundle, tuple((node,) for node in batch), **more)
-    chosen = inputs[:count]
-    missing = [name for name, node in zip(bundle.channels, [*chosen, *[None] * count], strict=False) if node is None]
-    if missing:
-        raise volumes.Unusable(f"choose an input volume for: {', '.join(missing)}")
+    chosen = _channels(bundle, inputs)
     if mode == "sequence":
         try:
             frames = sequences.frames_of(chosen[0])
@@ -95,3 +118,40 @@ def request_for(bundle: BundleInfo, mode: str, inputs: list[Any], batch: list[An
             raise volumes.Unusable(str(error)) from error
         return Request(bundle, tuple((node,) for _, node in frames), sequence_of=chosen[0], **more)
     return Request(bundle, (tuple(chosen),), **more)
+
+
+def look_request(bundle: BundleInfo, inputs: list[Any], look: Look, point: Any = None, device: str = "") -> LookRequest:
+    """A request for a look inside.
+
+    Parameters
+    ----------
+    point : node or 3 floats, optional
+        A markups node, whose first control point counts, or a place in the world (RAS mm).
+
+    Raises
+    ------
+    volumes.Unusable
+        If a node is missing, or a map is unknown.
+    """
+    _check_task(bundle)
+    unknown = [name for name in look.maps if name not in MAPS]
+    if unknown or not look.maps:
+        raise volumes.Unusable(f"there is no map {(unknown or [''])[0]!r}: choose among {', '.join(MAPS)}")
+    chosen = _channels(bundle, inputs)
+    return LookRequest(bundle, tuple(chosen), look, points.world_of(point), Options(device=device or "auto"))
+
+
+def _check_task(bundle: BundleInfo) -> None:
+    if not bundle.usable:
+        raise volumes.Unusable(
+            f"{bundle.name} is for {bundle.task}, which this module cannot run: use the command napari-mamba"
+        )
+
+
+def _channels(bundle: BundleInfo, inputs: list[Any]) -> list[Any]:
+    count = len(bundle.channels)
+    chosen = inputs[:count]
+    missing = [name for name, node in zip(bundle.channels, [*chosen, *[None] * count], strict=False) if node is None]
+    if missing:
+        raise volumes.Unusable(f"choose an input volume for: {', '.join(missing)}")
+    return chosen

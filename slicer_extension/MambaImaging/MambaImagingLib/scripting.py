@@ -9,15 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import places
-from .asking import Report, request_for
-from .bundles import BundleInfo
+from .asking import Report, look_request, request_for
+from .compute import places
+from .compute.bundles import BundleInfo
+from .compute.following import Follower
+from .compute.jobs import Options
+from .compute.look import Look
+from .compute.remote import Consent, RemotePlace
 from .core import Core, clean_up
-from .following import Follower
-from .jobs import Options
-from .remote import Consent, RemotePlace
-from .results import Wanted
-from .volumes import Unusable
+from .nodes.results import Wanted
+from .nodes.volumes import Unusable
 
 _ANSWER_SECONDS = 120.0
 _OPTIONS = frozenset(Options.__dataclass_fields__)
@@ -157,6 +158,54 @@ class Scripting:
         batch = list(volumes) if mode == "list" else []
         more = {"options": Options(**options), "wanted": Wanted(**wanted), **choices}
         return request_for(self.bundle(bundle), mode, list(volumes), batch, **more)
+
+    # ---- looking inside
+
+    def look(self, bundle: str, volumes: Sequence[Any], **choices: Any) -> Report:
+        """Make maps of how a network went through a volume, and wait.
+
+        Parameters
+        ----------
+        bundle : str
+        volumes : sequence of vtkMRMLScalarVolumeNode
+            One a channel.
+        **choices
+            `maps` (names, of `compute.look.MAPS`), `point` (a markups node, or RAS mm in the world), `layer`, `path`,
+            `target`, `member`, `device`.
+
+        Returns
+        -------
+        Report
+            Its one `placed` holds the new nodes: volumes, models of scan paths, tables.
+        """
+        self.core.breathe = self.breathe
+        return self.core.wait(self.look_request(bundle, volumes, **choices))
+
+    def start_look(
+        self,
+        bundle: str,
+        volumes: Sequence[Any],
+        on_progress: Callable[[Follower], None] | None = None,
+        on_end: Callable[[Report], None] | None = None,
+        **choices: Any,
+    ) -> None:
+        """Begin a look and return, as `start` does."""
+        self.core.breathe = self.breathe
+        self.core.start(self.look_request(bundle, volumes, **choices), on_progress, on_end)
+
+    def look_request(self, bundle: str, volumes: Sequence[Any], **choices: Any) -> Any:
+        """What `look` and `start_look` carry out; raises `Unusable` where something is missing."""
+        where = {name: choices.pop(name) for name in ("point", "device") if name in choices}
+        if "maps" in choices:
+            choices["maps"] = (choices["maps"],) if isinstance(choices["maps"], str) else tuple(choices["maps"])
+        return look_request(self.bundle(bundle), list(volumes), Look(**choices), **where)
+
+    def layers(self, bundle: str, volumes: Sequence[Any], device: str = "auto") -> list[dict[str, Any]]:
+        """The scanning layers of a network on a volume, each with `name`, `grid`, `tokens`, `paths`, ...; waits."""
+        report = self.look(bundle, volumes, list_only=True, device=device)
+        if report.error:
+            raise Unusable(report.error)
+        return list(report.listed.get("layers") or [])
 
     def cancel(self) -> None:
         """Ask the run that goes on to stop."""

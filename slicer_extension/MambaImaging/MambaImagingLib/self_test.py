@@ -30,7 +30,7 @@ def check_nodes() -> None:
 
     import numpy as np
 
-    from . import geometry, images, volumes
+    from .nodes import geometry, images, volumes
 
     with tempfile.TemporaryDirectory() as folder:
         node = make_volume()
@@ -47,7 +47,7 @@ def check_nodes() -> None:
 
 def check_run(logic: Any) -> str:
     """Run `BUNDLE` on a made-up volume where the place of `logic` is usable; returns a sentence."""
-    from .volumes import Unusable
+    from .nodes.volumes import Unusable
 
     try:
         logic.bundle(BUNDLE)

@@ -126,15 +126,21 @@ def _by_pydicom(tags: Any, syntax: Any) -> np.ndarray:
     several, colours = int(tags.get("NumberOfFrames") or 1) > 1, int(tags.get("SamplesPerPixel") or 1) > 1
     array = tags.pixel_array
     if str(tags.get("PhotometricInterpretation", "")).startswith("PALETTE"):
-        from pydicom.pixels import apply_color_lut
-
-        array, colours = _in_eight_bits(apply_color_lut(array, tags)), True
+        array, colours = _in_eight_bits(_colours().apply_color_lut(array, tags)), True
     elif colours and "YBR" in str(tags.get("PhotometricInterpretation", "")) and array.dtype == np.uint8:
-        from pydicom.pixels import convert_color_space
-
-        array = convert_color_space(array, tags.PhotometricInterpretation, "RGB", per_frame=several)
+        array = _colours().convert_color_space(array, tags.PhotometricInterpretation, "RGB", per_frame=several)
     array = array if several else array[np.newaxis]
     return array if colours else _used_bits(array, tags)
+
+
+def _colours() -> Any:
+    """The module of pydicom that converts colours."""
+    import importlib
+
+    try:
+        return importlib.import_module("pydicom.pixels")
+    except ImportError:  # pydicom 2, as 3D Slicer 5.10 has it
+        return importlib.import_module("pydicom.pixel_data_handlers.util")
 
 
 def _in_eight_bits(array: np.ndarray) -> np.ndarray:

@@ -64,10 +64,18 @@ def read(members: Sequence[Slice], source: Path) -> Volume:
             raise InputError(f"{path} is a damaged DICOM segmentation: export it anew") from error
 
 
-def _read(path: Path, frame: Slice) -> Volume:
-    import highdicom
+def _highdicom() -> Any:
+    try:
+        import highdicom
+    except ImportError as error:
+        raise InputError(
+            "DICOM segmentations need highdicom, which is not installed: pip install highdicom, or choose .seg.nrrd"
+        ) from error
+    return highdicom
 
-    seg = highdicom.seg.segread(path)
+
+def _read(path: Path, frame: Slice) -> Volume:
+    seg = _highdicom().seg.segread(path)
     doubts: tuple[str, ...] = ()
     try:
         found = seg.get_volume(combine_segments=True, rescale_fractional=False)
@@ -152,9 +160,9 @@ def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> N
 
 
 def _segmentation(sources: Sequence[Path], array: np.ndarray, drawn: Sequence[labels.Class]) -> Any:
-    import highdicom as hd
     import pydicom
 
+    hd = _highdicom()
     numbered = np.zeros(array.shape, np.uint8 if len(drawn) < 256 else np.uint16)
     for number, entry in enumerate(drawn, 1):
         numbered[array == entry.index] = number

@@ -65,7 +65,7 @@ class Job:
     told : tuple of str
         Doubts that were said before the click: they are not said again.
     result : Result or None
-        ScoreCache until it was taken over by layers or files.
+        Kept until it was taken over by layers or files.
     seconds : float
         How long it took.
     """

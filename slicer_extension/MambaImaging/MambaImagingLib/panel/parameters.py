@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 MODULE = "MambaImaging"
-INPUT, ROI, SEGMENTATION, BATCH = "Input", "Region", "Segmentation", "Batch"
+INPUT, ROI, SEGMENTATION, BATCH, POINT = "Input", "Region", "Segmentation", "Batch", "Point"
 
 DEFAULTS: dict[str, Any] = {
     "bundle": "",
@@ -29,8 +29,17 @@ DEFAULTS: dict[str, Any] = {
     "table": True,
     "plot": False,
     "surfaces": False,
+    "map": "state",
+    "layer": "",
+    "path": 0,
+    "point": "middle",
+    "class": "",
 }
-CHOICES = {"place": ("slicer", "python", "server"), "mode": ("one", "sequence", "list")}
+CHOICES = {
+    "place": ("slicer", "python", "server"),
+    "mode": ("one", "sequence", "list"),
+    "point": ("middle", "crosshair", "markups"),
+}
 
 
 class Parameters:
@@ -82,7 +91,7 @@ class Parameters:
         return int(text) if text and text.isdigit() else 0
 
     def reference(self, role: str) -> Any | None:
-        """The node of a role (`ROI`, `SEGMENTATION`), None where none is chosen."""
+        """The node of a role (`ROI`, `SEGMENTATION`, `POINT`), None where none is chosen."""
         return self.node.GetNodeReference(role)
 
     def set_reference(self, role: str, node: Any | None) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 EVENTS_VERSION = 2
-_KNOWN = frozenset({"queued", "case", "progress", "warning", "result", "error", "end"})
+_KNOWN = frozenset({"queued", "case", "progress", "warning", "map", "list", "result", "error", "end"})
 _LOG_LINES = 400
 _LONGEST_LINE = 256 << 20
 
@@ -44,6 +44,8 @@ class Outcome:
     cancelled: bool = False
     error: str = ""
     log: str = ""
+    maps: list[dict[str, Any]] = field(default_factory=list)
+    listed: dict[str, Any] = field(default_factory=dict)
 
     @property
     def done(self) -> list[CaseOutcome]:
@@ -62,6 +64,8 @@ class Follower:
         self.place_in_queue: int | None = None
         self.count = 1
         self.cases: list[CaseOutcome] = []
+        self.maps: list[dict[str, Any]] = []
+        self.listed: dict[str, Any] = {}
         self.ended = False
         self.cancelled = False
         self.failed = ""
@@ -69,7 +73,12 @@ class Follower:
 
     def add(self, event: Mapping[str, Any]) -> None:
         """Take in one event; unknown ones and unknown fields are passed over."""
-        if event["event"] in _KNOWN:
+        version = event.get("version", EVENTS_VERSION)
+        if version != EVENTS_VERSION:
+            older = isinstance(version, int) and version < EVENTS_VERSION
+            what = "napari-mamba there" if older else "this extension"
+            self.failed = self.failed or f"napari-mamba there speaks another version of its events: update {what}"
+        elif event["event"] in _KNOWN:
             getattr(self, "_" + event["event"])(event)
 
     def add_log(self, line: str) -> None:
@@ -103,11 +112,19 @@ class Follower:
             case.warnings.append(said)
             self.add_log(f"warning: {said}")
 
+    def _map(self, event: Mapping[str, Any]) -> None:
+        self.maps.append(dict(event))
+
+    def _list(self, event: Mapping[str, Any]) -> None:
+        self.listed = dict(event)
+
     def _result(self, event: Mapping[str, Any]) -> None:
         if event.get("cancelled"):
             self.cancelled = True
         else:
             self._case_now().result = dict(event)
+        if "case" not in event:  # of a command with one image: its last line
+            self.ended, self.fraction = True, 1.0
 
     def _error(self, event: Mapping[str, Any]) -> None:
         said = str(event.get("message") or "the run failed")
@@ -132,7 +149,7 @@ class Follower:
             return Outcome(self.cases, error=self.failed, log=log)
         if not self.ended:
             return Outcome(self.cases, error=_unexpected_end(code, list(self.log)), log=log)
-        return Outcome(self.cases, log=log)
+        return Outcome(self.cases, log=log, maps=self.maps, listed=self.listed)
 
 
 def _unexpected_end(code: int | None, log: list[str]) -> str:

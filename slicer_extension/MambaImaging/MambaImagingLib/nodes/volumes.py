@@ -27,7 +27,7 @@ def check(node: Any) -> None:
         )
 
 
-def export_case(nodes: Sequence[Any], folder: Path) -> tuple[list[Path], bool, list[str]]:
+def export_case(nodes: Sequence[Any], folder: Path, one_grid: bool = False) -> tuple[list[Path], bool, list[str]]:
     """Write the channels of one case.
 
     Parameters
@@ -36,6 +36,8 @@ def export_case(nodes: Sequence[Any], folder: Path) -> tuple[list[Path], bool, l
         In the order of the bundle's channels. The first one's grid is the result's.
     folder : Path
         Where the files go.
+    one_grid : bool
+        Lay every channel onto the first one's grid here, for a command that does not.
 
     Returns
     -------
@@ -63,26 +65,25 @@ def export_case(nodes: Sequence[Any], folder: Path) -> tuple[list[Path], bool, l
     paths, resample = [], False
     for number, node in enumerate(nodes):
         path = folder / f"channel{number}.nrrd"
-        resample = _export_channel(node, reference, path, notes) or resample
+        resample = _export_channel(node, reference, path, notes, one_grid) or resample
         paths.append(path)
     return paths, resample, notes
 
 
-def _export_channel(node: Any, reference: Any, path: Path, notes: list[str]) -> bool:
+def _export_channel(node: Any, reference: Any, path: Path, notes: list[str], one_grid: bool) -> bool:
     """Write one channel in the coordinates of the reference; returns whether its grid is another."""
     import slicer.util
 
     matrix = geometry.matrix_between(node, reference)
-    if node is reference or node.GetParentTransformNode() is reference.GetParentTransformNode():
+    together = node is reference or node.GetParentTransformNode() is reference.GetParentTransformNode()
+    if together and (not one_grid or geometry.same_grid(node, reference)):
         _write(path, node, slicer.util.arrayFromVolume(node), geometry.ijk_to_ras(node))
         return not geometry.same_grid(node, reference)
-    if matrix is not None:  # a matrix moves the grid: no voxel changes
+    if matrix is not None and not one_grid:  # a matrix moves the grid: no voxel changes
         _write(path, node, slicer.util.arrayFromVolume(node), matrix @ geometry.ijk_to_ras(node))
         return True
-    notes.append(
-        f"{node.GetName()} was interpolated onto the grid of {reference.GetName()}, through the non-linear transform "
-        "between them."
-    )
+    through = "" if matrix is not None else ", through the non-linear transform between them"
+    notes.append(f"{node.GetName()} was interpolated onto the grid of {reference.GetName()}{through}.")
     _write(path, node, warped(node, reference), geometry.ijk_to_ras(reference))
     return False
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 _SHOWN_CLASSES = 6
+TASKS = ("segmentation", "restoration", "classification")
+"""What this module can run on volumes and show. Doses need structures beside the CT, other tasks other things."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,11 @@ class BundleInfo:
     card: str = ""
     classes: tuple[Mapping[str, Any], ...] = ()
     sha256: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """Whether this module can run it."""
+        return self.task in TASKS
 
     def shown(self) -> str:
         """A few lines for the module's panel."""

@@ -14,11 +14,13 @@ from .bundles import BundleInfo, read_bundles
 from .client import Client, ServerError, Stopped, checked_address, is_this_computer
 from .following import Follower, Outcome
 from .jobs import Job
+from .look import SUFFIXES, LookJob
 from .places import Answer, Question
 from .runners import Runner
 
 _ATTEMPTS = 6
 _SECONDS_BETWEEN = 1.0
+_MAPS_WANTED = ("volume", "table")
 
 
 class RemotePlace:
@@ -92,7 +94,7 @@ class Consent:
     ask : callable
         Shows a question and returns whether the user agrees.
     remembered : mutable mapping of str to bool
-        ScoreCache between sessions: the application's settings, never the scene.
+        Kept between sessions: in the application's settings, never in the scene.
     """
 
     def __init__(self, ask: Callable[[str], bool], remembered: MutableMapping[str, bool]):
@@ -121,11 +123,11 @@ class RemoteRunner:
         self._stop = threading.Event()
         self._cancelled = False
         self._run = ""
-        self._job: Job | None = None
+        self._job: Job | LookJob | None = None
         self._failed = ""
         self._thread: threading.Thread | None = None
 
-    def start(self, job: Job) -> None:
+    def start(self, job: Job | LookJob) -> None:
         self._job = job
         self._thread = threading.Thread(target=self._work, args=(job,), daemon=True)
         self._thread.start()
@@ -155,6 +157,9 @@ class RemoteRunner:
                 local = self._job.cases[case.number].outputs
                 names = (case.result.get("outputs") or {}).items()
                 case.result["outputs"] = {key: str(local[name]) for key, name in names if name in local}
+        if isinstance(self._job, LookJob):
+            for event in self.follower.maps:
+                event["path"] = str(_map_path(self._job, event))
         return self.follower.outcome()
 
     def cancel(self) -> None:
@@ -179,7 +184,7 @@ class RemoteRunner:
 
     # ---- in the thread
 
-    def _work(self, job: Job) -> None:
+    def _work(self, job: Job | LookJob) -> None:
         client = Client(self.address, self.token, self._stop.is_set)
         try:
             self._run = client.create(request_of(job))
@@ -187,10 +192,15 @@ class RemoteRunner:
                 raise Stopped
             self._send(client, job)
             client.ask("POST", f"/v1/runs/{self._run}/start")
-            done = self._follow(client)
+            done, maps = self._follow(client)
             for number, outputs in done.items():
                 for name in outputs.values():
-                    client.download(self._run, number, name, Path(job.cases[number].outputs[name]))
+                    client.download(f"{self._run}/outputs/{number}/{name}", Path(job.cases[number].outputs[name]))
+            if isinstance(job, LookJob):
+                job.maps_folder.mkdir(exist_ok=True)
+                for event in maps:
+                    if event.get("kind") in _MAPS_WANTED:
+                        client.download(f"{self._run}/maps/{int(event['number'])}", _map_path(job, event))
             self._news.put(("done", None))
         except Stopped:
             pass
@@ -203,7 +213,7 @@ class RemoteRunner:
         finally:
             client.close()
 
-    def _send(self, client: Client, job: Job) -> None:
+    def _send(self, client: Client, job: Job | LookJob) -> None:
         total = sum(len(case.inputs) for case in job.cases)
         done = 0
         for number, case in enumerate(job.cases):
@@ -212,9 +222,12 @@ class RemoteRunner:
                 client.upload(self._run, number, channel, Path(path))
                 done += 1
 
-    def _follow(self, client: Client) -> dict[int, dict[str, str]]:
-        """Hand on events until the last one, over broken connections; returns the outputs of each case that is done."""
-        after, failures, done = 0, 0, {}
+    def _follow(self, client: Client) -> tuple[dict[int, dict[str, str]], list[dict[str, Any]]]:
+        """Hand on events until the last one, over broken connections.
+
+        Returns the outputs of each case that is done, and the events `map`.
+        """
+        after, failures, done, maps = 0, 0, {}, []
         while True:
             try:
                 for number, event in client.events(self._run, after):
@@ -222,7 +235,9 @@ class RemoteRunner:
                     self._news.put(("event", event))
                     if event.get("event") == "result" and not event.get("cancelled"):
                         done[int(event.get("case") or 0)] = dict(event.get("outputs") or {})
-                return done
+                    if event.get("event") == "map":
+                        maps.append(event)
+                return done, maps
             except ServerError:
                 failures += 1
                 if failures >= _ATTEMPTS:
@@ -234,7 +249,12 @@ class RemoteRunner:
                 time.sleep(0.05)
 
 
-def request_of(job: Job) -> dict[str, Any]:
+def _map_path(job: LookJob, event: dict[str, Any]) -> Path:
+    """Where a map's file goes on this computer: a name made of its number here."""
+    return job.maps_folder / f"{int(event['number'])}{SUFFIXES.get(str(event.get('kind')), '')}"
+
+
+def request_of(job: Job | LookJob) -> dict[str, Any]:
     """A job as the server takes it: no name of this computer's files is in it."""
     cases = []
     for case in job.cases:
@@ -246,7 +266,8 @@ def request_of(job: Job) -> dict[str, Any]:
         if case.region is not None:
             item["region"] = list(case.region)
         cases.append(item)
-    return {"bundle": job.bundle, "cases": cases, "options": dict(vars(job.options))}
+    asked = {"bundle": job.bundle, "cases": cases, "options": dict(vars(job.options))}
+    return {**asked, "explain": job.request()} if isinstance(job, LookJob) else asked
 
 
 def _suffix(path: Path) -> str:

@@ -41,6 +41,63 @@ def score_table(scores: Mapping[str, float], name: str) -> Any:
     return table
 
 
+def frames_table(along: str, unit: str, values: Sequence[str], ml: Mapping[str, Sequence[float]], name: str) -> Any:
+    """A table node of a sequence: a row a frame, the frame's index value and the volume of each class in ml."""
+    table = add_node("vtkMRMLTableNode", name)
+    numbers = [_number(value) for value in values]
+    _number_column(table, along, [row if value is None else value for row, value in enumerate(numbers)])
+    table.SetColumnUnitLabel(along, unit)
+    for column, curve in ml.items():
+        _number_column(table, column, curve)
+        table.SetColumnUnitLabel(column, "ml")
+        table.SetColumnTitle(column, f"{column} (ml)")
+    return table
+
+
+def beat_table(rows: Sequence[tuple[str, float, str]], name: str) -> Any:
+    """A table node of the numbers of a beat: name, value, unit."""
+    table = add_node("vtkMRMLTableNode", name)
+    _text_column(table, "name", [row[0] for row in rows])
+    _number_column(table, "value", [row[1] for row in rows])
+    _text_column(table, "unit", [row[2] for row in rows])
+    return table
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def number_table(columns: Mapping[str, Sequence[float]], name: str) -> Any:
+    """A table node of numbers, a column each."""
+    table = add_node("vtkMRMLTableNode", name)
+    for column, values in columns.items():
+        _number_column(table, column, values)
+    return table
+
+
+def line_plot(table: Any, along: str, columns: Sequence[str], unit: str = "") -> Any:
+    """A chart node with a line for each of some columns over the column `along`."""
+    chart = add_node("vtkMRMLPlotChartNode", f"{table.GetName()} chart")
+    for column in columns:
+        series = add_node("vtkMRMLPlotSeriesNode", f"{table.GetName()} {column}")
+        series.SetName(column if len(columns) > 1 else series.GetName())
+        series.SetAndObserveTableNodeID(table.GetID())
+        series.SetPlotType(series.PlotTypeScatter)
+        series.SetXColumnName(along)
+        series.SetYColumnName(column)
+        series.SetMarkerStyle(series.MarkerStyleNone)
+        series.SetUniqueColor()
+        chart.AddAndObservePlotSeriesNodeID(series.GetID())
+    chart.SetTitle(table.GetName())
+    chart.SetXAxisTitle(along)
+    chart.SetYAxisTitle(unit or (columns[0] if len(columns) == 1 else ""))
+    chart.SetLegendVisibility(len(columns) > 1)
+    return chart
+
+
 def bar_plot(table: Any, column: str, title: str) -> Any:
     """A chart node with one bar a class."""
     series = add_node("vtkMRMLPlotSeriesNode", f"{table.GetName()} {column}")

@@ -109,9 +109,9 @@ class Client:
                 timeout=(CONNECT_SECONDS, 600),
             )
 
-    def download(self, run: str, case: int, name: str, path: Path) -> None:
-        """Receive an output, a block at a time."""
-        with self._request("GET", f"/v1/runs/{run}/outputs/{case}/{name}", stream=True) as answer:
+    def download(self, what: str, path: Path) -> None:
+        """Receive a file of a run, `ID/outputs/CASE/NAME` or `ID/maps/NUMBER`, a block at a time."""
+        with self._request("GET", f"/v1/runs/{what}", stream=True) as answer:
             expected, size = answer.headers.get("Content-Length"), 0
             with open(path, "wb") as file:
                 for block in answer.iter_content(_BLOCK):
@@ -119,7 +119,7 @@ class Client:
                         raise Stopped
                     size += file.write(block)
         if expected is not None and size != int(expected):
-            raise ServerError(f"the download of {name} broke off: try again")
+            raise ServerError(f"the download of {what.partition('/')[2]} broke off: try again")
 
     def events(self, run: str, after: int) -> Iterator[tuple[int, dict[str, Any]]]:
         """Number and event of each server-sent event beyond `after`, until the server ends the stream."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from ..asking import Report
+from ..compute.following import Follower
+from ..compute.places import Answer, Question
+from ..nodes.volumes import Unusable
+from ..scripting import Scripting
 from . import shown
-from .asking import Report
-from .following import Follower
+from .inputs_section import SELECTORS, InputsSection
+from .look_section import LookSection
 from .parameters import CHOICES, ROI, SEGMENTATION, Parameters, parameters_of
 from .place_section import PlaceSection
-from .places import Answer, Question
-from .scripting import Scripting
-from .volumes import Unusable
 
 CHECKS = ("table", "plot", "surfaces", "probabilities", "uncertainty", "residual", "mirror")
 COMBOS = ("bundle", "mode", "place", "device", "precision")
@@ -21,7 +23,6 @@ HANDED_ON = (
     *("mode", "device", "precision", "tile", "spacing"),
     *("probabilities", "uncertainty", "residual", "table", "plot", "surfaces"),
 )
-SELECTORS = {"regionSelector": ROI, "segmentationSelector": SEGMENTATION}
 _PROGRESS_STEPS = 1000
 
 
@@ -47,7 +48,7 @@ class Host(Protocol):
     def install(self, panel: Panel) -> Any: ...
 
 
-class Panel(PlaceSection):
+class Panel(InputsSection, PlaceSection, LookSection):
     """The module's widgets (`ui`: one attribute a widget of the .ui file) over one logic and one scene."""
 
     def __init__(self, ui: Any, logic: Scripting, scene: Any, host: Host):
@@ -63,6 +64,7 @@ class Panel(PlaceSection):
         self._reason: str | None = None
         self._place_used: tuple[str, ...] = ()
         self._connect()
+        self.connect_look()
         self.open_scene()
 
     # ---- the scene's state
@@ -137,8 +139,9 @@ class Panel(PlaceSection):
         self._drawing = True
         try:
             self._draw_choices(self.parameters)
-            self._draw_inputs(self.parameters)
+            self.draw_inputs(self.parameters)
             self._draw_run(self.parameters)
+            self.draw_look(self.parameters)
         finally:
             self._drawing = False
 
@@ -175,40 +178,6 @@ class Panel(PlaceSection):
                 getattr(ui, name + "Label").setVisible(on)
         ui.installButton.setVisible(place == "slicer")
         ui.importButton.setEnabled(place != "server")
-
-    def _draw_inputs(self, parameters: Parameters) -> None:
-        ui = self.ui
-        bundle, mode = self.logic.bundles.get(parameters["bundle"]), parameters["mode"]
-        channels = bundle.channels if bundle else ("image",)
-        if mode != "list" and [name for name, _ in self.selectors] != list(channels):
-            self._make_selectors(channels)
-        for (_, selector), node in zip(self.selectors, parameters.inputs(len(self.selectors)), strict=True):
-            selector.setCurrentNode(node)
-        ui.inputsWidget.setVisible(mode != "list")
-        ui.batchSelector.setVisible(mode == "list")
-        ui.batchSelectorLabel.setVisible(mode == "list")
-        self.host.check_nodes(ui.batchSelector, parameters.batch())
-        for name, role in SELECTORS.items():
-            getattr(ui, name).setCurrentNode(parameters.reference(role))
-        task = bundle.task if bundle else "segmentation"
-        for name, tasks in (
-            ("surfaces", "segmentation"),
-            ("probabilities", "segmentation"),
-            ("residual", "restoration"),
-        ):
-            getattr(ui, name + "Check").setEnabled(task == tasks)
-        ui.segmentationSelector.setEnabled(task == "segmentation")
-
-    def _make_selectors(self, channels: tuple[str, ...]) -> None:
-        layout = self.ui.inputsWidget.layout()
-        for _, selector in self.selectors:
-            layout.removeRow(selector)
-        self.selectors = []
-        for channel in channels:
-            selector = self.host.node_selector(self.ui.inputsWidget, self.changed)
-            selector.setToolTip(f"Volume: {channel}")
-            layout.addRow((channel if len(channel) < 24 else channel[:22] + "...") + ":", selector)
-            self.selectors.append((channel, selector))
 
     def _draw_run(self, parameters: Parameters) -> None:
         busy = self.logic.core.busy

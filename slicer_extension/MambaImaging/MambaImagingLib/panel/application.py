@@ -8,8 +8,8 @@ from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from . import installing, places
-from .processes import Process
+from ..compute import installing, places
+from ..compute.processes import Process
 
 PREFIX = "MambaImaging/"
 

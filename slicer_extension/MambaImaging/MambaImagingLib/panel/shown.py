@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .bundles import BundleInfo
-from .following import Follower
+from ..compute.bundles import BundleInfo
+from ..compute.following import Follower
 
 NOT_CLINICAL = "Not for clinical use."
 BUSY = "A run goes on."
@@ -67,6 +67,8 @@ def why_not(bundle: BundleInfo | None, wanted: str, mode: str, inputs: list[Any]
         return f"The bundle {wanted} is not at this place: choose another one, or check where it computes."
     if bundle is None:
         return "Choose where it computes and check it: then bundles can be chosen."
+    if not bundle.usable:
+        return f"{bundle.name} is for {bundle.task}, which this module cannot run: use the command napari-mamba."
     if mode == "list":
         return "" if batch else "Choose the volumes of the batch."
     missing = [
@@ -80,10 +82,12 @@ def why_not(bundle: BundleInfo | None, wanted: str, mode: str, inputs: list[Any]
 def bundle_entries(bundles: list[BundleInfo], wanted: str) -> list[tuple[str, str]]:
     """Text and name of each entry of the list; one that a scene wants and the place lacks is shown as missing.
 
-    >>> bundle_entries([BundleInfo("a", "A")], "gone")
+    Bundles for tasks that this module cannot run are left out, unless a scene wants one.
+
+    >>> bundle_entries([BundleInfo("a", "A"), BundleInfo("d", "D", "dose")], "gone")
     [('gone (not here)', 'gone'), ('A  [a]', 'a')]
     """
-    entries = [(f"{one.title}  [{one.name}]", one.name) for one in bundles]
+    entries = [(f"{one.title}  [{one.name}]", one.name) for one in bundles if one.usable or one.name == wanted]
     if wanted and wanted not in {one.name for one in bundles}:
         entries.insert(0, (f"{wanted} (not here)", wanted))
     return entries

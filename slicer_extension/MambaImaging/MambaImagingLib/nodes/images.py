@@ -7,6 +7,8 @@ from typing import Any
 
 from .scene import add_node, put_beside
 
+_MAP_COLOURS = ("vtkMRMLColorTableNodeFileInferno.txt", "vtkMRMLColorTableNodeGrey")
+
 
 def load(path: Path, name: str, reference: Any, *, like_input: bool = False) -> Any:
     """A new volume of a file, beside its input and under the same transform.
@@ -36,6 +38,63 @@ def load(path: Path, name: str, reference: Any, *, like_input: bool = False) -> 
         raise OSError(f"the image in {path} cannot be read")
     put_beside(node, reference)
     _show(node, reference if like_input else None)
+    return node
+
+
+def load_map(path: Path, name: str, reference: Any) -> Any:
+    """A new volume of a map of a look inside; three values a voxel become colours.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    """
+    import slicer
+
+    if _values(path) == 3:
+        return _load_colours(path, name, reference)
+    node = load(path, name, reference)
+    display = node.GetDisplayNode()
+    found = [one for one in _MAP_COLOURS if slicer.mrmlScene.GetNodeByID(one) is not None]
+    if display is not None and found:
+        display.SetAndObserveColorNodeID(found[0])
+    return node
+
+
+def _values(path: Path) -> int:
+    """How many values a voxel of a NIfTI file has: its fifth axis."""
+    import gzip
+    import struct
+
+    try:
+        with gzip.open(path) as file:
+            head = file.read(56)
+        order = "<" if struct.unpack("<h", head[40:42])[0] in range(1, 8) else ">"
+        sizes = struct.unpack(order + "8h", head[40:56])
+    except (OSError, EOFError, struct.error) as error:
+        raise OSError(f"the map in {path} cannot be read") from error
+    return sizes[5] if sizes[0] >= 5 else 1
+
+
+def _load_colours(path: Path, name: str, reference: Any) -> Any:
+    """Each of three values from its 1st to its 99th percentile as red, green, blue."""
+    import numpy as np
+    import slicer
+    import slicer.util
+
+    node = add_node("vtkMRMLVectorVolumeNode", name)
+    storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
+    storage.SetFileName(str(path))
+    storage.SetSingleFile(True)
+    if not storage.ReadData(node):
+        slicer.mrmlScene.RemoveNode(node)
+        raise OSError(f"the map in {path} cannot be read")
+    values = slicer.util.arrayFromVolume(node).astype(np.float32)
+    low, high = np.percentile(values.reshape(-1, values.shape[-1]), (1, 99), axis=0)
+    shown = np.clip((values - low) / np.maximum(high - low, 1e-12), 0, 1) * 255
+    slicer.util.updateVolumeFromArray(node, np.rint(shown).astype(np.uint8))
+    put_beside(node, reference)
+    node.CreateDefaultDisplayNodes()
     return node
 
 

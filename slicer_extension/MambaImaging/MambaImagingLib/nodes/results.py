@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..compute.following import CaseOutcome
 from . import images, segmentations, tables
-from .following import CaseOutcome
 from .scene import keep_provenance
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from .following import Follower, Outcome, parse
 from .jobs import Job
+from .look import LookJob
 from .processes import Process
 
 SECONDS_TO_STOP = 1.0
@@ -19,7 +20,7 @@ class Runner(Protocol):
 
     follower: Follower
 
-    def start(self, job: Job) -> None:
+    def start(self, job: Job | LookJob) -> None:
         """Begin; raises `OSError` if that is impossible."""
 
     def poll(self) -> Outcome | None:
@@ -57,7 +58,7 @@ class LocalRunner:
         self._kill_at: float | None = None
         self._gone_since: float | None = None
 
-    def start(self, job: Job) -> None:
+    def start(self, job: Job | LookJob) -> None:
         self._process = Process([*self.command, *job.arguments()], self.environment)
 
     @property

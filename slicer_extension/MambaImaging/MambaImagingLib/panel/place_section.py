@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..compute.places import Answer, Question
+from ..scripting import Scripting
 from .parameters import Parameters
-from .places import Answer, Question
-from .scripting import Scripting
 
 
 class PlaceSection:
@@ -68,8 +68,9 @@ class PlaceSection:
             self.ui.environmentLabel.setText(f"Its bundles are not known: {answer.error}.")
             return
         self.logic.bundles = {bundle.name: bundle for bundle in answer.value}
-        if self.parameters is not None and not self.parameters["bundle"] and answer.value:
-            self.parameters["bundle"] = answer.value[0].name
+        usable = [bundle.name for bundle in answer.value if bundle.usable]
+        if self.parameters is not None and not self.parameters["bundle"] and usable:
+            self.parameters["bundle"] = usable[0]
         self.draw()
 
     def _devices_known(self, answer: Answer) -> None:

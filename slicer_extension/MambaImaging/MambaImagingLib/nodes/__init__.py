@@ -1,0 +1,1 @@
+"""Between nodes of the scene and files: volumes out, results in."""
