@@ -97,6 +97,8 @@ def _table(measured: dict[str, Any] | None) -> str:
     for key, title in ROWS.items():
         if (row := measured["methods"].get(key)) is not None:
             folded = "–" if row["folded"] is None else f"{row['folded']:.2f}"
-            lines.append(f"| {title} | {row['dice']['mean']:.3f} ({row['dice']['sd']:.3f}) | {folded} | {row['seconds']:.0f} |")
+            lines.append(
+                f"| {title} | {row['dice']['mean']:.3f} ({row['dice']['sd']:.3f}) | {folded} | {row['seconds']:.0f} |"
+            )
     lines += ["", f"Times on {measured['machine']}."]
     return "\n".join(lines)
