@@ -10,8 +10,8 @@ from napari_mamba.engine.preparation.prepare import prepare
 from napari_mamba.errors import InputError
 from napari_mamba.explain.maps import MAPS, explain
 from napari_mamba.explain.recorded import places
+from napari_mamba.explain.recorded.opening import subject_of, subject_of_network
 from napari_mamba.explain.recorded.recording import layers, record
-from napari_mamba.explain.recorded.subject import subject_of, subject_of_network
 from napari_mamba.volume import Volume
 
 SPATIAL = [case for case in TINY if case.name != "mambamil" and not case.more]
@@ -100,7 +100,7 @@ def test_every_map_lies_on_the_images_grid(subject, name):
     voxel = (9, 11, 8)
     layer = subject.layers[-1].name if name == "rollout" else subject.layers[0].name
     found = explain(subject, [name], voxel, layer)
-    assert found.volumes
+    assert found.volumes or found.curves
     for volume in found.volumes.values():
         assert volume.shape == subject.volume.shape
         assert np.array_equal(volume.affine, subject.volume.affine)
@@ -191,10 +191,37 @@ def _all(events):
             return
 
 
-def test_a_run_is_the_same_after_looking(subject, tiny_bundle, volume):
-    from napari_mamba.engine import run_to_end
+def test_a_run_is_the_same_while_and_after_it_is_listened_to(tiny_bundle, volume):
+    """Bit for bit: the logits' softmax, not only the labels."""
+    from contextlib import ExitStack
 
-    bundle = bundles.load(tiny_bundle)
-    before = run_to_end(volume, bundle).labels.data
+    from napari_mamba.engine import RunOptions, run_to_end
+    from napari_mamba.scan import listen
+
+    bundle, options = bundles.load(tiny_bundle), RunOptions(device="cpu", probabilities=True)
+    before = run_to_end(volume, bundle, options)
     explain(subject_of(volume, bundle), ["state", "relevance", "attention"])
-    assert np.array_equal(run_to_end(volume, bundle).labels.data, before)
+    after = run_to_end(volume, bundle, options)
+    networks, heard = bundle.networks(), []
+    bundle = _Same(bundle, networks)
+    with ExitStack() as listening:
+        for network in networks:
+            listening.enter_context(listen(network, heard.append))
+        meanwhile = run_to_end(volume, bundle, options)
+    assert heard
+    for other in (after, meanwhile):
+        assert np.array_equal(other.labels.data, before.labels.data)
+        assert np.array_equal(other.extra["probabilities"].data, before.extra["probabilities"].data)
+
+
+class _Same:
+    """A bundle whose networks are these."""
+
+    def __init__(self, bundle, networks):
+        self._bundle, self._networks = bundle, networks
+
+    def __getattr__(self, name):
+        return getattr(self._bundle, name)
+
+    def networks(self):
+        return self._networks

@@ -9,7 +9,8 @@ from torch import nn
 
 from napari_mamba import models
 from napari_mamba.errors import InputError
-from napari_mamba.explain.methods.attribution import perturbation_curve, picking, relevance
+from napari_mamba.explain.methods.attribution import picking, relevance
+from napari_mamba.explain.methods.faithfulness import perturbation_curve
 from napari_mamba.explain.methods.rules import linearised
 
 ONE_INPUT = [case for case in TINY if not case.more]

@@ -107,7 +107,7 @@ def _explain(
         tell(Progress("loading", 0, 1))
         from napari_mamba import bundles, io
         from napari_mamba.explain.maps import MAPS, explaining
-        from napari_mamba.explain.recorded.subject import subject_of
+        from napari_mamba.explain.recorded.opening import subject_of
 
         unknown = [one for one in what if one not in MAPS]
         if unknown:

@@ -72,7 +72,7 @@ def fulfil(request: Request, cancel: threading.Event) -> Generator[Progress, Non
 
 def _open(request: Request, cancel: threading.Event) -> Generator[Progress, None, Answer]:
     from napari_mamba.engine import Progress
-    from napari_mamba.explain.recorded.subject import subject_of
+    from napari_mamba.explain.recorded.opening import subject_of
 
     assert request.volume is not None and request.bundle is not None  # noqa: PT018
     yield Progress("opening the model", 0, 2)
