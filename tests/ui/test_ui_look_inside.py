@@ -8,10 +8,10 @@ from napari.layers import Image
 from napari_mamba.explain.maps import MAPS
 from napari_mamba.explain.recorded.recording import Layer
 from napari_mamba.ui.look_inside import drawing
-from napari_mamba.ui.look_inside.boxes import OF_CLASS, OF_LAYER, OF_VOXEL
 from napari_mamba.ui.look_inside.model import SLICE, WHOLE, WINDOW, LookModel, Walk, tree_of
+from napari_mamba.ui.look_inside.parts.maps import OF_CLASS, OF_LAYER, OF_VOXEL
+from napari_mamba.ui.look_inside.parts.titles import SAYS, TITLES
 from napari_mamba.ui.look_inside.requests import Request, drain
-from napari_mamba.ui.look_inside.titles import SAYS, TITLES
 
 LONG = 60_000
 
@@ -85,7 +85,7 @@ def widget(qtbot, viewer, tiny):
 
     made = LookInsideWidget(viewer)
     qtbot.addWidget(made)
-    made.bundle.combo.setCurrentIndex(made.bundle.combo.findText("tiny"))
+    made.opening.models.combo.setCurrentIndex(made.opening.models.combo.findText("tiny"))
     return made
 
 
@@ -94,7 +94,7 @@ def quiet(qtbot, widget):
 
 
 def opened(qtbot, widget):
-    widget.open()
+    widget.opening.open()
     qtbot.waitUntil(lambda: widget.model.walk is not None or widget.model.wrong, timeout=LONG)
     quiet(qtbot, widget)
     assert not widget.model.wrong, widget.model.message
@@ -126,7 +126,7 @@ def test_a_click_asks_about_the_voxel_under_it(qtbot, widget, viewer):
     opened(qtbot, widget)
     widget.model.with_field = False
     widget.model.picking = True
-    widget._pick(tuple(viewer.layers["head"].data_to_world((9, 11, 8))))
+    widget.scene.pick(tuple(viewer.layers["head"].data_to_world((9, 11, 8))))
     quiet(qtbot, widget)
     assert widget.model.voxel == (9, 11, 8)
     assert "9, 11, 8" in widget.maps.where.text()
@@ -134,8 +134,86 @@ def test_a_click_asks_about_the_voxel_under_it(qtbot, widget, viewer):
     assert drawn.data[9, 11, 8] > 0
     assert widget.model.step == widget.model.walk.step_at((9, 11, 8))
     before = widget.model.voxel
-    widget._pick((-1e3, 0, 0))
+    widget.scene.pick((-1e3, 0, 0))
     assert widget.model.voxel == before
+
+
+def test_a_click_shows_the_field_after_the_attention(qtbot, widget, viewer):
+    opened(qtbot, widget)
+    widget.model.picking = True
+    asked = []
+    ask = widget._ask
+    widget._ask = lambda request: (asked.append(request.what), ask(request))
+    widget.scene.pick(tuple(viewer.layers["head"].data_to_world((9, 11, 8))))
+    qtbot.waitUntil(lambda: drawing.find(viewer, "field", "head") is not None, timeout=LONG)
+    quiet(qtbot, widget)
+    assert asked == [("attention",), ("field",)]
+    assert "receptive field" in widget.model.message
+
+
+def test_maps_are_not_offered_as_images(qtbot, widget, viewer):
+    opened(qtbot, widget)
+    widget.make("state")
+    quiet(qtbot, widget)
+    assert [layer.name for layer in widget.opening.channels.inputs.layers] == ["head"]
+
+
+def test_an_earlier_run_is_taken_with_its_model_and_image(qtbot, widget, viewer, rng):
+    from napari.layers import Labels
+
+    opening = widget.opening
+    assert opening.runs.isHidden()
+    viewer.add_layer(Image(rng.random((20, 24, 18), np.float32), name="another"))
+    assert opening.runs.count() == 1
+    record = {"bundle": "tiny", "version": "0.0.1", "source": "head", "role": "answer"}
+    viewer.add_layer(Labels(np.zeros((20, 24, 18), np.uint8), name="tiny: head", metadata={"napari_mamba": record}))
+    assert opening.runs.itemText(1) == "tiny on head"
+    opening.channels.inputs.choose(0, viewer.layers["another"])
+    opening.models.combo.setCurrentIndex(0)
+    opening.runs.setCurrentIndex(1)
+    opening.runs.activated.emit(1)
+    qtbot.waitUntil(lambda: widget.model.walk is not None, timeout=LONG)
+    quiet(qtbot, widget)
+    assert opening.bundle.name == "tiny"
+    assert widget.scene.place.name == "head"
+    viewer.layers.remove("head")
+    assert opening.runs.count() == 1  # its image is gone
+    from napari_mamba.ui.look_inside.runs import EarlierRun
+
+    opening.choose_run(EarlierRun("gone", "1", ("another",)))
+    assert "not among the models" in widget.model.message
+
+
+def test_regions_that_are_drawn_are_cut_off_from_each_other(qtbot, widget, viewer):
+    from napari.layers import Labels
+
+    opened(qtbot, widget)
+    regions = np.zeros((20, 24, 18), np.uint8)
+    regions[:9], regions[9:] = 1, 2
+    viewer.add_layer(Labels(regions, name="drawn", scale=(2, 0.9, 1.5)))
+    assert widget.maps.regions.count() == 2
+    widget.maps.regions.setCurrentIndex(1)
+    assert widget.model.regions == "drawn"
+    widget.make("knockout")
+    quiet(qtbot, widget)
+    assert "The answer goes from" in widget.model.message
+    assert drawing.find(viewer, "knockout", "head") is not None
+    viewer.layers.remove("drawn")
+    assert widget.model.regions == ""
+    widget.model.regions = "drawn"
+    widget.make("knockout")
+    assert "is gone" in widget.model.message
+
+
+def test_curves_of_deletion_and_insertion_are_drawn(qtbot, widget, viewer):
+    opened(qtbot, widget)
+    assert widget.maps.curves.isHidden()
+    widget.make("faithfulness")
+    quiet(qtbot, widget)
+    assert set(widget.maps.curves.curves) == {"deletion", "insertion"}
+    assert not widget.maps.curves.isHidden()
+    assert "most faithful" in widget.model.message
+    widget.maps.curves.grab()  # it can be painted
 
 
 def test_another_layer_gives_another_path(qtbot, widget, viewer):
@@ -166,7 +244,7 @@ def test_the_image_may_go_while_something_is_computed(qtbot, widget, viewer):
     assert not widget.model.playing
     for one in list(viewer.layers):
         viewer.layers.remove(one)
-    widget._draw()
+    widget.scene.draw()
     assert len(viewer.layers) == 0
 
 
@@ -192,11 +270,11 @@ def test_a_widget_that_is_closed_leaves_the_viewer_alone(qtbot, widget, viewer):
     opened(qtbot, widget)
     widget.close()
     viewer.dims.set_current_step(0, 3)
-    assert widget._on_mouse not in viewer.mouse_drag_callbacks
+    assert widget.scene.on_mouse not in viewer.mouse_drag_callbacks
 
 
 def test_orders_side_by_side_without_a_network(qtbot, viewer):
-    from napari_mamba.ui.look_inside.orders import OrdersBox
+    from napari_mamba.ui.look_inside.parts.orders import OrdersBox
 
     box = OrdersBox(viewer)
     qtbot.addWidget(box)
@@ -220,14 +298,14 @@ def test_the_walk_is_saved(qtbot, widget, viewer, tmp_path, monkeypatch):
         viewer.__class__, "screenshot", lambda self, **_: np.zeros((40, 60, 4), np.uint8) + 9, raising=False
     )
     step = widget.model.step
-    widget.save_walk(tmp_path / "walk.gif")
+    widget.saving.save_walk(tmp_path / "walk.gif")
     with Picture.open(tmp_path / "walk.gif") as walk_picture:
         assert walk_picture.size == (60, 40)
     assert widget.model.step == step
-    widget.save_view(tmp_path / "view.svg")
+    widget.saving.save_view(tmp_path / "view.svg")
     assert "umamba" not in (tmp_path / "view.svg").read_text()
     assert "tiny, encoder" in (tmp_path / "view.svg").read_text()
-    widget.save_view(tmp_path / "nowhere" / "view.png")
+    widget.saving.save_view(tmp_path / "nowhere" / "view.png")
     assert widget.model.wrong
 
 

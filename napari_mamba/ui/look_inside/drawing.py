@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mamba.explain.figure import is_signed, limits_of
+from napari_mamba.ui.layers import KEY as LAYER_KEY
 from napari_mamba.ui.layers import Placement
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ def _put(viewer: ViewerModel, name: str, data: np.ndarray, place: Placement, **l
         return old
     if old is not None:
         viewer.layers.remove(old)
-    metadata = {KEY: {"shows": name, "of": place.name}}
+    # As a map it is not offered as an image to run a model on.
+    metadata = {KEY: {"shows": name, "of": place.name}, LAYER_KEY: {**place.geometry, "role": "map"}}
     layer = Image(data, name=f"{place.name}: {name}", metadata=metadata, **place.transforms, **look)
     selected = set(viewer.layers.selection)
     viewer.layers.insert(_below_the_path(viewer), layer)

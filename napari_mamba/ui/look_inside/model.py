@@ -65,6 +65,10 @@ class LookModel:
         Whether a click in the image chooses a voxel.
     with_field : bool
         Whether that click also makes the receptive field, which takes a backward pass.
+    whole : bool
+        Whether the answer of the whole image is explained, instead of the tile's about the voxel.
+    regions : str
+        The labels layer whose regions knockout cuts off from each other; "" for block by block.
     busy : str
         What is being computed; "" where nothing is.
     message : str
@@ -83,6 +87,8 @@ class LookModel:
     target: str | None = None
     picking: bool = False
     with_field: bool = True
+    whole: bool = False
+    regions: str = ""
     busy: str = ""
     message: str = ""
     wrong: bool = False
