@@ -294,19 +294,38 @@ def test_the_walk_is_saved(qtbot, widget, viewer, tmp_path, monkeypatch):
     from PIL import Image as Picture
 
     opened(qtbot, widget)
-    monkeypatch.setattr(
-        viewer.__class__, "screenshot", lambda self, **_: np.zeros((40, 60, 4), np.uint8) + 9, raising=False
-    )
-    step = widget.model.step
+    slices = []
+
+    def screenshot(self, **_):
+        slices.append(self.dims.current_step[0])
+        return np.full((40, 60, 4), len(slices) % 256, np.uint8)
+
+    monkeypatch.setattr(viewer.__class__, "screenshot", screenshot, raising=False)
+    step, shown = widget.model.step, viewer.dims.current_step
     widget.saving.save_walk(tmp_path / "walk.gif")
     with Picture.open(tmp_path / "walk.gif") as walk_picture:
         assert walk_picture.size == (60, 40)
     assert widget.model.step == step
+    assert viewer.dims.current_step == shown
+    assert len(set(slices)) > 3  # the view goes along
     widget.saving.save_view(tmp_path / "view.svg")
     assert "umamba" not in (tmp_path / "view.svg").read_text()
     assert "tiny, encoder" in (tmp_path / "view.svg").read_text()
     widget.saving.save_view(tmp_path / "nowhere" / "view.png")
     assert widget.model.wrong
+
+
+def test_a_coarse_layers_path_is_drawn_on_each_slice_that_its_tokens_span(qtbot, widget, viewer):
+    opened(qtbot, widget)
+    widget.model.shown = SLICE
+    walk_ = widget.model.walk
+    apart = walk_.apart[0]
+    assert apart > 1
+    for z in range(int(walk_.voxels[:, 0].min()), int(walk_.voxels[:, 0].max())):
+        viewer.dims.set_current_step(0, z)
+        path = drawing.find(viewer, "scan path", "head")
+        assert len(path.data) > 1
+        assert (path.data[:, 0, 0] == z).any()
 
 
 def test_a_flat_image_and_a_failure_of_ours(viewer, tiny):

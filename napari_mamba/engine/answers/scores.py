@@ -22,7 +22,7 @@ from napari_mamba.errors import BundleError
 
 @answers("classification")
 class ScoresAnswer(Answer):
-    """`Result.scores`, the mean over tiles and members; with uncertainty asked for also the evidence, as "activation_map"."""
+    """`Result.scores`, the mean over tiles and members; with uncertainty asked for also an activation map."""
 
     def new_sink(self, prepared: Prepared) -> list[torch.Tensor]:
         return []

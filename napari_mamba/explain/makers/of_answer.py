@@ -13,7 +13,7 @@ from napari_mamba.engine.progress.events import Progress
 from napari_mamba.explain.kinds import BLOCKS
 from napari_mamba.explain.makers.work import Events, Work
 from napari_mamba.explain.methods.attribution import METHODS, Pick, first_output, relevance
-from napari_mamba.explain.methods.faithfulness import perturbation_curve
+from napari_mamba.explain.methods.faithfulness import ends_of, perturbation_curve
 from napari_mamba.explain.methods.intervention import cut, knockout
 from napari_mamba.explain.methods.perturbation import blocks, occlude
 from napari_mamba.explain.methods.wider import gradient_weighted
@@ -160,15 +160,19 @@ def faithfulness(work: Work) -> Events:
     tile, pick, network = work.tile, work.target.pick, work.subject.network
     areas: dict[str, dict[str, float]] = {}
     shown: dict[str, dict[str, np.ndarray]] = {"deletion": {}, "insertion": {}}
-    for i, method in enumerate(METHODS):
-        yield Progress("faithfulness", i, len(METHODS))
-        if work.cancel.is_set():
-            return
+    whole, gone = ends_of(network, tile.data, pick)
+    total, done = 3 * len(METHODS), 0
+    for method in METHODS:
         found = relevance(network, tile.data, pick, method).map
         areas[method] = {}
-        for side, insert in (("deletion", False), ("insertion", True)):
-            curve = perturbation_curve(network, tile.data, pick, found, STEPS, insert)
+        for side, ends in (("deletion", (whole, gone)), ("insertion", (gone, whole))):
+            done += 1
+            yield Progress("faithfulness", done, total)
+            if work.cancel.is_set():
+                return
+            curve = perturbation_curve(network, tile.data, pick, found, STEPS, side == "insertion", ends)
             shown[side] |= {"share": curve.shares, method: curve.kept}
             areas[method][side] = curve.area
+        done += 1
     work.found.curves |= shown
     work.found.facts["faithfulness"] = areas

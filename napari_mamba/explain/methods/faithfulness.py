@@ -29,7 +29,13 @@ class Curve:
 
 
 def perturbation_curve(
-    network: nn.Module, inputs: Tensor, pick: Pick, map: Tensor, steps: int = 10, insert: bool = False
+    network: nn.Module,
+    inputs: Tensor,
+    pick: Pick,
+    map: Tensor,
+    steps: int = 10,
+    insert: bool = False,
+    ends: tuple[float, float] | None = None,
 ) -> Curve:
     """Take the most relevant blocks of voxels away (or put them back into an image without), and watch the answer.
 
@@ -39,13 +45,18 @@ def perturbation_curve(
     ----------
     map : tensor like `inputs`, or (1, 1, *spatial)
         Relevances; summed over channels.
+    ends : (float, float), optional
+        The answers at the curve's ends, where they are known: see `ends_of`.
     """
     rank = map.detach().sum(1, keepdim=True).flatten().argsort(descending=True)
     blurred = _blurred(inputs)
     start, end = (blurred, inputs) if insert else (inputs, blurred)
     kept, shares = [], np.linspace(0, 1, steps + 1)
     with torch.no_grad():
-        for share in shares:
+        for i, share in enumerate(shares):
+            if ends is not None and i in (0, steps):
+                kept.append(ends[min(i, 1)])
+                continue
             changed = torch.zeros(rank.shape, dtype=torch.bool, device=inputs.device)
             changed[rank[: round(share * len(rank))]] = True
             mask = changed.view(1, 1, *inputs.shape[2:])
@@ -54,6 +65,13 @@ def perturbation_curve(
     low, high = (values[0], values[-1]) if insert else (values[-1], values[0])
     scale = high - low
     return Curve(shares, (values - low) / (scale if abs(scale) > 1e-12 else 1.0))
+
+
+def ends_of(network: nn.Module, inputs: Tensor, pick: Pick) -> tuple[float, float]:
+    """The answers to the image and to the blurred image, in which everything is away."""
+    with torch.no_grad():
+        whole, gone = (float(pick(first_output(network(x)))) for x in (inputs, _blurred(inputs)))
+    return whole, gone
 
 
 def _blurred(x: Tensor, passes: int = 3) -> Tensor:

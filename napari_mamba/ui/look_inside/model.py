@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -34,6 +35,12 @@ class Walk:
     @property
     def length(self) -> int:
         return len(self.voxels)
+
+    @cached_property
+    def apart(self) -> np.ndarray:
+        """How far tokens lie apart along each axis, in voxels (3,): at least one."""
+        places = [np.unique(np.round(self.voxels[:, axis], 3)) for axis in range(3)]
+        return np.array([max(float(np.median(np.diff(one))), 1.0) if len(one) > 1 else 1.0 for one in places])
 
     def step_at(self, voxel: Iterable[float]) -> int:
         """The step nearest to a voxel."""
@@ -158,9 +165,7 @@ class LookModel:
             stride = max(1, -(-self.walk.length // MOST_POINTS))
             steps = steps[::stride]
         else:
-            places = np.unique(np.round(self.walk.voxels[:, axis], 3))
-            apart = np.median(np.diff(places)) if len(places) > 1 else 1.0
-            near = np.abs(self.walk.voxels[:, axis] - position) <= max(apart, 1.0) / 2
+            near = np.abs(self.walk.voxels[:, axis] - position) <= self.walk.apart[axis] / 2
             steps = steps[near][: 4 * MOST_POINTS]
         pairs = np.stack([steps[:-1], steps[1:]], axis=1)
         return pairs[np.diff(pairs, axis=1)[:, 0] == 1] if self.shown == SLICE else pairs

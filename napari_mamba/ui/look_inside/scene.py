@@ -11,7 +11,7 @@ from psygnal import Signal
 from napari_mamba.errors import InputError
 from napari_mamba.ui.layers import Placement
 from napari_mamba.ui.look_inside import drawing
-from napari_mamba.ui.look_inside.model import SLICE, WINDOW, LookModel
+from napari_mamba.ui.look_inside.model import WINDOW, LookModel
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -70,6 +70,11 @@ class Scene:
             drawing.draw_path(self.viewer, self.model, self.place)
             drawing.draw_marker(self.viewer, self.model, self.place)
 
+    def follow(self) -> None:
+        """Bring the marker's slice onto the screen."""
+        if self.place is not None and self.there:
+            drawing.follow(self.viewer, self.model, self.place)
+
     def show(self, found: Explained) -> None:
         """Show maps, each as a layer of its own."""
         assert self.place is not None
@@ -78,8 +83,8 @@ class Scene:
                 drawing.add_map(self.viewer, name, volume, self.place)
 
     def _on_walk(self, *_: Any) -> None:
-        if self.place is not None and self.there and self.model.voxel is None:
-            drawing.follow(self.viewer, self.model, self.place)
+        if self.model.voxel is None:
+            self.follow()
         self.draw()
 
     def _on_step(self, *_: Any) -> None:
@@ -87,14 +92,14 @@ class Scene:
             self.model.playing = False
             return
         if self.model.playing:
-            drawing.follow(self.viewer, self.model, self.place)
+            self.follow()
         drawing.draw_marker(self.viewer, self.model, self.place)
         if self.model.shown == WINDOW:
             drawing.draw_path(self.viewer, self.model, self.place)
 
     def _on_slice(self, *_: Any) -> None:
-        if self.model.shown == SLICE and self.place is not None and self.there:
-            drawing.draw_path(self.viewer, self.model, self.place)
+        if self.model.walk is not None and not self.model.playing:  # a coarse layer's tokens span several slices
+            self.draw()
 
     # ---- the pointer
 

@@ -62,7 +62,7 @@ class LookInsideWidget(QWidget):
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.cancel_button = QPushButton("Cancel")
-        self.saving = SavingButtons(napari_viewer, self.model, self._title)
+        self.saving = SavingButtons(napari_viewer, self.model, self._title, self.scene.follow)
         self.message = Notice(napari_viewer)
         self._build()
         self._connect()

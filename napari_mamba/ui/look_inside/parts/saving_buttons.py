@@ -25,11 +25,20 @@ class SavingButtons(QWidget):
     ----------
     title : callable
         What is written below an SVG.
+    follow : callable
+        Brings the marker's slice onto the screen.
     """
 
-    def __init__(self, viewer: ViewerModel, model: LookModel, title: Callable[[], str], parent: QWidget | None = None):
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        model: LookModel,
+        title: Callable[[], str],
+        follow: Callable[[], object],
+        parent: QWidget | None = None,
+    ):
         super().__init__(parent)
-        self.viewer, self.model, self.title = viewer, model, title
+        self.viewer, self.model, self.title, self.follow = viewer, model, title, follow
         self.view = QPushButton("Save view…")
         self.view.setToolTip("The picture as PNG or SVG. Maps are layers: File ▸ Save Selected Layers writes them.")
         self.walk = QPushButton("Save walk…")
@@ -59,7 +68,7 @@ class SavingButtons(QWidget):
 
     def save_walk(self, path: Path) -> None:
         """Write the walk as GIF or MP4."""
-        self._saved(lambda: saving.save_walk(self.viewer, self.model, path))  # type: ignore[arg-type]
+        self._saved(lambda: saving.save_walk(self.viewer, self.model, path, follow=self.follow))  # type: ignore[arg-type]
 
     def _saved(self, save: Callable[[], Path]) -> None:
         try:
