@@ -1,8 +1,8 @@
 """What a click in "Look inside" takes: `python -m benchmarks.ui.look_inside [--device cuda]`.
 
 `brain-structures-mr` on a tile of 96 x 96 x 96 voxels of the ICBM template. A click asks for the attention of the voxel
-in the chosen layer, then for the receptive field of the answer there. The first click on a tile runs the network once and
-keeps what gradients need; a later one costs a backward pass. Run it on a machine that does nothing else.
+in the chosen layer, then for the receptive field of the answer there. The first click on a tile runs the network once
+and keeps what gradients need; a later one costs a backward pass. Run it on a machine that does nothing else.
 """
 
 from __future__ import annotations

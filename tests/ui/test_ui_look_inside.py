@@ -54,6 +54,12 @@ def test_what_is_drawn_of_a_path():
     assert (pairs[0, 0], pairs[-1, 1]) == (200, 800)
     model.shown = WHOLE
     assert len(model.drawn()) == 999
+    model.set_walk(walk(50_000))
+    parts = model.drawn()
+    assert len(parts) < 4100
+    assert (np.diff(parts, axis=1) == 1).all()  # stretches that can be followed
+    assert (parts[0, 0], parts[-1, 1]) == (0, 49_999)
+    model.set_walk(walk())
     model.shown = SLICE
     assert set(model.walk.voxels[model.drawn(0, 3.2)[:, 0]][:, 0]) == {3}
     columns = model.drawn(2, 7.0)  # no two steps of it follow each other
@@ -285,7 +291,7 @@ def test_orders_side_by_side_without_a_network(qtbot, viewer):
     assert ("hilbert", 0) in shown
     box.show_chosen()
     count = len(viewer.layers)
-    assert count == 1 + 2 * len(shown)
+    assert count == 2 + 2 * len(shown)
     box.show_chosen()
     assert len(viewer.layers) == count
 

@@ -186,6 +186,11 @@ def _slice_of(viewer: ViewerModel, place: Placement) -> tuple[int, float]:
     return place.order[axis], float(position)
 
 
+def _on_screen(at: np.ndarray, viewer: ViewerModel, place: Placement) -> bool:
+    axis, position = _slice_of(viewer, place)
+    return bool(abs(at[0, place.order.index(axis)] - round(position)) < 0.5)
+
+
 def draw_marker(viewer: ViewerModel, model: LookModel, place: Placement) -> Layer | None:
     """Put the marker where the walk stands, on the slice that is nearest."""
     from napari.layers import Points
@@ -196,9 +201,12 @@ def draw_marker(viewer: ViewerModel, model: LookModel, place: Placement) -> Laye
     at = layer_points(model.walk.voxels[[model.step]], place)
     if viewer.dims.ndisplay == 2:
         at = _on_slices(at, viewer, model, place)
+    # Off the slice napari still draws a speck of its border in a corner.
+    seen = 1.0 if viewer.dims.ndisplay == 3 or place.ndim == 2 or _on_screen(at, viewer, place) else 0.0
     old = find(viewer, MARKER, place.name)
     if old is not None:
         old.data = at
+        old.opacity = seen
         return old
     layer = Points(
         at,
@@ -207,6 +215,7 @@ def draw_marker(viewer: ViewerModel, model: LookModel, place: Placement) -> Laye
         face_color="#39ff14",
         border_color="black",
         border_width=0.15,
+        opacity=seen,
         metadata={KEY: {"shows": MARKER, "of": place.name}},
         **place.transforms,
     )

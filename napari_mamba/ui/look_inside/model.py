@@ -19,6 +19,8 @@ AROUND = 300
 """Tokens of the window on each side of the marker."""
 MOST_POINTS = 4000
 """Of a path that is drawn."""
+STRETCH = 200
+"""Steps of each of the stretches that stand for a long path: whole rows can be read, loose steps cannot."""
 
 
 @dataclass(eq=False)
@@ -162,13 +164,14 @@ class LookModel:
         if self.shown == WINDOW:
             steps = steps[self.window()]
         elif self.shown == WHOLE:
-            stride = max(1, -(-self.walk.length // MOST_POINTS))
-            steps = steps[::stride]
+            if self.walk.length > MOST_POINTS:
+                starts = np.linspace(0, self.walk.length - STRETCH, MOST_POINTS // STRETCH).round().astype(int)
+                steps = np.unique(starts[:, None] + np.arange(STRETCH))
         else:
             near = np.abs(self.walk.voxels[:, axis] - position) <= self.walk.apart[axis] / 2
             steps = steps[near][: 4 * MOST_POINTS]
         pairs = np.stack([steps[:-1], steps[1:]], axis=1)
-        return pairs[np.diff(pairs, axis=1)[:, 0] == 1] if self.shown == SLICE else pairs
+        return pairs[np.diff(pairs, axis=1)[:, 0] == 1]
 
 
 def tree_of(names: Iterable[str]) -> dict:
