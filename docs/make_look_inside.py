@@ -46,13 +46,13 @@ def orders() -> None:
         way = axis.scatter(x, y, c=np.arange(len(path)), s=9, cmap="turbo")
         axis.plot(x[0], y[0], "o", ms=9, mfc="none", mec="black", label="start")
         axis.plot(x[-1], y[-1], "s", ms=9, mfc="none", mec="black", label="end")
-        axis.set(title=name, aspect="equal", xticks=[0, 15], yticks=[0, 15])
+        axis.set(title=name, aspect="equal", xticks=[], yticks=[0, 15])
         axis.invert_yaxis()
         axis = axes[1, column]
         shown = axis.imshow(neighbour_distance(ranks(path, grid)), cmap="inferno", vmin=0, vmax=40)
         row = table[name, 0]
         axis.set(xlabel=f"mean {row.neighbours:.1f}, longest {row.worst} steps", xticks=[0, 15], yticks=[0, 15])
-    axes[0, 0].legend(loc="center right", fontsize=8)
+    axes[0, 0].legend(loc="upper left", bbox_to_anchor=(0, -0.12), ncols=2, fontsize=8, frameon=False)
     for axis in axes[:, 0]:
         axis.set_ylabel("row of tokens")
     figure.colorbar(way, ax=axes[0], label="step of the scan", shrink=0.85)
@@ -72,6 +72,8 @@ def path(found, subject) -> None:
         axis.plot(*part.T, lw=0.6, color=plt.cm.turbo(start / len(kept)))
     at = subject.volume.affine @ [*VOXEL, 1]
     axis.plot(*at[:3, None], "o", color=GREEN, mec="black", ms=7)
+    for side in (axis.xaxis, axis.yaxis, axis.zaxis):
+        side.set_major_locator(plt.MultipleLocator(10))
     axis.set(xlabel="R (mm)", ylabel="A (mm)", zlabel="S (mm)", title="one path through 20 × 28 × 20 tokens")
     axis.set_box_aspect(np.ptp(kept, axis=0))
     axis.view_init(elev=18, azim=-60)
@@ -92,15 +94,15 @@ def maps(found, subject, labels) -> None:
     panels = {
         "state": ("norm of the state", "|h|"),
         "step_size": ("step size: what is let in", "Δ (mean over channels)"),
-        "memory mm": ("memory: how far back", "mm"),
+        "memory mm": ("memory: how far it is kept", "mm"),
         "attention drawn": ("what the voxel drew from", "mean |α|"),
         "attention given": ("what drew from the voxel", "mean |α|"),
-        "relevance": (f"relevance for “{CLASS}”", "logit"),
+        "relevance": ("relevance for “anterior”", "logit"),
         "field": ("receptive field of the voxel", "|gradient|"),
     }
     figure, axes = plt.subplots(2, 4, figsize=(13, 8), constrained_layout=True)
     draw_image(axes[0, 0], subject, labels, z)
-    axes[0, 0].set_title("A  the image, the answer, the voxel")
+    axes[0, 0].set_title("A  image, answer, voxel")
     for letter, axis, (name, (title, unit)) in zip("BCDEFGH", axes.flat[1:], panels.items(), strict=True):
         values = np.asarray(found.volumes[name].data[0])[z]
         low, high = limits_of(name, np.asarray(found.volumes[name].data[0]))
@@ -173,7 +175,7 @@ def faithful(found) -> None:
         axes[2].barh(names, values, color=colour, zorder=2 if key == "half_mm" else 1, label=label)
     axes[2].invert_yaxis()
     axes[2].set(xlabel="distance from the voxel (mm)", title="the receptive field, layer by layer")
-    axes[2].legend(fontsize=8)
+    axes[2].legend(fontsize=8, loc="lower right")
     save(figure, "look_faithful.png")
 
 

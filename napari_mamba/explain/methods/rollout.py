@@ -150,7 +150,7 @@ class _Way:
         """The mean over channels of a scan of values (L,), every state's B and C taken without their signs."""
         path = self.path
         assert isinstance(path, SelectivePath)
-        u = values.to(path.u.device)[:, None].expand(-1, path.width)[None]
+        u = values.to(path.u.device)[:, None].expand(-1, path.width)[None].contiguous()
         delta, B, C = path.delta[None], path.B.abs()[None], path.C.abs()[None]
         y = selective_scan(u, delta.to(u.dtype), path.A, B, C, order=path.table[None])
         assert isinstance(y, Tensor)
