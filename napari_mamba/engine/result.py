@@ -64,7 +64,7 @@ class Extra(dict[str, Volume]):
     def __getitem__(self, name: str) -> Volume:
         return super().__getitem__(self._BEFORE.get(name, name))
 
-    def get(self, name: str, default: Any = None) -> Any:
+    def get(self, name: str, default: Any = None) -> Any:  # type: ignore[override]
         return super().get(self._BEFORE.get(name, name), default)
 
     def __contains__(self, name: object) -> bool:

@@ -13,7 +13,7 @@ from napari_mamba.ui.look_inside.parts.maps import OF_CLASS, OF_LAYER, OF_VOXEL
 from napari_mamba.ui.look_inside.parts.titles import SAYS, TITLES
 from napari_mamba.ui.look_inside.requests import Request, drain
 
-LONG = 60_000
+LONG = 120_000
 
 
 def layer(name, grid=(4, 4, 4), directions=2):
@@ -212,14 +212,23 @@ def test_regions_that_are_drawn_are_cut_off_from_each_other(qtbot, widget, viewe
 
 
 def test_curves_of_deletion_and_insertion_are_drawn(qtbot, widget, viewer):
-    opened(qtbot, widget)
+    from napari_mamba.explain.maps import Explained
+    from napari_mamba.ui.look_inside.requests import Answer
+
+    share = np.linspace(0, 1, 6)
+    methods = {"relevance": 1 - share, "gradient": 1 - share**2, "integrated": 1 - share**3}
+    rising = {name: 1 - values for name, values in methods.items()}
+    curves = {"deletion": {"share": share, **methods}, "insertion": {"share": share, **rising}}
+    areas = {name: {"deletion": float(np.trapezoid(v, share)), "insertion": 0.5} for name, v in methods.items()}
     assert widget.maps.curves.isHidden()
-    widget.make("faithfulness")
-    quiet(qtbot, widget)
+    found = Explained(curves=curves, facts={"faithfulness": areas})
+    widget._on_answer(Answer(Request("maps", subject=widget.subject, what=("faithfulness",)), found=found))
     assert set(widget.maps.curves.curves) == {"deletion", "insertion"}
     assert not widget.maps.curves.isHidden()
-    assert "most faithful" in widget.model.message
-    widget.maps.curves.grab()  # it can be painted
+    assert "relevance is the most faithful" in widget.model.message
+    widget.maps.curves.resize(320, 190)
+    picture = widget.maps.curves.grab().toImage()
+    assert len({picture.pixel(x, y) for x in range(0, 320, 3) for y in range(0, 190, 3)}) > 4  # lines of three colours
 
 
 def test_another_layer_gives_another_path(qtbot, widget, viewer):

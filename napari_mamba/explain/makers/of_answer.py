@@ -90,7 +90,7 @@ def occlusion(work: Work) -> Events:
             yield Progress("occlusion", done, count)
             if work.cancel.is_set():
                 return
-        total[(0, *tile.here)] += found
+        total[0][tile.here] += found
     work.keep_whole("occlusion", subject.from_padded(total))
 
 

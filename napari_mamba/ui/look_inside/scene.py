@@ -77,9 +77,8 @@ class Scene:
 
     def show(self, found: Explained) -> None:
         """Show maps, each as a layer of its own."""
-        assert self.place is not None
         for name, volume in found.volumes.items():
-            if name != "attention contribution":
+            if name != "attention contribution" and self.place is not None:
                 drawing.add_map(self.viewer, name, volume, self.place)
 
     def _on_walk(self, *_: Any) -> None:
