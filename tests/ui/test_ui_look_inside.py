@@ -330,17 +330,25 @@ def test_the_walk_is_saved(qtbot, widget, viewer, tmp_path, monkeypatch):
     assert widget.model.wrong
 
 
-def test_a_coarse_layers_path_is_drawn_on_each_slice_that_its_tokens_span(qtbot, widget, viewer):
-    opened(qtbot, widget)
-    widget.model.shown = SLICE
-    walk_ = widget.model.walk
-    apart = walk_.apart[0]
-    assert apart > 1
-    for z in range(int(walk_.voxels[:, 0].min()), int(walk_.voxels[:, 0].max())):
+def test_a_coarse_layers_path_is_drawn_on_each_slice_that_its_tokens_span(viewer):
+    from napari_mamba.ui.layers import placement
+
+    model, place = LookModel(), placement(viewer.layers["head"])
+    index = np.stack(np.unravel_index(np.arange(10 * 12 * 9), (10, 12, 9)), axis=1)
+    model.set_walk(Walk(index * 2 + 0.5, np.ones(len(index)), np.ones(3)))  # tokens of two voxels a side
+    assert model.walk.apart.tolist() == [2, 2, 2]
+    model.shown = SLICE
+    for z in (6, 7):
         viewer.dims.set_current_step(0, z)
-        path = drawing.find(viewer, "scan path", "head")
-        assert len(path.data) > 1
-        assert (path.data[:, 0, 0] == z).any()
+        path = drawing.draw_path(viewer, model, place)
+        assert len(path.data) == 12 * 9 - 1
+        assert (path.data[:, 0, 0] == z).all()
+        model.step = 3 * 12 * 9 + 5
+        marker = drawing.draw_marker(viewer, model, place)
+        assert marker.data[0, 0] == z
+        assert marker.opacity == 1
+        model.step = 0
+        assert drawing.draw_marker(viewer, model, place).opacity == 0  # its slice is another
 
 
 def test_a_flat_image_and_a_failure_of_ours(viewer, tiny):
