@@ -40,8 +40,8 @@ class RunOptions:
     uncertainty : bool
         Also return the entropy of the classes' probabilities, per voxel, in ``Result.extra["uncertainty"]``.
         Restoration: the standard deviation over mirrored copies, in the image's units, where the bundle allows those.
-        Classification: where the network looked instead, in ``Result.extra["where"]``: what each voxel adds to the
-        likeliest class's logit, above 0 where it speaks for it.
+        Classification: where the network looked instead, in ``Result.extra["activation_map"]``: what each voxel adds
+        to the likeliest class's logit, above 0 where it speaks for it.
     probabilities : bool
         Also return the classes' probabilities, in ``Result.extra["probabilities"]``: one float32 channel a class.
     residual : bool
