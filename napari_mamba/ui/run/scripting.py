@@ -68,7 +68,7 @@ class Run:
         timer.setInterval(20)
 
         def over() -> bool:
-            return self._job.over and (self._job.state is not State.DONE or not self._host.runner.running)
+            return self._job.over and (self._job.state is not State.DONE or not (self._host.runner.running or self._host.adding))
 
         timer.timeout.connect(lambda: loop.quit() if over() or (end is not None and monotonic() > end) else None)
         timer.start()

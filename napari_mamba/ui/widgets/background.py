@@ -10,6 +10,8 @@ from typing import Any
 
 from qtpy.QtCore import QObject, Signal, Slot
 
+from napari_mamba.ui.widgets.pauses import short_turns
+
 _log = logging.getLogger(__name__)
 
 
@@ -32,7 +34,8 @@ class Background(QObject):
 
     def _work(self, work: Callable[[], Any], then: Callable[[Any], Any] | None) -> None:
         try:
-            value = work()
+            with short_turns():
+                value = work()
         except Exception:  # the run itself says what is wrong, in a sentence
             _log.info("asking in the background failed", exc_info=True)
             value = None

@@ -66,6 +66,8 @@ class Job:
         Doubts that were said before the click: they are not said again.
     result : Result or None
         ScoreCache until it was taken over by layers or files.
+    made : list of layers
+        Of its result, made in the worker's thread, until they are in the viewer.
     seconds : float
         How long it took.
     """
@@ -89,6 +91,7 @@ class Job:
     clock: TimeLimit = field(default_factory=TimeLimit)
     cancel: threading.Event = field(default_factory=threading.Event)
     layer: Any = None
+    made: list[Any] = field(default_factory=list)
 
     @property
     def over(self) -> bool:

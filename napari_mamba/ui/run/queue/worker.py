@@ -17,7 +17,7 @@ from qtpy.QtCore import QObject, Signal, Slot
 from superqt.utils import GeneratorWorker
 
 from napari_mamba.errors import NapariMambaError
-from napari_mamba.ui.results.layers import warm_up
+from napari_mamba.ui.results.layers import make_layers, warm_up
 from napari_mamba.ui.run.process.engine_process import EngineProcess, EngineThread
 from napari_mamba.ui.run.process.outcome import Outcome, sentence
 from napari_mamba.ui.run.queue.cache import run_key
@@ -25,6 +25,8 @@ from napari_mamba.ui.run.queue.estimates import Measured, key_of
 from napari_mamba.ui.run.queue.jobs import Job, State
 
 if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
     from napari_mamba.engine import Progress
     from napari_mamba.ui.run.queue.cache import ResultCache
     from napari_mamba.ui.run.session import RunSession
@@ -32,8 +34,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def events_of(job: Job, engine: EngineProcess | EngineThread, cache: ResultCache) -> Generator[Progress, None, Outcome]:
-    """A job from reading to finishing; driven in the worker thread, and raises nothing."""
+def events_of(
+    job: Job, engine: EngineProcess | EngineThread, cache: ResultCache, viewer: ViewerModel | None = None
+) -> Generator[Progress, None, Outcome]:
+    """A job from reading to finished layers; driven in the worker thread, and raises nothing."""
     try:
         volume = job.read()
         key = run_key(volume, job.bundle, job.options) if cache.limit else ""
@@ -53,6 +57,8 @@ def events_of(job: Job, engine: EngineProcess | EngineThread, cache: ResultCache
             result = job.finish(result, volume)
         if result.labels is not None:
             warm_up(job.bundle.classes, result.labels.data.dtype)
+        if viewer is not None and job.place is not None:
+            job.made = make_layers(viewer, result, job.bundle, job.place)
         return Outcome(result, measured=outcome.measured)
     except NapariMambaError as error:
         return Outcome(error=sentence(str(error)))
@@ -118,6 +124,7 @@ class Runner(QObject):
             job,
             self.engine,
             self.session.cache,
+            self.session.viewer,
             _start_thread=False,
             _worker_class=RunWorker,
             _ignore_errors=True,
