@@ -79,6 +79,21 @@ def add_made(viewer: ViewerModel, layer: Layer) -> None:
         remember_edits(layer)
 
 
+def postpone_tools(layer: Layer) -> list[Any]:
+    """Keep a labels layer's drawing tools off the canvas: napari builds them with the layer, which doubles the time.
+
+    Returns
+    -------
+    list of overlays
+        What is to be made visible again, which builds it; one in each turn of the event loop.
+    """
+    tools = getattr(layer, "_overlays", {})  # no public name; where napari has none, nothing is postponed
+    found = [tools[name] for name in ("polygon", "brush_stroke") if name in tools and tools[name].visible]
+    for tool in found:
+        tool.visible = False
+    return found
+
+
 def main_of(layers: Sequence[Layer]) -> Layer | None:
     """The answer itself among a result's layers; None where it has none."""
     return next((layer for layer in reversed(layers) if is_answer(layer)), None)
@@ -113,8 +128,11 @@ def class_colormap(classes: Sequence[Any]) -> DirectLabelColormap:
 
 
 def warm_up(classes: Sequence[Any], dtype: np.dtype) -> None:
-    """Colour one voxel, in a worker thread: napari compiles that at its first use, which would freeze the window."""
+    """Colour one voxel and draw dashes, in a worker thread: at their first use, which would freeze the window."""
+    from vispy.visuals.line.dash_atlas import DashAtlas
+
     class_colormap(classes).map(np.zeros((1, 1), dtype))
+    DashAtlas()  # its dash patterns, which it remembers
 
 
 def _keywords(name: str, result: Result, bundle: Bundle, place: Placement, role: str = "answer") -> dict[str, Any]:

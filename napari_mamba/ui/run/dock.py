@@ -98,7 +98,7 @@ class RunDock(QWidget):
 
 
 def _polished(widget: QWidget) -> Iterator[bool]:
-    """Give a widget and those in it napari's style, a few in each turn: the first drawing would do all of it at once."""
+    """Give a widget and those in it napari's style, a few in each turn: the first drawing would do it all at once."""
     until = monotonic() + TURN_S
     for child in (widget, *widget.findChildren(QWidget)):
         child.ensurePolished()

@@ -10,7 +10,7 @@ from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QObject, QTimer, Signal, Slot
 
 from napari_mamba.ui.preferences import on_preferences_changed
-from napari_mamba.ui.results.layers import add_made, main_of, make_layers, warm_up
+from napari_mamba.ui.results.layers import add_made, main_of, make_layers, postpone_tools, warm_up
 from napari_mamba.ui.run.process.engine_process import EngineProcess, EngineThread
 from napari_mamba.ui.run.queue.activity import Activity
 from napari_mamba.ui.run.queue.estimates import Estimate, key_of
@@ -109,6 +109,10 @@ class RunHost(QObject):
         session, bundle = self.session, self.session.bundle
         if self.preparing or self.session.queue.busy or bundle is None or not session.inputs.runs:
             return
+        if session.options.elsewhere:
+            session.estimate = None  # how quick another computer is, is not known
+            self.estimated.emit(None)
+            return
         try:
             job, volume = session.job_of(session.inputs.runs[0])
         except Exception:  # said by `remarks`
@@ -161,7 +165,9 @@ class RunHost(QObject):
         self._hide_earlier(job)
         made = job.made or make_layers(viewer, job.result, job.bundle, job.place)  # type: ignore[arg-type]
         job.made, job.layer = [], main_of(made)
+        tools = []
         for number, layer in enumerate(made):
+            tools += postpone_tools(layer)
             if number:
                 yield
                 if self.closed:
@@ -178,6 +184,10 @@ class RunHost(QObject):
         if not self.watched:
             show_info(f"{job.name} is done.")
         self._settle(job)
+        for tool in tools:
+            yield
+            if not self.closed:
+                tool.visible = True
 
     def _settle(self, job: Job) -> None:
         for other in self.session.queue.jobs:

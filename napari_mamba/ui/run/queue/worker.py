@@ -19,7 +19,7 @@ from superqt.utils import GeneratorWorker
 from napari_mamba.errors import NapariMambaError
 from napari_mamba.ui.results.layers import make_layers, warm_up
 from napari_mamba.ui.run.process.engine_process import EngineProcess, EngineThread
-from napari_mamba.ui.run.process.outcome import Outcome, sentence
+from napari_mamba.ui.run.process.outcome import Outcome, remote_outcome, sentence
 from napari_mamba.ui.run.queue.cache import run_key
 from napari_mamba.ui.run.queue.estimates import Measured, key_of
 from napari_mamba.ui.run.queue.jobs import Job, State
@@ -40,9 +40,13 @@ def events_of(
     """A job from reading to finished layers; driven in the worker thread, and raises nothing."""
     try:
         volume = job.read()
-        key = run_key(volume, job.bundle, job.options) if cache.limit else ""
+        key = run_key(volume, job.bundle, job.options) if cache.limit and job.server is None else ""
         kept = cache.get(key)
-        if kept is not None:
+        if job.server is not None:
+            outcome = yield from remote_outcome(volume, job.bundle, job.options, job.cancel, job.server)
+            if outcome.error:
+                return outcome
+        elif kept is not None:
             job.from_cache = True
             outcome = Outcome(kept)
         else:
