@@ -51,7 +51,9 @@ class RunDock(QWidget):
         self._steady = steady = NoFullCollections()
         steady.switch(True)
         self.destroyed.connect(lambda *_: steady.switch(False))
-        self._imports = Thread(target=_import, name="imports", daemon=True)
+        self._imports = Thread(
+            target=_import, name="imports"
+        )  # no daemon: an import that Python's end meets can crash it
         self._imports.start()
         self._steps = self._build()
         self._poll = QTimer(self)
@@ -80,8 +82,7 @@ class RunDock(QWidget):
         host = host_of(self._viewer)
         yield True
         parts = Parts(host, self)
-        for part in parts.make():
-            part.hide()
+        for _ in parts.make():  # not shown, and not hidden either: they appear with the widget that takes them up
             yield True
         inner = RunWidget(self._viewer, self, parts)
         inner.hide()

@@ -84,7 +84,7 @@ class RunHost(QObject):
         self.preparing = True
         self._keep_steady()
         self._background.ask(lambda: self.engine.ask("devices"), self._on_devices)
-        self._background.ask(_warm_up)
+        self._background.ask(_warm_up, computes=True)
 
     def _on_devices(self, devices: list[DeviceFacts] | None) -> None:
         if self.closed:

@@ -37,7 +37,7 @@ class Parts:
         self.host, self._parent = host, parent
 
     def make(self) -> Iterator[QWidget]:
-        """Make one after the other; hidden where they have a parent."""
+        """Make one after the other; with a parent they are not shown until they are laid out."""
         session, parent = self.host.session, self._parent
         self.model = ModelView(self.host, parent)
         yield self.model

@@ -1,4 +1,4 @@
-"""Runs on a computer elsewhere, as the dock offers them: which computer, consent first, progress, and the same layers."""
+"""Runs on a computer elsewhere, as the dock offers them: consent first, its queue, and the same layers."""
 
 from __future__ import annotations
 

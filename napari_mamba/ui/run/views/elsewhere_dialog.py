@@ -47,7 +47,7 @@ class ElsewhereDialog(QDialog):
         self.address = QLineEdit()
         self.address.setPlaceholderText("https://host:8471")
         self.token_file = QLineEdit()
-        self.token_file.setPlaceholderText(f"none: the variable {VARIABLE}")
+        self.token_file.setPlaceholderText("only where the server asks for a token")
         browse = QPushButton("Choose…")
         browse.setToolTip("Choose the file whose first line is the token")
         browse.clicked.connect(self._browse)
