@@ -167,7 +167,7 @@ class RunHost(QObject):
         job.made, job.layer = [], main_of(made)
         tools = []
         for number, layer in enumerate(made):
-            tools += postpone_tools(layer)
+            tools += [(layer, tool) for tool in postpone_tools(layer)]
             if number:
                 yield
                 if self.closed:
@@ -184,9 +184,9 @@ class RunHost(QObject):
         if not self.watched:
             show_info(f"{job.name} is done.")
         self._settle(job)
-        for tool in tools:
+        for layer, tool in tools:
             yield
-            if not self.closed:
+            if not self.closed and layer in layers:  # napari would keep a layer that is gone for ever
                 tool.visible = True
 
     def _settle(self, job: Job) -> None:

@@ -131,10 +131,10 @@ def run_on(viewer: ViewerModel, layer: Layer | str | Sequence[Layer | str], name
     if len(layers) != len(bundle.channels):
         names = ", ".join(channel.name for channel in bundle.channels)
         raise InputError(f"{bundle.name} takes {len(bundle.channels)} layers ({names}), not {len(layers)}")
-    chosen = _options(options)
-    job, _ = layer_job(session.viewer, layers, bundle, chosen, session.frame)
-    if chosen.elsewhere:
-        job.server = session.servers.find(chosen.device) or Server(chosen.device)
+    told = _options(options)
+    job, _ = layer_job(session.viewer, layers, bundle, told, session.frame)
+    if told.elsewhere:
+        job.server = session.servers.find(told.device) or Server(told.device)
     session.queue.add(job)
     return Run(job, host)
 

@@ -40,7 +40,9 @@ def test_results_of_every_kind_keep_the_units_of_all(kind):
     assert before is not None
     volume, place = layers_to_volume([source], frame=1 if kind == "series" else None)
     labels = volume.with_data(np.ones(volume.data.shape, np.uint8))
-    fine = Volume(np.repeat(np.asarray(volume.data), 2, axis=3), volume.affine @ np.diag([1, 1, 0.5, 1]), units=volume.units)
+    fine = Volume(
+        np.repeat(np.asarray(volume.data), 2, axis=3), volume.affine @ np.diag([1, 1, 0.5, 1]), units=volume.units
+    )
     extra = {"uncertainty": volume, "where": volume.with_data(volume.data, ("evidence for one",))}
     add_result(viewer, Result(labels=labels, extra=extra), Bundle, place)
     add_result(viewer, Result(image=fine), Bundle, place)

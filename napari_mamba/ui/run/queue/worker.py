@@ -77,11 +77,12 @@ def events_of(
 class RunWorker(GeneratorWorker):
     """A generator worker that stops by the job's own event, not by leaving the generator suspended."""
 
-    job: Job
+    job: Job | None
 
     def quit(self) -> None:
         """Ask the run to stop; napari calls this when its window closes."""
-        self.job.cancel.set()
+        if self.job is not None:
+            self.job.cancel.set()
 
     def run(self) -> None:
         """Called by Qt in the worker thread. The window, and the signals with it, may be gone before the run is."""
@@ -141,13 +142,14 @@ class Runner(QObject):
 
     @Slot(object)
     def _on_yielded(self, progress: Any) -> None:
-        if self._worker is not None:
+        if self._worker is not None and self._worker.job is not None:
             self.session.queue.progress(self._worker.job, progress)
 
     @Slot(object)
     def _on_returned(self, outcome: Outcome) -> None:
         assert self._worker is not None
-        job, self._worker = self._worker.job, None
+        job, self._worker.job, self._worker = self._worker.job, None, None  # napari keeps its workers, and so the job
+        assert job is not None
         self._remember(job, outcome)
         self.session.queue.end(job, outcome)
         self.ended.emit(job)
