@@ -111,7 +111,13 @@ class Options:
             "batch_size": one_number(self.batch_size, "batch size", int),
             "replace_nonfinite": one_number(self.replace_nonfinite, "value for NaN", float),
         }
-        return RunOptions(device=self.device, precision=self.precision, **chosen)
+        device = "auto" if self.elsewhere else self.device  # a server chooses among its own
+        return RunOptions(device=device, precision=self.precision, **chosen)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the chosen device is the address of another computer."""
+        return "://" in self.device
 
 
 def suited_options(bundle: Bundle | None) -> set[str]:
