@@ -13,7 +13,8 @@ from napari_mamba.errors import InputError
 from napari_mamba.recipes.registry import recipe
 from napari_mamba.recipes.restore import data as scans
 from napari_mamba.recipes.restore import denoise, superres
-from napari_mamba.recipes.restore.degrade import _profile, add_noise, along_first, spatial_noise_map, thick_slices
+from napari_mamba.recipes.restore.acquisition.noise import acquire, add_noise, resampled, spatial_noise_map
+from napari_mamba.recipes.restore.acquisition.slices import along, thick_slices
 from napari_mamba.recipes.restore.patch_sampler import PatchSampler
 from napari_mamba.training.loop import fit, history
 from napari_mamba.volume import Volume
@@ -57,7 +58,7 @@ def small(monkeypatch):
     CPU): NaN now and then.
     """
     monkeypatch.setattr(denoise, "SIZE", (16, 16, 16))
-    for name, size in (("LENGTH", 24), ("WIDE", 16), ("NARROW", 16)):
+    for name, size in (("LENGTH", 24), ("WIDE", 16), ("NARROW", 16), ("SIDE", 2)):
         monkeypatch.setattr(superres, name, size)
 
 
