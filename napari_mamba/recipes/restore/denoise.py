@@ -183,9 +183,7 @@ def _strength(clean: Tensor, coils: int, many: int, draw: torch.Generator) -> Te
     level, uneven, kind = torch.rand((3, len(clean), 1, 1, 1, 1), generator=draw, device=device)
     coil = torch.arange(len(clean), device=device).view(-1, 1, 1, 1, 1) < many
     level = MOST * level * torch.where(coil, coils**-0.4, 1.0)
-    factors = torch.where(
-        kind < 0.5, spatial_noise_map(shape, draw, device), geometry_factor(shape, draw, device)
-    )
+    factors = torch.where(kind < 0.5, spatial_noise_map(shape, draw, device), geometry_factor(shape, draw, device))
     return level * torch.where(uneven < 0.33, factors, 1.0)
 
 

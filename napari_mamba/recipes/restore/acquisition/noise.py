@@ -86,14 +86,14 @@ def acquire(
     signal = filtered_signal(torch.polar(clean, PHASE * phase), sampling).abs()
     whole = (transfer.flatten(1) >= 1).all(1) | noise_alone
     truth = torch.where(whole.view(-1, 1, 1, 1, 1), clean, signal)
+    sigma = sigma.expand_as(clean)
     noise = sigma * filtered_noise(_white(tuple(clean.shape), generator, clean.device), transfer)
     real = truth + noise.real
     if many and coils > 1:
         power = real[:many].square() + noise.imag[:many].square()
-        spread = sigma[:many] if len(sigma) == len(clean) else sigma
         for _ in range(coils - 1):
             other = _white((many, *clean.shape[1:]), generator, clean.device)
-            power = power + (spread * filtered_noise(other, transfer[:many]).abs()).square()
+            power = power + (sigma[:many] * filtered_noise(other, transfer[:many]).abs()).square()
         rest = _magnitude(real[many:], noise.imag[many:], rician[many:])
         return torch.cat([power.sqrt(), rest]), truth
     return _magnitude(real, noise.imag, rician), truth

@@ -14,9 +14,7 @@ from napari_mamba.engine.preparation.slices import interpolator
 from napari_mamba.recipes.restore.acquisition.profiles import profile_weights
 
 
-def thick_slices(
-    length: int, step: Tensor, width: Tensor, kind: Tensor, phase: Tensor, least: float = 1.5
-) -> Tensor:
+def thick_slices(length: int, step: Tensor, width: Tensor, kind: Tensor, phase: Tensor, least: float = 1.5) -> Tensor:
     """Linear maps from fine voxels along an axis to what interpolation of thick slices makes of them.
 
     Slices of the profile are taken every `step` voxels and interpolated back to every voxel as the bundle's preparation
