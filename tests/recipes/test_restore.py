@@ -13,7 +13,7 @@ from napari_mamba.errors import InputError
 from napari_mamba.recipes.registry import recipe
 from napari_mamba.recipes.restore import data as scans
 from napari_mamba.recipes.restore import denoise, superres
-from napari_mamba.recipes.restore.acquisition.noise import acquire, add_noise, resampled, spatial_noise_map
+from napari_mamba.recipes.restore.acquisition.noise import add_noise, spatial_noise_map
 from napari_mamba.recipes.restore.acquisition.profiles import NAMES, profile_weights
 from napari_mamba.recipes.restore.acquisition.slices import along, thick_slices
 from napari_mamba.recipes.restore.patch_sampler import PatchSampler
@@ -289,7 +289,7 @@ def test_pieces_without_much_error_do_not_drown_the_others(folder):
 
 
 def test_profiles_have_their_width_and_their_place():
-    """By their definition: a box is the mean over its width, half of a Gaussian's height is reached at half its width."""
+    """By their definition: a box is the mean over its width, a Gaussian has half its height there."""
     distance = torch.arange(60, dtype=torch.float64).repeat(len(NAMES), 1, 1) - 29.5
     weights = profile_weights(distance, torch.full((len(NAMES),), 8.0), torch.arange(len(NAMES)))[:, 0]
     found = dict(zip(NAMES, weights, strict=True))

@@ -41,8 +41,8 @@ KEPT_SHARES = (1.0, 0.9, 0.8, 0.67)
 KSPACE_LEVEL = 0.05
 
 CORRELATED, NOISE_ALONE, RESAMPLED = 0.6, 0.25, 0.3
-"""Shares: of pieces whose k-space was sampled in part or filtered; of those, the ones in which that was done to the noise
-alone; and the ones that were interpolated afterwards."""
+"""Shares: of pieces whose k-space was sampled in part or filtered; of those, the ones in which that was done to the
+noise alone; and the ones that were interpolated afterwards."""
 
 MANY, COILS = 0.375, (1, 2, 4, 8, 16, 32)
 """Share of pieces that are the sum of squares of many coils, and how many: as many in each of a step's pieces."""
@@ -63,7 +63,7 @@ SCALED: dict[str, Any] = {**NETWORK, "noise_scaled": True}
 
 
 class Denoise(Restoration):
-    """Pieces of scans, turned so that thick slices may lie along any axis, with noise of any level up to 20%, white or not."""
+    """Pieces of scans, turned so that thick slices may lie along any axis, with noise of up to 20%, white or not."""
 
     name = "mr-denoise"
     arguments = SCALED
@@ -112,7 +112,7 @@ class Denoise(Restoration):
 def partly_sampled(
     clean: Tensor, share: float, level: float, draw: torch.Generator, across: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """A scan (1, 1, Z, Y, X) with Rician noise of `level` and without, a share of each in-plane axis of k-space kept."""
+    """A scan (1, 1, Z, Y, X) with Rician noise and without, a share of each in-plane axis of k-space kept."""
     kept = torch.tensor([[1.0 if axis == across else share for axis in range(3)]])
     sampling = Sampling(kept, torch.zeros(1, 3, dtype=torch.int64), torch.zeros(1, 3), torch.ones(1, 3))
     rician, whole = torch.tensor([True]), torch.tensor([False])

@@ -39,7 +39,7 @@ NOISY, MOST = 0.2, 0.03
 """Share of pieces that get noise, and the largest standard deviation of it."""
 
 EXACT, THICKNESS = 0.5, (0.65, 1.35)
-"""Share of the slices that are as thick as they are apart; the others' thickness, as a share of that: gaps, overlaps."""
+"""Share of the slices that are as thick as they are apart; the others' thickness as a share of it: gaps, overlaps."""
 
 ANISOTROPIC, IN_PLANE = 0.25, (1.25, 2.5)
 """Share of pieces that are coarser along a second axis too, and by how much, in fine voxels."""
