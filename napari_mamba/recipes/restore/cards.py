@@ -127,7 +127,7 @@ it equals the input (data consistency). `--residual` gives what was changed of t
 
 {_measured(metrics, methods, "Slices so many times as thick as a voxel were taken of")}
 
-{_aim(metrics, 2.0, "the cubic spline", ("2×", "3×", "4×"))}
+{_aim(metrics, 2.0, "the cubic spline", without="6×")}
 The slices' profile is a Gaussian as wide at half its maximum as they are apart. The best filter is the best linear
 estimate that knows it (Gaussian process regression along the axis), which the network starts from. PSNR in dB above
 SSIM, mean ± SD over scans; white is the 99.9th percentile. Clinical scans were degraded along an in-plane axis, the
@@ -181,12 +181,12 @@ def _measured(metrics: Mapping[str, Any], methods: Mapping[str, str], how: str) 
     return head + report.markdown(held_out["table"], known)
 
 
-def _aim(metrics: Mapping[str, Any], aim: float, other: str, settings: Sequence[str] = ()) -> str:
+def _aim(metrics: Mapping[str, Any], aim: float, other: str, without: str = "") -> str:
     """What was aimed at, and by how much it is missed."""
     held_out = metrics.get("held_out")
     if not held_out:
         return ""
-    gains = [row["gain"]["psnr"]["mean"] for name, row in held_out["table"].items() if name in (settings or [name])]
+    gains = [row["gain"]["psnr"]["mean"] for name, row in held_out["table"].items() if name != without]
     reached = f"it is {min(gains):+.2f} to {max(gains):+.2f} dB"
     missed = f", so {aim - min(gains):.2f} dB are missing at the worst" if min(gains) < aim else ""
     return f"The aim was a mean of {aim:g} dB more than {other} at every setting; {reached}{missed}.\n"
