@@ -145,7 +145,7 @@ def blockwise_non_local_means(image: np.ndarray, sigma: float, rician: bool) -> 
     """Blockwise non-local means (Coupe et al., IEEE TMI 27, 2008, and MIDAS Journal 2012) told the true sigma.
 
     DIPY's method "blockwise", by its own defaults: blocks of 3 and a search window of 5 voxels a side. The window of
-    "classic" with these blocks gives 1 to 6 dB less.
+    "classic" with these blocks gives 1 to 5 dB less.
     """
     from dipy.denoise.nlmeans import nlmeans
 
