@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from napari_mamba.bundles import BundleSpec
@@ -198,9 +198,9 @@ def _non_local_means(metrics: Mapping[str, Any]) -> str:
     held_out = metrics.get("held_out") or {"table": {}}
     if held_out["table"] and not all("nlm" in row for row in held_out["table"].values()):
         return (
-            "Earlier versions of this card had a column of non-local means, from DIPY's blockwise method with the search\n"
-            "window of its classic one, which costs it 1 to 5 dB: it is left away. `evaluate` measures both methods, each\n"
-            "by its own defaults."
+            "Earlier versions of this card had a column of non-local means, from DIPY's blockwise method with the\n"
+            "search window of its classic one, which costs it 1 to 5 dB: it is left away. `evaluate` measures both\n"
+            "methods, each by its own defaults."
         )
     return "Non-local means is DIPY's, by its classic and its blockwise method, each with its own defaults."
 
