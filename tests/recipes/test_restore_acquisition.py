@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from scipy import special, stats
 
 from napari_mamba.recipes.restore import denoise
 from napari_mamba.recipes.restore.acquisition.kspace import FILTERS, Sampling, random_sampling
-from napari_mamba.recipes.restore.acquisition.noise import acquire, geometry_factor, resampled
+from napari_mamba.recipes.restore.acquisition.noise import acquire, chi_mean, geometry_factor, resampled
 
 CPU = torch.device("cpu")
 ONE, NO, YES = torch.ones(1, 3), torch.tensor([False]), torch.tensor([True])
@@ -86,6 +86,16 @@ def test_the_sum_of_squares_of_coils_is_noncentral_chi(coils):
     noisy, _ = taken(torch.full((2, 1, 16, 24, 24), 0.3), sampling(count=2), rician=YES.repeat(2), coils=coils, many=2)
     squares = (noisy / 0.1).square().flatten().numpy()[::7]
     assert stats.kstest(squares, stats.ncx2(2 * coils, 9.0).cdf).pvalue > 0.01
+
+
+@pytest.mark.parametrize("coils", [2, 8, 32])
+def test_many_coils_truth_is_the_mean_of_what_they_measure(coils):
+    for signal in (0.0, 1.0, 3.0, 20.0):
+        x = torch.tensor([signal, 2 * signal])
+        expected = np.sqrt(np.pi / 2) * special.eval_genlaguerre(0.5, coils - 1, -np.square(x.numpy()) / 2)
+        assert chi_mean(x, torch.ones(2), coils).numpy() == pytest.approx(expected, rel=0.01)
+    noisy, truth = taken(torch.full((1, 1, 16, 24, 24), 0.1), sampling(), rician=YES, coils=coils, many=1)
+    assert float((noisy - truth).mean()) == pytest.approx(0, abs=0.002)
 
 
 def test_only_the_first_samples_are_of_many_coils():

@@ -60,3 +60,15 @@ def along(volumes: Tensor, maps: Tensor, axis: int = 0) -> Tensor:
     """Apply a map (B, n, n) along a spatial axis of each volume (B, C, Z, Y, X)."""
     moved = volumes.movedim(2 + axis, 2)
     return torch.einsum("bij,bcjyx->bciyx", maps, moved).movedim(2, 2 + axis)
+
+
+def blurred(volumes: Tensor, sigma: Tensor) -> Tensor:
+    """Volumes (B, C, Z, Y, X) blurred by a Gaussian of the standard deviation `sigma` (B,), in voxels.
+
+    Where `sigma` is 0 they stay what they are.
+    """
+    for axis, length in enumerate(volumes.shape[2:]):
+        places = torch.arange(length, device=volumes.device, dtype=torch.float32)
+        distance = (places[:, None] - places) / sigma.clamp(min=1e-3).view(-1, 1, 1)
+        volumes = along(volumes, torch.softmax(-0.5 * distance.square(), dim=2), axis)
+    return volumes
