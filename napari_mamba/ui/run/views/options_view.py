@@ -43,6 +43,7 @@ TICKS = (
     ("clip", "Keep the input's range", "Cuts off values outside of the range of the input."),
 )  # fmt: skip
 TEXTS = (
+    ("strength", "Strength", "In %, 0 to 150: how much of the model's change is made.", "100: the model's answer"),
     ("spacing", "Voxel size", "In mm: one number, or three for z, y and x, such as 1,0.8,0.8.", "the shortest side"),
     ("tile", "Tile", "Voxels that the network sees at once, such as 64 or 32,64,64. Smaller needs less memory.", OWN),
     (
