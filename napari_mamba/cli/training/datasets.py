@@ -97,8 +97,9 @@ class _Lines:
             return
         for name, score in result.scores.items():
             people, found = score["people"], score["dice"]
+            who = f"{people} left-out {'people' if people > 1 else 'person'}"
             spread = f" ± {found['sd']:.3f}" if found.get("n", 0) > 1 else ""
-            _say(f"{name}: Dice {found.get('mean', float('nan')):.3f}{spread} on {people} people that were left out")
+            _say(f"{name}: Dice {found.get('mean', float('nan')):.3f}{spread} on {who}")
         _say("not for clinical use")
         if result.table is not None:
             print(result.table.read_text(encoding="utf-8"))

@@ -136,9 +136,10 @@ class TrainOptions:
         return tuple(dict.fromkeys(every))
 
     def remembered(self) -> dict[str, Any]:
-        """What a resumed training must have in common with the one that was stopped."""
+        """What a resumed training must have in common with the one before; it may add networks, mixers and folds."""
         known = asdict(self)
-        for name in ("resume", "overwrite", "device", "processes", "gpus", "epochs", "minutes", "tolerance_mm"):
+        free = ("networks", "mixers", "folds", "epochs", "minutes", "gpus", "processes", "device", "tolerance_mm")
+        for name in (*free, "resume", "overwrite"):
             known.pop(name)
         return {key: str(value) if isinstance(value, Path) else value for key, value in known.items()}
 

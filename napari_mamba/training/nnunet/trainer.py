@@ -46,6 +46,7 @@ class GuidedTrainer(nnUNetTrainer):
 
     network_name = "nnunet"
     mixer = "mamba"
+    network: Any
 
     def __init__(
         self, plans: dict, configuration: str, fold: int, dataset_json: dict,
@@ -60,7 +61,7 @@ class GuidedTrainer(nnUNetTrainer):
         if self.settings.minutes is not None:
             self.num_epochs = _ENDLESS
         self._began, self._before, self._told, self._saved = time.monotonic(), 0.0, 0.0, time.monotonic()
-        self._iteration = 0
+        self._iteration, self._resumed = 0, False
 
     @classmethod
     def fit_plans(cls, plans: dict, configuration: str) -> dict:
@@ -108,10 +109,14 @@ class GuidedTrainer(nnUNetTrainer):
         """Of training, over all resumed pieces."""
         return self._before + (time.monotonic() - self._began) / 60
 
+    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+        super().load_checkpoint(filename_or_checkpoint)
+        self._resumed = True
+
     def run_training(self) -> None:
         """As nnU-Net's, but it ends when its minutes are over, and stops when it is asked to."""
         clock = Path(self.output_folder) / "napari_mamba_clock.json"
-        if self.current_epoch and clock.is_file():
+        if self._resumed and clock.is_file():
             self._before = float(json.loads(clock.read_text())["minutes"])
         self.on_train_start()
         self._began = self._saved = time.monotonic()
