@@ -88,7 +88,7 @@ def _look(case: Case, dataset: Dataset) -> Seen:
     if data.dtype.kind == "f" and not np.isfinite(data).all():
         raise InputError(f"the image {quoted(case.name)} holds values that are no number (NaN): replace them first")
     values = frozenset(int(value) for value in np.unique(np.asarray(labels.data)))
-    if dataset.names and (alien := sorted(values - dataset.names.keys() - {0})):
+    if dataset.names and (alien := sorted(values - dataset.names.keys() - {0, dataset.ignore})):
         known = ", ".join(map(str, sorted(dataset.names)))
         raise InputError(
             f"the label map {quoted(case.name)} holds the value {alien[0]}, which is no class of dataset.json ({known}"

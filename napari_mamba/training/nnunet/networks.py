@@ -86,6 +86,13 @@ def _lightm(plan: PlanFacts) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _mucm(plan: PlanFacts) -> dict[str, Any]:
+    return {
+        "input_channels": plan.channels, "num_classes": plan.classes,
+        "embed_dims": [8, 16, 24, 32, 48, 64, plan.channels],
+    }  # fmt: skip
+
+
 def _swin_umamba_d(plan: PlanFacts) -> dict[str, Any]:
     vss = {"in_chans": plan.channels, "patch_size": 4, "depths": [2, 2, 9, 2], "dims": 96, "drop_path_rate": 0.2}
     return {
@@ -126,7 +133,7 @@ TRAINABLE: Mapping[str, Trainable] = {
     "msvm_unet": Trainable(_named("in_channels", "num_classes"), (2,), 32, optimiser="adamw"),
     "h_vmunet": Trainable(_named("input_channels", "num_classes"), (2,), 32, optimiser="adamw"),
     "ultralight_vm_unet": Trainable(_named("input_channels", "num_classes"), (2,), 32, optimiser="adamw"),
-    "mucm_net": Trainable(_named("input_channels", "num_classes"), (2,), 64, optimiser="adamw"),
+    "mucm_net": Trainable(_mucm, (2,), 64, optimiser="adamw"),
     "hmt_unet": Trainable(_named("input_channels", "num_classes"), (2,), 32, optimiser="adamw"),
     "vim_unet": Trainable(
         lambda plan: {"channels": plan.channels, "out_channels": plan.classes, "img_size": max(plan.patch_size)},

@@ -161,8 +161,8 @@ def table_text(rows: Sequence[Mapping[str, Any]]) -> str:
     first = rows[0]
     lines = [
         f"Cross-validation on the same folds; people left out: {first['people']}, images: {first['images']}. p: "
-        f"Wilcoxon's signed-rank test over people against {first['network']}, Holm's correction. Missed: classes of images "
-        f"with a Dice of 0, mostly without a distance. {NOT_CLINICAL}", "",
+        f"Wilcoxon's signed-rank test over people against {first['network']}, Holm's correction. Missed: classes of "
+        f"images with a Dice of 0, mostly without a distance. {NOT_CLINICAL}", "",
         "| network | mixer | Dice | 95% Hausdorff, mm | surface Dice | missed | difference in Dice | p | minutes | "
         "s an epoch | memory, GB | parameters, M |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",

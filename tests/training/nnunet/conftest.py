@@ -1,4 +1,4 @@
-"""Made-up labelled images: people with a bright ball and a dark box."""
+"""A made-up data set, and an environment in which nnU-Net can be imported."""
 
 from __future__ import annotations
 
@@ -7,31 +7,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-
-from napari_mamba import io
-from napari_mamba.volume import Volume
-
-SHAPE = (20, 24, 20)
-
-
-def made(seed: int, shape: tuple[int, int, int] = SHAPE, empty: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """An image (Z, Y, X) float32 and its labels uint8: 1 a ball, 2 a box."""
-    draw = np.random.default_rng(seed)
-    labels = np.zeros(shape, np.uint8)
-    if not empty:
-        centre = np.array(shape) / 2 + draw.uniform(-2, 2, 3)
-        grid = np.moveaxis(np.indices(shape), 0, -1)
-        labels[((grid - centre) ** 2).sum(-1) < 25] = 1
-        labels[2:6, 3:7, 4:9] = 2
-    image = draw.normal(100, 5, shape) + 60 * (labels == 1) - 50 * (labels == 2)
-    return image.astype(np.float32), labels
-
-
-def write(path: Path, data: np.ndarray, spacing: float = 1.0) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    io.write(Volume(data[None], np.diag([spacing, spacing, spacing, 1.0])), path)
+from made_labels import made, write
 
 
 @pytest.fixture
@@ -63,7 +40,7 @@ def nnunet_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-_DECLARE = '''
+_DECLARE = """
 import importlib.abc
 import sys
 
@@ -82,4 +59,4 @@ class Finder(importlib.abc.MetaPathFinder):
 
 
 sys.meta_path.insert(0, Finder())
-'''
+"""
