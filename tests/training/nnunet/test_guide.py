@@ -1,4 +1,4 @@
-"""The guide: outputs that are there, stopped trainings, children that fail; and nnU-Net itself where it is installed."""
+"""The guide: outputs that are there, stopped trainings, children that fail; and nnU-Net where it is installed."""
 
 from __future__ import annotations
 
