@@ -19,7 +19,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from napari_mamba import models
 from napari_mamba.bundles.importers.nnunet import NETWORK_FILE
-from napari_mamba.training.adaptation.adapt import peak_memory
 from napari_mamba.training.nnunet.networks import (
     TRAINABLE,
     PlanFacts,
@@ -216,6 +215,12 @@ class GuidedTrainer(nnUNetTrainer):
         epochs = np.subtract(*(self.logger.get_checkpoint()[f"epoch_{end}_timestamps"] for end in ("end", "start")))
         network = self.network.module if self.is_ddp else self.network
         cuda = self.device.type == "cuda"
+        if cuda:
+            peak = torch.cuda.max_memory_allocated(self.device)
+        else:  # here, because it imports what a machine that only trains need not have
+            from napari_mamba.training.adaptation.adapt import peak_memory
+
+            peak = peak_memory()  # nnU-Net's own workers are not counted
         return {
             "parameters": sum(weight.numel() for weight in network.parameters()),
             "epochs": self.current_epoch,
@@ -225,8 +230,7 @@ class GuidedTrainer(nnUNetTrainer):
             "batch_size": self.batch_size,
             "patch_size": list(self.configuration_manager.patch_size),
             "device": torch.cuda.get_device_name(self.device) if cuda else str(self.device),
-            # nnU-Net's own workers are not counted
-            "peak_memory_bytes": torch.cuda.max_memory_allocated(self.device) if cuda else peak_memory(),
+            "peak_memory_bytes": peak,
         }
 
 
