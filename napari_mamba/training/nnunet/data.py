@@ -34,12 +34,15 @@ class Dataset:
         As dataset.json or the files' BIDS suffixes have them; empty if nothing says.
     ignore : int or None
         The label value of voxels that are not known.
+    title : str
+        What dataset.json calls the data set.
     """
 
     cases: tuple[Case, ...]
     names: Mapping[int, str]
     channel_names: tuple[str, ...] = ()
     ignore: int | None = None
+    title: str = ""
 
 
 def find_dataset(place: Path, channels: Sequence[str] = (), persons: str | None = None) -> Dataset:
@@ -91,17 +94,25 @@ def _person(pattern: str, name: str) -> str:
 
 
 def _folders_or_csv(place: Path) -> Dataset:
-    described = _description(place / "dataset.json") if place.is_dir() else {}
+    """Of a CSV, a dataset.json beside it has the names."""
+    file = (place if place.is_dir() else place.parent) / "dataset.json"
+    described = _description(file)
     labels = described.get("labels")
     if isinstance(labels, dict) and any(isinstance(v, list) and len(v) > 1 for v in labels.values()):
         raise InputError(
-            f"{place / 'dataset.json'} has regions (labels that overlap), which this command does not train: use "
+            f"{file} has regions (labels that overlap), which this command does not train: use "
             "nnU-Net's own commands with these trainers (napari-mamba train --trainers), and napari-mamba import"
         )
     found = find_cases(place)
     raw = described.get("channel_names", described.get("modality"))
     channels = tuple(str(raw[key]) for key in sorted(raw, key=_number)) if isinstance(raw, dict) else ()
-    return Dataset(found.cases, found.names, channels, found.ignore)
+    names, ignore = found.names, found.ignore
+    if place.is_file() and isinstance(labels, dict):
+        pairs = [(v, k) if isinstance(v, int) else (k, v) for k, v in labels.items()]
+        names = {int(value): str(name) for value, name in pairs if str(value).isdigit()}
+        ignore = next((value for value, name in names.items() if name.lower() == "ignore"), None)
+    title = described.get("name")
+    return Dataset(found.cases, names, channels, ignore, " ".join(title.split())[:80] if isinstance(title, str) else "")
 
 
 def _number(key: object) -> int:

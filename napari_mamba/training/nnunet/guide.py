@@ -83,6 +83,7 @@ class _Guide:
     chosen: TrainOptions
     cancel: threading.Event
     warnings: list[str] = field(default_factory=list)
+    title: str = ""
 
     @property
     def work(self) -> Path:
@@ -130,6 +131,7 @@ class _Guide:
 
     def events(self) -> Generator[TrainProgress, None, Trained]:
         dataset = find_dataset(self.dataset, self.chosen.channels, self.chosen.persons)
+        self.title = dataset.title or self.name
         seen = []
         looking = checks.look_at(dataset)
         for number, one in enumerate(looking, start=1):
@@ -270,7 +272,7 @@ class _Guide:
             output = self.output if len(runs) == 1 else self.output / run.name
             made[run.name] = results.write_bundle(
                 self._results(run, facts.dims), output, run, facts, trained[run.name], summaries.get(run.name),
-                data_name=self.name, overwrite=self.chosen.overwrite or self.chosen.resume,
+                data_name=self.title, overwrite=self.chosen.overwrite or self.chosen.resume,
             )  # fmt: skip
         table = None
         if len(runs) > 1 and measured:

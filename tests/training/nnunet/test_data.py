@@ -61,7 +61,7 @@ def test_nnunets_own_folder_with_two_channels(tmp_path: Path) -> None:
 def test_bids_pairs_by_subject_and_session(tmp_path: Path) -> None:
     for subject in ("01", "02"):
         for session in ("a", "b"):
-            image, labels = made(hash((subject, session)) % 1000)
+            image, labels = made(int(subject + str(ord(session))))
             place, name = f"sub-{subject}/ses-{session}/anat", f"sub-{subject}_ses-{session}"
             write(tmp_path / place / f"{name}_T1w.nii.gz", image)
             write(tmp_path / place / f"{name}_FLAIR.nii.gz", image + 1)
@@ -89,6 +89,16 @@ def test_a_csv_says_who_is_who(dataset: Make, tmp_path: Path) -> None:
     for fold in folds:
         assert not {people[name] for name in fold["train"]} & {people[name] for name in fold["val"]}
     assert "2 people" in next(checks.describe_people(facts.seen))
+
+
+def test_a_csv_beside_a_dataset_json_has_its_names(dataset: Make) -> None:
+    place = dataset()
+    describe(place, name="Shapes", modality={"0": "MRI"}, labels={"0": "background", "1": "ball", "2": "box"})
+    rows = [f"images/person{n}.nii.gz,labels/person{n}.nii.gz" for n in range(4)]
+    (place / "pairs.csv").write_text("\n".join(["image,label", *rows]))
+    facts = checked(place / "pairs.csv")
+    assert (facts.names, facts.channel_names) == ({0: "background", 1: "ball", 2: "box"}, ("MRI",))
+    assert find_dataset(place / "pairs.csv").title == "Shapes"
 
 
 def test_a_pattern_says_who_is_who(dataset: Make) -> None:
