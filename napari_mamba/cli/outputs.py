@@ -120,7 +120,7 @@ class Outputs:
                 writers[name](path)
             else:
                 if bundle.task == "classification" and name == "uncertainty":
-                    name = "where"
+                    name = "activation_map"
                     if name not in result.extra:
                         raise OutputError(f"{path} was not written: {bundle.name} has no class activation map")
                 io.write(result.extra[name], path)

@@ -37,6 +37,20 @@ def parse_spacing(text: str | None) -> float | tuple[float, ...] | None:
     return sides[0] if len(sides) == 1 else sides
 
 
+def parse_strength(text: str | None) -> float | None:
+    """The strength as `RunOptions` takes it.
+
+    >>> parse_strength("50"), parse_strength("150%"), parse_strength(None)
+    (0.5, 1.5, None)
+    """
+    if text is None:
+        return None
+    try:
+        return float(text.strip().removesuffix("%")) / 100
+    except ValueError:
+        raise InputError(f"--strength {text} is no percentage: give a number from 0 to 150") from None
+
+
 def parse_region(text: str | None) -> tuple[float, ...] | None:
     """The box as `RunOptions` takes it.
 

@@ -39,7 +39,8 @@ def load_checked(volume: Volume, bundle: Any, replace_nonfinite: float | None = 
     Raises
     ------
     InputError
-        If the number of channels is wrong, a channel is constant, or values are complex, NaN or infinite.
+        If the number of channels is wrong, a channel is constant, values are complex, NaN or infinite, or CT is to be
+        restored as MR.
     """
     check_planned(volume, bundle)
     names = [channel.name for channel in bundle.channels]
@@ -71,7 +72,7 @@ def load_checked(volume: Volume, bundle: Any, replace_nonfinite: float | None = 
     for channel, wanted in zip(data, bundle.channels[: len(names)], strict=True):
         if wanted.modality.upper() == "MASK":
             check_mask(channel, wanted.name)
-        warnings += _value_warnings(channel, wanted.name, wanted.modality)
+        warnings += value_warnings(channel, wanted.name, wanted.modality, bundle)
     return volume.with_data(data, volume.channel_names), warnings + doubts(volume) + grid_warnings(volume)
 
 
@@ -161,11 +162,21 @@ def _check_range(data: np.ndarray) -> None:
             )
 
 
-def _value_warnings(values: np.ndarray, name: str, modality: str) -> list[str]:
+def value_warnings(values: np.ndarray, name: str, modality: str, bundle: Any) -> list[str]:
+    """Warnings where a channel's values are unlike its modality.
+
+    Raises `InputError` where a bundle would restore CT as MR: labels of a wrong image are seen to be wrong, but an
+    image that comes back looks like a better one, and its Hounsfield units are off by hundreds.
+    """
     modality = modality.upper()
     low, high = float(values.min()), float(values.max())
     if modality in ("MR", "MRI"):
         if low <= -500 and np.mean(values <= -500) > 0.01:
+            if bundle.task == "restoration":
+                raise InputError(
+                    f"{bundle.name} restores MR, but values down to {low:g} look like CT (Hounsfield units), which it "
+                    "would spoil: give an MR image"
+                )
             return [
                 f"The channel {name} should be MR, but values down to {low:g} look like CT (Hounsfield units): "
                 "take a bundle for CT, or another image."

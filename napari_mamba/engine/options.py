@@ -10,6 +10,8 @@ from napari_mamba.io.regions import checked_box
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 AXES = ("z", "y", "x")
+MAX_STRENGTH = 1.5
+"""Half as much again as the network would change: what it left of structured noise goes, and fine detail with it."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,8 @@ class RunOptions:
     uncertainty : bool
         Also return the entropy of the classes' probabilities, per voxel, in ``Result.extra["uncertainty"]``.
         Restoration: the standard deviation over mirrored copies, in the image's units, where the bundle allows those.
-        Classification: where the network looked instead, in ``Result.extra["where"]``: what each voxel adds to the
-        likeliest class's logit, above 0 where it speaks for it.
+        Classification: where the network looked instead, in ``Result.extra["activation_map"]``: what each voxel adds
+        to the likeliest class's logit, above 0 where it speaks for it.
     probabilities : bool
         Also return the classes' probabilities, in ``Result.extra["probabilities"]``: one float32 channel a class.
     residual : bool
@@ -49,6 +51,9 @@ class RunOptions:
     spacing : float or tuple of float, optional
         Of bundles that answer on a finer grid (super-resolution): its voxel sides in mm along (z, y, x). One number
         counts for every axis. None: the bundle's own, else the shortest side of the image.
+    strength : float
+        Restoration: how much of the network's change is made, 0 (the input, interpolated where the answer is on a
+        finer grid) to 1.5; 1 is the network's answer. The uncertainty is that of the change.
     clip : bool
         Restoration: keep the output within the range of the input.
     replace_nonfinite : float, optional
@@ -79,6 +84,7 @@ class RunOptions:
     probabilities: bool = False
     residual: bool = False
     spacing: float | tuple[float, ...] | None = None
+    strength: float = 1.0
     clip: bool = True
     replace_nonfinite: float | None = None
     region: tuple[float, ...] | None = None
@@ -98,6 +104,9 @@ class RunOptions:
             if len(sides) not in (1, 3) or not all(0 < side < float("inf") for side in sides):
                 raise InputError(f"a voxel size is one positive number of mm, or three (z, y, x), not {self.spacing}")
             object.__setattr__(self, "spacing", float(sides[0]) if len(sides) == 1 else sides)
+        if not 0 <= self.strength <= MAX_STRENGTH:
+            share, most = f"{100 * self.strength:g}%", f"{100 * MAX_STRENGTH:g}%"
+            raise InputError(f"a restoration's strength is from 0 (the input) to {most}, not {share}")
         if self.axis not in (None, *AXES, "all"):
             raise InputError(f"slices are cut along z, y, x or all, not {self.axis!r}")
         if self.region is not None:

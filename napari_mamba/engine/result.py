@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -48,6 +48,29 @@ class ClassRow:
     laterality: str = ""
 
 
+class Extra(dict[str, Volume]):
+    """What was asked for besides, by name; names of before are those of today."""
+
+    _BEFORE: ClassVar[dict[str, str]] = {"where": "activation_map"}
+
+    def __init__(self, found: Mapping[str, Volume] | None = None):
+        super().__init__()
+        for name, volume in (found or {}).items():
+            self[name] = volume
+
+    def __setitem__(self, name: str, volume: Volume) -> None:
+        super().__setitem__(self._BEFORE.get(name, name), volume)
+
+    def __getitem__(self, name: str) -> Volume:
+        return super().__getitem__(self._BEFORE.get(name, name))
+
+    def get(self, name: str, default: Any = None) -> Any:  # type: ignore[override]
+        return super().get(self._BEFORE.get(name, name), default)
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(self._BEFORE.get(str(name), name))
+
+
 @dataclass
 class Result:
     """What came out of a run. Volumes lie on the input's own grid.
@@ -69,7 +92,8 @@ class Result:
     cancelled : bool
         The run was stopped before its end: there is no output.
     extra : dict of str to Volume
-        What was asked for besides: "uncertainty", "probabilities", "residual", "regions", "where".
+        What was asked for besides: "uncertainty", "probabilities", "residual", "regions",
+        "activation_map". The last was once called "where", and is found under that name, too.
     """
 
     labels: Volume | None = None
@@ -79,7 +103,11 @@ class Result:
     provenance: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     cancelled: bool = False
-    extra: dict[str, Volume] = field(default_factory=dict)
+    extra: dict[str, Volume] = field(default_factory=Extra)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.extra, Extra):
+            self.extra = Extra(self.extra)
 
     def report(self) -> dict[str, Any]:
         """Table, scores, warnings and provenance as JSON can hold them, for a report file."""

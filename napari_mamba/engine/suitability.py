@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from napari_mamba.engine.checks import (
-    _value_warnings,
     check_mask,
     check_planned,
     grid_warnings,
     size_warnings,
     takes_rgb,
+    value_warnings,
 )
 from napari_mamba.engine.options import AXES, RunOptions
 from napari_mamba.engine.preparation.crop_or_pad import coverage_warnings
@@ -142,7 +142,7 @@ def _look_at_values(volume: Volume, bundle: Any, options: RunOptions) -> list[st
         if step == 1 and wanted.modality.upper() == "MASK":
             check_mask(seen, wanted.name)
         if finite.size:
-            warnings += _value_warnings(finite, wanted.name, wanted.modality)
+            warnings += value_warnings(finite, wanted.name, wanted.modality, bundle)
     return warnings
 
 

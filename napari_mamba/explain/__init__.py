@@ -11,14 +11,17 @@ import importlib
 from typing import Any
 
 _HOMES = {
-    "recorded.subject": ("Subject", "Tile", "subject_of", "subject_of_network"),
+    "recorded.subject": ("Subject", "Tile"),
+    "recorded.opening": ("subject_of", "subject_of_network"),
     "recorded.recording": ("Layer", "LayerScan", "layers", "record"),
     "methods.order": ("compare_orders", "neighbour_distance", "order_on", "ranks"),
     "methods.states": ("influence", "memory_length", "principal_components", "run_states", "state_along", "state_maps"),
     "methods.attention": ("Attention", "attention_maps", "attention_matrix", "attention_of"),
-    "methods.wider": ("gradient_weighted", "rollout", "unified_map"),
-    "methods.attribution": ("Relevance", "perturbation_curve", "picking", "relevance"),
-    "methods.field": ("layer_field", "reach", "receptive_field"),
+    "methods.wider": ("gradient_weighted", "unified_map"),
+    "methods.rollout": ("rollout",),
+    "methods.attribution": ("Relevance", "picking", "relevance"),
+    "methods.faithfulness": ("perturbation_curve",),
+    "methods.field": ("FieldGraph", "layer_field", "reach", "receptive_field"),
     "methods.intervention": ("knockout",),
     "recorded.tokens": ("unusual_tokens",),
     "methods.perturbation": ("occlusion",),

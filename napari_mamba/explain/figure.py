@@ -51,10 +51,19 @@ def coloured(values: np.ndarray, limits: tuple[float, float], signed: bool) -> n
     return np.stack([np.interp(scaled, places, anchors[:, c]) for c in range(3)], axis=-1).astype(np.uint8)
 
 
-def figure(volume: Volume, maps: Mapping[str, Volume], voxel: tuple[int, int, int]) -> Image.Image:
-    """One row a map: its slices through a voxel along the three axes, over the image; a cross marks the voxel."""
+Curves = Mapping[str, Mapping[str, np.ndarray]]
+
+
+def figure(
+    volume: Volume, maps: Mapping[str, Volume], voxel: tuple[int, int, int], curves: Curves | None = None
+) -> Image.Image:
+    """One row a map: its slices through a voxel along the three axes, over the image; a cross marks the voxel.
+
+    Below them a row a curve, as of the state along the path, or of what is left of an answer.
+    """
     rows = [("image", None), *maps.items()]
-    width, height = 3 * PANEL + 210, len(rows) * (PANEL + 8) + 8
+    drawn = dict(curves or {})
+    width, height = 3 * PANEL + 210, len(rows) * (PANEL + 8) + 28 + len(drawn) * (PANEL + 8)
     sheet = Image.new("RGB", (width, height), (18, 18, 20))
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(14)
@@ -62,14 +71,47 @@ def figure(volume: Volume, maps: Mapping[str, Volume], voxel: tuple[int, int, in
     low, high = np.percentile(grey, (0.5, 99.5))
     grey = np.clip((grey - low) / max(high - low, 1e-9), 0, 1)
     for r, (name, one) in enumerate(rows):
-        top = 8 + r * (PANEL + 8)
+        top = 28 + r * (PANEL + 8)
         values = None if one is None else np.asarray(one.data)
         limits = (0.0, 1.0) if values is None else limits_of(name, values)
         for axis in range(3):
             panel = _slice(grey, values, name, limits, axis, voxel, volume)
             sheet.paste(panel, (8 + axis * PANEL + (PANEL - panel.width) // 2, top + (PANEL - panel.height) // 2))
         _key(draw, font, sheet, name, values, limits, 3 * PANEL + 20, top)
+    for axis, (letter, at) in enumerate(zip("zyx", voxel, strict=True)):
+        draw.text((8 + axis * PANEL + 4, 6), f"slice {letter} = {at}", font=font, fill=(200, 200, 200))
+    for c, (name, curve) in enumerate(drawn.items()):
+        top = 28 + (len(rows) + c) * (PANEL + 8)
+        _curve(draw, font, name, curve, (48, top + 8, 3 * PANEL, top + PANEL - 28))
     return sheet
+
+
+LINES = ((74, 163, 255), (255, 159, 28), (47, 191, 113))
+
+
+def _curve(draw, font, name, curve, box) -> None:
+    """One set of curves over their first column, with the ends of both axes written."""
+    left, top, right, bottom = box
+    key, *others = [one for one in curve if one != "at"]
+    x = np.asarray(curve[key], float)
+    values = [np.asarray(curve[one], float) for one in others]
+    low, high = min(0.0, *(float(v.min()) for v in values)), max(float(v.max()) for v in values)
+    span, height = max(x[-1] - x[0], 1e-12), max(high - low, 1e-12)
+    draw.rectangle(box, outline=(110, 110, 110))
+    for colour, line in zip(LINES, values, strict=False):
+        points = np.stack([left + (x - x[0]) / span * (right - left), bottom - (line - low) / height * (bottom - top)])
+        draw.line([tuple(point) for point in points.T.tolist()], fill=colour, width=2)
+    for at in np.ravel(curve.get("at", ())):
+        place = left + (at - x[0]) / span * (right - left)
+        draw.line([(place, top), (place, bottom)], fill=(90, 255, 120))
+    grey = (200, 200, 200)
+    for y, value in ((top, high), (bottom - 16, low)):
+        draw.text((4, y), f"{value:.3g}", font=font, fill=grey)
+    draw.text((left, bottom + 4), f"{key} {x[0]:g}", font=font, fill=grey)
+    draw.text((right - 50, bottom + 4), f"{x[-1]:g}", font=font, fill=grey)
+    draw.text((right + 20, top), name, font=font, fill=(235, 235, 235))
+    for i, (colour, one) in enumerate(zip(LINES, others, strict=False)):
+        draw.text((right + 20, top + 24 + 18 * i), one, font=font, fill=colour)
 
 
 def _slice(grey, values, name, limits, axis, voxel, volume) -> Image.Image:

@@ -32,7 +32,9 @@ MAPS: dict[str, MapKind] = {
     "integrated": MapKind("Integrated gradients", "the same by gradients from a black image on", "class"),
     "class_attention": MapKind("Class attention", "which tokens of the layer the answer draws on", "class"),
     "occlusion": MapKind("Occlusion", "how the answer falls where a block is covered", "class"),
+    "knockout": MapKind("Knockout", "how the answer falls where a block passes nothing on in the scans", "class"),
+    "faithfulness": MapKind("Faithfulness", "deletion and insertion curves: which map to believe", "class"),
 }
 BLOCKS = {2: 8, 3: 4}
-"""Along each side of a tile, for occlusion: 64 passes."""
+"""Along each side of a tile, for occlusion and knockout: 64 passes."""
 STATE_MAPS = {"state": "norm", "step_size": "step_size", "memory": "memory", "influence": "influence"}

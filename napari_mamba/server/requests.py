@@ -32,6 +32,7 @@ class Options(_Strict):
     axis: Literal["", "z", "y", "x", "all"] = ""
     overlap: Annotated[float, Field(ge=0, le=0.9)] | None = None
     mirror: bool | None = None
+    strength: Annotated[float, Field(ge=0, le=150)] | None = None
     resample_channels: bool = False
 
     def words(self, device: str) -> list[str]:
@@ -43,6 +44,8 @@ class Options(_Strict):
                 words.append(f"--{name}={value}")
         if self.overlap is not None:
             words.append(f"--overlap={self.overlap:g}")
+        if self.strength is not None:
+            words.append(f"--strength={self.strength:g}")
         if self.mirror is not None:
             words.append("--mirror" if self.mirror else "--no-mirror")
         if self.resample_channels:

@@ -64,6 +64,30 @@ def test_a_point_in_the_world_and_another_format(tiny_bundle, scan, tmp_path, ca
     assert json.loads((out / "facts.json").read_text())["voxel"] == [6, 9, 8]
 
 
+def test_curves_regions_and_the_whole_image(tiny_bundle, scan, tmp_path, capsys):
+    volume = io.read(scan)
+    regions = np.zeros((1, *volume.shape), np.uint8)
+    regions[0, :7], regions[0, 7:] = 1, 2
+    drawn = io.write(volume.with_data(regions), tmp_path / "regions.nii.gz")
+    out = tmp_path / "out"
+    what = "knockout,faithfulness,gradient"
+    options = ["-o", str(out), "--what", what, "--regions", str(drawn), "--whole"]
+    assert main(["explain", str(tiny_bundle), str(scan), *options]) == 0
+    facts = json.loads((out / "facts.json").read_text())
+    assert facts["knockout"]["cuts"] >= 1
+    assert facts["tiles"] >= 1
+    header, *rows = (out / "deletion_curve.csv").read_text().split()
+    assert header == "share,relevance,gradient,integrated"
+    assert rows[0].startswith("0,1,1,1")
+    assert (out / "insertion_curve.csv").exists()
+    assert io.read(out / "knockout.nii.gz").shape == volume.shape
+    affine = volume.affine.copy()
+    affine[:3, 3] += 5
+    other = io.write(Volume(regions, affine=affine), tmp_path / "moved.nii.gz")
+    assert main(["explain", str(tiny_bundle), str(scan), "-o", str(tmp_path / "x"), "--regions", str(other)]) == 2
+    assert "image's grid" in capsys.readouterr().err
+
+
 def test_layers_and_maps_are_listed(tiny_bundle, scan, tmp_path, capsys):
     assert main(["explain", str(tiny_bundle), str(scan), "-o", str(tmp_path / "x"), "--list"]) == 0
     shown = capsys.readouterr().out

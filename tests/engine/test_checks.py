@@ -11,6 +11,7 @@ from engine_fakes import Apply, fake_bundle, two_classes
 
 from napari_mamba.bundles import Tile
 from napari_mamba.engine import RunOptions, available_devices, run_to_end
+from napari_mamba.engine.suitability import examine
 from napari_mamba.errors import InputError
 from napari_mamba.volume import Volume
 
@@ -67,6 +68,15 @@ def test_ct_given_to_an_mr_bundle(rng):
     (warning,) = warnings_of(Volume(data), bundle())
     assert "look like CT" in warning
     assert warnings_of(Volume(data), bundle("CT")) == []
+
+
+def test_ct_is_not_restored_as_mr(rng):
+    """An image that comes back would look like a better one; what the window asks beforehand says the same."""
+    data = np.where(image(rng) < 50, -1000, image(rng)).astype(np.int16)
+    restores = fake_bundle(Apply(lambda x: x), task="restoration", activation="none", modalities=("MR",))
+    with pytest.raises(InputError, match="restores MR, but values down to -1000 look like CT"):
+        run_to_end(Volume(data), restores)
+    assert any("look like CT" in refusal for refusal in examine(Volume(data), restores).refusals)
 
 
 def test_negative_mr_values(rng):

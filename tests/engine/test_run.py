@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from scipy.stats import entropy
 from napari_mamba.bundles import Tile
 from napari_mamba.engine import RunOptions, run, run_to_end
 from napari_mamba.engine.preparation.prepare import prepare
-from napari_mamba.errors import BundleError
+from napari_mamba.errors import BundleError, InputError
 from napari_mamba.volume import Volume
 
 MM = [{"step": "resample", "spacing": [1.0, 1.0, 1.0], "order": 1}]
@@ -164,6 +165,32 @@ def test_restored_image_stays_in_the_input_range_and_leaves_a_residual(volume):
     free = run_to_end(volume, bundle, RunOptions(clip=False))
     np.testing.assert_allclose(free.image.data, 1.5 * volume.data, rtol=1e-5)
     assert "residual" not in free.extra
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.5])
+def test_a_restoration_of_some_strength_lies_between_the_input_and_the_answer_or_beyond(volume, strength):
+    bundle = fake_bundle(
+        Apply(lambda x: 0.8 * x + 0.02 * x.cumsum(4)),  # mirrored copies differ
+        task="restoration",
+        activation="none",
+        tile=Tile((16, 16, 16), mirror_axes=(2,)),
+    )
+    options = RunOptions(clip=False, residual=True, uncertainty=True)
+    whole, some = (run_to_end(volume, bundle, replace(options, strength=s)) for s in (1.0, strength))
+    expected = volume.data + strength * (whole.image.data - volume.data)
+    np.testing.assert_allclose(some.image.data, expected, atol=1e-3)
+    np.testing.assert_allclose(some.extra["residual"].data, volume.data - expected, atol=1e-3)
+    np.testing.assert_allclose(
+        some.extra["uncertainty"].data, strength * whole.extra["uncertainty"].data, rtol=1e-4, atol=1e-3
+    )
+    assert whole.extra["uncertainty"].data.max() > 1
+    assert np.abs(whole.image.data - volume.data).max() > 1
+
+
+def test_a_strength_that_is_none_is_refused():
+    for strength in (-0.1, 1.6, float("nan")):
+        with pytest.raises(InputError, match="from 0 \\(the input\\) to 150%"):
+            RunOptions(strength=strength)
 
 
 def test_classification_averages_the_probabilities_of_tiles(rng):

@@ -7,10 +7,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 from published import filled, loaded, reference
+from test_others import OnMaps
 
 from napari_mamba.errors import InputError
 from napari_mamba.explain.methods.attention import attention_maps, attention_matrix, attention_of, linear_kernel
-from napari_mamba.explain.methods.wider import channel_rows, gradient_weighted, rollout, unified_row
+from napari_mamba.explain.methods.published import (
+    clamped_matrix,
+    class_token_raw,
+    class_token_rollout,
+    class_token_row,
+)
+from napari_mamba.explain.methods.rollout import moved, rollout, rollout_of
+from napari_mamba.explain.methods.wider import channel_rows, gradient_weighted, norm_before, unified_map, unified_row
 from napari_mamba.explain.recorded.recording import SelectivePath, record
 from napari_mamba.nn import S4D, S5, Mamba, Mamba2
 from napari_mamba.scan import scan_order, selective_scan
@@ -63,19 +71,22 @@ def test_contributions_sum_to_what_the_state_space_answers():
     assert float(found.contribution.sum()) == pytest.approx(float(y[0, 11].mean()), rel=1e-4)
 
 
-@pytest.mark.parametrize("length", [2**12, 2**16])
+@pytest.mark.parametrize("length", [2**12, 2**18])
 def test_long_sequences_agree_with_float64(length):
     torch.manual_seed(1)
-    delta = F.softplus(torch.randn(length, 16) * 0.3 - 9)  # so small that the first token is still felt at the end
-    A = -torch.arange(1.0, 5).expand(16, 4).contiguous()
-    rows = torch.randn(2, length, 1, 4)
-    path = SelectivePath(0, torch.arange(length), torch.arange(length), torch.randn(length, 16), None, delta, A, *rows)
+    # so small that the first token is still felt at the end
+    delta = F.softplus(torch.randn(length, 8) * 0.3 - np.log(length) - 0.5)
+    A = -torch.arange(1.0, 4).expand(8, 3).contiguous()
+    rows = torch.randn(2, length, 1, 3)
+    path = SelectivePath(0, torch.arange(length), torch.arange(length), torch.randn(length, 8), None, delta, A, *rows)
     wide = replace(path, **{name: getattr(path, name).double() for name in ("u", "delta", "A", "B", "C")})
     for row in (length - 1, length // 2):
         found, exact = attention_of(path, row), attention_of(wide, row)
         for name in ("drawn", "drawn_absolute", "given", "given_absolute"):
             a, b = getattr(found, name).double(), getattr(exact, name)
             assert float((a - b).norm() / b.norm().clamp(min=1e-30)) < 1e-5
+    first = attention_of(path, length - 1).drawn_absolute[0]
+    assert float(first) > 1e-3 * float(attention_of(path, length - 1).drawn_absolute[-1])  # nothing was cut off
 
 
 def test_a_decay_so_fast_that_nothing_is_left_gives_zeros_not_nans():
@@ -133,9 +144,18 @@ def test_the_published_matrices_of_vim():
             published = data["attention_channel_mean"][layer, k].astype(float)
             found = attention_matrix(path).numpy()
             assert np.abs(found - published).max() < 1e-3 * np.abs(published).max()
-    channels = attention_matrix(scans[1].paths[0], mean=False)[spec["channels"]].numpy()
+    path = scans[1].paths[0]
+    channels = torch.stack([attention_matrix(path, mean=False, channels=slice(d, d + 1))[0] for d in spec["channels"]])
     published = data["attention_layer1_channels"][:, 0].astype(float)
-    assert np.abs(channels - published).max() < 1e-3 * np.abs(published).max()
+    assert np.abs(channels.numpy() - published).max() < 1e-3 * np.abs(published).max()
+    # the published maps of the class token, each with its quirks
+    rows = class_token_row(scans[1])[spec["channels"]].numpy()
+    assert np.abs(rows - data["xai_layer1_channels"]).max() < 1e-5 * np.abs(rows).max()
+    for start in (0, 2):
+        raw, rolled = class_token_raw(scans[start:]), class_token_rollout(scans[start:])
+        np.testing.assert_allclose(raw.numpy(), data[f"raw_start{start}"], atol=1e-6)
+        published = data[f"rollout_start{start}"]
+        np.testing.assert_allclose(rolled.numpy(), published, atol=1e-5 * np.abs(published).max())
 
 
 def test_vmamba_where_the_published_code_clamps():
@@ -150,6 +170,8 @@ def test_vmamba_where_the_published_code_clamps():
     exact = data["exact/a1_CwBdtw"]
     assert np.abs(found[1] - exact).max() < 1e-5 * np.abs(exact).max()
     assert np.abs(found[1] - data["attn/a1_CwBdtw"]).max() > 5e-3 * np.abs(exact).max()  # the clamp's error
+    clamped = clamped_matrix(scan.paths[1]).numpy()
+    assert np.abs(clamped - data["attn/a1_CwBdtw"]).max() < 1e-5 * np.abs(exact).max()
 
 
 # ---- the wider ones
@@ -229,6 +251,49 @@ def test_rollout_of_one_layer_is_its_row_with_half_of_the_residual():
     expected[9] += 0.5
     np.testing.assert_allclose(row, expected, rtol=1e-4, atol=1e-6)
     assert row.sum() == pytest.approx(1, rel=1e-5)
+
+
+def test_rollout_goes_over_grids_and_over_many_tokens():
+    torch.manual_seed(0)
+    layers = OnMaps(Mamba(6, d_state=1)), torch.nn.AvgPool2d(2), OnMaps(S4D(6, d_state=4))
+    network = torch.nn.Sequential(*layers).requires_grad_(False)
+    x = torch.randn(1, 6, 4, 4)
+    scans = record(network, x)
+    assert [scan.grid for scan in scans] == [(4, 4), (2, 2)]
+    found = rollout_of(scans, 3)
+    assert found.map.shape == (2, 2)
+    assert found.map.sum() == pytest.approx(1, rel=1e-5)
+    # by full matrices: the late layer's row, spread over the cells of the early grid, times the early layer's
+    late_matrix = attention_matrix(scans[1].paths[0], absolute=True).numpy()
+    row = (late_matrix[3] / late_matrix[3].sum() + np.eye(4)[3]) / 2
+    fine = np.kron(row.reshape(2, 2), np.full((2, 2), 0.25)).ravel()
+    early = attention_matrix(scans[0].paths[0], absolute=True).numpy()
+    fine = (fine @ (early / early.sum(1, keepdims=True)) + fine) / 2
+    expected = fine.reshape(2, 2, 2, 2).sum((1, 3))
+    np.testing.assert_allclose(found.map, expected, rtol=1e-4, atol=1e-6)
+    # with one state the absolute value of the sum is the sum of the absolute values: linear time gives the same
+    quick = rollout_of(scans, 3, exact=0)
+    assert quick.bound
+    np.testing.assert_allclose(quick.map, expected, rtol=1e-4, atol=1e-6)
+    assert moved(np.arange(6.0), (2, 3), (3, 4)).sum() == pytest.approx(15)
+    with pytest.raises(InputError, match="no token at cell 9"):
+        rollout_of(scans, 9)
+
+
+def test_the_norm_before_a_layer_scales_each_tokens_column():
+    torch.manual_seed(0)
+    mixer, norm = Mamba(6, d_state=3).requires_grad_(False), torch.nn.LayerNorm(6).requires_grad_(False)
+    network = torch.nn.ModuleDict({"norm": norm, "mix": mixer})
+    network.forward = lambda x: mixer(norm(x.flatten(2).transpose(1, 2)))
+    x = torch.randn(1, 6, 3, 4) * torch.linspace(0.5, 4, 12).view(1, 1, 3, 4)
+    scan = record(network, x, ["mix"])[0]
+    scale = norm_before(network, x, scan)
+    tokens = x[0].flatten(1).T
+    torch.testing.assert_close(scale[0], 1 / tokens.std(1, unbiased=False), rtol=1e-3, atol=1e-3)
+    plain, normed = unified_map(scan, 11), unified_map(scan, 11, scale=scale)
+    np.testing.assert_allclose(normed.ravel(), plain.ravel() * scale[0].numpy(), rtol=1e-5)
+    network.forward = lambda x: mixer(x.flatten(2).transpose(1, 2))
+    assert norm_before(network, x, scan) is None
 
 
 def test_what_cannot_be_shown_says_so():

@@ -21,7 +21,7 @@ def test_the_notebook_runs():
 
 
 def test_the_page_has_a_row_for_every_map():
-    from napari_mamba.ui.look_inside.titles import TITLES
+    from napari_mamba.ui.look_inside.parts.titles import TITLES
 
     page = (DOCS / "look_inside.md").read_text(encoding="utf-8").lower()
     rows = [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| ")]

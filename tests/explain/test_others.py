@@ -10,10 +10,10 @@ from napari_mamba import explain as room
 from napari_mamba.errors import InputError
 from napari_mamba.explain.figure import coloured, figure, limits_of
 from napari_mamba.explain.methods.attribution import picking
-from napari_mamba.explain.methods.field import layer_field, reach, receptive_field
+from napari_mamba.explain.methods.field import FieldGraph, layer_field, reach, receptive_field
 from napari_mamba.explain.methods.intervention import knockout, linear_scan
 from napari_mamba.explain.methods.order import compare_orders, facts, neighbour_distance, order_on, positions, ranks
-from napari_mamba.explain.methods.perturbation import occlusion
+from napari_mamba.explain.methods.perturbation import occlude, occlusion
 from napari_mamba.explain.recorded.recording import record
 from napari_mamba.explain.recorded.tokens import unusual_tokens
 from napari_mamba.nn import S4D, S5, Mamba, Mamba2
@@ -75,6 +75,20 @@ def test_a_raster_scans_field_lies_before_the_token():
     assert not field[21:].any()
 
 
+def test_one_pass_serves_many_fields():
+    torch.manual_seed(0)
+    network = nn.Sequential(OnMaps(Mamba(4)), nn.Conv2d(4, 2, 3, padding=1)).requires_grad_(False)
+    x = torch.randn(1, 4, 6, 6)
+    graph = FieldGraph(network, x, ["0.mix"])
+    for at in ((1, 2), (4, 5), (1, 2)):
+        alone = receptive_field(network, x, lambda y: y[0, :, *at].sum())  # noqa: B023
+        assert torch.equal(graph.answer(lambda y: y[0, :, *at].sum()), alone)  # noqa: B023
+    assert torch.equal(graph.layer("0.mix", lambda grid: 20), layer_field(network, x, "0.mix", lambda grid: 20))
+    assert graph.bytes > x.nbytes
+    with pytest.raises(InputError, match="another layer"):
+        graph.layer("1", lambda grid: 0)
+
+
 def test_occlusion_finds_the_one_block_that_counts():
     network = nn.Conv2d(1, 1, 1, bias=False)
     nn.init.ones_(network.weight)
@@ -83,6 +97,9 @@ def test_occlusion_finds_the_one_block_that_counts():
     found = occlusion(network, x, picking(0), block=4)
     assert found[5, 9] == pytest.approx(3 / 144)
     assert np.count_nonzero(found) == 16
+    *_, (_, _, shifted) = occlude(network, x, picking(0), block=4, shift=(2, 1))  # begins within larger blocks
+    assert np.count_nonzero(shifted) == 16
+    assert shifted[2:6, 7:11].all()
     with pytest.raises(InputError, match="2 sides"):
         occlusion(network, x, picking(0), block=(4, 4, 4))
 

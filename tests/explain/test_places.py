@@ -3,18 +3,21 @@
 import numpy as np
 import pytest
 import torch
+from test_relevance import given
 from tiny_networks import TINY
 
-from napari_mamba import bundles, models
+from napari_mamba import bundles
 from napari_mamba.engine.preparation.prepare import prepare
 from napari_mamba.errors import InputError
 from napari_mamba.explain.maps import MAPS, explain
+from napari_mamba.explain.methods.attention import attention_of
 from napari_mamba.explain.recorded import places
+from napari_mamba.explain.recorded.opening import subject_of, subject_of_network
 from napari_mamba.explain.recorded.recording import layers, record
-from napari_mamba.explain.recorded.subject import subject_of, subject_of_network
 from napari_mamba.volume import Volume
 
-SPATIAL = [case for case in TINY if case.name != "mambamil" and not case.more]
+SPATIAL = [case for case in TINY if case.name != "mambamil"]
+BAGS = [case for case in TINY if case.name == "mambamil"]
 STEPS = {
     "turned": [{"step": "orient", "axcodes": "LPI"}],
     "cropped": [{"step": "crop_nonzero"}],
@@ -52,8 +55,8 @@ def test_the_index_map_finds_a_bright_voxel(steps, oblique_affine):
 @pytest.mark.parametrize("case", SPATIAL, ids=str)
 def test_every_layers_tokens_lie_where_a_bright_voxel_is(case):
     """A change of one voxel changes what enters a layer's scan most at a token whose place is beside it."""
-    torch.manual_seed(0)
-    network, x = models.create(case.name, **case.arguments).eval().requires_grad_(False), case.inputs()[0][:1]
+    network, x = given(case)
+    network.requires_grad_(False)
     spatial = tuple(x.shape[2:])
     at = tuple(n // 3 for n in spatial)
     bright = x.clone()
@@ -86,6 +89,24 @@ def test_every_layers_tokens_lie_where_a_bright_voxel_is(case):
         assert layer.tokens == np.prod(layer.grid)
 
 
+@pytest.mark.parametrize("case", BAGS, ids=str)
+def test_the_tokens_of_a_bag_are_no_places_but_have_an_attention(case):
+    network, x = given(case)
+    network.requires_grad_(False)
+    found = layers(network, x)
+    assert found
+    scan = record(network, x, [found[0].name])[0]
+    path = scan.paths[0]
+    drawn = attention_of(path, path.length - 1).drawn_absolute
+    assert drawn.shape == (path.length,)
+    assert float(drawn.max()) > 0
+    if scan.grid is None:
+        with pytest.raises(InputError, match="not places"):
+            scan.need_grid()
+    else:  # the bag as its order lays it out
+        assert np.prod(scan.grid) >= 23
+
+
 @pytest.fixture(scope="module")
 def subject(tiny_bundle):
     rng = np.random.default_rng(0)
@@ -100,7 +121,7 @@ def test_every_map_lies_on_the_images_grid(subject, name):
     voxel = (9, 11, 8)
     layer = subject.layers[-1].name if name == "rollout" else subject.layers[0].name
     found = explain(subject, [name], voxel, layer)
-    assert found.volumes
+    assert found.volumes or found.curves
     for volume in found.volumes.values():
         assert volume.shape == subject.volume.shape
         assert np.array_equal(volume.affine, subject.volume.affine)
@@ -191,10 +212,37 @@ def _all(events):
             return
 
 
-def test_a_run_is_the_same_after_looking(subject, tiny_bundle, volume):
-    from napari_mamba.engine import run_to_end
+def test_a_run_is_the_same_while_and_after_it_is_listened_to(tiny_bundle, volume):
+    """Bit for bit: the logits' softmax, not only the labels."""
+    from contextlib import ExitStack
 
-    bundle = bundles.load(tiny_bundle)
-    before = run_to_end(volume, bundle).labels.data
+    from napari_mamba.engine import RunOptions, run_to_end
+    from napari_mamba.scan import listen
+
+    bundle, options = bundles.load(tiny_bundle), RunOptions(device="cpu", probabilities=True)
+    before = run_to_end(volume, bundle, options)
     explain(subject_of(volume, bundle), ["state", "relevance", "attention"])
-    assert np.array_equal(run_to_end(volume, bundle).labels.data, before)
+    after = run_to_end(volume, bundle, options)
+    networks, heard = bundle.networks(), []
+    bundle = _Same(bundle, networks)
+    with ExitStack() as listening:
+        for network in networks:
+            listening.enter_context(listen(network, heard.append))
+        meanwhile = run_to_end(volume, bundle, options)
+    assert heard
+    for other in (after, meanwhile):
+        assert np.array_equal(other.labels.data, before.labels.data)
+        assert np.array_equal(other.extra["probabilities"].data, before.extra["probabilities"].data)
+
+
+class _Same:
+    """A bundle whose networks are these."""
+
+    def __init__(self, bundle, networks):
+        self._bundle, self._networks = bundle, networks
+
+    def __getattr__(self, name):
+        return getattr(self._bundle, name)
+
+    def networks(self):
+        return self._networks

@@ -9,10 +9,29 @@ from torch import nn
 
 from napari_mamba import models
 from napari_mamba.errors import InputError
-from napari_mamba.explain.methods.attribution import perturbation_curve, picking, relevance
+from napari_mamba.explain.methods.attribution import picking, relevance
+from napari_mamba.explain.methods.faithfulness import perturbation_curve
 from napari_mamba.explain.methods.rules import linearised
 
 ONE_INPUT = [case for case in TINY if not case.more]
+
+
+class Pair(nn.Module):
+    """A network of two images (registration) as one of an image of two channels."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        answer = self.network(x[:, :1], x[:, 1:])
+        return answer if isinstance(answer, torch.Tensor) else answer[0]
+
+
+def given(case):
+    """A network with one input, and that input."""
+    network, inputs = built(case), case.inputs()
+    return (Pair(network), torch.cat(inputs, 1)) if case.more else (network, inputs[0][:1])
 
 
 def built(case):
@@ -25,9 +44,10 @@ def built(case):
     return network
 
 
-@pytest.mark.parametrize("case", ONE_INPUT, ids=str)
+@pytest.mark.parametrize("case", TINY, ids=str)
 def test_relevances_and_the_biases_share_sum_to_the_answer(case):
-    network, x = built(case).double(), case.inputs()[0][:1].double()
+    network, x = given(case)
+    network, x = network.double(), x.double()
     torch.manual_seed(1)  # MambaIRv2 draws noise
     found = relevance(network, x, lambda y: y[0, 0].mean())
     assert found.map.shape == x.shape

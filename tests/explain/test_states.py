@@ -11,6 +11,7 @@ from test_attention import made
 from napari_mamba.explain.methods.states import (
     components,
     influence,
+    influence_by_gramian,
     memory_length,
     principal_components,
     run_states,
@@ -98,6 +99,17 @@ def test_a_state_of_constant_decay_has_a_known_memory_and_influence():
     left = length - path.steps.numpy()
     expected = np.sqrt(20 * 5 * step**2 * (1 - decay**left) / (1 - decay))
     np.testing.assert_allclose(influence(path).numpy(), expected, rtol=1e-4)
+    np.testing.assert_allclose(influence_by_gramian(path).numpy(), expected, rtol=1e-4)  # the two forms are one here
+
+
+def test_the_gramian_form_holds_a_tokens_own_decay():
+    path = made(length=30, width=6)
+    rows = path.steps.argsort()  # in the path's order
+    row = int(rows[4])
+    held = replace(path, delta=path.delta[row].expand(30, -1).contiguous())
+    assert float(influence_by_gramian(path)[row]) == pytest.approx(float(influence(held)[row]), rel=1e-4)
+    last = int(rows[-1])
+    assert float(influence_by_gramian(path)[last]) == pytest.approx(float(influence(path)[last]), rel=1e-4)
 
 
 def test_memory_counts_the_tokens_until_the_decay_by_one_e():

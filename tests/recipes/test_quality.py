@@ -350,7 +350,7 @@ def test_train_export_run_and_measure(data, small, tmp_path):
     file = io.read(data / "native_mr/patient12/study1_T1W.nii.gz")
     result = engine.run_to_end(file, bundles.load(folder), engine.RunOptions(device="cpu", uncertainty=True))
     assert list(result.scores) == list(CLASSES)
-    assert result.extra["where"].shape == file.shape
+    assert result.extra["activation_map"].shape == file.shape
 
 
 def test_what_is_no_head_scan_is_doubted_or_refused(data, small, tmp_path):

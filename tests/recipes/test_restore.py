@@ -13,7 +13,9 @@ from napari_mamba.errors import InputError
 from napari_mamba.recipes.registry import recipe
 from napari_mamba.recipes.restore import data as scans
 from napari_mamba.recipes.restore import denoise, superres
-from napari_mamba.recipes.restore.degrade import _profile, add_noise, along_first, spatial_noise_map, thick_slices
+from napari_mamba.recipes.restore.acquisition.noise import add_noise, spatial_noise_map
+from napari_mamba.recipes.restore.acquisition.profiles import NAMES, profile_weights
+from napari_mamba.recipes.restore.acquisition.slices import along, blurred, thick_slices
 from napari_mamba.recipes.restore.patch_sampler import PatchSampler
 from napari_mamba.training.loop import fit, history
 from napari_mamba.volume import Volume
@@ -57,7 +59,7 @@ def small(monkeypatch):
     CPU): NaN now and then.
     """
     monkeypatch.setattr(denoise, "SIZE", (16, 16, 16))
-    for name, size in (("LENGTH", 24), ("WIDE", 16), ("NARROW", 16)):
+    for name, size in (("LENGTH", 24), ("WIDE", 16), ("NARROW", 16), ("SIDE", 2)):
         monkeypatch.setattr(superres, name, size)
 
 
@@ -166,6 +168,7 @@ def test_some_pieces_are_cut_as_by_skull_stripping_and_nothing_is_left_beyond():
 
 def test_masked_air_is_dark_and_the_rest_keeps_its_noise(monkeypatch):
     monkeypatch.setattr(denoise, "STRIPPED", 0.0)
+    monkeypatch.setattr(denoise, "CORRELATED", 0.0)  # an edge between air and tissue would ring
     draw = torch.Generator().manual_seed(3)
     clean = torch.full((64, 1, 12, 12, 12), 0.02)
     clean[..., 6:] = 0.8
@@ -229,8 +232,8 @@ def test_thick_slices_are_nearer_to_the_truth_than_their_spline(step):
     fine, one = image_line(), torch.ones(1)
     places, slices = gaussian_slices(fine, step, 0.4 * step)
     spline = ndimage.map_coordinates(slices, [(np.arange(240) - places[0]) / step], order=3, mode="nearest")
-    maps = thick_slices(240, step * one, step * one, one > 1, 0.4 * step * one)
-    found = along_first(torch.from_numpy(fine).float().view(1, 1, 240, 1, 1), maps)[0, 0, :, 0, 0].numpy()
+    maps = thick_slices(240, step * one, step * one, torch.tensor([NAMES.index("gaussian")]), 0.4 * step * one)
+    found = along(torch.from_numpy(fine).float().view(1, 1, 240, 1, 1), maps)[0, 0, :, 0, 0].numpy()
     inner = slice(20, -20)
     errors = [np.mean((values - fine)[inner] ** 2) for values in (found, spline)]
     assert errors[0] < 0.9 * errors[1]
@@ -285,8 +288,46 @@ def test_pieces_without_much_error_do_not_drown_the_others(folder):
     assert pulls["mr-superres", 0.003] < 4 * pulls["mr-superres", 0.1]
 
 
-def test_a_boxy_profile_is_nearly_the_mean_over_it():
-    one = torch.ones(1)
-    box, gaussian = (_profile(torch.arange(60.0)[None, None] - 29.5, 4 * one, one > kind)[0, 0] for kind in (0, 1))
-    assert float(box[28:32].sum()) == pytest.approx(0.95, abs=0.03)
-    assert float(gaussian[28:32].sum()) == pytest.approx(0.76, abs=0.05)
+def test_profiles_have_their_width_and_their_place():
+    """By their definition: a box is the mean over its width, a Gaussian has half its height there."""
+    distance = torch.arange(60, dtype=torch.float64).repeat(len(NAMES), 1, 1) - 29.5
+    weights = profile_weights(distance, torch.full((len(NAMES),), 8.0), torch.arange(len(NAMES)))[:, 0]
+    found = dict(zip(NAMES, weights, strict=True))
+    assert weights.sum(1).numpy() == pytest.approx(1)
+    assert (weights - weights.flip(1)).abs().max() < 1e-6
+    assert found["box"][26:34].numpy() == pytest.approx(1 / 8)
+    gaussian = np.exp(-4 * np.log(2) * (distance[0, 0].numpy() / 8) ** 2)
+    assert found["gaussian"].numpy() == pytest.approx(gaussian / gaussian.sum(), abs=1e-4)
+    assert found["sinc"].numpy()[10:50] == pytest.approx((np.sinc(distance[0, 0].numpy() / 8) / 8)[10:50], abs=9e-3)
+    for name in NAMES[-3:]:  # what a pulse excites: most of it within the slice, some ripple beyond
+        assert 0.85 < float(found[name][26:34].sum()) < 0.99
+
+
+def test_slices_side_by_side_of_a_box_are_the_means_that_numpy_makes():
+    fine = image_line()
+    by_spline, _ = superres.whole_factor(240, 4, "box")
+    scipys = ndimage.zoom(fine.reshape(-1, 4).mean(1), 4, order=3, mode="nearest", grid_mode=True)
+    assert by_spline[0].numpy() @ fine == pytest.approx(scipys, abs=1e-3)
+
+
+def test_a_second_axis_is_coarser_in_some_samples_and_never_more_than_the_slices():
+    distance = torch.full((400,), 1.5)
+    maps = superres.second_maps(24, distance, torch.Generator().manual_seed(0))
+    untouched = (maps == torch.eye(24)).flatten(1).all(1)
+    assert 60 < int((~untouched).sum()) < 140
+    assert maps.sum(2).numpy() == pytest.approx(1, abs=1e-4)
+
+
+def test_blurred_is_scipys_filter_and_what_is_not_blurred_stays():
+    volumes = torch.rand(2, 1, 14, 15, 16)
+    found = blurred(volumes, torch.tensor([1.1, 0.0]))
+    assert torch.allclose(found[1], volumes[1], atol=1e-6)
+    inside = (slice(6, -6),) * 3
+    expected = ndimage.gaussian_filter(volumes[0, 0].numpy(), 1.1, truncate=6)[inside]
+    assert found[0, 0].numpy()[inside] == pytest.approx(expected, abs=1e-3)
+
+
+def test_what_is_applied_along_another_axis_is_turned_alike():
+    volumes, maps = torch.rand(2, 1, 4, 5, 6), torch.rand(2, 5, 5)
+    expected = np.stack([np.einsum("ij,zjx->zix", m, v[0]) for m, v in zip(maps.numpy(), volumes.numpy(), strict=True)])
+    assert along(volumes, maps, 1)[:, 0].numpy() == pytest.approx(expected, abs=1e-5)

@@ -79,7 +79,8 @@ def test_bad_input_is_told(made):
     volume = scan()
     with pytest.raises(InputError, match="all zeros"):
         run(made, volume.with_data(np.zeros_like(volume.data)))
-    assert any("CT" in w for w in run(made, volume.with_data(volume.data - 1000)).warnings)
+    with pytest.raises(InputError, match="look like CT"):
+        run(made, volume.with_data(volume.data - 1000))
     assert any("negative" in w for w in run(made, volume.with_data(volume.data - 100)).warnings)
     assert any("much less than" in w for w in engine.run_to_end(scan((3, 9, 9)), made).warnings)
 
@@ -137,13 +138,15 @@ def test_evaluation_writes_numbers_card_and_picture(made, name, folder, tmp_path
     monkeypatch.setattr(denoise_bundle, "LEVELS", (0.05, 0.09))
     monkeypatch.setattr(denoise_bundle, "_baselines", lambda: {"nlm": lambda *a: calls.append(1) or fake_method(*a)})
     monkeypatch.setattr(superres_bundle, "TESTED", (2, 4))
+    monkeypatch.setattr(superres_bundle, "FARTHEST", ())
     kept = {"kept": tmp_path / "kept.json"} if name == "mr-denoise" else {}
     told = []
     options = {"device": "cpu", "write": True, **kept}
     measured = recipes.evaluate(name, folder, made.path, on_case=lambda *a: told.append(a), **options)
     json.dumps(measured)
     assert (measured["people"], measured["volumes"]) == (2, 2)
-    assert len(told) == len(measured["cases"]) == 2 * (4 if name == "mr-denoise" else 2)
+    # Two levels of two kinds of noise, and three shares of k-space; two distances of slices of three profiles.
+    assert len(told) == len(measured["cases"]) == 2 * (7 if name == "mr-denoise" else 6)
     written = bundles.load(made.path)
     assert written.metrics["held_out"]["table"] == measured["table"]
     assert (made.path / "examples.png").read_bytes().startswith(b"\x89PNG")
@@ -160,6 +163,9 @@ def test_evaluation_writes_numbers_card_and_picture(made, name, folder, tmp_path
     else:  # it answers the best linear interpolation of the slices
         assert measured["largest_beyond_range"] == 0
         for row in measured["table"].values():
+            assert row["mr-superres"]["psnr"]["mean"] > row["linear"]["psnr"]["mean"]
+        for setting in ("2×", "4×"):  # of the profile that it takes them to have
+            row = measured["table"][setting]
             assert row["mr-superres"]["psnr"]["mean"] > row["spline"]["psnr"]["mean"] + 0.3
 
 

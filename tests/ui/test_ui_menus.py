@@ -86,7 +86,10 @@ def test_menus_open_the_dock_on_a_model_of_their_task_and_never_hide_it(make_nap
         application().commands.execute_command(f"napari-mamba.{command}").result()
         (dock,) = [one for one in viewer.window.dock_widgets.values() if isinstance(one, menus.RunDock)]
         qtbot.waitUntil(lambda d=dock: d.inner is not None, timeout=60_000)
-        assert dock.inner.isVisible()
+        inner = dock.inner
+        for part in (lambda i: i.model.combo, lambda i: i.channels.combos[0], lambda i: i.options.device):
+            qtbot.waitUntil(lambda p=part, i=inner: p(i).isVisible(), timeout=10_000)
+        qtbot.waitUntil(lambda d=dock: d.inner.height() == d.height(), timeout=10_000)
         assert dock.inner.session.bundle.task == task
     menus.visualize(viewer)
     assert dock.inner.session.options.uncertainty

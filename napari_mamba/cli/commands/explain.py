@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from napari_mamba.cli.reporting import Reporter
     from napari_mamba.explain.maps import Explained
+    from napari_mamba.volume import Volume
 
 FORMATS = {"nifti": ".nii.gz", "ome-zarr": ".ome.zarr"}
 MOST_POINTS = 5000
@@ -42,6 +43,13 @@ def explain(
     target: Annotated[
         Optional[str], typer.Option("--class", metavar="NAME|INDEX", help="The class whose answer is explained.")
     ] = None,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Explain the answer of the whole image, not that of the tile at the voxel.")
+    ] = False,
+    regions: Annotated[
+        Optional[Path],
+        typer.Option(metavar="LABELS", help="For knockout, on the image's grid: what 1 passes on to 2 is cut."),
+    ] = None,
     member: Annotated[int, typer.Option(help="Which network of an ensemble, from 1.")] = 1,
     format: Annotated[str, typer.Option(help="nifti or ome-zarr.")] = "nifti",
     show: Annotated[bool, typer.Option("--list", help="List the maps and the network's layers, and stop.")] = False,
@@ -61,13 +69,18 @@ def explain(
     if voxel is not None and world is not None:
         raise InputError("--voxel and --world both say where: give one of them")
     places = {"voxel": numbers(voxel, "--voxel", whole=True), "world": numbers(world, "--world")}
-    for path in inputs:
+    for path in [*inputs, *([regions] if regions else [])]:
         if not path.exists():
             raise InputError(f"{path} does not exist: check the name")
     report = reporter(events)
     try:
         with quiet_libraries():
-            chosen = {"layer": layer, "target": target, "direction": None if direction is None else direction - 1}
+            chosen: dict[str, Any] = {
+                "layer": layer,
+                "target": target,
+                "direction": None if direction is None else direction - 1,
+            }
+            chosen |= {"whole": whole, "regions": regions}
             names = [name.strip() for name in what.split(",") if name.strip()]
             how = {"member": member - 1, "device": device, "suffix": FORMATS[format], "overwrite": overwrite}
             return _explain(bundle, inputs, output, names, places, chosen, how, show, report)
@@ -107,7 +120,7 @@ def _explain(
         tell(Progress("loading", 0, 1))
         from napari_mamba import bundles, io
         from napari_mamba.explain.maps import MAPS, explaining
-        from napari_mamba.explain.recorded.subject import subject_of
+        from napari_mamba.explain.recorded.opening import subject_of
 
         unknown = [one for one in what if one not in MAPS]
         if unknown:
@@ -125,6 +138,8 @@ def _explain(
             print(listing(subject))
             return DONE
         voxel = where["voxel"] if where["world"] is None else subject.voxel_of(where["world"])
+        if chosen["regions"] is not None:
+            chosen["regions"] = regions_of(chosen["regions"], volume)
         _make_folder(output)
         run = explaining(subject, what, voxel, cancel=cancel, **chosen)
         while True:
@@ -148,6 +163,19 @@ def _explain(
     facts |= {"warnings": found.sentences, "provenance": provenance(bundle, options)}
     report.result({**facts, "seconds": round(perf_counter() - began, 3)}, [], "")
     return DONE
+
+
+def regions_of(path: Path, volume: Volume) -> np.ndarray:
+    """Regions of a label file on the image's grid, (Z, Y, X)."""
+    import numpy as np
+
+    from napari_mamba import io
+
+    labels = io.read_labels(path).volume
+    same = labels.shape == volume.shape and np.allclose(labels.affine, volume.affine, atol=1e-3)
+    if not same:
+        raise InputError(f"{path} does not lie on the image's grid: draw the regions on the image itself")
+    return np.asarray(labels.data)[0]
 
 
 def write(found: Explained, subject: Any, output: Path, suffix: str, overwrite: bool) -> dict[str, Path]:
@@ -174,8 +202,8 @@ def write(found: Explained, subject: Any, output: Path, suffix: str, overwrite: 
     for path, text in texts.values():
         write_text(path, text)
     written = {**images, **{name: path for name, (path, _) in texts.items()}}
-    if found.volumes:
-        sheet = figure(subject.volume, found.volumes, tuple(found.facts["voxel"]))
+    if found.volumes or found.curves:
+        sheet = figure(subject.volume, found.volumes, tuple(found.facts["voxel"]), found.curves)
         with atomic_path(picture) as temporary:
             sheet.save(temporary, format="PNG")
         written["figure"] = picture

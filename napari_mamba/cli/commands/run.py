@@ -94,6 +94,14 @@ def run(
         Optional[str],
         typer.Option(metavar="MM|Z,Y,X", help="Super-resolution: output voxel size in mm.", rich_help_panel=HOW),
     ] = None,
+    strength: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="PERCENT",
+            help="Restoration: how much of the change is made, 0 to 150; 100 is the model's answer.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     region: Annotated[
         Optional[str],
         typer.Option(
@@ -138,6 +146,7 @@ def run(
         batch_size=batch_size,
         axis=axis,
         spacing=parsing.parse_spacing(spacing),
+        strength=parsing.parse_strength(strength),
         replace_nonfinite=replace_nonfinite,
         region=parsing.parse_region(region),
     )

@@ -81,7 +81,9 @@ class ImageAnswer(Answer):
         if sink.factors != (1, 1, 1):
             factors = restored_factors(image, data.shape[1:])
             affine = enlarged_affine(affine, factors)
-            data = interpolated(data, factors) if context.options.residual else data
+            asked = context.options.residual or context.options.strength != 1
+            data = interpolated(data, factors) if asked else data
+        image, spread = _at_strength(image, data, spread, context.options.strength)
         if context.options.clip:
             for restored, given in zip(image, context.volume.data, strict=True):
                 np.clip(restored, given.min(), given.max(), out=restored)
@@ -112,3 +114,16 @@ class ImageAnswer(Answer):
         if spread is not None:
             mean = spread.mean(axis=0, keepdims=True)
             result.extra["uncertainty"] = grid.with_data(np.maximum(mean, 0, out=mean), ("uncertainty",))
+
+
+def _at_strength(
+    image: np.ndarray, given: np.ndarray, spread: np.ndarray | None, strength: float
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """What was given with a share of the change made, in place, and the share of the spread."""
+    if strength == 1:
+        return image, spread
+    for restored, before in zip(image, given, strict=True):
+        restored -= before
+        restored *= strength
+        restored += before
+    return image, None if spread is None else spread * strength

@@ -22,7 +22,7 @@ from napari_mamba.errors import BundleError
 
 @answers("classification")
 class ScoresAnswer(Answer):
-    """`Result.scores`, the mean over tiles and members; with uncertainty asked for also the evidence as "where"."""
+    """`Result.scores`, the mean over tiles and members; with uncertainty asked for also an activation map."""
 
     def new_sink(self, prepared: Prepared) -> list[torch.Tensor]:
         return []
@@ -48,7 +48,7 @@ class ScoresAnswer(Answer):
             yield from self._activation_map(prepared, ensemble, result.scores)
 
     def _activation_map(self, prepared: Prepared, ensemble: Ensemble, scores: dict[str, float]) -> Events:
-        """Where in the image the evidence for the likeliest class lies, as `Result.extra["where"]`."""
+        """Where in the image the evidence for the likeliest class lies, as `Result.extra["activation_map"]`."""
         context = self.context
         if not all(hasattr(network, "evidence") for network in ensemble.networks) or context.plan.spatial_dims == 2:
             sentence = f"{context.bundle.name} has no class activation map: its network does not support one."
@@ -60,5 +60,5 @@ class ScoresAnswer(Answer):
         yield from context.report.follow(*activation_map_passes(prepared.data, ensemble, context.plan, sink, relative))
         context.report.record.start_stage("restoring")
         k = list(scores).index(likeliest)
-        where = prepared.restore_values(sink.image[k : k + 1])
-        context.result.extra["where"] = context.volume.with_data(where, (f"evidence for {likeliest}",))
+        evidence = prepared.restore_values(sink.image[k : k + 1])
+        context.result.extra["activation_map"] = context.volume.with_data(evidence, (f"evidence for {likeliest}",))

@@ -60,7 +60,7 @@ class Record:
         return {
             "started": self.started.isoformat(timespec="seconds"),
             "napari_mamba": __version__,
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),  # a plain text: its own class would import torch where it is read
             "numpy": numpy.__version__,
             "python": platform.python_version(),
             "platform": platform.platform(),

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_mamba.errors import InputError
@@ -157,7 +156,12 @@ def _check_reached(answer: Tensor) -> None:
 # ---- what is explained
 
 
-def picking(channel: int, region: Tensor | np.ndarray | None = None, voxel: Sequence[int] | None = None) -> Pick:
+def picking(
+    channel: int,
+    region: Tensor | np.ndarray | None = None,
+    voxel: Sequence[int] | None = None,
+    weights: Tensor | np.ndarray | float | None = None,
+) -> Pick:
     """The function from an output to a class's logit: of an image's classes, or of a map's at a voxel or over a region.
 
     Parameters
@@ -168,12 +172,16 @@ def picking(channel: int, region: Tensor | np.ndarray | None = None, voxel: Sequ
         The mean over it is explained.
     voxel : sequence of int, optional
         Of the output's grid.
+    weights : (*spatial) or float, optional
+        The sum of the logits times them is explained.
     """
 
     def pick(output: Tensor) -> Tensor:
         if channel >= output.shape[1] or channel < 0:
             raise InputError(f"the network answers {output.shape[1]} channels, not one of number {channel}")
         one = output[0, channel]
+        if weights is not None:
+            return (one * torch.as_tensor(weights, device=one.device, dtype=one.dtype)).sum()
         if voxel is not None and one.ndim:
             return one[tuple(voxel)]
         if region is not None and one.ndim:
@@ -184,59 +192,3 @@ def picking(channel: int, region: Tensor | np.ndarray | None = None, voxel: Sequ
         return one.mean()
 
     return pick
-
-
-# ---- which map to believe
-
-
-@dataclass
-class Curve:
-    """Share of the answer that is left as the most relevant voxels are taken away, or put back: `kept` (S + 1,).
-
-    `shares` are the shares of voxels, `area` the mean of the curve: low for a good map of a deletion, high for one of
-    an insertion.
-    """
-
-    shares: np.ndarray
-    kept: np.ndarray
-
-    @property
-    def area(self) -> float:
-        return float(np.trapezoid(self.kept, self.shares))
-
-
-def perturbation_curve(
-    network: nn.Module, inputs: Tensor, pick: Pick, map: Tensor, steps: int = 10, insert: bool = False
-) -> Curve:
-    """Take the most relevant blocks of voxels away (or put them back into an image without), and watch the answer.
-
-    What is away is blurred, so that no new edges come (Petsiuk et al., RISE, arXiv:1806.07421).
-
-    Parameters
-    ----------
-    map : tensor like `inputs`, or (1, 1, *spatial)
-        Relevances; summed over channels.
-    """
-    rank = map.detach().sum(1, keepdim=True).flatten().argsort(descending=True)
-    blurred = _blurred(inputs)
-    start, end = (blurred, inputs) if insert else (inputs, blurred)
-    kept, shares = [], np.linspace(0, 1, steps + 1)
-    with torch.no_grad():
-        for share in shares:
-            changed = torch.zeros(rank.shape, dtype=torch.bool, device=inputs.device)
-            changed[rank[: round(share * len(rank))]] = True
-            mask = changed.view(1, 1, *inputs.shape[2:])
-            kept.append(float(pick(first_output(network(torch.where(mask, end, start))))))
-    values = np.array(kept)
-    low, high = (values[0], values[-1]) if insert else (values[-1], values[0])
-    scale = high - low
-    return Curve(shares, (values - low) / (scale if abs(scale) > 1e-12 else 1.0))
-
-
-def _blurred(x: Tensor, passes: int = 3) -> Tensor:
-    dims = x.ndim - 2
-    side = [min(9, n - (n + 1) % 2) for n in x.shape[2:]]
-    pool = F.avg_pool3d if dims == 3 else F.avg_pool2d
-    for _ in range(passes):
-        x = pool(x, side, 1, [n // 2 for n in side], count_include_pad=False)
-    return x

@@ -6,7 +6,7 @@ Luo et al., Understanding the Effective Receptive Field (arXiv:1701.04128).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -37,58 +37,82 @@ def receptive_field(
     -------
     Tensor, shape `spatial`
     """
-    x = inputs.detach().clone().requires_grad_(True)
-    with torch.enable_grad():
-        answer = pick(first_output(network(x)))
-    if not answer.requires_grad:
-        raise InputError("this answer does not depend on the input: choose another voxel")
-    gradient = torch.autograd.grad(answer, x)[0][0]
-    return (gradient.clamp(min=0) if positive else gradient.abs()).sum(0)
+    return FieldGraph(network, inputs).answer(pick, positive)
 
 
-@dataclass(frozen=True)
-class FieldSize:
-    """How far a field reaches: the radii in mm about the voxel within which half and 95% of it lie."""
+class FieldGraph:
+    """One pass of a network, kept with what its gradients need: each field then costs a backward pass alone.
 
-    layer: str
-    half: float
-    most: float
+    Parameters
+    ----------
+    network : nn.Module
+    inputs : (1, C, *spatial)
+    layers : sequence of str
+        Whose tokens' fields may be asked for.
 
+    Attributes
+    ----------
+    bytes : int
+        What is kept for the gradients.
+    """
 
-class _Reached(Exception):
-    pass
+    def __init__(self, network: nn.Module, inputs: Tensor, layers: Sequence[str] = ()):
+        self.input = inputs.detach().clone().requires_grad_(True)
+        self.bytes = 0
+        self._calls: dict[str, Call] = {}
+        self._outputs: dict[str, Tensor] = {}
+        handles = [network.get_submodule(name).register_forward_hook(self._keep(name)) for name in layers]
+        weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
+        try:
+            with torch.enable_grad(), listen(network, self._hear), self._counted(weights):
+                self.output = first_output(network(self.input))
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def answer(self, pick: Callable[[Tensor], Tensor], positive: bool = False) -> Tensor:
+        """The receptive field of a number that the network answers, (*spatial); see `receptive_field`."""
+        number = pick(self.output)
+        if not number.requires_grad:
+            raise InputError("this answer does not depend on the input: choose another voxel")
+        gradient = torch.autograd.grad(number, self.input, retain_graph=True)[0][0]
+        return (gradient.clamp(min=0) if positive else gradient.abs()).sum(0)
+
+    def layer(self, name: str, cell_of: Callable[[tuple[int, ...]], int]) -> Tensor:
+        """The receptive field of one token of a layer's output, `cell_of(grid)` being its cell: (*spatial)."""
+        call = self._calls.get(name)
+        if call is None or call.grid is None:
+            raise InputError(f"the tokens of {name} are channels, not places of the image: choose another layer")
+        token = _token(self._outputs[name], call, cell_of(call.grid))
+        # The squares' sum, so that channels of opposite sign do not hide one another.
+        number = token.square().sum()
+        gradient = torch.autograd.grad(number, self.input, allow_unused=True, retain_graph=True)[0]
+        return torch.zeros_like(self.input[0, 0]) if gradient is None else gradient[0].abs().sum(0)
+
+    def _hear(self, call: Call) -> None:
+        if call.kind != "convolution":
+            self._calls[call.layer] = call
+
+    def _keep(self, name: str) -> Callable:
+        def keep(module: nn.Module, given: tuple, output: Tensor) -> None:
+            self._outputs.setdefault(name, output)
+
+        return keep
+
+    def _counted(self, known: set[int]) -> AbstractContextManager:
+        def pack(x: Tensor) -> Tensor:
+            storage = x.untyped_storage()
+            if storage.data_ptr() not in known:
+                known.add(storage.data_ptr())
+                self.bytes += storage.nbytes()
+            return x
+
+        return torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x)
 
 
 def layer_field(network: nn.Module, inputs: Tensor, layer: str, cell_of: Callable[[tuple[int, ...]], int]) -> Tensor:
     """The receptive field of one token of a layer's output, `cell_of(grid)` being its cell: (*spatial), as above."""
-    x = inputs.detach().clone().requires_grad_(True)
-    where: dict[str, Call] = {}
-
-    def hear(call: Call) -> None:
-        if call.layer == layer and call.kind != "convolution":
-            where["call"] = call
-
-    kept: list[Tensor] = []
-
-    def keep(module: nn.Module, given: tuple, output: Tensor) -> None:
-        kept.append(output)
-        raise _Reached
-
-    handle = network.get_submodule(layer).register_forward_hook(keep)
-    try:
-        with torch.enable_grad(), listen(network, hear):
-            network(x)
-    except _Reached:
-        pass
-    finally:
-        handle.remove()
-    if "call" not in where or where["call"].grid is None:
-        raise InputError(f"the tokens of {layer} are channels, not places of the image: choose another layer")
-    call = where["call"]
-    token = _token(kept[0], call, cell_of(call.grid))  # type: ignore[arg-type]
-    # The squares' sum, so that channels of opposite sign do not hide one another.
-    gradient = torch.autograd.grad(token.square().sum(), x, allow_unused=True)[0]
-    return torch.zeros_like(x[0, 0]) if gradient is None else gradient[0].abs().sum(0)
+    return FieldGraph(network, inputs, (layer,)).layer(layer, cell_of)
 
 
 def _token(output: Tensor, call: Call, cell: int) -> Tensor:

@@ -43,6 +43,16 @@ def knockout(
     --------
     >>> cut = knockout(network, x, lambda grid: left(grid), lambda grid: right(grid))  # doctest: +SKIP
     """
+    with torch.no_grad():
+        before = first_output(network(inputs))
+    after, cuts = cut(network, inputs, source, target, layers)
+    return Knockout(before, after, cuts)
+
+
+def cut(
+    network: nn.Module, inputs: Tensor, source: Region, target: Region, layers: Sequence[str] | None = None
+) -> tuple[Tensor, int]:
+    """The network's answer with the cut made, and in how many scans it was."""
     cuts = 0
 
     def answer(call: Call) -> Tensor | None:
@@ -61,11 +71,8 @@ def knockout(
         whole = linear_scan(args, args.u)
         return whole - linear_scan(args, args.u * a[..., None]) * b[..., None]
 
-    with torch.no_grad():
-        before = first_output(network(inputs))
-        with listen(network, answer, replaces=True):
-            after = first_output(network(inputs))
-    return Knockout(before, after, cuts)
+    with torch.no_grad(), listen(network, answer, replaces=True):
+        return first_output(network(inputs)), cuts
 
 
 def _flags(cells: Tensor, call: Call, args: ScanArguments | LinearArguments) -> Tensor:

@@ -33,22 +33,44 @@ def occlusion(
 
 
 def occlude(
-    network: nn.Module, inputs: Tensor, pick: Pick, block: int | tuple[int, ...] = 8, fill: float | None = None
+    network: nn.Module,
+    inputs: Tensor,
+    pick: Pick,
+    block: int | tuple[int, ...] = 8,
+    fill: float | None = None,
+    shift: tuple[int, ...] = (),
 ) -> Iterator[tuple[int, int, np.ndarray]]:
-    """`occlusion`, block by block: yields how many are done, of how many, and the map so far."""
+    """`occlusion`, block by block: yields how many are done, of how many, and the map so far.
+
+    `shift` is where the inputs begin in a larger image, whose blocks are covered.
+    """
     spatial = tuple(inputs.shape[2:])
     sides = (block,) * len(spatial) if isinstance(block, int) else tuple(block)
     if len(sides) != len(spatial) or min(sides) < 1:
         raise InputError(f"a block to cover has {len(spatial)} sides of at least a voxel, not {list(sides)}")
     value = float(inputs.min()) if fill is None else fill
-    starts = list(itertools.product(*(range(0, n, side) for n, side in zip(spatial, sides, strict=True))))
+    starts = blocks(spatial, sides, shift)
     out = np.zeros(spatial, np.float32)
     with torch.no_grad():
         whole = float(pick(first_output(network(inputs))))
-        for done, start in enumerate(starts, start=1):
-            here = tuple(slice(a, a + side) for a, side in zip(start, sides, strict=True))
+        for done, here in enumerate(starts, start=1):
             covered = inputs.clone()
             covered[(slice(None), slice(None), *here)] = value
             out[here] = whole if torch.equal(covered, inputs) else float(pick(first_output(network(covered))))
             out[here] = whole - out[here]
             yield done, len(starts), out
+
+
+def blocks(spatial: tuple[int, ...], sides: tuple[int, ...], shift: tuple[int, ...] = ()) -> list[tuple[slice, ...]]:
+    """The blocks of an image that begins at `shift` of a larger one, in which blocks begin at multiples of `sides`.
+
+    Examples
+    --------
+    >>> blocks((5,), (4,), (2,))
+    [(slice(0, 2, None),), (slice(2, 5, None),)]
+    """
+    parts = []
+    for n, side, before in zip(spatial, sides, shift or (0,) * len(spatial), strict=True):
+        edges = [0, *range(side - before % side, n, side), n]
+        parts.append([slice(a, b) for a, b in itertools.pairwise(edges)])
+    return list(itertools.product(*parts))

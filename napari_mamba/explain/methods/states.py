@@ -220,8 +220,11 @@ def state_along(path: Path, row: int, around: int = 200) -> tuple[np.ndarray, np
 def influence(path: Path) -> Tensor:
     """How much each token moves the states from it on, (L,): the root of Σ_{s ≥ t} |∂h_s / ∂u_t|² over all states.
 
-    One pass backwards: the energy that an input leaves in the states, the diagonal form of the controllability Gramian
-    with which X-VMamba (arXiv:2511.12694) weighs tokens.
+    One pass backwards: the energy that an input leaves in the states, through the full chain of their decays. X-VMamba
+    (arXiv:2511.12694) calls this its Jacobian form. Its other one, by the controllability Gramian of a diagonal system,
+    has a closed form, as it takes the decay of the token's own step for all later ones: `influence_by_gramian`. The two
+    are the same where the step size does not change. (The authors' code was not out when this was written, so neither
+    is compared with theirs; the first is compared with the gradients themselves.)
     """
     if isinstance(path, LinearPath):
         return _linear_influence(path)
@@ -240,6 +243,25 @@ def influence(path: Path) -> Tensor:
     run_tasks(blocks, work, worker_count(len(blocks)))
     energy = torch.from_numpy(np.sqrt(out.sum(0)))
     return torch.zeros_like(energy).index_copy_(0, path.table.cpu(), energy)
+
+
+def influence_by_gramian(path: Path) -> Tensor:
+    """`influence` with the decay of each token's own step held for all later ones, (L,): a closed form.
+
+    The root of Σ (ΔB)² (1 - a^2n) / (1 - a²), a = exp(ΔA) of the token's own step and n the steps to the path's end.
+    """
+    if isinstance(path, LinearPath):
+        return _linear_influence(path)
+    assert isinstance(path, SelectivePath)
+    repeat = path.width // path.B.shape[1]
+    left = (path.length - path.steps).double()
+    out = torch.zeros(path.length, dtype=torch.float64, device=path.u.device)
+    for n in range(path.states):
+        log_square = 2 * path.delta.double() * path.A[:, n].double()
+        series = torch.expm1(left[:, None] * log_square) / torch.expm1(log_square).clamp(max=-1e-300)
+        entering = path.delta.double() * path.B[:, :, n].double().repeat_interleave(repeat, 1)
+        out += (entering.square() * series).sum(1)
+    return out.sqrt().float()
 
 
 def _linear_influence(path: LinearPath) -> Tensor:

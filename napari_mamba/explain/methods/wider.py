@@ -1,8 +1,8 @@
-"""Attention that takes in more than the bare state space: convolution and gate, a class's gradient, all layers."""
+"""Attention that takes in more than the bare state space: convolution, gate and norm; a class's gradient."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -10,15 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_mamba.errors import InputError
-from napari_mamba.explain.methods.attention import attention_matrix, linear_kernel
+from napari_mamba.explain.methods.attention import linear_kernel
 from napari_mamba.explain.methods.attribution import Pick, first_output
 from napari_mamba.explain.methods.rules import held_scan
-from napari_mamba.explain.recorded.recording import LayerScan, LinearPath, Path, SelectivePath, record
+from napari_mamba.explain.recorded.recording import LayerScan, LinearPath, Path, SelectivePath
 from napari_mamba.scan.arguments import ScanArguments
 from napari_mamba.scan.listening import Call, listen
-
-MOST_ROLLOUT = 1024
-"""Tokens up to which layers are multiplied: their matrices are full."""
 
 
 def channel_rows(path: Path, row: int) -> Tensor:
@@ -46,8 +43,8 @@ def unified_row(scan: LayerScan, path: Path, row: int, batch: int = 0) -> Tensor
     Zimerman, Ali and Wolf (arXiv:2405.16504): the mixer as one linear map of its projected input x, y_i = Σ_j Â_ij x_j
     with Â = diag(SiLU(z)) (α + diag(D)) diag(σ(c)) M, where M is the causal convolution, c what it answers (with its
     bias, which adds apart), and σ the sigmoid, as SiLU(c) = c σ(c). What stands outside of the layer's operators
-    (SS2D's map convolution and gate, norms) is left out; the norm before the mixer scales each token's column by one
-    number, see `norm_columns`.
+    (SS2D's map convolution and gate) is left out; the norm before the mixer scales each token's column by one number,
+    see `norm_before`.
     """
     alpha = channel_rows(path, row)
     step = int(path.steps[row])
@@ -72,21 +69,65 @@ def unified_row(scan: LayerScan, path: Path, row: int, batch: int = 0) -> Tensor
     return torch.zeros_like(alpha).index_copy_(0, path.table, alpha)
 
 
-def norm_columns(tokens: Tensor, eps: float = 1e-5, centred: bool = False) -> Tensor:
-    """What a norm before the mixer multiplies each token's column of Â with, (L,): one over its deviation."""
-    x = tokens - tokens.mean(-1, keepdim=True) if centred else tokens
-    return torch.rsqrt(x.square().mean(-1) + eps)
+def norm_before(network: nn.Module, inputs: Tensor, scan: LayerScan) -> Tensor | None:
+    """What the norm in front of a layer multiplies each token with, (B, L): one over its deviation.
+
+    A norm over channels (LayerNorm, RMSNorm) is, at this input, a diagonal map of the tokens and belongs to the unified
+    attention as such (arXiv:2405.16504). It is found by its output, which is the layer's input. None where there is
+    none, where it normalises over the image (instance norm: the same for all tokens), or where the layer is not given
+    its output in the order of its tokens.
+    """
+    known: dict[int, tuple[Tensor, bool]] = {}
+    found: list[Tensor | None] = []
+
+    def keep(module: nn.Module, given: tuple, output: object) -> None:
+        if given and isinstance(given[0], Tensor) and isinstance(output, Tensor) and given[0].shape == output.shape:
+            known[output.untyped_storage().data_ptr()] = (given[0].detach(), isinstance(module, nn.LayerNorm))
+
+    def enter(module: nn.Module, given: tuple) -> None:
+        x = given[0] if given and isinstance(given[0], Tensor) else None
+        pair = None if x is None else known.get(x.untyped_storage().data_ptr())
+        found.append(None if pair is None else _deviation(*pair, scan.paths[0].length))
+        raise _Reached
+
+    norms = [m for m in network.modules() if isinstance(m, nn.LayerNorm) or "RMSNorm" in type(m).__name__]
+    handles = [m.register_forward_hook(keep) for m in norms]
+    handles.append(network.get_submodule(scan.name).register_forward_pre_hook(enter))
+    try:
+        with torch.no_grad(), suppress(_Reached):
+            network(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else None
 
 
-def unified_map(scan: LayerScan, cell: int, direction: int | None = None) -> np.ndarray:
-    """The unified attention of a cell as a map on the layer's grid: the mean over channels of its absolute value."""
+class _Reached(Exception):
+    pass
+
+
+def _deviation(before: Tensor, centred: bool, length: int) -> Tensor | None:
+    """1 / deviation of each token (B, ..., C) as (B, L); None where these are no sequences of that length."""
+    x = before.reshape(-1, before.shape[-1]).float()
+    if before.ndim < 3 or len(x) % length:
+        return None
+    x = x - x.mean(1, keepdim=True) if centred else x
+    return torch.rsqrt(x.square().mean(1) + 1e-5).view(-1, length)
+
+
+def unified_map(scan: LayerScan, cell: int, direction: int | None = None, scale: Tensor | None = None) -> np.ndarray:
+    """The unified attention of a cell as a map on the layer's grid: the mean over channels of its absolute value.
+
+    `scale` (B, L), of each token's column, is that of the norm before the layer; see `norm_before`.
+    """
     found = scan.find(cell, direction)
     if not found:
         raise InputError(f"{scan.label} has no token at cell {cell}: its grid is {scan.grid}")
     rows = []
     for path, row in found:
         batch = scan.along(path.direction).index(path)
-        rows.append(unified_row(scan, path, row, batch).abs().mean(1))
+        one = unified_row(scan, path, row, batch).abs().mean(1)
+        rows.append(one if scale is None else one * scale[batch].to(one))
     return scan.map(rows, [path for path, _ in found])
 
 
@@ -149,56 +190,3 @@ def _mapped(values: Tensor, call: Call) -> np.ndarray:
         mine = cells if cells.ndim == 1 else cells[b]
         np.add.at(flat, mine[mine >= 0], row[mine >= 0])
     return flat.reshape(call.grid)
-
-
-# ---- all layers
-
-
-def rollout(network: nn.Module, inputs: Tensor, cell: int, layers: Sequence[str] | None = None) -> np.ndarray:
-    """Attention rollout (Abnar and Zuidema, arXiv:2005.00928) of a cell over layers whose tokens share one grid.
-
-    Each layer's mean |α| over channels and directions, half of it the residual, its rows summing to one; multiplied
-    from the first layer to the last. (The published code for Mamba takes the class token's row for every row.)
-
-    Returns
-    -------
-    ndarray, shape of the layers' grid
-
-    Raises
-    ------
-    InputError
-        For more than `MOST_ROLLOUT` tokens, and for layers on different grids.
-    """
-    scans = record(network, inputs, layers)
-    grid = scans[-1].need_grid()
-    scans = [scan for scan in scans if scan.grid == grid] if layers is None else scans
-    if any(scan.grid != grid for scan in scans):
-        raise InputError(
-            "these layers' tokens lie on different grids, which cannot be multiplied: choose layers of one"
-        )
-    total: Tensor | None = None
-    for scan in scans:
-        one = layer_matrix(scan)
-        one = one / one.sum(1, keepdim=True).clamp(min=1e-12)
-        one = (one + torch.eye(len(one))) / 2
-        total = one if total is None else one @ total
-    assert total is not None
-    row = total[_row_of(scans[-1], cell)].numpy()
-    return scans[-1].map([row], [scans[-1].paths[0]])
-
-
-def layer_matrix(scan: LayerScan) -> Tensor:
-    """Mean |α| over the channels, summed over the directions, (L, L)."""
-    if scan.paths[0].length > MOST_ROLLOUT or len(scan.along(0)) > 1:
-        raise InputError(
-            f"{scan.label} has {scan.paths[0].length} tokens in {len(scan.along(0))} sequences, and rollout multiplies "
-            f"full matrices of at most {MOST_ROLLOUT}: choose deeper layers, or look at one token's attention"
-        )
-    return torch.stack([attention_matrix(path, absolute=True).float().cpu() for path in scan.paths]).sum(0)
-
-
-def _row_of(scan: LayerScan, cell: int) -> int:
-    rows = torch.nonzero(scan.paths[0].cells == cell).flatten()
-    if not len(rows):
-        raise InputError(f"{scan.label} has no token at cell {cell}: its grid is {scan.grid}")
-    return int(rows[0])

@@ -5,26 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from napari_mamba.engine.checks import load_checked
 from napari_mamba.engine.device import choose_device
-from napari_mamba.engine.options import RunOptions
-from napari_mamba.engine.plan import Plan, plan_run
-from napari_mamba.engine.preparation.prepare import Prepared, prepare
+from napari_mamba.engine.memory import available_bytes
+from napari_mamba.engine.plan import Plan
+from napari_mamba.engine.preparation.prepare import Prepared
 from napari_mamba.engine.tiling.infer import Ensemble, predict_tiles
 from napari_mamba.engine.tiling.tiles import Tiling
 from napari_mamba.errors import InputError
+from napari_mamba.explain.methods.field import FieldGraph
 from napari_mamba.explain.recorded import places
 from napari_mamba.explain.recorded.recording import Layer, LayerScan, layers, record
 from napari_mamba.volume import Volume
-
-if TYPE_CHECKING:
-    from napari_mamba.bundles import Bundle
 
 Voxel = tuple[int, int, int]
 
@@ -79,16 +76,18 @@ class Tile:
         if dims == 2:
             values = values[:, None]
         whole = np.zeros((len(values), *subject.tiling.padded), np.float32)
-        here = tuple(slice(a, a + n) for a, n in zip(self.start, self.size, strict=True))
-        whole[(slice(None), *here)] = places.enlarge(values, self.size)
-        image = subject.tiling.image
-        cut = (slice(a, a + n) for (a, _), n in zip(subject.tiling.padding, image, strict=True))
-        return subject.prepared.restore_values(np.ascontiguousarray(whole[(slice(None), *cut)]))
+        whole[(slice(None), *self.here)] = places.enlarge(values, self.size)
+        return subject.from_padded(whole)
+
+    @property
+    def here(self) -> tuple[slice, ...]:
+        """Its voxels in the padded image."""
+        return tuple(slice(a, a + n) for a, n in zip(self.start, self.size, strict=True))
 
 
 @dataclass
 class Subject:
-    """A network on a volume. Make it with `subject_of` or `subject_of_network`.
+    """A network on a volume. Make it with `opening.subject_of` or `subject_of_network`.
 
     Attributes
     ----------
@@ -113,6 +112,7 @@ class Subject:
     name: str = ""
     warnings: list[str] = field(default_factory=list)
     _kept: tuple[Any, LayerScan] | None = field(default=None, repr=False)
+    _graph: tuple[Voxel, FieldGraph] | None = field(default=None, repr=False)
 
     @cached_property
     def tiling(self) -> Tiling:
@@ -197,6 +197,23 @@ class Subject:
             self._kept = (key, record(self.network, tile.data, [key[0]])[0])
         return self._kept[1]
 
+    def graph(self, tile: Tile) -> FieldGraph:
+        """A tile's pass with what its gradients need; kept where memory allows, so that the next field is quick."""
+        if self._graph is None or self._graph[0] != tile.start:
+            self._graph = None  # before the next one takes its memory
+            names = [layer.name for layer in self.layers if layer.grid is not None]
+            made = FieldGraph(self.network, tile.data, names)
+            left = available_bytes()
+            if self.device.type != "cpu" or left is None or made.bytes < left / 2:
+                self._graph = (tile.start, made)
+            return made
+        return self._graph[1]
+
+    def from_padded(self, whole: np.ndarray) -> np.ndarray:
+        """Maps (K, Z, Y, X) on the padded image, on the volume's own grid."""
+        cut = (slice(a, a + n) for (a, _), n in zip(self.tiling.padding, self.tiling.image, strict=True))
+        return self.prepared.restore_values(np.ascontiguousarray(whole[(slice(None), *cut)]))
+
     def everywhere(
         self, maps: Callable[[Tensor], Tensor], on_tile: Callable[[int, int], None] | None = None
     ) -> np.ndarray:
@@ -213,17 +230,20 @@ class Subject:
         """`everywhere`, tile by tile: yields how many are done, of how many, and at last the maps."""
         from napari_mamba.engine.answers.image import ImageSink
 
-        looking = Ensemble([_Function(maps)], choose_device(str(self.device), "float32"), (), self.plan.spatial_dims)
         sink = ImageSink(self.prepared.data.shape[1:])  # type: ignore[arg-type]
-        tiling = self.tiling
-        passes = predict_tiles(
-            self.prepared.data, looking, tiling, sink, batch_size=1, blend_device=torch.device("cpu")
-        )
-        total = len(tiling.starts)
-        for done, _ in enumerate(passes, start=1):
+        total = len(self.tiling.starts)
+        for done, _ in enumerate(self.blend(maps, sink), start=1):
             yield done, total, None
         assert sink.image is not None
         yield total, total, self.prepared.restore_values(sink.image)
+
+    def blend(self, function: Callable[[Tensor], Tensor], sink: Callable) -> Iterator[None]:
+        """Hand a function of every tile, blended, to a sink on the prepared image's grid; yields once a tile."""
+        looking = Ensemble(
+            [_Function(function)], choose_device(str(self.device), "float32"), (), self.plan.spatial_dims
+        )
+        host = torch.device("cpu")
+        return predict_tiles(self.prepared.data, looking, self.tiling, sink, batch_size=1, blend_device=host)
 
 
 class _Function(nn.Module):
@@ -233,52 +253,6 @@ class _Function(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(x)
-
-
-def subject_of(volume: Volume, bundle: Bundle, options: RunOptions | None = None, member: int = 0) -> Subject:
-    """A bundle's network on a volume, prepared as a run prepares it.
-
-    Parameters
-    ----------
-    volume : Volume
-    bundle : Bundle
-    options : RunOptions, optional
-        Device, tile and overlap are followed.
-    member : int
-        Which network of an ensemble.
-
-    Raises
-    ------
-    InputError
-        As a run, and where there is no such member.
-    """
-    options = options or RunOptions()
-    device = choose_device(options.device, "float32").torch_device
-    volume, warnings = load_checked(volume, bundle, options.replace_nonfinite)
-    count = len(bundle.channels)
-    shown = volume if volume.channels == count else volume.with_data(np.repeat(volume.data, count, axis=0))
-    prepared = prepare(shown, [dict(step) for step in bundle.preparation])
-    networks = bundle.networks()
-    if not 0 <= member < len(networks):
-        raise InputError(f"{bundle.name} has {len(networks)} networks: choose one from 1 to {len(networks)}")
-    network = networks[member].to(device).eval().requires_grad_(False)
-    classes = [(int(c.index), c.name) for c in bundle.classes]
-    return Subject(
-        volume, network, prepared, plan_run(bundle, options, device), device,
-        bundle.task, classes, bundle.activation, bundle.name, [*warnings, *prepared.warnings],
-    )  # fmt: skip
-
-
-def subject_of_network(
-    volume: Volume, network: nn.Module, tile: Sequence[int], task: str = "segmentation", device: str = "cpu"
-) -> Subject:
-    """Any network on a volume that it takes as it is, in tiles (z, y, x), or (y, x) of a 2D network."""
-    dims = len(tile)
-    size = tuple(int(n) for n in tile) if dims == 3 else (1, *(int(n) for n in tile))
-    where = choose_device(device, "float32").torch_device
-    plan = Plan(size, 0.5, (), dims, (1, 1, 1), False, 1, torch.device("cpu"))  # type: ignore[arg-type]
-    network = network.to(where).eval().requires_grad_(False)
-    return Subject(volume, network, prepare(volume, []), plan, where, task)
 
 
 def _shown(numbers: Sequence[float]) -> str:

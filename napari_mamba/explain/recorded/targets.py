@@ -32,8 +32,8 @@ def target_of(subject: Subject, tile: Tile, voxel: Voxel | None = None, wanted: 
     with torch.no_grad():
         output = first_output(subject.network(tile.data))
     if output.ndim == 2:
-        channel = _channel(subject, wanted) if wanted is not None else int(output[0].argmax())
-        return Target(picking(channel), _name(subject, channel), channel)
+        channel = channel_of(subject, wanted) if wanted is not None else int(output[0].argmax())
+        return Target(picking(channel), name_of(subject, channel), channel)
     grid = tuple(output.shape[2:])
     place = None
     if voxel is not None:
@@ -46,17 +46,17 @@ def target_of(subject: Subject, tile: Tile, voxel: Voxel | None = None, wanted: 
         at = place or tuple(n // 2 for n in grid)
         values = output[0].flatten(1)[:, int(np.ravel_multi_index(at, grid))]
         channel = int(values.argmax())
-        return Target(picking(channel, voxel=at), f"{_name(subject, channel)} at the voxel", channel)
-    channel = _channel(subject, wanted)
+        return Target(picking(channel, voxel=at), f"{name_of(subject, channel)} at the voxel", channel)
+    channel = channel_of(subject, wanted)
     region = output[0, channel] > 0 if subject.activation == "sigmoid" else output[0].argmax(0) == channel
     if not bool(region.any()):
         raise InputError(
-            f"nothing is labelled {_name(subject, channel)} near this voxel: choose another class, or a voxel within it"
+            f"nothing is labelled {name_of(subject, channel)} near this voxel: choose another class, or a voxel in it"
         )
-    return Target(picking(channel, region=region), f"{_name(subject, channel)} where it is labelled", channel)
+    return Target(picking(channel, region=region), f"{name_of(subject, channel)} where it is labelled", channel)
 
 
-def _channel(subject: Subject, wanted: str | int) -> int:
+def channel_of(subject: Subject, wanted: str | int) -> int:
     names = [name for _, name in subject.classes]
     indices = [index for index, _ in subject.classes]
     if isinstance(wanted, str) and wanted in names:
@@ -67,5 +67,5 @@ def _channel(subject: Subject, wanted: str | int) -> int:
     raise InputError(f"{subject.name or 'the network'} has no class {wanted!r}: its classes are {shown}")
 
 
-def _name(subject: Subject, channel: int) -> str:
+def name_of(subject: Subject, channel: int) -> str:
     return subject.classes[channel][1] if channel < len(subject.classes) else f"class {channel}"

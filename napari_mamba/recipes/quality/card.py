@@ -256,7 +256,7 @@ def draw_where(bundle: Bundle, found: dict[str, Volume], options: RunOptions, pa
     figure = Figure(figsize=(1.9 * max(1, len(found)), 4.6), dpi=80, layout="constrained")
     for column, (name, volume) in enumerate(found.items()):
         result = engine.run_to_end(volume, bundle, replace(options, uncertainty=True))
-        where = result.extra["where"]
+        where = result.extra["activation_map"]
         for row, shown_ in enumerate((middle(volume), middle(where))):
             axes = figure.add_subplot(2, len(found), row * len(found) + column + 1)
             if row:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from napari_mamba.engine import RunOptions
 from napari_mamba.errors import InputError
 from napari_mamba.recipes.measurement import Measurement, OnCase, count_of, measured_on
 from napari_mamba.recipes.restore import cards, data, measure, report
-from napari_mamba.recipes.restore.denoise import LEVELS, SCALED, Denoise
+from napari_mamba.recipes.restore.denoise import KEPT_SHARES, KSPACE_LEVEL, LEVELS, SCALED, Denoise
 from napari_mamba.recipes.restore.task import SCANS
 from napari_mamba.training.recipe import Recipe
 from napari_mamba.training.weights.export import export_averaged
@@ -27,6 +27,7 @@ SIZE = (20, 112, 112)
 METHODS = {
     "input": "noisy",
     "nlm": "non-local means",
+    "nlm-blockwise": "the same, blockwise",
     "bm4d": "BM4D",
     "bm4d-vst": "BM4D, Rician noise stabilised",
     "mr-denoise": "mr-denoise",
@@ -93,19 +94,16 @@ def evaluate(
     store, rows, methods = measure.ScoreCache(kept), [], _baselines()
     shown: dict[tuple[str, str], np.ndarray] = {}
     for case in measure.cases(recipe.data, SIZE):
-        for rician in (True, False):
-            for level in LEVELS:
-                setting = f"{'Rician' if rician else 'Gaussian'} {100 * level:.0f}%"
-                noisy = measure.noisy(case, level, rician)
-                scores = {"input": measure.compare(noisy, case.truth, case.peak)}
-                for name, method in methods.items():
-                    slow = partial(_score, method, noisy, case, level, rician)
-                    scores[name] = store.get(key(name, case, level, rician), slow)
-                restored = restore(bundle, case, noisy, options)
-                scores["mr-denoise"] = measure.compare(restored, case.truth, case.peak)
-                shown[case.source, setting] = restored
-                rows.append({"setting": setting, "file": case.source, "person": case.person, "scores": scores})
-                on_case(f"{case.source} {setting}", report.format_scores(scores))
+        for setting, noisy, true, level, rician in settings(case):
+            scores = {"input": measure.compare(noisy, true.truth, case.peak)}
+            for name, method in methods.items():
+                slow = partial(_score, method, noisy, true, level, rician)
+                scores[name] = store.get(key(name, case, setting), slow)
+            restored = restore(bundle, case, noisy, options)
+            scores["mr-denoise"] = measure.compare(restored, true.truth, case.peak)
+            shown[case.source, setting] = restored
+            rows.append({"setting": setting, "file": case.source, "person": case.person, "scores": scores})
+            on_case(f"{case.source} {setting}", report.format_scores(scores))
     measured = {
         "people": count_of(rows, "person"),
         "volumes": count_of(rows, "file"),
@@ -115,10 +113,21 @@ def evaluate(
     return measured_on("held_out", measured, lambda: {"examples.png": _examples(recipe.data, rows, shown)})
 
 
-def key(method: str, case: measure.Case, level: float, rician: bool) -> str:
+def settings(case: measure.Case) -> Iterator[tuple[str, np.ndarray, measure.Case, float, bool]]:
+    """What is measured of a case: its name, the noisy image, the case with its truth, the noise's level and kind."""
+    for rician in (True, False):
+        for level in LEVELS:
+            name = f"{'Rician' if rician else 'Gaussian'} {100 * level:.0f}%"
+            yield name, measure.noisy(case, level, rician), case, level, rician
+    for share in KEPT_SHARES:
+        if share < 1:
+            name = f"Rician {100 * KSPACE_LEVEL:.0f}%, {share:g} of k-space"
+            yield name, *measure.partly_sampled(case, share, KSPACE_LEVEL), KSPACE_LEVEL, True
+
+
+def key(method: str, case: measure.Case, setting: str) -> str:
     """Under which a method's scores are kept."""
-    kind, size = "rician" if rician else "gaussian", "x".join(map(str, case.truth.shape))
-    return f"{method} {case.source} {level} {kind} {size}"
+    return f"{method} {case.source} {setting} {'x'.join(map(str, case.truth.shape))}"
 
 
 def restore(bundle: Bundle, case: measure.Case, noisy: np.ndarray, options: RunOptions) -> np.ndarray:
@@ -134,7 +143,7 @@ def _baselines() -> dict[str, Callable[[np.ndarray, float, bool], np.ndarray]]:
 
     found: dict[str, Callable[[np.ndarray, float, bool], np.ndarray]] = {}
     if find_spec("dipy"):
-        found["nlm"] = measure.non_local_means
+        found |= {"nlm": measure.non_local_means, "nlm-blockwise": measure.blockwise_non_local_means}
     if find_spec("bm4d"):
         found |= {"bm4d": measure.bm4d, "bm4d-vst": measure.bm4d_stabilised}
     if not found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -114,12 +114,42 @@ def noisy(case: Case, level: float, rician: bool) -> np.ndarray:
     return np.hypot(real, level * case.peak * random.standard_normal(case.truth.shape)).astype(np.float32)
 
 
+def partly_sampled(case: Case, share: float, level: float) -> tuple[np.ndarray, Case]:
+    """The case with a share of each in-plane axis of k-space kept: with Rician noise of `level` of its peak, and not.
+
+    The noise has that strength in the image, filled up with zeros as it is; always the same for the same scan.
+    """
+    import torch
+
+    from napari_mamba.recipes.restore.denoise import partly_sampled as sampled
+
+    spacing = np.linalg.norm(case.affine[:3, :3], axis=0)
+    across = int(np.argmax(spacing)) if spacing.max() >= 1.2 * spacing.min() else 0
+    draw = torch.Generator().manual_seed(sum(map(ord, case.source)) * 1000 + round(1000 * share))
+    clean = torch.from_numpy(case.truth / np.float32(case.peak))[None, None]
+    given, truth = (t[0, 0].numpy() * np.float32(case.peak) for t in sampled(clean, share, level, draw, across))
+    return given, replace(case, truth=truth)
+
+
 def non_local_means(image: np.ndarray, sigma: float, rician: bool) -> np.ndarray:
-    """Blockwise non-local means (Coupe et al., IEEE TMI 27, 2008) as DIPY has it, told the true sigma."""
+    """Non-local means (Descoteaux et al., MICCAI 2008; Coupe et al., IEEE TMI 27, 2008) told the true sigma.
+
+    DIPY's method "classic", by its own defaults: patches of 3 and a search window of 11 voxels a side.
+    """
     from dipy.denoise.nlmeans import nlmeans
 
-    sigmas = np.full(image.shape, sigma, np.float64)
-    return nlmeans(image.astype(np.float64), sigma=sigmas, patch_radius=1, block_radius=5, rician=rician)
+    return nlmeans(image.astype(np.float64), sigma=sigma, rician=rician, method="classic")
+
+
+def blockwise_non_local_means(image: np.ndarray, sigma: float, rician: bool) -> np.ndarray:
+    """Blockwise non-local means (Coupe et al., IEEE TMI 27, 2008, and MIDAS Journal 2012) told the true sigma.
+
+    DIPY's method "blockwise", by its own defaults: blocks of 3 and a search window of 5 voxels a side. The window of
+    "classic" with these blocks gives 1 to 5 dB less.
+    """
+    from dipy.denoise.nlmeans import nlmeans
+
+    return nlmeans(image.astype(np.float64), sigma=sigma, rician=rician, method="blockwise")
 
 
 def bm4d(image: np.ndarray, sigma: float, rician: bool) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,16 @@ from napari_mamba.training.recipe import Recipe
 from napari_mamba.training.weights.export import export_averaged
 from napari_mamba.volume import Volume
 
-TESTED = (2, 3, 4, 6)
+TESTED = (2, 3, 4)
+"""Slice distances, in fine voxels, at each profile; `FARTHEST` at the Gaussian one alone."""
+FARTHEST = (6,)
+PROFILES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "gaussian": lambda place: np.exp(-0.5 * (place * FWHM_PER_SIGMA) ** 2),
+    "box": lambda place: np.where(np.abs(place) < 0.5, 1.0, 0.0),
+    "sinc": lambda place: np.where(np.abs(place) < 3, np.sinc(place), 0.0),
+}
+"""How much counts what lies at a distance from a slice's centre, in distances of slices."""
+
 WHOLE = 12
 """Sides of what is compared are multiples of this, so that every tested slice distance divides them."""
 
@@ -77,13 +86,12 @@ def export(recipe: Recipe, weights: dict[str, Tensor], destination: Path, histor
     return export_averaged(spec(), card, weights, destination, history)
 
 
-def simulate_thick_slices(fine: Volume, axis: int, factor: int) -> Volume:
-    """A volume whose slices along `axis` are `factor` times as thick: a Gaussian profile as wide as their distance."""
+def simulate_thick_slices(fine: Volume, axis: int, factor: int, profile: str = "gaussian") -> Volume:
+    """A volume whose slices along `axis` are `factor` times as thick: of a profile as wide as they are apart."""
     values = np.asarray(fine.data)[0]
     count = values.shape[axis] // factor
     centres = (np.arange(count) + 0.5) * factor - 0.5
-    distance = np.arange(values.shape[axis]) - centres[:, None]
-    weights = np.exp(-0.5 * (distance * FWHM_PER_SIGMA / factor) ** 2)
+    weights = PROFILES[profile]((np.arange(values.shape[axis]) - centres[:, None]) / factor)
     weights /= weights.sum(axis=1, keepdims=True)
     coarse = np.moveaxis(np.tensordot(values, weights, axes=(axis, 1)), -1, axis)
     affine = np.array(fine.affine)
@@ -109,8 +117,8 @@ def evaluate(recipe: Recipe, bundle: Bundle, options: RunOptions, on_case: OnCas
     rows: list[report.Row] = []
     lines: list[Line] = []
     for case, axis in cases(recipe.data):
-        for factor in TESTED:
-            coarse = simulate_thick_slices(case.volume(case.truth), axis, factor)
+        for profile, factor in settings():
+            coarse = simulate_thick_slices(case.volume(case.truth), axis, factor, profile)
             found = {
                 **interpolated(coarse, axis, factor),
                 "mr-superres": restore(bundle, coarse, axis, factor, options),
@@ -119,12 +127,13 @@ def evaluate(recipe: Recipe, bundle: Bundle, options: RunOptions, on_case: OnCas
             beyond = found["mr-superres"]
             given = np.asarray(coarse.data)
             over = max(float(beyond.max() - given.max()), float(given.min() - beyond.min()), 0.0) / case.peak
-            row: report.Row = {"setting": f"{factor}×", "file": case.source, "person": case.person, "scores": scores}
+            name = f"{factor}×" if profile == "gaussian" else f"{factor}×, {profile}"
+            row: report.Row = {"setting": name, "file": case.source, "person": case.person, "scores": scores}
             row["beyond_range"] = over
             rows.append(row)
-            if factor == 4:
+            if (profile, factor) == ("gaussian", 4):
                 lines.append((row, _slices(case, axis, found)))
-            on_case(f"{case.source} {factor}×", report.format_scores(scores))
+            on_case(f"{case.source} {name}", report.format_scores(scores))
     measured = {
         "people": count_of(rows, "person"),
         "volumes": count_of(rows, "file"),
@@ -133,6 +142,13 @@ def evaluate(recipe: Recipe, bundle: Bundle, options: RunOptions, on_case: OnCas
         "cases": rows,
     }
     return measured_on("held_out", measured, lambda: {"examples.png": _examples(lines)})
+
+
+def settings() -> list[tuple[str, int]]:
+    """Profiles and slice distances that are measured."""
+    return [("gaussian", n) for n in (*TESTED, *FARTHEST)] + [
+        (p, n) for p in PROFILES if p != "gaussian" for n in TESTED
+    ]
 
 
 def interpolated(coarse: Volume, axis: int, factor: int) -> dict[str, np.ndarray]:

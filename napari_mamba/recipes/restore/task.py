@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from monai.networks.nets import SegResNet
 from torch import Tensor, nn
 
 from napari_mamba import models
@@ -24,6 +23,8 @@ class ResidualSegResNet(nn.Module):
 
     def __init__(self, in_channels: int = 1, noise_scaled: bool = False) -> None:
         super().__init__()
+        from monai.networks.nets import SegResNet  # a machine that trains the other variants need not have it
+
         self.noise_scaled = noise_scaled
         channels = in_channels + noise_scaled
         self.network = SegResNet(

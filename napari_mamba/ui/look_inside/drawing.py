@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mamba.explain.figure import is_signed, limits_of
+from napari_mamba.ui.layers import KEY as LAYER_KEY
 from napari_mamba.ui.layers import Placement
 
 if TYPE_CHECKING:
@@ -20,9 +21,13 @@ if TYPE_CHECKING:
 KEY = "napari_mamba_look"
 """In a layer's metadata: what it shows, so that it is found again and replaced."""
 PATH, MARKER = "scan path", "scan marker"
-COLORMAPS = {"order": "turbo", "memory": "viridis", "step_size": "viridis", "attention given": "cool"}
+COLORMAPS = {"order": "turbo", "memory": "viridis", "step_size": "viridis", "attention given": "cool", "field": "green"}
 CLEAR = ("attention", "unified", "rollout", "field", "class_attention", "influence", "tokens")
 """Maps that are clear where they are low, so that the image below shows."""
+
+
+OF_CLICK = ("attention", "field")
+"""What a click shows."""
 
 
 def add_map(viewer: ViewerModel, name: str, volume: Volume, place: Placement) -> Layer:
@@ -33,9 +38,9 @@ def add_map(viewer: ViewerModel, name: str, volume: Volume, place: Placement) ->
         stack = np.stack([place.to_layer_axes(one) for one in np.clip((data - low) / (high - low), 0, 1)], axis=-1)
         return _put(viewer, name, stack, place, rgb=True, opacity=0.7)
     shown = place.to_layer_axes(data[0])
-    for layer in viewer.layers:  # maps over maps cannot be read; an attention's two sides belong together
+    for layer in viewer.layers:  # maps over maps cannot be read; those of a click belong together
         facts = layer.metadata.get(KEY, {})
-        kin = name.startswith("attention") and facts.get("shows", "").startswith("attention")
+        kin = name.startswith(OF_CLICK) and facts.get("shows", "").startswith(OF_CLICK)
         if facts.get("of") == place.name and facts["shows"] not in (PATH, MARKER) and not kin:
             layer.visible = False
     limits = limits_of(name, data[0])
@@ -72,12 +77,21 @@ def _put(viewer: ViewerModel, name: str, data: np.ndarray, place: Placement, **l
         return old
     if old is not None:
         viewer.layers.remove(old)
-    metadata = {KEY: {"shows": name, "of": place.name}}
+    # As a map it is not offered as an image to run a model on.
+    metadata = {KEY: {"shows": name, "of": place.name}, LAYER_KEY: {**place.geometry, "role": "map"}}
     layer = Image(data, name=f"{place.name}: {name}", metadata=metadata, **place.transforms, **look)
     selected = set(viewer.layers.selection)
-    viewer.layers.insert(_below_the_path(viewer), layer)
+    viewer.layers.insert(_above_the_image(viewer, place) if name == "field" else _below_the_path(viewer), layer)
     viewer.layers.selection = selected
     return layer
+
+
+def _above_the_image(viewer: ViewerModel, place: Placement) -> int:
+    """Below the other maps: a field is large, an attention small."""
+    for i, layer in enumerate(viewer.layers):
+        if layer.metadata.get(KEY, {}).get("of") == place.name:
+            return i
+    return len(viewer.layers)
 
 
 def _below_the_path(viewer: ViewerModel) -> int:
@@ -112,7 +126,7 @@ def draw_path(viewer: ViewerModel, model: LookModel, place: Placement) -> Layer 
     ranks = pairs[:, 0].astype(float)
     starts, ends = (layer_points(model.walk.voxels[pairs[:, i]], place) for i in (0, 1))
     if viewer.dims.ndisplay == 2 and place.ndim == 3:
-        starts, ends = _on_slices(starts, ends, viewer)
+        starts, ends = (_on_slices(points, viewer, model, place) for points in (starts, ends))
     data = np.stack([starts, ends - starts], axis=1) if len(pairs) else np.zeros((0, 2, place.ndim))
     if not len(pairs):  # napari draws no vectors of none
         data, ranks = np.zeros((1, 2, place.ndim)), np.zeros(1)
@@ -146,13 +160,17 @@ def _span(ranks: np.ndarray) -> tuple[float, float]:
     return float(ranks.min()), float(max(ranks.max(), ranks.min() + 1))
 
 
-def _on_slices(starts: np.ndarray, ends: np.ndarray, viewer: ViewerModel) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens lie between slices where a layer's grid is coarse: each is drawn on the slice nearest to it."""
-    hidden = [axis - (viewer.dims.ndim - starts.shape[1]) for axis in viewer.dims.not_displayed]
-    starts, ends = starts.copy(), ends.copy()
-    for axis in (a for a in hidden if 0 <= a < starts.shape[1]):
-        starts[:, axis], ends[:, axis] = np.round(starts[:, axis]), np.round(ends[:, axis])
-    return starts, ends
+def _on_slices(points: np.ndarray, viewer: ViewerModel, model: LookModel, place: Placement) -> np.ndarray:
+    """Tokens of a coarse grid span several slices: each is drawn on the one on the screen, or on that nearest to it."""
+    assert model.walk is not None
+    hidden = [axis - (viewer.dims.ndim - points.shape[1]) for axis in viewer.dims.not_displayed]
+    shown, position = _slice_of(viewer, place)
+    points = points.copy()
+    for axis in (a for a in hidden if 0 <= a < points.shape[1]):
+        reach = model.walk.apart[place.order[axis + 3 - place.ndim]] / 2
+        here = (np.abs(points[:, axis] - position) <= reach + 1e-6) & (place.order[axis + 3 - place.ndim] == shown)
+        points[:, axis] = np.where(here, np.round(position), np.round(points[:, axis]))
+    return points
 
 
 def _slice_of(viewer: ViewerModel, place: Placement) -> tuple[int, float]:
@@ -168,6 +186,11 @@ def _slice_of(viewer: ViewerModel, place: Placement) -> tuple[int, float]:
     return place.order[axis], float(position)
 
 
+def _on_screen(at: np.ndarray, viewer: ViewerModel, place: Placement) -> bool:
+    axis, position = _slice_of(viewer, place)
+    return bool(abs(at[0, place.order.index(axis)] - round(position)) < 0.5)
+
+
 def draw_marker(viewer: ViewerModel, model: LookModel, place: Placement) -> Layer | None:
     """Put the marker where the walk stands, on the slice that is nearest."""
     from napari.layers import Points
@@ -177,10 +200,13 @@ def draw_marker(viewer: ViewerModel, model: LookModel, place: Placement) -> Laye
         return None
     at = layer_points(model.walk.voxels[[model.step]], place)
     if viewer.dims.ndisplay == 2:
-        at, _ = _on_slices(at, at, viewer)
+        at = _on_slices(at, viewer, model, place)
+    # Off the slice napari still draws a speck of its border in a corner.
+    seen = 1.0 if viewer.dims.ndisplay == 3 or place.ndim == 2 or _on_screen(at, viewer, place) else 0.0
     old = find(viewer, MARKER, place.name)
     if old is not None:
         old.data = at
+        old.opacity = seen
         return old
     layer = Points(
         at,
@@ -189,6 +215,7 @@ def draw_marker(viewer: ViewerModel, model: LookModel, place: Placement) -> Laye
         face_color="#39ff14",
         border_color="black",
         border_width=0.15,
+        opacity=seen,
         metadata={KEY: {"shows": MARKER, "of": place.name}},
         **place.transforms,
     )

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from napari_mamba.engine import Progress
 
 
+POINTER = "pointer"
+"""Tag of requests that follow the pointer: a later one takes the place of one that runs."""
+
+
 class _Worker(GeneratorWorker):
     cancel: threading.Event
     asked: Request
@@ -57,11 +61,16 @@ class Jobs(QObject):
     def running(self) -> bool:
         return self._worker is not None
 
+    @property
+    def waits(self) -> bool:
+        """Whether a request waits for the present one."""
+        return self._waiting is not None
+
     def ask(self, request: Request) -> None:
         """Start a request, or have it wait until the present one is done."""
         if self._worker is not None:
             self._waiting = request
-            if self._worker.asked.kind == request.kind == "maps" and request.tag == "pointer":
+            if self._worker.asked.kind == request.kind == "maps" and request.tag == POINTER:
                 self._worker.cancel.set()  # the pointer has moved on
             return
         cancel = threading.Event()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -18,6 +19,8 @@ AROUND = 300
 """Tokens of the window on each side of the marker."""
 MOST_POINTS = 4000
 """Of a path that is drawn."""
+STRETCH = 200
+"""Steps of each of the stretches that stand for a long path: whole rows can be read, loose steps cannot."""
 
 
 @dataclass(eq=False)
@@ -34,6 +37,12 @@ class Walk:
     @property
     def length(self) -> int:
         return len(self.voxels)
+
+    @cached_property
+    def apart(self) -> np.ndarray:
+        """How far tokens lie apart along each axis, in voxels (3,): at least one."""
+        places = [np.unique(np.round(self.voxels[:, axis], 3)) for axis in range(3)]
+        return np.array([max(float(np.median(np.diff(one))), 1.0) if len(one) > 1 else 1.0 for one in places])
 
     def step_at(self, voxel: Iterable[float]) -> int:
         """The step nearest to a voxel."""
@@ -65,6 +74,10 @@ class LookModel:
         Whether a click in the image chooses a voxel.
     with_field : bool
         Whether that click also makes the receptive field, which takes a backward pass.
+    whole : bool
+        Whether the answer of the whole image is explained, instead of the tile's about the voxel.
+    regions : str
+        The labels layer whose regions knockout cuts off from each other; "" for block by block.
     busy : str
         What is being computed; "" where nothing is.
     message : str
@@ -83,6 +96,8 @@ class LookModel:
     target: str | None = None
     picking: bool = False
     with_field: bool = True
+    whole: bool = False
+    regions: str = ""
     busy: str = ""
     message: str = ""
     wrong: bool = False
@@ -149,15 +164,14 @@ class LookModel:
         if self.shown == WINDOW:
             steps = steps[self.window()]
         elif self.shown == WHOLE:
-            stride = max(1, -(-self.walk.length // MOST_POINTS))
-            steps = steps[::stride]
+            if self.walk.length > MOST_POINTS:
+                starts = np.linspace(0, self.walk.length - STRETCH, MOST_POINTS // STRETCH).round().astype(int)
+                steps = np.unique(starts[:, None] + np.arange(STRETCH))
         else:
-            places = np.unique(np.round(self.walk.voxels[:, axis], 3))
-            apart = np.median(np.diff(places)) if len(places) > 1 else 1.0
-            near = np.abs(self.walk.voxels[:, axis] - position) <= max(apart, 1.0) / 2
+            near = np.abs(self.walk.voxels[:, axis] - position) <= self.walk.apart[axis] / 2
             steps = steps[near][: 4 * MOST_POINTS]
         pairs = np.stack([steps[:-1], steps[1:]], axis=1)
-        return pairs[np.diff(pairs, axis=1)[:, 0] == 1] if self.shown == SLICE else pairs
+        return pairs[np.diff(pairs, axis=1)[:, 0] == 1]
 
 
 def tree_of(names: Iterable[str]) -> dict:

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from napari_mamba.errors import NapariMambaError
 from napari_mamba.ui.look_inside.model import Walk
+from napari_mamba.ui.look_inside.sentences import sentence
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from napari_mamba.bundles import Bundle
     from napari_mamba.engine import Progress
     from napari_mamba.explain.maps import Explained
@@ -26,7 +29,7 @@ class Request:
     """Something to compute: `kind` "open", "walk" or "maps".
 
     For "open": `volume` and `bundle`. For the others: `subject`, `layer`, `direction`, `voxel`, and for maps their
-    names `what` and the class `target`.
+    names `what`, the class `target`, and what `explaining` takes besides.
     """
 
     kind: str
@@ -38,6 +41,9 @@ class Request:
     voxel: tuple[int, int, int] | None = None
     what: tuple[str, ...] = ()
     target: str | None = None
+    regions: np.ndarray | None = field(default=None, compare=False)
+    whole: bool = False
+    growth: bool = True
     tag: Any = field(default=None, compare=False)
 
 
@@ -72,7 +78,7 @@ def fulfil(request: Request, cancel: threading.Event) -> Generator[Progress, Non
 
 def _open(request: Request, cancel: threading.Event) -> Generator[Progress, None, Answer]:
     from napari_mamba.engine import Progress
-    from napari_mamba.explain.recorded.subject import subject_of
+    from napari_mamba.explain.recorded.opening import subject_of
 
     assert request.volume is not None and request.bundle is not None  # noqa: PT018
     yield Progress("opening the model", 0, 2)
@@ -113,16 +119,10 @@ def _maps(request: Request, cancel: threading.Event) -> Generator[Progress, None
 
     assert request.subject is not None
     found = yield from explaining(
-        request.subject, request.what, request.voxel, request.layer or None, request.direction, request.target, cancel
-    )
+        request.subject, request.what, request.voxel, request.layer or None, request.direction, request.target, cancel,
+        regions=request.regions, whole=request.whole, growth=request.growth,
+    )  # fmt: skip
     return Answer(request, found=found, cancelled=found.cancelled)
-
-
-def sentence(text: str) -> str:
-    """With a capital and a full stop."""
-    text = text.strip()
-    text = text[:1].upper() + text[1:] if text.split(" ", 1)[0].isalpha() else text
-    return text if text.endswith((".", "!", "?")) else text + "."
 
 
 def drain(request: Request, cancel: threading.Event | None = None) -> Answer:

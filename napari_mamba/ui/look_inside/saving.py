@@ -65,8 +65,10 @@ def frames(model: LookModel, draw: Callable[[], np.ndarray], count: int = FRAMES
         model.step = before
 
 
-def save_walk(viewer: Viewer, model: LookModel, path: Path, count: int = FRAMES) -> Path:
-    """The walk along the path as GIF or MP4.
+def save_walk(
+    viewer: Viewer, model: LookModel, path: Path, count: int = FRAMES, follow: Callable[[], object] = lambda: None
+) -> Path:
+    """The walk along the path as GIF or MP4; `follow` brings the marker's slice onto the screen.
 
     Raises
     ------
@@ -76,7 +78,16 @@ def save_walk(viewer: Viewer, model: LookModel, path: Path, count: int = FRAMES)
     path = Path(path)
     if model.walk is None:
         raise OutputError("no path is followed yet: choose a layer first")
-    pictures = list(frames(model, lambda: viewer.screenshot(canvas_only=True, flash=False), count))
+
+    def draw() -> np.ndarray:
+        follow()
+        return viewer.screenshot(canvas_only=True, flash=False)
+
+    before = viewer.dims.current_step
+    try:
+        pictures = list(frames(model, draw, count))
+    finally:
+        viewer.dims.current_step = before
     try:
         if path.suffix.lower() == ".gif":
             first, *rest = (Image.fromarray(p[..., :3]).quantize(128) for p in pictures)

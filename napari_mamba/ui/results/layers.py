@@ -37,32 +37,71 @@ def add_result(viewer: ViewerModel, result: Result, bundle: Bundle, place: Place
     layer or None
         Labels of a segmentation, image of a restoration, None for a classification.
     """
+    layers = make_layers(viewer, result, bundle, place)
+    for layer in layers:
+        add_made(viewer, layer)
+    return main_of(layers)
+
+
+def make_layers(viewer: ViewerModel, result: Result, bundle: Bundle, place: Placement) -> list[Layer]:
+    """A result's layers, the lowest first, not yet in the viewer; may be called in any thread."""
     from napari.layers import Image
 
-    main: Layer | None = None
+    made: list[Layer] = []
     if result.image is not None:
         place = place.of_grid(result.image.affine)
     name = f"{bundle.name}: {place.name}"  # what differs comes first: napari leaves out the middle of long names
     if "uncertainty" in result.extra:
         data = place.to_layer_axes(np.asarray(result.extra["uncertainty"].data)[0])
         shown = _keywords(f"uncertainty {name}", result, bundle, place, role="map")
-        layer = viewer.add_layer(Image(data, visible=False, **map_look(), **shown))
-        show_bar(layer, UNCERTAINTY)
+        made.append(Image(data, visible=False, **map_look(), **shown))
+        show_bar(made[-1], UNCERTAINTY)
     if "where" in result.extra:
         data = place.to_layer_axes(np.asarray(result.extra["where"].data)[0])
         title = f"{result.extra['where'].channel_names[0]}: {place.name}"
         shown = _keywords(title, result, bundle, place, role="map")
         strongest = max(float(data.max()), 1e-12)  # evidence has no unit: in shares of the strongest place
-        layer = viewer.add_layer(Image(data / strongest, **map_look(), **shown))  # what speaks against it stays clear
-        show_bar(layer, EVIDENCE)
+        made.append(Image(data / strongest, **map_look(), **shown))  # what speaks against it stays clear
+        show_bar(made[-1], EVIDENCE)
     if result.image is not None:
         for channel in range(result.image.channels):
             data = place.to_layer_axes(np.asarray(result.image.data)[channel])
-            main = viewer.add_layer(Image(data, **_keywords(name, result, bundle, place), **_look(viewer, place)))
+            made.append(Image(data, **_keywords(name, result, bundle, place), **_look(viewer, place)))
     if result.labels is not None:
-        main = viewer.add_layer(labels_layer(result, bundle, place, name))
-        remember_edits(main)
-    return main
+        made.append(labels_layer(result, bundle, place, name))
+    return made
+
+
+def add_made(viewer: ViewerModel, layer: Layer) -> None:
+    """Add one of `make_layers`; labels keep a record of what is done to them by hand from now on."""
+    viewer.add_layer(layer)
+    if is_answer(layer) and type(layer).__name__ == "Labels":
+        remember_edits(layer)
+
+
+def postpone_tools(layer: Layer) -> list[Any]:
+    """Keep a labels layer's drawing tools off the canvas: napari builds them with the layer, which doubles the time.
+
+    Returns
+    -------
+    list of overlays
+        What is to be made visible again, which builds it; one in each turn of the event loop.
+    """
+    tools = getattr(layer, "_overlays", {})  # no public name; where napari has none, nothing is postponed
+    found = [tools[name] for name in ("polygon", "brush_stroke") if name in tools and tools[name].visible]
+    for tool in found:
+        tool.visible = False
+    return found
+
+
+def main_of(layers: Sequence[Layer]) -> Layer | None:
+    """The answer itself among a result's layers; None where it has none."""
+    return next((layer for layer in reversed(layers) if is_answer(layer)), None)
+
+
+def is_answer(layer: Layer) -> bool:
+    """Whether a layer is a model's answer, not a map that belongs to one."""
+    return bool(layer.metadata.get(KEY, {}).get("role") == "answer")
 
 
 def labels_layer(result: Result, bundle: Bundle, place: Placement, name: str) -> Labels:
@@ -89,8 +128,11 @@ def class_colormap(classes: Sequence[Any]) -> DirectLabelColormap:
 
 
 def warm_up(classes: Sequence[Any], dtype: np.dtype) -> None:
-    """Colour one voxel, in a worker thread: napari compiles that at its first use, which would freeze the window."""
+    """Colour one voxel and draw dashes, in a worker thread: at their first use, which would freeze the window."""
+    from vispy.visuals.line.dash_atlas import DashAtlas
+
     class_colormap(classes).map(np.zeros((1, 1), dtype))
+    DashAtlas()  # its dash patterns, which it remembers
 
 
 def _keywords(name: str, result: Result, bundle: Bundle, place: Placement, role: str = "answer") -> dict[str, Any]:

@@ -5,56 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QObject, QPointF, QRectF, Qt, QTimer, Signal
+from qtpy.QtCore import QPointF, QRectF, Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QPainter, QPalette, QPen, QPixmap
-from qtpy.QtWidgets import QComboBox, QLabel, QPushButton, QSizePolicy, QWidget
+from qtpy.QtWidgets import QComboBox, QPushButton, QSizePolicy, QWidget
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer
 
-# contrast of at least 4.5 on napari's two backgrounds, #262930 and #efebe9
-ERROR = {"dark": "#ff8a80", "light": "#a31515"}
-WARNING = {"dark": "#f0b050", "light": "#7a4a00"}
-
 
 def is_dark(widget: QWidget) -> bool:
     """Whether the widget stands on a dark background."""
     return widget.palette().color(QPalette.ColorRole.Window).lightness() < 128
-
-
-class Notice(QLabel):
-    """A sentence about what just happened or cannot be done; hidden while there is none."""
-
-    def __init__(self, parent: QWidget | None = None):
-        super().__init__(parent)
-        self._colors: dict[str, str] = {}
-        self.setWordWrap(True)
-        self.setTextFormat(Qt.TextFormat.PlainText)
-        self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.hide()
-
-    def say(self, text: str, colors: dict[str, str] | None = None) -> None:
-        """Show a sentence; an empty one hides the notice."""
-        self.setText(text[:1].upper() + text[1:])
-        self._colors = colors or {}
-        self._color()
-        self.setVisible(bool(text))
-
-    def fail(self, text: str) -> None:
-        """Show an error."""
-        self.say(text, ERROR)
-
-    def changeEvent(self, event: QEvent) -> None:
-        """Another theme needs another colour."""
-        super().changeEvent(event)
-        if event.type() == QEvent.Type.PaletteChange:
-            self._color()
-
-    def _color(self) -> None:
-        sheet = f"color: {self._colors['dark' if is_dark(self) else 'light']}" if self._colors else ""
-        if sheet != self.styleSheet():
-            self.setStyleSheet(sheet)
 
 
 class LayerCombo(QComboBox):
@@ -134,89 +96,6 @@ class LayerCombo(QComboBox):
         for layer in self._named:
             layer.events.name.disconnect(self.refresh)
         self._named = []
-
-
-class Background(QObject):
-    """Runs one function in a thread, a moment after the last time that it was asked to; only the newest answer counts.
-
-    Parameters
-    ----------
-    function : callable
-        Without arguments.
-    done : callable
-        Gets its answer, in the window's thread.
-    failed : callable
-        Gets the exception.
-    wait_ms : int
-        How long to wait for another asking.
-    parent : QWidget
-        When Qt throws it away, an answer on its way is dropped.
-    """
-
-    def __init__(
-        self,
-        function: Callable[[], Any],
-        done: Callable[[Any], None],
-        failed: Callable[[Exception], None],
-        wait_ms: int,
-        parent: QWidget,
-    ):
-        super().__init__(parent)
-        self._function, self._done, self._failed = function, done, failed
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(wait_ms)
-        self._timer.timeout.connect(self._start)
-        self._worker: Any = None
-        self._kept: Any = None  # it still tells its end after its answer: till the next it must not be thrown away
-        self._again = False
-
-    @property
-    def busy(self) -> bool:
-        """Whether an answer is still to come."""
-        return self._worker is not None or self._timer.isActive()
-
-    def ask(self, *_: Any) -> None:
-        """Ask for an answer soon."""
-        self._timer.start()
-
-    def stop(self) -> None:
-        """Forget what was asked; an answer on its way is dropped."""
-        self._timer.stop()
-        self._again = False
-        if self._worker is not None:
-            self._worker.returned.disconnect(self._on_returned)
-            self._worker.errored.disconnect(self._on_errored)
-            self._worker = None
-
-    def _start(self) -> None:
-        from napari.qt.threading import create_worker
-
-        if self._worker is not None:
-            self._again = True
-            return
-        function = self._function
-
-        def work() -> Any:  # napari writes the function's name, and a method's holds its widget, which may be gone
-            return function()
-
-        worker: Any = create_worker(work, _start_thread=False, _ignore_errors=True)
-        worker.returned.connect(self._on_returned)
-        worker.errored.connect(self._on_errored)
-        self._worker = self._kept = worker
-        worker.start()
-
-    def _on_returned(self, answer: Any) -> None:
-        self._worker = None
-        if self._again:
-            self._again = False
-            self._start()
-        self._done(answer)
-
-    def _on_errored(self, error: Exception) -> None:
-        self._worker = None
-        self._again = False
-        self._failed(error)
 
 
 def number(value: float | None) -> str:

@@ -12,8 +12,8 @@ from napari_mamba.ui.results.classes.link import image_of, source_of, volume_of
 from napari_mamba.ui.results.classes.watch import DataWatch
 from napari_mamba.ui.results.maps.chart import ScoreChart
 from napari_mamba.ui.results.maps.scores import scores_of
-from napari_mamba.ui.results.parts import Background
 from napari_mamba.ui.results.table import ResultsTable
+from napari_mamba.ui.widgets.background import Latest
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -41,7 +41,7 @@ class ResultsView(QWidget):
         self._layer: Layer | None = None
         self._shown: tuple[Result, Bundle, str] | None = None
         self._watch: DataWatch | None = None
-        self._counter = Background(self._count, self._on_counted, lambda error: None, wait_ms=200, parent=self)
+        self._counter = Latest(self._count, self._on_counted, lambda error: None, wait_ms=200, parent=self)
         self.chart = ScoreChart()
         self.table = ResultsTable()
         self.copy_button = QPushButton("Copy table")

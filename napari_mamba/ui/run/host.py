@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QObject, QTimer, Signal, Slot
 
 from napari_mamba.ui.preferences import on_preferences_changed
-from napari_mamba.ui.results.layers import add_result, warm_up
+from napari_mamba.ui.results.layers import add_made, main_of, make_layers, postpone_tools, warm_up
 from napari_mamba.ui.run.process.engine_process import EngineProcess, EngineThread
 from napari_mamba.ui.run.queue.activity import Activity
 from napari_mamba.ui.run.queue.estimates import Estimate, key_of
@@ -17,6 +18,7 @@ from napari_mamba.ui.run.queue.jobs import Job, State
 from napari_mamba.ui.run.queue.worker import Runner
 from napari_mamba.ui.run.session import RunSession, forget, session_of
 from napari_mamba.ui.widgets.background import Background
+from napari_mamba.ui.widgets.pauses import NoFullCollections
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -55,6 +57,8 @@ class RunHost(QObject):
         self.watched = 0
         """Widgets that show this session: while there are none, the end of a run is told by a notification."""
         self.preparing = self.closed = False
+        self.adding = 0
+        """Results of which not all layers are in the viewer yet."""
         self.activity: Activity | None = None
         self._shown: Any = None
         self._background = Background(self)
@@ -63,7 +67,13 @@ class RunHost(QObject):
         self._counting.setInterval(150)
         self._counting.timeout.connect(self._count)
         self._end_preferences = on_preferences_changed(self._on_preferences)
+        self._steady = NoFullCollections()
+        self._relaxing = QTimer(self)
+        self._relaxing.setSingleShot(True)
+        self._relaxing.setInterval(1000)  # the last step is drawn by then
+        self._relaxing.timeout.connect(lambda: self._steady.switch(False))
         session.changed.connect(self._count_later)
+        session.queue.changed.connect(self._keep_steady)
 
     # ---- before a run
 
@@ -72,8 +82,9 @@ class RunHost(QObject):
         if self.preparing or self.session.devices:
             return
         self.preparing = True
+        self._keep_steady()
         self._background.ask(lambda: self.engine.ask("devices"), self._on_devices)
-        self._background.ask(_warm_up)
+        self._background.ask(_warm_up, computes=True)
 
     def _on_devices(self, devices: list[DeviceFacts] | None) -> None:
         if self.closed:
@@ -86,6 +97,7 @@ class RunHost(QObject):
         if self.closed:
             return
         self.preparing = False
+        self._keep_steady()
         self.prepared.emit()
         self._counting.start()
 
@@ -96,6 +108,10 @@ class RunHost(QObject):
         """Ask how many passes the chosen run would be, and estimate it."""
         session, bundle = self.session, self.session.bundle
         if self.preparing or self.session.queue.busy or bundle is None or not session.inputs.runs:
+            return
+        if session.options.elsewhere:
+            session.estimate = None  # how quick another computer is, is not known
+            self.estimated.emit(None)
             return
         try:
             job, volume = session.job_of(session.inputs.runs[0])
@@ -116,32 +132,67 @@ class RunHost(QObject):
 
         self._background.ask(lambda: self.engine.ask("passes", str(bundle.path), grid, job.options), estimate)
 
+    def _keep_steady(self) -> None:
+        """No long pause of the garbage collector while somebody waits for something."""
+        if self.preparing or self.adding or self.session.queue.busy:
+            self._relaxing.stop()
+            self._steady.switch(True)
+        elif not self._relaxing.isActive():
+            self._relaxing.start()
+
     # ---- after a run
 
     @Slot(object)
     def _on_ended(self, job: Job) -> None:
         if job.state is State.DONE and job.result is not None and job.place is not None:
-            self._hide_earlier(job)
-            job.layer = self._add(job)
-            if job.layer is not None:
-                self._shown = (job.layer, job.place.name)
-            self.added.emit(job)
-            if not self.watched:
-                show_info(f"{job.name} is done.")
-        elif job.state is State.FAILED:
-            self.failed.emit(job)
-            show_error(job.sentence)
+            self.adding += 1
+            self._go_on(self._adding(job))
+        else:
+            if job.state is State.FAILED:
+                self.failed.emit(job)
+                show_error(job.sentence)
+            self._settle(job)
+
+    def _go_on(self, steps: Iterator[None]) -> None:
+        """Do the next step now, and the one after it when the window has drawn this one."""
+        if next(steps, self) is not self:
+            QTimer.singleShot(0, lambda: self._go_on(steps))
+
+    def _adding(self, job: Job) -> Iterator[None]:
+        """Put a result's layers into the viewer, one at a time: napari takes a tenth of a second for each."""
+        assert job.place is not None
+        viewer, layers = self.session.viewer, self.session.viewer.layers
+        self._hide_earlier(job)
+        made = job.made or make_layers(viewer, job.result, job.bundle, job.place)  # type: ignore[arg-type]
+        job.made, job.layer = [], main_of(made)
+        tools = []
+        for number, layer in enumerate(made):
+            tools += [(layer, tool) for tool in postpone_tools(layer)]
+            if number:
+                yield
+                if self.closed:
+                    break
+            selected = set(layers.selection)
+            add_made(viewer, layer)
+            if selected and any(isinstance(choice, str) for choice in self.session.inputs.chosen):
+                layers.selection = selected  # "the selected layer" stays the one that the user selected
+        if job.layer is not None:
+            self._shown = (job.layer, job.place.name)
+        self.adding -= 1
+        self._keep_steady()
+        self.added.emit(job)
+        if not self.watched:
+            show_info(f"{job.name} is done.")
+        self._settle(job)
+        for layer, tool in tools:
+            yield
+            if not self.closed and layer in layers:  # napari would keep a layer that is gone for ever
+                tool.visible = True
+
+    def _settle(self, job: Job) -> None:
         for other in self.session.queue.jobs:
             if other is not job or job.place is None:
                 other.result = None  # its layers hold what is still wanted
-
-    def _add(self, job: Job) -> Any:
-        layers = self.session.viewer.layers
-        selected = set(layers.selection)
-        layer = add_result(self.session.viewer, job.result, job.bundle, job.place)  # type: ignore[arg-type]
-        if selected and any(isinstance(choice, str) for choice in self.session.inputs.chosen):
-            layers.selection = selected  # "the selected layer" stays the one that the user selected
-        return layer
 
     def _hide_earlier(self, job: Job) -> None:
         """Labels of two runs drawn over each other cannot be told apart: the earlier ones are kept, but hidden."""
@@ -157,6 +208,8 @@ class RunHost(QObject):
     def close(self) -> None:
         """The viewer is gone."""
         self.closed = True
+        self.session.queue.changed.disconnect(self._keep_steady)
+        self._steady.switch(False)
         self._end_preferences()
         if self.activity is not None:
             with suppress(RuntimeError):  # its bar went with the window

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from napari_mamba.errors import InputError, RunError
+from napari_mamba.server.client.known import Server
 from napari_mamba.ui.run.choice.layer_jobs import layer_job
 from napari_mamba.ui.run.choice.options import Options
 from napari_mamba.ui.run.host import RunHost, host_of
@@ -68,7 +69,8 @@ class Run:
         timer.setInterval(20)
 
         def over() -> bool:
-            return self._job.over and (self._job.state is not State.DONE or not self._host.runner.running)
+            adding = self._host.runner.running or self._host.adding
+            return self._job.over and (self._job.state is not State.DONE or not adding)
 
         timer.timeout.connect(lambda: loop.quit() if over() or (end is not None and monotonic() > end) else None)
         timer.start()
@@ -129,7 +131,10 @@ def run_on(viewer: ViewerModel, layer: Layer | str | Sequence[Layer | str], name
     if len(layers) != len(bundle.channels):
         names = ", ".join(channel.name for channel in bundle.channels)
         raise InputError(f"{bundle.name} takes {len(bundle.channels)} layers ({names}), not {len(layers)}")
-    job, _ = layer_job(session.viewer, layers, bundle, _options(options), session.frame)
+    told = _options(options)
+    job, _ = layer_job(session.viewer, layers, bundle, told, session.frame)
+    if told.elsewhere:
+        job.server = session.servers.find(told.device) or Server(told.device)
     session.queue.add(job)
     return Run(job, host)
 

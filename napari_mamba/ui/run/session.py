@@ -11,6 +11,8 @@ from psygnal import Signal
 from napari_mamba.engine.checks import not_for_images
 from napari_mamba.engine.suitability import Suitability, examine
 from napari_mamba.errors import InputError, NapariMambaError
+from napari_mamba.server.client.known import KnownServers, Server
+from napari_mamba.server.client.known import default_path as known_servers_path
 from napari_mamba.ui.bundles.library import Library
 from napari_mamba.ui.layers import Placement, layers_to_volume
 from napari_mamba.ui.preferences import folder_of, preferences
@@ -60,6 +62,7 @@ class RunSession:
     cache: ResultCache = field(default_factory=ResultCache)
     estimates: Estimates = field(default_factory=lambda: Estimates(default_path()))
     devices: list[DeviceFacts] = field(default_factory=list)
+    servers: KnownServers = field(default_factory=lambda: KnownServers(known_servers_path()))
     bundle: Bundle | None = None
     last: Job | None = None
     estimate: Estimate | None = None
@@ -153,6 +156,8 @@ class RunSession:
             return [Remark("error", sentence(not_for_images(self.bundle)))]
         if problem := self.inputs.problem:
             return [Remark("hint" if problem in (NO_IMAGE, NO_MASK) else "error", problem)]
+        if self.server is not None and not self.server.allowed:
+            return [Remark("error", f"Nothing may be sent to {self.server.address} yet: choose it in the list anew.")]
         found: list[Remark] = []
         for layers in self.inputs.runs:
             found += [remark for remark in self._about(layers) if remark not in found]
@@ -185,7 +190,15 @@ class RunSession:
     def job_of(self, layers: Sequence[Layer]) -> tuple[Job, Any]:
         if self.bundle is None:
             raise InputError("no model is chosen: choose one in the list")
-        return layer_job(self.viewer, layers, self.bundle, self.options, self.frame)
+        job, volume = layer_job(self.viewer, layers, self.bundle, self.options, self.frame)
+        job.server = self.server
+        return job, volume
+
+    @property
+    def server(self) -> Server | None:
+        """The computer elsewhere that runs are sent to; None for this one."""
+        address = self.options.device
+        return (self.servers.find(address) or Server(address)) if self.options.elsewhere else None
 
     def start(self) -> list[Job]:
         """Queue a run of what is chosen, or several; returns them, none where something is wrong with the choice."""

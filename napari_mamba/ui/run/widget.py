@@ -11,16 +11,12 @@ from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QScrollArea, QShortcut, QVBoxLayout, QWidget
 
 from napari_mamba.ui.context_menu import add_to_layer_menu
-from napari_mamba.ui.results.view import ResultsView
 from napari_mamba.ui.run.choice.texts import ended_text, estimate_text
 from napari_mamba.ui.run.host import host_of
+from napari_mamba.ui.run.parts import Parts
 from napari_mamba.ui.run.process.outcome import sentence
 from napari_mamba.ui.run.queue.jobs import Job
-from napari_mamba.ui.run.views.inputs_view import InputsView
-from napari_mamba.ui.run.views.model_view import ModelView
 from napari_mamba.ui.run.views.more_menu import run_menu
-from napari_mamba.ui.run.views.options_view import OptionsView
-from napari_mamba.ui.run.views.progress_view import ProgressView
 from napari_mamba.ui.widgets.theme import Notice
 
 if TYPE_CHECKING:
@@ -38,24 +34,27 @@ class RunWidget(QWidget):
     ----------
     napari_viewer : napari viewer
         The name is napari's: it fills it in.
+    parts : Parts, optional
+        The views, where they are made already.
     """
 
-    def __init__(self, napari_viewer: ViewerModel, parent: QWidget | None = None):
+    def __init__(self, napari_viewer: ViewerModel, parent: QWidget | None = None, parts: Parts | None = None):
         super().__init__(parent)
         add_to_layer_menu()
         self.host = host_of(napari_viewer)
+        if parts is None:
+            parts = Parts(self.host)
+            for _ in parts.make():
+                pass
         self.session = self.host.session
         self.viewer = self.session.viewer
-        self.model = ModelView(self.host)
-        self.channels = InputsView(self.session.inputs)
-        self.options = OptionsView(self.host)
+        self.model, self.channels, self.options = parts.model, parts.channels, parts.options
+        self.progress, self.results = parts.progress, parts.results
         self.run_button = QPushButton("Run")
         self.cancel_button = QPushButton("Cancel")
         self.more_button = QPushButton("More")
-        self.progress = ProgressView(self.session.queue)
         self.before = Notice(self.viewer)
         self.message = Notice(self.viewer)
-        self.results = ResultsView(self.viewer)
         self._later = QTimer(self)
         self._later.setSingleShot(True)
         self._later.setInterval(0)

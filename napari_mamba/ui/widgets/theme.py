@@ -53,11 +53,15 @@ class Notice(QLabel):
         self.hide()
 
     def say(self, text: str, kind: str = "hint") -> None:
-        """Show a text, or nothing."""
+        """Show a text, or nothing; a sentence begins with a capital, a path stays as it is."""
         self.kind = kind
-        self.setText(text)
+        self.setText(text[:1].upper() + text[1:] if text.partition(" ")[0].rstrip(":,").isalpha() else text)
         self._color()
         self.setVisible(bool(text))
+
+    def fail(self, text: str) -> None:
+        """Show an error."""
+        self.say(text, "error")
 
     def _color(self) -> None:
         color = text_color(self.kind, theme_of(self._viewer))

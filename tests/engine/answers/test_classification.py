@@ -142,12 +142,15 @@ def test_where_it_looked_lies_on_the_masks_own_grid(classifier):
     volume = Volume(ball()[None], np.diag([2.0, 1, 1, 1]))
     result = engine.run_to_end(volume, classifier, engine.RunOptions(device="cpu", uncertainty=True))
     assert sum(result.scores.values()) == pytest.approx(1)
-    where = result.extra["where"]
+    where = result.extra["activation_map"]
     likeliest = max(result.scores, key=result.scores.get)
     assert where.channel_names == (f"evidence for {likeliest}",)
     assert where.shape == volume.shape
     assert np.array_equal(where.affine, volume.affine)
     assert np.ptp(where.data) > 0
+    assert result.extra["where"] is result.extra.get("where") is where  # its name of before
+    assert "where" in result.extra
+    assert list(engine.Result(extra={"where": where}).extra) == ["activation_map"]
 
 
 def test_it_is_not_told_where_it_looked_unless_asked(classifier):

@@ -12,7 +12,6 @@ from qtpy.QtWidgets import QApplication
 from napari_mamba.ui.results.classes.table import EYE, LOCK, NAME
 from napari_mamba.ui.results.maps.look import UNCERTAINTY, map_look, show_bar
 from napari_mamba.ui.results.panel import CLASSES, COMPARE, MAPS, ResultsPanel
-from napari_mamba.ui.results.parts import ERROR, WARNING
 from napari_mamba.ui.results.space.orthogonal import OrthogonalView
 
 TRANSFORMS = ("affine", "scale", "translate", "units", "axis_labels")
@@ -387,25 +386,6 @@ def test_an_empty_viewer(qtbot, viewer, tmp_path):
     panel.space.save_figure(tmp_path / "nothing.png")
     assert "nothing to draw" in panel.space.notice.text()
     panel.close()
-
-
-def contrast(one: str, two: str) -> float:
-    def light(color: str) -> float:
-        parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        linear = [p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    high, low = sorted((light(one), light(two)), reverse=True)
-    return (high + 0.05) / (low + 0.05)
-
-
-def test_coloured_sentences_can_be_read_in_both_themes():
-    from napari.utils.theme import get_theme
-
-    for theme in ("dark", "light"):
-        background = get_theme(theme).background.as_hex("long")[:7]
-        for colors in (ERROR, WARNING):
-            assert contrast(colors[theme], background) >= 4.5
 
 
 def test_tab_goes_through_a_page_as_one_reads_and_leaves_the_table(panel):

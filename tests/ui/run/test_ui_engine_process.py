@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import pickle
 import signal
 import threading
 from time import monotonic
@@ -95,3 +97,20 @@ def test_a_process_that_the_system_kills_is_a_sentence_and_the_next_run_works(pr
     assert outcome.error == engine_process.GONE
     _, outcome = drain(process.run(SCAN, tiny, RunOptions(device="cpu"), threading.Event()))
     assert outcome.result.labels is not None
+
+
+def test_what_comes_back_needs_no_torch_to_be_read(tiny: Bundle):
+    """A version that torch gives is a class of torch's: read in the window, it would import all of torch there."""
+    _, outcome = drain(EngineThread().run(SCAN, tiny, RunOptions(device="cpu", uncertainty=True), threading.Event()))
+    needed = set()
+
+    class Watching(pickle.Unpickler):
+        def find_class(self, module, name):
+            needed.add(module.partition(".")[0])
+            return super().find_class(module, name)
+
+    buffers = []
+    head = pickle.dumps(outcome, protocol=5, buffer_callback=buffers.append)
+    Watching(io.BytesIO(head), buffers=buffers).load()
+    assert "napari_mamba" in needed
+    assert "torch" not in needed

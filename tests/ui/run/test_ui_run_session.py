@@ -185,6 +185,17 @@ def test_mirroring_is_the_models_own_until_it_is_chosen(session):
     assert options.run_options(session.bundle).mirror is True, "the spread is over mirrored copies"
 
 
+def test_a_strength_is_of_restorations_alone_and_in_percent(session):
+    session.options.strength = "50 %"
+    assert session.options.run_options(session.bundle).strength == 1.0
+    session.choose_bundle(session.library.find("mr-denoise"))
+    for text, strength in (("50 %", 0.5), ("150", 1.5), ("", 1.0)):
+        session.options.strength = text
+        assert session.options.run_options(session.bundle).strength == strength
+    session.options.strength = "200"
+    assert any("150%" in message for message in said(session, "error"))
+
+
 def test_a_map_asked_of_one_kind_of_model_is_not_asked_of_another(session):
     session.options.uncertainty = True
     assert session.options.run_options(session.bundle).uncertainty

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -417,3 +419,24 @@ def test_the_default_model_is_chosen_at_first_where_it_is_installed(tiny, monkey
     assert RunSession(ViewerModel()).bundle.name == "brain-structures-mr"
     monkeypatch.setattr(library.bundles, "available", lambda: [one])
     assert RunSession(ViewerModel()).bundle.name == "tiny"
+
+
+def test_a_result_that_is_removed_at_once_is_let_go(qtbot, widget):
+    """Nothing may hold it: not the finished job's worker, and not its drawing tools, which come a moment later."""
+    with qtbot.waitSignal(widget.host.added, timeout=TIMEOUT):
+        qtbot.mouseClick(widget.run_button, Qt.MouseButton.LeftButton)
+    layer = widget.viewer.layers["tiny: scan"]
+    tools = [layer._overlays[name] for name in ("polygon", "brush_stroke")]
+    assert not any(tool.visible for tool in tools)
+    widget.viewer.layers.remove(layer)
+    qtbot.wait(100)
+    assert not any(tool.visible for tool in tools)
+    with qtbot.waitSignal(widget.host.added, timeout=TIMEOUT):
+        qtbot.mouseClick(widget.run_button, Qt.MouseButton.LeftButton)
+    second = widget.viewer.layers["tiny: scan"]
+    tools = [second._overlays[name] for name in ("polygon", "brush_stroke")]
+    qtbot.waitUntil(lambda: all(tool.visible for tool in tools), timeout=TIMEOUT)
+    gone = weakref.ref(layer)
+    del layer
+    gc.collect()
+    assert gone() is None

@@ -25,7 +25,9 @@ from napari_mamba.ui.results.classes.link import ClassLink
 from napari_mamba.ui.results.classes.model import ClassList
 from napari_mamba.ui.results.classes.record import origin_of
 from napari_mamba.ui.results.classes.table import MEAN, ClassTable
-from napari_mamba.ui.results.parts import Background, LayerCombo, Notice, small_button
+from napari_mamba.ui.results.parts import LayerCombo, small_button
+from napari_mamba.ui.widgets.background import Latest
+from napari_mamba.ui.widgets.theme import Notice
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -56,9 +58,9 @@ class ClassesView(QWidget):
         self.go = small_button("Go to", "Go to the middle of the chosen class (Enter or a double click in the list)")
         self.export = small_button("CSV", "Save the table, or copy it")
         self.absent = small_button("", "Classes of the model that these labels do not hold", checkable=True)
-        self.notice = Notice()
+        self.notice = Notice(self.viewer)
         self.correct = CorrectBox()
-        self.counter = Background(self._count, self._on_counted, self._on_failed, wait_ms=150, parent=self)
+        self.counter = Latest(self._count, self._on_counted, self._on_failed, wait_ms=150, parent=self)
         self._build()
         self.layers.chosen.connect(self._on_layer)
         self._on_layer()

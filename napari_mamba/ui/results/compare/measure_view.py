@@ -23,7 +23,9 @@ from napari_mamba.errors import NapariMambaError
 from napari_mamba.ui.results.compare.differences import Measured, Pair, measure_layers
 from napari_mamba.ui.results.compare.plot import Curve, Plot
 from napari_mamba.ui.results.compare.profile import ProfileLine
-from napari_mamba.ui.results.parts import WARNING, Background, Notice, number
+from napari_mamba.ui.results.parts import number
+from napari_mamba.ui.widgets.background import Latest
+from napari_mamba.ui.widgets.theme import Notice
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -49,9 +51,9 @@ class MeasureBox(QWidget):
         self.save = QPushButton("CSV…")
         self.line_button = QPushButton("Profile along a line")
         self.plot = Plot("mm")
-        self.notice = Notice()
+        self.notice = Notice(self.viewer)
         self.line = ProfileLine(viewer)
-        self.worker = Background(self._measure, self._on_measured, self._on_failed, wait_ms=0, parent=self)
+        self.worker = Latest(self._measure, self._on_measured, self._on_failed, wait_ms=0, parent=self)
         self._watched: list[Any] = []
         self._build()
         pair.events.first.connect(self._on_pair)
@@ -136,7 +138,7 @@ class MeasureBox(QWidget):
             self.pair.outdated = True
 
     def _on_outdated(self, *_: Any) -> None:
-        self.notice.say(OUTDATED if self.pair.outdated else "", WARNING)
+        self.notice.say(OUTDATED if self.pair.outdated else "", "warning")
 
     def _on_removed(self, event: Any) -> None:
         if event.value is self.line.layer:

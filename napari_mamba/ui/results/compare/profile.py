@@ -39,14 +39,17 @@ class ProfileLine:
         from napari.layers import Shapes
 
         if self.layer is None or self.layer not in self.viewer.layers:
+            ndim = max(self.viewer.dims.ndim, 2)
+            # of one with all axes of the viewer: a single layer in pixels takes the units from all
+            axes = next((one for one in self.viewer.layers if one.ndim == ndim), like)
             self.layer = Shapes(
-                ndim=max(self.viewer.dims.ndim, 2),
+                ndim=ndim,
                 name=NAME,
                 edge_color="#ffd23f",
                 edge_width=1,
                 face_color="transparent",
-                units=like.units if like.ndim == self.viewer.dims.ndim else None,
-                axis_labels=like.axis_labels if like.ndim == self.viewer.dims.ndim else None,
+                units=axes.units if axes.ndim == ndim else None,
+                axis_labels=axes.axis_labels if axes.ndim == ndim else None,
                 metadata={KEY: {VIEW_ONLY: True}},
             )
             self.layer.events.data.connect(self._on_data)

@@ -24,7 +24,8 @@ from napari_mamba.ui.results.compare.differences import Pair, image_difference, 
 from napari_mamba.ui.results.compare.measure_view import MeasureBox
 from napari_mamba.ui.results.compare.overlaid import Blink, Fade
 from napari_mamba.ui.results.compare.swipe import Swipe
-from napari_mamba.ui.results.parts import LayerCombo, Notice
+from napari_mamba.ui.results.parts import LayerCombo
+from napari_mamba.ui.widgets.theme import Notice
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -55,7 +56,7 @@ class CompareView(QWidget):
         self.group = QButtonGroup(self)
         self.slider = QSlider(Qt.Orientation.Horizontal)
         self.difference = QPushButton("Difference")
-        self.notice = Notice()
+        self.notice = Notice(self.viewer)
         self.measure = MeasureBox(viewer, self.pair)
         self.timer = QTimer(self)
         self.shown: SideBySide | Swipe | Fade | Blink | None = None

@@ -12,7 +12,9 @@ from napari_mamba.ui.results.maps.chart import ScoreChart
 from napari_mamba.ui.results.maps.look import is_map, measure_of
 from napari_mamba.ui.results.maps.scores import Scores
 from napari_mamba.ui.results.maps.tour import Tour, find_places, go_to
-from napari_mamba.ui.results.parts import Background, LayerCombo, Notice
+from napari_mamba.ui.results.parts import LayerCombo
+from napari_mamba.ui.widgets.background import Latest
+from napari_mamba.ui.widgets.theme import Notice
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -41,9 +43,9 @@ class MapsView(QWidget):
         self.share_label = QLabel()
         self.next_button, self.back_button = QPushButton("Next uncertain place"), QPushButton("Back")
         self.where = QLabel()
-        self.notice = Notice()
+        self.notice = Notice(self.viewer)
         self.chart = ScoreChart()
-        self.worker = Background(self._find, self._on_found, self._on_failed, wait_ms=0, parent=self)
+        self.worker = Latest(self._find, self._on_found, self._on_failed, wait_ms=0, parent=self)
         self._go = 0
         self._build()
         self.maps.chosen.connect(self._on_map)

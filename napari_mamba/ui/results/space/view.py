@@ -19,10 +19,12 @@ from qtpy.QtWidgets import (
 )
 
 from napari_mamba.errors import NapariMambaError
-from napari_mamba.ui.results.parts import Background, LayerCombo, Notice
+from napari_mamba.ui.results.parts import LayerCombo
 from napari_mamba.ui.results.space.orientation import Orientation
 from napari_mamba.ui.results.space.orthogonal import OrthogonalView
 from napari_mamba.ui.results.space.window_level import PRESETS, WindowLevel, limits_of, target
+from napari_mamba.ui.widgets.background import Latest
+from napari_mamba.ui.widgets.theme import Notice
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -56,10 +58,10 @@ class SpaceView(QWidget):
         self.show_button = QPushButton("Show in 3D")
         self.export_button = QPushButton("Save surfaces…")
         self.figure_button = QPushButton("Save figure of this slice…")
-        self.notice = Notice()
+        self.notice = Notice(self.viewer)
         self._then: Any = None
         self._layer: Any = None
-        self.worker = Background(self._make, self._on_made, self._on_failed, wait_ms=0, parent=self)
+        self.worker = Latest(self._make, self._on_made, self._on_failed, wait_ms=0, parent=self)
         self._build()
         self.labels.chosen.connect(self._on_labels)
         self._on_labels()

@@ -25,8 +25,9 @@ class Options:
 
     Parameters
     ----------
-    tile, spacing, overlap, batch_size, replace_nonfinite : str
-        A number as text; of the first two, also three (z, y, x) with commas. Empty for the bundle's own.
+    tile, spacing, overlap, batch_size, replace_nonfinite, strength : str
+        A number as text; of the first two, also three (z, y, x) with commas. Empty for the bundle's own. `strength` is
+        in percent.
     evidence, spread : bool
         What `RunOptions.uncertainty` is to a classification and to a restoration. Each kind of map is asked for by
         itself: none follows from another.
@@ -47,6 +48,7 @@ class Options:
     evidence: bool = False
     probabilities: bool = False
     residual: bool = False
+    strength: str = ""
     clip: bool = True
     replace_nonfinite: str = ""
     region: str = ""
@@ -106,12 +108,23 @@ class Options:
             "uncertainty": bool(suited & {"uncertainty", "spread", "evidence"}) and maps[bundle.task],
             "probabilities": self.probabilities and "probabilities" in suited,
             "residual": self.residual and "residual" in suited,
+            "strength": self._strength() if "strength" in suited else 1.0,
             "clip": self.clip,
             "overlap": one_number(self.overlap, "overlap", float),
             "batch_size": one_number(self.batch_size, "batch size", int),
             "replace_nonfinite": one_number(self.replace_nonfinite, "value for NaN", float),
         }
-        return RunOptions(device=self.device, precision=self.precision, **chosen)
+        device = "auto" if self.elsewhere else self.device  # a server chooses among its own
+        return RunOptions(device=device, precision=self.precision, **chosen)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the chosen device is the address of another computer."""
+        return "://" in self.device
+
+    def _strength(self) -> float:
+        percent = one_number(self.strength.strip().removesuffix("%"), "strength", float)
+        return 1.0 if percent is None else percent / 100
 
 
 def suited_options(bundle: Bundle | None) -> set[str]:
@@ -130,7 +143,7 @@ def suited_options(bundle: Bundle | None) -> set[str]:
     if bundle.task == "segmentation":
         names |= {"uncertainty", "probabilities"}
     elif bundle.task == "restoration":
-        names |= {"residual", "clip"} | ({"spread"} if bundle.tile.mirror_axes else set())
+        names |= {"residual", "clip", "strength"} | ({"spread"} if bundle.tile.mirror_axes else set())
     elif bundle.task == "classification":
         names.add("evidence")
     return names

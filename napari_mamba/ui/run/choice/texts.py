@@ -10,12 +10,17 @@ if TYPE_CHECKING:
     from napari_mamba.ui.run.queue.estimates import Estimate
 
 STAGES = {
+    "sending": "Sending the image",
+    "waiting": "Waiting for its turn",
+    "loading": "Reading the image there",
     "checking": "Checking the image",
     "preparing": "Preparing the image",
     "warming up": "Loading the model",
     "network": "Running",
     "restoring": "Putting the answer back on the image's grid",
     "measuring": "Measuring",
+    "writing": "Writing the answer there",
+    "fetching": "Fetching the answer",
 }
 
 
@@ -31,6 +36,8 @@ def stage_text(job: Job, now: float) -> str:
     if job.state is State.STOPPING:
         return "Stopping. Nothing will be added."
     parts = [STAGES.get(job.stage, "Starting")]
+    if job.note:
+        parts.append(job.note)
     clock = job.clock
     if job.stage == "network" and clock.total > 1:
         parts.append(f"step {min(clock.done + 1, clock.total)} of {clock.total}")

@@ -19,6 +19,7 @@ from napari_mamba.ui.run.process.memory import PeakMemory
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
     from napari_mamba.engine import Progress, Result, RunOptions
+    from napari_mamba.server.client.known import Server
     from napari_mamba.volume import Volume
 
 _log = logging.getLogger(__name__)
@@ -79,6 +80,21 @@ def outcome_of(
             return Outcome(error="Memory ran out: choose the device CPU, close other programs, or crop the image.")
         reason = " ".join(str(error).split())[:200]
         return Outcome(error=f"The run stopped ({type(error).__name__}: {reason}): please report this.")
+
+
+def remote_outcome(
+    volume: Volume, bundle: Bundle, options: RunOptions, cancel: threading.Event, server: Server
+) -> Generator[Progress, None, Outcome]:
+    """The same on a computer elsewhere; what it takes there says nothing of runs here."""
+    from napari_mamba.server.client import remote
+
+    if not server.allowed:
+        return Outcome(error=f"Nothing was sent to {server.address}: agree to it in the list of devices first.")
+    try:
+        events = remote.run(volume, bundle, options, cancel, server.address, server.token())
+        return Outcome((yield from events))
+    except NapariMambaError as error:
+        return Outcome(error=sentence(str(error)))
 
 
 def sentence(text: str) -> str:

@@ -16,6 +16,7 @@ from napari_mamba.ui.run.queue.clock import TimeLimit
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
     from napari_mamba.engine import Progress, Result, RunOptions
+    from napari_mamba.server.client.known import Server
     from napari_mamba.ui.layers import Placement
     from napari_mamba.ui.run.process.outcome import Outcome
     from napari_mamba.volume import Volume
@@ -52,6 +53,8 @@ class Job:
     finish : callable, optional
         ``finish(result, volume)`` in the worker's thread, after the run: writes files, or puts a region's answer back
         into the whole. What it returns takes the result's place.
+    server : Server, optional
+        The computer elsewhere that it runs on; None for this one.
     group : str
         Of jobs that were started together, such as those of a folder.
 
@@ -60,12 +63,16 @@ class Job:
     state : State
     stage : str
         What it is doing, in a word or two.
+    note : str
+        What else is to be said of that, such as its place in a server's queue.
     sentence : str
         How it ended, where that needs words.
     told : tuple of str
         Doubts that were said before the click: they are not said again.
     result : Result or None
         Kept until it was taken over by layers or files.
+    made : list of layers
+        Of its result, made in the worker's thread, until they are in the viewer.
     seconds : float
         How long it took.
     """
@@ -76,10 +83,12 @@ class Job:
     read: Callable[[], Volume]
     place: Placement | None = None
     finish: Callable[[Result, Volume], Result] | None = None
+    server: Server | None = None
     group: str = ""
     paths: tuple[str, ...] = ()
     state: State = State.WAITING
     stage: str = ""
+    note: str = ""
     sentence: str = ""
     told: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -89,6 +98,7 @@ class Job:
     clock: TimeLimit = field(default_factory=TimeLimit)
     cancel: threading.Event = field(default_factory=threading.Event)
     layer: Any = None
+    made: list[Any] = field(default_factory=list)
 
     @property
     def over(self) -> bool:
@@ -147,6 +157,7 @@ class Queue:
         """What the engine said about the running job."""
         if job.state is State.RUNNING:
             job.stage = progress.stage
+            job.note = progress.message if progress.stage == "waiting" else ""
         job.clock.update(progress, monotonic())
         self.progressed.emit(job)
 

@@ -17,14 +17,16 @@ from qtpy.QtCore import QObject, Signal, Slot
 from superqt.utils import GeneratorWorker
 
 from napari_mamba.errors import NapariMambaError
-from napari_mamba.ui.results.layers import warm_up
+from napari_mamba.ui.results.layers import make_layers, warm_up
 from napari_mamba.ui.run.process.engine_process import EngineProcess, EngineThread
-from napari_mamba.ui.run.process.outcome import Outcome, sentence
+from napari_mamba.ui.run.process.outcome import Outcome, remote_outcome, sentence
 from napari_mamba.ui.run.queue.cache import run_key
 from napari_mamba.ui.run.queue.estimates import Measured, key_of
 from napari_mamba.ui.run.queue.jobs import Job, State
 
 if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
     from napari_mamba.engine import Progress
     from napari_mamba.ui.run.queue.cache import ResultCache
     from napari_mamba.ui.run.session import RunSession
@@ -32,13 +34,19 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def events_of(job: Job, engine: EngineProcess | EngineThread, cache: ResultCache) -> Generator[Progress, None, Outcome]:
-    """A job from reading to finishing; driven in the worker thread, and raises nothing."""
+def events_of(
+    job: Job, engine: EngineProcess | EngineThread, cache: ResultCache, viewer: ViewerModel | None = None
+) -> Generator[Progress, None, Outcome]:
+    """A job from reading to finished layers; driven in the worker thread, and raises nothing."""
     try:
         volume = job.read()
-        key = run_key(volume, job.bundle, job.options) if cache.limit else ""
+        key = run_key(volume, job.bundle, job.options) if cache.limit and job.server is None else ""
         kept = cache.get(key)
-        if kept is not None:
+        if job.server is not None:
+            outcome = yield from remote_outcome(volume, job.bundle, job.options, job.cancel, job.server)
+            if outcome.error:
+                return outcome
+        elif kept is not None:
             job.from_cache = True
             outcome = Outcome(kept)
         else:
@@ -53,6 +61,8 @@ def events_of(job: Job, engine: EngineProcess | EngineThread, cache: ResultCache
             result = job.finish(result, volume)
         if result.labels is not None:
             warm_up(job.bundle.classes, result.labels.data.dtype)
+        if viewer is not None and job.place is not None:
+            job.made = make_layers(viewer, result, job.bundle, job.place)
         return Outcome(result, measured=outcome.measured)
     except NapariMambaError as error:
         return Outcome(error=sentence(str(error)))
@@ -67,11 +77,12 @@ def events_of(job: Job, engine: EngineProcess | EngineThread, cache: ResultCache
 class RunWorker(GeneratorWorker):
     """A generator worker that stops by the job's own event, not by leaving the generator suspended."""
 
-    job: Job
+    job: Job | None
 
     def quit(self) -> None:
         """Ask the run to stop; napari calls this when its window closes."""
-        self.job.cancel.set()
+        if self.job is not None:
+            self.job.cancel.set()
 
     def run(self) -> None:
         """Called by Qt in the worker thread. The window, and the signals with it, may be gone before the run is."""
@@ -118,6 +129,7 @@ class Runner(QObject):
             job,
             self.engine,
             self.session.cache,
+            self.session.viewer,
             _start_thread=False,
             _worker_class=RunWorker,
             _ignore_errors=True,
@@ -130,13 +142,14 @@ class Runner(QObject):
 
     @Slot(object)
     def _on_yielded(self, progress: Any) -> None:
-        if self._worker is not None:
+        if self._worker is not None and self._worker.job is not None:
             self.session.queue.progress(self._worker.job, progress)
 
     @Slot(object)
     def _on_returned(self, outcome: Outcome) -> None:
         assert self._worker is not None
-        job, self._worker = self._worker.job, None
+        job, self._worker.job, self._worker = self._worker.job, None, None  # napari keeps its workers, and so the job
+        assert job is not None
         self._remember(job, outcome)
         self.session.queue.end(job, outcome)
         self.ended.emit(job)

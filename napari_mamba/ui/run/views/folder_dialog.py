@@ -104,6 +104,8 @@ class FolderDialog(QDialog):
                 self.suffix.currentData(),
                 self.overwrite.isChecked(),
             ).jobs()
+            for job in self.jobs:
+                job.server = self.session.server
         except (NapariMambaError, OSError) as error:
             self.notice.say(sentence(str(error)), "error")
             return

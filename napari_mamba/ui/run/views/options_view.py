@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from napari.utils.notifications import show_error
 from qtpy.QtCore import QSignalBlocker, Slot
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QLineEdit, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
 from napari_mamba.engine import PRECISIONS
+from napari_mamba.errors import NapariMambaError
 from napari_mamba.ui.run.choice.options import suited_options
 from napari_mamba.ui.run.process.devices import automatic
+from napari_mamba.ui.run.process.outcome import sentence
 from napari_mamba.ui.widgets.forms import combo_box, row_label
 
 if TYPE_CHECKING:
+    from napari_mamba.server.client.known import Server
     from napari_mamba.ui.run.host import RunHost
 
 CPU_NOTICE = "Runs on the CPU: small images take seconds, large ones many minutes. A GPU is much faster."
 OWN = "the model's own"
+ELSEWHERE = "elsewhere"
+"""The entry of the list of devices that asks for another computer."""
 AXES = (
     ("The model's own", None),
     ("z (axial)", "z"),
@@ -37,6 +43,7 @@ TICKS = (
     ("clip", "Keep the input's range", "Cuts off values outside of the range of the input."),
 )  # fmt: skip
 TEXTS = (
+    ("strength", "Strength", "In %, 0 to 150: how much of the model's change is made.", "100: the model's answer"),
     ("spacing", "Voxel size", "In mm: one number, or three for z, y and x, such as 1,0.8,0.8.", "the shortest side"),
     ("tile", "Tile", "Voxels that the network sees at once, such as 64 or 32,64,64. Smaller needs less memory.", OWN),
     (
@@ -128,6 +135,7 @@ class OptionsView(QWidget):
         for name in ("device", "precision", "axis", "region"):
             combo: QComboBox = getattr(self, name)
             combo.currentIndexChanged.connect(lambda _, n=name, c=combo: self._set(n, c.currentData()))
+        self.device.activated.connect(self._on_device)
         for name, tick in self.ticks.items():
             tick.toggled.connect(lambda on, n=name: self._set(n, on))
         for name, text in self.texts.items():
@@ -158,7 +166,31 @@ class OptionsView(QWidget):
         return self.session.device if self.session.devices else ""
 
     def _set(self, name: str, value: Any) -> None:
-        setattr(self.options, name, value)
+        if value != ELSEWHERE:
+            setattr(self.options, name, value)
+
+    def _on_device(self, index: int) -> None:
+        if self.device.itemData(index) == ELSEWHERE:
+            self.ask_elsewhere()
+
+    def ask_elsewhere(self) -> None:
+        """Let the user name another computer, and run there from now on."""
+        from napari_mamba.ui.run.views.elsewhere_dialog import ElsewhereDialog
+
+        dialog = ElsewhereDialog(self.session.viewer, self)
+        if dialog.exec():
+            self.use(dialog.server)
+        else:
+            self._draw_devices()
+
+    def use(self, server: Server) -> None:
+        """Remember a server, and run there."""
+        try:
+            self.session.servers.add(server)
+            self.options.device = server.address
+        except NapariMambaError as error:
+            show_error(sentence(str(error)))
+        self._draw_devices()
 
     def _on_options(self, _: Any = None) -> None:
         self.draw()
@@ -199,9 +231,14 @@ class OptionsView(QWidget):
         for one in found:
             self.device.addItem(one.title, one.name)
         known = {"auto", *(one.name for one in found)}
+        for server in self.session.servers.servers:
+            self.device.addItem(f"Elsewhere: {server.address.partition('://')[2]}", server.address)
+            known.add(server.address)
         if self.options.device not in known:
             missing = f"{self.options.device}: not on this computer" if found else self.options.device
             self.device.addItem(missing, self.options.device)
+        self.device.insertSeparator(self.device.count())
+        self.device.addItem("A computer elsewhere…", ELSEWHERE)
         del blocker
         _choose(self.device, self.options.device)
         self.notice.setVisible(self.effective_device == "cpu")

@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-COLUMNS = ("Order", "Path", "Neighbours", "Worst", "Stride", "Jumps")
+COLUMNS = ("Order", "Path", "Mean", "Worst", "Stride", "Jumps")
 TIPS = (
     "The scan order's name in the library",
     "Which of its paths",
@@ -59,7 +59,10 @@ class OrdersBox(QWidget):
         self.table.setMinimumHeight(260)
         self.show_button = QPushButton("Show the chosen side by side")
         self.show_button.setToolTip("Each chosen path beside the others: the path, and how it tears neighbours apart")
-        self.note = QLabel("Choose rows with Ctrl or Shift. Fewer steps between neighbours: less to remember.")
+        self.note = QLabel(
+            "Mean and worst: steps between neighbouring cells; the fewer, the less is to be remembered. "
+            "Choose rows with Ctrl or Shift."
+        )
         self.note.setWordWrap(True)
         grid = QHBoxLayout()
         for side in self.sides:
@@ -114,9 +117,37 @@ class OrdersBox(QWidget):
         """Lay the chosen paths out in a row, replacing those shown before."""
         for layer in [x for x in self.viewer.layers if x.metadata.get("napari_mamba_look", {}).get("of") == "orders"]:
             self.viewer.layers.remove(layer)
-        for place, (name, path) in enumerate(self.chosen()):
+        chosen = self.chosen()
+        for place, (name, path) in enumerate(chosen):
             add_order(self.viewer, name, path, self.grid, place)
+        add_names(self.viewer, [f"{name} {path + 1}" for name, path in chosen], self.grid)
         self.viewer.reset_view()
+
+
+def _shift(grid: tuple[int, ...], place: int) -> np.ndarray:
+    shift = np.zeros(len(grid))
+    shift[-1] = place * (grid[-1] * 1.25 + 1)
+    return shift
+
+
+def add_names(viewer: ViewerModel, names: list[str], grid: tuple[int, ...]) -> None:
+    """The names of the orders in a row, above each."""
+    from napari.layers import Points
+
+    places = np.stack([_shift(grid, place) for place in range(len(names))]) if names else np.zeros((0, len(grid)))
+    places[:, -2] = -1.6
+    layer = Points(
+        places,
+        name="names",
+        features={"name": names},
+        text={"string": "{name}", "size": 10, "color": "#4aa3ff", "anchor": "lower_left"},
+        size=0.01,
+        border_width=0,
+        face_color="transparent",
+        out_of_slice_display=True,
+        metadata={"napari_mamba_look": {"shows": "names", "of": "orders"}},
+    )
+    viewer.add_layer(layer)
 
 
 def add_order(viewer: ViewerModel, name: str, path: int, grid: tuple[int, ...], place: int) -> None:
@@ -127,8 +158,7 @@ def add_order(viewer: ViewerModel, name: str, path: int, grid: tuple[int, ...], 
     from napari_mamba.scan import scan_order
 
     table = scan_order(name, grid).table[path]
-    shift = np.zeros(len(grid))
-    shift[-1] = place * (grid[-1] * 1.25 + 1)
+    shift = _shift(grid, place)
     distance = neighbour_distance(ranks(table, grid))
     metadata = {"napari_mamba_look": {"shows": name, "of": "orders"}}
     title = f"{name} {path + 1}"
@@ -139,4 +169,5 @@ def add_order(viewer: ViewerModel, name: str, path: int, grid: tuple[int, ...], 
     data = np.stack([points[:-1], np.diff(points, axis=0)], axis=1)
     look: dict = {"edge_color": "step", "edge_colormap": "turbo", "edge_width": 0.15, "vector_style": "line"}
     look |= {"features": {"step": np.arange(len(data), dtype=float)}, "translate": shift, "metadata": metadata}
+    look |= {"opacity": 1.0, "blending": "translucent_no_depth"}  # an image in 3D would hide it
     viewer.add_layer(Vectors(data, name=title, **look))

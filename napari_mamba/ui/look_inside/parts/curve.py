@@ -1,9 +1,9 @@
-"""A curve along the path: the state's norm at each step, with the marker; a click moves it."""
+"""Curves: the state's norm along the path, with the marker, and what is left of an answer as voxels are taken away."""
 
 from __future__ import annotations
 
 import numpy as np
-from qtpy.QtCore import QPointF, QSize, Qt, Signal
+from qtpy.QtCore import QPointF, QRectF, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QMouseEvent, QPainter, QPaintEvent, QPen, QPolygonF
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
@@ -94,3 +94,65 @@ class CurveView(QWidget):
         share = (event.position().x() - MARGIN) / max(self.width() - 2 * MARGIN, 1)
         step = self.first + round(share * (len(self.values) - 1))
         self.clicked.emit(int(np.clip(step, self.first, self.first + len(self.values) - 1)))
+
+
+COLOURS = {"relevance": "#4aa3ff", "gradient": "#ff9f1c", "integrated": "#2fbf71"}
+NAMES = {"relevance": "Relevance", "gradient": "Gradient × input", "integrated": "Integrated gradients"}
+
+
+class CurvesView(QWidget):
+    """What is left of an answer as the voxels that each map calls important go (left) or come back (right)."""
+
+    def __init__(self, parent: QWidget | None = None):
+        super().__init__(parent)
+        self.curves: dict[str, dict[str, np.ndarray]] = {}
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.setToolTip(
+            "Left: the most important voxels are blurred away, and a good map lets the answer fall fast. Right: they "
+            "are put back into a blurred image, and a good map lets it rise fast. In brackets the area under the curve."
+        )
+
+    def sizeHint(self) -> QSize:
+        return QSize(320, 190)
+
+    def show_curves(self, curves: dict[str, dict[str, np.ndarray]]) -> None:
+        """Draw "deletion" and "insertion": each has "share" and a curve a method."""
+        self.curves = {side: curves[side] for side in ("deletion", "insertion") if side in curves}
+        self.setVisible(bool(self.curves))
+        self.update()
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        small = painter.font()
+        small.setPointSizeF(small.pointSizeF() * 0.85)
+        painter.setFont(small)
+        row = painter.fontMetrics().height() + 1
+        height = self.height() - row * (len(NAMES) + 1) - 4
+        for i, (side, curve) in enumerate(self.curves.items()):
+            self._draw_side(painter, side, curve, QRectF(i * self.width() / 2 + 4, row, self.width() / 2 - 8, height))
+        for r, (method, name) in enumerate(NAMES.items()):
+            y = self.height() - row * (len(NAMES) - r) + row * 0.7
+            painter.setPen(QPen(QColor(COLOURS[method]), 2))
+            painter.drawLine(QPointF(6, y - row * 0.25), QPointF(22, y - row * 0.25))
+            painter.setPen(self.palette().color(self.foregroundRole()))
+            areas = [f"{side} {np.trapezoid(c[method], c['share']):.2f}" for side, c in self.curves.items()]
+            painter.drawText(QPointF(28, y), f"{name} ({', '.join(areas)})")
+
+    def _draw_side(self, painter: QPainter, side: str, curve: dict[str, np.ndarray], box: QRectF) -> None:
+        text = self.palette().color(self.foregroundRole())
+        painter.setPen(text)
+        painter.drawText(QPointF(box.left(), box.top() - 4), side.capitalize())
+        faint = QColor(text)
+        faint.setAlpha(70)
+        painter.setPen(QPen(faint, 1))
+        painter.drawRect(box)
+        values = np.concatenate([curve[method] for method in NAMES if method in curve])
+        low, high = min(0.0, float(values.min())), max(1.0, float(values.max()))
+        for method in (one for one in NAMES if one in curve):
+            painter.setPen(QPen(QColor(COLOURS[method]), 1.6))
+            points = [
+                QPointF(box.left() + s * box.width(), box.bottom() - (v - low) / (high - low) * box.height())
+                for s, v in zip(curve["share"], curve[method], strict=True)
+            ]
+            painter.drawPolyline(QPolygonF(points))

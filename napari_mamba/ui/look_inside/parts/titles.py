@@ -18,6 +18,8 @@ TITLES = {
     "gradient": "Gradient × input",
     "integrated": "Integrated gradients",
     "occlusion": "Occlusion",
+    "knockout": "Knockout",
+    "faithfulness": "Which to believe",
 }
 SAYS = {
     "order": "When the scan comes to each voxel.",
@@ -29,12 +31,16 @@ SAYS = {
     "influence": "How much each token moves the states after it.",
     "tokens": "The norm of each token; unusual ones in empty background spoil the other maps.",
     "attention": "What the voxel drew from in this layer, and what drew from it.",
-    "unified": "The same with the convolution and the gate around the scan.",
-    "rollout": "The same, multiplied over all layers of this grid. Only for few tokens.",
+    "unified": "The same with the convolution, the gate and the norm around the scan.",
+    "rollout": "The same, multiplied over all layers up to this one.",
     "field": "Which voxels the answer at this voxel depends on.",
     "relevance": "What each voxel adds to the answer, by MambaLRP; the sum is the answer.",
     "class_attention": "Which tokens of this layer the answer draws on.",
     "gradient": "The same by the plain gradient, to compare.",
     "integrated": "The same by gradients from a black image on, to compare. Slow.",
     "occlusion": "How the answer falls where a block of the image is covered. Slow.",
+    "knockout": "How the answer falls where a block's tokens pass nothing on in this layer's scan, or between two "
+    "regions that you draw as labels 1 and 2. Slow.",
+    "faithfulness": "Takes away (and puts back) the voxels that each map calls important, and draws what is left of "
+    "the answer: which map to believe on this image. Slow.",
 }

@@ -1,0 +1,1 @@
+"""How each map by name is made: of a layer, of a voxel, of an answer."""
