@@ -6,7 +6,7 @@ import threading
 from collections.abc import Generator
 from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -127,15 +127,13 @@ class Session:
         device = choose_device(self.options.device, "float32").torch_device
         working = working_grid(self.fixed)
         affine = Transform(self.found.transform.affine)
-        pair = [
-            scaled_tensor(resample(self.moving, working, affine)).to(device),
-            scaled_tensor(resample(self.fixed, working, Transform())).to(device),
-        ]
+        moving = scaled_tensor(resample(self.moving, working, affine)).to(device)
+        fixed = scaled_tensor(resample(self.fixed, working, Transform())).to(device)
         start = None
         if self.found.transform.displacement is not None:
             start = torch.from_numpy(to_voxels(on_grid(self.found.transform, working))).float()[None].to(device)
         total = sum(level.steps for level in LEVELS)
-        steps = refine(*pair, start)
+        steps = refine(moving, fixed, start)
         best = next(steps)
         for done, better in enumerate(steps, start=1):
             best = better
