@@ -124,7 +124,7 @@ def test_the_bundle_answers_what_was_trained(recipe, tmp_path):
     network = recipe.network().eval()
     loaded = bundles.load(bundle.export(recipe, network.state_dict(), tmp_path / "b", {"steps": 1, "seconds": 2.0}))
     (again,) = loaded.networks()
-    pair = torch.rand(1, 2, 32, 32, 32)
+    pair = torch.rand(1, 2, 64, 64, 64)
     with torch.no_grad():
         np.testing.assert_allclose(again(pair), network(pair), atol=1e-3)
     assert "Not measured yet" in loaded.card
