@@ -40,7 +40,7 @@ def check_dose(dose: Volume) -> None:
     if values.min() < 0:
         raise InputError(f"the dose goes down to {values.min():g} Gy: a dose is never negative, is this a CT?")
     if values.max() > LIKELY_CENTIGRAY:
-        raise InputError(f"the dose reaches {values.max():g} Gy: if it is in cGy, say so (--unit cGy)")
+        raise InputError(f"the dose reaches {values.max():g} Gy: if it is in cGy, choose the unit cGy")
 
 
 def on_grid(dose: Volume, grid: Volume, order: int = 1) -> np.ndarray:

@@ -45,7 +45,7 @@ def predict(
     with quiet_libraries(), cancel_on_signals() as cancel:
         from napari_mamba import bundles, io
         from napari_mamba.radiotherapy import histogram, planning, sources
-        from napari_mamba.radiotherapy.rtdose import write_dose
+        from napari_mamba.radiotherapy.dicom.rtdose import write_dose
 
         bundle = bundles.load(name)
         if bundle.planning is None:
