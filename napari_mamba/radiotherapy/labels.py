@@ -24,7 +24,7 @@ class LabelMap:
 def packed(structures: StructureSet) -> list[LabelMap]:
     """As few label maps as a simple search finds in which no two structures share a voxel.
 
-    Small structures come first: what encloses others, such as the patient's outline, lies in a map of its own, the last.
+    Small structures come first: what encloses others, such as the patient's outline, lies in the last map.
 
     Examples
     --------

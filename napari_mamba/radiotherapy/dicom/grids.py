@@ -1,4 +1,4 @@
-"""The grid that an RTSTRUCT's contours are filled on: that of its planning CT where it is at hand, or one of its own."""
+"""The grid that an RTSTRUCT's contours are filled on: its planning CT's where that is at hand, or one of its own."""
 
 from __future__ import annotations
 
