@@ -55,7 +55,8 @@ def phantom(seed: int = 0) -> Phantom:
     )
 
     def ball(middle: tuple[float, float, float], radii: tuple[float, float, float]) -> np.ndarray:
-        return sum(((a - m) / r) ** 2 for a, m, r in zip((z, y, x), middle, radii, strict=True)) <= 1
+        parts = [((a - m) / r) ** 2 for a, m, r in zip((z, y, x), middle, radii, strict=True)]
+        return np.asarray(parts[0] + parts[1] + parts[2] <= 1)
 
     def tube(middle: tuple[float, float], radii: tuple[float, float], low: float, high: float) -> np.ndarray:
         ring = ((y - middle[0]) / radii[0]) ** 2 + ((x - middle[1]) / radii[1]) ** 2 <= 1

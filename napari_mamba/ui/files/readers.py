@@ -49,12 +49,12 @@ def read_layers(path: Paths) -> list[LayerData]:
 
     add_to_layer_menu()
     paths = [path] if isinstance(path, str) else list(path)
+    planned = radiotherapy_layers(paths[0]) if len(paths) == 1 else None
+    if planned is not None:
+        return planned
     if len(paths) == 1 and _DROPPED.again(paths[0]):
         return NOTHING
     try:
-        planned = radiotherapy_layers(paths[0]) if len(paths) == 1 else None
-        if planned is not None:
-            return planned
         volume = io.read(paths)
     except ChoiceError:
         layers = _ask(paths)

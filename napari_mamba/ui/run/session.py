@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from psygnal import Signal
 
-from napari_mamba.engine.checks import not_for_images
 from napari_mamba.engine.suitability import Suitability, examine
 from napari_mamba.errors import InputError, NapariMambaError
 from napari_mamba.ui.bundles.library import Library
@@ -115,7 +114,7 @@ class RunSession:
     def _suits(self, bundle: Bundle) -> Suitability:
         """From the grid alone, which is quick; values are looked at for the chosen bundle only."""
         if bundle.task == "dose":
-            return Suitability((not_for_images(bundle),))
+            return Suitability((elsewhere(bundle),))
         volume = self._volume()
         masks = any(channel.modality.upper() == "MASK" for channel in bundle.channels)
         if masks != self.inputs.masks:
@@ -150,7 +149,7 @@ class RunSession:
         if self.bundle is None:
             return [Remark("hint", "No model is installed: open one with the button beside the list.")]
         if self.bundle.task == "dose":
-            return [Remark("error", sentence(not_for_images(self.bundle)))]
+            return [Remark("error", sentence(elsewhere(self.bundle)))]
         if problem := self.inputs.problem:
             return [Remark("hint" if problem in (NO_IMAGE, NO_MASK) else "error", problem)]
         found: list[Remark] = []
@@ -225,6 +224,14 @@ class RunSession:
     def _on_ended(self, job: Job) -> None:
         self.last = job
         self.changed.emit()
+
+
+def elsewhere(bundle: Bundle) -> str:
+    """Why a bundle for doses is not run here, and where it is."""
+    return (
+        f"{bundle.name} takes a planning CT with its structures, not an image alone: predict a dose in Plugins ▸ Mamba "
+        "medical imaging ▸ Radiotherapy"
+    )
 
 
 _sessions: dict[int, RunSession] = {}

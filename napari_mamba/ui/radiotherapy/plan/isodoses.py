@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from napari.utils.colormaps import Colormap
 
 NAME = "isodose lines"
+WASH_NAME = "isodoses"
 WASH = 0.45
 """Opacity of the wash's colours."""
 
@@ -38,7 +39,7 @@ def wash_colormap(levels: Sequence[Level], highest: float) -> Colormap:
     shown = sorted((level for level in levels if level.dose < highest), key=lambda level: level.dose)
     colors = [[0.0, 0.0, 0.0, 0.0], *([*_rgb(level.color), WASH] for level in shown)]
     controls = [0.0, *(level.dose / highest for level in shown), 1.0]
-    return Colormap(colors, controls=controls, interpolation="zero", name="isodoses")
+    return Colormap(colors, controls=controls, interpolation="zero", name=WASH_NAME)
 
 
 class Isodoses:
@@ -84,6 +85,9 @@ class Isodoses:
             self._look = (dose, dose.colormap, tuple(dose.contrast_limits), str(dose.blending))
         factor = UNITS[unit_of(dose)]
         highest = max(float(np.max(dose.data)) * factor, 1e-6, *(1.001 * level.dose for level in self.levels))
+        from napari.utils.colormaps import AVAILABLE_COLORMAPS
+
+        AVAILABLE_COLORMAPS.pop(WASH_NAME, None)  # else napari keeps every edit, as "isodoses (2)" and so on
         dose.contrast_limits = (0.0, highest / factor)
         dose.colormap = wash_colormap(self.levels, highest)
         dose.blending = "translucent"
