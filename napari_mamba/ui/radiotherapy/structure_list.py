@@ -12,7 +12,7 @@ from napari_mamba.ui.radiotherapy.layers import is_structures
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-ROW = 22
+ROW = 14
 
 
 class StructureLayers(QListWidget):
@@ -67,7 +67,8 @@ class StructureLayers(QListWidget):
             ticked = id(layer) not in self._left
             item.setCheckState(Qt.CheckState.Checked if ticked else Qt.CheckState.Unchecked)
             self.addItem(item)
-        self.setFixedHeight(ROW * min(max(len(shown), 1), 5) + 6)
+        row = max(self.sizeHintForRow(0), ROW)
+        self.setFixedHeight(row * min(max(len(shown), 1), 5) + 8)
         self._filling = False
         if self.layers != before:
             self.chosen.emit()
