@@ -79,7 +79,11 @@ def _drawn_in(paths: list[str]) -> list[LayerData]:
     folder = Path(paths[0])
     if len(paths) > 1 or not folder.is_dir() or folder.name.lower().endswith(".zarr"):
         return []
-    return [layer for entry in structure_sets(folder) for layer in radiotherapy_layers(str(entry.paths[0])) or ()]
+    return [
+        layer
+        for entry in structure_sets(folder, deep=False)
+        for layer in radiotherapy_layers(str(entry.paths[0])) or ()
+    ]
 
 
 def radiotherapy_layers(path: str) -> list[LayerData] | None:

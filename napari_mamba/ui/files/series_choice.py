@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -97,20 +98,25 @@ class SeriesChoice:
         return series_data(volume, path) if frame == SLIDER else layers_of(volume, path)
 
 
-def structure_sets(place: Path) -> list[SeriesInfo]:
-    """The RTSTRUCT files in a folder, which hold no image and are offered beside those that are there."""
+def structure_sets(place: Path, deep: bool = True) -> list[SeriesInfo]:
+    """The RTSTRUCT files in a folder, which hold no image and are offered beside those that are there.
+
+    With `deep` those in folders below as well, of the first thousands of files.
+    """
     from napari_mamba.io import SeriesInfo
     from napari_mamba.radiotherapy.sources import modality
 
     if not place.is_dir():
         return []
-    files = sorted(file for file in place.rglob("*") if file.is_file() and not file.name.startswith("."))
-    found = [file for file in files[:_MOST_FILES] if _may_be_dicom(file) and modality(file) == "RTSTRUCT"]
+    entries = islice(place.rglob("*") if deep else place.iterdir(), _MOST_FILES)
+    files = sorted(file for file in entries if _may_be_dicom(file) and file.is_file())
+    found = [file for file in files if modality(file) == "RTSTRUCT"]
     return [SeriesInfo((file,), "dicom", f"RTSTRUCT {file.name}", modality="RTSTRUCT") for file in found]
 
 
 def _may_be_dicom(file: Path) -> bool:
-    return file.suffix.lower() in ("", ".dcm", ".dicom", ".ima") or file.suffix[1:].isdigit()
+    known = file.suffix.lower() in ("", ".dcm", ".dicom", ".ima") or file.suffix[1:].isdigit()
+    return known and not file.name.startswith(".")
 
 
 def describe(entry: SeriesInfo) -> str:

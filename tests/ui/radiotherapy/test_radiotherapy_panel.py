@@ -97,6 +97,17 @@ def test_a_second_dose_stands_beside_the_first(panel, opened, qtbot):
     assert not plan.wash.isChecked()
 
 
+def test_the_first_dose_that_is_opened_is_looked_at(panel, opened, qtbot):
+    for dose in opened.doses:
+        opened.viewer.layers.remove(dose)
+    assert panel.plan.model.dose is None
+    assert panel.plan.table.rowCount() == 0
+    assert "Open a dose" in panel.plan.notice.text()
+    opened.viewer.add_layer(opened.doses[1])
+    assert panel.plan.model.dose is opened.doses[1]
+    qtbot.waitUntil(lambda: panel.plan.table.rowCount() > 0, timeout=WAIT)
+
+
 def test_a_dose_is_predicted_and_looked_at(panel, opened, qtbot):
     page = panel.prediction
     qtbot.waitUntil(lambda: page.run.isEnabled(), timeout=WAIT)

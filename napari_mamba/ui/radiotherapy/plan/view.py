@@ -117,6 +117,7 @@ class PlanView(QWidget):
             widget.chosen.connect(self._on_choice)
         self.structures.edited.connect(self.worker.ask)
         self.comparing.added.connect(self._on_compared)
+        self.viewer.layers.events.inserted.connect(self._on_inserted)
         for number, unit in enumerate(self.units):
             unit.currentTextChanged.connect(lambda text, number=number: self._on_unit(number, text))
         self.prescription.valueChanged.connect(lambda value: setattr(self.model, "prescription", value))
@@ -140,6 +141,11 @@ class PlanView(QWidget):
         """The newest dose for A."""
         known = next((layer for layer in reversed(self.viewer.layers) if is_dose(layer)), None)
         self.first.layer = known
+
+    def _on_inserted(self, event: Any = None) -> None:
+        """The first dose that is opened is looked at."""
+        if self.first.layer is None:
+            self._suggest()
 
     def choose(self, dose: Any, other: Any = None) -> None:
         """Look at this dose, and another beside it."""
@@ -265,6 +271,7 @@ class PlanView(QWidget):
     def disconnect_from_viewer(self) -> None:
         """Stop listening, and take the isodoses away."""
         self.worker.stop()
+        self.viewer.layers.events.inserted.disconnect(self._on_inserted)
         self.comparing.stop()
         self.drawn.close()
         for widget in (self.first, self.second, self.structures):
