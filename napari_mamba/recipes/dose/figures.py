@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from napari_mamba.recipes.dose import task
@@ -44,10 +45,10 @@ def failure_of(patients: Patients, number: int, dose: Tensor, error: float) -> F
     """What is shown of a patient's predicted dose (Z, Y, X) in Gy."""
     truth, structures = patients.truth(number), patients.structures[number]
     z = int((dose - truth).abs().sum((1, 2)).argmax())
-    targets = sum(bits(structures[z], task.TARGET_BIT + n) for n in range(len(task.TARGETS)))
-    sides = patients.sides[number].tolist()
-    planes = (part[z].float().cpu().numpy() for part in (truth, dose))
-    return Failure(patients.names[number], error, *planes, (targets > 0).cpu().numpy(), (sides[1], sides[2]))  # type: ignore[union-attr,operator]
+    drawn = torch.stack([bits(structures[z], task.TARGET_BIT + n) for n in range(len(task.TARGETS))])
+    _, y, x = patients.sides[number].tolist()
+    true, seen = (part[z].float().cpu().numpy() for part in (truth, dose))
+    return Failure(patients.names[number], error, true, seen, drawn.any(0).cpu().numpy(), (y, x))
 
 
 def draw_failures(failures: Sequence[Failure], path: Path) -> Path:
