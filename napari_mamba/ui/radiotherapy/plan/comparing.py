@@ -12,7 +12,8 @@ from napari_mamba.errors import NapariMambaError
 from napari_mamba.radiotherapy.comparison import HIGHEST
 from napari_mamba.ui.layers import KEY, volume_to_layers
 from napari_mamba.ui.results.maps.look import map_look, show_bar, signed_look
-from napari_mamba.ui.results.parts import Background, Notice
+from napari_mamba.ui.widgets.background import Latest
+from napari_mamba.ui.widgets.theme import Notice
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -44,8 +45,8 @@ class CompareBox(QWidget):
         self.difference = QPushButton("Difference A − B")
         self.gamma = QPushButton("Gamma index")
         self.percent, self.distance = _spin(3.0, " %", "of the highest dose of B"), _spin(3.0, " mm", "distance")
-        self.notice = Notice()
-        self.worker = Background(self._compute, self._on_gamma, self._on_failed, wait_ms=0, parent=self)
+        self.notice = Notice(viewer)
+        self.worker = Latest(self._compute, self._on_gamma, self._on_failed, wait_ms=0, parent=self)
         self._of: Any = None
         self.difference.setToolTip("Add a layer: red where A has more Gy, blue where it has less")
         self.gamma.setToolTip("Which voxels of B above 10% of its maximum A agrees with, within the two tolerances")

@@ -24,9 +24,8 @@ from napari_mamba.radiotherapy.goals import Goal, Judged, read_goals, write_goal
 from napari_mamba.radiotherapy.isodose import level
 from napari_mamba.ui.radiotherapy.plan.review import ISODOSES, PlanReview
 from napari_mamba.ui.radiotherapy.plan.tables import Table
-from napari_mamba.ui.results.parts import ERROR, is_dark, swatch
-
-GOOD = {"dark": "#7ee08a", "light": "#1b5e20"}
+from napari_mamba.ui.results.parts import is_dark, swatch
+from napari_mamba.ui.widgets.theme import DARK_TEXT, LIGHT_TEXT
 
 
 class GoalTable(Table):
@@ -73,8 +72,8 @@ class GoalTable(Table):
             self.put(row, column, "–", right=True).setToolTip("There is no such structure, or it is empty")
             return
         item = self.put(row, column, f"{result.value:.1f} {'✓' if result.met else '✗'}", right=True)
-        colors = GOOD if result.met else ERROR
-        item.setForeground(QColor(colors["dark" if is_dark(self) else "light"]))
+        colors = DARK_TEXT if is_dark(self) else LIGHT_TEXT
+        item.setForeground(QColor(colors["good" if result.met else "error"]))
         item.setToolTip(f"{'Met' if result.met else 'Not met'}: {result.value:.2f} {result.goal.unit}")
 
     def _on_changed(self, item: QTableWidgetItem) -> None:

@@ -29,7 +29,9 @@ from napari_mamba.ui.radiotherapy.plan.review import Measurement, PlanReview
 from napari_mamba.ui.radiotherapy.plan.tables import StructureTable
 from napari_mamba.ui.radiotherapy.structure_list import StructureLayers
 from napari_mamba.ui.results.classes.record import record_of
-from napari_mamba.ui.results.parts import Background, LayerCombo, Notice, small_button
+from napari_mamba.ui.results.parts import LayerCombo, small_button
+from napari_mamba.ui.widgets.background import Latest
+from napari_mamba.ui.widgets.theme import Notice
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -58,9 +60,9 @@ class PlanView(QWidget):
         self.table = StructureTable()
         self.goals = GoalBox(self.model)
         self.comparing = CompareBox(viewer, self.model)
-        self.notice = Notice()
+        self.notice = Notice(viewer)
         self.drawn = Isodoses(viewer)
-        self.worker = Background(self.model.measure, self._on_measured, self._on_failed, wait_ms=150, parent=self)
+        self.worker = Latest(self.model.measure, self._on_measured, self._on_failed, wait_ms=150, parent=self)
         self._build()
         self._connect()
         self._suggest()

@@ -25,11 +25,13 @@ from napari_mamba.radiotherapy.planning import Plan
 from napari_mamba.ui.radiotherapy.layers import is_dose, is_image
 from napari_mamba.ui.radiotherapy.prediction.model import TARGET, Checked, Prediction, Use
 from napari_mamba.ui.radiotherapy.structure_list import StructureLayers
-from napari_mamba.ui.results.parts import WARNING, Background, LayerCombo, Notice
+from napari_mamba.ui.results.parts import LayerCombo
 from napari_mamba.ui.run.host import host_of
 from napari_mamba.ui.run.queue.jobs import Job, State
 from napari_mamba.ui.run.views.progress_view import ProgressView
+from napari_mamba.ui.widgets.background import Latest
 from napari_mamba.ui.widgets.forms import combo_box
+from napari_mamba.ui.widgets.theme import Notice
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -62,11 +64,11 @@ class PredictionView(QWidget):
         self.ct = LayerCombo(viewer, lambda layer: is_image(layer) and not is_dose(layer), "Planning CT")
         self.structures = StructureLayers(viewer)
         self.table = QTableWidget(0, 3)
-        self.notice = Notice()
+        self.notice = Notice(viewer)
         self.run = QPushButton("Predict the dose")
         self.cancel = QPushButton("Cancel")
         self.progress = ProgressView(self.session.queue)
-        self.worker = Background(self.model.check, self._on_checked, self._on_failed, wait_ms=200, parent=self)
+        self.worker = Latest(self.model.check, self._on_checked, self._on_failed, wait_ms=200, parent=self)
         self._own: list[Job] = []
         self._build()
         self._connect()
@@ -150,7 +152,7 @@ class PredictionView(QWidget):
         self.model.uses, plan = answer
         self.model.checked = Checked(plan)
         notes = [note[:1].upper() + note[1:] for note in plan.notes]
-        self.notice.say("\n".join(notes), WARNING)
+        self.notice.say("\n".join(notes), "warning")
         self._draw()
 
     def _on_failed(self, error: Exception) -> None:
