@@ -1,0 +1,145 @@
+"""What becomes of a block of the network's answer on its way into a store: the same as in `engine.answers`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from napari_mamba.engine.answers.labels import check_classes, drawn, label_dtype, painted, winners
+from napari_mamba.engine.result import class_table, region_table
+from napari_mamba.engine.stored.reading.needs import NeedsMemory
+from napari_mamba.engine.stored.reading.placement import Placement
+from napari_mamba.engine.tiling.tiles import Box
+from napari_mamba.errors import BundleError
+
+_COUNTED = ("warn_volume", "warn_missing")
+"""Postprocessing that looks at the voxels of each class alone."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a block lies: `prepared` on the prepared grid, `inside` of the block as it is written."""
+
+    prepared: Box
+    inside: Box
+
+
+class StoredAnswer(ABC):
+    """One kind of answer.
+
+    Attributes
+    ----------
+    channels : int
+        Of the array on disk.
+    dtype : dtype
+        Of the array on disk.
+    answered : int
+        Channels that the network answers, for the plan of memory.
+    """
+
+    channels: int
+    dtype: np.dtype
+    answered: int
+
+    @abstractmethod
+    def kept(self, values: torch.Tensor) -> np.ndarray:
+        """What is kept of blended slices (K, n, y, x) until their block is full."""
+
+    @abstractmethod
+    def written(
+        self, kept: np.ndarray, place: Place, placement: Placement, given: np.ndarray
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """A block (C, z, y, x) as it is written, with the input `given` there, and facts about it for the journal."""
+
+    def untouched(self, given: np.ndarray) -> np.ndarray:
+        """A block in which the network saw nothing."""
+        return np.zeros((self.channels, *given.shape[1:]), self.dtype)
+
+
+class StoredLabels(StoredAnswer):
+    """Labels; a block's facts are the voxels of each class, and the sums of the input's channels over them."""
+
+    def __init__(self, bundle: Any):
+        for step in getattr(bundle, "postprocessing", ()):
+            if step.get("step") not in _COUNTED:
+                raise NeedsMemory(
+                    f"the postprocessing step {str(step.get('step'))[:40]!r} needs the whole label map in memory: give "
+                    "a coarser --level or a --region of the image that fits"
+                )
+        self.bundle = bundle
+        self.indices = [int(c.index) for c in bundle.classes]
+        self.overlapping = bundle.activation == "sigmoid"
+        self.channels, self.dtype, self.answered = 1, np.dtype(label_dtype(self.indices)), len(self.indices)
+
+    def kept(self, values: torch.Tensor) -> np.ndarray:
+        check_classes(values, self.indices)
+        return drawn(values) if self.overlapping else winners(values, self.indices)[None]
+
+    def written(
+        self, kept: np.ndarray, place: Place, placement: Placement, given: np.ndarray
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        block = self.untouched(given)
+        values = placement.values(kept)
+        if self.overlapping:
+            regions = np.zeros((len(values), *given.shape[1:]), bool)
+            regions[(slice(None), *place.inside)] = values
+            block[0] = painted(regions, self.indices)
+            rows = region_table(regions, given, self.bundle.classes, 1.0)
+        else:
+            block[(slice(None), *place.inside)] = values
+            rows = class_table(block[0], given, self.bundle.classes, 1.0)
+        # means times voxels: what is added up over all blocks
+        return block, {
+            "voxels": [row.voxels for row in rows],
+            "sums": [[mean * row.voxels for mean in row.mean_intensities] for row in rows],
+        }
+
+
+class StoredImage(StoredAnswer):
+    """A restored image, float32, within the input's range where `clip` is asked for."""
+
+    def __init__(self, bundle: Any, channels: int, ranges: list[list[float]] | None):
+        self.ranges, self.channels, self.dtype = ranges, channels, np.dtype(np.float32)
+        self.answered = len(bundle.channels)
+
+    def kept(self, values: torch.Tensor) -> np.ndarray:
+        return values.float().cpu().numpy().copy()
+
+    def written(
+        self, kept: np.ndarray, place: Place, placement: Placement, given: np.ndarray
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        image = placement.image(kept, place.prepared)
+        if self.channels == 1 < len(image):  # repeated on the way in
+            image = image.mean(axis=0, keepdims=True)
+        if len(image) != self.channels:
+            raise BundleError(f"the network answers {len(image)} channels for {self.channels}: a restored image has as many")
+        for channel, (low, high) in zip(image, self.ranges or (), strict=False):
+            np.clip(channel, low, high, out=channel)
+        block = self.untouched(given)
+        block[(slice(None), *place.inside)] = image
+        return block, {}
+
+    def untouched(self, given: np.ndarray) -> np.ndarray:
+        return given.astype(np.float32)  # zeros where a preparation has cropped; the input beyond a region
+
+
+def stored_answer(bundle: Any, channels: int, ranges: list[list[float]] | None) -> StoredAnswer:
+    """The kind of answer that a bundle gives.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    channels : int
+        Of the input.
+    ranges : list, optional
+        Lowest and highest value of each, to clip a restored image to.
+    """
+    if bundle.task == "segmentation":
+        return StoredLabels(bundle)
+    if bundle.task == "restoration":
+        return StoredImage(bundle, channels, ranges)
+    raise NeedsMemory(f"{bundle.name} is for {bundle.task}, which is run in memory: crop the image if it is large")
