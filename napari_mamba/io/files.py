@@ -19,6 +19,7 @@ from napari_mamba.io.common.frames import Frame
 from napari_mamba.io.common.geometry import largest_displacement
 from napari_mamba.io.common.guard import quoted, shortened
 from napari_mamba.io.paths import expanded
+from napari_mamba.io.stores import address_of, is_address
 from napari_mamba.volume import Volume
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ _READERS = _WRITERS | {
     ".jpg": "pictures",
     ".jpeg": "pictures",
     ".bmp": "pictures",
+    ".zarr.zip": "ome_zarr",
+    ".ozx": "ome_zarr",
 }
 
 SUFFIXES: tuple[str, ...] = tuple(_READERS)
@@ -262,8 +265,10 @@ def _read(path: Path, chosen: _Choice) -> Volume:
 
 def _known_format(path: Path) -> str:
     """The module that reads a path; `InputError` with the reason where there is none."""
-    if "://" in str(path) or str(path).startswith(("http:/", "https:/", "s3:/")):
-        raise InputError(f"{path} is an address on the network: download it first")
+    if is_address(path):
+        if ".zarr" in path.name.lower():
+            return "ome_zarr"
+        raise InputError(f"{address_of(path)} is an address, of which Zarr stores alone are read: download it first")
     if not path.exists():
         raise InputError(f"{path} does not exist: check the name")
     if not path.is_dir() and not path.is_file():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,9 @@ def open_store(path: str | os.PathLike[str], *, read_only: bool = True) -> Any:
         from zarr.storage import ZipStore
 
         if not read_only:
-            raise InputError(f"{path} is a zip, which cannot be written chunk by chunk: name a folder, and zip it later")
+            raise InputError(
+                f"{path} is a zip, which cannot be written chunk by chunk: name a folder, and zip it later"
+            )
         return ZipStore(Path(path), mode="r", read_only=True)
     if read_only:
         from napari_mamba.io.formats.zarr_store import CheckedStore
@@ -115,11 +118,19 @@ def keys(store: Any, prefix: str) -> list[str]:
     return sync(collected())
 
 
+def delete(store: Any, key: str) -> None:
+    """Remove one key, if it is there."""
+    from zarr.core.sync import sync
+
+    sync(store.delete(key))
+
+
 def remove(store: Any) -> None:
     """Remove everything in a store."""
     from zarr.core.sync import sync
 
-    sync(store.clear())
     root = getattr(store, "root", None)
-    if isinstance(root, Path) and root.is_dir() and not any(root.iterdir()):
-        root.rmdir()
+    if not isinstance(root, Path):
+        sync(store.clear())
+    elif root.exists():
+        shutil.rmtree(root)

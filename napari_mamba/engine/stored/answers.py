@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,14 +17,6 @@ from napari_mamba.errors import BundleError
 
 _COUNTED = ("warn_volume", "warn_missing")
 """Postprocessing that looks at the voxels of each class alone."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a block lies: `prepared` on the prepared grid, `inside` of the block as it is written."""
-
-    prepared: Box
-    inside: Box
 
 
 class StoredAnswer(ABC):
@@ -51,9 +42,28 @@ class StoredAnswer(ABC):
 
     @abstractmethod
     def written(
-        self, kept: np.ndarray, place: Place, placement: Placement, given: np.ndarray
+        self,
+        kept: np.ndarray,
+        prepared: Box,
+        inside: Box,
+        placement: Placement,
+        given: np.ndarray,
+        seen: np.ndarray | None = None,
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """A block (C, z, y, x) as it is written, with the input `given` there, and facts about it for the journal."""
+        """A block (C, z, y, x) as it is written, and facts about it for the journal.
+
+        Parameters
+        ----------
+        kept : ndarray
+            What `kept` gave of its slices, on the prepared grid.
+        prepared, inside : tuple of slice
+            Where they lie on the prepared grid, and within the block.
+        placement : Placement
+        given : ndarray, shape (C, z, y, x)
+            The block of the input.
+        seen : ndarray of bool, shape (z, y, x), optional
+            Where an answer is wanted; elsewhere the block is `untouched`.
+        """
 
     def untouched(self, given: np.ndarray) -> np.ndarray:
         """A block in which the network saw nothing."""
@@ -80,17 +90,25 @@ class StoredLabels(StoredAnswer):
         return drawn(values) if self.overlapping else winners(values, self.indices)[None]
 
     def written(
-        self, kept: np.ndarray, place: Place, placement: Placement, given: np.ndarray
+        self,
+        kept: np.ndarray,
+        prepared: Box,
+        inside: Box,
+        placement: Placement,
+        given: np.ndarray,
+        seen: np.ndarray | None = None,
     ) -> tuple[np.ndarray, dict[str, Any]]:
         block = self.untouched(given)
         values = placement.values(kept)
         if self.overlapping:
             regions = np.zeros((len(values), *given.shape[1:]), bool)
-            regions[(slice(None), *place.inside)] = values
+            regions[(slice(None), *inside)] = values
+            regions &= True if seen is None else seen
             block[0] = painted(regions, self.indices)
             rows = region_table(regions, given, self.bundle.classes, 1.0)
         else:
-            block[(slice(None), *place.inside)] = values
+            block[(slice(None), *inside)] = values
+            block *= np.asarray(True if seen is None else seen, block.dtype)
             rows = class_table(block[0], given, self.bundle.classes, 1.0)
         # means times voxels: what is added up over all blocks
         return block, {
@@ -110,18 +128,26 @@ class StoredImage(StoredAnswer):
         return values.float().cpu().numpy().copy()
 
     def written(
-        self, kept: np.ndarray, place: Place, placement: Placement, given: np.ndarray
+        self,
+        kept: np.ndarray,
+        prepared: Box,
+        inside: Box,
+        placement: Placement,
+        given: np.ndarray,
+        seen: np.ndarray | None = None,
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        image = placement.image(kept, place.prepared)
+        image = placement.image(kept, prepared)
         if self.channels == 1 < len(image):  # repeated on the way in
             image = image.mean(axis=0, keepdims=True)
         if len(image) != self.channels:
-            raise BundleError(f"the network answers {len(image)} channels for {self.channels}: a restored image has as many")
+            raise BundleError(
+                f"the network answers {len(image)} channels for {self.channels}: a restored image has as many"
+            )
         for channel, (low, high) in zip(image, self.ranges or (), strict=False):
             np.clip(channel, low, high, out=channel)
         block = self.untouched(given)
-        block[(slice(None), *place.inside)] = image
-        return block, {}
+        block[(slice(None), *inside)] = image
+        return block if seen is None else np.where(seen, block, self.untouched(given)), {}
 
     def untouched(self, given: np.ndarray) -> np.ndarray:
         return given.astype(np.float32)  # zeros where a preparation has cropped; the input beyond a region

@@ -19,7 +19,7 @@ from time import time
 from typing import Any
 
 from napari_mamba.errors import OutputError
-from napari_mamba.io.stores import address_of, get, is_address, keys, open_store, put, remove
+from napari_mamba.io.stores import address_of, delete, get, is_address, keys, open_store, put, remove
 
 _LEASE = 90.0
 """Seconds after which a lock in an object store that nobody renews belongs to nobody."""
@@ -60,14 +60,15 @@ class Journal:
         """A block is written."""
         put(self.store, f"{_DONE}{key}.json", json.dumps(facts).encode())
 
+    def clear(self) -> None:
+        """Forget what an earlier run has noted."""
+        for key in (_FACTS, *keys(self.store, _DONE)):
+            delete(self.store, key)
+
     def remove(self) -> None:
         """The store is whole."""
         with suppress(OSError):
             remove(self.store)
-        if not is_address(self.place):
-            import shutil
-
-            shutil.rmtree(self.place, ignore_errors=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

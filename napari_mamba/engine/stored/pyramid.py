@@ -26,7 +26,11 @@ def factors(shape: Sequence[int], spacing: Sequence[float]) -> list[Shape]:
         halved = (here > 1) & (sides < 2 * sides[here > 1].min())
         if not halved[here > COARSEST].any():
             halved = here > COARSEST
-        now, sides, here = np.where(halved, now * 2, now), np.where(halved, sides * 2, sides), here - halved * (here // 2)
+        now, sides, here = (
+            np.where(halved, now * 2, now),
+            np.where(halved, sides * 2, sides),
+            here - halved * (here // 2),
+        )
         found.append((int(now[0]), int(now[1]), int(now[2])))
     return found
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -121,4 +121,5 @@ def state_of(address: str | os.PathLike[str]) -> str:
     except Exception:
         return "other"
     attributes = dict(group.attrs)
-    return "image" if "multiscales" in attributes.get("ome", attributes) else "part"
+    inner = attributes.get("ome", attributes)
+    return "image" if isinstance(inner, dict) and "multiscales" in inner else "part"

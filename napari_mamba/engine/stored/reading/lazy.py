@@ -113,7 +113,7 @@ class LazyImage:
         # a Dask array: by this process's threads, also within a task of a cluster, which must not wait for itself
         block = np.asarray(block.compute(scheduler="threads") if hasattr(block, "compute") else block)
         block = block.transpose(0, *(axis + 1 for axis in self.order))
-        return np.flip(block, [i + 1 for i, one in enumerate(self.ranges) if one.step < 0])
+        return np.flip(block, tuple(i + 1 for i, one in enumerate(self.ranges) if one.step < 0))
 
     def cuts(self, axis: int, thickest: int = _SLAB) -> list[int]:
         """Where to cut the view along an axis, 0 and its length included: at the borders of what is stored together."""

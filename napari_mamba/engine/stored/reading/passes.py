@@ -23,7 +23,7 @@ def boxes(image: LazyImage, most: int = MOST_VOXELS) -> list[Box]:
     """Boxes that cover an image, cut where its chunks are, several chunks each where they are small."""
     along = [image.cuts(axis) for axis in range(3)]
     for axis in (2, 1, 0):
-        others = np.prod([max(b - a for a, b in itertools.pairwise(along[i])) for i in range(3) if i != axis])
+        others = int(np.prod([max(b - a for a, b in itertools.pairwise(along[i])) for i in range(3) if i != axis]))
         along[axis] = _merged(along[axis], max(int(most // max(others, 1)), 1))
     parts = [[slice(a, b) for a, b in itertools.pairwise(cuts)] for cuts in along]
     return [(z, y, x) for z in parts[0] for y in parts[1] for x in parts[2]]
