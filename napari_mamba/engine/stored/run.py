@@ -21,6 +21,7 @@ from napari_mamba.engine.progress.events import Progress
 from napari_mamba.engine.progress.record import Record, TimeEstimator
 from napari_mamba.engine.progress.reporting import Cancelled, Events, Reporter
 from napari_mamba.engine.result import Result
+from napari_mamba.engine.run import explained
 from napari_mamba.engine.stored.journal import Journal
 from napari_mamba.engine.stored.layout import Layout, lay_out, split
 from napari_mamba.engine.stored.outcome import finished_result, result_of
@@ -106,8 +107,9 @@ def run_into(
     OutputError
         If the store cannot be written, holds something else, or another run writes there.
     """
-    session = StoredSession(Job(source, bundle, options or RunOptions(), address_of(target)), cancel, spread)
-    return (yield from session.events(resume=resume, overwrite=overwrite))
+    with explained(bundle):
+        session = StoredSession(Job(source, bundle, options or RunOptions(), address_of(target)), cancel, spread)
+        return (yield from session.events(resume=resume, overwrite=overwrite))
 
 
 def check_stored(bundle: Bundle, options: RunOptions) -> None:
