@@ -15,6 +15,7 @@ from napari_mamba.io.stores import is_address
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
+    from napari_mamba.cluster import Cluster
     from napari_mamba.engine import Progress, Result, RunOptions
 
 
@@ -101,4 +102,30 @@ def run_stored(
 
 def _spread(storing: Storing, options: RunOptions, stack: ExitStack, say: Callable[[str], None]) -> Any:
     """Other processes that compute, if they were asked for or there are several GPUs; None: this one."""
-    return None
+    cluster = joined(storing.scheduler, storing.workers, options.device, stack, say)
+    if cluster is None:
+        return None
+    from napari_mamba.cluster import SpreadJobs
+
+    return SpreadJobs(cluster)
+
+
+def joined(
+    scheduler: str | None, workers: int | None, device: str, stack: ExitStack, say: Callable[[str], None]
+) -> Cluster | None:
+    """A cluster if one was asked for, or this machine has several GPUs and none was chosen; else None."""
+    if scheduler is not None and workers is not None:
+        raise InputError("--workers is for this machine, and --scheduler for a cluster: give one of them")
+    if scheduler is None and workers is None:
+        from napari_mamba.cluster.connecting import gpus
+
+        workers = gpus() if device in ("auto", "cuda") else 1
+        if workers < 2:
+            return None
+    if scheduler is None and workers == 1:
+        return None
+    from napari_mamba.cluster import connect
+
+    cluster = stack.enter_context(connect(scheduler, workers))
+    say(f"{cluster.workers} workers; dashboard: {cluster.dashboard}")
+    return cluster

@@ -29,9 +29,7 @@ def store(tmp_path, volume):
 
 def test_a_store_becomes_a_store(command, tiny_bundle, store, folder, wanted):
     output, table, report = folder / "out.ome.zarr", folder / "table.csv", folder / "report.json"
-    done = command(
-        *("run", tiny_bundle, store, "-o", output, "--table", table, "--report", report, "--device", "cpu")
-    )
+    done = command(*("run", tiny_bundle, store, "-o", output, "--table", table, "--report", report, "--device", "cpu"))
     assert done.code == 0, done.err
     np.testing.assert_array_equal(np.asarray(io.read(output).data), wanted.labels.data)
     assert [int(line.split(",")[2]) for line in table.read_text().splitlines()[1:]] == [
@@ -80,9 +78,7 @@ def made(kind, volume, folder):
     return path
 
 
-@pytest.mark.parametrize(
-    "kind", ["zarr 2", "zarr 3", "sharded", "zip", "address", "nifti", "tiff", "tiff pyramid"]
-)
+@pytest.mark.parametrize("kind", ["zarr 2", "zarr 3", "sharded", "zip", "address", "nifti", "tiff", "tiff pyramid"])
 def test_every_kind_of_input_gives_the_labels_of_its_image_in_memory(
     command, tiny_bundle, volume, tmp_path, folder, kind
 ):
@@ -100,9 +96,7 @@ def test_every_kind_of_input_gives_the_labels_of_its_image_in_memory(
 def test_a_coarser_level_and_a_region_of_it(command, tiny_bundle, volume, tmp_path, folder):
     path = made("tiff pyramid", volume, tmp_path)
     region = "--region=-12,-12,0,0,0,8"
-    done = command(
-        "run", tiny_bundle, path, "--level", 1, region, "-o", folder / "out.zarr", "--device", "cpu"
-    )
+    done = command("run", tiny_bundle, path, "--level", 1, region, "-o", folder / "out.zarr", "--device", "cpu")
     assert done.code == 0, done.err
     coarse = io.read(path, level=1)
     options = engine.RunOptions(device="cpu", region=(-12, -12, 0, 0, 0, 8))

@@ -56,6 +56,10 @@ class Journal:
                 found[key[key.index(_DONE) + len(_DONE) : -len(".json")]] = facts
         return found
 
+    def has(self, key: str) -> bool:
+        """Whether a block is written."""
+        return _parsed(get(self.store, f"{_DONE}{key}.json")) is not None
+
     def note(self, key: str, facts: dict[str, Any]) -> None:
         """A block is written."""
         put(self.store, f"{_DONE}{key}.json", json.dumps(facts).encode())

@@ -13,13 +13,13 @@ from engine_fakes import Apply, fake_bundle, two_classes
 from stored_fakes import drain
 
 from napari_mamba import io
-from napari_mamba.io import stores
 from napari_mamba.engine import RunOptions, run_to_end
 from napari_mamba.engine.stored import layout as layout_module
 from napari_mamba.engine.stored.journal import Journal
 from napari_mamba.engine.stored.run import run_into
 from napari_mamba.engine.stored.work import Work
 from napari_mamba.errors import InputError, OutputError
+from napari_mamba.io import stores
 from napari_mamba.volume import Volume
 
 CPU = RunOptions(device="cpu", precision="float32", mirror=False)
