@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_mamba.errors import InputError
-from napari_mamba.io.stores import is_address
+from napari_mamba.io.stores import address_of, is_address
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
@@ -88,7 +88,8 @@ def run_stored(
         if storing.asked or is_address(output):
             raise
         return None
-    source = io.Opener(tuple(map(os.fspath, inputs)), reading)
+    paths = (address_of(path) if is_address(path) else os.path.abspath(path) for path in inputs)
+    source = io.Opener(tuple(paths), reading)  # of a name that other processes find, too
     with ExitStack() as stack:
         spread = _spread(storing, options, stack, say)
         how = {"resume": storing.resume, "overwrite": overwrite, "spread": spread}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari_mamba.cluster.connecting import Cluster
 from napari_mamba.cluster.on_worker import BundleReference, Outcome, do_task
-from napari_mamba.errors import OutOfMemoryError
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -21,11 +21,17 @@ _AHEAD = 2
 """Tasks a worker that are with the scheduler at a time: one runs, one waits."""
 _MOST_DEATHS = 5
 """Times that Dask may give a task up, each after several workers have died of it."""
-_LOOK = 5.0
+_DIED = (
+    "workers of the cluster die of this again and again, most likely for want of memory: give them more, or begin anew "
+    "with a smaller --tile"
+)
+_LOOK = 1.0
 """Seconds after which it is looked whether the scheduler is still there."""
 
 
-def spread(cluster: Cluster, function: Callable[..., Outcome], tasks: Sequence[tuple]) -> Iterator[tuple[int, Outcome]]:
+def spread(
+    cluster: Cluster, function: Callable[..., Outcome], tasks: Sequence[tuple], cancel: threading.Event | None = None
+) -> Generator[tuple[int, Outcome], None, None]:
     """Call a function with each of many tuples of arguments, on the cluster's workers.
 
     Parameters
@@ -34,6 +40,8 @@ def spread(cluster: Cluster, function: Callable[..., Outcome], tasks: Sequence[t
     function : callable
         Of a module that the workers have. It does no harm when it is called twice.
     tasks : sequence of tuple
+    cancel : threading.Event, optional
+        Set it to leave the rest.
 
     Yields
     ------
@@ -45,14 +53,12 @@ def spread(cluster: Cluster, function: Callable[..., Outcome], tasks: Sequence[t
     ------
     RunError
         If the scheduler or all workers are gone for good.
-    OutOfMemoryError
-        If workers die of one task again and again.
     """
     waiting: deque[int] = deque(range(len(tasks)))
     flying: dict[Future, int] = {}
     deaths: Counter[int] = Counter()
     try:
-        while waiting or flying:
+        while (waiting or flying) and not (cancel is not None and cancel.is_set()):
             client, most = cluster.client, _AHEAD * cluster.workers
             while waiting and len(flying) < most:
                 number = waiting.popleft()
@@ -65,11 +71,9 @@ def spread(cluster: Cluster, function: Callable[..., Outcome], tasks: Sequence[t
                     continue
                 deaths[number] += outcome
                 if deaths[number] > _MOST_DEATHS:
-                    raise OutOfMemoryError(
-                        "workers of the cluster die of the same block again and again, most likely for want of memory: "
-                        "give them more, or begin anew with a smaller --tile"
-                    )
-                waiting.appendleft(number)
+                    yield number, Outcome(error=_DIED, kind="OutOfMemoryError")
+                else:
+                    waiting.appendleft(number)
     finally:
         for future in flying:
             _forget(future)

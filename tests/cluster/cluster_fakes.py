@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+from napari_mamba import io
 from napari_mamba.cluster.on_worker import Outcome, outcome_of
 from napari_mamba.errors import InputError
 
@@ -38,3 +39,15 @@ def refuses(number: int) -> Outcome:
 def process(number: int) -> Outcome:
     time.sleep(0.05)
     return Outcome(os.getpid())
+
+
+class Vanishing:
+    """An image that one process sees, and no other."""
+
+    def __init__(self, path: str, process: int):
+        self.path, self.process = path, process
+
+    def __call__(self) -> object:
+        if os.getpid() != self.process:
+            raise InputError("the image is not there on the worker: put it where all see it")
+        return io.open_volume(self.path)

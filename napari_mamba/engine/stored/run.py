@@ -35,7 +35,7 @@ from napari_mamba.engine.stored.work import Job, Work
 from napari_mamba.engine.tiling.tiles import Shape
 from napari_mamba.engine.tiling.views import check_axis
 from napari_mamba.errors import OutputError
-from napari_mamba.io.stores import address_of
+from napari_mamba.io.stores import address_of, is_address
 from napari_mamba.volume import Volume
 
 if TYPE_CHECKING:
@@ -108,7 +108,8 @@ def run_into(
         If the store cannot be written, holds something else, or another run writes there.
     """
     with explained(bundle):
-        session = StoredSession(Job(source, bundle, options or RunOptions(), address_of(target)), cancel, spread)
+        place = address_of(target) if is_address(target) else os.path.abspath(target)
+        session = StoredSession(Job(source, bundle, options or RunOptions(), place), cancel, spread)
         return (yield from session.events(resume=resume, overwrite=overwrite))
 
 
