@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,8 +63,7 @@ class SegmentSink:
         self.regions: Any = None
         self.labels: Any = None
         if keep:
-            small = 4 * count * int(np.prod(shape)) <= MAX_FLOAT32_BYTES
-            self.logits = new_array((count, *shape), np.float32 if small else np.float16)
+            self.logits = new_array((count, *shape), logits_dtype((count, *shape)))
         elif self.overlapping:
             self.regions = new_array((count, *shape), np.uint8)
         else:
@@ -135,6 +135,11 @@ def _restore_overlapping(prepared: Prepared, sink: SegmentSink, probabilities: b
             one_by_one = (prepared.restore_labels(channel[None], [1], "sigmoid") for channel in sink.logits)
             regions = np.stack([region.astype(bool) for region in one_by_one])
     return Segmentation(painted(regions, sink.indices), regions=regions, probabilities=p)
+
+
+def logits_dtype(shape: Sequence[int]) -> type:
+    """What logits of a shape (K, Z, Y, X) are kept as until they are interpolated."""
+    return np.float32 if 4 * math.prod(shape) <= MAX_FLOAT32_BYTES else np.float16
 
 
 def check_classes(values: torch.Tensor, indices: Sequence[int]) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from napari_mamba.engine.answers.labels import check_classes, drawn, label_dtype, painted, winners
+from napari_mamba.engine.answers.labels import check_classes, drawn, label_dtype, logits_dtype, painted, winners
+from napari_mamba.engine.preparation.prepare import Prepared
 from napari_mamba.engine.result import class_table, region_table
 from napari_mamba.engine.stored.reading.needs import NeedsMemory
-from napari_mamba.engine.stored.reading.placement import Placement
+from napari_mamba.engine.stored.reading.placement import Placement, ResampledPlacement
 from napari_mamba.engine.tiling.tiles import Box
 from napari_mamba.errors import BundleError
 
@@ -30,23 +31,30 @@ class StoredAnswer(ABC):
         Of the array on disk.
     answered : int
         Channels that the network answers, for the plan of memory.
+    held : int
+        Bytes of a voxel that waits to be written.
     """
 
     channels: int
     dtype: np.dtype
     answered: int
+    held: int
 
     @abstractmethod
     def kept(self, values: torch.Tensor) -> np.ndarray:
         """What is kept of blended slices (K, n, y, x) until their block is full."""
 
+    def laid_out(
+        self, placement: Placement | ResampledPlacement, kept: np.ndarray, prepared: Box, box: Box
+    ) -> tuple[np.ndarray, Box]:
+        """A full block of what was kept, which lies at `prepared`, on the input's grid, and where it lies there."""
+        return placement.laid_out(kept, prepared, box)
+
     @abstractmethod
     def written(
         self,
-        kept: np.ndarray,
-        prepared: Box,
+        values: np.ndarray,
         inside: Box,
-        placement: Placement,
         given: np.ndarray,
         seen: np.ndarray | None = None,
     ) -> tuple[np.ndarray, dict[str, Any]]:
@@ -54,11 +62,10 @@ class StoredAnswer(ABC):
 
         Parameters
         ----------
-        kept : ndarray
-            What `kept` gave of its slices, on the prepared grid.
-        prepared, inside : tuple of slice
-            Where they lie on the prepared grid, and within the block.
-        placement : Placement
+        values : ndarray
+            What `laid_out` gave.
+        inside : tuple of slice
+            Where it lies within the block.
         given : ndarray, shape (C, z, y, x)
             The block of the input.
         seen : ndarray of bool, shape (z, y, x), optional
@@ -73,7 +80,7 @@ class StoredAnswer(ABC):
 class StoredLabels(StoredAnswer):
     """Labels; a block's facts are the voxels of each class, and the sums of the input's channels over them."""
 
-    def __init__(self, bundle: Any):
+    def __init__(self, bundle: Any, prepared: Prepared | None):
         for step in getattr(bundle, "postprocessing", ()):
             if step.get("step") not in _COUNTED:
                 raise NeedsMemory(
@@ -84,22 +91,33 @@ class StoredLabels(StoredAnswer):
         self.indices = [int(c.index) for c in bundle.classes]
         self.overlapping = bundle.activation == "sigmoid"
         self.channels, self.dtype, self.answered = 1, np.dtype(label_dtype(self.indices)), len(self.indices)
+        self.resampled = prepared is not None and prepared.resampled
+        if self.resampled:
+            self.held = 4 * self.answered
+            shape = (self.answered, *prepared.data.shape[1:])  # type: ignore[union-attr]
+            self.rounded = logits_dtype(shape)
+        else:
+            self.held = self.answered if self.overlapping else self.dtype.itemsize
 
     def kept(self, values: torch.Tensor) -> np.ndarray:
         check_classes(values, self.indices)
+        if self.resampled:  # logits are interpolated, not labels
+            return values.cpu().numpy().astype(self.rounded)
+        return self._chosen(values)
+
+    def _chosen(self, values: torch.Tensor) -> np.ndarray:
         return drawn(values) if self.overlapping else winners(values, self.indices)[None]
 
     def written(
         self,
-        kept: np.ndarray,
-        prepared: Box,
+        values: np.ndarray,
         inside: Box,
-        placement: Placement,
         given: np.ndarray,
         seen: np.ndarray | None = None,
     ) -> tuple[np.ndarray, dict[str, Any]]:
         block = self.untouched(given)
-        values = placement.values(kept)
+        if self.resampled:
+            values = self._chosen(torch.from_numpy(np.ascontiguousarray(values)))
         if self.overlapping:
             regions = np.zeros((len(values), *given.shape[1:]), bool)
             regions[(slice(None), *inside)] = values
@@ -120,23 +138,24 @@ class StoredLabels(StoredAnswer):
 class StoredImage(StoredAnswer):
     """A restored image, float32, within the input's range where `clip` is asked for."""
 
-    def __init__(self, bundle: Any, channels: int, ranges: list[list[float]] | None):
+    def __init__(self, bundle: Any, channels: int, ranges: list[list[float]] | None, prepared: Prepared | None):
         self.ranges, self.channels, self.dtype = ranges, channels, np.dtype(np.float32)
         self.answered = len(bundle.channels)
+        self.held = 4 * self.answered
+        if prepared is not None and prepared.resampled:
+            raise NeedsMemory("a restored image that is resampled needs all of it in memory: crop the image")
 
     def kept(self, values: torch.Tensor) -> np.ndarray:
         return values.float().cpu().numpy().copy()
 
     def written(
         self,
-        kept: np.ndarray,
-        prepared: Box,
+        values: np.ndarray,
         inside: Box,
-        placement: Placement,
         given: np.ndarray,
         seen: np.ndarray | None = None,
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        image = placement.image(kept, prepared)
+        image = values
         if self.channels == 1 < len(image):  # repeated on the way in
             image = image.mean(axis=0, keepdims=True)
         if len(image) != self.channels:
@@ -149,11 +168,18 @@ class StoredImage(StoredAnswer):
         block[(slice(None), *inside)] = image
         return block if seen is None else np.where(seen, block, self.untouched(given)), {}
 
+    def laid_out(
+        self, placement: Placement | ResampledPlacement, kept: np.ndarray, prepared: Box, box: Box
+    ) -> tuple[np.ndarray, Box]:
+        return placement.image(kept, prepared), placement.out(prepared)  # type: ignore[union-attr]
+
     def untouched(self, given: np.ndarray) -> np.ndarray:
         return given.astype(np.float32)  # zeros where a preparation has cropped; the input beyond a region
 
 
-def stored_answer(bundle: Any, channels: int, ranges: list[list[float]] | None) -> StoredAnswer:
+def stored_answer(
+    bundle: Any, channels: int, ranges: list[list[float]] | None, prepared: Prepared | None = None
+) -> StoredAnswer:
     """The kind of answer that a bundle gives.
 
     Parameters
@@ -163,9 +189,10 @@ def stored_answer(bundle: Any, channels: int, ranges: list[list[float]] | None) 
         Of the input.
     ranges : list, optional
         Lowest and highest value of each, to clip a restored image to.
+    prepared : Prepared, optional
     """
     if bundle.task == "segmentation":
-        return StoredLabels(bundle)
+        return StoredLabels(bundle, prepared)
     if bundle.task == "restoration":
-        return StoredImage(bundle, channels, ranges)
+        return StoredImage(bundle, channels, ranges, prepared)
     raise NeedsMemory(f"{bundle.name} is for {bundle.task}, which is run in memory: crop the image if it is large")

@@ -23,7 +23,7 @@ class Assembler:
     Parameters
     ----------
     parts : sequence of (str, Box)
-        The blocks and where they lie on the prepared grid, one behind the other along z.
+        The blocks and where they lie on the prepared grid, along z one behind the other or overlapping.
     kept : callable
         What is kept of slices (K, n, y, x).
     put : callable
@@ -32,7 +32,7 @@ class Assembler:
 
     def __init__(self, parts: Sequence[tuple[str, Box]], kept: Callable[[torch.Tensor], np.ndarray], put: Put):
         self.parts, self.kept, self.put = deque(parts), kept, put
-        self.block: np.ndarray | None = None
+        self.open: list[tuple[str, Box, np.ndarray]] = []
 
     def enlarge(self, factors: tuple[int, int, int]) -> None:
         """Raise `NeedsMemory` where the network answers on a finer grid."""
@@ -43,17 +43,15 @@ class Assembler:
         """Take the values (K, n, y, x) of the slices from z on."""
         kept = self.kept(values)
         stop = z + kept.shape[1]
-        while z < stop:
-            key, box = self.parts[0]
-            last = min(stop, box[0].stop)
-            if self.block is None:
-                self.block = np.empty((len(kept), box[0].stop - box[0].start, *kept.shape[2:]), kept.dtype)
-            taken = kept[:, z - (stop - kept.shape[1]) :][:, : last - z]
-            self.block[:, z - box[0].start : last - box[0].start] = taken
-            z = last
-            if z == box[0].stop:
-                self.parts.popleft()
-                block, self.block = self.block, None
+        while self.parts and self.parts[0][1][0].start < stop:
+            key, box = self.parts.popleft()
+            block = np.empty((len(kept), box[0].stop - box[0].start, *kept.shape[2:]), kept.dtype)
+            self.open.append((key, box, block))
+        for key, box, block in list(self.open):
+            first, last = max(z, box[0].start), min(stop, box[0].stop)
+            block[:, first - box[0].start : last - box[0].start] = kept[:, first - z : last - z]
+            if last == box[0].stop:
+                self.open.pop(0)
                 self.put(key, box, block)
 
 

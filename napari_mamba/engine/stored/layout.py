@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from napari_mamba.engine import memory
-from napari_mamba.engine.stored.reading.placement import Placement
+from napari_mamba.engine.stored.reading.placement import Placement, ResampledPlacement
 from napari_mamba.engine.tiling.tiles import Box, Shape, Tiling
 
 CHUNK, LAYER = 128, 64
@@ -79,7 +80,12 @@ class Layout:
 
 
 def lay_out(
-    shape: Shape, placement: Placement, tiling: Tiling, channels: int, read_bytes: int, written_bytes: int
+    shape: Shape,
+    placement: Placement | ResampledPlacement,
+    tiling: Tiling,
+    channels: int,
+    read_bytes: int,
+    written_bytes: int,
 ) -> Layout:
     """Blocks as wide as the budget allows, so that few tiles are computed for two of them.
 
@@ -94,23 +100,30 @@ def lay_out(
     channels : int
         That the network answers.
     read_bytes, written_bytes : int
-        Of one voxel of the input, and of the answer.
+        Of one voxel of the input, and of what waits to be written.
     """
-    axis = placement.axis(0)
+    axis, density = placement.axis(0), max(math.prod(tiling.image) / math.prod(shape), 1.0)
     chunks = tuple(min(LAYER if a == axis else CHUNK, n) for a, n in enumerate(shape))
     deep = tiling.tile[0]
     sums = 4 * (channels + 1) * deep
     slabs = read_bytes * (deep + 2 * LAYER)
     waiting = written_bytes * 3 * chunks[axis]
+    if density > 1:  # resampled to smaller voxels, and held as float32
+        slabs *= 4
     free = memory.available_bytes()
     budget = MOST_MEMORY if free is None else min(MOST_MEMORY, int(free * 0.4))
-    most = max(budget // (sums + slabs + waiting), 1)
+    most = max(int(budget / (density * (sums + slabs + waiting))), 1)
     block = _widest(shape, chunks, axis, most, [tiling.tile[i] for i in range(3)], placement)
     return Layout(shape, axis, chunks, block)  # type: ignore[arg-type]
 
 
 def _widest(
-    shape: Shape, chunks: Sequence[int], axis: int, most: int, tile: Sequence[int], placement: Placement
+    shape: Shape,
+    chunks: Sequence[int],
+    axis: int,
+    most: int,
+    tile: Sequence[int],
+    placement: Placement | ResampledPlacement,
 ) -> Shape:
     """Of all footprints of whole chunks and at most so many voxels that with the fewest tiles computed twice."""
     length = [0, 0, 0]  # of a tile along the answer's axes

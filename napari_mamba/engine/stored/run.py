@@ -231,7 +231,7 @@ class StoredSession:
                 work.tiling,
                 work.answer.answered,
                 volume.channels * volume.data.dtype.itemsize,
-                work.answer.channels * work.answer.dtype.itemsize,
+                work.answer.held,
             )
         else:
             job.layout = Layout.from_dict(kept["layout"])

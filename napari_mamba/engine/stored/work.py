@@ -27,7 +27,7 @@ from napari_mamba.engine.stored.reading.bands import BandReader
 from napari_mamba.engine.stored.reading.checking import replaced
 from napari_mamba.engine.stored.reading.lazy import lazy_volume
 from napari_mamba.engine.stored.reading.passes import Watch
-from napari_mamba.engine.stored.reading.placement import Placement
+from napari_mamba.engine.stored.reading.placement import Placement, ResampledPlacement, placement_of
 from napari_mamba.engine.stored.reading.preparing import prepare_on_disk
 from napari_mamba.engine.stored.target import Target
 from napari_mamba.engine.tiling.infer import Ensemble, NotFinite, predict_tiles
@@ -104,7 +104,7 @@ class Work:
         self.placement = self._place(inside)
         self.tiling = self.plan.tiling(self.prepared.data.shape[1:])  # type: ignore[arg-type]
         clipped = job.found.get("range") if options.clip else None
-        self.answer = stored_answer(job.bundle, self.volume.channels, clipped)
+        self.answer = stored_answer(job.bundle, self.volume.channels, clipped, self.prepared)
 
     def _region(self) -> Box | None:
         region = self.job.options.region
@@ -115,12 +115,11 @@ class Work:
         z, y, x = (slice(*ends) for ends in self.job.found["region"])
         return z, y, x
 
-    def _place(self, inside: Volume) -> Placement:
-        placement = Placement.of(self.prepared, inside.shape)
-        if self.block is None:
-            return placement
-        cut = UndoCrop(self.volume.shape, self.block)
-        return Placement((cut, *placement.undos), (inside.shape, *placement.shapes))
+    def _place(self, inside: Volume) -> Placement | ResampledPlacement:
+        prepared = self.prepared
+        if self.block is not None:
+            prepared = replace(prepared, undos=(UndoCrop(self.volume.shape, self.block), *prepared.undos))
+        return placement_of(prepared, self.volume.shape)
 
     @cached_property
     def ensemble(self) -> Ensemble:
@@ -244,10 +243,10 @@ class Work:
         facts: dict[str, Any] = {}
         block = self.answer.untouched(given)
         if prepared is not None and kept is not None:
-            out = self.placement.out(prepared)
+            kept, out = self.answer.laid_out(self.placement, kept, prepared, box)
             z, y, x = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(out, box, strict=True))
             seen = None if self.job.options.region is None else inside_of(self.volume, self.job.options.region, box)
-            block, facts = self.answer.written(kept, prepared, (z, y, x), self.placement, given, seen)
+            block, facts = self.answer.written(kept, (z, y, x), given, seen)
         self.target.write(0, box, block)
         self.journal.note(key, facts)
 

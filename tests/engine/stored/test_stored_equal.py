@@ -33,7 +33,7 @@ class Seams(torch.nn.Module):
         return torch.cat([torch.zeros_like(first), first + ramp, 0.5 - first - 2 * ramp.flip(-1)], 1)
 
 
-def image(shape=(1, 90, 70, 75), empty=True):
+def image(shape=(1, 70, 52, 60), empty=True):
     rng = np.random.default_rng(0)
     data = rng.normal(100, 30, shape).astype(np.float32)
     if empty:
@@ -62,6 +62,23 @@ STEPS = {
         {"step": "normalise", "schemes": [{"scheme": "percentile", "nonzero": True}]},
     ),
 }
+RESAMPLED = {
+    "finer": (
+        {"step": "orient", "axcodes": "LPS"},
+        {"step": "resample", "spacing": [1.1, 1.3, 0.8], "order": 3},
+        {"step": "normalise", "schemes": ["zscore"]},
+    ),
+    "coarser": (
+        {"step": "crop_nonzero"},
+        {"step": "normalise", "schemes": ["zscore"]},
+        {"step": "resample", "spacing": [None, 3.1, 2.0], "order": 1},
+    ),
+    "apart": (
+        {"step": "transpose", "axes": [1, 0, 2]},
+        {"step": "resample", "spacing": [1.0, 2.2, 1.4], "order": 3, "order_z": 0, "anisotropy": "separate"},
+        {"step": "normalise", "schemes": ["zscore"]},
+    ),
+}
 
 
 @pytest.mark.parametrize("steps", list(STEPS))
@@ -80,6 +97,17 @@ def test_labels_equal_those_in_memory(tmp_path, steps, activation):
         assert one.ml == pytest.approx(other.ml)
     assert found.warnings == wanted.warnings
     assert not (tmp_path / "out.zarr.unfinished").exists()
+
+
+@pytest.mark.parametrize("steps", list(RESAMPLED))
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_labels_of_a_resampled_image_equal_those_in_memory(tmp_path, steps, activation):
+    bundle = fake_bundle(Seams(), classes=3, preparation=RESAMPLED[steps], activation=activation)
+    volume = image((1, 40, 36, 45))
+    wanted = run_to_end(volume, bundle, CPU)
+    found = drain(run_into(volume, bundle, tmp_path / "out.zarr", CPU))
+    assert len(np.unique(wanted.labels.data)) == 3
+    np.testing.assert_array_equal(np.asarray(found.labels.data), wanted.labels.data)
 
 
 @pytest.mark.parametrize("steps", list(STEPS))

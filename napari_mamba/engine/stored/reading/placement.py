@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from napari_mamba.engine.preparation.axes import UndoAxes
 from napari_mamba.engine.preparation.cropping import UndoCrop
 from napari_mamba.engine.preparation.prepare import Prepared
+from napari_mamba.engine.preparation.spacing import UndoResample
 from napari_mamba.engine.preparation.state import Undo
+from napari_mamba.engine.stored.reading.needs import NeedsMemory
 from napari_mamba.engine.stored.reading.preparing import UndoScaling
+from napari_mamba.engine.stored.reading.resampled import Resizing, way_back
 from napari_mamba.engine.tiling.tiles import Box
 
 
@@ -91,6 +94,10 @@ class Placement:
                 values = undo.values(values)
         return values
 
+    def laid_out(self, kept: np.ndarray, prepared: Box, box: Box) -> tuple[np.ndarray, Box]:
+        """What is kept of `back(box)`, with its axes as the input's, and the box of the input's grid where it lies."""
+        return self.values(kept), self.out(prepared)
+
     def image(self, image: np.ndarray, box: Box) -> np.ndarray:
         """The same of a block of an image that lies at `box`, in the input's intensity scale."""
         for number in reversed(range(len(self.undos))):
@@ -103,3 +110,57 @@ class Placement:
             elif isinstance(undo, UndoScaling):
                 image = undo.image_at(image, box)
         return np.asarray(image, np.float32)
+
+
+@dataclass(frozen=True)
+class ResampledPlacement:
+    """The same of a preparation that resamples: outputs are interpolated between two placements of moved voxels.
+
+    Attributes
+    ----------
+    before, after : Placement
+        Of the grid that is resampled on the input's, and of the prepared grid on the resampled one.
+    resizing : Resizing
+        From the resampled grid to the one before.
+    """
+
+    before: Placement
+    resizing: Resizing
+    after: Placement
+
+    def back(self, box: Box) -> Box | None:
+        """The box of the prepared grid that a box of the input's is interpolated from; None where nothing is."""
+        found = self.before.back(box)
+        return None if found is None else self.after.back(self.resizing.reach(found))
+
+    def axis(self, axis: int) -> int:
+        """The input's axis that an axis of the prepared grid is."""
+        return self.before.axis(self.after.axis(axis))
+
+    def laid_out(self, kept: np.ndarray, prepared: Box, box: Box) -> tuple[np.ndarray, Box]:
+        """What is kept of `back(box)`, interpolated, and the box of the input's grid where it lies."""
+        inner = self.before.back(box)
+        assert inner is not None
+        values = self.resizing.resized(self.after.values(kept).astype(np.float32), inner)
+        return self.before.values(values), self.before.out(inner)
+
+    def image(self, image: np.ndarray, box: Box) -> np.ndarray:
+        """Raise `NeedsMemory`: a restored image is resampled by splines within the range of all of it."""
+        raise NeedsMemory("a restored image that is resampled needs all of it in memory")
+
+
+def placement_of(prepared: Prepared, shape: Sequence[int]) -> Placement | ResampledPlacement:
+    """Where the prepared grid lies on an input's of `shape` (Z, Y, X)."""
+    undos = prepared.undos
+    cut = next((i for i, undo in enumerate(undos) if isinstance(undo, UndoResample)), None)
+    if cut is None:
+        return Placement.of(prepared, shape)
+    undo = undos[cut]
+    assert isinstance(undo, UndoResample)
+    before = Placement.of(replace(prepared, undos=undos[:cut]), shape)
+    after = Placement.of(replace(prepared, undos=undos[cut + 1 :]), (0, 0, 0))
+    resampled = [0, 0, 0]  # of the prepared shape, with its axes as after the step
+    for axis in range(3):
+        resampled[after.axis(axis)] = int(prepared.data.shape[axis + 1])
+    after = Placement.of(replace(prepared, undos=undos[cut + 1 :]), resampled)
+    return ResampledPlacement(before, way_back(undo, resampled), after)

@@ -14,11 +14,13 @@ import numpy as np
 from napari_mamba.engine.preparation.cropping import UndoCrop
 from napari_mamba.engine.preparation.normalising import Scaling, scaling_of, schemes_of
 from napari_mamba.engine.preparation.prepare import Prepared
+from napari_mamba.engine.preparation.spacing import plan_resampling
 from napari_mamba.engine.preparation.state import State, Undo
 from napari_mamba.engine.preparation.steps import STEPS
 from napari_mamba.engine.stored.reading.lazy import LazyImage, lazy
 from napari_mamba.engine.stored.reading.needs import NeedsMemory
 from napari_mamba.engine.stored.reading.passes import Extent, Watch, blocks
+from napari_mamba.engine.stored.reading.resampled import ResampledImage, Resizing, ranges_of
 from napari_mamba.engine.stored.reading.statistics import KnownOnDisk, Passes
 from napari_mamba.engine.tiling.tiles import Box
 from napari_mamba.volume import Volume
@@ -130,6 +132,8 @@ def prepare_on_disk(
         name = options.pop("step")
         if name == "crop_nonzero":
             state, undo = _cropped(state, watch, found, f"{number} {name}")
+        elif name == "resample":
+            state, undo = _resampled(state, options, watch, found, f"{number} {name}")
         elif name == "normalise":
             state, undo = _normalised(state, options["schemes"], watch, found, f"{number} {name}")
         else:
@@ -141,8 +145,13 @@ def prepare_on_disk(
 
 def check_steps(steps: Sequence[Mapping[str, Any]]) -> None:
     """Raise `NeedsMemory` if a step of a preparation needs the image whole."""
-    for step in steps:
-        name = step.get("step")
+    names = [step.get("step") for step in steps]
+    for number, step in enumerate(steps):
+        name = names[number]
+        if name == "resample":
+            once = names.count(name) == 1 and "crop_nonzero" not in names[number:]
+            if once and step.get("order_probabilities", 1) < 2:
+                continue
         known = name in _VIEWS or name == "normalise" or (name == "crop_nonzero" and not step.get("keep_mask"))
         if name == "normalise":
             schemes = [one for one in step.get("schemes", ()) if isinstance(one, Mapping)]
@@ -163,6 +172,20 @@ def _cropped(state: State, watch: Watch, found: dict[str, Any], key: str) -> tup
         found[key] = [[one.start, one.stop] for one in extent.box(shape)]
     z, y, x = (slice(*one) for one in found[key])
     return replace(state, data=state.data[:, z, y, x]), UndoCrop(shape, (z, y, x))
+
+
+def _resampled(
+    state: State, options: Mapping[str, Any], watch: Watch, found: dict[str, Any], key: str
+) -> tuple[State, Undo]:
+    plan = plan_resampling(state, **options)
+    if plan is None:
+        return state, Undo()
+    image: LazyImage = state.data  # type: ignore[assignment]
+    resizing = Resizing.of(image.shape[1:], plan.shape, plan.apart, plan.undo.order, plan.undo.order_z)
+    if plan.undo.order > 1 and key not in found:
+        found[key] = ranges_of(image, plan.apart, watch)
+    data = lazy(ResampledImage(image, resizing, found.get(key)))
+    return State(data, plan.affine), plan.undo  # type: ignore[arg-type]
 
 
 def _normalised(
