@@ -28,7 +28,7 @@ def read(
     InputError
         If its axes are others, it holds no numbers, or a series or level is chosen, of which it has none.
     """
-    from napari_mamba.io.formats.ome_zarr import OnDisk
+    from napari_mamba.io.formats.on_disk import OnDisk
 
     if series is not None or level:
         raise InputError(f"{path} is one Zarr array, without series and levels: leave those out")
