@@ -186,7 +186,15 @@ def test_an_input_that_goes_in_mid_run_is_told_and_what_is_done_stays(tiny_bundl
     assert (folder / "out.zarr.unfinished").exists()
 
 
-def test_a_full_disk_is_told(tiny_bundle, store, folder, monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        ("ENOSPC", "no space is left on its disk: free some"),
+        ("EROFS", "its disk is read-only"),
+        ("EACCES", "you may not"),
+    ],
+)
+def test_a_disk_that_is_full_or_closed_in_mid_run_is_told(tiny_bundle, store, folder, monkeypatch, number, reason):
     import errno
 
     from zarr.storage import LocalStore
@@ -195,12 +203,12 @@ def test_a_full_disk_is_told(tiny_bundle, store, folder, monkeypatch):
     from napari_mamba.errors import OutputError
 
     async def full(self, key, value):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(getattr(errno, number), "as the system says")
 
     events = run_into(io.read(store), bundles.load(tiny_bundle), folder / "out.zarr", engine.RunOptions(device="cpu"))
     while next(events).stage != "network":
         pass
     monkeypatch.setattr(LocalStore, "set", full)
-    with pytest.raises(OutputError, match=r"no space is left on its disk: free some.*go on with --resume"):
+    with pytest.raises(OutputError, match=rf"{reason}.*go on with --resume"):
         for _ in events:
             pass

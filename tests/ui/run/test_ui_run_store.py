@@ -67,6 +67,19 @@ def test_a_lazy_layer_becomes_a_store_and_a_layer(qtbot, session, tmp_path):
     np.testing.assert_array_equal(np.asarray(layer.data[0]), run.place.to_layer_axes(stored[0]))
 
 
+def test_a_store_of_one_level_is_a_layer_of_one(qtbot, session, tmp_path):
+    session.viewer.layers[0].data = session.viewer.layers[0].data[..., :40]
+    job, volume = session.job_of(session.inputs.runs[0])
+    run = StoreRun(volume, session.place_of(job), job.bundle, job.options, tmp_path / "labels.zarr")
+    runner = StoreRunner(session.viewer, run)
+    with qtbot.waitSignal(runner.ended, timeout=300_000):
+        runner.start()
+    layer = session.viewer.layers[-1]
+    assert not layer.multiscale
+    stored = np.asarray(io.read(tmp_path / "labels.zarr").data)
+    np.testing.assert_array_equal(np.asarray(layer.data), stored[0])
+
+
 def test_what_cannot_be_is_said(qtbot, session, tmp_path):
     job, volume = session.job_of(session.inputs.runs[0])
     (tmp_path / "there.zarr").mkdir()

@@ -151,14 +151,13 @@ class StoreRunner(QObject):
         shown = {"metadata": {KEY: {**place.geometry, **made, "path": str(run.target)}}, **place.transforms}
         if run.bundle.task == "segmentation":
             colors = class_colormap(run.bundle.classes)
-            layer = Labels(self.store.data(), multiscale=True, name=name, colormap=colors, opacity=0.6, **shown)
+            layer = Labels(**_levels(self.store), name=name, colormap=colors, opacity=0.6, **shown)
             self.layers = [self.viewer.add_layer(layer)]
         else:
             source = next((layer for layer in self.viewer.layers if layer.name == place.name), None)
             limits = {} if source is None else {"contrast_limits": source.contrast_limits}
             for channel in range(self.store.levels[0].shape[0]):
-                data = self.store.data(channel)
-                layer = Image(data, multiscale=True, name=name, **limits, **shown)
+                layer = Image(**_levels(self.store, channel), name=name, **limits, **shown)
                 self.layers.append(self.viewer.add_layer(layer))
 
     def _redraw(self) -> None:
@@ -183,3 +182,9 @@ class StoreRunner(QObject):
             run.said, run.kind = f"Stopped: the same run into {run.target.name} goes on where it was.", "hint"
         self.said.emit(run.said, run.kind)
         self.ended.emit()
+
+
+def _levels(store: LiveStore, channel: int = 0) -> dict[str, Any]:
+    """The levels as a layer takes them; a single one is no pyramid."""
+    data = store.data(channel)
+    return {"data": data, "multiscale": True} if len(data) > 1 else {"data": data[0], "multiscale": False}
