@@ -17,8 +17,8 @@ PART = 256
 def factors(shape: Sequence[int], spacing: Sequence[float]) -> list[Shape]:
     """By how much each level is coarser than the first, (z, y, x); thick slices are joined when pixels are as large.
 
-    >>> factors((64, 1024, 1024), (4.0, 1.0, 1.0))
-    [(1, 1, 1), (1, 2, 2), (2, 4, 4)]
+    >>> factors((64, 2048, 2048), (4.0, 1.0, 1.0))
+    [(1, 1, 1), (1, 2, 2), (1, 4, 4), (2, 8, 8)]
     """
     found: list[Shape] = [(1, 1, 1)]
     sides, here, now = np.array(spacing, float), np.array(shape), np.ones(3, int)
