@@ -121,6 +121,14 @@ def test_an_image_equals_that_in_memory(tmp_path, steps):
     np.testing.assert_allclose(np.asarray(found.image.data), wanted.image.data, atol=1e-5 * np.ptp(volume.data))
 
 
+def test_an_image_thinner_than_a_tile(tmp_path):
+    bundle = fake_bundle(Seams(), classes=3, preparation=STEPS["turned"])
+    volume = image((1, 11, 40, 13), empty=False)
+    wanted = run_to_end(volume, bundle, CPU)
+    found = drain(run_into(volume, bundle, tmp_path / "out.zarr", CPU))
+    np.testing.assert_array_equal(np.asarray(found.labels.data), wanted.labels.data)
+
+
 def test_slices_of_a_2d_network_along_another_axis(tmp_path):
     bundle = fake_bundle(Seams(), classes=3, tile=Tile((16, 16), divisor=(4, 4)), preparation=STEPS["turned"])
     volume = image((1, 20, 44, 37))
