@@ -80,7 +80,7 @@ class Target:
         for c in range(array.shape[0]):
             for path in (folder / f"{c}/{i}/{j}/{k}" for i in z for j in y for k in x):
                 try:
-                    handle = os.open(path, os.O_RDONLY)
+                    handle = os.open(path, os.O_RDWR)
                 except FileNotFoundError:  # a chunk of zeros has no file
                     continue
                 try:
