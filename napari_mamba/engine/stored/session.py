@@ -25,7 +25,8 @@ from napari_mamba.engine.stored.pyramid import coarser, factors, parts
 from napari_mamba.engine.stored.reading.checking import check_on_disk
 from napari_mamba.engine.stored.reading.lazy import lazy_volume
 from napari_mamba.engine.stored.reading.passes import Watch
-from napari_mamba.engine.stored.target import Target, state_of
+from napari_mamba.engine.stored.target import Target, discard, state_of
+from napari_mamba.engine.stored.target import explained as stored_errors
 from napari_mamba.engine.stored.tasks import Spread, Task
 from napari_mamba.engine.stored.times import Times
 from napari_mamba.engine.stored.work import Job, Work
@@ -150,8 +151,14 @@ class StoredSession:
         what = self._identity(volume)
         if kept is None:
             self.journal.clear()
-            Target.create(job.target, work.answer.channels, work.answer.dtype, self.shapes, layout.chunks)
-            self.journal.begin({"of": what, "found": job.found, "layout": layout.to_dict()})
+            try:
+                Target.create(job.target, work.answer.channels, work.answer.dtype, self.shapes, layout.chunks)
+                with stored_errors(job.target):
+                    self.journal.begin({"of": what, "found": job.found, "layout": layout.to_dict()})
+            except BaseException:  # nothing was begun, and nothing is to be left
+                self.journal.clear()
+                discard(job.target)
+                raise
         elif kept["of"] != what:
             raise OutputError(
                 f"{job.target} was begun with another image, bundle or options: give the same ones, or begin anew with "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,12 @@ def explained(address: str) -> Iterator[None]:
         raise OutputError(
             f"{address} cannot be written ({said}): check your access to it, then go on with --resume"
         ) from error
+
+
+def discard(address: str) -> None:
+    """Remove what there is of a store that could not be made."""
+    with suppress(Exception):
+        remove(open_store(address, read_only=False))
 
 
 def state_of(address: str | os.PathLike[str]) -> str:
