@@ -2,8 +2,8 @@
 
     python -m benchmarks.scale.petabyte [--voxels 1e15] [--rate 5e7] ...
 
-Nothing is measured here. `--rate` is what one GPU computes in voxels a second, tiles and their overlap included: take it
-from a report's "stored" of a run on yours. Prices are list prices of large object stores and of rented GPUs, rounded.
+Nothing is measured here. `--rate` is what one GPU computes in voxels a second, tiles and their overlap included: take
+it from the report of a run on yours. Prices are list prices of large object stores and of rented GPUs, rounded.
 """
 
 from __future__ import annotations
