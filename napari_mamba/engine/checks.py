@@ -209,7 +209,7 @@ def value_warnings(values: np.ndarray, name: str, modality: str, bundle: Any) ->
 
 
 def range_warnings(low: float, high: float, below: float, name: str, modality: str, bundle: Any) -> list[str]:
-    """Warnings where a channel's range is unlike its modality; `below` is the share of its values that are at most -500.
+    """Warnings where a channel's range is unlike its modality; `below` is the share of values of at most -500.
 
     Raises `InputError` where a bundle would restore CT as MR: labels of a wrong image are seen to be wrong, but an
     image that comes back looks like a better one, and its Hounsfield units are off by hundreds.
