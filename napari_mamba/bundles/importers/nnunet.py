@@ -38,6 +38,7 @@ from napari_mamba.bundles.importers.nnunet_plans import (
 )
 from napari_mamba.bundles.importers.pickles import read_checkpoint
 from napari_mamba.bundles.importers.places import place_for
+from napari_mamba.bundles.progress import Counted, OnProgress, part, silent
 from napari_mamba.bundles.spec import BundleSpec, Dtype, Network, Tile
 from napari_mamba.bundles.writer import save
 from napari_mamba.errors import BundleError
@@ -55,6 +56,7 @@ def import_nnunet(
     name: str | None = None,
     dtype: Dtype = "float32",
     overwrite: bool = False,
+    on_progress: OnProgress = silent,
 ) -> Path:
     """Turn an nnU-Net v2 results folder into a bundle.
 
@@ -77,6 +79,8 @@ def import_nnunet(
         How the weights are stored.
     overwrite : bool
         Replace a bundle at `destination`.
+    on_progress : callable, optional
+        Told what is being done, and the share of the whole that is done (0 to 1).
 
     Returns
     -------
@@ -100,12 +104,17 @@ def import_nnunet(
     name = name or default_name(plans, folder)
     destination = place_for(destination, name, overwrite)
 
+    counted = Counted(part(on_progress, 0, 0.4), "Reading the weights", len(files))
     first = _Checkpoint(files[0])
     settings = resolve(plans, first.configuration or folder.name.split("__")[-1], folder / "plans.json")
     network = network_of(first, settings)
     spec = spec_of(name, folder, dataset, settings, network, first)
-    weights = (first.weights if i == 0 else _Checkpoint(file).weights for i, file in enumerate(files))
-    return save(destination, spec, list(weights), card(spec, files), dtype=dtype, overwrite=overwrite)
+    weights = []
+    for i, file in enumerate(files):
+        weights.append(first.weights if i == 0 else _Checkpoint(file).weights)
+        counted.add(1)
+    saving = part(on_progress, 0.4, 1)
+    return save(destination, spec, weights, card(spec, files), dtype=dtype, overwrite=overwrite, on_progress=saving)
 
 
 class _Checkpoint:

@@ -9,6 +9,7 @@ from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
     QHBoxLayout,
     QMessageBox,
+    QProgressBar,
     QPushButton,
     QTextBrowser,
     QTreeWidget,
@@ -24,6 +25,7 @@ from napari_mamba.ui.bundles.library import tasks_of
 from napari_mamba.ui.bundles.opening import BundleOpener, open_menu
 from napari_mamba.ui.run.host import host_of
 from napari_mamba.ui.run.process.outcome import sentence
+from napari_mamba.ui.widgets.docks import OwnDock
 from napari_mamba.ui.widgets.theme import Notice, follow_theme, text_color, theme_of
 
 if TYPE_CHECKING:
@@ -68,6 +70,10 @@ class BundlesPanel(QWidget):
         self.remove = _button("Remove…", "Delete this model from your bundle folder", self._on_remove)
         self.folder = _button("Open folder", "Show your bundle folder", self._on_folder)
         self.notice = Notice(self.session.viewer)
+        self.bar = QProgressBar()
+        self.bar.setRange(0, 100)
+        self.bar.setAccessibleName("Progress of the import")
+        self.bar.hide()
         row = QHBoxLayout()
         for button in (self.use, self.card, self.add, self.remove, self.folder):
             row.addWidget(button)
@@ -75,8 +81,10 @@ class BundlesPanel(QWidget):
         layout.addWidget(self.tree, 2)
         layout.addWidget(self.about, 1)
         layout.addLayout(row)
+        layout.addWidget(self.bar)
         layout.addWidget(self.notice)
         self.setMinimumWidth(380)
+        OwnDock(self)
         self.tree.currentItemChanged.connect(self._on_current)
         self.tree.itemActivated.connect(lambda *_: self._on_use())
         self.about.anchorClicked.connect(QDesktopServices.openUrl)
@@ -84,6 +92,7 @@ class BundlesPanel(QWidget):
         self.opener.failed.connect(lambda text: self.notice.say(sentence(text), "error"))
         self.opener.report.connect(lambda text: self.notice.say(text, "good"))
         self.opener.busy.connect(self._on_busy)
+        self.opener.progress.connect(self._on_progress)
         self.library.changed.connect(self._on_library)
         follow_theme(self.session.viewer, self, self._describe)
         library, listener = self.library, self._on_library
@@ -149,8 +158,15 @@ class BundlesPanel(QWidget):
 
     def _on_busy(self, busy: bool) -> None:
         self.add.setEnabled(not busy)
+        self.bar.setVisible(busy)
         if busy:
-            self.notice.say("Reading it. Large checkpoints take a minute.")
+            self.bar.setValue(0)
+            self.notice.say("Looking into it…")
+
+    def _on_progress(self, what: str, share: float) -> None:
+        if self.opener.is_busy:  # the last may come after the end
+            self.bar.setValue(int(100 * share))
+            self.notice.say(f"{what}…")
 
     def _on_remove(self) -> None:
         bundle = self.current
