@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import shutil
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -347,4 +348,4 @@ def test_an_import_tells_how_far_it_is(tmp_path, zipped):
     words = list(dict.fromkeys(what for what, _ in told))
     wanted = ["Reading the weights", "Checking the weights", "Computing check sums", "Writing the bundle"]
     assert words == ["Unpacking"] * zipped + wanted
-    assert max(later - earlier for earlier, later in zip(shares, shares[1:], strict=False)) < 0.35
+    assert max(later - earlier for earlier, later in pairwise(shares)) < 0.35

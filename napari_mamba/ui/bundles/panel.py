@@ -113,6 +113,9 @@ class BundlesPanel(QWidget):
         for task in tasks_of(self.library.bundles):
             group = QTreeWidgetItem([TASKS.get(task, task)])
             group.setFlags(Qt.ItemFlag.ItemIsEnabled)
+            bold = group.font(0)
+            bold.setBold(True)
+            group.setFont(0, bold)
             self.tree.addTopLevelItem(group)
             for bundle in self.library.bundles:
                 if bundle.task != task:
@@ -147,7 +150,7 @@ class BundlesPanel(QWidget):
     def _on_use(self) -> None:
         if self.current is not None:
             self.session.choose_bundle(self.current)
-            self.notice.say(f"{self.current.name} is chosen in the dock 'Run a model'.", "good")
+            self.notice.say(f"Chosen in the dock 'Run a model': {self.current.name}.", "good")
 
     def _on_card(self) -> None:
         show_card(self.current, self)
@@ -177,7 +180,7 @@ class BundlesPanel(QWidget):
             return
         try:
             self.library.remove(bundle)
-            self.notice.say(f"{bundle.name} was removed.", "good")
+            self.notice.say(f"Removed {bundle.name}.", "good")
         except NapariMambaError as error:
             self.notice.say(sentence(str(error)), "error")
 

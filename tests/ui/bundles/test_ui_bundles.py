@@ -149,7 +149,7 @@ def test_removing_asks_first(shown, own, monkeypatch):
     assert (own / "tiny").is_dir()
     shown.remove.click()
     assert not (own / "tiny").exists()
-    assert shown.notice.text() == "tiny was removed."
+    assert shown.notice.text() == "Removed tiny."
     with pytest.raises(AssertionError):
         choose(shown, "tiny")
 
