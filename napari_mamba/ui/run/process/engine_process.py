@@ -180,7 +180,7 @@ class EngineThread:
         if kind == "open":
             from napari_mamba.ui.bundles.imports import open_or_import
 
-            return open_or_import(*arguments, **({"on_progress": on_progress} if on_progress else {}))
+            return open_or_import(arguments[0], on_progress or (lambda *_: None))
         return None
 
     def run(
