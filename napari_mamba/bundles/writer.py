@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from napari_mamba.bundles.progress import Counted, OnProgress, part, silent
 from napari_mamba.bundles.source import CARD, DESCRIPTION
 from napari_mamba.bundles.spec import BundleSpec, Dtype, to_json
 from napari_mamba.errors import BundleError, InputError, OutputError
@@ -19,6 +20,8 @@ from napari_mamba.io.paths import expanded
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_PIECE = 2**24
 
 
 def save(
@@ -30,6 +33,7 @@ def save(
     dtype: Dtype = "float32",
     overwrite: bool = False,
     pictures: Mapping[str, bytes] | None = None,
+    on_progress: OnProgress = silent,
 ) -> Path:
     """Write a bundle.
 
@@ -50,6 +54,8 @@ def save(
         Replace a bundle that is there already; nothing but a bundle is ever replaced.
     pictures : mapping of str to bytes, optional
         PNG files that the card shows, by name ("calibration.png").
+    on_progress : callable, optional
+        Told what is being done, and the share of the whole that is done (0 to 1).
 
     Returns
     -------
@@ -69,9 +75,12 @@ def save(
     if dtype not in (known := get_args(Dtype)):
         raise InputError(f"weights are stored as {', '.join(known[:-1])} or {known[-1]}, not as {dtype!r}")
     check_destination(destination, overwrite)
-    files = {**_weights(spec, state_dicts, dtype), CARD: (card or f"# {spec.title}\n").encode()}
+    files = {
+        **_weights(spec, state_dicts, dtype, part(on_progress, 0, 0.6)),
+        CARD: (card or f"# {spec.title}\n").encode(),
+    }
     files |= _pictures(pictures or {})
-    sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    sums = _sums(files, part(on_progress, 0.6, 0.8))
     weights = {name: digest for name, digest in sums.items() if name.endswith(".safetensors")}
     others = {name: digest for name, digest in sums.items() if name not in weights}
     text = json.dumps(to_json(spec, weights, others), indent=2, ensure_ascii=False)
@@ -79,13 +88,23 @@ def save(
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".bundle-") as beside:
-            written = (_write_zip if destination.suffix == ".zip" else _write_folder)(Path(beside), files)
+            counted = Counted(part(on_progress, 0.8, 1), "Writing the bundle", sum(map(len, files.values())))
+            written = (_write_zip if destination.suffix == ".zip" else _write_folder)(Path(beside), files, counted)
             if destination.exists():
                 os.replace(destination, Path(beside) / "replaced")
             os.replace(written, destination)
     except OSError as error:
         raise OutputError(f"{destination}: the bundle cannot be written ({error.strerror or error})") from error
     return destination
+
+
+def _sums(files: Mapping[str, bytes], on_progress: OnProgress) -> dict[str, str]:
+    counted = Counted(on_progress, "Computing check sums", sum(map(len, files.values())))
+    sums = {}
+    for name, data in files.items():
+        sums[name] = hashlib.sha256(data).hexdigest()
+        counted.add(len(data))
+    return sums
 
 
 def _pictures(pictures: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -107,32 +126,39 @@ def check_destination(destination: Path, overwrite: bool) -> None:
         raise OutputError(f"{destination}: is not a bundle and will not be overwritten: choose another place")
 
 
-def _weights(spec: BundleSpec, state_dicts: Sequence[Mapping[str, Tensor]], dtype: Dtype) -> dict[str, bytes]:
+def _weights(
+    spec: BundleSpec, state_dicts: Sequence[Mapping[str, Tensor]], dtype: Dtype, on_progress: OnProgress
+) -> dict[str, bytes]:
     from safetensors.torch import save as serialise
 
     from napari_mamba.bundles.weights import build, compact, fill
 
     network = build(spec, state_dicts[0] if len(state_dicts) else None)
     files = {}
+    counted = Counted(on_progress, "Checking the weights", len(state_dicts))
     for number, weights in enumerate(state_dicts):
         fill(network, weights, f"bundle {spec.name}")
         name = "weights.safetensors" if len(state_dicts) == 1 else f"weights_{number}.safetensors"
         files[name] = serialise(compact(network, weights, dtype), metadata={"format": "pt"})
+        counted.add(1)
     return files
 
 
-def _write_folder(beside: Path, files: Mapping[str, bytes]) -> Path:
+def _write_folder(beside: Path, files: Mapping[str, bytes], counted: Counted) -> Path:
     folder = beside / "bundle"
     folder.mkdir()
     for name, data in files.items():
-        (folder / name).write_bytes(data)
+        with (folder / name).open("wb") as file:
+            for start in range(0, len(data), _PIECE):
+                counted.add(file.write(memoryview(data)[start : start + _PIECE]))
     shutil.copymode(beside.parent, folder)
     return folder
 
 
-def _write_zip(beside: Path, files: Mapping[str, bytes]) -> Path:
+def _write_zip(beside: Path, files: Mapping[str, bytes], counted: Counted) -> Path:
     path = beside / "bundle.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, data in files.items():
             archive.writestr(name, data)
+            counted.add(len(data))
     return path

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from napari.viewer import Viewer
 
 from napari_mamba.ui.run.dock import RunDock
+from napari_mamba.ui.widgets.docks import bring_to_front, name_of_dock
 
 if TYPE_CHECKING:
     from napari_mamba.ui.run.widget import RunWidget
 
 WIDGET = "Run a model"
-DISPLAY_NAME = "Mamba medical imaging"
-"""As in the manifest; napari names docks after both."""
+"""As in the manifest."""
 
 
 def open_dock(viewer: Viewer, then: Callable[[RunWidget], Any] | None = None) -> RunDock:
@@ -26,19 +26,12 @@ def open_dock(viewer: Viewer, then: Callable[[RunWidget], Any] | None = None) ->
     then : callable, optional
         Called with the widget in it, as soon as that is there.
     """
-    from qtpy.QtWidgets import QDockWidget
-
     dock = next((widget for widget in viewer.window.dock_widgets.values() if isinstance(widget, RunDock)), None)
     if dock is None:
         dock = RunDock(viewer)
-        viewer.window.add_dock_widget(dock, name=f"{WIDGET} ({DISPLAY_NAME})", add_vertical_stretch=False)
+        viewer.window.add_dock_widget(dock, name=name_of_dock(WIDGET), add_vertical_stretch=False)
     else:
-        parent = dock.parentWidget()
-        while parent is not None and not isinstance(parent, QDockWidget):
-            parent = parent.parentWidget()
-        if parent is not None:
-            parent.show()
-            parent.raise_()
+        bring_to_front(dock)
     if then is not None:
         dock.when_ready(then)
     return dock

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import shutil
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -332,3 +333,19 @@ def test_without_a_destination_it_goes_to_the_users_bundles(tmp_path, monkeypatc
     monkeypatch.setenv("NAPARI_MAMBA_BUNDLES", str(tmp_path / "mine"))
     import_checkpoint(results(tmp_path))
     assert bundles.load("liver-umambabot-3d_fullres").task == "segmentation"
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_an_import_tells_how_far_it_is(tmp_path, zipped):
+    place = results(tmp_path / "results", folds=("0", "1", "2"))
+    if zipped:
+        place = shutil.make_archive(str(tmp_path / "model"), "zip", place.parent.parent)
+    told = []
+    import_checkpoint(place, tmp_path / "out", on_progress=lambda *one: told.append(one))
+    shares = [share for _, share in told]
+    assert shares == sorted(shares), "it never falls"
+    assert (shares[0], shares[-1]) == (0, pytest.approx(1))
+    words = list(dict.fromkeys(what for what, _ in told))
+    wanted = ["Reading the weights", "Checking the weights", "Computing check sums", "Writing the bundle"]
+    assert words == ["Unpacking"] * zipped + wanted
+    assert max(later - earlier for earlier, later in pairwise(shares)) < 0.35

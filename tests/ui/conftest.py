@@ -104,7 +104,9 @@ def in_this_process(monkeypatch) -> None:
     asked = EngineThread.ask
     known = {"devices": [DeviceFacts("cpu")], "prepare": None, "passes": None}
     monkeypatch.setattr(
-        EngineThread, "ask", lambda self, kind, *rest: known[kind] if kind in known else asked(self, kind, *rest)
+        EngineThread,
+        "ask",
+        lambda self, kind, *rest, **more: known[kind] if kind in known else asked(self, kind, *rest, **more),
     )
 
 

@@ -10,6 +10,8 @@ from npe2 import PluginManifest
 import napari_mamba
 from napari_mamba.ui import menus
 from napari_mamba.ui.context_menu import add_to_layer_menu, application
+from napari_mamba.ui.results import panel
+from napari_mamba.ui.widgets import docks
 
 MANIFEST = PluginManifest.from_file(Path(napari_mamba.__file__).parent / "napari.yaml")
 TASKS = {"segment": "segmentation", "filter": "restoration", "classify": "classification", "measure": "segmentation"}
@@ -26,8 +28,10 @@ def test_each_layers_menu_has_an_entry_of_its_own():
 
 
 def test_the_docks_are_named_as_napari_names_them():
-    assert MANIFEST.display_name == menus.DISPLAY_NAME
-    assert menus.WIDGET in [widget.display_name for widget in MANIFEST.contributions.widgets]
+    assert MANIFEST.display_name == docks.DISPLAY_NAME
+    names = [widget.display_name for widget in MANIFEST.contributions.widgets]
+    assert menus.WIDGET in names
+    assert panel.NAME in names
 
 
 def test_the_plugin_is_first_where_napari_asks_which_reader(npe2pm):
@@ -99,3 +103,22 @@ def test_menus_open_the_dock_on_a_model_of_their_task_and_never_hide_it(make_nap
     viewer.layers.selection = {image}
     application().commands.execute_command("napari-mamba.run_on_layer").result()
     assert dock.inner.session.inputs.chosen == [image]
+
+
+@pytest.mark.window
+def test_the_docks_are_tabs_of_one_place_whichever_menu_opened_them(make_napari_viewer, qtbot, tiny):
+    viewer = make_napari_viewer(show=True)
+    viewer.window.resize(1280, 800)
+    by_menu = viewer.window.add_plugin_dock_widget
+    opened = [menus.open_dock(viewer)]
+    opened += [by_menu("napari-mamba", name)[1] for name in ("Results", "Models", "Look inside")]
+    window = viewer.window._qt_window
+    places = [docks.dock_of(widget) for widget in opened]
+    qtbot.waitUntil(lambda: len(window.tabifiedDockWidgets(places[0])) == 3, timeout=20_000)
+    assert {place.windowTitle() for place in places} == {"Run a model", "Results", "Models", "Look inside"}
+    assert panel.open_panel(viewer) is opened[1], "opened from the plugin's menu, it is found and not made twice"
+    qtbot.waitUntil(lambda: opened[1].height() > 500, timeout=10_000)
+    places[2].setFloating(True)
+    menus.open_dock(viewer)
+    qtbot.waitUntil(lambda: not opened[0].visibleRegion().isEmpty(), timeout=10_000)
+    assert places[2].isFloating(), "what the user drags away stays there"

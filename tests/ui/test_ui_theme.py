@@ -29,10 +29,10 @@ def test_the_measure_is_that_of_wcag():
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("kind", ["error", "warning", "good", "link"])
+@pytest.mark.parametrize("kind", ["error", "warning", "good", "link", "placeholder"])
 def test_every_coloured_text_has_a_contrast_of_four_and_a_half(theme, kind):
     color = text_color(kind, theme)
-    for surface in ("background", "foreground"):
+    for surface in ("background", "foreground", *(["primary"] if kind == "placeholder" else [])):
         on = get_theme(theme).__getattribute__(surface).as_hex("long")
         assert contrast(color, on) >= 4.5, (theme, kind, surface)
 

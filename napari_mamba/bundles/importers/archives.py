@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO
 
 from napari_mamba.bundles.doors import check_archive
+from napari_mamba.bundles.progress import Counted, OnProgress, silent
 from napari_mamba.errors import BundleError
 
 
@@ -23,8 +24,10 @@ def names_in(path: Path) -> list[str]:
 
 
 @contextmanager
-def unpacked(path: Path, wanted: Callable[[str], bool]) -> Iterator[Path]:
+def unpacked(path: Path, wanted: Callable[[str], bool], on_progress: OnProgress = silent) -> Iterator[Path]:
     """A folder with those files of the zip whose name is `wanted`, while the context lasts.
+
+    `on_progress` is told how much of them is unpacked.
 
     Raises
     ------
@@ -34,7 +37,7 @@ def unpacked(path: Path, wanted: Callable[[str], bool]) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="napari-mamba-") as folder:
         try:
             with zipfile.ZipFile(path) as archive:
-                _extract(path, archive, wanted, Path(folder))
+                _extract(path, archive, wanted, Path(folder), on_progress)
         except (BundleError, MemoryError):
             raise
         except Exception as error:  # zipfile and its codecs raise anything on damaged files
@@ -42,18 +45,21 @@ def unpacked(path: Path, wanted: Callable[[str], bool]) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _extract(path: Path, archive: zipfile.ZipFile, wanted: Callable[[str], bool], folder: Path) -> None:
+def _extract(
+    path: Path, archive: zipfile.ZipFile, wanted: Callable[[str], bool], folder: Path, on_progress: OnProgress
+) -> None:
     entries = [entry for entry in archive.infolist() if not entry.is_dir() and wanted(entry.filename)]
     check_archive(archive, path, wanted)
+    counted = Counted(on_progress, "Unpacking", sum(entry.file_size for entry in entries))
     for entry in entries:
         name = PurePosixPath(entry.filename.replace("\\", "/"))
         target = folder.joinpath(*name.parts)
         target.parent.mkdir(parents=True, exist_ok=True)
         with archive.open(entry) as source, target.open("wb") as file:
-            _copied(source, file, entry.file_size, path)
+            _copied(source, file, entry.file_size, path, counted)
 
 
-def _copied(source: IO[bytes], file: BinaryIO, size: int, path: Path) -> None:
+def _copied(source: IO[bytes], file: BinaryIO, size: int, path: Path, counted: Counted) -> None:
     """Copy a zip's file, no more of it than its directory says."""
     done = 0
     while chunk := source.read(2**20):
@@ -61,3 +67,4 @@ def _copied(source: IO[bytes], file: BinaryIO, size: int, path: Path) -> None:
         if done > size:
             raise BundleError(f"{path}: holds more than its directory says: check where it came from")
         file.write(chunk)
+        counted.add(len(chunk))

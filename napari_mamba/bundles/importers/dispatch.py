@@ -15,6 +15,7 @@ from napari_mamba.bundles.importers.monai import import_monai
 from napari_mamba.bundles.importers.nnunet import import_nnunet
 from napari_mamba.bundles.importers.nnunet_v1 import import_nnunet_v1
 from napari_mamba.bundles.importers.plain import import_weights
+from napari_mamba.bundles.progress import OnProgress, part, silent
 from napari_mamba.errors import BundleError
 from napari_mamba.io.paths import expanded
 
@@ -29,7 +30,11 @@ _MAX_DEPTH = 6
 
 @explained
 def import_checkpoint(
-    path: str | os.PathLike[str], destination: str | os.PathLike[str] | None = None, **choices: Any
+    path: str | os.PathLike[str],
+    destination: str | os.PathLike[str] | None = None,
+    *,
+    on_progress: OnProgress = silent,
+    **choices: Any,
 ) -> Path:
     """Turn a foreign checkpoint into a bundle, by the importer that fits it.
 
@@ -40,6 +45,8 @@ def import_checkpoint(
         makes one), or a file of weights (a state_dict, or a checkpoint that holds one).
     destination : path, optional
         Folder or ".zip" to write; the user's folder of bundles if not given.
+    on_progress : callable, optional
+        Told what is being done, and the share of the whole that is done (0 to 1).
     **choices
         What the importer asks for: see `import_nnunet`, `import_nnunet_v1`, `import_monai` and `import_weights`.
 
@@ -62,9 +69,10 @@ def import_checkpoint(
     if odd := sorted(choices.keys() - known.keys()):
         raise BundleError(f"{path}: is {_WHAT[importer]}, for which {odd[0]!r} says nothing: leave it out")
     zipped = path.is_file() and importer is not import_weights
-    with unpacked(path, _of_use) if zipped else nullcontext(path) as at:
+    unpacking, importing = part(on_progress, 0, 0.3), part(on_progress, 0.3 if zipped else 0, 1)
+    with unpacked(path, _of_use, unpacking) if zipped else nullcontext(path) as at:
         try:
-            return importer(at, destination, **choices)
+            return importer(at, destination, on_progress=importing, **choices)
         except BundleError as error:
             raise BundleError(str(error).replace(str(at), str(path))) from error
 

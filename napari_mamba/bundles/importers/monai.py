@@ -18,6 +18,7 @@ from napari_mamba.bundles.importers.monai_steps import preparation_of
 from napari_mamba.bundles.importers.pickles import read_checkpoint
 from napari_mamba.bundles.importers.places import place_for, plain_name
 from napari_mamba.bundles.importers.plain import identified_weights, make_spec
+from napari_mamba.bundles.progress import OnProgress, part, silent
 from napari_mamba.bundles.spec import Channel, Dtype
 from napari_mamba.bundles.writer import save
 from napari_mamba.errors import BundleError
@@ -42,6 +43,7 @@ def import_monai(
     name: str | None = None,
     dtype: Dtype = "float32",
     overwrite: bool = False,
+    on_progress: OnProgress = silent,
 ) -> Path:
     """Turn a MONAI bundle into one of ours.
 
@@ -55,7 +57,7 @@ def import_monai(
     network, tile, channels, classes, preparation, activation, arguments
         As in `import_weights`, instead of what the configuration says: the way out where it holds expressions. The
         tile's axes are then those that `preparation` leads to.
-    name, dtype, overwrite
+    name, dtype, overwrite, on_progress
         As in `import_weights`.
 
     Returns
@@ -77,6 +79,7 @@ def import_monai(
     metadata = Config(path / "configs" / "metadata.json")
     config = Config(_first(path / "configs", _CONFIGS))
     weights = _first(path / "models", _WEIGHTS)
+    on_progress("Reading the weights", 0)
     checkpoint = read_checkpoint(weights)
     if not isinstance(checkpoint, Mapping):
         raise BundleError(f"{weights}: holds no weights by name")
@@ -110,7 +113,8 @@ def import_monai(
         "intended_use": str(metadata.get("intended_use") or "Research only, on images like those it was trained on."),
     }
     spec = make_spec(name, str(metadata.get("task") or name), info, network_arguments, usage, bundle_info)
-    return save(destination, spec, [found.weights(checkpoint)], dtype=dtype, overwrite=overwrite)
+    saving = part(on_progress, 0.4, 1)
+    return save(destination, spec, [found.weights(checkpoint)], dtype=dtype, overwrite=overwrite, on_progress=saving)
 
 
 def find_bundle(path: Path) -> Path:

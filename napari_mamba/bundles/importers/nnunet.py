@@ -40,6 +40,7 @@ from napari_mamba.bundles.importers.nnunet_plans import (
 )
 from napari_mamba.bundles.importers.pickles import read_checkpoint
 from napari_mamba.bundles.importers.places import place_for
+from napari_mamba.bundles.progress import Counted, OnProgress, part, silent
 from napari_mamba.bundles.spec import BundleSpec, Dtype, Network, Tile
 from napari_mamba.bundles.writer import save
 from napari_mamba.errors import BundleError
@@ -61,6 +62,7 @@ def import_nnunet(
     name: str | None = None,
     dtype: Dtype = "float32",
     overwrite: bool = False,
+    on_progress: OnProgress = silent,
 ) -> Path:
     """Turn an nnU-Net v2 results folder into a bundle.
 
@@ -83,6 +85,8 @@ def import_nnunet(
         How the weights are stored.
     overwrite : bool
         Replace a bundle at `destination`.
+    on_progress : callable, optional
+        Told what is being done, and the share of the whole that is done (0 to 1).
 
     Returns
     -------
@@ -104,9 +108,14 @@ def import_nnunet(
     name = name or default_name(load_json(folder / "plans.json"), folder)
     destination = place_for(destination, name, overwrite)
     read = read_results(folder, folds, checkpoint, name)
-    return save(
-        destination, read.spec, list(read.weights), card(read.spec, read.files), dtype=dtype, overwrite=overwrite
-    )
+    counted = Counted(part(on_progress, 0, 0.4), "Reading the weights", len(read.files))
+    weights = []
+    for one in read.weights:
+        weights.append(one)
+        counted.add(1)
+    saving = part(on_progress, 0.4, 1)
+    about = card(read.spec, read.files)
+    return save(destination, read.spec, weights, about, dtype=dtype, overwrite=overwrite, on_progress=saving)
 
 
 @dataclass(frozen=True)

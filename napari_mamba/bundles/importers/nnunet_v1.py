@@ -29,6 +29,7 @@ from napari_mamba.bundles.importers.nnunet_common import (
 from napari_mamba.bundles.importers.nnunet_plans import modality_of
 from napari_mamba.bundles.importers.pickles import read_checkpoint, read_pickle
 from napari_mamba.bundles.importers.places import place_for
+from napari_mamba.bundles.progress import Counted, OnProgress, part, silent
 from napari_mamba.bundles.spec import BundleSpec, Channel, Dtype, LabelClass, Network, Tile
 from napari_mamba.bundles.writer import save
 from napari_mamba.errors import BundleError
@@ -48,6 +49,7 @@ def import_nnunet_v1(
     name: str | None = None,
     dtype: Dtype = "float32",
     overwrite: bool = False,
+    on_progress: OnProgress = silent,
 ) -> Path:
     """Turn an nnU-Net v1 results folder into a bundle.
 
@@ -66,7 +68,7 @@ def import_nnunet_v1(
         File in each fold.
     classes, channels : sequence of str, optional
         Names, the background first; v1 keeps none of the classes, so that they are numbered if not given.
-    name, dtype, overwrite
+    name, dtype, overwrite, on_progress
         As in `import_nnunet`.
 
     Returns
@@ -90,13 +92,18 @@ def import_nnunet_v1(
     name = name or default_name({"dataset_name": folder.parent.name}, folder)
     destination = place_for(destination, name, overwrite)
     plan = read_plan(files[0].with_name(files[0].name + ".pkl"))
-    found, weights = _weights(files[0])
+    counted = Counted(part(on_progress, 0, 0.4), "Reading the weights", len(files))
+    found, first = _weights(files[0])
     arguments = dict(found.arguments)
     if plan.averages_probabilities and found.name == "nnmamba":
         arguments["inference_apply_nonlin"] = "softmax"
     spec = _spec(name, folder, plan, Network(found.name, arguments), classes, channels)
-    rest = (_weights(file)[1] for file in files[1:])
-    return save(destination, spec, [weights, *rest], card(spec, files), dtype=dtype, overwrite=overwrite)
+    weights = []
+    for i, file in enumerate(files):
+        weights.append(first if i == 0 else _weights(file)[1])
+        counted.add(1)
+    saving = part(on_progress, 0.4, 1)
+    return save(destination, spec, weights, card(spec, files), dtype=dtype, overwrite=overwrite, on_progress=saving)
 
 
 @dataclass(frozen=True)

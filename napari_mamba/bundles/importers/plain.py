@@ -14,6 +14,7 @@ from napari_mamba.bundles.doors import explained
 from napari_mamba.bundles.importers.pickles import read_checkpoint
 from napari_mamba.bundles.importers.places import place_for, plain_name
 from napari_mamba.bundles.importers.presets import Preset, preset_for, presets_for
+from napari_mamba.bundles.progress import OnProgress, part, silent
 from napari_mamba.bundles.spec import BundleSpec, Channel, Dtype, LabelClass, Network, Tile
 from napari_mamba.bundles.writer import save
 from napari_mamba.errors import BundleError, InputError
@@ -43,6 +44,7 @@ def import_weights(
     title: str | None = None,
     dtype: Dtype = "float32",
     overwrite: bool = False,
+    on_progress: OnProgress = silent,
 ) -> Path:
     """Turn a state_dict, or a checkpoint that holds one, into a bundle.
 
@@ -73,7 +75,7 @@ def import_weights(
         Arguments of the network that leave no trace in its weights.
     name, title : str, optional
         Of the bundle.
-    dtype, overwrite
+    dtype, overwrite, on_progress
         As in `save`.
 
     Returns
@@ -91,6 +93,7 @@ def import_weights(
     >>> import_weights("best.pth", "lesions", preset="lesion")  # doctest: +SKIP
     """
     path = expanded(path)
+    on_progress("Reading the weights", 0)
     checkpoint = read_checkpoint(path)
     if not isinstance(checkpoint, Mapping):
         raise BundleError(f"{path}: holds no weights by name: choose the checkpoint that the training wrote")
@@ -118,7 +121,8 @@ def import_weights(
     spec = make_spec(
         name, title or f"{info.title or info.name} ({path.stem})", info, network_arguments, usage, bundle_info
     )
-    return save(destination, spec, [found.weights(checkpoint)], dtype=dtype, overwrite=overwrite)
+    saving = part(on_progress, 0.4, 1)
+    return save(destination, spec, [found.weights(checkpoint)], dtype=dtype, overwrite=overwrite, on_progress=saving)
 
 
 def make_spec(

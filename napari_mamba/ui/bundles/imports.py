@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +18,11 @@ class Opened:
     error: str = ""
 
 
-def open_or_import(path: str) -> Opened:
+def open_or_import(path: str, on_progress: Callable[[str, float], object] = lambda *_: None) -> Opened:
     """Take a bundle as it is, or make one of a foreign checkpoint in the user's folder. Imports torch.
 
-    Nothing that is read executes; see `napari_mamba.bundles.import_checkpoint`.
+    Nothing that is read executes; see `napari_mamba.bundles.import_checkpoint`. `on_progress` is told what is done
+    and the share of the whole that is done.
     """
     from napari_mamba import bundles
     from napari_mamba.bundles.importers import import_checkpoint
@@ -32,7 +34,7 @@ def open_or_import(path: str) -> Opened:
         Source.at(place)
     except BundleError as not_a_bundle:
         try:
-            made = import_checkpoint(place)
+            made = import_checkpoint(place, on_progress=on_progress)
             return Opened(bundles.load(made).path, imported=True)
         except (NapariMambaError, OSError) as error:
             nothing_known = not place.exists() or "no such" in str(error)

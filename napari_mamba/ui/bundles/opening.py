@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
@@ -25,6 +27,8 @@ class BundleOpener(QObject):
         One sentence.
     busy : bool
         Whether something is being opened.
+    progress : str, float
+        What an import is doing, and the share of it that is done.
     report : str
         What was imported, in a sentence.
     """
@@ -32,6 +36,7 @@ class BundleOpener(QObject):
     opened = Signal(object)
     failed = Signal(str)
     busy = Signal(bool)
+    progress = Signal(str, float)
     report = Signal(str)
 
     def __init__(self, library: Library, engine: Any, parent: QWidget):
@@ -42,13 +47,22 @@ class BundleOpener(QObject):
         self._background = Background(self)
         self._busy = False
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is being opened."""
+        return self._busy
+
     def open(self, path: str) -> None:
         """Open or import what lies at `path`; a signal says how that ended."""
         if self._busy:
             return
         self._busy = True
         self.busy.emit(True)
-        self._background.ask(lambda: _ask(self._engine, path), self._on_opened)
+        self._background.ask(lambda: _ask(self._engine, path, self._tell), self._on_opened)
+
+    def _tell(self, what: str, share: float) -> None:
+        with suppress(RuntimeError):  # the window is gone; called in the thread that waits
+            self.progress.emit(what, share)
 
     def _on_opened(self, opened: Opened) -> None:
         from napari_mamba.bundles.bundle import read
@@ -60,12 +74,7 @@ class BundleOpener(QObject):
             return
         bundle: Bundle = self._library.add(read(opened.path))
         if opened.imported:
-            classes = len(bundle.classes)
-            what = f", {classes} classes" if classes else ""
-            self.report.emit(
-                f"Imported {bundle.name}: {bundle.network.name}, {len(bundle.channels)} channels{what}. "
-                f"It lies in {bundle.path}."
-            )
+            self.report.emit(report_of(bundle))
         self.opened.emit(bundle)
 
     def ask_folder(self) -> None:
@@ -81,6 +90,21 @@ class BundleOpener(QObject):
             self.open(path)
 
 
+def report_of(bundle: Bundle) -> str:
+    """What was imported, in plain sentences."""
+    members = len(bundle.weights)
+    network = f"the network {bundle.network.name}" + (f", {members} of them averaged" if members > 1 else "")
+    classes = [one.name for one in bundle.classes if one.index != 0 or bundle.task == "classification"]
+    lines = [f"Imported {bundle.name}: {network}.", f"It takes {', '.join(one.name for one in bundle.channels)}."]
+    if classes:
+        more = f" and {len(classes) - 8} more" if classes[8:] else ""
+        lines.append(f"Classes: {', '.join(classes[:8])}{more}.")
+    lines.append(f"It lies in {bundle.path}.")
+    if not bundle.licence:
+        lines.append("Nothing says under which licence it may be used: ask its author.")
+    return "\n".join(lines)
+
+
 def open_menu(opener: BundleOpener, parent: QWidget) -> QMenu:
     """The menu of the button "Open…"."""
     menu = QMenu(parent)
@@ -92,8 +116,8 @@ def open_menu(opener: BundleOpener, parent: QWidget) -> QMenu:
     return menu
 
 
-def _ask(engine: Any, path: str) -> Opened:
+def _ask(engine: Any, path: str, on_progress: Callable[[str, float], object]) -> Opened:
     try:
-        return engine.ask("open", path)
+        return engine.ask("open", path, on_progress=on_progress)
     except Exception as error:
         return Opened(error=f"{path} could not be opened ({type(error).__name__}: {error}): please report this")

@@ -9,6 +9,7 @@ from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
     QHBoxLayout,
     QMessageBox,
+    QProgressBar,
     QPushButton,
     QTextBrowser,
     QTreeWidget,
@@ -24,6 +25,7 @@ from napari_mamba.ui.bundles.library import tasks_of
 from napari_mamba.ui.bundles.opening import BundleOpener, open_menu
 from napari_mamba.ui.run.host import host_of
 from napari_mamba.ui.run.process.outcome import sentence
+from napari_mamba.ui.widgets.docks import OwnDock
 from napari_mamba.ui.widgets.theme import Notice, follow_theme, text_color, theme_of
 
 if TYPE_CHECKING:
@@ -69,6 +71,10 @@ class BundlesPanel(QWidget):
         self.remove = _button("Remove…", "Delete this model from your bundle folder", self._on_remove)
         self.folder = _button("Open folder", "Show your bundle folder", self._on_folder)
         self.notice = Notice(self.session.viewer)
+        self.bar = QProgressBar()
+        self.bar.setRange(0, 100)
+        self.bar.setAccessibleName("Progress of the import")
+        self.bar.hide()
         row = QHBoxLayout()
         for button in (self.use, self.card, self.add, self.remove, self.folder):
             row.addWidget(button)
@@ -76,8 +82,10 @@ class BundlesPanel(QWidget):
         layout.addWidget(self.tree, 2)
         layout.addWidget(self.about, 1)
         layout.addLayout(row)
+        layout.addWidget(self.bar)
         layout.addWidget(self.notice)
         self.setMinimumWidth(380)
+        OwnDock(self)
         self.tree.currentItemChanged.connect(self._on_current)
         self.tree.itemActivated.connect(lambda *_: self._on_use())
         self.about.anchorClicked.connect(QDesktopServices.openUrl)
@@ -85,6 +93,7 @@ class BundlesPanel(QWidget):
         self.opener.failed.connect(lambda text: self.notice.say(sentence(text), "error"))
         self.opener.report.connect(lambda text: self.notice.say(text, "good"))
         self.opener.busy.connect(self._on_busy)
+        self.opener.progress.connect(self._on_progress)
         self.library.changed.connect(self._on_library)
         follow_theme(self.session.viewer, self, self._describe)
         library, listener = self.library, self._on_library
@@ -105,6 +114,9 @@ class BundlesPanel(QWidget):
         for task in tasks_of(self.library.bundles):
             group = QTreeWidgetItem([TASKS.get(task, task)])
             group.setFlags(Qt.ItemFlag.ItemIsEnabled)
+            bold = group.font(0)
+            bold.setBold(True)
+            group.setFont(0, bold)
             self.tree.addTopLevelItem(group)
             for bundle in self.library.bundles:
                 if bundle.task != task:
@@ -139,7 +151,7 @@ class BundlesPanel(QWidget):
     def _on_use(self) -> None:
         if self.current is not None:
             self.session.choose_bundle(self.current)
-            self.notice.say(f"{self.current.name} is chosen in the dock 'Run a model'.", "good")
+            self.notice.say(f"Chosen in the dock 'Run a model': {self.current.name}.", "good")
 
     def _on_card(self) -> None:
         show_card(self.current, self)
@@ -150,8 +162,15 @@ class BundlesPanel(QWidget):
 
     def _on_busy(self, busy: bool) -> None:
         self.add.setEnabled(not busy)
+        self.bar.setVisible(busy)
         if busy:
-            self.notice.say("Reading it. Large checkpoints take a minute.")
+            self.bar.setValue(0)
+            self.notice.say("Looking into it…")
+
+    def _on_progress(self, what: str, share: float) -> None:
+        if self.opener.is_busy:  # the last may come after the end
+            self.bar.setValue(int(100 * share))
+            self.notice.say(f"{what}…")
 
     def _on_remove(self) -> None:
         bundle = self.current
@@ -162,7 +181,7 @@ class BundlesPanel(QWidget):
             return
         try:
             self.library.remove(bundle)
-            self.notice.say(f"{bundle.name} was removed.", "good")
+            self.notice.say(f"Removed {bundle.name}.", "good")
         except NapariMambaError as error:
             self.notice.say(sentence(str(error)), "error")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic
@@ -61,12 +62,12 @@ def read_layers(path: Paths) -> list[LayerData]:
         if layers is None:
             raise
         return layers
-    except NapariMambaError:
+    except NapariMambaError as error:
         if len(paths) == 1 and Path(paths[0]).is_dir():
             layers = _ask(paths)
             if layers is not None:
                 return layers
-        raise
+        raise without_folders(error, paths) from error
     finally:
         _DROPPED.done()
     return [*layers_of(volume, str(paths[0])), *_drawn_in(paths)]
@@ -94,6 +95,14 @@ def radiotherapy_layers(path: str) -> list[LayerData] | None:
     from napari_mamba.ui.radiotherapy.opening import layers_or_none
 
     return layers_or_none(path)
+
+
+def without_folders(error: NapariMambaError, paths: Sequence[str]) -> NapariMambaError:
+    """The same error with bare file names: napari's notification is one line, in which long paths hide the reason."""
+    text = str(error)
+    for path in sorted({str(Path(one).parent) for one in paths}, key=len, reverse=True):
+        text = text.replace(path.rstrip("/\\") + os.sep, "")
+    return error if text == str(error) else type(error)(text)
 
 
 def _ask(paths: list[str]) -> list[LayerData] | None:

@@ -29,6 +29,7 @@ from napari_mamba.ui.look_inside.requests import Answer, Request
 from napari_mamba.ui.look_inside.scene import Scene
 from napari_mamba.ui.look_inside.sentences import facts_told, sentence
 from napari_mamba.ui.run.views.own_choice import DISCLAIMER
+from napari_mamba.ui.widgets.docks import OwnDock
 from napari_mamba.ui.widgets.theme import Notice
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class LookInsideWidget(QWidget):
 
     def _build(self) -> None:
         self.setMinimumWidth(360)
+        OwnDock(self)
         network = QWidget()
         column = QVBoxLayout(network)
         column.setContentsMargins(0, 6, 0, 0)

@@ -14,6 +14,7 @@ from napari_mamba.ui.results.compare.view import CompareView
 from napari_mamba.ui.results.maps.scores import scores_of
 from napari_mamba.ui.results.maps.view import MapsView
 from napari_mamba.ui.results.space.view import SpaceView
+from napari_mamba.ui.widgets.docks import OwnDock, bring_to_front, name_of_dock
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -55,6 +56,7 @@ class ResultsPanel(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.tabs)
         self.setMinimumWidth(340)
+        OwnDock(self)
         self._left = False
 
     def sizeHint(self) -> QSize:
@@ -110,19 +112,12 @@ class ResultsPanel(QWidget):
 
 def open_panel(viewer: Viewer, page: int | None = None) -> ResultsPanel:
     """Open the panel, or bring the one that is open to the front."""
-    from qtpy.QtWidgets import QDockWidget
-
     panel = next((w for w in viewer.window.dock_widgets.values() if isinstance(w, ResultsPanel)), None)
     if panel is None:
         panel = ResultsPanel(viewer)
-        viewer.window.add_dock_widget(panel, name=NAME, area="right", tabify=True)
+        viewer.window.add_dock_widget(panel, name=name_of_dock(NAME), area="right", tabify=True)
     else:
-        dock = panel.parentWidget()
-        while dock is not None and not isinstance(dock, QDockWidget):
-            dock = dock.parentWidget()
-        if dock is not None:
-            dock.show()
-            dock.raise_()
+        bring_to_front(panel)
     if page is not None:
         panel.tabs.setCurrentIndex(page)
     return panel

@@ -12,9 +12,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QLabel, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
 from napari_mamba.ui.preferences import preferences
+from napari_mamba.ui.widgets.docks import OwnDock
 from napari_mamba.ui.widgets.pauses import NoFullCollections, short_turns
 
 if TYPE_CHECKING:
@@ -48,8 +49,7 @@ class RunDock(QWidget):
         self._layout.setContentsMargins(0, 0, 0, 0)
         self._layout.addWidget(self._loading)
         self.setMinimumWidth(360)
-        # what takes all the height; below what does not, napari puts a stretch, which would leave half of it empty
-        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
+        OwnDock(self)
         self._steady = steady = NoFullCollections()
         steady.switch(True)
         self.destroyed.connect(lambda *_: steady.switch(False))

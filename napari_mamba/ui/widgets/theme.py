@@ -5,14 +5,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QLabel, QWidget
+from qtpy.QtWidgets import QLabel, QLineEdit, QWidget
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-LIGHT_TEXT = {"error": "#b3261e", "warning": "#7a4a00", "good": "#1b5e20", "link": "#0b57a4", "hint": ""}
+LIGHT_TEXT = {
+    "error": "#b3261e",
+    "warning": "#7a4a00",
+    "good": "#1b5e20",
+    "link": "#0b57a4",
+    "placeholder": "#4e4b48",
+    "hint": "",
+}
 """On the light theme's background."""
-DARK_TEXT = {"error": "#ff8a80", "warning": "#f0b040", "good": "#81c784", "link": "#7db8ff", "hint": ""}
+DARK_TEXT = {
+    "error": "#ff8a80",
+    "warning": "#f0b040",
+    "good": "#81c784",
+    "link": "#7db8ff",
+    "placeholder": "#b9bdc2",
+    "hint": "",
+}
 """On the dark theme's, and on those of other dark ones."""
 
 
@@ -66,6 +80,25 @@ class Notice(QLabel):
     def _color(self) -> None:
         color = text_color(self.kind, theme_of(self._viewer))
         self.setStyleSheet(f"color: {color}" if color else "")
+
+
+def show_when_empty(edit: QLineEdit, text: str, viewer: ViewerModel) -> None:
+    """Say in an empty field what counts then: fainter than what is typed, and still readable in each theme.
+
+    Parameters
+    ----------
+    edit : QLineEdit
+    text : str
+    viewer : napari viewer
+        Whose theme it follows.
+    """
+    edit.setPlaceholderText(text)
+
+    def color() -> None:
+        edit.setStyleSheet(f"QLineEdit {{ placeholder-text-color: {text_color('placeholder', theme_of(viewer))} }}")
+
+    follow_theme(viewer, edit, color)
+    color()
 
 
 def follow_theme(viewer: ViewerModel, widget: QWidget, callback: Any) -> None:

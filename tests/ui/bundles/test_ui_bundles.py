@@ -95,15 +95,18 @@ def test_a_monai_or_nnunet_folder_is_imported_from_the_same_button(own, tmp_path
 
     seen = []
 
-    def convert(place):
+    def convert(place, on_progress):
         seen.append(place)
+        on_progress("Reading the weights", 0.25)
         return own / "tiny"
 
     monkeypatch.setattr(importers, "import_checkpoint", convert)
     folder = tmp_path / "nnUNetTrainer__nnUNetPlans__3d_fullres"
     folder.mkdir()
-    opened = open_or_import(str(folder))
+    told = []
+    opened = open_or_import(str(folder), lambda *one: told.append(one))
     assert seen == [folder]
+    assert told == [("Reading the weights", 0.25)]
     assert opened.imported
     assert opened.path == own / "tiny"
 
@@ -146,7 +149,7 @@ def test_removing_asks_first(shown, own, monkeypatch):
     assert (own / "tiny").is_dir()
     shown.remove.click()
     assert not (own / "tiny").exists()
-    assert shown.notice.text() == "tiny was removed."
+    assert shown.notice.text() == "Removed tiny."
     with pytest.raises(AssertionError):
         choose(shown, "tiny")
 

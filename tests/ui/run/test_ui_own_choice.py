@@ -49,5 +49,7 @@ def test_the_window_that_looks_inside_can_be_made(qtbot, tiny):
     viewer.add_image(np.random.default_rng(0).random((20, 20, 20)), name="scan")
     widget = LookInsideWidget(viewer)
     qtbot.addWidget(widget)
-    widget.bundle.combo.setCurrentIndex(widget.bundle.combo.findText("tiny"))
-    assert widget.open_button.isEnabled()
+    models = widget.opening.models
+    models.combo.setCurrentIndex(models.combo.findText("tiny"))
+    assert widget.opening.bundle.name == "tiny"
+    assert widget.opening.button.isEnabled()

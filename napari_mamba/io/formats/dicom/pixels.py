@@ -37,8 +37,30 @@ _ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # SOP class Secondary Capture: an image and nothing else
 
 
-def voxels(slices: Sequence[Slice], colour: _colour.Colour) -> np.ndarray:
+class Decoded:
+    """The stored values of the file that was read last: the slices of one file come one after the other."""
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._values: Any = None
+
+    def of(self, path: Path) -> np.ndarray:
+        """What `stored` gives for a file, decoded anew only where another was asked for since."""
+        if path != self._path:
+            self._values = None  # before the next: two of them may not fit into memory
+            self._path, self._values = path, stored(path)
+        return self._values
+
+
+def voxels(slices: Sequence[Slice], colour: _colour.Colour, decoded: Decoded | None = None) -> np.ndarray:
     """Values (C, Z, Y, X), rescaled; of the widest type among the slices, for each may have its own slope.
+
+    Parameters
+    ----------
+    slices : sequence of Slice
+    colour : {"grey", "channels"}, optional
+    decoded : Decoded, optional
+        Shared by the moments of a series, which may lie in one file.
 
     Raises
     ------
@@ -46,13 +68,8 @@ def voxels(slices: Sequence[Slice], colour: _colour.Colour) -> np.ndarray:
         If a file is truncated, damaged or compressed in an unknown way.
     """
     _check_size(slices)
-    planes = []
-    last: tuple[Path | None, Any] = (None, None)
-    for entry in slices:
-        if last[0] != entry.path:
-            last = (entry.path, stored(entry.path))
-        planes.append(_plane(last[1], entry, colour))
-    return np.stack(planes, axis=1)
+    decoded = decoded or Decoded()
+    return np.stack([_plane(decoded.of(entry.path), entry, colour) for entry in slices], axis=1)
 
 
 def _check_size(slices: Sequence[Slice]) -> None:

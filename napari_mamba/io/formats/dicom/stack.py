@@ -39,7 +39,8 @@ def assembled(slices: list[Slice], source: Path, frame: _frames.Frame, colour: _
     else:
         _colour.refuse(colour, first.path)
     wanted = _frames.choose(len(moments), frame, source, "time or echo", moment_names(moments))
-    data = np.concatenate([pixels.voxels(moments[index], colour) for index in wanted])
+    decoded = pixels.Decoded()
+    data = np.concatenate([pixels.voxels(moments[index], colour, decoded) for index in wanted])
     names = _colour.NAMES if colour == "channels" and len(wanted) == 1 else ()
     name = _file_name(first.label)
     files = tuple(dict.fromkeys(entry.path for entry in moments[wanted[0]]))

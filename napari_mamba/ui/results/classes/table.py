@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QPalette
+from qtpy.QtGui import QFontMetrics, QPalette
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QMenu, QTableWidget, QTableWidgetItem
 
 from napari_mamba.ui.results.parts import eye, number, padlock, swatch
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 EYE, NAME, VOXELS, SIZE, MEAN, SPREAD, LOCK = range(7)
 _SORTED_BY: dict[int, SortKey] = {NAME: "name", VOXELS: "voxels", SIZE: "size", MEAN: "mean", SPREAD: "spread"}
-NARROW = 380
+_GIVE_WAY = (VOXELS, SPREAD, MEAN)
+"""Columns that a narrow dock has no room for, in this order; the tooltip and the CSV have them, too."""
+_WIDEST_NAME = 240
 _INDEX = Qt.ItemDataRole.UserRole
 _NAMES = {"SCT": "SNOMED CT", "DCM": "DICOM", "FMA": "FMA", "UBERON": "Uberon"}
 
@@ -61,9 +63,25 @@ class ClassTable(QTableWidget):
         self.fill()
 
     def resizeEvent(self, event: QResizeEvent) -> None:
-        """In a narrow dock the names matter more than the voxels, which the tooltip and the CSV have, too."""
-        self.setColumnHidden(VOXELS, self.viewport().width() < NARROW)
+        """In a narrow dock names matter more than numbers."""
+        self._make_room()
         super().resizeEvent(event)
+
+    def _make_room(self) -> None:
+        """Hide as many columns of numbers as the longest name needs."""
+        measure = QFontMetrics(self.horizontalHeader().font())  # a header tells no width of what is hidden
+        needed = {
+            column: max(self.sizeHintForColumn(column), measure.horizontalAdvance(item.text()) + 8)
+            for column in (NAME, VOXELS, SIZE, MEAN, SPREAD)
+            if (item := self.horizontalHeaderItem(column)) is not None
+        }
+        if not needed:
+            return
+        needed[NAME] = min(needed[NAME], _WIDEST_NAME)
+        over = sum(needed.values()) + self.columnWidth(EYE) + self.columnWidth(LOCK) - self.viewport().width()
+        for column in _GIVE_WAY:
+            self.setColumnHidden(column, over > 0)
+            over -= needed[column]
 
     # ---- drawing
 
@@ -98,6 +116,7 @@ class ClassTable(QTableWidget):
             self.item(y, LOCK).setToolTip("Locked: click to free it" if row.locked else "Lock: keep as it is")
         self._show_selected(rows)
         self._filling = False
+        self._make_room()
 
     def _fill_header(self) -> None:
         titles = ["", "Class", "Voxels", self.listed.size_unit, "Mean", "SD", ""]
@@ -217,12 +236,15 @@ def tip_of(row: ClassRow, size_unit: str) -> str:
     liver, value 3
     SNOMED CT 10200004
     8 voxels, 0.5 ml
+    intensity 1 ± 0.1
     """
     lines = [f"{row.name}, value {row.index}"]
     if row.code:
         scheme, _, code = row.code.partition(":")
         lines.append(f"{_NAMES.get(scheme, scheme)} {code}".strip())
     lines.append(f"{row.voxels:,} voxels, {number(row.size)} {size_unit}")
+    if row.mean is not None:
+        lines.append(f"intensity {number(row.mean)} ± {number(row.spread)}")
     return "\n".join(lines)
 
 

@@ -27,7 +27,7 @@ from napari_mamba.ui.results.classes.record import origin_of
 from napari_mamba.ui.results.classes.table import MEAN, ClassTable
 from napari_mamba.ui.results.parts import LayerCombo, small_button
 from napari_mamba.ui.widgets.background import Latest
-from napari_mamba.ui.widgets.theme import Notice
+from napari_mamba.ui.widgets.theme import Notice, show_when_empty
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -66,7 +66,7 @@ class ClassesView(QWidget):
         self._on_layer()
 
     def _build(self) -> None:
-        self.search.setPlaceholderText("Search a class")
+        show_when_empty(self.search, "Search a class", self.viewer)
         self.search.setAccessibleName("Search a class")
         self.search.setClearButtonEnabled(True)
         self.origin.setWordWrap(True)

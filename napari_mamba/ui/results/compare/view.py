@@ -19,11 +19,14 @@ from qtpy.QtWidgets import (
 )
 
 from napari_mamba.errors import NapariMambaError
+from napari_mamba.ui.layers import KEY
+from napari_mamba.ui.results.classes.link import source_of
 from napari_mamba.ui.results.compare.beside import SideBySide, is_view_only
 from napari_mamba.ui.results.compare.differences import Pair, image_difference, label_difference
 from napari_mamba.ui.results.compare.measure_view import MeasureBox
 from napari_mamba.ui.results.compare.overlaid import Blink, Fade
 from napari_mamba.ui.results.compare.swipe import Swipe
+from napari_mamba.ui.results.maps.look import is_map
 from napari_mamba.ui.results.parts import LayerCombo
 from napari_mamba.ui.widgets.theme import Notice
 
@@ -103,7 +106,12 @@ class CompareView(QWidget):
     # ---- layers
 
     def _suggest(self) -> None:
-        """The newest layer against the one below it, at first."""
+        """At first, the newest result against its source; where there is none, the newest layer and the one below."""
+        for layer in reversed(self.viewer.layers):
+            source = source_of(self.viewer, layer) if layer.metadata.get(KEY, {}).get("source") else None
+            if source is not None and _comparable(layer) and not is_map(layer) and _comparable(source):
+                self.choose(source, layer)
+                return
         if self.second.count() > 1:
             self.first.setCurrentIndex(1)
             self.second.setCurrentIndex(0)

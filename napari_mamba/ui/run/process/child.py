@@ -74,10 +74,18 @@ class Child:
         self._answer(number, "ended", count(bundles.load(path), grid, options))
 
     def do_open(self, number: int, path: str) -> None:
-        """Open a bundle, or import a foreign checkpoint."""
+        """Open a bundle, or import a foreign checkpoint, and tell how far that is at each percent."""
         from napari_mamba.ui.bundles.imports import open_or_import
 
-        self._answer(number, "ended", open_or_import(path))
+        told = -1
+
+        def tell(what: str, share: float) -> None:
+            nonlocal told
+            if (percent := int(100 * share)) > told:
+                told = percent
+                self._answer(number, "progress", (what, share))
+
+        self._answer(number, "ended", open_or_import(path, tell))
 
     def do_run(self, number: int, path: str, volume: Any, options: Any) -> None:
         """One run, with its progress."""

@@ -14,7 +14,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -52,11 +52,18 @@ class EngineProcess:
         """Whether the process is there."""
         return self._process is not None and self._process.poll() is None
 
-    def ask(self, kind: str, *arguments: Any) -> Any:
-        """One request's answer, waited for; raises `RuntimeError` where there is none."""
+    def ask(self, kind: str, *arguments: Any, on_progress: Callable[..., Any] | None = None) -> Any:
+        """One request's answer, waited for; raises `RuntimeError` where there is none.
+
+        `on_progress` is called in this thread with each progress that is told meanwhile.
+        """
         number, answers = self._send(kind, *arguments)
         try:
             what, value = answers.get()
+            while what == "progress":
+                if on_progress is not None:
+                    on_progress(*value)
+                what, value = answers.get()
         finally:
             self._forget(number)
         if what != "ended":
@@ -84,6 +91,8 @@ class EngineProcess:
                 if what == "progress":
                     yield value
                 elif what == "ended":
+                    if getattr(value, "lost", False):
+                        self.end()  # PyTorch cannot take up a lost device again in the same process
                     return value
                 else:
                     return Outcome() if cancel.is_set() else Outcome(error=value)
@@ -156,7 +165,7 @@ class EngineThread:
 
     alive = True
 
-    def ask(self, kind: str, *arguments: Any) -> Any:
+    def ask(self, kind: str, *arguments: Any, on_progress: Callable[..., Any] | None = None) -> Any:
         """See `EngineProcess.ask`."""
         if kind == "devices":
             from napari_mamba.ui.run.process.devices import devices
@@ -171,7 +180,7 @@ class EngineThread:
         if kind == "open":
             from napari_mamba.ui.bundles.imports import open_or_import
 
-            return open_or_import(*arguments)
+            return open_or_import(arguments[0], on_progress or (lambda *_: None))
         return None
 
     def run(

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from napari_mamba.volume import Volume
 
 _log = logging.getLogger(__name__)
+_LOST = ("CUDA error", "HIP error", "CUDA driver", "NVML", "no CUDA-capable device", "MPS backend failed", "XPU error")
+GPU_GONE = (
+    "The GPU stopped answering: run again, which starts it anew, or choose the device CPU; where it goes on, start the "
+    "computer anew."
+)
 
 
 @dataclass(frozen=True)
@@ -35,12 +40,15 @@ class Outcome:
         Perhaps a cancelled one.
     error : str
         One sentence, where there is no result.
+    lost : bool
+        Whether the device is lost to the process that ran it: no later run in it can succeed.
     measured : dict
         What the next estimate stands on: "passes" of the network, bytes of "memory" that the run took.
     """
 
     result: Result | None = None
     error: str = ""
+    lost: bool = False
     measured: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -78,6 +86,8 @@ def outcome_of(
         _log.exception("a run failed")
         if "out of memory" in str(error).lower():
             return Outcome(error="Memory ran out: choose the device CPU, close other programs, or crop the image.")
+        if any(word in str(error) for word in _LOST):
+            return Outcome(error=GPU_GONE, lost=True)
         reason = " ".join(str(error).split())[:200]
         return Outcome(error=f"The run stopped ({type(error).__name__}: {reason}): please report this.")
 

@@ -24,7 +24,7 @@ from napari_mamba.server.client.known import VARIABLE, Server
 from napari_mamba.ui.run.process.outcome import sentence
 from napari_mamba.ui.widgets.background import Background
 from napari_mamba.ui.widgets.forms import row_label
-from napari_mamba.ui.widgets.theme import Notice
+from napari_mamba.ui.widgets.theme import Notice, show_when_empty
 
 HELP = (
     "On the other computer, start <code>napari-mamba serve</code>. Its token is read from a file, or from the variable "
@@ -45,9 +45,9 @@ class ElsewhereDialog(QDialog):
         super().__init__(parent)
         self.setWindowTitle("Run on a computer elsewhere")
         self.address = QLineEdit()
-        self.address.setPlaceholderText("https://host:8471")
+        show_when_empty(self.address, "https://host:8471", viewer)
         self.token_file = QLineEdit()
-        self.token_file.setPlaceholderText("only where the server asks for a token")
+        show_when_empty(self.token_file, "only where the server asks for a token", viewer)
         browse = QPushButton("Choose…")
         browse.setToolTip("Choose the file whose first line is the token")
         browse.clicked.connect(self._browse)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
     from napari_mamba.ui.run.host import RunHost
 
+OPEN_TIP = "Open a bundle, or import a checkpoint of nnU-Net, MONAI or a file of weights"
 DISCLAIMER = "For research only. Not for clinical use."
 
 
@@ -40,10 +41,11 @@ class ModelView(QWidget):
         self.opener.opened.connect(self.session.choose_bundle)
         self.opener.failed.connect(self.failed)
         self.more = QPushButton("Open…")
-        self.more.setToolTip("Open a bundle, or import a checkpoint of nnU-Net, MONAI or a file of weights")
+        self.more.setToolTip(OPEN_TIP)
         self.more.setStyleSheet("QPushButton::menu-indicator { image: none; width: 0 }")
         self.more.setMenu(open_menu(self.opener, self.more))
         self.opener.busy.connect(self._on_busy)
+        self.opener.progress.connect(self._on_progress)
         self.summary = QLabel()
         self.summary.setWordWrap(True)
         links = Qt.TextInteractionFlag.LinksAccessibleByMouse | Qt.TextInteractionFlag.LinksAccessibleByKeyboard
@@ -113,6 +115,12 @@ class ModelView(QWidget):
     def _on_busy(self, busy: bool) -> None:
         self.more.setEnabled(not busy)
         self.more.setText("Opening…" if busy else "Open…")
+        self.more.setToolTip(OPEN_TIP)
+
+    def _on_progress(self, what: str, share: float) -> None:
+        if self.opener.is_busy:  # the last may come after the end
+            self.more.setText(f"{share:.0%}")
+            self.more.setToolTip(f"{what}…")
 
     @Slot()
     def _on_chosen(self) -> None:

@@ -15,6 +15,7 @@ from napari_mamba.ui.run.choice.options import suited_options
 from napari_mamba.ui.run.process.devices import automatic
 from napari_mamba.ui.run.process.outcome import sentence
 from napari_mamba.ui.widgets.forms import combo_box, row_label
+from napari_mamba.ui.widgets.theme import show_when_empty
 
 if TYPE_CHECKING:
     from napari_mamba.server.client.known import Server
@@ -103,7 +104,7 @@ class OptionsView(QWidget):
         for name, title, tip, empty in TEXTS:
             text = self.texts[name] = QLineEdit()
             text.setToolTip(tip)
-            text.setPlaceholderText(empty)
+            show_when_empty(text, empty, self.session.viewer)
             text.setClearButtonEnabled(True)
             self._add(form, name, title, text)
         self.folded = QCollapsible("More options", expandedIcon="▾", collapsedIcon="▸")
