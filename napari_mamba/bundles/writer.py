@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from napari_mamba.bundles.bundle import Bundle
+from napari_mamba.bundles.familiarity import FAMILIARITY, Familiarity
 from napari_mamba.bundles.source import CARD, DESCRIPTION
 from napari_mamba.bundles.spec import BundleSpec, Dtype, to_json
 from napari_mamba.errors import BundleError, InputError, OutputError
@@ -30,6 +32,7 @@ def save(
     dtype: Dtype = "float32",
     overwrite: bool = False,
     pictures: Mapping[str, bytes] | None = None,
+    familiarity: Familiarity | None = None,
 ) -> Path:
     """Write a bundle.
 
@@ -50,6 +53,8 @@ def save(
         Replace a bundle that is there already; nothing but a bundle is ever replaced.
     pictures : mapping of str to bytes, optional
         PNG files that the card shows, by name ("calibration.png").
+    familiarity : Familiarity, optional
+        How the images of the training look: what a run compares an image with.
 
     Returns
     -------
@@ -71,6 +76,7 @@ def save(
     check_destination(destination, overwrite)
     files = {**_weights(spec, state_dicts, dtype), CARD: (card or f"# {spec.title}\n").encode()}
     files |= _pictures(pictures or {})
+    files |= {FAMILIARITY: familiarity.to_bytes()} if familiarity is not None else {}
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     weights = {name: digest for name, digest in sums.items() if name.endswith(".safetensors")}
     others = {name: digest for name, digest in sums.items() if name not in weights}
@@ -86,6 +92,44 @@ def save(
     except OSError as error:
         raise OutputError(f"{destination}: the bundle cannot be written ({error.strerror or error})") from error
     return destination
+
+
+def update(
+    bundle: Bundle,
+    spec: BundleSpec | None = None,
+    card: str | None = None,
+    *,
+    familiarity: Familiarity | None = None,
+    pictures: Mapping[str, bytes] | None = None,
+) -> Path:
+    """Write a bundle in its folder anew, with something changed; what is not given stays as it is, the weights always.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        In a folder.
+    spec, card, familiarity, pictures
+        As `save` takes them. The pictures given are added to those that are there.
+
+    Raises
+    ------
+    BundleError, OutputError
+        As `save` and `Bundle.state_dicts` do.
+    """
+    from napari_mamba.bundles.weights import smallest
+
+    weights = list(bundle.state_dicts())
+    kept = {path.name: path.read_bytes() for path in sorted(Path(bundle.path).glob("*.png"))}
+    return save(
+        bundle.path,
+        spec or bundle.spec,
+        weights,
+        bundle.card if card is None else card,
+        dtype=smallest(weights),
+        overwrite=True,
+        pictures={**kept, **(pictures or {})},
+        familiarity=familiarity or bundle.familiarity,
+    )
 
 
 def _pictures(pictures: Mapping[str, bytes]) -> dict[str, bytes]:

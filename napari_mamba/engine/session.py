@@ -15,6 +15,8 @@ from napari_mamba.engine.answers.registry import answer_for
 from napari_mamba.engine.checks import load_checked, size_warnings
 from napari_mamba.engine.context import Context, NewArray
 from napari_mamba.engine.device import choose_device
+from napari_mamba.engine.familiarity.judge import Judgement, familiarity_of, judge_image, judge_network, unfamiliar
+from napari_mamba.engine.familiarity.network_features import ChannelStatistics
 from napari_mamba.engine.memory import host_array
 from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.plan import plan_run
@@ -84,9 +86,10 @@ class Session:
         context = self.context
         memory.start_measuring(context.device.torch_device)
         try:
-            prepared = yield from self._prepare()
-            ensemble = yield from self._warm_up()
-            sink = yield from self._infer(prepared, ensemble)
+            prepared = yield from self.prepare()
+            ensemble = yield from self.warm_up()
+            sink = yield from self.infer(prepared, ensemble)
+            yield from self._judge(ensemble)
             yield from self.answer.finish(prepared, sink, ensemble)
             yield from context.report.say("measuring", 1, 1)
         except Cancelled:
@@ -97,7 +100,7 @@ class Session:
         return context.result
 
     def _facts(self) -> dict[str, Any]:
-        device, plan = self.context.device, self.context.plan
+        device, plan, familiar = self.context.device, self.context.plan, self.context.familiar
         return {
             "device": {"type": str(device.torch_device), "name": device.name, "precision": device.precision},
             "tiles": {
@@ -108,16 +111,18 @@ class Session:
                 "batch_size": plan.batch_size,
             },
             "memory": memory.peak_memory(device.torch_device),
+            **({"familiarity": {one.part: one.to_dict() for one in familiar}} if familiar else {}),
         }
 
     # ---- before the network
 
-    def _prepare(self) -> Generator[Progress, None, Prepared]:
+    def prepare(self) -> Generator[Progress, None, Prepared]:
         context, report = self.context, self.context.report
         options = context.options
         yield from report.stage("checking")
         context.volume, warnings = load_checked(context.volume, context.bundle, options.replace_nonfinite)
-        yield from report.warn("checking", 1, 1, warnings)
+        context.familiar += self._known(judge_image(context.volume, context.bundle))
+        yield from report.warn("checking", 1, 1, [*warnings, *unfamiliar(context.familiar, context.bundle.name)])
         check_axis(context.volume, options.axis)
         yield from report.stage("preparing")
         prepared, doubts = choose_view(prepare(self._with_channels(), self._preparation()), options.axis)
@@ -144,7 +149,7 @@ class Session:
             return volume
         return volume.with_data(np.repeat(volume.data, count, axis=0))
 
-    def _warm_up(self) -> Generator[Progress, None, Ensemble]:
+    def warm_up(self) -> Generator[Progress, None, Ensemble]:
         context, bundle, plan = self.context, self.context.bundle, self.context.plan
         yield from self._loading()
         ensemble = Ensemble(
@@ -156,6 +161,8 @@ class Session:
             channel_swap=left_right_channel_swap(bundle),
             round_robin=bundle.tile.round_robin,
         )
+        if (known := familiarity_of(bundle)) is not None and known.network is not None:
+            ensemble.statistics = ChannelStatistics(ensemble.networks[0], known.layers)
         ensemble.return_std = self.answer.wants_spread and ensemble.passes > 1
         yield from context.report.say("warming up", 1, 2)
         if any(model.name == bundle.network.name and model.scan_order for model in list_models()):
@@ -169,11 +176,13 @@ class Session:
 
     # ---- the network
 
-    def _infer(self, prepared: Prepared, ensemble: Ensemble) -> Generator[Progress, None, Any]:
+    def infer(self, prepared: Prepared, ensemble: Ensemble) -> Generator[Progress, None, Any]:
         """Run the tiles until an attempt gets through; returns what its slices went into."""
         self.record.start_stage("network")
         while True:
             sink, problem = None, ""
+            if ensemble.statistics is not None:
+                ensemble.statistics.reset()
             try:
                 sink = self.answer.new_sink(prepared)
                 yield from self.context.report.follow(*self.answer.passes(prepared.data, ensemble, sink))
@@ -188,6 +197,17 @@ class Session:
             sink = None
             memory.release(self.context.device.torch_device)
             yield from self._fall_back(problem, ensemble)
+
+    def _judge(self, ensemble: Ensemble) -> Events:
+        """Say whether the network saw what it knows, where the image itself has not been doubted yet."""
+        context = self.context
+        features = ensemble.statistics.features() if ensemble.statistics is not None else None
+        context.familiar += self._known(judge_network(features, context.bundle))
+        yield from context.report.warn("network", 1, 1, unfamiliar(context.familiar, context.bundle.name))
+
+    @staticmethod
+    def _known(judgement: Judgement | None) -> list[Judgement]:
+        return [] if judgement is None else [judgement]
 
     def _fall_back(self, problem: str, ensemble: Ensemble) -> Events:
         """Change the plan or the precision after a failed attempt, and say so; or give up with a sentence."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Generator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from napari_mamba.engine.device import Device
+from napari_mamba.engine.familiarity.network_features import ChannelStatistics
 from napari_mamba.engine.tiling.enlarging import check_one_axis, factors_of
 from napari_mamba.engine.tiling.tiles import RollingBlend, Sink, Tiling
 from napari_mamba.errors import BundleError
@@ -47,6 +49,11 @@ class Ensemble:
     round_robin : bool
         Each copy is answered by one network, in turn, instead of by all: as many passes as there are copies or
         networks, whichever are more.
+
+    Attributes
+    ----------
+    statistics : ChannelStatistics, optional
+        Hears the first network's passes over tiles that are not mirrored.
     """
 
     def __init__(
@@ -68,6 +75,7 @@ class Ensemble:
         self.return_std = return_std
         self.channel_swap = list(channel_swap)
         self.round_robin = round_robin
+        self.statistics: ChannelStatistics | None = None
 
     @property
     def pass_schedule(self) -> list[tuple[nn.Module, tuple[int, ...]]]:
@@ -95,7 +103,9 @@ class Ensemble:
         spread: Any = None
         totals: list[torch.Tensor] = []
         for network, flips in self.pass_schedule:
-            total, spread = self._accumulate_pass(network, tiles, flips, total, spread)
+            heard = self.statistics is not None and not flips and network is self.networks[0]
+            with self.statistics.listening() if heard and self.statistics else nullcontext():
+                total, spread = self._accumulate_pass(network, tiles, flips, total, spread)
             if per_network and flips == self.flips[-1]:
                 totals, total = [*totals, total], None
             yield
