@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_mamba.bundles.doors import explained, parsed
-from napari_mamba.bundles.familiarity import FAMILIARITY, Familiarity, familiarity_of
+from napari_mamba.bundles.guards.familiarity import FAMILIARITY, Familiarity, familiarity_of
 from napari_mamba.bundles.source import CARD, DESCRIPTION, Source
 from napari_mamba.bundles.spec import BundleSpec, from_json
 from napari_mamba.errors import BundleError, InputError

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from napari_mamba.bundles.bundle import Bundle
-from napari_mamba.bundles.familiarity import FAMILIARITY, Familiarity
+from napari_mamba.bundles.guards.familiarity import FAMILIARITY, Familiarity
 from napari_mamba.bundles.source import CARD, DESCRIPTION
 from napari_mamba.bundles.spec import BundleSpec, Dtype, to_json
 from napari_mamba.errors import BundleError, InputError, OutputError

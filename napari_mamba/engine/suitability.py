@@ -21,6 +21,7 @@ from napari_mamba.engine.checks import (
     takes_rgb,
 )
 from napari_mamba.engine.familiarity.judge import judge_image, unfamiliar
+from napari_mamba.engine.locating import installed_locator, is_located
 from napari_mamba.engine.options import AXES, RunOptions
 from napari_mamba.engine.preparation.crop_or_pad import coverage_warnings
 from napari_mamba.engine.preparation.resampling import new_shape
@@ -89,6 +90,9 @@ def examine(volume: Volume, bundle: Any, options: RunOptions | None = None, valu
     if values and in_memory:
         found.collect(lambda: _look_at_values(volume, bundle, options))
     found.collect(lambda: grid_warnings(volume))
+    if options.region is None and is_located(volume, bundle):  # what the network will see is not known yet
+        found.collect(lambda: () if installed_locator(bundle) else ())
+        return found.result()
     found.collect(lambda: _layout(volume, bundle, options))
     if values and in_memory and not found.refusals and options.region is None:
         found.collect(lambda: unfamiliar([judge_image(volume, bundle)], bundle.name))

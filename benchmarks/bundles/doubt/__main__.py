@@ -22,21 +22,23 @@ import numpy as np
 from benchmarks.bundles.doubt.bundles import KINDS, Kind
 from benchmarks.bundles.doubt.images import CHOOSE, FIT, TEST
 from napari_mamba import bundles
-from napari_mamba.bundles.familiarity import PARTS, Familiarity, Reference
+from napari_mamba.bundles.guards.familiarity import PARTS, Familiarity, Reference
 from napari_mamba.engine.familiarity.image_features import GROUPS
 from napari_mamba.errors import NapariMambaError
 
 Rows = dict[str, np.ndarray]
 
 
-def features(name: str, data: Path, cache: Path, network: bool) -> None:
-    """Look at every image that is not in the cache yet."""
+def features(name: str, data: Path, cache: Path, network: bool, most: int | None = None) -> None:
+    """Look at every image that is not in the cache yet, in an order that mixes them; `most` of them in all."""
     from napari_mamba.engine.familiarity.extract import features_of
 
     bundle, kind = bundles.kept(bundles.load(name)), KINDS[name]
     rows: list[dict[str, Any]] = _unpack(cache) if cache.exists() else []
     known = {row["name"] for row in rows}
-    for example in kind.examples(data):
+    examples = list(kind.examples(data))
+    mixed = np.random.default_rng(0).permutation(len(examples))[:most]
+    for example in (examples[i] for i in mixed):
         if example.name in known:
             continue
         found: tuple[Any, Any] = (None, None)
@@ -147,10 +149,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--no-network", action="store_true")
+    parser.add_argument("--most", type=int, help="images looked at, of all")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     if options.what == "features":
-        features(options.bundle, options.data, options.cache, not options.no_network)
+        features(options.bundle, options.data, options.cache, not options.no_network, options.most)
         return
     bundle = bundles.load(options.bundle)
     known = bundle.familiarity if options.what == "table" else fit(options.bundle, options.cache)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_mamba.bundles.familiarity import Familiarity, Reference
+from napari_mamba.bundles.guards.familiarity import Familiarity, Reference
 from napari_mamba.engine.familiarity.image_features import image_features
 from napari_mamba.volume import Volume
 

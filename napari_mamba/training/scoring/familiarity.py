@@ -1,4 +1,4 @@
-"""Fitting what a bundle keeps about the images of its training; see `napari_mamba.bundles.familiarity`."""
+"""Fitting what a bundle keeps about the images of its training; see `napari_mamba.bundles.guards.familiarity`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from napari_mamba.bundles.familiarity import Reference
+from napari_mamba.bundles.guards.familiarity import Reference
 
 MOST_COMPONENTS = 12
 FLOORS: Mapping[str, float] = {
