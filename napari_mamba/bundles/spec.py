@@ -49,6 +49,10 @@ POSTPROCESSING_STEPS: Mapping[str, frozenset[str]] = {
     "keep_largest": frozenset({"indices", "as_one_structure"}),
     "warn_volume": frozenset({"ml", "what", "indices"}),
     "warn_missing": frozenset({"allowed", "smallest"}),
+    "warn_sides": frozenset({"pairs", "difference", "smallest"}),
+    "warn_pieces": frozenset({"most", "indices", "smallest"}),
+    "warn_position": frozenset({"rules", "smallest"}),
+    "warn_mirrored": frozenset({"dice"}),
 }
 """Steps of a segmentation's postprocessing; `napari_mamba.engine.answers.postprocessing` carries them out."""
 

@@ -25,6 +25,7 @@ from napari_mamba.engine.progress.events import Progress
 from napari_mamba.engine.progress.record import Record
 from napari_mamba.engine.progress.reporting import Cancelled, Events, Reporter
 from napari_mamba.engine.result import Result
+from napari_mamba.engine.tiling.agreement import Agreement
 from napari_mamba.engine.tiling.infer import Ensemble, NotFinite
 from napari_mamba.engine.tiling.views import axis_first, check_axis, choose_view
 from napari_mamba.errors import InputError, OutOfMemoryError, RunError
@@ -163,6 +164,8 @@ class Session:
         )
         if (known := familiarity_of(bundle)) is not None and known.network is not None:
             ensemble.statistics = ChannelStatistics(ensemble.networks[0], known.layers)
+        if any(step.get("step") == "warn_mirrored" for step in getattr(bundle, "postprocessing", ())):
+            ensemble.agreement = Agreement(len(bundle.classes))
         ensemble.return_std = self.answer.wants_spread and ensemble.passes > 1
         yield from context.report.say("warming up", 1, 2)
         if any(model.name == bundle.network.name and model.scan_order for model in list_models()):
@@ -183,6 +186,8 @@ class Session:
             sink, problem = None, ""
             if ensemble.statistics is not None:
                 ensemble.statistics.reset()
+            if ensemble.agreement is not None:
+                ensemble.agreement.reset()
             try:
                 sink = self.answer.new_sink(prepared)
                 yield from self.context.report.follow(*self.answer.passes(prepared.data, ensemble, sink))

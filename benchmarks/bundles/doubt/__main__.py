@@ -43,7 +43,7 @@ def features(name: str, data: Path, cache: Path, network: bool, most: int | None
             continue
         found: tuple[Any, Any] = (None, None)
         try:
-            found = features_of(example.make(), bundle, kind.layers if network else ())
+            found = features_of(example.make(), bundle, kind.layers if network and example.network else ())
         except NapariMambaError as error:
             print(f"{example.name}: refused ({error})", flush=True)
         row = {"name": example.name, "part": example.part, "kind": example.kind, "right": example.right}

@@ -21,13 +21,17 @@ FIT, CHOOSE, TEST = "fit", "choose", "test"
 
 @dataclass(frozen=True)
 class Example:
-    """An image: `right` for the bundle or not, `part` says what it is used for, `kind` what it is, for the table."""
+    """An image: `right` for the bundle or not, `part` says what it is used for, `kind` what it is, for the table.
+
+    `network` is False for whole scans, of many tiles: the image itself is enough to tell them.
+    """
 
     name: str
     part: str
     kind: str
     right: bool
     make: Callable[[], Volume]
+    network: bool = True
 
 
 @dataclass(frozen=True)
@@ -133,4 +137,4 @@ def whole_scans(data: Path, wanted: Callable[[Source], bool]) -> Iterator[Exampl
     for source in SOURCES:
         if wanted(source):
             kind = source.kind.replace("elsewhere in a head", "a whole head")
-            yield Example(f"{source.path} whole", source.part, kind, False, lambda s=source: read(data / s.path))
+            yield Example(f"{source.path} whole", source.part, kind, False, lambda s=source: read(data / s.path), False)

@@ -14,6 +14,7 @@ from torch import nn
 
 from napari_mamba.engine.device import Device
 from napari_mamba.engine.familiarity.network_features import ChannelStatistics
+from napari_mamba.engine.tiling.agreement import Agreement
 from napari_mamba.engine.tiling.enlarging import check_one_axis, factors_of
 from napari_mamba.engine.tiling.tiles import RollingBlend, Sink, Tiling
 from napari_mamba.errors import BundleError
@@ -54,6 +55,8 @@ class Ensemble:
     ----------
     statistics : ChannelStatistics, optional
         Hears the first network's passes over tiles that are not mirrored.
+    agreement : Agreement, optional
+        Compares each pass's labels with those of the mean.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class Ensemble:
         self.channel_swap = list(channel_swap)
         self.round_robin = round_robin
         self.statistics: ChannelStatistics | None = None
+        self.agreement: Agreement | None = None
 
     @property
     def pass_schedule(self) -> list[tuple[nn.Module, tuple[int, ...]]]:
@@ -109,7 +113,10 @@ class Ensemble:
             if per_network and flips == self.flips[-1]:
                 totals, total = [*totals, total], None
             yield
-        return self._finish(totals or [total], spread)
+        mean = self._finish(totals or [total], spread)
+        if self.agreement is not None and not per_network:
+            self.agreement.compare(mean)
+        return mean
 
     @torch.inference_mode()
     def _accumulate_pass(self, network, tiles, flips, total, spread):
@@ -125,6 +132,8 @@ class Ensemble:
             output = output.flip(axes) if axes else output
             if self.channel_swap and self.spatial_dims - 1 in flips:
                 output = output[:, self.channel_swap]
+        if self.agreement is not None and self.passes > 1:
+            self.agreement.add(output)
         if total is not None:
             total.add_(output)
         else:  # a copy where it will be added to: a network may answer its very input
