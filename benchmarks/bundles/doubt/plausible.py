@@ -4,7 +4,8 @@
 
 Prints the volumes of each label (smallest, mean, largest), the largest difference of left and right, the number of
 pieces, and how far the structures in `RULES` lie from each other in each person at least; and the postprocessing steps
-that follow from them: ranges are widened by three standard deviations of logarithms, distances by three of their own.
+that follow from them: ranges are widened by `WIDER` standard deviations of logarithms, distances by as many of their
+own. A heart's volume varies with the beat and the disease, so that three would say nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from napari_mamba import io
 from napari_mamba.engine.answers.plausibility import DIRECTIONS
 from napari_mamba.volume import Volume
 
-WIDER = 3.0
+WIDER: Mapping[str, float] = {"hippocampus-mr": 3.0, "brain-structures-mr": 3.0, "heart-mr": 1.5}
 RULES: Mapping[str, Sequence[tuple[int, str, int]]] = {
     "hippocampus-mr": [(1, "A", 2), (2, "S", 1)],
     "brain-structures-mr": [
@@ -94,21 +95,21 @@ def _pieces(labels: np.ndarray, ml: np.ndarray) -> int:
     return int(np.count_nonzero(sizes > 0.02 * sizes.sum()))
 
 
-def spread(values: Sequence[float]) -> tuple[float, float]:
+def spread(values: Sequence[float], wider: float) -> tuple[float, float]:
     """The range that logarithms of positive values have, widened."""
     logs = np.log(values)
-    return float(np.exp(logs.min() - WIDER * logs.std())), float(np.exp(logs.max() + WIDER * logs.std()))
+    return float(np.exp(logs.min() - wider * logs.std())), float(np.exp(logs.max() + wider * logs.std()))
 
 
 def steps(name: str, seen: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Postprocessing steps from what was seen of people."""
     whole = [sum(one["ml"].values()) for one in seen]
-    made: list[dict[str, Any]] = [{"step": "warn_volume", "ml": [_round(v) for v in spread(whole)]}]
+    made: list[dict[str, Any]] = [{"step": "warn_volume", "ml": [_round(v) for v in spread(whole, WIDER[name])]}]
     made.append({"step": "warn_pieces", "most": max(one["pieces"] for one in seen)})
     rules = []
     for rule in RULES[name]:
         found = [one["far"][rule] for one in seen if rule in one["far"]]
-        rules.append([*rule, _round(min(found) - WIDER * float(np.std(found)))])
+        rules.append([*rule, _round(min(found) - WIDER[name] * float(np.std(found)))])
     if rules:
         made.append({"step": "warn_position", "rules": rules})
     if name == "brain-structures-mr":
@@ -127,7 +128,7 @@ def sides(seen: list[dict[str, Any]]) -> dict[str, Any]:
         for a, b in pairs
         if a in one["ml"] and b in one["ml"]
     ]
-    most = float(max(worst) + WIDER * np.std(worst))
+    most = float(max(worst) + WIDER["brain-structures-mr"] * np.std(worst))
     return {"pairs": [label for pair in pairs for label in pair], "difference": _round(most), "smallest": 1.0}
 
 
