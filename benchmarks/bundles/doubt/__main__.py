@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import numpy as np
 from benchmarks.bundles.doubt.bundles import KINDS, Kind
 from benchmarks.bundles.doubt.images import CHOOSE, FIT, TEST
 from napari_mamba import bundles
+from napari_mamba.bundles import Bundle
 from napari_mamba.bundles.guards.familiarity import PARTS, Familiarity, Reference
 from napari_mamba.engine.familiarity.image_features import GROUPS
 from napari_mamba.errors import NapariMambaError
@@ -75,8 +77,6 @@ def _unpack(cache: Path) -> list[dict[str, Any]]:
 
 def fit(name: str, cache: Path) -> Familiarity:
     """A bundle's familiarity, from the images of the people who fit it and of those who choose."""
-    from dataclasses import replace
-
     from napari_mamba.training.scoring.familiarity import choose_limit, fit_reference
 
     rows: Rows = dict(np.load(cache, allow_pickle=False))
@@ -142,6 +142,27 @@ def table(rows: Rows, familiarity: Familiarity) -> str:
     return "\n".join(lines)
 
 
+def write(bundle: Bundle, rows: Rows, familiarity: Familiarity) -> None:
+    """Put a familiarity into a bundle's folder, with how well it tells what was left out, and the card that says so."""
+    from napari_mamba.recipes.registry import RECIPES
+
+    metrics = {**bundle.metrics, "familiar": summary(rows, familiarity)}
+    card = RECIPES[bundle.name].load("card")(metrics)
+    bundles.update(bundle, replace(bundle.spec, metrics=metrics), card, familiarity=familiarity)
+
+
+def summary(rows: Rows, familiarity: Familiarity) -> dict[str, Any]:
+    """Images left out, of the right kind and of others, how many are doubted, and which others are not."""
+    said, held = doubted(rows, familiarity)["either"], rows["part"] == TEST
+    masks = {"right": held & rows["right"], "others": held & ~rows["right"]}
+    missed = [str(kind) for kind in rows["kind"][masks["others"] & ~said]]
+    return {
+        **{name: {"images": int(mask.sum()), "doubted": int(said[mask].sum())} for name, mask in masks.items()},
+        "missed": {kind: missed.count(kind) for kind in sorted(set(missed))},
+        "network": familiarity.network is not None,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("features", "fit", "table"))
@@ -159,9 +180,10 @@ def main() -> None:
     known = bundle.familiarity if options.what == "table" else fit(options.bundle, options.cache)
     if known is None:
         raise SystemExit(f"{options.bundle} keeps nothing yet: fit it first")
+    rows: Rows = dict(np.load(options.cache, allow_pickle=False))
     if options.write:
-        bundles.update(bundle, familiarity=known)
-    print(table(dict(np.load(options.cache, allow_pickle=False)), known))
+        write(bundle, rows, known)
+    print(table(rows, known))
 
 
 if __name__ == "__main__":
