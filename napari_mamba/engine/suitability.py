@@ -91,7 +91,7 @@ def examine(volume: Volume, bundle: Any, options: RunOptions | None = None, valu
         found.collect(lambda: _look_at_values(volume, bundle, options))
     found.collect(lambda: grid_warnings(volume))
     if options.region is None and is_located(volume, bundle):  # what the network will see is not known yet
-        found.collect(lambda: () if installed_locator(bundle) else ())
+        found.collect(lambda: _missing_locator(bundle))
         return found.result()
     found.collect(lambda: _layout(volume, bundle, options))
     if values and in_memory and not found.refusals and options.region is None:
@@ -112,6 +112,12 @@ class _Findings:
 
     def result(self) -> Suitability:
         return Suitability(tuple(self.refusals), tuple(self.warnings))
+
+
+def _missing_locator(bundle: Any) -> list[str]:
+    """Raise `BundleError` where the bundle that finds another's place is not installed."""
+    installed_locator(bundle)
+    return []
 
 
 def _check_kind(volume: Volume, bundle: Any) -> list[str]:

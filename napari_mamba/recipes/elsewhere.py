@@ -30,7 +30,8 @@ def _doubted(familiar: Mapping[str, Any]) -> str:
     missed = [f"{name} ({n})" for name, n in familiar.get("missed", {}).items()]
     by = "and by its network's layers" if familiar.get("network") else "from the image alone"
     return (
-        f"How familiar an image looks is told before a run, {by}: of {right['images']} images of its own kind, of people "
+        f"How familiar an image looks is told before a run, {by}: of {right['images']} images of its own "
+        f"kind, of people "
         f"left out, {right['doubted']} were doubted; of {others['images']} others {others['doubted']}"
         + (f", not: {', '.join(missed)}" if missed else "")
         + ". Kinds and numbers: `docs/familiarity.md`. Images of the right kind from other scanners and boxes may be "

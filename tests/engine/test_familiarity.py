@@ -82,7 +82,9 @@ def test_a_run_says_what_it_does_not_know_and_keeps_the_numbers(bundle):
     known = run_to_end(scan(99), bundle)
     assert not [text for text in known.warnings if "unlike" in text]
     kept = known.provenance["familiarity"]
-    assert kept["image"]["familiar"] and kept["network"]["familiar"] and kept["image"]["distance"] < 2
+    assert kept["image"]["familiar"]
+    assert kept["network"]["familiar"]
+    assert kept["image"]["distance"] < 2
     json.dumps(kept)
     strange = run_to_end(upside_down(scan(99)), bundle)
     (said,) = [text for text in strange.warnings if "unlike" in text]
@@ -147,7 +149,7 @@ def test_a_file_that_contradicts_itself_is_one_sentence(bundle, break_it):
     values = json.loads(bundle.familiarity.to_bytes())
     assert familiarity_of(json.dumps(values), "here").sizes == bundle.familiarity.sizes
     break_it(values)
-    with pytest.raises(BundleError, match="^here"):
+    with pytest.raises(BundleError, match=r"^here"):
         familiarity_of(json.dumps(values), "here")
 
 
@@ -169,7 +171,9 @@ def test_a_classifier_answers_none_of_these(bundle):
     spec = fake_bundle(Two(), classes=2, task="classification")
     known = Known(**vars(spec))
     right, wrong = run_to_end(scan(50), known), run_to_end(upside_down(scan(50)), known)
-    assert right.scores["none of these"] == 0 and right.scores["background"] == pytest.approx(0.8808, abs=1e-4)
-    assert next(iter(wrong.scores)) == "none of these" and wrong.scores["none of these"] > 0.5
+    assert right.scores["none of these"] == 0
+    assert right.scores["background"] == pytest.approx(0.8808, abs=1e-4)
+    assert next(iter(wrong.scores)) == "none of these"
+    assert wrong.scores["none of these"] > 0.5
     assert sum(wrong.scores.values()) == pytest.approx(1)
     assert "none of these" not in run_to_end(scan(50), spec).scores

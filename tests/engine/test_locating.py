@@ -61,7 +61,8 @@ def test_both_sides_are_found_answered_in_their_boxes_and_joined(finder, affine)
     np.testing.assert_allclose(boxes["left"], [*(np.minimum(*world) - 2), *(np.maximum(*world) + 2)])
     assert set(boxes) == {"left", "right"}
     ml = result.provenance["located"]["ml"]
-    assert ml["left"]["class 1"] == pytest.approx(0.288) and ml["right"]["class 1"] == pytest.approx(0.392)
+    assert ml["left"]["class 1"] == pytest.approx(0.288)
+    assert ml["right"]["class 1"] == pytest.approx(0.392)
     assert "region" not in result.provenance
 
 
@@ -108,7 +109,8 @@ def test_it_is_kept_in_the_description(tmp_path):
     from tiny_bundle import make_tiny_bundle
 
     whole = bundles.load(make_tiny_bundle(tmp_path / "tiny", ("T1",)))
-    assert whole.locator is None and "locator" not in (whole.path / "bundle.json").read_text()
+    assert whole.locator is None
+    assert "locator" not in (whole.path / "bundle.json").read_text()
     from dataclasses import replace
 
     bundles.update(whole, replace(whole.spec, locator=LOCATOR))

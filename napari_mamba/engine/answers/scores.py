@@ -20,7 +20,6 @@ from napari_mamba.engine.tiling.infer import Ensemble, probabilities_of, score_t
 from napari_mamba.engine.tiling.views import axis_first, count_passes
 from napari_mamba.errors import BundleError
 
-
 NONE = "none of these"
 """What a classifier answers beside its classes where the image is of another kind than those it learnt from."""
 

@@ -14,7 +14,8 @@ from napari_mamba.training.weights.export import describe_optimiser, describe_tr
 DESCRIPTION = "Small U-Mambas for the head (anterior) and the body and tail (posterior) of one hippocampus."
 DATA = "Medical Segmentation Decathlon, Task04 Hippocampus (Antonelli et al., 2022), CC BY-SA 4.0"
 USE = (
-    "Research on T1-weighted MR of adults: cropped around one hippocampus (about 35x50x35 mm), or larger, up to a whole "
+    "Research on T1-weighted MR of adults: cropped around one hippocampus (about 35x50x35 mm), or "
+    "larger, up to a whole "
     "head, in which brain-structures-mr finds both. Not for clinical use. Not for other contrasts or children."
 )
 VARIANTS = {
@@ -25,13 +26,15 @@ VARIANTS = {
 }
 
 ELSEWHERE = (
-    "34 people of the same data set that nobody here trained on: Dice 0.905 (anterior) and 0.886 (posterior), as good as "
+    "34 people of the same data set that nobody here trained on: Dice 0.905 (anterior) and 0.886 "
+    "(posterior), as good as "
     "the table (an examination of version 1.2.1 by others).",
     "Nine hippocampi outlined by another manual protocol, both parts as one: 0.811 (the same examination).",
     "In a box of 60x72x56 mm instead of 36x52x36 version 1.2.1 fell from 0.81 to 0.71, and its 95% Hausdorff distance "
     "rose from 3 to 16 mm (the same). Such a box is now cut to the hippocampi first; how good that is was not measured "
     "on manual labels yet.",
-    "Version 1.2.1 found 2.3 ml of hippocampus in basal ganglia, 1.4 in a cerebellum and 1.1 in a spinal cord, and said "
+    "Version 1.2.1 found 2.3 ml of hippocampus in basal ganglia, 1.4 in a cerebellum and 1.1 in a spinal "
+    "cord, and said "
     "nothing of images that were upside down, permuted or inverted (the same). Such images are doubted now.",
 )
 """What was tried elsewhere, and by whom."""
