@@ -148,7 +148,15 @@ def _reference(values: Any, where: str) -> Reference:
     if not positive or not min(numbers.values()) > 0:
         raise BundleError(f"{where} contradicts itself: get the bundle again")
     arrays["components"] = arrays["components"].reshape(kept, count)
-    return Reference(groups, **arrays, **numbers)
+    return Reference(
+        groups,
+        arrays["mean"],
+        arrays["scale"],
+        arrays["components"],
+        arrays["variances"],
+        numbers["residual"],
+        numbers["limit"],
+    )
 
 
 def _rounded(values: Sequence[Any] | np.ndarray) -> list[Any]:
