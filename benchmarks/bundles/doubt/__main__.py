@@ -77,17 +77,18 @@ def _unpack(cache: Path) -> list[dict[str, Any]]:
 
 def fit(name: str, cache: Path) -> Familiarity:
     """A bundle's familiarity, from the images of the people who fit it and of those who choose."""
-    from napari_mamba.training.scoring.familiarity import choose_limit, fit_reference
+    from napari_mamba.training.scoring.familiarity import FLOORS, choose_limit, fit_reference
 
     rows: Rows = dict(np.load(cache, allow_pickle=False))
     found: dict[str, Reference] = {}
+    floors = {**FLOORS, **KINDS[name].floors}
     for part in PARTS:
         values, whole = rows[part].astype(np.float64), _whole(rows, part)
         right, chosen = rows["right"] & whole, (rows["part"] == CHOOSE) & whole
         if not right.any():
             continue
         groups = GROUPS if part == "image" else network_groups(KINDS[name], values.shape[1], name)
-        reference = fit_reference(values[right & (rows["part"] == FIT)], groups, values[right & chosen])
+        reference = fit_reference(values[right & (rows["part"] == FIT)], groups, values[right & chosen], floors)
         distances = np.array([reference.distance(one) if np.isfinite(one).all() else np.nan for one in values])
         limit = choose_limit(distances[right & chosen], distances[~rows["right"] & chosen])
         found[part] = replace(reference, limit=limit)

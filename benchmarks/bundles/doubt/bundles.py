@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +30,11 @@ ENCODER = tuple(f"encoder.stages.{stage}" for stage in range(4))
 
 @dataclass(frozen=True)
 class Kind:
-    """What is looked at of a bundle."""
+    """What is looked at of a bundle; `floors` are least spreads other than the usual (`training.scoring.familiarity`)."""
 
     layers: tuple[str, ...]
     examples: Callable[[Path], Iterator[Example]]
+    floors: Mapping[str, float] = field(default_factory=dict)
 
 
 def _part(people: str, number: int) -> str:
@@ -134,7 +135,9 @@ def _organ(path: Path, bit: int) -> Volume | None:
 
 
 KINDS: Mapping[str, Kind] = {
-    "hippocampus-mr": Kind((*ENCODER, "decoder.stages.2"), hippocampus),
+    "hippocampus-mr": Kind(
+        (*ENCODER, "decoder.stages.2"), hippocampus, {"its grey values": 0.15, "its sharpness": 0.8}
+    ),
     "heart-mr": Kind((*ENCODER, "encoder.stages.4"), heart),
     "adrenal-shape": Kind(("layer1", "layer2", "layer3"), shape),
 }

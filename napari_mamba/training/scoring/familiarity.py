@@ -24,7 +24,9 @@ SLACK = 1.6
 """A limit is at most so many times the distance of the farthest familiar images."""
 
 
-def fit_reference(features: np.ndarray, groups: Mapping[str, int], left_out: np.ndarray) -> Reference:
+def fit_reference(
+    features: np.ndarray, groups: Mapping[str, int], left_out: np.ndarray, floors: Mapping[str, float] = FLOORS
+) -> Reference:
     """Mean, spread and directions of the features of a kind of image; its limit is still infinite.
 
     Parameters
@@ -35,6 +37,8 @@ def fit_reference(features: np.ndarray, groups: Mapping[str, int], left_out: np.
         What is looked at, and how many features it has. Each group weighs the same.
     left_out : ndarray, shape (M, F)
         Of images of other people: they tell how far a new image usually is.
+    floors : mapping of str to float
+        Least spread of a group's features.
 
     Examples
     --------
@@ -44,9 +48,9 @@ def fit_reference(features: np.ndarray, groups: Mapping[str, int], left_out: np.
     True
     """
     sizes = list(groups.values())
-    floors = np.repeat([FLOORS.get(name, FLOOR) for name in groups], sizes)
+    least = np.repeat([floors.get(name, FLOOR) for name in groups], sizes)
     mean = features.mean(0)
-    scale = np.maximum(features.std(0), floors) * np.sqrt(np.repeat(sizes, sizes))
+    scale = np.maximum(features.std(0), least) * np.sqrt(np.repeat(sizes, sizes))
     off = (features - mean) / scale
     count = min(MOST_COMPONENTS, max(1, len(features) // 5), features.shape[1] - 1)
     components = np.linalg.svd(off, full_matrices=False)[2][:count]
