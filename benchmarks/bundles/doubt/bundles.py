@@ -30,7 +30,7 @@ ENCODER = tuple(f"encoder.stages.{stage}" for stage in range(4))
 
 @dataclass(frozen=True)
 class Kind:
-    """What is looked at of a bundle; `floors` are least spreads other than the usual (`training.scoring.familiarity`)."""
+    """What is looked at; `floors` are least spreads other than those of `training.scoring.familiarity`."""
 
     layers: tuple[str, ...]
     examples: Callable[[Path], Iterator[Example]]
