@@ -11,7 +11,7 @@ from napari_mamba.bundles.bundle import Bundle, available, kept, load, user_fold
 from napari_mamba.bundles.ensemble import join
 from napari_mamba.bundles.facts import facts
 from napari_mamba.bundles.spec import BundleSpec, Channel, LabelClass, Network, Tile
-from napari_mamba.bundles.writer import save
+from napari_mamba.bundles.writer import save, update
 
 
 def import_checkpoint(path: Any, destination: Any, **choices: Any) -> Any:
@@ -35,5 +35,6 @@ __all__ = [
     "kept",
     "load",
     "save",
+    "update",
     "user_folder",
 ]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_mamba.bundles.doors import explained, parsed
+from napari_mamba.bundles.guards.familiarity import FAMILIARITY, Familiarity, familiarity_of
 from napari_mamba.bundles.source import CARD, DESCRIPTION, Source
 from napari_mamba.bundles.spec import BundleSpec, from_json
 from napari_mamba.errors import BundleError, InputError
@@ -79,6 +80,21 @@ class Bundle(BundleSpec):
         if CARD in self.declared:
             self._check_sum(CARD, self.source.read(CARD))
         return text
+
+    @cached_property
+    def familiarity(self) -> Familiarity | None:
+        """How the images of its training look, or None where it keeps nothing of them.
+
+        Raises
+        ------
+        BundleError
+            If the file is damaged, or is not the one that was written.
+        """
+        if FAMILIARITY not in self.declared:
+            return None
+        text = self.source.text(FAMILIARITY)
+        self._check_sum(FAMILIARITY, self.source.read(FAMILIARITY))
+        return familiarity_of(text, str(self.path / FAMILIARITY))
 
     def _check_sum(self, name: str, data: bytes) -> None:
         """Raise `BundleError` if a file is not the one that was written."""

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from napari_mamba.bundles.checks import Fields
+from napari_mamba.bundles.guards.locator import Locator, locator_of
 from napari_mamba.bundles.old_keys import TILE, current_step, renamed
 from napari_mamba.bundles.planning import check_planning, planning_of
 from napari_mamba.errors import BundleError
@@ -48,6 +49,10 @@ POSTPROCESSING_STEPS: Mapping[str, frozenset[str]] = {
     "keep_largest": frozenset({"indices", "as_one_structure"}),
     "warn_volume": frozenset({"ml", "what", "indices"}),
     "warn_missing": frozenset({"allowed", "smallest"}),
+    "warn_sides": frozenset({"pairs", "difference", "smallest"}),
+    "warn_pieces": frozenset({"most", "indices", "smallest"}),
+    "warn_position": frozenset({"rules", "smallest"}),
+    "warn_mirrored": frozenset({"dice"}),
 }
 """Steps of a segmentation's postprocessing; `napari_mamba.engine.answers.postprocessing` carries them out."""
 
@@ -145,7 +150,8 @@ class BundleSpec:
 
     Output channel i of the network stands for `classes[i]`. With `activation` "softmax" the likeliest channel wins
     (`classes[0]` is the background); with "sigmoid" channels above one half are painted in order, later over earlier,
-    on a background of 0 (nnU-Net's regions). `planning` is what a bundle of the task "dose" takes of a plan.
+    on a background of 0 (nnU-Net's regions). `planning` is what a bundle of the task "dose" takes of a plan, and
+    `locator` the bundle that finds where in a larger image a segmentation looks.
 
     Raises
     ------
@@ -175,6 +181,7 @@ class BundleSpec:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     changelog: Mapping[str, str] = field(default_factory=dict)
     planning: Inputs | None = None
+    locator: Locator | None = None
 
     def __post_init__(self) -> None:
         for attribute in ("channels", "preparation", "classes", "references", "postprocessing"):
@@ -201,6 +208,8 @@ def check(spec: BundleSpec) -> None:
     _check_count(spec, _CHANNEL_ARGUMENTS, len(spec.channels) + told, "input channels")
     _check_steps(spec, "preparation", spec.preparation, STEPS)
     _check_steps(spec, "postprocessing", spec.postprocessing, POSTPROCESSING_STEPS)
+    if spec.locator is not None and spec.task != "segmentation":
+        raise BundleError(f"bundle {spec.name}: only a segmentation has another bundle find its field of view")
     if spec.postprocessing and (spec.task != "segmentation" or spec.activation == "sigmoid"):
         raise BundleError(f"bundle {spec.name}: only a segmentation of exclusive classes has postprocessing")
 
@@ -306,6 +315,8 @@ def to_json(spec: BundleSpec, weights: Mapping[str, str], others: Mapping[str, s
     values["eval_metrics"] = values.pop("metrics")
     if spec.planning is None:
         del values["planning"]
+    if spec.locator is None:
+        del values["locator"]
     head = {"format": FORMAT, "format_version": FORMAT_VERSION}
     tail = {
         "network_data_format": _network_data_format(spec),
@@ -372,6 +383,7 @@ def _spec(top: Fields) -> BundleSpec:
         metrics=top.mapping("eval_metrics", {}),
         changelog=top.mapping("changelog", {}),
         planning=planning_of(top.fields("planning")) if "planning" in top.values else None,
+        locator=locator_of(top.fields("locator")) if "locator" in top.values else None,
     )
 
 

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from napari_mamba.bundles.bundle import Bundle
+from napari_mamba.bundles.guards.familiarity import FAMILIARITY, Familiarity
 from napari_mamba.bundles.progress import Counted, OnProgress, part, silent
 from napari_mamba.bundles.source import CARD, DESCRIPTION
 from napari_mamba.bundles.spec import BundleSpec, Dtype, to_json
@@ -33,6 +35,7 @@ def save(
     dtype: Dtype = "float32",
     overwrite: bool = False,
     pictures: Mapping[str, bytes] | None = None,
+    familiarity: Familiarity | None = None,
     on_progress: OnProgress = silent,
 ) -> Path:
     """Write a bundle.
@@ -54,6 +57,8 @@ def save(
         Replace a bundle that is there already; nothing but a bundle is ever replaced.
     pictures : mapping of str to bytes, optional
         PNG files that the card shows, by name ("calibration.png").
+    familiarity : Familiarity, optional
+        How the images of the training look: what a run compares an image with.
     on_progress : callable, optional
         Told what is being done, and the share of the whole that is done (0 to 1).
 
@@ -80,6 +85,7 @@ def save(
         CARD: (card or f"# {spec.title}\n").encode(),
     }
     files |= _pictures(pictures or {})
+    files |= {FAMILIARITY: familiarity.to_bytes()} if familiarity is not None else {}
     sums = _sums(files, part(on_progress, 0.6, 0.8))
     weights = {name: digest for name, digest in sums.items() if name.endswith(".safetensors")}
     others = {name: digest for name, digest in sums.items() if name not in weights}
@@ -105,6 +111,44 @@ def _sums(files: Mapping[str, bytes], on_progress: OnProgress) -> dict[str, str]
         sums[name] = hashlib.sha256(data).hexdigest()
         counted.add(len(data))
     return sums
+
+
+def update(
+    bundle: Bundle,
+    spec: BundleSpec | None = None,
+    card: str | None = None,
+    *,
+    familiarity: Familiarity | None = None,
+    pictures: Mapping[str, bytes] | None = None,
+) -> Path:
+    """Write a bundle in its folder anew, with something changed; what is not given stays as it is, the weights always.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        In a folder.
+    spec, card, familiarity, pictures
+        As `save` takes them. The pictures given are added to those that are there.
+
+    Raises
+    ------
+    BundleError, OutputError
+        As `save` and `Bundle.state_dicts` do.
+    """
+    from napari_mamba.bundles.weights import smallest
+
+    weights = list(bundle.state_dicts())
+    kept = {path.name: path.read_bytes() for path in sorted(Path(bundle.path).glob("*.png"))}
+    return save(
+        bundle.path,
+        spec or bundle.spec,
+        weights,
+        bundle.card if card is None else card,
+        dtype=smallest(weights),
+        overwrite=True,
+        pictures={**kept, **(pictures or {})},
+        familiarity=familiarity or bundle.familiarity,
+    )
 
 
 def _pictures(pictures: Mapping[str, bytes]) -> dict[str, bytes]:

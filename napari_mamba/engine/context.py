@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from napari_mamba.engine.device import Device
+from napari_mamba.engine.familiarity.judge import Judgement
 from napari_mamba.engine.memory import host_array
 from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.plan import Plan
@@ -29,6 +30,7 @@ class Context:
     """One run: what goes in, how it is computed, whom it tells, and what comes out.
 
     `device` and `plan` change where an attempt runs out of memory or precision; `volume` becomes the checked one.
+    `familiar` is how far the image is from those of the bundle's training, as far as that is known yet.
     """
 
     volume: Volume
@@ -39,3 +41,4 @@ class Context:
     report: Reporter
     new_array: NewArray = host_array
     result: Result = field(default_factory=Result)
+    familiar: list[Judgement] = field(default_factory=list)

@@ -77,6 +77,10 @@ def run(
             from napari_mamba.engine.region import events_within
 
             return (yield from events_within(volume, bundle, options, cancel, **stored))
+        from napari_mamba.engine.locating import events_located, is_located
+
+        if is_located(volume, bundle):
+            return (yield from events_located(volume, bundle, options, cancel))
         return (yield from Session(volume, bundle, options, cancel, **stored).events())
 
 

@@ -15,6 +15,8 @@ from napari_mamba.engine.answers.registry import answer_for
 from napari_mamba.engine.checks import load_checked, size_warnings
 from napari_mamba.engine.context import Context, NewArray
 from napari_mamba.engine.device import choose_device
+from napari_mamba.engine.familiarity.judge import Judgement, familiarity_of, judge_image, judge_network, unfamiliar
+from napari_mamba.engine.familiarity.network_features import ChannelStatistics
 from napari_mamba.engine.memory import host_array
 from napari_mamba.engine.networks import compile_scan, load_ensemble, scans
 from napari_mamba.engine.options import RunOptions
@@ -25,6 +27,7 @@ from napari_mamba.engine.progress.events import Progress
 from napari_mamba.engine.progress.record import Record
 from napari_mamba.engine.progress.reporting import Cancelled, Events, Reporter
 from napari_mamba.engine.result import Result
+from napari_mamba.engine.tiling.agreement import Agreement
 from napari_mamba.engine.tiling.infer import Ensemble, NotFinite
 from napari_mamba.engine.tiling.views import axis_first, check_axis, choose_view
 from napari_mamba.errors import OutOfMemoryError, RunError
@@ -66,9 +69,10 @@ class Session:
         context = self.context
         memory.start_measuring(context.device.torch_device)
         try:
-            prepared = yield from self._prepare()
-            ensemble = yield from self._warm_up()
-            sink = yield from self._infer(prepared, ensemble)
+            prepared = yield from self.prepare()
+            ensemble = yield from self.warm_up()
+            sink = yield from self.infer(prepared, ensemble)
+            yield from self._judge(ensemble)
             yield from self.answer.finish(prepared, sink, ensemble)
             yield from context.report.say("measuring", 1, 1)
         except Cancelled:
@@ -79,7 +83,7 @@ class Session:
         return context.result
 
     def _facts(self) -> dict[str, Any]:
-        device, plan = self.context.device, self.context.plan
+        device, plan, familiar = self.context.device, self.context.plan, self.context.familiar
         return {
             "device": {"type": str(device.torch_device), "name": device.name, "precision": device.precision},
             "tiles": {
@@ -90,16 +94,18 @@ class Session:
                 "batch_size": plan.batch_size,
             },
             "memory": memory.peak_memory(device.torch_device),
+            **({"familiarity": {one.part: one.to_dict() for one in familiar}} if familiar else {}),
         }
 
     # ---- before the network
 
-    def _prepare(self) -> Generator[Progress, None, Prepared]:
+    def prepare(self) -> Generator[Progress, None, Prepared]:
         context, report = self.context, self.context.report
         options = context.options
         yield from report.stage("checking")
         context.volume, warnings = load_checked(context.volume, context.bundle, options.replace_nonfinite)
-        yield from report.warn("checking", 1, 1, warnings)
+        context.familiar += self._known(judge_image(context.volume, context.bundle))
+        yield from report.warn("checking", 1, 1, [*warnings, *unfamiliar(context.familiar, context.bundle.name)])
         check_axis(context.volume, options.axis)
         yield from report.stage("preparing")
         steps = preparation_steps(context.bundle, options.spacing)
@@ -116,11 +122,15 @@ class Session:
             return volume
         return volume.with_data(np.repeat(volume.data, count, axis=0))
 
-    def _warm_up(self) -> Generator[Progress, None, Ensemble]:
+    def warm_up(self) -> Generator[Progress, None, Ensemble]:
         context, bundle = self.context, self.context.bundle
         yield from self._loading()
         entropy = "" if context.options.axis == "all" else self.answer.entropy
         ensemble = load_ensemble(bundle, context.device, context.plan, entropy)
+        if (known := familiarity_of(bundle)) is not None and known.network is not None:
+            ensemble.statistics = ChannelStatistics(ensemble.networks[0], known.layers)
+        if any(step.get("step") == "warn_mirrored" for step in getattr(bundle, "postprocessing", ())):
+            ensemble.agreement = Agreement(len(bundle.classes))
         ensemble.return_std = self.answer.wants_spread and ensemble.passes > 1
         yield from context.report.say("warming up", 1, 2)
         if scans(bundle):
@@ -134,11 +144,15 @@ class Session:
 
     # ---- the network
 
-    def _infer(self, prepared: Prepared, ensemble: Ensemble) -> Generator[Progress, None, Any]:
+    def infer(self, prepared: Prepared, ensemble: Ensemble) -> Generator[Progress, None, Any]:
         """Run the tiles until an attempt gets through; returns what its slices went into."""
         self.record.start_stage("network")
         while True:
             sink, problem = None, ""
+            if ensemble.statistics is not None:
+                ensemble.statistics.reset()
+            if ensemble.agreement is not None:
+                ensemble.agreement.reset()
             try:
                 sink = self.answer.new_sink(prepared)
                 yield from self.context.report.follow(*self.answer.passes(prepared.data, ensemble, sink))
@@ -153,6 +167,17 @@ class Session:
             sink = None
             memory.release(self.context.device.torch_device)
             yield from self._fall_back(problem, ensemble)
+
+    def _judge(self, ensemble: Ensemble) -> Events:
+        """Say whether the network saw what it knows, where the image itself has not been doubted yet."""
+        context = self.context
+        features = ensemble.statistics.features() if ensemble.statistics is not None else None
+        context.familiar += self._known(judge_network(features, context.bundle))
+        yield from context.report.warn("network", 1, 1, unfamiliar(context.familiar, context.bundle.name))
+
+    @staticmethod
+    def _known(judgement: Judgement | None) -> list[Judgement]:
+        return [] if judgement is None else [judgement]
 
     def _fall_back(self, problem: str, ensemble: Ensemble) -> Events:
         """Change the plan or the precision after a failed attempt, and say so; or give up with a sentence."""

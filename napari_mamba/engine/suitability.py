@@ -20,6 +20,8 @@ from napari_mamba.engine.checks import (
     takes_rgb,
     value_warnings,
 )
+from napari_mamba.engine.familiarity.judge import judge_image, unfamiliar
+from napari_mamba.engine.locating import installed_locator, is_located
 from napari_mamba.engine.options import AXES, RunOptions
 from napari_mamba.engine.preparation.crop_or_pad import coverage_warnings
 from napari_mamba.engine.preparation.resampling import new_shape
@@ -84,10 +86,16 @@ def examine(volume: Volume, bundle: Any, options: RunOptions | None = None, valu
     found.collect(lambda: _check_kind(volume, bundle))
     if found.refusals:  # what follows would speak of the wrong channels
         return found.result()
-    if values and (isinstance(volume.data, np.ndarray) or getattr(volume.data, "in_memory", False)):
+    in_memory = isinstance(volume.data, np.ndarray) or getattr(volume.data, "in_memory", False)
+    if values and in_memory:
         found.collect(lambda: _look_at_values(volume, bundle, options))
     found.collect(lambda: grid_warnings(volume))
+    if options.region is None and is_located(volume, bundle):  # what the network will see is not known yet
+        found.collect(lambda: _missing_locator(bundle))
+        return found.result()
     found.collect(lambda: _layout(volume, bundle, options))
+    if values and in_memory and not found.refusals and options.region is None:
+        found.collect(lambda: unfamiliar([judge_image(volume, bundle)], bundle.name))
     return found.result()
 
 
@@ -104,6 +112,12 @@ class _Findings:
 
     def result(self) -> Suitability:
         return Suitability(tuple(self.refusals), tuple(self.warnings))
+
+
+def _missing_locator(bundle: Any) -> list[str]:
+    """Raise `BundleError` where the bundle that finds another's place is not installed."""
+    installed_locator(bundle)
+    return []
 
 
 def _check_kind(volume: Volume, bundle: Any) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 
 from napari_mamba import bundles
 from napari_mamba.engine import RunOptions
+from napari_mamba.engine.locating import is_located
 from napari_mamba.engine.preparation.prepare import prepare
 from napari_mamba.engine.suitability import examine, prepared_shape
 from napari_mamba.volume import Volume
@@ -41,6 +42,9 @@ def test_the_shape_that_a_network_sees_is_known_without_preparing(name, axes):
 @pytest.mark.parametrize("shape", [(30, 50, 44), (8, 40, 40), (60, 200, 200)])
 def test_every_doubt_of_the_preparation_is_known_before(name, shape):
     volume = scan(name, shape=shape)
+    if is_located(volume, SHIPPED[name]):  # the preparation will see what is cut out of it
+        assert examine(volume, SHIPPED[name]).fits
+        return
     assert set(prepare(volume, SHIPPED[name].preparation).warnings) <= set(examine(volume, SHIPPED[name]).warnings)
 
 

@@ -197,7 +197,14 @@ class LabelsAnswer(Answer):
         found = restore_segmentation(prepared, sink, probabilities=context.options.probabilities)
         names = {int(c.index): c.name for c in context.bundle.classes}
         steps = getattr(context.bundle, "postprocessing", ())
-        found.labels, doubts = postprocess(found.labels, context.volume.spacing.tolist(), names, steps)
+        found.labels, doubts = postprocess(
+            found.labels,
+            context.volume.spacing.tolist(),
+            names,
+            steps,
+            affine=context.volume.affine,
+            agreement=ensemble.agreement.dice if ensemble.agreement is not None else None,
+        )
         yield from context.report.stage("measuring")
         self._keep(found)
         if not any(row.voxels for row in context.result.table):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from napari_mamba.engine.answers.plausibility import warn_mirrored, warn_pieces, warn_position, warn_sides
 from napari_mamba.errors import BundleError
 
 CONNECTED = np.ones((3, 3, 3), bool)
@@ -119,15 +120,29 @@ STEPS: Mapping[str, Callable[..., Postprocessed]] = {
     "keep_largest": keep_largest,
     "warn_volume": warn_volume,
     "warn_missing": warn_missing,
+    "warn_sides": warn_sides,
+    "warn_pieces": warn_pieces,
+    "warn_position": warn_position,
+    "warn_mirrored": warn_mirrored,
 }
+_ASKS_FOR: Mapping[str, str] = {"warn_position": "affine", "warn_mirrored": "agreement"}
+"""What a step takes beside the labels, their spacing and names."""
 
 
 def postprocess(
-    labels: np.ndarray, spacing: Sequence[float], names: Mapping[int, str], steps: Sequence[Mapping[str, Any]]
+    labels: np.ndarray,
+    spacing: Sequence[float],
+    names: Mapping[int, str],
+    steps: Sequence[Mapping[str, Any]],
+    *,
+    affine: np.ndarray | None = None,
+    agreement: float | None = None,
 ) -> Postprocessed:
     """Carry out a bundle's `postprocessing` on labels (Z, Y, X); returns them, and sentences of doubt.
 
-    `spacing` (z, y, x) is in mm; `names` are the bundle's classes by label. Raises `BundleError` for an unknown step.
+    `spacing` (z, y, x) is in mm; `names` are the bundle's classes by label; `affine` (4, 4) is the labels', without
+    which positions are not looked at; `agreement` is the Dice of the passes with their mean, where there are several.
+    Raises `BundleError` for an unknown step.
 
     Examples
     --------
@@ -141,9 +156,13 @@ def postprocess(
         name = options.pop("step", None)
         if name not in STEPS:
             raise BundleError(f"the postprocessing step {name!r} is not known; known are {', '.join(STEPS)}")
+        if name == "warn_position" and affine is None:
+            continue
+        if name in _ASKS_FOR:
+            options[_ASKS_FOR[name]] = affine if name == "warn_position" else agreement
         try:
             labels, said = STEPS[name](labels, spacing, names, **options)
-        except TypeError as error:
+        except (TypeError, ValueError, LookupError) as error:
             raise BundleError(f"the postprocessing step {name!r} has wrong options ({error})") from error
         warnings += said
     return labels, warnings

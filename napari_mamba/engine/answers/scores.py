@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,28 @@ import torch
 from napari_mamba.engine.answers.base import Answer
 from napari_mamba.engine.answers.image import ImageSink
 from napari_mamba.engine.answers.registry import answers
+from napari_mamba.engine.familiarity.judge import Judgement
 from napari_mamba.engine.preparation.prepare import Prepared
 from napari_mamba.engine.progress.reporting import Events
 from napari_mamba.engine.tiling.activation_map import activation_map_passes
 from napari_mamba.engine.tiling.infer import Ensemble, probabilities_of, score_tiles
 from napari_mamba.engine.tiling.views import axis_first, count_passes
 from napari_mamba.errors import BundleError
+
+NONE = "none of these"
+"""What a classifier answers beside its classes where the image is of another kind than those it learnt from."""
+
+
+def with_none(scores: Mapping[str, float], familiar: Sequence[Judgement]) -> dict[str, float]:
+    """Scores with "none of these" before them: 0 for a familiar image, else from one half up to 1, of which the rest
+    is left to the classes.
+
+    >>> with_none({"a": 0.8, "b": 0.2}, [Judgement("image", 4.0, 2.0)])
+    {'none of these': 0.875, 'a': 0.1, 'b': 0.025}
+    """
+    farthest = max((one.distance / one.limit for one in familiar), default=0.0)
+    none = 1 - 0.5 / farthest**2 if farthest > 1 else 0.0
+    return {NONE: none, **{name: score * (1 - none) for name, score in scores.items()}}
 
 
 @answers("classification")
@@ -46,6 +62,8 @@ class ScoresAnswer(Answer):
         result.scores = dict(zip([c.name for c in bundle.classes], scores.mean(0).tolist(), strict=True))
         if self.context.options.uncertainty:
             yield from self._activation_map(prepared, ensemble, result.scores)
+        if self.context.familiar:
+            result.scores = with_none(result.scores, self.context.familiar)
 
     def _activation_map(self, prepared: Prepared, ensemble: Ensemble, scores: dict[str, float]) -> Events:
         """Where in the image the evidence for the likeliest class lies, as `Result.extra["activation_map"]`."""

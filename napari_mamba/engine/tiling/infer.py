@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Generator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ import torch
 from torch import nn
 
 from napari_mamba.engine.device import Device
+from napari_mamba.engine.familiarity.network_features import ChannelStatistics
+from napari_mamba.engine.tiling.agreement import Agreement
 from napari_mamba.engine.tiling.enlarging import check_one_axis, factors_of
 from napari_mamba.engine.tiling.reading import TileReader, reader_over, stacked
 from napari_mamba.engine.tiling.tiles import Box, RollingBlend, Sink, Tiling, enlarged_box
@@ -48,6 +51,13 @@ class Ensemble:
     round_robin : bool
         Each copy is answered by one network, in turn, instead of by all: as many passes as there are copies or
         networks, whichever are more.
+
+    Attributes
+    ----------
+    statistics : ChannelStatistics, optional
+        Hears the first network's passes over tiles that are not mirrored.
+    agreement : Agreement, optional
+        Compares each pass's labels with those of the mean.
     """
 
     def __init__(
@@ -69,6 +79,8 @@ class Ensemble:
         self.return_std = return_std
         self.channel_swap = list(channel_swap)
         self.round_robin = round_robin
+        self.statistics: ChannelStatistics | None = None
+        self.agreement: Agreement | None = None
 
     @property
     def pass_schedule(self) -> list[tuple[nn.Module, tuple[int, ...]]]:
@@ -96,11 +108,16 @@ class Ensemble:
         spread: Any = None
         totals: list[torch.Tensor] = []
         for network, flips in self.pass_schedule:
-            total, spread = self._accumulate_pass(network, tiles, flips, total, spread)
+            heard = self.statistics is not None and not flips and network is self.networks[0]
+            with self.statistics.listening() if heard and self.statistics else nullcontext():
+                total, spread = self._accumulate_pass(network, tiles, flips, total, spread)
             if per_network and flips == self.flips[-1]:
                 totals, total = [*totals, total], None
             yield
-        return self._finish(totals or [total], spread)
+        mean = self._finish(totals or [total], spread)
+        if self.agreement is not None and not per_network:
+            self.agreement.compare(mean)
+        return mean
 
     @torch.inference_mode()
     def _accumulate_pass(self, network, tiles, flips, total, spread):
@@ -116,6 +133,8 @@ class Ensemble:
             output = output.flip(axes) if axes else output
             if self.channel_swap and self.spatial_dims - 1 in flips:
                 output = output[:, self.channel_swap]
+        if self.agreement is not None and self.passes > 1:
+            self.agreement.add(output)
         if total is not None:
             total.add_(output)
         else:  # a copy where it will be added to: a network may answer its very input

@@ -27,12 +27,39 @@ PREPARATION: tuple[dict[str, Any], ...] = (
 MIRROR_AXES: tuple[int, ...] = (2,)
 LEFT_RIGHT_PAIRS = tuple(label for pair in LEFT_RIGHT.items() if pair[0] in STRUCTURES for label in pair)
 BRAIN = tuple(index for index in STRUCTURES if index != 24)
+COMPARED_SIDES = (2, 41, 3, 42, 7, 46, 8, 47, 10, 49, 11, 50, 12, 51, 13, 52, 17, 53, 18, 54)
 POSTPROCESSING: tuple[dict[str, Any], ...] = (
     {"step": "keep_largest", "as_one_structure": True},
     {"step": "keep_largest", "indices": [index for index in STRUCTURES if index != 24]},
     {"step": "warn_volume", "what": "a brain without its CSF", "ml": [600, 1900], "indices": list(BRAIN)},
     {"step": "warn_missing", "allowed": 2, "smallest": 0.02},
+    {
+        "step": "warn_position",
+        "rules": [
+            [2, "L", 41, 43],
+            [3, "L", 42, 49],
+            [8, "L", 47, 32],
+            [17, "L", 53, 32],
+            [10, "L", 49, 14],
+            [12, "L", 51, 39],
+            [18, "A", 17, 2.7],
+            [54, "A", 53, 12],
+            [3, "S", 8, 28],
+            [42, "S", 47, 27],
+            [10, "S", 16, 27],
+            [16, "A", 8, 10],
+            [16, "A", 47, 10],
+            [16, "A", 15, 4.8],
+            [11, "A", 10, 14],
+            [50, "A", 49, 13],
+            [4, "S", 17, 3.8],
+            [43, "S", 53, 15],
+        ],
+        "smallest": 0.3,
+    },
+    {"step": "warn_sides", "pairs": list(COMPARED_SIDES), "difference": 0.7, "smallest": 1.0},
 )
+"""Positions and sides by `benchmarks/bundles/doubt/plausible.py`, from the 20 label maps."""
 
 
 def spec() -> BundleSpec:
@@ -60,6 +87,11 @@ def spec() -> BundleSpec:
             "Xie et al.: Self-training with Noisy Student, arXiv:1911.04252",
         ),
         postprocessing=POSTPROCESSING,
+        changelog={
+            "1.6.2": "Structures that do not lie as in people, and sides that differ more, are doubted; label 24 is "
+            "called what it is, CSF around the brain; the weights are the same.",
+            "1.6.1": "Classes carry SNOMED CT codes and laterality; the weights are the same.",
+        },
     )
 
 

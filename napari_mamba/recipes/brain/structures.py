@@ -27,7 +27,7 @@ STRUCTURES: Mapping[int, str] = {
     17: "left hippocampus",
     18: "left amygdala",
     26: "left accumbens area",
-    24: "CSF",
+    24: "CSF around the brain",
     28: "left ventral DC",
     41: "right cerebral white matter",
     42: "right cerebral cortex",

@@ -45,7 +45,7 @@ _COLORS = {
     "hippocampus": "#dcd814",
     "amygdala": "#67ffff",
     "accumbens area": "#ffa500",
-    "CSF": "#3c3cc8",
+    "CSF around the brain": "#3c3cc8",
     "ventral DC": "#a52a2a",
 }
 """FreeSurfer's colours, for users who know them; the same on both sides."""
@@ -67,7 +67,7 @@ _CODES = {
     "hippocampus": ("5366008", "Hippocampus"),
     "amygdala": ("4958002", "Amygdala"),
     "accumbens area": ("427667007", "Nucleus accumbens"),
-    "CSF": ("65216001", "Cerebrospinal Fluid"),
+    "CSF around the brain": ("65216001", "Cerebrospinal Fluid"),
     "ventral DC": ("87563008", "Diencephalon"),
 }
 """SNOMED CT code and meaning in 3D Slicer's copy of DICOM's lists; where these lack a part, what it is a part of."""

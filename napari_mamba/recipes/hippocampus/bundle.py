@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from napari_mamba.bundles import BundleSpec, Channel, LabelClass, Network, Tile
+from napari_mamba.bundles.guards.locator import Locator
 from napari_mamba.recipes.hippocampus import task
 from napari_mamba.recipes.hippocampus.card import DATA, DESCRIPTION, USE, card
 from napari_mamba.training.recipe import Recipe
@@ -18,7 +19,7 @@ def spec() -> BundleSpec:
     """What `bundle.json` says, before anything is measured."""
     return BundleSpec(
         name="hippocampus-mr",
-        version="1.2.1",
+        version="1.2.2",
         title="Anterior and posterior hippocampus in T1-weighted MR",
         task="segmentation",
         network=Network("umamba_enc", task.NETWORK),
@@ -30,6 +31,13 @@ def spec() -> BundleSpec:
             LabelClass(1, "anterior hippocampus", "#e4a63a", "SCT:5366008", "Hippocampus"),
             LabelClass(2, "posterior hippocampus", "#3a8fd9", "SCT:5366008", "Hippocampus"),
         ),
+        postprocessing=task.POSTPROCESSING,
+        locator=Locator("brain-structures-mr", {"left": (17,), "right": (53,)}, task.LARGEST_CROP, margin_mm=6.0),
+        changelog={
+            "1.2.2": "Finds the hippocampi of a whole head by brain-structures-mr, doubts images that are not like its "
+            "training's and answers that are not like people's; the weights are the same.",
+            "1.2.1": "Classes carry SNOMED CT codes and laterality; the weights are the same.",
+        },
         description=DESCRIPTION,
         authors="The napari-mamba developers",
         copyright="Weights: CC BY-SA 4.0, as the data they were trained on",

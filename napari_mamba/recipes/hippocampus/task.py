@@ -21,6 +21,14 @@ PREPARATION = (
     {"step": "resample", "spacing": [1.0, 1.0, 1.0]},
     {"step": "normalise", "schemes": ["zscore"]},
 )
+POSTPROCESSING = (
+    {"step": "warn_volume", "ml": [1.6, 6.6], "what": "a hippocampus"},
+    {"step": "warn_pieces", "most": 1, "smallest": 0.05},
+    {"step": "warn_position", "rules": [[1, "A", 2, 9.1], [2, "S", 1, -4.0]], "smallest": 0.1},
+)
+"""By `benchmarks/bundles/doubt/plausible.py`, from the training people."""
+LARGEST_CROP = (52.0, 68.0, 56.0)
+"""Sides along right, anterior, superior, in mm; a fifth more than those of the largest crop of Task04."""
 NETWORK: dict[str, Any] = {
     "spatial_dims": 3,
     "input_channels": 1,

@@ -26,7 +26,7 @@ def spec(variant: str) -> BundleSpec:
     """What `bundle.json` says, before anything is measured."""
     return BundleSpec(
         name="adrenal-shape",
-        version="1.0.0",
+        version="1.0.1",
         title="Adrenal gland: normal or hyperplasia, from its mask",
         task="classification",
         network=Network("nnmamba_cls", {**arguments(variant), "granulometry": True}),
@@ -46,6 +46,11 @@ def spec(variant: str) -> BundleSpec:
         licence="CC-BY-4.0",
         data_source=DATA,
         intended_use=USE,
+        changelog={
+            "1.0.1": "A mask of another organ is told from a gland's, and answered by 'none of these'; "
+            "the weights are the "
+            "same."
+        },
         references=(
             "Gong et al.: nnMamba, arXiv:2402.03526",
             "Yang et al.: MedMNIST v2, Scientific Data 10:41, 2023",

@@ -94,12 +94,7 @@ def write_numbers(
     bundle: Bundle, metrics: dict[str, Any], card: str, pictures: Mapping[str, bytes] | None = None
 ) -> Path:
     """Put measured numbers and the card that tells them, with its PNG pictures by name, into a bundle's folder."""
-    from napari_mamba.bundles.weights import smallest
-
-    spec = replace(bundle.spec, metrics=metrics)
-    weights = list(bundle.state_dicts())
-    dtype = smallest(weights)
-    return bundles.save(bundle.path, spec, weights, card, dtype=dtype, overwrite=True, pictures=pictures)
+    return bundles.update(bundle, replace(bundle.spec, metrics=metrics), card, pictures=pictures)
 
 
 def add_comparison(
@@ -125,6 +120,5 @@ def add_comparison(
 
     comparison = last_scores(runs)
     metrics = {**bundle.metrics, "comparison": comparison}
-    pictures = {path.name: path.read_bytes() for path in sorted(Path(bundle.path).glob("*.png"))}
-    write_numbers(bundle, metrics, card(metrics), pictures)
+    write_numbers(bundle, metrics, card(metrics))
     return comparison

@@ -1,0 +1,1 @@
+"""How familiar images look to the shipped bundles: fitting it, and measuring it on people and sources left out."""

@@ -1,0 +1,140 @@
+"""Images of the right kind and of others, each with who it is of, from the folder of training data.
+
+The sources of wrong images are split, as people are: what a limit was chosen on is not what it is measured on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from napari_mamba import io
+from napari_mamba.volume import Volume
+
+FIT, CHOOSE, TEST = "fit", "choose", "test"
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image: `right` for the bundle or not, `part` says what it is used for, `kind` what it is, for the table.
+
+    `network` is False for whole scans, of many tiles: the image itself is enough to tell them.
+    """
+
+    name: str
+    part: str
+    kind: str
+    right: bool
+    make: Callable[[], Volume]
+    network: bool = True
+
+
+@dataclass(frozen=True)
+class Source:
+    """A scan that no bundle here was made for, or not for all of its parts."""
+
+    path: str
+    part: str
+    kind: str
+    brain: bool = False
+    mni: bool = False
+
+
+SOURCES = (
+    Source("abdomen_ct/example_ct.nii.gz", CHOOSE, "abdomen, CT"),
+    Source("spine_mr/t1w.nii.gz", CHOOSE, "spine, MR"),
+    Source("stroke_mr/T1.nii.gz", CHOOSE, "elsewhere in a head, T1", True),
+    Source("stroke_mr/T2.nii.gz", CHOOSE, "elsewhere in a head, T2 or FLAIR", True),
+    Source("native_mr/patient01/study1_FLAIR.nii.gz", CHOOSE, "elsewhere in a head, T2 or FLAIR", True),
+    Source("native_mr/patient01/study2_T1W.nii.gz", CHOOSE, "elsewhere in a head, T1", True),
+    Source("native_mr/patient03/study2_T2W.nii.gz", CHOOSE, "elsewhere in a head, T2 or FLAIR", True),
+    Source("headneck_rt/train/*/ct.nii.gz", CHOOSE, "head and neck, CT"),
+    Source("abdomen_ct/example_mr_sm.nii.gz", TEST, "abdomen, MR"),
+    Source("dicom_ct", TEST, "abdomen, CT"),
+    Source("dicom_mr", TEST, "thigh, MR"),
+    Source("spine_mr/t2.nii.gz", TEST, "spine, MR"),
+    Source("ms_lesion_mr/patient07/T1.nii.gz", TEST, "elsewhere in a head, T1", True, True),
+    Source("ms_lesion_mr/patient07/T2.nii.gz", TEST, "elsewhere in a head, T2 or FLAIR", True, True),
+    Source("ms_lesion_mr/patient07/FLAIR.nii.gz", TEST, "elsewhere in a head, T2 or FLAIR", True, True),
+    Source("native_mr/patient12/study1_T1W.nii.gz", TEST, "elsewhere in a head, T1", True),
+    Source("native_mr/patient19/study2_FLAIR.nii.gz", TEST, "elsewhere in a head, T2 or FLAIR", True),
+    Source("headneck_rt/validation/*/ct.nii.gz", TEST, "head and neck, CT"),
+)
+
+CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "upside down": lambda data: data[:, ::-1],
+    "back to front": lambda data: data[:, :, ::-1],
+    "axes exchanged": lambda data: data.transpose(0, 2, 3, 1),
+    "turned by 90 degrees": lambda data: np.rot90(data, 1, (2, 3)),
+    "inverted": lambda data: data.max() + data.min() - data,
+    "half of it": lambda data: data[:, :, : data.shape[2] // 2],
+}
+"""What makes a right image (C, Z, Y, X) a wrong one; its header stays as it is."""
+
+
+@lru_cache(maxsize=4)
+def read(path: Path) -> Volume:
+    """A scan, kept while crops of it are made; of several that match, the first."""
+    if "*" in str(path):
+        root = Path(str(path).split("*")[0])
+        path = min(root.glob(str(path)[len(str(root)) + 1 :]))
+    return io.read(path)
+
+
+def changed(volume: Volume, how: str) -> Volume:
+    """A right image made wrong, one of `CHANGES`."""
+    data = np.ascontiguousarray(CHANGES[how](np.asarray(volume.data, np.float32)))
+    return Volume(data, volume.affine, volume.channel_names, name=volume.name)
+
+
+def crop(volume: Volume, centre: np.ndarray, mm: np.ndarray) -> Volume:
+    """The box of `mm` along (z, y, x) around a voxel, moved to lie within the image as far as it fits."""
+    count = np.minimum(np.maximum(np.round(mm / volume.spacing), 2), volume.shape).astype(int)
+    start = np.clip(np.round(centre - count / 2), 0, np.array(volume.shape) - count).astype(int)
+    box = tuple(slice(a, a + n) for a, n in zip(start, count, strict=True))
+    affine = volume.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ start
+    return Volume(np.asarray(volume.data)[(slice(0, 1), *box)], affine, volume.channel_names[:1], name=volume.name)
+
+
+def at_one_mm(volume: Volume) -> Volume:
+    """Resampled linearly to 1 mm, so that its voxel size does not give it away."""
+    data = ndimage.zoom(np.asarray(volume.data[0], np.float32), volume.spacing, order=1)
+    affine = volume.affine.copy()
+    affine[:3, :3] = affine[:3, :3] / volume.spacing
+    return Volume(data[None], affine, volume.channel_names[:1], name=volume.name)
+
+
+def foreign_crops(data: Path, mm: tuple[float, float, float], count: int, avoid: Callable) -> Iterator[Example]:
+    """Boxes of about `mm` (z, y, x) out of every source; every second one resampled to 1 mm.
+
+    `avoid(source, volume, centre)` is asked whether a place may show what the bundle is for.
+    """
+    for source in SOURCES:
+        for number in range(count):
+
+            def make(source: Source = source, number: int = number) -> Volume:
+                volume = read(data / source.path)
+                random = np.random.default_rng([number, *source.path.encode()])
+                while True:
+                    inside = np.array(volume.shape) * random.uniform(0.25, 0.75, 3)
+                    box = np.array(mm) * random.uniform(0.85, 1.2, 3)
+                    cut = crop(volume, inside, box)
+                    if avoid(source, volume, inside) or np.asarray(cut.data).std() == 0:
+                        continue
+                    return at_one_mm(cut) if number % 2 else cut
+
+            yield Example(f"{source.path} {number}", source.part, source.kind, False, make)
+
+
+def whole_scans(data: Path, wanted: Callable[[Source], bool]) -> Iterator[Example]:
+    """Every source as it is."""
+    for source in SOURCES:
+        if wanted(source):
+            kind = source.kind.replace("elsewhere in a head", "a whole head")
+            yield Example(f"{source.path} whole", source.part, kind, False, lambda s=source: read(data / s.path), False)

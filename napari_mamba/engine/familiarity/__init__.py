@@ -1,0 +1,1 @@
+"""How familiar an image looks to a bundle: said before the run, from the image, and after it, from the network."""

@@ -1,0 +1,124 @@
+"""What a glance at an image tells: its size, its grey values, and where in it they are.
+
+A grid of 40 points along each axis is looked at, whatever the image's size, turned to right, anterior, superior. No
+torch: a window asks for it before a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from napari_mamba.engine.preparation.axes import orient
+from napari_mamba.engine.preparation.state import State
+from napari_mamba.volume import Volume
+
+POINTS, BLOCKS, COARSE = 40, 5, 10
+LAGS = (1, 2, 4)
+GROUPS: Mapping[str, int] = {
+    "its size": 3,
+    "its voxel size": 3,
+    "its grey values": 20,
+    "what lies where in it": BLOCKS**3,
+    "its sharpness": 3 * len(LAGS),
+    "its symmetry": 3,
+}
+"""Features of an image, in words for the user, and how many numbers each has."""
+_SMALLEST = 1e-6
+
+
+def image_features(volume: Volume, mask: bool = False) -> np.ndarray:
+    """Numbers that say what kind of image it is, whatever its intensity scale.
+
+    Parameters
+    ----------
+    volume : Volume
+        Its first channel is looked at.
+    mask : bool
+        It is the mask of one structure, whose bounding box alone is looked at.
+
+    Returns
+    -------
+    ndarray, shape (F,), float64
+        In the order of `GROUPS`; (z, y, x) of the turned image where a group has one number an axis.
+
+    Examples
+    --------
+    >>> image_features(Volume(np.random.default_rng(0).random((1, 8, 9, 10)))).shape
+    (163,)
+    """
+    state = orient(State(np.asarray(volume.data[:1]), np.array(volume.affine[:3, :3])), "RAS")[0]
+    image, sides = state.data[0], np.array(state.spacing)
+    if mask:
+        image = _box(image != 0)
+    seen = _sampled(image)
+    values = _normalised(seen)
+    blocks = _block_means(values, BLOCKS)
+    spread = max(float(values.std()), _SMALLEST)
+    parts = (
+        np.log(np.maximum(sides * image.shape, _SMALLEST)),
+        np.log(sides),
+        _grey_values(values),
+        ((blocks - blocks.mean()) / spread).ravel(),
+        _sharpness(image, float(seen.std())),
+        _symmetry(_block_means(values, COARSE)),
+    )
+    return np.concatenate([np.asarray(part, np.float64).ravel() for part in parts])
+
+
+def _box(mask: np.ndarray) -> np.ndarray:
+    inside = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    if not len(inside[0]):
+        return mask
+    return mask[tuple(slice(int(one[0]), int(one[-1]) + 1) for one in inside)]
+
+
+def _sampled(image: np.ndarray) -> np.ndarray:
+    """Values (40, 40, 40), float64, evenly over the image."""
+    places = [((np.arange(POINTS) + 0.5) * n / POINTS).astype(int) for n in image.shape]
+    return np.asarray(image[np.ix_(*places)], np.float64)
+
+
+def _normalised(values: np.ndarray) -> np.ndarray:
+    """From 0 to 1 between the 1st and the 99th percentile."""
+    low, high = np.percentile(values, (1, 99))
+    return np.clip((values - low) / max(high - low, _SMALLEST * max(1.0, abs(high))), 0, 1)
+
+
+def _grey_values(values: np.ndarray) -> np.ndarray:
+    """Nineteen quantiles, and the share of the darkest."""
+    return np.append(np.percentile(values, np.arange(5, 100, 5)), np.mean(values < 0.02))
+
+
+def _block_means(values: np.ndarray, blocks: int) -> np.ndarray:
+    side = POINTS // blocks
+    return values.reshape(blocks, side, blocks, side, blocks, side).mean(axis=(1, 3, 5))
+
+
+def _sharpness(image: np.ndarray, spread: float) -> list[float]:
+    """Logarithm of how much neighbours differ, 1, 2 and 4 voxels apart along each axis, against all values' spread."""
+    found = []
+    for axis, n in enumerate(image.shape):
+        for lag in LAGS:
+            if n <= lag:
+                found.append(0.0)
+                continue
+            places = [((np.arange(POINTS) + 0.5) * m / POINTS).astype(int) for m in image.shape]
+            here = ((np.arange(POINTS) + 0.5) * (n - lag) / POINTS).astype(int)
+            places[axis] = here
+            one = np.asarray(image[np.ix_(*places)], np.float64)
+            places[axis] = here + lag
+            other = np.asarray(image[np.ix_(*places)], np.float64)
+            found.append(float(np.log(max(np.abs(other - one).mean() / max(spread, _SMALLEST), 1e-3))))
+    return found
+
+
+def _symmetry(coarse: np.ndarray) -> list[float]:
+    """Correlation of the image with its mirror image along each axis."""
+    found = []
+    for axis in range(3):
+        one, other = coarse.ravel(), np.flip(coarse, axis).ravel()
+        flat = one.std() < _SMALLEST
+        found.append(0.0 if flat else float(np.corrcoef(one, other)[0, 1]))
+    return found
