@@ -17,8 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
 SCENES = {
-    "tutorial": "tutorial:hippocampus",
-    "sure": "tutorial:sure",
+    "tutorial": "tutorial:follow",
     "denoise": "tasks:denoise",
     "sharpen": "tasks:sharpen",
     "classify": "tasks:judge",

@@ -18,6 +18,8 @@ from benchmarks.ui import driving
 SIZE = (1280, 800)
 FRAME = (800, 500)
 LIMIT_S = 900
+PATIENCE_S = 60
+"""A person who finds a button greyed out waits for so long."""
 
 
 class NotThere(SystemExit):
@@ -61,13 +63,17 @@ class Person:
             entries = [entry for entry in menu.actions() if _plain(entry.text()).startswith(title)]
             if not entries or not (entries[0].isVisible() and entries[0].isEnabled()):
                 there = ", ".join(_plain(entry.text()) for entry in menu.actions())
-                raise NotThere(f"no entry {title!r} to choose in {' > '.join(titles[:depth]) or 'the menu bar'}: {there}")
+                raise NotThere(
+                    f"no entry {title!r} to choose in {' > '.join(titles[:depth]) or 'the menu bar'}: {there}"
+                )
             entry = entries[0]
             if entry.menu() is None:
                 self._look(opened, entry, shown)
                 entry.trigger()
             else:
-                place = menu.mapToGlobal(menu.actionGeometry(entry).bottomLeft() if depth == 0 else _beside(menu, entry))
+                place = menu.mapToGlobal(
+                    menu.actionGeometry(entry).bottomLeft() if depth == 0 else _beside(menu, entry)
+                )
                 menu = entry.menu()
                 menu.aboutToShow.emit()
                 if shown or self.filming:
@@ -90,18 +96,24 @@ class Person:
     def button(self, text: str, within: QWidget | None = None) -> QAbstractButton:
         """The button that can be seen with a text."""
         found = [one for one in (within or self.window).findChildren(QAbstractButton) if _plain(one.text()) == text]
-        found = [one for one in found if one.isVisible()]
-        if not found:
-            raise NotThere(f"no button {text!r} is shown")
-        return found[0]
+        for one in found:
+            self.reveal(one)
+            if one.isVisible() and not one.visibleRegion().isEmpty():
+                return one
+        raise NotThere(f"no button {text!r} is shown" + (": it is folded away" if found else ""))
 
     def click(self, what: str | QWidget, within: QWidget | None = None) -> None:
         """Click a button, by its text or itself; it is scrolled into view, as a person would."""
         button = self.button(what, within) if isinstance(what, str) else what
-        if not button.isEnabled():
-            raise NotThere(f"{what!r} cannot be clicked: it is greyed out")
+        try:
+            driving.wait(button.isEnabled, PATIENCE_S)
+        except SystemExit as late:
+            self.picture("problem")
+            raise NotThere(f"{button.text()!r} cannot be clicked: it is greyed out") from late
         self.reveal(button)
-        QTest.mouseClick(button, Qt.MouseButton.LeftButton, pos=QPoint(min(12, button.width() // 2), button.height() // 2))
+        QTest.mouseClick(
+            button, Qt.MouseButton.LeftButton, pos=QPoint(min(12, button.width() // 2), button.height() // 2)
+        )
         driving.settle(0.3)
         self.film()
 
@@ -178,10 +190,10 @@ class Person:
         return Image.frombytes("RGB", (shot.width(), shot.height()), rows, "raw", "RGB", shot.bytesPerLine())
 
     def picture(self, name: str, box: tuple[int, int, int, int] | None = None) -> None:
-        """Save the screen, or a part of it, as a small PNG of 256 colours."""
+        """Save the screen, or a part of it."""
         shot = self.screen()
         path = self.folder / f"{name}.png"
-        (shot.crop(box) if box else shot).quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+        (shot.crop(box) if box else shot).save(path, optimize=True)
         print(path, f"{path.stat().st_size / 1000:.0f} kB", flush=True)
 
     def film(self, milliseconds: int = 500) -> None:
@@ -189,7 +201,7 @@ class Person:
         if self.filming:
             self.frames.append((self.screen().resize(FRAME, Image.Resampling.LANCZOS), milliseconds))
 
-    def save_film(self, path: Path, colours: int = 96) -> None:
+    def save_film(self, path: Path, colours: int = 256) -> None:
         """Write the frames as an animated GIF that repeats, with one palette."""
         kept: list[tuple[Image.Image, int]] = []
         for shot, milliseconds in self.frames:
@@ -200,7 +212,7 @@ class Person:
         strip = Image.new("RGB", (FRAME[0], FRAME[1] * len(kept)))
         for i, (shot, _) in enumerate(kept):
             strip.paste(shot, (0, i * FRAME[1]))
-        palette = strip.quantize(colours, dither=Image.Dither.NONE)
+        palette = strip.quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)  # keeps rare colours
         pictures = [shot.quantize(palette=palette, dither=Image.Dither.NONE) for shot, _ in kept]
         times = [milliseconds for _, milliseconds in kept]
         pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=times, loop=0, optimize=False)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from benchmarks.ui import driving
 from docs.pictures.person import Person
-from docs.pictures.tutorial import PLUGIN, SAMPLES
+from docs.pictures.tutorial import SAMPLES, open_look
 
 
 def denoise(folder: Path) -> None:
@@ -54,7 +53,6 @@ def surfaces(folder: Path) -> None:
     person = _run(folder, "Left hippocampus", ("Segment", "Segment structures"), "hippocampus-mr")
     person.menu("Layers", "Visualize", "Planes, surfaces and figures")
     driving.settle(1)
-    person.picture("view_before")
     person.click("Show in 3D")
     driving.settle(3)
     person.picture("surfaces")
@@ -63,19 +61,8 @@ def surfaces(folder: Path) -> None:
 
 def look(folder: Path) -> None:
     """docs/tasks/look-inside.md"""
-    from napari_mamba.ui.look_inside.widget import LookInsideWidget
-
     person = _run(folder, "Left hippocampus", ("Segment", "Segment structures"), "hippocampus-mr")
-    person.menu(*PLUGIN, "Look inside")
-    docks = person.viewer.window.dock_widgets.values()
-    person.wait(lambda: any(isinstance(one, LookInsideWidget) for one in docks))
-    widget: Any = next(one for one in docks if isinstance(one, LookInsideWidget))
-    driving.settle(1)
-    if widget.opening.runs.count() > 1 and not widget.opening.runs.currentIndex():
-        person.choose(widget.opening.runs, widget.opening.runs.itemText(1))
-    person.click("Look inside", widget)
-    driving.wait(lambda: widget.subject is not None and not widget.model.busy and widget.model.walk is not None)
-    driving.settle(1)
+    widget = open_look(person)
     person.picture("look_path")
     person.click("State norm", widget.maps)
     driving.settle(1)

@@ -6,6 +6,7 @@ repository's own view: README, CONTRIBUTING, model cards and the Slicer extensio
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -22,19 +23,21 @@ version = release = version_of("napari-mamba")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 include_patterns = [
     "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/**.md", "docs/*/**.md",
-    "sample_data/README.md", "slicer_extension/README.md", "napari_mamba/bundles/shipped/*/README.md", "benchmarks/*/results/*.md",
+    "sample_data/README.md", "slicer_extension/README.md", "napari_mamba/bundles/shipped/*/README.md",
+    "benchmarks/*/results/*.md",
 ]  # fmt: skip
 root_doc = "docs/index"
 
 # pages
 myst_heading_anchors = 4
 myst_enable_extensions = ["dollarmath"]
-suppress_warnings = ["myst.header", "misc.highlighting_failure"]
+suppress_warnings = ["myst.header", "misc.highlighting_failure", "ref.python"]
 
 # docstrings
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 napoleon_google_docstring = False
+napoleon_use_param = False
 napoleon_use_rtype = False
 add_module_names = False
 
@@ -47,6 +50,13 @@ html_additional_pages = {"index": "first.html"}
 templates_path = ["templates"]
 
 
+def plain_references(app, what, name, thing, options, lines: list[str]) -> None:
+    """Show the numbered references of a docstring as text: those of several docstrings stand on one page."""
+    for i, line in enumerate(lines):
+        lines[i] = re.sub(r"^(\s*)\.\. (\[\d+\])", r"\1| \2", re.sub(r"(\[\d+\])_", r"\1", line))
+
+
 def setup(app) -> None:
     """Let the front page have its contents."""
     app.connect("source-read", add_contents)
+    app.connect("autodoc-process-docstring", plain_references)
