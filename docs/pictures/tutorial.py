@@ -107,13 +107,10 @@ def _sure(person: Person) -> None:
 
 
 def _look(person: Person) -> None:
-    """Step 7."""
+    """Step 7; the scene "look" takes its pictures."""
     widget = open_look(person)
-    person.picture("7_path")
     person.click("State norm", widget.maps)
     driving.wait(lambda: not widget.model.busy)
-    driving.settle(2)
-    person.picture("7_map")
 
 
 def open_look(person: Person) -> Any:

@@ -7,13 +7,28 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 CONTENTS = {
     "Start": ["README", "docs/tutorial", "docs/terms", "sample_data/README"],
-    "Tasks": ["docs/tasks/*"],
+    "Tasks": [
+        *(
+            f"docs/tasks/{task}"
+            for task in ("segment", "denoise", "sharpen", "classify", "heart", "dose", "look-inside")
+        ),
+        "docs/tasks/*",
+        "docs/registration",
+        "docs/radiotherapy",
+    ],
     "In napari": ["docs/napari", "docs/results", "docs/formats"],
     "In 3D Slicer": ["slicer_extension/README"],
     "As a command": ["docs/command", "docs/cohorts", "docs/events", "docs/server"],
-    "In Python": ["docs/engine", "docs/python/*"],
+    "In Python": ["docs/python/index", "docs/engine", "docs/python/*"],
     "Look inside": ["docs/look_inside", "docs/scan_orders"],
-    "Your own labels and networks": ["docs/adapting", "docs/bundles", "docs/architectures", "docs/training"],
+    "Your own labels and networks": [
+        "docs/learn_*",
+        "docs/adapting",
+        "docs/own_training",
+        "docs/bundles",
+        "docs/architectures",
+        "docs/training",
+    ],
     "Large volumes and speed": ["docs/scale", "docs/speed", "docs/scan_cuda", "benchmarks/*/results/*"],
     "The models": ["docs/models", "napari_mamba/bundles/shipped/*/README"],
     "For developers": ["CONTRIBUTING", "docs/architecture", "docs/reliability", "SECURITY", "CHANGELOG"],
