@@ -24,6 +24,7 @@ SCENES = {
     "surfaces": "tasks:surfaces",
     "look": "tasks:look",
     "segment": "tasks:brain",
+    "radiotherapy": "radiotherapy:plan",
 }
 
 

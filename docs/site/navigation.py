@@ -46,7 +46,8 @@ def contents() -> dict[str, list[str]]:
     seen = {"docs/index"}
     found: dict[str, list[str]] = {}
     for heading, patterns in {**CONTENTS, "More": ["docs/**/*"]}.items():
-        new = [page for pattern in patterns for page in pages(pattern) if page not in seen]
+        named = dict.fromkeys(page for pattern in patterns for page in pages(pattern))  # in their order, each once
+        new = [page for page in named if page not in seen]
         seen.update(new)
         if new:
             found[heading] = new

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from napari_mamba.errors import InputError
-from napari_mamba.recipes.registration import weights
+from napari_mamba import bundles
+from napari_mamba.models.registration.velocity import VelocityNetwork, displacement, unshuffled
+from napari_mamba.recipes.registration import bundle
 from napari_mamba.recipes.registration.losses import one_hot, registration_loss, soft_dice
 from napari_mamba.recipes.registration.recipe import BrainRegistration
-from napari_mamba.registration.network import VelocityNetwork, displacement, unshuffled
 
 CPU = torch.device("cpu")
 SIZE = (16, 16, 16)
@@ -113,31 +113,27 @@ def test_learning_starts_near_no_motion_and_lowers_the_loss(recipe):
 def test_validation_of_a_network_that_moves_nothing(recipe):
     class Still(torch.nn.Module):
         def forward(self, pair):
-            return torch.zeros(len(pair), 3, *[n // 2 for n in pair.shape[2:]])
+            return torch.zeros(len(pair), 3, *pair.shape[2:])
 
     scores = recipe.validate(Still(), CPU)
     assert scores["score"] == pytest.approx(scores["dice_before"])
     assert scores["folded"] == 0
 
 
-def test_weights_come_back(tmp_path):
-    arguments = {"features": [8, 16, 16], "first_scan": 1}
-    network = VelocityNetwork(arguments["features"], arguments["first_scan"]).eval()
-    weights.save(tmp_path / "net", network.state_dict(), arguments, {})
-    pair = torch.rand(1, 2, 16, 16, 16)
+def test_the_bundle_answers_what_was_trained(recipe, tmp_path):
+    network = recipe.network().eval()
+    loaded = bundles.load(bundle.export(recipe, network.state_dict(), tmp_path / "b", {"steps": 1, "seconds": 2.0}))
+    (again,) = loaded.networks()
+    pair = torch.rand(1, 2, 64, 64, 64)
     with torch.no_grad():
-        np.testing.assert_allclose(weights.load(tmp_path / "net")(pair), network(pair), atol=1e-3)
-    with pytest.raises(InputError, match="holds no registration network"):
-        weights.load(tmp_path)
-    (tmp_path / "net" / weights.DESCRIPTION).write_text('{"arguments": {"features": [8, 16, 24], "first_scan": 1}}')
-    with pytest.raises(InputError, match="another network"):
-        weights.load(tmp_path / "net")
+        np.testing.assert_allclose(again(pair), network(pair), atol=1e-3)
+    assert "Not measured yet" in loaded.card
 
 
 @pytest.mark.parametrize("variant", BrainRegistration.variants)
 def test_every_variant_answers_a_velocity(packed, variant):
     recipe = BrainRegistration(packed, variant=variant)
     recipe.window = (32, 32, 32) if variant == "mambamorph" else (64, 64, 64)
-    velocity = recipe.network().eval()(torch.zeros(1, 2, *recipe.window))
+    velocity = recipe.network()(torch.zeros(1, 2, *recipe.window))
     factor = 1 if variant == "mambamorph" else 2
     assert velocity.shape == (1, 3, *[n // factor for n in recipe.window])
