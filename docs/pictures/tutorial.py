@@ -94,7 +94,6 @@ def _sure(person: Person) -> None:
     driving.settle(1)
     if dock.model.combo.currentText() != MODEL or not dock.session.options.uncertainty:
         raise NotThere("the tutorial says that the model stays, and that the uncertainty map is ticked")
-    person.picture("6_options")
     person.run()
     layer = next(one for one in person.viewer.layers if one.name.startswith("uncertainty"))
     print("the map is", "shown" if layer.visible else "hidden", "after the run", flush=True)
