@@ -34,6 +34,7 @@ myst_enable_extensions = ["dollarmath"]
 suppress_warnings = ["myst.header", "misc.highlighting_failure", "ref.python"]
 
 # docstrings
+default_role = "code"  # `so`
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 napoleon_google_docstring = False
