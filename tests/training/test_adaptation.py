@@ -168,8 +168,8 @@ def test_pieces_end_where_an_uninterrupted_training_does(tiny_bundle: Path, data
     assert not resumed.cancelled
     one, other = (read_checkpoint(work_folder(tmp_path / name)) for name in ("whole", "pieces"))
     assert one["step"] == other["step"] == 8
-    for key, value in one["network"].items():
-        torch.testing.assert_close(value, other["network"][key], rtol=0, atol=0)
+    for key, value in one["networks"].items():
+        torch.testing.assert_close(value, other["networks"][key], rtol=0, atol=0)
 
 
 def test_a_name_says_whose_scan_it_is() -> None:

@@ -106,14 +106,13 @@ def _steps(
     made = yield from plan.make_plan(loaded, data, options, held_out)
     if saved:
         training.check_people(saved, made)
-    yield AdaptProgress("preparing", 0, len(made.training) + len(made.validation))
-    parts = []
-    for number, cases in enumerate((made.training, made.validation)):
+    groups = (made.training, made.validation, made.unlabelled)
+    total, parts = sum(map(len, groups)), []
+    yield AdaptProgress("preparing", 0, total)
+    for cases in groups:
         preparing = store.prepare_cases(cases, loaded, made.classes, made.painted, folder / "images")
-        parts.append(
-            (yield from _told(preparing, number * len(made.training), len(made.training) + len(made.validation)))
-        )
-    plan.check_prepared(made, *parts)
+        parts.append((yield from _told(preparing, sum(map(len, parts)), total)))
+    plan.check_prepared(made, *parts[:2])
     if cancel.is_set():
         return Adapted(None, True, None)
     run = training(loaded, made, parts, folder, options, cancel, saved)

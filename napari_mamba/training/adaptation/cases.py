@@ -25,12 +25,12 @@ _HELP = "DATA is a folder with images/ and labels/ (or imagesTr/ and labelsTr/),
 
 @dataclass(frozen=True)
 class Case:
-    """One labelled image: `image` has a path a channel, `person` is whose it is."""
+    """One image: `image` has a path a channel, `person` is whose it is, `label` is None where there are no labels."""
 
     name: str
     person: str
     image: tuple[Path, ...]
-    label: Path
+    label: Path | None
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,31 @@ def find_cases(place: Path) -> Found:
                 raise InputError(f"{place} has {images}/ but no {labels}/: put one label map an image there")
             return _from_folders(place, place / images, place / labels)
     raise InputError(f"{place} holds no folder images/: {_HELP}")
+
+
+def find_images(place: Path, labelled: Sequence[Case] = ()) -> tuple[Case, ...]:
+    """The images without labels in a folder (or its images/ or imagesTr/), or in a CSV's column `image`.
+
+    Images that have labels elsewhere (`labelled`) are left out.
+
+    Raises
+    ------
+    InputError
+        If there are none.
+    """
+    if not place.exists():
+        raise InputError(f"{place} does not exist: images without labels lie in a folder, or are listed in a CSV")
+    if place.is_file():
+        found = _from_csv(place, labels=False)
+    else:
+        folder = next((place / name for name, _ in _FOLDERS if (place / name).is_dir()), place)
+        groups = _channels(_by_name(folder), {})
+        found = tuple(Case(name, person_of(name), paths, None) for name, paths in sorted(groups.items()))
+    known = {path.resolve() for case in labelled for path in case.image}
+    found = tuple(case for case in found if case.image[0].resolve() not in known)
+    if not found:
+        raise InputError(f"{place} holds no image that has no labels: add some, or leave it out")
+    return found
 
 
 def person_of(name: str) -> str:
@@ -135,26 +160,31 @@ def hashed(person: str) -> str:
     return hashlib.sha256(b"napari-mamba " + person.encode()).hexdigest()[:16]
 
 
-def _from_csv(path: Path) -> tuple[Case, ...]:
+def _from_csv(path: Path, labels: bool = True) -> tuple[Case, ...]:
     try:
         if path.stat().st_size > _LARGEST:
             raise InputError(f"{path} is too large for a list of images: {_HELP}")
         rows = list(csv.DictReader(path.read_text("utf-8-sig").splitlines()))
     except (OSError, UnicodeError, csv.Error) as error:
         raise InputError(f"{path} is no CSV that can be read: {_HELP}") from error
-    if not rows or not {"image", "label"} <= rows[0].keys():
-        raise InputError(f"{path} has no columns image and label, or no row: write 'image,label' into its first line")
+    needed = ("image", "label") if labels else ("image",)
+    if not rows or not {*needed} <= rows[0].keys():
+        raise InputError(
+            f"{path} has no column{'s' * labels} {' and '.join(needed)}, or no row: write {','.join(needed)!r} into its "
+            "first line"
+        )
     cases = []
     for number, row in enumerate(rows, start=2):
         image, label = (row.get("image") or "").strip(), (row.get("label") or "").strip()
-        if not image or not label:
+        if not image or (labels and not label):
             raise InputError(f"{path}, line {number}, lacks an image or its label: fill it, or take the line out")
         paths = tuple(path.parent / one.strip() for one in image.split(";"))
-        for one in (*paths, path.parent / label):
+        drawn = path.parent / label if labels else None
+        for one in (*paths, *([drawn] if drawn else [])):
             if not one.exists():
                 raise InputError(f"{path}, line {number}: there is no file {one}: correct the path")
         name = _stem(paths[0])
-        cases.append(Case(name, (row.get("person") or "").strip() or person_of(name), paths, path.parent / label))
+        cases.append(Case(name, (row.get("person") or "").strip() or person_of(name), paths, drawn))
     return tuple(cases)
 
 

@@ -10,6 +10,9 @@ from napari_mamba.errors import InputError
 from napari_mamba.training.adaptation.validation import Score
 
 
+SCHEME_NAMES = ("supervised", "mean-teacher", "cross", "scribbles")
+
+
 @dataclass(frozen=True)
 class AdaptOptions:
     """Options of an adaptation.
@@ -36,6 +39,16 @@ class AdaptOptions:
     device : str
         "auto", "cpu", "cuda", ...
     resume, overwrite : bool
+    scheme : {"supervised", "mean-teacher", "cross", "scribbles"}
+        What is learnt where there are no labels: see `schemes`.
+    unlabelled : path, optional
+        Images without labels, for the schemes and for `pretrain_minutes`: see `cases.find_images`.
+    pretrain_minutes, pretrain_steps : float, int
+        Paint hidden parts of all images so long before; 0 for not at all. Not counted in `minutes` and `steps`.
+    freeze : {"", "encoder"}
+        The part of the network whose weights stay.
+    random_weights : bool
+        Begin from random weights instead of the bundle's, to see what these are worth.
 
     Raises
     ------
@@ -59,12 +72,24 @@ class AdaptOptions:
     device: str = "auto"
     resume: bool = False
     overwrite: bool = False
+    scheme: str = "supervised"
+    unlabelled: Path | None = None
+    pretrain_minutes: float = 0.0
+    pretrain_steps: int = 0
+    freeze: str = ""
+    random_weights: bool = False
 
     def __post_init__(self) -> None:
         for name in ("minutes", "steps", "learning_rate", "batch_size", "validate_every"):
             value = getattr(self, name)
             if value is not None and not 0 < value < 1e9:
                 raise InputError(f"{name.replace('_', ' ')} is above 0, not {value:g}")
+        if self.scheme not in SCHEME_NAMES:
+            raise InputError(f"there is no scheme {self.scheme!r}: use one of {', '.join(SCHEME_NAMES)}")
+        if min(self.pretrain_minutes, self.pretrain_steps) < 0:
+            raise InputError("the time of pretraining is 0 or more")
+        if self.freeze and self.random_weights:
+            raise InputError("random weights that stay as they are teach nothing: leave one of the two out")
         if self.unknown == 0 and self.background is None:
             raise InputError(
                 "if 0 is unknown, nothing says what is background: paint some background with a value of its own, and "
@@ -76,9 +101,9 @@ class AdaptOptions:
 
 @dataclass(frozen=True)
 class AdaptProgress(Progress):
-    """An event: stages are "checking", "preparing", "training", "validating" and "writing".
+    """An event: stages are "checking", "preparing", "pretraining", "training", "validating" and "writing".
 
-    `loss` comes with "training"; `score` where a validation ended, with whether it is the best (`best`).
+    `loss` comes with "pretraining" and "training"; `score` where a validation ended, with whether it is the best (`best`).
     """
 
     loss: float | None = None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_mamba.errors import InputError, OutputError
+from napari_mamba.training.adaptation.schemes import Scheme
 from napari_mamba.training.adaptation.validation import Score
 from napari_mamba.training.optimisation.optimisers import Optimiser
 
@@ -19,12 +20,12 @@ CHECKPOINT, HISTORY = "checkpoint.pt", "history.jsonl"
 
 
 class State:
-    """Network, optimiser, the best weights so far, and where the training stands.
+    """Networks, optimiser, the best weights so far, and where the training stands.
 
     Parameters
     ----------
-    network : Module
-        On its device.
+    scheme : Scheme
+        Its networks on their device.
     kind : str
         Of the optimiser.
     about : mapping
@@ -34,15 +35,21 @@ class State:
         Of the checkpoint.
     """
 
-    def __init__(self, network: nn.Module, kind: str, about: Mapping[str, Any], folder: Path) -> None:
-        self.network, self.about, self.folder = network, dict(about), folder
-        self.optimiser = Optimiser(network, kind)
+    def __init__(self, scheme: Scheme, kind: str, about: Mapping[str, Any], folder: Path) -> None:
+        self.scheme, self.about, self.folder = scheme, dict(about), folder
+        self.optimiser = Optimiser(scheme.students, kind)
+        self.pretrained = False
         self.step, self.seconds = 0, 0.0
         self.best: dict[str, Tensor] = {}
         self.best_step = 0
         self.score: Score | None = None
         self.before: float | None = None
         self.validated = -1  # the step that was scored last
+
+    @property
+    def network(self) -> nn.Module:
+        """What is scored and kept: the running mean of the weights."""
+        return self.scheme.average
 
     def keep(self, score: Score | None) -> bool:
         """Note a score of the current weights; whether they are the best so far, and kept."""
@@ -62,7 +69,7 @@ class State:
         """Write the checkpoint beside and rename it, so that a kill at any moment leaves a whole one."""
         state = {
             "about": json.dumps(self.about), "step": self.step, "seconds": self.seconds, "before": self.before,
-            "network": self.network.state_dict(), "optimiser": self.optimiser.state_dict(), "best": self.best,
+            "networks": self.scheme.state_dict(), "pretrained": self.pretrained, "optimiser": self.optimiser.state_dict(), "best": self.best,
             "best_step": self.best_step, "score": asdict(self.score) if self.score else None,
             "validated": self.validated,
         }  # fmt: skip
@@ -91,7 +98,8 @@ class State:
                 "with --overwrite and without --resume"
             )
         self.about["people"]["training"] = sorted({*self.about["people"]["training"], *told["people"]["training"]})
-        self.network.load_state_dict(saved["network"])
+        self.scheme.load_state_dict(saved["networks"])
+        self.pretrained = saved["pretrained"]
         self.optimiser.load_state_dict(saved["optimiser"])
         self.step, self.seconds, self.before = saved["step"], saved["seconds"], saved["before"]
         self.best, self.best_step, self.validated = saved["best"], saved["best_step"], saved["validated"]

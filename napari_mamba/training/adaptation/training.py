@@ -14,15 +14,14 @@ import torch
 
 from napari_mamba.bundles import Bundle
 from napari_mamba.errors import InputError, RunError
-from napari_mamba.training.adaptation import heads
+from napari_mamba.training.adaptation import heads, pretraining
 from napari_mamba.training.adaptation.cases import hashed
-from napari_mamba.training.adaptation.loss import partial_loss
 from napari_mamba.training.adaptation.options import AdaptOptions, AdaptProgress
 from napari_mamba.training.adaptation.plan import Plan, patch_size
-from napari_mamba.training.adaptation.samples import Patches
+from napari_mamba.training.adaptation.samples import Patches, Prepared
+from napari_mamba.training.adaptation.schemes import SCHEMES, Scheme, networks
 from napari_mamba.training.adaptation.state import State
-from napari_mamba.training.adaptation.store import Prepared
-from napari_mamba.training.adaptation.validation import Score, forward, score
+from napari_mamba.training.adaptation.validation import Score, score
 from napari_mamba.training.loop import pick_device
 
 _WARM_UP, _LARGEST_GRADIENT = 10, 12.0
@@ -51,23 +50,40 @@ class Training:
         cancel: threading.Event,
         saved: Mapping[str, Any] | None = None,
     ) -> None:
+        """`cases` are those to learn from, those held out, and perhaps those without labels."""
         self.plan, self.options, self.cancel, self.bundle = plan, options, cancel, bundle
-        self.training, self.validation = (list(part) for part in cases)
+        self.training, self.validation, self.unlabelled = (list(part) for part in (*cases, ())[:3])
         self.device = pick_device(options.device)
         self.size = patch_size(bundle, [*self.training, *self.validation], options, self.device)
         torch.manual_seed(options.seed)
         self.description, network = heads.with_classes(bundle, plan.classes.kept, options.seed)
-        self.state = State(network.to(self.device).train(), options.optimiser, self._about(), folder)
+        self.state = State(self._scheme(network), options.optimiser, self._about(), folder)
         if saved:
             self.state.load(saved)
         else:
             (folder / "history.jsonl").unlink(missing_ok=True)
         self.patches = Patches(
-            self.training, self.size, len(plan.classes.entries), self._flips(), options.batch_size, options.seed
-        )
+            self.training, self.size, len(plan.classes.entries), self._flips(), options.batch_size, options.seed,
+            self.unlabelled, self.state.scheme.views,
+        )  # fmt: skip
         self.every = options.validate_every or 20
         self.began = time.monotonic() - self.state.seconds
         self.saved_at = time.monotonic()
+
+    def _scheme(self, network: torch.nn.Module) -> Scheme:
+        """The networks that learn, on their device."""
+        options, kind = self.options, SCHEMES[self.options.scheme]
+        if kind.needs_unlabelled and not self.unlabelled and all(case.whole for case in self.training):
+            raise InputError(
+                f"the scheme {options.scheme!r} learns from what has no label, and every voxel here has one: add images "
+                "with --unlabelled, name unpainted voxels with --unknown, or leave --scheme out"
+            )
+        if options.random_weights:
+            network = networks.fresh(self.description, options.seed)
+        every = [network, *networks.further(network, self.description, kind.count - 1, options.seed)]
+        for one in every if options.freeze else ():
+            networks.freeze(one, options.freeze, self.bundle.name)
+        return kind(every, self.plan.classes.drawn).to(self.device)
 
     def _about(self) -> dict[str, Any]:
         plan = self.plan
@@ -81,6 +97,8 @@ class Training:
             "patch": list(self.size),
             "seed": self.options.seed,
             "optimiser": self.options.optimiser,
+            "scheme": self.options.scheme,
+            "frozen part": self.options.freeze,
             "choice of held-out people": people["validation"],
             "people": people,
         }
@@ -96,6 +114,8 @@ class Training:
     def events(self) -> Generator[AdaptProgress, None, None]:
         """Train until steps or time are over, or somebody asks to stop; a checkpoint is there then."""
         try:
+            if (self.options.pretrain_minutes or self.options.pretrain_steps) and not self.state.pretrained:
+                yield from self._pretrain()
             if self.state.validated < 0:
                 yield from self._validate()
             while not self._over():
@@ -114,20 +134,33 @@ class Training:
             self.state.keep(None)  # new classes that were stopped before a score are worth more than none
         self._save()
 
+    def _pretrain(self) -> Generator[AdaptProgress, None, None]:
+        """Paint what is hidden, with the first network; killed meanwhile, it begins anew."""
+        options, scheme = self.options, self.state.scheme
+        painting = pretraining.pretrain(
+            scheme.students[0], self.description, self.patches, self.device, options, self.cancel
+        )
+        yield from painting
+        scheme.average.load_state_dict(scheme.students[0].state_dict())
+        self.state.pretrained = not self.cancel.is_set()
+        self.began = time.monotonic() - self.state.seconds
+
     def _step(self) -> float:
-        state = self.state
-        image, target = self.patches.batch(state.step, self.device)
-        for parameter in state.network.parameters():
+        state, scheme = self.state, self.state.scheme
+        batch = self.patches.batch(state.step, self.device)
+        for parameter in scheme.students.parameters():
             parameter.grad = None
-        loss = partial_loss(forward(state.network, image), target, self.plan.classes.drawn)
+        scheme.train()
+        loss = scheme.loss(batch, self._share(), torch.Generator().manual_seed(self.options.seed + 1009 * state.step))
         value = float(loss.detach())
         if not np.isfinite(value):
             raise RunError(f"the loss is no number at step {state.step}: --learning-rate below "
                            f"{self.options.learning_rate:g} may help")  # fmt: skip
         if loss.requires_grad:
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(state.network.parameters(), _LARGEST_GRADIENT)
+            torch.nn.utils.clip_grad_norm_(scheme.students.parameters(), _LARGEST_GRADIENT)
             state.optimiser.step(self._rate())
+            scheme.follow(state.step)
         state.step += 1
         state.seconds = time.monotonic() - self.began
         if state.step % 10 == 0:
@@ -202,7 +235,8 @@ class Training:
             "training_images": len(self.training), "training_people": len(self.state.about["people"]["training"]),
             "partial": not all(case.whole for case in self.training),
             "held_out_people": len({case.person for case in self.plan.validation}),
-            "learnt_from": self._learnt_from(),
+            "learnt_from": self._learnt_from(), "scheme": self.options.scheme,
+            "unlabelled_images": len(self.unlabelled),
         }  # fmt: skip
         if self.state.before is not None:
             facts["before"] = self.state.before
@@ -218,7 +252,7 @@ class Training:
 
     def release(self) -> None:
         """Let go of the prepared images, which Windows does not delete while they are mapped."""
-        self.training, self.validation, self.patches.cases = [], [], []
+        self.training, self.validation, self.unlabelled, self.patches = [], [], [], None  # type: ignore[assignment]
 
     # ---- going on
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from napari_mamba.training.adaptation.loss import UNKNOWN
-from napari_mamba.training.adaptation.store import Prepared
+from napari_mamba.training.adaptation.samples import Prepared
 from napari_mamba.training.scoring.scores import summary
 
 Step = Callable[[], None]

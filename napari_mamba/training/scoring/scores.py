@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from monai.metrics import compute_dice, compute_hausdorff_distance
 
 
 def dice(predicted: np.ndarray, truth: np.ndarray, classes: Sequence[int]) -> list[float]:
@@ -25,6 +24,8 @@ def dice(predicted: np.ndarray, truth: np.ndarray, classes: Sequence[int]) -> li
     >>> dice(a, a, [1])
     [1.0]
     """
+    from monai.metrics import compute_dice  # where it is used: MONAI takes a second to import
+
     return compute_dice(_one_hot(predicted, classes), _one_hot(truth, classes), ignore_empty=True)[0].tolist()
 
 
@@ -35,6 +36,8 @@ def hausdorff95(
 
     `spacing` is (z, y, x) in millimetres. Infinite or NaN where one map lacks the class.
     """
+    from monai.metrics import compute_hausdorff_distance
+
     distance = compute_hausdorff_distance(
         _one_hot(predicted, classes),
         _one_hot(truth, classes),
