@@ -20,11 +20,16 @@ def adapted_spec(
     indices = {entry.index for entry in classes.entries}
     sides = bundle.tile.left_right_pairs
     pairs = [pair for pair in zip(sides[::2], sides[1::2], strict=True) if set(pair) <= indices]
+    across = len(bundle.tile.size) - 1  # the axis from left to right
+    mirrored = bundle.tile.mirror_axes
+    if classes.sided(sides) and not pairs:  # nobody says which class is which one's other side
+        mirrored = tuple(axis for axis in mirrored if axis != across)
     same = tuple(entry.index for entry in classes.entries) == tuple(entry.index for entry in bundle.classes)
     tile = replace(
         bundle.tile,
         size=tuple(size[-len(bundle.tile.size) :]),
         left_right_pairs=tuple(side for pair in pairs for side in pair),
+        mirror_axes=mirrored,
         round_robin=False,
     )
     return replace(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from napari_mamba.bundles import BundleSpec, LabelClass
@@ -39,6 +40,19 @@ class Classes:
     def measured(self) -> list[int]:
         """Channels that are scored: drawn, and not the background."""
         return [channel for channel, drawn in enumerate(self.drawn) if drawn and channel]
+
+    def sided(self, pairs: Sequence[int]) -> bool:
+        """Whether an image that is mirrored left to right may show other classes.
+
+        `pairs` are the values of the bundle's left and right classes, one after the other. New classes that nobody
+        named are taken for sides where there are several.
+        """
+        if any(entry.index in pairs for entry in self.entries):
+            return True
+        new = [entry for entry, kept in zip(self.entries, self.kept, strict=True) if kept is None]
+        unnamed = any(entry.name == unnamed_class(entry.index) for entry in new)
+        sides = any(set(re.findall("[a-z]+", entry.name.lower())) & {"left", "right"} for entry in new)
+        return sides or (len(new) > 1 and unnamed)
 
     @property
     def changed(self) -> bool:
@@ -103,8 +117,13 @@ def choose_classes(spec: BundleSpec, values: Collection[int], names: Mapping[int
     return Classes(tuple(entries), tuple(kept), tuple(entry.index in seen for entry in entries))
 
 
+def unnamed_class(value: int) -> str:
+    """What a drawn class is called where nobody says."""
+    return f"label {value}"
+
+
 def _entry(value: int, names: Mapping[int, str]) -> LabelClass:
-    return LabelClass(value, names.get(value, f"label {value}"))
+    return LabelClass(value, names.get(value, unnamed_class(value)))
 
 
 def _same(entry: LabelClass, name: str | None) -> bool:

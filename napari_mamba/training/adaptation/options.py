@@ -9,7 +9,6 @@ from napari_mamba.engine.progress.events import Progress
 from napari_mamba.errors import InputError
 from napari_mamba.training.adaptation.validation import Score
 
-
 SCHEME_NAMES = ("supervised", "mean-teacher", "cross", "scribbles")
 
 

@@ -12,7 +12,7 @@ from napari_mamba.bundles import Bundle
 from napari_mamba.errors import BundleError, InputError
 from napari_mamba.training.adaptation import store
 from napari_mamba.training.adaptation.cases import Case, find_cases, find_images, split_people
-from napari_mamba.training.adaptation.classes import Classes, choose_classes
+from napari_mamba.training.adaptation.classes import Classes, choose_classes, unnamed_class
 from napari_mamba.training.adaptation.options import AdaptOptions, AdaptProgress
 from napari_mamba.training.adaptation.samples import Prepared
 
@@ -76,7 +76,7 @@ def make_plan(
         names = {**called, **names} if not found.names else names
     if 0 not in values and painted.unknown is not None:
         raise InputError("no background is painted: paint some, or the network will call everything a structure")
-    unnamed = {value: f"label {value}" for value in values if value and value not in names}
+    unnamed = {value: unnamed_class(value) for value in values if value and value not in names}
     if not found.names:  # a file may name some of its values; the bundle knows the others
         own = {entry.index: entry.name for entry in bundle.classes}
         names |= {value: own.get(value, name) for value, name in unnamed.items()} if names else {}

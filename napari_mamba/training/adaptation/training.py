@@ -55,6 +55,8 @@ class Training:
         self.training, self.validation, self.unlabelled = (list(part) for part in (*cases, ())[:3])
         self.device = pick_device(options.device)
         self.size = patch_size(bundle, [*self.training, *self.validation], options, self.device)
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # patches have one size
         torch.manual_seed(options.seed)
         self.description, network = heads.with_classes(bundle, plan.classes.kept, options.seed)
         self.state = State(self._scheme(network), options.optimiser, self._about(), folder)
@@ -104,10 +106,11 @@ class Training:
         }
 
     def _flips(self) -> tuple[int, ...]:
-        """Axes that look alike mirrored, without the one across which left and right labels change places."""
+        """Axes that look alike mirrored, without the one across which left and right change places."""
         shift = 3 - len(self.bundle.tile.size)
         axes = tuple(axis + shift for axis in self.bundle.tile.mirror_axes)
-        return tuple(axis for axis in axes if axis != 2 or not self.bundle.tile.left_right_pairs)
+        sided = self.plan.classes.sided(self.bundle.tile.left_right_pairs)
+        return tuple(axis for axis in axes if axis != 2 or not sided)
 
     # ---- the steps
 

@@ -48,14 +48,27 @@ def score(
 ) -> Score:
     """Mean Dice of the drawn classes on some people's images; `on_step` is called after each tile and may raise."""
     channels = [channel for channel, is_drawn in enumerate(drawn) if is_drawn and channel]
+    people = np.array([*dice_of_people(network, cases, size, drawn, device, on_step).values()])
+    found = summary(_mean(people, 1).tolist())
+    classes = dict(zip(channels, _mean(people, 0).tolist(), strict=True))
+    return Score(found.get("mean", 0.0), found.get("sd", 0.0), int(found["n"]), len(cases), classes)
+
+
+def dice_of_people(
+    network: nn.Module,
+    cases: Sequence[Prepared],
+    size: tuple[int, ...],
+    drawn: Sequence[bool],
+    device: torch.device,
+    on_step: Step = lambda: None,
+) -> dict[str, np.ndarray]:
+    """Dice of each drawn class but the background, by person: a mean over their images, NaN where there is none."""
+    channels = [channel for channel, is_drawn in enumerate(drawn) if is_drawn and channel]
     by_person: dict[str, list[list[float]]] = {}
     for case in cases:
         predicted = predict(network, case, size, drawn, device, on_step)
         by_person.setdefault(case.case.person, []).append(_dice(predicted, np.asarray(case.labels), channels))
-    people = np.array([_mean(np.array(scans), 0) for scans in by_person.values()])
-    found = summary(_mean(people, 1).tolist())
-    classes = dict(zip(channels, _mean(people, 0).tolist(), strict=True))
-    return Score(found.get("mean", 0.0), found.get("sd", 0.0), int(found["n"]), len(cases), classes)
+    return {person: _mean(np.array(scans), 0) for person, scans in by_person.items()}
 
 
 def _mean(values: np.ndarray, axis: int) -> np.ndarray:
