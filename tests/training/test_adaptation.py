@@ -295,6 +295,66 @@ def test_values_that_are_no_class_are_refused(tiny_bundle: Path, data: Path, tmp
         to_end("mr-denoise", data, tmp_path / "out", steps=1)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scheme": "mean-teacher"},
+        {"scheme": "cross", "freeze": "encoder"},
+        {"scheme": "supervised", "pretrain_steps": 3, "random_weights": True},
+    ],
+)
+def test_images_without_labels_are_learnt_from(options, tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
+    for number in range(10, 13):
+        write(tmp_path / "more", f"q{number}", blob(number)[0], None)
+    given = {"classes": "other", "steps": 4, "unlabelled": tmp_path / "more" / "images", **options}
+    stopped = to_end(tiny_bundle, data, tmp_path / "out", stop_at=2, **given)
+    assert stopped.cancelled
+    result = to_end(tiny_bundle, data, tmp_path / "out", resume=True, **given)
+    assert result.facts["unlabelled_images"] == 3
+    assert result.facts["scheme"] == options["scheme"]
+    assert result.score is not None
+    assert "3 images without labels" in bundles.load(tmp_path / "out").card
+    kept, (own,) = bundles.load(tmp_path / "out").networks()[0].state_dict(), bundles.load(tiny_bundle).networks()
+    same = {key: torch.equal(value, kept[key]) for key, value in own.state_dict().items() if ".stages.0." in key}
+    encoder = [equal for key, equal in same.items() if key.startswith("encoder.")]
+    assert encoder
+    assert all(encoder) == (options.get("freeze") == "encoder")
+
+
+def test_a_scheme_needs_what_it_learns_from(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
+    write(tmp_path / "more", "q1", blob(9)[0], None)
+    given = {"classes": "other", "steps": 1}
+    with pytest.raises(InputError, match="every voxel here has one"):
+        to_end(tiny_bundle, data, tmp_path / "out", scheme="mean-teacher", **given)
+    with pytest.raises(InputError, match="nothing is learnt from images without labels"):
+        to_end(tiny_bundle, data, tmp_path / "out", unlabelled=tmp_path / "more", **given)
+    with pytest.raises(InputError, match="no image that has no labels"):
+        to_end(tiny_bundle, data, tmp_path / "out", scheme="cross", unlabelled=data, **given)
+    with pytest.raises(InputError, match="no scheme 'magic'"):
+        AdaptOptions(scheme="magic")
+    with pytest.raises(BundleError, match=r"has no part 'tail'.*decoder, encoder"):
+        to_end(tiny_bundle, data, tmp_path / "out", freeze="tail", **given)
+
+
+def test_the_held_out_are_not_seen_without_labels_either(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
+    for name in ("p0_second", "p1_second"):
+        write(tmp_path / "more", name, blob(9)[0], None)
+    given = {"classes": "other", "steps": 1, "scheme": "cross", "unlabelled": tmp_path / "more"}
+    assert to_end(tiny_bundle, data, tmp_path / "a", **given, validation=("p0",)).facts["unlabelled_images"] == 1
+    (tmp_path / "more" / "images" / "p1_second.nii.gz").unlink()
+    with pytest.raises(InputError, match="of people that are held out"):
+        to_end(tiny_bundle, data, tmp_path / "b", **given, validation=("p0",))
+
+
+def test_sides_are_not_mirrored(tiny_bundle: Path) -> None:
+    spec = bundles.load(tiny_bundle).spec
+    assert not choose_classes(spec, {0, 7, 8}, {7: "anterior", 8: "posterior"}, "other").sided(())
+    assert choose_classes(spec, {0, 7, 8}, {7: "Left kidney", 8: "right kidney"}, "other").sided(())
+    assert choose_classes(spec, {0, 7, 8}, {}, "other").sided(())  # nobody knows
+    assert not choose_classes(spec, {0, 7}, {}, "other").sided(())
+    assert choose_classes(spec, {0, 1}, {}).sided((1, 2))
+
+
 def test_a_full_disk_loses_nothing(tiny_bundle: Path, data: Path, tmp_path: Path, monkeypatch) -> None:
     to_end(tiny_bundle, data, tmp_path / "out", stop_at=1, classes="other", steps=4)
     before = (work_folder(tmp_path / "out") / "checkpoint.pt").read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -49,12 +50,11 @@ class Data:
         stored = np.load(path)
         self.people = stored["people"].tolist()
         shapes = [tuple(map(int, shape)) for shape in stored["shapes"]]
-        ends = np.cumsum([0, *(np.prod(shape) for shape in shapes)])
-        images, labels = stored["images"], stored["labels"]
-        self.images = [
-            images[a:b].astype(np.float32).reshape(s) for a, b, s in zip(ends, ends[1:], shapes, strict=False)
-        ]
-        self.labels = [labels[a:b].astype(np.int16).reshape(s) for a, b, s in zip(ends, ends[1:], shapes, strict=False)]
+        ends = np.cumsum([0, *(np.prod(shape) for shape in shapes)]).tolist()
+        parts = [slice(*pair) for pair in pairwise(ends)]
+        images, labels = stored["images"].astype(np.float32), stored["labels"].astype(np.int16)
+        self.images = [images[part].reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+        self.labels = [labels[part].reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
         self.groups = groups(self.people)
 
     def of(self, people: Iterable[int], labels: str = "full") -> list[Prepared]:

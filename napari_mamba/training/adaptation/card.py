@@ -60,6 +60,10 @@ def card(spec: BundleSpec, bundle: Bundle, classes: Classes, facts: Mapping[str,
         f"Learnt from {facts['training_images']} images of {facts['training_people']} people"
         + (", painted in part: unpainted voxels were unknown, not background." if facts["partial"] else "."),
     ]  # fmt: skip
+    if facts["unlabelled_images"]:
+        lines.append(f"Also learnt from {facts['unlabelled_images']} images without labels ({facts['scheme']}).")
+    elif facts["scheme"] != "supervised":
+        lines.append(f"Unpainted voxels were learnt from by the scheme {facts['scheme']}.")
     if len(bundle.weights) > 1:
         lines.append(f"Of the {len(bundle.weights)} networks of {bundle.name}, the first was adapted.")
     lines += ["", "## Score", "", *_score(classes, facts), "", "## Classes", ""]

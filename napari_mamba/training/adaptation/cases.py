@@ -170,8 +170,8 @@ def _from_csv(path: Path, labels: bool = True) -> tuple[Case, ...]:
     needed = ("image", "label") if labels else ("image",)
     if not rows or not {*needed} <= rows[0].keys():
         raise InputError(
-            f"{path} has no column{'s' * labels} {' and '.join(needed)}, or no row: write {','.join(needed)!r} into its "
-            "first line"
+            f"{path} has no column{'s' * labels} {' and '.join(needed)}, or no row: write {','.join(needed)!r} into "
+            "its first line"
         )
     cases = []
     for number, row in enumerate(rows, start=2):

@@ -10,6 +10,7 @@ from napari_mamba.errors import InputError
 from napari_mamba.training.adaptation.validation import Score
 
 SCHEME_NAMES = ("supervised", "mean-teacher", "cross", "scribbles")
+"""Keys of `schemes.SCHEMES`, for those who do not import PyTorch."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ class AdaptOptions:
 class AdaptProgress(Progress):
     """An event: stages are "checking", "preparing", "pretraining", "training", "validating" and "writing".
 
-    `loss` comes with "pretraining" and "training"; `score` where a validation ended, with whether it is the best (`best`).
+    `loss` comes with "pretraining" and "training"; `score` where a validation ended, with whether it is the best one
+    (`best`).
     """
 
     loss: float | None = None

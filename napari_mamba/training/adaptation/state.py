@@ -69,7 +69,8 @@ class State:
         """Write the checkpoint beside and rename it, so that a kill at any moment leaves a whole one."""
         state = {
             "about": json.dumps(self.about), "step": self.step, "seconds": self.seconds, "before": self.before,
-            "networks": self.scheme.state_dict(), "pretrained": self.pretrained, "optimiser": self.optimiser.state_dict(), "best": self.best,
+            "networks": self.scheme.state_dict(), "pretrained": self.pretrained,
+            "optimiser": self.optimiser.state_dict(), "best": self.best,
             "best_step": self.best_step, "score": asdict(self.score) if self.score else None,
             "validated": self.validated,
         }  # fmt: skip

@@ -77,8 +77,8 @@ class Training:
         options, kind = self.options, SCHEMES[self.options.scheme]
         if kind.needs_unlabelled and not self.unlabelled and all(case.whole for case in self.training):
             raise InputError(
-                f"the scheme {options.scheme!r} learns from what has no label, and every voxel here has one: add images "
-                "with --unlabelled, name unpainted voxels with --unknown, or leave --scheme out"
+                f"the scheme {options.scheme!r} learns from what has no label, and every voxel here has one: add "
+                "images with --unlabelled, name unpainted voxels with --unknown, or leave --scheme out"
             )
         if options.random_weights:
             network = networks.fresh(self.description, options.seed)

@@ -1,9 +1,9 @@
 """Learning from images alone: parts are hidden, and the network paints them.
 
 Tang et al., MambaMIM: Pre-training Mamba with state space token interpolation (Medical Image Analysis,
-arXiv:2408.08070), whose masks and loss these are: 60% of the blocks, squared error on what was hidden. Its network skips
-hidden blocks by sparse convolutions and fills states between them; here hidden voxels hold the patch's mean, as in
-SimMIM (Xie et al., CVPR 2022, arXiv:2111.09886), so that any network of the registry can learn so.
+arXiv:2408.08070), whose masks and loss these are: 60% of the blocks, squared error on what was hidden. Its network
+skips hidden blocks by sparse convolutions and fills states between them; here hidden voxels hold the patch's mean, as
+in SimMIM (Xie et al., CVPR 2022, arXiv:2111.09886), so that any network of the registry can learn so.
 """
 
 from __future__ import annotations
