@@ -15,14 +15,16 @@ from napari_mamba.cli import main
 from napari_mamba.engine import RunOptions, run_to_end
 from napari_mamba.engine.preparation.prepare import prepare
 from napari_mamba.errors import BundleError, InputError, NapariMambaError, OutputError
-from napari_mamba.training.adaptation import heads
+from napari_mamba.training.adaptation import heads, training
 from napari_mamba.training.adaptation.adapt import adapt, work_folder
-from napari_mamba.training.adaptation.cases import find_cases, person_of, split_people
+from napari_mamba.training.adaptation.cases import doubtful_people, find_cases, person_of, split_people
 from napari_mamba.training.adaptation.classes import choose_classes
 from napari_mamba.training.adaptation.loss import UNKNOWN, partial_loss
 from napari_mamba.training.adaptation.options import Adapted, AdaptOptions
 from napari_mamba.training.adaptation.prepared import prepare_pair
+from napari_mamba.training.adaptation.preview import about_drawn
 from napari_mamba.training.adaptation.state import read_checkpoint
+from napari_mamba.training.adaptation.store import Painted
 from napari_mamba.volume import Volume
 
 QUICK = {"device": "cpu", "minutes": 5.0, "learning_rate": 5e-3, "batch_size": 1}
@@ -186,6 +188,22 @@ def test_scans_of_a_person_stay_together(tmp_path: Path) -> None:
     assert not {case.person for case in training} & {case.person for case in validation}
     assert len(training) + len(validation) == 5
     assert validation
+
+
+def test_who_may_be_one_person_is_asked(tiny_bundle: Path, tmp_path: Path) -> None:
+    image, label = blob(0)
+    for name in ("anna_left", "anna_right", "ben_left", "carl_left"):
+        write(tmp_path / "data", name, image, label)
+    given = (tiny_bundle, tmp_path / "data", tmp_path / "out")
+    cases = find_cases(tmp_path / "data").cases
+    assert doubtful_people(cases[1:], cases[:1]) == ("anna_left", "anna_right")
+    assert doubtful_people(cases[:2], cases[2:]) is None
+    assert doubtful_people(cases[2:], cases[:2]) is None
+    (held_out,) = split_people(cases)[1]
+    if held_out.person.startswith("anna"):
+        with pytest.raises(InputError, match=r"one person\? Say who is who"):
+            to_end(*given, steps=1)
+    assert to_end(*given, steps=1, validation=("anna_left",)).score is not None  # it was asked
 
 
 def test_a_person_learnt_from_is_no_validation_later(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
@@ -382,3 +400,57 @@ def test_the_command_tells_events(tiny_bundle: Path, data: Path, tmp_path: Path,
     assert events[-1]["outputs"] == {"bundle": str(tmp_path / "out")}
     assert main([*map(str, line)]) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+def test_a_preview_is_a_label_map_on_the_images_own_grid(tiny_bundle: Path, tmp_path: Path) -> None:
+    for number in range(3):
+        image, label = blob(number)
+        painted = np.where(np.random.default_rng(number).random(label.shape) < 0.1, 2 - label, 0).astype(np.uint8)
+        write(tmp_path / "data", f"p{number}", image, painted)
+    options = AdaptOptions(**QUICK, unknown=0, background=2, steps=4, validate_every=2, preview="p1")
+    shown = [event.preview for event in adapt(tiny_bundle, tmp_path / "data", tmp_path / "out", options)]
+    paths = [path for path in shown if path]
+    assert paths
+    labels, image = io.read_labels(paths[-1]), io.read(tmp_path / "data" / "images" / "p1.nii.gz")
+    assert labels.volume.shape == image.shape
+    np.testing.assert_allclose(labels.volume.affine, image.affine)
+    assert set(np.unique(labels.volume.data)) <= {0, 1, 2}
+    with pytest.raises(InputError, match="no image 'p7' to preview"):
+        to_end(tiny_bundle, tmp_path / "data", tmp_path / "b", unknown=0, background=2, steps=1, preview="p7")
+
+
+def test_the_box_of_a_preview_is_about_what_is_drawn(tmp_path: Path) -> None:
+    labels = np.zeros((20, 22, 24), np.uint8)
+    labels[5:7, 8:10, 11:14] = 1
+    labels[15, 15, 15] = 9  # painted background
+    write(tmp_path, "p1", labels.astype(np.float32), labels, np.diag([2.0, 1.0, 1.0, 1.0]))
+    (case,) = find_cases(tmp_path).cases
+    volume = io.read_labels(case.label).volume
+    box = about_drawn(case, Painted(unknown=0, background=9))
+    corners = np.array([[4.5, 7.5, 10.5, 1], [6.5, 9.5, 13.5, 1]]) @ volume.affine.T
+    low, high = corners[:, :3].min(0) - 12, corners[:, :3].max(0) + 12
+    np.testing.assert_allclose(box, [*low, *high])
+
+
+def test_a_round_looks_at_few_tiles_and_the_end_at_all(
+    tiny_bundle: Path, data: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(training, "MOST_TILES", 1)
+    large, label = np.zeros((16, 18, 90), np.float32), np.zeros((16, 18, 90), np.uint8)
+    large[:, :, 70:], label[4:12, 4:12, 72:80] = 1, 7
+    write(data, "p9", large, label)
+    options = AdaptOptions(**QUICK, classes="other", steps=2, patch=(16, 16, 16), validation=("p9",))
+    scores = [event.score for event in adapt(tiny_bundle, data, tmp_path / "out", options) if event.score]
+    assert [score.part for score in scores] == [True, True, False]
+    assert "tiles far" not in bundles.load(tmp_path / "out").card
+
+
+def test_an_ensemble_says_that_its_first_network_is_adapted(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
+    other = bundles.load(tiny_bundle)
+    weights = [{k: v + number * 0.01 for k, v in other.networks()[0].state_dict().items()} for number in range(2)]
+    both = bundles.save(tmp_path / "both", other.spec, weights, "# Two")
+    events = [*adapt(both, data, tmp_path / "out", AdaptOptions(**QUICK, classes="other", steps=1))]
+    assert [event.message for event in events if event.warning] == [
+        f"{bundles.load(both).name} averages 2 networks: the first is adapted, and is the new bundle alone"
+    ]
+    assert len(bundles.load(tmp_path / "out").weights) == 1

@@ -91,6 +91,12 @@ def adapt(
         bool,
         typer.Option("--random-weights", help="Begin from random weights, for comparison.", rich_help_panel=TRAINING),
     ] = False,
+    preview: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="Write a label map of this image after each better round.", rich_help_panel=HOW
+        ),
+    ] = "",
     seed: Annotated[int, typer.Option(help="Of new classes and samples.", rich_help_panel=TRAINING)] = 0,
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
@@ -113,6 +119,6 @@ def adapt(
         "optimiser": optimiser, "batch_size": batch_size, "patch": (size,) * 3 if isinstance(size, int) else size,
         "validate_every": validate_every, "seed": seed, "device": device, "resume": resume, "overwrite": overwrite,
         "scheme": scheme, "unlabelled": unlabelled, "pretrain_minutes": pretrain_minutes,
-        "pretrain_steps": pretrain_steps, "freeze": freeze, "random_weights": random_weights,
+        "pretrain_steps": pretrain_steps, "freeze": freeze, "random_weights": random_weights, "preview": preview,
     }  # fmt: skip
     raise typer.Exit(adapting.adapt_bundle(bundle, data, output, chosen, jsonl=events == "jsonl"))

@@ -103,6 +103,11 @@ def _steps(
     if saved is None and (folder / state.CHECKPOINT).exists() and not options.overwrite:
         raise OutputError(f"{folder} holds a stopped training: go on with --resume, or begin anew with --overwrite")
     held_out = tuple(training.people_held_out(saved)) if saved else ()
+    if len(loaded.weights) > 1:
+        text = (
+            f"{loaded.name} averages {len(loaded.weights)} networks: the first is adapted, and is the new bundle alone"
+        )
+        yield AdaptProgress("checking", 0, 0, message=text, warning=True)
     made = yield from plan.make_plan(loaded, data, options, held_out)
     if saved:
         training.check_people(saved, made)
@@ -116,7 +121,7 @@ def _steps(
     if cancel.is_set():
         return Adapted(None, True, None)
     run = training(loaded, made, parts, folder, options, cancel, saved)
-    yield from run.events()
+    yield from _rounds(run, loaded, made, folder)
     if not run.state.best:
         return Adapted(None, True, None)
     yield AdaptProgress("writing", 0, 1)
@@ -127,9 +132,31 @@ def _steps(
     if not cancel.is_set():
         parts.clear()
         run.release()
-        shutil.rmtree(folder / "images", ignore_errors=True)
+        for name in ("images", "preview-bundle"):
+            shutil.rmtree(folder / name, ignore_errors=True)
     yield AdaptProgress("writing", 1, 1)
-    return Adapted(output, cancel.is_set(), run.state.score, facts)
+    return Adapted(output, cancel.is_set(), run.score, facts)
+
+
+def _rounds(run: Any, loaded: Any, made: Any, folder: Path) -> Events:
+    """The training's events, and a preview after each round that made it better."""
+    from napari_mamba.training.adaptation import card, preview
+
+    options = run.options
+    shown = preview.find_case([*made.training, *made.validation], options.preview) if options.preview else None
+    seen = -1
+    for event in run.events():
+        yield event
+        if shown is None or event.stage != "validating" or not event.done or run.state.best_step == seen:
+            continue
+        seen = run.state.best_step
+        yield AdaptProgress("previewing", 0, 1)
+        facts = run.facts()
+        spec = card.adapted_spec(loaded, "preview", run.description, made.classes, run.size, facts)
+        device = options.device
+        path = preview.write_preview(spec, run.state.best, shown, made.painted, folder, device, run.cancel)
+        if path is not None:
+            yield AdaptProgress("previewing", 1, 1, preview=str(path))
 
 
 def _told(preparing: Generator[Any, None, Any], before: int, total: int) -> Events:
@@ -162,4 +189,6 @@ def as_json(event: AdaptProgress) -> dict[str, Any]:
         extra["loss"] = event.loss if np.isfinite(event.loss) else None
     if event.score is not None:
         extra |= {"score": asdict(event.score), "best": event.best}
+    if event.preview:
+        extra["preview"] = event.preview
     return fields | extra

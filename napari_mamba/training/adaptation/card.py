@@ -87,6 +87,10 @@ def _score(classes: Classes, facts: Mapping[str, Any]) -> list[str]:
         f"network's grid: **{measured['mean']:.3f}**{spread}. The weights were chosen by this score, so that it is "
         "somewhat too good; new people give an honest one.",
     ]
+    if measured.get("part"):
+        lines.append(
+            "It was stopped before the whole images were looked at: far from what is drawn, some tiles are missing."
+        )
     if people < 5:
         lines.append("So few people say little about others.")
     if "before" in facts:

@@ -47,6 +47,8 @@ class AdaptOptions:
         Paint hidden parts of all images so long before; 0 for not at all. Not counted in `minutes` and `steps`.
     freeze : {"", "encoder"}
         The part of the network whose weights stay.
+    preview : str
+        Name of an image; after each round a label map of it is written beside the checkpoint (`preview`).
     random_weights : bool
         Begin from random weights instead of the bundle's, to see what these are worth.
 
@@ -78,6 +80,7 @@ class AdaptOptions:
     pretrain_steps: int = 0
     freeze: str = ""
     random_weights: bool = False
+    preview: str = ""
 
     def __post_init__(self) -> None:
         for name in ("minutes", "steps", "learning_rate", "batch_size", "validate_every"):
@@ -101,15 +104,17 @@ class AdaptOptions:
 
 @dataclass(frozen=True)
 class AdaptProgress(Progress):
-    """An event: stages are "checking", "preparing", "pretraining", "training", "validating" and "writing".
+    """An event: stages are "checking", "preparing", "pretraining", "training", "validating",
+    "previewing" and "writing".
 
     `loss` comes with "pretraining" and "training"; `score` where a validation ended, with whether it is the best one
-    (`best`).
+    (`best`); `preview` is the path of a label map.
     """
 
     loss: float | None = None
     score: Score | None = None
     best: bool = False
+    preview: str = ""
 
 
 @dataclass(frozen=True)

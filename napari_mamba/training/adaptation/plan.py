@@ -10,8 +10,9 @@ import torch
 
 from napari_mamba.bundles import Bundle
 from napari_mamba.errors import BundleError, InputError
+from napari_mamba.io.common.guard import quoted
 from napari_mamba.training.adaptation import store
-from napari_mamba.training.adaptation.cases import Case, find_cases, find_images, split_people
+from napari_mamba.training.adaptation.cases import Case, doubtful_people, find_cases, find_images, split_people
 from napari_mamba.training.adaptation.classes import Classes, choose_classes, unnamed_class
 from napari_mamba.training.adaptation.options import AdaptOptions, AdaptProgress
 from napari_mamba.training.adaptation.samples import Prepared
@@ -85,6 +86,11 @@ def make_plan(
         return Plan(classes, list(found.cases), [], painted, _unlabelled(options, found.cases, []))
     learnt = bundle.metrics.get("adapted", {}).get("learnt_from", ())
     training, validation = split_people(found.cases, options.validation or held_out, learnt)
+    if not options.validation and not held_out and (both := doubtful_people(training, validation)):
+        raise InputError(
+            f"are {quoted(both[0])}, who would be held out, and {quoted(both[1])} one person? Say who is who in a CSV's "
+            "column 'person', or choose whom to hold out with --validation"
+        )
     return Plan(classes, training, validation, painted, _unlabelled(options, found.cases, validation))
 
 

@@ -27,6 +27,8 @@ from napari_mamba.training.loop import pick_device
 _WARM_UP, _LARGEST_GRADIENT = 10, 12.0
 _SHARE = 0.25  # of the time that scores may take
 _SAVE_SECONDS = 60.0
+MOST_TILES = 12
+"""Of an image that a round is scored on, where a CPU computes: a whole head's take as long as a hundred steps."""
 
 
 class Stopped(Exception):
@@ -68,6 +70,7 @@ class Training:
             self.training, self.size, len(plan.classes.entries), self._flips(), options.batch_size, options.seed,
             self.unlabelled, self.state.scheme.views,
         )  # fmt: skip
+        self.whole: Score | None = None
         self.every = options.validate_every or 20
         self.began = time.monotonic() - self.state.seconds
         self.saved_at = time.monotonic()
@@ -130,6 +133,8 @@ class Training:
                     self._save()
             if self.state.validated < self.state.step and not self.cancel.is_set():
                 yield from self._validate()
+            if not self.cancel.is_set():
+                yield from self._score_whole()
         except Stopped:
             pass
         new = self.plan.classes.changed and self.state.best_step == 0
@@ -195,10 +200,12 @@ class Training:
     def _validate(self) -> Generator[AdaptProgress, None, None]:
         if not self.validation:
             self.state.keep(None)
+            if self.state.step:
+                yield AdaptProgress("validating", 1, 1)
             return
         began = time.monotonic()
         yield AdaptProgress("validating", 0, 1)
-        found = self._score()
+        found = self._score(MOST_TILES if self.device.type == "cpu" else None)
         if self.state.validated < 0 and not self.plan.classes.changed:
             self.state.before = found.mean
         best = self.state.keep(found)
@@ -213,10 +220,25 @@ class Training:
         message = f"Dice {found.mean:.3f} on {people} after {self.state.step} steps"
         yield AdaptProgress("validating", 1, 1, message=message, score=found, best=best)
 
-    def _score(self) -> Score:
+    def _score(self, most: int | None) -> Score:
         return score(
-            self.state.network, self.validation, self.size, self.plan.classes.drawn, self.device, self._stop_if_asked
-        )
+            self.state.network, self.validation, self.size, self.plan.classes.drawn, self.device, self._stop_if_asked,
+            most,
+        )  # fmt: skip
+
+    def _score_whole(self) -> Generator[AdaptProgress, None, None]:
+        """Where rounds were scored on a part of large images: the kept weights on all of them, at the end."""
+        if self.state.score is None or not self.state.score.part:
+            return
+        yield AdaptProgress("validating", 0, 1, message="the kept weights on the whole images")
+        last = {key: value.clone() for key, value in self.state.network.state_dict().items()}
+        self.state.network.load_state_dict(self.state.best)
+        try:
+            found = self.whole = self._score(None)
+        finally:
+            self.state.network.load_state_dict(last)
+        message = f"Dice {found.mean:.3f} on the whole images of the held-out"
+        yield AdaptProgress("validating", 1, 1, message=message, score=found, best=True)
 
     def _stop_if_asked(self) -> None:
         if self.cancel.is_set():
@@ -228,9 +250,14 @@ class Training:
 
     # ---- what is said of it
 
+    @property
+    def score(self) -> Score | None:
+        """Of the kept weights."""
+        return self.whole or self.state.score
+
     def facts(self) -> dict[str, Any]:
         """What the card says; numbers by label value where they are a class's."""
-        found, entries = self.state.score, self.plan.classes.entries
+        found, entries = self.score, self.plan.classes.entries
         facts: dict[str, Any] = {
             "from": self.bundle.name, "from_version": self.bundle.version, "from_sha256": self.bundle.sha256,
             "steps": self.state.step, "best_step": self.state.best_step, "minutes": round(self.state.seconds / 60, 2),
@@ -246,7 +273,7 @@ class Training:
         if found is not None:
             classes = {str(entries[k].index): v if np.isfinite(v) else None for k, v in found.classes.items()}
             facts["score"] = {"mean": found.mean, "sd": found.sd, "people": found.people, "images": found.images,
-                              "classes": classes}  # fmt: skip
+                              "classes": classes, "part": found.part}  # fmt: skip
         return facts
 
     def _learnt_from(self) -> list[str]:
