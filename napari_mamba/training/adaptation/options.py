@@ -7,7 +7,6 @@ from pathlib import Path
 
 from napari_mamba.engine.progress.events import Progress
 from napari_mamba.errors import InputError
-from napari_mamba.training.adaptation.validation import Score
 
 SCHEME_NAMES = ("supervised", "mean-teacher", "cross", "scribbles")
 """Keys of `schemes.SCHEMES`, for those who do not import PyTorch."""
@@ -100,6 +99,30 @@ class AdaptOptions:
             )
         if self.unknown is not None and self.unknown == self.background:
             raise InputError("unknown and background voxels need different values: choose another one")
+
+
+@dataclass(frozen=True)
+class Score:
+    """Dice on held-out people.
+
+    Attributes
+    ----------
+    mean, sd : float
+        Over people, of each one's mean over the drawn classes; `sd` is 0 for one person.
+    people, images : int
+        What it stands on.
+    classes : dict of int to float
+        Mean over people, by channel.
+    part : bool
+        Of some tiles of large images alone: those with drawn structures, and some others.
+    """
+
+    mean: float
+    sd: float
+    people: int
+    images: int
+    classes: dict[int, float]
+    part: bool = False
 
 
 @dataclass(frozen=True)

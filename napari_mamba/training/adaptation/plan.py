@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 
 from napari_mamba.bundles import Bundle
-from napari_mamba.errors import BundleError, InputError
+from napari_mamba.errors import InputError
 from napari_mamba.io.common.guard import quoted
 from napari_mamba.training.adaptation import store
+from napari_mamba.training.adaptation.bundle import check_bundle
 from napari_mamba.training.adaptation.cases import Case, doubtful_people, find_cases, find_images, split_people
 from napari_mamba.training.adaptation.classes import Classes, choose_classes, unnamed_class
 from napari_mamba.training.adaptation.options import AdaptOptions, AdaptProgress
@@ -30,15 +31,6 @@ class Plan:
     validation: list[Case]
     painted: store.Painted
     unlabelled: tuple[Case, ...] = ()
-
-
-def check_bundle(bundle: Bundle) -> None:
-    """Raise `BundleError` if the bundle cannot be adapted."""
-    if bundle.task != "segmentation" or bundle.activation != "softmax":
-        raise BundleError(f"{bundle.name} does not segment into exclusive classes: choose a bundle that does")
-    from napari_mamba.training.adaptation.prepared import check_steps  # SciPy's import is not for those who only train
-
-    check_steps(bundle.name, bundle.preparation)
 
 
 def make_plan(
@@ -88,8 +80,8 @@ def make_plan(
     training, validation = split_people(found.cases, options.validation or held_out, learnt)
     if not options.validation and not held_out and (both := doubtful_people(training, validation)):
         raise InputError(
-            f"are {quoted(both[0])}, who would be held out, and {quoted(both[1])} one person? Say who is who in a CSV's "
-            "column 'person', or choose whom to hold out with --validation"
+            f"are {quoted(both[0])}, who would be held out, and {quoted(both[1])} one person? Say who is who in a "
+            "CSV's column 'person', or choose whom to hold out with --validation"
         )
     return Plan(classes, training, validation, painted, _unlabelled(options, found.cases, validation))
 

@@ -16,12 +16,12 @@ from napari_mamba.bundles import Bundle
 from napari_mamba.errors import InputError, RunError
 from napari_mamba.training.adaptation import heads, pretraining
 from napari_mamba.training.adaptation.cases import hashed
-from napari_mamba.training.adaptation.options import AdaptOptions, AdaptProgress
+from napari_mamba.training.adaptation.options import AdaptOptions, AdaptProgress, Score
 from napari_mamba.training.adaptation.plan import Plan, patch_size
 from napari_mamba.training.adaptation.samples import Patches, Prepared
 from napari_mamba.training.adaptation.schemes import SCHEMES, Scheme, networks
 from napari_mamba.training.adaptation.state import State
-from napari_mamba.training.adaptation.validation import Score, score
+from napari_mamba.training.adaptation.validation import score
 from napari_mamba.training.loop import pick_device
 
 _WARM_UP, _LARGEST_GRADIENT = 10, 12.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise, product
 
 import numpy as np
@@ -11,35 +10,12 @@ import torch
 from torch import nn
 
 from napari_mamba.training.adaptation.loss import UNKNOWN
+from napari_mamba.training.adaptation.options import Score
 from napari_mamba.training.adaptation.samples import Prepared
 from napari_mamba.training.scoring.scores import summary
 
 Step = Callable[[], None]
 _UNSEEN = -2
-
-
-@dataclass(frozen=True)
-class Score:
-    """Dice on held-out people.
-
-    Attributes
-    ----------
-    mean, sd : float
-        Over people, of each one's mean over the drawn classes; `sd` is 0 for one person.
-    people, images : int
-        What it stands on.
-    classes : dict of int to float
-        Mean over people, by channel.
-    part : bool
-        Of some tiles of large images alone: those with drawn structures, and some others.
-    """
-
-    mean: float
-    sd: float
-    people: int
-    images: int
-    classes: dict[int, float]
-    part: bool = False
 
 
 def score(
