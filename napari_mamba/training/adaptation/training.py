@@ -15,8 +15,8 @@ import torch
 from napari_mamba.bundles import Bundle
 from napari_mamba.errors import InputError, RunError
 from napari_mamba.training.adaptation import heads, pretraining
-from napari_mamba.training.adaptation.cases import hashed
 from napari_mamba.training.adaptation.options import AdaptOptions, AdaptProgress, Score
+from napari_mamba.training.adaptation.people import hashed
 from napari_mamba.training.adaptation.plan import Plan, patch_size
 from napari_mamba.training.adaptation.samples import Patches, Prepared
 from napari_mamba.training.adaptation.schemes import SCHEMES, Scheme, networks

@@ -22,12 +22,12 @@ from napari_mamba.ui.learn.pairs import Pair
 from napari_mamba.ui.learn.session import IDLE, LearnSession
 from napari_mamba.ui.widgets.forms import combo_box
 
-HEADS = ("Image", "Labels", "Person", "Score")
+HEADS = ("Image", "Labels", "Person", "Test")
 TIPS = (
     "The image to learn from",
     "Its labels: a labels layer on the same grid",
     "Whose image it is. Images of one person are learnt from, or held out, together.",
-    "Held out for the score: nothing is learnt from this person",
+    "Held out to test on: nothing is learnt from this person",
 )
 
 
@@ -107,6 +107,8 @@ class PairsView(QWidget):
                 person = QLineEdit(pair.person)
                 person.setEnabled(idle)
                 person.setFrame(False)
+                person.setCursorPosition(0)
+                person.setToolTip(f"{pair.person}. {TIPS[2]}")
                 person.setAccessibleName(f"Person of {pair.image.name}")
                 person.editingFinished.connect(partial(self._on_person, pair, person))
                 self.table.setCellWidget(number, 2, person)
@@ -135,6 +137,7 @@ class PairsView(QWidget):
             combo.addItem(layer.name, layer)
             if layer is chosen:
                 combo.setCurrentIndex(combo.count() - 1)
+        combo.setToolTip(f"{TIPS[what == 'labels']}: {chosen.name if chosen is not None else 'none yet'}")
         combo.setEnabled(idle)
         combo.activated.connect(partial(self._on_layer, pair, what, combo))
         return combo

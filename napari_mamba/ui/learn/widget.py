@@ -132,7 +132,7 @@ class LearnWidget(QWidget):
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(area)
-        self.setMinimumWidth(380)
+        self.setMinimumWidth(400)
 
     def _connect(self) -> None:
         self._later.timeout.connect(self.draw)
