@@ -92,13 +92,30 @@ def job(asked: argparse.Namespace) -> None:
 
 
 def table(rows: list[dict]) -> list[str]:
-    """Markdown."""
-    lines = ["| row | people | Dice | SD | anterior | posterior | steps | minutes |", "| --- " * 8 + "|"]
+    """Markdown; where SciPy is there, with a Wilcoxon test over the test people against the same number of labels."""
+    head = ["row", "people", "Dice", "SD", "anterior", "posterior", "steps", "against adapted", "better in", "p"]
+    lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
+    known = {row["name"]: row for row in rows}
     for row in rows:
-        numbers = " | ".join(f"{row[key]:.3f}" for key in ("dice", "sd", "anterior", "posterior"))
+        numbers = [f"{row[key]:.3f}" for key in ("dice", "sd", "anterior", "posterior")]
         people = f"{row['people']}" + (f" + {row['unlabelled']}" if row["unlabelled"] else "")
-        lines.append(f"| {row['name']} | {people} | {numbers} | {row['steps']} | {row['seconds'] / 60:.1f} |")
+        plain = known.get(f"adapted-{row['people']}")
+        against = _paired(row, plain) if plain is not None and plain is not row else ["", "", ""]
+        lines.append(f"| {' | '.join([row['name'], people, *numbers, str(row['steps']), *against])} |")
     return lines
+
+
+def _paired(row: dict, plain: dict) -> list[str]:
+    """Mean difference over the people, in how many it is positive, and its Wilcoxon p."""
+    try:
+        from scipy.stats import wilcoxon
+    except ImportError:
+        return ["", "", ""]
+    other = plain["people_tested"]
+    differences = [sum(dice) / len(dice) - sum(other[p]) / len(dice) for p, dice in row["people_tested"].items()]
+    better = sum(difference > 0 for difference in differences)
+    mean = sum(differences) / len(differences)
+    return [f"{mean:+.4f}", f"{better} of {len(differences)}", f"{wilcoxon(differences).pvalue:.1g}"]
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-STEPS = 1500
+STEPS = 800
 RATE = 1e-3
 _FEW = 300  # what two CPU cores do in ten minutes, of one patch a step
 

@@ -24,7 +24,7 @@ from napari_mamba.training.adaptation.store import Painted
 from napari_mamba.training.adaptation.training import Training
 from napari_mamba.training.adaptation.validation import dice_of_people
 
-_EVERY = 50  # steps between two looks at the clock
+_EVERY, _AFTER = 50, 15  # steps between two looks at the clock; seconds of the test
 
 
 def run(name: str, data: Data, folder: Path, deadline: float, device: str = "auto", most: int | None = None) -> dict:
@@ -47,14 +47,15 @@ def run(name: str, data: Data, folder: Path, deadline: float, device: str = "aut
     began = time.time()
     training = make(name, job, data, folder / name, device, most)
     planned = training.options.steps
-    step, seconds, clock = training.state.step, 0.0, time.time()
+    first = step = training.state.step
+    seconds, clock = 0.0, time.time()
     for event in training.events():
         if event.stage == "training" and training.state.step - step >= _EVERY:
             pace = (time.time() - clock) / (training.state.step - step)
+            warm = step == first  # kernels were compiled and tried out
             step, seconds, clock = training.state.step, seconds + time.time() - clock, time.time()
-            fits = step + int((deadline - 20 - time.time()) / pace)
-            if fits < training.options.steps:
-                training.options = replace(training.options, steps=max(step, fits))
+            fits = planned if warm else step + int((deadline - _AFTER - time.time()) / pace)
+            training.options = replace(training.options, steps=min(planned, max(step, fits)))
         elif event.stage == "pretraining" and time.time() > began + 0.4 * (deadline - began):
             training.options = replace(training.options, pretrain_steps=event.done)
     row = {"name": name, **asdict(job), "planned": planned, "steps": training.state.step}
