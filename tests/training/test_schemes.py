@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_mamba.bundles import Network
+from napari_mamba.training.adaptation import validation
 from napari_mamba.training.adaptation.cases import Case
 from napari_mamba.training.adaptation.loss import UNKNOWN, partial_loss
 from napari_mamba.training.adaptation.samples import Batch, Patches, Prepared
@@ -20,6 +21,12 @@ from napari_mamba.training.adaptation.schemes.masked import blocks, hide, masked
 from napari_mamba.training.adaptation.schemes.mean_teacher import disagreement
 
 BOTH = (True, True)
+
+
+@pytest.fixture(autouse=True)
+def _in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worked out by hand: not in the bfloat16 of CPUs that have it."""
+    monkeypatch.setattr(validation, "bfloat16_is_fast", lambda device: False)
 
 
 def answering(*logits: float) -> nn.Module:

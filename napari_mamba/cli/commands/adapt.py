@@ -58,7 +58,9 @@ def adapt(
     ] = False,
     learning_rate: Annotated[float, typer.Option(help="At its peak.", rich_help_panel=TRAINING)] = 1e-3,
     optimiser: Annotated[str, typer.Option(help="adamw or muon.", rich_help_panel=TRAINING)] = "adamw",
-    batch_size: Annotated[int, typer.Option(help="Patches of a step.", rich_help_panel=TRAINING)] = 2,
+    batch_size: Annotated[
+        Optional[int], typer.Option(help="Patches of a step; 1 on a CPU, else 2.", rich_help_panel=TRAINING)
+    ] = None,
     patch: Annotated[
         Optional[str],
         typer.Option(

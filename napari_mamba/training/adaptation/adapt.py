@@ -102,7 +102,7 @@ def _steps(
     saved = state.read_checkpoint(folder) if options.resume else None
     if saved is None and (folder / state.CHECKPOINT).exists() and not options.overwrite:
         raise OutputError(f"{folder} holds a stopped training: go on with --resume, or begin anew with --overwrite")
-    held_out = tuple(training.people_held_out(saved)) if saved else ()
+    held_out = state.people_held_out(saved) if saved else ()
     if len(loaded.weights) > 1:
         text = (
             f"{loaded.name} averages {len(loaded.weights)} networks: the first is adapted, and is the new bundle alone"
@@ -110,7 +110,7 @@ def _steps(
         yield AdaptProgress("checking", 0, 0, message=text, warning=True)
     made = yield from plan.make_plan(loaded, data, options, held_out)
     if saved:
-        training.check_people(saved, made)
+        state.check_people(saved, made.validation)
     groups = (made.training, made.validation, made.unlabelled)
     total, parts = sum(map(len, groups)), []
     yield AdaptProgress("preparing", 0, total)

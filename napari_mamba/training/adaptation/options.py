@@ -30,7 +30,9 @@ class AdaptOptions:
         Of training and validation, over all resumed pieces.
     steps : int, optional
         Stop after so many steps in all.
-    learning_rate, optimiser, batch_size, seed
+    learning_rate, optimiser, seed
+    batch_size : int, optional
+        Patches of a step; 1 on a CPU, 2 elsewhere if not given.
     patch : tuple of int, optional
         Voxels (z, y, x) or (y, x) that a step sees; on a CPU up to 64 an axis if not given.
     validate_every : int, optional
@@ -66,7 +68,7 @@ class AdaptOptions:
     steps: int | None = None
     learning_rate: float = 1e-3
     optimiser: str = "adamw"
-    batch_size: int = 2
+    batch_size: int | None = None
     patch: tuple[int, ...] | None = None
     validate_every: int | None = None
     seed: int = 0

@@ -16,6 +16,7 @@ from napari_mamba.training.adaptation.samples import Patches
 from napari_mamba.training.adaptation.schemes.masked import hide, masked_loss
 from napari_mamba.training.adaptation.validation import forward
 from napari_mamba.training.optimisation.optimisers import Optimiser
+from napari_mamba.training.precision import float32_small_convolutions
 
 _LARGEST_GRADIENT = 12.0
 
@@ -46,6 +47,8 @@ def pretrain(
     """
     channels = len(patches.cases[0].image)
     painter = heads.with_outputs(description, network, channels, options.seed).to(device).train()
+    if device.type == "cpu":
+        float32_small_convolutions(painter)
     optimiser, began, step = Optimiser(painter, options.optimiser), time.monotonic(), 0
     while not cancel.is_set():
         share = (

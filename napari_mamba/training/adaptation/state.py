@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_mamba.errors import InputError, OutputError
+from napari_mamba.training.adaptation.cases import Case
 from napari_mamba.training.adaptation.options import Score
 from napari_mamba.training.adaptation.schemes import Scheme
 from napari_mamba.training.optimisation.optimisers import Optimiser
@@ -122,3 +123,18 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in any way
         raise InputError(f"{path} is damaged: begin anew with --overwrite and without --resume") from error
+
+
+def people_held_out(saved: Mapping[str, Any]) -> tuple[str, ...]:
+    """Whom a stopped training held out."""
+    return tuple(json.loads(saved["about"])["people"]["validation"])
+
+
+def check_people(saved: Mapping[str, Any], validation: Sequence[Case]) -> None:
+    """Raise `InputError` if somebody whom the stopped training has learnt from is held out now."""
+    learnt = set(json.loads(saved["about"])["people"]["training"])
+    if both := sorted(learnt & {case.person for case in validation}):
+        raise InputError(
+            f"the stopped training has learnt from {both[0]!r}, and a score on training data says nothing: hold "
+            "out the same people as then"
+        )

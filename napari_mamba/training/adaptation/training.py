@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -13,13 +12,13 @@ import numpy as np
 import torch
 
 from napari_mamba.bundles import Bundle
-from napari_mamba.errors import InputError, RunError
+from napari_mamba.errors import RunError
 from napari_mamba.training.adaptation import heads, pretraining
 from napari_mamba.training.adaptation.options import AdaptOptions, AdaptProgress, Score
 from napari_mamba.training.adaptation.people import hashed
 from napari_mamba.training.adaptation.plan import Plan, patch_size
 from napari_mamba.training.adaptation.samples import Patches, Prepared
-from napari_mamba.training.adaptation.schemes import SCHEMES, Scheme, networks
+from napari_mamba.training.adaptation.schemes.networks import make_scheme
 from napari_mamba.training.adaptation.state import State
 from napari_mamba.training.adaptation.validation import score
 from napari_mamba.training.loop import pick_device
@@ -61,34 +60,24 @@ class Training:
             torch.backends.cudnn.benchmark = True  # patches have one size
         torch.manual_seed(options.seed)
         self.description, network = heads.with_classes(bundle, plan.classes.kept, options.seed)
-        self.state = State(self._scheme(network), options.optimiser, self._about(), folder)
+        scheme = make_scheme(
+            options, self.description, network, plan.classes.drawn, self.device,
+            something_unknown=bool(self.unlabelled) or not all(case.whole for case in self.training),
+        )  # fmt: skip
+        self.state = State(scheme, options.optimiser, self._about(), folder)
         if saved:
             self.state.load(saved)
         else:
             (folder / "history.jsonl").unlink(missing_ok=True)
+        patches = options.batch_size or (1 if self.device.type == "cpu" else 2)
         self.patches = Patches(
-            self.training, self.size, len(plan.classes.entries), self._flips(), options.batch_size, options.seed,
+            self.training, self.size, len(plan.classes.entries), self._flips(), patches, options.seed,
             self.unlabelled, self.state.scheme.views,
         )  # fmt: skip
         self.whole: Score | None = None
         self.every = options.validate_every or 20
         self.began = time.monotonic() - self.state.seconds
         self.saved_at = time.monotonic()
-
-    def _scheme(self, network: torch.nn.Module) -> Scheme:
-        """The networks that learn, on their device."""
-        options, kind = self.options, SCHEMES[self.options.scheme]
-        if kind.needs_unlabelled and not self.unlabelled and all(case.whole for case in self.training):
-            raise InputError(
-                f"the scheme {options.scheme!r} learns from what has no label, and every voxel here has one: add "
-                "images with --unlabelled, name unpainted voxels with --unknown, or leave --scheme out"
-            )
-        if options.random_weights:
-            network = networks.fresh(self.description, options.seed)
-        every = [network, *networks.further(network, self.description, kind.count - 1, options.seed)]
-        for one in every if options.freeze else ():
-            networks.freeze(one, options.freeze, self.bundle.name)
-        return kind(every, self.plan.classes.drawn).to(self.device)
 
     def _about(self) -> dict[str, Any]:
         plan = self.plan
@@ -283,20 +272,3 @@ class Training:
     def release(self) -> None:
         """Let go of the prepared images, which Windows does not delete while they are mapped."""
         self.training, self.validation, self.unlabelled, self.patches = [], [], [], None  # type: ignore[assignment]
-
-    # ---- going on
-
-    @staticmethod
-    def people_held_out(saved: Mapping[str, Any]) -> list[str]:
-        """Whom a stopped training held out."""
-        return list(json.loads(saved["about"])["people"]["validation"])
-
-    @staticmethod
-    def check_people(saved: Mapping[str, Any], plan: Plan) -> None:
-        """Raise `InputError` if somebody whom the stopped training has learnt from is held out now."""
-        learnt = set(json.loads(saved["about"])["people"]["training"])
-        if both := sorted(learnt & {case.person for case in plan.validation}):
-            raise InputError(
-                f"the stopped training has learnt from {both[0]!r}, and a score on training data says nothing: hold "
-                "out the same people as then"
-            )

@@ -12,6 +12,7 @@ from torch import nn
 from napari_mamba.training.adaptation.loss import UNKNOWN
 from napari_mamba.training.adaptation.options import Score
 from napari_mamba.training.adaptation.samples import Prepared
+from napari_mamba.training.precision import bfloat16_is_fast
 from napari_mamba.training.scoring.scores import summary
 
 Step = Callable[[], None]
@@ -136,7 +137,7 @@ def _core(corner: tuple[tuple[int, int, int], ...]) -> tuple[slice, ...]:
 def forward(network: nn.Module, tile: torch.Tensor) -> torch.Tensor:
     """Logits (B, K, *size) of tiles (B, C, *size); one slice goes into a 2D network without its axis."""
     flat = tile.shape[2] == 1
-    with torch.autocast(tile.device.type, torch.bfloat16, enabled=tile.device.type == "cuda"):
+    with torch.autocast(tile.device.type, torch.bfloat16, enabled=bfloat16_is_fast(tile.device.type)):
         output = network(tile[:, :, 0] if flat else tile)
     output = output[0] if isinstance(output, list | tuple) else output
     return output[:, :, None] if flat else output

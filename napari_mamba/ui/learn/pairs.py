@@ -158,6 +158,8 @@ class Pairs:
         self.changed.emit()
 
     def _fifth(self) -> set[str]:
+        if not self.rows:
+            return set()
         try:
             return {case.person for case in split_people(self.cases())[1]}
         except NapariMambaError:  # one person
