@@ -6,13 +6,18 @@ from functools import partial
 from typing import Any
 
 from qtpy.QtCore import QSignalBlocker, Qt, Slot
+from qtpy.QtGui import QPaintEvent
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
+    QComboBox,
     QHBoxLayout,
     QHeaderView,
     QLineEdit,
     QPushButton,
+    QStyle,
+    QStyleOptionComboBox,
+    QStylePainter,
     QTableWidget,
     QVBoxLayout,
     QWidget,
@@ -20,8 +25,8 @@ from qtpy.QtWidgets import (
 
 from napari_mamba.ui.learn.pairs import Pair
 from napari_mamba.ui.learn.session import IDLE, LearnSession
-from napari_mamba.ui.widgets.forms import combo_box
 
+_ROW = 30  # pixels
 HEADS = ("Image", "Labels", "Person", "Test")
 TIPS = (
     "The image to learn from",
@@ -29,6 +34,28 @@ TIPS = (
     "Whose image it is. Images of one person are learnt from, or held out, together.",
     "Held out to test on: nothing is learnt from this person",
 )
+
+
+class LayerCombo(QComboBox):
+    """A list of layers whose chosen name loses its middle where it is too long: names often differ at their ends."""
+
+    def __init__(self, parent: QWidget | None = None):
+        super().__init__(parent)
+        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.setMinimumContentsLength(4)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        painter = QStylePainter(self)
+        option = QStyleOptionComboBox()
+        self.initStyleOption(option)
+        field = self.style().subControlRect(
+            QStyle.ComplexControl.CC_ComboBox, option, QStyle.SubControl.SC_ComboBoxEditField, self
+        )
+        option.currentText = self.fontMetrics().elidedText(
+            option.currentText, Qt.TextElideMode.ElideMiddle, field.width() - 6
+        )
+        painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
+        painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
 
 
 class PairsView(QWidget):
@@ -46,17 +73,12 @@ class PairsView(QWidget):
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.table.setAccessibleName("Images and labels")
+        self.table.verticalHeader().setDefaultSectionSize(_ROW)
         header = self.table.horizontalHeader()
-        for column, mode in enumerate(
-            (
-                QHeaderView.ResizeMode.Stretch,
-                QHeaderView.ResizeMode.Stretch,
-                QHeaderView.ResizeMode.Stretch,
-                QHeaderView.ResizeMode.ResizeToContents,
-            )
-        ):
+        stretch, fitting = QHeaderView.ResizeMode.Stretch, QHeaderView.ResizeMode.ResizeToContents
+        for column, mode in enumerate((stretch, stretch, QHeaderView.ResizeMode.Interactive, fitting)):
             header.setSectionResizeMode(column, mode)
-        self.table.setFixedHeight(132)
+        header.resizeSection(2, 76)
         self.add = QPushButton("Add")
         self.add.setToolTip("Add the next image that has labels on its grid")
         self.add_all = QPushButton("Add all")
@@ -124,12 +146,13 @@ class PairsView(QWidget):
                 middle.setAlignment(Qt.AlignmentFlag.AlignCenter)
                 middle.addWidget(held_out)
                 self.table.setCellWidget(number, 3, holder)
+            rows = min(4, max(2, len(self.pairs.rows)))
+            self.table.setFixedHeight(self.table.horizontalHeader().sizeHint().height() + rows * _ROW + 4)
             if self.pairs.rows:
                 self.table.setCurrentCell(min(max(row, 0), len(self.pairs.rows) - 1), 0)
 
     def _combo(self, pair: Pair, what: str, layers: list[Any], idle: bool) -> QWidget:
-        combo = combo_box(TIPS[what == "labels"])
-        combo.setMinimumContentsLength(4)
+        combo = LayerCombo()
         chosen = getattr(pair, what)
         if chosen is None:
             combo.addItem("choose…", None)

@@ -119,12 +119,12 @@ class LearnWidget(QWidget):
         layout.addLayout(_row((self.resume_button, 3), (self.discard_button, 1)))
         layout.addWidget(self.bar)
         layout.addWidget(self.where)
-        layout.addWidget(self.curve)
         layout.addWidget(self.message)
         layout.addLayout(_row((self.use_button, 1), (self.correct_button, 1), (self.go_on_button, 1)))
+        layout.addWidget(self.curve)
         layout.addWidget(QLabel("For research. Not for clinical use."))
         layout.addStretch(1)
-        area = QScrollArea()
+        self._area = area = QScrollArea()
         area.setWidgetResizable(True)
         area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         area.setFrameShape(QScrollArea.Shape.NoFrame)
@@ -212,6 +212,7 @@ class LearnWidget(QWidget):
     def _draw_end(self, idle: bool) -> None:
         session = self.session
         kind, text = session.last if idle and session.last is not None else ("hint", "")
+        told = text and text != self.message.text()
         self.message.say(text, kind)
         done = idle and session.made is not None
         preview = self.host.preview is not None and self.host.preview in self.viewer.layers
@@ -221,6 +222,10 @@ class LearnWidget(QWidget):
         stopped = next(iter(session.unfinished), None) if idle else None
         self.resume_button.setVisible(stopped is not None)
         self.discard_button.setVisible(stopped is not None)
+        if told:  # when the layout is done
+            QTimer.singleShot(
+                50, lambda: None if self._left else self._area.ensureWidgetVisible(self.use_button, 0, 60)
+            )
         if stopped is not None:
             self.resume_button.setText(f"Resume {stopped.output.name}")
 
