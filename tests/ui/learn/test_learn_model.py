@@ -15,6 +15,7 @@ from napari.components import ViewerModel
 from napari.layers import Layer
 
 from napari_mamba import bundles, io
+from napari_mamba.errors import OutputError
 from napari_mamba.ui.bundles.library import Library
 from napari_mamba.ui.layers import KEY, volume_to_layers
 from napari_mamba.ui.learn import staging
@@ -282,6 +283,18 @@ def test_a_killed_training_is_resumed_by_a_new_window(session: LearnSession) -> 
     other.discard(stopped)
     assert not folder.exists()
     assert not other.unfinished
+
+
+def test_a_disk_that_refuses_is_a_sentence(session: LearnSession, monkeypatch) -> None:
+    session.pairs.add_all()
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(staging.io, "write", full)
+    session.begin_staging()
+    with pytest.raises(OutputError, match=r"cannot be written \(No space left on device\): free some space"):
+        session.stage_all()
 
 
 def test_a_strange_note_is_no_training(session: LearnSession, tmp_path: Path) -> None:
