@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ def bfloat16_is_fast(device: str) -> bool:
     """Whether a kind of device ("cpu", "cuda", ...) has instructions for bfloat16; older CPUs imitate it slowly."""
     if device != "cpu":
         return device == "cuda"
-    known = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch 2.9's
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch 2.9's
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 

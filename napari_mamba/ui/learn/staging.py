@@ -107,7 +107,11 @@ def unfinished(place: Path | None = None) -> list[Unfinished]:
         try:
             told = json.loads(path.read_text("utf-8"))
             words, choices = [str(word) for word in told["words"]], dict(told["choices"])
+            words.index("-o")
         except (OSError, ValueError, KeyError, TypeError):
             continue  # somebody else's file
-        found.append((path.stat().st_mtime, Unfinished(path.parent.with_suffix(""), words, choices)))
+        output = path.parent.with_suffix("")
+        if "--overwrite" in words or words[words.index("-o") + 1 : words.index("-o") + 2] != [str(output)]:
+            continue  # not a note of this training
+        found.append((path.stat().st_mtime, Unfinished(output, words, choices)))
     return [one for _, one in sorted(found, key=lambda pair: -pair[0])]

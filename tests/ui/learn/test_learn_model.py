@@ -301,6 +301,9 @@ def test_a_strange_note_is_no_training(session: LearnSession, tmp_path: Path) ->
     folder = bundles.user_folder() / "odd.adapting"
     folder.mkdir()
     (folder / "checkpoint.pt").write_bytes(b"x")
+    for words in (["a"], ["-o"], ["-o", "/elsewhere"], ["-o", str(folder.with_suffix("")), "--overwrite"]):
+        (folder / "learn.json").write_text(json.dumps({"words": words, "choices": {}}))
+        assert staging.unfinished() == []
     for text in ("{", "[]", '{"words": 3}'):
         (folder / "learn.json").write_text(text)
         assert staging.unfinished() == []
