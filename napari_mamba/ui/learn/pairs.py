@@ -22,12 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Pair:
-    """An image layer and a labels layer. `held_out` says that nothing is learnt from them, and they are scored."""
+    """An image layer and a labels layer.
+
+    `held_out` says that nothing is learnt from them, and they are scored; `whole` that no voxel of the labels is
+    unknown, whatever is said of unpainted voxels: they are a corrected answer.
+    """
 
     image: Layer
     labels: Layer | None = None
     person: str = ""
     held_out: bool = False
+    whole: bool = False
 
 
 @dataclass
@@ -115,7 +120,9 @@ class Pairs:
         self._changed()
 
     def change(self, pair: Pair, **values: Any) -> None:
-        """Set `image`, `labels`, `person` or `held_out` of a pair; a person is held out with all of their images."""
+        """Set fields of a pair; a person is held out with all of their images, and other labels are not `whole`."""
+        if "labels" in values:
+            values.setdefault("whole", False)
         for name, value in values.items():
             setattr(pair, name, value)
         if "image" in values:

@@ -157,7 +157,8 @@ class LearnSession:
         if choices.place:
             words += [str(Path(choices.place).expanduser())]
         else:
-            place, names = staging.stage(self.pairs.rows, staging.work_folder(output) / "data")
+            background = choices.background if choices.unpainted == "unknown" else None
+            place, names = staging.stage(self.pairs.rows, staging.work_folder(output) / "data", background)
             words += [str(place)]
         words += ["-o", str(output), *choices.words()]
         if not choices.place:
@@ -257,6 +258,8 @@ class LearnSession:
             staging.forget(self._output)
         self.library.refresh()
         self.made = self.library.find(Path(path))
+        if self.bundle is not None:
+            self.choices.name = self._proposed(self.bundle)  # the next one's
         self.last = ("good", ended_sentence(Path(path).name, facts, bool(event.get("cancelled"))))
         self._end()
 
@@ -270,7 +273,7 @@ class LearnSession:
     def correct_with(self, labels: Any) -> None:
         """Take a corrected preview as the labels of its image: every voxel of it is known then."""
         if self.shown is not None and self.shown in self.pairs.rows and labels is not None:
-            self.pairs.change(self.shown, labels=labels)
+            self.pairs.change(self.shown, labels=labels, whole=True)
 
     def go_on(self) -> bool:
         """Begin from what was made last, with the same people held out; whether it can start."""

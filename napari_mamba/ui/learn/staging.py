@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from napari_mamba import bundles, io
 from napari_mamba.errors import OutputError
 from napari_mamba.training.adaptation.classes import unnamed_class
@@ -25,7 +27,7 @@ def work_folder(output: Path) -> Path:
     return output.parent / f"{output.name}.adapting"
 
 
-def stage(pairs: Sequence[Pair], folder: Path) -> tuple[Path, list[str]]:
+def stage(pairs: Sequence[Pair], folder: Path, background: int | None = None) -> tuple[Path, list[str]]:
     """Write each pair's image and labels, and the list of them.
 
     Parameters
@@ -33,6 +35,8 @@ def stage(pairs: Sequence[Pair], folder: Path) -> tuple[Path, list[str]]:
     pairs : sequence of Pair
     folder : Path
         What an earlier training staged there is replaced.
+    background : int, optional
+        The value of painted background, where unpainted voxels are unknown: it is written for those of `whole` labels.
 
     Returns
     -------
@@ -54,6 +58,10 @@ def stage(pairs: Sequence[Pair], folder: Path) -> tuple[Path, list[str]]:
         for name, pair in zip(names, pairs, strict=True):
             image, _ = layers_to_volume([pair.image])
             labels, _ = layers_to_volume([pair.labels])
+            if pair.whole and background is not None:
+                values = np.asarray(labels.data)
+                wide = np.result_type(values, np.min_scalar_type(background))
+                labels = labels.with_data(np.where(values == 0, background, values).astype(wide))
             io.write(image, folder / f"{name}.nii.gz")
             io.write(labels, folder / f"{name}-labels.nii.gz", classes=named_classes(pair.labels))
             rows.append((f"{name}.nii.gz", f"{name}-labels.nii.gz", pair.person))

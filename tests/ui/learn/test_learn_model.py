@@ -228,6 +228,7 @@ def test_events_become_a_curve_a_preview_and_a_model(session: LearnSession, make
     assert kind == "good"
     assert "Dice 0.800 on 1 held-out person; before, 0.250. So few people" in text
     assert not staged.exists()
+    assert session.choices.name == "tiny-mine-2"  # ready for another one
     assert not session.unfinished
 
 
@@ -241,6 +242,7 @@ def test_correcting_goes_on_from_what_was_made(session: LearnSession) -> None:
     corrected.affine, corrected.scale = session.viewer.layers["p1"].affine, session.viewer.layers["p1"].scale
     corrected.translate, corrected.units = session.viewer.layers["p1"].translate, session.viewer.layers["p1"].units
     session.correct_with(corrected)
+    session.choices.unpainted = "unknown"
     assert session.pairs.rows[0].labels is corrected
     assert session.go_on()
     assert session.bundle is made
@@ -248,6 +250,9 @@ def test_correcting_goes_on_from_what_was_made(session: LearnSession) -> None:
     assert session.choices.classes == "same"  # the tiny bundle knows the value 1
     words = start(session).words
     assert words[0] == str(made.path)
+    drawn = np.asarray(io.read_labels(Path(words[1]).parent / "p1-labels.nii.gz").volume.data)
+    assert set(np.unique(drawn)) == {1, 9}  # a corrected answer is whole: nothing of it is unknown
+    assert set(np.unique(io.read_labels(Path(words[1]).parent / "p2-labels.nii.gz").volume.data)) == {0, 1}
     assert words[words.index("--validation") + 1] == held_out[0]
 
 
