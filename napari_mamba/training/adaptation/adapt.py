@@ -112,11 +112,12 @@ def _steps(
     if saved:
         state.check_people(saved, made.validation)
     groups = (made.training, made.validation, made.unlabelled)
-    total, parts = sum(map(len, groups)), []
+    total = sum(len(group) for group in groups)
+    parts: list[Any] = []
     yield AdaptProgress("preparing", 0, total)
     for cases in groups:
         preparing = store.prepare_cases(cases, loaded, made.classes, made.painted, folder / "images")
-        parts.append((yield from _told(preparing, sum(map(len, parts)), total)))
+        parts.append((yield from _told(preparing, sum(len(part) for part in parts), total)))
     plan.check_prepared(made, *parts[:2])
     if cancel.is_set():
         return Adapted(None, True, None)

@@ -109,8 +109,10 @@ def _write(case: Case, bundle: Bundle, classes: Classes, painted: Painted, folde
     channels = np.full(volume.shape, UNKNOWN, np.int16)
     special = {painted.background: 0, painted.unknown: UNKNOWN}
     meanings = {**classes.channels, **{value: meant for value, meant in special.items() if value is not None}}
-    for value, meant in meanings.items() if labels is not None else ():
-        channels[np.asarray(labels.data[0]) == value] = meant
+    if labels is not None:
+        values = np.asarray(labels.data[0])
+        for value, meant in meanings.items():
+            channels[values == value] = meant
     image, moved = prepare_pair(volume, channels, bundle.preparation)
     if labels is not None and not (moved != UNKNOWN).any():
         raise InputError(

@@ -150,22 +150,17 @@ class ChoicesView(QWidget):
     def draw(self) -> None:
         """Show the choices as they are."""
         choices = self.choices
-        for combo, value in (
-            (self.classes, choices.classes),
-            (self.unpainted, choices.unpainted),
-            (self.scheme, choices.scheme),
-        ):
-            combo.setCurrentIndex(max(0, combo.findData(value)))
-        for widget, value in (
-            (self.background, choices.background),
-            (self.minutes, choices.minutes),
-            (self.pretrain, choices.pretrain_minutes),
-        ):
-            with QSignalBlocker(widget):
-                widget.setValue(value)
-        for tick, value in ((self.encoder_stays, choices.encoder_stays), (self.previews, choices.previews)):
+        lists = {self.classes: choices.classes, self.unpainted: choices.unpainted, self.scheme: choices.scheme}
+        for combo, chosen in lists.items():
+            combo.setCurrentIndex(max(0, combo.findData(chosen)))
+        with QSignalBlocker(self.background):
+            self.background.setValue(choices.background)
+        for spin, minutes in ((self.minutes, choices.minutes), (self.pretrain, choices.pretrain_minutes)):
+            with QSignalBlocker(spin):
+                spin.setValue(minutes)
+        for tick, ticked in ((self.encoder_stays, choices.encoder_stays), (self.previews, choices.previews)):
             with QSignalBlocker(tick):
-                tick.setChecked(value)
+                tick.setChecked(ticked)
         if not self.unlabelled.line.hasFocus():
             self.unlabelled.line.setText(choices.unlabelled)
         partly = choices.unpainted == "unknown"

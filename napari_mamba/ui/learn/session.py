@@ -118,8 +118,8 @@ class LearnSession:
             found.append(("hint", "A fifth of the people, by their file names, is held out for the score."))
             return found
         if len(self.bundle.channels) != 1:
-            many = f"{self.bundle.name} takes {len(self.bundle.channels)} channels an image"
-            return [("error", f"{many}: give a folder or a list instead of layers.")]
+            takes = f"{self.bundle.name} takes {len(self.bundle.channels)} channels an image"
+            return [("error", f"{takes}: give a folder or a list instead of layers.")]
         if problem := self.pairs.problem():
             return [("hint" if not self.pairs.rows else "error", problem)]
         return [self.pairs.score_sentence(), *found]

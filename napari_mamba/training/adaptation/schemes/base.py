@@ -65,7 +65,8 @@ class Scheme(nn.Module):
     def follow(self, step: int) -> None:
         """Move the average towards the first student after its step number `step`, 0 being the first."""
         decay = min(LONGEST_MEAN, (1 + step) / (10 + step))
-        means, news = list(self.average.parameters()), list(self.students[0].parameters())
+        means: list[Tensor] = list(self.average.parameters())
+        news: list[Tensor] = list(self.students[0].parameters())
         torch._foreach_lerp_(means, news, 1 - decay)
         for mean, new in zip(self.average.buffers(), self.students[0].buffers(), strict=True):
             mean.copy_(new)

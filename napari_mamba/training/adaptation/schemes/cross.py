@@ -55,7 +55,7 @@ class Scribbles(Scheme):
         answers = [one.softmax(1) for one in logits]
         with torch.no_grad():
             parts = broken_stick(len(answers), draw)
-            mixed = sum(float(part) * p.detach() for part, p in zip(parts, answers, strict=True)).argmax(1)
+            mixed = torch.stack([part * p for part, p in zip(parts.tolist(), answers, strict=True)]).sum(0).argmax(1)
         known = [partial_cross_entropy(one, batch.target, self.drawn) for one in logits]
         return torch.stack([a + pseudo_dice(p, mixed) for a, p in zip(known, answers, strict=True)]).sum()
 
