@@ -10,9 +10,11 @@ from napari.viewer import Viewer
 from napari_mamba.ui.run.dock import RunDock
 
 if TYPE_CHECKING:
+    from qtpy.QtWidgets import QWidget
+
     from napari_mamba.ui.run.widget import RunWidget
 
-WIDGET = "Run a model"
+WIDGET, LEARN = "Run a model", "Learn"
 DISPLAY_NAME = "Mamba medical imaging"
 """As in the manifest; napari names docks after both."""
 
@@ -26,22 +28,27 @@ def open_dock(viewer: Viewer, then: Callable[[RunWidget], Any] | None = None) ->
     then : callable, optional
         Called with the widget in it, as soon as that is there.
     """
-    from qtpy.QtWidgets import QDockWidget
-
     dock = next((widget for widget in viewer.window.dock_widgets.values() if isinstance(widget, RunDock)), None)
     if dock is None:
         dock = RunDock(viewer)
         viewer.window.add_dock_widget(dock, name=f"{WIDGET} ({DISPLAY_NAME})", add_vertical_stretch=False)
     else:
-        parent = dock.parentWidget()
-        while parent is not None and not isinstance(parent, QDockWidget):
-            parent = parent.parentWidget()
-        if parent is not None:
-            parent.show()
-            parent.raise_()
+        _to_front(dock)
     if then is not None:
         dock.when_ready(then)
     return dock
+
+
+def _to_front(widget: QWidget) -> None:
+    """Show the dock that a widget is in, before those that share its place."""
+    from qtpy.QtWidgets import QDockWidget
+
+    parent = widget.parentWidget()
+    while parent is not None and not isinstance(parent, QDockWidget):
+        parent = parent.parentWidget()
+    if parent is not None:
+        parent.show()
+        parent.raise_()
 
 
 def open_task(viewer: Viewer, task: str) -> RunDock:
@@ -78,6 +85,18 @@ def visualize(viewer: Viewer) -> None:
         widget.options.folded.expand(animate=False)
 
     open_dock(viewer, ask_for_map)
+
+
+def learn(viewer: Viewer) -> None:
+    """Layers, Segment: the dock that makes a model of images and labels in the window."""
+    from napari_mamba.ui.learn.widget import LearnWidget
+
+    dock = next((widget for widget in viewer.window.dock_widgets.values() if isinstance(widget, LearnWidget)), None)
+    if dock is None:
+        name = f"{LEARN} ({DISPLAY_NAME})"
+        viewer.window.add_dock_widget(LearnWidget(viewer), name=name, add_vertical_stretch=False, tabify=True)
+    else:
+        _to_front(dock)
 
 
 def run_on_layer(viewer: Viewer) -> None:
