@@ -19,11 +19,13 @@ from napari_mamba.training.adaptation import heads, training
 from napari_mamba.training.adaptation.adapt import adapt, work_folder
 from napari_mamba.training.adaptation.cases import Case, find_cases
 from napari_mamba.training.adaptation.classes import choose_classes
+from napari_mamba.training.adaptation.likeness import most_alike
 from napari_mamba.training.adaptation.loss import UNKNOWN, partial_loss
 from napari_mamba.training.adaptation.options import Adapted, AdaptOptions
 from napari_mamba.training.adaptation.people import doubtful_people, person_of, split_people
 from napari_mamba.training.adaptation.prepared import prepare_pair
 from napari_mamba.training.adaptation.preview import about_drawn
+from napari_mamba.training.adaptation.samples import Prepared
 from napari_mamba.training.adaptation.state import read_checkpoint
 from napari_mamba.training.adaptation.store import Painted
 from napari_mamba.volume import Volume
@@ -98,6 +100,31 @@ def test_one_class_more_keeps_the_old_weights_and_answers(tiny_bundle: Path) -> 
         torch.testing.assert_close(network.eval()(tile)[:, :3], old(tile))
         _, other = heads.with_classes(bundle, (0, 2), seed=1)
         torch.testing.assert_close(other.eval()(tile), old(tile)[:, [0, 2]])
+
+
+def test_a_new_class_begins_as_the_one_that_is_likeliest_there(tiny_bundle: Path) -> None:
+    class Bright(torch.nn.Module):
+        """Channel 2 where it is bright, 1 where it is dark, 0 between."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([torch.zeros_like(x), -9 * x, 9 * x], 1)
+
+    image, labels = np.zeros((1, 10, 12, 14), np.float32), np.zeros((10, 12, 14), np.int16)
+    image[0, 2:6, 2:6, 2:6], labels[2:6, 2:6, 2:6] = 1, 1
+    image[0, 6:9, 6:9, 6:9], labels[6:9, 6:9, 6:9] = -1, 2
+    places = {channel: np.argwhere(labels == channel) for channel in range(3)}
+    case = Prepared(Case("p", "p", (), None), image, labels, places, True)
+    found = most_alike(Bright(), [case], (8, 8, 8), (0, None, None), torch.device("cpu"))
+    assert found == (0, 2, 1)
+    assert most_alike(Bright(), [case], (8, 8, 8), (0, 2, None), torch.device("cpu")) == (0, 2, 1)
+    assert most_alike(Bright(), [case], (8, 8, 8), (0, 2, None, None), torch.device("cpu"))[3] == 0  # nowhere drawn
+    bundle = bundles.load(tiny_bundle)
+    (old,) = bundle.networks()
+    _, network = heads.with_classes(bundle, (0, None), seed=1, like=(0, 2))
+    tile = torch.randn(1, 1, 16, 16, 16)
+    with torch.no_grad():
+        began, known = network.eval()(tile)[:, 1].flatten(), old(tile)[:, 2].flatten()
+    assert float(torch.corrcoef(torch.stack([began, known]))[0, 1]) > 0.9
 
 
 def test_unknown_voxels_have_no_gradient_and_background_has() -> None:

@@ -16,7 +16,9 @@ from napari_mamba.errors import BundleError
 _COUNTS = ("num_classes", "out_chans", "out_channels", "number_classes")
 
 
-def with_classes(bundle: Bundle, kept: Sequence[int | None], seed: int) -> tuple[Network, nn.Module]:
+def with_classes(
+    bundle: Bundle, kept: Sequence[int | None], seed: int, like: Sequence[int] = ()
+) -> tuple[Network, nn.Module]:
     """The bundle's first network with one output channel for each of `kept`.
 
     Parameters
@@ -26,6 +28,8 @@ def with_classes(bundle: Bundle, kept: Sequence[int | None], seed: int) -> tuple
         The channel of the bundle's network that each new one is; None begins as the background's with a little noise,
         so that it takes nothing from the classes that are known before it has learnt.
     seed : int
+    like : sequence of int
+        For each of `kept`, the channel that a new one begins as instead, with the same noise.
 
     Returns
     -------
@@ -40,7 +44,7 @@ def with_classes(bundle: Bundle, kept: Sequence[int | None], seed: int) -> tuple
     old, *_ = bundle.networks()
     if tuple(kept) == tuple(range(len(bundle.classes))):
         return bundle.network, old
-    network = _with_rows(bundle.network, old, kept, seed)
+    network = _with_rows(bundle.network, old, kept, seed, like)
     return _described(bundle.network, len(kept)), network
 
 
@@ -49,7 +53,9 @@ def with_outputs(description: Network, network: nn.Module, count: int, seed: int
     return _with_rows(description, network, (None,) * count, seed)
 
 
-def _with_rows(description: Network, old: nn.Module, kept: Sequence[int | None], seed: int) -> nn.Module:
+def _with_rows(
+    description: Network, old: nn.Module, kept: Sequence[int | None], seed: int, like: Sequence[int] = ()
+) -> nn.Module:
     key = _count_key(description)
     count = int(description.arguments[key])
     heads = _head_keys(old, _built(_described(description, count + 1)), count)
@@ -60,7 +66,8 @@ def _with_rows(description: Network, old: nn.Module, kept: Sequence[int | None],
     network = _built(_described(description, len(kept)))
     draw = torch.Generator().manual_seed(seed)
     weights = {
-        key: _rows(value.cpu(), kept, draw) if key in heads else value for key, value in old.state_dict().items()
+        key: _rows(value.cpu(), kept, draw, like or [0] * len(kept)) if key in heads else value
+        for key, value in old.state_dict().items()
     }
     network.load_state_dict(weights)
     return network
@@ -94,10 +101,10 @@ def _head_keys(network: nn.Module, larger: nn.Module, count: int) -> set[str]:
     return grown if grown == changed and own.keys() == other.keys() else set()
 
 
-def _rows(value: Tensor, kept: Sequence[int | None], draw: torch.Generator) -> Tensor:
+def _rows(value: Tensor, kept: Sequence[int | None], draw: torch.Generator, like: Sequence[int]) -> Tensor:
     rows = []
-    for channel in kept:
-        row = value[channel or 0].clone()
+    for channel, beginning in zip(kept, like, strict=True):
+        row = value[beginning if channel is None else channel].clone()
         if channel is None and row.numel() > 1:
             row += 0.1 * row.std() * torch.randn(row.shape, generator=draw)
         rows.append(row)

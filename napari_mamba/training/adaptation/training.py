@@ -14,6 +14,7 @@ import torch
 from napari_mamba.bundles import Bundle
 from napari_mamba.errors import RunError
 from napari_mamba.training.adaptation import heads, pretraining
+from napari_mamba.training.adaptation.likeness import most_alike
 from napari_mamba.training.adaptation.options import AdaptOptions, AdaptProgress, Score
 from napari_mamba.training.adaptation.people import hashed
 from napari_mamba.training.adaptation.plan import Plan, patch_size
@@ -59,7 +60,7 @@ class Training:
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # patches have one size
         torch.manual_seed(options.seed)
-        self.description, network = heads.with_classes(bundle, plan.classes.kept, options.seed)
+        self.description, network = heads.with_classes(bundle, plan.classes.kept, options.seed, self._beginnings(saved))
         scheme = make_scheme(
             options, self.description, network, plan.classes.drawn, self.device,
             something_unknown=bool(self.unlabelled) or not all(case.whole for case in self.training),
@@ -78,6 +79,15 @@ class Training:
         self.every = options.validate_every or 20
         self.began = time.monotonic() - self.state.seconds
         self.saved_at = time.monotonic()
+
+    def _beginnings(self, saved: Mapping[str, Any] | None) -> tuple[int, ...]:
+        """What new classes begin as. Beside all of the bundle's own, as background: they take nothing from these."""
+        kept = self.plan.classes.kept
+        beside = len([channel for channel in kept if channel is not None]) == len(self.bundle.classes)
+        if saved or beside or None not in kept or self.options.random_weights:
+            return ()
+        network, *_ = self.bundle.networks()
+        return most_alike(network, self.training, self.size, kept, self.device, self.options.seed)
 
     def _about(self) -> dict[str, Any]:
         plan = self.plan
