@@ -281,7 +281,10 @@ def test_classes_are_kept_by_value_and_name(tiny_bundle: Path) -> None:
     spec = bundles.load(tiny_bundle).spec
     assert choose_classes(spec, {0, 2}, {}).drawn == (True, False, True)
     assert choose_classes(spec, {0, 2, 9}, {}, "more").kept == (0, 1, 2, None)
-    assert choose_classes(spec, {0, 2, 9}, {}, "other").kept == (0, 2, None)
+    assert choose_classes(spec, {0, 2, 9}, {}, "other").kept == (0, None, None)  # whose label 2 is it?
+    named = choose_classes(spec, {0, 2, 9}, {2: "Posterior", 9: "tumour"}, "other")
+    assert named.kept == (0, 2, None)
+    assert [entry.name for entry in choose_classes(spec, {0, 2}, {}, "other").entries] == ["background", "label 2"]
     assert choose_classes(spec, {2}, {0: "background", 2: "tumour"}, "other").kept == (0, None)
     with pytest.raises(InputError, match="'posterior' in tiny and 'tumour' here"):
         choose_classes(spec, {2}, {0: "background", 2: "tumour"}, "more")

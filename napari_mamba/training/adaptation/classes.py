@@ -73,7 +73,8 @@ def choose_classes(spec: BundleSpec, values: Collection[int], names: Mapping[int
         What they are called, where it is known.
     mode : {"same", "other", "more"}
         The bundle's classes; those of the label maps alone; or the bundle's and those of the label maps beside them.
-        A class of the bundle goes on as it is where it has the same value and no other name.
+        A class of the bundle goes on as it is where it has the same value and no other name; with "other", where it
+        has the same value and name.
 
     Raises
     ------
@@ -90,7 +91,12 @@ def choose_classes(spec: BundleSpec, values: Collection[int], names: Mapping[int
             f"the label value {odd[0]} is drawn, but dataset.json names no such class: correct one of them"
         )
     old = {entry.index: channel for channel, entry in enumerate(spec.classes)}
-    same = {value: old[value] for value in drawn if value in old and _same(spec.classes[old[value]], names.get(value))}
+    known = mode != "other"  # a value alone says little: other people's label 2 is another structure
+    same = {
+        value: old[value]
+        for value in drawn
+        if value in old and _same(spec.classes[old[value]], names.get(value), known)
+    }
     new = [value for value in drawn if value not in same]
     if mode == "same" and new:
         shown = ", ".join(str(value) + (f" ({names[value]})" if value in names else "") for value in new[:5])
@@ -126,5 +132,5 @@ def _entry(value: int, names: Mapping[int, str]) -> LabelClass:
     return LabelClass(value, names.get(value, unnamed_class(value)))
 
 
-def _same(entry: LabelClass, name: str | None) -> bool:
-    return name is None or name.strip().casefold() == entry.name.casefold()
+def _same(entry: LabelClass, name: str | None, unnamed: bool) -> bool:
+    return unnamed if name is None else name.strip().casefold() == entry.name.casefold()

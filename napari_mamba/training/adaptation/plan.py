@@ -72,7 +72,7 @@ def make_plan(
         raise InputError("no background is painted: paint some, or the network will call everything a structure")
     unnamed = {value: unnamed_class(value) for value in values if value and value not in names}
     if not found.names:  # a file may name some of its values; the bundle knows the others
-        own = {entry.index: entry.name for entry in bundle.classes}
+        own = {entry.index: entry.name for entry in bundle.classes if options.classes != "other"}
         names |= {value: own.get(value, name) for value, name in unnamed.items()} if names else {}
     classes = choose_classes(bundle.spec, values, names, options.classes)
     if options.no_validation:
