@@ -333,7 +333,8 @@ def ended_sentence(name: str, facts: dict[str, Any], cancelled: bool) -> str:
     text += ", with the best weights so far. Resume goes on." if cancelled else "."
     score = facts.get("score")
     if not score:
-        return f"{text} How good it is, is unknown: nobody was held out."
+        reason = "it was stopped before it was scored" if facts.get("held_out_people") else "nobody was held out"
+        return f"{text} How good it is, is unknown: {reason}."
     people = score["people"]
     spread = f" ± {score['sd']:.3f}" if people > 1 else ""
     text += f" Dice {score['mean']:.3f}{spread} on {people} held-out {'people' if people > 1 else 'person'}"

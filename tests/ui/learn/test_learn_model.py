@@ -21,7 +21,7 @@ from napari_mamba.ui.layers import KEY, volume_to_layers
 from napari_mamba.ui.learn import staging
 from napari_mamba.ui.learn.child import Child
 from napari_mamba.ui.learn.choices import Choices
-from napari_mamba.ui.learn.session import IDLE, RUNNING, STOPPING, LearnSession
+from napari_mamba.ui.learn.session import IDLE, RUNNING, STOPPING, LearnSession, ended_sentence
 from napari_mamba.volume import Volume
 
 AFFINE = np.array([[0.0, 0.2, 0.9, -30], [0.1, 1.0, 0.0, 12], [2.5, 0.0, -0.1, 5], [0, 0, 0, 1]])
@@ -254,6 +254,14 @@ def test_correcting_goes_on_from_what_was_made(session: LearnSession) -> None:
     assert set(np.unique(drawn)) == {1, 9}  # a corrected answer is whole: nothing of it is unknown
     assert set(np.unique(io.read_labels(Path(words[1]).parent / "p2-labels.nii.gz").volume.data)) == {0, 1}
     assert words[words.index("--validation") + 1] == held_out[0]
+
+
+def test_the_end_says_what_the_score_stands_on() -> None:
+    assert "nobody was held out" in ended_sentence("mine", {"held_out_people": 0}, False)
+    assert "stopped before it was scored" in ended_sentence("mine", {"held_out_people": 2}, True)
+    many = {"score": {"mean": 0.8712, "sd": 0.02, "people": 6}, "before": 0.5}
+    text = ended_sentence("mine", many, False)
+    assert text == "'mine' is in the list of models. Dice 0.871 ± 0.020 on 6 held-out people; before, 0.500."
 
 
 def test_stopping_twice_ends_it_at_once(session: LearnSession) -> None:

