@@ -22,9 +22,8 @@ from qtpy.QtWidgets import QApplication
 from scipy import ndimage
 
 from napari_mamba import bundles, engine
-from napari_mamba.ui import menus
 from napari_mamba.ui.layers import layers_to_volume
-from napari_mamba.ui.learn.widget import LearnWidget
+from napari_mamba.ui.learn import menu
 
 IMAGES = ("hippocampus_left", "hippocampus_right")
 PICTURE = Path(__file__).parent / "images" / "learn.png"
@@ -76,8 +75,7 @@ def main(minutes: float) -> None:
     eye = {name: answer(viewer, name, bundles.load("hippocampus-mr")) > 0 for name in IMAGES}
     for name in IMAGES:
         paint(viewer, name, eye[name])
-    menus.learn(viewer)
-    dock = next(one for one in viewer.window.dock_widgets.values() if isinstance(one, LearnWidget))
+    dock = menu.learn(viewer)
     session = dock.session
     dock.pairs.add_all.click()
     until(lambda: "one person?" in dock.before.text())

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from napari_mamba.ui.run.widget import RunWidget
 
-WIDGET, LEARN = "Run a model", "Learn"
+WIDGET = "Run a model"
 DISPLAY_NAME = "Mamba medical imaging"
 """As in the manifest; napari names docks after both."""
 
@@ -33,13 +33,13 @@ def open_dock(viewer: Viewer, then: Callable[[RunWidget], Any] | None = None) ->
         dock = RunDock(viewer)
         viewer.window.add_dock_widget(dock, name=f"{WIDGET} ({DISPLAY_NAME})", add_vertical_stretch=False)
     else:
-        _to_front(dock)
+        to_front(dock)
     if then is not None:
         dock.when_ready(then)
     return dock
 
 
-def _to_front(widget: QWidget) -> None:
+def to_front(widget: QWidget) -> None:
     """Show the dock that a widget is in, before those that share its place."""
     from qtpy.QtWidgets import QDockWidget
 
@@ -85,18 +85,6 @@ def visualize(viewer: Viewer) -> None:
         widget.options.folded.expand(animate=False)
 
     open_dock(viewer, ask_for_map)
-
-
-def learn(viewer: Viewer) -> None:
-    """Layers, Segment: the dock that makes a model of images and labels in the window."""
-    from napari_mamba.ui.learn.widget import LearnWidget
-
-    dock = next((widget for widget in viewer.window.dock_widgets.values() if isinstance(widget, LearnWidget)), None)
-    if dock is None:
-        name = f"{LEARN} ({DISPLAY_NAME})"
-        viewer.window.add_dock_widget(LearnWidget(viewer), name=name, add_vertical_stretch=False, tabify=True)
-    else:
-        _to_front(dock)
 
 
 def run_on_layer(viewer: Viewer) -> None:

@@ -100,11 +100,12 @@ def test_menus_open_the_dock_on_a_model_of_their_task_and_never_hide_it(make_nap
 
 @pytest.mark.window
 def test_the_dock_for_learning_opens_once_and_comes_to_the_front(make_napari_viewer, tiny):
+    from napari_mamba.ui.learn import menu
     from napari_mamba.ui.learn.widget import LearnWidget
 
     viewer = make_napari_viewer()
     for _ in range(2):
-        menus.learn(viewer)
+        menu.learn(viewer)
         (dock,) = [one for one in viewer.window.dock_widgets.values() if isinstance(one, LearnWidget)]
         assert not dock.isHidden()
-    assert menus.LEARN in [widget.display_name for widget in MANIFEST.contributions.widgets]
+    assert menu.NAME in [widget.display_name for widget in MANIFEST.contributions.widgets]
