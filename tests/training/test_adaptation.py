@@ -17,12 +17,12 @@ from napari_mamba.engine.preparation.prepare import prepare
 from napari_mamba.errors import BundleError, InputError, NapariMambaError, OutputError
 from napari_mamba.training.adaptation import heads, training
 from napari_mamba.training.adaptation.adapt import adapt, work_folder
-from napari_mamba.training.adaptation.cases import Case, find_cases
+from napari_mamba.training.adaptation.cases import find_cases
 from napari_mamba.training.adaptation.classes import choose_classes
 from napari_mamba.training.adaptation.likeness import most_alike
 from napari_mamba.training.adaptation.loss import UNKNOWN, partial_loss
 from napari_mamba.training.adaptation.options import Adapted, AdaptOptions
-from napari_mamba.training.adaptation.people import doubtful_people, person_of, split_people
+from napari_mamba.training.adaptation.people import Case, doubtful_people, person_of, split_people
 from napari_mamba.training.adaptation.prepared import prepare_pair
 from napari_mamba.training.adaptation.preview import about_drawn
 from napari_mamba.training.adaptation.samples import Prepared

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_mamba.training.adaptation.cases import Case
 from napari_mamba.training.adaptation.loss import UNKNOWN
+from napari_mamba.training.adaptation.people import Case
 from napari_mamba.training.adaptation.samples import Prepared
 
 BUNDLE = "brain-structures-mr"

@@ -13,23 +13,13 @@ from typing import Any
 from napari_mamba import io
 from napari_mamba.errors import InputError
 from napari_mamba.io.common.guard import quoted
-from napari_mamba.training.adaptation.people import person_of
+from napari_mamba.training.adaptation.people import Case, person_of
 
 _FOLDERS = (("images", "labels"), ("imagesTr", "labelsTr"))
 _DESCRIPTION = "dataset.json"
 _LARGEST = 16 << 20
 _CHANNEL = re.compile(r"_\d{4}$")
 _HELP = "DATA is a folder with images/ and labels/ (or imagesTr/ and labelsTr/), or a CSV with the columns image,label"
-
-
-@dataclass(frozen=True)
-class Case:
-    """One image: `image` has a path a channel, `person` is whose it is, `label` is None where there are no labels."""
-
-    name: str
-    person: str
-    image: tuple[Path, ...]
-    label: Path | None
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,23 @@ import hashlib
 import re
 import zlib
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
 
 from napari_mamba.errors import InputError
 from napari_mamba.io.common.guard import quoted
 
-if TYPE_CHECKING:
-    from napari_mamba.training.adaptation.cases import Case
-
 _PARTS = re.compile(r"[_.\s-]")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image: `image` has a path a channel, `person` is whose it is, `label` is None where there are no labels."""
+
+    name: str
+    person: str
+    image: tuple[Path, ...]
+    label: Path | None
 
 
 def person_of(name: str) -> str:
@@ -77,7 +85,6 @@ def doubtful_people(training: Sequence[Case], validation: Sequence[Case]) -> tup
 
     Names that differ by a side alone are in doubt in any case.
 
-    >>> from napari_mamba.training.adaptation.cases import Case
     >>> cases = [Case(name, name, (), None) for name in ("anna_left", "anna_right", "ben_left", "ben_right")]
     >>> doubtful_people(cases[1:], cases[:1])
     ('anna_left', 'anna_right')

@@ -13,10 +13,10 @@ from napari_mamba.errors import InputError
 from napari_mamba.io.common.guard import quoted
 from napari_mamba.training.adaptation import store
 from napari_mamba.training.adaptation.bundle import check_bundle
-from napari_mamba.training.adaptation.cases import Case, find_cases, find_images
+from napari_mamba.training.adaptation.cases import find_cases, find_images
 from napari_mamba.training.adaptation.classes import Classes, choose_classes, unnamed_class
 from napari_mamba.training.adaptation.options import AdaptOptions, AdaptProgress
-from napari_mamba.training.adaptation.people import doubtful_people, split_people
+from napari_mamba.training.adaptation.people import Case, doubtful_people, split_people
 from napari_mamba.training.adaptation.samples import Prepared
 
 LARGEST_ON_CPU = 64

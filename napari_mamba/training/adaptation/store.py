@@ -15,9 +15,9 @@ from napari_mamba.bundles import Bundle
 from napari_mamba.errors import ChoiceError, InputError
 from napari_mamba.io.common.guard import quoted
 from napari_mamba.measure.grids import same_grid
-from napari_mamba.training.adaptation.cases import Case
 from napari_mamba.training.adaptation.classes import Classes
 from napari_mamba.training.adaptation.loss import UNKNOWN
+from napari_mamba.training.adaptation.people import Case
 from napari_mamba.training.adaptation.samples import Prepared
 from napari_mamba.volume import Volume
 

@@ -11,8 +11,7 @@ import numpy as np
 from psygnal import Signal
 
 from napari_mamba.errors import NapariMambaError
-from napari_mamba.training.adaptation.cases import Case
-from napari_mamba.training.adaptation.people import doubtful_people, person_of, split_people
+from napari_mamba.training.adaptation.people import Case, doubtful_people, person_of, split_people
 from napari_mamba.ui.layers import KEY, placement
 
 if TYPE_CHECKING:
