@@ -247,3 +247,53 @@ def test_borders_are_measured_from_the_raters(bench: None) -> None:
     assert found["dice"]["answer"] == pytest.approx([16 / 18, 12 / 14])
     assert found["dice"]["own_slice"] == found["dice"]["answer"]
     assert found["dice"]["raters_slice"] == found["dice"]["one_part"] == [1, 1]
+
+
+def test_strokes_stay_in_their_class_and_paint_what_was_asked(bench: None) -> None:
+    from benchmarks.bundles.adapting.data import groups, scribble
+
+    labels = np.zeros((20, 24, 22), np.int16)
+    labels[4:12, 4:20, 4:12], labels[12:15, 4:20, 4:12] = 1, 2
+    painted = scribble(labels, [60, 31, 12], np.random.default_rng(0))
+    assert [int((painted == channel).sum()) for channel in range(3)] == [60, 31, 12]
+    assert (painted[painted >= 0] == labels[painted >= 0]).all()
+    assert scribble(labels, [0, 10**6, 0], np.random.default_rng(0)).max() == 1  # no more than there are
+    people = groups([1, 1, 2, *range(3, 131)])
+    assert [len(people[name]) for name in ("test", "labelled", "unlabelled")] == [30, 20, 60]
+    assert len({*people["test"], *people["labelled"], *people["unlabelled"]}) == 110
+
+
+def test_rows_of_adapting_are_compared_person_by_person(bench: None) -> None:
+    from benchmarks.bundles.adapting.__main__ import table
+
+    def row(name: str, dice: float) -> dict:
+        tested = {str(person): [dice + person / 1e4, dice] for person in range(12)}
+        numbers = {"dice": dice, "sd": 0.01, "anterior": dice, "posterior": dice, "steps": 9}
+        return {"name": name, "people": 5, "unlabelled": 0, "people_tested": tested, **numbers}
+
+    lines = table([row("adapted-5", 0.8), row("random-5", 0.7)])
+    assert lines[2].endswith("| 9 |  |  |  |")
+    assert "| -0.1000 | 0 of 12 | 0.0005 |" in lines[3]
+
+
+def test_a_row_of_adapting_goes_on_where_it_was(bench: None, monkeypatch, tmp_path: Path, tiny_bundle: Path) -> None:
+    from benchmarks.bundles.adapting import work
+    from benchmarks.bundles.adapting.data import Data
+    from benchmarks.bundles.adapting.jobs import Job
+
+    rng = np.random.default_rng(0)
+    shape, people = (16, 16, 16), range(1, 115)
+    count = len(people) * int(np.prod(shape))
+    arrays = {"images": rng.random(count).astype(np.float16), "labels": rng.integers(0, 3, count).astype(np.uint8)}
+    np.savez(tmp_path / "data.npz", **arrays, shapes=np.array([shape] * len(people)), people=np.array(people))
+    data = Data(tmp_path / "data.npz")
+    data.groups["test"] = data.groups["test"][:2]
+    monkeypatch.setattr(work, "SHIPPED", tiny_bundle.parent)
+    monkeypatch.setattr(work, "BUNDLE", tiny_bundle.name)
+    monkeypatch.setitem(work.JOBS, "row", Job(2, "3%", unlabelled=1, steps=3, options={"scheme": "cross"}))
+    begun = work.make("row", work.JOBS["row"], data, tmp_path / "row", "cpu", 1)
+    assert [event.stage for event in begun.events()] == ["training", "validating"]
+    row = work.run("row", data, tmp_path, 2**40, "cpu")
+    assert row["steps"] == row["planned"] == 3
+    assert len(row["people_tested"]) == 2
+    assert (tmp_path / "row.json").is_file()

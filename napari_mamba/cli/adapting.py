@@ -56,11 +56,15 @@ class _Lines:
         self._last = 0.0
 
     def progress(self, event: AdaptProgress) -> None:
-        if event.stage == "training" and event.loss is not None:
+        if event.warning:
+            _say(event.message)
+        elif event.stage == "training" and event.loss is not None:
             if monotonic() - self._last > _SECONDS_BETWEEN_LINES:
                 self._last = monotonic()
                 left = "" if event.seconds_left is None else f", {event.seconds_left / 60:.1f} minutes left"
                 _say(f"step {event.done}, loss {event.loss:.3f}{left}")
+        elif event.preview:
+            _say(f"preview: {event.preview}")
         elif event.message and event.score is not None:
             _say(event.message + (", the best so far" if event.best else ""))
         elif event.message and event.stage == "preparing":
@@ -95,7 +99,11 @@ class _Events:
     def progress(self, event: AdaptProgress) -> None:
         from napari_mamba.training.adaptation.adapt import as_json
 
-        if event.score is None and event.stage == self._stage and monotonic() - self._last < _SECONDS_BETWEEN_EVENTS:
+        if event.warning:
+            self._lines.emit("warning", message=event.message)
+            return
+        told = event.score is not None or event.preview or (event.stage == "validating" and event.done)
+        if not told and event.stage == self._stage and monotonic() - self._last < _SECONDS_BETWEEN_EVENTS:
             return
         self._last, self._stage = monotonic(), event.stage
         self._lines.emit("progress", **as_json(event))

@@ -242,7 +242,12 @@ def cancel_on_signals() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield cancel
         return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    polite = [
+        signal.SIGINT,
+        signal.SIGTERM,
+        *filter(None, [getattr(signal, "SIGBREAK", None)]),
+    ]  # the last is Windows's
+    before = {number: signal.signal(number, ask) for number in polite}
     try:
         yield cancel
     finally:

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
+
+
+@cache
+def bfloat16_is_fast(device: str) -> bool:
+    """Whether a kind of device ("cpu", "cuda", ...) has instructions for bfloat16; older CPUs imitate it slowly."""
+    if device != "cpu":
+        return device == "cuda"
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch 2.9's
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
 def float32_small_convolutions(network: nn.Module) -> nn.Module:

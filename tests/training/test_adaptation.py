@@ -15,14 +15,19 @@ from napari_mamba.cli import main
 from napari_mamba.engine import RunOptions, run_to_end
 from napari_mamba.engine.preparation.prepare import prepare
 from napari_mamba.errors import BundleError, InputError, NapariMambaError, OutputError
-from napari_mamba.training.adaptation import heads
+from napari_mamba.training.adaptation import heads, training
 from napari_mamba.training.adaptation.adapt import adapt, work_folder
-from napari_mamba.training.adaptation.cases import find_cases, person_of, split_people
+from napari_mamba.training.adaptation.cases import find_cases
 from napari_mamba.training.adaptation.classes import choose_classes
+from napari_mamba.training.adaptation.likeness import most_alike
 from napari_mamba.training.adaptation.loss import UNKNOWN, partial_loss
 from napari_mamba.training.adaptation.options import Adapted, AdaptOptions
+from napari_mamba.training.adaptation.people import Case, doubtful_people, person_of, split_people
 from napari_mamba.training.adaptation.prepared import prepare_pair
+from napari_mamba.training.adaptation.preview import about_drawn
+from napari_mamba.training.adaptation.samples import Prepared
 from napari_mamba.training.adaptation.state import read_checkpoint
+from napari_mamba.training.adaptation.store import Painted
 from napari_mamba.volume import Volume
 
 QUICK = {"device": "cpu", "minutes": 5.0, "learning_rate": 5e-3, "batch_size": 1}
@@ -97,6 +102,31 @@ def test_one_class_more_keeps_the_old_weights_and_answers(tiny_bundle: Path) -> 
         torch.testing.assert_close(other.eval()(tile), old(tile)[:, [0, 2]])
 
 
+def test_a_new_class_begins_as_the_one_that_is_likeliest_there(tiny_bundle: Path) -> None:
+    class Bright(torch.nn.Module):
+        """Channel 2 where it is bright, 1 where it is dark, 0 between."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([torch.zeros_like(x), -9 * x, 9 * x], 1)
+
+    image, labels = np.zeros((1, 10, 12, 14), np.float32), np.zeros((10, 12, 14), np.int16)
+    image[0, 2:6, 2:6, 2:6], labels[2:6, 2:6, 2:6] = 1, 1
+    image[0, 6:9, 6:9, 6:9], labels[6:9, 6:9, 6:9] = -1, 2
+    places = {channel: np.argwhere(labels == channel) for channel in range(3)}
+    case = Prepared(Case("p", "p", (), None), image, labels, places, True)
+    found = most_alike(Bright(), [case], (8, 8, 8), (0, None, None), torch.device("cpu"))
+    assert found == (0, 2, 1)
+    assert most_alike(Bright(), [case], (8, 8, 8), (0, 2, None), torch.device("cpu")) == (0, 2, 1)
+    assert most_alike(Bright(), [case], (8, 8, 8), (0, 2, None, None), torch.device("cpu"))[3] == 0  # nowhere drawn
+    bundle = bundles.load(tiny_bundle)
+    (old,) = bundle.networks()
+    _, network = heads.with_classes(bundle, (0, None), seed=1, like=(0, 2))
+    tile = torch.randn(1, 1, 16, 16, 16)
+    with torch.no_grad():
+        began, known = network.eval()(tile)[:, 1].flatten(), old(tile)[:, 2].flatten()
+    assert float(torch.corrcoef(torch.stack([began, known]))[0, 1]) > 0.9
+
+
 def test_unknown_voxels_have_no_gradient_and_background_has() -> None:
     torch.manual_seed(0)
     target = torch.tensor([[0, 1, UNKNOWN, UNKNOWN]])
@@ -168,8 +198,8 @@ def test_pieces_end_where_an_uninterrupted_training_does(tiny_bundle: Path, data
     assert not resumed.cancelled
     one, other = (read_checkpoint(work_folder(tmp_path / name)) for name in ("whole", "pieces"))
     assert one["step"] == other["step"] == 8
-    for key, value in one["network"].items():
-        torch.testing.assert_close(value, other["network"][key], rtol=0, atol=0)
+    for key, value in one["networks"].items():
+        torch.testing.assert_close(value, other["networks"][key], rtol=0, atol=0)
 
 
 def test_a_name_says_whose_scan_it_is() -> None:
@@ -186,6 +216,23 @@ def test_scans_of_a_person_stay_together(tmp_path: Path) -> None:
     assert not {case.person for case in training} & {case.person for case in validation}
     assert len(training) + len(validation) == 5
     assert validation
+
+
+def test_who_may_be_one_person_is_asked(tiny_bundle: Path, tmp_path: Path) -> None:
+    image, label = blob(0)
+    for name in ("anna_left", "anna_right", "ben_left", "zoe_left"):
+        write(tmp_path / "data", name, image, label)
+    given = (tiny_bundle, tmp_path / "data", tmp_path / "out")
+    cases = find_cases(tmp_path / "data").cases
+    assert doubtful_people(cases[1:], cases[:1]) == ("anna_left", "anna_right")
+    assert doubtful_people(cases[:2], cases[2:]) is None
+    assert doubtful_people(cases[2:], cases[:2]) is None
+    two = [Case(name, name, (), None) for name in ("hippocampus_left", "hippocampus_right", "hippocampus_2")]
+    assert doubtful_people(two[1:], two[:1]) == ("hippocampus_left", "hippocampus_right")
+    assert doubtful_people(two[2:], two[:1]) is None
+    with pytest.raises(InputError, match=r"'anna_right'.*'anna_left' one person\? Say who is who"):
+        to_end(*given, steps=1)
+    assert to_end(*given, steps=1, validation=("anna_left",)).score is not None  # it was asked
 
 
 def test_a_person_learnt_from_is_no_validation_later(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
@@ -234,7 +281,10 @@ def test_classes_are_kept_by_value_and_name(tiny_bundle: Path) -> None:
     spec = bundles.load(tiny_bundle).spec
     assert choose_classes(spec, {0, 2}, {}).drawn == (True, False, True)
     assert choose_classes(spec, {0, 2, 9}, {}, "more").kept == (0, 1, 2, None)
-    assert choose_classes(spec, {0, 2, 9}, {}, "other").kept == (0, 2, None)
+    assert choose_classes(spec, {0, 2, 9}, {}, "other").kept == (0, None, None)  # whose label 2 is it?
+    named = choose_classes(spec, {0, 2, 9}, {2: "Posterior", 9: "tumour"}, "other")
+    assert named.kept == (0, 2, None)
+    assert [entry.name for entry in choose_classes(spec, {0, 2}, {}, "other").entries] == ["background", "label 2"]
     assert choose_classes(spec, {2}, {0: "background", 2: "tumour"}, "other").kept == (0, None)
     with pytest.raises(InputError, match="'posterior' in tiny and 'tumour' here"):
         choose_classes(spec, {2}, {0: "background", 2: "tumour"}, "more")
@@ -295,6 +345,66 @@ def test_values_that_are_no_class_are_refused(tiny_bundle: Path, data: Path, tmp
         to_end("mr-denoise", data, tmp_path / "out", steps=1)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scheme": "mean-teacher"},
+        {"scheme": "cross", "freeze": "encoder"},
+        {"scheme": "supervised", "pretrain_steps": 3, "random_weights": True},
+    ],
+)
+def test_images_without_labels_are_learnt_from(options, tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
+    for number in range(10, 13):
+        write(tmp_path / "more", f"q{number}", blob(number)[0], None)
+    given = {"classes": "other", "steps": 4, "unlabelled": tmp_path / "more" / "images", **options}
+    stopped = to_end(tiny_bundle, data, tmp_path / "out", stop_at=2, **given)
+    assert stopped.cancelled
+    result = to_end(tiny_bundle, data, tmp_path / "out", resume=True, **given)
+    assert result.facts["unlabelled_images"] == 3
+    assert result.facts["scheme"] == options["scheme"]
+    assert result.score is not None
+    assert "3 images without labels" in bundles.load(tmp_path / "out").card
+    kept, (own,) = bundles.load(tmp_path / "out").networks()[0].state_dict(), bundles.load(tiny_bundle).networks()
+    same = {key: torch.equal(value, kept[key]) for key, value in own.state_dict().items() if ".stages.0." in key}
+    encoder = [equal for key, equal in same.items() if key.startswith("encoder.")]
+    assert encoder
+    assert all(encoder) == (options.get("freeze") == "encoder")
+
+
+def test_a_scheme_needs_what_it_learns_from(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
+    write(tmp_path / "more", "q1", blob(9)[0], None)
+    given = {"classes": "other", "steps": 1}
+    with pytest.raises(InputError, match="every voxel here has one"):
+        to_end(tiny_bundle, data, tmp_path / "out", scheme="mean-teacher", **given)
+    with pytest.raises(InputError, match="nothing is learnt from images without labels"):
+        to_end(tiny_bundle, data, tmp_path / "out", unlabelled=tmp_path / "more", **given)
+    with pytest.raises(InputError, match="no image that has no labels"):
+        to_end(tiny_bundle, data, tmp_path / "out", scheme="cross", unlabelled=data, **given)
+    with pytest.raises(InputError, match="no scheme 'magic'"):
+        AdaptOptions(scheme="magic")
+    with pytest.raises(BundleError, match=r"has no part 'tail'.*decoder, encoder"):
+        to_end(tiny_bundle, data, tmp_path / "out", freeze="tail", **given)
+
+
+def test_the_held_out_are_not_seen_without_labels_either(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
+    for name in ("p0_second", "p1_second"):
+        write(tmp_path / "more", name, blob(9)[0], None)
+    given = {"classes": "other", "steps": 1, "scheme": "cross", "unlabelled": tmp_path / "more"}
+    assert to_end(tiny_bundle, data, tmp_path / "a", **given, validation=("p0",)).facts["unlabelled_images"] == 1
+    (tmp_path / "more" / "images" / "p1_second.nii.gz").unlink()
+    with pytest.raises(InputError, match="of people that are held out"):
+        to_end(tiny_bundle, data, tmp_path / "b", **given, validation=("p0",))
+
+
+def test_sides_are_not_mirrored(tiny_bundle: Path) -> None:
+    spec = bundles.load(tiny_bundle).spec
+    assert not choose_classes(spec, {0, 7, 8}, {7: "anterior", 8: "posterior"}, "other").sided(())
+    assert choose_classes(spec, {0, 7, 8}, {7: "Left kidney", 8: "right kidney"}, "other").sided(())
+    assert choose_classes(spec, {0, 7, 8}, {}, "other").sided(())  # nobody knows
+    assert not choose_classes(spec, {0, 7}, {}, "other").sided(())
+    assert choose_classes(spec, {0, 1}, {}).sided((1, 2))
+
+
 def test_a_full_disk_loses_nothing(tiny_bundle: Path, data: Path, tmp_path: Path, monkeypatch) -> None:
     to_end(tiny_bundle, data, tmp_path / "out", stop_at=1, classes="other", steps=4)
     before = (work_folder(tmp_path / "out") / "checkpoint.pt").read_bytes()
@@ -322,3 +432,57 @@ def test_the_command_tells_events(tiny_bundle: Path, data: Path, tmp_path: Path,
     assert events[-1]["outputs"] == {"bundle": str(tmp_path / "out")}
     assert main([*map(str, line)]) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+def test_a_preview_is_a_label_map_on_the_images_own_grid(tiny_bundle: Path, tmp_path: Path) -> None:
+    for number in range(3):
+        image, label = blob(number)
+        painted = np.where(np.random.default_rng(number).random(label.shape) < 0.1, 2 - label, 0).astype(np.uint8)
+        write(tmp_path / "data", f"p{number}", image, painted)
+    options = AdaptOptions(**QUICK, unknown=0, background=2, steps=4, validate_every=2, preview="p1")
+    shown = [event.preview for event in adapt(tiny_bundle, tmp_path / "data", tmp_path / "out", options)]
+    paths = [path for path in shown if path]
+    assert paths
+    labels, image = io.read_labels(paths[-1]), io.read(tmp_path / "data" / "images" / "p1.nii.gz")
+    assert labels.volume.shape == image.shape
+    np.testing.assert_allclose(labels.volume.affine, image.affine)
+    assert set(np.unique(labels.volume.data)) <= {0, 1, 2}
+    with pytest.raises(InputError, match="no image 'p7' to preview"):
+        to_end(tiny_bundle, tmp_path / "data", tmp_path / "b", unknown=0, background=2, steps=1, preview="p7")
+
+
+def test_the_box_of_a_preview_is_about_what_is_drawn(tmp_path: Path) -> None:
+    labels = np.zeros((20, 22, 24), np.uint8)
+    labels[5:7, 8:10, 11:14] = 1
+    labels[15, 15, 15] = 9  # painted background
+    write(tmp_path, "p1", labels.astype(np.float32), labels, np.diag([2.0, 1.0, 1.0, 1.0]))
+    (case,) = find_cases(tmp_path).cases
+    volume = io.read_labels(case.label).volume
+    box = about_drawn(case, Painted(unknown=0, background=9))
+    corners = np.array([[4.5, 7.5, 10.5, 1], [6.5, 9.5, 13.5, 1]]) @ volume.affine.T
+    low, high = corners[:, :3].min(0) - 12, corners[:, :3].max(0) + 12
+    np.testing.assert_allclose(box, [*low, *high])
+
+
+def test_a_round_looks_at_few_tiles_and_the_end_at_all(
+    tiny_bundle: Path, data: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(training, "MOST_TILES", 1)
+    large, label = np.zeros((16, 18, 90), np.float32), np.zeros((16, 18, 90), np.uint8)
+    large[:, :, 70:], label[4:12, 4:12, 72:80] = 1, 7
+    write(data, "p9", large, label)
+    options = AdaptOptions(**QUICK, classes="other", steps=2, patch=(16, 16, 16), validation=("p9",))
+    scores = [event.score for event in adapt(tiny_bundle, data, tmp_path / "out", options) if event.score]
+    assert [score.part for score in scores] == [True, True, False]
+    assert "tiles far" not in bundles.load(tmp_path / "out").card
+
+
+def test_an_ensemble_says_that_its_first_network_is_adapted(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
+    other = bundles.load(tiny_bundle)
+    weights = [{k: v + number * 0.01 for k, v in other.networks()[0].state_dict().items()} for number in range(2)]
+    both = bundles.save(tmp_path / "both", other.spec, weights, "# Two")
+    events = [*adapt(both, data, tmp_path / "out", AdaptOptions(**QUICK, classes="other", steps=1))]
+    assert [event.message for event in events if event.warning] == [
+        f"{bundles.load(both).name} averages 2 networks: the first is adapted, and is the new bundle alone"
+    ]
+    assert len(bundles.load(tmp_path / "out").weights) == 1

@@ -122,3 +122,15 @@ def test_the_docks_are_tabs_of_one_place_whichever_menu_opened_them(make_napari_
     menus.open_dock(viewer)
     qtbot.waitUntil(lambda: not opened[0].visibleRegion().isEmpty(), timeout=10_000)
     assert places[2].isFloating(), "what the user drags away stays there"
+
+
+def test_the_dock_for_learning_opens_once_and_comes_to_the_front(make_napari_viewer, tiny):
+    from napari_mamba.ui.learn import menu
+    from napari_mamba.ui.learn.widget import LearnWidget
+
+    viewer = make_napari_viewer()
+    for _ in range(2):
+        menu.learn(viewer)
+        (dock,) = [one for one in viewer.window.dock_widgets.values() if isinstance(one, LearnWidget)]
+        assert not dock.isHidden()
+    assert menu.NAME in [widget.display_name for widget in MANIFEST.contributions.widgets]

@@ -11,7 +11,7 @@ import typer
 
 from napari_mamba.cli.arguments import HOW, IN, Bundle, Device
 
-TRAINING = "Training"
+TRAINING, FEW = "Training", "Less than full labels"
 
 
 def adapt(
@@ -58,7 +58,9 @@ def adapt(
     ] = False,
     learning_rate: Annotated[float, typer.Option(help="At its peak.", rich_help_panel=TRAINING)] = 1e-3,
     optimiser: Annotated[str, typer.Option(help="adamw or muon.", rich_help_panel=TRAINING)] = "adamw",
-    batch_size: Annotated[int, typer.Option(help="Patches of a step.", rich_help_panel=TRAINING)] = 2,
+    batch_size: Annotated[
+        Optional[int], typer.Option(help="Patches of a step; 1 on a CPU, else 2.", rich_help_panel=TRAINING)
+    ] = None,
     patch: Annotated[
         Optional[str],
         typer.Option(
@@ -68,6 +70,35 @@ def adapt(
     validate_every: Annotated[
         Optional[int], typer.Option(help="Steps between two scores.", rich_help_panel=TRAINING)
     ] = None,
+    scheme: Annotated[
+        str,
+        typer.Option(
+            metavar="supervised|mean-teacher|cross|scribbles",
+            help="What is learnt where there are no labels.",
+            rich_help_panel=FEW,
+        ),
+    ] = "supervised",
+    unlabelled: Annotated[
+        Optional[Path],
+        typer.Option(metavar="PLACE", help="Folder or CSV of images without labels.", rich_help_panel=FEW),
+    ] = None,
+    pretrain_minutes: Annotated[
+        float, typer.Option(help="Paint hidden parts of all images so long before.", rich_help_panel=FEW)
+    ] = 0.0,
+    pretrain_steps: Annotated[int, typer.Option(help="The same in steps.", rich_help_panel=FEW)] = 0,
+    freeze: Annotated[
+        str, typer.Option(metavar="PART", help="Keep the weights of a part: encoder.", rich_help_panel=TRAINING)
+    ] = "",
+    random_weights: Annotated[
+        bool,
+        typer.Option("--random-weights", help="Begin from random weights, for comparison.", rich_help_panel=TRAINING),
+    ] = False,
+    preview: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="Write a label map of this image after each better round.", rich_help_panel=HOW
+        ),
+    ] = "",
     seed: Annotated[int, typer.Option(help="Of new classes and samples.", rich_help_panel=TRAINING)] = 0,
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
@@ -89,5 +120,7 @@ def adapt(
         "no_validation": no_validation, "minutes": minutes, "steps": steps, "learning_rate": learning_rate,
         "optimiser": optimiser, "batch_size": batch_size, "patch": (size,) * 3 if isinstance(size, int) else size,
         "validate_every": validate_every, "seed": seed, "device": device, "resume": resume, "overwrite": overwrite,
+        "scheme": scheme, "unlabelled": unlabelled, "pretrain_minutes": pretrain_minutes,
+        "pretrain_steps": pretrain_steps, "freeze": freeze, "random_weights": random_weights, "preview": preview,
     }  # fmt: skip
     raise typer.Exit(adapting.adapt_bundle(bundle, data, output, chosen, jsonl=events == "jsonl"))

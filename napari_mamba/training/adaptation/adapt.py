@@ -102,22 +102,27 @@ def _steps(
     saved = state.read_checkpoint(folder) if options.resume else None
     if saved is None and (folder / state.CHECKPOINT).exists() and not options.overwrite:
         raise OutputError(f"{folder} holds a stopped training: go on with --resume, or begin anew with --overwrite")
-    held_out = tuple(training.people_held_out(saved)) if saved else ()
+    held_out = state.people_held_out(saved) if saved else ()
+    if len(loaded.weights) > 1:
+        text = (
+            f"{loaded.name} averages {len(loaded.weights)} networks: the first is adapted, and is the new bundle alone"
+        )
+        yield AdaptProgress("checking", 0, 0, message=text, warning=True)
     made = yield from plan.make_plan(loaded, data, options, held_out)
     if saved:
-        training.check_people(saved, made)
-    yield AdaptProgress("preparing", 0, len(made.training) + len(made.validation))
-    parts = []
-    for number, cases in enumerate((made.training, made.validation)):
+        state.check_people(saved, made.validation)
+    groups = (made.training, made.validation, made.unlabelled)
+    total = sum(len(group) for group in groups)
+    parts: list[Any] = []
+    yield AdaptProgress("preparing", 0, total)
+    for cases in groups:
         preparing = store.prepare_cases(cases, loaded, made.classes, made.painted, folder / "images")
-        parts.append(
-            (yield from _told(preparing, number * len(made.training), len(made.training) + len(made.validation)))
-        )
-    plan.check_prepared(made, *parts)
+        parts.append((yield from _told(preparing, sum(len(part) for part in parts), total)))
+    plan.check_prepared(made, *parts[:2])
     if cancel.is_set():
         return Adapted(None, True, None)
     run = training(loaded, made, parts, folder, options, cancel, saved)
-    yield from run.events()
+    yield from _rounds(run, loaded, made, folder)
     if not run.state.best:
         return Adapted(None, True, None)
     yield AdaptProgress("writing", 0, 1)
@@ -128,9 +133,31 @@ def _steps(
     if not cancel.is_set():
         parts.clear()
         run.release()
-        shutil.rmtree(folder / "images", ignore_errors=True)
+        for name in ("images", "preview-bundle"):
+            shutil.rmtree(folder / name, ignore_errors=True)
     yield AdaptProgress("writing", 1, 1)
-    return Adapted(output, cancel.is_set(), run.state.score, facts)
+    return Adapted(output, cancel.is_set(), run.score, facts)
+
+
+def _rounds(run: Any, loaded: Any, made: Any, folder: Path) -> Events:
+    """The training's events, and a preview after each round that made it better."""
+    from napari_mamba.training.adaptation import card, preview
+
+    options = run.options
+    shown = preview.find_case([*made.training, *made.validation], options.preview) if options.preview else None
+    seen = -1
+    for event in run.events():
+        yield event
+        if shown is None or event.stage != "validating" or not event.done or run.state.best_step == seen:
+            continue
+        seen = run.state.best_step
+        yield AdaptProgress("previewing", 0, 1)
+        facts = run.facts()
+        spec = card.adapted_spec(loaded, "preview", run.description, made.classes, run.size, facts)
+        device = options.device
+        path = preview.write_preview(spec, run.state.best, shown, made.painted, folder, device, run.cancel)
+        if path is not None:
+            yield AdaptProgress("previewing", 1, 1, preview=str(path))
 
 
 def _told(preparing: Generator[Any, None, Any], before: int, total: int) -> Events:
@@ -163,4 +190,6 @@ def as_json(event: AdaptProgress) -> dict[str, Any]:
         extra["loss"] = event.loss if np.isfinite(event.loss) else None
     if event.score is not None:
         extra |= {"score": asdict(event.score), "best": event.best}
+    if event.preview:
+        extra["preview"] = event.preview
     return fields | extra

@@ -20,11 +20,16 @@ def adapted_spec(
     indices = {entry.index for entry in classes.entries}
     sides = bundle.tile.left_right_pairs
     pairs = [pair for pair in zip(sides[::2], sides[1::2], strict=True) if set(pair) <= indices]
+    across = len(bundle.tile.size) - 1  # the axis from left to right
+    mirrored = bundle.tile.mirror_axes
+    if classes.sided(sides) and not pairs:  # nobody says which class is which one's other side
+        mirrored = tuple(axis for axis in mirrored if axis != across)
     same = tuple(entry.index for entry in classes.entries) == tuple(entry.index for entry in bundle.classes)
     tile = replace(
         bundle.tile,
         size=tuple(size[-len(bundle.tile.size) :]),
         left_right_pairs=tuple(side for pair in pairs for side in pair),
+        mirror_axes=mirrored,
         round_robin=False,
     )
     return replace(
@@ -55,6 +60,10 @@ def card(spec: BundleSpec, bundle: Bundle, classes: Classes, facts: Mapping[str,
         f"Learnt from {facts['training_images']} images of {facts['training_people']} people"
         + (", painted in part: unpainted voxels were unknown, not background." if facts["partial"] else "."),
     ]  # fmt: skip
+    if facts["unlabelled_images"]:
+        lines.append(f"Also learnt from {facts['unlabelled_images']} images without labels ({facts['scheme']}).")
+    elif facts["scheme"] != "supervised":
+        lines.append(f"Unpainted voxels were learnt from by the scheme {facts['scheme']}.")
     if len(bundle.weights) > 1:
         lines.append(f"Of the {len(bundle.weights)} networks of {bundle.name}, the first was adapted.")
     lines += ["", "## Score", "", *_score(classes, facts), "", "## Classes", ""]
@@ -78,6 +87,10 @@ def _score(classes: Classes, facts: Mapping[str, Any]) -> list[str]:
         f"network's grid: **{measured['mean']:.3f}**{spread}. The weights were chosen by this score, so that it is "
         "somewhat too good; new people give an honest one.",
     ]
+    if measured.get("part"):
+        lines.append(
+            "It was stopped before the whole images were looked at: far from what is drawn, some tiles are missing."
+        )
     if people < 5:
         lines.append("So few people say little about others.")
     if "before" in facts:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import re
-import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,22 +13,13 @@ from typing import Any
 from napari_mamba import io
 from napari_mamba.errors import InputError
 from napari_mamba.io.common.guard import quoted
+from napari_mamba.training.adaptation.people import Case, person_of
 
 _FOLDERS = (("images", "labels"), ("imagesTr", "labelsTr"))
 _DESCRIPTION = "dataset.json"
 _LARGEST = 16 << 20
 _CHANNEL = re.compile(r"_\d{4}$")
 _HELP = "DATA is a folder with images/ and labels/ (or imagesTr/ and labelsTr/), or a CSV with the columns image,label"
-
-
-@dataclass(frozen=True)
-class Case:
-    """One labelled image: `image` has a path a channel, `person` is whose it is."""
-
-    name: str
-    person: str
-    image: tuple[Path, ...]
-    label: Path
 
 
 @dataclass(frozen=True)
@@ -75,86 +64,56 @@ def find_cases(place: Path) -> Found:
     raise InputError(f"{place} holds no folder images/: {_HELP}")
 
 
-def person_of(name: str) -> str:
-    """Whose scan a name is of: what stands before the first separator after its first digits.
+def find_images(place: Path, labelled: Sequence[Case] = ()) -> tuple[Case, ...]:
+    """The images without labels in a folder (or its images/ or imagesTr/), or in a CSV's column `image`.
 
-    >>> [person_of(n) for n in ("sub-01_ses-2", "patient007_frame01", "hippocampus_003", "p3-left", "anna")]
-    ['sub-01', 'patient007', 'hippocampus_003', 'p3', 'anna']
-    """
-    found = re.match(r"[^0-9]*[0-9]+[^_.\s-]*", name)
-    return found.group() if found else name
-
-
-def split_people(
-    cases: Sequence[Case], named: Sequence[str] = (), learnt: Collection[str] = (), share: float = 0.2
-) -> tuple[list[Case], list[Case]]:
-    """Cases to learn from, and those of people held out; no person is in both.
-
-    Parameters
-    ----------
-    cases : sequence of Case
-    named : sequence of str
-        People to hold out. If empty, about `share` of them, at least one, by a checksum of their names: the same
-        people every time, also where others are added.
-    learnt : collection of str
-        Hashes (`hashed`) of people that the bundle learnt from before: they cannot be held out.
+    Images that have labels elsewhere (`labelled`) are left out.
 
     Raises
     ------
     InputError
-        If there is only one person, a named person has no case, or nobody is left to learn from.
+        If there are none.
     """
-    people = sorted({case.person for case in cases})
-    if unknown := [person for person in named if person not in people]:
-        shown = ", ".join(people[:5]) + (", ..." if len(people) > 5 else "")
-        raise InputError(f"there is no person {quoted(unknown[0])} to validate on: the people here are {shown}")
-    if len(people) < 2:
-        raise InputError(
-            f"all labels are of one person ({quoted(people[0])}), and a score on training data says nothing: add a "
-            "second person (a CSV's column 'person' says who is who), or pass --no-validation"
-        )
-    if bad := [person for person in named if hashed(person) in learnt]:
-        raise InputError(f"the bundle has learnt from {quoted(bad[0])}, and a score on training data says nothing: "
-                         "hold out somebody else")  # fmt: skip
-    if not named:
-        fresh = [person for person in people if hashed(person) not in learnt]
-        if not fresh:
-            raise InputError(
-                "the bundle has learnt from all of these people, and a score on training data says nothing: add a new "
-                "person, or pass --no-validation"
-            )
-        count = max(1, round(share * len(people)))
-        named = sorted(fresh, key=lambda person: (zlib.crc32(person.encode()), person))[:count]
-    if set(named) == set(people):
-        raise InputError("every person is held out for validation: leave some to learn from")
-    return [c for c in cases if c.person not in named], [c for c in cases if c.person in named]
+    if not place.exists():
+        raise InputError(f"{place} does not exist: images without labels lie in a folder, or are listed in a CSV")
+    if place.is_file():
+        found = _from_csv(place, labels=False)
+    else:
+        folder = next((place / name for name, _ in _FOLDERS if (place / name).is_dir()), place)
+        groups = _channels(_by_name(folder), {})
+        found = tuple(Case(name, person_of(name), paths, None) for name, paths in sorted(groups.items()))
+    known = {path.resolve() for case in labelled for path in case.image}
+    found = tuple(case for case in found if case.image[0].resolve() not in known)
+    if not found:
+        raise InputError(f"{place} holds no image that has no labels: add some, or leave it out")
+    return found
 
 
-def hashed(person: str) -> str:
-    """What a bundle says of a person it learnt from, so that nobody takes them for new; their name stays at home."""
-    return hashlib.sha256(b"napari-mamba " + person.encode()).hexdigest()[:16]
-
-
-def _from_csv(path: Path) -> tuple[Case, ...]:
+def _from_csv(path: Path, labels: bool = True) -> tuple[Case, ...]:
     try:
         if path.stat().st_size > _LARGEST:
             raise InputError(f"{path} is too large for a list of images: {_HELP}")
         rows = list(csv.DictReader(path.read_text("utf-8-sig").splitlines()))
     except (OSError, UnicodeError, csv.Error) as error:
         raise InputError(f"{path} is no CSV that can be read: {_HELP}") from error
-    if not rows or not {"image", "label"} <= rows[0].keys():
-        raise InputError(f"{path} has no columns image and label, or no row: write 'image,label' into its first line")
+    needed = ("image", "label") if labels else ("image",)
+    if not rows or not {*needed} <= rows[0].keys():
+        raise InputError(
+            f"{path} has no column{'s' * labels} {' and '.join(needed)}, or no row: write {','.join(needed)!r} into "
+            "its first line"
+        )
     cases = []
     for number, row in enumerate(rows, start=2):
         image, label = (row.get("image") or "").strip(), (row.get("label") or "").strip()
-        if not image or not label:
+        if not image or (labels and not label):
             raise InputError(f"{path}, line {number}, lacks an image or its label: fill it, or take the line out")
         paths = tuple(path.parent / one.strip() for one in image.split(";"))
-        for one in (*paths, path.parent / label):
+        drawn = path.parent / label if labels else None
+        for one in (*paths, *([drawn] if drawn else [])):
             if not one.exists():
                 raise InputError(f"{path}, line {number}: there is no file {one}: correct the path")
         name = _stem(paths[0])
-        cases.append(Case(name, (row.get("person") or "").strip() or person_of(name), paths, path.parent / label))
+        cases.append(Case(name, (row.get("person") or "").strip() or person_of(name), paths, drawn))
     return tuple(cases)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from napari_mamba.bundles import BundleSpec, LabelClass
@@ -40,6 +41,19 @@ class Classes:
         """Channels that are scored: drawn, and not the background."""
         return [channel for channel, drawn in enumerate(self.drawn) if drawn and channel]
 
+    def sided(self, pairs: Sequence[int]) -> bool:
+        """Whether an image that is mirrored left to right may show other classes.
+
+        `pairs` are the values of the bundle's left and right classes, one after the other. New classes that nobody
+        named are taken for sides where there are several.
+        """
+        if any(entry.index in pairs for entry in self.entries):
+            return True
+        new = [entry for entry, kept in zip(self.entries, self.kept, strict=True) if kept is None]
+        unnamed = any(entry.name == unnamed_class(entry.index) for entry in new)
+        sides = any(set(re.findall("[a-z]+", entry.name.lower())) & {"left", "right"} for entry in new)
+        return sides or (len(new) > 1 and unnamed)
+
     @property
     def changed(self) -> bool:
         """Whether the head of the network changes."""
@@ -59,7 +73,8 @@ def choose_classes(spec: BundleSpec, values: Collection[int], names: Mapping[int
         What they are called, where it is known.
     mode : {"same", "other", "more"}
         The bundle's classes; those of the label maps alone; or the bundle's and those of the label maps beside them.
-        A class of the bundle goes on as it is where it has the same value and no other name.
+        A class of the bundle goes on as it is where it has the same value and no other name; with "other", where it
+        has the same value and name.
 
     Raises
     ------
@@ -76,7 +91,12 @@ def choose_classes(spec: BundleSpec, values: Collection[int], names: Mapping[int
             f"the label value {odd[0]} is drawn, but dataset.json names no such class: correct one of them"
         )
     old = {entry.index: channel for channel, entry in enumerate(spec.classes)}
-    same = {value: old[value] for value in drawn if value in old and _same(spec.classes[old[value]], names.get(value))}
+    known = mode != "other"  # a value alone says little: other people's label 2 is another structure
+    same = {
+        value: old[value]
+        for value in drawn
+        if value in old and _same(spec.classes[old[value]], names.get(value), known)
+    }
     new = [value for value in drawn if value not in same]
     if mode == "same" and new:
         shown = ", ".join(str(value) + (f" ({names[value]})" if value in names else "") for value in new[:5])
@@ -103,9 +123,14 @@ def choose_classes(spec: BundleSpec, values: Collection[int], names: Mapping[int
     return Classes(tuple(entries), tuple(kept), tuple(entry.index in seen for entry in entries))
 
 
+def unnamed_class(value: int) -> str:
+    """What a drawn class is called where nobody says."""
+    return f"label {value}"
+
+
 def _entry(value: int, names: Mapping[int, str]) -> LabelClass:
-    return LabelClass(value, names.get(value, f"label {value}"))
+    return LabelClass(value, names.get(value, unnamed_class(value)))
 
 
-def _same(entry: LabelClass, name: str | None) -> bool:
-    return name is None or name.strip().casefold() == entry.name.casefold()
+def _same(entry: LabelClass, name: str | None, unnamed: bool) -> bool:
+    return unnamed if name is None else name.strip().casefold() == entry.name.casefold()

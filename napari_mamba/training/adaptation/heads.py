@@ -16,7 +16,9 @@ from napari_mamba.errors import BundleError
 _COUNTS = ("num_classes", "out_chans", "out_channels", "number_classes")
 
 
-def with_classes(bundle: Bundle, kept: Sequence[int | None], seed: int) -> tuple[Network, nn.Module]:
+def with_classes(
+    bundle: Bundle, kept: Sequence[int | None], seed: int, like: Sequence[int] = ()
+) -> tuple[Network, nn.Module]:
     """The bundle's first network with one output channel for each of `kept`.
 
     Parameters
@@ -26,6 +28,8 @@ def with_classes(bundle: Bundle, kept: Sequence[int | None], seed: int) -> tuple
         The channel of the bundle's network that each new one is; None begins as the background's with a little noise,
         so that it takes nothing from the classes that are known before it has learnt.
     seed : int
+    like : sequence of int
+        For each of `kept`, the channel that a new one begins as instead, with the same noise.
 
     Returns
     -------
@@ -40,23 +44,49 @@ def with_classes(bundle: Bundle, kept: Sequence[int | None], seed: int) -> tuple
     old, *_ = bundle.networks()
     if tuple(kept) == tuple(range(len(bundle.classes))):
         return bundle.network, old
-    name = next((key for key in _COUNTS if isinstance(bundle.network.arguments.get(key), int)), None)
-    if name is None:
-        raise BundleError(f"the network of {bundle.name} has a fixed number of classes: adapt another bundle")
-    count = int(bundle.network.arguments[name])
-    heads = _head_keys(old, _built(bundle, name, count + 1), count)
+    network = _with_rows(bundle.network, old, kept, seed, like)
+    return _described(bundle.network, len(kept)), network
+
+
+def with_outputs(description: Network, network: nn.Module, count: int, seed: int) -> nn.Module:
+    """A copy of a network with `count` new outputs in the place of its classes; raises `BundleError` if it cannot."""
+    return _with_rows(description, network, (None,) * count, seed)
+
+
+def _with_rows(
+    description: Network, old: nn.Module, kept: Sequence[int | None], seed: int, like: Sequence[int] = ()
+) -> nn.Module:
+    key = _count_key(description)
+    count = int(description.arguments[key])
+    heads = _head_keys(old, _built(_described(description, count + 1)), count)
     if not heads:
-        raise BundleError(f"the classes of {bundle.name} are not the last layer of its network: adapt another bundle")
-    network = _built(bundle, name, len(kept))
+        raise BundleError(
+            f"the classes of {description.name!r} are not the last layer of the network: adapt another bundle"
+        )
+    network = _built(_described(description, len(kept)))
     draw = torch.Generator().manual_seed(seed)
-    weights = {key: _rows(value, kept, draw) if key in heads else value for key, value in old.state_dict().items()}
+    weights = {
+        key: _rows(value.cpu(), kept, draw, like or [0] * len(kept)) if key in heads else value
+        for key, value in old.state_dict().items()
+    }
     network.load_state_dict(weights)
-    return replace(bundle.network, arguments={**bundle.network.arguments, name: len(kept)}), network
+    return network
 
 
-def _built(bundle: Bundle, name: str, count: int) -> nn.Module:
-    arguments: dict[str, Any] = {**bundle.network.arguments, name: count}
-    return models.create(bundle.network.name, **arguments)
+def _count_key(description: Network) -> str:
+    key = next((key for key in _COUNTS if isinstance(description.arguments.get(key), int)), None)
+    if key is None:
+        raise BundleError(f"the network {description.name!r} has a fixed number of classes: adapt another bundle")
+    return key
+
+
+def _described(description: Network, count: int) -> Network:
+    return replace(description, arguments={**description.arguments, _count_key(description): count})
+
+
+def _built(description: Network) -> nn.Module:
+    arguments: dict[str, Any] = dict(description.arguments)
+    return models.create(description.name, **arguments)
 
 
 def _head_keys(network: nn.Module, larger: nn.Module, count: int) -> set[str]:
@@ -71,10 +101,10 @@ def _head_keys(network: nn.Module, larger: nn.Module, count: int) -> set[str]:
     return grown if grown == changed and own.keys() == other.keys() else set()
 
 
-def _rows(value: Tensor, kept: Sequence[int | None], draw: torch.Generator) -> Tensor:
+def _rows(value: Tensor, kept: Sequence[int | None], draw: torch.Generator, like: Sequence[int]) -> Tensor:
     rows = []
-    for channel in kept:
-        row = value[channel or 0].clone()
+    for channel, beginning in zip(kept, like, strict=True):
+        row = value[beginning if channel is None else channel].clone()
         if channel is None and row.numel() > 1:
             row += 0.1 * row.std() * torch.randn(row.shape, generator=draw)
         rows.append(row)

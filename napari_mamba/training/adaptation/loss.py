@@ -44,15 +44,22 @@ def partial_loss(logits: Tensor, target: Tensor, drawn: Sequence[bool], smooth: 
     """
     logp = _marginal(F.log_softmax(logits.float(), dim=1), drawn)
     known = target != UNKNOWN
-    count = known.sum().clamp(min=1)
-    picked = logp.gather(1, target.clamp(min=0)[:, None])[:, 0]
-    entropy = -torch.where(known, picked, 0.0).sum() / count
     channels = [channel for channel, is_drawn in enumerate(drawn) if is_drawn and channel]
     p = logp[:, channels].exp() * known[:, None]
     truth = torch.stack([target == channel for channel in channels], dim=1).to(p.dtype)
     axes = (0, *range(2, p.ndim))
     dice = (2 * (p * truth).sum(axes) + smooth) / (p.sum(axes) + truth.sum(axes) + smooth)
-    return entropy + torch.where(known.any(), 1 - dice.mean(), 0.0)
+    return _entropy(logp, target, known) + torch.where(known.any(), 1 - dice.mean(), 0.0)
+
+
+def partial_cross_entropy(logits: Tensor, target: Tensor, drawn: Sequence[bool]) -> Tensor:
+    """The cross-entropy of `partial_loss` alone, a mean over known voxels."""
+    return _entropy(_marginal(F.log_softmax(logits.float(), dim=1), drawn), target, target != UNKNOWN)
+
+
+def _entropy(logp: Tensor, target: Tensor, known: Tensor) -> Tensor:
+    picked = logp.gather(1, target.clamp(min=0)[:, None])[:, 0]
+    return -torch.where(known, picked, 0.0).sum() / known.sum().clamp(min=1)
 
 
 def _marginal(logp: Tensor, drawn: Sequence[bool]) -> Tensor:

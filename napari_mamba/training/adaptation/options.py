@@ -7,7 +7,9 @@ from pathlib import Path
 
 from napari_mamba.engine.progress.events import Progress
 from napari_mamba.errors import InputError
-from napari_mamba.training.adaptation.validation import Score
+
+SCHEME_NAMES = ("supervised", "mean-teacher", "cross", "scribbles")
+"""Keys of `schemes.SCHEMES`, for those who do not import PyTorch."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,9 @@ class AdaptOptions:
         Of training and validation, over all resumed pieces.
     steps : int, optional
         Stop after so many steps in all.
-    learning_rate, optimiser, batch_size, seed
+    learning_rate, optimiser, seed
+    batch_size : int, optional
+        Patches of a step; 1 on a CPU, 2 elsewhere if not given.
     patch : tuple of int, optional
         Voxels (z, y, x) or (y, x) that a step sees; on a CPU up to 64 an axis if not given.
     validate_every : int, optional
@@ -36,6 +40,18 @@ class AdaptOptions:
     device : str
         "auto", "cpu", "cuda", ...
     resume, overwrite : bool
+    scheme : {"supervised", "mean-teacher", "cross", "scribbles"}
+        What is learnt where there are no labels: see `schemes`.
+    unlabelled : path, optional
+        Images without labels, for the schemes and for `pretrain_minutes`: see `cases.find_images`.
+    pretrain_minutes, pretrain_steps : float, int
+        Paint hidden parts of all images so long before; 0 for not at all. Not counted in `minutes` and `steps`.
+    freeze : {"", "encoder"}
+        The part of the network whose weights stay.
+    preview : str
+        Name of an image; after each round a label map of it is written beside the checkpoint (`preview`).
+    random_weights : bool
+        Begin from random weights instead of the bundle's, to see what these are worth.
 
     Raises
     ------
@@ -52,19 +68,32 @@ class AdaptOptions:
     steps: int | None = None
     learning_rate: float = 1e-3
     optimiser: str = "adamw"
-    batch_size: int = 2
+    batch_size: int | None = None
     patch: tuple[int, ...] | None = None
     validate_every: int | None = None
     seed: int = 0
     device: str = "auto"
     resume: bool = False
     overwrite: bool = False
+    scheme: str = "supervised"
+    unlabelled: Path | None = None
+    pretrain_minutes: float = 0.0
+    pretrain_steps: int = 0
+    freeze: str = ""
+    random_weights: bool = False
+    preview: str = ""
 
     def __post_init__(self) -> None:
         for name in ("minutes", "steps", "learning_rate", "batch_size", "validate_every"):
             value = getattr(self, name)
             if value is not None and not 0 < value < 1e9:
                 raise InputError(f"{name.replace('_', ' ')} is above 0, not {value:g}")
+        if self.scheme not in SCHEME_NAMES:
+            raise InputError(f"there is no scheme {self.scheme!r}: use one of {', '.join(SCHEME_NAMES)}")
+        if min(self.pretrain_minutes, self.pretrain_steps) < 0:
+            raise InputError("the time of pretraining is 0 or more")
+        if self.freeze and self.random_weights:
+            raise InputError("random weights that stay as they are teach nothing: leave one of the two out")
         if self.unknown == 0 and self.background is None:
             raise InputError(
                 "if 0 is unknown, nothing says what is background: paint some background with a value of its own, and "
@@ -75,15 +104,42 @@ class AdaptOptions:
 
 
 @dataclass(frozen=True)
-class AdaptProgress(Progress):
-    """An event: stages are "checking", "preparing", "training", "validating" and "writing".
+class Score:
+    """Dice on held-out people.
 
-    `loss` comes with "training"; `score` where a validation ended, with whether it is the best (`best`).
+    Attributes
+    ----------
+    mean, sd : float
+        Over people, of each one's mean over the drawn classes; `sd` is 0 for one person.
+    people, images : int
+        What it stands on.
+    classes : dict of int to float
+        Mean over people, by channel.
+    part : bool
+        Of some tiles of large images alone: those with drawn structures, and some others.
+    """
+
+    mean: float
+    sd: float
+    people: int
+    images: int
+    classes: dict[int, float]
+    part: bool = False
+
+
+@dataclass(frozen=True)
+class AdaptProgress(Progress):
+    """An event: stages are "checking", "preparing", "pretraining", "training", "validating",
+    "previewing" and "writing".
+
+    `loss` comes with "pretraining" and "training"; `score` where a validation ended, with whether it is the best one
+    (`best`); `preview` is the path of a label map.
     """
 
     loss: float | None = None
     score: Score | None = None
     best: bool = False
+    preview: str = ""
 
 
 @dataclass(frozen=True)

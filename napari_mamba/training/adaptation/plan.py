@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from napari_mamba.bundles import Bundle
-from napari_mamba.errors import BundleError, InputError
+from napari_mamba.errors import InputError
+from napari_mamba.io.common.guard import quoted
 from napari_mamba.training.adaptation import store
-from napari_mamba.training.adaptation.cases import Case, find_cases, split_people
-from napari_mamba.training.adaptation.classes import Classes, choose_classes
+from napari_mamba.training.adaptation.bundle import check_bundle
+from napari_mamba.training.adaptation.cases import find_cases, find_images
+from napari_mamba.training.adaptation.classes import Classes, choose_classes, unnamed_class
 from napari_mamba.training.adaptation.options import AdaptOptions, AdaptProgress
-from napari_mamba.training.adaptation.prepared import check_steps
+from napari_mamba.training.adaptation.people import Case, doubtful_people, split_people
+from napari_mamba.training.adaptation.samples import Prepared
 
 LARGEST_ON_CPU = 64
 """Voxels a side of a patch on a CPU, where nobody says otherwise: a step takes a second there."""
@@ -22,19 +25,13 @@ LARGEST_ON_CPU = 64
 
 @dataclass(frozen=True)
 class Plan:
-    """What is learnt (`classes`), from which cases, which are held out, and how paint is read."""
+    """What is learnt (`classes`), from which cases, which are held out, how paint is read, and what has no labels."""
 
     classes: Classes
     training: list[Case]
     validation: list[Case]
     painted: store.Painted
-
-
-def check_bundle(bundle: Bundle) -> None:
-    """Raise `BundleError` if the bundle cannot be adapted."""
-    if bundle.task != "segmentation" or bundle.activation != "softmax":
-        raise BundleError(f"{bundle.name} does not segment into exclusive classes: choose a bundle that does")
-    check_steps(bundle.name, bundle.preparation)
+    unlabelled: tuple[Case, ...] = ()
 
 
 def make_plan(
@@ -73,19 +70,40 @@ def make_plan(
         names = {**called, **names} if not found.names else names
     if 0 not in values and painted.unknown is not None:
         raise InputError("no background is painted: paint some, or the network will call everything a structure")
-    unnamed = {value: f"label {value}" for value in values if value and value not in names}
+    unnamed = {value: unnamed_class(value) for value in values if value and value not in names}
     if not found.names:  # a file may name some of its values; the bundle knows the others
-        own = {entry.index: entry.name for entry in bundle.classes}
+        own = {entry.index: entry.name for entry in bundle.classes if options.classes != "other"}
         names |= {value: own.get(value, name) for value, name in unnamed.items()} if names else {}
     classes = choose_classes(bundle.spec, values, names, options.classes)
     if options.no_validation:
-        return Plan(classes, list(found.cases), [], painted)
+        return Plan(classes, list(found.cases), [], painted, _unlabelled(options, found.cases, []))
     learnt = bundle.metrics.get("adapted", {}).get("learnt_from", ())
     training, validation = split_people(found.cases, options.validation or held_out, learnt)
-    return Plan(classes, training, validation, painted)
+    if not options.validation and not held_out and (both := doubtful_people(training, validation)):
+        raise InputError(
+            f"are {quoted(both[0])}, who would be held out, and {quoted(both[1])} one person? Say who is who in a "
+            "CSV's column 'person', or choose whom to hold out with --validation"
+        )
+    return Plan(classes, training, validation, painted, _unlabelled(options, found.cases, validation))
 
 
-def check_prepared(plan: Plan, training: list[store.Prepared], validation: list[store.Prepared]) -> None:
+def _unlabelled(options: AdaptOptions, labelled: Sequence[Case], validation: Sequence[Case]) -> tuple[Case, ...]:
+    """Images without labels, none of a person that is held out: to have seen them would flatter the score."""
+    if options.unlabelled is None:
+        return ()
+    if options.scheme == "supervised" and not (options.pretrain_minutes or options.pretrain_steps):
+        raise InputError(
+            "nothing is learnt from images without labels: choose a scheme that does (--scheme mean-teacher or cross), "
+            "pretrain on them (--pretrain-minutes), or leave --unlabelled out"
+        )
+    people = {case.person for case in validation}
+    found = tuple(case for case in find_images(options.unlabelled, labelled) if case.person not in people)
+    if not found:
+        raise InputError("all images without labels are of people that are held out: add others")
+    return found
+
+
+def check_prepared(plan: Plan, training: list[Prepared], validation: list[Prepared]) -> None:
     """Raise `InputError` if a class is drawn only where it cannot be learnt, or nothing is drawn where it is scored."""
     learnt = {channel for case in training for channel in case.places}
     names = [entry.name for entry in plan.classes.entries]
@@ -98,7 +116,7 @@ def check_prepared(plan: Plan, training: list[store.Prepared], validation: list[
         raise InputError("nothing but background is drawn in the held-out people: choose others with --validation")
 
 
-def patch_size(bundle: Bundle, cases: list[store.Prepared], options: AdaptOptions, device: torch.device) -> tuple:
+def patch_size(bundle: Bundle, cases: list[Prepared], options: AdaptOptions, device: torch.device) -> tuple:
     """Voxels of a patch (z, y, x), z being 1 for a 2D network.
 
     Raises

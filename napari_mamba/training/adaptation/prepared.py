@@ -13,21 +13,8 @@ from napari_mamba.engine.preparation.crop_or_pad import Window
 from napari_mamba.engine.preparation.cropping import UndoCrop
 from napari_mamba.engine.preparation.state import State, Undo
 from napari_mamba.engine.preparation.steps import STEPS
-from napari_mamba.errors import BundleError
 from napari_mamba.training.adaptation.loss import UNKNOWN
 from napari_mamba.volume import Volume
-
-SUPPORTED = (
-    "orient", "transpose", "crop_nonzero", "normalise", "field_of_view", "resample", "resize", "centre",
-    "slice_axis_first",
-)  # fmt: skip
-"""Steps through which labels can follow an image; all that shipped segmentation bundles have."""
-
-
-def check_steps(name: str, steps: Sequence[Mapping[str, Any]]) -> None:
-    """Raise `BundleError` if labels cannot follow an image through the preparation."""
-    if odd := [str(step.get("step")) for step in steps if step.get("step") not in SUPPORTED]:
-        raise BundleError(f"{name} prepares images by {odd[0]!r}, which labels cannot follow: adapt another bundle")
 
 
 def prepare_pair(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from napari_mamba.training import augment
 from napari_mamba.training.adaptation.loss import UNKNOWN
-from napari_mamba.training.adaptation.store import Prepared
+from napari_mamba.training.adaptation.people import Case
 
 CHANGES: tuple[tuple[augment.Change, float], ...] = (
     (augment.bias_field, 0.15),
@@ -22,6 +23,41 @@ CHANGES: tuple[tuple[augment.Change, float], ...] = (
 """Changes of contrast, sharpness and noise, with the share of the samples that they change."""
 _MOST_SMOOTH = 16
 """Classes up to which labels are interpolated by their membership; of more the nearest voxel's is taken."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A case on the network's grid: `image` (C, Z, Y, X) float32 and `labels` (Z, Y, X) int16, in memory or mapped.
+
+    `places` maps each channel that is drawn to some of its voxels, (n, 3); an image without labels has none. `whole`
+    says that no voxel is unknown.
+    """
+
+    case: Case
+    image: np.ndarray
+    labels: np.ndarray
+    places: dict[int, np.ndarray]
+    whole: bool
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Patches of a step.
+
+    Attributes
+    ----------
+    image, other : (B, C, *size) tensors, float32
+        The same patches, changed in contrast in two ways; one and the same where a scheme needs one view.
+    target : (B, *size) tensor, int64
+        Channels; `UNKNOWN` where nobody painted, and everywhere in patches of images without labels.
+    labelled : int
+        How many of the first patches are of images with labels.
+    """
+
+    image: Tensor
+    other: Tensor
+    target: Tensor
+    labelled: int
 
 
 class Patches:
@@ -36,6 +72,10 @@ class Patches:
     flip : tuple of int
         Axes (0 is z) that look alike mirrored.
     batch_size, seed : int
+    unlabelled : sequence of Prepared
+        As many patches again are drawn from these, anywhere.
+    views : int
+        1 or 2, see `Batch`.
     """
 
     def __init__(
@@ -46,28 +86,36 @@ class Patches:
         flip: tuple[int, ...] = (),
         batch_size: int = 2,
         seed: int = 0,
+        unlabelled: Sequence[Prepared] = (),
+        views: int = 1,
     ) -> None:
         self.cases, self.size, self.classes, self.flip = list(cases), size, classes, flip
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed, self.unlabelled, self.views = batch_size, seed, list(unlabelled), views
         self.drawn = sorted({channel for case in self.cases for channel in case.places})
 
-    def batch(self, step: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Images (B, C, *size) float32 and channels (B, *size) int64, `UNKNOWN` where nobody painted."""
+    def batch(self, step: int, device: torch.device) -> Batch:
+        """The patches of a step, a function of the seed and the step on one kind of device."""
         draw = np.random.default_rng((self.seed, step))
-        generator = torch.Generator().manual_seed(int(draw.integers(2**62)))
-        pairs = [self._one(draw, generator) for _ in range(self.batch_size)]
-        image = torch.cat([image for image, _ in pairs]).to(device)
-        labels = torch.cat([labels for _, labels in pairs]).to(device)
+        generator = torch.Generator(device).manual_seed(int(draw.integers(2**62)))
+        pairs = [self._one(*self._centre(draw), generator) for _ in range(self.batch_size)]
         changes = torch.Generator(device).manual_seed(int(draw.integers(2**62)))
-        for change, chance in CHANGES:
-            image = augment.random_apply(image, change, chance, changes)
-        return image, labels
+        if self.unlabelled:
+            pairs += [self._one(*self._anywhere(draw), generator) for _ in range(self.batch_size)]
+        image, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+        views = [_changed(image, changes) for _ in range(self.views)]
+        return Batch(views[0], views[-1], labels, self.batch_size)
 
-    def _one(self, draw: np.random.Generator, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        case, centre = self._centre(draw)
-        box = self._box(case, centre)
-        image = torch.from_numpy(np.array(case.image[(slice(None), *box)]))[None]
-        labels = torch.from_numpy(np.array(case.labels[box], np.int64))[None, None]
+    def images(self, step: int, device: torch.device) -> Tensor:
+        """Patches (B, C, *size) from anywhere in the images with and without labels, changed in shape alone."""
+        draw = np.random.default_rng((self.seed, step, 1))
+        generator = torch.Generator(device).manual_seed(int(draw.integers(2**62)))
+        every = [*self.cases, *self.unlabelled]
+        return torch.cat([self._one(*self._anywhere(draw, every), generator)[0] for _ in range(self.batch_size)])
+
+    def _one(self, case: Prepared, centre: tuple[float, ...], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        box, device = self._box(case, centre), generator.device
+        image = torch.from_numpy(np.array(case.image[(slice(None), *box)], np.float32))[None].to(device)
+        labels = torch.from_numpy(np.array(case.labels[box], np.int64))[None, None].to(device)
         at = torch.tensor([[c - s.start for c, s in zip(centre, box, strict=True)]], dtype=torch.float32)
         place = augment.places(
             self.size, at, generator, rotate=0.25, scale=(0.85, 1.2), elastic_strength=2.0, flip=self.flip
@@ -88,14 +136,26 @@ class Patches:
         having = [case for case in self.cases if channel in case.places]
         case = having[int(draw.integers(len(having)))]
         found = case.places[channel]
-        voxel = found[int(draw.integers(len(found)))] + draw.uniform(-0.25, 0.25, 3) * (np.array(self.size) - 1)
+        return case, self._near(case, found[int(draw.integers(len(found)))], draw)
+
+    def _anywhere(
+        self, draw: np.random.Generator, cases: Sequence[Prepared] = ()
+    ) -> tuple[Prepared, tuple[float, ...]]:
+        """About any voxel of an image without labels, or of one of `cases`."""
+        among = cases or self.unlabelled
+        case = among[int(draw.integers(len(among)))]
+        return case, self._near(case, draw.integers(case.labels.shape), draw)
+
+    def _near(self, case: Prepared, voxel: np.ndarray, draw: np.random.Generator) -> tuple[float, ...]:
+        """The middle of a patch that holds a voxel, shifted by up to a quarter, inside of the image where it fits."""
+        moved = voxel + draw.uniform(-0.25, 0.25, 3) * (np.array(self.size) - 1)
         centre = []
-        for c, n, length in zip(voxel, self.size, case.labels.shape, strict=True):
+        for c, n, length in zip(moved, self.size, case.labels.shape, strict=True):
             low, high = (n - 1) / 2, length - 1 - (n - 1) / 2
             centre.append(float(np.clip(c, low, high)) if low < high else (length - 1) / 2)
         if self.size[0] == 1:
             centre[0] = float(round(centre[0]))
-        return case, tuple(centre)
+        return tuple(centre)
 
     def _box(self, case: Prepared, centre: tuple[float, ...]) -> tuple[slice, ...]:
         """What a patch that is turned by up to 0.25 about each axis, shrunk to 0.85 and bent may show."""
@@ -105,3 +165,9 @@ class Patches:
             half = (self.size[axis] + 0.3 * others) / 2 / 0.85 + 4 if self.size[0] > 1 or axis else 0.0
             box.append(slice(max(0, int(c - half)), min(length, int(c + half) + 2)))
         return tuple(box)
+
+
+def _changed(image: Tensor, generator: torch.Generator) -> Tensor:
+    for change, chance in CHANGES:
+        image = augment.random_apply(image, change, chance, generator)
+    return image

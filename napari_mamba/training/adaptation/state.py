@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from napari_mamba.errors import InputError, OutputError
-from napari_mamba.training.adaptation.validation import Score
+from napari_mamba.training.adaptation.options import Score
+from napari_mamba.training.adaptation.people import Case
+from napari_mamba.training.adaptation.schemes import Scheme
 from napari_mamba.training.optimisation.optimisers import Optimiser
 
 CHECKPOINT, HISTORY = "checkpoint.pt", "history.jsonl"
 
 
 class State:
-    """Network, optimiser, the best weights so far, and where the training stands.
+    """Networks, optimiser, the best weights so far, and where the training stands.
 
     Parameters
     ----------
-    network : Module
-        On its device.
+    scheme : Scheme
+        Its networks on their device.
     kind : str
         Of the optimiser.
     about : mapping
@@ -34,15 +36,21 @@ class State:
         Of the checkpoint.
     """
 
-    def __init__(self, network: nn.Module, kind: str, about: Mapping[str, Any], folder: Path) -> None:
-        self.network, self.about, self.folder = network, dict(about), folder
-        self.optimiser = Optimiser(network, kind)
+    def __init__(self, scheme: Scheme, kind: str, about: Mapping[str, Any], folder: Path) -> None:
+        self.scheme, self.about, self.folder = scheme, dict(about), folder
+        self.optimiser = Optimiser(scheme.students, kind)
+        self.pretrained = False
         self.step, self.seconds = 0, 0.0
         self.best: dict[str, Tensor] = {}
         self.best_step = 0
         self.score: Score | None = None
         self.before: float | None = None
         self.validated = -1  # the step that was scored last
+
+    @property
+    def network(self) -> nn.Module:
+        """What is scored and kept: the running mean of the weights."""
+        return self.scheme.average
 
     def keep(self, score: Score | None) -> bool:
         """Note a score of the current weights; whether they are the best so far, and kept."""
@@ -62,7 +70,8 @@ class State:
         """Write the checkpoint beside and rename it, so that a kill at any moment leaves a whole one."""
         state = {
             "about": json.dumps(self.about), "step": self.step, "seconds": self.seconds, "before": self.before,
-            "network": self.network.state_dict(), "optimiser": self.optimiser.state_dict(), "best": self.best,
+            "networks": self.scheme.state_dict(), "pretrained": self.pretrained,
+            "optimiser": self.optimiser.state_dict(), "best": self.best,
             "best_step": self.best_step, "score": asdict(self.score) if self.score else None,
             "validated": self.validated,
         }  # fmt: skip
@@ -91,7 +100,8 @@ class State:
                 "with --overwrite and without --resume"
             )
         self.about["people"]["training"] = sorted({*self.about["people"]["training"], *told["people"]["training"]})
-        self.network.load_state_dict(saved["network"])
+        self.scheme.load_state_dict(saved["networks"])
+        self.pretrained = saved["pretrained"]
         self.optimiser.load_state_dict(saved["optimiser"])
         self.step, self.seconds, self.before = saved["step"], saved["seconds"], saved["before"]
         self.best, self.best_step, self.validated = saved["best"], saved["best_step"], saved["validated"]
@@ -113,3 +123,18 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in any way
         raise InputError(f"{path} is damaged: begin anew with --overwrite and without --resume") from error
+
+
+def people_held_out(saved: Mapping[str, Any]) -> tuple[str, ...]:
+    """Whom a stopped training held out."""
+    return tuple(json.loads(saved["about"])["people"]["validation"])
+
+
+def check_people(saved: Mapping[str, Any], validation: Sequence[Case]) -> None:
+    """Raise `InputError` if somebody whom the stopped training has learnt from is held out now."""
+    learnt = set(json.loads(saved["about"])["people"]["training"])
+    if both := sorted(learnt & {case.person for case in validation}):
+        raise InputError(
+            f"the stopped training has learnt from {both[0]!r}, and a score on training data says nothing: hold "
+            "out the same people as then"
+        )

@@ -12,14 +12,13 @@ import numpy as np
 
 from napari_mamba import io
 from napari_mamba.bundles import Bundle
-from napari_mamba.engine.checks import load_checked
 from napari_mamba.errors import ChoiceError, InputError
 from napari_mamba.io.common.guard import quoted
 from napari_mamba.measure.grids import same_grid
-from napari_mamba.training.adaptation.cases import Case
 from napari_mamba.training.adaptation.classes import Classes
 from napari_mamba.training.adaptation.loss import UNKNOWN
-from napari_mamba.training.adaptation.prepared import prepare_pair
+from napari_mamba.training.adaptation.people import Case
+from napari_mamba.training.adaptation.samples import Prepared
 from napari_mamba.volume import Volume
 
 _MOST_PLACES = 2000
@@ -35,20 +34,6 @@ class Painted:
 
     unknown: int | None = None
     background: int | None = None
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A case on the network's grid: memory-mapped `image` (C, Z, Y, X) float32 and `labels` (Z, Y, X) int16.
-
-    `places` maps each channel that is drawn to some of its voxels, (n, 3). `whole` says that no voxel is unknown.
-    """
-
-    case: Case
-    image: np.ndarray
-    labels: np.ndarray
-    places: dict[int, np.ndarray]
-    whole: bool
 
 
 def read_image(case: Case) -> Volume:
@@ -70,6 +55,8 @@ def read_values(case: Case, painted: Painted) -> tuple[set[int], dict[int, str]]
     InputError
         If the map is none, or nothing in it is known.
     """
+    if case.label is None:
+        raise InputError(f"{quoted(case.name)} has no label map: add it, or take the image out")
     found = io.read_labels(case.label)
     values = {int(value) for value in np.unique(found.volume.data)} - {painted.unknown}
     if not values:
@@ -102,8 +89,13 @@ def prepare_cases(
 
 
 def _write(case: Case, bundle: Bundle, classes: Classes, painted: Painted, folder: Path, key: str) -> None:
-    volume, labels = read_image(case), io.read_labels(case.label).volume
-    if not same_grid(volume, labels):
+    # Here, because what only trains on prepared images needs neither SciPy nor a reader.
+    from napari_mamba.engine.checks import load_checked
+    from napari_mamba.training.adaptation.prepared import prepare_pair
+
+    volume = read_image(case)
+    labels = None if case.label is None else io.read_labels(case.label).volume
+    if labels is not None and not same_grid(volume, labels):
         raise InputError(
             f"the labels of {quoted(case.name)} lie on another grid than its image ({_shown(labels)} and "
             f"{_shown(volume)} voxels, or another place): resample them onto the image first"
@@ -115,13 +107,14 @@ def _write(case: Case, bundle: Bundle, classes: Classes, painted: Painted, folde
     if volume.channels != len(bundle.channels):
         volume = volume.with_data(np.repeat(volume.data, len(bundle.channels), axis=0))
     channels = np.full(volume.shape, UNKNOWN, np.int16)
-    for value, channel in classes.channels.items():
-        channels[np.asarray(labels.data[0]) == value] = channel
-    for special, channel in ((painted.background, 0), (painted.unknown, UNKNOWN)):
-        if special is not None:
-            channels[np.asarray(labels.data[0]) == special] = channel
+    special = {painted.background: 0, painted.unknown: UNKNOWN}
+    meanings = {**classes.channels, **{value: meant for value, meant in special.items() if value is not None}}
+    if labels is not None:
+        values = np.asarray(labels.data[0])
+        for value, meant in meanings.items():
+            channels[values == value] = meant
     image, moved = prepare_pair(volume, channels, bundle.preparation)
-    if not (moved != UNKNOWN).any():
+    if labels is not None and not (moved != UNKNOWN).any():
         raise InputError(
             f"the painted voxels of {quoted(case.name)} vanish on the grid of {bundle.name}: paint more of them"
         )
@@ -146,7 +139,7 @@ def _open(case: Case, folder: Path, key: str) -> Prepared:
 
 def _key(case: Case, bundle: Bundle, classes: Classes, painted: Painted) -> str:
     """A name that changes with the files, the preparation and the classes."""
-    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in (*case.image, case.label)]
+    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in (*case.image, case.label) if path]
     steps = json.dumps([dict(step) for step in bundle.preparation], sort_keys=True)
     whole = repr((files, steps, sorted(classes.channels.items()), painted, len(bundle.channels)))
     return hashlib.sha256(whole.encode()).hexdigest()[:20]

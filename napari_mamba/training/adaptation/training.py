@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -13,21 +12,23 @@ import numpy as np
 import torch
 
 from napari_mamba.bundles import Bundle
-from napari_mamba.errors import InputError, RunError
-from napari_mamba.training.adaptation import heads
-from napari_mamba.training.adaptation.cases import hashed
-from napari_mamba.training.adaptation.loss import partial_loss
-from napari_mamba.training.adaptation.options import AdaptOptions, AdaptProgress
+from napari_mamba.errors import RunError
+from napari_mamba.training.adaptation import heads, pretraining
+from napari_mamba.training.adaptation.likeness import most_alike
+from napari_mamba.training.adaptation.options import AdaptOptions, AdaptProgress, Score
+from napari_mamba.training.adaptation.people import hashed
 from napari_mamba.training.adaptation.plan import Plan, patch_size
-from napari_mamba.training.adaptation.samples import Patches
+from napari_mamba.training.adaptation.samples import Patches, Prepared
+from napari_mamba.training.adaptation.schemes.networks import make_scheme
 from napari_mamba.training.adaptation.state import State
-from napari_mamba.training.adaptation.store import Prepared
-from napari_mamba.training.adaptation.validation import Score, forward, score
+from napari_mamba.training.adaptation.validation import score
 from napari_mamba.training.loop import pick_device
 
 _WARM_UP, _LARGEST_GRADIENT = 10, 12.0
 _SHARE = 0.25  # of the time that scores may take
 _SAVE_SECONDS = 60.0
+MOST_TILES = 12
+"""Of an image that a round is scored on, where a CPU computes: a whole head's take as long as a hundred steps."""
 
 
 class Stopped(Exception):
@@ -51,23 +52,42 @@ class Training:
         cancel: threading.Event,
         saved: Mapping[str, Any] | None = None,
     ) -> None:
+        """`cases` are those to learn from, those held out, and perhaps those without labels."""
         self.plan, self.options, self.cancel, self.bundle = plan, options, cancel, bundle
-        self.training, self.validation = (list(part) for part in cases)
+        self.training, self.validation, self.unlabelled = (list(part) for part in (*cases, ())[:3])
         self.device = pick_device(options.device)
         self.size = patch_size(bundle, [*self.training, *self.validation], options, self.device)
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # patches have one size
         torch.manual_seed(options.seed)
-        self.description, network = heads.with_classes(bundle, plan.classes.kept, options.seed)
-        self.state = State(network.to(self.device).train(), options.optimiser, self._about(), folder)
+        self.description, network = heads.with_classes(bundle, plan.classes.kept, options.seed, self._beginnings(saved))
+        scheme = make_scheme(
+            options, self.description, network, plan.classes.drawn, self.device,
+            something_unknown=bool(self.unlabelled) or not all(case.whole for case in self.training),
+        )  # fmt: skip
+        self.state = State(scheme, options.optimiser, self._about(), folder)
         if saved:
             self.state.load(saved)
         else:
             (folder / "history.jsonl").unlink(missing_ok=True)
+        patches = options.batch_size or (1 if self.device.type == "cpu" else 2)
         self.patches = Patches(
-            self.training, self.size, len(plan.classes.entries), self._flips(), options.batch_size, options.seed
-        )
+            self.training, self.size, len(plan.classes.entries), self._flips(), patches, options.seed,
+            self.unlabelled, self.state.scheme.views,
+        )  # fmt: skip
+        self.whole: Score | None = None
         self.every = options.validate_every or 20
         self.began = time.monotonic() - self.state.seconds
         self.saved_at = time.monotonic()
+
+    def _beginnings(self, saved: Mapping[str, Any] | None) -> tuple[int, ...]:
+        """What new classes begin as. Beside all of the bundle's own, as background: they take nothing from these."""
+        kept = self.plan.classes.kept
+        beside = len([channel for channel in kept if channel is not None]) == len(self.bundle.classes)
+        if saved or beside or None not in kept or self.options.random_weights:
+            return ()
+        network, *_ = self.bundle.networks()
+        return most_alike(network, self.training, self.size, kept, self.device, self.options.seed)
 
     def _about(self) -> dict[str, Any]:
         plan = self.plan
@@ -81,21 +101,26 @@ class Training:
             "patch": list(self.size),
             "seed": self.options.seed,
             "optimiser": self.options.optimiser,
+            "scheme": self.options.scheme,
+            "frozen part": self.options.freeze,
             "choice of held-out people": people["validation"],
             "people": people,
         }
 
     def _flips(self) -> tuple[int, ...]:
-        """Axes that look alike mirrored, without the one across which left and right labels change places."""
+        """Axes that look alike mirrored, without the one across which left and right change places."""
         shift = 3 - len(self.bundle.tile.size)
         axes = tuple(axis + shift for axis in self.bundle.tile.mirror_axes)
-        return tuple(axis for axis in axes if axis != 2 or not self.bundle.tile.left_right_pairs)
+        sided = self.plan.classes.sided(self.bundle.tile.left_right_pairs)
+        return tuple(axis for axis in axes if axis != 2 or not sided)
 
     # ---- the steps
 
     def events(self) -> Generator[AdaptProgress, None, None]:
         """Train until steps or time are over, or somebody asks to stop; a checkpoint is there then."""
         try:
+            if (self.options.pretrain_minutes or self.options.pretrain_steps) and not self.state.pretrained:
+                yield from self._pretrain()
             if self.state.validated < 0:
                 yield from self._validate()
             while not self._over():
@@ -107,6 +132,8 @@ class Training:
                     self._save()
             if self.state.validated < self.state.step and not self.cancel.is_set():
                 yield from self._validate()
+            if not self.cancel.is_set():
+                yield from self._score_whole()
         except Stopped:
             pass
         new = self.plan.classes.changed and self.state.best_step == 0
@@ -114,20 +141,33 @@ class Training:
             self.state.keep(None)  # new classes that were stopped before a score are worth more than none
         self._save()
 
+    def _pretrain(self) -> Generator[AdaptProgress, None, None]:
+        """Paint what is hidden, with the first network; killed meanwhile, it begins anew."""
+        options, scheme = self.options, self.state.scheme
+        painting = pretraining.pretrain(
+            scheme.students[0], self.description, self.patches, self.device, options, self.cancel
+        )
+        yield from painting
+        scheme.average.load_state_dict(scheme.students[0].state_dict())
+        self.state.pretrained = not self.cancel.is_set()
+        self.began = time.monotonic() - self.state.seconds
+
     def _step(self) -> float:
-        state = self.state
-        image, target = self.patches.batch(state.step, self.device)
-        for parameter in state.network.parameters():
+        state, scheme = self.state, self.state.scheme
+        batch = self.patches.batch(state.step, self.device)
+        for parameter in scheme.students.parameters():
             parameter.grad = None
-        loss = partial_loss(forward(state.network, image), target, self.plan.classes.drawn)
+        scheme.train()
+        loss = scheme.loss(batch, self._share(), torch.Generator().manual_seed(self.options.seed + 1009 * state.step))
         value = float(loss.detach())
         if not np.isfinite(value):
             raise RunError(f"the loss is no number at step {state.step}: --learning-rate below "
                            f"{self.options.learning_rate:g} may help")  # fmt: skip
         if loss.requires_grad:
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(state.network.parameters(), _LARGEST_GRADIENT)
+            torch.nn.utils.clip_grad_norm_(scheme.students.parameters(), _LARGEST_GRADIENT)
             state.optimiser.step(self._rate())
+            scheme.follow(state.step)
         state.step += 1
         state.seconds = time.monotonic() - self.began
         if state.step % 10 == 0:
@@ -159,10 +199,12 @@ class Training:
     def _validate(self) -> Generator[AdaptProgress, None, None]:
         if not self.validation:
             self.state.keep(None)
+            if self.state.step:
+                yield AdaptProgress("validating", 1, 1)
             return
         began = time.monotonic()
         yield AdaptProgress("validating", 0, 1)
-        found = self._score()
+        found = self._score(MOST_TILES if self.device.type == "cpu" else None)
         if self.state.validated < 0 and not self.plan.classes.changed:
             self.state.before = found.mean
         best = self.state.keep(found)
@@ -177,10 +219,25 @@ class Training:
         message = f"Dice {found.mean:.3f} on {people} after {self.state.step} steps"
         yield AdaptProgress("validating", 1, 1, message=message, score=found, best=best)
 
-    def _score(self) -> Score:
+    def _score(self, most: int | None) -> Score:
         return score(
-            self.state.network, self.validation, self.size, self.plan.classes.drawn, self.device, self._stop_if_asked
-        )
+            self.state.network, self.validation, self.size, self.plan.classes.drawn, self.device, self._stop_if_asked,
+            most,
+        )  # fmt: skip
+
+    def _score_whole(self) -> Generator[AdaptProgress, None, None]:
+        """Where rounds were scored on a part of large images: the kept weights on all of them, at the end."""
+        if self.state.score is None or not self.state.score.part:
+            return
+        yield AdaptProgress("validating", 0, 1, message="the kept weights on the whole images")
+        last = {key: value.clone() for key, value in self.state.network.state_dict().items()}
+        self.state.network.load_state_dict(self.state.best)
+        try:
+            found = self.whole = self._score(None)
+        finally:
+            self.state.network.load_state_dict(last)
+        message = f"Dice {found.mean:.3f} on the whole images of the held-out"
+        yield AdaptProgress("validating", 1, 1, message=message, score=found, best=True)
 
     def _stop_if_asked(self) -> None:
         if self.cancel.is_set():
@@ -192,9 +249,14 @@ class Training:
 
     # ---- what is said of it
 
+    @property
+    def score(self) -> Score | None:
+        """Of the kept weights."""
+        return self.whole or self.state.score
+
     def facts(self) -> dict[str, Any]:
         """What the card says; numbers by label value where they are a class's."""
-        found, entries = self.state.score, self.plan.classes.entries
+        found, entries = self.score, self.plan.classes.entries
         facts: dict[str, Any] = {
             "from": self.bundle.name, "from_version": self.bundle.version, "from_sha256": self.bundle.sha256,
             "steps": self.state.step, "best_step": self.state.best_step, "minutes": round(self.state.seconds / 60, 2),
@@ -202,14 +264,15 @@ class Training:
             "training_images": len(self.training), "training_people": len(self.state.about["people"]["training"]),
             "partial": not all(case.whole for case in self.training),
             "held_out_people": len({case.person for case in self.plan.validation}),
-            "learnt_from": self._learnt_from(),
+            "learnt_from": self._learnt_from(), "scheme": self.options.scheme,
+            "unlabelled_images": len(self.unlabelled),
         }  # fmt: skip
         if self.state.before is not None:
             facts["before"] = self.state.before
         if found is not None:
             classes = {str(entries[k].index): v if np.isfinite(v) else None for k, v in found.classes.items()}
             facts["score"] = {"mean": found.mean, "sd": found.sd, "people": found.people, "images": found.images,
-                              "classes": classes}  # fmt: skip
+                              "classes": classes, "part": found.part}  # fmt: skip
         return facts
 
     def _learnt_from(self) -> list[str]:
@@ -218,21 +281,4 @@ class Training:
 
     def release(self) -> None:
         """Let go of the prepared images, which Windows does not delete while they are mapped."""
-        self.training, self.validation, self.patches.cases = [], [], []
-
-    # ---- going on
-
-    @staticmethod
-    def people_held_out(saved: Mapping[str, Any]) -> list[str]:
-        """Whom a stopped training held out."""
-        return list(json.loads(saved["about"])["people"]["validation"])
-
-    @staticmethod
-    def check_people(saved: Mapping[str, Any], plan: Plan) -> None:
-        """Raise `InputError` if somebody whom the stopped training has learnt from is held out now."""
-        learnt = set(json.loads(saved["about"])["people"]["training"])
-        if both := sorted(learnt & {case.person for case in plan.validation}):
-            raise InputError(
-                f"the stopped training has learnt from {both[0]!r}, and a score on training data says nothing: hold "
-                "out the same people as then"
-            )
+        self.training, self.validation, self.unlabelled, self.patches = [], [], [], None  # type: ignore[assignment]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise, product
 
 import numpy as np
@@ -11,31 +10,13 @@ import torch
 from torch import nn
 
 from napari_mamba.training.adaptation.loss import UNKNOWN
-from napari_mamba.training.adaptation.store import Prepared
+from napari_mamba.training.adaptation.options import Score
+from napari_mamba.training.adaptation.samples import Prepared
+from napari_mamba.training.precision import bfloat16_is_fast
 from napari_mamba.training.scoring.scores import summary
 
 Step = Callable[[], None]
-
-
-@dataclass(frozen=True)
-class Score:
-    """Dice on held-out people.
-
-    Attributes
-    ----------
-    mean, sd : float
-        Over people, of each one's mean over the drawn classes; `sd` is 0 for one person.
-    people, images : int
-        What it stands on.
-    classes : dict of int to float
-        Mean over people, by channel.
-    """
-
-    mean: float
-    sd: float
-    people: int
-    images: int
-    classes: dict[int, float]
+_UNSEEN = -2
 
 
 def score(
@@ -45,17 +26,37 @@ def score(
     drawn: Sequence[bool],
     device: torch.device,
     on_step: Step = lambda: None,
+    most: int | None = None,
 ) -> Score:
-    """Mean Dice of the drawn classes on some people's images; `on_step` is called after each tile and may raise."""
+    """Mean Dice of the drawn classes on some people's images.
+
+    `on_step` is called after each tile and may raise. With `most`, no more tiles of an image are looked at, or those
+    with drawn structures where they are more: voxels of the others do not count.
+    """
+    channels = [channel for channel, is_drawn in enumerate(drawn) if is_drawn and channel]
+    people = np.array([*dice_of_people(network, cases, size, drawn, device, on_step, most).values()])
+    part = most is not None and any(len(_tiles(case, size)) > len(_tiles(case, size, most)) for case in cases)
+    found = summary(_mean(people, 1).tolist())
+    classes = dict(zip(channels, _mean(people, 0).tolist(), strict=True))
+    return Score(found.get("mean", 0.0), found.get("sd", 0.0), int(found["n"]), len(cases), classes, part)
+
+
+def dice_of_people(
+    network: nn.Module,
+    cases: Sequence[Prepared],
+    size: tuple[int, ...],
+    drawn: Sequence[bool],
+    device: torch.device,
+    on_step: Step = lambda: None,
+    most: int | None = None,
+) -> dict[str, np.ndarray]:
+    """Dice of each drawn class but the background, by person: a mean over their images, NaN where there is none."""
     channels = [channel for channel, is_drawn in enumerate(drawn) if is_drawn and channel]
     by_person: dict[str, list[list[float]]] = {}
     for case in cases:
-        predicted = predict(network, case, size, drawn, device, on_step)
+        predicted = predict(network, case, size, drawn, device, on_step, most)
         by_person.setdefault(case.case.person, []).append(_dice(predicted, np.asarray(case.labels), channels))
-    people = np.array([_mean(np.array(scans), 0) for scans in by_person.values()])
-    found = summary(_mean(people, 1).tolist())
-    classes = dict(zip(channels, _mean(people, 0).tolist(), strict=True))
-    return Score(found.get("mean", 0.0), found.get("sd", 0.0), int(found["n"]), len(cases), classes)
+    return {person: _mean(np.array(scans), 0) for person, scans in by_person.items()}
 
 
 def _mean(values: np.ndarray, axis: int) -> np.ndarray:
@@ -66,11 +67,11 @@ def _mean(values: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _dice(predicted: np.ndarray, truth: np.ndarray, channels: Sequence[int]) -> list[float]:
-    """Over known voxels; NaN where nobody drew the class and the network does not either."""
-    known = truth != UNKNOWN
+    """Over known voxels that were looked at; NaN where nobody drew the class and the network does not either."""
+    known = (truth != UNKNOWN) & (predicted != _UNSEEN)
     values = []
     for channel in channels:
-        one, other = (predicted == channel) & known, truth == channel
+        one, other = (predicted == channel) & known, (truth == channel) & known
         both = int(one.sum()) + int(other.sum())
         values.append(2 * int((one & other).sum()) / both if both else float("nan"))
     return values
@@ -84,20 +85,18 @@ def predict(
     drawn: Sequence[bool],
     device: torch.device,
     on_step: Step = lambda: None,
+    most: int | None = None,
 ) -> np.ndarray:
     """Channels (Z, Y, X) of an image: each tile answers its core, so that no more than one tile's classes are held.
 
-    Tiles without a known voxel are left out; they have no part in the score.
+    Tiles without a known voxel are left out, as are some beyond `most` (see `score`); they have no part in the score.
     """
     was_training = network.training
     network.eval()
-    answer = np.zeros(case.labels.shape, np.int16)
-    starts = [_starts(length, n) for length, n in zip(case.labels.shape, size, strict=True)]
+    answer = np.full(case.labels.shape, _UNSEEN, np.int16)
     hidden = [channel for channel, is_drawn in enumerate(drawn) if channel and not is_drawn]
-    for corner in product(*starts):
-        core = tuple(slice(first, last) for _, first, last in corner)
-        if not (np.asarray(case.labels[core]) != UNKNOWN).any():
-            continue
+    for corner in _tiles(case, size, most):
+        core = _core(corner)
         box = tuple(slice(s, min(s + n, length)) for (s, _, _), n, length in
                     zip(corner, size, case.labels.shape, strict=True))  # fmt: skip
         part = np.array(case.image[(slice(None), *box)])
@@ -114,10 +113,31 @@ def predict(
     return answer
 
 
+def _tiles(case: Prepared, size: tuple[int, ...], most: int | None = None) -> list[tuple[tuple[int, int, int], ...]]:
+    """Tiles with a known voxel, in their order; see `score` for `most`."""
+    starts = [_starts(length, n) for length, n in zip(case.labels.shape, size, strict=True)]
+    known, drawn = [], []
+    for corner in product(*starts):
+        labels = np.asarray(case.labels[_core(corner)])
+        if (labels != UNKNOWN).any():
+            known.append(corner)
+            drawn.append(bool((labels > 0).any()))
+    if most is None or len(known) <= most:
+        return known
+    others = [corner for corner, is_drawn in zip(known, drawn, strict=True) if not is_drawn]
+    spare = max(0, most - sum(drawn))
+    chosen = {others[i] for i in np.random.default_rng(0).permutation(len(others))[:spare]}
+    return [corner for corner, is_drawn in zip(known, drawn, strict=True) if is_drawn or corner in chosen]
+
+
+def _core(corner: tuple[tuple[int, int, int], ...]) -> tuple[slice, ...]:
+    return tuple(slice(first, last) for _, first, last in corner)
+
+
 def forward(network: nn.Module, tile: torch.Tensor) -> torch.Tensor:
     """Logits (B, K, *size) of tiles (B, C, *size); one slice goes into a 2D network without its axis."""
     flat = tile.shape[2] == 1
-    with torch.autocast(tile.device.type, torch.bfloat16, enabled=tile.device.type == "cuda"):
+    with torch.autocast(tile.device.type, torch.bfloat16, enabled=bfloat16_is_fast(tile.device.type)):
         output = network(tile[:, :, 0] if flat else tile)
     output = output[0] if isinstance(output, list | tuple) else output
     return output[:, :, None] if flat else output

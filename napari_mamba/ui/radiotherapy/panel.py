@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QScrollArea, QTabWidget, QVBoxLayout, QWidget
 
 from napari_mamba.ui.radiotherapy.plan.view import PlanView
 from napari_mamba.ui.radiotherapy.prediction.view import PredictionView
+from napari_mamba.ui.widgets.docks import OwnDock, bring_to_front, name_of_dock
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -29,6 +30,7 @@ class RadiotherapyPanel(QWidget):
 
     def __init__(self, napari_viewer: ViewerModel, parent: QWidget | None = None):
         super().__init__(parent)
+        OwnDock(self)
         self.viewer = napari_viewer
         self.plan = PlanView(napari_viewer)
         self.prediction = PredictionView(napari_viewer)
@@ -72,19 +74,12 @@ class RadiotherapyPanel(QWidget):
 
 def open_panel(viewer: Viewer, page: int = PLAN) -> RadiotherapyPanel:
     """Open the panel, or bring the one that is open to the front."""
-    from qtpy.QtWidgets import QDockWidget
-
     panel = next((w for w in viewer.window.dock_widgets.values() if isinstance(w, RadiotherapyPanel)), None)
     if panel is None:
         panel = RadiotherapyPanel(viewer)
-        viewer.window.add_dock_widget(panel, name=NAME, area="right", tabify=True)
+        viewer.window.add_dock_widget(panel, name=name_of_dock(NAME), add_vertical_stretch=False)
     else:
-        dock = panel.parentWidget()
-        while dock is not None and not isinstance(dock, QDockWidget):
-            dock = dock.parentWidget()
-        if dock is not None:
-            dock.show()
-            dock.raise_()
+        bring_to_front(panel)
     panel.tabs.setCurrentIndex(page)
     return panel
 
