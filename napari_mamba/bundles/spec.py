@@ -23,7 +23,7 @@ from napari_mamba.radiotherapy.inputs import Inputs
 
 FORMAT = "napari-mamba bundle"
 FORMAT_VERSION = 1
-TASKS = ("segmentation", "restoration", "classification", "dose")
+TASKS = ("segmentation", "restoration", "classification", "dose", "registration")
 LATERALITIES = ("", "left", "right", "both")
 ACTIVATIONS = ("softmax", "sigmoid", "none")
 STEPS: Mapping[str, frozenset[str]] = {
@@ -247,7 +247,9 @@ def _check_tile(spec: BundleSpec) -> None:
 
 
 def _check_classes(spec: BundleSpec) -> None:
-    if spec.task in ("restoration", "dose"):
+    if spec.task == "registration":
+        _check_pair(spec)
+    if spec.task in ("restoration", "dose", "registration"):
         return
     if not spec.classes:
         raise BundleError(f"bundle {spec.name}: names no class, but its task is {spec.task}")
@@ -267,6 +269,15 @@ def _check_classes(spec: BundleSpec) -> None:
                 f"bundle {spec.name}: the laterality of {quoted(label.name)} is left, right, both or empty, not "
                 f"{quoted(label.laterality)}"
             )
+
+
+def _check_pair(spec: BundleSpec) -> None:
+    if len(spec.channels) != 2:
+        raise BundleError(f"bundle {spec.name}: a registration has two channels, the moving and the fixed image")
+    if spec.tile.mirror_axes or not spec.tile.divisor:
+        raise BundleError(
+            f"bundle {spec.name}: a registration sees two images at once: its tile has a divisor and no mirror_axes"
+        )
 
 
 def _check_count(spec: BundleSpec, names: tuple[str, ...], count: int, what: str) -> None:
@@ -404,8 +415,9 @@ def _network_data_format(spec: BundleSpec) -> dict[str, Any]:
     }
     names = [label.name for label in spec.classes] or [channel.name for channel in spec.channels]
     names = [f"dose, 1 is {spec.planning.unit:g} Gy"] if spec.planning is not None else names
+    names = [f"displacement along {axis}, voxels" for axis in "zyx"] if spec.task == "registration" else names
     output = {
-        "type": "image" if spec.task in ("restoration", "dose") else "probabilities",
+        "type": "probabilities" if spec.classes else "image",
         "format": spec.task,
         "num_channels": len(names),
         "dtype": "float32",

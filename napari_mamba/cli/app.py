@@ -17,6 +17,7 @@ from napari_mamba.cli.commands.explain import explain
 from napari_mamba.cli.commands.import_ import import_
 from napari_mamba.cli.commands.list_ import devices, info, models
 from napari_mamba.cli.commands.measure import measure
+from napari_mamba.cli.commands.register import register as register_images
 from napari_mamba.cli.commands.rtstruct import register as register_rtstruct
 from napari_mamba.cli.commands.run import run
 from napari_mamba.cli.commands.serve import serve
@@ -56,6 +57,7 @@ app.command()(info)
 app.command()(devices)
 app.command()(run)
 app.command()(batch)
+app.command("register")(register_images)
 app.command()(explain)
 app.command()(measure)
 app.command("import")(import_)

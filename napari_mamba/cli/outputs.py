@@ -74,7 +74,7 @@ class Outputs:
                     flag = "--output" if name == "main" else f"--{name}"
                     raise InputError(f"{bundle.name} gives scores, not an image: leave {flag} out, or use --report")
             return
-        if bundle.task == "dose":
+        if bundle.task in ("dose", "registration"):
             raise InputError(not_for_images(bundle))
         if self.main is None:
             raise InputError(f"{bundle.name} gives an image: say where to put it with -o FILE")

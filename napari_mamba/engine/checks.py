@@ -87,7 +87,12 @@ def check_planned(volume: Volume, bundle: Any) -> None:
 
 
 def not_for_images(bundle: Any) -> str:
-    """Why a bundle for doses is not run on an image, and what runs it."""
+    """Why a bundle for doses or for registration is not run on an image, and what runs it."""
+    if bundle.task == "registration":
+        return (
+            f"{bundle.name} registers two images, it has no answer about one: use the command "
+            "napari-mamba register FIXED MOVING -o MOVED"
+        )
     return (
         f"{bundle.name} takes a planning CT with its structures, not an image alone: use the command "
         f"napari-mamba dose {bundle.name} CT STRUCTURES"

@@ -34,6 +34,8 @@ def events_within(
     assert options.region is not None
     if bundle.task == "dose":
         raise InputError(f"{bundle.name} needs the whole plan, whose beams cross a box: leave the region away")
+    if bundle.task == "registration":
+        raise InputError(f"{bundle.name} moves whole images onto each other: leave the region away")
     region = region_of(volume, options.region)
     session = Session(region.cut(), bundle, replace(options, region=None), cancel, **stored)
     result = yield from session.events()

@@ -97,7 +97,7 @@ RECIPES: Mapping[str, Entry] = {
     "brain-register-mr": Entry(
         recipe="registration.recipe:BrainRegistration",
         export="registration.bundle:export",
-        evaluate="registration.bundle:evaluate",
+        evaluate="registration.evaluation:evaluate",
         card="registration.bundle:card",
     ),
     "heart-mr": Entry(

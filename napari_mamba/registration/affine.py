@@ -16,7 +16,7 @@ LEVELS = ((4, 4.0), (2, 2.0), (1, 1.0))
 """Shrinking in voxels and smoothing in mm, coarse to fine."""
 SAMPLES = 60_000
 """Voxels that the similarity is taken over at every step."""
-STARTS = ("headers", "masses")
+STARTS = ("auto", "headers", "masses")
 LEAST = 4
 """Voxels an image has along each axis; fewer are no volume."""
 
@@ -41,8 +41,9 @@ def register_affine(
     ----------
     fixed, moving : Volume
         One channel counts, the first.
-    start : {"headers", "masses"}
-        Where the search begins: the places that the headers give, or the centres of mass brought together.
+    start : {"headers", "masses", "auto"}
+        Where the search begins: the places that the headers give, or the centres of mass brought together; "auto": the
+        one at which the images tell more about each other.
     rigid_only : bool
         Turn and shift, but do not scale or shear.
     seed : int
@@ -66,6 +67,9 @@ def register_affine(
         )
     method = _method(still, seed)
     before = -_similarity(method, still, other, sitk.Euler3DTransform())
+    if start == "auto":
+        centred = -_similarity(method, still, other, _start(still, other, masses=True))
+        start = "masses" if centred > before else "headers"
     rigid = _run(method, still, other, _start(still, other, start == "masses"), steps=2.0)
     best = rigid
     if not rigid_only:

@@ -69,7 +69,7 @@ class Transform:
 
 
 def from_voxels(displacement: np.ndarray, grid: np.ndarray, affine: np.ndarray | None = None) -> Transform:
-    """A transform of a displacement (3, Z, Y, X) in voxels along (z, y, x) of a grid, as `registration.fields` has it.
+    """A transform of a displacement (3, Z, Y, X) in voxels along (z, y, x) of a grid: see `napari_mamba.nn.fields`.
 
     `affine` follows it: the displacement moves over the moving image as that affine has resampled it onto the grid.
     """
@@ -103,7 +103,7 @@ def inverse(transform: Transform, grid: np.ndarray, shape: Sequence[int]) -> Tra
         return Transform(back)
     import torch
 
-    from napari_mamba.registration import fields
+    from napari_mamba.nn import fields
 
     forth = torch.from_numpy(to_voxels(transform)).float()[None]
     undone = from_voxels(fields.inverted(forth)[0].numpy(), transform.grid)

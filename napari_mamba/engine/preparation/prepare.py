@@ -33,12 +33,15 @@ class Prepared:
         Voxel sides of `data` along (z, y, x), in mm.
     warnings : tuple of str
         Sentences for the user about what the steps have seen.
+    directions : ndarray, shape (3, 3), optional
+        From a step of one voxel of `data` along (z, y, x) to RAS mm.
     """
 
     data: np.ndarray
     undos: tuple[Undo, ...]
     spacing: tuple[float, ...] = (1.0, 1.0, 1.0)
     warnings: tuple[str, ...] = ()
+    directions: np.ndarray | None = None
 
     @property
     def resampled(self) -> bool:
@@ -200,7 +203,7 @@ def prepare(volume: Volume, steps: Sequence[Mapping[str, Any]]) -> Prepared:
             raise BundleError(f"the preparation step {name!r} has wrong options ({error})") from error
         undos.append(undo)
         warnings += [warning for warning in state.warnings if warning not in warnings]
-    return Prepared(np.ascontiguousarray(state.data), tuple(undos), state.spacing, tuple(warnings))
+    return Prepared(np.ascontiguousarray(state.data), tuple(undos), state.spacing, tuple(warnings), state.affine)
 
 
 def _invert_steps(values: np.ndarray, undos: Sequence[Undo], fill: Fill) -> np.ndarray:

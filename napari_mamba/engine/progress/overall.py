@@ -18,6 +18,18 @@ SHARES = {
     "writing": 0.03,
 }
 """What part of a run each stage is, roughly: the network takes most. Only the share done depends on it."""
+REGISTERING = {
+    "loading": 0.05,
+    "aligning": 0.25,
+    "checking": 0.01,
+    "preparing": 0.02,
+    "warming up": 0.04,
+    "network": 0.20,
+    "refining": 0.35,
+    "restoring": 0.05,
+    "writing": 0.03,
+}
+"""The same of a registration."""
 _TELLING = 0.2
 """Share done from which the time that is left can be guessed by the time that went by."""
 

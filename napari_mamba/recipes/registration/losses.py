@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from napari_mamba.registration import fields
-from napari_mamba.registration.network import displacement
+from napari_mamba.models.registration.velocity import displacement
+from napari_mamba.nn import fields
 
 
 def registration_loss(velocity: Tensor, labels: Tensor, classes: int, smoothness: float = 1.0) -> Tensor:

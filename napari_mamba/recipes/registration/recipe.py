@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from napari_mamba.models.registration.mambamorph import MambaMorph
+from napari_mamba.models.registration.velocity import VelocityNetwork, displacement
+from napari_mamba.nn import fields
 from napari_mamba.recipes.brain.data import HELD_OUT, pack, unpack
 from napari_mamba.recipes.brain.losses import confusion_dice
 from napari_mamba.recipes.brain.structures import INDICES
 from napari_mamba.recipes.brain.synthetic.synthesis import LabelMapBatch, Shape, synthesise
 from napari_mamba.recipes.registration.losses import registration_loss
-from napari_mamba.registration import fields
-from napari_mamba.registration.network import VelocityNetwork, displacement
 from napari_mamba.training.recipe import Recipe, Schedule
 
 WINDOW: Shape = (160, 192, 160)
@@ -38,7 +38,8 @@ class MorphVelocity(nn.Module):
         self.network = MambaMorph(window, embed_dim=48)
 
     def forward(self, pair: Tensor) -> Tensor:
-        return self.network(pair[:, :1], pair[:, 1:])[1]
+        velocity = self.network(pair[:, :1], pair[:, 1:])[1]
+        return velocity if self.training else displacement(velocity, pair.shape[2:])[0]
 
 
 class BrainRegistration(Recipe):
@@ -109,8 +110,7 @@ class BrainRegistration(Recipe):
         for moving, fixed, *kinds in PAIRS:
             images, classes = self.pair(heads, (moving, fixed), (20232, moving), tuple(kinds))
             with torch.autocast(device.type, torch.bfloat16):
-                velocity = network(images)
-            forth, _ = displacement(velocity, self.window)
+                forth = network(images).float()
             moved = fields.warp(classes[:, :1].float(), forth, "nearest").to(torch.uint8)
             before.append(confusion_dice(classes[:, 0], classes[:, 1], len(INDICES)).nanmean())
             after.append(confusion_dice(moved[:, 0], classes[:, 1], len(INDICES)).nanmean())

@@ -36,6 +36,7 @@ TASKS = {
     "restoration": "Restore images",
     "classification": "Tell images apart",
     "dose": "Predict a dose (by the command napari-mamba dose)",
+    "registration": "Register two images (by the command napari-mamba register)",
 }
 
 

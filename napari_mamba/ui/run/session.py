@@ -117,7 +117,7 @@ class RunSession:
 
     def _suits(self, bundle: Bundle) -> Suitability:
         """From the grid alone, which is quick; values are looked at for the chosen bundle only."""
-        if bundle.task == "dose":
+        if bundle.task in ("dose", "registration"):
             return Suitability((not_for_images(bundle),))
         volume = self._volume()
         masks = any(channel.modality.upper() == "MASK" for channel in bundle.channels)
@@ -152,7 +152,7 @@ class RunSession:
         """What is to be said before a run, most urgent first; empty where nothing is."""
         if self.bundle is None:
             return [Remark("hint", "No model is installed: open one with the button beside the list.")]
-        if self.bundle.task == "dose":
+        if self.bundle.task in ("dose", "registration"):
             return [Remark("error", sentence(not_for_images(self.bundle)))]
         if problem := self.inputs.problem:
             return [Remark("hint" if problem in (NO_IMAGE, NO_MASK) else "error", problem)]

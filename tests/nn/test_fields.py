@@ -6,7 +6,7 @@ import torch
 from scipy.linalg import expm
 from scipy.ndimage import map_coordinates
 
-from napari_mamba.registration import fields
+from napari_mamba.nn import fields
 
 SIZE = (16, 18, 20)
 

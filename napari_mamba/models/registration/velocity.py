@@ -13,17 +13,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from napari_mamba.models.registry import register
 from napari_mamba.models.segmentation.umamba import UMamba, UMambaEnc
-from napari_mamba.registration import fields
+from napari_mamba.nn import fields
 
 FINE = 2
 """Sides of a cube of voxels that become channels."""
 
 
+@register(
+    name="velocity_umamba",
+    title="U-Mamba of a velocity",
+    task="registration",
+    spatial_dims=(3,),
+    paper="",
+    repository="",
+    licence="BSD-3-Clause",
+    scan_order="raster",
+)
 class VelocityNetwork(nn.Module):
-    """Takes (B, 2, Z, Y, X), the moving and the fixed image in 0 to 1; answers a velocity (B, 3, Z/2, Y/2, X/2).
+    """Takes (B, 2, Z, Y, X), the moving and the fixed image in 0 to 1; answers the displacement (B, 3, Z, Y, X).
 
-    The velocity is in voxels of its own grid. `displacement` integrates and enlarges it.
+    The displacement is in voxels along (z, y, x): from a voxel of the fixed image to its place in the moving one. While
+    training, the answer is the stationary velocity (B, 3, Z/2, Y/2, X/2) behind it, in voxels of its own grid, which
+    `displacement` integrates and enlarges.
 
     Parameters
     ----------
@@ -37,6 +50,8 @@ class VelocityNetwork(nn.Module):
     >>> network = VelocityNetwork((8, 16, 16), first_scan=1)
     >>> network(torch.zeros(1, 2, 16, 16, 16)).shape
     torch.Size([1, 3, 8, 8, 8])
+    >>> network.eval()(torch.zeros(1, 2, 16, 16, 16)).shape
+    torch.Size([1, 3, 16, 16, 16])
     """
 
     def __init__(self, features: Sequence[int] = (24, 48, 96, 128, 160), first_scan: int = 2) -> None:
@@ -62,7 +77,8 @@ class VelocityNetwork(nn.Module):
         """An image's sides are multiples of it."""
 
     def forward(self, pair: Tensor) -> Tensor:
-        return self.body(unshuffled(pair, FINE))
+        velocity = self.body(unshuffled(pair, FINE))
+        return velocity if self.training else displacement(velocity, pair.shape[2:])[0]
 
 
 def unshuffled(x: Tensor, factor: int) -> Tensor:

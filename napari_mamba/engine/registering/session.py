@@ -1,0 +1,179 @@
+"""The steps of one registration, in the order in which they happen."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator
+from dataclasses import replace
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from napari_mamba.engine.device import choose_device
+from napari_mamba.engine.options import RunOptions
+from napari_mamba.engine.progress.events import Progress
+from napari_mamba.engine.registering.grids import first_channel, on_grid, scaled_tensor, working_grid
+from napari_mamba.engine.registering.options import Registered, RegistrationOptions
+from napari_mamba.engine.result import Result
+from napari_mamba.engine.run import run
+from napari_mamba.errors import InputError
+from napari_mamba.registration.affine import check_pair, register_affine
+from napari_mamba.registration.refinement import LEVELS, refine
+from napari_mamba.registration.transforms import (
+    Transform,
+    from_voxels,
+    jacobian_determinant,
+    resample,
+    to_voxels,
+    total_displacement,
+)
+from napari_mamba.volume import Volume
+
+if TYPE_CHECKING:
+    from napari_mamba.bundles import Bundle
+
+POORLY_ALIGNED = 0.05
+"""Mutual information in nats below which two images tell next to nothing about each other."""
+
+
+class Stopped(Exception):
+    """The user asked to stop."""
+
+
+def _until_restored(events: Generator[Progress, None, Result]) -> Generator[Progress, None, Result]:
+    """A run's events without its last stages, which are not this registration's last."""
+    while True:
+        try:
+            event = next(events)
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result
+        if event.stage not in ("restoring", "measuring"):
+            yield event
+
+
+class Session:
+    """One registration; `events` is called once."""
+
+    def __init__(
+        self,
+        fixed: Volume,
+        moving: Volume,
+        bundle: Bundle | None,
+        options: RegistrationOptions,
+        cancel: threading.Event,
+    ) -> None:
+        if bundle is not None and bundle.task != "registration":
+            raise InputError(f"{bundle.name} is for {bundle.task}: choose a bundle for registration, or none")
+        check_pair(fixed, moving)
+        self.fixed, self.moving = first_channel(fixed), first_channel(moving)
+        self.whole = moving
+        self.bundle, self.options, self.cancel = bundle, options, cancel
+        self.found = Registered()
+
+    def events(self) -> Generator[Progress, None, None]:
+        start = perf_counter()
+        yield from self._say("aligning", 0, 1)
+        self.found.transform = self._affine()
+        yield from self._say("aligning", 1, 1)
+        self._time("affine", start)
+        if self.bundle is not None:
+            start = perf_counter()
+            yield from self._network(self.bundle)
+            self._time("network", start)
+        if self.options.refine:
+            start = perf_counter()
+            yield from self._refine()
+            self._time("refinement", start)
+        yield from self._say("restoring", 0, 1)
+        self._finish()
+        yield from self._say("restoring", 1, 1)
+
+    # ---- the steps
+
+    def _affine(self) -> Transform:
+        choice = self.options.affine
+        if choice == "none":
+            return Transform()
+        rigid = choice == "rigid"
+        found = register_affine(self.fixed, self.moving, start="auto" if rigid else choice, rigid_only=rigid)
+        self.found.facts["affine"] = {"information_before": found.before, "information_after": found.after}
+        if found.after < POORLY_ALIGNED:
+            self._warn(
+                "The two images tell next to nothing about each other after the affine: look whether both show the "
+                "same part of the body before anything is read from the result."
+            )
+        return found.transform
+
+    def _network(self, bundle: Bundle) -> Generator[Progress, None, None]:
+        """The network's warp over the pair as the affine brought it together."""
+        aligned = resample(self.moving, self.fixed, self.found.transform)
+        data = np.concatenate([aligned.data, np.asarray(self.fixed.data, np.float32)])
+        pair = self.fixed.with_data(data, tuple(channel.name for channel in bundle.channels))
+        chosen = RunOptions(device=self.options.device, precision=self.options.precision)
+        result = yield from _until_restored(run(pair, bundle, chosen, self.cancel))
+        if result.cancelled:
+            raise Stopped
+        for warning in result.warnings:
+            self._warn(warning)
+        world = np.moveaxis(np.asarray(result.extra["displacement"].data), 0, -1)
+        warped = Transform(self.found.transform.affine, np.ascontiguousarray(world), self.fixed.affine)
+        self.found.facts["network"] = {"bundle": bundle.name, "provenance": result.provenance}
+        self.found.transform = warped
+
+    def _refine(self) -> Generator[Progress, None, None]:
+        device = choose_device(self.options.device, "float32").torch_device
+        working = working_grid(self.fixed)
+        affine = Transform(self.found.transform.affine)
+        pair = [
+            scaled_tensor(resample(self.moving, working, affine)).to(device),
+            scaled_tensor(resample(self.fixed, working, Transform())).to(device),
+        ]
+        start = None
+        if self.found.transform.displacement is not None:
+            start = torch.from_numpy(to_voxels(on_grid(self.found.transform, working))).float()[None].to(device)
+        total = sum(level.steps for level in LEVELS)
+        steps = refine(*pair, start)
+        best = next(steps)
+        for done, better in enumerate(steps, start=1):
+            best = better
+            yield from self._say("refining", min(done, total), total)
+        facts = {"unlikeness_before": best.before, "unlikeness_after": best.after, "folded_percent": best.folded}
+        self.found.facts["refinement"] = {**facts, "kept": best.after < best.before}
+        if best.after < best.before:
+            field_ = best.displacement[0].cpu().numpy()
+            self.found.transform = on_grid(from_voxels(field_, working.affine, affine.affine), self.fixed)
+
+    def _finish(self) -> None:
+        found, fixed = self.found, self.fixed
+        found.moved = replace(resample(self.whole, fixed, found.transform), name=self.whole.name, header=fixed.header)
+        way = total_displacement(found.transform, fixed.affine, fixed.shape)
+        names = ("x in mm", "y in mm", "z in mm")
+        found.displacement = fixed.with_data(np.moveaxis(way, -1, 0), names)
+        change = jacobian_determinant(Transform(displacement=way, grid=fixed.affine))
+        found.jacobian = fixed.with_data(change[np.newaxis], ("volume change",))
+        found.facts["folded_percent"] = 100 * float((change <= 0).mean())
+        found.facts["longest_mm"] = float(np.linalg.norm(way, axis=-1).max())
+        if found.facts["folded_percent"] > 0.5:
+            self._warn(
+                f"{found.facts['folded_percent']:.1f}% of the voxels fold onto each other: the two images may not show "
+                "the same part of the body, or one lacks what the other shows."
+            )
+
+    # ---- telling
+
+    def _say(self, stage: str, done: int, total: int) -> Generator[Progress, None, None]:
+        if self.cancel.is_set():
+            raise Stopped
+        yield Progress(stage, done, total, None, "")
+        if self.cancel.is_set():
+            raise Stopped
+
+    def _warn(self, sentence: str) -> None:
+        if sentence not in self.found.warnings:
+            self.found.warnings.append(sentence)
+
+    def _time(self, step: str, since: float) -> None:
+        self.found.facts.setdefault("seconds", {})[step] = round(perf_counter() - since, 2)

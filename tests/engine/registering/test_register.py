@@ -1,0 +1,165 @@
+"""Two images brought together: what was done to one of them is found again, and what cannot be is refused."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from napari_mamba import bundles, models
+from napari_mamba.engine.registering.options import RegistrationOptions
+from napari_mamba.engine.registering.register import register, to_end
+from napari_mamba.errors import InputError
+from napari_mamba.recipes.registration.bundle import spec
+from napari_mamba.registration import transforms
+from napari_mamba.registration.transforms import Transform
+from napari_mamba.volume import Volume
+
+SHAPE = (40, 44, 36)
+GRID = np.array([[0, 0, 2.0, -30], [0, 2.0, 0, -40], [2.0, 0, 0, -35], [0, 0, 0, 1]])
+STILL = RegistrationOptions(refine=False, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def fixed():
+    """Blobs within a body, dark around it."""
+    noise = gaussian_filter(np.random.default_rng(0).normal(size=SHAPE), 2)
+    z, y, x = np.meshgrid(*[np.linspace(-1, 1, n) for n in SHAPE], indexing="ij")
+    body = (x / 0.6) ** 2 + (y / 0.7) ** 2 + (z / 0.65) ** 2 < 1
+    return Volume((body * (1 + 4 * noise))[None].astype(np.float32), GRID)
+
+
+@pytest.fixture(scope="module")
+def warp():
+    noise = gaussian_filter(np.random.default_rng(3).normal(size=(*SHAPE, 3)), (7, 7, 7, 0))
+    return Transform(displacement=(noise * 5 / np.abs(noise).max()).astype(np.float32), grid=GRID)
+
+
+def other_contrast(volume):
+    values = np.asarray(volume.data)
+    return volume.with_data(np.where(values > 0.05, 2 - 0.6 * values, 0).astype(np.float32))
+
+
+def core_error(found: Transform, true: Transform) -> float:
+    """Mean distance in mm, at places inside the body, of going there by `true` and back by `found`."""
+    points = transforms.world_points(GRID, SHAPE).reshape(*SHAPE, 3)[12:-12, 12:-12, 12:-12].reshape(-1, 3)
+    return float(np.linalg.norm(true(found(points)) - points, axis=1).mean())
+
+
+def test_identical_images_stay_where_they_are(fixed):
+    found = to_end(register(fixed, fixed, None, RegistrationOptions(device="cpu")))
+    assert found.facts["longest_mm"] < 0.5
+    np.testing.assert_allclose(found.moved.data, fixed.data, atol=0.35)
+    np.testing.assert_allclose(found.jacobian.data, 1, atol=0.1)
+
+
+def test_a_smooth_warp_is_found_again_in_another_contrast(fixed, warp):
+    moving = other_contrast(transforms.resample(fixed, fixed, warp))
+    found = to_end(register(fixed, moving, None, RegistrationOptions("none", device="cpu")))
+    before = core_error(Transform(), warp)
+    assert before > 1
+    assert core_error(found.transform, warp) < 0.8 * before
+    assert found.facts["refinement"]["kept"]
+    assert found.facts["folded_percent"] <= 0.5
+
+
+def test_a_refinement_never_makes_it_worse(fixed):
+    noise = fixed.with_data(np.random.default_rng(1).random((1, *SHAPE), np.float32))
+    found = to_end(register(fixed, noise, None, RegistrationOptions("none", device="cpu")))
+    facts = found.facts["refinement"]
+    assert facts["unlikeness_after"] <= facts["unlikeness_before"]
+
+
+def test_labels_are_carried_along(fixed):
+    shift = np.eye(4)
+    shift[:3, 3] = [6, -4, 8]  # whole voxels
+    moving = transforms.resample(fixed, fixed, Transform(shift))
+    labels = moving.with_data((moving.data > 1.2).astype(np.uint8))
+    found = to_end(register(fixed, moving, None, STILL))
+    carried = found.carry(labels, fixed)
+    assert carried.data.dtype == np.uint8
+    inside = (slice(None), *(slice(8, -8),) * 3)
+    agreed = (np.asarray(carried.data) == (np.asarray(fixed.data) > 1.2))[inside]
+    assert agreed.mean() > 0.97
+
+
+class Constant(torch.nn.Module):
+    """Says that each voxel of the fixed image is seen (z, y, x) = (1, 0, -2) voxels further in the moving one."""
+
+    def forward(self, pair):
+        steps = torch.tensor([1.0, 0.0, -2.0], device=pair.device).view(1, 3, 1, 1, 1)
+        return steps.expand(len(pair), 3, *pair.shape[2:])
+
+
+@pytest.fixture
+def shifting(tmp_path, monkeypatch):
+    """A registration bundle whose network answers one displacement everywhere."""
+    small = {"features": [8, 8, 8, 8, 8], "first_scan": 5}
+    made = replace(spec(), network=replace(spec().network, arguments=small))
+    folder = bundles.save(tmp_path / "b", made, [models.create("velocity_umamba", **small).state_dict()], "# b\n")
+    bundle = bundles.load(folder)
+    monkeypatch.setattr(type(bundle), "networks", lambda self: [Constant()])
+    return bundle
+
+
+def test_a_network_s_voxels_become_millimetres_on_the_fixed_grid(fixed, shifting):
+    """The network sees axes turned to RAS and voxels of 1 mm; the fixed image has others."""
+    turned = np.array([[0, -2.0, 0, 40], [0, 0, 2.0, -40], [2.0, 0, 0, -35], [0, 0, 0, 1]])
+    image = Volume(np.asarray(fixed.data), turned)
+    options = RegistrationOptions("none", refine=False, device="cpu")
+    found = to_end(register(image, other_contrast(image), shifting, options))
+    middle = np.asarray(found.displacement.data)[:, 10:-10, 10:-10, 10:-10]
+    expected = np.array([-2.0, 0.0, 1.0])  # the network's (z, y, x) as (x, y, z)
+    np.testing.assert_allclose(middle, np.broadcast_to(expected[:, None, None, None], middle.shape), atol=1e-3)
+
+
+def test_it_can_be_stopped(fixed):
+    cancel = threading.Event()
+    steps = register(fixed, other_contrast(fixed), None, RegistrationOptions(device="cpu"), cancel)
+    for event in steps:
+        if event.stage == "refining" and event.done == 3:
+            cancel.set()
+            break
+    found = to_end(steps)
+    assert found.cancelled
+    assert found.moved is None
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda v: v.with_data(np.zeros_like(v.data)), "one value everywhere"),
+        (lambda v: Volume(v.data[:, :1], v.affine), "no volume"),
+        (lambda v: Volume(v.data, v.affine, units="pixel"), "knows no millimetres"),
+    ],
+)
+def test_what_cannot_be_registered_is_refused(fixed, change, sentence):
+    with pytest.raises(InputError, match=sentence):
+        to_end(register(fixed, change(fixed), None, STILL))
+
+
+def test_images_far_apart_are_brought_together_by_their_masses(fixed):
+    far = np.array(GRID)
+    far[:3, 3] += 500
+    found = to_end(register(fixed, Volume(fixed.data, far), None, STILL))
+    np.testing.assert_allclose(found.transform.affine[:3, 3], 500, atol=3)
+
+
+def test_another_organ_is_doubted(fixed):
+    noise = gaussian_filter(np.random.default_rng(9).random(SHAPE).astype(np.float32), 0.5)
+    found = to_end(register(fixed, fixed.with_data(noise[None]), None, STILL))
+    assert any("next to nothing" in warning for warning in found.warnings)
+
+
+def test_a_bundle_for_something_else_is_refused(fixed):
+    with pytest.raises(InputError, match="is for restoration"):
+        to_end(register(fixed, fixed, bundles.load("mr-denoise"), STILL))
+
+
+def test_an_affine_that_is_none(fixed):
+    with pytest.raises(InputError, match="the affine is one of"):
+        RegistrationOptions("spline")
