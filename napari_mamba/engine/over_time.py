@@ -124,9 +124,7 @@ def heart_classes(bundle: Bundle) -> dict[str, Any]:
         for part in ("cavity", "wall")
     }
     if bundle.task != "segmentation" or named["cavity"] is None:
-        raise InputError(
-            f"{bundle.name} labels no cavity of a heart: choose heart-mr, or another bundle for hearts"
-        )
+        raise InputError(f"{bundle.name} labels no cavity of a heart: choose heart-mr, or another bundle for hearts")
     return named
 
 
