@@ -55,7 +55,8 @@ def follow(
     cine : Cine
         From `napari_mamba.heart.files.read`.
     bundle : Bundle
-        A segmentation with classes called cavity and, perhaps, wall: `heart-mr`.
+        A segmentation with classes called cavity and, perhaps, wall: `heart-mr`. With `bundles.kept` its weights are
+        read once and not for every phase.
     options : RunOptions, optional
     cancel : threading.Event, optional
         Looked at between two passes of the network.
@@ -79,11 +80,9 @@ def follow(
     >>> for progress in follow(cine, bundle):  # doctest: +SKIP
     ...     print(progress.done, progress.total)
     """
-    from napari_mamba.bundles.bundle import kept
-
     check_cine(cine)
     values = heart_classes(bundle)
-    bundle, cancel = kept(bundle), cancel or threading.Event()
+    cancel = cancel or threading.Event()
     labels: np.ndarray = np.zeros(cine.data.shape, np.uint8)
     found, phases, began = Followed(), len(cine.data), perf_counter()
     told: dict[str, int] = {}

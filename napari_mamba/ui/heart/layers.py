@@ -42,7 +42,7 @@ def cine_of(layer: Layer) -> Cine:
     """
     if not is_cine(layer):
         raise InputError(
-            f"the layer '{layer.name}' has {layer.ndim} axes: a cine has four, phases, slices, rows, columns"
+            f"the layer '{layer.name}' is no cine: it has {layer.ndim} axes and not four, the first of time"
         )
     place = place_of(layer)
     if place.units != "mm":
