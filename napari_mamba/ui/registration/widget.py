@@ -107,6 +107,8 @@ class RegistrationWidget(QWidget):
         self.work.ended.connect(self._on_ended)
         for view, box in self.views.items():
             box.toggled.connect(lambda on, view=view: self.shown.show(view, on))
+        self.views["overlay"].toggled.connect(self.opacity.setVisible)
+        self.opacity.hide()
         self.shown.left.connect(self._on_view_left)
         self.opacity.valueChanged.connect(lambda value: self.shown.mix(value / 100))
         self.save.clicked.connect(self._ask_path)
