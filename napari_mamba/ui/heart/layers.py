@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_mamba.errors import InputError
 from napari_mamba.heart.cine import Cine
-from napari_mamba.ui.layers import KEY, Placement, frame_of, placement, volume_to_layers
+from napari_mamba.ui.layers import KEY, Placement, frame_of, placement
 
 if TYPE_CHECKING:
     from napari.layers import Labels, Layer
@@ -27,8 +28,6 @@ def place_of(layer: Layer) -> Placement:
     place = placement(frame_of(layer, 0))
     if "order" not in known:
         return place
-    from dataclasses import replace
-
     return replace(place, affine=known["affine"], order=tuple(known["order"]), units=known["units"])
 
 
@@ -74,29 +73,28 @@ def times_of(layer: Layer) -> np.ndarray | None:
 
 
 def cine_layer(cine: Cine, path: str = "") -> tuple[Any, dict[str, Any], str]:
-    """A cine as a layer's data: phases with a slider, in the place of its stack, with the axis of time in ms."""
-    _, keywords, kind = volume_to_layers(cine.phase(0), path)[0]
-    known = keywords["metadata"][KEY]
-    order = known["order"]
-    place = np.eye(5)
-    place[1:, 1:] = keywords["affine"]
+    """A cine as a layer's data: phases and slices with a slider each, the axis of time in ms.
+
+    Slices are shown as they were scanned and not where they lie in the body: napari would draw the planes of a heart,
+    which are oblique twice, sheared. Their place is in the metadata, where `cine_of` finds it.
+    """
     step, start, unit = 1.0, 0.0, "pixel"
     if cine.times is not None:
         step, start, unit = float(np.diff(cine.times).mean()), float(cine.times[0]), "ms"
     low, high = np.percentile(cine.data[0], (0.5, 99.5))
+    known = {"path": path, "affine": np.array(cine.affine), "order": (0, 1, 2), "units": "mm"}
     return (
-        cine.data.transpose(0, *[1 + axis for axis in order]),
+        cine.data,
         {
             "name": cine.name or "cine",
-            "scale": np.r_[step, keywords["scale"]],
+            "scale": np.r_[step, cine.spacing],
             "translate": np.r_[start, 0, 0, 0],
-            "affine": place,
-            "units": (unit, *keywords["units"]),
-            "axis_labels": ("t", *keywords["axis_labels"]),
+            "units": (unit, "mm", "mm", "mm"),
+            "axis_labels": ("t", "slice", "row", "column"),
             "contrast_limits": (float(low), float(max(high, low + 1e-6))),
             "metadata": {KEY: known | {"times_ms": None if cine.times is None else cine.times.tolist()}},
         },
-        kind,
+        "image",
     )
 
 
@@ -129,3 +127,4 @@ def labels_layer(labels: np.ndarray, source: Layer, bundle: Bundle) -> Labels:
 
 
 _GEOMETRY = ("path", "channel", "affine", "layer_affine", "order", "units", "header")
+"""What the record of a layer says about its place."""

@@ -51,11 +51,28 @@ def model(viewer):
 
 
 def test_a_layer_gives_its_cine_back(viewer):
-    again = cine_of(viewer.layers[0])
+    layer = viewer.layers[0]
+    again = cine_of(layer)
     np.testing.assert_array_equal(again.data, cine().data)
     np.testing.assert_allclose(again.affine, AFFINE)
     np.testing.assert_allclose(again.times, TIMES)
-    assert slices_across(viewer.layers[0]) != 1, "this stack's axis is not the first of space"
+    assert slices_across(layer) == 1
+    np.testing.assert_array_equal(layer.affine.affine_matrix, np.eye(5), "slices are shown as scanned, never sheared")
+
+
+def test_a_series_that_the_plugin_read_gives_the_same_cine():
+    """Its axes are permuted to the world's: here the stack's axis is not the first of space."""
+    from napari_mamba.ui.files.layer_data import series_data
+    from napari_mamba.volume import Volume
+
+    layer = Layer.create(*series_data(Volume(cine().data, AFFINE, units="mm", name="sax"))[0])
+    again = cine_of(layer)
+    np.testing.assert_array_equal(again.data, cine().data)
+    np.testing.assert_allclose(again.affine, AFFINE)
+    assert again.times is None
+    assert slices_across(layer) != 1
+    labels = labels_layer(discs(), layer, _Bundle())
+    np.testing.assert_array_equal(labels.data, np.asarray(layer.data) > 200)
 
 
 def test_the_axis_of_time_is_in_milliseconds(viewer):
