@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
 POORLY_ALIGNED = 0.05
 """Mutual information in nats below which two images tell next to nothing about each other."""
+USUAL_SCALES = (0.8, 1.25)
+"""Of a direction, between two adults' images of one body part. Of 15 pairs of real scans those that lay well on each
+other had 0.90 to 1.15; a head on an abdomen's CT, whose mutual information of 0.10 is no lower than that of two necks,
+had 1.30, and three fits that had gone wrong 0.45 to 0.78."""
 
 
 class Stopped(Exception):
@@ -104,6 +108,14 @@ class Session:
             self._warn(
                 "The two images tell next to nothing about each other after the affine: look whether both show the "
                 "same part of the body before anything is read from the result."
+            )
+        scales = np.linalg.svd(found.transform.affine[:3, :3], compute_uv=False)
+        self.found.facts["affine"]["scales"] = [float(scale) for scale in scales]
+        if scales.min() < USUAL_SCALES[0] or scales.max() > USUAL_SCALES[1]:
+            odd = scales.max() if scales.max() > USUAL_SCALES[1] else scales.min()
+            self._warn(
+                f"The affine makes the moving image fit by scaling it to {100 / odd:.0f}% along one direction: look "
+                "whether both show the same part of the body, and whether their voxel sizes are right."
             )
         return found.transform
 

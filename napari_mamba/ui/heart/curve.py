@@ -9,7 +9,10 @@ import numpy as np
 from qtpy.QtCore import QPointF, QSize, Qt
 from qtpy.QtGui import QColor, QPainter, QPen
 
-from napari_mamba.ui.results.compare.plot import COLORS, Curve, Plot
+from napari_mamba.ui.results.compare.plot import Curve, Plot
+
+CAVITY, WALL = "#d94a3a", "#d08a1a"
+"""As the labels of `heart-mr`, the wall a little darker to be seen on a light window."""
 
 
 class BeatPlot(Plot):
@@ -23,6 +26,7 @@ class BeatPlot(Plot):
 
     def __init__(self, show_phase: Callable[[int], Any]):
         super().__init__("phase")
+        self.colors = (CAVITY, WALL)
         self._show_phase = show_phase
         self._times = np.zeros(0)
         self._phase = 0
@@ -68,7 +72,7 @@ class BeatPlot(Plot):
         for number, curve in enumerate(self.curves):
             if np.isfinite(curve.y[phase]):
                 painter.setPen(Qt.PenStyle.NoPen)
-                painter.setBrush(QColor(COLORS[number % len(COLORS)]))
+                painter.setBrush(QColor(self.colors[number % len(self.colors)]))
                 painter.drawEllipse(place(at, float(curve.y[phase])), 5, 5)
 
     def mousePressEvent(self, event: Any) -> None:

@@ -29,6 +29,7 @@ class Plot(QWidget):
         super().__init__()
         self._x_name = x_name
         self.curves: Sequence[Curve] = ()
+        self.colors: Sequence[str] = COLORS
         self.place: Callable[[float, float], QPointF] | None = None
         """From values to the widget's pixels, once it was drawn."""
         self.setMinimumHeight(170)
@@ -81,7 +82,7 @@ class Plot(QWidget):
             QRectF(box.left(), self.height() - line, box.width(), line), Qt.AlignmentFlag.AlignHCenter, self._x_name
         )
         for number, curve in enumerate(self.curves):
-            color = QColor(COLORS[number % len(COLORS)])
+            color = QColor(self.colors[number % len(self.colors)])
             painter.setPen(QPen(color, 2))
             for piece in _pieces(curve):
                 painter.drawPolyline(QPolygonF([place(x, y) for x, y in piece]))
