@@ -95,8 +95,9 @@ def _follow(
         from napari_mamba.heart.files import read
 
         cine = read(place)
+        classes: Any = ()
         if labels is not None:
-            found, classes = _measured(labels, cine), ()
+            found = _measured(labels, cine)
         else:
             from napari_mamba import bundles
             from napari_mamba.engine.options import RunOptions

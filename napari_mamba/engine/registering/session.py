@@ -147,7 +147,7 @@ class Session:
         if self.found.transform.displacement is not None:
             start = torch.from_numpy(to_voxels(on_grid(self.found.transform, working))).float()[None].to(device)
         total = sum(level.steps for level in LEVELS)
-        steps = refine(*pair, start)
+        steps = refine(pair[0], pair[1], start)
         best = next(steps)
         for done, better in enumerate(steps, start=1):
             best = better

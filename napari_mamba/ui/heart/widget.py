@@ -77,7 +77,8 @@ class HeartWidget(QWidget):
         self.save = QPushButton("Save…")
         self.save.setToolTip("The curve as a table (.csv) or as a picture (.png, .pdf, .svg)")
         self._lay_out()
-        self._filling, self._left, self._asked_of = False, False, None
+        self._filling, self._left = False, False
+        self._asked_of: tuple[Any, Any] | None = None
         self.cine.currentIndexChanged.connect(self._on_choice)
         self.open.clicked.connect(self._ask_folder)
         self.row.asked.connect(self.run)

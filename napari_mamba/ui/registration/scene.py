@@ -56,9 +56,10 @@ def view_layer(finished: Finished, view: str, axis: int) -> Layer:
     assert found.jacobian is not None
     fixed, moved = np.asarray(finished.pair.fixed.data)[0], np.asarray(found.moved.data)[0]
     across = place.order[axis]
+    look: dict[str, Any]
     keywords = _keywords(finished, f"{view}: {finished.pair.moving_name}")
     if view == "checkerboard":
-        board = pictures.checkerboard(fixed, moved, finished.pair.fixed.spacing)
+        board = pictures.checkerboard(fixed, moved, list(finished.pair.fixed.spacing))
         return Image(place.to_layer_axes(board), contrast_limits=(0, 1), **keywords)
     if view == "overlay":
         data = place.to_layer_axes(pictures.scaled(moved))
@@ -108,6 +109,6 @@ def of_view(layers: Sequence[Layer], view: str) -> list[Layer]:
 def _keywords(finished: Finished, name: str) -> dict[str, Any]:
     place = finished.pair.place
     view = name.partition(":")[0]
-    made = {"role": "moved" if view == "moved" else MADE, "view": view, "source": place.name}
+    made: dict[str, Any] = {"role": "moved" if view == "moved" else MADE, "view": view, "source": place.name}
     made["registration"] = finished.found.facts
     return {"name": name, "metadata": {KEY: {**place.geometry, **made}}, **place.transforms}

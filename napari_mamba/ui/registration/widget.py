@@ -182,8 +182,8 @@ class RegistrationWidget(QWidget):
             item.setData(Qt.ItemDataRole.UserRole, layer)
             item.setCheckState(Qt.CheckState.Checked if layer in model.labels else Qt.CheckState.Unchecked)
             self.labels.addItem(item)
-        for widget in (self.labels, self._labels_name):
-            widget.setVisible(bool(model.label_layers))
+        for one in (self.labels, self._labels_name):
+            one.setVisible(bool(model.label_layers))
         self.row.set_ready(not model.problem, model.problem)
         problem = model.problem if not model.message and not self.work.running else ""
         self.notice.say(model.message or problem, model.kind if model.message else "hint")
