@@ -1,8 +1,8 @@
 """Take the pictures of docs/images in a real napari window.
 
-    xvfb-run -a -s "-screen 0 1600x1000x24" python docs/make_screenshots.py [BUNDLE]
+    xvfb-run -a -s "-screen 0 1600x1000x24" python docs/make_screenshots.py [BUNDLE | radiotherapy]
 
-BUNDLE is a name or a path; without it, the shipped hippocampus-mr.
+BUNDLE is a name or a path; without it, the shipped hippocampus-mr. "radiotherapy" takes those of that dock instead.
 """
 
 from __future__ import annotations
@@ -69,6 +69,39 @@ def plugin(bundle: str) -> None:
     viewer.close()
 
 
+def radiotherapy(theme: str = "dark") -> None:
+    """The dock "Radiotherapy" on the phantom: a plan in two doses, and what a prediction is made from."""
+    from napari_mamba.ui.radiotherapy.panel import PREDICT, open_panel
+
+    viewer = napari.Viewer(show=True)
+    viewer.theme = theme
+    viewer.window.resize(*SIZE)
+    viewer.open_sample("napari-mamba", "radiotherapy_phantom")
+    for layer in viewer.layers:
+        if type(layer).__name__ == "Labels":
+            layer.contour = 1
+    panel = open_panel(viewer)
+    plan = panel.plan
+    plan.choose(viewer.layers["phantom dose A"], viewer.layers["phantom dose B"])
+    wait(lambda: len({line.number for line in plan.model.lines()}) == 2 and not plan.worker.busy)
+    plan.model.hidden = frozenset({"Body"})
+    plan.table.picked.emit("PTV70")
+    viewer.reset_view()
+    plan.plot.under = plan.plot.nearest(plan.plot.place(57, 50))
+    settle()
+    suffix = "" if theme == "dark" else f"_{theme}"
+    save(viewer, f"radiotherapy_plan{suffix}.png")
+    panel.tabs.setCurrentIndex(PREDICT)
+    settle()
+    wait(lambda: not panel.prediction.worker.busy)
+    settle()
+    save(viewer, f"radiotherapy_predict{suffix}.png")
+    viewer.close()
+
+
 if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
-    plugin(sys.argv[1] if len(sys.argv) > 1 else "hippocampus-mr")
+    if sys.argv[1:2] == ["radiotherapy"]:
+        radiotherapy(*sys.argv[2:3])
+    else:
+        plugin(sys.argv[1] if len(sys.argv) > 1 else "hippocampus-mr")

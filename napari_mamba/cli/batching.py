@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from napari_mamba.cli.events import JsonLines
 from napari_mamba.cli.failures import CANCELLED, DONE, SOME_FAILED, quiet_libraries
 from napari_mamba.cli.reporting import Reporter, reporter
+from napari_mamba.cli.storing import joined
 from napari_mamba.errors import InputError
 from napari_mamba.io.paths import expanded
 
@@ -31,6 +33,8 @@ def batch_command(
     overwrite: bool = False,
     as_bids: bool = False,
     events: str | None = None,
+    scheduler: str | None = None,
+    workers: int | None = None,
 ) -> int:
     """Carry the command out; returns the exit code, raises what stopped the whole batch."""
     from napari_mamba.cli.running import cancel_on_signals
@@ -38,9 +42,12 @@ def batch_command(
     if events not in (None, "jsonl"):
         raise InputError(f"--events {events} is not known: the one format is jsonl")
     report = reporter(events)
-    how = {"reading": reading, "resume": resume, "overwrite": overwrite, "as_bids": as_bids}
+    how: dict[str, Any] = {"reading": reading, "resume": resume, "overwrite": overwrite, "as_bids": as_bids}
     try:
-        with quiet_libraries(), cancel_on_signals() as cancel:
+        with quiet_libraries(), cancel_on_signals() as cancel, ExitStack() as stack:
+            device = str(options.get("device", "auto"))
+            cluster = joined(scheduler, workers, device, stack, lambda line: print(line, file=sys.stderr))
+            how["cluster"] = cluster
             return _run(name, inputs, suffixes, expanded(folder), options, how, report, cancel)
     except BaseException as error:
         if isinstance(report, JsonLines) and not isinstance(error, BrokenPipeError):

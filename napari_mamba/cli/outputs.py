@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from napari_mamba import io
 from napari_mamba.cli.events import strict
 from napari_mamba.errors import InputError, OutputError
+from napari_mamba.io.stores import is_address
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
@@ -42,8 +43,8 @@ class Outputs:
         """Those that were asked for, in the order in which they are written."""
         return {name: path for name, path in vars(self).items() if path is not None}
 
-    def check(self, inputs: Sequence[Path], *, overwrite: bool) -> None:
-        """Raise what would otherwise be found out after the run.
+    def check(self, inputs: Sequence[Path], *, overwrite: bool, resume: bool = False) -> None:
+        """Raise what would otherwise be found out after the run; with `resume` the image may be there, unfinished.
 
         Raises
         ------
@@ -55,7 +56,9 @@ class Outputs:
         taken: dict[Path, str] = {}
         for name, path in self.chosen().items():
             _check_suffix(name, path)
-            _check_place(path, overwrite=overwrite)
+            if is_address(path):  # known when it is opened
+                continue
+            _check_place(path, overwrite=overwrite or (resume and name == "main"))
             place = path.resolve()
             for given in inputs:
                 if place == given.resolve() or (given.suffix == ".zarr" and given.resolve() in place.parents):
@@ -179,6 +182,10 @@ def _check_place(path: Path, *, overwrite: bool) -> None:
     if not path.parent.is_dir():
         raise OutputError(f"{path} cannot be written: the folder {path.parent} does not exist, create it first")
     if os.path.lexists(path):
+        if not overwrite and os.path.lexists(f"{path}.unfinished"):
+            raise OutputError(
+                f"{path} is the unfinished result of a run: go on with --resume, or begin anew with --overwrite"
+            )
         if not overwrite:
             raise OutputError(f"{path} is already there: add --overwrite to replace it, or choose another name")
         if path.is_dir() and path.suffix != ".zarr":

@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,9 @@ from napari_mamba.cli.events import JsonLines
 from napari_mamba.cli.failures import CANCELLED, DONE, SOME_FAILED, quiet_libraries, sentence
 from napari_mamba.cli.outputs import Outputs
 from napari_mamba.cli.reporting import Reporter, reporter
+from napari_mamba.cli.storing import Storing, is_store, run_stored
 from napari_mamba.errors import InputError
+from napari_mamba.io.stores import is_address
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
@@ -45,6 +47,7 @@ def run_command(
     reading: dict[str, Any],
     overwrite: bool,
     events: str | None,
+    storing: Storing | None = None,
 ) -> int:
     """Carry the command out; returns the exit code, raises what went wrong after telling the reader of the events.
 
@@ -54,7 +57,7 @@ def run_command(
         raise InputError(f"--events {events} is not known: the one format is jsonl")
     report = reporter(events)
     try:
-        work = _Work(options, reading, overwrite, report)
+        work = _Work(options, reading, overwrite, report, storing or Storing())
         return _run_many(bundle, read_cases(cases), work) if isinstance(cases, Path) else _run_one(bundle, cases, work)
     except BaseException as error:
         if isinstance(report, JsonLines) and not isinstance(error, BrokenPipeError):
@@ -72,14 +75,16 @@ class _Work:
     reading: dict[str, Any]
     overwrite: bool
     report: Reporter
+    storing: Storing
     loaded: Bundle | None = None
 
     def check(self, case: Case) -> None:
         """Raise what can be known before PyTorch is imported: in the order of what each costs."""
         self.chosen(case)
-        case.outputs.check(case.inputs, overwrite=self.overwrite)
+        self.storing.check(case.outputs.main)
+        case.outputs.check(case.inputs, overwrite=self.overwrite, resume=self.storing.resume)
         for path in case.inputs:
-            if not path.exists():
+            if not is_address(path) and not path.exists():
                 raise InputError(f"{path} does not exist: check the name")
 
     def chosen(self, case: Case) -> Any:
@@ -107,7 +112,7 @@ def _run_one(name: str, case: Case, work: _Work) -> int:
         try:
             _run_case(name, case, work, Overall(), cancel)
         except _Stopped:
-            return _cancelled(work.report)
+            return _cancelled(work.report, stored=is_store(case.outputs.main))
     return DONE
 
 
@@ -158,14 +163,22 @@ def _run_case(name: str, case: Case, work: _Work, overall: Any, cancel: threadin
 
     bundle = work.bundle(name)
     case.outputs.check_task(bundle)
-    volume = io.read(list(case.inputs), **{**work.reading, **case.reading})
-    result = run_to_end(volume, bundle, work.chosen(case), on_progress=tell, cancel=cancel)
-    if result.cancelled or cancel.is_set():
+    stored = _stored(case, work, bundle, tell, cancel)
+    if stored is None:
+        volume = io.read(list(case.inputs), **{**work.reading, **case.reading})
+        result = run_to_end(volume, bundle, work.chosen(case), on_progress=tell, cancel=cancel)
+    else:
+        result = stored
+        volume = result.labels or result.image or io.open_volume(case.inputs, **{**work.reading, **case.reading})
+    if result.cancelled or (cancel.is_set() and stored is None):
         raise _Stopped
     tell(Progress("writing", 0, 1))
-    outputs, notes = case.outputs.without_replacing(overwrite=work.overwrite)
-    facts = _facts(result, case.inputs, outputs)
+    asked = case.outputs if stored is None else replace(case.outputs, main=None)
+    outputs, notes = asked.without_replacing(overwrite=work.overwrite)
+    facts = _facts(result, case.inputs, replace(outputs, main=outputs.main or case.outputs.main))
     named = {"inputs": facts["inputs"], "outputs": facts["outputs"]}
+    if stored is not None and outputs.overlay is not None:
+        volume = io.open_volume(case.inputs, **{**work.reading, **case.reading})
     outputs.write(result, volume, bundle, {**result.report(), **named})
     if cancel.is_set():
         notes.append("The request to stop came while the results were being written: they were finished.")
@@ -173,6 +186,26 @@ def _run_case(name: str, case: Case, work: _Work, overall: Any, cancel: threadin
         report.warning(message)
     facts["seconds"] = round(perf_counter() - began, 3)
     report.result(facts, result.table, "ml" if volume.units == "mm" else "1000 voxels")
+
+
+def _stored(
+    case: Case, work: _Work, bundle: Bundle, tell: Callable[[Progress], None], cancel: threading.Event
+) -> Result | None:
+    """The result of a run into a Zarr store; None where it is another output, or the image has to be in memory."""
+    if case.outputs.main is None or not is_store(case.outputs.main):
+        return None
+    return run_stored(
+        case.inputs,
+        {**work.reading, **case.reading},
+        bundle,
+        case.outputs.main,
+        work.chosen(case),
+        work.storing,
+        overwrite=work.overwrite,
+        tell=tell,
+        say=lambda line: print(line, file=sys.stderr),
+        cancel=cancel,
+    )
 
 
 def _facts(result: Result, inputs: Sequence[Path], outputs: Outputs) -> dict[str, Any]:
@@ -188,10 +221,11 @@ def _facts(result: Result, inputs: Sequence[Path], outputs: Outputs) -> dict[str
     }
 
 
-def _cancelled(report: Reporter) -> int:
+def _cancelled(report: Reporter, stored: bool) -> int:
     report.cancelled()
     report.close()
-    print("cancelled: nothing was written", file=sys.stderr)
+    what = "what is finished stays, go on with --resume" if stored else "nothing was written"
+    print(f"cancelled: {what}", file=sys.stderr)
     return CANCELLED
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from napari_mamba.volume import Volume
 
 # Sides of a field of view, in mm, that no scan of a body part has. What lies outside has a wrong header.
 MIN_FIELD_OF_VIEW_MM, MAX_FIELD_OF_VIEW_MM = 10.0, 2000.0
-_BEYOND, _LOOKED_AT, _LARGEST = 1e5, 4_000_000, 1e38  # of float32: 3.4e38
+_BEYOND, LOOKED_AT, _LARGEST = 1e5, 4_000_000, 1e38  # of float32: 3.4e38
 MIN_SPACING_MM, MAX_SPACING_MM = 0.05, 15.0
 
 
@@ -42,6 +43,32 @@ def load_checked(volume: Volume, bundle: Any, replace_nonfinite: float | None = 
         If the number of channels is wrong, a channel is constant, values are complex, NaN or infinite, or CT is to be
         restored as MR.
     """
+    names, repeated = check_channels(volume, bundle)
+    data = np.asarray(volume.data)
+    data, warnings = _finite(data, replace_nonfinite)
+    _check_range(data)
+    if repeated:
+        warnings.append(f"{bundle.name} takes colour images: the one channel was repeated as red, green and blue.")
+        names = names[:1]
+    for channel, name, wanted in zip(data, names, bundle.channels, strict=False):
+        if wanted.modality.upper() == "RTSTRUCT":  # an organ that nobody drew
+            continue
+        check_constant(channel.min(), channel.max(), name)
+    for channel, wanted in zip(data, bundle.channels[: len(names)], strict=True):
+        if wanted.modality.upper() == "MASK":
+            check_mask(channel, wanted.name)
+        warnings += value_warnings(channel, wanted.name, wanted.modality, bundle)
+    return volume.with_data(data, volume.channel_names), warnings + doubts(volume) + grid_warnings(volume)
+
+
+def check_channels(volume: Volume, bundle: Any) -> tuple[list[str], bool]:
+    """The names of the bundle's channels, and whether the image's one channel is to be repeated for them.
+
+    Raises
+    ------
+    InputError
+        If the image has another number of channels, values of another kind, or no voxel size where it is needed.
+    """
     check_planned(volume, bundle)
     names = [channel.name for channel in bundle.channels]
     repeated = volume.channels == 1 and takes_rgb(bundle)
@@ -55,25 +82,9 @@ def load_checked(volume: Volume, bundle: Any, replace_nonfinite: float | None = 
             f"{bundle.name} needs to know how thick the slices are, and the image carries no voxel size: set it, or "
             "give a file that has it"
         )
-    data = np.asarray(volume.data)
-    if data.dtype.kind not in "fiub":
-        raise InputError(f"the image's values are {data.dtype}: convert them to real numbers first")
-    data, warnings = _finite(data, replace_nonfinite)
-    _check_range(data)
-    if repeated:
-        warnings.append(f"{bundle.name} takes colour images: the one channel was repeated as red, green and blue.")
-        names = names[:1]
-    for channel, name, wanted in zip(data, names, bundle.channels, strict=False):
-        if wanted.modality.upper() == "RTSTRUCT":  # an organ that nobody drew
-            continue
-        if channel.min() == channel.max():
-            value = "all zeros" if channel.flat[0] == 0 else f"{channel.flat[0]:g} everywhere"
-            raise InputError(f"the channel {name} is {value}: there is nothing to see, check the file and its channels")
-    for channel, wanted in zip(data, bundle.channels[: len(names)], strict=True):
-        if wanted.modality.upper() == "MASK":
-            check_mask(channel, wanted.name)
-        warnings += value_warnings(channel, wanted.name, wanted.modality, bundle)
-    return volume.with_data(data, volume.channel_names), warnings + doubts(volume) + grid_warnings(volume)
+    if volume.data.dtype.kind not in "fiub":
+        raise InputError(f"the image's values are {volume.data.dtype}: convert them to real numbers first")
+    return names, repeated
 
 
 def check_planned(volume: Volume, bundle: Any) -> None:
@@ -97,6 +108,13 @@ def not_for_images(bundle: Any) -> str:
         f"{bundle.name} takes a planning CT with its structures, not an image alone: use the command "
         f"napari-mamba dose {bundle.name} CT STRUCTURES"
     )
+
+
+def check_constant(low: float, high: float, name: str) -> None:
+    """Raise `InputError` where a channel's smallest value is its largest."""
+    if low == high:
+        value = "all zeros" if low == 0 else f"{low:g} everywhere"
+        raise InputError(f"the channel {name} is {value}: there is nothing to see, check the file and its channels")
 
 
 def check_mask(values: np.ndarray, name: str) -> None:
@@ -135,43 +153,70 @@ def _finite(data: np.ndarray, replacement: float | None) -> tuple[np.ndarray, li
     if not wrong:
         return data, []
     if replacement is None:
-        raise InputError(
-            f"{_count(wrong, 'value')} of the image {'is' if wrong == 1 else 'are'} NaN or infinite: repair the image, "
-            "or name a value to put in their place (replace_nonfinite)"
-        )
-    return np.where(finite, data, np.asarray(replacement, data.dtype)), [
-        f"{_count(wrong, 'NaN or infinite value')} of the image replaced by {replacement:g}."
-    ]
+        raise finite_problem(wrong)
+    return np.where(finite, data, np.asarray(replacement, data.dtype)), [finite_warning(wrong, replacement)]
+
+
+def finite_problem(wrong: int) -> InputError:
+    """So many values are NaN or infinite."""
+    return InputError(
+        f"{_count(wrong, 'value')} of the image {'is' if wrong == 1 else 'are'} NaN or infinite: repair the image, "
+        "or name a value to put in their place (replace_nonfinite)"
+    )
+
+
+def finite_warning(wrong: int, replacement: float) -> str:
+    """So many values were replaced."""
+    return f"{_count(wrong, 'NaN or infinite value')} of the image replaced by {replacement:g}."
 
 
 def _check_range(data: np.ndarray) -> None:
-    """Raise `InputError` where a few values are a million times all others: statistics would be of them alone."""
     for channel in data:
-        some = np.abs(channel.reshape(-1)[:: channel.size // _LOOKED_AT + 1].astype(np.float64))
-        usual = float(np.percentile(some, 99.9))
-        largest = max(abs(float(channel.max())), abs(float(channel.min())))
-        if usual > 0 and largest > _BEYOND * usual:
-            count = int(np.count_nonzero(np.abs(channel.astype(np.float64)) > _BEYOND * usual))
-            raise InputError(
-                f"{_count(count, 'value')} of the image {'is' if count == 1 else 'are'} as large as {largest:.3g}, and "
-                f"nearly all others at most {usual:.3g}: repair the image, its broken voxels would decide the answer"
-            )
-        if largest > _LARGEST:
-            raise InputError(
-                f"the image goes up to {largest:.3g}, which has no place in 32 bits: divide it by a constant first"
-            )
+        some = np.abs(channel.reshape(-1)[:: channel.size // LOOKED_AT + 1].astype(np.float64))
+        count = partial(_beyond, channel)
+        check_span(some, float(channel.min()), float(channel.max()), count)
+
+
+def _beyond(channel: np.ndarray, limit: float) -> int:
+    return int(np.count_nonzero(np.abs(channel.astype(np.float64)) > limit))
+
+
+def check_span(some: np.ndarray, low: float, high: float, count: Callable[[float], int] | None = None) -> None:
+    """Raise `InputError` where a few values are a million times all others: statistics would be of them alone.
+
+    `some` are sizes of every so many values, `low` and `high` the extremes of all; `count(limit)` says how many are
+    larger than a limit.
+    """
+    usual = float(np.percentile(some, 99.9))
+    largest = max(abs(high), abs(low))
+    if usual > 0 and largest > _BEYOND * usual:
+        number = count(_BEYOND * usual) if count is not None else 0
+        few = f"{_count(number, 'value')} of the image {'is' if number == 1 else 'are'}" if number else "values are"
+        raise InputError(
+            f"{few} as large as {largest:.3g}, and nearly all others at most {usual:.3g}: repair the image, its broken "
+            "voxels would decide the answer"
+        )
+    if largest > _LARGEST:
+        raise InputError(
+            f"the image goes up to {largest:.3g}, which has no place in 32 bits: divide it by a constant first"
+        )
 
 
 def value_warnings(values: np.ndarray, name: str, modality: str, bundle: Any) -> list[str]:
-    """Warnings where a channel's values are unlike its modality.
+    """Warnings where a channel's values are unlike its modality; raises as `range_warnings` does."""
+    below = float(np.mean(values <= -500))
+    return range_warnings(float(values.min()), float(values.max()), below, name, modality, bundle)
+
+
+def range_warnings(low: float, high: float, below: float, name: str, modality: str, bundle: Any) -> list[str]:
+    """Warnings where a channel's range is unlike its modality; `below` is the share of values of at most -500.
 
     Raises `InputError` where a bundle would restore CT as MR: labels of a wrong image are seen to be wrong, but an
     image that comes back looks like a better one, and its Hounsfield units are off by hundreds.
     """
     modality = modality.upper()
-    low, high = float(values.min()), float(values.max())
     if modality in ("MR", "MRI"):
-        if low <= -500 and np.mean(values <= -500) > 0.01:
+        if low <= -500 and below > 0.01:
             if bundle.task == "restoration":
                 raise InputError(
                     f"{bundle.name} restores MR, but values down to {low:g} look like CT (Hounsfield units), which it "

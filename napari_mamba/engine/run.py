@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from napari_mamba.engine.options import RunOptions
@@ -66,7 +67,7 @@ def run(
     >>> for progress in run(volume, bundle):  # doctest: +SKIP
     ...     print(progress.stage, progress.done, progress.total)
     """
-    try:
+    with explained(bundle):
         # Here, because PyTorch takes seconds to import and a GUI should not wait for it before the first run.
         from napari_mamba.engine.session import Session
 
@@ -77,9 +78,16 @@ def run(
 
             return (yield from events_within(volume, bundle, options, cancel, **stored))
         return (yield from Session(volume, bundle, options, cancel, **stored).events())
+
+
+@contextmanager
+def explained(bundle: Bundle) -> Iterator[None]:
+    """One kind of error for whatever fails inside a network: a caller has one to tell."""
+    try:
+        yield
     except NapariMambaError:
         raise
-    except Exception as error:  # whatever fails inside a network: a caller has one kind of error to tell
+    except Exception as error:
         from napari_mamba.engine.memory import is_out_of_memory
 
         if is_out_of_memory(error):

@@ -16,40 +16,22 @@ from napari_mamba.engine.checks import load_checked, size_warnings
 from napari_mamba.engine.context import Context, NewArray
 from napari_mamba.engine.device import choose_device
 from napari_mamba.engine.memory import host_array
+from napari_mamba.engine.networks import compile_scan, load_ensemble, scans
 from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.plan import plan_run
 from napari_mamba.engine.preparation.prepare import Prepared, prepare
+from napari_mamba.engine.preparation.steps import preparation_steps
 from napari_mamba.engine.progress.events import Progress
 from napari_mamba.engine.progress.record import Record
 from napari_mamba.engine.progress.reporting import Cancelled, Events, Reporter
 from napari_mamba.engine.result import Result
 from napari_mamba.engine.tiling.infer import Ensemble, NotFinite
 from napari_mamba.engine.tiling.views import axis_first, check_axis, choose_view
-from napari_mamba.errors import InputError, OutOfMemoryError, RunError
-from napari_mamba.models import list_models
-from napari_mamba.scan import selective_scan
+from napari_mamba.errors import OutOfMemoryError, RunError
 from napari_mamba.volume import Volume
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
-
-
-@torch.inference_mode()
-def compile_scan(device: torch.device) -> None:
-    """Have the scan's kernels compiled, or read from their cache, by a scan of two steps.
-
-    The first tile would wait for it otherwise, and the time left be told wrong.
-    """
-    u = torch.ones(1, 2, 16, device=device)
-    selective_scan(u, u, -torch.ones(16, 1, device=device), u[..., :1], u[..., :1])
-
-
-def left_right_channel_swap(bundle: Bundle) -> list[int]:
-    """The channel that takes each channel's place where left and right are mirrored; empty if none does."""
-    sides = list(bundle.tile.left_right_pairs)
-    other = dict(zip(sides, [sides[i ^ 1] for i in range(len(sides))], strict=True))
-    labels = [c.index for c in bundle.classes]
-    return [labels.index(other.get(label, label)) for label in labels] if sides else []
 
 
 class Session:
@@ -120,22 +102,12 @@ class Session:
         yield from report.warn("checking", 1, 1, warnings)
         check_axis(context.volume, options.axis)
         yield from report.stage("preparing")
-        prepared, doubts = choose_view(prepare(self._with_channels(), self._preparation()), options.axis)
+        steps = preparation_steps(context.bundle, options.spacing)
+        prepared, doubts = choose_view(prepare(self._with_channels(), steps), options.axis)
         for view in range(3 if options.axis == "all" else 1):
             doubts += size_warnings(axis_first(prepared.data, view).shape[1:], context.plan.tile)
         yield from report.warn("preparing", 1, 1, [*prepared.warnings, *doubts])
         return prepared
-
-    def _preparation(self) -> list[dict[str, Any]]:
-        """The bundle's steps, with the voxel size that the user asks for."""
-        bundle, spacing = self.context.bundle, self.context.options.spacing
-        steps = [dict(step) for step in bundle.preparation]
-        if spacing is not None:
-            finer = [step for step in steps if step.get("step") == "refine"]
-            if not finer:
-                raise InputError(f"{bundle.name} answers on the image's own grid: leave the voxel size away")
-            finer[0]["spacing"] = spacing
-        return steps
 
     def _with_channels(self) -> Volume:
         """The volume, its one channel repeated where the bundle takes colours."""
@@ -145,20 +117,13 @@ class Session:
         return volume.with_data(np.repeat(volume.data, count, axis=0))
 
     def _warm_up(self) -> Generator[Progress, None, Ensemble]:
-        context, bundle, plan = self.context, self.context.bundle, self.context.plan
+        context, bundle = self.context, self.context.bundle
         yield from self._loading()
-        ensemble = Ensemble(
-            bundle.networks(),
-            context.device,
-            plan.mirror_axes,
-            plan.spatial_dims,
-            "" if context.options.axis == "all" else self.answer.entropy,
-            channel_swap=left_right_channel_swap(bundle),
-            round_robin=bundle.tile.round_robin,
-        )
+        entropy = "" if context.options.axis == "all" else self.answer.entropy
+        ensemble = load_ensemble(bundle, context.device, context.plan, entropy)
         ensemble.return_std = self.answer.wants_spread and ensemble.passes > 1
         yield from context.report.say("warming up", 1, 2)
-        if any(model.name == bundle.network.name and model.scan_order for model in list_models()):
+        if scans(bundle):
             compile_scan(context.device.torch_device)
         yield from context.report.say("warming up", 2, 2)
         return ensemble

@@ -6,6 +6,7 @@ docs/formats.md says what is read from each format, what is kept on writing, and
 from napari_mamba.io.common.source import LabelEntry, classes_of, doubts
 from napari_mamba.io.files import LABEL_SUFFIXES, SUFFIXES, WRITE_SUFFIXES, can_read, check_writable, read, write
 from napari_mamba.io.label_maps import LabelMap, is_label_map, read_labels
+from napari_mamba.io.lazily import Opener, open_volume
 from napari_mamba.io.listing import SeriesInfo, list_series
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "WRITE_SUFFIXES",
     "LabelEntry",
     "LabelMap",
+    "Opener",
     "SeriesInfo",
     "can_read",
     "check_writable",
@@ -21,6 +23,7 @@ __all__ = [
     "doubts",
     "is_label_map",
     "list_series",
+    "open_volume",
     "read",
     "read_labels",
     "write",

@@ -18,7 +18,9 @@ from napari_mamba.io.common.colour import Colour
 from napari_mamba.io.common.frames import Frame
 from napari_mamba.io.common.geometry import largest_displacement
 from napari_mamba.io.common.guard import quoted, shortened
+from napari_mamba.io.common.stacked import Stacked
 from napari_mamba.io.paths import expanded
+from napari_mamba.io.stores import address_of, is_address
 from napari_mamba.volume import Volume
 
 if TYPE_CHECKING:
@@ -49,6 +51,8 @@ _READERS = _WRITERS | {
     ".jpg": "pictures",
     ".jpeg": "pictures",
     ".bmp": "pictures",
+    ".zarr.zip": "ome_zarr",
+    ".ozx": "ome_zarr",
 }
 
 SUFFIXES: tuple[str, ...] = tuple(_READERS)
@@ -122,7 +126,7 @@ def read(
     if all(item.is_file() and _format(item) == "dicom" for item in paths):
         from napari_mamba.io.formats import dicom
 
-        return _explained(paths[0], lambda: dicom.read_files(paths, series, frame, colour))
+        return explained(paths[0], lambda: dicom.read_files(paths, series, frame, colour))
     return _stack([(item, _read_one(item, chosen)) for item in paths], resample_channels)
 
 
@@ -247,7 +251,7 @@ _CHOICES = {
 
 
 def _read_one(path: Path, chosen: _Choice) -> Volume:
-    return _explained(path, lambda: _read(path, chosen))
+    return explained(path, lambda: _read(path, chosen))
 
 
 def _read(path: Path, chosen: _Choice) -> Volume:
@@ -257,13 +261,15 @@ def _read(path: Path, chosen: _Choice) -> Volume:
         if key not in _CHOICES[name] and value not in (None, 0 if key == "level" else None):
             raise InputError(f"{path} has nothing that {key}={value!r} could choose: leave {key} out")
     volume = _module(name).read(path, **{key: options[key] for key in _CHOICES[name]})
-    return volume if volume.name else replace(volume, name=_stem(path))
+    return volume if volume.name else replace(volume, name=stem(path))
 
 
 def _known_format(path: Path) -> str:
     """The module that reads a path; `InputError` with the reason where there is none."""
-    if "://" in str(path) or str(path).startswith(("http:/", "https:/", "s3:/")):
-        raise InputError(f"{path} is an address on the network: download it first")
+    if is_address(path):
+        if ".zarr" in path.name.lower():
+            return "ome_zarr"
+        raise InputError(f"{address_of(path)} is an address, of which Zarr stores alone are read: download it first")
     if not path.exists():
         raise InputError(f"{path} does not exist: check the name")
     if not path.is_dir() and not path.is_file():
@@ -278,7 +284,8 @@ def _known_format(path: Path) -> str:
     return name
 
 
-def _stem(path: Path) -> str:
+def stem(path: Path) -> str:
+    """The name of a file without the suffix of its format."""
     name = path.resolve().name
     suffix = _suffix(path, _READERS)
     stem = name[: -len(suffix)] if suffix else name
@@ -288,7 +295,7 @@ def _stem(path: Path) -> str:
 T = TypeVar("T")
 
 
-def _explained(path: Path, reader: Callable[[], T]) -> T:
+def explained(path: Path, reader: Callable[[], T]) -> T:
     """The result of `reader()`, or an `InputError` of one sentence whatever a parser raised on a damaged file."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # of libraries, about what is judged here
@@ -335,7 +342,9 @@ def _stack(volumes: list[tuple[Path, Volume]], resample: bool = False) -> Volume
             names.append(other.channel_names[0] if other.channel_names else other.name)
         else:
             names += other.channel_names or [f"{other.name} {i}" for i in range(other.channels)]
-    data = np.concatenate([np.asarray(volume.data) for _, volume in volumes])
+    parts = [volume.data for _, volume in volumes]
+    lazily = any(not isinstance(part, np.ndarray) for part in parts)
+    data = Stacked(parts) if lazily else np.concatenate(parts)
     return replace(first, data=data, channel_names=tuple(names))
 
 

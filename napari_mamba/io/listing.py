@@ -152,7 +152,7 @@ def list_series(place: str | PathLike[str] | Sequence[str | PathLike[str]]) -> l
     >>> [entry.title for entry in list_series("patient")]  # doctest: +SKIP
     ['2 MR t1_mprage', '5 MR t2_space']
     """
-    from napari_mamba.io.files import SUFFIXES, _explained, _format
+    from napari_mamba.io.files import SUFFIXES, _format, explained
 
     several = not isinstance(place, str | PathLike)
     paths = [expanded(item) for item in place] if several else [expanded(place)]  # type: ignore[union-attr,arg-type]
@@ -167,13 +167,13 @@ def list_series(place: str | PathLike[str] | Sequence[str | PathLike[str]]) -> l
         if kind == "dicom" and path.is_file() and several:
             dicom_files.append(path)
         elif kind == "dicom":
-            found += _explained(path, lambda path=path: list(_dicom(path)))  # type: ignore[misc]
+            found += explained(path, lambda path=path: list(_dicom(path)))  # type: ignore[misc]
         elif kind is not None:
             found.append(_one(path, kind))
         if path.is_dir() and kind != "ome_zarr":
             found += _others_in(path)
     if dicom_files:
-        found += _explained(dicom_files[0], lambda: list(_dicom(dicom_files[0].parent, dicom_files)))
+        found += explained(dicom_files[0], lambda: list(_dicom(dicom_files[0].parent, dicom_files)))
     if not found:
         raise InputError(f"{paths[0]} holds no image of a format known here: {', '.join(SUFFIXES)}")
     return found
@@ -195,12 +195,12 @@ def _others_in(folder: Path) -> Iterator[SeriesInfo]:
 
 def _one(path: Path, kind: str) -> SeriesInfo:
     """An image of one file, or a store."""
-    from napari_mamba.io.files import _explained
+    from napari_mamba.io.files import explained
 
     size = path.stat().st_size if path.is_file() else 0
     common: dict[str, Any] = {"paths": (path,), "format": kind, "title": path.name, "size_bytes": size}
     try:
-        return SeriesInfo(**common, **_explained(path, lambda: _DESCRIBED[kind](path)))
+        return SeriesInfo(**common, **explained(path, lambda: _DESCRIBED[kind](path)))
     except NapariMambaError as error:
         return SeriesInfo(**common, problem=str(error))
 

@@ -109,7 +109,7 @@ def region_of(volume: Volume, box: Sequence[float]) -> Region:
     (3, 10, 10)
     """
     box = checked_box(box)
-    low, high = np.array(box[:3]) - _CLOSE_MM, np.array(box[3:]) + _CLOSE_MM
+    low, high = _corners(box)
     start, stop = _bounds(volume, low, high)
     if (start >= stop).any():
         raise InputError("the region lies outside of the image: move it onto the image, or leave it out")
@@ -122,6 +122,46 @@ def region_of(volume: Volume, box: Sequence[float]) -> Region:
         start[axis], stop[axis] = start[axis] + filled[0], start[axis] + filled[-1] + 1
     block = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
     return Region(volume, (block[0], block[1], block[2]), np.ascontiguousarray(inside))
+
+
+def blocks_of(volume: Volume, box: Sequence[float]) -> tuple[slice, slice, slice]:
+    """The block of `region_of`, found slice by slice: nothing of the size of the image is made.
+
+    Raises
+    ------
+    InputError
+        As `region_of` does.
+
+    Examples
+    --------
+    >>> blocks_of(Volume(np.zeros((1, 10, 10, 10))), [2, 0, 0, 4, 20, 20])
+    (slice(2, 5, None), slice(0, 10, None), slice(0, 10, None))
+    """
+    low, high = _corners(checked_box(box))
+    start, stop = _bounds(volume, low, high)
+    if (start >= stop).any():
+        raise InputError("the region lies outside of the image: move it onto the image, or leave it out")
+    filled = [np.zeros(b - a, bool) for a, b in zip(start, stop, strict=True)]
+    for z in range(start[0], stop[0]):
+        one = _inside(volume.affine, np.array([z, *start[1:]]), np.array([z + 1, *stop[1:]]), low, high)[0]
+        filled[0][z - start[0]] = one.any()
+        filled[1] |= one.any(axis=1)
+        filled[2] |= one.any(axis=0)
+    ends = [np.flatnonzero(axis) for axis in filled]
+    if not all(map(len, ends)):
+        raise InputError("no voxel lies in the region: make it larger, or move it onto the image")
+    block = [slice(int(a + e[0]), int(a + e[-1]) + 1) for a, e in zip(start, ends, strict=True)]
+    return block[0], block[1], block[2]
+
+
+def inside_of(volume: Volume, box: Sequence[float], block: Sequence[slice]) -> np.ndarray:
+    """Which voxels of a block (z, y, x) have their centres in a box in RAS mm: bool, the block's shape."""
+    start, stop = (np.array([getattr(one, end) for one in block]) for end in ("start", "stop"))
+    return _inside(volume.affine, start, stop, *_corners(box))
+
+
+def _corners(box: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    return np.array(box[:3]) - _CLOSE_MM, np.array(box[3:]) + _CLOSE_MM
 
 
 def _bounds(volume: Volume, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

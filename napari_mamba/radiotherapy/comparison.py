@@ -17,6 +17,10 @@ from napari_mamba.volume import Volume
 _SAME_PLACE_MM = 1e-3
 LIKELY_CENTIGRAY = 200.0
 """Gy that no fractionated plan reaches."""
+HIGHEST = 1.5
+"""Gamma is not followed further: the search for it grows with its third power."""
+MEMORY = 2**29
+"""Bytes that the search may take at a time; PyMedPhys would take most of the machine's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +44,7 @@ def check_dose(dose: Volume) -> None:
     if values.min() < 0:
         raise InputError(f"the dose goes down to {values.min():g} Gy: a dose is never negative, is this a CT?")
     if values.max() > LIKELY_CENTIGRAY:
-        raise InputError(f"the dose reaches {values.max():g} Gy: if it is in cGy, say so (--unit cGy)")
+        raise InputError(f"the dose reaches {values.max():g} Gy: if it is in cGy, choose the unit cGy")
 
 
 def on_grid(dose: Volume, grid: Volume, order: int = 1) -> np.ndarray:
@@ -106,7 +110,7 @@ def gamma(
         warnings.simplefilter("ignore")  # its own about names of arguments
         index = pymedphys.gamma(
             axes, true, axes, seen, percent, distance,
-            lower_percent_dose_cutoff=cutoff, local_gamma=local, max_gamma=2.0, quiet=True,
+            lower_percent_dose_cutoff=cutoff, local_gamma=local, max_gamma=HIGHEST, quiet=True, ram_available=MEMORY,
         )  # fmt: skip
     judged = np.isfinite(index)
     rate = float(100 * np.mean(index[judged] <= 1)) if judged.any() else float("nan")

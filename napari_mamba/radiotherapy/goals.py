@@ -12,10 +12,23 @@ import numpy as np
 
 from napari_mamba.errors import InputError
 from napari_mamba.radiotherapy.histogram import is_volume, measure
-from napari_mamba.radiotherapy.structures import StructureSet
+from napari_mamba.radiotherapy.structures import StructureSet, plain, prescription_of
 
 COLUMNS = ("structure", "measure", "relation", "limit")
 _RELATIONS = {"<=": "<=", "<": "<=", "≤": "<=", "at most": "<=", ">=": ">=", ">": ">=", "≥": ">=", "at least": ">="}
+
+COVERED = 0.95
+"""Share of its prescription that nearly all of a target is to get."""
+
+_USUAL: tuple[tuple[tuple[str, ...], str, float], ...] = (
+    (("brainstem",), "D0.1cc", 50.0),
+    (("spinalcord", "cord", "myelon"), "D0.1cc", 45.0),
+    (("rightparotid", "parotidr", "parotidright", "glndparotidr"), "mean", 26.0),
+    (("leftparotid", "parotidl", "parotidleft", "glndparotidl"), "mean", 26.0),
+    (("oesophagus", "esophagus"), "mean", 45.0),
+    (("larynx",), "mean", 45.0),
+    (("mandible", "bonemandible"), "D0.1cc", 73.5),
+)
 
 
 @dataclass(frozen=True)
@@ -124,3 +137,25 @@ def judged(goals: Iterable[Goal], dose: np.ndarray, structures: StructureSet) ->
         value = measure(dose[structures[goal.structure].mask], goal.measure, structures.voxel)
         results.append(Judged(goal, value, value <= goal.limit if goal.relation == "<=" else value >= goal.limit))
     return results
+
+
+def usual(structures: StructureSet) -> list[Goal]:
+    """The goals of the OpenKBP plans for the structures that are there, to begin with and to edit.
+
+    Source: Babier et al., OpenKBP (Medical Physics 48:5549, 2021), the clinical criteria of its plans: they are of the
+    head and neck, in one hospital. Of a target D99 is at least 95% of its prescription.
+
+    Examples
+    --------
+    >>> from napari_mamba.radiotherapy.structures import Structure
+    >>> both = (Structure("PTV70", np.ones((1, 1, 1), bool)), Structure("Spinal_Cord", np.ones((1, 1, 1), bool)))
+    >>> [str(goal) for goal in usual(StructureSet(both, np.eye(4)))]
+    ['PTV70 D99 >= 66.5 Gy', 'Spinal_Cord D0.1cc <= 45 Gy']
+    """
+    found = []
+    for structure in structures:
+        prescribed = structure.prescription or prescription_of(structure.name)
+        if structure.target and prescribed:
+            found.append(Goal(structure.name, "D99", ">=", round(COVERED * prescribed, 2)))
+        found += [Goal(structure.name, what, "<=", gy) for names, what, gy in _USUAL if plain(structure.name) in names]
+    return found

@@ -46,20 +46,28 @@ def levels(text: str = DEFAULT, prescription: float | None = None) -> list[Level
     >>> [(level.dose, level.label) for level in levels("50%, 20 Gy", 70.0)]
     [(35.0, '50%'), (20.0, '20 Gy')]
     """
-    doses: dict[float, str] = {}
-    for part in text.split(","):
-        found = _LEVEL.match(part.strip())
-        if not found or not float(found[1]) > 0:
-            raise InputError(f"{part.strip()!r} is no isodose: write 95% or 20 Gy")
-        value = float(found[1])
-        if found[2] == "%":
-            if not prescription:
-                raise InputError("an isodose in percent needs a prescription: give it in Gy")
-            doses[value * prescription / 100] = f"{value:g}%"
-        else:
-            doses[value] = f"{value:g} Gy"
+    parts = [part.strip() for part in text.split(",")]
+    found = [level(part, "", prescription) for part in parts]
+    doses = {one.dose: one.label for one in found}
     order = sorted(doses, reverse=True)
     return [Level(dose, doses[dose], COLORS[min(n, len(COLORS) - 1)]) for n, dose in enumerate(order)]
+
+
+def level(text: str, color: str, prescription: float | None = None) -> Level:
+    """One level from "95%", "20 Gy" or "20", in a colour; raises `InputError` as `levels` does.
+
+    >>> level("95%", "#ff0000", 60.0)
+    Level(dose=57.0, label='95%', color='#ff0000')
+    """
+    found = _LEVEL.match(text.strip())
+    if not found or not float(found[1]) > 0:
+        raise InputError(f"{text.strip()!r} is no isodose: write 95% or 20 Gy")
+    value = float(found[1])
+    if found[2] != "%":
+        return Level(value, f"{value:g} Gy", color)
+    if not prescription:
+        raise InputError("an isodose in percent needs a prescription: give it in Gy")
+    return Level(value * prescription / 100, f"{value:g}%", color)
 
 
 def lines(dose: np.ndarray, wanted: Sequence[Level]) -> list[tuple[Level, list[np.ndarray]]]:

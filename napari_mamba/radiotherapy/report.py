@@ -17,7 +17,7 @@ from napari_mamba.radiotherapy.histogram import Curve
 STYLES = ("-", "--", ":", "-.")
 """Of the lines of one dose after another."""
 
-_COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000", "#000075", "#808080")
+COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000", "#000075", "#808080")
 
 
 def table_csv(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -61,7 +61,7 @@ def draw(doses: Mapping[str, Sequence[Curve]], path: Path | str, *, title: str =
     names = list(dict.fromkeys(curve.name for curves in doses.values() for curve in curves))
     for number, (dose, curves) in enumerate(doses.items()):
         for curve in curves:
-            color = curve.color or _COLORS[names.index(curve.name) % len(_COLORS)]
+            color = curve.color or COLORS[names.index(curve.name) % len(COLORS)]
             label = f"{curve.name} ({dose})" if len(doses) > 1 else curve.name
             axes.plot(curve.dose, curve.volume, STYLES[number % len(STYLES)], color=color, label=label)
     axes.set(xlabel="dose (Gy)", ylabel="volume (%)", title=title, xlim=(0, None), ylim=(0, 101))

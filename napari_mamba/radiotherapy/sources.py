@@ -12,9 +12,9 @@ from napari_mamba import io
 from napari_mamba.errors import InputError
 from napari_mamba.io.common.geometry import largest_displacement
 from napari_mamba.radiotherapy.comparison import check_dose
-from napari_mamba.radiotherapy.reference import Reference, read_reference
-from napari_mamba.radiotherapy.rtdose import read_dose
-from napari_mamba.radiotherapy.rtstruct import read_structures
+from napari_mamba.radiotherapy.dicom.reference import Reference, read_reference
+from napari_mamba.radiotherapy.dicom.rtdose import read_dose
+from napari_mamba.radiotherapy.dicom.rtstruct import read_structures
 from napari_mamba.radiotherapy.structures import Structure, StructureSet, prescription_of
 from napari_mamba.volume import Volume
 

@@ -32,12 +32,18 @@ class Entry:
         people, through the engine as a user would.
     card : str
         `card(metrics) -> str` is the model card in Markdown.
+    task : str
+        Of the bundle.
+    takes : str
+        What the data's folder holds, for people.
     """
 
     recipe: str
     export: str
     evaluate: str
     card: str
+    task: str
+    takes: str
 
     def load(self, part: str) -> Any:
         """The class or function of the part "recipe", "export", "evaluate" or "card"."""
@@ -45,66 +51,90 @@ class Entry:
         return getattr(import_module(f"napari_mamba.recipes.{module}"), name)
 
 
+_SCANS = "native_mr/patient*/, ms_lesion_mr/patient*/ or stroke_mr/, in each *.nii.gz: MR scans without labels"
+_MAPS = "at least 4 whole-head label maps *.nii.gz with FreeSurfer's values (SynthSeg's 20)"
+_PLANS = "train/pt_*/ and validation/pt_*/ (OpenKBP), in each ct.nii.gz, dose_cgy.nii.gz, structures.nii.gz"
+
 RECIPES: Mapping[str, Entry] = {
     "hippocampus-mr": Entry(
         recipe="hippocampus.recipe:Hippocampus",
         export="hippocampus.bundle:export",
         evaluate="hippocampus.evaluation:evaluate",
         card="hippocampus.card:card",
+        task="segmentation",
+        takes="images/hippocampus_*.nii.gz and labels/ (Decathlon Task04)",
     ),
     "brain-structures-mr": Entry(
         recipe="brain.recipe:BrainStructures",
         export="brain.bundle:export",
         evaluate="brain.evaluation:evaluate",
         card="brain.card:card",
+        task="segmentation",
+        takes=f"{_MAPS}; native_mr/ beside them for scans without labels",
     ),
     "mr-denoise": Entry(
         recipe="restore.denoise:Denoise",
         export="restore.denoise_bundle:export",
         evaluate="restore.denoise_bundle:evaluate",
         card="restore.denoise_bundle:card",
+        task="restoration",
+        takes=_SCANS,
     ),
     "mr-superres": Entry(
         recipe="restore.superres:SuperResolution",
         export="restore.superres_bundle:export",
         evaluate="restore.superres_bundle:evaluate",
         card="restore.superres_bundle:card",
+        task="restoration",
+        takes=_SCANS,
     ),
     "adrenal-shape": Entry(
         recipe="shape.recipe:AdrenalShape",
         export="shape.bundle:export",
         evaluate="shape.evaluation:evaluate",
         card="shape.card:card",
+        task="classification",
+        takes="adrenalmnist3d_64.npz (MedMNIST)",
     ),
     "mr-quality": Entry(
         recipe="quality.recipe:Quality",
         export="quality.bundle:export",
         evaluate="quality.evaluation:evaluate",
         card="quality.card:card",
+        task="classification",
+        takes=_SCANS,
     ),
     "dose-headneck-ct": Entry(
         recipe="dose.recipe:DoseHeadNeck",
         export="dose.bundle:export",
         evaluate="dose.evaluation:evaluate",
         card="dose.bundle:card",
+        task="dose",
+        takes=_PLANS,
     ),
     "organs-headneck-ct": Entry(
         recipe="organs.recipe:OrgansHeadNeck",
         export="organs.bundle:export",
         evaluate="organs.evaluation:evaluate",
         card="organs.bundle:card",
+        task="segmentation",
+        takes=_PLANS,
     ),
     "brain-register-mr": Entry(
         recipe="registration.recipe:BrainRegistration",
         export="registration.bundle:export",
         evaluate="registration.evaluation:evaluate",
         card="registration.bundle:card",
+        task="registration",
+        takes=_MAPS,
     ),
     "heart-mr": Entry(
         recipe="heart.recipe:Heart",
         export="heart.bundle:export",
         evaluate="heart.evaluation:evaluate",
         card="heart.bundle:card",
+        task="segmentation",
+        takes="stacks/*_ED_image.nii.gz with *_label.nii.gz, and cine/ (Sunnybrook)",
     ),
 }
 """What can be trained and measured, by the bundle's name."""

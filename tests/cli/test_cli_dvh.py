@@ -147,6 +147,29 @@ def test_a_report_says_what_ran_and_what_a_planner_was_told(command, files, bund
     assert told["inputs"]["structures"] == str(files["labels"])
 
 
+def test_events_tell_a_program_how_a_dose_went(command, files, bundle, tmp_path):
+    out = tmp_path / "d.nii.gz"
+    given = [bundle, files["ct"], files["labels"], "--names", NAMES, "-o", out, "--device", "cpu", "--events", "jsonl"]
+    outcome = command("dose", *given)
+    assert outcome.code == 0
+    events = [json.loads(line) for line in outcome.out.splitlines()]
+    assert {event["event"] for event in events} == {"progress", "warning", "result"}
+    assert any("Nobody drew the brainstem" in event["message"] for event in events if event["event"] == "warning")
+    fractions = [event["fraction"] for event in events if event["event"] == "progress"]
+    assert fractions == sorted(fractions)
+    result = events[-1]
+    assert result["outputs"] == {"dose": str(out)}
+    assert "Not for clinical use" in result["warnings"][-1]
+    plain = command("dvh", out, files["labels"], "--names", NAMES, "--table", tmp_path / "t.csv")
+    assert plain.code == 0
+    target = next(row for row in result["structures"] if row["structure"] == "PTV70")
+    assert f"{target['mean']:.2f}" in plain.out.splitlines()[1]
+    failed = command("dose", *given)
+    assert failed.code == 2
+    last = json.loads(failed.out.splitlines()[-1])
+    assert (last["event"], last["kind"], last["exit_code"]) == ("error", "output", failed.code)
+
+
 def test_a_dose_bundle_is_not_run_on_an_image(command, files, bundle, tmp_path):
     outcome = command("run", bundle, files["ct"], "-o", tmp_path / "d.nii.gz")
     assert outcome.code == 2

@@ -22,7 +22,7 @@ from napari_mamba.cohort.places import locked
 @pytest.fixture
 def runs(monkeypatch):
     """The names of the volumes that the engine ran on."""
-    from napari_mamba.cohort import run
+    from napari_mamba.cohort import work as run
 
     ran: list[str] = []
     real = run.run_engine
@@ -165,7 +165,7 @@ def test_a_killed_batch_goes_on(batch, scans, table, tmp_path, tiny_bundle, runs
     """Killed without a chance to tidy up: its lock is gone with it, and what was finished is not run again."""
     code = (
         "import sys, time\n"
-        "from napari_mamba.cohort import run\n"
+        "from napari_mamba.cohort import work as run\n"
         "real = run.run_engine\n"
         "def slow(volume, *rest):\n"
         "    if volume.name == 'bert':\n"

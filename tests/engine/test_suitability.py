@@ -13,7 +13,8 @@ from napari_mamba.engine.preparation.prepare import prepare
 from napari_mamba.engine.suitability import examine, prepared_shape
 from napari_mamba.volume import Volume
 
-SHIPPED = {bundle.name: bundle for bundle in bundles.available()}
+SHIPPED = {bundle.name: bundle for bundle in bundles.available() if bundle.planning is None}
+"""Those that are run on an image alone."""
 SPACING = np.array([3.0, 1.0, 1.2])
 
 

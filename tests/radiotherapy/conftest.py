@@ -44,7 +44,7 @@ def ct_folder(tmp_path, image) -> Path:
     from pydicom.uid import generate_uid
 
     from napari_mamba.io.common.geometry import LPS_TO_RAS
-    from napari_mamba.radiotherapy.reference import CT, new_dataset, without_series
+    from napari_mamba.radiotherapy.dicom.reference import CT, new_dataset, without_series
 
     folder, matrix = tmp_path / "ct", LPS_TO_RAS @ image.affine
     folder.mkdir()

@@ -5,8 +5,8 @@ import pydicom
 import pytest
 
 from napari_mamba.errors import InputError, OutputError
-from napari_mamba.radiotherapy.reference import read_reference
-from napari_mamba.radiotherapy.rtdose import read_dose, write_dose
+from napari_mamba.radiotherapy.dicom.reference import read_reference
+from napari_mamba.radiotherapy.dicom.rtdose import read_dose, write_dose
 from napari_mamba.volume import Volume
 
 

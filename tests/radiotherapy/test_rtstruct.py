@@ -9,9 +9,9 @@ from skimage.measure import marching_cubes
 
 from napari_mamba import io
 from napari_mamba.errors import InputError
-from napari_mamba.radiotherapy.contours import filled, outlines, rasterised
-from napari_mamba.radiotherapy.reference import read_reference
-from napari_mamba.radiotherapy.rtstruct import read_structures, write_structures
+from napari_mamba.radiotherapy.dicom.contours import filled, outlines, rasterised
+from napari_mamba.radiotherapy.dicom.reference import read_reference
+from napari_mamba.radiotherapy.dicom.rtstruct import read_structures, write_structures
 from napari_mamba.radiotherapy.structures import Structure, StructureSet
 from napari_mamba.volume import Volume
 

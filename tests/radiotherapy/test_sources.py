@@ -6,8 +6,8 @@ import pytest
 from napari_mamba import io
 from napari_mamba.errors import InputError
 from napari_mamba.radiotherapy import sources
-from napari_mamba.radiotherapy.rtdose import write_dose
-from napari_mamba.radiotherapy.rtstruct import write_structures
+from napari_mamba.radiotherapy.dicom.rtdose import write_dose
+from napari_mamba.radiotherapy.dicom.rtstruct import write_structures
 from napari_mamba.volume import Volume
 
 

@@ -11,7 +11,7 @@ from napari_mamba import bundles
 from napari_mamba.errors import InputError
 from napari_mamba.recipes.dose import data, samples, task
 from napari_mamba.recipes.dose.losses import dose_loss, histogram_errors
-from napari_mamba.recipes.dose.recipe import DoseHeadNeck, scored
+from napari_mamba.recipes.dose.recipe import DoseHeadNeck, predicted, scored
 from napari_mamba.recipes.dose.samples import Points, Pose, sample
 from napari_mamba.recipes.dose.scoring import summary
 from napari_mamba.recipes.registry import evaluate, train
@@ -172,6 +172,19 @@ def test_a_perfect_network_scores_nothing_and_one_gray_off_scores_one(made):
     assert "spinal cord D0.1cc" in off["measures"]
 
 
+def test_several_networks_are_averaged(made):
+    class Always(torch.nn.Module):
+        def __init__(self, gray):
+            super().__init__()
+            self.gray = gray
+
+        def forward(self, x):
+            return torch.full_like(x[:, :1], self.gray / task.UNIT)
+
+    dose = predicted([Always(10.0), Always(30.0)], made.validation(CPU), 0)
+    assert dose.unique().tolist() == pytest.approx([20.0], abs=0.1)  # bfloat16
+
+
 def test_a_piece_of_training_goes_on_and_leaves_a_bundle(prepared, tmp_path, monkeypatch):
     short = replace(DoseHeadNeck.schedule, steps=3, warm_up=1, validate_every=2)
     monkeypatch.setattr(DoseHeadNeck, "schedule", short)
@@ -182,6 +195,10 @@ def test_a_piece_of_training_goes_on_and_leaves_a_bundle(prepared, tmp_path, mon
     assert entries[-1]["score"] == pytest.approx(-entries[-1]["dose_score"] - entries[-1]["dvh_score"])
     bundle = bundles.load(left)
     measured = evaluate("dose-headneck-ct", prepared, left, device="cpu", write=True)
-    assert measured["dose_score"] == pytest.approx(entries[-1]["dose_score"], abs=0.1)  # float16 weights
-    assert f"{measured['dose_score']:.2f} Gy" in (left / "README.md").read_text()
+    assert measured["dose_score"] == pytest.approx(entries[-1]["dose_score"], abs=0.1)  # weights in eight bits
+    card = (left / "README.md").read_text()
+    assert f"{measured['dose_score']:.2f} Gy" in card
+    assert max(measured["worst"], key=measured["worst"].get) in card
+    assert "| spinal cord | D0.1cc" in card
+    assert (left / "failures.png").read_bytes().startswith(b"\x89PNG")
     assert bundle.network.name == "fluence_dose"

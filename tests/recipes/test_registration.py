@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from napari_mamba.errors import InputError
-from napari_mamba.recipes.registration import weights
+from napari_mamba import bundles
+from napari_mamba.models.registration.velocity import VelocityNetwork, displacement, unshuffled
+from napari_mamba.recipes.registration import bundle
 from napari_mamba.recipes.registration.losses import one_hot, registration_loss, soft_dice
 from napari_mamba.recipes.registration.recipe import BrainRegistration
-from napari_mamba.models.registration.velocity import VelocityNetwork, displacement, unshuffled
 
 CPU = torch.device("cpu")
 SIZE = (16, 16, 16)
@@ -120,18 +120,14 @@ def test_validation_of_a_network_that_moves_nothing(recipe):
     assert scores["folded"] == 0
 
 
-def test_weights_come_back(tmp_path):
-    arguments = {"features": [8, 16, 16], "first_scan": 1}
-    network = VelocityNetwork(arguments["features"], arguments["first_scan"]).eval()
-    weights.save(tmp_path / "net", network.state_dict(), arguments, {})
-    pair = torch.rand(1, 2, 16, 16, 16)
+def test_the_bundle_answers_what_was_trained(recipe, tmp_path):
+    network = recipe.network().eval()
+    loaded = bundles.load(bundle.export(recipe, network.state_dict(), tmp_path / "b", {"steps": 1, "seconds": 2.0}))
+    (again,) = loaded.networks()
+    pair = torch.rand(1, 2, 64, 64, 64)
     with torch.no_grad():
-        np.testing.assert_allclose(weights.load(tmp_path / "net")(pair), network(pair), atol=1e-3)
-    with pytest.raises(InputError, match="holds no registration network"):
-        weights.load(tmp_path)
-    (tmp_path / "net" / weights.DESCRIPTION).write_text('{"arguments": {"features": [8, 16, 24], "first_scan": 1}}')
-    with pytest.raises(InputError, match="another network"):
-        weights.load(tmp_path / "net")
+        np.testing.assert_allclose(again(pair), network(pair), atol=1e-3)
+    assert "Not measured yet" in loaded.card
 
 
 @pytest.mark.parametrize("variant", BrainRegistration.variants)

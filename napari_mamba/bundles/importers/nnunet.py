@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from napari_mamba import models
+from napari_mamba.bundles.checks import Fields
 from napari_mamba.bundles.doors import explained
 from napari_mamba.bundles.importers.nnunet_common import (
     NNUNET,
@@ -42,6 +44,10 @@ from napari_mamba.bundles.spec import BundleSpec, Dtype, Network, Tile
 from napari_mamba.bundles.writer import save
 from napari_mamba.errors import BundleError
 from napari_mamba.io.paths import expanded
+from napari_mamba.models.registry import tensors_of
+
+NETWORK_FILE = "napari_mamba_network.json"
+"""Beside the folds: which network they are of, where a trainer of this package made them."""
 
 
 @explained
@@ -95,28 +101,70 @@ def import_nnunet(
     >>> import_nnunet("results/Dataset999_Toy", "toy.zip", folds=0)  # doctest: +SKIP
     """
     folder = find_results(expanded(results_folder), configuration)
+    name = name or default_name(load_json(folder / "plans.json"), folder)
+    destination = place_for(destination, name, overwrite)
+    read = read_results(folder, folds, checkpoint, name)
+    return save(
+        destination, read.spec, list(read.weights), card(read.spec, read.files), dtype=dtype, overwrite=overwrite
+    )
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a results folder becomes: the description, each member's weights, and the files they are from."""
+
+    spec: BundleSpec
+    weights: Iterator[Mapping[str, Tensor]]
+    files: Sequence[Path]
+
+
+def read_results(folder: Path, folds: Folds, checkpoint: str, name: str) -> Results:
+    """A results folder (see `find_results`) as a bundle called `name`; weights are read one member at a time.
+
+    Raises
+    ------
+    BundleError
+        As `import_nnunet`.
+    """
     plans, dataset = load_json(folder / "plans.json"), load_json(folder / "dataset.json")
     files = checkpoint_files(folder, folds, checkpoint)
-    name = name or default_name(plans, folder)
-    destination = place_for(destination, name, overwrite)
-
-    first = _Checkpoint(files[0])
+    known = _told_network(folder / NETWORK_FILE)
+    first = _Checkpoint(files[0], known)
     settings = resolve(plans, first.configuration or folder.name.split("__")[-1], folder / "plans.json")
-    network = network_of(first, settings)
+    network = known or network_of(first, settings)
     spec = spec_of(name, folder, dataset, settings, network, first)
-    weights = (first.weights if i == 0 else _Checkpoint(file).weights for i, file in enumerate(files))
-    return save(destination, spec, list(weights), card(spec, files), dtype=dtype, overwrite=overwrite)
+    if known is not None:
+        spec = replace(spec, tile=_told_tile(spec.tile, folder / NETWORK_FILE))
+    weights = (first.weights if i == 0 else _Checkpoint(file, known).weights for i, file in enumerate(files))
+    return Results(spec, weights, files)
+
+
+def _told_network(file: Path) -> Network | None:
+    """The network that the trainers of `napari_mamba.training.nnunet` note beside the folds; others leave no note."""
+    if not file.is_file():
+        return None
+    told = Fields(load_json(file), str(file))
+    return Network(told.text("name"), dict(told.mapping("arguments")))
+
+
+def _told_tile(tile: Tile, file: Path) -> Tile:
+    """The tile with what the note says of it: `divisor`, and `fixed`."""
+    told = Fields(load_json(file), str(file))
+    return replace(tile, divisor=told.integers("divisor"), fixed=tile.fixed or told.flag("fixed", False))
 
 
 class _Checkpoint:
     """One fold's file: which network, its weights under that network's own keys, and what the trainer noted."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, known: Network | None = None) -> None:
         content = read_checkpoint(file)
         if not isinstance(content, Mapping) or not isinstance(content.get("network_weights"), Mapping):
             raise BundleError(f"{file}: is not a checkpoint of nnU-Net v2, it holds no 'network_weights'")
-        self.identification = identified(file, content["network_weights"])
-        self.weights: Mapping[str, Tensor] = self.identification.weights(content["network_weights"])
+        if known is not None:
+            self.weights: Mapping[str, Tensor] = tensors_of(content["network_weights"])
+        else:
+            self.identification = identified(file, content["network_weights"])
+            self.weights = self.identification.weights(content["network_weights"])
         self.trainer = str(content.get("trainer_name", ""))
         init = content.get("init_args")
         self.configuration = str(init.get("configuration") or "") if isinstance(init, Mapping) else ""

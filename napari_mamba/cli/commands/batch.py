@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from napari_mamba.cli.arguments import HOW, IN, OUT, Bundle, Device
+from napari_mamba.cli.arguments import HOW, IN, OUT, Bundle, Device, Scheduler, Workers
 
 
 def batch(
@@ -58,6 +58,8 @@ def batch(
         Optional[float], typer.Option(help="Value for NaN and infinite voxels.", rich_help_panel=IN)
     ] = None,
     device: Device = "auto",
+    scheduler: Scheduler = None,
+    workers: Workers = None,
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.", rich_help_panel=HOW)] = "auto",
     tile: Annotated[
         Optional[str],
@@ -111,5 +113,7 @@ def batch(
             overwrite=overwrite,
             as_bids=bids,
             events=events,
+            scheduler=scheduler,
+            workers=workers,
         )
     )

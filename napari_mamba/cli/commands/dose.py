@@ -34,10 +34,12 @@ def dose(
         Optional[Path], typer.Option(help="Write warnings, notes, versions and times here, as JSON.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    events: Annotated[Optional[str], typer.Option(help="jsonl: tell what happens as JSON lines on stdout.")] = None,
 ) -> None:
     """Predict the dose of a plan from a CT and its structures. Never a plan; not for clinical use."""
     from napari_mamba.cli.radiotherapy.planning import predict
 
     given = {"prescription": prescription or [], "names": names, "device": device, "precision": precision}
-    code = predict(bundle, image, structures, output, **given, report=report, overwrite=overwrite)  # type: ignore[arg-type]
+    files = {"report": report, "overwrite": overwrite, "events": events}
+    code = predict(bundle, image, structures, output, **given, **files)  # type: ignore[arg-type]
     raise typer.Exit(code)

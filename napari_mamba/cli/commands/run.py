@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from napari_mamba.cli.arguments import HOW, IN, OUT, Bundle, Device
+from napari_mamba.cli.arguments import HOW, IN, OUT, Bundle, Device, Scheduler, Workers
 
 
 def run(
@@ -54,6 +54,12 @@ def run(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace outputs that are there.", rich_help_panel=OUT)
     ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Zarr store: go on where a run of the same command was stopped.", rich_help_panel=OUT
+        ),
+    ] = False,
     events: Annotated[
         Optional[str],
         typer.Option(metavar="jsonl", help="Progress and result as JSON lines on stdout.", rich_help_panel=OUT),
@@ -90,6 +96,8 @@ def run(
         Optional[str],
         typer.Option(metavar="z|y|x|all", help="2D: axis of the slices; all averages three.", rich_help_panel=HOW),
     ] = None,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
     spacing: Annotated[
         Optional[str],
         typer.Option(metavar="MM|Z,Y,X", help="Super-resolution: output voxel size in mm.", rich_help_panel=HOW),
@@ -127,12 +135,15 @@ def run(
 ) -> None:
     """Apply a bundle to an image.
 
+    An output that ends in .zarr is written chunk by chunk, so that image and answer need not fit into memory.
+
     Exit codes: 0 done, 2 unusable input, option or output, 3 out of memory, 4 some cases failed, 130 cancelled,
     1 fault.
     """
     from napari_mamba.cli import parsing, running
     from napari_mamba.cli.cases import one_case
     from napari_mamba.cli.outputs import Outputs
+    from napari_mamba.cli.storing import Storing
 
     outputs = Outputs(output, probabilities, uncertainty, residual, report, table, overlay)
     if cases is not None and (inputs or outputs.chosen()):
@@ -158,5 +169,6 @@ def run(
             reading=parsing.read_options(series, frame, level, resample_channels),
             overwrite=overwrite,
             events=events,
+            storing=Storing(resume, scheduler, workers),
         )
     )

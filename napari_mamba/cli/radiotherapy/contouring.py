@@ -17,8 +17,8 @@ def write(structures: Path, output: Path, image: Path | None, names: str, *, ove
     with quiet_libraries():
         from napari_mamba import io
         from napari_mamba.radiotherapy import sources
-        from napari_mamba.radiotherapy.reference import read_reference
-        from napari_mamba.radiotherapy.rtstruct import write_structures
+        from napari_mamba.radiotherapy.dicom.reference import read_reference
+        from napari_mamba.radiotherapy.dicom.rtstruct import write_structures
 
         if structures.is_dir() and image is None:
             raise InputError(f"{structures} is a folder of masks: name the CT that they lie on with --image")

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from napari_mamba.cli.events import strict
+from napari_mamba.cli.events import JsonLines, strict
 from napari_mamba.cli.failures import CANCELLED, DONE, quiet_libraries
 from napari_mamba.cli.outputs import write_text
 from napari_mamba.cli.radiotherapy.dosing import print_table
-from napari_mamba.cli.reporting import Lines
+from napari_mamba.cli.reporting import Lines, Reporter
 from napari_mamba.cli.running import cancel_on_signals
 from napari_mamba.errors import InputError, OutputError
+
+NOT_A_PLAN = "A prediction of what was done in one hospital, never a plan. Not for clinical use."
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
@@ -35,18 +38,62 @@ def predict(
     precision: str,
     report: Path | None,
     overwrite: bool,
+    events: str | None = None,
 ) -> int:
-    """Write the dose, and print the table of the structures; returns the exit code."""
+    """Write the dose, and print the table of the structures; returns the exit code.
+
+    With `events` "jsonl" what happens is told as JSON lines on stdout instead: docs/events.md.
+    """
+    if events not in (None, "jsonl"):
+        raise InputError(f"--events {events} is not known: the one format is jsonl")
+    told: Reporter = JsonLines() if events else Lines()
+    given = {"prescription": prescription, "names": names, "options": {"device": device, "precision": precision}}
+    try:
+        _check_outputs(output, report, overwrite=overwrite)
+        return _predict(name, image, structures_path, output, report, told, **given)  # type: ignore[arg-type]
+    except BaseException as error:
+        if isinstance(told, JsonLines) and not isinstance(error, BrokenPipeError):
+            told.failure(error)
+        raise
+    finally:
+        told.close()
+
+
+def _check_outputs(output: Path, report: Path | None, *, overwrite: bool) -> None:
     for path in (output, *([report] if report else [])):
         if path.exists() and not overwrite:
             raise OutputError(f"{path} is already there: add --overwrite to replace it, or choose another name")
         if not path.parent.is_dir():
             raise OutputError(f"{path} cannot be written: the folder {path.parent} does not exist, create it first")
+
+
+def _predict(
+    name: str,
+    image: Path,
+    structures_path: Path,
+    output: Path,
+    report: Path | None,
+    told: Reporter,
+    *,
+    prescription: Sequence[str],
+    names: str,
+    options: dict[str, Any],
+) -> int:
+    began = perf_counter()
     with quiet_libraries(), cancel_on_signals() as cancel:
         from napari_mamba import bundles, io
+        from napari_mamba.engine import Progress
+        from napari_mamba.engine.progress.overall import Overall
         from napari_mamba.radiotherapy import histogram, planning, sources
-        from napari_mamba.radiotherapy.rtdose import write_dose
+        from napari_mamba.radiotherapy.dicom.rtdose import write_dose
 
+        overall = Overall()
+
+        def tell(event: Progress) -> None:
+            overall.add(event)
+            told.progress(event, overall)
+
+        tell(Progress("loading", 0, 1))
         bundle = bundles.load(name)
         if bundle.planning is None:
             raise InputError(f"{bundle.name} predicts no dose: choose a bundle for doses, such as dose-headneck-ct")
@@ -55,21 +102,56 @@ def predict(
         structures = sources.structures(structures_path, ct, names=sources.names_of(names), frame=frame)
         plan = planning.planned(ct, structures, bundle.planning, prescriptions_of(prescription))
         for note in plan.notes:
-            print(f"note: {note}", file=sys.stderr)
-        result = _run(plan.volume, bundle, {"device": device, "precision": precision}, cancel)
+            _note(told, note)
+        result = _run(plan.volume, bundle, options, tell, cancel)
         if result.cancelled or result.image is None:
+            told.cancelled()
             print("cancelled: nothing was written", file=sys.stderr)
             return CANCELLED
+        tell(Progress("writing", 0, 1))
         dose = result.image
         if output.suffix.lower() == ".dcm":
             write_dose(dose, output, reference)
         else:
             io.write(dose, output)
+        inputs = {"image": str(image), "structures": str(structures_path)}
         if report is not None:
-            write_text(report, _report(result, plan.notes, {"image": str(image), "structures": str(structures_path)}))
-        print_table(histogram.table(dose.data[0], structures))  # type: ignore[arg-type]  # the engine's are NumPy's
-        print(f"{output}: a prediction of what was done in one hospital, never a plan. Not for clinical use.")
+            write_text(report, _report(result, plan.notes, inputs))
+        rows = histogram.table(dose.data[0], structures)  # type: ignore[arg-type]  # the engine's are NumPy's
+    if isinstance(told, JsonLines):
+        outputs = {"dose": str(output), **({"report": str(report)} if report else {})}
+        told.result(_facts(result, plan.notes, inputs, outputs, rows, perf_counter() - began), (), "ml")
+    else:
+        print_table(rows)
+        print(f"{output}: {NOT_A_PLAN}")
     return DONE
+
+
+def _note(told: Reporter, note: str) -> None:
+    if isinstance(told, JsonLines):
+        told.warning(note[:1].upper() + note[1:] + ".")
+    else:
+        print(f"note: {note}", file=sys.stderr)
+
+
+def _facts(
+    result: Result,
+    notes: Sequence[str],
+    inputs: dict[str, str],
+    outputs: dict[str, str],
+    rows: Sequence[dict[str, Any]],
+    seconds: float,
+) -> dict[str, Any]:
+    """The fields of the event "result"."""
+    return {
+        "cancelled": False,
+        "inputs": list(inputs.values()),
+        "outputs": outputs,
+        "structures": list(rows),
+        "warnings": [*result.warnings, *(note[:1].upper() + note[1:] + "." for note in notes), NOT_A_PLAN],
+        "provenance": result.provenance,
+        "seconds": round(seconds, 3),
+    }
 
 
 def prescriptions_of(given: Sequence[str]) -> dict[str, float]:
@@ -84,15 +166,14 @@ def prescriptions_of(given: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def _run(plan: Volume, bundle: Bundle, options: dict[str, Any], cancel: threading.Event) -> Result:
+def _run(
+    plan: Volume,
+    bundle: Bundle,
+    options: dict[str, Any],
+    tell: Callable[[Progress], None],
+    cancel: threading.Event,
+) -> Result:
     from napari_mamba.engine import RunOptions, run_to_end
-    from napari_mamba.engine.progress.overall import Overall
-
-    lines, overall = Lines(), Overall()
-
-    def tell(event: Progress) -> None:
-        overall.add(event)
-        lines.progress(event, overall)
 
     return run_to_end(plan, bundle, RunOptions(**options), on_progress=tell, cancel=cancel)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,8 +63,7 @@ class SegmentSink:
         self.regions: Any = None
         self.labels: Any = None
         if keep:
-            small = 4 * count * int(np.prod(shape)) <= MAX_FLOAT32_BYTES
-            self.logits = new_array((count, *shape), np.float32 if small else np.float16)
+            self.logits = new_array((count, *shape), logits_dtype((count, *shape)))
         elif self.overlapping:
             self.regions = new_array((count, *shape), np.uint8)
         else:
@@ -75,18 +75,14 @@ class SegmentSink:
         if self.entropy is not None:
             self.entropy[here] = values[-1].cpu().numpy()
             values = values[:-1]
-        if len(values) != len(self.indices):
-            raise BundleError(
-                f"the network answers {len(values)} classes, the bundle names {len(self.indices)}: repair bundle.json"
-            )
+        check_classes(values, self.indices)
         if self.logits is not None:
             self.logits[:, here] = values.cpu().numpy()
         elif self.regions is not None:
-            self.regions[:, here] = (values > 0).cpu().numpy()
+            self.regions[:, here] = drawn(values)
         else:
             assert self.labels is not None
-            indices = np.array(self.indices, self.labels.dtype)
-            self.labels[here] = indices[values.argmax(0).cpu().numpy()]
+            self.labels[here] = winners(values, self.indices)
 
 
 @dataclass
@@ -138,10 +134,38 @@ def _restore_overlapping(prepared: Prepared, sink: SegmentSink, probabilities: b
         else:
             one_by_one = (prepared.restore_labels(channel[None], [1], "sigmoid") for channel in sink.logits)
             regions = np.stack([region.astype(bool) for region in one_by_one])
-    labels: np.ndarray = np.zeros(regions.shape[1:], label_dtype(sink.indices))
-    for index, region in zip(sink.indices, regions, strict=True):
+    return Segmentation(painted(regions, sink.indices), regions=regions, probabilities=p)
+
+
+def logits_dtype(shape: Sequence[int]) -> type:
+    """What logits of a shape (K, Z, Y, X) are kept as until they are interpolated."""
+    return np.float32 if 4 * math.prod(shape) <= MAX_FLOAT32_BYTES else np.float16
+
+
+def check_classes(values: torch.Tensor, indices: Sequence[int]) -> None:
+    """Raise `BundleError` if a network answers another number of classes than its bundle names."""
+    if len(values) != len(indices):
+        raise BundleError(
+            f"the network answers {len(values)} classes, the bundle names {len(indices)}: repair bundle.json"
+        )
+
+
+def winners(values: torch.Tensor, indices: Sequence[int]) -> np.ndarray:
+    """The label (n, Y, X) of the class whose value (K, n, Y, X) is highest, of equal ones the first."""
+    return np.array(indices, label_dtype(indices))[values.argmax(0).cpu().numpy()]
+
+
+def drawn(values: torch.Tensor) -> np.ndarray:
+    """Where each of classes that may overlap is: logits (K, n, Y, X) above 0, as uint8."""
+    return (values > 0).cpu().numpy().astype(np.uint8)
+
+
+def painted(regions: np.ndarray, indices: Sequence[int]) -> np.ndarray:
+    """Labels (Z, Y, X) of classes (K, Z, Y, X) bool that may overlap: a later one lies on those before."""
+    labels: np.ndarray = np.zeros(regions.shape[1:], label_dtype(indices))
+    for index, region in zip(indices, regions, strict=True):
         labels[region] = index
-    return Segmentation(labels, regions=regions, probabilities=p)
+    return labels
 
 
 def label_dtype(indices: Sequence[int]) -> type:

@@ -74,10 +74,15 @@ def warn_volume(
 ) -> Postprocessed:
     """A doubt where the labels `indices` (all but the background if empty) add up to less or more than `ml` has."""
     chosen = [int(i) for i in indices] or [i for i in names if i]
-    volume = np.count_nonzero(np.isin(labels, chosen)) * float(np.prod(spacing)) / 1000
+    return labels, doubt_volume(int(np.count_nonzero(np.isin(labels, chosen))), spacing, ml, what)
+
+
+def doubt_volume(voxels: int, spacing: Sequence[float], ml: Sequence[float], what: str) -> list[str]:
+    """What `warn_volume` says of so many voxels."""
+    volume = voxels * float(np.prod(spacing)) / 1000
     if ml[0] <= volume <= ml[1]:
-        return labels, []
-    return labels, [
+        return []
+    return [
         f"What was found adds up to {volume:.0f} ml, and {what} has {ml[0]:g} to {ml[1]:g} ml: the image may show "
         f"something else or a part of it, or its voxel size may be wrong. Do not trust this result unseen."
     ]
@@ -87,12 +92,24 @@ def warn_missing(
     labels: np.ndarray, spacing: Sequence[float], names: Mapping[int, str], allowed: int = 0, smallest: float = 0.0
 ) -> Postprocessed:
     """A doubt that names the structures of less than `smallest` ml, where more than `allowed` are."""
-    counts = np.bincount(labels.ravel(), minlength=max(names) + 1) * float(np.prod(spacing)) / 1000
+    counts = np.bincount(labels.ravel(), minlength=max(names) + 1)
+    return labels, doubt_missing(dict(enumerate(counts.tolist())), spacing, names, allowed, smallest)
+
+
+def doubt_missing(
+    voxels: Mapping[int, int],
+    spacing: Sequence[float],
+    names: Mapping[int, str],
+    allowed: int = 0,
+    smallest: float = 0.0,
+) -> list[str]:
+    """What `warn_missing` says of the voxels of each label."""
+    counts = {index: voxels.get(index, 0) * float(np.prod(spacing)) / 1000 for index in names}
     missing = [name for index, name in names.items() if index and counts[index] <= smallest]
     if len(missing) <= allowed:
-        return labels, []
+        return []
     shown = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
-    return labels, [
+    return [
         f"Of {len(names) - (0 in names)} structures {len(missing)} were not found ({shown}): check that the whole "
         "organ is in view, and that its orientation and voxel size are right."
     ]
@@ -130,3 +147,22 @@ def postprocess(
             raise BundleError(f"the postprocessing step {name!r} has wrong options ({error})") from error
         warnings += said
     return labels, warnings
+
+
+def count_warnings(
+    voxels: Mapping[int, int],
+    spacing: Sequence[float],
+    names: Mapping[int, str],
+    steps: Sequence[Mapping[str, Any]],
+) -> list[str]:
+    """Sentences of doubt of those steps that look at the number of voxels of each label alone."""
+    doubts: list[str] = []
+    for step in steps:
+        options = dict(step)
+        name = options.pop("step", None)
+        if name == "warn_missing":
+            doubts += doubt_missing(voxels, spacing, names, **options)
+        elif name == "warn_volume":
+            chosen = [int(i) for i in options.pop("indices", ())] or [i for i in names if i]
+            doubts += doubt_volume(sum(voxels.get(i, 0) for i in chosen), spacing, **options)
+    return doubts

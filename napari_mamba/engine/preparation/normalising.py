@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from scipy.ndimage import binary_fill_holes
@@ -34,71 +34,127 @@ class UndoNormalise(Undo):
 
 def normalise(state: State, schemes: Sequence[str | Mapping[str, Any]]) -> tuple[State, Undo]:
     """Shift and scale each channel by its scheme (one scheme counts for all); see `docs/bundles.md`."""
-    if len(schemes) == 1:
-        schemes = list(schemes) * len(state.data)
-    if len(schemes) != len(state.data):
-        raise BundleError(f"the preparation names {len(schemes)} normalisation schemes for {len(state.data)} channels")
     data = np.empty(state.data.shape, np.float32)
     scales, shifts, masks = [], [], []
     found = state.mask
-    for c, scheme in enumerate(schemes):
-        options = {"scheme": scheme} if isinstance(scheme, str) else dict(scheme)
+    for c, options in enumerate(schemes_of(schemes, len(state.data))):
         if options.get("use_mask") and found is None:
             found = binary_fill_holes((state.data != 0).any(axis=0))
         mask = found if options.get("use_mask") else state.data[c] != 0 if options.get("nonzero") else None
         known = state.data if options.get("joint") else state.data[c]
-        data[c], scale, shift = _normalise_channel(state.data[c], options, mask, known)
+        if mask is not None and mask.any():
+            known = known[..., mask]
+        scaling = scaling_of(options, Values(known))
+        data[c] = scaling.applied(state.data[c], mask)
         if options.get("use_mask") and state.mask is not None:
             data[c][~state.mask] = 0  # interpolation has blurred the image's edge into the empty part
-        scales.append(scale)
-        shifts.append(shift)
+        scales.append(scaling.scale)
+        shifts.append(scaling.shift)
         masks.append(mask)
     return replace(state, data=data), UndoNormalise(tuple(scales), tuple(shifts), tuple(masks))
 
 
-def _normalise_channel(
-    image: np.ndarray, options: Mapping[str, Any], mask: np.ndarray | None, known: np.ndarray
-) -> tuple[np.ndarray, float, float]:
-    """The channel, normalised by what is `known` inside the mask, and the scale and shift that undo it."""
+def schemes_of(schemes: Sequence[str | Mapping[str, Any]], channels: int) -> list[dict[str, Any]]:
+    """The scheme of each channel, with its options."""
+    if len(schemes) == 1:
+        schemes = list(schemes) * channels
+    if len(schemes) != channels:
+        raise BundleError(f"the preparation names {len(schemes)} normalisation schemes for {channels} channels")
+    return [{"scheme": one} if isinstance(one, str) else dict(one) for one in schemes]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How a channel is shifted and scaled: (clip(image, low, high) - shift) / scale, without clipping where None."""
+
+    scale: float = 1.0
+    shift: float = 0.0
+    low: float | None = None
+    high: float | None = None
+    unchanged: bool = False
+
+    def applied(self, image: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+        """A channel's values after it, inside the mask if there is one."""
+        if self.unchanged:
+            return image
+        new = image if self.low is None else np.clip(image, np.float32(self.low), np.float32(self.high))
+        new = (new - np.float32(self.shift)) / np.float32(self.scale)
+        return new if mask is None else np.where(mask, new, image)
+
+
+class Known(Protocol):
+    """What a scheme may ask of a channel's values."""
+
+    def mean(self) -> float: ...
+    def std(self) -> float: ...
+    def min(self) -> float: ...
+    def max(self) -> float: ...
+    def sample(self) -> np.ndarray:
+        """Every so many of them, `MAX_PERCENTILE_VOXELS` at most."""
+        ...
+
+
+@dataclass(frozen=True)
+class Values:
+    """`Known` of values in memory."""
+
+    values: np.ndarray
+
+    def mean(self) -> float:
+        return float(self.values.mean(dtype=np.float64))
+
+    def std(self) -> float:
+        return float(self.values.std(dtype=np.float64))
+
+    def min(self) -> float:
+        return float(self.values.min())
+
+    def max(self) -> float:
+        return float(self.values.max())
+
+    def sample(self) -> np.ndarray:
+        return self.values.reshape(-1)[:: sample_stride(self.values.size)]
+
+
+def scaling_of(options: Mapping[str, Any], known: Known) -> Scaling:
+    """What a scheme does to a channel of which these values are known."""
     kind = options["scheme"]
-    low, high = None, None
-    if mask is not None and mask.any():
-        known = known[..., mask]
     if kind == "none":
-        return image, 1.0, 0.0
+        return Scaling(unchanged=True)
     if kind == "zscore":
         # In float64: squares of finite values overflow float32. A tiny scan's spread counts as any other's.
-        shift, spread = float(known.mean(dtype=np.float64)), float(known.std(dtype=np.float64))
-        scale = spread if spread > 1e-12 * abs(shift) and spread > 1e-30 else 1e-8
-    elif kind == "ct":
+        shift, spread = known.mean(), known.std()
+        return Scaling(spread if spread > 1e-12 * abs(shift) and spread > 1e-30 else 1e-8, shift)
+    if kind == "ct":
         try:
             low, high, shift, std = (float(options[key]) for key in ("lower", "upper", "mean", "std"))
         except KeyError as error:
             raise BundleError(f"the preparation's scheme 'ct' lacks {error}") from error
-        scale = max(std, 1e-8)
-    elif kind == "percentile":
+        return Scaling(max(std, 1e-8), shift, low, high)
+    if kind == "percentile":
         low, high = _percentiles(known, options)
-        shift, scale = low, max(high - low, 1e-8)
-        low = low if options.get("clip", True) else None
-    elif kind == "rescale_0_1":
-        shift = float(known.min())
-        scale = max(float(known.max() - np.float32(shift)), 1e-8)
-    elif kind == "rgb_0_1":
-        if image.min() < 0 or image.max() > 255:
+        clipped = (low, high) if options.get("clip", True) else (None, None)
+        return Scaling(max(high - low, 1e-8), low, *clipped)
+    if kind == "rescale_0_1":
+        shift = known.min()
+        return Scaling(max(float(np.float32(known.max()) - np.float32(shift)), 1e-8), shift)
+    if kind == "rgb_0_1":
+        if known.min() < 0 or known.max() > 255:
             raise InputError("this network takes 8-bit images, with values from 0 to 255: convert the image")
-        shift, scale = 0.0, 255.0
-    else:
-        raise BundleError(f"the preparation's normalisation scheme {kind!r} is not known")
-    new = image if low is None else np.clip(image, np.float32(low), np.float32(high))
-    new = (new - np.float32(shift)) / np.float32(scale)
-    return (new if mask is None else np.where(mask, new, image)), scale, shift
+        return Scaling(255.0, 0.0)
+    raise BundleError(f"the preparation's normalisation scheme {kind!r} is not known")
 
 
 MAX_PERCENTILE_VOXELS = 4_000_000
 """Voxels that percentiles are taken over: of a larger image every second, third, … one."""
 
 
-def _percentiles(known: np.ndarray, options: Mapping[str, Any]) -> tuple[float, float]:
+def sample_stride(size: int) -> int:
+    """Of how many values one is looked at."""
+    return size // MAX_PERCENTILE_VOXELS + 1
+
+
+def _percentiles(known: Known, options: Mapping[str, Any]) -> tuple[float, float]:
     """The values that become 0 and 1, by the shares "lower" and "upper" (0.5 and 99.5 percent).
 
     "lower" None keeps 0 where it is.
@@ -108,7 +164,7 @@ def _percentiles(known: np.ndarray, options: Mapping[str, Any]) -> tuple[float, 
     lower = 0.0 if zero else float(lower)
     if not 0 <= lower < upper <= 100:
         raise BundleError(f"the preparation's percentiles are 0 to 100, the lower first, not {lower:g} and {upper:g}")
-    some = known.reshape(-1)[:: known.size // MAX_PERCENTILE_VOXELS + 1]
+    some = known.sample()
     low, high = np.percentile(some, (lower, upper))
     if not high > low:  # nearly everything is one value, a small object in an empty image
         low, high = some.min(), some.max()

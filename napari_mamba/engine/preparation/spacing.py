@@ -52,6 +52,53 @@ def resample(
     `resampling.separate_axis`. `file_axes` reproduces nnU-Net 2.1.1, which on the way back compares with the spacing in
     the file's order of axes even where it has transposed them.
     """
+    plan = plan_resampling(state, spacing, order, order_z, anisotropy, order_probabilities, file_axes)
+    if plan is None:
+        return state, Undo()
+    if np.prod(plan.shape, dtype=float) > 2**31:
+        raise InputError(
+            f"resampled to {plan.target} mm this image would have {plan.shape} voxels: check its voxel size"
+        )
+    data = _resample(state.data, plan.shape, plan.apart, order, order_z)
+    mask = state.mask
+    if mask is not None:
+        mask = _resample(mask[None].astype(np.float32), plan.shape, plan.apart, 1, 0)[0] >= 0.5
+    return State(data, plan.affine, mask), plan.undo
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """What `resample` is going to do.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Voxels (z, y, x) afterwards.
+    target : tuple of float
+        Their sides in mm.
+    apart : int or None
+        The axis that is resampled apart.
+    affine : ndarray, shape (3, 3)
+    undo : UndoResample
+    """
+
+    shape: tuple[int, ...]
+    target: tuple[float, ...]
+    apart: int | None
+    affine: np.ndarray
+    undo: UndoResample
+
+
+def plan_resampling(
+    state: State,
+    spacing: Sequence[float | None],
+    order: int = 3,
+    order_z: int = 0,
+    anisotropy: str = "none",
+    order_probabilities: int = 1,
+    file_axes: Sequence[int] = (0, 1, 2),
+) -> Resampling | None:
+    """What `resample` with these options does, None where it changes nothing. No values are looked at."""
     if len(spacing) != 3 or any(side is not None and not side > 0 for side in spacing):
         raise BundleError(f"the preparation resamples to three positive sizes (z, y, x) in mm, not {list(spacing)}")
     if anisotropy not in ("none", "nnunet", "separate") or not {order, order_z, order_probabilities} <= set(range(6)):
@@ -59,15 +106,8 @@ def resample(
     before = state.spacing
     target = tuple(float(t) if t is not None else s for t, s in zip(spacing, before, strict=True))
     shape = resampling.new_shape(state.data.shape[1:], before, target)
-    if np.prod(shape, dtype=float) > 2**31:
-        raise InputError(f"resampled to {target} mm this image would have {shape} voxels: check its voxel size")
     if shape == state.data.shape[1:]:
-        return state, Undo()
-    apart = resampling.separate_axis(anisotropy, before, target)
-    data = _resample(state.data, shape, apart, order, order_z)
-    mask = state.mask
-    if mask is not None:
-        mask = _resample(mask[None].astype(np.float32), shape, apart, 1, 0)[0] >= 0.5
+        return None
     in_file = [before[axis] for axis in file_axes]
     back_from = [float(t) if t is not None else s for t, s in zip(spacing, in_file, strict=True)]
     undo = UndoResample(
@@ -78,7 +118,7 @@ def resample(
         order_z=order_z,
     )
     scaled = state.affine * (np.array(state.data.shape[1:]) / np.array(shape))
-    return State(data, scaled, mask), undo
+    return Resampling(shape, target, resampling.separate_axis(anisotropy, before, target), scaled, undo)
 
 
 def _resample(values: np.ndarray, shape: Sequence[int], apart: int | None, order: int, order_z: int) -> np.ndarray:

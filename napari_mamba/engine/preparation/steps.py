@@ -6,7 +6,8 @@ another; each file beside this one holds one kind.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from napari_mamba.engine.preparation import crop_or_pad, mask_steps, regridding
 from napari_mamba.engine.preparation.axes import orient, transpose
@@ -17,6 +18,7 @@ from napari_mamba.engine.preparation.planning import planning_grid
 from napari_mamba.engine.preparation.spacing import resample
 from napari_mamba.engine.preparation.state import State, Undo
 from napari_mamba.engine.preparation.upsampling import append_upsampling_channel, refine
+from napari_mamba.errors import InputError
 
 STEPS: Mapping[str, Callable[..., tuple[State, Undo]]] = {
     "orient": orient,
@@ -35,3 +37,20 @@ STEPS: Mapping[str, Callable[..., tuple[State, Undo]]] = {
     "slice_axis_first": crop_or_pad.slice_axis_first,
     "planning_grid": planning_grid,
 }
+
+
+def preparation_steps(bundle: Any, spacing: float | Sequence[float] | None = None) -> list[dict[str, Any]]:
+    """A bundle's steps, with the voxel size that the user asks for.
+
+    Raises
+    ------
+    InputError
+        If one is asked for and the bundle answers on the image's own grid.
+    """
+    steps = [dict(step) for step in bundle.preparation]
+    if spacing is not None:
+        finer = [step for step in steps if step.get("step") == "refine"]
+        if not finer:
+            raise InputError(f"{bundle.name} answers on the image's own grid: leave the voxel size away")
+        finer[0]["spacing"] = spacing
+    return steps

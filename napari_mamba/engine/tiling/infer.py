@@ -13,7 +13,8 @@ from torch import nn
 
 from napari_mamba.engine.device import Device
 from napari_mamba.engine.tiling.enlarging import check_one_axis, factors_of
-from napari_mamba.engine.tiling.tiles import RollingBlend, Sink, Tiling
+from napari_mamba.engine.tiling.reading import TileReader, reader_over, stacked
+from napari_mamba.engine.tiling.tiles import Box, RollingBlend, Sink, Tiling, enlarged_box
 from napari_mamba.errors import BundleError
 
 Passes = Generator[None, None, None]
@@ -160,13 +161,21 @@ def entropy_of(p: torch.Tensor, activation: str) -> torch.Tensor:
 
 
 def predict_tiles(
-    data: np.ndarray, ensemble: Ensemble, tiling: Tiling, sink: Sink, *, batch_size: int, blend_device: torch.device
+    data: np.ndarray | TileReader,
+    ensemble: Ensemble,
+    tiling: Tiling,
+    sink: Sink,
+    *,
+    batch_size: int,
+    blend_device: torch.device,
+    window: Box | None = None,
 ) -> Passes:
     """Run tiles over an image and hand the blended answer to `sink`, slice by slice; yields once a pass.
 
     Parameters
     ----------
-    data : ndarray, shape (C, Z, Y, X), float32
+    data : ndarray, shape (C, Z, Y, X), float32, or TileReader
+        The image, or what reads its tiles.
     ensemble : Ensemble
     tiling : Tiling
         Over `data`'s grid.
@@ -175,6 +184,8 @@ def predict_tiles(
     batch_size : int
     blend_device : torch.device
         Where the sums of tiles are kept.
+    window : tuple of slice, optional
+        The box (z, y, x) of the image that is wanted, all of it if not given: the tiles that touch it are run.
 
     Raises
     ------
@@ -191,12 +202,13 @@ def predict_tiles(
             raise NotFinite
         sink(z, values if per_network == 1 else mean_of_members(values, per_network, bool(ensemble.entropy)))
 
-    padded = tiling.pad(data)
-    batches = list(tiling.batches(batch_size))
+    window = window or tiling.whole
+    read = reader_over(data, tiling)
+    batches = list(tiling.batches(batch_size, window))
     depth = max(batch[-1][0] - batch[0][0] for batch in batches) + tiling.tile[0]
     blend = None
     for batch in batches:
-        tiles = extract_tiles(padded, batch, tiling.tile, ensemble.device.torch_device)
+        tiles = stacked(read, batch, ensemble.device.torch_device)
         mean = yield from ensemble.mean(tiles, per_network=per_network > 1)
         if mean.ndim != 5:
             raise BundleError(
@@ -205,7 +217,9 @@ def predict_tiles(
         if blend is None:
             fz, fy, fx = factors_of(tiling.tile, mean.shape[2:])
             getattr(sink, "enlarge", check_one_axis)((fz, fy, fx))
-            blend = RollingBlend(tiling.enlarged((fz, fy, fx)), mean.shape[1], depth * fz, blend_device)
+            factors = (fz, fy, fx)
+            box = enlarged_box(window, factors)
+            blend = RollingBlend(tiling.enlarged(factors), mean.shape[1], depth * fz, blend_device, box)
         blend.release(batch[0][0] * fz, checked)
         for (z, y, x), prediction in zip(batch, mean, strict=True):
             blend.add((z * fz, y * fy, x * fx), prediction)
@@ -228,9 +242,9 @@ def mean_of_members(values: torch.Tensor, parts: int, entropy: bool) -> torch.Te
 
 def score_tiles(data: np.ndarray, ensemble: Ensemble, tiling: Tiling, scores: list[torch.Tensor]) -> Passes:
     """Classify every tile of an image: append the logits (K,) of each to `scores`; yields once a pass."""
-    padded = tiling.pad(data)
+    read = reader_over(data, tiling)
     for start in tiling.starts:
-        mean = yield from ensemble.mean(extract_tiles(padded, [start], tiling.tile, ensemble.device.torch_device))
+        mean = yield from ensemble.mean(stacked(read, [start], ensemble.device.torch_device))
         if mean.ndim != 2:
             raise BundleError(
                 f"the network's output has the shape {tuple(mean.shape)} and is no list of scores: check the "
@@ -239,12 +253,3 @@ def score_tiles(data: np.ndarray, ensemble: Ensemble, tiling: Tiling, scores: li
         if not bool(torch.isfinite(mean).all()):
             raise NotFinite
         scores.append(mean[0].cpu())
-
-
-def extract_tiles(
-    data: np.ndarray, starts: Sequence[tuple[int, int, int]], tile: Sequence[int], device
-) -> torch.Tensor:
-    """The tiles (B, C, *tile) that begin at `starts`, on the device."""
-    (tz, ty, tx) = tile
-    parts = [data[:, z : z + tz, y : y + ty, x : x + tx] for z, y, x in starts]
-    return torch.from_numpy(np.stack(parts)).to(device)

@@ -52,9 +52,10 @@ def choose_view(prepared: Prepared, axis: str | None) -> tuple[Prepared, list[st
         return prepared, []
     order = (first, *(a for a in range(3) if a != first))
     back = UndoAxes(tuple(int(a) for a in np.argsort(order)))
+    data = axis_first(prepared.data, first)
     view = replace(
         prepared,
-        data=np.ascontiguousarray(axis_first(prepared.data, first)),
+        data=np.ascontiguousarray(data) if isinstance(data, np.ndarray) else data,
         undos=(*prepared.undos, back),
         spacing=tuple(prepared.spacing[a] for a in order),
     )

@@ -40,10 +40,11 @@ def check_place(path: Path, *, overwrite: bool) -> None:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name[:40]}."):
             pass
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {_reason(error)}") from error
+        raise OutputError(f"{path} cannot be written: {reason_of(error)}") from error
 
 
-def _reason(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
+    """What a failure to write comes from, and what to do."""
     return _REASONS.get(error.errno or 0, f"{error.strerror or error}: check the folder and its free space")
 
 
@@ -90,7 +91,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             raise type(error)(text) from error
         raise
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {_reason(error)}") from error
+        raise OutputError(f"{path} cannot be written: {reason_of(error)}") from error
     except MemoryError as error:
         raise OutputError(f"{path} cannot be written: the computer's memory is full, close other programs") from error
     except Exception as error:  # writers of many formats: whatever they raise, the user gets one sentence

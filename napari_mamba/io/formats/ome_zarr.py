@@ -2,122 +2,26 @@
 
 from __future__ import annotations
 
-import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from napari_mamba.errors import ChoiceError, InputError, NapariMambaError, Option
+from napari_mamba.errors import ChoiceError, InputError, Option
 from napari_mamba.io import labels
 from napari_mamba.io.common import frames as _frames
-from napari_mamba.io.common import guard as _guard
 from napari_mamba.io.common import source as _source
 from napari_mamba.io.common.calibration import KEY
 from napari_mamba.io.common.geometry import LPS_TO_RAS, millimetres, without_orientation
+from napari_mamba.io.formats.on_disk import OnDisk
 from napari_mamba.volume import Volume
 
 _VERSION = "0.4"  # of what is written: the version that most viewers read
 _CHUNK = 128
 _LISTED = 12
-_MOST_CHUNKS, _LONGEST_AXIS = 10_000, 2**31
-
-
-class OnDisk:
-    """A view (C, Z, Y, X) of a Zarr array with some of the axes t, c, z, y, x; reads only what is indexed.
-
-    Takes integers, slices and `...`, and becomes an array by `numpy.asarray`.
-    """
-
-    ndim = 4
-
-    def __init__(self, source: Any, axes: str, frames: list[int], path: Path = Path()) -> None:
-        self.source, self.axes, self.path = source, axes, path
-        sizes = dict(zip(axes, source.shape, strict=True))
-        self.frames = frames if len(frames) > 1 else None  # time as channels
-        self.frame = frames[0]
-        channels = len(frames) if self.frames else sizes.get("c", 1)
-        self.shape = (channels, sizes.get("z", 1), sizes["y"], sizes["x"])
-        self.dtype = np.dtype(source.dtype).newbyteorder("=")
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, key: Any) -> np.ndarray:
-        """The values at `key`, as NumPy's basic indexing would give them."""
-        ranges: list[range] = []
-        kept: list[Any] = []
-        for item, size in zip(_full(key, self.ndim), self.shape, strict=True):
-            if isinstance(item, slice):
-                ranges.append(range(*item.indices(size)))
-                kept.append(slice(None))
-            else:
-                if not -size <= item < size:
-                    raise IndexError(f"index {item} is out of bounds for an axis of size {size}")
-                ranges.append(range(item % size, item % size + 1))
-                kept.append(0)
-        return self._block(dict(zip("czyx", ranges, strict=True)))[tuple(kept)]
-
-    def _block(self, wanted: dict[str, range]) -> np.ndarray:
-        wanted["t"] = wanted["c"] if self.frames else range(self.frame, self.frame + 1)
-        if any(len(items) == 0 for items in wanted.values()):
-            return np.empty([len(wanted[axis]) for axis in "czyx"], self.dtype)
-        # Zarr takes forward slices only: read the span, then step through it in memory.
-        spans = [slice(*_span(wanted[axis])) for axis in self.axes]
-        steps = [slice(None, None, wanted[axis].step) for axis in self.axes]
-        block = self._read(tuple(spans))[tuple(steps)]
-        return block.astype(self.dtype, copy=False).reshape([len(wanted[axis]) for axis in "czyx"])
-
-    def _read(self, spans: tuple[slice, ...]) -> np.ndarray:
-        """What is stored there; `InputError` where a chunk is damaged, however its codec puts it."""
-        _check_announced(self.source, spans, self.path)
-        try:
-            return np.asarray(self.source[spans])
-        except NapariMambaError:
-            raise
-        except MemoryError as error:
-            raise InputError(f"{self.path} does not fit in memory: read a part or a coarser level of it") from error
-        except Exception as error:  # codecs raise anything on damaged chunks
-            reason = _guard.quoted((str(error).strip().splitlines() or [type(error).__name__])[-1])
-            raise InputError(
-                f"{self.path} is damaged, a chunk of it cannot be read ({reason}): copy it anew"
-            ) from error
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """All values."""
-        return self[...].astype(dtype or self.dtype, copy=False)
-
-
-def _span(items: range) -> tuple[int, int]:
-    """First index and the one behind the last; `min` would walk through a billion of them."""
-    return min(items[0], items[-1]), max(items[0], items[-1]) + 1
-
-
-def _check_announced(source: Any, spans: tuple[slice, ...], path: Path) -> None:
-    """Raise `InputError` if what is wanted is far more than the store can hold: chunks that are absent cost nothing."""
-    sizes = [span.stop - span.start for span in spans]
-    itemsize = np.dtype(source.dtype).itemsize
-    announced = max(_guard.counted(sizes, itemsize), _guard.counted(source.chunks, itemsize))
-    chunks = math.prod(-(-size // max(1, chunk)) for size, chunk in zip(sizes, source.chunks, strict=True))
-    if announced <= _guard.LARGE and chunks <= _MOST_CHUNKS:
-        return
-    folder = path / source.path if path.is_dir() else path
-    files = [file for file in folder.rglob("*") if file.is_file()]
-    _guard.check_unpacked(announced, sum(file.stat().st_size for file in files), path)
-    if chunks > _MOST_CHUNKS and len(files) < chunks // 100:
-        raise InputError(f"{path} announces {chunks:,} chunks, most of which are not there: check where it came from")
-
-
-def _full(key: Any, ndim: int) -> list[Any]:
-    key = list(key) if isinstance(key, tuple) else [key]
-    if Ellipsis in [item for item in key if not isinstance(item, np.ndarray)]:
-        place = key.index(Ellipsis)
-        key[place : place + 1] = [slice(None)] * (ndim - len(key) + 1)
-    key += [slice(None)] * (ndim - len(key))
-    if len(key) != ndim:
-        raise IndexError(f"{len(key)} indexes for {ndim} axes")
-    return [item if isinstance(item, slice) else int(item) for item in key]
+_LONGEST_AXIS = 2**31
 
 
 def read(path: Path, *, series: str | int | None = None, frame: _frames.Frame = None, level: int = 0) -> Volume:
@@ -126,7 +30,8 @@ def read(path: Path, *, series: str | int | None = None, frame: _frames.Frame = 
     Parameters
     ----------
     path : Path
-        The folder of the image: the group that holds `multiscales`, or a bioformats2raw collection of such.
+        The folder of the image, its zip or its address: the group that holds `multiscales`, or a bioformats2raw
+        collection of such. A bare Zarr array is taken as (z, y, x) or (c, z, y, x), without a voxel size.
     series : str or int, optional
         Which image of a collection.
     frame : int or "all", optional
@@ -154,19 +59,19 @@ def read(path: Path, *, series: str | int | None = None, frame: _frames.Frame = 
     """
     import zarr
 
-    from napari_mamba.io.formats.zarr_store import CheckedStore
+    from napari_mamba.io.formats import zarr_array
+    from napari_mamba.io.stores import open_store
 
-    try:
-        group = zarr.open_group(CheckedStore(path), mode="r")
-    except (zarr.errors.GroupNotFoundError, FileNotFoundError, zarr.errors.ContainsArrayError) as error:
-        raise InputError(f"{path} is no OME-Zarr image but a bare Zarr store: name the folder of the image") from error
-    group, metadata = _image(group, series, path)
-    scales = metadata["datasets"]
+    opened = zarr.open(open_store(path), mode="r")
+    if isinstance(opened, zarr.Array):
+        return zarr_array.read(opened, path, series=series, frame=frame, level=level)
+    group, described = _image(opened, series, path)
+    scales = described["datasets"]
     if not isinstance(scales, list) or not all(isinstance(one, dict) and "path" in one for one in scales):
         raise InputError(f"{path} names no arrays of its levels (multiscales): repair its metadata")
     if not 0 <= level < len(scales):
         raise InputError(f"{path} has no level {level}: choose from 0 to {len(scales) - 1}")
-    axes = _axes(metadata, path)
+    axes = _axes(described, path)
     try:
         source = group[scales[level]["path"]]
     except (KeyError, TypeError) as error:
@@ -181,10 +86,10 @@ def read(path: Path, *, series: str | int | None = None, frame: _frames.Frame = 
     frames = _frames.choose(source.shape[names.index("t")] if "t" in names else 1, frame, path)
     if len(frames) > 1 and "c" in names and source.shape[names.index("c")] > 1:
         raise InputError(f"{path} has {len(frames)} time points of several channels: choose one frame")
-    affine, units = _affine(metadata, level, axes, path)
+    affine, units = _affine(described, level, axes, path)
     kept = _kept(group)
     if kept is not None:  # our note is about level 0: a coarser level lies in it as the transforms say
-        finest, _ = _affine(metadata, 0, axes, path)
+        finest, _ = _affine(described, 0, axes, path)
         affine = kept @ np.linalg.inv(finest) @ affine
     data = OnDisk(source, names, frames, path)
     label = _attributes(group).get("image-label")
@@ -208,6 +113,8 @@ def _image(group: Any, series: str | int | None, path: Path) -> tuple[Any, dict[
     if "plate" in attributes or "well" in attributes:
         raise InputError(f"{path} is a plate or a well: name the folder of one of its images")
     members = sorted(name for name, item in group.groups() if "multiscales" in _attributes(item))
+    if not members and os.path.exists(f"{path}.unfinished"):
+        raise InputError(f"{path} is the unfinished result of a run: go on with it by --resume, or give another image")
     if not members:
         raise InputError(f"{path} holds no OME-Zarr image (no multiscales metadata): name the folder of the image")
     if series is None and len(members) > 1:
@@ -287,34 +194,57 @@ def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> N
         "0", shape=array.shape, chunks=chunks, dtype=array.dtype, chunk_key_encoding={"name": "v2", "separator": "/"}
     )
     stored[...] = array
+    group.attrs.update(metadata(volume, volume.name or path.stem, classes))
+
+
+def metadata(
+    volume: Volume,
+    name: str,
+    classes: Sequence[labels.Class] = (),
+    factors: Sequence[tuple[int, int, int]] = ((1, 1, 1),),
+) -> dict[str, Any]:
+    """The attributes of an OME-Zarr 0.4 image whose levels are the arrays "0", "1", ...
+
+    Parameters
+    ----------
+    volume : Volume
+        Of level 0: its geometry, units and channel names are looked at.
+    name : str
+    classes : sequence of objects with `index`, `name` and `color`
+        Of a label map.
+    factors : sequence of tuple of int
+        By how much each level is coarser, (z, y, x): means of so many voxels, or of a label map the first of them.
+    """
     unit = {"unit": "millimeter"} if volume.units == "mm" else {}
-    axes = [{"name": "c", "type": "channel"}] + [{"name": name, "type": "space", **unit} for name in "zyx"]
-    steps, exact = _transforms(volume.affine)
-    attributes: dict[str, Any] = {
-        "multiscales": [
+    axes = [{"name": "c", "type": "channel"}] + [{"name": axis, "type": "space", **unit} for axis in "zyx"]
+    spacing, place, exact = _transforms(volume.affine)
+    datasets = []
+    for level, factor in enumerate(factors):
+        step = np.array(factor)
+        shift = np.zeros(3) if classes else (step - 1) / 2
+        datasets.append(
             {
-                "version": _VERSION,
-                "name": volume.name or path.stem,
-                "axes": axes,
-                "datasets": [{"path": "0", "coordinateTransformations": steps}],
+                "path": str(level),
+                "coordinateTransformations": [
+                    {"type": "scale", "scale": [1.0, *(spacing * step).tolist()]},
+                    {"type": "translation", "translation": [0.0, *(place + spacing * shift).tolist()]},
+                ],
             }
-        ]
+        )
+    attributes: dict[str, Any] = {
+        "multiscales": [{"version": _VERSION, "name": name, "axes": axes, "datasets": datasets}]
     }
     if volume.channel_names:
-        attributes["omero"] = {"channels": [{"label": name} for name in volume.channel_names]}
+        attributes["omero"] = {"channels": [{"label": channel} for channel in volume.channel_names]}
     if classes:
         attributes["image-label"] = labels.image_label(classes, _VERSION)
     if not exact:
         attributes[KEY] = {"affine_zyx_to_ras_mm": np.asarray(volume.affine).tolist()}
-    group.attrs.update(attributes)
+    return attributes
 
 
-def _transforms(affine: np.ndarray) -> tuple[list[dict[str, Any]], bool]:
+def _transforms(affine: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
     """Scale and translation (z, y, x) nearest to an affine, and whether they are all of it."""
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     place = (LPS_TO_RAS @ affine)[2::-1, 3]
-    steps = [
-        {"type": "scale", "scale": [1.0, *spacing.tolist()]},
-        {"type": "translation", "translation": [0.0, *place.tolist()]},
-    ]
-    return steps, bool(np.allclose(without_orientation(spacing, place), affine, atol=1e-9))
+    return spacing, place, bool(np.allclose(without_orientation(spacing, place), affine, atol=1e-9))

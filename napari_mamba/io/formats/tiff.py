@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -100,6 +100,37 @@ def read(
     affine = _affine(spacing, unit, comment, full, (depth, height, width))
     names = names if len(names) == data.shape[0] and "C" in axes else ()
     return Volume(data, affine, names, units="pixel" if unit is None else "mm")
+
+
+def layout(path: Path, series: str | int | None, level: int) -> tuple[str, Callable[[Any], Volume]] | None:
+    """The axes of an image's array, of t, c, z, y, x, and what makes a volume of data on its grid.
+
+    None where they are in another order, or it has colours, or the file is none that can be read in parts.
+    """
+    import tifffile
+
+    _check_chain(path)
+    with _log() as complaints, tifffile.TiffFile(path) as file:
+        image = _choose(file.series, series, path)
+        if not 0 <= level < len(image.levels) or complaints:
+            return None
+        axes, sizes = image.levels[level].axes, image.levels[level].shape
+        if "S" in axes or _check_axes(axes, sizes, None, path):
+            return None
+        _check_size(image.levels[level], sum(name.stat().st_size for name in _files(file, path)), path)
+        spacing, unit, names, comment = _calibrated(file, image)
+        full = dict(zip(image.axes, image.shape, strict=True))
+    known = "".join("z" if axis in _PAGE_AXES else axis.lower() for axis in axes)
+    if [axis for axis in "tczyx" if axis in known] != list(known):
+        return None
+
+    def volume(data: Any) -> Volume:
+        kept = names if len(names) == data.shape[0] and "c" in known else ()
+        return Volume(
+            data, _affine(spacing, unit, comment, full, data.shape[1:]), kept, "pixel" if unit is None else "mm"
+        )
+
+    return known, volume
 
 
 def summary(path: Path) -> dict[str, Any]:

@@ -53,8 +53,8 @@ def spec() -> BundleSpec:
 
 
 def export(recipe: Recipe, weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
-    """Write the bundle of averaged weights; `history` says how far the schedule went."""
-    return export_averaged(spec(), card, weights, destination, history)
+    """Write the bundle of averaged weights, in eight bits; `history` says how far the schedule went."""
+    return export_averaged(spec(), card, weights, destination, history, dtype="int8")
 
 
 def card(metrics: Mapping[str, Any]) -> str:
@@ -73,6 +73,7 @@ The challenge's winners had {ANCHOR[0]} and {ANCHOR[1]} Gy, on its test patients
 
 Reproduce with `napari-mamba evaluate dose-headneck-ct --data DIR`, DIR being the folder of the OpenKBP patients.
 
+{_where(metrics.get("validation"))}
 ## How it was made
 
 The 100 training patients of {ATTRIBUTION}. {describe_training(metrics.get("trained"), "two patients")}
@@ -96,3 +97,24 @@ def _told(scores: Mapping[str, Any] | None) -> str:
         f"patient where there can be dose; SD over patients {scores['dose_score_sd']:.2f} Gy) and DVH score {dvh:.2f} "
         f"Gy. {reached} the scores of the challenge's winners."
     )
+
+
+def _where(scores: Mapping[str, Any] | None) -> str:
+    """What it gets wrong, by structure, and the worst patients."""
+    if not scores:
+        return ""
+    rows: dict[str, dict[str, float]] = {}
+    for key, value in scores["measures"].items():
+        structure, _, measure = key.rpartition(" ")
+        rows.setdefault(structure, {})[measure] = value
+    lines = ["| structure | mean difference, Gy |", "| --- | --- |"]
+    for structure, found in rows.items():
+        lines.append(f"| {structure} | {', '.join(f'{measure} {value:.2f}' for measure, value in found.items())} |")
+    text = "\n".join(lines) + "\n"
+    if worst := scores.get("worst"):
+        named = ", ".join(f"{name} ({error:.2f} Gy)" for name, error in worst.items())
+        text += (
+            f"\nThe patients with the largest errors: {named}. Their slices with the largest error, targets outlined:\n"
+            "\n![True dose, predicted dose and difference of the worst patients](failures.png)\n"
+        )
+    return text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -97,18 +97,29 @@ class DoseHeadNeck(Recipe):
         return {"dose_score": dose, "dvh_score": dvh, "score": -dose - dvh}
 
 
-@torch.inference_mode()
 def scored(recipe: DoseHeadNeck, network: nn.Module, device: torch.device) -> Iterator[tuple[str, dict[str, float]]]:
     """Each validation patient's name, and its mean error ("dose") and differences ("spinal cord mean"), in Gy."""
     patients = recipe.validation(device)
     for number, name in enumerate(patients.names):
-        with torch.autocast(device.type, torch.bfloat16):
-            predicted = network(patients.input(number)[None])[0, 0].float()
-        dose, truth, structures = task.UNIT * predicted, patients.truth(number), patients.structures[number]
-        possible = bits(structures, task.POSSIBLE_BIT)
-        differences = _differences(dose, truth, structures, patients.volume[number])
-        errors = {f"{structure} {measure}": value for (structure, measure), value in differences.items()}
-        yield name, {"dose": float((dose - truth).abs().sum() / possible.sum()), **errors}
+        yield name, scores_of(patients, number, predicted([network], patients, number))
+
+
+@torch.inference_mode()
+def predicted(networks: Sequence[nn.Module], patients: Patients, number: int) -> Tensor:
+    """The mean of the networks' doses (Z, Y, X) of a patient in Gy."""
+    x = patients.input(number)[None]
+    with torch.autocast(x.device.type, torch.bfloat16):
+        doses = [network(x)[0, 0].float() for network in networks]
+    return task.UNIT * torch.stack(doses).mean(0)
+
+
+def scores_of(patients: Patients, number: int, dose: Tensor) -> dict[str, float]:
+    """A patient's mean error ("dose") and differences ("spinal cord mean"), in Gy."""
+    truth, structures = patients.truth(number), patients.structures[number]
+    possible = bits(structures, task.POSSIBLE_BIT)
+    differences = _differences(dose, truth, structures, patients.volume[number])
+    errors = {f"{structure} {measure}": value for (structure, measure), value in differences.items()}
+    return {"dose": float((dose - truth).abs().sum() / possible.sum()), **errors}
 
 
 def _differences(dose: Tensor, truth: Tensor, structures: Tensor, volume: float) -> dict[tuple[str, str], float]:

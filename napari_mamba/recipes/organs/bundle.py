@@ -59,8 +59,8 @@ def spec() -> BundleSpec:
 
 
 def export(recipe: Recipe, weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
-    """Write the bundle of averaged weights; `history` says how far the schedule went."""
-    return export_averaged(spec(), card, weights, destination, history)
+    """Write the bundle of averaged weights, in eight bits; `history` says how far the schedule went."""
+    return export_averaged(spec(), card, weights, destination, history, dtype="int8")
 
 
 def card(metrics: Mapping[str, Any]) -> str:

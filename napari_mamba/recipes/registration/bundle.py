@@ -14,7 +14,8 @@ from napari_mamba.training.recipe import Recipe
 from napari_mamba.training.weights.export import describe_training, export_averaged
 
 USE = (
-    "Research on two MR images of the head of adults, of any contrast each. Not for clinical use: look at every result. "
+    "Research on two MR images of the head of adults, of any contrast each. Not for clinical use: look at every "
+    "result. "
     "Not for images with tumours or after surgery, where what one image shows is missing in the other."
 )
 NORMALISED = {"scheme": "percentile", "lower": 0.5, "upper": 99.5}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from napari_mamba import bundles
 from napari_mamba.bundles import Bundle, BundleSpec
+from napari_mamba.bundles.spec import Dtype
 from napari_mamba.errors import InputError
 
 NAMES = {"adamw": "AdamW", "muon": "Muon"}
@@ -25,12 +26,13 @@ def export_averaged(
     weights: dict[str, Tensor],
     destination: Path,
     history: dict[str, Any],
+    dtype: Dtype = "float16",
 ) -> Path:
-    """Write a bundle of one set of averaged weights, in float16; `history` says how far the schedule went.
+    """Write a bundle of one set of averaged weights; `history` says how far the schedule went.
 
     `card` makes the card's Markdown of the metrics, which hold `history` under "trained". Returns the bundle's folder.
     """
-    return write_bundle(spec, card, [weights], destination, {"trained": history})
+    return write_bundle(spec, card, [weights], destination, {"trained": history}, dtype)
 
 
 def write_bundle(
@@ -39,10 +41,11 @@ def write_bundle(
     members: Sequence[dict[str, Tensor]],
     destination: Path,
     metrics: dict[str, Any],
+    dtype: Dtype = "float16",
 ) -> Path:
-    """Write a bundle of one or more networks' weights, in float16, with the card of its metrics; returns its folder."""
+    """Write a bundle of one or more networks' weights with the card of its metrics; returns its folder."""
     described = replace(spec, metrics=metrics)
-    return bundles.save(destination, described, members, card(metrics), dtype="float16", overwrite=True)
+    return bundles.save(destination, described, members, card(metrics), dtype=dtype, overwrite=True)
 
 
 def interpolate_weights(weights: dict[str, Tensor], start: Bundle, share: float) -> dict[str, Tensor]:

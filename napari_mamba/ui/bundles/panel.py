@@ -35,7 +35,7 @@ TASKS = {
     "segmentation": "Outline structures",
     "restoration": "Restore images",
     "classification": "Tell images apart",
-    "dose": "Predict a dose (by the command napari-mamba dose)",
+    "dose": "Predict a dose (in the dock Radiotherapy)",
     "registration": "Register two images (by the command napari-mamba register)",
 }
 

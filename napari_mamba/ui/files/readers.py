@@ -16,6 +16,7 @@ NOTHING: list[Any] = [(None,)]
 """napari's word for "read, and there is no layer of it": the user cancelled, or the layer is there already."""
 DROPPED_TOGETHER_S = 3.0
 """Files of one DICOM series that follow each other within this time were dropped together: they are one layer."""
+_NO_DICOM = (".nii", ".nii.gz", ".nrrd", ".mha", ".tif", ".tiff")
 
 
 def get_reader(path: Paths) -> Callable[[Paths], list[LayerData]] | None:
@@ -48,6 +49,9 @@ def read_layers(path: Paths) -> list[LayerData]:
 
     add_to_layer_menu()
     paths = [path] if isinstance(path, str) else list(path)
+    planned = radiotherapy_layers(paths[0]) if len(paths) == 1 else None
+    if planned is not None:
+        return planned
     if len(paths) == 1 and _DROPPED.again(paths[0]):
         return NOTHING
     try:
@@ -65,7 +69,31 @@ def read_layers(path: Paths) -> list[LayerData]:
         raise
     finally:
         _DROPPED.done()
-    return layers_of(volume, str(paths[0]))
+    return [*layers_of(volume, str(paths[0])), *_drawn_in(paths)]
+
+
+def _drawn_in(paths: list[str]) -> list[LayerData]:
+    """Layers of the RTSTRUCT files that lie in a folder beside the slices of its one series."""
+    from napari_mamba.ui.files.series_choice import structure_sets
+
+    folder = Path(paths[0])
+    if len(paths) > 1 or not folder.is_dir() or folder.name.lower().endswith(".zarr"):
+        return []
+    return [
+        layer
+        for entry in structure_sets(folder, deep=False)
+        for layer in radiotherapy_layers(str(entry.paths[0])) or ()
+    ]
+
+
+def radiotherapy_layers(path: str) -> list[LayerData] | None:
+    """Layers of an RTSTRUCT or RTDOSE file; None for all else, which costs the reading of a header at most."""
+    place = Path(path)
+    if not place.is_file() or place.name.lower().endswith(_NO_DICOM):
+        return None
+    from napari_mamba.ui.radiotherapy.opening import layers_or_none
+
+    return layers_or_none(path)
 
 
 def _ask(paths: list[str]) -> list[LayerData] | None:
@@ -126,7 +154,7 @@ def _series_of(path: str) -> str:
     from napari_mamba.io.formats import dicom
 
     place = Path(path)
-    if not place.is_file() or place.name.lower().endswith((".nii", ".nii.gz", ".nrrd", ".mha", ".tif", ".tiff")):
+    if not place.is_file() or place.name.lower().endswith(_NO_DICOM):
         return ""
     try:
         if not dicom.is_dicom(place):

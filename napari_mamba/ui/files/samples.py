@@ -92,3 +92,18 @@ def _slices(values: np.ndarray, keywords: dict[str, Any], start: int, stop: int)
 
 def _open(name: str) -> list[LayerData]:
     return read_layers(str(sample_path(name)))
+
+
+def radiotherapy_phantom() -> list[LayerData]:
+    """A planning CT, structures and two doses that are made on the spot: nobody's head and neck."""
+    from napari_mamba.radiotherapy.phantom import phantom
+    from napari_mamba.ui.files.layer_data import layers_of
+    from napari_mamba.ui.radiotherapy.layers import dose_data, structures_data
+
+    made = phantom()
+    ct, *_ = layers_of(made.ct)
+    look = {"contrast_limits": (-200, 400), "colormap": "gray"}
+    doses = [dose_data(dose) for dose in made.doses.values()]
+    doses[1][1]["visible"] = False
+    structures = structures_data(made.structures, made.ct.with_data(made.ct.data, name="structures"))
+    return [(ct[0], {**ct[1], **look}, ct[2]), *reversed(doses), *structures]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from psygnal import Signal
@@ -18,6 +20,7 @@ SLIDER = "slider"
 """A series of volumes as one layer with a slider."""
 COLOUR = "colour"
 """A colour image in its colours."""
+_MOST_FILES = 5000
 
 
 @dataclass
@@ -77,6 +80,10 @@ class SeriesChoice:
 
     def _read(self, index: int) -> list[LayerData]:
         entry, path = self.entries[index], str(self.entries[index].paths[0])
+        if entry.modality in ("RTDOSE", "RTSTRUCT"):
+            from napari_mamba.ui.radiotherapy.opening import open_file
+
+            return open_file(path, entry.modality)
         frame = self.frames.get(index, SLIDER) if entry.frames > 1 else None
         colour = self.colours.get(index, COLOUR) if entry.colour else None
         images = self.image_choices(index)
@@ -91,6 +98,27 @@ class SeriesChoice:
         return series_data(volume, path) if frame == SLIDER else layers_of(volume, path)
 
 
+def structure_sets(place: Path, deep: bool = True) -> list[SeriesInfo]:
+    """The RTSTRUCT files in a folder, which hold no image and are offered beside those that are there.
+
+    With `deep` those in folders below as well, of the first thousands of files.
+    """
+    from napari_mamba.io import SeriesInfo
+    from napari_mamba.radiotherapy.sources import modality
+
+    if not place.is_dir():
+        return []
+    entries = islice(place.rglob("*") if deep else place.iterdir(), _MOST_FILES)
+    files = sorted(file for file in entries if _may_be_dicom(file) and file.is_file())
+    found = [file for file in files if modality(file) == "RTSTRUCT"]
+    return [SeriesInfo((file,), "dicom", f"RTSTRUCT {file.name}", modality="RTSTRUCT") for file in found]
+
+
+def _may_be_dicom(file: Path) -> bool:
+    known = file.suffix.lower() in ("", ".dcm", ".dicom", ".ima") or file.suffix[1:].isdigit()
+    return known and not file.name.startswith(".")
+
+
 def describe(entry: SeriesInfo) -> str:
     """An image in a line: its size, spacing, volumes and kind.
 
@@ -103,6 +131,8 @@ def describe(entry: SeriesInfo) -> str:
     """
     if entry.problem:
         return entry.problem
+    if entry.modality == "RTSTRUCT":
+        return "contours of structures"
     parts = []
     if entry.shape is not None:
         parts.append(f"{' x '.join(str(n) for n in reversed(entry.shape))} voxels")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt, Slot
@@ -21,7 +22,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_mamba.ui.files.layer_data import LayerData
-from napari_mamba.ui.files.series_choice import COLOUR, SLIDER, SeriesChoice, describe
+from napari_mamba.ui.files.series_choice import COLOUR, SLIDER, SeriesChoice, describe, structure_sets
 from napari_mamba.ui.widgets.forms import combo_box, row_label
 
 if TYPE_CHECKING:
@@ -161,7 +162,8 @@ def ask_series(paths: Sequence[str]) -> list[LayerData] | None:
     from napari_mamba import io
 
     place: Any = paths[0] if len(paths) == 1 else list(paths)
-    dialog = SeriesDialog(SeriesChoice(io.list_series(place)), QApplication.activeWindow())
+    entries = [*io.list_series(place), *(structure_sets(Path(place)) if len(paths) == 1 else ())]
+    dialog = SeriesDialog(SeriesChoice(entries), QApplication.activeWindow())
     try:
         if dialog.exec() != QDialog.DialogCode.Accepted:
             return None

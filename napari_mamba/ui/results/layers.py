@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_mamba.ui.layers import KEY, Placement
 from napari_mamba.ui.results.classes.record import remember_edits
-from napari_mamba.ui.results.maps.look import EVIDENCE, UNCERTAINTY, map_look, show_bar
+from napari_mamba.ui.results.maps.look import EVIDENCE, UNCERTAINTY, dose_look, map_look, show_bar
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -66,7 +66,11 @@ def make_layers(viewer: ViewerModel, result: Result, bundle: Bundle, place: Plac
     if result.image is not None:
         for channel in range(result.image.channels):
             data = place.to_layer_axes(np.asarray(result.image.data)[channel])
-            made.append(Image(data, **_keywords(name, result, bundle, place), **_look(viewer, place)))
+            shown = _keywords(name, result, bundle, place)
+            if bundle.task == "dose":
+                shown["metadata"][KEY]["dose_unit"] = "Gy"
+            look = dose_look(float(data.max())) if bundle.task == "dose" else _look(viewer, place)
+            made.append(Image(data, **shown, **look))
     if result.labels is not None:
         made.append(labels_layer(result, bundle, place, name))
     return made

@@ -118,7 +118,7 @@ class RunSession:
     def _suits(self, bundle: Bundle) -> Suitability:
         """From the grid alone, which is quick; values are looked at for the chosen bundle only."""
         if bundle.task in ("dose", "registration"):
-            return Suitability((not_for_images(bundle),))
+            return Suitability((elsewhere(bundle),))
         volume = self._volume()
         masks = any(channel.modality.upper() == "MASK" for channel in bundle.channels)
         if masks != self.inputs.masks:
@@ -153,7 +153,7 @@ class RunSession:
         if self.bundle is None:
             return [Remark("hint", "No model is installed: open one with the button beside the list.")]
         if self.bundle.task in ("dose", "registration"):
-            return [Remark("error", sentence(not_for_images(self.bundle)))]
+            return [Remark("error", sentence(elsewhere(self.bundle)))]
         if problem := self.inputs.problem:
             return [Remark("hint" if problem in (NO_IMAGE, NO_MASK) else "error", problem)]
         if self.server is not None and not self.server.allowed:
@@ -238,6 +238,16 @@ class RunSession:
     def _on_ended(self, job: Job) -> None:
         self.last = job
         self.changed.emit()
+
+
+def elsewhere(bundle: Bundle) -> str:
+    """Why a bundle for doses or for registration is not run here, and where it is."""
+    if bundle.task == "registration":
+        return not_for_images(bundle)
+    return (
+        f"{bundle.name} takes a planning CT with its structures, not an image alone: predict a dose in Plugins ▸ Mamba "
+        "medical imaging ▸ Radiotherapy"
+    )
 
 
 _sessions: dict[int, RunSession] = {}

@@ -129,6 +129,37 @@ def test_blend_equals_monai_where_both_place_tiles_alike(rng):
     np.testing.assert_allclose(blended(data, (16, 16, 16)), wanted.numpy(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize(("shape", "tile"), [((40, 33, 41), (16, 16, 16)), ((9, 40, 12), (16, 16, 16))])
+def test_a_window_is_the_whole_to_the_bit(rng, shape, tile, half):
+    data = rng.normal(size=(1, *shape)).astype(np.float32)
+    tiling = Tiling(shape, tile, 0.5, half)
+    ensemble = Ensemble([Ramp()], choose_device("cpu", "float32"))
+
+    def run(window):
+        found = np.full((2, *shape), np.nan, np.float32)
+
+        def sink(z, values):
+            found[:, z : z + values.shape[1], window[1], window[2]] = values.float().numpy()
+
+        for _ in predict_tiles(data, ensemble, tiling, sink, batch_size=1, blend_device=CPU, window=window):
+            pass
+        return found[(slice(None), *window)]
+
+    whole = run(tiling.whole)
+    for _ in range(6):
+        ends = [sorted(rng.choice(n + 1, 2, replace=False)) for n in shape]
+        window = tuple(slice(int(a), int(b)) for a, b in ends)
+        np.testing.assert_array_equal(run(window), whole[(slice(None), *window)])
+
+
+class Ramp(torch.nn.Module):
+    """Answers by where in its tile a voxel lies, so that every tile's share shows."""
+
+    def forward(self, x):
+        return torch.cat([x + torch.linspace(0, 1000, x.shape[-1]), x - torch.linspace(0, 77, x.shape[-2])[:, None]], 1)
+
+
 def test_sums_are_held_for_one_tile_of_depth_however_long_the_image():
     blend = RollingBlend(Tiling((500, 16, 16), (16, 16, 16)), 3, 16, CPU)
     assert blend.sums.shape == (3, 16, 16, 16)

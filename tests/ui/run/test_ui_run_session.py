@@ -95,10 +95,10 @@ def test_a_model_for_doses_is_not_offered_for_an_image_and_names_its_command(ses
     dose = dose_spec()
     monkeypatch.setattr(session.library, "bundles", [dose, *session.library.bundles])
     (suits,) = [suits for bundle, suits in session.ranked() if bundle is dose]
-    assert "napari-mamba dose dose-headneck-ct CT STRUCTURES" in suits.refusals[0]
+    assert "predict a dose in Plugins ▸ Mamba medical imaging ▸ Radiotherapy" in suits.refusals[0]
     assert session.ranked()[0][0] is not dose
     session.choose_bundle(dose)
-    assert "napari-mamba dose dose-headneck-ct CT STRUCTURES" in said(session, "error")[0]
+    assert "predict a dose in Plugins ▸ Mamba medical imaging ▸ Radiotherapy" in said(session, "error")[0]
     assert not session.ready
 
 

@@ -32,6 +32,23 @@ def signed_colormap() -> Colormap:
     return Colormap(colors, controls=[0, 0.3, 0.5, 0.7, 1], name="difference")
 
 
+def dose_colormap() -> Colormap:
+    """Clear at 0, then grey-blue to red, as isodose lines are coloured; the anatomy stays visible."""
+    from napari.utils.colormaps import Colormap
+
+    from napari_mamba.radiotherapy.isodose import COLORS
+
+    parts = [[int(color[n : n + 2], 16) / 255 for n in (1, 3, 5)] for color in reversed(COLORS)]
+    colors = [[*parts[0], 0.0], *([*part, 0.55] for part in parts)]
+    return Colormap(colors, controls=[0, *np.linspace(0.1, 1, len(parts))], name="dose")
+
+
+def dose_look(highest: float) -> dict[str, Any]:
+    """Keyword arguments of an image layer that shows a dose from 0 to `highest` Gy."""
+    limits = (0.0, max(float(highest), 1e-6))
+    return {"colormap": dose_colormap(), "blending": "translucent", "contrast_limits": limits}
+
+
 def map_look(highest: float = 1.0) -> dict[str, Any]:
     """Keyword arguments of an image layer that shows a map from 0 to `highest`."""
     return {

@@ -10,6 +10,7 @@ from napari_mamba.errors import NapariMambaError
 from napari_mamba.ui.preferences import preferences
 from napari_mamba.ui.run.choice.scripts import as_command, as_script
 from napari_mamba.ui.run.process.outcome import sentence
+from napari_mamba.ui.run.store.menu import StoreEntry
 
 if TYPE_CHECKING:
     from napari_mamba.ui.run.session import RunSession
@@ -27,12 +28,13 @@ def run_menu(parent: QWidget, session: RunSession, message: Notice) -> QMenu:
     command = menu.addAction("Copy as command", lambda: copy(session, message, "command"))
     command.setToolTip("Exactly this run for a terminal, on the clipboard")
     menu.addAction("Reset options", lambda: session.options.reset(preferences()))
+    StoreEntry(menu, parent, session, message)
     menu.aboutToShow.connect(lambda: _enable(menu, session))
     return menu
 
 
 def _enable(menu: QMenu, session: RunSession) -> None:
-    folder, script, command, _ = menu.actions()
+    folder, script, command, *_ = menu.actions()
     folder.setEnabled(session.bundle is not None)
     for action in (script, command):
         action.setEnabled(bool(session.inputs.runs))

@@ -1,4 +1,4 @@
-"""`train`, `join` and `evaluate`: bundles from data, of several bundles, and how good they are."""
+"""`train --recipe`, `join` and `evaluate`: bundles from recipes, of several bundles, and how good they are."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from napari_mamba.cli.events import JsonLines
 from napari_mamba.cli.failures import quiet_libraries
 from napari_mamba.cli.outputs import Outputs, write_text
 
@@ -19,8 +20,11 @@ def save_training_data(name: str, data: Path, destination: Path) -> None:
         print(recipes.recipe(name, data).save_arrays(destination))
 
 
-def train_bundle(name: str, data: Path, output: Path, **limits: Any) -> None:
-    """Train, telling each validation on stderr; prints the bundle's folder."""
+def train_bundle(name: str, data: Path, output: Path, *, jsonl: bool = False, **limits: Any) -> None:
+    """Train, telling each validation on stderr; prints the bundle's folder. With `jsonl` both are events."""
+    if jsonl:
+        _train_with_events(name, data, output, limits)
+        return
 
     def on_progress(entry: dict[str, Any]) -> None:
         print("  ".join(f"{key} {_short(value)}" for key, value in entry.items()), file=sys.stderr, flush=True)
@@ -29,6 +33,25 @@ def train_bundle(name: str, data: Path, output: Path, **limits: Any) -> None:
         from napari_mamba import recipes
 
         print(recipes.train(name, data, output, on_log=on_progress, **limits))
+
+
+def _train_with_events(name: str, data: Path, output: Path, limits: dict[str, Any]) -> None:
+    lines = JsonLines()
+
+    def on_progress(entry: dict[str, Any]) -> None:
+        lines.emit("progress", stage="validating", seconds_left=None, message="", training=entry)
+
+    try:
+        with quiet_libraries():
+            from napari_mamba import recipes
+
+            path = recipes.train(name, data, output, on_log=on_progress, **limits)
+        lines.emit("result", cancelled=False, outputs={name: str(path)})
+    except BaseException as error:
+        lines.failure(error)
+        raise
+    finally:
+        lines.close()
 
 
 def join_bundles(members: list[str], output: Path, *, round_robin: bool, overwrite: bool) -> None:

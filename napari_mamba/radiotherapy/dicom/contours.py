@@ -166,7 +166,7 @@ def _between(contours: Sequence[np.ndarray], affine: np.ndarray, shape: tuple[in
 
 
 def _stack(contours: Sequence[np.ndarray], side: float) -> _Stack:
-    normal = _normal(contours)
+    normal = normal_of(contours)
     across = np.cross(normal, np.eye(3)[int(np.abs(normal).argmin())])
     across /= np.linalg.norm(across)
     axes = np.stack([normal, np.cross(normal, across), across])
@@ -193,7 +193,7 @@ def _distinct(places: np.ndarray, tolerance: float = 1e-2) -> np.ndarray:
     return order[np.concatenate([[True], np.diff(order) > tolerance])]
 
 
-def _normal(contours: Sequence[np.ndarray]) -> np.ndarray:
+def normal_of(contours: Sequence[np.ndarray]) -> np.ndarray:
     """The unit normal that all contours share; the direction of the widest one's."""
     normals = [_plane_normal(contour) for contour in contours]
     widest = max(range(len(contours)), key=lambda n: float(np.ptp(contours[n], axis=0).max()))

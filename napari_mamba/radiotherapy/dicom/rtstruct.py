@@ -11,8 +11,8 @@ import numpy as np
 from napari_mamba.errors import InputError
 from napari_mamba.io.common.geometry import LPS_TO_RAS
 from napari_mamba.io.labels import rgb
-from napari_mamba.radiotherapy.contours import outlines, rasterised
-from napari_mamba.radiotherapy.reference import Reference, new_dataset, read_dataset, save, without_series
+from napari_mamba.radiotherapy.dicom.contours import outlines, rasterised
+from napari_mamba.radiotherapy.dicom.reference import Reference, new_dataset, read_dataset, save, without_series
 from napari_mamba.radiotherapy.structures import Structure, StructureSet, prescription_of
 from napari_mamba.volume import Volume
 
@@ -49,7 +49,7 @@ def read_structures(path: Path | str, image: Volume, *, frame: str = "") -> Stru
     >>> structures["spinal cord"].mask.sum()  # doctest: +SKIP
     """
     dataset = read_dataset(path, "RTSTRUCT")
-    own = _frame(dataset)
+    own = frame_of(dataset)
     if frame and own and own != frame:
         raise InputError(
             f"{path} lies in another frame of reference than the image: choose the structures of this image, or "
@@ -66,7 +66,7 @@ def read_structures(path: Path | str, image: Volume, *, frame: str = "") -> Stru
     named = _distinct({number: str(roi.get("ROIName", "") or f"structure {number}") for number, roi in regions.items()})
     structures, notes, inside = [], [], False
     for number in regions:
-        contours = _contours(drawn.get(number))
+        contours = contours_of(drawn.get(number))
         mask = rasterised(contours, image.affine, image.shape)
         inside = inside or bool(mask.any())
         if contours and not mask.any():
@@ -126,7 +126,7 @@ def _item(**values: Any) -> Any:
     return item
 
 
-def _frame(dataset: Any) -> str:
+def frame_of(dataset: Any) -> str:
     """The frame of reference of the structures, or of the file."""
     for roi in dataset.get("StructureSetROISequence", []):
         if roi.get("ReferencedFrameOfReferenceUID"):
@@ -134,7 +134,7 @@ def _frame(dataset: Any) -> str:
     return str(dataset.get("FrameOfReferenceUID", "") or "")
 
 
-def _contours(drawn: Any) -> list[np.ndarray]:
+def contours_of(drawn: Any) -> list[np.ndarray]:
     """The closed contours of a structure, corners (N, 3) in RAS millimetres."""
     found = []
     for item in (drawn.get("ContourSequence", None) or []) if drawn is not None else []:

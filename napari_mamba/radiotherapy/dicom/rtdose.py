@@ -10,7 +10,7 @@ import numpy as np
 from napari_mamba.errors import InputError, OutputError
 from napari_mamba.io.common.geometry import LPS_TO_RAS, is_orthogonal
 from napari_mamba.radiotherapy.comparison import LIKELY_CENTIGRAY
-from napari_mamba.radiotherapy.reference import Reference, new_dataset, read_dataset, save, without_series
+from napari_mamba.radiotherapy.dicom.reference import Reference, new_dataset, read_dataset, save, without_series
 from napari_mamba.volume import Volume
 
 SOP_CLASS = "1.2.840.10008.5.1.4.1.1.481.2"

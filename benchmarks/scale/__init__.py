@@ -1,0 +1,1 @@
+"""Runs out of core and on several processes: memory, time, what they survive."""

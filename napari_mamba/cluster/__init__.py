@@ -1,0 +1,9 @@
+"""Blocks and cases on many processes by Dask: of this machine, or of a cluster whose scheduler is named.
+
+Dask itself is imported where a cluster is asked for. Nothing here schedules: `dask.distributed` does.
+"""
+
+from napari_mamba.cluster.connecting import Cluster, connect
+from napari_mamba.cluster.spreading import SpreadJobs
+
+__all__ = ["Cluster", "SpreadJobs", "connect"]

@@ -1,0 +1,198 @@
+"""What becomes of a block of the network's answer on its way into a store: the same as in `engine.answers`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+import torch
+
+from napari_mamba.engine.answers.labels import check_classes, drawn, label_dtype, logits_dtype, painted, winners
+from napari_mamba.engine.preparation.prepare import Prepared
+from napari_mamba.engine.result import class_table, region_table
+from napari_mamba.engine.stored.reading.needs import NeedsMemory
+from napari_mamba.engine.stored.reading.placement import Placement, ResampledPlacement
+from napari_mamba.engine.tiling.tiles import Box
+from napari_mamba.errors import BundleError
+
+_COUNTED = ("warn_volume", "warn_missing")
+"""Postprocessing that looks at the voxels of each class alone."""
+
+
+class StoredAnswer(ABC):
+    """One kind of answer.
+
+    Attributes
+    ----------
+    channels : int
+        Of the array on disk.
+    dtype : dtype
+        Of the array on disk.
+    answered : int
+        Channels that the network answers, for the plan of memory.
+    held : int
+        Bytes of a voxel that waits to be written.
+    """
+
+    channels: int
+    dtype: np.dtype
+    answered: int
+    held: int
+
+    @abstractmethod
+    def kept(self, values: torch.Tensor) -> np.ndarray:
+        """What is kept of blended slices (K, n, y, x) until their block is full."""
+
+    def laid_out(
+        self, placement: Placement | ResampledPlacement, kept: np.ndarray, prepared: Box, box: Box
+    ) -> tuple[np.ndarray, Box]:
+        """A full block of what was kept, which lies at `prepared`, on the input's grid, and where it lies there."""
+        return placement.laid_out(kept, prepared, box)
+
+    @abstractmethod
+    def written(
+        self,
+        values: np.ndarray,
+        inside: Box,
+        given: np.ndarray,
+        seen: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """A block (C, z, y, x) as it is written, and facts about it for the journal.
+
+        Parameters
+        ----------
+        values : ndarray
+            What `laid_out` gave.
+        inside : tuple of slice
+            Where it lies within the block.
+        given : ndarray, shape (C, z, y, x)
+            The block of the input.
+        seen : ndarray of bool, shape (z, y, x), optional
+            Where an answer is wanted; elsewhere the block is `untouched`.
+        """
+
+    def untouched(self, given: np.ndarray) -> np.ndarray:
+        """A block in which the network saw nothing."""
+        return np.zeros((self.channels, *given.shape[1:]), self.dtype)
+
+
+class StoredLabels(StoredAnswer):
+    """Labels; a block's facts are the voxels of each class, and the sums of the input's channels over them."""
+
+    def __init__(self, bundle: Any, prepared: Prepared | None):
+        for step in getattr(bundle, "postprocessing", ()):
+            if step.get("step") not in _COUNTED:
+                raise NeedsMemory(
+                    f"the postprocessing step {str(step.get('step'))[:40]!r} needs the whole label map in memory: give "
+                    "a coarser --level or a --region of the image that fits"
+                )
+        self.bundle = bundle
+        self.indices = [int(c.index) for c in bundle.classes]
+        self.overlapping = bundle.activation == "sigmoid"
+        self.channels, self.dtype, self.answered = 1, np.dtype(label_dtype(self.indices)), len(self.indices)
+        self.resampled = prepared is not None and prepared.resampled
+        if self.resampled:
+            self.held = 4 * self.answered
+            shape = (self.answered, *prepared.data.shape[1:])  # type: ignore[union-attr]
+            self.rounded = logits_dtype(shape)
+        else:
+            self.held = self.answered if self.overlapping else self.dtype.itemsize
+
+    def kept(self, values: torch.Tensor) -> np.ndarray:
+        check_classes(values, self.indices)
+        if self.resampled:  # logits are interpolated, not labels
+            return values.cpu().numpy().astype(self.rounded)
+        return self._chosen(values)
+
+    def _chosen(self, values: torch.Tensor) -> np.ndarray:
+        return drawn(values) if self.overlapping else winners(values, self.indices)[None]
+
+    def written(
+        self,
+        values: np.ndarray,
+        inside: Box,
+        given: np.ndarray,
+        seen: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        block = self.untouched(given)
+        if self.resampled:
+            values = self._chosen(torch.from_numpy(np.ascontiguousarray(values)))
+        if self.overlapping:
+            regions = np.zeros((len(values), *given.shape[1:]), bool)
+            regions[(slice(None), *inside)] = values
+            regions &= True if seen is None else seen
+            block[0] = painted(regions, self.indices)
+            rows = region_table(regions, given, self.bundle.classes, 1.0)
+        else:
+            block[(slice(None), *inside)] = values
+            block *= np.asarray(True if seen is None else seen, block.dtype)
+            rows = class_table(block[0], given, self.bundle.classes, 1.0)
+        # means times voxels: what is added up over all blocks
+        return block, {
+            "voxels": [row.voxels for row in rows],
+            "sums": [[mean * row.voxels for mean in row.mean_intensities] for row in rows],
+        }
+
+
+class StoredImage(StoredAnswer):
+    """A restored image, float32, within the input's range where `clip` is asked for."""
+
+    def __init__(self, bundle: Any, channels: int, ranges: list[list[float]] | None, prepared: Prepared | None):
+        self.ranges, self.channels, self.dtype = ranges, channels, np.dtype(np.float32)
+        self.answered = len(bundle.channels)
+        self.held = 4 * self.answered
+        if prepared is not None and prepared.resampled:
+            raise NeedsMemory("a restored image that is resampled needs all of it in memory: crop the image")
+
+    def kept(self, values: torch.Tensor) -> np.ndarray:
+        return values.float().cpu().numpy().copy()
+
+    def written(
+        self,
+        values: np.ndarray,
+        inside: Box,
+        given: np.ndarray,
+        seen: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        image = values
+        if self.channels == 1 < len(image):  # repeated on the way in
+            image = image.mean(axis=0, keepdims=True)
+        if len(image) != self.channels:
+            raise BundleError(
+                f"the network answers {len(image)} channels for {self.channels}: a restored image has as many"
+            )
+        for channel, (low, high) in zip(image, self.ranges or (), strict=False):
+            np.clip(channel, low, high, out=channel)
+        block = self.untouched(given)
+        block[(slice(None), *inside)] = image
+        return block if seen is None else np.where(seen, block, self.untouched(given)), {}
+
+    def laid_out(
+        self, placement: Placement | ResampledPlacement, kept: np.ndarray, prepared: Box, box: Box
+    ) -> tuple[np.ndarray, Box]:
+        return placement.image(kept, prepared), placement.out(prepared)  # type: ignore[union-attr]
+
+    def untouched(self, given: np.ndarray) -> np.ndarray:
+        return given.astype(np.float32)  # zeros where a preparation has cropped; the input beyond a region
+
+
+def stored_answer(
+    bundle: Any, channels: int, ranges: list[list[float]] | None, prepared: Prepared | None = None
+) -> StoredAnswer:
+    """The kind of answer that a bundle gives.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    channels : int
+        Of the input.
+    ranges : list, optional
+        Lowest and highest value of each, to clip a restored image to.
+    prepared : Prepared, optional
+    """
+    if bundle.task == "segmentation":
+        return StoredLabels(bundle, prepared)
+    if bundle.task == "restoration":
+        return StoredImage(bundle, channels, ranges, prepared)
+    raise NeedsMemory(f"{bundle.name} is for {bundle.task}, which is run in memory: crop the image if it is large")

@@ -1,0 +1,90 @@
+"""From slices that the network releases to blocks, which another thread writes while it goes on."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from time import perf_counter
+from types import TracebackType
+
+import numpy as np
+import torch
+
+from napari_mamba.engine.stored.reading.needs import NeedsMemory
+from napari_mamba.engine.tiling.tiles import Box
+
+Put = Callable[[str, Box | None, np.ndarray | None], None]
+
+
+class Assembler:
+    """A sink of blended slices that hands on each block when it is full.
+
+    Parameters
+    ----------
+    parts : sequence of (str, Box)
+        The blocks and where they lie on the prepared grid, along z one behind the other or overlapping.
+    kept : callable
+        What is kept of slices (K, n, y, x).
+    put : callable
+        ``put(key, box, block)``.
+    """
+
+    def __init__(self, parts: Sequence[tuple[str, Box]], kept: Callable[[torch.Tensor], np.ndarray], put: Put):
+        self.parts, self.kept, self.put = deque(parts), kept, put
+        self.open: list[tuple[str, Box, np.ndarray]] = []
+
+    def enlarge(self, factors: tuple[int, int, int]) -> None:
+        """Raise `NeedsMemory` where the network answers on a finer grid."""
+        if factors != (1, 1, 1):
+            raise NeedsMemory("this network enlarges its image, which is made in memory: crop the image if it is large")
+
+    def __call__(self, z: int, values: torch.Tensor) -> None:
+        """Take the values (K, n, y, x) of the slices from z on."""
+        kept = self.kept(values)
+        stop = z + kept.shape[1]
+        while self.parts and self.parts[0][1][0].start < stop:
+            key, box = self.parts.popleft()
+            block = np.empty((len(kept), box[0].stop - box[0].start, *kept.shape[2:]), kept.dtype)
+            self.open.append((key, box, block))
+        for key, box, block in list(self.open):
+            first, last = max(z, box[0].start), min(stop, box[0].stop)
+            block[:, first - box[0].start : last - box[0].start] = kept[:, first - z : last - z]
+            if last == box[0].stop:
+                self.open.pop(0)
+                self.put(key, box, block)
+
+
+class Writer:
+    """Writes blocks in a thread of its own, one at a time; who brings the next waits until the one before is written.
+
+    Attributes
+    ----------
+    waited : float
+        Seconds for which a block had to wait.
+    """
+
+    def __init__(self, write: Put):
+        self.write = write
+        self.waited = 0.0
+        self.pool = ThreadPoolExecutor(1, "writing")
+        self.pending: Future[None] | None = None
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.pool.shutdown(wait=True)
+
+    def put(self, key: str, box: Box | None, block: np.ndarray | None) -> None:
+        """Have a block written; raises what went wrong with the one before."""
+        self.finish()
+        self.pending = self.pool.submit(self.write, key, box, block)
+
+    def finish(self) -> None:
+        """Wait until all that was brought is written."""
+        since = perf_counter()
+        if self.pending is not None:
+            pending, self.pending = self.pending, None
+            pending.result()
+        self.waited += perf_counter() - since

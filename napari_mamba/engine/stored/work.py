@@ -1,0 +1,269 @@
+"""The work of one process: blocks of the answer, computed from the image on disk and written into the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from napari_mamba.engine import memory
+from napari_mamba.engine.device import choose_device
+from napari_mamba.engine.networks import compile_scan, load_ensemble, scans
+from napari_mamba.engine.options import RunOptions
+from napari_mamba.engine.plan import plan_run
+from napari_mamba.engine.preparation.cropping import UndoCrop
+from napari_mamba.engine.preparation.steps import preparation_steps
+from napari_mamba.engine.stored.answers import stored_answer
+from napari_mamba.engine.stored.assembling import Assembler, Writer
+from napari_mamba.engine.stored.journal import Journal
+from napari_mamba.engine.stored.layout import Layout
+from napari_mamba.engine.stored.pyramid import finer_box, halved
+from napari_mamba.engine.stored.reading.bands import BandReader
+from napari_mamba.engine.stored.reading.checking import replaced
+from napari_mamba.engine.stored.reading.lazy import lazy_volume
+from napari_mamba.engine.stored.reading.passes import Watch
+from napari_mamba.engine.stored.reading.placement import Placement, ResampledPlacement, placement_of
+from napari_mamba.engine.stored.reading.preparing import prepare_on_disk
+from napari_mamba.engine.stored.target import Target
+from napari_mamba.engine.tiling.infer import Ensemble, NotFinite, predict_tiles
+from napari_mamba.engine.tiling.tiles import Box
+from napari_mamba.engine.tiling.views import choose_view
+from napari_mamba.errors import OutOfMemoryError, RunError
+from napari_mamba.io.regions import blocks_of, inside_of
+from napari_mamba.volume import Volume
+
+if TYPE_CHECKING:
+    from napari_mamba.bundles import Bundle
+
+
+@dataclass
+class Job:
+    """What a process has to know to compute blocks of an answer; can be sent to another.
+
+    Attributes
+    ----------
+    source : callable or Volume
+        What gives the volume; its data are not read here.
+    bundle : Bundle
+    options : RunOptions
+    target : str
+        Address of the store.
+    found : dict
+        What passes over the image have found: "range", and what `prepare_on_disk` keeps.
+    layout : Layout, optional
+        Once it is made.
+    levels : int
+        Of the store.
+    """
+
+    source: Callable[[], Volume] | Volume
+    bundle: Bundle
+    options: RunOptions
+    target: str
+    found: dict[str, Any] = field(default_factory=dict)
+    layout: Layout | None = None
+    levels: int = 1
+
+    def volume(self) -> Volume:
+        """The whole volume, its data a `LazyImage`."""
+        volume = self.source if isinstance(self.source, Volume) else self.source()
+        volume = lazy_volume(volume)
+        return volume.with_data(replaced(volume.data, self.options.replace_nonfinite), volume.channel_names)
+
+
+Ticks = Generator[None, None, dict[str, Any]]
+"""Yields once a pass of a network, and returns the seconds for which it computed, read and wrote."""
+
+
+class Work:
+    """A `Job` with its image opened and its network loaded, once a process.
+
+    Parameters
+    ----------
+    job : Job
+    watch : callable
+        Of passes over the image, for what `job.found` does not have yet.
+    """
+
+    def __init__(self, job: Job, watch: Watch = lambda done, total: None):
+        self.job = job
+        self.volume = job.volume()
+        options = job.options
+        self.device = choose_device(options.device, options.precision)
+        self.plan = plan_run(job.bundle, options, self.device.torch_device)
+        self.block = self._region()
+        inside = self.volume if self.block is None else cut(self.volume, self.block)
+        steps = preparation_steps(job.bundle, options.spacing)
+        prepared = prepare_on_disk(inside, steps, len(job.bundle.channels), watch, job.found)
+        self.prepared, self.doubts = choose_view(prepared, options.axis)
+        self.placement = self._place(inside)
+        self.tiling = self.plan.tiling(self.prepared.data.shape[1:])  # type: ignore[arg-type]
+        clipped = job.found.get("range") if options.clip else None
+        self.answer = stored_answer(job.bundle, self.volume.channels, clipped, self.prepared)
+
+    def _region(self) -> Box | None:
+        region = self.job.options.region
+        if region is None:
+            return None
+        if "region" not in self.job.found:
+            self.job.found["region"] = [[one.start, one.stop] for one in blocks_of(self.volume, region)]
+        z, y, x = (slice(*ends) for ends in self.job.found["region"])
+        return z, y, x
+
+    def _place(self, inside: Volume) -> Placement | ResampledPlacement:
+        prepared = self.prepared
+        if self.block is not None:
+            prepared = replace(prepared, undos=(UndoCrop(self.volume.shape, self.block), *prepared.undos))
+        return placement_of(prepared, self.volume.shape)
+
+    @cached_property
+    def ensemble(self) -> Ensemble:
+        """The networks, loaded when they are first asked for."""
+        ensemble = load_ensemble(self.job.bundle, self.device, self.plan)
+        if scans(self.job.bundle):
+            compile_scan(self.device.torch_device)
+        return ensemble
+
+    @cached_property
+    def target(self) -> Target:
+        """The store, opened to write."""
+        return Target.open(self.job.target, self.job.levels)
+
+    @cached_property
+    def journal(self) -> Journal:
+        """Where finished blocks are noted."""
+        return Journal(self.job.target)
+
+    def passes(self, keys: Sequence[str]) -> int:
+        """How many passes of the network a column of blocks takes."""
+        window = self._window(keys)
+        if window is None:
+            return 0
+        return len(list(self.tiling.batches(self.plan.batch_size, window))) * len(self._schedule)
+
+    @cached_property
+    def _schedule(self) -> list[Any]:
+        return self.ensemble.pass_schedule
+
+    def _window(self, keys: Sequence[str]) -> Box | None:
+        """The box of the prepared grid that the blocks of a column are made of, None where they lie beyond it."""
+        boxes = self.boxes
+        first, last = boxes[keys[0]], boxes[keys[-1]]
+        z, y, x = (slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(first, last, strict=True))
+        return self.placement.back((z, y, x))
+
+    @cached_property
+    def boxes(self) -> dict[str, Box]:
+        """Every block of level 0."""
+        assert self.job.layout is not None
+        return self.job.layout.boxes()
+
+    def wanted(self) -> list[str]:
+        """The blocks that have to be written: where nothing was computed, labels are zeros, which have no chunk."""
+        copied = self.job.bundle.task == "restoration" and self.block is not None
+        return [key for key, box in self.boxes.items() if copied or self.placement.back(box) is not None]
+
+    # ---- blocks of the answer
+
+    def run(self, keys: Sequence[str]) -> Ticks:
+        """Compute a column of blocks and write them, each with its entry in the journal.
+
+        Raises
+        ------
+        RunError, OutOfMemoryError
+            With what to do.
+        """
+        began, window = perf_counter(), self._window(keys)
+        with Writer(self.write) as writer:
+            if window is None:
+                for key in keys:
+                    writer.put(key, None, None)
+                    yield
+                reading = 0.0
+            else:
+                reading = yield from self._computed(keys, window, writer)
+            writer.finish()
+        waited = {"reading": reading, "writing": writer.waited}
+        return {"computing": perf_counter() - began - sum(waited.values()), **waited}
+
+    def _computed(self, keys: Sequence[str], window: Box, writer: Writer) -> Generator[None, None, float]:
+        parts = [(key, box) for key in keys if (box := self.placement.back(self.boxes[key])) is not None]
+        for key in set(keys) - {key for key, _ in parts}:
+            writer.put(key, None, None)
+        parts.sort(key=lambda part: part[1][0].start)
+        while True:
+            sink = Assembler(parts, self.answer.kept, writer.put)
+            try:
+                with BandReader(self.prepared.data, self.tiling, window) as reader:  # type: ignore[arg-type]
+                    yield from predict_tiles(
+                        reader,
+                        self.ensemble,
+                        self.tiling,
+                        sink,
+                        batch_size=self.plan.batch_size,
+                        blend_device=self.plan.blend_device,
+                        window=window,
+                    )
+                return reader.waited
+            except NotFinite:
+                self._not_finite()
+            except (RuntimeError, MemoryError) as error:
+                if not memory.is_out_of_memory(error):
+                    raise
+                self._fewer_at_a_time()
+            memory.release(self.device.torch_device)
+
+    def _not_finite(self) -> None:
+        """Nothing is tried again in another precision, whose answer would not fit the blocks that are written."""
+        half = self.device.dtype != torch.float32
+        raise RunError(
+            f"{self.job.bundle.name} produces NaN or infinity in {self.device.precision}: "
+            + ("begin anew with --precision float32 --overwrite" if half else "its weights are damaged")
+        ) from None
+
+    def _fewer_at_a_time(self) -> None:
+        """One tile at a time, blended in main memory, changes no result; smaller tiles would."""
+        host = torch.device("cpu")
+        if self.plan.batch_size == 1 and self.plan.blend_device == host:
+            raise OutOfMemoryError(
+                f"memory of {self.device.name} ran out at tiles of {self.plan.shown()} voxels: begin anew with a "
+                "smaller --tile and --overwrite, or close other programs and go on with --resume"
+            ) from None
+        self.plan = replace(self.plan, batch_size=1, blend_device=host)
+
+    def write(self, key: str, prepared: Box | None, kept: np.ndarray | None) -> None:
+        """Write one block, and note it."""
+        box = self.boxes[key]
+        given = np.asarray(self.volume.data[(slice(None), *box)])
+        facts: dict[str, Any] = {}
+        block = self.answer.untouched(given)
+        if prepared is not None and kept is not None:
+            kept, out = self.answer.laid_out(self.placement, kept, prepared, box)
+            z, y, x = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(out, box, strict=True))
+            seen = None if self.job.options.region is None else inside_of(self.volume, self.job.options.region, box)
+            block, facts = self.answer.written(kept, (z, y, x), given, seen)
+        self.target.write(0, box, block)
+        self.journal.note(key, facts)
+
+    # ---- coarser levels
+
+    def coarsen(self, level: int, key: str, box: Box, step: Sequence[int]) -> None:
+        """Write a part of a coarser level from the one before."""
+        finer = self.target.levels[level - 1]
+        source = finer_box(box, step, finer.shape[1:])
+        block = np.asarray(finer[(slice(None), *source)])
+        self.target.write(level, box, halved(block, step, self.job.bundle.task == "segmentation"))
+        self.journal.note(key, {})
+
+
+def cut(volume: Volume, block: Box) -> Volume:
+    """A block of a lazy volume, at the same place in the world."""
+    corner = np.array([one.start for one in block] + [1.0])
+    affine = volume.affine.copy()
+    affine[:, 3] = volume.affine @ corner
+    return replace(volume, data=volume.data[(slice(None), *block)], affine=affine)

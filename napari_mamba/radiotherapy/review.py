@@ -1,0 +1,77 @@
+"""Doses and structures looked at together: histograms, a table and goals of each dose, on the structures' grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from napari_mamba.errors import InputError
+from napari_mamba.radiotherapy import comparison, histogram
+from napari_mamba.radiotherapy.goals import Goal, Judged, judged
+from napari_mamba.radiotherapy.histogram import Curve
+from napari_mamba.radiotherapy.structures import StructureSet
+from napari_mamba.volume import Volume
+
+
+@dataclass(frozen=True, eq=False)
+class Reviewed:
+    """What there is to say about some doses.
+
+    Attributes
+    ----------
+    rows : list of dict
+        "dose", "structure", the columns of `histogram.table` and "volume"; all structures of a dose, then the next.
+    curves : dict of str to list of Curve
+        By the dose's name.
+    goals : dict of str to list of Judged
+        By the dose's name, in the order of the goals.
+    notes : tuple of str
+        A sentence each.
+    """
+
+    rows: list[dict[str, Any]]
+    curves: dict[str, list[Curve]]
+    goals: dict[str, list[Judged]]
+    notes: tuple[str, ...] = ()
+
+
+def review(doses: Mapping[str, Volume], structures: StructureSet, goals: Iterable[Goal] = ()) -> Reviewed:
+    """Measure doses in structures.
+
+    Parameters
+    ----------
+    doses : mapping of str to Volume
+        Gy, by name, on any grids; they are brought onto the structures'.
+    structures : StructureSet
+    goals : iterable of Goal
+
+    Raises
+    ------
+    InputError
+        If there are no structures, a volume is no dose, or it lies elsewhere.
+
+    Examples
+    --------
+    >>> from napari_mamba.radiotherapy.structures import Structure
+    >>> cord = StructureSet((Structure("cord", np.ones((1, 2, 2), bool)),), np.eye(4))
+    >>> review({"plan": Volume(np.full((1, 1, 2, 2), 40.0), np.eye(4))}, cord).rows[0]["mean"]
+    40.0
+    """
+    shape = next((structure.mask.shape for structure in structures), None)
+    if shape is None:
+        raise InputError("there are no structures: open or draw some")
+    goals = list(goals)
+    grid = Volume(np.broadcast_to(np.float32(0), (1, *shape)), structures.affine)
+    found = Reviewed([], {}, {}, structures.notes)
+    for name, dose in doses.items():
+        comparison.check_dose(dose)
+        values = comparison.on_grid(dose, grid)
+        if not values.any() and np.asarray(dose.data).any():
+            raise InputError(f"the dose {name} lies beside the structures: choose those of the same patient")
+        found.rows.extend({"dose": name, **row} for row in histogram.table(values, structures))
+        found.curves[name] = histogram.curves(values, structures)
+        found.goals[name] = judged(goals, values, structures)
+    return found

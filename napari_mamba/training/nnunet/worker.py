@@ -1,0 +1,67 @@
+"""nnU-Net's own process: `python -m napari_mamba.training.nnunet.worker JOB.json` plans, or trains one fold.
+
+A process of its own, because nnU-Net reads its folders from the environment when it is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+STOPPED = 3
+"""Exit code where training was asked to stop and wrote a checkpoint."""
+
+
+def plan(job: dict[str, Any]) -> None:
+    """Fingerprint, plans and preprocessed images."""
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import (
+        extract_fingerprints,
+        plan_experiments,
+        preprocess_dataset,
+    )
+
+    number, processes = job["dataset"], job["processes"]
+    quiet: dict[str, Any] = {"show_progress_bar": False}
+    extract_fingerprints([number], num_processes=processes, clean=False, **quiet)
+    for planner in job["planners"]:
+        plans = plan_experiments([number], planner["planner"], planner["gpu_memory"])
+        if plans != planner["plans"]:
+            raise RuntimeError(f"the planner {planner['planner']} of this nnU-Net calls its plans {plans}")
+        preprocess_dataset(
+            number, plans, configurations=planner["configurations"],
+            num_processes=[processes] * len(planner["configurations"]), **quiet,
+        )  # fmt: skip
+
+
+def train(job: dict[str, Any]) -> None:
+    """One fold: training, then nnU-Net's validation on the people left out."""
+    import torch
+    from nnunetv2.run.run_training import run_training
+
+    device = torch.device(job["device"])
+    torch.set_num_threads(1 if device.type == "cuda" else job["threads"])
+    run_training(
+        job["dataset"], job["configuration"], job["fold"], job["trainer"], job["plans"], num_gpus=job["gpus"],
+        continue_training=job["resume"], only_run_validation=job["validate"], device=device,
+    )  # fmt: skip
+
+
+def main(path: str) -> int:
+    """Do the job in a file; returns the exit code."""
+    job = json.loads(Path(path).read_text())
+    if job["action"] == "plan":
+        plan(job)
+        return 0
+    from napari_mamba.training.nnunet.trainer import Stopped
+
+    try:
+        train(job)
+    except Stopped:
+        return STOPPED
+    return 0
+
+
+if __name__ == "__main__":  # nnU-Net's workers import this file again
+    sys.exit(main(sys.argv[1]))

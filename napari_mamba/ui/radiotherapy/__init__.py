@@ -1,0 +1,1 @@
+"""Radiotherapy in napari: doses over the CT, histograms, goals, and predicted doses."""

@@ -1,0 +1,99 @@
+"""RTSTRUCT and RTDOSE dropped into the window: labels with names, and doses in Gy. Qt only where a window is open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_mamba.errors import InputError, NapariMambaError
+from napari_mamba.radiotherapy.dicom.grids import drawn_on, frame_at, own_grid, planning_image
+from napari_mamba.radiotherapy.dicom.rtdose import read_dose
+from napari_mamba.radiotherapy.dicom.rtstruct import read_structures
+from napari_mamba.ui.layers import layers_to_volume
+from napari_mamba.ui.radiotherapy.layers import dose_data, frame_of, is_image, structures_data
+from napari_mamba.volume import Volume
+
+if TYPE_CHECKING:
+    from napari_mamba.ui.files.layer_data import LayerData
+
+MODALITIES = ("RTDOSE", "RTSTRUCT")
+
+
+def open_file(path: Path | str, modality: str) -> list[LayerData]:
+    """Layers of an RTDOSE or RTSTRUCT file.
+
+    Contours are filled on the grid of the open image that they were drawn on; else on that of its series, where its
+    files lie beside the RTSTRUCT; else on a grid of their own.
+
+    Raises
+    ------
+    InputError
+        As `read_dose` and `read_structures` do; a window shows it as a notification.
+    """
+    path = Path(path)
+    if modality == "RTDOSE":
+        return [dose_data(read_dose(path), str(path), frame_at(path))]
+    grid = image_for(path, open_images())
+    structures = read_structures(path, grid)
+    for note in structures.notes:
+        _tell(note)
+    return structures_data(structures, grid, str(path))
+
+
+def image_for(path: Path, layers: list[Any]) -> Volume:
+    """The image on whose grid an RTSTRUCT is filled.
+
+    Parameters
+    ----------
+    path : Path
+    layers : list of Image layers
+        Those that are open, the uppermost first.
+    """
+    frame = drawn_on(path).frame
+    known = [(layer, frame_of(layer)) for layer in layers]
+    for layer in [layer for layer, own in known if frame and own == frame]:
+        return _volume(layer)
+    if (beside := planning_image(path)) is not None:
+        return beside
+    for layer in [layer for layer, own in known if not own]:  # an image without DICOM's headers: by its place alone
+        volume = _volume(layer)
+        try:
+            found = read_structures(path, volume)
+        except InputError:
+            continue
+        if not found.notes:
+            return volume
+    return own_grid(path)
+
+
+def open_images() -> list[Any]:
+    """The images in the current viewer; none where there is no window."""
+    import napari
+
+    viewer = napari.current_viewer()
+    return [] if viewer is None else [layer for layer in reversed(viewer.layers) if is_image(layer)]
+
+
+def _volume(layer: Any) -> Volume:
+    volume, _ = layers_to_volume([layer])
+    empty = np.broadcast_to(np.uint8(0), volume.data.shape)
+    return volume.with_data(empty, volume.channel_names)
+
+
+def _tell(note: str) -> None:
+    from napari.utils.notifications import show_info
+
+    show_info(note[:1].upper() + note[1:] + ".")
+
+
+def layers_or_none(path: str) -> list[LayerData] | None:
+    """Layers of a file of radiotherapy; None for all others."""
+    from napari_mamba.radiotherapy.sources import modality
+
+    try:
+        kind = modality(Path(path))
+    except NapariMambaError:
+        return None
+    return open_file(path, kind) if kind in MODALITIES else None

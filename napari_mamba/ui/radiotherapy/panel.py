@@ -1,0 +1,103 @@
+"""The dock "Radiotherapy": plans to look at, and doses to predict."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari.viewer import Viewer  # menus: napari fills it in by its type
+from qtpy.QtCore import QEvent, QSize, Qt
+from qtpy.QtWidgets import QScrollArea, QTabWidget, QVBoxLayout, QWidget
+
+from napari_mamba.ui.radiotherapy.plan.view import PlanView
+from napari_mamba.ui.radiotherapy.prediction.view import PredictionView
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+PLAN, PREDICT = range(2)
+NAME = "Radiotherapy"
+
+
+class RadiotherapyPanel(QWidget):
+    """A plan, and the prediction of a dose.
+
+    Parameters
+    ----------
+    napari_viewer : napari viewer
+        The name is napari's: it fills it in.
+    """
+
+    def __init__(self, napari_viewer: ViewerModel, parent: QWidget | None = None):
+        super().__init__(parent)
+        self.viewer = napari_viewer
+        self.plan = PlanView(napari_viewer)
+        self.prediction = PredictionView(napari_viewer)
+        self.tabs = QTabWidget()
+        for name, page in (("Plan", self.plan), ("Predict a dose", self.prediction)):
+            self.tabs.addTab(_scrolled(page), name)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.tabs)
+        self.setMinimumWidth(380)
+        self.prediction.predicted.connect(self._on_predicted)
+        self._left = False
+
+    def sizeHint(self) -> QSize:
+        """Wide enough for the table."""
+        return QSize(500, 700)
+
+    def _on_predicted(self, layer: Any) -> None:
+        """Look at what came; a dose that was looked at before, the clinical one perhaps, stands beside it."""
+        before = self.plan.model.dose
+        self.plan.choose(layer, before if before is not layer else None)
+        self.tabs.setCurrentIndex(PLAN)
+
+    def event(self, event: QEvent) -> bool:
+        """A panel that is taken out of its window leaves no lines or callbacks behind."""
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self._leave()
+        return super().event(event)
+
+    def closeEvent(self, event: Any) -> None:
+        """The same when it is closed as a window of its own."""
+        self._leave()
+        super().closeEvent(event)
+
+    def _leave(self) -> None:
+        if not self._left:
+            self._left = True
+            for page in (self.plan, self.prediction):
+                page.disconnect_from_viewer()
+
+
+def open_panel(viewer: Viewer, page: int = PLAN) -> RadiotherapyPanel:
+    """Open the panel, or bring the one that is open to the front."""
+    from qtpy.QtWidgets import QDockWidget
+
+    panel = next((w for w in viewer.window.dock_widgets.values() if isinstance(w, RadiotherapyPanel)), None)
+    if panel is None:
+        panel = RadiotherapyPanel(viewer)
+        viewer.window.add_dock_widget(panel, name=NAME, area="right", tabify=True)
+    else:
+        dock = panel.parentWidget()
+        while dock is not None and not isinstance(dock, QDockWidget):
+            dock = dock.parentWidget()
+        if dock is not None:
+            dock.show()
+            dock.raise_()
+    panel.tabs.setCurrentIndex(page)
+    return panel
+
+
+def open_plan(viewer: Viewer) -> None:
+    """Layers, Measure."""
+    open_panel(viewer, PLAN)
+
+
+def _scrolled(page: QWidget) -> QScrollArea:
+    area = QScrollArea()
+    area.setWidget(page)
+    area.setWidgetResizable(True)
+    area.setFrameShape(QScrollArea.Shape.NoFrame)
+    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    return area

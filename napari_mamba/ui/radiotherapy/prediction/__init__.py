@@ -1,0 +1,1 @@
+"""Predicting a dose: what each structure is to the bundle, and the run."""

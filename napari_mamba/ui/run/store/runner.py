@@ -1,0 +1,190 @@
+"""Runs a layer into a store in a thread, and shows the store while it is written."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Image, Labels
+from napari.qt.threading import create_worker
+from qtpy.QtCore import QObject, Signal, Slot
+from superqt.utils import GeneratorWorker
+
+from napari_mamba.errors import NapariMambaError
+from napari_mamba.ui.layers import KEY, Placement
+from napari_mamba.ui.results.layers import class_colormap
+from napari_mamba.ui.run.process.outcome import sentence
+from napari_mamba.ui.run.store.live import LiveStore
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Layer
+
+    from napari_mamba.bundles import Bundle
+    from napari_mamba.engine import Progress, RunOptions
+    from napari_mamba.volume import Volume
+
+REDRAWN_S = 2.0
+"""Seconds between two looks at what was written."""
+
+
+@dataclass(eq=False)
+class StoreRun:
+    """One run into a store. No Qt.
+
+    Parameters
+    ----------
+    volume : Volume
+        Its data lazy.
+    place : Placement
+        Of the layer that it is of.
+    bundle : Bundle
+    options : RunOptions
+    target : Path
+    """
+
+    volume: Volume
+    place: Placement
+    bundle: Bundle
+    options: RunOptions
+    target: Path
+    cancel: threading.Event = field(default_factory=threading.Event)
+    said: str = ""
+    kind: str = "hint"
+    done: bool = False
+
+    def events(self) -> Generator[Progress, None, str]:
+        """The run's events; the sentence with which it failed, or nothing. Goes on where it was stopped before."""
+        from napari_mamba.engine.stored.run import run_into
+
+        try:
+            result = yield from run_into(self.volume, self.bundle, self.target, self.options, self.cancel, resume=True)
+        except NapariMambaError as error:
+            return sentence(str(error))
+        self.done = not result.cancelled
+        return ""
+
+    def opened(self) -> LiveStore:
+        """The store's arrays, once they are made."""
+        import zarr
+
+        group = zarr.open_group(str(self.target), mode="r")
+        levels = [group[name] for name in sorted(group.array_keys(), key=int)]
+        return LiveStore(levels, self.place.order, self.place.ndim == 2)
+
+    def tell(self, event: Progress) -> None:
+        """Take an event in, as a line for the user."""
+        left = "" if event.seconds_left is None else f", {_time(event.seconds_left)} left"
+        self.said = f"Writing {self.target.name}: {event.stage}, {event.fraction:.0%}{left}."
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{max(round(seconds / 60), 1)} min"
+
+
+class _Worker(GeneratorWorker):
+    """A worker that stops by the run's own event: napari asks it to when its window closes."""
+
+    run_into: StoreRun
+
+    def quit(self) -> None:
+        """Ask the run to stop."""
+        self.run_into.cancel.set()
+
+    def run(self) -> None:
+        """Called by Qt in the worker thread. The window, and the signals with it, may be gone before the run is."""
+        with suppress(RuntimeError):
+            super().run()
+
+
+class StoreRunner(QObject):
+    """Drives a `StoreRun`, and keeps its layers up to date.
+
+    Signals
+    -------
+    said : str, str
+        A line for the user and its kind.
+    ended
+    """
+
+    said = Signal(str, str)
+    ended = Signal()
+
+    def __init__(self, viewer: ViewerModel, run: StoreRun, parent: QObject | None = None):
+        super().__init__(parent)
+        self.viewer, self.run = viewer, run
+        self.store: LiveStore | None = None
+        self.layers: list[Layer] = []
+        self._drawn = 0.0
+        self.worker: Any = create_worker(run.events, _start_thread=False, _worker_class=_Worker, _ignore_errors=True)
+        self.worker.run_into = run
+        self.worker.yielded.connect(self._on_progress)
+        self.worker.returned.connect(self._on_end)
+
+    def start(self) -> None:
+        """Begin."""
+        self.worker.start()
+
+    def stop(self) -> None:
+        """Ask the run to stop; what is finished stays."""
+        self.run.cancel.set()
+
+    @Slot(object)
+    def _on_progress(self, event: Progress) -> None:
+        self.run.tell(event)
+        self.said.emit(self.run.said, "hint")
+        if event.stage in ("network", "restoring") and self.store is None:
+            self._show()
+        if self.store is not None and monotonic() - self._drawn > REDRAWN_S:
+            self._redraw()
+
+    def _show(self) -> None:
+        run, place = self.run, self.run.place
+        self.store = run.opened()
+        name = f"{run.bundle.name}: {place.name}"
+        made = {"bundle": run.bundle.name, "version": run.bundle.version, "role": "answer", "source": place.name}
+        shown = {"metadata": {KEY: {**place.geometry, **made, "path": str(run.target)}}, **place.transforms}
+        if run.bundle.task == "segmentation":
+            colors = class_colormap(run.bundle.classes)
+            layer = Labels(**_levels(self.store), name=name, colormap=colors, opacity=0.6, **shown)
+            self.layers = [self.viewer.add_layer(layer)]
+        else:
+            source = next((layer for layer in self.viewer.layers if layer.name == place.name), None)
+            limits = {} if source is None else {"contrast_limits": source.contrast_limits}
+            for channel in range(self.store.levels[0].shape[0]):
+                layer = Image(**_levels(self.store, channel), name=name, **limits, **shown)
+                self.layers.append(self.viewer.add_layer(layer))
+
+    def _redraw(self) -> None:
+        self._drawn = monotonic()
+        for layer in self.layers:
+            if layer in self.viewer.layers:
+                layer.refresh()
+
+    @Slot(object)
+    def _on_end(self, problem: str) -> None:
+        run = self.run
+        if run.done and self.store is None:  # it was finished before
+            self._show()
+        if self.store is not None:
+            self.store.whole = run.done
+            self._redraw()
+        if problem:
+            run.said, run.kind = problem, "error"
+        elif run.done:
+            run.said, run.kind = f"{run.target} is written.", "good"
+        else:
+            run.said, run.kind = f"Stopped: the same run into {run.target.name} goes on where it was.", "hint"
+        self.said.emit(run.said, run.kind)
+        self.ended.emit()
+
+
+def _levels(store: LiveStore, channel: int = 0) -> dict[str, Any]:
+    """The levels as a layer takes them; a single one is no pyramid."""
+    data = store.data(channel)
+    return {"data": data, "multiscale": True} if len(data) > 1 else {"data": data[0], "multiscale": False}

@@ -1,0 +1,148 @@
+"""A run into a store that was stopped anywhere goes on where it was; two runs never write into one store."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import zarr
+from engine_fakes import Apply, fake_bundle, two_classes
+from stored_fakes import drain
+
+from napari_mamba import io
+from napari_mamba.engine import RunOptions, run_to_end
+from napari_mamba.engine.stored import layout as layout_module
+from napari_mamba.engine.stored.journal import Journal
+from napari_mamba.engine.stored.run import run_into
+from napari_mamba.engine.stored.work import Work
+from napari_mamba.errors import InputError, OutputError
+from napari_mamba.io import stores
+from napari_mamba.volume import Volume
+
+CPU = RunOptions(device="cpu", precision="float32", mirror=False)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(layout_module, "CHUNK", 16)
+    monkeypatch.setattr(layout_module, "LAYER", 8)
+    monkeypatch.setattr(layout_module, "MOST_MEMORY", 2**18)
+
+
+@pytest.fixture
+def volume():
+    return Volume(np.random.default_rng(0).random((1, 32, 40, 36), np.float32), name="image")
+
+
+def bundle(**changes):
+    return fake_bundle(Apply(two_classes), classes=2, **changes)
+
+
+def stopped(events, after):
+    """Drive a run for so many of its passes, then leave it as a killed process leaves it."""
+    passes = 0
+    for event in events:
+        passes += event.stage == "network" and event.done > 0
+        if passes > after:
+            break
+    events.close()
+
+
+@pytest.mark.parametrize("after", [3, 17, 40])
+def test_a_stopped_run_goes_on_and_repeats_no_finished_block(tmp_path, volume, monkeypatch, after):
+    target = tmp_path / "out.zarr"
+    stopped(run_into(volume, bundle(), target, CPU), after)
+    assert "multiscales" not in dict(zarr.open_group(str(target), mode="r").attrs)
+    with pytest.raises(InputError, match="unfinished result of a run"):
+        io.read(target)
+    before = set(Journal(target).done())
+    written = []
+    write = Work.write
+    monkeypatch.setattr(Work, "write", lambda self, key, *rest: written.append(key) or write(self, key, *rest))
+    found = drain(run_into(volume, bundle(), target, CPU, resume=True))
+    assert not before & set(written)
+    assert len(before | set(written)) > 4
+    wanted = run_to_end(volume, bundle(), CPU)
+    np.testing.assert_array_equal(np.asarray(found.labels.data), wanted.labels.data)
+    assert [row.voxels for row in found.table] == [row.voxels for row in wanted.table]
+
+
+def test_cancelled_between_two_passes_it_stays_unfinished(tmp_path, volume):
+    cancel = threading.Event()
+    events = run_into(volume, bundle(), tmp_path / "out.zarr", CPU, cancel)
+    for event in events:
+        if event.stage == "network" and event.done == 5:
+            cancel.set()
+            break
+    assert drain(events).cancelled
+    assert drain(run_into(volume, bundle(), tmp_path / "out.zarr", CPU, resume=True)).labels is not None
+
+
+def test_without_a_word_nothing_that_is_there_is_touched(tmp_path, volume):
+    target = tmp_path / "out.zarr"
+    stopped(run_into(volume, bundle(), target, CPU), 3)
+    with pytest.raises(OutputError, match=r"unfinished result of a run: go on with --resume, or .* --overwrite"):
+        drain(run_into(volume, bundle(), target, CPU))
+    drain(run_into(volume, bundle(), target, CPU, overwrite=True))
+    with pytest.raises(OutputError, match="already there: add --overwrite"):
+        drain(run_into(volume, bundle(), target, CPU))
+    again = drain(run_into(volume, bundle(), target, CPU, resume=True))
+    assert again.warnings == [f"{target} was finished already: nothing was left to do."]
+    (tmp_path / "thesis").write_text("years of work")
+    with pytest.raises(OutputError, match="no Zarr store"):
+        drain(run_into(volume, bundle(), tmp_path / "thesis", CPU, overwrite=True))
+    assert (tmp_path / "thesis").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("what", ["image", "bundle", "options"])
+def test_what_was_begun_with_something_else_is_not_gone_on_with(tmp_path, volume, what):
+    target = tmp_path / "out.zarr"
+    stopped(run_into(volume, bundle(), target, CPU), 3)
+    other = Volume(volume.data[:, :-1], volume.affine, name="image") if what == "image" else volume
+    changed = bundle(sha256="1" * 64) if what == "bundle" else bundle()
+    options = replace(CPU, overlap=0.25) if what == "options" else CPU
+    with pytest.raises(OutputError, match="begun with another image, bundle or options"):
+        drain(run_into(other, changed, target, options, resume=True))
+
+
+def test_two_runs_into_one_store_are_refused(tmp_path, volume):
+    events = run_into(volume, bundle(), tmp_path / "out.zarr", CPU)
+    while next(events).stage != "network":
+        pass
+    with pytest.raises(OutputError, match="another run is writing into"):
+        drain(run_into(volume, bundle(), tmp_path / "out.zarr", CPU, resume=True))
+    assert drain(events).labels is not None
+
+
+def test_an_entry_that_was_cut_off_counts_for_nothing(tmp_path, volume):
+    target = tmp_path / "out.zarr"
+    stopped(run_into(volume, bundle(), target, CPU), 40)
+    entries = sorted((tmp_path / "out.zarr.unfinished" / "done").rglob("*.json"))
+    entries[0].write_text(entries[0].read_text()[:5])
+    chunk = next(path for path in (target / "0").rglob("*") if path.is_file() and not path.name.startswith("."))
+    assert chunk.exists()
+    found = drain(run_into(volume, bundle(), target, CPU, resume=True))
+    np.testing.assert_array_equal(np.asarray(found.labels.data), run_to_end(volume, bundle(), CPU).labels.data)
+
+
+def test_an_object_store_is_written_and_gone_on_with(volume):
+    target = "memory://run/out.zarr"
+    stopped(run_into(volume, bundle(), target, CPU), 17)
+    lock = Journal(target)
+    assert lock.facts() is not None
+    found = drain(run_into(volume, bundle(), target, CPU, resume=True))
+    np.testing.assert_array_equal(np.asarray(found.labels.data), run_to_end(volume, bundle(), CPU).labels.data)
+
+
+def test_a_lease_in_an_object_store_keeps_others_out_until_it_is_old(volume, monkeypatch):
+    journal = Journal("memory://lease/out.zarr")
+    with journal.locked(), pytest.raises(OutputError, match="another run is writing"), journal.locked():
+        pass
+    with journal.locked():
+        held = json.loads(stores.get(journal.store, "lock.json"))
+    stores.put(journal.store, "lock.json", json.dumps({**held, "of": "a killed run", "time": 0}).encode())
+    with journal.locked():
+        pass

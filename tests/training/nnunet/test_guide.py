@@ -1,0 +1,171 @@
+"""The guide: outputs that are there, stopped trainings, children that fail; and nnU-Net where it is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_mamba import bundles, engine, io
+from napari_mamba.errors import InputError, OutOfMemoryError, OutputError, RunError
+from napari_mamba.training.nnunet import process
+from napari_mamba.training.nnunet.guide import _Guide, train, work_folder
+from napari_mamba.training.nnunet.options import Trained, TrainOptions
+from napari_mamba.training.nnunet.settings import Settings
+
+Make = Callable[..., Path]
+
+
+def checked(place: Path, output: Path, **chosen: Any) -> None:
+    _Guide(place, output, TrainOptions(**{"networks": ("umamba_bot",), **chosen}), threading.Event()).check_output()
+
+
+def test_without_nnunet_a_sentence_says_what_to_install(
+    dataset: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install 'napari-mamba\[nnunet\]'"):
+        next(train(dataset(), tmp_path / "out", TrainOptions(("umamba_bot",))))
+
+
+def test_outputs_that_are_there_are_not_lost(dataset: Make, tmp_path: Path) -> None:
+    place, output = dataset(), tmp_path / "out"
+    output.mkdir()
+    with pytest.raises(OutputError, match="exists already"):
+        checked(place, output)
+    with pytest.raises(OutputError, match="not a bundle"):
+        checked(place, output, overwrite=True)
+    with pytest.raises(OutputError, match="already there"):
+        checked(place, output, networks=("umamba_bot", "nnunet"))
+    with pytest.raises(OutputError, match=r"without \.zip"):
+        checked(place, tmp_path / "two.zip", networks=("umamba_bot", "nnunet"))
+    with pytest.raises(InputError, match="name a second"):
+        checked(place, tmp_path / "one", networks=("resenc",))
+
+
+def test_a_stopped_training_is_resumed_with_its_own_options(dataset: Make, tmp_path: Path) -> None:
+    place, output = dataset(), tmp_path / "out"
+    work_folder(output).mkdir()
+    remembered = {"dataset": str(place), **TrainOptions(("umamba_bot",), batch_size=2).remembered()}
+    (work_folder(output) / "options.json").write_text(json.dumps(remembered))
+    with pytest.raises(OutputError, match="--resume"):
+        checked(place, output)
+    with pytest.raises(InputError, match="another batch size"):
+        checked(place, output, resume=True)
+    with pytest.raises(InputError, match="another dataset"):
+        checked(tmp_path / "other", output, resume=True, batch_size=2)
+    checked(place, output, resume=True, batch_size=2, epochs=5, folds="0", mixers=("mamba", "s5"))
+    checked(place, output, overwrite=True)
+    assert not work_folder(output).exists()
+
+
+def child(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cancel: threading.Event) -> tuple[list, bool]:
+    """What a child that runs `code` tells, and whether it counts as stopped."""
+    popen = process.subprocess.Popen
+
+    def started(line: list[str], **named: Any) -> Any:
+        return popen([sys.executable, "-c", code], **named)
+
+    monkeypatch.setattr(process.subprocess, "Popen", started)
+    settings = Settings(events=str(tmp_path / "events.jsonl"), stop=str(tmp_path / "stop"))
+    running, told = process.run_job({"action": "train"}, settings, tmp_path, cancel, 1), []
+    while True:
+        try:
+            told.append(next(running))
+        except StopIteration as end:
+            return told, end.value
+
+
+_TELL = (
+    "from napari_mamba.training.nnunet.settings import Settings; s = Settings.of_environment(); s.tell('step', loss=1);"
+)
+
+
+def test_what_a_child_tells_comes_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "events.jsonl").write_text('{"what": "of an earlier run"}\n')
+    told, stopped = child(_TELL, tmp_path, monkeypatch, threading.Event())
+    assert (told, stopped) == ([{"what": "step", "loss": 1}], False)
+
+
+def test_a_child_that_is_asked_to_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cancel = threading.Event()
+    cancel.set()
+    wait = "import sys, time\nwhile not s.stop_asked(): time.sleep(0.05)\ns.tell('saved'); sys.exit(3)"
+    told, stopped = child(f"{_TELL}\n{wait}", tmp_path, monkeypatch, cancel)
+    assert stopped
+    assert [line["what"] for line in told] == ["step", "saved"]
+    assert not (tmp_path / "stop").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "says"),
+    [
+        ("raise ValueError('patch too large')", RunError, "ValueError: patch too large.*nnunet.log.*--resume"),
+        ("raise RuntimeError('CUDA out of memory. Tried')", OutOfMemoryError, "--gpu-memory"),
+        ("raise OSError(28, 'No space left on device')", OutputError, "is full.*--resume"),
+    ],
+)
+def test_why_a_child_failed(
+    code: str, error: type[Exception], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(error, match=says):
+        child(code, tmp_path, monkeypatch, threading.Event())
+
+
+def test_training_stops_where_nobody_waits_for_it_any_more() -> None:
+    process_ = process.subprocess.Popen([sys.executable, "-c", ""])
+    process_.wait()
+    assert Settings(parent=process_.pid).stop_asked()
+    assert not Settings(parent=os.getpid()).stop_asked()
+    assert not Settings().stop_asked()
+
+
+# --- with nnU-Net ----------------------------------------------------------------------------------------------------
+
+
+def run(place: Path, output: Path, cancel_at: str = "", **chosen: Any) -> tuple[list, Trained]:
+    small = {"folds": "0", "epochs": 3, "iterations": 2, "validation_iterations": 1, "batch_size": 2, "processes": 1}
+    cancel, events = threading.Event(), []
+    options = TrainOptions(**{"networks": ("umamba_bot",), "device": "cpu", **small, **chosen})
+    training = train(place, output, options, cancel)
+    while True:
+        try:
+            events.append(next(training))
+        except StopIteration as end:
+            return events, end.value
+        if events[-1].facts.get("what") == cancel_at:
+            cancel.set()
+
+
+@pytest.mark.usefixtures("nnunet_environment")
+def test_a_network_is_trained_stopped_resumed_imported_and_run(dataset: Make, tmp_path: Path) -> None:
+    """Minutes on a CPU: nnU-Net imports, plans, trains three epochs of two steps, and validates."""
+    place, output = dataset(), tmp_path / "out"
+    events, stopped = run(place, output, cancel_at="epoch")
+    assert stopped.cancelled
+    assert not output.exists()
+    assert list(work_folder(output).rglob("checkpoint_latest.pth"))
+    events, trained = run(place, output, resume=True)
+    told = [event.facts for event in events if event.facts.get("what") == "epoch"]
+    assert [one["epoch"] for one in told] == [1, 2], "the first epoch was not trained again"
+    overall = [event.overall for event in events]
+    assert overall == sorted(overall)
+    assert overall[-1] == 1.0
+    bundle = bundles.load(trained.bundles["umamba_bot"])
+    assert [entry.name for entry in bundle.classes] == ["background", "class 1", "class 2"]
+    assert bundle.metrics["cross_validation"]["people"] == 1
+    (validated,) = (work_folder(output) / "results").rglob("validation/*.nii.gz")
+    result = engine.run_to_end(
+        io.read(place / "images" / validated.name), bundle, options=engine.RunOptions(device="cpu")
+    )
+    assert result.labels is not None
+    theirs = np.asarray(io.read_labels(validated).volume.data)
+    assert (np.asarray(result.labels.data) == theirs).mean() > 0.999, "the bundle answers as nnU-Net's own validation"
+    assert "1 of 4 people" in bundle.card

@@ -1,0 +1,92 @@
+"""A layer that stays lazy is run into a store, and shown while it is written."""
+
+from __future__ import annotations
+
+import dask.array
+import numpy as np
+import pytest
+import zarr
+from napari.components import ViewerModel
+
+from napari_mamba import engine, io
+from napari_mamba.ui.layers import layers_to_volume
+from napari_mamba.ui.run.session import RunSession
+from napari_mamba.ui.run.store.live import LiveStore
+from napari_mamba.ui.run.store.runner import StoreRun, StoreRunner
+
+VALUES = np.random.default_rng(1).random((20, 24, 300)).astype(np.float32)
+
+
+def test_slices_show_what_is_there_before_the_coarser_levels_are(tmp_path):
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
+    values = np.random.default_rng(0).integers(0, 9, (1, 10, 13, 16)).astype(np.uint8)
+    fine = group.create_array("0", data=values)
+    coarse = group.create_array("1", shape=(1, 10, 7, 8), chunks=(1, 5, 5, 5), dtype="u1")
+    order = (2, 0, 1)
+    store = LiveStore([fine, coarse], order)
+    finest, coarser = store.data()
+    turned = values[0].transpose(order)
+    assert (finest.shape, coarser.shape) == ((16, 10, 13), (8, 10, 7))
+    np.testing.assert_array_equal(finest[3], turned[3])
+    np.testing.assert_array_equal(finest[:, 2:5, 4], turned[:, 2:5, 4])
+    np.testing.assert_array_equal(coarser[3], turned[6, :, ::2])
+    np.testing.assert_array_equal(coarser[1:4, 2, :6], turned[2:8:2, 2, :12:2])
+    assert not np.asarray(coarser).any()
+    coarse[...] = values[:, :, ::2, ::2]
+    store.whole = True
+    np.testing.assert_array_equal(coarser, turned[::2, :, ::2])
+    flat = LiveStore([group.create_array("2", data=values[:, :1])], (0, 1, 2), flat=True).data()[0]
+    np.testing.assert_array_equal(flat[2:4], values[0, 0, 2:4])
+
+
+@pytest.fixture
+def session(tiny) -> RunSession:
+    viewer = ViewerModel()
+    lazy = dask.array.from_array(VALUES, chunks=(10, 12, 100))
+    viewer.add_image(lazy, name="scan", scale=(2, 1, 1), units=("mm",) * 3)
+    session = RunSession(viewer)
+    session.choose_bundle(session.library.find("tiny"))
+    return session
+
+
+def test_a_lazy_layer_becomes_a_store_and_a_layer(qtbot, session, tmp_path):
+    job, volume = session.job_of(session.inputs.runs[0])
+    run = StoreRun(volume, session.place_of(job), job.bundle, job.options, tmp_path / "labels.ome.zarr")
+    runner, lines = StoreRunner(session.viewer, run), []
+    runner.said.connect(lambda text, kind: lines.append((text, kind, len(session.viewer.layers))))
+    with qtbot.waitSignal(runner.ended, timeout=300_000):
+        runner.start()
+    assert lines[-1][:2] == (f"{tmp_path / 'labels.ome.zarr'} is written.", "good")
+    assert any("network" in text and count == 2 for text, _, count in lines), "no layer while it is written"
+    layer = session.viewer.layers[-1]
+    assert layer.multiscale
+    assert tuple(layer.scale) == (2, 1, 1)
+    wanted = engine.run_to_end(layers_to_volume([session.viewer.layers[0]])[0], job.bundle, job.options)
+    stored = np.asarray(io.read(tmp_path / "labels.ome.zarr").data)
+    np.testing.assert_array_equal(stored, wanted.labels.data)
+    np.testing.assert_array_equal(np.asarray(layer.data[0]), run.place.to_layer_axes(stored[0]))
+
+
+def test_a_store_of_one_level_is_a_layer_of_one(qtbot, session, tmp_path):
+    session.viewer.layers[0].data = session.viewer.layers[0].data[..., :40]
+    job, volume = session.job_of(session.inputs.runs[0])
+    run = StoreRun(volume, session.place_of(job), job.bundle, job.options, tmp_path / "labels.zarr")
+    runner = StoreRunner(session.viewer, run)
+    with qtbot.waitSignal(runner.ended, timeout=300_000):
+        runner.start()
+    layer = session.viewer.layers[-1]
+    assert not layer.multiscale
+    stored = np.asarray(io.read(tmp_path / "labels.zarr").data)
+    np.testing.assert_array_equal(np.asarray(layer.data), stored[0])
+
+
+def test_what_cannot_be_is_said(qtbot, session, tmp_path):
+    job, volume = session.job_of(session.inputs.runs[0])
+    (tmp_path / "there.zarr").mkdir()
+    run = StoreRun(volume, session.place_of(job), job.bundle, job.options, tmp_path / "there.zarr")
+    runner = StoreRunner(session.viewer, run)
+    with qtbot.waitSignal(runner.ended, timeout=300_000):
+        runner.start()
+    assert run.kind == "error"
+    assert "already there" in run.said
+    assert len(session.viewer.layers) == 1
