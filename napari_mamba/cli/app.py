@@ -14,6 +14,7 @@ from napari_mamba.cli.commands.batch import batch
 from napari_mamba.cli.commands.dose import register as register_dose
 from napari_mamba.cli.commands.dvh import register as register_dvh
 from napari_mamba.cli.commands.explain import explain
+from napari_mamba.cli.commands.heart import heart
 from napari_mamba.cli.commands.import_ import import_
 from napari_mamba.cli.commands.list_ import devices, info, models
 from napari_mamba.cli.commands.measure import measure
@@ -58,6 +59,7 @@ app.command()(devices)
 app.command()(run)
 app.command()(batch)
 app.command("register")(register_images)
+app.command()(heart)
 app.command()(explain)
 app.command()(measure)
 app.command("import")(import_)

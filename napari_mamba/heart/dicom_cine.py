@@ -1,7 +1,8 @@
 """DICOM cine series as scanners write them: slices and phases in whatever order and in however many series.
 
 Slices are told apart by their place along the normal of the image plane, phases by their trigger time (DICOM PS3.3,
-C.8.3.1: milliseconds after the R wave). Pixels are read by pydicom.
+C.8.3.1: milliseconds after the R wave); of enhanced files, each frame by its functional groups (C.7.6.16). Pixels are
+read by pydicom.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from napari_mamba.errors import InputError
+from napari_mamba.heart.cine import Cine
 from napari_mamba.io.common.geometry import LPS_TO_RAS, from_xyz_ras
 
 SAME_PLACE = 0.05
@@ -26,36 +28,8 @@ PARALLEL = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
-class Cine:
-    """A stack of slices over the phases of a beat.
-
-    Attributes
-    ----------
-    data : ndarray, shape (T, Z, Y, X), float32
-    affine : ndarray, shape (4, 4)
-        From voxel index (z, y, x, 1) to RAS+ mm.
-    times : ndarray, shape (T,), or None
-        Trigger time in ms, the mean over the slices; None where the files have none.
-    trigger_times : ndarray, shape (T, Z), or None
-        Of every image: slices are scanned in different beats.
-    name : str
-    """
-
-    data: np.ndarray
-    affine: np.ndarray
-    times: np.ndarray | None
-    trigger_times: np.ndarray | None
-    name: str = ""
-
-    @property
-    def spacing(self) -> np.ndarray:
-        """Voxel's sides (z, y, x) in mm."""
-        return np.linalg.norm(self.affine[:3, :3], axis=0)
-
-
-@dataclass(frozen=True, eq=False)
 class _Image:
-    """What the sorting needs of one file's header."""
+    """What the sorting needs of the header of one image: a file's, or one frame's of an enhanced file."""
 
     path: Path
     orientation: np.ndarray  # (6,) direction cosines along a row, then down a column
@@ -65,6 +39,9 @@ class _Image:
     time: float | None
     number: int
     description: str
+    frame: int | None = None
+    slope: float = 1.0
+    intercept: float = 0.0
 
     @property
     def normal(self) -> np.ndarray:
@@ -86,7 +63,7 @@ def read_cine(place: Path | str | Sequence[Path | str]) -> Cine:
     InputError
         If there is no cine, or a slice or a phase is missing; one sentence says which.
     """
-    images = [image for file in _files(place) if (image := _header(file)) is not None]
+    images = [image for file in _files(place) for image in _headers(file)]
     if not images:
         raise InputError(f"{_told(place)} holds no DICOM images with a place in the body: choose the cine's folder")
     return _assembled(_stack(_largest(images)))
@@ -105,31 +82,63 @@ def _told(place: Path | str | Sequence[Path | str]) -> str:
     return str(place) if isinstance(place, str | Path) else f"the choice of {len(place)} files"
 
 
-def _header(path: Path) -> _Image | None:
-    """The header of a DICOM image with geometry; None for any other file."""
+def _headers(path: Path) -> list[_Image]:
+    """The images with geometry that a file holds; none of any other file."""
     import pydicom
     from pydicom.errors import InvalidDicomError
 
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True)
-        orientation = np.array([float(v) for v in header.ImageOrientationPatient])
-        position = np.array([float(v) for v in header.ImagePositionPatient])
-        rows, columns = (float(v) for v in header.PixelSpacing)
-        size = (int(header.Rows), int(header.Columns))
+        frames = header.get("PerFrameFunctionalGroupsSequence")
+        if not frames:
+            return [_image(path, header, (header,))]
+        shared = header.get("SharedFunctionalGroupsSequence") or [header]
+        return [_image(path, header, _macros((group, shared[0])), index) for index, group in enumerate(frames)]
     except (InvalidDicomError, AttributeError, TypeError, ValueError, OSError):
-        return None
+        return []
+
+
+_MACROS = (
+    "PlaneOrientationSequence",
+    "PlanePositionSequence",
+    "PixelMeasuresSequence",
+    "PixelValueTransformationSequence",
+    "CardiacSynchronizationSequence",
+    "FrameContentSequence",
+)
+
+
+def _macros(groups: Sequence[Any]) -> list[Any]:
+    """The items of a frame's functional groups, its own before those that all frames share."""
+    return [group.get(name)[0] for name in _MACROS for group in groups if group.get(name)]
+
+
+def _image(path: Path, header: Any, groups: Sequence[Any], frame: int | None = None) -> _Image:
+    """An image by the first of `groups` that has each attribute; raises what a wrong or missing one raises."""
+
+    def value(name: str) -> Any:
+        return next((group.get(name) for group in groups if group.get(name) not in (None, "")), None)
+
+    orientation = np.array([float(v) for v in value("ImageOrientationPatient")])
+    position = np.array([float(v) for v in value("ImagePositionPatient")])
+    rows, columns = (float(v) for v in value("PixelSpacing"))
     if orientation.shape != (6,) or position.shape != (3,) or not min(rows, columns) > 0:
-        return None
-    time, number = header.get("TriggerTime"), header.get("InstanceNumber")
+        raise ValueError("no place in the body")
+    time = value("TriggerTime" if frame is None else "NominalCardiacTriggerDelayTime")
+    number = value("InstanceNumber" if frame is None else "TemporalPositionIndex")
+    slope, intercept = value("RescaleSlope"), value("RescaleIntercept")
     return _Image(
         path,
         orientation,
         position,
         (rows, columns),
-        size,
-        float(time) if time not in (None, "") else None,
-        int(number) if number not in (None, "") else 0,
+        (int(header.Rows), int(header.Columns)),
+        None if time is None else float(time),
+        (frame or 0) if number is None else int(number),
         str(header.get("SeriesDescription", "")),
+        frame,
+        float(slope or 1),
+        float(intercept or 0),
     )
 
 
@@ -191,7 +200,8 @@ def _in_time(images: list[_Image]) -> list[_Image]:
 
 def _assembled(stack: list[list[_Image]]) -> Cine:
     first = stack[0][0]
-    data = np.stack([np.stack([_pixels(image.path) for image in phases]) for phases in stack], axis=1)
+    read = _Reader()
+    data = np.stack([np.stack([read(image) for image in phases]) for phases in stack], axis=1)
     distance = (stack[-1][0].place - first.place) / (len(stack) - 1) if len(stack) > 1 else 1.0
     matrix = np.eye(4)
     matrix[:3, 0] = first.orientation[:3] * first.spacing[1]
@@ -207,16 +217,26 @@ def _assembled(stack: list[list[_Image]]) -> Cine:
     return Cine(data, from_xyz_ras(LPS_TO_RAS @ matrix), mean, trigger, first.description)
 
 
-def _pixels(path: Path) -> np.ndarray:
-    """The image of a file (Y, X) float32, in the scanner's units."""
+class _Reader:
+    """Reads pixels (Y, X) float32 in the scanner's units; of a file of many frames once for all of them."""
+
+    def __init__(self) -> None:
+        self._frames: dict[Path, np.ndarray] = {}
+
+    def __call__(self, image: _Image) -> np.ndarray:
+        stored = self._frames[image.path] if image.path in self._frames else _stored(image.path)
+        if image.frame is not None:
+            self._frames[image.path] = stored
+            stored = stored if stored.ndim == 2 else stored[image.frame]
+        if stored.ndim != 2:
+            raise InputError(f"{image.path.name} holds more than one grey image: this is no cine of single images")
+        return (stored * image.slope + image.intercept).astype(np.float32)
+
+
+def _stored(path: Path) -> np.ndarray:
     import pydicom
 
-    dataset: Any = pydicom.dcmread(path)
     try:
-        stored = dataset.pixel_array
+        return pydicom.dcmread(path).pixel_array
     except Exception as error:  # pydicom raises whatever its decoders do
         raise InputError(f"the pixels of {path.name} cannot be read: the file is damaged, or packed oddly") from error
-    if stored.ndim != 2:
-        raise InputError(f"{path.name} holds more than one grey image: this is no cine of single images")
-    slope, intercept = float(dataset.get("RescaleSlope", 1) or 1), float(dataset.get("RescaleIntercept", 0) or 0)
-    return (stored * slope + intercept).astype(np.float32)

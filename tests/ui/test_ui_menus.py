@@ -19,7 +19,7 @@ TASKS = {"segment": "segmentation", "filter": "restoration", "classify": "classi
 
 def test_each_layers_menu_has_an_entry_of_its_own():
     entries = {key: [item.command for item in items] for key, items in MANIFEST.contributions.menus.items()}
-    wanted = {f"napari/layers/{name}" for name in (*TASKS, "visualize")}
+    wanted = {f"napari/layers/{name}" for name in (*TASKS, "visualize", "register")}
     assert set(entries) == wanted
     commands = [command for one in entries.values() for command in one]
     assert len(set(commands)) == len(commands) >= 5

@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QScrollArea, QTabWidget, QVBoxLayout, QWidget
 
 from napari_mamba.ui.radiotherapy.plan.view import PlanView
 from napari_mamba.ui.radiotherapy.prediction.view import PredictionView
-from napari_mamba.ui.widgets.docks import OwnDock, bring_to_front, name_of_dock
+from napari_mamba.ui.widgets.docks import OwnDock, open_widget
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -74,12 +74,7 @@ class RadiotherapyPanel(QWidget):
 
 def open_panel(viewer: Viewer, page: int = PLAN) -> RadiotherapyPanel:
     """Open the panel, or bring the one that is open to the front."""
-    panel = next((w for w in viewer.window.dock_widgets.values() if isinstance(w, RadiotherapyPanel)), None)
-    if panel is None:
-        panel = RadiotherapyPanel(viewer)
-        viewer.window.add_dock_widget(panel, name=name_of_dock(NAME), add_vertical_stretch=False)
-    else:
-        bring_to_front(panel)
+    panel = open_widget(viewer, RadiotherapyPanel, NAME)
     panel.tabs.setCurrentIndex(page)
     return panel
 

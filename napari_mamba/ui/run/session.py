@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from psygnal import Signal
 
-from napari_mamba.engine.checks import not_for_images
 from napari_mamba.engine.suitability import Suitability, examine
 from napari_mamba.errors import InputError, NapariMambaError
 from napari_mamba.server.client.known import KnownServers, Server
@@ -243,7 +242,7 @@ class RunSession:
 def elsewhere(bundle: Bundle) -> str:
     """Why a bundle for doses or for registration is not run here, and where it is."""
     if bundle.task == "registration":
-        return not_for_images(bundle)
+        return f"{bundle.name} registers two images: do so in Plugins ▸ Mamba medical imaging ▸ Register"
     return (
         f"{bundle.name} takes a planning CT with its structures, not an image alone: predict a dose in Plugins ▸ Mamba "
         "medical imaging ▸ Radiotherapy"

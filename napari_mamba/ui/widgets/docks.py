@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import count
+from typing import Any, TypeVar
 
 from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtWidgets import QDockWidget, QMainWindow, QSizePolicy, QWidget
 
+W = TypeVar("W", bound=QWidget)
 DISPLAY_NAME = "Mamba medical imaging"
 """As in the manifest."""
 
@@ -36,6 +39,17 @@ def bring_to_front(widget: QWidget) -> None:
     if dock is not None:
         dock.show()
         dock.raise_()
+
+
+def open_widget(viewer: Any, kind: Callable[[Any], W], title: str) -> W:
+    """A widget of a kind in a dock of a viewer; there is one at most, and it is never hidden by this."""
+    widget: W | None = next((one for one in viewer.window.dock_widgets.values() if type(one) is kind), None)
+    if widget is None:
+        widget = kind(viewer)
+        viewer.window.add_dock_widget(widget, name=name_of_dock(title), add_vertical_stretch=False)
+    else:
+        bring_to_front(widget)
+    return widget
 
 
 class OwnDock(QObject):

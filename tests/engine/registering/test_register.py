@@ -163,3 +163,16 @@ def test_a_bundle_for_something_else_is_refused(fixed):
 def test_an_affine_that_is_none(fixed):
     with pytest.raises(InputError, match="the affine is one of"):
         RegistrationOptions("spline")
+
+
+def test_an_affine_that_scales_much_is_doubted(fixed):
+    """The same image with voxels of half the size again: a body of other size, or a header that is wrong."""
+    grid = np.array(GRID)
+    grid[:3, :3] *= 1.4
+    grid[:3, 3] *= 1.4
+    found = to_end(register(fixed, Volume(fixed.data, grid), None, STILL))
+    np.testing.assert_allclose(found.facts["affine"]["scales"], 1.4, atol=0.08)
+    assert any("scaling it to 7" in warning for warning in found.warnings)
+    again = to_end(register(fixed, fixed, None, STILL))
+    assert again.facts["affine"]["scales"] == pytest.approx([1, 1, 1])
+    assert again.warnings == []

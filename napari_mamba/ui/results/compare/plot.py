@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,9 @@ class Plot(QWidget):
         super().__init__()
         self._x_name = x_name
         self.curves: Sequence[Curve] = ()
+        self.colors: Sequence[str] = COLORS
+        self.place: Callable[[float, float], QPointF] | None = None
+        """From values to the widget's pixels, once it was drawn."""
         self.setMinimumHeight(170)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.MinimumExpanding)
         self.setAccessibleName("Line profile")
@@ -79,7 +82,7 @@ class Plot(QWidget):
             QRectF(box.left(), self.height() - line, box.width(), line), Qt.AlignmentFlag.AlignHCenter, self._x_name
         )
         for number, curve in enumerate(self.curves):
-            color = QColor(COLORS[number % len(COLORS)])
+            color = QColor(self.colors[number % len(self.colors)])
             painter.setPen(QPen(color, 2))
             for piece in _pieces(curve):
                 painter.drawPolyline(QPolygonF([place(x, y) for x, y in piece]))
@@ -88,6 +91,11 @@ class Plot(QWidget):
             painter.setPen(text)
             name = metrics.elidedText(curve.name, Qt.TextElideMode.ElideMiddle, int(box.width()) - 30)
             painter.drawText(QRectF(left + 24, y, box.width(), line), Qt.AlignmentFlag.AlignLeft, name)
+        self.place = place
+        self.paint_more(painter, place)
+
+    def paint_more(self, painter: QPainter, place: Callable[[float, float], QPointF]) -> None:
+        """What a kind of plot draws on top; `place` takes values to pixels."""
 
     def _ranges(self) -> tuple[tuple[float, float], tuple[float, float]] | None:
         ys = [curve.y[np.isfinite(curve.y)] for curve in self.curves]

@@ -99,7 +99,17 @@ class Child:
         except (NapariMambaError, OSError) as error:
             self._answer(number, "ended", Outcome(error=sentence(str(error))))
             return
-        events = outcome_of(volume, bundle, options, cancel)
+        self._relay(number, outcome_of(volume, bundle, options, cancel))
+
+    def do_work(self, number: int, kind: str, arguments: Any) -> None:
+        """One of `work.WORK`, with its progress."""
+        from napari_mamba.ui.run.process.work import outcome_of_work
+
+        cancel = self._cancels.setdefault(number, threading.Event())
+        self._relay(number, outcome_of_work(kind, arguments, cancel))
+
+    def _relay(self, number: int, events: Any) -> None:
+        """Answer with each event, and at last with the outcome."""
         outcome = None
         while outcome is None:
             try:

@@ -14,7 +14,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -74,7 +74,14 @@ class EngineProcess:
         self, volume: Volume, bundle: Bundle, options: RunOptions, cancel: threading.Event
     ) -> Generator[Progress, None, Outcome]:
         """A run in the process, with the events of `engine.run`; ends `GRACE_S` after `cancel` at the latest."""
-        number, answers = self._send("run", str(bundle.path), volume, options)
+        return self._events(cancel, "run", str(bundle.path), volume, options)
+
+    def work(self, kind: str, arguments: Sequence[Any], cancel: threading.Event) -> Generator[Progress, None, Outcome]:
+        """The same of one of `work.WORK`."""
+        return self._events(cancel, "work", kind, tuple(arguments))
+
+    def _events(self, cancel: threading.Event, *request: Any) -> Generator[Progress, None, Outcome]:
+        number, answers = self._send(*request)
         told_at: float | None = None
         try:
             while True:
@@ -190,6 +197,12 @@ class EngineThread:
         from napari_mamba.ui.run.process.outcome import outcome_of
 
         return outcome_of(volume, bundle, options, cancel)
+
+    def work(self, kind: str, arguments: Sequence[Any], cancel: threading.Event) -> Generator[Progress, None, Outcome]:
+        """See `EngineProcess.work`."""
+        from napari_mamba.ui.run.process.work import outcome_of_work
+
+        return outcome_of_work(kind, arguments, cancel)
 
     def end(self) -> None:
         """Nothing to end."""

@@ -78,18 +78,24 @@ def outcome_of(
                     passes = progress.total
                 yield progress
         return Outcome(result, measured={"passes": passes, "memory": memory.bytes})
-    except NapariMambaError as error:
-        return Outcome(error=sentence(str(error)))
-    except MemoryError:
-        return Outcome(error="Memory ran out: close other programs, or crop the image.")
-    except Exception as error:  # a bug: the window must not wait for ever, whatever it is
-        _log.exception("a run failed")
-        if "out of memory" in str(error).lower():
-            return Outcome(error="Memory ran out: choose the device CPU, close other programs, or crop the image.")
-        if any(word in str(error) for word in _LOST):
-            return Outcome(error=GPU_GONE, lost=True)
-        reason = " ".join(str(error).split())[:200]
-        return Outcome(error=f"The run stopped ({type(error).__name__}: {reason}): please report this.")
+    except Exception as error:  # a bug too: the window must not wait for ever, whatever it is
+        told = sentence_of(error)
+        return Outcome(error=told, lost=told == GPU_GONE)
+
+
+def sentence_of(error: Exception) -> str:
+    """What a window says about an exception, which is logged where it is a fault of ours."""
+    if isinstance(error, NapariMambaError):
+        return sentence(str(error))
+    if isinstance(error, MemoryError):
+        return "Memory ran out: close other programs, or crop the image."
+    _log.error("a run failed", exc_info=error)
+    if "out of memory" in str(error).lower():
+        return "Memory ran out: choose the device CPU, close other programs, or crop the image."
+    if any(word in str(error) for word in _LOST):
+        return GPU_GONE
+    reason = " ".join(str(error).split())[:200]
+    return f"The run stopped ({type(error).__name__}: {reason}): please report this."
 
 
 def remote_outcome(

@@ -1,0 +1,269 @@
+"""The dock "Register": two layers chosen, registered in the engine's process, and looked at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari.viewer import Viewer  # menus: napari fills it in by its type
+from qtpy.QtCore import QEvent, QSize, Qt
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QFileDialog,
+    QFormLayout,
+    QGroupBox,
+    QHBoxLayout,
+    QLabel,
+    QListWidget,
+    QListWidgetItem,
+    QPushButton,
+    QScrollArea,
+    QSlider,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_mamba.engine.progress.overall import REGISTERING
+from napari_mamba.ui.preferences import preferences
+from napari_mamba.ui.registration.model import AFFINES, RegistrationModel, bundles_for, register_pair
+from napari_mamba.ui.registration.scene import VIEWS, result_layers
+from napari_mamba.ui.registration.shown import ShownViews
+from napari_mamba.ui.run.process.engine_process import shared_engine
+from napari_mamba.ui.widgets.docks import OwnDock, open_widget
+from napari_mamba.ui.widgets.forms import combo_box, row_label
+from napari_mamba.ui.widgets.theme import Notice
+from napari_mamba.ui.widgets.work import Work, WorkRow
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+    from napari_mamba.ui.run.process.outcome import Outcome
+
+NAME = "Register"
+STAGES = {
+    "aligning": "Turning and scaling",
+    "checking": "Checking the images",
+    "preparing": "Preparing the images",
+    "warming up": "Loading the model",
+    "network": "The network's warp",
+    "refining": "Fitting a warp to this pair",
+    "restoring": "Moving the image",
+}
+make_engine = shared_engine
+"""Replaced by tests."""
+
+
+class RegistrationWidget(QWidget):
+    """Two layers registered.
+
+    Parameters
+    ----------
+    napari_viewer : napari viewer
+        The name is napari's: it fills it in.
+    """
+
+    def __init__(self, napari_viewer: ViewerModel, parent: QWidget | None = None):
+        super().__init__(parent)
+        OwnDock(self)
+        self.viewer = napari_viewer
+        self.model = RegistrationModel(napari_viewer)
+        self.shown = ShownViews(napari_viewer, self)
+        self.work = Work(self)
+        self.engine = make_engine()
+        self.fixed = combo_box("The image that stays: the result lies on its grid")
+        self.moving = combo_box("The image that is moved onto it")
+        self.swap = QPushButton("Swap")
+        self.swap.setToolTip("The fixed image becomes the moving one")
+        self.affine = combo_box("What is done first. Mutual information, by SimpleITK: any two contrasts.")
+        self.bundle = combo_box("A network that warps, after the affine")
+        self.refine = QCheckBox("Fit a warp to this pair")
+        self.refine.setToolTip("Takes a minute or two; kept only where the images fit better afterwards")
+        self.labels = QListWidget()
+        self.labels.setToolTip("Labels of the moving image that are ticked are carried along, by nearest neighbour")
+        self.labels.setMaximumHeight(70)
+        self.labels.setAccessibleName("Labels to carry along")
+        self.row = WorkRow(self.work, "Register", STAGES, REGISTERING)
+        self.notice = Notice(napari_viewer)
+        self.views = {view: QCheckBox(name) for view, name in VIEWS.items()}
+        self.opacity = QSlider(Qt.Orientation.Horizontal)
+        self.opacity.setRange(0, 100)
+        self.opacity.setValue(50)
+        self.opacity.setToolTip("From the fixed image (magenta) to the moved one (green); white where both are bright")
+        self.opacity.setAccessibleName("Overlay: fixed or moved")
+        self.save = QPushButton("Save transform…")
+        self.save.setToolTip("ITK transform (.h5, .tfm) for ANTs and 3D Slicer, or displacement field (.nii.gz, LPS)")
+        self._lay_out()
+        self._filling = False
+        for name, values in (("affine", AFFINES), ("bundle", self._bundles())):
+            combo = getattr(self, name)
+            for key, words in values.items():
+                combo.addItem(words, key)
+            combo.currentIndexChanged.connect(self._on_choice)
+        for combo in (self.fixed, self.moving):
+            combo.currentIndexChanged.connect(self._on_choice)
+        self.refine.setChecked(True)
+        self.refine.toggled.connect(self._on_choice)
+        self.labels.itemChanged.connect(self._on_choice)
+        self.swap.clicked.connect(self.model.swap)
+        self.row.asked.connect(self.run)
+        self.work.ended.connect(self._on_ended)
+        for view, box in self.views.items():
+            box.toggled.connect(lambda on, view=view: self.shown.show(view, on))
+        self.views["overlay"].toggled.connect(self.opacity.setVisible)
+        self.opacity.hide()
+        self.shown.left.connect(self._on_view_left)
+        self.opacity.valueChanged.connect(lambda value: self.shown.mix(value / 100))
+        self.save.clicked.connect(self._ask_path)
+        self.model.changed.connect(self.draw)
+        self._left = False
+        self.draw()
+
+    def _bundles(self) -> dict[str, str]:
+        from napari_mamba import bundles
+
+        found = {str(one.path): f"{one.title} ({one.name})" for one in bundles_for(bundles.available())}
+        return {"": "No network", **found}
+
+    def _lay_out(self) -> None:
+        form = QFormLayout()
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+        fixed_row = QHBoxLayout()
+        fixed_row.addWidget(self.fixed, 1)
+        fixed_row.addWidget(self.swap)
+        form.addRow(row_label("Fixed"), fixed_row)
+        form.addRow(row_label("Moving"), self.moving)
+        form.addRow(row_label("Affine"), self.affine)
+        form.addRow(row_label("Network"), self.bundle)
+        form.addRow(row_label(""), self.refine)
+        self._labels_name = row_label("Labels")
+        form.addRow(self._labels_name, self.labels)
+        self.looking = QGroupBox("How well they lie on each other")
+        inside = QVBoxLayout(self.looking)
+        for view in self.views.values():
+            inside.addWidget(view)
+            if view is self.views["overlay"]:
+                inside.addWidget(self.opacity)
+        page = QWidget()
+        column = QVBoxLayout(page)
+        column.addLayout(form)
+        column.addWidget(self.row)
+        column.addWidget(self.notice)
+        column.addWidget(self.looking)
+        column.addWidget(self.save)
+        hint = QLabel("Not for clinical use: look at every result.")
+        hint.setWordWrap(True)
+        column.addWidget(hint)
+        column.addStretch(1)
+        area = QScrollArea()
+        area.setWidget(page)
+        area.setWidgetResizable(True)
+        area.setFrameShape(QScrollArea.Shape.NoFrame)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(area)
+        self.setMinimumWidth(320)
+
+    def sizeHint(self) -> QSize:
+        """Wide enough for names of layers."""
+        return QSize(370, 640)
+
+    # ---- drawing the model
+
+    def draw(self, *_: Any) -> None:
+        """Show the model as it is."""
+        model, self._filling = self.model, True
+        for combo, chosen in ((self.fixed, model.fixed), (self.moving, model.moving)):
+            combo.clear()
+            for layer in model.images:
+                combo.addItem(layer.name, layer)
+            combo.setCurrentIndex(model.images.index(chosen) if chosen in model.images else -1)
+        self.labels.clear()
+        for layer in model.label_layers:
+            item = QListWidgetItem(layer.name)
+            item.setData(Qt.ItemDataRole.UserRole, layer)
+            item.setCheckState(Qt.CheckState.Checked if layer in model.labels else Qt.CheckState.Unchecked)
+            self.labels.addItem(item)
+        for one in (self.labels, self._labels_name):
+            one.setVisible(bool(model.label_layers))
+        self.row.set_ready(not model.problem, model.problem)
+        problem = model.problem if not model.message and not self.work.running else ""
+        self.notice.say(model.message or problem, model.kind if model.message else "hint")
+        for widget in (self.looking, self.save):
+            widget.setVisible(model.finished is not None)
+        self._filling = False
+
+    def _on_choice(self, *_: Any) -> None:
+        if self._filling:
+            return
+        items = [self.labels.item(row) for row in range(self.labels.count())]
+        self.model.choose(
+            fixed=self.fixed.currentData(),
+            moving=self.moving.currentData(),
+            affine=self.affine.currentData(),
+            bundle=self.bundle.currentData(),
+            refine=self.refine.isChecked(),
+            labels=[i.data(Qt.ItemDataRole.UserRole) for i in items if i.checkState() == Qt.CheckState.Checked],
+        )
+
+    # ---- running
+
+    def run(self) -> None:
+        """Register what is chosen."""
+        from napari_mamba.errors import NapariMambaError
+        from napari_mamba.ui.run.process.outcome import sentence
+
+        chosen, model = preferences(), self.model
+        try:
+            pair, options = model.pair(), model.options(chosen.device, chosen.precision)
+        except NapariMambaError as error:
+            model.say(sentence(str(error)), "error")
+            return
+        model.say("")
+        bundle, work = model.bundle, self.engine.work
+        self.row.begin(lambda cancel: register_pair(pair, bundle, options, work, cancel))
+
+    def _on_ended(self, outcome: Outcome) -> None:
+        finished = self.model.end(outcome)
+        if finished is None or self._left:
+            return
+        self.shown.clear()
+        for layer in result_layers(finished):
+            self.viewer.add_layer(layer)
+        self.shown.finished = finished
+        self.views["checkerboard"].setChecked(True)
+
+    def _on_view_left(self, view: str) -> None:
+        self.views[view].setChecked(False)
+
+    def _ask_path(self) -> None:
+        kinds = "ITK transform (*.h5 *.tfm);;Displacement field (*.nii.gz *.nii)"
+        path, _ = QFileDialog.getSaveFileName(self, "Save the transform", "transform.h5", kinds)
+        if path:
+            self.model.save_transform(Path(path))
+
+    # ---- closing
+
+    def event(self, event: QEvent) -> bool:
+        """A dock that is taken out of its window stops listening."""
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self._leave()
+        return super().event(event)
+
+    def closeEvent(self, event: Any) -> None:
+        """The same where it is a window of its own."""
+        self._leave()
+        super().closeEvent(event)
+
+    def _leave(self) -> None:
+        if not self._left:
+            self._left = True
+            self.work.stop()
+            self.shown.close()
+            self.model.close()
+            self.model.changed.disconnect(self.draw)
+
+
+def open_registration(viewer: Viewer) -> RegistrationWidget:
+    """Layers, Register: the dock, or the one that is open brought to the front."""
+    return open_widget(viewer, RegistrationWidget, NAME)
