@@ -236,7 +236,9 @@ def result_of(event: dict[str, Any], files: dict[str, Volume], bundle: Bundle, a
         row["mean_intensities"] = tuple(row.get("mean_intensities") or ())
         rows.append(ClassRow(**row))
     scores = event.get("scores") or None
-    extra: dict[str, Volume] = {name: files[name] for name in ("probabilities", "uncertainty", "residual") if name in files}
+    extra: dict[str, Volume] = {
+        name: files[name] for name in ("probabilities", "uncertainty", "residual") if name in files
+    }
     if "where" in files or (bundle.task == "classification" and "uncertainty" in extra):
         where = files.get("where") or extra.pop("uncertainty")
         likeliest = max(scores, key=scores.get) if scores else "the class"  # type: ignore[arg-type]
