@@ -186,6 +186,11 @@ TINY = [
     Tiny("vmambair", {**VMAMBAIR, "network": "MambaRealSR11"}, (1, 3, 16, 16), "channel means"),
     Tiny("voxel_mamba_unet", {"features": (8, 16), "depths": (1, 1)}, (1, 1, 6, 8, 10)),
     Tiny(
+        "vivim",
+        {"out_chans": 3, "depths": FOUR, "feat_size": [16, 16, 32, 32], "backbone_depths": FOUR, "decoder_width": 32},
+        (1, 5, 3, 32, 64),
+    ),
+    Tiny(
         "vmambamorph",
         {"img_size": (16, 16, 16), "embed_dim": 12, "depths": (1, 1, 1), "variant": "VMambaMorphFeat", "rec_num": 2},
         (1, 1, 16, 16, 16),
