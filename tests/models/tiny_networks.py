@@ -97,7 +97,7 @@ TINY = [
         "em_net",
         {"depths": FOUR, "feat_size": [8, 8, 16, 16], "hidden_size": 16, "fft_nums": [0, 0, 1, 0], "out_chans": 3}
         | {"in_shpae": (32, 32, 32)},
-        (1, 1, 32, 32, 32),
+        (2, 1, 32, 32, 32),
     ),
     Tiny("h_vmunet", {"num_classes": 2}, (2, 3, 32, 64)),
     Tiny("hmt_unet", {"num_classes": 3, "depths": [1, 1, 2, 2], "dim": 16, "in_dim": 8}, (2, 3, 32, 64)),
@@ -186,11 +186,6 @@ TINY = [
     Tiny("vmambair", {**VMAMBAIR, "network": "MambaRealSR11"}, (1, 3, 16, 16), "channel means"),
     Tiny("voxel_mamba_unet", {"features": (8, 16), "depths": (1, 1)}, (1, 1, 6, 8, 10)),
     Tiny(
-        "vivim",
-        {"out_chans": 3, "depths": FOUR, "feat_size": [16, 16, 32, 32], "backbone_depths": FOUR, "decoder_width": 32},
-        (1, 5, 3, 32, 64),
-    ),
-    Tiny(
         "vmambamorph",
         {"img_size": (16, 16, 16), "embed_dim": 12, "depths": (1, 1, 1), "variant": "VMambaMorphFeat", "rec_num": 2},
         (1, 1, 16, 16, 16),
@@ -198,8 +193,13 @@ TINY = [
     ),
 ]
 
-# Networks that take a graph beside the features: not for tests of maps.
-GRAPHS = [
+# Networks that take a graph beside the features, or the frames of a clip: not for tests of maps.
+OTHERS = [
     Tiny("gat_mamba", {}, (23, 1026), fixed=(EDGES,)),
     Tiny("mammil", {"input_dim": 32, "embed_dim": 32, "num_classes": 4}, (23, 32), fixed=(EDGES, *ORDERS)),
+    Tiny(
+        "vivim",
+        {"out_chans": 3, "depths": FOUR, "feat_size": [16, 16, 32, 32], "backbone_depths": FOUR, "decoder_width": 32},
+        (1, 5, 3, 32, 64),
+    ),
 ]

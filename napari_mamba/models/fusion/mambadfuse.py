@@ -15,6 +15,7 @@ from napari_mamba.errors import InputError
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, has
 from napari_mamba.nn.blocks.tokens import Float32Module, from_tokens, to_tokens, without_autocast
+from napari_mamba.nn.mixers.exchange import PathMixers, ReplaceableMixer
 from napari_mamba.nn.mixers.mamba import Mamba, init_dt_, s4d_real_log
 from napari_mamba.nn.mixers.selective import project_and_scan, rank_of
 from napari_mamba.nn.norms.norm import LayerNorm
@@ -42,7 +43,7 @@ class Mixer(Float32Module, Mamba):
 
     def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:  # type: ignore[override]
         with without_autocast(x), placed(lambda: (tuple(size), None)):
-            return super().forward(x.to(self.in_proj.weight.dtype)).to(x.dtype)
+            return super().forward(x.to(next(self.parameters()).dtype)).to(x.dtype)
 
 
 class SingleMambaBlock(nn.Module):
@@ -75,7 +76,7 @@ class TokenSwapMamba(nn.Module):
         return (self.I1encoder(swapped[0], size), self.I2encoder(swapped[1], size)), (first, second)
 
 
-class ThreeWayMamba(Float32Module):
+class ThreeWayMamba(Float32Module, ReplaceableMixer):
     """Scans three sequences, each with its own projection, convolution, steps and gate, and projects their sum.
 
     The second and third share their decays (`A_b_log`), as published.
@@ -97,8 +98,17 @@ class ThreeWayMamba(Float32Module):
         self.A_b_log = nn.Parameter(s4d_real_log(inner, d_state))
         self.out_proj = nn.Linear(inner, dim, bias=False)
 
+    def replace_mixer(self, name: str) -> None:
+        self.exchanged = PathMixers(name, self.in_proj.in_features, paths=3)
+        paths = [f"{part}{path}" for path in ("", "_b", "_c") for part in ("conv1d", "x_proj", "dt_proj", "D")]
+        self.remove_modules("in_proj", "in_proj_extra1", "in_proj_extra2", "A_log", "A_b_log", "out_proj", *paths)
+
     def forward(self, x: Tensor, extra1: Tensor, extra2: Tensor, size: Sequence[int]) -> Tensor:
         """Three (B, L, C) to (B, L, C)."""
+        if self.exchanged is not None:
+            with without_autocast(x):
+                pairs = zip(self.exchanged.mixers, (x, extra1, extra2), strict=True)
+                return torch.stack([mix(each.float()) for mix, each in pairs]).sum(0).to(x.dtype)
         parts = zip(
             (x, extra1, extra2),
             (self.in_proj, self.in_proj_extra1, self.in_proj_extra2),
@@ -112,8 +122,8 @@ class ThreeWayMamba(Float32Module):
 
     def _scan(self, x: Tensor, projection: nn.Linear, path: str, A_log: Tensor) -> Tensor:
         u, z = projection(x.to(projection.weight.dtype)).chunk(2, dim=-1)
-        conv = self.get_submodule(f"conv1d{path}")
-        u = causal_conv1d(u, conv.weight[:, 0], conv.bias)
+        weight, bias = (self.get_parameter(f"conv1d{path}.{name}") for name in ("weight", "bias"))
+        u = causal_conv1d(u, weight[:, 0], bias)
         one = [self.get_parameter(f"{name}{path}{tail}")[None] for name, tail in self._NAMES]
         return project_and_scan(u, *one[:3], A_log[None], one[3], None, z=z)
 

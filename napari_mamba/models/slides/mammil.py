@@ -66,8 +66,8 @@ class DirectMamba(Float32Module):
             return self.out_proj(total / len(ways)).to(x.dtype)
 
     def _direction(self, k: int, way: Tensor, xBC: Tensor, dt: Tensor, z: Tensor) -> Tensor:
-        conv = self.conv1d_list[k]
-        xBC = causal_conv1d(xBC, conv.weight[:, 0], conv.bias, way)
+        weight, bias = (self.get_parameter(f"conv1d_list.{k}.{name}") for name in ("weight", "bias"))
+        xBC = causal_conv1d(xBC, weight[:, 0], bias, way)
         step = F.softplus(dt + self.dt_bias_list[k])[:, None]
         xBC = xBC if xBC.ndim == 4 else xBC[:, None]
         return self.norm(scan_heads(xBC, step, self.A_log_list[k], self.D_list[k], self.d_state, order=way), z)

@@ -209,7 +209,7 @@ class Vivim(nn.Module):
     def forward(self, x_in: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         if x_in.ndim != 5 or x_in.shape[2] != self.in_chans:
             raise InputError(
-                f"Vivim takes clips (B, frames, {self.in_chans}, H, W), not {tuple(x_in.shape)}; give it {FRAMES} frames"
+                f"Vivim takes clips (B, frames, {self.in_chans}, H, W), not {tuple(x_in.shape)}; stack {FRAMES} frames"
             )
         size = x_in.shape[3:]
         maps = self.encoder(x_in)

@@ -45,8 +45,8 @@ class GATConv(Float32Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.lin = nn.Linear(in_channels, out_channels, bias=False)
-        for name in ("att_src", "att_dst"):
-            self.register_parameter(name, nn.Parameter(nn.init.xavier_uniform_(torch.empty(1, 1, out_channels))))
+        self.att_src = nn.Parameter(nn.init.xavier_uniform_(torch.empty(1, 1, out_channels)))
+        self.att_dst = nn.Parameter(nn.init.xavier_uniform_(torch.empty(1, 1, out_channels)))
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
