@@ -91,7 +91,7 @@ def time_once(network: str, name: str) -> tuple[float, float]:
         if seed:
             torch.manual_seed(int(seed.group(1)))
         since = process_time()
-        outputs = built(*inputs)
+        outputs = parity_vectors.run(name, built, inputs)
         seconds = process_time() - since
     triples = zip(parity_vectors.flatten(outputs), vector.outputs, vector.spec["outputs"], strict=True)
     return seconds, max(parity_vectors.relative_l2(*triple) for triple in triples)

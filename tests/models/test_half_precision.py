@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_networks import TINY, Tiny
+from tiny_networks import OTHERS, TINY, Tiny
 from torch import Tensor, nn
 
 from napari_mamba import bundles, io, models
@@ -24,7 +24,7 @@ HALF = [torch.bfloat16, torch.float16]
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 LABELS, IMAGES, LEAD = 0.995, 1e-2, 0.1
 SCORES = {torch.bfloat16: 5e-2, torch.float16: 1e-2}
-each = pytest.mark.parametrize("case", TINY, ids=str)
+each = pytest.mark.parametrize("case", [*TINY, *OTHERS], ids=str)
 halves = pytest.mark.parametrize("dtype", HALF, ids=str)
 devices = pytest.mark.parametrize("at", DEVICES)
 

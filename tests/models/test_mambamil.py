@@ -7,7 +7,7 @@ import torch
 
 from napari_mamba import models
 from napari_mamba.errors import InputError
-from napari_mamba.models.classification.mambamil import SRMamba
+from napari_mamba.models.slides.mambamil import SRMamba
 from napari_mamba.nn import Mamba
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from napari_mamba import models
 from napari_mamba.errors import InputError
-from napari_mamba.models.registration.mambamorph import SpatialTransformer
+from napari_mamba.models.registration.parts import SpatialTransformer
 from napari_mamba.models.segmentation.lkm_unet import PixelLayer, WindowLayer
 from napari_mamba.models.segmentation.nnmamba import ScanLayer
 

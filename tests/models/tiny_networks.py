@@ -41,6 +41,9 @@ ROPE = {"if_rope": True, "if_rope_residual": True}
 PLAIN_MAMBA = {"img_size": 64, "embed_dims": 32, "num_layers": 2, "layers_with_dwconv": (0,), "num_classes": 4}
 V2 = {"embed_dim": 24, "d_state": 4, "depths": [1, 1], "num_heads": [2, 3], "window_size": 8, "num_tokens": 10}
 VIM_UNET = {"out_channels": 3, "img_size": 64, "depth": 2, "embed_dim": 16, "initial_features": 8}
+EDGES = torch.arange(23).repeat(2, 2) + torch.tensor([[1] * 46, [0] * 23 + [3] * 23])
+EDGES = EDGES[:, EDGES.amax(0) < 23]
+ORDERS = tuple(torch.randperm(23, generator=torch.Generator().manual_seed(seed)) for seed in range(3))
 VMAMBAIR = {"dim": 8, "num_blocks": FOUR, "num_refinement_blocks": 1}
 
 
@@ -53,6 +56,8 @@ class Tiny:
     shape: tuple[int, ...]
     note: str = ""
     more: tuple[tuple[int, ...], ...] = field(default=())
+    fixed: tuple[Tensor, ...] = field(default=())
+    """Forward arguments after the images that stay as they are: edges, orders, a time."""
 
     def __str__(self) -> str:
         return f"{self.name}-{self.note}" if self.note else self.name
@@ -62,18 +67,17 @@ class Tiny:
         generator = torch.Generator().manual_seed(seed)
         return [image(shape, generator) for shape in (self.shape, *self.more)]
 
-    @staticmethod
-    def run(network: nn.Module, inputs: list[Tensor]) -> Tensor:
+    def run(self, network: nn.Module, inputs: list[Tensor]) -> Tensor:
         """The network's first output."""
-        y = network(*inputs)
+        y = network(*inputs, *(x.to(inputs[0].device) for x in self.fixed))
         return y if isinstance(y, Tensor) else y[0]
 
 
 def image(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Noise at every scale, the coarse ones stronger, as natural and medical images have it."""
-    batch, channels, *spatial = (*shape[:1], shape[-1], shape[1]) if len(shape) == 3 else shape
-    if len(shape) == 3:  # a bag of features
+    if len(shape) <= 3:  # a bag of features
         return torch.randn(shape, generator=generator)
+    batch, channels, *spatial = shape
     total = torch.zeros(batch, channels, *spatial)
     mode = "bilinear" if len(spatial) == 2 else "trilinear"
     for step in (16, 8, 4, 2, 1):
@@ -88,6 +92,12 @@ TINY = [
         "efficient_vmamba",
         {"depths": FOUR, "dims": 16, "mlp_ratio": 0.0, "downsample_version": "v1", "num_classes": 5},
         (2, 3, 44, 72),
+    ),
+    Tiny(
+        "em_net",
+        {"depths": FOUR, "feat_size": [8, 8, 16, 16], "hidden_size": 16, "fft_nums": [0, 0, 1, 0], "out_chans": 3}
+        | {"in_shpae": (32, 32, 32)},
+        (2, 1, 32, 32, 32),
     ),
     Tiny("h_vmunet", {"num_classes": 2}, (2, 3, 32, 64)),
     Tiny("hmt_unet", {"num_classes": 3, "depths": [1, 1, 2, 2], "dim": 16, "in_dim": 8}, (2, 3, 32, 64)),
@@ -113,7 +123,13 @@ TINY = [
         {"img_size": 64, "patch_size": 8, "embed_dims": 32, "num_layers": 2, "downsample": [1], "num_classes": 4},
         (2, 3, 48, 48),
     ),
+    Tiny(
+        "mamba_nd_unetr",
+        {"in_channels": 1, "out_channels": 3, "img_size": (16, 32, 32), "feature_size": 8, "hidden_size": 32},
+        (1, 1, 16, 32, 32),
+    ),
     Tiny("mamba_unet", {"num_classes": 3, "depths": FOUR, "dims": 16, "d_state": 4}, (2, 1, 32, 32)),
+    Tiny("mambadfuse", {"embed_dim": 16}, (1, 1, 16, 24), more=((1, 1, 16, 24),)),
     Tiny("mambair", {"embed_dim": 32, "depths": [1], "mlp_ratio": 1.2, "upscale": 1}, (1, 3, 16, 12), "same size"),
     Tiny(
         "mambair",
@@ -125,6 +141,13 @@ TINY = [
     Tiny("mambair_v2", V2, (1, 3, 16, 16)),
     Tiny("mambair_v2_light", V2, (1, 3, 16, 16)),
     *(Tiny("mambamil", {"in_dim": 32, "type": kind}, (1, 23, 32), kind) for kind in ("SRMamba", "BiMamba", "Mamba")),
+    Tiny(
+        "mambamorph",
+        {"img_size": (16, 16, 16), "embed_dim": 12, "variant": "MambaMorphFeat"},
+        (1, 1, 16, 16, 16),
+        "features",
+        more=((1, 1, 16, 16, 16),),
+    ),
     Tiny("mambamorph", {"img_size": (16, 16, 16), "embed_dim": 12}, (1, 1, 16, 16, 16), more=((1, 1, 16, 16, 16),)),
     Tiny("medmamba", {"num_classes": 7, "depths": [1, 1], "dims": [16, 32]}, (2, 3, 40, 52)),
     Tiny("mhs_vm", {"num_classes": 3, "depths": FOUR, "depths_decoder": FOUR, "head_num": 4}, (1, 3, 64, 32)),
@@ -151,6 +174,7 @@ TINY = [
     Tiny("umamba_enc", {**PLAN, "input_size": (8, 8, 16)}, (1, 1, 8, 8, 16)),
     Tiny("umamba_enc", {**PLAN, "generation": "v1"}, (1, 1, 8, 8, 16), "v1"),
     Tiny("vim", {"img_size": 64, "depth": 2, "embed_dim": 32, "num_classes": 4}, (1, 3, 64, 64)),
+    Tiny("vim4path", {"img_size": 64, "depth": 2, "embed_dim": 32}, (1, 3, 48, 64)),
     Tiny("vim_unet", VIM_UNET, (2, 3, 64, 50)),
     Tiny("vim_unet", {**VIM_UNET, "use_conv_transpose": True, "if_rope": True}, (1, 3, 64, 64), "first"),
     Tiny("vm_unet", {"num_classes": 4, "depths": FOUR, "depths_decoder": FOUR}, (1, 1, 64, 32)),
@@ -161,4 +185,21 @@ TINY = [
     Tiny("vmambair", VMAMBAIR, (1, 3, 16, 16), "wide channel scan"),
     Tiny("vmambair", {**VMAMBAIR, "network": "MambaRealSR11"}, (1, 3, 16, 16), "channel means"),
     Tiny("voxel_mamba_unet", {"features": (8, 16), "depths": (1, 1)}, (1, 1, 6, 8, 10)),
+    Tiny(
+        "vmambamorph",
+        {"img_size": (16, 16, 16), "embed_dim": 12, "depths": (1, 1, 1), "variant": "VMambaMorphFeat", "rec_num": 2},
+        (1, 1, 16, 16, 16),
+        more=((1, 1, 16, 16, 16),),
+    ),
+]
+
+# Networks that take a graph beside the features, or the frames of a clip: not for tests of maps.
+OTHERS = [
+    Tiny("gat_mamba", {}, (23, 1026), fixed=(EDGES,)),
+    Tiny("mammil", {"input_dim": 32, "embed_dim": 32, "num_classes": 4}, (23, 32), fixed=(EDGES, *ORDERS)),
+    Tiny(
+        "vivim",
+        {"out_chans": 3, "depths": FOUR, "feat_size": [16, 16, 32, 32], "backbone_depths": FOUR, "decoder_width": 32},
+        (1, 5, 3, 32, 64),
+    ),
 ]

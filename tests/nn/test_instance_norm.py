@@ -14,7 +14,7 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parents[1] / "scan"))
 from cuda_emulator import emulated_device, find_compiler
 
-from napari_mamba.models.registration.mambamorph import ConvNormReLU
+from napari_mamba.models.registration.parts import ConvNormReLU
 from napari_mamba.models.segmentation.segmamba import GSC
 from napari_mamba.models.segmentation.segmamba_v2 import ConvBlock
 from napari_mamba.nn.blocks.conv_blocks import ProjectedResidualBlock, ResidualBlock

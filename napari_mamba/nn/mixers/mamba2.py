@@ -60,6 +60,60 @@ def ssd(x: Tensor, log_decay: Tensor, B: Tensor, C: Tensor, chunk: int = 64) -> 
     return (y + before * total.exp()[..., None]).flatten(1, 2)[:, :length].flatten(2, 3)
 
 
+def scan_heads(
+    xBC: Tensor,
+    dt: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    d_state: int,
+    ngroups: int = 1,
+    order: ScanOrder | Tensor | None = None,
+    chunk: int = 64,
+) -> Tensor:
+    """Mamba-2's scan along an order, with its skip; listeners are told of it as the selective scan that it is.
+
+    Parameters
+    ----------
+    xBC : (B, K, L, inner + 2 · ngroups · d_state), what K paths read, rows in grid order, float32
+    dt : (B, K, L, H), positive step sizes of H heads
+    A_log, D : (H,)
+    d_state, ngroups : int
+        States; groups of heads with their own B and C.
+    order : ScanOrder, (K, L) or None
+    chunk : int
+        See `ssd`.
+
+    Returns
+    -------
+    (B, L, inner), the paths summed
+    """
+    states, heads = ngroups * d_state, dt.shape[-1]
+    inner = xBC.shape[-1] - 2 * states
+    A_log, D = A_log.float(), D.float()
+    if listening.ACTIVE:
+        paths, headdim = xBC.shape[1], inner // heads
+        x, B, C = xBC.split([inner, states, states], dim=-1)
+        B, C = (t.unflatten(-1, (ngroups, d_state)) for t in (B, C))
+        A, wide_D = (p.repeat_interleave(headdim).expand(paths, -1) for p in (-A_log.exp(), D))
+        table = order_table(order, paths, x.shape[2], x.device)
+        step = dt.repeat_interleave(headdim, dim=-1)
+        args = ScanArguments(
+            x, step, A[..., None].expand(-1, -1, d_state), B, C, wide_D, None, None, False, table, "sum"
+        )
+        told = listening.tell("scan", args, order, "ssd")
+        if told is not None:
+            return told
+
+    def mix(xBC: Tensor, dt: Tensor) -> Tensor:
+        x, B, C = xBC.split([inner, states, states], dim=-1)
+        x = x.unflatten(-1, (heads, -1))
+        B, C = (t.unflatten(-1, (ngroups, d_state)) for t in (B, C))
+        y = ssd(x * dt[..., None], -torch.exp(A_log) * dt, B, C, chunk)
+        return (y + D[:, None] * x).flatten(2)
+
+    return along_paths(mix, order, xBC, dt, paths=True)
+
+
 class GatedRMSNorm(nn.Module):
     """RMS norm of x · silu(z) over the channels of each of some groups."""
 
@@ -147,27 +201,5 @@ class Mamba2(nn.Module):
         xBC = xBC[:, None] if xBC.ndim == 3 else xBC
         dt = F.softplus(dt.float() + self.dt_bias.float())[:, None].expand(-1, xBC.shape[1], -1, -1)
         with torch.autocast(x.device.type, enabled=False):
-            told = self._tell(xBC.float(), dt, order) if listening.ACTIVE else None
-            y = along_paths(self._mix, order, xBC.float(), dt, paths=True) if told is None else told
+            y = scan_heads(xBC.float(), dt, self.A_log, self.D, self.d_state, self.ngroups, order, self.chunk_size)
         return self.out_proj(self.norm(y.to(x.dtype), z))
-
-    def _tell(self, xBC: Tensor, dt: Tensor, order: ScanOrder | Tensor | None) -> Tensor | None:
-        """Tell listeners of the scan, as the selective scan that it is; returns a listener's answer in its place."""
-        states, paths = self.ngroups * self.d_state, xBC.shape[1]
-        x, B, C = xBC.split([self.d_inner, states, states], dim=-1)
-        B, C = (t.unflatten(-1, (self.ngroups, self.d_state)) for t in (B, C))
-        A, D = (p.float().repeat_interleave(self.headdim).expand(paths, -1) for p in (-self.A_log.exp(), self.D))
-        table = order_table(order, paths, x.shape[2], x.device)
-        step = dt.repeat_interleave(self.headdim, dim=-1)
-        A = A[..., None].expand(-1, -1, self.d_state)
-        args = ScanArguments(x, step, A, B, C, D, None, None, False, table, "sum")
-        return listening.tell("scan", args, order, "ssd")
-
-    def _mix(self, xBC: Tensor, dt: Tensor) -> Tensor:
-        states = self.ngroups * self.d_state
-        x, B, C = xBC.split([self.d_inner, states, states], dim=-1)
-        x = x.unflatten(-1, (self.nheads, self.headdim))
-        B, C = (t.unflatten(-1, (self.ngroups, self.d_state)) for t in (B, C))
-        log_decay = -torch.exp(self.A_log.float()) * dt
-        y = ssd(x * dt[..., None], log_decay, B, C, self.chunk_size)
-        return (y + self.D.float()[:, None] * x).flatten(2)

@@ -1,0 +1,1 @@
+"""Networks that make one image of two registered ones."""

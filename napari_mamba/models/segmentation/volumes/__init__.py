@@ -1,0 +1,1 @@
+"""Networks that segment volumes only, beside those of the room above."""

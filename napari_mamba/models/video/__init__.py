@@ -1,0 +1,1 @@
+"""Networks that take the frames of a video."""
