@@ -24,6 +24,12 @@ class Case:
     image: tuple[Path, ...]
     label: Path | None
 
+    @property
+    def labels(self) -> Path:
+        """The labels of a case that has some."""
+        assert self.label is not None, f"{self.name} has no labels"
+        return self.label
+
 
 def person_of(name: str) -> str:
     """Whose scan a name is of: what stands before the first separator after its first digits.

@@ -77,7 +77,7 @@ def look_at(dataset: Dataset) -> Generator[Seen, None, tuple[Seen, ...]]:
 
 
 def _look(case: Case, dataset: Dataset) -> Seen:
-    volume, found = read_image(case), io.read_labels(case.label)
+    volume, found = read_image(case), io.read_labels(case.labels)
     labels = found.volume
     if not same_grid(volume, labels):
         raise InputError(

@@ -52,8 +52,8 @@ def write_raw(facts: Facts, root: Path, name: str) -> Generator[str, None, None]
             volume = read_image(seen.case)
             for channel, path in enumerate(names):
                 io.write(volume.with_data(np.asarray(volume.data[channel : channel + 1])), path)
-        if all(mapping.get(value) == value for value in seen.values) and _is_flat_nifti(seen.case.label):
-            label = seen.case.label.resolve()
+        if all(mapping.get(value) == value for value in seen.values) and _is_flat_nifti(seen.case.labels):
+            label = seen.case.labels.resolve()
         elif not label.is_file():
             _write_labels(seen, mapping, label)
         cases[seen.case.name] = {"images": [str(path) for path in names], "label": str(label)}
@@ -105,7 +105,7 @@ def _is_flat_nifti(path: Path) -> bool:
 
 
 def _write_labels(seen: Seen, mapping: Mapping[int, int], path: Path) -> None:
-    labels = io.read_labels(seen.case.label).volume
+    labels = io.read_labels(seen.case.labels).volume
     data = np.asarray(labels.data)
     table = np.zeros(int(max(seen.values)) + 1, np.uint8)
     for value, number in mapping.items():
