@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_networks import TINY
+from tiny_networks import OTHERS, TINY
 
 from napari_mamba import models
 from napari_mamba.errors import InputError
@@ -86,4 +86,4 @@ def test_paths_of_their_own_are_mixed_along_their_order():
 def test_every_network_is_tested_here():
     """But those of doses, which fit a fluence before they answer: `test_dose.py` has them."""
     named = {model.name for model in models.list_models() if model.task != "regression"}
-    assert {case.name for case in TINY} == named
+    assert {case.name for case in (*TINY, *OTHERS)} == named

@@ -193,8 +193,9 @@ TINY = [
     ),
 ]
 
-# Networks that take a graph beside the features, or the frames of a clip: not for tests of maps.
+# Networks that take a graph beside the features, or the frames of a clip, or follow a velocity: not for tests of maps.
 OTHERS = [
+    Tiny("velocity_umamba", {"features": (8, 16, 16), "first_scan": 1}, (1, 2, 16, 16, 16)),
     Tiny("gat_mamba", {}, (23, 1026), fixed=(EDGES,)),
     Tiny("mammil", {"input_dim": 32, "embed_dim": 32, "num_classes": 4}, (23, 32), fixed=(EDGES, *ORDERS)),
     Tiny(

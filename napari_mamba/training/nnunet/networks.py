@@ -16,6 +16,13 @@ BASELINES = {
 }
 """Not of the registry: what a Mamba network is compared with."""
 
+UNTRAINED = {
+    "em_net": "its argument in_shpae is not taken from a plan yet",
+    "mamba_nd_unetr": "its argument img_size is not taken from a plan yet",
+    "vivim": "it takes clips, which nnU-Net has not",
+}
+"""Segmentation networks of the registry that have no trainer, and why."""
+
 
 @dataclass(frozen=True)
 class PlanFacts:

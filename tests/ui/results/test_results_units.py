@@ -17,6 +17,7 @@ from napari_mamba.volume import Volume
 
 
 class Bundle:
+    task = "segmentation"
     name, version, classes = "some", "1", (LabelClass(1, "one", "#ff0000"),)
 
 
