@@ -26,6 +26,8 @@ MAPS: dict[str, tuple[str, str]] = {
     "integrated": ("Integrated gradients", "class"),
     "class_attention": ("Class attention", "class"),
     "occlusion": ("Occlusion", "class"),
+    "knockout": ("Knockout", "class"),
+    "faithfulness": ("Faithfulness", "class"),
 }
 """Title of each map of `napari-mamba explain`, and whether it is of a layer, a voxel or a class."""
 
