@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -65,6 +66,7 @@ def heart_files(
     for path in (place, labels):
         if path is not None and not path.exists():
             raise InputError(f"{path} does not exist: check the name")
+    made = not outputs.folder.exists()
     outputs.prepare(replace=replace)
     report = reporter(events)
     try:
@@ -75,6 +77,9 @@ def heart_files(
             report.failure(error)
         raise
     finally:
+        if made:
+            with suppress(OSError):  # it holds the results
+                outputs.folder.rmdir()
         report.close()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.viewer import Viewer  # menus: napari fills it in by its type
-from qtpy.QtCore import QEvent, QSize, QTimer
+from qtpy.QtCore import QSize, QTimer
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QFileDialog,
@@ -28,7 +28,7 @@ from napari_mamba.ui.preferences import preferences
 from napari_mamba.ui.run.process.engine_process import shared_engine
 from napari_mamba.ui.run.process.outcome import sentence
 from napari_mamba.ui.widgets.background import Background
-from napari_mamba.ui.widgets.docks import OwnDock, open_widget
+from napari_mamba.ui.widgets.docks import DockPage, open_widget
 from napari_mamba.ui.widgets.forms import combo_box
 from napari_mamba.ui.widgets.theme import Notice
 from napari_mamba.ui.widgets.work import Work, WorkRow
@@ -45,7 +45,7 @@ make_engine = shared_engine
 """Replaced by tests."""
 
 
-class HeartWidget(QWidget):
+class HeartWidget(DockPage):
     """The beat of a cine.
 
     Parameters
@@ -56,7 +56,6 @@ class HeartWidget(QWidget):
 
     def __init__(self, napari_viewer: ViewerModel, parent: QWidget | None = None):
         super().__init__(parent)
-        OwnDock(self)
         self.viewer = napari_viewer
         self.model = HeartModel(napari_viewer)
         self.work, self.engine = Work(self), make_engine()
@@ -79,7 +78,7 @@ class HeartWidget(QWidget):
         self.save = QPushButton("Save…")
         self.save.setToolTip("The curve as a table (.csv) or as a picture (.png, .pdf, .svg)")
         self._lay_out()
-        self._filling, self._left = False, False
+        self._filling = False
         self._asked_of: tuple[Any, Any] | None = None
         self.cine.currentIndexChanged.connect(self._on_choice)
         self.open.clicked.connect(self._ask_folder)
@@ -236,24 +235,12 @@ class HeartWidget(QWidget):
 
     # ---- closing
 
-    def event(self, event: QEvent) -> bool:
-        """A dock that is taken out of its window stops listening."""
-        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
-            self._leave()
-        return super().event(event)
-
-    def closeEvent(self, event: Any) -> None:
-        """The same where it is a window of its own."""
-        self._leave()
-        super().closeEvent(event)
-
-    def _leave(self) -> None:
-        if not self._left:
-            self._left = True
-            self.work.stop()
-            self.model.close()
-            self.model.changed.disconnect(self.draw)
-            self.model.moved.disconnect(self._on_moved)
+    def leave(self) -> None:
+        """Stop listening to the viewer."""
+        self.work.stop()
+        self.model.close()
+        self.model.changed.disconnect(self.draw)
+        self.model.moved.disconnect(self._on_moved)
 
 
 def open_heart(viewer: Viewer) -> HeartWidget:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from napari.viewer import Viewer  # menus: napari fills it in by its type
-from qtpy.QtCore import QEvent, QSize, Qt
+from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import QScrollArea, QTabWidget, QVBoxLayout, QWidget
 
 from napari_mamba.ui.radiotherapy.plan.view import PlanView
 from napari_mamba.ui.radiotherapy.prediction.view import PredictionView
-from napari_mamba.ui.widgets.docks import OwnDock, open_widget
+from napari_mamba.ui.widgets.docks import DockPage, open_widget
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -19,7 +19,7 @@ PLAN, PREDICT = range(2)
 NAME = "Radiotherapy"
 
 
-class RadiotherapyPanel(QWidget):
+class RadiotherapyPanel(DockPage):
     """A plan, and the prediction of a dose.
 
     Parameters
@@ -30,7 +30,6 @@ class RadiotherapyPanel(QWidget):
 
     def __init__(self, napari_viewer: ViewerModel, parent: QWidget | None = None):
         super().__init__(parent)
-        OwnDock(self)
         self.viewer = napari_viewer
         self.plan = PlanView(napari_viewer)
         self.prediction = PredictionView(napari_viewer)
@@ -42,7 +41,6 @@ class RadiotherapyPanel(QWidget):
         layout.addWidget(self.tabs)
         self.setMinimumWidth(380)
         self.prediction.predicted.connect(self._on_predicted)
-        self._left = False
 
     def sizeHint(self) -> QSize:
         """Wide enough for the table."""
@@ -54,22 +52,10 @@ class RadiotherapyPanel(QWidget):
         self.plan.choose(layer, before if before is not layer else None)
         self.tabs.setCurrentIndex(PLAN)
 
-    def event(self, event: QEvent) -> bool:
-        """A panel that is taken out of its window leaves no lines or callbacks behind."""
-        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
-            self._leave()
-        return super().event(event)
-
-    def closeEvent(self, event: Any) -> None:
-        """The same when it is closed as a window of its own."""
-        self._leave()
-        super().closeEvent(event)
-
-    def _leave(self) -> None:
-        if not self._left:
-            self._left = True
-            for page in (self.plan, self.prediction):
-                page.disconnect_from_viewer()
+    def leave(self) -> None:
+        """Stop listening to the viewer."""
+        for page in (self.plan, self.prediction):
+            page.disconnect_from_viewer()
 
 
 def open_panel(viewer: Viewer, page: int = PLAN) -> RadiotherapyPanel:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.viewer import Viewer  # menus: napari fills it in by its type
-from qtpy.QtCore import QEvent, QSize, Qt
+from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import (
     QCheckBox,
     QFileDialog,
@@ -29,7 +29,7 @@ from napari_mamba.ui.registration.model import AFFINES, RegistrationModel, bundl
 from napari_mamba.ui.registration.scene import VIEWS, result_layers
 from napari_mamba.ui.registration.shown import ShownViews
 from napari_mamba.ui.run.process.engine_process import shared_engine
-from napari_mamba.ui.widgets.docks import OwnDock, open_widget
+from napari_mamba.ui.widgets.docks import DockPage, open_widget
 from napari_mamba.ui.widgets.forms import combo_box, row_label
 from napari_mamba.ui.widgets.theme import Notice
 from napari_mamba.ui.widgets.work import Work, WorkRow
@@ -53,7 +53,7 @@ make_engine = shared_engine
 """Replaced by tests."""
 
 
-class RegistrationWidget(QWidget):
+class RegistrationWidget(DockPage):
     """Two layers registered.
 
     Parameters
@@ -64,7 +64,6 @@ class RegistrationWidget(QWidget):
 
     def __init__(self, napari_viewer: ViewerModel, parent: QWidget | None = None):
         super().__init__(parent)
-        OwnDock(self)
         self.viewer = napari_viewer
         self.model = RegistrationModel(napari_viewer)
         self.shown = ShownViews(napari_viewer, self)
@@ -115,7 +114,6 @@ class RegistrationWidget(QWidget):
         self.opacity.valueChanged.connect(lambda value: self.shown.mix(value / 100))
         self.save.clicked.connect(self._ask_path)
         self.model.changed.connect(self.draw)
-        self._left = False
         self.draw()
 
     def _bundles(self) -> dict[str, str]:
@@ -244,24 +242,12 @@ class RegistrationWidget(QWidget):
 
     # ---- closing
 
-    def event(self, event: QEvent) -> bool:
-        """A dock that is taken out of its window stops listening."""
-        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
-            self._leave()
-        return super().event(event)
-
-    def closeEvent(self, event: Any) -> None:
-        """The same where it is a window of its own."""
-        self._leave()
-        super().closeEvent(event)
-
-    def _leave(self) -> None:
-        if not self._left:
-            self._left = True
-            self.work.stop()
-            self.shown.close()
-            self.model.close()
-            self.model.changed.disconnect(self.draw)
+    def leave(self) -> None:
+        """Stop listening to the viewer."""
+        self.work.stop()
+        self.shown.close()
+        self.model.close()
+        self.model.changed.disconnect(self.draw)
 
 
 def open_registration(viewer: Viewer) -> RegistrationWidget:

@@ -52,6 +52,36 @@ def open_widget(viewer: Any, kind: Callable[[Any], W], title: str) -> W:
     return widget
 
 
+class DockPage(QWidget):
+    """A widget in a dock of this plugin; `leave` is called once, when it is taken out of its window or closed."""
+
+    _left = False
+
+    def __init__(self, parent: QWidget | None = None):
+        super().__init__(parent)
+        OwnDock(self)
+
+    def event(self, event: QEvent) -> bool:
+        """A dock that is taken out of its window stops listening."""
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self._leave_once()
+        return super().event(event)
+
+    def closeEvent(self, event: Any) -> None:
+        """The same where it is a window of its own."""
+        self._leave_once()
+        super().closeEvent(event)
+
+    def leave(self) -> None:
+        """Stop listening to the viewer."""
+        raise NotImplementedError
+
+    def _leave_once(self) -> None:
+        if not self._left:
+            self._left = True
+            self.leave()
+
+
 class OwnDock(QObject):
     """Makes a widget take all the height of its dock, and puts the dock behind or before this plugin's others.
 

@@ -23,7 +23,7 @@ def panel(qtbot, opened, dose_bundle, monkeypatch):
     panel.resize(520, 900)
     qtbot.waitUntil(lambda: panel.plan.model.measured is not None, timeout=WAIT)
     yield panel
-    panel._leave()
+    panel._leave_once()
     panel.prediction.host.close()
 
 
@@ -131,6 +131,6 @@ def test_what_is_wrong_is_said_and_the_button_waits(panel, qtbot):
 
 
 def test_a_closed_panel_leaves_nothing_behind(panel, opened):
-    panel._leave()
+    panel._leave_once()
     assert NAME not in opened.viewer.layers
     assert opened.doses[0].colormap.name == "dose"
