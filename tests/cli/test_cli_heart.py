@@ -92,3 +92,4 @@ def test_refusals_are_one_sentence(files, capsys):
         error = capsys.readouterr().err.strip()
         assert words in error
         assert len(error.splitlines()) == 1
+        assert not (files / f"out{number}").exists(), "a refusal leaves nothing"
