@@ -41,6 +41,7 @@ def test_labels_equal_those_in_memory_though_a_worker_dies(cluster, tiny_bundle,
     bundle = bundles.load(tiny_bundle)
     wanted = engine.run_to_end(io.read(big), bundle, OPTIONS)
     target = tmp_path / "out.zarr"
+    cluster.client.wait_for_workers(2, timeout=60)  # another test may have killed one
     events = run_into(io.Opener((str(big),)), bundle, target, OPTIONS, spread=SpreadJobs(cluster))
     killed, result = False, None
     while result is None:

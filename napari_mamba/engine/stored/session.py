@@ -190,6 +190,8 @@ class StoredSession:
         if self.spread is None:
             yield from self._watched("warming up", lambda watch: self.work.ensemble)
         self.record.start_stage("network")
+        # Counted before one is lost: at the end, a worker that died is perhaps not back yet.
+        self.processes = 1 if self.spread is None else self.spread.workers
         layout = self.job.layout
         assert layout is not None
         done = {} if fresh else self.journal.done()
@@ -271,7 +273,7 @@ class StoredSession:
             "stored": {
                 "blocks": list(self.job.layout.block) if self.job.layout else [],
                 "levels": self.job.levels,
-                **times.facts(1 if self.spread is None else self.spread.workers),
+                **times.facts(self.processes),
             },
         }
         result.provenance = self.record.provenance(work.volume, self.job.bundle, self.job.options)
