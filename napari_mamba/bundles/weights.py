@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from napari_mamba import models
 from napari_mamba.bundles.doors import no_larger_than
@@ -16,8 +17,28 @@ from napari_mamba.errors import BundleError, InputError
 from napari_mamba.io.common.guard import quoted
 
 
+class _Unfilled(TorchFunctionMode):
+    """While it lasts, tensors are not filled with random numbers: they stay as memory was."""
+
+    _RANDOM = frozenset(
+        {
+            *(Tensor.uniform_, Tensor.normal_),
+            *(nn.init.uniform_, nn.init.normal_, nn.init.trunc_normal_, nn.init.orthogonal_),
+            *(nn.init.kaiming_uniform_, nn.init.kaiming_normal_, nn.init.xavier_uniform_, nn.init.xavier_normal_),
+        }
+    )
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        if func in self._RANDOM:
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
+
+
 def build(spec: BundleSpec, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
-    """The network `spec` names, with random weights.
+    """The network `spec` names, with random weights; with none that mean anything where `weights` will `fill` it.
+
+    Half of what building takes goes into random numbers.
 
     Raises
     ------
@@ -25,7 +46,9 @@ def build(spec: BundleSpec, weights: Mapping[str, Tensor] | None = None) -> nn.M
         If it cannot be built, or would be much larger than the `weights` that are meant for it.
     """
     try:
-        with no_larger_than(weights) if weights is not None else nullcontext():
+        if weights is None:
+            return models.create(spec.network.name, **spec.network.arguments)
+        with no_larger_than(weights), _Unfilled():
             return models.create(spec.network.name, **spec.network.arguments)
     except InputError as error:
         raise BundleError(f"bundle {spec.name}: {error}") from error

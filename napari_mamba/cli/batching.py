@@ -74,7 +74,7 @@ def _run(
     from napari_mamba.engine.progress.overall import Overall
 
     chosen = RunOptions(**options)
-    bundle = bundles.kept(bundles.load(name))
+    bundle = bundles.load(name)
     cases = find_cases(inputs, [channel.name for channel in bundle.channels], suffixes=suffixes)
     overall, running = Overall(len(cases)), run_batch(cases, bundle, folder, chosen, cancel=cancel, **how)
     begun = 0

@@ -27,14 +27,7 @@ def quiet_libraries() -> Iterator[None]:
     with warnings.catch_warnings():
         if not debugging():
             warnings.simplefilter("ignore")
-            _silence_itk()
         yield
-
-
-def _silence_itk() -> None:
-    import SimpleITK
-
-    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
 
 
 def exit_code(error: BaseException) -> int:

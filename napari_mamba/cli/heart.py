@@ -108,7 +108,7 @@ def _follow(
             from napari_mamba.engine.options import RunOptions
             from napari_mamba.engine.over_time import follow
 
-            chosen = bundles.kept(bundles.load(bundle))
+            chosen = bundles.load(bundle)
             classes = chosen.classes
             steps = follow(cine, chosen, RunOptions(**options), cancel)
             while True:

@@ -96,11 +96,11 @@ class _Work:
         return RunOptions(**{**self.options, **asked, **region})
 
     def bundle(self, name: str) -> Bundle:
-        """The bundle, whose weights are read once for all cases."""
+        """The bundle, read once for all cases."""
         from napari_mamba import bundles
 
         if self.loaded is None:
-            self.loaded = bundles.kept(bundles.load(name))
+            self.loaded = bundles.load(name)
         return self.loaded
 
 

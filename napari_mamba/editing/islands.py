@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from napari_mamba.editing.parts import parts_of
+
 
 def keep_largest_island(mask: np.ndarray) -> np.ndarray:
     """The largest connected piece; voxels that touch at a face, an edge or a corner are connected.
@@ -13,14 +15,8 @@ def keep_largest_island(mask: np.ndarray) -> np.ndarray:
     >>> keep_largest_island(np.array([True, True, False, True])).tolist()
     [True, True, False, False]
     """
-    from scipy.ndimage import label
-
-    pieces, found = label(mask, np.ones((3,) * mask.ndim))
-    if found < 2:
-        return mask.copy()
-    sizes = np.bincount(pieces.ravel())
-    sizes[0] = 0
-    return pieces == sizes.argmax()
+    pieces, sizes, _ = parts_of(mask)
+    return mask.copy() if len(sizes) <= 2 else pieces == 1 + sizes[1:].argmax()
 
 
 def remove_islands(mask: np.ndarray, least_voxels: int) -> np.ndarray:

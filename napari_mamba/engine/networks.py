@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from napari_mamba.engine.device import Device
+from napari_mamba.engine.idle_networks import IDLE, key_of
 from napari_mamba.engine.plan import Plan
 from napari_mamba.engine.tiling.infer import Ensemble
 from napari_mamba.models import list_models
@@ -17,9 +18,12 @@ if TYPE_CHECKING:
 
 
 def load_ensemble(bundle: Bundle, device: Device, plan: Plan, entropy: str = "") -> Ensemble:
-    """The networks of a bundle, as a plan runs them; `entropy` as in `Ensemble`."""
+    """The networks of a bundle, as a plan runs them; `entropy` as in `Ensemble`.
+
+    Those that an earlier run has given back are taken instead of new ones: see `give_back`.
+    """
     return Ensemble(
-        bundle.networks(),
+        IDLE.take(key_of(bundle, device.torch_device)) or bundle.networks(),
         device,
         plan.mirror_axes,
         plan.spatial_dims,
@@ -27,6 +31,11 @@ def load_ensemble(bundle: Bundle, device: Device, plan: Plan, entropy: str = "")
         channel_swap=left_right_channel_swap(bundle),
         round_robin=bundle.tile.round_robin,
     )
+
+
+def give_back(bundle: Bundle, ensemble: Ensemble) -> None:
+    """Keep an ensemble's networks for the next run of this bundle; the caller must not use them again."""
+    IDLE.put(key_of(bundle, ensemble.device.torch_device), ensemble.networks)
 
 
 def scans(bundle: Bundle) -> bool:

@@ -17,8 +17,9 @@ from napari_mamba.engine.context import Context, NewArray
 from napari_mamba.engine.device import choose_device
 from napari_mamba.engine.familiarity.judge import Judgement, familiarity_of, judge_image, judge_network, unfamiliar
 from napari_mamba.engine.familiarity.network_features import ChannelStatistics
+from napari_mamba.engine.idle_networks import IDLE
 from napari_mamba.engine.memory import host_array
-from napari_mamba.engine.networks import compile_scan, load_ensemble, scans
+from napari_mamba.engine.networks import compile_scan, give_back, load_ensemble, scans
 from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.plan import plan_run
 from napari_mamba.engine.preparation.prepare import Prepared, prepare
@@ -31,6 +32,7 @@ from napari_mamba.engine.tiling.agreement import Agreement
 from napari_mamba.engine.tiling.infer import Ensemble, NotFinite
 from napari_mamba.engine.tiling.views import axis_first, check_axis, choose_view
 from napari_mamba.errors import OutOfMemoryError, RunError
+from napari_mamba.scan import backend_on
 from napari_mamba.volume import Volume
 
 if TYPE_CHECKING:
@@ -63,29 +65,43 @@ class Session:
             new_array,
         )
         self.answer = answer_for(bundle.task, self.context)
+        self.scan = ""
 
     def events(self) -> Generator[Progress, None, Result]:
         """The whole run."""
         context = self.context
         memory.start_measuring(context.device.torch_device)
         try:
-            prepared = yield from self.prepare()
-            ensemble = yield from self.warm_up()
-            sink = yield from self.infer(prepared, ensemble)
-            yield from self._judge(ensemble)
-            yield from self.answer.finish(prepared, sink, ensemble)
-            yield from context.report.say("measuring", 1, 1)
+            yield from self._stages()
         except Cancelled:
             context.result = Result(cancelled=True)
+        finally:
+            memory.release(context.device.torch_device)
         self.record.facts |= self._facts()
         context.result.provenance = self.record.provenance(context.volume, context.bundle, context.options)
         context.result.warnings = list(self.record.warnings)
         return context.result
 
+    def _stages(self) -> Events:
+        prepared = yield from self.prepare()
+        ensemble = yield from self.warm_up()
+        try:
+            sink = yield from self.infer(prepared, ensemble)
+            yield from self._judge(ensemble)
+            yield from self.answer.finish(prepared, sink, ensemble)
+        finally:
+            give_back(self.context.bundle, ensemble)
+        yield from self.context.report.say("measuring", 1, 1)
+
     def _facts(self) -> dict[str, Any]:
         device, plan, familiar = self.context.device, self.context.plan, self.context.familiar
         return {
-            "device": {"type": str(device.torch_device), "name": device.name, "precision": device.precision},
+            "device": {
+                "type": str(device.torch_device),
+                "name": device.name,
+                "precision": device.precision,
+                **({"scan": self.scan} if self.scan else {}),
+            },
             "tiles": {
                 "size": list(plan.tile),
                 "overlap": plan.overlap,
@@ -134,9 +150,17 @@ class Session:
         ensemble.return_std = self.answer.wants_spread and ensemble.passes > 1
         yield from context.report.say("warming up", 1, 2)
         if scans(bundle):
-            compile_scan(context.device.torch_device)
+            yield from self._scan()
         yield from context.report.say("warming up", 2, 2)
         return ensemble
+
+    def _scan(self) -> Events:
+        """Have the scan's kernels ready; say which ones they are, and where they are slow ones, why."""
+        device = self.context.device.torch_device
+        self.scan, reason = backend_on(device)
+        doubts = [f"This run is several times slower than it need be, for want of the fast scan. {reason}"]
+        yield from self.context.report.warn("warming up", 1, 2, doubts if reason else [])
+        compile_scan(device)
 
     def _loading(self) -> Events:
         self.record.start_stage("warming up")
@@ -165,6 +189,7 @@ class Session:
             if not problem:
                 return sink
             sink = None
+            IDLE.clear()
             memory.release(self.context.device.torch_device)
             yield from self._fall_back(problem, ensemble)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_mamba.errors import InputError
 from napari_mamba.io.common.geometry import LPS_TO_RAS
+from napari_mamba.io.formats.itk import simpleitk
 from napari_mamba.registration.transforms import Transform, _image
 from napari_mamba.volume import Volume
 
@@ -54,8 +55,7 @@ def register_affine(
     InputError
         If the two cannot be registered; one sentence says why.
     """
-    import SimpleITK as sitk
-
+    sitk = simpleitk()
     check_pair(fixed, moving)
     still, other = (_image(np.asarray(v.data)[0].astype(np.float32), v.affine) for v in (fixed, moving))
     if start not in STARTS:
@@ -108,8 +108,7 @@ def overlap(fixed: Volume, moving: Volume) -> float:
 
 def _start(still: Any, other: Any, masses: bool) -> Any:
     """No motion about the fixed image's middle, or the shift that brings the centres of mass together."""
-    import SimpleITK as sitk
-
+    sitk = simpleitk()
     moments = sitk.CenteredTransformInitializerFilter.MOMENTS
     if masses:
         return sitk.Euler3DTransform(sitk.CenteredTransformInitializer(still, other, sitk.Euler3DTransform(), moments))
@@ -119,8 +118,7 @@ def _start(still: Any, other: Any, masses: bool) -> Any:
 
 
 def _method(still: Any, seed: int) -> Any:
-    import SimpleITK as sitk
-
+    sitk = simpleitk()
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(numberOfHistogramBins=32)
     method.SetMetricSamplingStrategy(method.RANDOM)

@@ -16,6 +16,7 @@ from scipy.ndimage import map_coordinates
 
 from napari_mamba.errors import InputError, OutputError
 from napari_mamba.io.common.geometry import LPS_TO_RAS, is_orthogonal, to_itk
+from napari_mamba.io.formats.itk import simpleitk
 from napari_mamba.volume import Volume
 
 _FLIP = np.diag(LPS_TO_RAS)[:3]
@@ -122,8 +123,7 @@ def jacobian_determinant(transform: Transform) -> np.ndarray:
 
 def to_simpleitk(transform: Transform) -> Any:
     """A SimpleITK CompositeTransform that takes every point to the same place, in LPS."""
-    import SimpleITK as sitk
-
+    sitk = simpleitk()
     flip = np.diag([*_FLIP, 1.0])
     matrix = flip @ transform.affine @ flip
     affine = sitk.AffineTransform(matrix[:3, :3].ravel().tolist(), matrix[:3, 3].tolist())
@@ -136,8 +136,7 @@ def to_simpleitk(transform: Transform) -> Any:
 
 def write(transform: Transform, path: Path | str) -> Path:
     """Write an ITK composite transform, `.h5` or `.tfm`, for SimpleITK, ANTs (`-t FILE`) and 3D Slicer."""
-    import SimpleITK as sitk
-
+    sitk = simpleitk()
     path = Path(path)
     if path.suffix.lower() not in (".h5", ".tfm"):
         raise OutputError(f"a transform is written as .h5 or .tfm, not {path.suffix or 'without an ending'}")
@@ -150,8 +149,7 @@ def write(transform: Transform, path: Path | str) -> Path:
 
 def write_displacement(transform: Transform, path: Path | str, grid: np.ndarray, shape: Sequence[int]) -> Path:
     """Write the whole transform as one displacement field on a grid: NIfTI with LPS vectors in mm, as ANTs has it."""
-    import SimpleITK as sitk
-
+    sitk = simpleitk()
     path = Path(path)
     if not path.name.lower().endswith((".nii", ".nii.gz")):
         raise OutputError(f"a displacement field is written as .nii or .nii.gz, not {path.name}")
@@ -165,8 +163,7 @@ def write_displacement(transform: Transform, path: Path | str, grid: np.ndarray,
 
 def resample(moving: Volume, fixed: Volume, transform: Transform, *, nearest: bool = False) -> Volume:
     """The moving image on the fixed image's grid, zero where it shows nothing; `nearest` is for labels."""
-    import SimpleITK as sitk
-
+    sitk = simpleitk()
     order = sitk.sitkNearestNeighbor if nearest else sitk.sitkLinear
     composite, reference = to_simpleitk(transform), _image(np.zeros(fixed.shape, np.uint8), fixed.affine)
     channels = []
@@ -183,8 +180,7 @@ def _indices(grid: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def _image(values: np.ndarray, grid: np.ndarray, vector: bool = False) -> Any:
-    import SimpleITK as sitk
-
+    sitk = simpleitk()
     if not is_orthogonal(grid):
         raise InputError("the image's axes are not at right angles, which ITK cannot express: resample it first")
     image = sitk.GetImageFromArray(values, isVector=vector)

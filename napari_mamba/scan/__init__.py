@@ -5,13 +5,14 @@ from napari_mamba.scan.arguments import LowRank
 from napari_mamba.scan.listening import Call, listen, placed
 from napari_mamba.scan.operator import causal_conv1d, selective_scan, warm_up
 from napari_mamba.scan.orders import ScanOrder, list_orders, scan_order
-from napari_mamba.scan.registry import available_backends
+from napari_mamba.scan.registry import available_backends, backend_on
 
 __all__ = [
     "Call",
     "LowRank",
     "ScanOrder",
     "available_backends",
+    "backend_on",
     "causal_conv1d",
     "list_orders",
     "listen",

@@ -61,3 +61,19 @@ def choose_backend(tensor: torch.Tensor) -> str:
             if _load(name)[0] is not None:
                 return name
     return "torch"
+
+
+def backend_on(device: torch.device) -> tuple[str, str]:
+    """Which backend "auto" takes on a device, and where it is not the fastest there, a sentence that says why.
+
+    Examples
+    --------
+    >>> backend_on(torch.device("cpu"))
+    ('cpu', '')
+    """
+    name = choose_backend(torch.empty(0, device=device))
+    fastest = device.type if device.type in ("cpu", "cuda") else name
+    reason = "" if name == fastest else _load(fastest)[1]
+    for advice in (", or use backend='auto'", "; use backend='auto'", "; use backend='torch'"):
+        reason = reason.replace(advice, "")
+    return name, reason

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
+from napari_mamba.editing import keep_largest_island
+from napari_mamba.editing.parts import relabelled, stray_parts
 from napari_mamba.engine.answers.plausibility import warn_mirrored, warn_pieces, warn_position, warn_sides
 from napari_mamba.errors import BundleError
 
-CONNECTED = np.ones((3, 3, 3), bool)
 Postprocessed = tuple[np.ndarray, list[str]]
 
 
@@ -42,27 +42,10 @@ def keep_largest(
     """
     chosen = [int(i) for i in indices] or [i for i in names if i]
     if as_one_structure:
-        return np.where(np.isin(labels, chosen) & ~_largest(np.isin(labels, chosen)), 0, labels), []
-    stray = np.zeros(labels.shape, bool)
-    boxes = ndimage.find_objects(labels.astype(np.int32), max_label=max(chosen))
-    for index in chosen:
-        if boxes[index - 1] is not None:
-            mask = labels[boxes[index - 1]] == index
-            stray[boxes[index - 1]] |= mask & ~_largest(mask)
-    if not stray.any():
-        return labels, []
-    box = tuple(slice(max(s.start - 8, 0), s.stop + 8) for s in ndimage.find_objects(stray.astype(np.uint8))[0])
-    nearest = ndimage.distance_transform_edt(
-        stray[box], sampling=list(spacing), return_distances=False, return_indices=True
-    )
-    mended = labels.copy()
-    mended[box] = labels[box][tuple(nearest)]
-    return mended, []
-
-
-def _largest(mask: np.ndarray) -> np.ndarray:
-    parts, count = ndimage.label(mask, CONNECTED)
-    return mask if count < 2 else parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
+        structure = np.isin(labels, chosen)
+        return np.where(structure & ~keep_largest_island(structure), 0, labels).astype(labels.dtype), []
+    stray = stray_parts(labels, chosen)
+    return (relabelled(labels, stray, spacing) if stray.any() else labels), []
 
 
 def warn_volume(

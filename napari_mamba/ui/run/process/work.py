@@ -23,7 +23,7 @@ def _follow(cancel: threading.Event, cine: Any, bundle: str, options: Any) -> Ge
     from napari_mamba import bundles
     from napari_mamba.engine.over_time import follow
 
-    return follow(cine, bundles.kept(bundles.load(bundle)), options, cancel)
+    return follow(cine, bundles.load(bundle), options, cancel)
 
 
 WORK: dict[str, Callable[..., Generator[Any, None, Any]]] = {"register": _register, "follow": _follow}
