@@ -99,6 +99,23 @@ Dtype = Literal["float32", "float16", "int8"]
 
 
 @dataclass(frozen=True)
+class SmallerTile:
+    """A tile to go back to where memory ends.
+
+    Attributes
+    ----------
+    size : tuple of int
+        As `Tile.size`.
+    kept : float, optional
+        Share of the answer that stays the same with it (0 to 1), as measured: of the voxels that are labelled with
+        either tile; for an image, of those that change by less than 1% of its range. None where it was not measured.
+    """
+
+    size: tuple[int, ...]
+    kept: float | None = None
+
+
+@dataclass(frozen=True)
 class Tile:
     """The window the network sees, in voxels of the prepared volume.
 
@@ -123,6 +140,8 @@ class Tile:
         Tiles may be shorter where as many of them cover an image as well: less is computed twice.
     round_robin : bool
         Each mirrored copy is answered by one of the ensemble's networks, in turn, instead of by all of them.
+    smaller : tuple of SmallerTile
+        What smaller tiles cost, largest first; empty where that was not measured.
     """
 
     size: tuple[int, ...]
@@ -134,6 +153,7 @@ class Tile:
     left_right_pairs: tuple[int, ...] = ()
     fit_tiles: bool = False
     round_robin: bool = False
+    smaller: tuple[SmallerTile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -317,6 +337,8 @@ def to_json(spec: BundleSpec, weights: Mapping[str, str], others: Mapping[str, s
         del values["planning"]
     if spec.locator is None:
         del values["locator"]
+    if not spec.tile.smaller:
+        del values["tile"]["smaller"]
     head = {"format": FORMAT, "format_version": FORMAT_VERSION}
     tail = {
         "network_data_format": _network_data_format(spec),
@@ -403,6 +425,7 @@ def _tile(one: Fields) -> Tile:
         left_right_pairs=one.integers("left_right_pairs", ()),
         fit_tiles=one.flag("fit_tiles", False),
         round_robin=one.flag("round_robin", False),
+        smaller=tuple(SmallerTile(each.integers("size"), each.number("kept")) for each in one.items("smaller", ())),
     )
 
 

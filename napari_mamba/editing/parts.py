@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -43,7 +44,7 @@ def parts_of(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     import cc3d
 
-    values = np.ascontiguousarray(labels.view(np.uint8) if labels.dtype == bool else labels)
+    values: Any = np.ascontiguousarray(labels.view(np.uint8) if labels.dtype == bool else labels)
     solid = values.reshape((1,) * (3 - values.ndim) + values.shape)
     parts = cc3d.connected_components(solid, connectivity=CONNECTED).reshape(labels.shape)
     sizes = np.bincount(parts.ravel())

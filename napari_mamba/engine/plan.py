@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from napari_mamba.bundles.spec import SmallerTile
 from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.tiling.tiles import Shape, Tiling, fitted_tile_length
 from napari_mamba.errors import InputError
+
+LEAST_KEPT = 0.95
+"""Tiles with which less of the answer stays the same are not gone back to: slower is better than worse."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,8 @@ class Plan:
         They are kept in half precision, as nnU-Net keeps them.
     fit_tiles : bool
         Tiles are shorter where as many of them cover an image as well.
+    smaller_tiles : tuple of SmallerTile
+        What to go back to, one after the other, where memory ends.
     """
 
     tile: Shape
@@ -47,6 +54,7 @@ class Plan:
     blend_device: torch.device
     half: bool = False
     fit_tiles: bool = False
+    smaller_tiles: tuple[SmallerTile, ...] = ()
 
     def tiling(self, shape: Shape) -> Tiling:
         """The tiles over an image of this shape."""
@@ -60,22 +68,21 @@ class Plan:
     def smaller(self) -> tuple[Plan, str] | None:
         """A plan that needs less memory and a sentence about it, or None where there is none.
 
-        First single tiles blended in main memory, which changes no result; then tiles of half the length along
-        their longest axis.
+        First single tiles blended in main memory, which changes no result; then the next of `smaller_tiles`.
         """
         host = torch.device("cpu")
         if self.batch_size > 1 or self.blend_device != host:
             return replace(self, batch_size=1, blend_device=host), "one tile at a time, blended in main memory"
-        if self.fixed:
+        if not self.smaller_tiles:
             return None
-        for axis in sorted(range(3), key=lambda a: -self.tile[a]):
-            # Twice the divisor: a deepest level of a single voxel would normalise it to zero.
-            length = max(_round_up(self.tile[axis] / 2, self.divisor[axis]), 2 * self.divisor[axis])
-            if length < self.tile[axis]:
-                z, y, x = (length if a == axis else n for a, n in enumerate(self.tile))
-                tile = (z, y, x)
-                return replace(self, tile=tile), f"smaller tiles of {self.shown(tile)} voxels"
-        return None
+        size, kept = self.smaller_tiles[0].size, self.smaller_tiles[0].kept
+        cost = (
+            "how far that changes the answer was not measured for this model"
+            if kept is None
+            else f"{100 * kept:.1f}% of the answer stayed the same where that was measured"
+        )
+        smaller = replace(self, tile=size, smaller_tiles=self.smaller_tiles[1:])  # type: ignore[arg-type]
+        return smaller, f"smaller tiles of {self.shown(size)} voxels: {cost}"  # type: ignore[arg-type]
 
     def shown(self, tile: Shape | None = None) -> str:
         """A tile in words, "96x96x96" or "512x512"."""
@@ -117,6 +124,39 @@ def plan_run(bundle: Any, options: RunOptions, device: torch.device) -> Plan:
         blend_device=device,
         half=tile.accumulate_dtype == "float16",
         fit_tiles=tile.fit_tiles and options.tile is None,
+        smaller_tiles=_smaller_tiles(tile, size, divisor),
+    )
+
+
+def halved_tiles(tile: Shape, divisor: Sequence[int]) -> list[Shape]:
+    """The tiles that follow each other where memory ends: the longest side halved, each side once.
+
+    Examples
+    --------
+    >>> halved_tiles((1, 64, 32), (1, 16, 16))
+    [(1, 32, 32), (1, 32, 16)]
+    """
+    found, now = [], list(tile)
+    for axis in sorted(range(3), key=lambda a: -tile[a]):
+        # Twice the divisor: a deepest level of a single voxel would normalise it to zero.
+        length = max(_round_up(tile[axis] / 2, divisor[axis]), 2 * divisor[axis])
+        if length < tile[axis] and tile[axis] > 1:
+            now[axis] = length
+            found.append((now[0], now[1], now[2]))
+    return found
+
+
+def _smaller_tiles(tile: Any, size: Shape, divisor: Shape) -> tuple[SmallerTile, ...]:
+    """What a bundle says of smaller tiles, where it does, down to `LEAST_KEPT`; else half of each side."""
+    if tile.fixed:
+        return ()
+    if not tile.smaller:
+        return tuple(SmallerTile(one) for one in halved_tiles(size, divisor))
+    known = [replace(one, size=(1,) * (3 - len(one.size)) + one.size) for one in tile.smaller]
+    return tuple(
+        one
+        for one in known
+        if (one.kept or 0) >= LEAST_KEPT and one.size != size and all(map(int.__le__, one.size, size))
     )
 
 

@@ -65,6 +65,7 @@ class Session:
             new_array,
         )
         self.answer = answer_for(bundle.task, self.context)
+        self.first_plan = self.context.plan
         self.scan = ""
 
     def events(self) -> Generator[Progress, None, Result]:
@@ -219,13 +220,25 @@ class Session:
             said = f"{device.precision} overflowed: the run was repeated in float32."
             context.device = ensemble.device = replace(device, dtype=torch.float32)
         else:
-            smaller = context.plan.smaller()
-            if smaller is None:
-                elsewhere = "" if device.torch_device.type == "cpu" else "choose the device cpu, "
-                raise OutOfMemoryError(
-                    f"memory of {device.name} ran out at the smallest tile ({context.plan.shown()}): {elsewhere}"
-                    "crop the image, or close other programs"
-                )
-            context.plan, change = smaller
-            said = f"Memory ran out at the requested tile and batch size: the run was repeated with {change}."
+            said = self._less_memory(ensemble)
         yield from context.report.warn("network", 0, 1, [said])
+
+    def _less_memory(self, ensemble: Ensemble) -> str:
+        """Go on with what needs less memory, in the order of what it costs; returns a sentence that says it."""
+        context, device = self.context, self.context.device
+        if (smaller := context.plan.smaller()) is not None:
+            context.plan, change = smaller
+            return f"Memory ran out at the requested tile and batch size: the run was repeated with {change}."
+        shown = context.plan.shown()
+        if device.torch_device.type == "cpu":
+            raise OutOfMemoryError(
+                f"memory of {device.name} ran out at the smallest tile ({shown}) that gives the right answer: crop "
+                "the image, or close other programs"
+            )
+        context.device = ensemble.device = choose_device("cpu")
+        ensemble.networks = [network.cpu() for network in ensemble.networks]
+        context.plan = replace(self.first_plan, batch_size=1, blend_device=torch.device("cpu"))
+        return (
+            f"Memory of {device.name} ran out, also with tiles of {shown} voxels, and smaller ones change the answer: "
+            "the run was repeated on the CPU, which is slower."
+        )

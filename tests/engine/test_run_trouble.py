@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from engine_fakes import Apply, fake_bundle, two_classes
 
 from napari_mamba.bundles import Tile
+from napari_mamba.bundles.spec import SmallerTile
 from napari_mamba.engine import RunOptions, run, run_to_end, session
 from napari_mamba.engine.device import choose_device
 from napari_mamba.engine.memory import is_out_of_memory
@@ -45,6 +47,48 @@ def test_out_of_memory_is_answered_by_smaller_tiles_and_said(volume, error):
     assert len(said) == 2
     assert "8x16x16" in said[0]
     assert set(said) <= {event.message for event in events}
+
+
+def test_out_of_memory_goes_back_to_tiles_that_were_measured_alone(volume):
+    measured = (SmallerTile((16, 16, 8), 0.97), SmallerTile((8, 8, 8), 0.6))
+    tile = Tile((16, 16, 16), divisor=(4, 4, 4), smaller=measured)
+    result = run_to_end(volume, fake_bundle(hungry(16 * 16 * 8, MemoryError()), classes=2, tile=tile))
+    assert result.provenance["tiles"]["size"] == [16, 16, 8]
+    assert any("16x16x8 voxels: 97.0% of the answer" in warning for warning in result.warnings)
+    with pytest.raises(OutOfMemoryError, match="16x16x8"):
+        run_to_end(volume, fake_bundle(hungry(16 * 8 * 8, MemoryError()), classes=2, tile=tile))
+
+
+def test_a_device_that_is_too_small_leaves_it_to_the_cpu_rather_than_answer_otherwise(volume, monkeypatch):
+    """A device called meta, whose networks never fit, stands for a card."""
+    tile = Tile((16, 16, 16), divisor=(4, 4, 4), smaller=(SmallerTile((8, 8, 8), 0.6),))
+    network = hungry(16**3, MemoryError())
+    card = [True]
+    whole = network.forward
+
+    def forward(x):
+        if card[0]:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return whole(x)
+
+    network.forward = forward
+    chosen = choose_device("cpu")
+    monkeypatch.setattr(session, "choose_device", lambda device, *_: replace(chosen, name="a card"))
+    real = session.Session._less_memory
+
+    def less_memory(self, ensemble):
+        if self.context.device.name == "a card" and self.context.plan.smaller() is None:
+            card[0] = False
+            self.context.device = replace(chosen, torch_device=torch.device("meta"))
+            monkeypatch.setattr(session, "choose_device", choose_device)
+        return real(self, ensemble)
+
+    monkeypatch.setattr(session.Session, "_less_memory", less_memory)
+    result = run_to_end(volume, fake_bundle(network, classes=2, tile=tile))
+    np.testing.assert_array_equal(result.labels.data[0], volume.data[0] > 140)
+    assert result.provenance["tiles"]["size"] == [16, 16, 16]
+    assert result.provenance["device"]["type"] == "cpu"
+    assert any("repeated on the CPU" in warning for warning in result.warnings)
 
 
 def test_out_of_memory_first_undoes_the_batch(volume):
