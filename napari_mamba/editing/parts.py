@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from scipy import ndimage
 
 Box = tuple[slice, slice, slice]
-CONNECTED = 26
+CONNECTED: Final = 26
 """Voxels that share a corner belong together."""
 _MARGIN = 8
 """Voxels around a stray part in which its nearest neighbours are looked for."""
