@@ -171,7 +171,8 @@ class LookInsideWidget(QWidget):
         regions = self.scene.regions(model.regions) if "knockout" in what else None
         return Request(
             kind, subject=self.subject, layer=model.layer, direction=model.direction, voxel=model.voxel, what=what,
-            target=model.target, regions=regions, whole=model.whole, growth=tag != POINTER, tag=tag,
+            target=model.target, regions=regions, whole=model.whole, growth=tag != POINTER,
+            prepares=tag == POINTER and model.with_field, tag=tag,
         )  # fmt: skip
 
     def _ask(self, request: Request) -> None:
