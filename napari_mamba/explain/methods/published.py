@@ -5,9 +5,9 @@ exponentials of running sums, the lower one clamped at 1e-20, so that old tokens
 `class_token_row`, `class_token_raw` and `class_token_rollout` are those of Ali et al. for Vision Mamba
 (github.com/AmeenAli/HiddenMambaAttn): the class token's row stands for every token's, and the decay of the class
 token's own step is left out. `class_token_attribution` is their gradient-weighted map (Mamba-Attribution): rows as
-before, each channel's negative part cut off, times the largest positive gradient at the token, both scaled to 0 … 1 over
-all of a layer; the gradient is taken behind the layer, so that it holds nothing of the layer's own mixer. The maps to
-trust are in `attention`, `rollout` and `wider.gradient_weighted`.
+before, without what is negative, times the largest positive gradient at the token, both scaled to 0 … 1 over all of a
+layer; the gradient is taken behind the layer, so that it holds nothing of the layer's own mixer. The maps to trust are
+in `attention`, `rollout` and `wider.gradient_weighted`.
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ def class_token_attribution(
             if not isinstance(output, tuple) or len(output) != 2:
                 raise InputError(f"{name} hands no residual on: choose a network of the kind of Vision Mamba")
             hidden, residual = output
-            shifts[name] = torch.zeros_like(residual).requires_grad_(True)  # behind the layer: its mixer sees none of it
+            shifts[name] = torch.zeros_like(residual).requires_grad_(
+                True
+            )  # behind the layer: its mixer sees none of it
             return hidden, residual + shifts[name]
 
         return hook
