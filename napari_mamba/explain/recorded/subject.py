@@ -224,6 +224,10 @@ class Subject:
         if "layers" not in vars(self):  # a cached property: the pass has told them
             self.layers = made.layers
 
+    def forget(self) -> None:
+        """Give back what is kept for later maps, which may be a GiB."""
+        self._kept = self._graph = None
+
     def from_padded(self, whole: np.ndarray) -> np.ndarray:
         """Maps (K, Z, Y, X) on the padded image, on the volume's own grid."""
         cut = (slice(a, a + n) for (a, _), n in zip(self.tiling.padding, self.tiling.image, strict=True))

@@ -148,6 +148,8 @@ class LookInsideWidget(DockPage):
             self.maps.set_classes([c.name for c in self.opening.bundle.classes], self.opening.bundle.task)
 
     def _open(self, volume: Any, place: Any, bundle: Any) -> None:
+        if self.subject is not None:
+            self.subject.forget()  # the next one needs the memory
         self.scene.place = place
         self.model.voxel = None
         self.maps.curves.show_curves({})
@@ -253,6 +255,8 @@ class LookInsideWidget(DockPage):
         self.jobs.cancel()
         self.opening.leave()
         self.scene.leave()
+        if self.subject is not None:
+            self.subject.forget()
         for event in self._of_layers():
             event.disconnect(self._on_viewer_layers)
 
