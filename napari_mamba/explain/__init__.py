@@ -23,6 +23,7 @@ _HOMES = {
     "methods.faithfulness": ("perturbation_curve",),
     "methods.field": ("FieldGraph", "layer_field", "reach", "receptive_field"),
     "methods.intervention": ("knockout",),
+    "methods.published": ("clamped_matrix", "class_token_attribution", "class_token_raw", "class_token_rollout"),
     "recorded.tokens": ("unusual_tokens",),
     "methods.perturbation": ("occlusion",),
     "kinds": ("MAPS",),

@@ -14,7 +14,7 @@ from napari_mamba.volume import Volume
 RISING = ((0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164))
 SIGNED = ((49, 54, 149), (116, 173, 209), (240, 240, 240), (244, 109, 67), (165, 0, 38))
 PANEL = 220
-SIGNED_MAPS = ("relevance", "gradient", "integrated", "occlusion", "attention contribution", "components")
+SIGNED_MAPS = ("relevance", "gradient", "integrated", "occlusion", "knockout", "attention contribution", "components")
 
 
 def is_signed(name: str) -> bool:

@@ -13,7 +13,7 @@ from napari_mamba.engine.memory import is_out_of_memory, require
 from napari_mamba.engine.progress.events import Progress
 from napari_mamba.errors import InputError, OutOfMemoryError
 from napari_mamba.explain.kinds import MAPS, STATE_MAPS
-from napari_mamba.explain.makers import of_answer, of_layer, of_voxel
+from napari_mamba.explain.makers import curves, cuts, of_answer, of_layer, of_voxel
 from napari_mamba.explain.makers.work import Explained, Wish, Work
 from napari_mamba.explain.recorded.subject import Subject, Voxel
 
@@ -29,8 +29,8 @@ MAKERS: dict[str, Callable[[Work], Any]] = {
     **{name: partial(of_answer.attributed, method=name) for name in ("relevance", "gradient", "integrated")},
     "class_attention": of_answer.class_attention,
     "occlusion": of_answer.occlusion,
-    "knockout": of_answer.knocked_out,
-    "faithfulness": of_answer.faithfulness,
+    "knockout": cuts.knocked_out,
+    "faithfulness": curves.faithfulness,
 }
 """Each fills `Work.found`; those that take long are generators of events."""
 
@@ -96,8 +96,8 @@ def explaining(
     regions : (Z, Y, X) int, optional
         For "knockout": what region 1 passes on to region 2 is cut (to everything else, where there is no 2).
     whole : bool
-        Explain the answer of the whole volume, blended from its tiles, instead of the tile's about the voxel. For
-        relevance, gradient, integrated, class_attention and occlusion.
+        Explain the answer of the whole volume, blended from its tiles, instead of the tile's about the voxel. For the
+        maps of an answer.
     growth : bool
         "field": also of each layer, a backward pass each.
 

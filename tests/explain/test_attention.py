@@ -13,6 +13,7 @@ from napari_mamba.errors import InputError
 from napari_mamba.explain.methods.attention import attention_maps, attention_matrix, attention_of, linear_kernel
 from napari_mamba.explain.methods.published import (
     clamped_matrix,
+    class_token_attribution,
     class_token_raw,
     class_token_rollout,
     class_token_row,
@@ -156,6 +157,12 @@ def test_the_published_matrices_of_vim():
         np.testing.assert_allclose(raw.numpy(), data[f"raw_start{start}"], atol=1e-6)
         published = data[f"rollout_start{start}"]
         np.testing.assert_allclose(rolled.numpy(), published, atol=1e-5 * np.abs(published).max())
+        x = torch.from_numpy(fill.input(tuple(spec["input"])))
+        weighed, gradients = class_token_attribution(network, x, first=start)
+        assert int(network(x).argmax()) == spec["class_"]
+        np.testing.assert_allclose(gradients, data["gradient_max"], atol=1e-5 * data["gradient_max"].max())
+        published = data[f"mamba_attr_start{start}"]
+        np.testing.assert_allclose(weighed.numpy(), published, atol=1e-5 * np.abs(published).max())
 
 
 def test_vmamba_where_the_published_code_clamps():

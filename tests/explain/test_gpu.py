@@ -98,6 +98,22 @@ def test_every_map_is_made_there(subjects, name):
         assert np.linalg.norm(other - values) < 5e-2 * np.linalg.norm(values) + 1e-6, key
 
 
+def test_a_click_is_served_by_one_pass(subjects):
+    """What the window does: the pass is kept on the device, and the attention of a layer and the field come from it."""
+    subject, voxel = subjects[DEVICE], tuple(n // 2 for n in subjects[DEVICE].volume.shape)
+    plain = explain(subject, ["attention", "field"], voxel, growth=False)
+    subject.forget()
+    subject.prepare(voxel)
+    kept = subject._graph
+    assert kept is not None
+    assert kept[1].input.device.type == torch.device(DEVICE).type
+    found = explain(subject, ["attention", "field"], voxel, growth=False)
+    assert subject._graph is kept
+    for name, volume in plain.volumes.items():
+        a, b = np.asarray(volume.data), np.asarray(found.volumes[name].data)
+        assert np.linalg.norm(a - b) <= 1e-4 * np.linalg.norm(a), name
+
+
 def test_a_quarter_of_a_million_tokens_agree_with_float64():
     torch.manual_seed(1)
     length = 2**18

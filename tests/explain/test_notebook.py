@@ -18,6 +18,8 @@ def test_the_notebook_runs():
     )
     assert "encoder.mamba_layers.1.mamba" in printed
     assert "area under the deletion curve" in printed
+    assert "tiles: {'answer'" in printed
+    assert "scans were cut" in printed
 
 
 def test_the_page_has_a_row_for_every_map():

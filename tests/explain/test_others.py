@@ -7,7 +7,7 @@ from published import filled, reference
 from torch import nn
 
 from napari_mamba import explain as room
-from napari_mamba.errors import InputError
+from napari_mamba.errors import InputError, OutOfMemoryError
 from napari_mamba.explain.figure import coloured, figure, limits_of
 from napari_mamba.explain.methods.attribution import picking
 from napari_mamba.explain.methods.field import FieldGraph, layer_field, reach, receptive_field
@@ -79,12 +79,20 @@ def test_one_pass_serves_many_fields():
     torch.manual_seed(0)
     network = nn.Sequential(OnMaps(Mamba(4)), nn.Conv2d(4, 2, 3, padding=1)).requires_grad_(False)
     x = torch.randn(1, 4, 6, 6)
-    graph = FieldGraph(network, x, ["0.mix"])
+    graph = FieldGraph(network, x)
     for at in ((1, 2), (4, 5), (1, 2)):
         alone = receptive_field(network, x, lambda y: y[0, :, *at].sum())  # noqa: B023
         assert torch.equal(graph.answer(lambda y: y[0, :, *at].sum()), alone)  # noqa: B023
     assert torch.equal(graph.layer("0.mix", lambda grid: 20), layer_field(network, x, "0.mix", lambda grid: 20))
     assert graph.bytes > x.nbytes
+    heard, alone = graph.scan("0.mix"), record(network, x, ["0.mix"])[0]
+    assert [layer.name for layer in graph.layers] == ["0.mix"]
+    assert graph.scan("1") is None
+    for name in ("u", "delta", "B", "C"):
+        assert torch.equal(getattr(heard.paths[0], name), getattr(alone.paths[0], name))
+    assert torch.equal(heard.convolution.x, alone.convolution.x)
+    with pytest.raises(OutOfMemoryError, match="smaller tile"):
+        FieldGraph(network, x, most=x.nbytes)
     with pytest.raises(InputError, match="another layer"):
         graph.layer("1", lambda grid: 0)
 

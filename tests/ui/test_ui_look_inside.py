@@ -283,7 +283,9 @@ def test_what_goes_wrong_is_said_in_the_widget(qtbot, widget, viewer):
 
 def test_a_widget_that_is_closed_leaves_the_viewer_alone(qtbot, widget, viewer):
     opened(qtbot, widget)
+    assert widget.subject._graph is not None  # ready for the first click
     widget.close()
+    assert widget.subject._graph is None
     viewer.dims.set_current_step(0, 3)
     assert widget.scene.on_mouse not in viewer.mouse_drag_callbacks
 
@@ -349,6 +351,19 @@ def test_a_coarse_layers_path_is_drawn_on_each_slice_that_its_tokens_span(viewer
         assert marker.opacity == 1
         model.step = 0
         assert drawing.draw_marker(viewer, model, place).opacity == 0  # its slice is another
+
+
+def test_the_part_of_a_path_that_is_shown_spans_all_colours(viewer):
+    from napari_mamba.ui.layers import placement
+
+    model, place = LookModel(), placement(viewer.layers["head"])
+    model.set_walk(walk(5000))
+    viewer.dims.ndisplay = 3
+    for model.shown, model.step in ((WHOLE, 4000), (WINDOW, 4000), (WINDOW, 1000)):
+        path = drawing.draw_path(viewer, model, place)
+        np.testing.assert_allclose(path._view_face_color[0], path.edge_color[0], atol=1e-6)
+        assert path.edge_color[0][2] > path.edge_color[0][0]  # from blue
+        assert path.edge_color[-1][0] > path.edge_color[-1][2]  # to red
 
 
 def test_a_flat_image_and_a_failure_of_ours(viewer, tiny):

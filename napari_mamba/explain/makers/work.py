@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from napari_mamba.engine.progress.events import Progress
+from napari_mamba.explain.methods.attribution import Pick
 from napari_mamba.explain.recorded import places
 from napari_mamba.explain.recorded.recording import LayerScan
 from napari_mamba.explain.recorded.subject import Subject, Tile, Voxel
@@ -102,6 +103,36 @@ class Work:
             self.found.facts["explained"] = self._whole.title
             self.found.facts["tiles"] = len(self._whole.parts)
         return self._whole
+
+    @property
+    def whole(self) -> bool:
+        """Whether the answer blended from all tiles is explained, and there are several."""
+        return self.wish.whole and len(self.subject.tiling.starts) > 1
+
+    def parts(self) -> Generator[Progress, None, list[tuple[Tile, Pick]]]:
+        """The tiles that have a part in what is explained, each with its number: they sum to it."""
+        if self.whole:
+            return (yield from self.whole_target()).parts
+        return [(self.tile, self.target.pick)]
+
+    def summed(
+        self, name: str, one: Callable[[Tile, Pick], np.ndarray]
+    ) -> Generator[Progress, None, np.ndarray | None]:
+        """The sum of the parts' maps (of a tile or of a layer's grid) on the padded image; None where cancelled."""
+        subject, parts = self.subject, (yield from self.parts())
+        total = np.zeros(subject.tiling.padded, np.float32)
+        for i, (tile, pick) in enumerate(parts):
+            yield Progress(name, i, len(parts))
+            if self.cancel.is_set():
+                return None
+            found = one(tile, pick)
+            found = found[None] if subject.plan.spatial_dims == 2 else found
+            total[tile.here] += places.enlarge(found[None], tile.size)[0]
+        return total
+
+    def keep_padded(self, name: str, values: np.ndarray) -> None:
+        """Keep a map (Z, Y, X) of the padded image under a name."""
+        self.keep_whole(name, self.subject.from_padded(values[None]))
 
     @property
     def cell(self) -> int:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from napari_mamba.errors import InputError
+from napari_mamba.errors import InputError, OutOfMemoryError
 from napari_mamba.explain.methods.attribution import first_output
+from napari_mamba.explain.recorded.recording import Layer, LayerScan, label_of, note_layer, scan_of
 from napari_mamba.scan.listening import Call, listen
 
 SHARES = (0.5, 0.95)
@@ -47,21 +49,28 @@ class FieldGraph:
     ----------
     network : nn.Module
     inputs : (1, C, *spatial)
-    layers : sequence of str
-        Whose tokens' fields may be asked for.
+    most : int, optional
+        Bytes that may be kept for the gradients.
 
     Attributes
     ----------
     bytes : int
         What is kept for the gradients.
+
+    Raises
+    ------
+    OutOfMemoryError
+        If more than `most` would be kept.
     """
 
-    def __init__(self, network: nn.Module, inputs: Tensor, layers: Sequence[str] = ()):
+    def __init__(self, network: nn.Module, inputs: Tensor, most: int | None = None):
         self.input = inputs.detach().clone().requires_grad_(True)
-        self.bytes = 0
-        self._calls: dict[str, Call] = {}
+        self.bytes, self._most = 0, most
+        self._layers: dict[str, Layer] = {}
+        self._calls: dict[str, tuple[Call, Call | None]] = {}  # of a scan, and of the convolution before it
+        self._before: dict[str, Call] = {}
         self._outputs: dict[str, Tensor] = {}
-        handles = [network.get_submodule(name).register_forward_hook(self._keep(name)) for name in layers]
+        handles = [module.register_forward_hook(self._keep(name)) for name, module in network.named_modules()]
         weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
         try:
             with torch.enable_grad(), listen(network, self._hear), self._counted(weights):
@@ -69,6 +78,16 @@ class FieldGraph:
         finally:
             for handle in handles:
                 handle.remove()
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The scanning layers that ran, in their order."""
+        return list(self._layers.values())
+
+    def scan(self, label: str) -> LayerScan | None:
+        """What a layer's scan did in this pass; None where it did not run."""
+        heard = self._calls.get(label)
+        return None if heard is None else scan_of(*heard)
 
     def answer(self, pick: Callable[[Tensor], Tensor], positive: bool = False) -> Tensor:
         """The receptive field of a number that the network answers, (*spatial); see `receptive_field`."""
@@ -80,7 +99,7 @@ class FieldGraph:
 
     def layer(self, name: str, cell_of: Callable[[tuple[int, ...]], int]) -> Tensor:
         """The receptive field of one token of a layer's output, `cell_of(grid)` being its cell: (*spatial)."""
-        call = self._calls.get(name)
+        call = self._calls[name][0] if name in self._calls else None
         if call is None or call.grid is None:
             raise InputError(f"the tokens of {name} are channels, not places of the image: choose another layer")
         token = _token(self._outputs[name], call, cell_of(call.grid))
@@ -90,12 +109,16 @@ class FieldGraph:
         return torch.zeros_like(self.input[0, 0]) if gradient is None else gradient[0].abs().sum(0)
 
     def _hear(self, call: Call) -> None:
-        if call.kind != "convolution":
-            self._calls[call.layer] = call
+        note_layer(self._layers, call)
+        if call.kind == "convolution":
+            self._before[call.layer] = call
+        else:
+            self._calls[label_of(call.layer, call.number)] = (call, self._before.pop(call.layer, None))
 
     def _keep(self, name: str) -> Callable:
-        def keep(module: nn.Module, given: tuple, output: Tensor) -> None:
-            self._outputs.setdefault(name, output)
+        def keep(module: nn.Module, given: tuple, output: Any) -> None:
+            if name in self._calls and isinstance(output, Tensor):  # the module has scanned
+                self._outputs.setdefault(name, output)
 
         return keep
 
@@ -105,6 +128,8 @@ class FieldGraph:
             if storage.data_ptr() not in known:
                 known.add(storage.data_ptr())
                 self.bytes += storage.nbytes()
+                if self._most is not None and self.bytes > self._most:
+                    raise OutOfMemoryError("the gradients of a pass do not fit into memory: choose a smaller tile")
             return x
 
         return torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x)
@@ -112,7 +137,7 @@ class FieldGraph:
 
 def layer_field(network: nn.Module, inputs: Tensor, layer: str, cell_of: Callable[[tuple[int, ...]], int]) -> Tensor:
     """The receptive field of one token of a layer's output, `cell_of(grid)` being its cell: (*spatial), as above."""
-    return FieldGraph(network, inputs, (layer,)).layer(layer, cell_of)
+    return FieldGraph(network, inputs).layer(layer, cell_of)
 
 
 def _token(output: Tensor, call: Call, cell: int) -> Tensor:

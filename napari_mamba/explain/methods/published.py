@@ -4,18 +4,22 @@
 exponentials of running sums, the lower one clamped at 1e-20, so that old tokens count too much or too little.
 `class_token_row`, `class_token_raw` and `class_token_rollout` are those of Ali et al. for Vision Mamba
 (github.com/AmeenAli/HiddenMambaAttn): the class token's row stands for every token's, and the decay of the class
-token's own step is left out. The maps to trust are in `attention` and `rollout`.
+token's own step is left out. `class_token_attribution` is their gradient-weighted map (Mamba-Attribution): rows as
+before, without what is negative, times the largest positive gradient at the token, both scaled to 0 … 1 over all of a
+layer; the gradient is taken behind the layer, so that it holds nothing of the layer's own mixer. The maps to trust are
+in `attention`, `rollout` and `wider.gradient_weighted`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from napari_mamba.errors import InputError
-from napari_mamba.explain.recorded.recording import LayerScan, SelectivePath
+from napari_mamba.explain.methods.attribution import first_output
+from napari_mamba.explain.recorded.recording import LayerScan, SelectivePath, record
 
 CLAMP = 1e-20
 
@@ -61,9 +65,70 @@ def class_token_raw(scans: Sequence[LayerScan]) -> Tensor:
 
 def class_token_rollout(scans: Sequence[LayerScan]) -> Tensor:
     """The published rollout: in each layer every token is given the class token's row."""
+    return _rolled(scans, [class_token_row(scan).mean(0) for scan in scans])
+
+
+def class_token_attribution(
+    network: nn.Module, inputs: Tensor, channel: int | None = None, first: int = 0
+) -> tuple[Tensor, Tensor]:
+    """The published gradient-weighted map of a class, and the gradients it weighs with.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Vision Mamba with one class token in the middle, scanning both ways.
+    inputs : (1, C, H, W)
+    channel : int, optional
+        The class; the likeliest if not given.
+    first : int
+        The layer from which on the rows are multiplied.
+
+    Returns
+    -------
+    map : (cells,)
+    gradients : (layers, tokens)
+        Of each layer's tokens, the largest positive one over channels.
+
+    Raises
+    ------
+    InputError
+        If the layers hand no residual on beside what they answer, or there is no class token.
+    """
+    scans = record(network, inputs)
+    shifts: dict[str, Tensor] = {}
+
+    def shift(name: str) -> Callable:
+        def hook(module: nn.Module, given: tuple, output: object) -> object:
+            if not isinstance(output, tuple) or len(output) != 2:
+                raise InputError(f"{name} hands no residual on: choose a network of the kind of Vision Mamba")
+            hidden, residual = output
+            shifts[name] = torch.zeros_like(residual).requires_grad_(
+                True
+            )  # behind the layer: its mixer sees none of it
+            return hidden, residual + shifts[name]
+
+        return hook
+
+    blocks = [scan.name.rpartition(".")[0] for scan in scans]
+    handles = [network.get_submodule(name).register_forward_hook(shift(name)) for name in blocks]
+    try:
+        with torch.enable_grad():
+            logits = first_output(network(inputs))[0]
+    finally:
+        for handle in handles:
+            handle.remove()
+    number = logits[int(logits.argmax()) if channel is None else channel]
+    found = torch.autograd.grad(number, [shifts[name] for name in blocks])
+    gradients = torch.stack([one[0].clamp(min=0).amax(-1) for one in found])
+    rows = [_scaled(class_token_row(scan).clamp(min=0)).mean(0) for scan in scans]
+    weighed = [row * _scaled(g) for row, g in zip(rows, gradients, strict=True)]
+    return _rolled(scans[first:], weighed[first:]), gradients
+
+
+def _rolled(scans: Sequence[LayerScan], rows: Sequence[Tensor]) -> Tensor:
+    """The class token's row of the product of the layers' matrices, each of whose rows is the one given and itself."""
     total: Tensor | None = None
-    for scan in scans:
-        row = class_token_row(scan).mean(0)
+    for row in rows:
         one = torch.eye(len(row)) + row
         one = one / one.sum(1, keepdim=True)
         total = one if total is None else one @ total

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,7 @@ class LayerScan:
     @property
     def label(self) -> str:
         """The name, with the number of the call where the layer makes several."""
-        return self.name if self.number == 0 else f"{self.name}#{self.number + 1}"
+        return label_of(self.name, self.number)
 
     @property
     def directions(self) -> int:
@@ -165,20 +165,16 @@ def record(
     wanted = None if names is None else list(dict.fromkeys(names))
     _check_names(network, wanted)
     found: list[LayerScan] = []
-    conv: dict[str, Convolution] = {}
+    before: dict[str, Call] = {}
 
     def hear(call: Call) -> None:
         if isinstance(call.arguments, ConvArguments):
-            args = call.arguments
             if wanted is None or any(_base(name) == call.layer for name in wanted):
-                conv[call.layer] = Convolution(args.x, args.weight, args.bias, args.silu, args.table)
+                before[call.layer] = call
             return
-        scan = LayerScan(call.layer, call.number, "", call.grid)
-        if wanted is not None and scan.label not in wanted:
+        if wanted is not None and label_of(call.layer, call.number) not in wanted:
             return
-        add_paths(scan, call)
-        scan.convolution = conv.pop(call.layer, None)
-        found.append(scan)
+        found.append(scan_of(call, before.pop(call.layer, None)))
         if stop and wanted is not None and len(found) == len(wanted):
             raise _Enough
 
@@ -210,26 +206,36 @@ def layers(network: nn.Module, inputs: Tensor | Sequence[Tensor]) -> list[Layer]
     16
     """
     found: dict[str, Layer] = {}
-
-    def hear(call: Call) -> None:
-        args = call.arguments
-        if isinstance(args, ConvArguments):
-            return
-        if call.layer in found:
-            one = found[call.layer]
-            found[call.layer] = Layer(**{**vars(one), "calls": one.calls + 1})
-            return
-        if isinstance(args, ScanArguments):
-            kind = "Mamba-2" if call.backend == "ssd" else "S6"
-            paths, states, width, length = args.paths, args.A.shape[-1], args.delta.shape[-1], args.delta.shape[2]
-        else:
-            kind, states = "S4D" if args.B is None else "S5", args.log_decay.shape[-1]
-            paths, length, width = 1 if args.table is None else len(args.table), args.u.shape[1], args.u.shape[2]
-        tokens = length if call.grid is None else int(np.prod(call.grid))
-        found[call.layer] = Layer(call.layer, kind, call.grid, tokens, width, states, paths)
-
-    run_heard(network, inputs, hear)
+    run_heard(network, inputs, lambda call: note_layer(found, call))
     return list(found.values())
+
+
+def note_layer(found: dict[str, Layer], call: Call) -> None:
+    """Enter a call's layer into what was found so far, by name."""
+    args = call.arguments
+    if isinstance(args, ConvArguments):
+        return
+    if call.layer in found:
+        found[call.layer] = replace(found[call.layer], calls=found[call.layer].calls + 1)
+        return
+    if isinstance(args, ScanArguments):
+        kind = "Mamba-2" if call.backend == "ssd" else "S6"
+        paths, states, width, length = args.paths, args.A.shape[-1], args.delta.shape[-1], args.delta.shape[2]
+    else:
+        kind, states = "S4D" if args.B is None else "S5", args.log_decay.shape[-1]
+        paths, length, width = 1 if args.table is None else len(args.table), args.u.shape[1], args.u.shape[2]
+    tokens = length if call.grid is None else int(np.prod(call.grid))
+    found[call.layer] = Layer(call.layer, kind, call.grid, tokens, width, states, paths)
+
+
+def scan_of(call: Call, before: Call | None = None) -> LayerScan:
+    """What a call of a scan did; `before` is the call of the convolution in front of it."""
+    scan = LayerScan(call.layer, call.number, "", call.grid)
+    add_paths(scan, call)
+    if before is not None and isinstance(before.arguments, ConvArguments):
+        args = before.arguments
+        scan.convolution = Convolution(args.x.detach(), args.weight, args.bias, args.silu, args.table)
+    return scan
 
 
 def add_paths(scan: LayerScan, call: Call) -> None:
@@ -273,6 +279,11 @@ def _rows_cells(call: Call, b: int, length: int) -> Tensor:
     if call.cells is None:
         return torch.arange(length)
     return call.cells if call.cells.ndim == 1 else call.cells[b]
+
+
+def label_of(name: str, number: int) -> str:
+    """A layer's name, with the number of its call where that is not the first."""
+    return name if number == 0 else f"{name}#{number + 1}"
 
 
 def _base(label: str) -> str:

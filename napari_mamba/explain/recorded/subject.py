@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from napari_mamba.engine.device import choose_device
-from napari_mamba.engine.memory import available_bytes
+from napari_mamba.engine.memory import available_bytes, is_out_of_memory
 from napari_mamba.engine.plan import Plan
 from napari_mamba.engine.preparation.prepare import Prepared
 from napari_mamba.engine.tiling.infer import Ensemble, predict_tiles
 from napari_mamba.engine.tiling.tiles import Tiling
-from napari_mamba.errors import InputError
+from napari_mamba.errors import InputError, OutOfMemoryError
 from napari_mamba.explain.methods.field import FieldGraph
 from napari_mamba.explain.recorded import places
 from napari_mamba.explain.recorded.recording import Layer, LayerScan, layers, record
@@ -194,20 +194,39 @@ class Subject:
         key = (self.layer(name), tile.start)
         if self._kept is None or self._kept[0] != key:
             self._kept = None  # before the next one takes its memory
-            self._kept = (key, record(self.network, tile.data, [key[0]])[0])
+            heard = self._graph[1].scan(key[0]) if self._graph is not None and self._graph[0] == tile.start else None
+            self._kept = (key, heard or record(self.network, tile.data, [key[0]])[0])
         return self._kept[1]
 
-    def graph(self, tile: Tile) -> FieldGraph:
+    def graph(self, tile: Tile, most: int | None = None) -> FieldGraph:
         """A tile's pass with what its gradients need; kept where memory allows, so that the next field is quick."""
         if self._graph is None or self._graph[0] != tile.start:
             self._graph = None  # before the next one takes its memory
-            names = [layer.name for layer in self.layers if layer.grid is not None]
-            made = FieldGraph(self.network, tile.data, names)
+            made = FieldGraph(self.network, tile.data, most)
             left = available_bytes()
             if self.device.type != "cpu" or left is None or made.bytes < left / 2:
                 self._graph = (tile.start, made)
             return made
         return self._graph[1]
+
+    def prepare(self, voxel: Sequence[int] | None = None) -> None:
+        """Pass the tile about a voxel through the network once, so that every layer's scan and each field is at hand.
+
+        Where memory has no room for that, nothing is kept, and each of them takes a pass of its own.
+        """
+        left = available_bytes()
+        try:
+            made = self.graph(self.tile_at(voxel), None if left is None else left // 3)
+        except (OutOfMemoryError, RuntimeError, MemoryError) as error:
+            if not isinstance(error, OutOfMemoryError) and not is_out_of_memory(error):
+                raise
+            return
+        if "layers" not in vars(self):  # a cached property: the pass has told them
+            self.layers = made.layers
+
+    def forget(self) -> None:
+        """Give back what is kept for later maps, which may be a GiB."""
+        self._kept = self._graph = None
 
     def from_padded(self, whole: np.ndarray) -> np.ndarray:
         """Maps (K, Z, Y, X) on the padded image, on the volume's own grid."""

@@ -136,6 +136,7 @@ def draw_path(viewer: ViewerModel, model: LookModel, place: Placement) -> Layer 
         old.features = {"step": ranks}
         old.edge_contrast_limits = _span(ranks)
         old.refresh_colors()
+        old.refresh()  # napari computes the colours, and goes on showing those before
         return old
     layer = Vectors(
         data,

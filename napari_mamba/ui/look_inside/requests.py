@@ -29,7 +29,8 @@ class Request:
     """Something to compute: `kind` "open", "walk" or "maps".
 
     For "open": `volume` and `bundle`. For the others: `subject`, `layer`, `direction`, `voxel`, and for maps their
-    names `what`, the class `target`, and what `explaining` takes besides.
+    names `what`, the class `target`, and what `explaining` takes besides; `prepares`: a field of the same tile comes
+    next, so the pass that it needs is made at once and serves both.
     """
 
     kind: str
@@ -44,6 +45,7 @@ class Request:
     regions: np.ndarray | None = field(default=None, compare=False)
     whole: bool = False
     growth: bool = True
+    prepares: bool = False
     tag: Any = field(default=None, compare=False)
 
 
@@ -84,6 +86,7 @@ def _open(request: Request, cancel: threading.Event) -> Generator[Progress, None
     yield Progress("opening the model", 0, 2)
     subject = subject_of(request.volume, request.bundle)
     yield Progress("listening to its scans", 1, 2)
+    subject.prepare()  # on a CPU the first click would have to wait for it
     _ = subject.layers
     return Answer(request, subject=subject, cancelled=cancel.is_set())
 
@@ -118,6 +121,8 @@ def _maps(request: Request, cancel: threading.Event) -> Generator[Progress, None
     from napari_mamba.explain.maps import explaining
 
     assert request.subject is not None
+    if request.prepares:
+        request.subject.prepare(request.voxel)
     found = yield from explaining(
         request.subject, request.what, request.voxel, request.layer or None, request.direction, request.target, cancel,
         regions=request.regions, whole=request.whole, growth=request.growth,

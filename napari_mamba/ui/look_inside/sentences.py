@@ -37,10 +37,12 @@ def facts_told(facts: dict[str, Any]) -> list[str]:
             )
     if "knockout" in facts:
         k = facts["knockout"]
-        lines.append(f"The answer goes from {k['answer']:.3g} to {k['after']:.3g} ({k['cuts']} scans were cut).")
+        scans = "1 scan was cut" if k["cuts"] == 1 else f"{k['cuts']} scans were cut"
+        lines.append(f"The answer goes from {k['answer']:.3g} to {k['after']:.3g} ({scans}).")
     if "faithfulness" in facts:
         best = min(facts["faithfulness"], key=lambda name: facts["faithfulness"][name]["deletion"])
-        lines.append(f"By deletion, {NAMES[best]} is the most faithful map of this answer on this tile.")
+        where = "image" if facts.get("tiles") else "tile"
+        lines.append(f"By deletion, {NAMES[best]} is the most faithful map of this answer on this {where}.")
     if "unified" in facts and not facts["unified"]["norm"]:
         lines.append("No norm over channels stands right before this layer: the map has convolution and gate alone.")
     return lines

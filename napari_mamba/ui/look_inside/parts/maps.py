@@ -51,8 +51,7 @@ class MapsBox(QWidget):
         self.target: QComboBox = combo_box("The class whose answer is explained")
         self.whole = QCheckBox("of the whole image, not of one tile")
         self.whole.setToolTip(
-            "Explain the answer blended from all tiles: each tile is passed through the model. "
-            "Relevance, gradients, class attention and occlusion."
+            "Explain the answer blended from all tiles: each tile is passed through the model, so that it takes longer."
         )
         self.regions: QComboBox = combo_box(
             "Knockout: a labels layer on the image in which 1 is what passes nothing on and 2 what is cut off from it "
