@@ -16,6 +16,7 @@ from napari_mamba.errors import InputError, OutputError
 from napari_mamba.io.paths import expanded
 from napari_mamba.training.nnunet import checks, folds, options, process, raw, results, scores
 from napari_mamba.training.nnunet.data import find_dataset
+from napari_mamba.training.nnunet.networks import check_channels
 from napari_mamba.training.nnunet.options import Run, Trained, TrainOptions, TrainProgress
 from napari_mamba.training.nnunet.settings import Settings
 
@@ -141,6 +142,8 @@ class _Guide:
             share = number / len(dataset.cases)
             yield TrainProgress("checking", number, len(dataset.cases), message=one.case.name, overall=_SEEN * share)
         facts = checks.judge(dataset, seen)
+        for run in self.chosen.runs:
+            check_channels(run.network, len(facts.channel_names))
         people = {one.case.name: one.case.person for one in facts.seen}
         splits = self._splits(people)
         numbers = folds.chosen_folds(self.chosen.folds, len(splits))
