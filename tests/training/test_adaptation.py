@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 import threading
+from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +25,12 @@ from napari_mamba.training.adaptation.cases import find_cases
 from napari_mamba.training.adaptation.classes import choose_classes
 from napari_mamba.training.adaptation.likeness import most_alike
 from napari_mamba.training.adaptation.loss import UNKNOWN, partial_loss
-from napari_mamba.training.adaptation.options import Adapted, AdaptOptions
+from napari_mamba.training.adaptation.options import NETWORKS, Adapted, AdaptOptions
 from napari_mamba.training.adaptation.people import Case, doubtful_people, person_of, split_people
 from napari_mamba.training.adaptation.prepared import prepare_pair
 from napari_mamba.training.adaptation.preview import about_drawn
 from napari_mamba.training.adaptation.samples import Prepared
+from napari_mamba.training.adaptation.schemes import SCHEMES
 from napari_mamba.training.adaptation.state import read_checkpoint
 from napari_mamba.training.adaptation.store import Painted
 from napari_mamba.volume import Volume
@@ -418,6 +423,51 @@ def test_a_full_disk_loses_nothing(tiny_bundle: Path, data: Path, tmp_path: Path
         to_end(tiny_bundle, data, tmp_path / "out", classes="other", steps=4, resume=True)
     assert (work_folder(tmp_path / "out") / "checkpoint.pt").read_bytes() == before
     assert bundles.load(tmp_path / "out").networks()
+
+
+def test_a_disk_that_is_too_small_is_said_before(tiny_bundle: Path, data: Path, tmp_path: Path, monkeypatch) -> None:
+    usage = namedtuple("usage", "total used free")(10**12, 10**12 - 10**7, 10**7)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
+    with pytest.raises(OutputError, match=r"has 0\.0 GB left, and adapting may need 0\.1"):
+        to_end(tiny_bundle, data, tmp_path / "out", classes="other", steps=1)
+    assert not work_folder(tmp_path / "out").exists()
+    assert all(NETWORKS.get(name, 1) == scheme.count for name, scheme in SCHEMES.items())
+
+
+def test_a_disk_that_fills_while_images_are_written(tiny_bundle: Path, data: Path, tmp_path: Path, monkeypatch) -> None:
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(OutputError, match=r"the disk refused \(No space left on device\): free some space"):
+        to_end(tiny_bundle, data, tmp_path / "out", classes="other", steps=1)
+    assert not (tmp_path / "out").exists()
+    monkeypatch.undo()
+    assert to_end(tiny_bundle, data, tmp_path / "out", classes="other", steps=1).path is not None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_killed_command_is_gone_on_with(tiny_bundle: Path, data: Path, tmp_path: Path, capsys) -> None:
+    line = ["adapt", tiny_bundle, data, "-o", tmp_path / "out", "--classes", "other", "--device", "cpu"]
+    command = [sys.executable, "-m", "napari_mamba", *map(str, line), "--validate-every", "1", "--events", "jsonl"]
+    running = subprocess.Popen([*command, "--steps", "100000"], stdout=subprocess.PIPE, text=True)
+    assert running.stdout is not None
+    for text in running.stdout:  # the checkpoint is written with each score
+        event = json.loads(text)
+        if event.get("score") and event["done"] and read_step(tmp_path) > 0:
+            break
+    running.kill()
+    running.wait()
+    running.stdout.close()
+    step = read_step(tmp_path)
+    assert 0 < step < 100000
+    assert not (tmp_path / "out").exists()
+    assert main([*map(str, line), "--resume", "--steps", str(step + 1)]) == 0
+    assert bundles.load(tmp_path / "out").metrics["adapted"]["steps"] == step + 1
+
+
+def read_step(place: Path) -> int:
+    return int(read_checkpoint(work_folder(place / "out"))["step"])
 
 
 def test_the_command_tells_events(tiny_bundle: Path, data: Path, tmp_path: Path, capsys) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from napari_mamba import io
 from napari_mamba.bundles import Bundle
-from napari_mamba.errors import ChoiceError, InputError
+from napari_mamba.errors import ChoiceError, InputError, OutputError
 from napari_mamba.io.common.guard import quoted
 from napari_mamba.measure.grids import same_grid
 from napari_mamba.training.adaptation.classes import Classes
@@ -23,6 +24,8 @@ from napari_mamba.volume import Volume
 
 _MOST_PLACES = 2000
 """Voxels of a class in an image that patches are drawn about."""
+_SPARE = 100_000_000
+"""Bytes."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,8 @@ def read_image(case: Case) -> Volume:
         return io.read(paths, frame="all")
 
 
-def read_values(case: Case, painted: Painted) -> tuple[set[int], dict[int, str]]:
-    """The values that a case's label map holds, without the unknown one, and the names that its file gives.
+def read_values(case: Case, painted: Painted) -> tuple[set[int], dict[int, str], int]:
+    """The values that a case's label map holds, without the unknown one, the names that its file gives, and its voxels.
 
     Raises
     ------
@@ -64,7 +67,24 @@ def read_values(case: Case, painted: Painted) -> tuple[set[int], dict[int, str]]
     if painted.background in values:
         values = {*values, 0} - {painted.background}
     names = {entry.index: entry.name for entry in found.classes if entry.index in values} if found.named else {}
-    return values, names
+    return values, names, int(np.prod(found.volume.shape))
+
+
+def check_disk(folder: Path, bundle: Bundle, voxels: int, networks: int) -> None:
+    """Raise `OutputError` if prepared images and checkpoints will hardly fit on the disk of `folder`.
+
+    An estimate: images as large as their files, and of each network the weights, their mean, the best ones and two
+    moments, once more while a checkpoint is written beside the one before.
+    """
+    weights = sum(path.stat().st_size for path in bundle.weights[:1])
+    needed = voxels * (4 * len(bundle.channels) + 2) + 2 * 5 * networks * weights + _SPARE
+    place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise OutputError(
+            f"the disk of {place} has {free / 1e9:.1f} GB left, and adapting may need {needed / 1e9:.1f}: free some, "
+            "or choose another place for the new bundle"
+        )
 
 
 def prepare_cases(
