@@ -10,6 +10,8 @@ from qtpy.QtGui import QPaintEvent
 from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
+    QLabel,
+    QSizePolicy,
     QStyle,
     QStyleOptionComboBox,
     QStylePainter,
@@ -65,8 +67,9 @@ class ChannelsView(QWidget):
         while self._form.rowCount():
             self._form.removeRow(0)
         self.combos = []
-        if pair is None:
+        if pair is None or not names:
             return
+        self._form.addRow(QLabel(f"Further channels of '{pair.image.name}':"))
         for number, name in enumerate(names):
             combo = LayerCombo()
             chosen = pair.more[number] if number < len(pair.more) else None
@@ -78,6 +81,7 @@ class ChannelsView(QWidget):
                     combo.setCurrentIndex(combo.count() - 1)
             combo.setToolTip(f"The layer that is {name} of '{pair.image.name}'")
             combo.setAccessibleName(f"{name} of {pair.image.name}")
+            combo.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
             combo.setEnabled(idle)
             combo.activated.connect(partial(self._on_layer, pair, number, combo))
             self._form.addRow(row_label(name), combo)

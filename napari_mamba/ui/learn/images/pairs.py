@@ -142,7 +142,7 @@ class Pairs:
         for name, value in values.items():
             setattr(pair, name, value)
         if "image" in values:
-            pair.person, pair.more = person_of(base_name(pair.image.name, self.channels[0])), ()
+            pair.person, pair.more = self._person(pair.image), ()
             pair.more = self._more_for(pair.image)
             if pair.labels not in (fitting := self._labels_for(pair.image)):
                 pair.labels = next(iter(fitting), None)
@@ -154,8 +154,11 @@ class Pairs:
         self._changed()
 
     def _pair(self, image: Layer, labels: Layer | None) -> Pair:
-        person = person_of(base_name(image.name, self.channels[0]))
-        return Pair(image, labels, person, more=self._more_for(image))
+        return Pair(image, labels, self._person(image), more=self._more_for(image))
+
+    def _person(self, image: Layer) -> str:
+        several = len(self.channels) > 1
+        return person_of(base_name(image.name, self.channels[0]) if several else image.name)
 
     @property
     def free(self) -> list[Layer]:

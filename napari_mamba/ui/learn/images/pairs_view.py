@@ -89,6 +89,8 @@ class PairsView(QWidget):
         if now != self._shown:
             self._shown = now
             self._fill(idle)
+        first = self.pairs.channels[0]
+        self.table.horizontalHeaderItem(0).setText(first if len(self.pairs.channels) > 1 else HEADS[0])
         self.channels.draw(self.current, idle)
         left = self.pairs.free
         self.add.setEnabled(idle and bool(left))
