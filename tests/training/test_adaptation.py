@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,14 @@ import pytest
 import torch
 
 from napari_mamba import bundles, io
+from napari_mamba.bundles.guards.locator import Locator
 from napari_mamba.cli import main
 from napari_mamba.engine import RunOptions, run_to_end
 from napari_mamba.engine.preparation.prepare import prepare
 from napari_mamba.errors import BundleError, InputError, NapariMambaError, OutputError
 from napari_mamba.training.adaptation import heads, training
 from napari_mamba.training.adaptation.adapt import adapt, work_folder
+from napari_mamba.training.adaptation.card import adapted_spec
 from napari_mamba.training.adaptation.cases import find_cases
 from napari_mamba.training.adaptation.classes import choose_classes
 from napari_mamba.training.adaptation.likeness import most_alike
@@ -93,6 +96,26 @@ def test_a_new_class_is_learnt_and_the_bundle_runs(tiny_bundle: Path, data: Path
     assert "`tiny`" in bundle.card
     assert result.facts["peak_memory_bytes"] > 0
     assert not (work_folder(tmp_path / "cube") / "images").exists()
+
+
+def test_the_size_of_its_own_images_is_not_doubted(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
+    """Images of 16 to 20 mm, for a bundle of whole heads whose field of view another one finds in larger images."""
+    spec = bundles.load(tiny_bundle).spec
+    locator = Locator("finder", {"left": (1,), "right": (2,)}, larger_than_mm=(60.0, 60.0, 60.0))
+    steps = ({"step": "field_of_view", "mm": [80, 400], "max_mm": 700}, *spec.preparation)
+    head = bundles.load(bundles.save(tmp_path / "head", replace(spec, preparation=steps, locator=locator),
+                                     [bundles.load(tiny_bundle).networks()[0].state_dict()], "# Head"))  # fmt: skip
+    to_end(head.path, data, tmp_path / "out", classes="other", steps=1)
+    adapted = bundles.load(tmp_path / "out")
+    assert adapted.preparation[0] == {"step": "field_of_view", "mm": [12, 400], "max_mm": 700}
+    assert adapted.locator is None  # the place of somebody's own structure is not the bundle's
+    classes = choose_classes(head.spec, {0, 1}, {})
+    facts = {"training_people": 1, "view_mm": [16.0, 500.0], "located": False}
+    kept = adapted_spec(head, "kept", head.network, classes, (16, 16, 16), facts)
+    assert kept.locator == locator
+    assert kept.preparation[0]["mm"] == [12, 600]
+    located = adapted_spec(head, "kept", head.network, classes, (16, 16, 16), {**facts, "located": True})
+    assert located.locator is None
 
 
 def test_one_class_more_keeps_the_old_weights_and_answers(tiny_bundle: Path) -> None:

@@ -111,6 +111,7 @@ def prepare_cases(
 def _write(case: Case, bundle: Bundle, classes: Classes, painted: Painted, folder: Path, key: str) -> None:
     # Here, because what only trains on prepared images needs neither SciPy nor a reader.
     from napari_mamba.engine.checks import load_checked
+    from napari_mamba.engine.locating import is_located
     from napari_mamba.training.adaptation.prepared import prepare_pair
 
     volume = read_image(case)
@@ -146,7 +147,9 @@ def _write(case: Case, bundle: Bundle, classes: Classes, painted: Painted, folde
         flat = np.flatnonzero(moved == channel)
         some = draw.choice(flat, min(len(flat), _MOST_PLACES), replace=False)
         places[str(channel)] = np.stack(np.unravel_index(np.sort(some), moved.shape), axis=1).tolist()
+    view = [n * side for n, side in zip(volume.shape, volume.spacing, strict=True)]
     facts = {"places": places, "whole": bool((moved != UNKNOWN).all())}
+    facts |= {"view": [float(side) for side in view], "located": is_located(volume, bundle)}
     (folder / f"{key}.json").write_text(json.dumps(facts))  # last: its presence says that the rest is there
 
 
@@ -154,7 +157,8 @@ def _open(case: Case, folder: Path, key: str) -> Prepared:
     facts = json.loads((folder / f"{key}.json").read_text())
     image, labels = (np.load(folder / f"{key}_{what}.npy", mmap_mode="r") for what in ("image", "labels"))
     places = {int(channel): np.array(found) for channel, found in facts["places"].items()}
-    return Prepared(case, image, labels, places, facts["whole"])
+    view = tuple(facts.get("view", ()))
+    return Prepared(case, image, labels, places, facts["whole"], view, facts.get("located", False))
 
 
 def _key(case: Case, bundle: Bundle, classes: Classes, painted: Painted) -> str:

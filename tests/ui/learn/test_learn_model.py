@@ -389,7 +389,7 @@ def test_a_command_that_dies_is_a_sentence(monkeypatch) -> None:
             over.set()
 
     child = Child(["no-such-bundle", "/nowhere", "-o", "/tmp/none"], take)
-    assert over.wait(60)
+    assert over.wait(300)
     child.process.wait()
     assert events[-1]["event"] == "error"
     assert "no-such-bundle" in events[-1]["message"]
