@@ -64,10 +64,10 @@ def stage(pairs: Sequence[Pair], folder: Path, background: int | None = None) ->
                 wide = np.result_type(values, np.min_scalar_type(background))
                 labels = labels.with_data(np.where(values == 0, background, values).astype(wide))
             files = [f"{name}.nii.gz", *(f"channel{number}/{name}.nii.gz" for number in range(2, image.channels + 1))]
-            for number, file in enumerate(files):
-                (folder / file).parent.mkdir(exist_ok=True)
+            for number, place in enumerate(files):
+                (folder / place).parent.mkdir(exist_ok=True)
                 one = np.asarray(image.data[number : number + 1] if image.channels == 1 else image.data[number][None])
-                io.write(image.with_data(one, (image.channel_names[number],)), folder / file)
+                io.write(image.with_data(one, (image.channel_names[number],)), folder / place)
             io.write(labels, folder / f"{name}-labels.nii.gz", classes=named_classes(pair.labels))
             rows.append((";".join(files), f"{name}-labels.nii.gz", pair.person))
         with (folder / LIST).open("w", newline="", encoding="utf-8") as file:
