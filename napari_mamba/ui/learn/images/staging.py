@@ -66,7 +66,7 @@ def stage(pairs: Sequence[Pair], folder: Path, background: int | None = None) ->
             files = [f"{name}.nii.gz", *(f"channel{number}/{name}.nii.gz" for number in range(2, image.channels + 1))]
             for number, place in enumerate(files):
                 (folder / place).parent.mkdir(exist_ok=True)
-                one = np.asarray(image.data[number : number + 1] if image.channels == 1 else image.data[number][None])
+                one = np.asarray(image.data[number])[None]
                 io.write(image.with_data(one, (image.channel_names[number],)), folder / place)
             io.write(labels, folder / f"{name}-labels.nii.gz", classes=named_classes(pair.labels))
             rows.append((";".join(files), f"{name}-labels.nii.gz", pair.person))
