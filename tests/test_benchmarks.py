@@ -264,16 +264,19 @@ def test_strokes_stay_in_their_class_and_paint_what_was_asked(bench: None) -> No
 
 
 def test_rows_of_adapting_are_compared_person_by_person(bench: None) -> None:
-    from benchmarks.bundles.adapting.__main__ import table
+    from benchmarks.bundles.adapting.table import table
 
-    def row(name: str, dice: float) -> dict:
+    def row(name: str, dice: float, steps: int = 9, **options) -> dict:
         tested = {str(person): [dice + person / 1e4, dice] for person in range(12)}
-        numbers = {"dice": dice, "sd": 0.01, "anterior": dice, "posterior": dice, "steps": 9}
-        return {"name": name, "people": 5, "unlabelled": 0, "people_tested": tested, **numbers}
+        numbers = {"dice": dice, "sd": 0.01, "anterior": dice, "posterior": dice, "steps": steps}
+        return {"name": name, "people": 5, "unlabelled": 0, "people_tested": tested, "options": options, **numbers}
 
-    lines = table([row("adapted-5", 0.8), row("random-5", 0.7)])
-    assert lines[2].endswith("| 9 |  |  |  |")
-    assert "| -0.1000 | 0 of 12 | 0.0005 |" in lines[3]
+    rows = [row("adapted-5", 0.8), row("random-5", 0.7, random_weights=True), row("semi-cross", 0.81, scheme="cross")]
+    lines = table([*rows, row("random-semi", 0.75, steps=20, scheme="cross", random_weights=True)])
+    assert lines[2].endswith("| 9 |  |  |  |  |")
+    assert "| adapted-5 | -0.1000 | 0 of 12 | 0.0005 |" in lines[3]
+    assert "| adapted-5 | +0.0100 | 12 of 12 | 0.0005 |" in lines[4]
+    assert "| random-5 | +0.0500 | 12 of 12 | other steps |" in lines[5]  # more steps: no proof
 
 
 def test_a_row_of_adapting_goes_on_where_it_was(bench: None, monkeypatch, tmp_path: Path, tiny_bundle: Path) -> None:
@@ -293,7 +296,10 @@ def test_a_row_of_adapting_goes_on_where_it_was(bench: None, monkeypatch, tmp_pa
     monkeypatch.setitem(work.JOBS, "row", Job(2, "3%", unlabelled=1, steps=3, options={"scheme": "cross"}))
     begun = work.make("row", work.JOBS["row"], data, tmp_path / "row", "cpu", 1)
     assert [event.stage for event in begun.events()] == ["training", "validating"]
-    row = work.run("row", data, tmp_path, 2**40, "cpu")
+    assert work.run("row", data, tmp_path, 0, "cpu", equal=True) is None  # no time for all of its steps
+    assert not (tmp_path / "row.json").exists()
+    row = work.run("row", data, tmp_path, 2**40, "cpu", equal=True)
+    assert row is not None
     assert row["steps"] == row["planned"] == 3
     assert len(row["people_tested"]) == 2
     assert (tmp_path / "row.json").is_file()

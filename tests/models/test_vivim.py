@@ -40,6 +40,22 @@ def test_clips_of_a_batch_do_not_meet_and_frames_do() -> None:
     torch.testing.assert_close(changed[5:], together[5:])
 
 
+def test_the_slices_of_a_volume_are_the_frames_of_a_clip() -> None:
+    torch.manual_seed(0)
+    clips = models.create("vivim", **SMALL, out_chans=2).eval()
+    volumes = models.create("vivim", **SMALL, out_chans=2, volume=True).eval()
+    volumes.load_state_dict(clips.state_dict())
+    x = torch.rand(2, 5, 3, 32, 64)
+    with torch.no_grad():
+        frames, whole = clips(x), volumes(x.transpose(1, 2))
+    assert whole.shape == (2, 2, 5, 32, 64)
+    for clip in range(2):
+        for frame in range(5):
+            torch.testing.assert_close(whole[clip, :, frame], frames[5 * clip + frame])
+    with pytest.raises(InputError, match="leave volume or with_edge out"):
+        models.create("vivim", **SMALL, with_edge=True, volume=True)
+
+
 def test_keys_tell_all() -> None:
     network = models.create("vivim", **SMALL, with_edge=True, out_chans=2)
     found = models.identify(network.state_dict())

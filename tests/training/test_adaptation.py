@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 import threading
+from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,21 +16,24 @@ import pytest
 import torch
 
 from napari_mamba import bundles, io
+from napari_mamba.bundles.guards.locator import Locator
 from napari_mamba.cli import main
 from napari_mamba.engine import RunOptions, run_to_end
 from napari_mamba.engine.preparation.prepare import prepare
 from napari_mamba.errors import BundleError, InputError, NapariMambaError, OutputError
 from napari_mamba.training.adaptation import heads, training
 from napari_mamba.training.adaptation.adapt import adapt, work_folder
+from napari_mamba.training.adaptation.card import adapted_spec
 from napari_mamba.training.adaptation.cases import find_cases
 from napari_mamba.training.adaptation.classes import choose_classes
 from napari_mamba.training.adaptation.likeness import most_alike
 from napari_mamba.training.adaptation.loss import UNKNOWN, partial_loss
-from napari_mamba.training.adaptation.options import Adapted, AdaptOptions
+from napari_mamba.training.adaptation.options import NETWORKS, Adapted, AdaptOptions
 from napari_mamba.training.adaptation.people import Case, doubtful_people, person_of, split_people
 from napari_mamba.training.adaptation.prepared import prepare_pair
 from napari_mamba.training.adaptation.preview import about_drawn
 from napari_mamba.training.adaptation.samples import Prepared
+from napari_mamba.training.adaptation.schemes import SCHEMES
 from napari_mamba.training.adaptation.state import read_checkpoint
 from napari_mamba.training.adaptation.store import Painted
 from napari_mamba.volume import Volume
@@ -88,6 +96,26 @@ def test_a_new_class_is_learnt_and_the_bundle_runs(tiny_bundle: Path, data: Path
     assert "`tiny`" in bundle.card
     assert result.facts["peak_memory_bytes"] > 0
     assert not (work_folder(tmp_path / "cube") / "images").exists()
+
+
+def test_the_size_of_its_own_images_is_not_doubted(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
+    """Images of 16 to 20 mm, for a bundle of whole heads whose field of view another one finds in larger images."""
+    spec = bundles.load(tiny_bundle).spec
+    locator = Locator("finder", {"left": (1,), "right": (2,)}, larger_than_mm=(60.0, 60.0, 60.0))
+    steps = ({"step": "field_of_view", "mm": [80, 400], "max_mm": 700}, *spec.preparation)
+    head = bundles.load(bundles.save(tmp_path / "head", replace(spec, preparation=steps, locator=locator),
+                                     [bundles.load(tiny_bundle).networks()[0].state_dict()], "# Head"))  # fmt: skip
+    to_end(head.path, data, tmp_path / "out", classes="other", steps=1)
+    adapted = bundles.load(tmp_path / "out")
+    assert adapted.preparation[0] == {"step": "field_of_view", "mm": [12, 400], "max_mm": 700}
+    assert adapted.locator is None  # the place of somebody's own structure is not the bundle's
+    classes = choose_classes(head.spec, {0, 1}, {})
+    facts = {"training_people": 1, "view_mm": [16.0, 500.0], "located": False}
+    kept = adapted_spec(head, "kept", head.network, classes, (16, 16, 16), facts)
+    assert kept.locator == locator
+    assert kept.preparation[0]["mm"] == [12, 600]
+    located = adapted_spec(head, "kept", head.network, classes, (16, 16, 16), {**facts, "located": True})
+    assert located.locator is None
 
 
 def test_one_class_more_keeps_the_old_weights_and_answers(tiny_bundle: Path) -> None:
@@ -418,6 +446,51 @@ def test_a_full_disk_loses_nothing(tiny_bundle: Path, data: Path, tmp_path: Path
         to_end(tiny_bundle, data, tmp_path / "out", classes="other", steps=4, resume=True)
     assert (work_folder(tmp_path / "out") / "checkpoint.pt").read_bytes() == before
     assert bundles.load(tmp_path / "out").networks()
+
+
+def test_a_disk_that_is_too_small_is_said_before(tiny_bundle: Path, data: Path, tmp_path: Path, monkeypatch) -> None:
+    usage = namedtuple("usage", "total used free")(10**12, 10**12 - 10**7, 10**7)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
+    with pytest.raises(OutputError, match=r"has 0\.0 GB left, and adapting may need 0\.1"):
+        to_end(tiny_bundle, data, tmp_path / "out", classes="other", steps=1)
+    assert not work_folder(tmp_path / "out").exists()
+    assert all(NETWORKS.get(name, 1) == scheme.count for name, scheme in SCHEMES.items())
+
+
+def test_a_disk_that_fills_while_images_are_written(tiny_bundle: Path, data: Path, tmp_path: Path, monkeypatch) -> None:
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(OutputError, match=r"the disk refused \(No space left on device\): free some space"):
+        to_end(tiny_bundle, data, tmp_path / "out", classes="other", steps=1)
+    assert not (tmp_path / "out").exists()
+    monkeypatch.undo()
+    assert to_end(tiny_bundle, data, tmp_path / "out", classes="other", steps=1).path is not None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_killed_command_is_gone_on_with(tiny_bundle: Path, data: Path, tmp_path: Path, capsys) -> None:
+    line = ["adapt", tiny_bundle, data, "-o", tmp_path / "out", "--classes", "other", "--device", "cpu"]
+    command = [sys.executable, "-m", "napari_mamba", *map(str, line), "--validate-every", "1", "--events", "jsonl"]
+    running = subprocess.Popen([*command, "--steps", "100000"], stdout=subprocess.PIPE, text=True)
+    assert running.stdout is not None
+    for text in running.stdout:  # the checkpoint is written with each score
+        event = json.loads(text)
+        if event.get("score") and event["done"] and read_step(tmp_path) > 0:
+            break
+    running.kill()
+    running.wait()
+    running.stdout.close()
+    step = read_step(tmp_path)
+    assert 0 < step < 100000
+    assert not (tmp_path / "out").exists()
+    assert main([*map(str, line), "--resume", "--steps", str(step + 1)]) == 0
+    assert bundles.load(tmp_path / "out").metrics["adapted"]["steps"] == step + 1
+
+
+def read_step(place: Path) -> int:
+    return int(read_checkpoint(work_folder(place / "out"))["step"])
 
 
 def test_the_command_tells_events(tiny_bundle: Path, data: Path, tmp_path: Path, capsys) -> None:

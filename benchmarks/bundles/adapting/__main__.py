@@ -1,4 +1,4 @@
-"""`prepare`, `run` and `table`; `job` is what `run` starts."""
+"""`prepare`, `run`, `table` and `cpu`; `job` is what `run` starts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ import time
 from pathlib import Path
 
 from benchmarks.bundles.adapting.jobs import JOBS
+from benchmarks.bundles.adapting.table import table
+
+UNFINISHED = 4
+"""Exit code of a row that has not taken all of its steps."""
 
 
 def run(asked: argparse.Namespace) -> None:
@@ -54,6 +58,7 @@ def _start(asked: argparse.Namespace, name: str, deadline: float, gpu: str) -> s
     command = [sys.executable, "-m", "benchmarks.bundles.adapting", "job", str(asked.npz), "-o", str(asked.output)]
     command += ["--name", name, "--deadline", str(deadline), "--device", asked.device]
     command += ["--steps", str(asked.steps)] if asked.steps else []
+    command += ["--equal"] if asked.equal else []
     with (asked.output / f"{name}.log").open("w") as log:
         return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
@@ -65,6 +70,8 @@ def _told(asked: argparse.Namespace, name: str, code: int) -> None:
         print(
             f"{name}: Dice {row['dice']:.4f}, {row['steps']} of {row['planned']} steps, {row['seconds']} s", flush=True
         )
+    elif code == UNFINISHED:
+        print(f"{name}: no time for all of its steps; the same command goes on", flush=True)
     else:
         last = (asked.output / f"{name}.log").read_text(errors="replace").strip().splitlines()[-3:]
         print(f"{name}: ended with {code}: {' | '.join(last)}", flush=True)
@@ -88,34 +95,10 @@ def job(asked: argparse.Namespace) -> None:
     from benchmarks.bundles.adapting.data import Data
 
     torch.set_num_threads(1)
-    work.run(asked.name, Data(asked.npz), asked.output, asked.deadline, asked.device, asked.steps)
-
-
-def table(rows: list[dict]) -> list[str]:
-    """Markdown; where SciPy is there, with a Wilcoxon test over the test people against the same number of labels."""
-    head = ["row", "people", "Dice", "SD", "anterior", "posterior", "steps", "against adapted", "better in", "p"]
-    lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
-    known = {row["name"]: row for row in rows}
-    for row in rows:
-        numbers = [f"{row[key]:.3f}" for key in ("dice", "sd", "anterior", "posterior")]
-        people = f"{row['people']}" + (f" + {row['unlabelled']}" if row["unlabelled"] else "")
-        plain = known.get(f"adapted-{row['people']}")
-        against = _paired(row, plain) if plain is not None and plain is not row else ["", "", ""]
-        lines.append(f"| {' | '.join([row['name'], people, *numbers, str(row['steps']), *against])} |")
-    return lines
-
-
-def _paired(row: dict, plain: dict) -> list[str]:
-    """Mean difference over the people, in how many it is positive, and its Wilcoxon p."""
-    try:
-        from scipy.stats import wilcoxon
-    except ImportError:
-        return ["", "", ""]
-    other = plain["people_tested"]
-    differences = [sum(dice) / len(dice) - sum(other[p]) / len(dice) for p, dice in row["people_tested"].items()]
-    better = sum(difference > 0 for difference in differences)
-    mean = sum(differences) / len(differences)
-    return [f"{mean:+.4f}", f"{better} of {len(differences)}", f"{wilcoxon(differences).pvalue:.1g}"]
+    data = Data(asked.npz)
+    row = work.run(asked.name, data, asked.output, asked.deadline, asked.device, asked.steps, equal=asked.equal)
+    if row is None:
+        sys.exit(UNFINISHED)
 
 
 def main() -> None:
@@ -130,7 +113,11 @@ def main() -> None:
         one.add_argument("npz", type=Path)
         one.add_argument("-o", "--output", type=Path, required=True)
         one.add_argument("--device", default="auto")
-        one.add_argument("--steps", type=int, help="at most so many, for a trial")
+        one.add_argument("--steps", type=int, help="of a row, instead of its own where these are more")
+        one.add_argument(
+            "--equal", action="store_true",
+            help="every row takes all of its steps: one that has no time for them is gone on with by the same command",
+        )  # fmt: skip
         if name == "run":
             one.add_argument("--minutes", type=float, default=8.0)
             one.add_argument("--parallel", type=int, default=len(JOBS))
@@ -141,11 +128,22 @@ def main() -> None:
             one.add_argument("--deadline", type=float, required=True)
     one = commands.add_parser("table")
     one.add_argument("rows", type=Path)
+    one = commands.add_parser("cpu", help="the command itself on two cores: Dice on other people, and memory")
+    one.add_argument("--data", type=Path, required=True)
+    one.add_argument("--minutes", type=float, default=10.0, help="of the whole command")
+    one.add_argument("--people", type=int, default=5)
+    one.add_argument("--test", type=int, default=30, help="people to test on")
+    one.add_argument("--patch", default="64,64,64")
+    one.add_argument("-o", "--output", type=Path, help="a folder for the bundle; a passing one if not given")
     asked = parser.parse_args()
     if asked.command == "prepare":
         from benchmarks.bundles.adapting.data import prepare
 
         prepare(asked.data, asked.output)
+    elif asked.command == "cpu":
+        from benchmarks.bundles.adapting.cpu import measure
+
+        measure(asked.data, asked.minutes, asked.people, asked.test, asked.patch, asked.output)
     elif asked.command == "table":
         print("\n".join(table(json.loads(asked.rows.read_text()))))
     else:

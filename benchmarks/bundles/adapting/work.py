@@ -27,7 +27,10 @@ from napari_mamba.training.adaptation.validation import dice_of_people
 _EVERY, _AFTER = 50, 15  # steps between two looks at the clock; seconds of the test
 
 
-def run(name: str, data: Data, folder: Path, deadline: float, device: str = "auto", most: int | None = None) -> dict:
+def run(
+    name: str, data: Data, folder: Path, deadline: float, device: str = "auto", most: int | None = None,
+    *, equal: bool = False,
+) -> dict | None:  # fmt: skip
     """Train and test a row; what there is of it in `folder` is gone on from.
 
     Parameters
@@ -41,7 +44,9 @@ def run(name: str, data: Data, folder: Path, deadline: float, device: str = "aut
         `time.time()` by which it ends: a machine that is too slow takes fewer steps, and the row says so.
     device : str
     most : int, optional
-        Steps, instead of the row's.
+        Steps, instead of the row's where these are more.
+    equal : bool
+        Take all steps, and none fewer: where the deadline comes before, there is a checkpoint and no row (None).
     """
     job = JOBS[name]
     began = time.time()
@@ -50,7 +55,10 @@ def run(name: str, data: Data, folder: Path, deadline: float, device: str = "aut
     first = step = training.state.step
     seconds, clock = 0.0, time.time()
     for event in training.events():
-        if event.stage == "training" and training.state.step - step >= _EVERY:
+        if equal:
+            if time.time() > deadline - _AFTER:
+                training.cancel.set()
+        elif event.stage == "training" and training.state.step - step >= _EVERY:
             pace = (time.time() - clock) / (training.state.step - step)
             warm = step == first  # kernels were compiled and tried out
             step, seconds, clock = training.state.step, seconds + time.time() - clock, time.time()
@@ -58,8 +66,11 @@ def run(name: str, data: Data, folder: Path, deadline: float, device: str = "aut
             training.options = replace(training.options, steps=min(planned, max(step, fits)))
         elif event.stage == "pretraining" and time.time() > began + 0.4 * (deadline - began):
             training.options = replace(training.options, pretrain_steps=event.done)
+    if equal and training.state.step < planned:
+        return None
     row = {"name": name, **asdict(job), "planned": planned, "steps": training.state.step}
     row |= {"seconds": round(time.time() - began, 1), "seconds_a_step": seconds / max(1, step), "patch": training.size}
+    row["patches"] = training.patches.batch_size
     row |= {"device": training.facts()["device"], "torch": torch.__version__}
     row |= test(training, data)
     (folder / f"{name}.json").write_text(json.dumps(row))

@@ -148,7 +148,7 @@ def identify(shapes: Shapes) -> Identification | None:
     name="vivim",
     title="Vivim",
     task="segmentation",
-    spatial_dims=(2,),
+    spatial_dims=(2, 3),
     paper="arXiv:2401.14168",
     repository="github.com/scott-yjyang/Vivim",
     licence="CC BY-NC 4.0",
@@ -175,11 +175,14 @@ class Vivim(nn.Module):
         SegFormer's layers of each stage; the authors' is SegFormer-b3.
     decoder_width : int
         Channels of its decoder.
+    volume : bool
+        Take a volume (B, in_chans, F, H, W), whose slices are the frames, to (B, out_chans, F, H, W). Not of the
+        authors': by it, what trains on volumes and runs on them has this network too.
 
     Raises
     ------
     InputError
-        If the input is no clip, or its tokens do not divide by five.
+        If the input is no clip, its tokens do not divide by five, or a volume is asked for with edges.
 
     Examples
     --------
@@ -198,15 +201,20 @@ class Vivim(nn.Module):
         with_edge: bool = False,
         backbone_depths: Sequence[int] = (3, 4, 18, 3),
         decoder_width: int = 768,
+        volume: bool = False,
     ) -> None:
         super().__init__()
-        self.in_chans = in_chans
+        if volume and with_edge:
+            raise InputError("Vivim gives edges of the frames of a clip alone: leave volume or with_edge out")
+        self.in_chans, self.volume = in_chans, volume
         self.encoder = ClipEncoder(in_chans, feat_size, depths, backbone_depths, drop_path_rate)
         self.decoder = Decoder(feat_size, decoder_width)
         self.out = nn.Conv2d(decoder_width, out_chans, 1)
         self.edgeocr_cls_head = nn.Conv2d(feat_size[0], 1, 1) if with_edge else None
 
     def forward(self, x_in: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        if self.volume and x_in.ndim == 5:
+            x_in = x_in.transpose(1, 2)
         if x_in.ndim != 5 or x_in.shape[2] != self.in_chans:
             raise InputError(
                 f"Vivim takes clips (B, frames, {self.in_chans}, H, W), not {tuple(x_in.shape)}; stack {FRAMES} frames"
@@ -214,6 +222,8 @@ class Vivim(nn.Module):
         size = x_in.shape[3:]
         maps = self.encoder(x_in)
         logits = F.interpolate(self.out(self.decoder(maps)), size, mode="bilinear", align_corners=False)
+        if self.volume:
+            return logits.unflatten(0, (x_in.shape[0], -1)).transpose(1, 2)
         if self.edgeocr_cls_head is None:
             return logits
         return logits, F.interpolate(self.edgeocr_cls_head(maps[0]), size, mode="bilinear", align_corners=False)

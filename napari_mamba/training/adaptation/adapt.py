@@ -16,7 +16,7 @@ from napari_mamba import bundles
 from napari_mamba.bundles.writer import check_destination
 from napari_mamba.errors import NapariMambaError, OutOfMemoryError, OutputError, RunError
 from napari_mamba.io.paths import expanded
-from napari_mamba.training.adaptation.options import Adapted, AdaptOptions, AdaptProgress
+from napari_mamba.training.adaptation.options import NETWORKS, Adapted, AdaptOptions, AdaptProgress
 
 Events = Generator[AdaptProgress, None, Any]
 
@@ -112,6 +112,10 @@ def _steps(
     if saved:
         state.check_people(saved, made.validation)
     groups = (made.training, made.validation, made.unlabelled)
+    labelled = len(made.training) + len(made.validation)
+    store.check_disk(
+        folder, loaded, made.voxels + made.voxels * len(made.unlabelled) // labelled, NETWORKS.get(options.scheme, 1)
+    )
     total = sum(len(group) for group in groups)
     parts: list[Any] = []
     yield AdaptProgress("preparing", 0, total)

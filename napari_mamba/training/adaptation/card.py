@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -40,6 +41,8 @@ def adapted_spec(
         network=network,
         tile=tile,
         classes=classes.entries,
+        preparation=tuple(_of_view(step, facts.get("view_mm")) for step in bundle.preparation),
+        locator=bundle.locator if _locator_fits(bundle, classes, facts) else None,
         postprocessing=bundle.postprocessing if same else (),
         description=f"Adapted from {bundle.name} {bundle.version} to labels of somebody's own.",
         data_source=f"Adapted on {facts['training_people']} people of a user's own data. Before: {bundle.data_source}",
@@ -47,6 +50,20 @@ def adapted_spec(
         metrics={"adapted": dict(facts)},
         changelog={},
     )
+
+
+def _of_view(step: Mapping[str, Any], view: Sequence[float] | None) -> Mapping[str, Any]:
+    """The step that doubts the size of a scan, for those that it was adapted to as well, and a fifth more."""
+    if step.get("step") != "field_of_view" or view is None:
+        return step
+    least, most = step["mm"]
+    return {**step, "mm": [min(least, math.floor(0.8 * view[0])), max(most, math.ceil(1.2 * view[1]))]}
+
+
+def _locator_fits(bundle: Bundle, classes: Classes, facts: Mapping[str, Any]) -> bool:
+    """Whether the place that another bundle finds is still the one that is learnt: not for somebody's own structures,
+    nor where it learnt from whole images in which that place would have been looked for."""
+    return any(classes.kept[1:]) and not facts.get("located", False)
 
 
 def card(spec: BundleSpec, bundle: Bundle, classes: Classes, facts: Mapping[str, Any]) -> str:

@@ -10,6 +10,8 @@ from napari_mamba.errors import InputError
 
 SCHEME_NAMES = ("supervised", "mean-teacher", "cross", "scribbles")
 """Keys of `schemes.SCHEMES`, for those who do not import PyTorch."""
+NETWORKS = {"cross": 2, "scribbles": 3}
+"""How many networks learn, where there are several."""
 
 
 @dataclass(frozen=True)

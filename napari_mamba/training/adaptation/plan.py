@@ -25,13 +25,17 @@ LARGEST_ON_CPU = 64
 
 @dataclass(frozen=True)
 class Plan:
-    """What is learnt (`classes`), from which cases, which are held out, how paint is read, and what has no labels."""
+    """What is learnt (`classes`), from which cases, which are held out, how paint is read, and what has no labels.
+
+    `voxels` is how many the label maps have.
+    """
 
     classes: Classes
     training: list[Case]
     validation: list[Case]
     painted: store.Painted
     unlabelled: tuple[Case, ...] = ()
+    voxels: int = 0
 
 
 def make_plan(
@@ -62,11 +66,13 @@ def make_plan(
         )
     painted = store.Painted(found.ignore if options.unknown is None else options.unknown, options.background)
     values: set[int] = set()
+    voxels = 0
     names = dict(found.names)
     for number, case in enumerate(found.cases):
         yield AdaptProgress("checking", number, len(found.cases), message=case.name)
-        here, called = store.read_values(case, painted)
+        here, called, size = store.read_values(case, painted)
         values |= here
+        voxels += size
         names = {**called, **names} if not found.names else names
     if 0 not in values and painted.unknown is not None:
         raise InputError("no background is painted: paint some, or the network will call everything a structure")
@@ -76,7 +82,7 @@ def make_plan(
         names |= {value: own.get(value, name) for value, name in unnamed.items()} if names else {}
     classes = choose_classes(bundle.spec, values, names, options.classes)
     if options.no_validation:
-        return Plan(classes, list(found.cases), [], painted, _unlabelled(options, found.cases, []))
+        return Plan(classes, list(found.cases), [], painted, _unlabelled(options, found.cases, []), voxels)
     learnt = bundle.metrics.get("adapted", {}).get("learnt_from", ())
     training, validation = split_people(found.cases, options.validation or held_out, learnt)
     if not options.validation and not held_out and (both := doubtful_people(training, validation)):
@@ -84,7 +90,7 @@ def make_plan(
             f"are {quoted(both[0])}, who would be held out, and {quoted(both[1])} one person? Say who is who in a "
             "CSV's column 'person', or choose whom to hold out with --validation"
         )
-    return Plan(classes, training, validation, painted, _unlabelled(options, found.cases, validation))
+    return Plan(classes, training, validation, painted, _unlabelled(options, found.cases, validation), voxels)
 
 
 def _unlabelled(options: AdaptOptions, labelled: Sequence[Case], validation: Sequence[Case]) -> tuple[Case, ...]:

@@ -30,7 +30,8 @@ class Prepared:
     """A case on the network's grid: `image` (C, Z, Y, X) float32 and `labels` (Z, Y, X) int16, in memory or mapped.
 
     `places` maps each channel that is drawn to some of its voxels, (n, 3); an image without labels has none. `whole`
-    says that no voxel is unknown.
+    says that no voxel is unknown. `view` is how large the image itself is (mm along its axes; nothing if that is not
+    known), and `located` whether the bundle would have another one find its place in it (see `engine.locating`).
     """
 
     case: Case
@@ -38,6 +39,8 @@ class Prepared:
     labels: np.ndarray
     places: dict[int, np.ndarray]
     whole: bool
+    view: tuple[float, ...] = ()
+    located: bool = False
 
 
 @dataclass(frozen=True)

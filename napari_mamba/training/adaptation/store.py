@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from napari_mamba import io
 from napari_mamba.bundles import Bundle
-from napari_mamba.errors import ChoiceError, InputError
+from napari_mamba.errors import ChoiceError, InputError, OutputError
 from napari_mamba.io.common.guard import quoted
 from napari_mamba.measure.grids import same_grid
 from napari_mamba.training.adaptation.classes import Classes
@@ -23,6 +24,8 @@ from napari_mamba.volume import Volume
 
 _MOST_PLACES = 2000
 """Voxels of a class in an image that patches are drawn about."""
+_SPARE = 100_000_000
+"""Bytes."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,8 @@ def read_image(case: Case) -> Volume:
         return io.read(paths, frame="all")
 
 
-def read_values(case: Case, painted: Painted) -> tuple[set[int], dict[int, str]]:
-    """The values that a case's label map holds, without the unknown one, and the names that its file gives.
+def read_values(case: Case, painted: Painted) -> tuple[set[int], dict[int, str], int]:
+    """The values that a case's label map holds, without the unknown one, the names that its file gives, and its voxels.
 
     Raises
     ------
@@ -64,7 +67,24 @@ def read_values(case: Case, painted: Painted) -> tuple[set[int], dict[int, str]]
     if painted.background in values:
         values = {*values, 0} - {painted.background}
     names = {entry.index: entry.name for entry in found.classes if entry.index in values} if found.named else {}
-    return values, names
+    return values, names, int(np.prod(found.volume.shape))
+
+
+def check_disk(folder: Path, bundle: Bundle, voxels: int, networks: int) -> None:
+    """Raise `OutputError` if prepared images and checkpoints will hardly fit on the disk of `folder`.
+
+    An estimate: images as large as their files, and of each network the weights, their mean, the best ones and two
+    moments, once more while a checkpoint is written beside the one before.
+    """
+    weights = sum(path.stat().st_size for path in bundle.weights[:1])
+    needed = voxels * (4 * len(bundle.channels) + 2) + 2 * 5 * networks * weights + _SPARE
+    place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise OutputError(
+            f"the disk of {place} has {free / 1e9:.1f} GB left, and adapting may need {needed / 1e9:.1f}: free some, "
+            "or choose another place for the new bundle"
+        )
 
 
 def prepare_cases(
@@ -91,6 +111,7 @@ def prepare_cases(
 def _write(case: Case, bundle: Bundle, classes: Classes, painted: Painted, folder: Path, key: str) -> None:
     # Here, because what only trains on prepared images needs neither SciPy nor a reader.
     from napari_mamba.engine.checks import load_checked
+    from napari_mamba.engine.locating import is_located
     from napari_mamba.training.adaptation.prepared import prepare_pair
 
     volume = read_image(case)
@@ -126,7 +147,9 @@ def _write(case: Case, bundle: Bundle, classes: Classes, painted: Painted, folde
         flat = np.flatnonzero(moved == channel)
         some = draw.choice(flat, min(len(flat), _MOST_PLACES), replace=False)
         places[str(channel)] = np.stack(np.unravel_index(np.sort(some), moved.shape), axis=1).tolist()
+    view = [n * side for n, side in zip(volume.shape, volume.spacing, strict=True)]
     facts = {"places": places, "whole": bool((moved != UNKNOWN).all())}
+    facts |= {"view": [float(side) for side in view], "located": is_located(volume, bundle)}
     (folder / f"{key}.json").write_text(json.dumps(facts))  # last: its presence says that the rest is there
 
 
@@ -134,7 +157,8 @@ def _open(case: Case, folder: Path, key: str) -> Prepared:
     facts = json.loads((folder / f"{key}.json").read_text())
     image, labels = (np.load(folder / f"{key}_{what}.npy", mmap_mode="r") for what in ("image", "labels"))
     places = {int(channel): np.array(found) for channel, found in facts["places"].items()}
-    return Prepared(case, image, labels, places, facts["whole"])
+    view = tuple(facts.get("view", ()))
+    return Prepared(case, image, labels, places, facts["whole"], view, facts.get("located", False))
 
 
 def _key(case: Case, bundle: Bundle, classes: Classes, painted: Painted) -> str:

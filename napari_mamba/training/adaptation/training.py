@@ -267,6 +267,9 @@ class Training:
             "learnt_from": self._learnt_from(), "scheme": self.options.scheme,
             "unlabelled_images": len(self.unlabelled),
         }  # fmt: skip
+        cases = [*self.training, *self.validation]
+        if sides := [side for case in cases for side in case.view]:
+            facts["view_mm"], facts["located"] = [min(sides), max(sides)], any(case.located for case in cases)
         if self.state.before is not None:
             facts["before"] = self.state.before
         if found is not None:

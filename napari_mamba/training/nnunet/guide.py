@@ -16,6 +16,8 @@ from napari_mamba.errors import InputError, OutputError
 from napari_mamba.io.paths import expanded
 from napari_mamba.training.nnunet import checks, folds, options, process, raw, results, scores
 from napari_mamba.training.nnunet.data import find_dataset
+from napari_mamba.training.nnunet.devices import check_gpus, device_of
+from napari_mamba.training.nnunet.networks import check_channels
 from napari_mamba.training.nnunet.options import Run, Trained, TrainOptions, TrainProgress
 from napari_mamba.training.nnunet.settings import Settings
 
@@ -66,6 +68,7 @@ def train(
     guide = _Guide(expanded(dataset), expanded(output), chosen, cancel or threading.Event())
     process.require_nnunet()
     guide.check_output()
+    check_gpus(chosen.device, chosen.gpus, chosen.batch_size)
     options.check_mixers(chosen.runs)
     try:
         return (yield from guide.events())
@@ -141,6 +144,8 @@ class _Guide:
             share = number / len(dataset.cases)
             yield TrainProgress("checking", number, len(dataset.cases), message=one.case.name, overall=_SEEN * share)
         facts = checks.judge(dataset, seen)
+        for run in self.chosen.runs:
+            check_channels(run.network, len(facts.channel_names))
         people = {one.case.name: one.case.person for one in facts.seen}
         splits = self._splits(people)
         numbers = folds.chosen_folds(self.chosen.folds, len(splits))
@@ -290,16 +295,3 @@ def _share(line: dict[str, Any], minutes: float | None) -> float:
         return 0.95 * min(1.0, line["minutes"] / minutes)
     steps = line["iterations"] if line["what"] == "epoch" else line["iteration"]
     return 0.95 * min(1.0, (line["epoch"] + steps / line["iterations"]) / line["epochs"])
-
-
-def device_of(name: str) -> str:
-    """ "auto" as what PyTorch has here; a GPU's number is for CUDA_VISIBLE_DEVICES, as nnU-Net has it."""
-    import torch
-
-    if name != "auto":
-        if ":" in name:
-            raise InputError(
-                f"--device {name} names one GPU: say cuda, and choose it with CUDA_VISIBLE_DEVICES as nnU-Net does"
-            )
-        return name
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"

@@ -16,13 +16,6 @@ BASELINES = {
 }
 """Not of the registry: what a Mamba network is compared with."""
 
-UNTRAINED = {
-    "em_net": "its argument in_shpae is not taken from a plan yet",
-    "mamba_nd_unetr": "its argument img_size is not taken from a plan yet",
-    "vivim": "it takes clips, which nnU-Net has not",
-}
-"""Segmentation networks of the registry that have no trainer, and why."""
-
 
 @dataclass(frozen=True)
 class PlanFacts:
@@ -53,8 +46,12 @@ class Trainable:
         From `PlanFacts` to the network's arguments.
     dims : tuple of int
         Spatial dimensions that it has trainers for.
-    multiple : int
-        Sides of its patches are multiples of this; 1 where the plan's strides are its own.
+    multiple : int or tuple of int
+        Sides of its patches are multiples of this (of these, axis by axis); 1 where the plan's strides are its own.
+    alike : tuple of int
+        Axes on which its patches have one length.
+    channels : int
+        How many the image must have; 0 for any number.
     supervised : bool
         It takes `deep_supervision=True` and answers once a decoder stage, as nnU-Net's own networks do.
     optimiser : {"sgd", "adamw"}
@@ -65,10 +62,16 @@ class Trainable:
 
     arguments: Callable[[PlanFacts], dict[str, Any]]
     dims: tuple[int, ...]
-    multiple: int = 1
+    multiple: int | tuple[int, ...] = 1
+    alike: tuple[int, ...] = ()
+    channels: int = 0
     supervised: bool = False
     optimiser: str = "sgd"
     fixed: bool = False
+
+    def multiples(self, dims: int) -> tuple[int, ...]:
+        """`multiple` of each axis."""
+        return self.multiple if isinstance(self.multiple, tuple) else (self.multiple,) * dims
 
 
 def _from_plan(plan: PlanFacts, *, input_size: bool = True) -> dict[str, Any]:
@@ -100,6 +103,14 @@ def _mucm(plan: PlanFacts) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _mamba_nd(plan: PlanFacts) -> dict[str, Any]:
+    # the widths of the authors' smaller network for abdominal CT
+    return {
+        "in_channels": plan.channels, "out_channels": plan.classes, "img_size": list(plan.patch_size),
+        "feature_size": 32, "hidden_size": 384,
+    }  # fmt: skip
+
+
 def _swin_umamba_d(plan: PlanFacts) -> dict[str, Any]:
     vss = {"in_chans": plan.channels, "patch_size": 4, "depths": [2, 2, 9, 2], "dims": 96, "drop_path_rate": 0.2}
     return {
@@ -127,6 +138,12 @@ TRAINABLE: Mapping[str, Trainable] = {
         lambda plan: {"in_channels": plan.channels, "classes": plan.classes, "input_size": list(plan.patch_size)},
         (3,), 8, optimiser="adamw", fixed=True,
     ),
+    "em_net": Trainable(
+        lambda plan: {"in_chans": plan.channels, "out_chans": plan.classes, "in_shpae": list(plan.patch_size)},
+        (3,), 32, alike=(0, 1), channels=1, optimiser="adamw", fixed=True,
+    ),
+    "mamba_nd_unetr": Trainable(_mamba_nd, (3,), 16, alike=(1, 2), optimiser="adamw", fixed=True),
+    "vivim": Trainable(_named("in_chans", "out_chans", volume=True), (3,), (5, 32, 32), optimiser="adamw"),
     "swin_umamba": Trainable(_named("in_chans", "out_chans"), (2,), 32, optimiser="adamw"),
     "swin_umamba_d": Trainable(_swin_umamba_d, (2,), 32, optimiser="adamw"),
     "mamba_unet": Trainable(_named("in_chans", "num_classes", depths=[2, 2, 2, 2]), (2,), 32, optimiser="adamw"),
@@ -184,9 +201,23 @@ def fitted_patch(network: str, patch_size: Sequence[int]) -> tuple[int, ...]:
 
     >>> fitted_patch("segmamba", (40, 56, 40)), fitted_patch("umamba_bot", (40, 56, 40))
     ((64, 64, 64), (40, 56, 40))
+    >>> fitted_patch("em_net", (40, 80, 40)), fitted_patch("vivim", (16, 80, 40))
+    ((96, 96, 64), (20, 96, 64))
     """
-    step = trainable(network).multiple
-    return tuple(-(-side // step) * step for side in patch_size)
+    known = trainable(network)
+    sides = [-(-side // step) * step for side, step in zip(patch_size, known.multiples(len(patch_size)), strict=True)]
+    longest = max((sides[axis] for axis in known.alike), default=0)
+    return tuple(longest if axis in known.alike else side for axis, side in enumerate(sides))
+
+
+def check_channels(network: str, channels: int) -> None:
+    """Raise `InputError` if a network does not take images of so many channels."""
+    takes = TRAINABLE[network].channels if network in TRAINABLE else 0
+    if takes and takes != channels:
+        raise InputError(
+            f"{network} takes images of {takes} channel{'s' * (takes > 1)}, and these have {channels}: choose another "
+            "network (napari-mamba train --list)"
+        )
 
 
 def network_note(network: str, mixer: str, plan: PlanFacts) -> dict[str, Any]:
@@ -196,7 +227,7 @@ def network_note(network: str, mixer: str, plan: PlanFacts) -> dict[str, Any]:
     return {
         "name": network,
         "arguments": network_arguments(network, mixer, plan),
-        "divisor": strides if known.supervised else [known.multiple] * plan.dims,
+        "divisor": strides if known.supervised else list(known.multiples(plan.dims)),
         "fixed": known.fixed,
     }
 

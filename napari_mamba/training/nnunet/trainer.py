@@ -86,9 +86,8 @@ class GuidedTrainer(nnUNetTrainer):
     def initialize(self) -> None:
         super().initialize()
         if self.is_ddp:  # some published networks keep weights that they never use
-            self.network = DistributedDataParallel(
-                self.network.module, device_ids=[self.local_rank], find_unused_parameters=True
-            )
+            own = [self.local_rank] if self.device.type == "cuda" else None
+            self.network = DistributedDataParallel(self.network.module, device_ids=own, find_unused_parameters=True)
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         if not self.enable_deep_supervision:
@@ -122,6 +121,8 @@ class GuidedTrainer(nnUNetTrainer):
         try:
             while self.current_epoch < self.num_epochs:
                 self._one_epoch()
+                if self.is_ddp and self._agreed(self.settings.stop_asked()):
+                    raise Stopped
         except Stopped:
             self.current_epoch -= 1  # nnU-Net writes the number of the next epoch; this one is begun again
             self.save_checkpoint(os.path.join(self.output_folder, "checkpoint_latest.pth"))
@@ -150,13 +151,16 @@ class GuidedTrainer(nnUNetTrainer):
         self.on_epoch_end()
 
     def _over(self) -> bool:
-        """Whether the minutes are over; told by one process for all, so that none waits for the others."""
-        over = self.settings.minutes is not None and self.minutes >= self.settings.minutes
-        if self.settings.minutes is not None and self.is_ddp:
-            flag = torch.tensor([float(over)], device=self.device)
-            torch.distributed.broadcast(flag, 0)
-            over = bool(flag.item())
-        return over
+        """Whether the minutes are over."""
+        return self.settings.minutes is not None and self._agreed(self.minutes >= self.settings.minutes)
+
+    def _agreed(self, mine: bool) -> bool:
+        """What the first of several processes finds, for all of them, so that none waits for the others."""
+        if not self.is_ddp:
+            return mine
+        flag = torch.tensor([float(mine)], device=self.device)
+        torch.distributed.broadcast(flag, 0)
+        return bool(flag.item())
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()

@@ -13,6 +13,9 @@ from typing import Any
 STOPPED = 3
 """Exit code where training was asked to stop and wrote a checkpoint."""
 
+PATIENCE = 120.0
+"""Seconds for an earlier process of this folder to end: one whose command was killed stops after its step."""
+
 
 def plan(job: dict[str, Any]) -> None:
     """Fingerprint, plans and preprocessed images."""
@@ -50,16 +53,32 @@ def train(job: dict[str, Any]) -> None:
 
 def main(path: str) -> int:
     """Do the job in a file; returns the exit code."""
+    from filelock import FileLock, Timeout
+
     job = json.loads(Path(path).read_text())
+    try:
+        with FileLock(Path(path).with_name("lock"), timeout=PATIENCE):
+            return _do(job)
+    except Timeout:
+        raise RuntimeError("another training is at work in this folder: wait until it has ended") from None
+
+
+def _do(job: dict[str, Any]) -> int:
     if job["action"] == "plan":
         plan(job)
         return 0
+    from torch.multiprocessing import ProcessRaisedException
+
     from napari_mamba.training.nnunet.trainer import Stopped
 
     try:
         train(job)
     except Stopped:
         return STOPPED
+    except ProcessRaisedException as error:  # of one of several GPUs
+        if Stopped.__name__ in str(error).strip().splitlines()[-1]:
+            return STOPPED
+        raise
     return 0
 
 

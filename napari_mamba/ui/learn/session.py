@@ -12,10 +12,10 @@ from psygnal import Signal
 from napari_mamba import bundles
 from napari_mamba.errors import NapariMambaError
 from napari_mamba.training.adaptation.bundle import check_bundle
-from napari_mamba.ui.learn import staging
 from napari_mamba.ui.learn.choices import Choices, free_name
 from napari_mamba.ui.learn.curve import Curve
-from napari_mamba.ui.learn.pairs import Pair, Pairs
+from napari_mamba.ui.learn.images import staging
+from napari_mamba.ui.learn.images.pairs import Pair, Pairs
 from napari_mamba.ui.run.process.outcome import sentence
 
 if TYPE_CHECKING:
@@ -82,10 +82,15 @@ class LearnSession:
     def choose_bundle(self, bundle: Bundle | None) -> None:
         """Begin from this one, and call the new bundle after it unless it has a name of the user's own."""
         before = self.bundle
-        self.bundle = bundle
+        self._begin_from(bundle)
         if bundle is not None and (not self.choices.name or (before and self._own_name(before))):
             self.choices.name = self._proposed(bundle)
         self.changed.emit()
+
+    def _begin_from(self, bundle: Bundle | None) -> None:
+        self.bundle = bundle
+        if bundle is not None:
+            self.pairs.set_channels([channel.name for channel in bundle.channels])
 
     def _own_name(self, bundle: Bundle) -> bool:
         return self.choices.name.startswith(bundle.name)
@@ -117,9 +122,6 @@ class LearnSession:
         if self.choices.place:
             found.append(("hint", "A fifth of the people, by their file names, is held out for the score."))
             return found
-        if len(self.bundle.channels) != 1:
-            takes = f"{self.bundle.name} takes {len(self.bundle.channels)} channels an image"
-            return [("error", f"{takes}: give a folder or a list instead of layers.")]
         if problem := self.pairs.problem():
             return [("hint" if not self.pairs.rows else "error", problem)]
         return [self.pairs.score_sentence(), *found]
@@ -280,7 +282,7 @@ class LearnSession:
         if self.made is None:
             return False
         names = {entry.index for entry in self.made.classes}
-        self.bundle = self.made
+        self._begin_from(self.made)
         self.choices.name = self._proposed(self.made)
         self.choices.classes = "same" if self._drawn() <= names else "more"
         self.changed.emit()
@@ -314,7 +316,7 @@ class LearnSession:
     def _on_library(self) -> None:
         if self.bundle not in self.library.bundles:
             found = self.library.find(self.bundle.name) if self.bundle else None
-            self.bundle = found or next(iter(self.starts), None)
+            self._begin_from(found or next(iter(self.starts), None))
         self.changed.emit()
 
 

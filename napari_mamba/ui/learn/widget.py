@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, Qt, QTimer, Slot
+from qtpy.QtCore import Qt, QTimer, Slot
 from qtpy.QtWidgets import (
     QComboBox,
     QHBoxLayout,
@@ -21,11 +21,11 @@ from qtpy.QtWidgets import (
 from napari_mamba.ui.learn.choices_view import ChoicesView, PlaceLine
 from napari_mamba.ui.learn.curve_view import CurveView
 from napari_mamba.ui.learn.host import learn_host_of
-from napari_mamba.ui.learn.pairs_view import PairsView
+from napari_mamba.ui.learn.images.pairs_view import PairsView
 from napari_mamba.ui.learn.session import IDLE, RUNNING, STOPPING
 from napari_mamba.ui.run.choice.texts import duration
 from napari_mamba.ui.run.session import session_of
-from napari_mamba.ui.widgets.docks import OwnDock
+from napari_mamba.ui.widgets.docks import DockPage
 from napari_mamba.ui.widgets.forms import combo_box, row_label
 from napari_mamba.ui.widgets.theme import Notice
 
@@ -46,7 +46,7 @@ STAGES = {
 }
 
 
-class LearnWidget(QWidget):
+class LearnWidget(DockPage):
     """A model of one's own from images and labels in the window, in a folder or on a list.
 
     Parameters
@@ -57,7 +57,6 @@ class LearnWidget(QWidget):
 
     def __init__(self, napari_viewer: ViewerModel, parent: QWidget | None = None):
         super().__init__(parent)
-        OwnDock(self)
         self.host = learn_host_of(napari_viewer)
         self.session = self.host.session
         self.viewer = self.session.viewer
@@ -90,7 +89,6 @@ class LearnWidget(QWidget):
         self._later = QTimer(self)
         self._later.setSingleShot(True)
         self._later.setInterval(30)
-        self._left = False
         self._build()
         self._connect()
         self.draw()
@@ -151,7 +149,7 @@ class LearnWidget(QWidget):
         self.resume_button.clicked.connect(self.resume)
         self.discard_button.clicked.connect(self._on_discard)
         self.host.watched += 1
-        leave = self._leave
+        leave = self._leave_once
         self.destroyed.connect(lambda *_: leave())
 
     def _draw_later(self, *_: Any) -> None:
@@ -276,21 +274,8 @@ class LearnWidget(QWidget):
 
     # ---- leaving
 
-    def event(self, event: QEvent) -> bool:
+    def leave(self) -> None:
         """A dock that is closed throws this widget away; the session stays, and what runs."""
-        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
-            self._leave()
-        return super().event(event)
-
-    def closeEvent(self, event: Any) -> None:
-        """The same when it is closed as a window of its own."""
-        self._leave()
-        super().closeEvent(event)
-
-    def _leave(self) -> None:
-        if self._left:
-            return
-        self._left = True
         self.host.watched -= 1
         with suppress(RuntimeError):
             self._later.stop()

@@ -1,4 +1,4 @@
-"""The guide: outputs that are there, stopped trainings, children that fail; and nnU-Net where it is installed."""
+"""The guide: outputs that are there, stopped trainings, and children that fail."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from napari_mamba import bundles, engine, io
 from napari_mamba.errors import InputError, OutOfMemoryError, OutputError, RunError
 from napari_mamba.training.nnunet import process
 from napari_mamba.training.nnunet.guide import _Guide, train, work_folder
-from napari_mamba.training.nnunet.options import Trained, TrainOptions
+from napari_mamba.training.nnunet.options import TrainOptions
 from napari_mamba.training.nnunet.settings import Settings
 
 Make = Callable[..., Path]
@@ -125,47 +123,3 @@ def test_training_stops_where_nobody_waits_for_it_any_more() -> None:
     assert Settings(parent=process_.pid).stop_asked()
     assert not Settings(parent=os.getpid()).stop_asked()
     assert not Settings().stop_asked()
-
-
-# --- with nnU-Net ----------------------------------------------------------------------------------------------------
-
-
-def run(place: Path, output: Path, cancel_at: str = "", **chosen: Any) -> tuple[list, Trained]:
-    small = {"folds": "0", "epochs": 3, "iterations": 2, "validation_iterations": 1, "batch_size": 2, "processes": 1}
-    cancel, events = threading.Event(), []
-    options = TrainOptions(**{"networks": ("umamba_bot",), "device": "cpu", **small, **chosen})
-    training = train(place, output, options, cancel)
-    while True:
-        try:
-            events.append(next(training))
-        except StopIteration as end:
-            return events, end.value
-        if events[-1].facts.get("what") == cancel_at:
-            cancel.set()
-
-
-@pytest.mark.usefixtures("nnunet_environment")
-def test_a_network_is_trained_stopped_resumed_imported_and_run(dataset: Make, tmp_path: Path) -> None:
-    """Minutes on a CPU: nnU-Net imports, plans, trains three epochs of two steps, and validates."""
-    place, output = dataset(), tmp_path / "out"
-    events, stopped = run(place, output, cancel_at="epoch")
-    assert stopped.cancelled
-    assert not output.exists()
-    assert list(work_folder(output).rglob("checkpoint_latest.pth"))
-    events, trained = run(place, output, resume=True)
-    told = [event.facts for event in events if event.facts.get("what") == "epoch"]
-    assert [one["epoch"] for one in told] == [1, 2], "the first epoch was not trained again"
-    overall = [event.overall for event in events]
-    assert overall == sorted(overall)
-    assert overall[-1] == 1.0
-    bundle = bundles.load(trained.bundles["umamba_bot"])
-    assert [entry.name for entry in bundle.classes] == ["background", "class 1", "class 2"]
-    assert bundle.metrics["cross_validation"]["people"] == 1
-    (validated,) = (work_folder(output) / "results").rglob("validation/*.nii.gz")
-    result = engine.run_to_end(
-        io.read(place / "images" / validated.name), bundle, options=engine.RunOptions(device="cpu")
-    )
-    assert result.labels is not None
-    theirs = np.asarray(io.read_labels(validated).volume.data)
-    assert (np.asarray(result.labels.data) == theirs).mean() > 0.999, "the bundle answers as nnU-Net's own validation"
-    assert "1 of 4 people" in bundle.card

@@ -11,9 +11,9 @@ from napari_mamba.training.nnunet.networks import (
     BASELINES,
     MIXERS,
     TRAINABLE,
-    UNTRAINED,
     PlanFacts,
     Trainable,
+    check_channels,
     fitted_patch,
     network_arguments,
     network_note,
@@ -32,8 +32,7 @@ def plan(dims: int, side: int = 24, channels: int = 2, classes: int = 4) -> Plan
 
 def test_every_segmentation_network_of_the_registry_can_be_trained() -> None:
     known = {info.name: info for info in models.list_models() if info.task == "segmentation"}
-    assert set(TRAINABLE) | set(UNTRAINED) == set(known)
-    assert not set(TRAINABLE) & set(UNTRAINED)
+    assert set(TRAINABLE) == set(known)
     assert all(set(of.dims) <= set(known[name].spatial_dims) for name, of in TRAINABLE.items())
 
 
@@ -42,13 +41,14 @@ CASES = [(name, dims) for name, known in TRAINABLE.items() for dims in known.dim
 
 @pytest.mark.parametrize(("name", "dims"), CASES, ids=[f"{name}-{dims}d" for name, dims in CASES])
 def test_it_is_built_for_a_plan_and_answers_in_its_classes(name: str, dims: int) -> None:
+    channels = TRAINABLE[name].channels or 2
     size = fitted_patch(name, plan(dims).patch_size)
-    facts = PlanFacts(**{**vars(plan(dims)), "patch_size": size})
+    facts = PlanFacts(**{**vars(plan(dims)), "patch_size": size, "channels": channels})
     arguments = network_arguments(name, "mamba", facts)
     if TRAINABLE[name].supervised:
         arguments["deep_supervision"] = True
     network = models.create(name, **arguments)
-    answer = network(torch.randn(2, 2, *size))
+    answer = network(torch.randn(2, channels, *size))
     if TRAINABLE[name].supervised:
         # nnU-Net halves its targets with the plan's strides, from the finest answer on
         assert [tuple(one.shape[2:]) for one in answer] == [size, tuple(n // 2 for n in size)]
@@ -66,6 +66,7 @@ def test_it_is_built_for_a_plan_and_answers_in_its_classes(name: str, dims: int)
 def test_note_says_what_tiles_must_be_multiples_of() -> None:
     assert network_note("umamba_bot", "mamba", plan(3))["divisor"] == [4, 4, 4]
     assert network_note("segmamba", "mamba", plan(3))["divisor"] == [32, 32, 32]
+    assert network_note("vivim", "mamba", plan(3))["divisor"] == [5, 32, 32]
     assert network_note("t_mamba_3d", "mamba", plan(3))["fixed"] is True
     assert network_note("umamba_bot", "s5", plan(3))["arguments"]["mixer"] == "s5"
 
@@ -76,6 +77,14 @@ def test_trainers_names_are_read_back() -> None:
             assert parse_trainer(trainer_name(network, mixer)) == (network, mixer)
     assert parse_trainer("nnUNetTrainer") is None
     assert parse_trainer("nnUNetTrainer_umamba_bot_fnet") is None
+
+
+def test_a_network_of_one_channel_says_so() -> None:
+    check_channels("em_net", 1)
+    check_channels("segmamba", 4)
+    check_channels("nnunet", 4)
+    with pytest.raises(InputError, match="em_net takes images of 1 channel, and these have 2: choose another"):
+        check_channels("em_net", 2)
 
 
 def test_facts_are_read_off_a_plan_of_either_kind() -> None:

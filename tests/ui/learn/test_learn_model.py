@@ -16,11 +16,12 @@ from napari.layers import Layer
 
 from napari_mamba import bundles, io
 from napari_mamba.errors import OutputError
+from napari_mamba.training.adaptation.cases import find_cases
 from napari_mamba.ui.bundles.library import Library
 from napari_mamba.ui.layers import KEY, volume_to_layers
-from napari_mamba.ui.learn import staging
 from napari_mamba.ui.learn.child import Child
 from napari_mamba.ui.learn.choices import Choices
+from napari_mamba.ui.learn.images import staging
 from napari_mamba.ui.learn.session import IDLE, RUNNING, STOPPING, LearnSession, ended_sentence
 from napari_mamba.volume import Volume
 
@@ -163,8 +164,6 @@ def test_what_speaks_against_it_is_said_before(session: LearnSession, tmp_path: 
         setattr(session.choices, field, value)
         assert said in session.remarks()[0][1]
         setattr(session.choices, field, before)
-    session.choose_bundle(session.library.find("tiny-two"))
-    assert "takes 2 channels an image: give a folder or a list" in session.remarks()[0][1]
 
 
 def test_only_what_can_be_adapted_is_offered(session: LearnSession) -> None:
@@ -189,6 +188,63 @@ def test_layers_are_written_as_the_command_reads_them(session: LearnSession) -> 
     (held_out,) = session.pairs.held_out
     assert words[words.index("--validation") + 1] == held_out
     assert words[words.index("--preview") + 1] == "p1"
+
+
+def channels(
+    viewer: ViewerModel, name: str, seed: int, names: tuple[str, ...] = ("T1", "FLAIR"), path: str = ""
+) -> None:
+    """An image of several channels, as a file of them opens, and labels on its grid."""
+    volume = Volume(np.random.default_rng(seed).random((len(names), 6, 8, 10)), AFFINE, names, name=name)
+    for data, keywords, _ in volume_to_layers(volume, path):
+        viewer.add_layer(Layer.create(data, keywords, "image"))
+    drawn = np.zeros(data.shape, np.uint8)
+    drawn[2:4, 2:4, 2:4] = 1
+    viewer.add_layer(Layer.create(drawn, {**keywords, "name": f"{name} drawn"}, "labels"))
+
+
+def test_a_model_of_two_channels_finds_both_layers_of_each_person(session: LearnSession) -> None:
+    viewer = session.viewer
+    viewer.layers.clear()
+    channels(viewer, "anna", 1)
+    channels(viewer, "ben", 2, ("FLAIR", "T1"))
+    channels(viewer, "carl", 3, ("0", "1"), path="carl.nii.gz")  # its file says which is which
+    session.choose_bundle(session.library.find("tiny-two"))
+    assert session.pairs.add_all() == 3
+    assert [(*(layer.name for layer in pair.layers), pair.labels.name, pair.person) for pair in session.pairs.rows] == [
+        ("anna T1", "anna FLAIR", "anna drawn", "anna"), ("ben T1", "ben FLAIR", "ben drawn", "ben"),
+        ("carl 0", "carl 1", "carl drawn", "carl 0"),
+    ]  # fmt: skip
+    assert session.ready
+    words = start(session).words
+    rows = list(csv.DictReader(Path(words[1]).read_text().splitlines()))
+    first, second = (Path(words[1]).parent / one for one in rows[1]["image"].split(";"))
+    np.testing.assert_allclose(io.read(first).data[0], np.random.default_rng(2).random((2, 6, 8, 10))[1], atol=1e-6)
+    volume = io.read([first, second])
+    assert volume.channels == 2
+    assert rows[1]["image"] == "ben_T1.nii.gz;channel2/ben_T1.nii.gz"
+    assert find_cases(Path(words[1])).cases[1].name == "ben_T1"  # what --preview calls it
+
+
+def test_channels_in_doubt_are_asked_for(session: LearnSession) -> None:
+    session.pairs.add()
+    (pair,) = session.pairs.rows
+    session.choose_bundle(session.library.find("tiny-two"))
+    assert session.remarks()[0] == (
+        "error", "Which layer is FLAIR of 'p1'? Choose its row, and the layer below the list.",
+    )  # fmt: skip
+    other = session.viewer.layers["p2"]
+    for layer, said in ((pair.image, "One layer is two channels of 'p1'"), (other, "")):
+        session.pairs.change(pair, more=(layer,))
+        assert said in session.remarks()[0][1]
+    assert session.ready
+    assert "p2" not in [layer.name for layer in session.pairs.free]  # it is a channel now
+    add(session.viewer, "elsewhere", affine=AFFINE @ np.diag([2.0, 1, 1, 1]))
+    session.pairs.change(pair, more=(session.viewer.layers["elsewhere"],))
+    assert "'elsewhere' lies on another grid than 'p1'" in session.remarks()[0][1]
+    session.viewer.layers.remove("elsewhere")
+    assert pair.more == (None,)
+    session.choose_bundle(session.library.find("tiny"))
+    assert session.ready
 
 
 def test_paint_in_part_and_schemes_become_words(tmp_path: Path) -> None:
@@ -333,7 +389,7 @@ def test_a_command_that_dies_is_a_sentence(monkeypatch) -> None:
             over.set()
 
     child = Child(["no-such-bundle", "/nowhere", "-o", "/tmp/none"], take)
-    assert over.wait(60)
+    assert over.wait(300)
     child.process.wait()
     assert events[-1]["event"] == "error"
     assert "no-such-bundle" in events[-1]["message"]

@@ -144,6 +144,23 @@ def test_a_table_row_is_a_pair(qtbot, widget: LearnWidget) -> None:
     qtbot.waitUntil(lambda: widget.pairs.table.rowCount() == 0)
 
 
+def test_further_channels_are_chosen_below_the_list(qtbot, widget: LearnWidget, make_bundle) -> None:
+    assert widget.pairs.channels.isHidden()
+    make_bundle(bundles.user_folder(), ("T1", "FLAIR"))
+    widget.session.library.refresh()
+    widget.pairs.add.click()
+    (pair,) = widget.session.pairs.rows
+    widget.session.choose_bundle(widget.session.library.find("tiny-two"))
+    qtbot.waitUntil(lambda: len(widget.pairs.channels.combos) == 1)
+    assert not widget.pairs.channels.isHidden()
+    assert not widget.start_button.isEnabled()
+    (combo,) = widget.pairs.channels.combos
+    assert combo.currentText() == "choose…"
+    combo.activated.emit(combo.findText("p1"))
+    assert [layer.name for layer in pair.layers] == ["p0", "p1"]
+    qtbot.waitUntil(widget.start_button.isEnabled)
+
+
 def test_a_closed_dock_loses_nothing(qtbot, widget: LearnWidget) -> None:
     widget.pairs.add_all.click()
     qtbot.waitUntil(widget.start_button.isEnabled)

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 from psygnal import Signal
 
 from napari_mamba.errors import NapariMambaError
 from napari_mamba.training.adaptation.people import Case, doubtful_people, person_of, split_people
-from napari_mamba.ui.layers import KEY, placement
+from napari_mamba.ui.layers import KEY
+from napari_mamba.ui.learn.images.channels import base_name, channel_beside, channel_of, same_place
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Pair:
-    """An image layer and a labels layer.
+    """An image layer and a labels layer; of a model of several channels, `more` has a layer for each but the first.
 
     `held_out` says that nothing is learnt from them, and they are scored; `whole` that no voxel of the labels is
     unknown, whatever is said of unpainted voxels: they are a corrected answer.
@@ -32,6 +32,12 @@ class Pair:
     person: str = ""
     held_out: bool = False
     whole: bool = False
+    more: tuple[Layer | None, ...] = ()
+
+    @property
+    def layers(self) -> list[Layer]:
+        """Of all channels that have one."""
+        return [self.image, *(layer for layer in self.more if layer is not None)]
 
 
 @dataclass
@@ -45,12 +51,15 @@ class Pairs:
     Attributes
     ----------
     rows : list of Pair
+    channels : tuple of str
+        Names of the channels of an image.
     by_hand : bool
         Whether a user chose whom to hold out; until then it is a fifth of the people, as the command takes them.
     """
 
     viewer: ViewerModel
     rows: list[Pair] = field(default_factory=list)
+    channels: tuple[str, ...] = ("image",)
     by_hand: bool = False
     changed: ClassVar[Signal] = Signal()
 
@@ -86,28 +95,36 @@ class Pairs:
 
     # ---- changing it
 
+    def set_channels(self, names: Sequence[str]) -> None:
+        """Another model: an image has these channels, whose layers are looked for beside the first one's."""
+        if tuple(names) == self.channels:
+            return
+        self.channels = tuple(names)
+        for pair in self.rows:
+            pair.more = ()
+        for pair in self.rows:
+            pair.more = self._more_for(pair.image)
+        self._changed()
+
     def add(self, image: Layer | None = None, labels: Layer | None = None) -> Pair | None:
         """Add those layers, or the first image that is in no pair, with labels on its grid; None if none is left."""
         if image is None:
-            taken = {id(pair.image) for pair in self.rows}
-            free = [layer for layer in self.images if id(layer) not in taken]
+            free = self.free
             image = next((one for one in free if self._labels_for(one)), next(iter(free), None))
         if image is None:
             return None
         labels = labels or next(iter(self._labels_for(image)), None)
-        pair = Pair(image, labels, person_of(image.name))
+        pair = self._pair(image, labels)
         self.rows.append(pair)
         self._changed()
         return pair
 
     def add_all(self) -> int:
         """Add every image that is in no pair and has labels on its grid; how many there were."""
-        taken = {id(pair.image) for pair in self.rows}
         added = 0
-        for image in self.images:
-            found = [] if id(image) in taken else self._labels_for(image)
-            if found:
-                self.rows.append(Pair(image, found[0], person_of(image.name)))
+        for image in self.free:
+            if found := self._labels_for(image):
+                self.rows.append(self._pair(image, found[0]))
                 added += 1
         if added:
             self._changed()
@@ -125,7 +142,8 @@ class Pairs:
         for name, value in values.items():
             setattr(pair, name, value)
         if "image" in values:
-            pair.person = person_of(pair.image.name)
+            pair.person, pair.more = self._person(pair.image), ()
+            pair.more = self._more_for(pair.image)
             if pair.labels not in (fitting := self._labels_for(pair.image)):
                 pair.labels = next(iter(fitting), None)
         if "held_out" in values:
@@ -134,6 +152,30 @@ class Pairs:
                 if other.person == pair.person:
                     other.held_out = pair.held_out
         self._changed()
+
+    def _pair(self, image: Layer, labels: Layer | None) -> Pair:
+        return Pair(image, labels, self._person(image), more=self._more_for(image))
+
+    def _person(self, image: Layer) -> str:
+        several = len(self.channels) > 1
+        return person_of(base_name(image.name, self.channels[0]) if several else image.name)
+
+    @property
+    def free(self) -> list[Layer]:
+        """Images that are in no pair, without those that seem to be another channel of one."""
+        taken = {id(layer) for pair in self.rows for layer in pair.layers}
+        return [
+            layer for layer in self.images
+            if id(layer) not in taken and channel_of(layer, self.channels, self.images) in (0, None)
+        ]  # fmt: skip
+
+    def _more_for(self, image: Layer) -> tuple[Layer | None, ...]:
+        """For each channel but the first, the layer that is that of the same image; None where it is in doubt."""
+        if len(self.channels) < 2:
+            return ()
+        taken = {id(layer) for pair in self.rows for layer in pair.layers} | {id(image)}
+        free = [layer for layer in self.images if id(layer) not in taken and same_place(image, layer)]
+        return tuple(channel_beside(image, number, self.channels, free) for number in range(1, len(self.channels)))
 
     def _labels_for(self, image: Layer) -> list[Layer]:
         """Labels on an image's grid: those made from it first, then those that bear its name."""
@@ -151,6 +193,7 @@ class Pairs:
         for pair in self.rows:
             if pair.labels is not None and id(pair.labels) not in here:
                 pair.labels = None
+            pair.more = tuple(layer if id(layer) in here else None for layer in pair.more)
         if before != len(self.rows):
             self._changed()
         else:
@@ -196,13 +239,26 @@ class Pairs:
                     f"'{pair.labels.name}' lies on another grid than '{name}': choose labels that were painted on this "
                     "image, or resample them onto it."
                 )
-            if pair.image in seen:
-                return f"'{name}' is there twice: remove one of the two."
-            seen.append(pair.image)
+            if problem := self._channel_problem(pair):
+                return problem
+            if twice := next((layer for layer in pair.layers if layer in seen), None):
+                return f"'{twice.name}' is there twice: remove one of the two."
+            seen += pair.layers
             if not pair.person:
                 return f"Say whose image '{name}' is: write a name into the column Person."
         if self.held_out == self.people:
             return "Every person is held out: leave some to learn from."
+        return ""
+
+    def _channel_problem(self, pair: Pair) -> str:
+        name = pair.image.name
+        for channel, layer in zip(self.channels[1:], pair.more, strict=True):
+            if layer is None:
+                return f"Which layer is {channel} of '{name}'? Choose its row, and the layer below the list."
+            if not same_place(pair.image, layer):
+                return f"'{layer.name}' lies on another grid than '{name}': resample it onto that one first."
+        if len({id(layer) for layer in pair.layers}) < len(pair.layers):
+            return f"One layer is two channels of '{name}': choose another one below the list."
         return ""
 
     def score_sentence(self) -> tuple[str, str]:
@@ -230,18 +286,6 @@ class Pairs:
         return "hint", text
 
 
-def same_place(image: Layer, labels: Layer) -> bool:
-    """Whether two layers have the same voxels."""
-    shapes = [tuple((layer.data[0] if layer.multiscale else layer.data).shape) for layer in (image, labels)]
-    if shapes[0] != shapes[1]:
-        return False
-    try:
-        one, other = placement(image), placement(labels)
-    except NapariMambaError:
-        return False
-    return np.allclose(one.affine, other.affine, rtol=0, atol=1e-2)
-
-
 def counted(number: int, what: str) -> str:
     """A number with its noun.
 
@@ -250,17 +294,3 @@ def counted(number: int, what: str) -> str:
     """
     many = "people" if what == "person" else what + "s"
     return f"{number} {what if number == 1 else many}"
-
-
-def names_of(pairs: Sequence[Pair]) -> list[str]:
-    """A file name for each pair, of its image's, all different."""
-    import re
-
-    names: list[str] = []
-    for pair in pairs:
-        stem = re.sub(r"[^A-Za-z0-9._-]+", "_", pair.image.name).strip("._") or "image"
-        free, number = stem, 2
-        while free in names:
-            free, number = f"{stem}-{number}", number + 1
-        names.append(free)
-    return names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from napari_mamba import bundles, io
 from napari_mamba.errors import OutputError
 from napari_mamba.training.adaptation.classes import unnamed_class
 from napari_mamba.ui.layers import layers_to_volume
-from napari_mamba.ui.learn.pairs import Pair, names_of
+from napari_mamba.ui.learn.images.pairs import Pair
 
 LIST, NOTE, CHECKPOINT = "pairs.csv", "learn.json", "checkpoint.pt"
 _LARGEST_NOTE = 1 << 20
@@ -56,15 +57,19 @@ def stage(pairs: Sequence[Pair], folder: Path, background: int | None = None) ->
         folder.mkdir(parents=True)
         rows = []
         for name, pair in zip(names, pairs, strict=True):
-            image, _ = layers_to_volume([pair.image])
+            image, _ = layers_to_volume(pair.layers)
             labels, _ = layers_to_volume([pair.labels])
             if pair.whole and background is not None:
                 values = np.asarray(labels.data)
                 wide = np.result_type(values, np.min_scalar_type(background))
                 labels = labels.with_data(np.where(values == 0, background, values).astype(wide))
-            io.write(image, folder / f"{name}.nii.gz")
+            files = [f"{name}.nii.gz", *(f"channel{number}/{name}.nii.gz" for number in range(2, image.channels + 1))]
+            for number, place in enumerate(files):
+                (folder / place).parent.mkdir(exist_ok=True)
+                one = np.asarray(image.data[number])[None]
+                io.write(image.with_data(one, (image.channel_names[number],)), folder / place)
             io.write(labels, folder / f"{name}-labels.nii.gz", classes=named_classes(pair.labels))
-            rows.append((f"{name}.nii.gz", f"{name}-labels.nii.gz", pair.person))
+            rows.append((";".join(files), f"{name}-labels.nii.gz", pair.person))
         with (folder / LIST).open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("image", "label", "person"), *rows])
     except OSError as error:
@@ -73,6 +78,18 @@ def stage(pairs: Sequence[Pair], folder: Path, background: int | None = None) ->
             "preferences"
         ) from error
     return folder / LIST, names
+
+
+def names_of(pairs: Sequence[Pair]) -> list[str]:
+    """A file name for each pair, of its image's, all different."""
+    names: list[str] = []
+    for pair in pairs:
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "_", pair.image.name).strip("._") or "image"
+        free, number = stem, 2
+        while free in names:
+            free, number = f"{stem}-{number}", number + 1
+        names.append(free)
+    return names
 
 
 def named_classes(layer: Any) -> list[Any]:

@@ -6,24 +6,20 @@ from functools import partial
 from typing import Any
 
 from qtpy.QtCore import QSignalBlocker, Qt, Slot
-from qtpy.QtGui import QPaintEvent
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
-    QComboBox,
     QHBoxLayout,
     QHeaderView,
     QLineEdit,
     QPushButton,
-    QStyle,
-    QStyleOptionComboBox,
-    QStylePainter,
     QTableWidget,
     QVBoxLayout,
     QWidget,
 )
 
-from napari_mamba.ui.learn.pairs import Pair
+from napari_mamba.ui.learn.images.channels_view import ChannelsView, LayerCombo
+from napari_mamba.ui.learn.images.pairs import Pair
 from napari_mamba.ui.learn.session import IDLE, LearnSession
 
 _ROW = 30  # pixels
@@ -34,28 +30,6 @@ TIPS = (
     "Whose image it is. Images of one person are learnt from, or held out, together.",
     "Held out to test on: nothing is learnt from this person",
 )
-
-
-class LayerCombo(QComboBox):
-    """A list of layers whose chosen name loses its middle where it is too long: names often differ at their ends."""
-
-    def __init__(self, parent: QWidget | None = None):
-        super().__init__(parent)
-        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.setMinimumContentsLength(4)
-
-    def paintEvent(self, event: QPaintEvent) -> None:
-        painter = QStylePainter(self)
-        option = QStyleOptionComboBox()
-        self.initStyleOption(option)
-        field = self.style().subControlRect(
-            QStyle.ComplexControl.CC_ComboBox, option, QStyle.SubControl.SC_ComboBoxEditField, self
-        )
-        option.currentText = self.fontMetrics().elidedText(
-            option.currentText, Qt.TextElideMode.ElideMiddle, field.width() - 6
-        )
-        painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
-        painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
 
 
 class PairsView(QWidget):
@@ -79,6 +53,7 @@ class PairsView(QWidget):
         for column, mode in enumerate((stretch, stretch, QHeaderView.ResizeMode.Interactive, fitting)):
             header.setSectionResizeMode(column, mode)
         header.resizeSection(2, 76)
+        self.channels = ChannelsView(self.pairs)
         self.add = QPushButton("Add")
         self.add.setToolTip("Add the next image that has labels on its grid")
         self.add_all = QPushButton("Add all")
@@ -91,6 +66,7 @@ class PairsView(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.table)
+        layout.addWidget(self.channels)
         layout.addLayout(row)
         self.add.clicked.connect(lambda: self.pairs.add())
         self.add_all.clicked.connect(lambda: self.pairs.add_all())
@@ -113,8 +89,10 @@ class PairsView(QWidget):
         if now != self._shown:
             self._shown = now
             self._fill(idle)
-        taken = {id(pair.image) for pair in self.pairs.rows}
-        left = [layer for layer in self.pairs.images if id(layer) not in taken]
+        first = self.pairs.channels[0]
+        self.table.horizontalHeaderItem(0).setText(first if len(self.pairs.channels) > 1 else HEADS[0])
+        self.channels.draw(self.current, idle)
+        left = self.pairs.free
         self.add.setEnabled(idle and bool(left))
         self.add_all.setEnabled(idle and bool(left))
         self.remove.setEnabled(idle and bool(self.pairs.rows))
@@ -187,3 +165,4 @@ class PairsView(QWidget):
 
     def _on_current(self, *_: Any) -> None:
         self.session.shown = self.current
+        self.channels.draw(self.current, self.session.state == IDLE)
