@@ -17,6 +17,7 @@ from napari_mamba.cli.events import JsonLines
 from napari_mamba.cli.failures import CANCELLED, DONE, SOME_FAILED, quiet_libraries, sentence
 from napari_mamba.cli.outputs import Outputs
 from napari_mamba.cli.reporting import Reporter, reporter
+from napari_mamba.cli.runs import slides
 from napari_mamba.cli.storing import Storing, is_store, run_stored
 from napari_mamba.errors import InputError
 from napari_mamba.io.stores import is_address
@@ -163,6 +164,12 @@ def _run_case(name: str, case: Case, work: _Work, overall: Any, cancel: threadin
 
     bundle = work.bundle(name)
     case.outputs.check_task(bundle)
+    if slides.is_slide(case, bundle):
+        ended = slides.run_case(case, bundle, work.chosen(case), tell, cancel, overwrite=work.overwrite)
+        if ended is None:
+            raise _Stopped
+        _tell_end(report, *ended)
+        return
     stored = _stored(case, work, bundle, tell, cancel)
     if stored is None:
         volume = io.read(list(case.inputs), **{**work.reading, **case.reading})
@@ -186,6 +193,12 @@ def _run_case(name: str, case: Case, work: _Work, overall: Any, cancel: threadin
         report.warning(message)
     facts["seconds"] = round(perf_counter() - began, 3)
     report.result(facts, result.table, "ml" if volume.units == "mm" else "1000 voxels")
+
+
+def _tell_end(report: Reporter, facts: dict[str, Any], warnings: Sequence[str]) -> None:
+    for message in warnings:
+        report.warning(message)
+    report.result(facts, [], "ml")
 
 
 def _stored(

@@ -88,7 +88,9 @@ def check_channels(volume: Volume, bundle: Any) -> tuple[list[str], bool]:
 
 
 def check_planned(volume: Volume, bundle: Any) -> None:
-    """Raise `InputError` where a bundle for doses is given another image than a plan's channels."""
+    """Raise `InputError` where a bundle for doses is given another image than a plan's channels, or one for slides."""
+    if bundle.task == "slide":
+        raise InputError(not_for_images(bundle))
     if bundle.task != "dose":
         return
     if tuple(volume.channel_names) != tuple(channel.name for channel in bundle.channels):
@@ -98,7 +100,12 @@ def check_planned(volume: Volume, bundle: Any) -> None:
 
 
 def not_for_images(bundle: Any) -> str:
-    """Why a bundle for doses or for registration is not run on an image, and what runs it."""
+    """Why a bundle for doses, registration or slides is not run on an image, and what runs it."""
+    if bundle.task == "slide":
+        return (
+            f"{bundle.name} takes a slide's bag of features, not an image: use the command "
+            f"napari-mamba run {bundle.name} SLIDE.h5 -o attention.csv"
+        )
     if bundle.task == "registration":
         return (
             f"{bundle.name} registers two images, it has no answer about one: use the command "

@@ -18,8 +18,13 @@ if TYPE_CHECKING:
 
 def load_ensemble(bundle: Bundle, device: Device, plan: Plan, entropy: str = "") -> Ensemble:
     """The networks of a bundle, as a plan runs them; `entropy` as in `Ensemble`."""
+    networks = bundle.networks()
+    if bundle.task == "fusion":
+        from napari_mamba.engine.answers.fusion import paired
+
+        networks = paired(networks)
     return Ensemble(
-        bundle.networks(),
+        networks,
         device,
         plan.mirror_axes,
         plan.spatial_dims,
