@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class Outputs:
     """Where each thing goes; None: not asked for.
 
-    `main` is the label map, the restored image, or a slide's attention; `probabilities`, `uncertainty` and `residual` are images too,
-    `report` is JSON, `table` CSV, `overlay` PNG.
+    `main` is the label map, the restored image, or a slide's attention; `probabilities`, `uncertainty` and `residual`
+    are images too, `report` is JSON, `table` CSV, `overlay` PNG.
     """
 
     main: Path | None = None

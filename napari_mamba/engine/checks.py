@@ -72,6 +72,11 @@ def check_channels(volume: Volume, bundle: Any) -> tuple[list[str], bool]:
     check_planned(volume, bundle)
     names = [channel.name for channel in bundle.channels]
     repeated = volume.channels == 1 and takes_rgb(bundle)
+    if len(names) == 1 and is_colour(volume):
+        raise InputError(
+            f"{bundle.name} takes grey images, and this one is in colour: take its luminance, or choose a bundle for "
+            "colour images"
+        )
     if volume.channels != len(names) and not repeated:
         raise InputError(
             f"{bundle.name} takes {_count(len(names), 'channel')} ({', '.join(names)}), this image has "
@@ -144,6 +149,11 @@ def check_mask(values: np.ndarray, name: str) -> None:
         f"the channel {name} should be a mask (0, and one other value), but is a grey image: outline the structure "
         "first, and give its mask"
     )
+
+
+def is_colour(volume: Volume) -> bool:
+    """Whether an image's channels are red, green and blue."""
+    return tuple(name.lower() for name in volume.channel_names) in (("red", "green", "blue"), ("r", "g", "b"))
 
 
 def takes_rgb(bundle: Any) -> bool:

@@ -9,6 +9,7 @@ import torch
 from napari_mamba.engine.device import Device
 from napari_mamba.engine.plan import Plan
 from napari_mamba.engine.tiling.infer import Ensemble
+from napari_mamba.engine.tiling.several import OfClip, OfPair
 from napari_mamba.models import list_models
 from napari_mamba.scan import selective_scan
 
@@ -18,18 +19,19 @@ if TYPE_CHECKING:
 
 def load_ensemble(bundle: Bundle, device: Device, plan: Plan, entropy: str = "") -> Ensemble:
     """The networks of a bundle, as a plan runs them; `entropy` as in `Ensemble`."""
-    networks = bundle.networks()
+    networks, swap = bundle.networks(), left_right_channel_swap(bundle)
     if bundle.task == "fusion":
-        from napari_mamba.engine.answers.fusion import paired
-
-        networks = paired(networks)
+        networks = [OfPair(network) for network in networks]
+    if frames := bundle.tile.frames:
+        networks = [OfClip(network, frames) for network in networks]
+        swap = [frame * len(swap) + channel for frame in range(frames) for channel in swap]
     return Ensemble(
         networks,
         device,
         plan.mirror_axes,
         plan.spatial_dims,
         entropy,
-        channel_swap=left_right_channel_swap(bundle),
+        channel_swap=swap,
         round_robin=bundle.tile.round_robin,
     )
 

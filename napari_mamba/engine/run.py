@@ -72,6 +72,11 @@ def run(
             from napari_mamba.engine.checks import not_for_images
 
             raise InputError(not_for_images(bundle))
+        if bundle.tile.frames:
+            raise InputError(
+                f"{bundle.name} sees {bundle.tile.frames} frames of a film at once, not one image: give it a film, or "
+                "an image with time"
+            )
         # Here, because PyTorch takes seconds to import and a GUI should not wait for it before the first run.
         from napari_mamba.engine.session import Session
 

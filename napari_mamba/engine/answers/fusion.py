@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from torch import Tensor, nn
 
 from napari_mamba.engine.answers.base import Answer
 from napari_mamba.engine.answers.image import ImageSink
@@ -15,17 +14,6 @@ from napari_mamba.engine.tiling.infer import Ensemble
 from napari_mamba.errors import BundleError, InputError
 
 _UNSUITED = ("uncertainty", "probabilities", "residual")
-
-
-class OfPair(nn.Module):
-    """A network of two images as one of their channels, one after the other's: (B, 2 C, ...) to its answer."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.network(*x.chunk(2, dim=1))
 
 
 @answers("fusion")
@@ -58,17 +46,3 @@ class FusionAnswer(Answer):
         names = ("fused",) if len(fused) == 1 else ()
         self.context.result.image = volume.with_data(fused, names)
         yield from self.context.report.say("restoring", 1, 1)
-
-
-def paired(networks: list[nn.Module]) -> list[nn.Module]:
-    """Networks of two images, as the passes call them.
-
-    Examples
-    --------
-    >>> class Mean(nn.Module):
-    ...     def forward(self, a, b):
-    ...         return (a + b) / 2
-    >>> paired([Mean()])[0](torch.tensor([[[[0.0]], [[1.0]]]])).item()
-    0.5
-    """
-    return [OfPair(network) for network in networks]

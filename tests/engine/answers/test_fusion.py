@@ -66,7 +66,7 @@ def test_the_authors_network_fuses_a_volume_slice_by_slice(tmp_path, two):
     path = bundles.import_checkpoint(tmp_path / "w.pth", tmp_path / "fuse", preset="fusion", tile=(24, 24))
     assert bundles.load(path).task == "fusion"
     files = [
-        io.write(two.with_data(two.data[c : c + 1, :2]), tmp_path / f"{name}.nii.gz")
+        io.write(Volume(two.data[c : c + 1, :2], two.affine), tmp_path / f"{name}.nii.gz")
         for c, name in enumerate(("ct", "mr"))
     ]
     out = tmp_path / "fused.nii.gz"
