@@ -19,6 +19,9 @@ BASELINES = {
 UNTRAINED = {
     "em_net": "its argument in_shpae is not taken from a plan yet",
     "mamba_nd_unetr": "its argument img_size is not taken from a plan yet",
+    "uvixlstm": "it takes patches of 96 x 96 x 96 voxels and no others",
+    "uxlstm_bot": "its authors' own nnU-Net trains it; here its checkpoints are imported",
+    "uxlstm_enc": "its authors' own nnU-Net trains it; here its checkpoints are imported",
     "vivim": "it takes clips, which nnU-Net has not",
 }
 """Segmentation networks of the registry that have no trainer, and why."""
