@@ -115,7 +115,7 @@ def create(name: str, *, mixer: str = "mamba", logits: bool = False, **arguments
     ----------
     name : str
         A name from `list_models`, such as "umamba_enc".
-    mixer : {"mamba", "mamba2", "s4d", "s5"}
+    mixer : {"mamba", "mamba2", "s4d", "s5", "s4", "h3"}
         What mixes tokens: S6 as published, or another in its place (`nn.exchange`), with new parameters.
     logits : bool
         Leave out the sigmoid with which some networks end as published; a bundle's activation takes its place.

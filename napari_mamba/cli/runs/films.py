@@ -87,8 +87,8 @@ def _write(result: FilmResult, bundle: Bundle, path: Any) -> None:
     if data is None or result.affine is None:
         raise InputError(f"{bundle.name} gives scores, not an image: leave --output out, or use --report")
     classes: Sequence[Any] = bundle.classes if result.labels is not None else ()
-    place = {"affine": result.affine, "units": result.units}
-    write_over_time(data, path, **place, times=result.times, time_unit=result.time_unit, classes=classes)
+    how: dict[str, Any] = {"units": result.units, "times": result.times, "time_unit": result.time_unit}
+    write_over_time(data, path, affine=result.affine, classes=classes, **how)
 
 
 def table_csv(rows: Sequence[dict[str, Any]]) -> str:

@@ -71,7 +71,9 @@ def run_film(
         check_film(film)
         _check(bundle, options)
         if new_array is None:
-            from napari_mamba.engine.memory import host_array as new_array
+            from napari_mamba.engine.memory import host_array
+
+            new_array = host_array
         if bundle.tile.frames:
             from napari_mamba.engine.frames.clips import run_clips as steps
         else:

@@ -143,8 +143,9 @@ def _passes(
     where = None if bag.coordinates is None else torch.from_numpy(np.asarray(bag.coordinates, np.int64))
     features = torch.from_numpy(np.ascontiguousarray(bag.features, dtype=np.float32)).to(device.torch_device)
     for network in networks:
+        placed: Any = network.to(device.torch_device)
         with torch.inference_mode(), device.autocast():
-            logits, share = network.to(device.torch_device).slide(features, where)
+            logits, share = placed.slide(features, where)
         network.to("cpu")
         found.append((logits.float().cpu(), share.float().cpu()))
         yield

@@ -49,7 +49,7 @@ class PositionEmbed(nn.Module):
         self.embed = nn.Parameter(torch.empty(1, *grid, dim).normal_(std=0.02))
 
     def forward(self, x: Tensor) -> Tensor:
-        embed = self.embed
+        embed: Tensor = self.embed
         if embed.shape[1:3] != x.shape[1:3]:
             embed = F.interpolate(embed.movedim(-1, 1), x.shape[1:3], mode="bicubic").movedim(1, -1)
         return x + embed.to(x.dtype)

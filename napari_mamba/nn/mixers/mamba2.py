@@ -37,8 +37,9 @@ def ssd(x: Tensor, log_decay: Tensor, B: Tensor, C: Tensor, chunk: int = 64) -> 
     """
     parts: list[Tensor] = []
     state: Tensor | None = None
-    for piece in zip(*(t.split(chunk * _TOGETHER, dim=1) for t in (x, log_decay, B, C)), strict=True):
-        y, state = ssd_from(*piece, state, chunk)
+    pieces = (t.split(chunk * _TOGETHER, dim=1) for t in (x, log_decay, B, C))
+    for u, decay, b, c in zip(*pieces, strict=True):
+        y, state = ssd_from(u, decay, b, c, state, chunk)
         parts.append(y)
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
