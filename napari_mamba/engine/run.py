@@ -68,10 +68,6 @@ def run(
     ...     print(progress.stage, progress.done, progress.total)
     """
     with explained(bundle):
-        if bundle.task == "slide":
-            from napari_mamba.engine.checks import not_for_images
-
-            raise InputError(not_for_images(bundle))
         if bundle.tile.frames:
             raise InputError(
                 f"{bundle.name} sees {bundle.tile.frames} frames of a film at once, not one image: give it a film, or "

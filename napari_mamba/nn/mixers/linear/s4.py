@@ -50,7 +50,7 @@ class DPLRKernel(Float32Module):
         return self.inv_dt.exp(), torch.complex(-self.A_real.exp(), -self.A_imag), B, C, P
 
     def _transformed(self, C: Tensor, stored: int, length: int) -> tuple[Tensor, int]:
-        """C times (I - dA^l), and l, at least `length`: as it is stored, made so, or doubled until it is long enough."""
+        """C times (I - dA^l), and l, at least `length`: as stored, made so, or doubled until it is long enough."""
         if stored >= length:
             return C, stored
         dt, A, _, _, P = (x.to(torch.cdouble) for x in self._parameters_of())
