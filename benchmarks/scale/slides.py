@@ -2,8 +2,7 @@
 
     python -m benchmarks.scale.slides [mambamil|mammil|gat_mamba] [--patches 100000]
 
-Prints gigabytes of the whole process (interpreter, PyTorch, bag and network), and its processor time. On an idle core
-a network takes one to two minutes.
+Prints gigabytes of the whole process (interpreter, PyTorch, bag and network), and its processor time.
 """
 
 from __future__ import annotations
