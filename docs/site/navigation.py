@@ -10,7 +10,18 @@ CONTENTS = {
     "Tasks": [
         *(
             f"docs/tasks/{task}"
-            for task in ("segment", "denoise", "sharpen", "classify", "heart", "dose", "look-inside")
+            for task in (
+                "segment",
+                "denoise",
+                "sharpen",
+                "classify",
+                "heart",
+                "films",
+                "slides",
+                "fuse",
+                "dose",
+                "look-inside",
+            )
         ),
         "docs/tasks/*",
         "docs/registration",

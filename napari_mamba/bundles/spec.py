@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from napari_mamba.bundles.checks import Fields
+from napari_mamba.bundles.guards.kinds import check_features, check_frames, check_fusion, check_pair
 from napari_mamba.bundles.guards.locator import Locator, locator_of
 from napari_mamba.bundles.old_keys import TILE, current_step, renamed
 from napari_mamba.bundles.planning import check_planning, planning_of
@@ -24,7 +25,7 @@ from napari_mamba.radiotherapy.inputs import Inputs
 
 FORMAT = "napari-mamba bundle"
 FORMAT_VERSION = 1
-TASKS = ("segmentation", "restoration", "classification", "dose", "registration")
+TASKS = ("segmentation", "restoration", "classification", "dose", "registration", "slide", "fusion")
 LATERALITIES = ("", "left", "right", "both")
 ACTIVATIONS = ("softmax", "sigmoid", "none")
 STEPS: Mapping[str, frozenset[str]] = {
@@ -61,7 +62,7 @@ _WEIGHTS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors")
 _SUM = re.compile(r"[0-9a-f]{64}")
 _MOST_NETWORKS, _LONGEST_NAME, _LARGEST_SIDE, _MOST_VOXELS = 64, 120, 4096, 2**28
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
-_CLASS_ARGUMENTS = ("num_classes", "out_chans", "out_channels", "number_classes")
+_CLASS_ARGUMENTS = ("num_classes", "out_chans", "out_channels", "number_classes", "n_classes")
 _CHANNEL_ARGUMENTS = ("input_channels", "in_chans", "in_channels", "in_ch", "inp_channels")
 
 
@@ -122,7 +123,8 @@ class Tile:
     Attributes
     ----------
     size : tuple of int
-        (z, y, x), or (y, x) for a 2D network, which is then run slice by slice along the first axis.
+        (z, y, x), or (y, x) for a 2D network, which is then run slice by slice along the first axis. Of the task
+        "slide" one number: how many features a patch has.
     overlap : float
         Largest step between neighbours is `(1 - overlap) * size`; tiles are blended with Gaussian weights.
     mirror_axes : tuple of int
@@ -142,6 +144,8 @@ class Tile:
         Each mirrored copy is answered by one of the ensemble's networks, in turn, instead of by all of them.
     smaller : tuple of SmallerTile
         What smaller tiles cost, largest first; empty where that was not measured.
+    frames : int
+        How many frames of a film the network sees at once; 0: it sees one image. Windows of frames overlap as tiles do.
     """
 
     size: tuple[int, ...]
@@ -154,6 +158,7 @@ class Tile:
     fit_tiles: bool = False
     round_robin: bool = False
     smaller: tuple[SmallerTile, ...] = ()
+    frames: int = 0
 
 
 @dataclass(frozen=True)
@@ -225,7 +230,8 @@ def check(spec: BundleSpec) -> None:
     _check_tile(spec)
     _check_classes(spec)
     told = sum(step.get("step") == "append_upsampling_channel" for step in spec.preparation)
-    _check_count(spec, _CHANNEL_ARGUMENTS, len(spec.channels) + told, "input channels")
+    images = 2 if spec.task == "fusion" else 1
+    _check_count(spec, _CHANNEL_ARGUMENTS, len(spec.channels) // images + told, "input channels")
     _check_steps(spec, "preparation", spec.preparation, STEPS)
     _check_steps(spec, "postprocessing", spec.postprocessing, POSTPROCESSING_STEPS)
     if spec.locator is not None and spec.task != "segmentation":
@@ -248,6 +254,9 @@ def _check_steps(
 
 def _check_tile(spec: BundleSpec) -> None:
     tile, rank = spec.tile, len(spec.tile.size)
+    if spec.task == "slide":
+        check_features(spec)
+        return
     if rank not in (2, 3) or min(tile.size) < 1:
         raise BundleError(f"bundle {spec.name}: a tile has 2 or 3 positive sizes, not {quoted(list(tile.size))}")
     if max(tile.size) > _LARGEST_SIDE or math.prod(tile.size) > _MOST_VOXELS:
@@ -256,6 +265,7 @@ def _check_tile(spec: BundleSpec) -> None:
         raise BundleError(f"bundle {spec.name}: a tile's divisor is positive, not {quoted(list(tile.divisor))}")
     if not 0 <= tile.overlap < 1:
         raise BundleError(f"bundle {spec.name}: the tiles' overlap is in [0, 1), not {tile.overlap}")
+    check_frames(spec, _MOST_VOXELS)
     if any(not 0 <= axis < rank for axis in tile.mirror_axes) or len(set(tile.mirror_axes)) < len(tile.mirror_axes):
         raise BundleError(f"bundle {spec.name}: mirror_axes {list(tile.mirror_axes)} are not axes of a {rank}D tile")
     if tile.divisor and (len(tile.divisor) != rank or any(s % d for s, d in zip(tile.size, tile.divisor, strict=True))):
@@ -277,8 +287,10 @@ def _check_tile(spec: BundleSpec) -> None:
 
 def _check_classes(spec: BundleSpec) -> None:
     if spec.task == "registration":
-        _check_pair(spec)
-    if spec.task in ("restoration", "dose", "registration"):
+        check_pair(spec)
+    if spec.task == "fusion":
+        check_fusion(spec)
+    if spec.task in ("restoration", "dose", "registration", "fusion"):
         return
     if not spec.classes:
         raise BundleError(f"bundle {spec.name}: names no class, but its task is {spec.task}")
@@ -298,15 +310,6 @@ def _check_classes(spec: BundleSpec) -> None:
                 f"bundle {spec.name}: the laterality of {quoted(label.name)} is left, right, both or empty, not "
                 f"{quoted(label.laterality)}"
             )
-
-
-def _check_pair(spec: BundleSpec) -> None:
-    if len(spec.channels) != 2:
-        raise BundleError(f"bundle {spec.name}: a registration has two channels, the moving and the fixed image")
-    if spec.tile.mirror_axes or not spec.tile.divisor:
-        raise BundleError(
-            f"bundle {spec.name}: a registration sees two images at once: its tile has a divisor and no mirror_axes"
-        )
 
 
 def _check_count(spec: BundleSpec, names: tuple[str, ...], count: int, what: str) -> None:
@@ -426,6 +429,7 @@ def _tile(one: Fields) -> Tile:
         fit_tiles=one.flag("fit_tiles", False),
         round_robin=one.flag("round_robin", False),
         smaller=tuple(SmallerTile(each.integers("size"), each.number("kept")) for each in one.items("smaller", ())),
+        frames=one.integer("frames", 0),
     )
 
 
@@ -449,6 +453,7 @@ def _network_data_format(spec: BundleSpec) -> dict[str, Any]:
         "channel_def": {str(i): channel.name for i, channel in enumerate(spec.channels)},
     }
     names = [label.name for label in spec.classes] or [channel.name for channel in spec.channels]
+    names = ["fused image"] if spec.task == "fusion" else names
     names = [f"dose, 1 is {spec.planning.unit:g} Gy"] if spec.planning is not None else names
     names = [f"displacement along {axis}, voxels" for axis in "zyx"] if spec.task == "registration" else names
     output = {
@@ -456,7 +461,7 @@ def _network_data_format(spec: BundleSpec) -> dict[str, Any]:
         "format": spec.task,
         "num_channels": len(names),
         "dtype": "float32",
-        "is_patch_data": spec.task != "classification",
+        "is_patch_data": spec.task not in ("classification", "slide"),
         "channel_def": {str(i): name for i, name in enumerate(names)},
     }
     return {"inputs": {"image": image}, "outputs": {"pred": output}}

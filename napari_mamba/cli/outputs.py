@@ -16,6 +16,7 @@ from napari_mamba import io
 from napari_mamba.cli.events import strict
 from napari_mamba.errors import InputError, OutputError
 from napari_mamba.io.stores import is_address
+from napari_mamba.slides.files import is_bag
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 class Outputs:
     """Where each thing goes; None: not asked for.
 
-    `main` is the label map or the restored image; `probabilities`, `uncertainty` and `residual` are images too,
-    `report` is JSON, `table` CSV, `overlay` PNG.
+    `main` is the label map, the restored image, or a slide's attention; `probabilities`, `uncertainty` and `residual`
+    are images too, `report` is JSON, `table` CSV, `overlay` PNG.
     """
 
     main: Path | None = None
@@ -54,8 +55,9 @@ class Outputs:
             If an output would replace an input.
         """
         taken: dict[Path, str] = {}
+        bags = any(is_bag(given) for given in inputs)
         for name, path in self.chosen().items():
-            _check_suffix(name, path)
+            _check_suffix(name, path, bags)
             if is_address(path):  # known when it is opened
                 continue
             _check_place(path, overwrite=overwrite or (resume and name == "main"))
@@ -77,13 +79,20 @@ class Outputs:
                     flag = "--output" if name == "main" else f"--{name}"
                     raise InputError(f"{bundle.name} gives scores, not an image: leave {flag} out, or use --report")
             return
+        if bundle.task == "slide":
+            if odd := [name for name in self.chosen() if name not in ("main", "report")]:
+                raise InputError(f"{bundle.name} gives scores and attention, no {odd[0]}: leave --{odd[0]} out")
+            return
         if bundle.task in ("dose", "registration"):
             raise InputError(not_for_images(bundle))
         if self.main is None:
             raise InputError(f"{bundle.name} gives an image: say where to put it with -o FILE")
-        unsuited = {"segmentation": ("residual",), "restoration": ("probabilities", "uncertainty", "overlay", "table")}
+        images = ("probabilities", "uncertainty", "overlay", "table")
+        unsuited = {"segmentation": ("residual",), "restoration": images, "fusion": (*images, "residual")}
         for name in unsuited[bundle.task]:
-            if name == "uncertainty" and bundle.tile.mirror_axes:  # then it is the spread over mirrored copies
+            if (
+                name == "uncertainty" and bundle.task == "restoration" and bundle.tile.mirror_axes
+            ):  # then it is the spread over mirrored copies
                 continue
             if getattr(self, name):
                 raise InputError(f"{bundle.name} is for {bundle.task} and gives no {name}: leave --{name} out")
@@ -171,8 +180,9 @@ def _free_name(path: Path) -> Path:
     return path.with_name(f"{stem}-{number}{dot}{suffix}")
 
 
-def _check_suffix(name: str, path: Path) -> None:
-    suffixes = {"report": (".json",), "table": (".csv",), "overlay": (".png",)}.get(name, io.WRITE_SUFFIXES)
+def _check_suffix(name: str, path: Path, bags: bool = False) -> None:
+    images = (".csv", ".h5", ".geojson") if bags else io.WRITE_SUFFIXES  # of a slide: its patches' attention
+    suffixes = {"report": (".json",), "table": (".csv",), "overlay": (".png",)}.get(name, images)
     if not path.name.lower().endswith(suffixes) or path.name.lower() in suffixes:
         raise OutputError(f"{path} has no suffix of a format to write: choose one of {', '.join(suffixes)}")
 

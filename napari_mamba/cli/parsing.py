@@ -72,15 +72,21 @@ def run_options(**chosen: Any) -> dict[str, Any]:
     return {name: value for name, value in chosen.items() if value is not None}
 
 
-def read_options(series: str | None, frame: str | None, level: int, resample_channels: bool = False) -> dict[str, Any]:
+def read_options(
+    series: str | None, frame: str | None, level: int, resample_channels: bool = False, colour: str | None = None
+) -> dict[str, Any]:
     """What `io.read` takes, from the text of the options.
 
     >>> read_options("3", "all", 0)
     {'series': 3, 'frame': 'all', 'level': 0, 'resample_channels': False}
     """
-    if frame not in (None, "all") and not str(frame).isdigit():
-        raise InputError(f"--frame {frame} is no volume of a 4D file: give its number from 0, or all")
+    if frame not in (None, "all", "each") and not str(frame).isdigit():
+        raise InputError(f"--frame {frame} is no volume of a 4D file: give its number from 0, all, or each")
+    if colour not in (None, "grey", "channels"):
+        raise InputError(f"--colour {colour} is not known: take a colour image as grey, or as channels")
+    chosen = {"colour": colour} if colour else {}
     return {
+        **chosen,
         "series": int(series) if series is not None and series.isdigit() else series,
         "frame": int(frame) if frame is not None and frame.isdigit() else frame,
         "level": level,

@@ -17,6 +17,8 @@ from napari_mamba.cli.events import JsonLines
 from napari_mamba.cli.failures import CANCELLED, DONE, SOME_FAILED, quiet_libraries, sentence
 from napari_mamba.cli.outputs import Outputs
 from napari_mamba.cli.reporting import Reporter, reporter
+from napari_mamba.cli.runs import films, slides
+from napari_mamba.cli.runs.colours import in_colour
 from napari_mamba.cli.storing import Storing, is_store, run_stored
 from napari_mamba.errors import InputError
 from napari_mamba.io.stores import is_address
@@ -24,6 +26,7 @@ from napari_mamba.io.stores import is_address
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
     from napari_mamba.engine import Progress, Result
+    from napari_mamba.volume import Volume
 
 
 @dataclass
@@ -163,13 +166,24 @@ def _run_case(name: str, case: Case, work: _Work, overall: Any, cancel: threadin
 
     bundle = work.bundle(name)
     case.outputs.check_task(bundle)
+    reading = {**work.reading, **case.reading}
+    ended: Any = False
+    if slides.is_slide(case, bundle):
+        ended = slides.run_case(case, bundle, work.chosen(case), tell, cancel, overwrite=work.overwrite)
+    elif films.is_film(reading, bundle):
+        ended = films.run_case(case, bundle, work.chosen(case), reading, tell, cancel, overwrite=work.overwrite)
+    if ended is None:
+        raise _Stopped
+    if ended:
+        _tell_end(report, *ended)
+        return
     stored = _stored(case, work, bundle, tell, cancel)
     if stored is None:
-        volume = io.read(list(case.inputs), **{**work.reading, **case.reading})
+        volume = _read(case.inputs, reading, bundle)
         result = run_to_end(volume, bundle, work.chosen(case), on_progress=tell, cancel=cancel)
     else:
         result = stored
-        volume = result.labels or result.image or io.open_volume(case.inputs, **{**work.reading, **case.reading})
+        volume = result.labels or result.image or io.open_volume(case.inputs, **reading)
     if result.cancelled or (cancel.is_set() and stored is None):
         raise _Stopped
     tell(Progress("writing", 0, 1))
@@ -178,7 +192,7 @@ def _run_case(name: str, case: Case, work: _Work, overall: Any, cancel: threadin
     facts = _facts(result, case.inputs, replace(outputs, main=outputs.main or case.outputs.main))
     named = {"inputs": facts["inputs"], "outputs": facts["outputs"]}
     if stored is not None and outputs.overlay is not None:
-        volume = io.open_volume(case.inputs, **{**work.reading, **case.reading})
+        volume = io.open_volume(case.inputs, **reading)
     outputs.write(result, volume, bundle, {**result.report(), **named})
     if cancel.is_set():
         notes.append("The request to stop came while the results were being written: they were finished.")
@@ -186,6 +200,22 @@ def _run_case(name: str, case: Case, work: _Work, overall: Any, cancel: threadin
         report.warning(message)
     facts["seconds"] = round(perf_counter() - began, 3)
     report.result(facts, result.table, "ml" if volume.units == "mm" else "1000 voxels")
+
+
+def _read(inputs: Sequence[Path], reading: dict[str, Any], bundle: Bundle) -> Volume:
+    """The image; colours as the bundle takes them, where nothing else is chosen."""
+    from napari_mamba import io
+
+    def read(colour: Any) -> Volume:
+        return io.read(list(inputs), **{**reading, "colour": colour})
+
+    return in_colour(read, reading.get("colour"), bundle)
+
+
+def _tell_end(report: Reporter, facts: dict[str, Any], warnings: Sequence[str]) -> None:
+    for message in warnings:
+        report.warning(message)
+    report.result(facts, [], "ml")
 
 
 def _stored(

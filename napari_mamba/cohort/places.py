@@ -40,10 +40,12 @@ def places(case: Case, bundle: Any, *, as_bids: bool) -> Places:
     """
     if not as_bids:
         own = Path("cases") / case.name
-        names = {"segmentation": "labels.nii.gz", "restoration": "image.nii.gz"}
+        names = {"segmentation": "labels.nii.gz", "restoration": "image.nii.gz", "fusion": "image.nii.gz"}
         output = own / names[bundle.task] if bundle.task in names else None
         return Places(output, own / "report.json", own / "thumbnail.jpg")
-    suffix = {"segmentation": "dseg", "restoration": case.suffix or "image"}.get(bundle.task, "scores")
+    suffix = {"segmentation": "dseg", "restoration": case.suffix or "image", "fusion": "fused"}.get(
+        bundle.task, "scores"
+    )
     path = bids.derivative(case, bundle.name, suffix)
     output = None if suffix == "scores" else path.with_name(f"{path.name}.nii.gz")
     lookup = path.with_name(f"{path.name}.tsv") if suffix == "dseg" else None

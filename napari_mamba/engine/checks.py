@@ -72,6 +72,11 @@ def check_channels(volume: Volume, bundle: Any) -> tuple[list[str], bool]:
     check_planned(volume, bundle)
     names = [channel.name for channel in bundle.channels]
     repeated = volume.channels == 1 and takes_rgb(bundle)
+    if len(names) == 1 and is_colour(volume):
+        raise InputError(
+            f"{bundle.name} takes grey images, and this one is in colour: take its luminance, or choose a bundle for "
+            "colour images"
+        )
     if volume.channels != len(names) and not repeated:
         raise InputError(
             f"{bundle.name} takes {_count(len(names), 'channel')} ({', '.join(names)}), this image has "
@@ -88,7 +93,9 @@ def check_channels(volume: Volume, bundle: Any) -> tuple[list[str], bool]:
 
 
 def check_planned(volume: Volume, bundle: Any) -> None:
-    """Raise `InputError` where a bundle for doses is given another image than a plan's channels."""
+    """Raise `InputError` where a bundle for doses is given another image than a plan's channels, or one for slides."""
+    if bundle.task == "slide":
+        raise InputError(not_for_images(bundle))
     if bundle.task != "dose":
         return
     if tuple(volume.channel_names) != tuple(channel.name for channel in bundle.channels):
@@ -98,7 +105,12 @@ def check_planned(volume: Volume, bundle: Any) -> None:
 
 
 def not_for_images(bundle: Any) -> str:
-    """Why a bundle for doses or for registration is not run on an image, and what runs it."""
+    """Why a bundle for doses, registration or slides is not run on an image, and what runs it."""
+    if bundle.task == "slide":
+        return (
+            f"{bundle.name} takes a slide's bag of features, not an image: use the command "
+            f"napari-mamba run {bundle.name} SLIDE.h5 -o attention.csv"
+        )
     if bundle.task == "registration":
         return (
             f"{bundle.name} registers two images, it has no answer about one: use the command "
@@ -137,6 +149,11 @@ def check_mask(values: np.ndarray, name: str) -> None:
         f"the channel {name} should be a mask (0, and one other value), but is a grey image: outline the structure "
         "first, and give its mask"
     )
+
+
+def is_colour(volume: Volume) -> bool:
+    """Whether an image's channels are red, green and blue."""
+    return tuple(name.lower() for name in volume.channel_names) in (("red", "green", "blue"), ("r", "g", "b"))
 
 
 def takes_rgb(bundle: Any) -> bool:

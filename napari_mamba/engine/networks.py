@@ -10,6 +10,7 @@ from napari_mamba.engine.device import Device
 from napari_mamba.engine.idle_networks import IDLE, key_of
 from napari_mamba.engine.plan import Plan
 from napari_mamba.engine.tiling.infer import Ensemble
+from napari_mamba.engine.tiling.several import OfClip, OfPair
 from napari_mamba.models import list_models
 from napari_mamba.scan import selective_scan
 
@@ -22,15 +23,25 @@ def load_ensemble(bundle: Bundle, device: Device, plan: Plan, entropy: str = "")
 
     Those that an earlier run has given back are taken instead of new ones: see `give_back`.
     """
+    swap, frames = left_right_channel_swap(bundle), bundle.tile.frames
+    if frames:
+        swap = [frame * len(swap) + channel for frame in range(frames) for channel in swap]
     return Ensemble(
-        IDLE.take(key_of(bundle, device.torch_device)) or bundle.networks(),
+        IDLE.take(key_of(bundle, device.torch_device)) or _built(bundle),
         device,
         plan.mirror_axes,
         plan.spatial_dims,
         entropy,
-        channel_swap=left_right_channel_swap(bundle),
+        channel_swap=swap,
         round_robin=bundle.tile.round_robin,
     )
+
+
+def _built(bundle: Bundle) -> list[torch.nn.Module]:
+    networks = bundle.networks()
+    if bundle.task == "fusion":
+        networks = [OfPair(network) for network in networks]
+    return [OfClip(network, bundle.tile.frames) for network in networks] if bundle.tile.frames else networks
 
 
 def give_back(bundle: Bundle, ensemble: Ensemble) -> None:

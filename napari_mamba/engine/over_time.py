@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_mamba.engine.frames.single import quietly
 from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.progress.events import Progress
 from napari_mamba.engine.run import run
@@ -89,7 +90,7 @@ def follow(
     for t in range(phases):
         left = (perf_counter() - began) / t * (phases - t) if t else None
         yield Progress("network", t, phases, left)
-        result = yield from _quietly(run(cine.phase(t), bundle, options, cancel))
+        result = yield from quietly(run(cine.phase(t), bundle, options, cancel))
         if result.cancelled or result.labels is None or cancel.is_set():
             return Followed()
         labels[t] = np.asarray(result.labels.data)[0]
@@ -125,14 +126,3 @@ def heart_classes(bundle: Bundle) -> dict[str, Any]:
     if bundle.task != "segmentation" or named["cavity"] is None:
         raise InputError(f"{bundle.name} labels no cavity of a heart: choose heart-mr, or another bundle for hearts")
     return named
-
-
-def _quietly(events: Generator[Progress, None, Any]) -> Generator[Progress, None, Any]:
-    """A phase's run, of which only warnings are told: a step of the whole is a phase."""
-    while True:
-        try:
-            event = next(events)
-        except StopIteration as stop:
-            return stop.value
-        if event.warning:
-            yield event

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from napari_mamba.bundles.spec import SmallerTile
+from napari_mamba.engine.checks import not_for_images
 from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.tiling.tiles import Shape, Tiling, fitted_tile_length
 from napari_mamba.errors import InputError
@@ -98,6 +99,8 @@ def plan_run(bundle: Any, options: RunOptions, device: torch.device) -> Plan:
         If the network cannot run on the tile that the options ask for.
     """
     tile, dims = bundle.tile, len(bundle.tile.size)
+    if dims == 1:
+        raise InputError(not_for_images(bundle))
     if options.axis is not None and dims == 3:
         raise InputError(f"{bundle.name} is a 3D network, which is not run slice by slice: leave the axis away")
     size = tuple(tile.size)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.progress.events import Progress
 from napari_mamba.engine.result import Result
-from napari_mamba.errors import NapariMambaError, OutOfMemoryError, RunError
+from napari_mamba.errors import InputError, NapariMambaError, OutOfMemoryError, RunError
 from napari_mamba.volume import Volume
 
 if TYPE_CHECKING:
@@ -68,6 +68,11 @@ def run(
     ...     print(progress.stage, progress.done, progress.total)
     """
     with explained(bundle):
+        if bundle.tile.frames:
+            raise InputError(
+                f"{bundle.name} sees {bundle.tile.frames} frames of a film at once, not one image: give it a film, or "
+                "an image with time"
+            )
         # Here, because PyTorch takes seconds to import and a GUI should not wait for it before the first run.
         from napari_mamba.engine.session import Session
 

@@ -12,10 +12,9 @@ from napari_mamba import io
 from napari_mamba.errors import InputError
 from napari_mamba.heart.cine import Cine, check_cine
 from napari_mamba.heart.dicom_cine import read_cine
-from napari_mamba.io.common.geometry import to_xyz_ras
+from napari_mamba.io.moving.opening import nifti_times
+from napari_mamba.io.moving.writing import write_over_time
 
-MILLISECONDS = {"sec": 1000.0, "msec": 1.0, "usec": 0.001}
-"""Of NIfTI's units of time."""
 _NIFTI = (".nii", ".nii.gz")
 
 
@@ -55,20 +54,8 @@ def _of_image(path: Path) -> Cine:
         raise InputError(f"{path} knows no millimetres: volumes need the voxel's size, give it first")
     times, unit = (None, "msec")
     if path.name.lower().endswith(_NIFTI):
-        times, unit = _nifti_times(path, volume.channels)
+        times, unit = nifti_times(path, volume.channels)
     return Cine(np.asarray(volume.data), volume.affine, times, None, volume.name, unit)
-
-
-def _nifti_times(path: Path, phases: int) -> tuple[np.ndarray | None, str]:
-    """Times in ms of a NIfTI's fourth axis, and its unit; None where it does not say what a step is."""
-    import nibabel
-
-    header: Any = nibabel.load(path).header
-    step, start = float(header["pixdim"][4]), float(header["toffset"])
-    unit = header.get_xyzt_units()[1]
-    if unit not in MILLISECONDS or not (np.isfinite(step) and step > 0 and np.isfinite(start)):
-        return None, "msec"
-    return MILLISECONDS[unit] * (start + step * np.arange(phases)), unit
 
 
 def write_labels(labels: np.ndarray, cine: Cine, path: Path, classes: Sequence[Any] = ()) -> Path:
@@ -83,23 +70,6 @@ def write_labels(labels: np.ndarray, cine: Cine, path: Path, classes: Sequence[A
         Ends in .nii or .nii.gz.
     classes : sequence of LabelClass
     """
-    import nibabel
-
-    from napari_mamba.io import labels as naming
-    from napari_mamba.io.common.atomic import atomic_path
-
-    image = nibabel.Nifti1Image(np.ascontiguousarray(labels.transpose(3, 2, 1, 0)), to_xyz_ras(cine.affine))
-    header: Any = image.header
-    if cine.times is not None:
-        factor = MILLISECONDS[cine.time_unit]
-        header["pixdim"][4] = np.diff(cine.times).mean() / factor
-        header["toffset"] = cine.times[0] / factor
-        header.set_xyzt_units("mm", cine.time_unit)
-    else:
-        header.set_xyzt_units("mm")
-    header["intent_code"] = 1002  # NIFTI_INTENT_LABEL
-    if classes:
-        header.extensions.append(nibabel.nifti1.Nifti1Extension(0, naming.caret_xml(classes)))
-    with atomic_path(path) as temporary:
-        nibabel.save(image, temporary)
-    return path
+    return write_over_time(
+        labels, path, affine=cine.affine, times=cine.times, time_unit=cine.time_unit, classes=classes
+    )

@@ -53,7 +53,10 @@ def tensors_of(state_dict: Mapping[str, Any]) -> dict[str, torch.Tensor]:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A registered network. `vectors` maps a parity vector's name to the arguments that build it."""
+    """A registered network. `vectors` maps a parity vector's name to the arguments that build it.
+
+    `frames` is how many frames of a film it takes at once, 0 for a network of one image.
+    """
 
     name: str
     build: Callable[..., nn.Module]
@@ -66,6 +69,7 @@ class ModelInfo:
     title: str = ""
     vectors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     identify: Callable[[Shapes], Identification | None] | None = None
+    frames: int = 0
 
 
 _REGISTRY: dict[str, ModelInfo] = {}
@@ -111,7 +115,7 @@ def create(name: str, *, mixer: str = "mamba", logits: bool = False, **arguments
     ----------
     name : str
         A name from `list_models`, such as "umamba_enc".
-    mixer : {"mamba", "mamba2", "s4d", "s5"}
+    mixer : {"mamba", "mamba2", "s4d", "s5", "s4", "h3"}
         What mixes tokens: S6 as published, or another in its place (`nn.exchange`), with new parameters.
     logits : bool
         Leave out the sigmoid with which some networks end as published; a bundle's activation takes its place.

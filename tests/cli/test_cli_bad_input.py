@@ -172,7 +172,8 @@ def test_import_refuses_what_is_no_checkpoint(command, tmp_path, folder):
         (("--strength", "151"), "to 150%, not 151%"),
         (("--strength", "half"), "--strength half is no percentage"),
         (("--series", "2"), "series"),
-        (("--colour", "blue"), "No such option"),
+        (("--colour", "blue"), "take a colour image as grey"),
+        (("--tint", "blue"), "No such option"),
     ],
 )
 def test_options_that_cannot_be(refused, image, options, said):

@@ -44,6 +44,8 @@ VIM_UNET = {"out_channels": 3, "img_size": 64, "depth": 2, "embed_dim": 16, "ini
 EDGES = torch.arange(23).repeat(2, 2) + torch.tensor([[1] * 46, [0] * 23 + [3] * 23])
 EDGES = EDGES[:, EDGES.amax(0) < 23]
 ORDERS = tuple(torch.randperm(23, generator=torch.Generator().manual_seed(seed)) for seed in range(3))
+VISION_LSTM = {"dim": 32, "input_shape": (3, 64, 64), "output_shape": (4,)}
+FOUR_STAGES = PLAN | {"spatial_dims": 2, "features_per_stage": [8, 8, 16, 32], "strides": [1, 2, 2, 2]}
 VMAMBAIR = {"dim": 8, "num_blocks": FOUR, "num_refinement_blocks": 1}
 
 
@@ -193,7 +195,8 @@ TINY = [
     ),
 ]
 
-# Networks that take a graph beside the features, or the frames of a clip, or follow a velocity: not for tests of maps.
+# Networks that take a graph beside the features, or the frames of a clip, or follow a velocity, or have mLSTMs and no
+# scans: not for tests of maps.
 OTHERS = [
     Tiny("velocity_umamba", {"features": (8, 16, 16), "first_scan": 1}, (1, 2, 16, 16, 16)),
     Tiny("gat_mamba", {}, (23, 1026), fixed=(EDGES,)),
@@ -203,4 +206,9 @@ OTHERS = [
         {"out_chans": 3, "depths": FOUR, "feat_size": [16, 16, 32, 32], "backbone_depths": FOUR, "decoder_width": 32},
         (1, 5, 3, 32, 64),
     ),
+    Tiny("vision_lstm", {**VISION_LSTM, "depth": 2}, (2, 3, 48, 64)),
+    Tiny("vision_lstm2", {**VISION_LSTM, "depth": 1, "legacy_norm": True}, (2, 3, 48, 64)),
+    Tiny("uxlstm_enc", {**FOUR_STAGES, "input_size": (32, 48)}, (1, 1, 32, 48)),
+    Tiny("uxlstm_bot", FOUR_STAGES, (1, 1, 32, 48)),
+    Tiny("uvixlstm", {"class_num": 3, "out_channels": 8, "depth": 2, "dim": 32}, (1, 1, 96, 96, 96)),
 ]

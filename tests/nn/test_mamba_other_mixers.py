@@ -12,7 +12,7 @@ from napari_mamba.nn.mixers.mamba2 import ssd
 from napari_mamba.nn.mixers.s5 import hippo_normal
 from napari_mamba.scan import scan_order
 
-NAMES = ("mamba", "mamba2", "s4d", "s5")
+NAMES = ("mamba", "mamba2", "s4d", "s5", "s4", "h3")
 
 
 def close(result, truth, bound):

@@ -13,7 +13,7 @@ from napari_mamba import models
 from napari_mamba.bundles.doors import explained
 from napari_mamba.bundles.importers.pickles import read_checkpoint
 from napari_mamba.bundles.importers.places import place_for, plain_name
-from napari_mamba.bundles.importers.presets import Preset, preset_for, presets_for
+from napari_mamba.bundles.importers.presets import Preset, preset_for, presets_for, slide_usage
 from napari_mamba.bundles.progress import OnProgress, part, silent
 from napari_mamba.bundles.spec import BundleSpec, Channel, Dtype, LabelClass, Network, Tile
 from napari_mamba.bundles.writer import save
@@ -61,7 +61,7 @@ def import_weights(
         The published preparation of this network's images, one of `presets.PRESETS`: what of the following is not
         given is taken from it.
     tile : sequence of int
-        Voxels that the network was trained on, (z, y, x) or (y, x).
+        Voxels that the network was trained on, (z, y, x) or (y, x); of a network for slides nothing has to be said.
     channels, classes : sequence of str, Channel, LabelClass
         In the network's order; classes begin with the background, and restoration has none.
     preparation : sequence of mapping
@@ -113,6 +113,8 @@ def import_weights(
             **_from_preset(path, used, network_arguments, info.task),
             **{key: v for key, v in usage.items() if v is not None},
         }
+    if task_of(info) == "slide":
+        usage = slide_usage(network_arguments, usage)
     _check_complete(path, info, usage)
     name = name or plain_name(f"{path.stem}-{info.name}")
     destination = place_for(destination, name, overwrite)
@@ -134,7 +136,8 @@ def make_spec(
     bundle_info: Mapping[str, Any],
 ) -> BundleSpec:
     """What goes into `bundle.json`: the network and its `network_arguments`, its use, and facts about the bundle."""
-    activation = usage["activation"] or ("none" if info.task == "restoration" else "softmax")
+    task = task_of(info)
+    activation = usage["activation"] or ("none" if task in ("restoration", "fusion") else "softmax")
     if activation != "none" and _ends_in_probability(info.name, network_arguments):
         network_arguments = {**network_arguments, "logits": True}
     overlap = usage["overlap"] if usage["overlap"] is not None else 0.5
@@ -142,16 +145,21 @@ def make_spec(
     return BundleSpec(
         name=name,
         title=title,
-        task=info.task,
+        task=task,
         network=Network(info.name, network_arguments),
         channels=tuple(one if isinstance(one, Channel) else Channel(one) for one in usage["channels"]),
         preparation=tuple(usage["preparation"]),
-        tile=Tile(tuple(usage["tile"]), overlap, tuple(usage["mirror_axes"] or ())),
+        tile=Tile(tuple(usage["tile"]), overlap, tuple(usage["mirror_axes"] or ()), frames=info.frames),
         activation=activation,
         classes=_classes(usage["classes"] or (), activation),
         references=tuple(text for text in (f"{info.paper} ({info.repository})" if info.paper else "",) if text),
         **facts,
     )
+
+
+def task_of(info: models.ModelInfo) -> str:
+    """A bundle's task, of a network's: those of one dimension take slides."""
+    return "slide" if info.spatial_dims == (1,) else info.task
 
 
 def identified_weights(
@@ -217,7 +225,7 @@ def _from_preset(path: Path, preset: Preset, network_arguments: Mapping[str, Any
 
 
 def _check_complete(path: Path, info: models.ModelInfo, usage: Mapping[str, Any]) -> None:
-    needed = ["tile", "channels", "preparation", *(["classes"] if info.task != "restoration" else [])]
+    needed = ["tile", "channels", "preparation", *(["classes"] if info.task not in ("restoration", "fusion") else [])]
     if missing := [key for key in needed if usage[key] is None]:
         fitting = presets_for(info.name)
         hint = f", or the preset {' or '.join(fitting)}" if fitting and missing != ["classes"] else ""

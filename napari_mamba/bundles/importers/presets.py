@@ -9,6 +9,8 @@ from typing import Any
 from napari_mamba.errors import InputError
 
 RGB = ("red", "green", "blue")
+PATCH_FEATURES = 1024
+"""Of a patch, for the networks that do not say: GAT-Mamba's encoder is UNI."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,14 @@ PRESETS: Mapping[str, Preset] = {
         channels={1: ("grey",), 3: RGB},
         note="The authors' code takes an image whole; here it goes through in overlapping tiles.",
     ),
+    "fusion": Preset(
+        networks=("mambadfuse",),
+        source="github.com/Lizhe1228/MambaDFuse, test_MambaDFuse.py and data/dataloder.py",
+        tile=(256, 256),
+        preparation=(normalise("rescale_0_1"),),
+        channels={1: ("first modality", "second modality")},
+        note="The authors' code takes pictures of 8 bits over 255 and whole; here each volume's range becomes 0 to 1.",
+    ),
     "lesion": Preset(
         networks=("vm_unet", "vm_unet_v2", "h_vmunet", "ultralight_vm_unet", "hmt_unet"),
         source="github.com/JCruan519/VM-UNet, utils.py and configs/config_setting.py, which its kin share",
@@ -128,6 +138,16 @@ PRESETS: Mapping[str, Preset] = {
         preparation=(resize(224), normalise(standardised(0.5, 0.5))),
         channels={3: RGB},
     ),
+    "clip": Preset(
+        networks=("vivim",),
+        source="github.com/scott-yjyang/Vivim, dataloaders and train.py",
+        tile=(256, 256),
+        preparation=(normalise(*IMAGENET),),
+        channels={3: RGB},
+        classes=("target",),
+        activation="sigmoid",
+        note="The authors' code resizes each frame to 256 x 256; here larger frames go through in overlapping tiles.",
+    ),
     "imagenet": Preset(
         networks=("vim", "vmamba"),
         source="github.com/hustvl/Vim and github.com/MzeroMiko/VMamba, their evaluation transforms",
@@ -137,6 +157,27 @@ PRESETS: Mapping[str, Preset] = {
         note="The authors' code cuts the middle out of an image made 256 pixels high; here the whole image is resized.",
     ),
 }
+
+
+def slide_usage(arguments: Mapping[str, Any], usage: Mapping[str, Any]) -> dict[str, Any]:
+    """How a network for slides is used: its features as they are. Only names of its classes can be given.
+
+    Survival's classes are intervals of time, whose hazards are sigmoids; a network without classes gives a risk.
+    """
+    width = next((arguments[key] for key in ("in_dim", "input_dim") if key in arguments), PATCH_FEATURES)
+    count = next((arguments[key] for key in ("n_classes", "num_classes") if key in arguments), 0)
+    survival = bool(arguments.get("survival"))
+    named = [f"interval {n + 1}" if survival else f"class {n}" for n in range(count)] or ["risk"]
+    activation = "none" if not count else "sigmoid" if survival else "softmax"
+    return {
+        "tile": (width,),
+        "channels": usage["channels"] or ("features of a patch",),
+        "preparation": (),
+        "classes": usage["classes"] or named,
+        "activation": usage["activation"] or activation,
+        "overlap": 0.0,
+        "mirror_axes": (),
+    }
 
 
 def presets_for(network: str) -> list[str]:

@@ -126,7 +126,20 @@ def run(
         Optional[str], typer.Option(help="Which DICOM series or TIFF series: UID or number.", rich_help_panel=IN)
     ] = None,
     frame: Annotated[
-        Optional[str], typer.Option(help='Which volume of a 4D file, from 0, or "all".', rich_help_panel=IN)
+        Optional[str],
+        typer.Option(
+            help='Which volume of a 4D file, from 0; "all": each a channel; "each": one after the other, a result over '
+            "time.",
+            rich_help_panel=IN,
+        ),
+    ] = None,
+    colour: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="grey|channels",
+            help="How a colour image is taken; by default as channels where the bundle is made for that.",
+            rich_help_panel=IN,
+        ),
     ] = None,
     level: Annotated[int, typer.Option(help="Of a multi-resolution image; 0 is the finest.", rich_help_panel=IN)] = 0,
     replace_nonfinite: Annotated[
@@ -166,7 +179,7 @@ def run(
             bundle,
             one_case(inputs, outputs) if cases is None else cases,
             options,
-            reading=parsing.read_options(series, frame, level, resample_channels),
+            reading=parsing.read_options(series, frame, level, resample_channels, colour),
             overwrite=overwrite,
             events=events,
             storing=Storing(resume, scheduler, workers),

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from napari_mamba.errors import InputError
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, has
-from napari_mamba.models.slides.orders import check_graph
+from napari_mamba.models.slides.orders import check_graph, check_width, nearest_neighbours, placed_at
 from napari_mamba.nn.blocks.graphs import GATConv
 from napari_mamba.nn.blocks.tokens import Float32Module, without_autocast
 from napari_mamba.nn.mixers.token_mixer import Float32Mamba
@@ -59,10 +59,15 @@ class GATMambaBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, edge_index: Tensor, sizes: list[int]) -> Tensor:
-        near = self.norm1(self.dropout(self.conv(x, edge_index)))
+        return self.with_attention(x, edge_index, sizes)[0]
+
+    def with_attention(self, x: Tensor, edge_index: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor]:
+        """The nodes, and the share of the graph attention that each one got (N,)."""
+        near, share = self.conv.with_attention(x, edge_index)
+        near = self.norm1(self.dropout(near))
         far = self.norm2(self.dropout(torch.cat([self._scan(nodes) for nodes in x.split(sizes)])))
         out = near + far
-        return self.norm3(out + self.mlp(out))
+        return self.norm3(out + self.mlp(out)), share
 
     def _scan(self, nodes: Tensor) -> Tensor:
         with placed(lambda: ((len(nodes),), None)):
@@ -173,13 +178,29 @@ class GATMamba(Float32Module):
         if batch.shape != x.shape[:1] or (batch.diff() < 0).any():
             raise InputError("the patches of a graph have to stand together, in the order of the graphs' numbers")
         with without_autocast(x):
-            return self._risks(x.to(self.mlp[0].weight.dtype), edge_index, torch.bincount(batch).tolist())
+            return self._risks(x.to(self.mlp[0].weight.dtype), edge_index, torch.bincount(batch).tolist())[:2]
 
-    def _risks(self, x: Tensor, edge_index: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor]:
+    def slide(self, features: Tensor, coordinates: Tensor | None) -> tuple[Tensor, Tensor]:
+        """One slide's patches (L, 1024) and their places (L, 2) to its risk (1,) and each patch's attention (L,).
+
+        The attention is what the patches' neighbours give it in the last layer: the network weighs all patches alike
+        where it pools them. The graph is that of the eight nearest neighbours.
+        """
+        check_width(features, FEATURES)
+        where = placed_at(features, coordinates, "GAT-Mamba")
+        edges = nearest_neighbours(where).to(features.device)
+        with without_autocast(features):
+            x = torch.cat([torch.from_numpy(where).to(features), features], dim=1).to(self.mlp[0].weight.dtype)
+            risk, _, share = self._risks(x, edges, [len(x)])
+        return risk[0], share
+
+    def _risks(self, x: Tensor, edge_index: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         h = self.uni_feature_linear_transform(x[:, 2:])
         place = torch.cat([position_code(x[:, axis], self.place // 2) for axis in (0, 1)], dim=1)
         h = torch.cat([h, place.to(h.dtype)], dim=1)
-        for layer in self.layers:
-            h = F.relu(layer(h, edge_index, sizes))
+        share = h.new_zeros(len(h))
+        for layer in self.layers.children():
+            h, share = layer.with_attention(h, edge_index, sizes)  # type: ignore[operator]
+            h = F.relu(h)
         pooled = torch.stack([nodes.mean(dim=0) for nodes in h.split(sizes)])
-        return self.mlp(pooled), pooled
+        return self.mlp(pooled), pooled, share

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from napari_mamba.errors import InputError
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, has
+from napari_mamba.models.slides.orders import check_width
 from napari_mamba.nn.mixers.multipath import MultiPathMamba
 from napari_mamba.nn.mixers.token_mixer import Float32Mamba
 from napari_mamba.nn.norms.norm import LayerNorm
@@ -160,6 +161,12 @@ class MambaMIL(nn.Module):
         h = self.norm(h)
         share = self.attention(h).softmax(dim=1)
         return (share.transpose(1, 2) @ h)[:, 0], share[..., 0]
+
+    def slide(self, features: Tensor, coordinates: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """One slide's patches (L, in_dim) to its logits (n_classes,) and each patch's attention (L,)."""
+        check_width(features, self.in_dim)
+        feature, share = self.features(features[None])
+        return self.classifier(feature)[0], share[0]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, L, in_dim), or one bag (L, in_dim), to (logits, probabilities, label).

@@ -14,16 +14,18 @@ from torch.nn import functional as F
 from napari_mamba.errors import InputError
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, has
-from napari_mamba.models.slides.orders import check_graph
+from napari_mamba.models.slides.orders import check_graph, check_width, nearest_neighbours, placed_at, tree_orders
 from napari_mamba.nn.blocks.graphs import DeepGCNLayer
 from napari_mamba.nn.blocks.tokens import Float32Module, without_autocast
-from napari_mamba.nn.mixers.mamba2 import GatedRMSNorm, Mamba2, scan_heads
+from napari_mamba.nn.mixers.mamba2 import GatedRMSNorm, Mamba2, scan_heads, ssd_from
 from napari_mamba.nn.norms.norm import LayerNorm
-from napari_mamba.scan import causal_conv1d, placed
+from napari_mamba.scan import causal_conv1d, listening, placed
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
 ATTENTION_WIDTH = 128
 HEADDIM = 64
+STRETCH = 4096
+"""Patches that go through a direction together."""
 
 
 class DirectMamba(Float32Module):
@@ -61,8 +63,13 @@ class DirectMamba(Float32Module):
             )
             # One direction after another: all at once would need the memory of eight bags.
             total = torch.zeros_like(z)
+            # Nobody needs the states between, neither a gradient nor a listener: a stretch after another is enough.
+            stretches = not torch.is_grad_enabled() and not listening.ACTIVE
             for k, way in enumerate(ways):
-                total = total + self._direction(k, way[None], xBC, dt, z)
+                if stretches:
+                    self._add_direction(k, way, xBC, dt, z, total)
+                else:
+                    total = total + self._direction(k, way[None], xBC, dt, z)
             return self.out_proj(total / len(ways)).to(x.dtype)
 
     def _direction(self, k: int, way: Tensor, xBC: Tensor, dt: Tensor, z: Tensor) -> Tensor:
@@ -71,6 +78,20 @@ class DirectMamba(Float32Module):
         step = F.softplus(dt + self.dt_bias_list[k])[:, None]
         xBC = xBC if xBC.ndim == 4 else xBC[:, None]
         return self.norm(scan_heads(xBC, step, self.A_log_list[k], self.D_list[k], self.d_state, order=way), z)
+
+    def _add_direction(self, k: int, way: Tensor, xBC: Tensor, dt: Tensor, z: Tensor, total: Tensor) -> None:
+        """`_direction` added to `total`, stretch by stretch: none of its tensors is as long as the bag."""
+        weight, bias = (self.get_parameter(f"conv1d_list.{k}.{name}") for name in ("weight", "bias"))
+        taps, heads = weight.shape[2] - 1, len(self.D_list[k])
+        decay, skip = -self.A_log_list[k].float().exp(), self.D_list[k].float()
+        state: Tensor | None = None
+        for start in range(0, len(way), STRETCH):
+            here, before = way[start : start + STRETCH], min(start, taps)
+            read = causal_conv1d(xBC[:, way[start - before : start + STRETCH]], weight[:, 0], bias)[:, before:].float()
+            x, B, C = read.split([self.inner, self.d_state, self.d_state], dim=-1)
+            x, step = x.unflatten(-1, (heads, -1)), F.softplus(dt[:, here] + self.dt_bias_list[k])
+            y, state = ssd_from(x * step[..., None], decay * step, B[:, :, None], C[:, :, None], state)
+            total[:, here] += self.norm((y + skip[:, None] * x).flatten(2), z[:, here])
 
 
 def identify(shapes: Shapes) -> Identification | None:
@@ -190,6 +211,20 @@ class MamMIL(nn.Module):
         h = self.norm(h)
         share = self.attention(h).softmax(dim=1)
         return (share.transpose(1, 2) @ h)[:, 0], share[..., 0]
+
+    def slide(self, features: Tensor, coordinates: Tensor | None) -> tuple[Tensor, Tensor]:
+        """One slide's patches (L, input_dim) and their places (L, 2) to its logits and each patch's attention (L,).
+
+        The graph is that of the eight nearest neighbours, whose spanning tree begins at the first patch.
+        """
+        check_width(features, self.input_dim)
+        where = placed_at(features, coordinates, "MamMIL")
+        edges = nearest_neighbours(where)
+        own = torch.arange(len(features))
+        orders = [own, *tree_orders(where, edges)]
+        orders = [order.to(features.device) for order in orders]
+        feature, share = self.features(features[None], edges.to(features.device), orders)
+        return self.head(feature)[0], share[0]
 
     def forward(self, x: Tensor, edge_index: Tensor, *orders: Tensor) -> tuple[Tensor, Tensor]:
         """Patch features (L, input_dim), edges (2, E) and orders (L,) to (logits, probabilities), (1, num_classes).

@@ -124,3 +124,26 @@ def check_graph(nodes: int, edge_index: Tensor, orders: Sequence[Tensor] = ()) -
     for order in orders:
         if not torch.equal(order.sort().values, torch.arange(nodes, device=order.device)):
             raise InputError(f"each order has to name every one of the {nodes} patches once")
+
+
+def check_width(features: Tensor, width: int) -> None:
+    """Raise `InputError` unless patches (L, F) have as many features as a network takes, and there is one at least."""
+    if features.ndim != 2 or not len(features):
+        raise InputError(f"a slide is an array (patches, features) of one patch or more, not {tuple(features.shape)}")
+    if features.shape[1] != width:
+        raise InputError(
+            f"this network takes {width} features a patch, and the bag has {features.shape[1]}: give the features of "
+            "the encoder that it was trained with"
+        )
+
+
+def placed_at(features: Tensor, coordinates: Tensor | None, name: str) -> np.ndarray:
+    """The places (L, 2) of patches; raises `InputError` where they are not known or of other patches."""
+    if coordinates is None:
+        raise InputError(
+            f"{name} needs to know where the patches lie, and there are features only: give the HDF5 file with "
+            "coords, or that of the coordinates as a second input"
+        )
+    if coordinates.shape != (len(features), 2):
+        raise InputError(f"there are {len(features)} patches and coordinates of shape {tuple(coordinates.shape)}")
+    return coordinates.cpu().numpy()

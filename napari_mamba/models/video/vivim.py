@@ -155,6 +155,7 @@ def identify(shapes: Shapes) -> Identification | None:
     scan_order="tom",
     vectors={"Vivim": {}},
     identify=identify,
+    frames=FRAMES,
 )
 class Vivim(nn.Module):
     """Vivim: the frames of a clip (B, F, in_chans, H, W) to class scores of each frame (B · F, out_chans, H, W).

@@ -51,6 +51,10 @@ class GATConv(Float32Module):
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         """Nodes (N, in_channels) and edges (2, E) to (N, out_channels), in float32."""
+        return self.with_attention(x, edge_index)[0]
+
+    def with_attention(self, x: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, and what share of all nodes' attention each one gets, its own too: (N,), which sums to 1."""
         with without_autocast(x):
             h = self.lin(x.to(self.lin.weight.dtype))
             itself = torch.arange(len(h), device=h.device)
@@ -58,18 +62,30 @@ class GATConv(Float32Module):
             source, target = torch.cat([edges, itself.expand(2, -1)], dim=1)
             score = (h * self.att_src[0]).sum(-1)[source] + (h * self.att_dst[0]).sum(-1)[target]
             share = softmax_at(F.leaky_relu(score, self.SLOPE), target, len(h))
-            return (sum_at(share[:, None] * h[source], target, len(h)) + self.bias).to(x.dtype)
+            out = sum_at(share[:, None] * h[source], target, len(h)) + self.bias
+            return out.to(x.dtype), sum_at(share, source, len(h)) / len(h)
 
 
 class SoftmaxAggregation(nn.Module):
-    """Sums messages, channel by channel, weighed by a softmax at the learned temperature `t` (arXiv:2006.07739)."""
+    """Sums messages, channel by channel, weighed by a softmax at the learned temperature `t` (arXiv:2006.07739).
+
+    Some channels after others: the messages of all at once would be gigabytes for a slide.
+    """
+
+    TOGETHER = 64
 
     def __init__(self) -> None:
         super().__init__()
         self.t = nn.Parameter(torch.ones(1))
 
-    def forward(self, messages: Tensor, target: Tensor, nodes: int) -> Tensor:
-        return sum_at(messages * softmax_at(messages * self.t, target, nodes), target, nodes)
+    def forward(self, h: Tensor, edge_index: Tensor) -> Tensor:
+        """Nodes (N, C) and edges (2, E) to what each receives of its edges' sources, rectified: (N, C)."""
+        source, target = edge_index
+        parts = []
+        for channels in h.split(self.TOGETHER, dim=1):
+            messages = F.relu(channels[source]) + 1e-7
+            parts.append(sum_at(messages * softmax_at(messages * self.t, target, len(h)), target, len(h)))
+        return torch.cat(parts, dim=1)
 
 
 class GENConv(Float32Module):
@@ -101,8 +117,7 @@ class GENConv(Float32Module):
         """Nodes (N, dim) and edges (2, E) to (N, dim), in float32."""
         with without_autocast(x):
             h = x.to(self.mlp[0].weight.dtype)
-            source, target = edge_index
-            return self.mlp(h + self.aggr_module(F.relu(h[source]) + 1e-7, target, len(h))).to(x.dtype)
+            return self.mlp(h + self.aggr_module(h, edge_index)).to(x.dtype)
 
 
 class DeepGCNLayer(nn.Module):

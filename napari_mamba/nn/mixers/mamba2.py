@@ -35,6 +35,23 @@ def ssd(x: Tensor, log_decay: Tensor, B: Tensor, C: Tensor, chunk: int = 64) -> 
     -------
     (B, L, H, P)
     """
+    parts: list[Tensor] = []
+    state: Tensor | None = None
+    pieces = (t.split(chunk * _TOGETHER, dim=1) for t in (x, log_decay, B, C))
+    for u, decay, b, c in zip(*pieces, strict=True):
+        y, state = ssd_from(u, decay, b, c, state, chunk)
+        parts.append(y)
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+_TOGETHER = 64
+"""Chunks that are weighed at once: those of a slide's hundred thousand patches would take gigabytes."""
+
+
+def ssd_from(
+    x: Tensor, log_decay: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None, chunk: int = 64
+) -> tuple[Tensor, Tensor]:
+    """`ssd` that begins in a state (B, G, H / G, P, N), zero if not given: the output, and the state at its end."""
     batch, length, heads, width = x.shape
     groups, states = B.shape[2:]
     short = -length % chunk
@@ -51,13 +68,13 @@ def ssd(x: Tensor, log_decay: Tensor, B: Tensor, C: Tensor, chunk: int = 64) -> 
     y = torch.einsum("bcijgh,bcjghp->bcighp", scores, x)
 
     gained = torch.einsum("bcjgn,bcjghp->bcghpn", B, x * (end[:, :, None] - total).exp()[..., None])
-    state = x.new_zeros(batch, groups, heads // groups, width, states)
+    state = x.new_zeros(batch, groups, heads // groups, width, states) if state is None else state
     carried = []
     for gain, decay in zip(gained.unbind(1), end.exp().unbind(1), strict=True):
         carried.append(state)
         state = decay[..., None, None] * state + gain
     before = torch.einsum("bcign,bcghpn->bcighp", C, torch.stack(carried, dim=1))
-    return (y + before * total.exp()[..., None]).flatten(1, 2)[:, :length].flatten(2, 3)
+    return (y + before * total.exp()[..., None]).flatten(1, 2)[:, :length].flatten(2, 3), state
 
 
 def scan_heads(

@@ -19,7 +19,7 @@ _WITHOUT = {
     "mamba2": {"dt_rank", "dt_init", "dt_scale"},
     "s4d": {"d_conv", "expand", "dt_rank", "dt_init", "dt_scale", "dt_init_floor", "conv_bias", "bias", "backend"},
 }
-_WITHOUT["s5"] = _WITHOUT["s4d"]
+_WITHOUT["s5"] = _WITHOUT["s4"] = _WITHOUT["h3"] = _WITHOUT["s4d"]
 
 
 def register_mixer(name: str) -> Callable[[Mixer], Mixer]:
@@ -39,8 +39,8 @@ def mixer(name: str, d_model: int, **arguments) -> nn.Module:
 
     Parameters
     ----------
-    name : {"mamba", "mamba2", "s4d", "s5"}
-        S6 (Mamba), SSD (Mamba-2), S4D or S5.
+    name : {"mamba", "mamba2", "s4d", "s5", "s4", "h3"}
+        S6 (Mamba), SSD (Mamba-2), S4D, S5, S4 (DPLR) or H3.
     d_model : int
     **arguments
         The mixer's own. Those of `Mamba` that belong to a part another mixer lacks (its convolution, its expansion,

@@ -16,6 +16,13 @@ BASELINES = {
 }
 """Not of the registry: what a Mamba network is compared with."""
 
+UNTRAINED = {
+    "uvixlstm": "it takes patches of 96 x 96 x 96 voxels and no others",
+    "uxlstm_bot": "its authors' own nnU-Net trains it; here its checkpoints are imported",
+    "uxlstm_enc": "its authors' own nnU-Net trains it; here its checkpoints are imported",
+}
+"""Segmentation networks of the registry that have no trainer, and why."""
+
 
 @dataclass(frozen=True)
 class PlanFacts:

@@ -105,5 +105,5 @@ _CHOSEN = "_NAPARI_MAMBA_CHOSEN_FOLDER"
 
 def tasks_of(found: Sequence[Bundle]) -> list[str]:
     """The tasks of bundles, in the order in which a list shows them."""
-    order = ("segmentation", "restoration", "classification", "dose", "registration")
+    order = ("segmentation", "restoration", "fusion", "classification", "slide", "dose", "registration")
     return [task for task in order if any(bundle.task == task for bundle in found)]

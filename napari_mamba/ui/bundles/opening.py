@@ -94,7 +94,7 @@ def report_of(bundle: Bundle) -> str:
     """What was imported, in plain sentences."""
     members = len(bundle.weights)
     network = f"the network {bundle.network.name}" + (f", {members} of them averaged" if members > 1 else "")
-    classes = [one.name for one in bundle.classes if one.index != 0 or bundle.task == "classification"]
+    classes = [one.name for one in bundle.classes if one.index != 0 or bundle.task in ("classification", "slide")]
     lines = [f"Imported {bundle.name}: {network}.", f"It takes {', '.join(one.name for one in bundle.channels)}."]
     if classes:
         more = f" and {len(classes) - 8} more" if classes[8:] else ""

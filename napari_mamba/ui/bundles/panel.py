@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 TASKS = {
     "segmentation": "Outline structures",
     "restoration": "Restore images",
+    "fusion": "Fuse two images into one",
     "classification": "Tell images apart",
+    "slide": "Score slides (in the dock Slides)",
     "dose": "Predict a dose (in the dock Radiotherapy)",
     "registration": "Register two images (by the command napari-mamba register)",
 }
@@ -199,7 +201,7 @@ class BundlesPanel(QWidget):
 def about(bundle: Bundle) -> str:
     """A bundle in a few lines of Markdown."""
     channels = ", ".join(f"{c.name} ({c.modality})" if c.modality else c.name for c in bundle.channels)
-    classes = [c.name for c in bundle.classes if c.index != 0 or bundle.task == "classification"]
+    classes = [c.name for c in bundle.classes if c.index != 0 or bundle.task in ("classification", "slide")]
     lines = [f"**{bundle.title or bundle.name}**", bundle.description, f"Takes: {channels}."]
     if classes:
         lines.append(

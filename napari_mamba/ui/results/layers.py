@@ -69,7 +69,8 @@ def make_layers(viewer: ViewerModel, result: Result, bundle: Bundle, place: Plac
             shown = _keywords(name, result, bundle, place)
             if bundle.task == "dose":
                 shown["metadata"][KEY]["dose_unit"] = "Gy"
-            look = dose_look(float(data.max())) if bundle.task == "dose" else _look(viewer, place)
+            looks = {"dose": lambda d: dose_look(float(d.max())), "fusion": lambda d: {"contrast_limits": (0.0, 1.0)}}
+            look = looks.get(bundle.task, lambda d: _look(viewer, place))(data)
             made.append(Image(data, **shown, **look))
     if result.labels is not None:
         made.append(labels_layer(result, bundle, place, name))

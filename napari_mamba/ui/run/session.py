@@ -116,7 +116,7 @@ class RunSession:
 
     def _suits(self, bundle: Bundle) -> Suitability:
         """From the grid alone, which is quick; values are looked at for the chosen bundle only."""
-        if bundle.task in ("dose", "registration"):
+        if bundle.task in ELSEWHERE:
             return Suitability((elsewhere(bundle),))
         volume = self._volume()
         masks = any(channel.modality.upper() == "MASK" for channel in bundle.channels)
@@ -151,7 +151,7 @@ class RunSession:
         """What is to be said before a run, most urgent first; empty where nothing is."""
         if self.bundle is None:
             return [Remark("hint", "No model is installed: open one with the button beside the list.")]
-        if self.bundle.task in ("dose", "registration"):
+        if self.bundle.task in ELSEWHERE:
             return [Remark("error", sentence(elsewhere(self.bundle)))]
         if problem := self.inputs.problem:
             return [Remark("hint" if problem in (NO_IMAGE, NO_MASK) else "error", problem)]
@@ -239,8 +239,14 @@ class RunSession:
         self.changed.emit()
 
 
+ELSEWHERE = ("dose", "registration", "slide")
+"""Tasks that other docks are for."""
+
+
 def elsewhere(bundle: Bundle) -> str:
-    """Why a bundle for doses or for registration is not run here, and where it is."""
+    """Why a bundle for doses, registration or slides is not run here, and where it is."""
+    if bundle.task == "slide":
+        return f"{bundle.name} takes a slide's bag of features: score it in Plugins ▸ Mamba medical imaging ▸ Slides"
     if bundle.task == "registration":
         return f"{bundle.name} registers two images: do so in Plugins ▸ Mamba medical imaging ▸ Register"
     return (

@@ -105,7 +105,7 @@ class Options:
             "mirror": self.mirrored(bundle) if "mirror" in suited else None,
             "tile": parse_numbers(self.tile, "tile", int) if "tile" in suited else None,
             "spacing": spacing,
-            "uncertainty": bool(suited & {"uncertainty", "spread", "evidence"}) and maps[bundle.task],
+            "uncertainty": bool(suited & {"uncertainty", "spread", "evidence"}) and maps.get(bundle.task, False),
             "probabilities": self.probabilities and "probabilities" in suited,
             "residual": self.residual and "residual" in suited,
             "strength": self._strength() if "strength" in suited else 1.0,

@@ -1,4 +1,6 @@
-"""What the engine's process does beside a run: two images registered, a heart followed. No Qt, no torch before it runs.
+"""What the engine's process does beside a run: images registered, a heart followed, a slide, a film.
+
+No Qt, and no torch before it runs.
 
 Each ends with an `Outcome` whose result is that of the engine's function; nothing is raised out of here.
 """
@@ -26,7 +28,29 @@ def _follow(cancel: threading.Event, cine: Any, bundle: str, options: Any) -> Ge
     return follow(cine, bundles.load(bundle), options, cancel)
 
 
-WORK: dict[str, Callable[..., Generator[Any, None, Any]]] = {"register": _register, "follow": _follow}
+def _slide(cancel: threading.Event, bag: Any, bundle: str, options: Any) -> Generator[Any, None, Any]:
+    from napari_mamba import bundles
+    from napari_mamba.engine.slides.run import run_slide
+
+    return run_slide(bag, bundles.load(bundle), options, cancel)
+
+
+def _film(
+    cancel: threading.Event, data: Any, grid: Any, times: Any, bundle: str, options: Any
+) -> Generator[Any, None, Any]:
+    from napari_mamba import bundles
+    from napari_mamba.engine.frames.run import run_film
+    from napari_mamba.io.moving.film import of_array
+
+    return run_film(of_array(data, grid, times), bundles.kept(bundles.load(bundle)), options, cancel)
+
+
+WORK: dict[str, Callable[..., Generator[Any, None, Any]]] = {
+    "register": _register,
+    "follow": _follow,
+    "slide": _slide,
+    "film": _film,
+}
 """By name: a function of an event that stops it, and of arguments that go through a pipe."""
 
 

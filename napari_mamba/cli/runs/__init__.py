@@ -1,0 +1,1 @@
+"""Cases of `run` that are no single image: slides, and films."""

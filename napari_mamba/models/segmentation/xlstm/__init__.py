@@ -1,0 +1,1 @@
+"""Segmentation networks of mLSTM blocks: xLSTM-UNet and U-VixLSTM."""

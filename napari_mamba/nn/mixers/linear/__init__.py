@@ -1,0 +1,1 @@
+"""Time-invariant state spaces under their authors' own parameters: S4 and H3."""

@@ -1,0 +1,1 @@
+"""A model over the frames of a film: labels over time beside it."""
