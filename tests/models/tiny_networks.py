@@ -99,6 +99,12 @@ TINY = [
         | {"in_shpae": (32, 32, 32)},
         (2, 1, 32, 32, 32),
     ),
+    Tiny(
+        "fusionmamba",
+        {"depths": [1, 1], "depths_decoder": [1, 1], "dims": [16, 32], "dims_decoder": [32, 16]},
+        (1, 1, 16, 24),
+        more=((1, 1, 16, 24),),
+    ),
     Tiny("h_vmunet", {"num_classes": 2}, (2, 3, 32, 64)),
     Tiny("hmt_unet", {"num_classes": 3, "depths": [1, 1, 2, 2], "dim": 16, "in_dim": 8}, (2, 3, 32, 64)),
     Tiny("lightm_unet", {"spatial_dims": 2, "init_filters": 8, "out_channels": 3}, (2, 1, 16, 24), "2d"),
