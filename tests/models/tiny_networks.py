@@ -41,6 +41,8 @@ ROPE = {"if_rope": True, "if_rope_residual": True}
 PLAIN_MAMBA = {"img_size": 64, "embed_dims": 32, "num_layers": 2, "layers_with_dwconv": (0,), "num_classes": 4}
 V2 = {"embed_dim": 24, "d_state": 4, "depths": [1, 1], "num_heads": [2, 3], "window_size": 8, "num_tokens": 10}
 VIM_UNET = {"out_channels": 3, "img_size": 64, "depth": 2, "embed_dim": 16, "initial_features": 8}
+TP_MAMBA = {"num_classes": 3, "embed_dim": 32, "depth": 4, "num_heads": 2, "img_size": 64, "window_size": 2}
+TP_MAMBA |= {"global_attn_indexes": (1, 3), "rank": 4, "out_dim": 4}
 EDGES = torch.arange(23).repeat(2, 2) + torch.tensor([[1] * 46, [0] * 23 + [3] * 23])
 EDGES = EDGES[:, EDGES.amax(0) < 23]
 ORDERS = tuple(torch.randperm(23, generator=torch.Generator().manual_seed(seed)) for seed in range(3))
@@ -175,6 +177,7 @@ TINY = [
     ),
     Tiny("swin_umamba_d", SWIN_D, (1, 1, 64, 64)),
     Tiny("t_mamba_3d", {"classes": 3, "input_size": (16, 24, 16)}, (1, 1, 16, 24, 16)),
+    *(Tiny("tp_mamba", TP_MAMBA | {"mode": mode}, (1, 1, 16, 24, 3), f"mode {mode}") for mode in (0, 2)),
     Tiny("ultralight_vm_unet", {"num_classes": 2}, (2, 3, 64, 32)),
     Tiny("umamba_bot", PLAN, (1, 1, 8, 8, 16)),
     Tiny("umamba_enc", {**PLAN, "input_size": (8, 8, 16)}, (1, 1, 8, 8, 16)),

@@ -19,6 +19,7 @@ BASELINES = {
 UNTRAINED = {
     "em_net": "its argument in_shpae is not taken from a plan yet",
     "mamba_nd_unetr": "its argument img_size is not taken from a plan yet",
+    "tp_mamba": "it begins from SAM's weights, which nnU-Net's trainers do not load",
     "vivim": "it takes clips, which nnU-Net has not",
 }
 """Segmentation networks of the registry that have no trainer, and why."""
