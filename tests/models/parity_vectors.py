@@ -134,7 +134,9 @@ def build(network: str, vector: Vector) -> torch.nn.Module:
     assert not surplus, f"{len(surplus)} keys are not the authors': {surplus[:8]}"
     wrong = {key: (ours[key], theirs[key]) for key in theirs if ours[key] != theirs[key]}
     assert not wrong, f"shapes (ours, theirs) differ: {dict(list(wrong.items())[:8])}"
-    model.load_state_dict(vector.state_dict(), strict=True)
+    weights, kept = vector.state_dict(), tuple(vector.spec.get("extra", {}).get("keep", ()))
+    weights |= {key: value for key, value in model.state_dict().items() if kept and key.endswith(kept)}
+    model.load_state_dict(weights, strict=True)
     for key, shape in vector.spec.get("hidden", []):  # what a network computes with and no checkpoint holds
         model.get_buffer(key).copy_(torch.from_numpy(fill(key, tuple(shape))))
     trained = sum(p.numel() for p in model.parameters())

@@ -43,6 +43,8 @@ V2 = {"embed_dim": 24, "d_state": 4, "depths": [1, 1], "num_heads": [2, 3], "win
 VIM_UNET = {"out_channels": 3, "img_size": 64, "depth": 2, "embed_dim": 16, "initial_features": 8}
 TP_MAMBA = {"num_classes": 3, "embed_dim": 32, "depth": 4, "num_heads": 2, "img_size": 64, "window_size": 2}
 TP_MAMBA |= {"global_attn_indexes": (1, 3), "rank": 4, "out_dim": 4}
+TIME = (torch.tensor([7]),)
+MD_DOSE = {"inp_channels": 3, "dim": 8, "img_size": 32, "depths": [1] * 8}
 EDGES = torch.arange(23).repeat(2, 2) + torch.tensor([[1] * 46, [0] * 23 + [3] * 23])
 EDGES = EDGES[:, EDGES.amax(0) < 23]
 ORDERS = tuple(torch.randperm(23, generator=torch.Generator().manual_seed(seed)) for seed in range(3))
@@ -205,6 +207,10 @@ TINY = [
 # Networks that take a graph beside the features, or the frames of a clip, or follow a velocity: not for tests of maps.
 OTHERS = [
     Tiny("velocity_umamba", {"features": (8, 16, 16), "first_scan": 1}, (1, 2, 16, 16, 16)),
+    Tiny("md_dose", MD_DOSE, (1, 3, 32, 32), fixed=TIME),
+    Tiny(
+        "md_dose", MD_DOSE | {"inp_struc_channels": 2}, (1, 3, 32, 32), "struc", ((1, 2, 32, 32),), (torch.tensor([7]),)
+    ),
     Tiny("gat_mamba", {}, (23, 1026), fixed=(EDGES,)),
     Tiny("mammil", {"input_dim": 32, "embed_dim": 32, "num_classes": 4}, (23, 32), fixed=(EDGES, *ORDERS)),
     Tiny(
