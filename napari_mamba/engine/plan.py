@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from napari_mamba import models
 from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.tiling.tiles import Shape, Tiling, fitted_tile_length
 from napari_mamba.errors import InputError
@@ -106,6 +107,8 @@ def plan_run(bundle: Any, options: RunOptions, device: torch.device) -> Plan:
         raise InputError("the uncertainty of a restored image is its spread over mirrored copies: allow those, too")
     # Slices are small: several fill the processor. A 3D tile already does, and costs memory.
     batch_size = options.batch_size or ((4 if device.type == "cpu" else 16) if dims == 2 else 1)
+    if getattr(models.info(bundle.network.name).build, "one_at_a_time", False):
+        batch_size = 1  # the images of a batch change each other's answers
     return Plan(
         tile=size,  # type: ignore[arg-type]
         overlap=tile.overlap if options.overlap is None else options.overlap,

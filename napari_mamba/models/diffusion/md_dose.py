@@ -94,7 +94,7 @@ def identify(shapes: Shapes) -> Identification | None:
 @register(
     name="md_dose",
     title="MD-Dose",
-    task="dose",
+    task="diffusion",
     spatial_dims=(2,),
     paper="arXiv:2403.08479",
     repository="github.com/LinjieFu-U/mamba_dose",

@@ -18,7 +18,9 @@ BASELINES = {
 
 UNTRAINED = {
     "em_net": "its argument in_shpae is not taken from a plan yet",
+    "mamba_mim": "it takes cubes alone, which a plan's patches seldom are",
     "mamba_nd_unetr": "its argument img_size is not taken from a plan yet",
+    "mim_istd": "it takes square images alone, which a plan's patches seldom are",
     "tp_mamba": "it begins from SAM's weights, which nnU-Net's trainers do not load",
     "vivim": "it takes clips, which nnU-Net has not",
 }
@@ -127,6 +129,10 @@ TRAINABLE: Mapping[str, Trainable] = {
     "t_mamba_3d": Trainable(
         lambda plan: {"in_channels": plan.channels, "classes": plan.classes, "input_size": list(plan.patch_size)},
         (3,), 8, optimiser="adamw", fixed=True,
+    ),
+    "t_mamba_2d": Trainable(
+        lambda plan: {"in_channels": plan.channels, "classes": plan.classes, "input_size": list(plan.patch_size)},
+        (2,), 8, optimiser="adamw", fixed=True,
     ),
     "swin_umamba": Trainable(_named("in_chans", "out_chans"), (2,), 32, optimiser="adamw"),
     "swin_umamba_d": Trainable(_swin_umamba_d, (2,), 32, optimiser="adamw"),
