@@ -174,7 +174,7 @@ def likely_size(tokens: int, patch: int, levels: int) -> tuple[int, int, int]:
     paper="arXiv:2407.15719",
     repository="github.com/Tinysqua/GFE-Mamba",
     licence="MIT",
-    scan_order="none",
+    scan_order="",
     vectors={"GFEMamba_generator": {"f_maps": (64, 128, 256), "is_segmentation": False}},
     identify=identify,
 )
