@@ -60,7 +60,7 @@ class Up(nn.Module):
         self.basic_module = ResidualBlock(out, out, groups)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        x = self.upsampling["upsample"]["conv_transposed"](x)
+        x = self.upsampling.get_submodule("upsample.conv_transposed")(x)
         return self.basic_module(F.interpolate(x, size=skip.shape[2:]) + skip)
 
 
@@ -115,9 +115,9 @@ class MapTransformer(nn.Module):
         patches = x.unflatten(3, (columns, p)).unflatten(2, (rows, p)).permute(0, 2, 4, 3, 5, 1)
         tokens = self.to_patch_embedding(patches.flatten(3).flatten(1, 2))
         tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), tokens], dim=1) + self.pos_embedding
-        for attend, feed in self.transformer["layers"]:
-            tokens = tokens + attend(tokens)
-            tokens = tokens + feed(tokens)
+        for layer in self.transformer["layers"].children():
+            for part in layer.children():
+                tokens = tokens + part(tokens)
         first, _, across, _, widen, last = self.from_patch_embedding
         tokens = first(self.transformer["norm"](tokens))
         tokens = across(tokens.transpose(1, 2)).transpose(1, 2)
@@ -260,7 +260,7 @@ class GFEGenerator(Float32Module):
         """What enters the transformer, what leaves it, and the volume."""
         skips = []
         for level, encoder in enumerate(self.encoders):
-            x = encoder["basic_module"](F.max_pool3d(x, 2) if level else x)
+            x = encoder.get_submodule("basic_module")(F.max_pool3d(x, 2) if level else x)
             skips.append(x)
         skips.pop()
         slabs, depth = x.shape[2] // BLOCKS, x.shape[4]

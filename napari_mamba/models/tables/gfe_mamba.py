@@ -134,7 +134,7 @@ class TableMamba(nn.Module):
         parts += [self._embedded(categories)] if hasattr(self, "categorical_embeds") else []
         parts += [self.numerical_embedder(numbers)] if hasattr(self, "numerical_embedder") else []
         x = torch.cat([*parts, images.to(self.cls_token.dtype)], dim=1)
-        for layer in self.transformer["layers"]:
+        for layer in self.transformer["layers"].children():
             x = layer(x)
         x = x.mean(dim=1, keepdim=True)
         x = x + self.final_cross(x, slices)

@@ -53,8 +53,8 @@ class VMRNNCell(nn.Module):
     def forward(self, x: Tensor, state: State | None = None) -> State:
         """(B, H, W, C) and the state before to that after; zeros where there is none."""
         hidden, cell = (torch.zeros_like(x), torch.zeros_like(x)) if state is None else state
-        for block in self.VSBs:
-            x, hidden = block(x, hidden), None
+        for number, block in enumerate(self.VSBs):
+            x = block(x, None if number else hidden)
         gate = torch.sigmoid(x)
         cell = gate * (cell + torch.tanh(x))
         return gate * torch.tanh(cell), cell

@@ -145,7 +145,7 @@ class SamEncoder(nn.Module):
     def tokens(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, H / p, W / p, C), with positions."""
         x = self.patch_embed(x)
-        positions = self.pos_embed
+        positions: Tensor = self.pos_embed
         if x.shape[1:3] != positions.shape[1:3]:
             positions = F.interpolate(
                 positions.movedim(-1, 1), size=x.shape[1:3], mode="bicubic", antialias=True

@@ -84,7 +84,7 @@ class Enlarge(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.gelu(F.instance_norm(self.convup[0](x)))
-        return x + F.gelu(F.instance_norm(self.convup[1]["conv"]["unit0"](x)))
+        return x + F.gelu(F.instance_norm(self.convup[1].get_submodule("conv.unit0")(x)))
 
 
 class ResidualConvs(nn.Module):
