@@ -66,6 +66,10 @@ three of U-Mamba Enc, which amplify rounding, do not: `UMambaEnc_2d_v2` lies 2.6
 GPU unless told otherwise, which adds 1e-3 in most networks and up to a fifth in U-Mamba Enc with these random
 weights.
 
+Networks of a hundred million weights or more are not in every run of the tests: `pytest -m heavy tests/models` checks
+them. FDV-Net's vector holds what its blocks and its first mixer give, since its image hardly shows them; of VMRNN the
+last prediction and part of what its cells remember are compared, of GFE-Mamba the vector behind the logits too.
+
 "CPU seconds" is the processor time of one forward pass on the whole input shown, float32, in one thread, after a first
 pass that is not counted; "–" was not measured. Other work ran on the machine, so read off no more than the magnitude.
 """

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from napari_mamba import models
 from napari_mamba.bundles.spec import SmallerTile
 from napari_mamba.engine.checks import not_for_images
 from napari_mamba.engine.options import RunOptions
@@ -116,6 +117,8 @@ def plan_run(bundle: Any, options: RunOptions, device: torch.device) -> Plan:
         raise InputError("the uncertainty of a restored image is its spread over mirrored copies: allow those, too")
     # Slices are small: several fill the processor. A 3D tile already does, and costs memory.
     batch_size = options.batch_size or ((4 if device.type == "cpu" else 16) if dims == 2 else 1)
+    if models.one_at_a_time(bundle.network.name):
+        batch_size = 1  # the images of a batch change each other's answers
     return Plan(
         tile=size,  # type: ignore[arg-type]
         overlap=tile.overlap if options.overlap is None else options.overlap,

@@ -17,6 +17,7 @@ CONTAINERS = (
     "params_ema",
     "params",
     "model_ema",
+    "ema_model",
     "state_dict",
     "module",
     "model_state_dict",
@@ -24,6 +25,7 @@ CONTAINERS = (
     "model",
     "network",
     "net",
+    "net_model",
 )
 
 # Looked for after all others: a Vim of two classes has the keys of a Vim4Path, which asks.

@@ -108,6 +108,16 @@ def info(name: str) -> ModelInfo:
     return _REGISTRY[name]
 
 
+def one_at_a_time(name: str) -> bool:
+    """Whether the images of a batch change each other's answers, so that a run gives this network one alone.
+
+    >>> one_at_a_time("fdv_net"), one_at_a_time("vm_unet")
+    (True, False)
+    """
+    _load_all()
+    return name in _REGISTRY and bool(getattr(_REGISTRY[name].build, "one_at_a_time", False))
+
+
 def create(name: str, *, mixer: str = "mamba", logits: bool = False, **arguments: Any) -> nn.Module:
     """Build the network called `name`, with random weights.
 

@@ -38,10 +38,17 @@ OWN_ROUNDING = {
 }
 # On an NVIDIA H100, without TF32, these lay 2.6e-4, 1.8e-4 and 5.3e-4 away: convolutions there sum in another order.
 MISSED_ON_GPU = ("UMambaEnc_2d_v2", "UMambaEnc_3d_v1", "UMambaEnc_3d_v2")
+# So large that filling them alone takes seconds to minutes: `pytest -m heavy tests/models/test_parity.py`.
+HEAVY = {"FDVNet_1block", "FusionMamba_tiny", "GFEMamba_generator", "TPMamba"}
 SECOND_INPUT = {"MambaMorphOri": 8}  # the seed of a second input (a registration target)
 # Calls that are not `model(*inputs)`.
 CALLS: dict[str, Callable[[torch.nn.Module, list[torch.Tensor]], object]] = {
     **{name: lambda m, x: m(*x, return_feature=True) for name in ("VMambaMorphFeat", "MambaMorphFeat")},
+    "VMRNN_B": lambda m, x: remembered(m, x, lambda states: [states[0][-1]]),
+    "VMRNN_D": lambda m, x: remembered(m, x, lambda states: [states[0][-1], states[1][0]]),
+    "FDVNet_1block": lambda m, x: fdv_outputs(m, x),
+    "GFEMamba": lambda m, x: m(*x, return_features=True),
+    "GFEMamba_generator": lambda m, x: (lambda y: (y[2], *y[:2]))(m(*x, output_vit_mid=True)),
     "GATMamba": lambda m, x: m(x[0], x[1], torch.cat([x[2].float(), x[3]], dim=1), x[4]),
 }
 
@@ -74,6 +81,29 @@ class Vector:
         for key, shape, same_as in self.spec["keys"]:
             tensors[key] = tensors[same_as] if same_as else torch.from_numpy(np.asarray(fill(key, tuple(shape))))
         return tensors
+
+
+def fdv_outputs(model: torch.nn.Module, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    """FDV-Net's image, what its blocks change, and what its first mixer gives: the image alone hardly sees that."""
+    heard: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    parts = {"blocks": model.feats, "mixer": model.feats[0].model1}
+    hooks = [
+        part.register_forward_hook(lambda _, given, y, name=name: heard.update({name: (given[0], y)}))
+        for name, part in parts.items()
+    ]
+    image = model(*inputs)
+    for hook in hooks:
+        hook.remove()
+    before, after = heard["blocks"]
+    return [image, after - before, heard["mixer"][1]]
+
+
+def remembered(model: torch.nn.Module, frames: list[torch.Tensor], pick: Callable) -> list[torch.Tensor]:
+    """The last frame that follows, and sixteen channels of what some cells remember, as tokens (B, L, 16)."""
+    states: list = []
+    for frame in frames:
+        after, *states = model(frame, *states)
+    return [after, *(cell.flatten(1, 2)[..., :16] for _, cell in pick(states))]
 
 
 def made_input(one: dict) -> torch.Tensor:
@@ -140,7 +170,9 @@ def build(network: str, vector: Vector) -> torch.nn.Module:
     assert not surplus, f"{len(surplus)} keys are not the authors': {surplus[:8]}"
     wrong = {key: (ours[key], theirs[key]) for key in theirs if ours[key] != theirs[key]}
     assert not wrong, f"shapes (ours, theirs) differ: {dict(list(wrong.items())[:8])}"
-    model.load_state_dict(vector.state_dict(), strict=True)
+    weights, kept = vector.state_dict(), tuple(vector.spec.get("extra", {}).get("keep", ()))
+    weights |= {key: value for key, value in model.state_dict().items() if kept and key.endswith(kept)}
+    model.load_state_dict(weights, strict=True)
     for key, shape in vector.spec.get("hidden", []):  # what a network computes with and no checkpoint holds
         model.get_buffer(key).copy_(torch.from_numpy(fill(key, tuple(shape))))
     trained = sum(p.numel() for p in model.parameters())

@@ -8,8 +8,13 @@ import numpy as np
 import parity_vectors
 import pytest
 
+PAIRS = [
+    pytest.param(network, vector, marks=pytest.mark.heavy if vector in parity_vectors.HEAVY else (), id=vector)
+    for network, vector in parity_vectors.registered()
+]
 
-@pytest.mark.parametrize(("network", "vector"), parity_vectors.registered())
+
+@pytest.mark.parametrize(("network", "vector"), PAIRS)
 def test_equals_the_authors_code(network: str, vector: str, device: str, request: pytest.FixtureRequest) -> None:
     if device == "cuda" and vector in parity_vectors.MISSED_ON_GPU:
         request.applymarker(pytest.mark.xfail(reason="amplifies a GPU's rounding beyond the bound", strict=False))

@@ -10,7 +10,8 @@ from torch import nn
 
 from napari_mamba import models
 from napari_mamba.errors import InputError
-from napari_mamba.models.segmentation import mhs_vm, t_mamba
+from napari_mamba.models.segmentation import mhs_vm
+from napari_mamba.models.segmentation.t_mamba.mixer import FourierMamba
 from napari_mamba.nn.mixers.mamba import Mamba
 from napari_mamba.nn.mixers.ss2d import SS2D
 
@@ -143,7 +144,7 @@ def test_the_threshold_of_mhs_vm_is_asked_for() -> None:
 
 @pytest.mark.parametrize("broken", ["both_ways", "kept"])
 def test_the_vector_of_t_mamba_sees_its_branches(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    mixer = t_mamba.FourierMamba
+    mixer = FourierMamba
     whole = getattr(mixer, broken)
     turned = {"both_ways": lambda *given: whole(*given).flip(1), "kept": lambda *given: ~whole(*given)}
     monkeypatch.setattr(mixer, broken, turned[broken])
@@ -168,6 +169,30 @@ def test_what_no_checkpoint_of_t_mamba_holds_comes_from_its_seed() -> None:
     # As the authors' programs do: seed, then draw the tables of spectra before all else.
     torch.manual_seed(1777777)
     torch.testing.assert_close(one.get_buffer("SpectralGatingBlocks.0"), torch.randn(16, 256) * 0.02)
+
+
+def test_what_no_checkpoint_of_a_2d_t_mamba_holds_is_drawn_after_its_convolutions() -> None:
+    network = models.create("t_mamba_2d", in_channels=3, classes=2, input_size=(16, 24))
+    parts = ("fft_conv", "gate_mapping", "downsample.conv.3", "skip.conv.3", "out_conv.conv.3", "units")
+    before = [p for key, p in network.named_parameters() if any(part in key for part in parts) and "conv.0." not in key]
+    # The authors' programs build these on the CPU and the mixers on a GPU, which has a stream of its own.
+    torch.manual_seed(1777777)
+    for parameter in before:
+        torch.rand(parameter.shape)
+    torch.testing.assert_close(network.get_buffer("SpectralGatingBlocks.0"), torch.randn(16, 96) * 0.02)
+
+
+def test_t_mamba_2d_asks_and_refuses() -> None:
+    network = models.create("t_mamba_2d", scaling_version="WIDER", input_size=(8, 16), classes=3)
+    found = models.identify(network.state_dict())
+    assert (found.name, found.arguments["scaling_version"]) == ("t_mamba_2d", "WIDER")
+    assert {"input_size", "seed"} <= set(found.ambiguous)
+    with pytest.raises(InputError, match="resample or cut"):
+        network(torch.zeros(1, 1, 8, 8))
+    with pytest.raises(InputError, match="WIDER"):
+        models.create("t_mamba_2d", scaling_version="HUGE")
+    with pytest.raises(InputError, match="2 sides"):
+        models.create("t_mamba_2d", input_size=(8, 8, 8))
 
 
 def test_t_mamba_asks_and_refuses() -> None:

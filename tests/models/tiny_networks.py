@@ -41,6 +41,19 @@ ROPE = {"if_rope": True, "if_rope_residual": True}
 PLAIN_MAMBA = {"img_size": 64, "embed_dims": 32, "num_layers": 2, "layers_with_dwconv": (0,), "num_classes": 4}
 V2 = {"embed_dim": 24, "d_state": 4, "depths": [1, 1], "num_heads": [2, 3], "window_size": 8, "num_tokens": 10}
 VIM_UNET = {"out_channels": 3, "img_size": 64, "depth": 2, "embed_dim": 16, "initial_features": 8}
+TP_MAMBA = {"num_classes": 3, "embed_dim": 32, "depth": 4, "num_heads": 2, "img_size": 64, "window_size": 2}
+TP_MAMBA |= {"global_attn_indexes": (1, 3), "rank": 4, "out_dim": 4}
+MIM_ISTD = {"layer_blocks": [1, 1, 1], "channels": [8, 16, 32, 64, 128], "depths": [1] * 4, "inner_dim": 2}
+MIM_ISTD |= {"num_classes": 3, "img_size": 64}
+MAMBA_MIM = {"in_channel": 1, "n_classes": 3, "channels": [4, 4, 4, 6, 6], "depths": [1, 1, 1, 1, 1]}
+MAMBA_MIM |= {"exp_r": [2, 2, 2, 2, 2], "img_size": 32, "depth": 1}
+GFE = {"categories": [2, 3], "num_continuous": 3, "dim": 16, "depth": 1, "heads": 2, "dim_out": 2, "seq_length": 2}
+GFE |= {"slice_pixels": 256, "mid_positions": 384}
+GFE_GENERATOR = {"f_maps": [8, 8], "is_segmentation": False, "image_size": (16, 16, 12), "patch_size": 2}
+GFE_GENERATOR |= {"dim": 16, "depth": 1, "heads": 1, "mlp_dim": 16}
+ROW = (torch.tensor([[1, 2]]), torch.tensor([[0.5, -1.0, 2.0]]))
+TIME = (torch.tensor([7]),)
+MD_DOSE = {"inp_channels": 3, "dim": 8, "img_size": 32, "depths": [1] * 8}
 EDGES = torch.arange(23).repeat(2, 2) + torch.tensor([[1] * 46, [0] * 23 + [3] * 23])
 EDGES = EDGES[:, EDGES.amax(0) < 23]
 ORDERS = tuple(torch.randperm(23, generator=torch.Generator().manual_seed(seed)) for seed in range(3))
@@ -60,6 +73,8 @@ class Tiny:
     more: tuple[tuple[int, ...], ...] = field(default=())
     fixed: tuple[Tensor, ...] = field(default=())
     """Forward arguments after the images that stay as they are: edges, orders, a time."""
+    first: tuple[Tensor, ...] = field(default=())
+    """Those before the images: a table's row."""
 
     def __str__(self) -> str:
         return f"{self.name}-{self.note}" if self.note else self.name
@@ -71,7 +86,8 @@ class Tiny:
 
     def run(self, network: nn.Module, inputs: list[Tensor]) -> Tensor:
         """The network's first output."""
-        y = network(*inputs, *(x.to(inputs[0].device) for x in self.fixed))
+        first, last = ([x.to(inputs[0].device) for x in fixed] for fixed in (self.first, self.fixed))
+        y = network(*first, *inputs, *last)
         return y if isinstance(y, Tensor) else y[0]
 
 
@@ -100,6 +116,13 @@ TINY = [
         {"depths": FOUR, "feat_size": [8, 8, 16, 16], "hidden_size": 16, "fft_nums": [0, 0, 1, 0], "out_chans": 3}
         | {"in_shpae": (32, 32, 32)},
         (2, 1, 32, 32, 32),
+    ),
+    Tiny("fdv_net", {"n_blocks": 1, "side": 8}, (1, 3, 24, 16)),
+    Tiny(
+        "fusionmamba",
+        {"depths": [1, 1], "depths_decoder": [1, 1], "dims": [16, 32], "dims_decoder": [32, 16]},
+        (1, 1, 16, 24),
+        more=((1, 1, 16, 24),),
     ),
     Tiny("h_vmunet", {"num_classes": 2}, (2, 3, 32, 64)),
     Tiny("hmt_unet", {"num_classes": 3, "depths": [1, 1, 2, 2], "dim": 16, "in_dim": 8}, (2, 3, 32, 64)),
@@ -152,8 +175,10 @@ TINY = [
     ),
     Tiny("mambamorph", {"img_size": (16, 16, 16), "embed_dim": 12}, (1, 1, 16, 16, 16), more=((1, 1, 16, 16, 16),)),
     Tiny("medmamba", {"num_classes": 7, "depths": [1, 1], "dims": [16, 32]}, (2, 3, 40, 52)),
+    Tiny("mamba_mim", MAMBA_MIM, (1, 1, 32, 32, 32)),
     Tiny("mhs_vm", {"num_classes": 3, "depths": FOUR, "depths_decoder": FOUR, "head_num": 4}, (1, 3, 64, 32)),
     Tiny("microscopic_mamba", {"num_classes": 7, "depths": [1, 1], "dims": [32, 64]}, (2, 3, 40, 40)),
+    Tiny("mim_istd", MIM_ISTD, (2, 1, 64, 64)),
     Tiny("mucm_net", {"num_classes": 3, "variant": "MUCM_Net_2"}, (2, 3, 64, 128)),
     Tiny("msvm_unet", {"num_classes": 3, "dims": 16, "depths": FOUR}, (2, 1, 64, 32)),
     *(
@@ -170,7 +195,9 @@ TINY = [
         (1, 1, 64, 64),
     ),
     Tiny("swin_umamba_d", SWIN_D, (1, 1, 64, 64)),
+    Tiny("t_mamba_2d", {"classes": 3, "input_size": (32, 40)}, (2, 1, 32, 40)),
     Tiny("t_mamba_3d", {"classes": 3, "input_size": (16, 24, 16)}, (1, 1, 16, 24, 16)),
+    *(Tiny("tp_mamba", TP_MAMBA | {"mode": mode}, (1, 1, 16, 24, 3), f"mode {mode}") for mode in (0, 2)),
     Tiny("ultralight_vm_unet", {"num_classes": 2}, (2, 3, 64, 32)),
     Tiny("umamba_bot", PLAN, (1, 1, 8, 8, 16)),
     Tiny("umamba_enc", {**PLAN, "input_size": (8, 8, 16)}, (1, 1, 8, 8, 16)),
@@ -179,10 +206,13 @@ TINY = [
     Tiny("vim4path", {"img_size": 64, "depth": 2, "embed_dim": 32}, (1, 3, 48, 64)),
     Tiny("vim_unet", VIM_UNET, (2, 3, 64, 50)),
     Tiny("vim_unet", {**VIM_UNET, "use_conv_transpose": True, "if_rope": True}, (1, 3, 64, 64), "first"),
+    Tiny("vmrnn_b", {"embed_dim": 16, "depths": [2], "patch_size": 4}, (2, 1, 24, 16)),
+    Tiny("vmrnn_d", {"embed_dim": 8, "depths_downsample": [1, 1], "depths_upsample": [1, 1]}, (1, 1, 16, 24)),
     Tiny("vm_unet", {"num_classes": 4, "depths": FOUR, "depths_decoder": FOUR}, (1, 1, 64, 32)),
     Tiny("vm_unet_v2", {"num_classes": 2, "depths": FOUR, "deep_supervision": False}, (2, 3, 64, 64)),
     Tiny("vmamba", {**VMAMBA, "forward_type": "v0", "mlp_ratio": 0.0}, (2, 3, 36, 28), "v0"),
     Tiny("vmamba", {**VMAMBA, "forward_type": "v05_noz"}, (2, 3, 32, 32), "v05"),
+    Tiny("vmamba", {**VMAMBA, "forward_type": "m0_noz", "ssm_init": "v2"}, (2, 3, 36, 28), "m2"),
     Tiny("vmamba", {**VMAMBA, "forward_type": "v052d"}, (2, 3, 32, 32), "v052d"),
     Tiny("vmambair", VMAMBAIR, (1, 3, 16, 16), "wide channel scan"),
     Tiny("vmambair", {**VMAMBAIR, "network": "MambaRealSR11"}, (1, 3, 16, 16), "channel means"),
@@ -195,10 +225,14 @@ TINY = [
     ),
 ]
 
-# Networks that take a graph beside the features, or the frames of a clip, or follow a velocity, or have mLSTMs and no
-# scans: not for tests of maps.
+# Networks that take a graph, a table or a time beside the features, or the frames of a clip, or follow a velocity, or
+# have mLSTMs or nothing in a Mamba's place: not for tests of maps, or of mixers.
 OTHERS = [
     Tiny("velocity_umamba", {"features": (8, 16, 16), "first_scan": 1}, (1, 2, 16, 16, 16)),
+    Tiny("md_dose", MD_DOSE, (1, 3, 32, 32), fixed=TIME),
+    Tiny("md_dose", MD_DOSE | {"inp_struc_channels": 2}, (1, 3, 32, 32), "struc", ((1, 2, 32, 32),), TIME),
+    Tiny("gfe_mamba_generator", GFE_GENERATOR, (1, 1, 16, 16, 12)),
+    Tiny("gfe_mamba", GFE, (1, 8, 64, 6), more=((1, 8, 64, 6), *((1, 1, 16, 16, 5),) * 2), first=ROW),
     Tiny("gat_mamba", {}, (23, 1026), fixed=(EDGES,)),
     Tiny("mammil", {"input_dim": 32, "embed_dim": 32, "num_classes": 4}, (23, 32), fixed=(EDGES, *ORDERS)),
     Tiny(

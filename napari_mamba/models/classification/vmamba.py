@@ -24,6 +24,7 @@ from napari_mamba.nn.blocks.mlp import Mlp
 from napari_mamba.nn.blocks.vss import grey_to_rgb, init_vss_weights, stage_dims
 from napari_mamba.nn.mixers.selective import rank_of
 from napari_mamba.nn.mixers.ss2d import SS2D
+from napari_mamba.nn.mixers.ss2d_m0 import SS2Dm0
 from napari_mamba.nn.mixers.ss2d_v2 import MapConv, SS2Dv2
 from napari_mamba.nn.norms.norm import LayerNorm
 
@@ -41,7 +42,19 @@ TINY_V05_NOZ = {
     "patchembed_version": "v2",
     "drop_path_rate": 0.2,
 }
-"""The published `vanilla_vmamba_tiny` and `vmamba_tiny_s1l8`."""
+TINY_M2 = {
+    "depths": [2, 2, 4, 2],
+    "ssm_d_state": 64,
+    "ssm_ratio": 1.0,
+    "ssm_act_layer": "gelu",
+    "ssm_conv_bias": False,
+    "ssm_init": "v2",
+    "forward_type": "m0_noz",
+    "downsample_version": "v3",
+    "patchembed_version": "v2",
+    "drop_path_rate": 0.2,
+}
+"""The published `vanilla_vmamba_tiny`, `vmamba_tiny_s1l8` and `vmamba_tiny_m2`."""
 
 
 class PatchMerge(nn.Module):
@@ -163,9 +176,11 @@ def identify(shapes: Shapes) -> Identification | None:
     down = shapes.get("layers.0.downsample.1.weight", (0,))
     mlp = shapes.get("layers.0.blocks.0.mlp.fc1.weight", (0,))
     # Version 0 has no perceptron, and its projections are parameters.
-    first = f"{op}x_proj_weight" in shapes and not mlp[0]
-    conv = shapes.get(f"{op}conv2d.weight")
-    rank = shapes.get(f"{op}dt_projs_weight", shapes.get(f"{op}dt_projs.weight", (0,)))[-1]
+    first = f"{op}x_proj_weight" in shapes and not mlp[0] and len(shapes[f"{op}Ds"]) == 1
+    heads = shapes[f"{op}Ds"][1] if len(shapes[f"{op}Ds"]) == 3 else 0  # of Mamba-2's scan
+    conv = shapes.get(f"{op}conv2d.1.weight" if heads else f"{op}conv2d.weight")
+    rank = heads or shapes.get(f"{op}dt_projs_weight", shapes.get(f"{op}dt_projs.weight", (0,)))[-1]
+    state = (shapes[f"{op}x_proj_weight"][1] - heads) // 2 if heads else shapes[f"{op}A_logs"][1]
     norms = {"out_norm.weight": "", "out_norm.2.weight": "_oncnorm", "out_norm.1.weight": "_ondwconv3"}
     norm = next((suffix for key, suffix in norms.items() if f"{op}{key}" in shapes), "_onnone")
     arguments = {
@@ -174,23 +189,25 @@ def identify(shapes: Shapes) -> Identification | None:
         "num_classes": shapes["classifier.head.weight"][0],
         "depths": stages,
         "dims": dims,
-        "ssm_d_state": shapes[f"{op}A_logs"][1],
+        "ssm_d_state": state,
         "ssm_ratio": d_inner / dims[0],
         "ssm_dt_rank": "auto" if rank == rank_of("auto", dims[0]) else rank,
         "ssm_conv": conv[2] if conv else 1,
-        "ssm_conv_bias": f"{op}conv2d.bias" in shapes,
-        "forward_type": "v0" if first else f"v05{norm}" + ("" if gated else "_noz"),
+        "ssm_conv_bias": f"{op}conv2d.1.bias" in shapes or f"{op}conv2d.bias" in shapes,
+        "forward_type": "v0" if first else ("m0" if heads else "v05") + norm + ("" if gated else "_noz"),
         "mlp_ratio": mlp[0] / dims[0],
         "downsample_version": "v1" if len(down) != 4 else "v2" if down[2] == 2 else "v3",
         "patchembed_version": "v2" if two_step else "v1",
         "patch_norm": "patch_embed.2.weight" in shapes,
     }
+    if heads:
+        arguments["ssm_init"] = "v2"
     if "pos_embed" in shapes:
         arguments |= {"posembed": True, "imgsize": shapes["pos_embed"][2] * arguments["patch_size"]}
     bare = norm == "_onnone"
     return Identification(
         "vmamba",
-        generation="v0" if first else "v05",
+        generation="v0" if first else "m0" if heads else "v05",
         arguments=arguments,
         ambiguous=("forward_type",) if bare else (),
         note="The weights do not say whether the scan's output goes through a softmax, a sigmoid or nothing: name the "
@@ -207,7 +224,7 @@ def identify(shapes: Shapes) -> Identification | None:
     repository="github.com/MzeroMiko/VMamba",
     licence="MIT",
     scan_order="ss2d",
-    vectors={"VMamba_tiny_v0": TINY_V0, "VMamba_tiny_v05_noz": TINY_V05_NOZ},
+    vectors={"VMamba_tiny_v0": TINY_V0, "VMamba_tiny_v05_noz": TINY_V05_NOZ, "VMamba_tiny_m2": TINY_M2},
     identify=identify,
 )
 class VMamba(nn.Module):
@@ -222,7 +239,7 @@ class VMamba(nn.Module):
     ssm_d_state, ssm_ratio, ssm_dt_rank, ssm_act_layer, ssm_conv, ssm_conv_bias, ssm_drop_rate, ssm_init
         Of the mixer, see `SS2Dv2`.
     forward_type : str
-        "v0", or a later version with suffixes, see `SS2Dv2`.
+        "v0"; a later version with suffixes, see `SS2Dv2`; "m0_noz" for Mamba-2's scan, see `SS2Dm0`.
     mlp_ratio, mlp_act_layer, mlp_drop_rate
         Hidden channels per channel of the perceptron (0: none), its activation and dropout.
     drop_path_rate : float
@@ -289,7 +306,8 @@ class VMamba(nn.Module):
                 return SS2D(dim, expand=ssm_ratio, **shared)
             act = ACTIVATIONS[ssm_act_layer.lower()]
             form = {"d_conv": ssm_conv, "conv_bias": ssm_conv_bias, "initialize": ssm_init}
-            return SS2Dv2(dim, ssm_ratio=ssm_ratio, act=act, forward_type=forward_type, **shared, **form)
+            kind = SS2Dm0 if forward_type.startswith("m0") else SS2Dv2
+            return kind(dim, ssm_ratio=ssm_ratio, act=act, forward_type=forward_type, **shared, **form)
 
         def block(dim: int, rate: float) -> VSSBlock:
             act = ACTIVATIONS[mlp_act_layer.lower()]

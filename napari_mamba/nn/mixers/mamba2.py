@@ -93,7 +93,8 @@ def scan_heads(
     ----------
     xBC : (B, K, L, inner + 2 · ngroups · d_state), what K paths read, rows in grid order, float32
     dt : (B, K, L, H), positive step sizes of H heads
-    A_log, D : (H,)
+    A_log : (H,)
+    D : (H,), or (H, P) of each of a head's channels
     d_state, ngroups : int
         States; groups of heads with their own B and C.
     order : ScanOrder, (K, L) or None
@@ -111,7 +112,8 @@ def scan_heads(
         paths, headdim = xBC.shape[1], inner // heads
         x, B, C = xBC.split([inner, states, states], dim=-1)
         B, C = (t.unflatten(-1, (ngroups, d_state)) for t in (B, C))
-        A, wide_D = (p.repeat_interleave(headdim).expand(paths, -1) for p in (-A_log.exp(), D))
+        A = -A_log.exp().repeat_interleave(headdim).expand(paths, -1)
+        wide_D = (D if D.ndim == 2 else D[:, None].expand(-1, headdim)).flatten().expand(paths, -1)
         table = order_table(order, paths, x.shape[2], x.device)
         step = dt.repeat_interleave(headdim, dim=-1)
         args = ScanArguments(
@@ -126,7 +128,7 @@ def scan_heads(
         x = x.unflatten(-1, (heads, -1))
         B, C = (t.unflatten(-1, (ngroups, d_state)) for t in (B, C))
         y = ssd(x * dt[..., None], -torch.exp(A_log) * dt, B, C, chunk)
-        return (y + D[:, None] * x).flatten(2)
+        return (y + (D if D.ndim == 2 else D[:, None]) * x).flatten(2)
 
     return along_paths(mix, order, xBC, dt, paths=True)
 

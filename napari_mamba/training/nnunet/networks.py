@@ -17,6 +17,9 @@ BASELINES = {
 """Not of the registry: what a Mamba network is compared with."""
 
 UNTRAINED = {
+    "mamba_mim": "it takes cubes alone, which a plan's patches seldom are",
+    "mim_istd": "it takes square images alone, which a plan's patches seldom are",
+    "tp_mamba": "it begins from SAM's weights, which nnU-Net's trainers do not load",
     "uvixlstm": "it takes patches of 96 x 96 x 96 voxels and no others",
     "uxlstm_bot": "its authors' own nnU-Net trains it; here its checkpoints are imported",
     "uxlstm_enc": "its authors' own nnU-Net trains it; here its checkpoints are imported",
@@ -151,6 +154,10 @@ TRAINABLE: Mapping[str, Trainable] = {
     ),
     "mamba_nd_unetr": Trainable(_mamba_nd, (3,), 16, alike=(1, 2), optimiser="adamw", fixed=True),
     "vivim": Trainable(_named("in_chans", "out_chans", volume=True), (3,), (5, 32, 32), optimiser="adamw"),
+    "t_mamba_2d": Trainable(
+        lambda plan: {"in_channels": plan.channels, "classes": plan.classes, "input_size": list(plan.patch_size)},
+        (2,), 8, optimiser="adamw", fixed=True,
+    ),
     "swin_umamba": Trainable(_named("in_chans", "out_chans"), (2,), 32, optimiser="adamw"),
     "swin_umamba_d": Trainable(_swin_umamba_d, (2,), 32, optimiser="adamw"),
     "mamba_unet": Trainable(_named("in_chans", "num_classes", depths=[2, 2, 2, 2]), (2,), 32, optimiser="adamw"),

@@ -1,0 +1,1 @@
+"""Networks that take noise off step by step, and the steps."""

@@ -1,0 +1,1 @@
+"""Networks for photographs taken to volumes by small layers between theirs."""

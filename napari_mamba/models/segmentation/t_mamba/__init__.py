@@ -1,0 +1,1 @@
+"""T-Mamba, for volumes and for images."""

@@ -1,0 +1,1 @@
+"""Networks that see a row of a table beside volumes."""
