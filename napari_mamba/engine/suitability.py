@@ -95,7 +95,7 @@ def examine(volume: Volume, bundle: Any, options: RunOptions | None = None, valu
         return found.result()
     found.collect(lambda: _layout(volume, bundle, options))
     if values and in_memory and not found.refusals and options.region is None:
-        found.collect(lambda: unfamiliar([judge_image(volume, bundle)], bundle.name))
+        found.collect(lambda: unfamiliar(judge_image(volume, bundle), bundle.name))
     return found.result()
 
 

@@ -6,7 +6,8 @@ torch: a window asks for it before a run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -28,7 +29,7 @@ GROUPS: Mapping[str, int] = {
 _SMALLEST = 1e-6
 
 
-def image_features(volume: Volume, mask: bool = False) -> np.ndarray:
+def image_features(volume: Volume, mask: bool = False, frame: Sequence[Sequence[float]] = ()) -> np.ndarray:
     """Numbers that say what kind of image it is, whatever its intensity scale.
 
     Parameters
@@ -37,6 +38,9 @@ def image_features(volume: Volume, mask: bool = False) -> np.ndarray:
         Its first channel is looked at.
     mask : bool
         It is the mask of one structure, whose bounding box alone is looked at.
+    frame : sequence of three directions, optional
+        In RAS mm, of the slices and of the image's columns and rows, as `framed` takes them: for scans that lie
+        obliquely by intent. Without it the image is turned to right, anterior, superior.
 
     Returns
     -------
@@ -48,7 +52,8 @@ def image_features(volume: Volume, mask: bool = False) -> np.ndarray:
     >>> image_features(Volume(np.random.default_rng(0).random((1, 8, 9, 10)))).shape
     (163,)
     """
-    state = orient(State(np.asarray(volume.data[:1]), np.array(volume.affine[:3, :3])), "RAS")[0]
+    state = State(np.asarray(volume.data[:1]), np.array(volume.affine[:3, :3]))
+    state = framed(state, frame) if len(frame) else orient(state, "RAS")[0]
     image, sides = state.data[0], np.array(state.spacing)
     if mask:
         image = _box(image != 0)
@@ -65,6 +70,30 @@ def image_features(volume: Volume, mask: bool = False) -> np.ndarray:
         _symmetry(_block_means(values, COARSE)),
     )
     return np.concatenate([np.asarray(part, np.float64).ravel() for part in parts])
+
+
+def framed(state: State, frame: Sequence[Sequence[float]]) -> State:
+    """The image with axes flipped and permuted so that (z, y, x) run closest to three directions.
+
+    Where voxels are longest along one axis by half, that one is the first: an oblique stack's slices.
+
+    Examples
+    --------
+    >>> stack = State(np.zeros((1, 4, 3, 2)), np.diag([1.0, 1.0, 8.0]))  # slices along the last axis
+    >>> framed(stack, [[0, 0, 1], [0, 1, 0], [1, 0, 0]]).data.shape
+    (1, 2, 3, 4)
+    """
+    sides = np.array(state.spacing)
+    closeness = (state.affine / sides).T @ np.asarray(frame, np.float64).T  # of each array axis to each direction
+    orders = list(itertools.permutations(range(3)))
+    longest = int(sides.argmax())
+    if sides[longest] > 1.5 * np.delete(sides, longest).max():
+        orders = [order for order in orders if order[0] == longest]
+    order = max(orders, key=lambda axes: sum(abs(closeness[axis, i]) for i, axis in enumerate(axes)))
+    flipped = [1 + i for i, axis in enumerate(order) if closeness[axis, i] < 0]
+    affine = state.affine[:, order].copy()
+    affine[:, [axis - 1 for axis in flipped]] *= -1
+    return State(np.flip(state.data.transpose(0, *(1 + axis for axis in order)), flipped), affine)
 
 
 def _box(mask: np.ndarray) -> np.ndarray:
