@@ -41,8 +41,34 @@ class Place:
     others: tuple[str, ...] = ()
 
 
-PLACES: tuple[Place, ...] = ()
-"""As `brain-structures-mr` finds them, looked at by eye."""
+PLACES: tuple[Place, ...] = (
+    Place(
+        "stroke_mr/T1.nii.gz",
+        FIT,
+        ((-16.7, -21.6, -3.0), (24.1, -22.3, -5.8)),
+        ("stroke_mr/T2.nii.gz", "stroke_mr/FLAIR.nii.gz"),
+    ),
+    Place(
+        "native_mr/patient12/study2_T1W.nii.gz",
+        FIT,
+        ((-23.9, -16.8, 21.7), (16.6, -15.1, 21.6)),
+        ("native_mr/patient12/study2_T2W.nii.gz", "native_mr/patient12/study2_FLAIR.nii.gz"),
+    ),
+    Place(
+        "native_mr/patient19/study2_T1W.nii.gz",
+        CHOOSE,
+        ((-19.8, -12.2, 16.1), (23.3, -16.9, 14.0)),
+        ("native_mr/patient19/study2_FLAIR.nii.gz",),
+    ),
+    Place(
+        "ms_lesion_mr/patient07/T1.nii.gz",
+        TEST,
+        ((-26.0, -22.0, -14.0), (26.0, -22.0, -14.0)),
+        ("ms_lesion_mr/patient07/T2.nii.gz", "ms_lesion_mr/patient07/FLAIR.nii.gz"),
+    ),
+    Place(SAMPLE.name, TEST, ((-26.0, -22.0, -14.0), (26.0, -22.0, -14.0))),
+)
+"""Middles of the boxes in which `brain-structures-mr` finds them; of the two scans in MNI space those of the atlas."""
 
 
 def _part(people: str, number: int) -> str:
