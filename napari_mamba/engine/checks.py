@@ -260,7 +260,7 @@ def grid_warnings(volume: Volume) -> list[str]:
 
 
 def slice_warnings(volume: Volume, bundle: Any) -> list[str]:
-    """A warning where slices that a bundle refines have gaps or overlap: it takes them for as thick as they are apart."""
+    """A warning where slices that a bundle refines have gaps or overlap: it takes them to have neither."""
     thick, apart = slice_thickness(volume), float(volume.spacing[0])
     if thick is None or abs(thick - apart) < 0.1 * apart or not _refines(bundle):
         return []

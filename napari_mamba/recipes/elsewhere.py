@@ -28,7 +28,9 @@ def elsewhere(found: Sequence[str], familiar: Mapping[str, Any] | None = None) -
 def _doubted(familiar: Mapping[str, Any]) -> str:
     right, others, unseen = familiar["right"], familiar["others"], familiar.get("held_out_kinds")
     missed = [f"{name} ({n})" for name, n in familiar.get("missed", {}).items()]
-    by = [name for name, kept in (("its network's layers", "network"), ("what it finds", "around")) if familiar.get(kept)]
+    by = [
+        name for name, kept in (("its network's layers", "network"), ("what it finds", "around")) if familiar.get(kept)
+    ]
     how = f"before a run from the image, and after it from {' and '.join(by)}" if by else "before a run from the image"
     said = (
         f"How familiar an image looks is told {how}: of {right['images']} images of its own kind, of people left out, "

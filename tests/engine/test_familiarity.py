@@ -14,8 +14,8 @@ from tiny_bundle import make_tiny_bundle
 from napari_mamba import bundles
 from napari_mamba.bundles.guards.familiarity import FAMILIARITY, Familiarity, familiarity_of
 from napari_mamba.engine import RunOptions, run_to_end
-from napari_mamba.engine.familiarity.extract import features_of
 from napari_mamba.engine.familiarity.around_features import around_features
+from napari_mamba.engine.familiarity.extract import features_of
 from napari_mamba.engine.familiarity.image_features import GROUPS, framed, image_features
 from napari_mamba.engine.familiarity.judge import judge_around, judge_image
 from napari_mamba.engine.preparation.state import State

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from benchmarks.bundles.doubt import hearts, heads, hippocampi, plans, shapes
-from benchmarks.bundles.doubt.images import SMALL, Example
+from benchmarks.bundles.doubt import heads, hearts, hippocampi, plans, shapes
+from benchmarks.bundles.doubt.images import Example
 
 ENCODER = tuple(f"encoder.stages.{stage}" for stage in range(4))
 ELSEWHERE = frozenset({"thigh, MR", "abdomen, MR"})
@@ -48,13 +48,15 @@ class Kind:
     parts: tuple[str, ...] = ("image", "image_kinds")
 
 
-HEADS = ELSEWHERE | {"turned by 90 degrees", SMALL}
+HEADS = ELSEWHERE
 
 KINDS: Mapping[str, Kind] = {
-    "hippocampus-mr": Kind(hippocampi.examples, ELSEWHERE | {"half of it"}, layers=(*ENCODER, "decoder.stages.2")),
+    "hippocampus-mr": Kind(
+        hippocampi.examples, ELSEWHERE | {"turned by 90 degrees"}, layers=(*ENCODER, "decoder.stages.2")
+    ),
     "heart-mr": Kind(
         hearts.examples,
-        ELSEWHERE | {"half of it", "turned by 270 degrees"},
+        ELSEWHERE | {"turned by 270 degrees"},
         frame=hearts.FRAME,
         structure=(1,),
         parts=("image", "image_kinds", "around_kinds"),
@@ -64,5 +66,5 @@ KINDS: Mapping[str, Kind] = {
     "mr-quality": Kind(heads.examples, HEADS),
     "mr-denoise": Kind(heads.examples, HEADS, TURNED),
     "mr-superres": Kind(partial(heads.examples, thick=True), HEADS, TURNED),
-    "dose-headneck-ct": Kind(plans.examples, ELSEWHERE | {"turned by 90 degrees"}),
+    "dose-headneck-ct": Kind(plans.examples),
 }

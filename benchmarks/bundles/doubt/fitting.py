@@ -16,8 +16,11 @@ from napari_mamba.engine.familiarity.around_features import AROUND_GROUPS
 from napari_mamba.engine.familiarity.image_features import GROUPS
 
 Rows = dict[str, np.ndarray]
-LEAST = 0.3
-"""Least limit of the surprise about an image's kind: a chance of one in four that it is of another."""
+LEAST = 0.7
+"""Least limit of the surprise about an image's kind: as likely of another as of the right one."""
+
+MISSED = 0.02
+"""Share of the other images that a limit may miss, so that a few near ones do not cost right ones."""
 
 
 def used(rows: Rows, kind: Kind) -> np.ndarray:
@@ -32,7 +35,8 @@ def fit(name: str, rows: Rows) -> Familiarity:
 
     kind, found, floors = KINDS[name], {}, {**FLOORS, **KINDS[name].floors}
     counted = used(rows, kind)
-    for part in kind.parts:
+    known = np.zeros(len(rows["part"]), bool)  # as of another kind already
+    for part in sorted(kind.parts, key=lambda part: not part.endswith("_kinds")):
         values = rows[part.removesuffix("_kinds")].astype(np.float64)
         here = counted & whole(values)
         groups = groups_of(name, part.removesuffix("_kinds"), values.shape[1])
@@ -40,23 +44,34 @@ def fit(name: str, rows: Rows) -> Familiarity:
         right = rows["right"]
         if part.endswith("_kinds"):
             least = np.concatenate([np.full(size, floors.get(group, FLOOR)) for group, size in groups.items()])
-            looks = ["" if r else LOOKS.get(str(k), ELSE) for r, k in zip(right[teach], rows["kind"][teach], strict=True)]
+            pairs = zip(right[teach], rows["kind"][teach], strict=True)
+            looks = ["" if r else LOOKS.get(str(k), ELSE) for r, k in pairs]
             reference: Any = fit_kinds(values[teach], looks, least)
         else:
             reference = fit_reference(values[teach & right], groups, values[choose & right], floors)
         distances = np.full(len(values), np.nan)
         distances[here] = [reference.distance(one) for one in values[here]]
-        limit = choose_limit(distances[choose & right], distances[choose & ~right])
-        found[part] = replace(reference, limit=max(limit, LEAST) if part.endswith("_kinds") else limit)
-    counts = {p: {"right": count(rows, counted, p, True), "others": count(rows, counted, p, False)} for p in (FIT, CHOOSE, TEST)}
+        strange = np.sort(distances[choose & ~right & ~known])[int(MISSED * (choose & ~right).sum()) :]
+        limit = choose_limit(distances[choose & right], strange if len(strange) else np.array([1e6]))
+        if part.endswith("_kinds"):
+            limit = max(limit, LEAST)
+            known |= ~right & (np.nan_to_num(distances) > limit)
+        found[part] = replace(reference, limit=limit)
+    counts = {
+        p: {"right": count(rows, counted, p, True), "others": count(rows, counted, p, False)}
+        for p in (FIT, CHOOSE, TEST)
+    }
     layers = kind.layers if any(part.startswith("network") for part in kind.parts) else ()
     return Familiarity(**found, layers=layers, fitted=counts, frame=kind.frame, structure=kind.structure)
 
 
 def groups_of(name: str, part: str, size: int) -> Mapping[str, int]:
     """Groups of features; of the network's two a layer, in halves: the channels' means, and their spreads."""
-    if part != "network":
-        return GROUPS if part == "image" else AROUND_GROUPS
+    if part == "around":
+        return AROUND_GROUPS
+    if part == "image":
+        ends = dict(zip(GROUPS, np.cumsum(list(GROUPS.values())), strict=True))
+        return {group: GROUPS[group] for group, end in ends.items() if end <= size}
     modules = dict(bundles.load(name).networks()[0].named_modules())
     sizes = [_channels(modules[layer]) for layer in KINDS[name].layers]
     if 2 * sum(sizes) != size:

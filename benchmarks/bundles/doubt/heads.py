@@ -61,6 +61,7 @@ def maps(data: Path) -> Iterator[Head]:
             yield Head(data / f"brain_label_maps/training_seg_{number:02d}.nii.gz", part, True)
 
 
+@lru_cache(maxsize=1)
 def image(head: Head, number: int, thick: bool = False) -> Volume:
     """The `number`-th image of a head: 0 is the scan as it is; always the same. `thick` gives every one thick slices."""
     random = np.random.default_rng([number, thick, *head.path.name.encode(), *head.path.parent.name.encode()])
@@ -171,7 +172,7 @@ def examples(data: Path, thick: bool = False) -> Iterator[Example]:
 
             yield Example(name, head.part, what, True, make, False)
             turn = number + sum(map(ord, head.path.name + head.path.parent.name))
-            for how in WRONG if head.path == SAMPLE else [WRONG[turn % len(WRONG)]]:
+            for how in WRONG if head.path == SAMPLE or head.part != TEST else [WRONG[turn % len(WRONG)]]:
                 make_wrong = lambda make=make, how=how: changed(make(), how)  # noqa: E731
                 yield Example(f"{name} {how}", head.part, how, False, make_wrong, False)
     yield from others(data)

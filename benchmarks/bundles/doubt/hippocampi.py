@@ -56,15 +56,27 @@ PLACES: tuple[Place, ...] = (
     ),
     Place(
         "native_mr/patient19/study2_T1W.nii.gz",
-        CHOOSE,
+        FIT,
         ((-19.8, -12.2, 16.1), (23.3, -16.9, 14.0)),
         ("native_mr/patient19/study2_FLAIR.nii.gz",),
     ),
     Place(
         "ms_lesion_mr/patient07/T1.nii.gz",
-        TEST,
+        FIT,
         ((-26.0, -22.0, -14.0), (26.0, -22.0, -14.0)),
         ("ms_lesion_mr/patient07/T2.nii.gz", "ms_lesion_mr/patient07/FLAIR.nii.gz"),
+    ),
+    Place(
+        "native_mr/patient01/study2_T1W.nii.gz",
+        CHOOSE,
+        ((-21.8, -17.8, -28.4), (21.5, -17.2, -28.5)),
+        ("native_mr/patient01/study2_T2W.nii.gz", "native_mr/patient01/study2_FLAIR.nii.gz"),
+    ),
+    Place(
+        "native_mr/patient03/study2_T1W.nii.gz",
+        TEST,
+        ((-10.0, -12.8, -47.1), (30.2, -15.8, -46.5)),
+        ("native_mr/patient03/study2_T2W.nii.gz", "native_mr/patient03/study2_FLAIR.nii.gz"),
     ),
     Place(SAMPLE.name, TEST, ((-26.0, -22.0, -14.0), (26.0, -22.0, -14.0))),
 )
@@ -111,10 +123,12 @@ def _in_head(data: Path, place: Place) -> Iterator[Example]:
     sample = place.path == SAMPLE.name
     path = SAMPLE if sample else data / place.path
     for side, middle in enumerate(place.middles):
-        for number in range(4):
+        for number in range(4 if place.part == TEST else 10):
 
             def make(path: Path = path, middle: tuple = middle, number: int = number, side: int = side) -> Volume:
-                return box(path, middle, np.random.default_rng([number, side, *path.name.encode()]), number % 2 == 0)
+                random = np.random.default_rng([number, side, *path.name.encode()])
+                made = box(path, middle, random, number % 2 == 0)
+                return vary(made, random) if number > 3 else made
 
             name = f"{place.path} {side} {number}"
             yield Example(name, place.part, "a box in the sample" if sample else "a box in a head", True, make)
@@ -166,5 +180,3 @@ def near(source: Source, volume: Volume, centre: np.ndarray) -> bool:
         return False
     world = volume.affine[:3, :3] @ (centre - np.array(volume.shape) / 2)
     return bool(abs(world[2]) < 25 or abs(world[0]) > 55)  # far above or below the middle there is none
-
-

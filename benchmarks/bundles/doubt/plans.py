@@ -24,7 +24,7 @@ def examples(data: Path) -> Iterator[Example]:
 
             name = f"{people} {folder.name}"
             yield Example(name, part, "a planning CT", True, make, False)
-            for how in [*CHANGES, *CHANGES][number % len(CHANGES) :][:2]:
+            for how in [*CHANGES, *CHANGES][number % len(CHANGES) :][: 2 if part == TEST else len(CHANGES)]:
                 yield Example(f"{name} {how}", part, how, False, lambda m=make, h=how: changed(m(), h), False)
     for one in whole_scans(data, lambda source: not source.path.startswith("headneck")):
         yield one

@@ -16,6 +16,7 @@ from napari_mamba.engine.preparation.state import State
 from napari_mamba.volume import Volume
 
 POINTS, BLOCKS, COARSE = 40, 5, 10
+CELLS, BRIGHT = 6, 0.15
 LAGS = (1, 2, 4)
 GROUPS: Mapping[str, int] = {
     "its size": 3,
@@ -24,8 +25,12 @@ GROUPS: Mapping[str, int] = {
     "what lies where in it": BLOCKS**3,
     "its sharpness": 3 * len(LAGS),
     "its symmetry": 3,
+    "its outline": CELLS**3,
 }
-"""Features of an image, in words for the user, and how many numbers each has."""
+"""Features of an image, in words for the user, and how many numbers each has.
+
+New ones come last: a bundle that was fitted to fewer looks at the first ones alone.
+"""
 _SMALLEST = 1e-6
 
 
@@ -50,7 +55,7 @@ def image_features(volume: Volume, mask: bool = False, frame: Sequence[Sequence[
     Examples
     --------
     >>> image_features(Volume(np.random.default_rng(0).random((1, 8, 9, 10)))).shape
-    (163,)
+    (379,)
     """
     state = State(np.asarray(volume.data[:1]), np.array(volume.affine[:3, :3]))
     state = framed(state, frame) if len(frame) else orient(state, "RAS")[0]
@@ -68,6 +73,7 @@ def image_features(volume: Volume, mask: bool = False, frame: Sequence[Sequence[
         ((blocks - blocks.mean()) / spread).ravel(),
         _sharpness(image, float(seen.std())),
         _symmetry(_block_means(values, COARSE)),
+        _outline(values > BRIGHT),
     )
     return np.concatenate([np.asarray(part, np.float64).ravel() for part in parts])
 
@@ -123,6 +129,18 @@ def _grey_values(values: np.ndarray) -> np.ndarray:
 def _block_means(values: np.ndarray, blocks: int) -> np.ndarray:
     side = POINTS // blocks
     return values.reshape(blocks, side, blocks, side, blocks, side).mean(axis=(1, 3, 5))
+
+
+def _outline(bright: np.ndarray) -> np.ndarray:
+    """How much of each cell of the box around what is bright is bright, less the mean: a shape of any contrast."""
+    places = []
+    for axis in range(3):
+        share = bright.mean(axis=tuple(a for a in range(3) if a != axis))
+        inside = np.flatnonzero(share > 0.04)
+        low, high = (inside[0], inside[-1] + 1) if len(inside) > 1 else (0, POINTS)
+        places.append((low + (np.arange(6 * CELLS) + 0.5) * (high - low) / (6 * CELLS)).astype(int))
+    cells = bright[np.ix_(*places)].reshape(CELLS, 6, CELLS, 6, CELLS, 6).mean(axis=(1, 3, 5))
+    return cells - cells.mean()
 
 
 def _sharpness(image: np.ndarray, spread: float) -> list[float]:

@@ -91,8 +91,10 @@ def _judge(known: Familiarity, part: str, features: np.ndarray) -> list[Judgemen
     found = []
     for name in (f"{part}_kinds", part):
         kept = getattr(known, name)
-        if kept is not None and features.shape == kept.mean.shape:  # else of a later version, or another network
-            found.append(Judgement(name, kept.distance(features), kept.limit, tuple(kept.strangest(features))))
+        if kept is None or (part != "image" and len(features) != len(kept.mean)) or len(features) < len(kept.mean):
+            continue  # of a later version, or another network
+        seen = features[: len(kept.mean)]  # new features of an image come last
+        found.append(Judgement(name, kept.distance(seen), kept.limit, tuple(kept.strangest(seen))))
     return found
 
 

@@ -70,7 +70,7 @@ def classes_of(volume: Volume) -> tuple[LabelEntry, ...]:
 
 
 def slice_thickness(volume: Volume) -> float | None:
-    """How thick the slices are, in mm, which is not how far apart they are; None where the volume's file says nothing."""
+    """How thick the slices are, in mm, which is not how far apart; None where the volume's file says nothing."""
     return of(volume).slice_thickness
 
 

@@ -16,6 +16,7 @@ FLOORS: Mapping[str, float] = {
     "what lies where in it": 0.1,
     "its sharpness": 0.1,
     "its symmetry": 0.05,
+    "its outline": 0.1,
 }
 """Least spread of a group's features: training scans of one scanner may all have the same voxel size, say."""
 FLOOR = 0.05

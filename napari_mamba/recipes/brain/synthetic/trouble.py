@@ -81,7 +81,9 @@ def grow_tumours(
             continue
         middle = inside[int(random.integers(len(inside)))].tolist()
         radius = float(random.uniform(8, 28))
-        axes = [torch.arange(n, device=image.device, dtype=torch.float32) - m for n, m in zip(shape, middle, strict=True)]
+        axes = [
+            torch.arange(n, device=image.device, dtype=torch.float32) - m for n, m in zip(shape, middle, strict=True)
+        ]
         away = sum((a / float(random.uniform(0.75, 1.3))).view([-1 if k == i else 1 for k in range(3)]) ** 2
                    for i, a in enumerate(axes))  # fmt: skip
         assert isinstance(away, Tensor)
