@@ -63,7 +63,7 @@ def maps(data: Path) -> Iterator[Head]:
 
 @lru_cache(maxsize=1)
 def image(head: Head, number: int, thick: bool = False) -> Volume:
-    """The `number`-th image of a head: 0 is the scan as it is; always the same. `thick` gives every one thick slices."""
+    """The `number`-th image of a head: 0 is the scan as it is; always the same. `thick` gives all thick slices."""
     random = np.random.default_rng([number, thick, *head.path.name.encode(), *head.path.parent.name.encode()])
     volume = drawn(head, random) if head.is_map else read(head.path)
     if number == 0 and not head.is_map:

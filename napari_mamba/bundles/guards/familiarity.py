@@ -110,7 +110,7 @@ class Kinds:
     limit: float
 
     def distance(self, features: np.ndarray) -> float:
-        """How surprising it were for features (F,) to be of the right kind: 0 is not at all, 0.7 is as likely as not."""
+        """How surprising features (F,) of the right kind would be: 0 is not at all, 0.7 is as likely as not."""
         return float(np.logaddexp.reduce(np.append(self._odds(features), 0.0)))
 
     def strangest(self, features: np.ndarray) -> list[str]:

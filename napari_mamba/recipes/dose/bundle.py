@@ -37,7 +37,7 @@ def spec() -> BundleSpec:
     ct, *drawn = task.HEAD_NECK.channels
     return BundleSpec(
         name="dose-headneck-ct",
-        version="0.9.0",
+        version="0.9.1",
         title="Dose of a head-and-neck plan from CT and structures",
         task="dose",
         network=Network("fluence_dose", task.arguments("umamba")),
@@ -51,6 +51,7 @@ def spec() -> BundleSpec:
         licence="MIT",
         data_source=ATTRIBUTION,
         intended_use=USE,
+        changelog={"0.9.1": "Images that are no planning CT of a head and neck are doubted; the weights are the same."},
         references=(
             "Babier et al.: OpenKBP, Medical Physics 48:5549, 2021",
             "Ma, Li and Wang: U-Mamba, arXiv:2401.04722",

@@ -46,8 +46,8 @@ alike; {optimiser} in bfloat16 (the scans in float32); an exponential moving ave
 """
 
 DENOISE_ELSEWHERE = (
-    "A CT is refused. Five real head scans, as they were taken, were changed by 0.015 to 0.036% of white, which is nothing "
-    "(an examination of version 1.2.0 by others).",
+    "A CT is refused. Five real head scans, as they were taken, were changed by 0.015 to 0.036% of white, which is "
+    "nothing (an examination of version 1.2.0 by others).",
 )
 """What was tried elsewhere, and by whom."""
 
