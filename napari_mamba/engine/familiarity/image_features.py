@@ -96,7 +96,7 @@ def framed(state: State, frame: Sequence[Sequence[float]]) -> State:
     if sides[longest] > 1.5 * np.delete(sides, longest).max():
         orders = [order for order in orders if order[0] == longest]
     order = max(orders, key=lambda axes: sum(abs(closeness[axis, i]) for i, axis in enumerate(axes)))
-    flipped = [1 + i for i, axis in enumerate(order) if closeness[axis, i] < 0]
+    flipped = tuple(1 + i for i, axis in enumerate(order) if closeness[axis, i] < 0)
     affine = state.affine[:, order].copy()
     affine[:, [axis - 1 for axis in flipped]] *= -1
     return State(np.flip(state.data.transpose(0, *(1 + axis for axis in order)), flipped), affine)

@@ -119,6 +119,7 @@ class TrialView(QWidget):
             shown,
             name=f"{self._of.name}: {NAME}",
             affine=placed(self._of, self._slab.layer_axis, self._slab.layer_index),
+            units=self._of.units,
             colormap=self._of.colormap,
             contrast_limits=self._of.contrast_limits,
             metadata={KEY: {"role": "map"}},
