@@ -65,6 +65,11 @@ class TrialView(QWidget):
         self._on_strength()
         self._on_bundle()
 
+    @property
+    def stops(self) -> list[QWidget]:
+        """What Tab goes through, from the top to the bottom."""
+        return [self.slider, self.row.start_button, self.row.stop_button]
+
     def disconnect_from_model(self) -> None:
         """The dock is closed: what was tried goes with it."""
         self.work.stop()
