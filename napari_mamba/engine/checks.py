@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from napari_mamba.errors import InputError
-from napari_mamba.io import doubts
+from napari_mamba.io import doubts, slice_thickness
 from napari_mamba.volume import Volume
 
 # Sides of a field of view, in mm, that no scan of a body part has. What lies outside has a wrong header.
@@ -58,7 +58,8 @@ def load_checked(volume: Volume, bundle: Any, replace_nonfinite: float | None = 
         if wanted.modality.upper() == "MASK":
             check_mask(channel, wanted.name)
         warnings += value_warnings(channel, wanted.name, wanted.modality, bundle)
-    return volume.with_data(data, volume.channel_names), warnings + doubts(volume) + grid_warnings(volume)
+    warnings += doubts(volume) + grid_warnings(volume) + slice_warnings(volume, bundle)
+    return volume.with_data(data, volume.channel_names), warnings
 
 
 def check_channels(volume: Volume, bundle: Any) -> tuple[list[str], bool]:
@@ -82,7 +83,7 @@ def check_channels(volume: Volume, bundle: Any) -> tuple[list[str], bool]:
             f"{bundle.name} takes {_count(len(names), 'channel')} ({', '.join(names)}), this image has "
             f"{volume.channels}: give exactly these, in this order, one file a channel"
         )
-    if volume.units == "pixel" and any(step.get("step") == "refine" for step in bundle.preparation):
+    if volume.units == "pixel" and _refines(bundle):
         raise InputError(
             f"{bundle.name} needs to know how thick the slices are, and the image carries no voxel size: set it, or "
             "give a file that has it"
@@ -273,6 +274,22 @@ def grid_warnings(volume: Volume) -> list[str]:
             "whole scan instead of a crop."
         ]
     return []
+
+
+def slice_warnings(volume: Volume, bundle: Any) -> list[str]:
+    """A warning where slices that a bundle refines have gaps or overlap: it takes them to have neither."""
+    thick, apart = slice_thickness(volume), float(volume.spacing[0])
+    if thick is None or abs(thick - apart) < 0.1 * apart or not _refines(bundle):
+        return []
+    between = f"{apart - thick:.1f} mm between them were not scanned" if thick < apart else "they overlap"
+    return [
+        f"The slices are {thick:.1f} mm thick by the header and lie {apart:.1f} mm apart, so that {between}; "
+        f"{bundle.name} takes them for {apart:.1f} mm thick: small structures may be missing, or look too blurred."
+    ]
+
+
+def _refines(bundle: Any) -> bool:
+    return any(step.get("step") == "refine" for step in bundle.preparation)
 
 
 def size_warnings(shape: Sequence[int], tile: Sequence[int]) -> list[str]:

@@ -15,7 +15,14 @@ from napari_mamba.engine.answers.registry import answer_for
 from napari_mamba.engine.checks import load_checked, size_warnings
 from napari_mamba.engine.context import Context, NewArray
 from napari_mamba.engine.device import choose_device
-from napari_mamba.engine.familiarity.judge import Judgement, familiarity_of, judge_image, judge_network, unfamiliar
+from napari_mamba.engine.familiarity.judge import (
+    Judgement,
+    familiarity_of,
+    judge_around,
+    judge_image,
+    judge_network,
+    unfamiliar,
+)
 from napari_mamba.engine.familiarity.network_features import ChannelStatistics
 from napari_mamba.engine.idle_networks import IDLE
 from napari_mamba.engine.memory import host_array
@@ -88,8 +95,9 @@ class Session:
         ensemble = yield from self.warm_up()
         try:
             sink = yield from self.infer(prepared, ensemble)
-            yield from self._judge(ensemble)
+            yield from self._judge_network(ensemble)
             yield from self.answer.finish(prepared, sink, ensemble)
+            yield from self._judge_answer()
         finally:
             give_back(self.context.bundle, ensemble)
         yield from self.context.report.say("measuring", 1, 1)
@@ -121,8 +129,8 @@ class Session:
         options = context.options
         yield from report.stage("checking")
         context.volume, warnings = load_checked(context.volume, context.bundle, options.replace_nonfinite)
-        context.familiar += self._known(judge_image(context.volume, context.bundle))
-        yield from report.warn("checking", 1, 1, [*warnings, *unfamiliar(context.familiar, context.bundle.name)])
+        yield from report.warn("checking", 1, 1, warnings)
+        yield from self._doubt("checking", judge_image(context.volume, context.bundle))
         check_axis(context.volume, options.axis)
         yield from report.stage("preparing")
         steps = preparation_steps(context.bundle, options.spacing)
@@ -144,7 +152,7 @@ class Session:
         yield from self._loading()
         entropy = "" if context.options.axis == "all" else self.answer.entropy
         ensemble = load_ensemble(bundle, context.device, context.plan, entropy)
-        if (known := familiarity_of(bundle)) is not None and known.network is not None:
+        if (known := familiarity_of(bundle)) is not None and known.layers:
             ensemble.statistics = ChannelStatistics(ensemble.networks[0], known.layers)
         if any(step.get("step") == "warn_mirrored" for step in getattr(bundle, "postprocessing", ())):
             ensemble.agreement = Agreement(len(bundle.classes))
@@ -194,16 +202,21 @@ class Session:
             memory.release(self.context.device.torch_device)
             yield from self._fall_back(problem, ensemble)
 
-    def _judge(self, ensemble: Ensemble) -> Events:
-        """Say whether the network saw what it knows, where the image itself has not been doubted yet."""
+    def _doubt(self, stage: str, judgements: list[Judgement]) -> Events:
+        """Keep judgements, and say what they doubt where nothing has been doubted yet."""
         context = self.context
-        features = ensemble.statistics.features() if ensemble.statistics is not None else None
-        context.familiar += self._known(judge_network(features, context.bundle))
-        yield from context.report.warn("network", 1, 1, unfamiliar(context.familiar, context.bundle.name))
+        doubted = any(not one.familiar for one in context.familiar)
+        context.familiar += judgements
+        yield from context.report.warn(stage, 1, 1, [] if doubted else unfamiliar(judgements, context.bundle.name))
 
-    @staticmethod
-    def _known(judgement: Judgement | None) -> list[Judgement]:
-        return [] if judgement is None else [judgement]
+    def _judge_network(self, ensemble: Ensemble) -> Events:
+        features = ensemble.statistics.features() if ensemble.statistics is not None else None
+        yield from self._doubt("network", judge_network(features, self.context.bundle))
+
+    def _judge_answer(self) -> Events:
+        """Look at what lies around what was found."""
+        context = self.context
+        yield from self._doubt("measuring", judge_around(context.volume, context.result.labels, context.bundle))
 
     def _fall_back(self, problem: str, ensemble: Ensemble) -> Events:
         """Change the plan or the precision after a failed attempt, and say so; or give up with a sentence."""

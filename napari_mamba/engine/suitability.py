@@ -17,6 +17,7 @@ from napari_mamba.engine.checks import (
     check_planned,
     grid_warnings,
     size_warnings,
+    slice_warnings,
     takes_rgb,
     value_warnings,
 )
@@ -89,13 +90,13 @@ def examine(volume: Volume, bundle: Any, options: RunOptions | None = None, valu
     in_memory = isinstance(volume.data, np.ndarray) or getattr(volume.data, "in_memory", False)
     if values and in_memory:
         found.collect(lambda: _look_at_values(volume, bundle, options))
-    found.collect(lambda: grid_warnings(volume))
+    found.collect(lambda: grid_warnings(volume) + slice_warnings(volume, bundle))
     if options.region is None and is_located(volume, bundle):  # what the network will see is not known yet
         found.collect(lambda: _missing_locator(bundle))
         return found.result()
     found.collect(lambda: _layout(volume, bundle, options))
     if values and in_memory and not found.refusals and options.region is None:
-        found.collect(lambda: unfamiliar([judge_image(volume, bundle)], bundle.name))
+        found.collect(lambda: unfamiliar(judge_image(volume, bundle), bundle.name))
     return found.result()
 
 

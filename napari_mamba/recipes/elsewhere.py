@@ -26,14 +26,18 @@ def elsewhere(found: Sequence[str], familiar: Mapping[str, Any] | None = None) -
 
 
 def _doubted(familiar: Mapping[str, Any]) -> str:
-    right, others = familiar["right"], familiar["others"]
+    right, others, unseen = familiar["right"], familiar["others"], familiar.get("held_out_kinds")
     missed = [f"{name} ({n})" for name, n in familiar.get("missed", {}).items()]
-    by = "and by its network's layers" if familiar.get("network") else "from the image alone"
-    return (
-        f"How familiar an image looks is told before a run, {by}: of {right['images']} images of its own "
-        f"kind, of people "
-        f"left out, {right['doubted']} were doubted; of {others['images']} others {others['doubted']}"
-        + (f", not: {', '.join(missed)}" if missed else "")
-        + ". Kinds and numbers: `docs/familiarity.md`. Images of the right kind from other scanners and boxes may be "
-        "doubted too."
+    by = [
+        name for name, kept in (("its network's layers", "network"), ("what it finds", "around")) if familiar.get(kept)
+    ]
+    how = f"before a run from the image, and after it from {' and '.join(by)}" if by else "before a run from the image"
+    said = (
+        f"How familiar an image looks is told {how}: of {right['images']} images of its own kind, of people left out, "
+        f"{right['doubted']} were doubted; of {others['images']} others {others['doubted']}"
     )
+    if unseen and unseen["images"]:
+        kinds = ", ".join(familiar.get("kinds_held_out", ()))
+        said += f", and of {unseen['images']} of kinds that the fitting did not see ({kinds}) {unseen['doubted']}"
+    said += f". Not doubted were: {', '.join(missed)}" if missed else ""
+    return f"{said}. Kinds and numbers: `docs/familiarity.md`."

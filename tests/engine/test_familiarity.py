@@ -14,11 +14,14 @@ from tiny_bundle import make_tiny_bundle
 from napari_mamba import bundles
 from napari_mamba.bundles.guards.familiarity import FAMILIARITY, Familiarity, familiarity_of
 from napari_mamba.engine import RunOptions, run_to_end
+from napari_mamba.engine.familiarity.around_features import around_features
 from napari_mamba.engine.familiarity.extract import features_of
-from napari_mamba.engine.familiarity.image_features import GROUPS, image_features
+from napari_mamba.engine.familiarity.image_features import GROUPS, framed, image_features
+from napari_mamba.engine.familiarity.judge import judge_around, judge_image
+from napari_mamba.engine.preparation.state import State
 from napari_mamba.engine.suitability import examine
 from napari_mamba.errors import BundleError
-from napari_mamba.training.scoring.familiarity import choose_limit, fit_reference
+from napari_mamba.training.scoring.familiarity import choose_limit, fit_kinds, fit_reference
 from napari_mamba.volume import Volume
 
 RAS = np.eye(4)[[2, 1, 0, 3]]
@@ -177,3 +180,129 @@ def test_a_classifier_answers_none_of_these(bundle):
     assert wrong.scores["none of these"] > 0.5
     assert sum(wrong.scores.values()) == pytest.approx(1)
     assert "none of these" not in run_to_end(scan(50), spec).scores
+
+
+# ---- images of other kinds that are known
+
+OTHERS = ("upside down", "back to front")
+FRAME = ((-0.6, 0.65, 0.3), (0.15, -0.45, -0.9), (-0.75, -0.65, 0.1))
+"""Slices from the base of a heart to its apex, columns down, rows to the left."""
+
+
+def turned(volume: Volume, how: str) -> Volume:
+    axis = 1 + OTHERS.index(how)
+    return volume.with_data(np.ascontiguousarray(np.flip(np.asarray(volume.data), axis)))
+
+
+@pytest.fixture(scope="module")
+def kinds():
+    """A regression that tells scans from the same upside down and back to front."""
+    volumes = [scan(seed) for seed in range(12)]
+    features = [image_features(one) for one in volumes]
+    features += [image_features(turned(one, how)) for how in OTHERS for one in volumes]
+    said = [""] * 12 + [how for how in OTHERS for _ in range(12)]
+    return replace(fit_kinds(np.array(features), said, np.full(len(features[0]), 0.05)), limit=0.7)
+
+
+def test_a_known_kind_is_named(kinds):
+    assert kinds.distance(image_features(scan(40))) < 0.5
+    for how in OTHERS:
+        features = image_features(turned(scan(40), how))
+        assert kinds.distance(features) > 1
+        assert kinds.strangest(features) == [how]
+
+
+def test_one_feature_far_out_decides_nothing(kinds):
+    features = image_features(scan(40))
+    before = kinds.distance(features)
+    features[0] = 1e9
+    assert abs(kinds.distance(features) - before) < 2
+
+
+def test_a_run_says_what_an_image_looks_like(bundle, kinds):
+    class Known(FakeBundle):
+        familiarity = Familiarity(image_kinds=kinds)
+
+    known = Known(**vars(fake_bundle(torch.nn.Identity(), classes=1)))
+    assert all(one.familiar for one in judge_image(scan(41), known))
+    (one,) = judge_image(turned(scan(41), "back to front"), known)
+    assert one.part == "image_kinds"
+    assert one.sentence("tiny").startswith("This image looks back to front to tiny, not like those")
+
+
+def test_kinds_are_kept_in_the_file(kinds):
+    kept = Familiarity(image_kinds=kinds, around_kinds=kinds, frame=FRAME, structure=(1, 2))
+    again = familiarity_of(kept.to_bytes().decode(), "here")
+    features = image_features(upside_down(scan(7)))
+    assert again.image_kinds.distance(features) == pytest.approx(kinds.distance(features), rel=1e-3)
+    assert again.image_kinds.names == kinds.names
+    assert (again.frame, again.structure, again.image) == (FRAME, (1, 2), None)
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [
+        lambda values: values["image_kinds"].pop("names"),
+        lambda values: values["image_kinds"]["offsets"].append(1.0),
+        lambda values: values["image_kinds"]["weights"].pop(),
+        lambda values: values["image_kinds"].update(limit=0),
+        lambda values: values["image_kinds"].update(scale=[0.0] * 163),
+        lambda values: values.update(frame=[[1, 2], [3]]),
+        lambda values: values.update(frame="RAS"),
+        lambda values: values.update(structure=["one"]),
+        lambda values: values.update(network_kinds=values["image_kinds"], layers=[]),
+    ],
+)
+def test_kinds_that_contradict_themselves_are_one_sentence(kinds, break_it):
+    values = json.loads(Familiarity(image_kinds=kinds).to_bytes())
+    break_it(values)
+    with pytest.raises(BundleError, match=r"^here"):
+        familiarity_of(json.dumps(values), "here")
+
+
+# ---- oblique stacks, and what lies around a structure
+
+
+def test_an_oblique_stack_is_turned_to_its_frame():
+    """However a scanner stores a short-axis stack, it is looked at from the base to the apex."""
+    data = np.random.default_rng(0).random((1, 5, 12, 14))
+    frame = np.array(FRAME) / np.linalg.norm(FRAME, axis=1)[:, None]
+    affine = frame.T * [8.0, 1.4, 1.4]
+    wanted = framed(State(data, affine), FRAME).data
+    np.testing.assert_array_equal(wanted, data)
+    stored = framed(State(np.flip(data, (1, 3)).transpose(0, 2, 3, 1), affine[:, [1, 2, 0]] * [1, -1, -1]), FRAME)
+    np.testing.assert_array_equal(stored.data, wanted)
+    nominal = framed(State(data, np.diag([8.0, -1.4, -1.4])[::-1]), FRAME)  # as if axial: slices S, rows P, columns L
+    np.testing.assert_array_equal(nominal.data, wanted)
+
+
+def ball(around: float = 0.3) -> tuple[Volume, np.ndarray]:
+    """A bright ball that narrows from slice to slice, brighter on its left side's outside."""
+    z, y, x = np.mgrid[:6, -40:41, -40:41]
+    mask = np.hypot(y, x) < 14 - 1.5 * z
+    data = np.where(mask, 1.0, np.where(x < 0, 0.8, around))
+    return Volume(data[None].astype(np.float32), np.diag([8.0, 1, 1, 1])[[2, 1, 0, 3]]), mask
+
+
+def test_what_lies_around_is_seen_from_the_structure():
+    volume, mask = ball()
+    features = around_features(volume, mask)
+    rings = features[:180].reshape(3, 5, 12)
+    assert (rings[:, 3, 0] < rings[:, 3, 6] - 0.3).all()  # 50 mm to the right and to the left of it
+    assert (np.diff(features[180:186]) < 0).all()  # it narrows
+    moved = volume.with_data(np.roll(np.asarray(volume.data), 9, 2))
+    np.testing.assert_allclose(around_features(moved, np.roll(mask, 9, 1)), features, atol=0.25)
+    assert around_features(volume, np.zeros_like(mask)) is None
+
+
+def test_a_structure_in_strange_surroundings_is_doubted_after_the_run():
+    sets = [ball(0.2 + 0.01 * n) for n in range(8)]
+    flipped = [(v.with_data(np.asarray(v.data)[..., ::-1].copy()), m[..., ::-1]) for v, m in sets]
+    features = np.array([around_features(*one) for one in [*sets, *flipped]])
+    known = fit_kinds(features, [""] * 8 + ["mirrored"] * 8, np.full(features.shape[1], 0.05))
+    bundle = type("Known", (), {"familiarity": Familiarity(around_kinds=replace(known, limit=0.7), structure=(2,))})()
+    for (volume, mask), familiar in ((ball(0.25), True), (flipped[3], False)):
+        labels = volume.with_data(2 * mask[None].astype(np.uint8))
+        (judgement,) = judge_around(volume, labels, bundle)
+        assert judgement.familiar == familiar
+    assert judge_around(volume, volume.with_data(np.ones_like(volume.data)), bundle) == []

@@ -246,3 +246,20 @@ def test_real_series_voxel_by_voxel_against_the_standards_equation(tmp_path, sha
         far = np.array([*volume.shape, 1.0])
         np.testing.assert_allclose(back.affine @ far, volume.affine @ far, atol=1e-3, rtol=0)
         np.testing.assert_array_equal(np.asarray(back.data), labels.data)
+
+
+@pytest.mark.parametrize(("thick", "says"), [(4.0, "overlap"), (2.0, "not scanned"), (STEP, "")])
+def test_slices_with_gaps_or_overlap_are_told_to_what_refines_them(tmp_path, thick, says):
+    """The distance is STEP mm, by the slices' places; only a bundle that refines slices speaks of it."""
+    from types import SimpleNamespace
+
+    from napari_mamba.engine.checks import slice_warnings
+
+    write_series(tmp_path / "series", SliceThickness=thick)
+    volume = io.read(tmp_path / "series")
+    assert io.slice_thickness(volume) == pytest.approx(thick)
+    finer = SimpleNamespace(name="finer", preparation=[{"step": "refine"}])
+    said = slice_warnings(volume, finer)
+    assert bool(said) == bool(says)
+    assert all(says in sentence for sentence in said)
+    assert not slice_warnings(volume, SimpleNamespace(name="other", preparation=[{"step": "orient"}]))

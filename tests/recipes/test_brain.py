@@ -243,3 +243,16 @@ def test_validation_scores_a_network_that_knows_the_answer(recipe):
     scores = recipe.validate(Background(), CPU)
     assert scores["dice_t1"] == scores["dice_other"] == 0
     assert 0 <= scores["score"] < 0.2
+
+
+def test_validation_images_have_no_trouble_of_the_training(recipe, monkeypatch):
+    from napari_mamba.recipes.brain.synthetic import trouble
+
+    image, target = synthesise(recipe.heads(CPU), (3,), 2, SHAPE, central=True)
+    for name in ("share_voxels", "shift_fat", "see_near", "grow_tumours"):
+        monkeypatch.setattr(trouble, name, None)
+    again = synthesise(recipe.heads(CPU), (3,), 2, SHAPE, central=True)
+    assert torch.equal(image, again[0])
+    assert torch.equal(target, again[1])
+    with pytest.raises(TypeError):
+        synthesise(recipe.heads(CPU), (3,), 2, SHAPE)

@@ -23,7 +23,7 @@ FIT, CHOOSE, TEST = "fit", "choose", "test"
 class Example:
     """An image: `right` for the bundle or not, `part` says what it is used for, `kind` what it is, for the table.
 
-    `network` is False for whole scans, of many tiles: the image itself is enough to tell them.
+    `network` is False where the image itself is enough to tell it; `mask` makes what was found in it, (Z, Y, X).
     """
 
     name: str
@@ -32,6 +32,7 @@ class Example:
     right: bool
     make: Callable[[], Volume]
     network: bool = True
+    mask: Callable[[], np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,25 @@ CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "half of it": lambda data: data[:, :, : data.shape[2] // 2],
 }
 """What makes a right image (C, Z, Y, X) a wrong one; its header stays as it is."""
+SMALL = "half the size"
+"""An image whose header says half of its voxel size, as a head of an animal might be."""
+
+LOOKS: dict[str, str] = {
+    "upside down": "upside down",
+    "back to front": "back to front",
+    "left to right": "mirrored",
+    "axes exchanged": "turned",
+    "turned by 90 degrees": "turned",
+    "turned by 180 degrees": "turned",
+    "turned by 270 degrees": "turned",
+    "inverted": "inverted",
+    "half of it": "cut off",
+    SMALL: "too small",
+    "abdomen, CT": "like a CT scan",
+    "head and neck, CT": "like a CT scan",
+}
+"""What a user is told such an image looks; what is not here looks like another part of the body or another contrast."""
+ELSE = "like another part of the body or another contrast"
 
 
 @lru_cache(maxsize=4)
@@ -87,7 +107,9 @@ def read(path: Path) -> Volume:
 
 
 def changed(volume: Volume, how: str) -> Volume:
-    """A right image made wrong, one of `CHANGES`."""
+    """A right image made wrong, one of `CHANGES`, or `SMALL`."""
+    if how == SMALL:
+        return Volume(volume.data, volume.affine @ np.diag([0.5, 0.5, 0.5, 1]), volume.channel_names, name=volume.name)
     data = np.ascontiguousarray(CHANGES[how](np.asarray(volume.data, np.float32)))
     return Volume(data, volume.affine, volume.channel_names, name=volume.name)
 
@@ -110,13 +132,15 @@ def at_one_mm(volume: Volume) -> Volume:
     return Volume(data[None], affine, volume.channel_names[:1], name=volume.name)
 
 
-def foreign_crops(data: Path, mm: tuple[float, float, float], count: int, avoid: Callable) -> Iterator[Example]:
-    """Boxes of about `mm` (z, y, x) out of every source; every second one resampled to 1 mm.
+def foreign_crops(
+    data: Path, mm: tuple[float, float, float], count: int, avoid: Callable, brains: bool = True
+) -> Iterator[Example]:
+    """Boxes of about `mm` (z, y, x) out of every source, or those that are no heads; every second one made 1 mm fine.
 
     `avoid(source, volume, centre)` is asked whether a place may show what the bundle is for.
     """
     for source in SOURCES:
-        for number in range(count):
+        for number in range(count if brains or not source.brain else 0):
 
             def make(source: Source = source, number: int = number) -> Volume:
                 volume = read(data / source.path)
@@ -129,7 +153,8 @@ def foreign_crops(data: Path, mm: tuple[float, float, float], count: int, avoid:
                         continue
                     return at_one_mm(cut) if number % 2 else cut
 
-            yield Example(f"{source.path} {number}", source.part, source.kind, False, make)
+            part = FIT if source.part == CHOOSE and number % 4 in (1, 2) else source.part
+            yield Example(f"{source.path} {number} {mm}", part, source.kind, False, make)
 
 
 def whole_scans(data: Path, wanted: Callable[[Source], bool]) -> Iterator[Example]:

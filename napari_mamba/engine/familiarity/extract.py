@@ -34,15 +34,16 @@ def features_of(
     if not layers:
         return seen, None
     session = Session(volume, bundle, options or RunOptions(mirror=False), None)
-    prepared = _drain(session.prepare())
-    ensemble = _drain(session.warm_up())
+    prepared = drained(session.prepare())
+    ensemble = drained(session.warm_up())
     ensemble.networks, ensemble.flips = ensemble.networks[:1], [()]
     ensemble.statistics = ChannelStatistics(ensemble.networks[0], layers)
-    _drain(session.infer(prepared, ensemble))
+    drained(session.infer(prepared, ensemble))
     return seen, ensemble.statistics.features()
 
 
-def _drain(events: Generator[Any, None, Any]) -> Any:
+def drained(events: Generator[Any, None, Any]) -> Any:
+    """What a generator of events returns, the events themselves left unseen."""
     while True:
         try:
             next(events)

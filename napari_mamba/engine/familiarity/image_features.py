@@ -6,7 +6,8 @@ torch: a window asks for it before a run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from napari_mamba.engine.preparation.state import State
 from napari_mamba.volume import Volume
 
 POINTS, BLOCKS, COARSE = 40, 5, 10
+CELLS, BRIGHT = 6, 0.15
 LAGS = (1, 2, 4)
 GROUPS: Mapping[str, int] = {
     "its size": 3,
@@ -23,12 +25,16 @@ GROUPS: Mapping[str, int] = {
     "what lies where in it": BLOCKS**3,
     "its sharpness": 3 * len(LAGS),
     "its symmetry": 3,
+    "its outline": CELLS**3,
 }
-"""Features of an image, in words for the user, and how many numbers each has."""
+"""Features of an image, in words for the user, and how many numbers each has.
+
+New ones come last: a bundle that was fitted to fewer looks at the first ones alone.
+"""
 _SMALLEST = 1e-6
 
 
-def image_features(volume: Volume, mask: bool = False) -> np.ndarray:
+def image_features(volume: Volume, mask: bool = False, frame: Sequence[Sequence[float]] = ()) -> np.ndarray:
     """Numbers that say what kind of image it is, whatever its intensity scale.
 
     Parameters
@@ -37,6 +43,9 @@ def image_features(volume: Volume, mask: bool = False) -> np.ndarray:
         Its first channel is looked at.
     mask : bool
         It is the mask of one structure, whose bounding box alone is looked at.
+    frame : sequence of three directions, optional
+        In RAS mm, of the slices and of the image's columns and rows, as `framed` takes them: for scans that lie
+        obliquely by intent. Without it the image is turned to right, anterior, superior.
 
     Returns
     -------
@@ -46,9 +55,10 @@ def image_features(volume: Volume, mask: bool = False) -> np.ndarray:
     Examples
     --------
     >>> image_features(Volume(np.random.default_rng(0).random((1, 8, 9, 10)))).shape
-    (163,)
+    (379,)
     """
-    state = orient(State(np.asarray(volume.data[:1]), np.array(volume.affine[:3, :3])), "RAS")[0]
+    state = State(np.asarray(volume.data[:1]), np.array(volume.affine[:3, :3]))
+    state = framed(state, frame) if len(frame) else orient(state, "RAS")[0]
     image, sides = state.data[0], np.array(state.spacing)
     if mask:
         image = _box(image != 0)
@@ -63,8 +73,33 @@ def image_features(volume: Volume, mask: bool = False) -> np.ndarray:
         ((blocks - blocks.mean()) / spread).ravel(),
         _sharpness(image, float(seen.std())),
         _symmetry(_block_means(values, COARSE)),
+        _outline(values > BRIGHT),
     )
     return np.concatenate([np.asarray(part, np.float64).ravel() for part in parts])
+
+
+def framed(state: State, frame: Sequence[Sequence[float]]) -> State:
+    """The image with axes flipped and permuted so that (z, y, x) run closest to three directions.
+
+    Where voxels are longest along one axis by half, that one is the first: an oblique stack's slices.
+
+    Examples
+    --------
+    >>> stack = State(np.zeros((1, 4, 3, 2)), np.diag([1.0, 1.0, 8.0]))  # slices along the last axis
+    >>> framed(stack, [[0, 0, 1], [0, 1, 0], [1, 0, 0]]).data.shape
+    (1, 2, 3, 4)
+    """
+    sides = np.array(state.spacing)
+    closeness = (state.affine / sides).T @ np.asarray(frame, np.float64).T  # of each array axis to each direction
+    orders = list(itertools.permutations(range(3)))
+    longest = int(sides.argmax())
+    if sides[longest] > 1.5 * np.delete(sides, longest).max():
+        orders = [order for order in orders if order[0] == longest]
+    order = max(orders, key=lambda axes: sum(abs(closeness[axis, i]) for i, axis in enumerate(axes)))
+    flipped = tuple(1 + i for i, axis in enumerate(order) if closeness[axis, i] < 0)
+    affine = state.affine[:, order].copy()
+    affine[:, [axis - 1 for axis in flipped]] *= -1
+    return State(np.flip(state.data.transpose(0, *(1 + axis for axis in order)), flipped), affine)
 
 
 def _box(mask: np.ndarray) -> np.ndarray:
@@ -94,6 +129,18 @@ def _grey_values(values: np.ndarray) -> np.ndarray:
 def _block_means(values: np.ndarray, blocks: int) -> np.ndarray:
     side = POINTS // blocks
     return values.reshape(blocks, side, blocks, side, blocks, side).mean(axis=(1, 3, 5))
+
+
+def _outline(bright: np.ndarray) -> np.ndarray:
+    """How much of each cell of the box around what is bright is bright, less the mean: a shape of any contrast."""
+    places = []
+    for axis in range(3):
+        share = bright.mean(axis=tuple(a for a in range(3) if a != axis))
+        inside = np.flatnonzero(share > 0.04)
+        low, high = (inside[0], inside[-1] + 1) if len(inside) > 1 else (0, POINTS)
+        places.append((low + (np.arange(6 * CELLS) + 0.5) * (high - low) / (6 * CELLS)).astype(int))
+    cells = bright[np.ix_(*places)].reshape(CELLS, 6, CELLS, 6, CELLS, 6).mean(axis=(1, 3, 5))
+    return cells - cells.mean()
 
 
 def _sharpness(image: np.ndarray, spread: float) -> list[float]:

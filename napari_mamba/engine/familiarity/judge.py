@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from napari_mamba.bundles.guards.familiarity import Familiarity, Reference
+from napari_mamba.bundles.guards.familiarity import Familiarity
+from napari_mamba.engine.familiarity.around_features import around_features
 from napari_mamba.engine.familiarity.image_features import image_features
 from napari_mamba.volume import Volume
 
@@ -20,11 +21,12 @@ class Judgement:
     Attributes
     ----------
     part : str
-        "image", as it is given, or "network", what the network's layers answer.
+        "image", as it is given, "network", what the network's layers answer, or "around", what lies around what it
+        found; with "_kinds" behind it: whether that is like what is known of other kinds.
     distance, limit : float
-        About 1 is usual; above `limit` it is doubted.
+        About 1 is usual, of kinds 0; above `limit` it is doubted.
     strangest : tuple of str
-        What differs most.
+        What differs most; of kinds the likeliest.
     """
 
     part: str
@@ -39,11 +41,15 @@ class Judgement:
 
     def sentence(self, name: str) -> str:
         """What a user should read, of the bundle `name`."""
-        what = f"most in {' and '.join(self.strangest)}" if self.part == "image" else "most in what the network sees"
+        if self.part.endswith("_kinds"):
+            what = f"looks {self.strangest[0]} to {name}, not like those that it was made from"
+        elif self.part == "network":
+            what = f"is unlike those that {name} was made from, most in what the network sees"
+        else:
+            what = f"is unlike those that {name} was made from, most in {' and '.join(self.strangest)}"
         return (
-            f"This image is unlike those that {name} was made from, {what} (distance {self.distance:.1f}; theirs are "
-            f"below {self.limit:.1f}): check that it shows the right part of the body, upright and whole, in the right "
-            "kind of scan. Do not trust this result unseen."
+            f"This image {what} (distance {self.distance:.1f}; theirs are below {self.limit:.1f}): check that it shows "
+            "the right part of the body, upright and whole, in the right kind of scan. Do not trust this result unseen."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -56,30 +62,43 @@ def familiarity_of(bundle: Any) -> Familiarity | None:
     return getattr(bundle, "familiarity", None)
 
 
-def judge_image(volume: Volume, bundle: Any) -> Judgement | None:
-    """From the image as it is given; None where the bundle keeps nothing to compare with."""
+def judge_image(volume: Volume, bundle: Any) -> list[Judgement]:
+    """From the image as it is given; empty where the bundle keeps nothing to compare with."""
     known = familiarity_of(bundle)
-    if known is None or known.image is None or min(volume.shape) < 1:
-        return None
+    if known is None or min(volume.shape) < 1 or (known.image is None and known.image_kinds is None):
+        return []
     mask = any(channel.modality.upper() == "MASK" for channel in bundle.channels)
-    return _judge("image", known.image, image_features(volume, mask))
+    return _judge(known, "image", image_features(volume, mask, known.frame))
 
 
-def judge_network(features: np.ndarray | None, bundle: Any) -> Judgement | None:
-    """From what `ChannelStatistics` heard; None where the bundle keeps nothing of the kind."""
+def judge_network(features: np.ndarray | None, bundle: Any) -> list[Judgement]:
+    """From what `ChannelStatistics` heard; empty where the bundle keeps nothing of the kind."""
     known = familiarity_of(bundle)
-    if known is None or known.network is None or features is None:
-        return None
-    return _judge("network", known.network, features)
+    return [] if known is None or features is None else _judge(known, "network", features)
 
 
-def _judge(part: str, reference: Reference, features: np.ndarray) -> Judgement | None:
-    if features.shape != reference.mean.shape:  # of a later version, or another network
-        return None
-    return Judgement(part, reference.distance(features), reference.limit, tuple(reference.strangest(features)))
+def judge_around(volume: Volume, labels: Volume | None, bundle: Any) -> list[Judgement]:
+    """From what lies around the structure that was found; empty where the bundle keeps nothing of the kind."""
+    known = familiarity_of(bundle)
+    if known is None or labels is None or (known.around is None and known.around_kinds is None):
+        return []
+    mask = np.isin(np.asarray(labels.data)[0], known.structure)
+    features = around_features(volume, mask, known.frame)
+    return [] if features is None else _judge(known, "around", features)
 
 
-def unfamiliar(judgements: Sequence[Judgement | None], name: str) -> list[str]:
+def _judge(known: Familiarity, part: str, features: np.ndarray) -> list[Judgement]:
+    found = []
+    for name in (f"{part}_kinds", part):
+        kept = getattr(known, name)
+        if kept is None or (part != "image" and len(features) != len(kept.mean)) or len(features) < len(kept.mean):
+            continue  # of a later version, or another network
+        seen = features[: len(kept.mean)]  # new features of an image come last
+        found.append(Judgement(name, kept.distance(seen), kept.limit, tuple(kept.strangest(seen))))
+    return found
+
+
+def unfamiliar(judgements: Sequence[Judgement], name: str) -> list[str]:
     """One sentence for all that is not familiar, of the first one that says so."""
-    found = [one for one in judgements if one is not None and not one.familiar]
+    found = [one for one in judgements if not one.familiar]
     return [found[0].sentence(name)] if found else []

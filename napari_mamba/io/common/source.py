@@ -35,6 +35,8 @@ class Source:
         Its fields, where it is a NIfTI: see `napari_mamba.io.formats.nifti_header.SourceHeader`.
     dicom : tuple of Path
         The files of a DICOM series in the order of the slices.
+    slice_thickness : float or None
+        How thick the slices along the first axis are, in mm, where the file says so; their distance is the grid's.
     values : int
         `id` of the values that `classes` are about: other values on the same grid have other classes.
     """
@@ -44,6 +46,7 @@ class Source:
     doubts: tuple[str, ...] = ()
     nifti: Any = field(default=None, repr=False)
     dicom: tuple[Path, ...] = ()
+    slice_thickness: float | None = None
     values: int = 0
 
 
@@ -64,6 +67,11 @@ def classes_of(volume: Volume) -> tuple[LabelEntry, ...]:
     """
     source = of(volume)
     return source.classes if source.values == id(volume.data) else ()
+
+
+def slice_thickness(volume: Volume) -> float | None:
+    """How thick the slices are, in mm, which is not how far apart; None where the volume's file says nothing."""
+    return of(volume).slice_thickness
 
 
 def doubts(volume: Volume) -> list[str]:

@@ -88,6 +88,8 @@ def spec() -> BundleSpec:
         ),
         postprocessing=POSTPROCESSING,
         changelog={
+            "1.6.3": "Images that are no head in MR, or lie turned, are doubted before the run; "
+            "the weights are the same.",
             "1.6.2": "Structures that do not lie as in people, and sides that differ more, are doubted; label 24 is "
             "called what it is, CSF around the brain; the weights are the same.",
             "1.6.1": "Classes carry SNOMED CT codes and laterality; the weights are the same.",

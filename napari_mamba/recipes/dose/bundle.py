@@ -12,6 +12,7 @@ from napari_mamba.bundles import BundleSpec, Channel, Network, Tile
 from napari_mamba.radiotherapy.planning import GRID
 from napari_mamba.recipes.dose import task
 from napari_mamba.recipes.dose.data import ATTRIBUTION
+from napari_mamba.recipes.elsewhere import elsewhere
 from napari_mamba.training.recipe import Recipe
 from napari_mamba.training.weights.export import describe_training, export_averaged
 
@@ -20,6 +21,12 @@ USE = (
     "photon plans of nine coplanar beams. A prediction of what was done in one hospital, never a plan. "
     "Not for clinical use."
 )
+
+ELSEWHERE = (
+    "Nothing was tried on plans of other hospitals, machines or techniques yet: there are none here. The fluence of "
+    "nine beams that it starts from is the training plans' own.",
+)
+"""What was tried elsewhere."""
 
 ANCHOR = (2.43, 1.48)
 """Gy of the challenge's winners, dose score and DVH score, on its test patients."""
@@ -30,7 +37,7 @@ def spec() -> BundleSpec:
     ct, *drawn = task.HEAD_NECK.channels
     return BundleSpec(
         name="dose-headneck-ct",
-        version="0.9.0",
+        version="0.9.1",
         title="Dose of a head-and-neck plan from CT and structures",
         task="dose",
         network=Network("fluence_dose", task.arguments("umamba")),
@@ -44,6 +51,7 @@ def spec() -> BundleSpec:
         licence="MIT",
         data_source=ATTRIBUTION,
         intended_use=USE,
+        changelog={"0.9.1": "Images that are no planning CT of a head and neck are doubted; the weights are the same."},
         references=(
             "Babier et al.: OpenKBP, Medical Physics 48:5549, 2021",
             "Ma, Li and Wang: U-Mamba, arXiv:2401.04722",
@@ -74,6 +82,7 @@ The challenge's winners had {ANCHOR[0]} and {ANCHOR[1]} Gy, on its test patients
 Reproduce with `napari-mamba evaluate dose-headneck-ct --data DIR`, DIR being the folder of the OpenKBP patients.
 
 {_where(metrics.get("validation"))}
+{elsewhere(ELSEWHERE, metrics.get("familiar"))}
 ## How it was made
 
 The 100 training patients of {ATTRIBUTION}. {describe_training(metrics.get("trained"), "two patients")}

@@ -19,7 +19,7 @@ def spec() -> BundleSpec:
     """What `bundle.json` says, before anything is measured."""
     return BundleSpec(
         name="hippocampus-mr",
-        version="1.2.2",
+        version="1.2.3",
         title="Anterior and posterior hippocampus in T1-weighted MR",
         task="segmentation",
         network=Network("umamba_enc", task.NETWORK),
@@ -34,6 +34,8 @@ def spec() -> BundleSpec:
         postprocessing=task.POSTPROCESSING,
         locator=Locator("brain-structures-mr", {"left": (17,), "right": (53,)}, task.LARGEST_CROP, margin_mm=6.0),
         changelog={
+            "1.2.3": "Right images from other scanners and in other boxes are not doubted any more, wrong ones still "
+            "are; the weights are the same.",
             "1.2.2": "Finds the hippocampi of a whole head by brain-structures-mr, doubts images that are not like its "
             "training's and answers that are not like people's; the weights are the same.",
             "1.2.1": "Classes carry SNOMED CT codes and laterality; the weights are the same.",

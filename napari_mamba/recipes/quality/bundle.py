@@ -27,7 +27,7 @@ def spec(variant: str) -> BundleSpec:
     """What `bundle.json` says, before anything is measured."""
     return BundleSpec(
         name="mr-quality",
-        version="1.0.0",
+        version="1.0.1",
         title="Artefacts in a brain MR scan",
         task="classification",
         network=Network("nnmamba_cls", {**arguments(variant), "spectrum": HIDDEN * MEMBERS}),
@@ -49,6 +49,9 @@ def spec(variant: str) -> BundleSpec:
         licence="CC-BY-4.0",
         data_source=DATA,
         intended_use=USE,
+        changelog={
+            "1.0.1": "Images that are no head in MR are answered by 'none of these' first; the weights are the same."
+        },
         references=(
             "Gong et al.: nnMamba, arXiv:2402.03526",
             "Pérez-García et al.: TorchIO, Computer Methods and Programs in Biomedicine 208, 2021",

@@ -40,6 +40,9 @@ for its macro F1. What k-space tells matters more than which network stands besi
 ELSEWHERE = (
     "A CT of a head, and a macaque's MR, are called 'bias field' with 0.99 (an examination of version 1.0.0 by "
     "others).",
+    "An image of another kind (a CT, a spine, an abdomen, a head that lies upside down) is answered 'none of these' "
+    "first since version 1.0.1, as far as the numbers below say. There is no animal's scan here to try; a head whose "
+    "header says half its size stands in for one.",
     "Weak ghosting and a bias field of 1:2.2 are missed, there is no class for mild blur, and 'clean' with 0.74 can "
     "stand beside 'bias field' with 0.97 (the same).",
 )

@@ -56,7 +56,7 @@ def spec() -> BundleSpec:
     percentile = {"scheme": "percentile", "lower": None, "upper": 99.9, "clip": False}
     return BundleSpec(
         name="mr-superres",
-        version="1.3.0",
+        version="1.3.1",
         title="Thick-slice MR to a fine grid, any slice thickness",
         task="restoration",
         network=Network("voxel_mamba_unet", {**UPSAMPLING_RANGE, "scan": SCANS[SuperResolution.variants[0]]}),
@@ -74,6 +74,7 @@ def spec() -> BundleSpec:
         licence="CC-BY-4.0",
         data_source=data.ATTRIBUTION,
         intended_use=USE,
+        changelog={"1.3.1": "Images that are no head in thick slices of MR are doubted; the weights are the same."},
         references=(
             "Zhao et al.: SMORE, IEEE TMI 40:805, 2021",
             "Guo et al.: MambaIR, arXiv:2402.15648",

@@ -26,7 +26,7 @@ def spec(variant: str) -> BundleSpec:
     """What `bundle.json` says, before anything is measured."""
     return BundleSpec(
         name="adrenal-shape",
-        version="1.0.1",
+        version="1.0.2",
         title="Adrenal gland: normal or hyperplasia, from its mask",
         task="classification",
         network=Network("nnmamba_cls", {**arguments(variant), "granulometry": True}),
@@ -47,9 +47,10 @@ def spec(variant: str) -> BundleSpec:
         data_source=DATA,
         intended_use=USE,
         changelog={
+            "1.0.2": "Masks of other organs are told by what is known of them too; the weights are the same.",
             "1.0.1": "A mask of another organ is told from a gland's, and answered by 'none of these'; "
             "the weights are the "
-            "same."
+            "same.",
         },
         references=(
             "Gong et al.: nnMamba, arXiv:2402.03526",

@@ -112,6 +112,7 @@ class WorkRow(QWidget):
         self.work, self._stages, self._shares = work, stages, shares
         self.start_button, self.stop_button = QPushButton(name), QPushButton("Cancel")
         self.bar, self.stage = QProgressBar(), QLabel()
+        self.stop_button.setToolTip("Stop this; nothing is added")
         self.bar.setTextVisible(False)
         self.bar.setAccessibleName("Progress")
         self.stage.setWordWrap(True)

@@ -75,6 +75,7 @@ class Slice:
     size: tuple[int, int]  # (rows, columns)
     spacing: Any  # (between rows, between columns), mm, or None
     thickness: float | None  # distance between slices where no second slice tells it
+    slab: float | None  # how thick the slice itself is, mm
     orientation: Any  # ndarray (2, 3): direction along a row, down a column; or None
     position: Any  # ndarray (3,): centre of the first voxel, LPS mm; or None
     frames: int  # in the file
@@ -186,6 +187,7 @@ def _common(path: Path, tags: Any, is_segmentation: bool) -> Slice:
         size=(int(tags.Rows), int(tags.Columns)),
         spacing=None if spacing is None else (spacing[0], spacing[1]),
         thickness=_thickness(tags),
+        slab=_slab(tags),
         orientation=None if orientation is None else orientation.reshape(2, 3),
         position=position,
         frames=int(tags.get("NumberOfFrames") or 1),
@@ -205,6 +207,11 @@ def _common(path: Path, tags: Any, is_segmentation: bool) -> Slice:
 
 def _thickness(tags: Any) -> float | None:
     value = tags.get("SpacingBetweenSlices") or tags.get("SliceThickness")
+    return abs(float(value)) if value else None
+
+
+def _slab(tags: Any) -> float | None:
+    value = tags.get("SliceThickness")
     return abs(float(value)) if value else None
 
 
@@ -265,6 +272,7 @@ def _of_frame(base: Slice, index: int, group: Any, shared: Any) -> Slice:
         position=base.position if position is None else position,
         spacing=base.spacing if spacing is None else (spacing[0], spacing[1]),
         thickness=_thickness(measures) or base.thickness,
+        slab=_slab(measures) or base.slab,
         slope=float(values.get("RescaleSlope", base.slope)),
         intercept=float(values.get("RescaleIntercept", base.intercept)),
         moment=tuple((name, value) for name, value in found if value is not None),

@@ -2,8 +2,9 @@
 
 The generative model is SynthSeg's (Billot et al., Medical Image Analysis 86:102789, 2023): a Gaussian mixture over
 deformed labels, a bias field, a slice profile and coarse sampling, noise and gamma. Beyond it: a share of contrasts
-like T1, T2 and FLAIR, heads stripped with ragged margins, lesions that the labels ignore, cut fields of view; and among
-them windows of real scans that have labels (`scans`), which take the same way from the deformation to the scanner.
+like T1, T2 and FLAIR, heads stripped with ragged margins, lesions that the labels ignore, cut fields of view, and the
+troubles of real scans (`trouble`); and among them windows of real scans that have labels (`scans`), which take the
+same way from the deformation to the scanner.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from napari_mamba.recipes.brain.scans import Scans
 from napari_mamba.recipes.brain.structures import CSF, INDICES, tables
-from napari_mamba.recipes.brain.synthetic import acquisition, contrast, geometry
+from napari_mamba.recipes.brain.synthetic import acquisition, contrast, geometry, trouble
 
 Shape = tuple[int, int, int]
 STRIPPED, CUT, LESIONS = 0.4, 0.25, 0.3
@@ -102,8 +103,17 @@ def synthesise(
         target[number] = classes
     seen = _fields_of_view(random, generator, target, 0.0 if central else CUT)
     labels, target = labels * seen, target * seen
-    image = _tissues(heads, random, generator, labels, kinds)
+    own = None if central else np.random.default_rng((*seed, 1))  # validation images stay those of before
+    image = _tissues(heads, random, generator, labels, kinds, own)
     image = _lesions(random, generator, image, target)
+    if own is not None:
+        apart = torch.Generator(device).manual_seed(int(own.integers(2**62)))
+        group = torch.from_numpy(heads.group).to(device)[labels.long()]
+        image = trouble.see_near(own, trouble.shift_fat(own, image, group))
+        grown = target.clone()
+        image, grown = trouble.grow_tumours(own, apart, image, grown)
+        drawn = [number for number in range(count) if number not in scanned]
+        target[drawn] = grown[drawn]
     for number, (real, _) in scanned.items():
         image[number] = real * seen[number]
     image = _scan(random, generator, image, seen, spacing)
@@ -162,8 +172,10 @@ def _matrix(matrix: np.ndarray, device: torch.device) -> Tensor:
     return torch.from_numpy(matrix).to(device)[None]
 
 
-def _tissues(heads: LabelMapBatch, random, generator, labels: Tensor, kinds: tuple[str, ...]) -> Tensor:
-    """Every voxel drawn from its label's distribution, (B, Z, Y, X) float32."""
+def _tissues(
+    heads: LabelMapBatch, random, generator, labels: Tensor, kinds: tuple[str, ...], own: np.random.Generator | None
+) -> Tensor:
+    """Every voxel drawn from its label's distribution, (B, Z, Y, X) float32; with `own`, tissues share voxels."""
     shape = _shape(labels)
     drawn = [contrast.draw(random, kinds[i] if kinds else "") for i in range(len(labels))]
     # Two clusters a label, chosen by the sign of a smooth field: (B, 2 R) after the look-up.
@@ -173,7 +185,10 @@ def _tissues(heads: LabelMapBatch, random, generator, labels: Tensor, kinds: tup
     cluster = geometry.smooth_field(generator, len(labels), 1, grid, shape)[:, 0] > 0.2
     index = (labels.long() + len(heads.raw) * cluster).flatten(1)
     noise = torch.randn(labels.shape, generator=generator, device=labels.device)
-    image = means.gather(1, index).view(labels.shape) + deviations.gather(1, index).view(labels.shape) * noise
+    image = means.gather(1, index).view(labels.shape)
+    if own is not None:
+        image = trouble.share_voxels(own, image)
+    image = image + deviations.gather(1, index).view(labels.shape) * noise
     return image.clamp_(min=0)
 
 

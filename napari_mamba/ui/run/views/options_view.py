@@ -14,6 +14,7 @@ from napari_mamba.errors import NapariMambaError
 from napari_mamba.ui.run.choice.options import suited_options
 from napari_mamba.ui.run.process.devices import automatic
 from napari_mamba.ui.run.process.outcome import sentence
+from napari_mamba.ui.run.views.trial_view import TrialView
 from napari_mamba.ui.widgets.forms import combo_box, row_label
 from napari_mamba.ui.widgets.theme import show_when_empty
 
@@ -81,6 +82,7 @@ class OptionsView(QWidget):
         for title, axis in AXES:
             self.axis.addItem(title, axis)
         self.region = combo_box("Run on the box around the shapes or labels of a layer: quicker, and less memory.")
+        self.trial = TrialView(host, self)
         self.ticks: dict[str, QCheckBox] = {}
         self.texts: dict[str, QLineEdit] = {}
         self._rows: dict[str, list[QWidget]] = {}
@@ -123,6 +125,7 @@ class OptionsView(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(first)
         layout.addWidget(self.notice)
+        layout.addWidget(self.trial)
         layout.addWidget(self.folded)
 
     def _add(self, form: QFormLayout, name: str, title: str, widget: QWidget) -> None:
@@ -151,6 +154,7 @@ class OptionsView(QWidget):
 
     def disconnect_from_model(self) -> None:
         """The dock is closed; the session stays."""
+        self.trial.disconnect_from_model()
         self.session.bundle_changed.disconnect(self.draw)
         self.options.events.disconnect(self._on_options)
         for event in self._listened:
