@@ -68,7 +68,7 @@ def main() -> None:
         found["napari-mamba"] = measured(source, bundle, folder / "ours.zarr")
         print("| | wall, s | CPU, s | peak, GiB |\n| --- | --- | --- | --- |")
         if arguments.write:
-            results.keep("monai", f"{arguments.size}³ by umamba_enc", found, arguments.note)
+            results.keep("monai", f"{arguments.size}³ by umamba_bot", found, arguments.note)
         for name, one in found.items():
             print(f"| {name} | {one['seconds']:.0f} | {one['cpu']:.0f} | {one['peak'] / 2**30:.2f} |")
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.scale.workers --depth 512
 
-The workers are started, and load the network in a run before the one that is measured.
+The workers are started, and load the network in runs before the one that is measured. Linux alone pins processes.
 """
 
 from __future__ import annotations
@@ -33,18 +33,26 @@ def finished(events: Any) -> Any:
 
 
 def seconds(source: Path, bundle: Path, target: Path, workers: int) -> float:
-    """Of a run on so many workers, from the first block on: without their start."""
-    with connect(workers=workers) as cluster:
-        pids = list(cluster.client.run(os.getpid).values())
-        for core, pid in enumerate(pids):
-            if hasattr(os, "sched_setaffinity"):
-                os.sched_setaffinity(pid, {core})
-        spread = SpreadJobs(cluster)
-        warm = target.with_name("warm.zarr")
-        finished(run_into(io.Opener((str(source),)), bundles.load(bundle), warm, OPTIONS, spread=spread))
-        began = perf_counter()
-        finished(run_into(io.Opener((str(source),)), bundles.load(bundle), target, OPTIONS, spread=spread))
-        return perf_counter() - began
+    """Of a run on so many workers, each of one thread on a core of its own; without their start."""
+    everywhere = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, everywhere[:workers])  # as many threads as cores are seen when they start
+    try:
+        with connect(workers=workers) as cluster:
+            pids = list(cluster.client.run(os.getpid).values())
+            for core, pid in zip(everywhere, pids, strict=False):
+                for thread in os.listdir(f"/proc/{pid}/task"):
+                    os.sched_setaffinity(int(thread), {core})
+            os.sched_setaffinity(0, everywhere)
+            spread = SpreadJobs(cluster)
+            for number in range(2):  # networks are loaded and compiled, by a run of a task a worker
+                small = material.volume(target.with_name("small.zarr"), (256, 128, 128))
+                warm = target.with_name(f"warm-{workers}-{number}.zarr")
+                finished(run_into(io.Opener((str(small),)), bundles.load(bundle), warm, OPTIONS, spread=spread))
+            began = perf_counter()
+            finished(run_into(io.Opener((str(source),)), bundles.load(bundle), target, OPTIONS, spread=spread))
+            return perf_counter() - began
+    finally:
+        os.sched_setaffinity(0, everywhere)
 
 
 def main() -> None:
@@ -52,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--depth", type=int, default=512)
     parser.add_argument("--plane", type=int, default=256)
-    parser.add_argument("--network", choices=material.NETWORKS, default="umamba_enc")
+    parser.add_argument("--network", choices=material.NETWORKS, default="umamba_bot")
     parser.add_argument("--write", action="store_true", help="keep the times, and write the page of results")
     parser.add_argument("--note", default="", help="a sentence for the page")
     arguments = parser.parse_args()

@@ -164,7 +164,7 @@ def _whole(
     finally:  # whoever drives it may leave, too
         stop.set()
         thread.join()
-    return found[0].result() if found else Result(cancelled=True)
+    return Result(cancelled=True) if cancel.is_set() or not found else found[0].result()
 
 
 def _raise(error: Exception) -> None:
