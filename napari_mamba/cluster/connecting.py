@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 PATIENCE = 300.0
 """Seconds for which a scheduler that is gone, or a cluster without workers, is waited for."""
 _CONNECT = "10s"
-_QUIET = {"DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "critical"}
+_OF_WORKERS = {
+    "DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "critical",
+    # one that starts again on a busy machine is else given up after 30 s, and never comes back
+    "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "300s",
+}
 
 
 class Cluster:
@@ -165,7 +169,7 @@ def _processes(count: int) -> Iterator[Cluster]:
     threads = str(max(cores // count, 1))
     workers = {}
     for number in range(count):
-        environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **_QUIET}
+        environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **_OF_WORKERS}
         if cards:
             environment["CUDA_VISIBLE_DEVICES"] = str(number % cards)
         options = {"nthreads": 1, "memory_limit": 0, "env": environment, "dashboard": False}
