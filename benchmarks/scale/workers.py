@@ -45,7 +45,7 @@ def seconds(source: Path, bundle: Path, target: Path, workers: int) -> float:
             os.sched_setaffinity(0, everywhere)
             spread = SpreadJobs(cluster)
             for number in range(2):  # networks are loaded and compiled, by a run of a task a worker
-                small = material.volume(target.with_name("small.zarr"), (256, 128, 128))
+                small = material.volume(target.with_name("small.zarr"), (256, 64, 64))
                 warm = target.with_name(f"warm-{workers}-{number}.zarr")
                 finished(run_into(io.Opener((str(small),)), bundles.load(bundle), warm, OPTIONS, spread=spread))
             began = perf_counter()
