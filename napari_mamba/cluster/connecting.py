@@ -163,6 +163,7 @@ def _quietly_closed(cluster: Cluster) -> None:
 @contextmanager
 def _processes(count: int) -> Iterator[Cluster]:
     """Workers of this machine: each has a GPU where there are any, and its share of the cores."""
+    import dask
     from distributed import Client, Nanny, Scheduler, SpecCluster
 
     cores, cards = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, gpus()
@@ -175,7 +176,9 @@ def _processes(count: int) -> Iterator[Cluster]:
         options = {"nthreads": 1, "memory_limit": 0, "env": environment, "dashboard": False}
         workers[number] = {"cls": Nanny, "options": options}
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": ":0"}}
-    cluster: Any = SpecCluster(scheduler=scheduler, workers=workers, silence_logs=50)
+    early = "distributed.nanny.pre-spawn-environ"  # what distributed looks at when it is imported there
+    with dask.config.set({early: {**dask.config.get(early, {}), **_OF_WORKERS}}):
+        cluster: Any = SpecCluster(scheduler=scheduler, workers=workers, silence_logs=50)
     try:
         with Client(cluster, set_as_default=False) as client:
             client.wait_for_workers(count, timeout=PATIENCE)
