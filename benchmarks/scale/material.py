@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,36 +44,59 @@ def volume(path: Path, shape: Sequence[int]) -> Path:
     return path
 
 
-def bundle(folder: Path, task: str) -> Path:
-    """A U-Mamba of 4 and 8 features whose weights are random: what it answers is nothing, what it costs is real."""
-    path = folder / f"small-{task}"
+def bundle(folder: Path, task: str, network: str = "umamba_bot") -> Path:
+    """A small network whose weights are random: what it answers is nothing, what it costs is real.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the bundle is put, unless it is there.
+    task : str
+        "segmentation" or "restoration".
+    network : str
+        "umamba_bot", of 8 and 16 features over cubes of 64 voxels, or "ultralight_vm_unet" as it was published, over
+        slices: a quarter of the time a voxel.
+    """
+    path = folder / f"small-{network}-{task}"
     if path.exists():
         return path
     classes = 2 if task == "segmentation" else 1
+    arguments, tile = NETWORKS[network](classes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        weights = models.create(network, **arguments).state_dict()
+    spec = bundles.BundleSpec(
+        name=path.name,
+        version="1.0.0",
+        title="A small network",
+        task=task,
+        network=bundles.Network(network, arguments),
+        channels=(bundles.Channel("intensity"),),
+        preparation=({"step": "normalise", "schemes": ["zscore"]},),
+        tile=tile,
+        activation="softmax" if task == "segmentation" else "none",
+        classes=tuple(bundles.LabelClass(i, f"class {i}") for i in range(classes)) if classes > 1 else (),
+    )
+    return bundles.save(path, spec, [weights], "# A small network\n\nFor benchmarks.\n")
+
+
+def _umamba(classes: int) -> tuple[dict[str, Any], bundles.Tile]:
     arguments = {
         "spatial_dims": 3,
         "input_channels": 1,
         "num_classes": classes,
-        "features_per_stage": [4, 8],
+        "features_per_stage": [8, 16],
         "kernel_sizes": [[3, 3, 3]] * 2,
         "strides": [[1, 1, 1], [2, 2, 2]],
         "n_conv_per_stage": [1, 1],
         "n_conv_per_stage_decoder": [1],
         "input_size": [TILE] * 3,
     }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(7)
-        weights = models.create("umamba_enc", **arguments).state_dict()
-    spec = bundles.BundleSpec(
-        name=path.name,
-        version="1.0.0",
-        title="A small network",
-        task=task,
-        network=bundles.Network("umamba_enc", arguments),
-        channels=(bundles.Channel("intensity"),),
-        preparation=({"step": "normalise", "schemes": ["zscore"]},),
-        tile=bundles.Tile((TILE,) * 3, overlap=0.125, divisor=(2, 2, 2)),
-        activation="softmax" if task == "segmentation" else "none",
-        classes=tuple(bundles.LabelClass(i, f"class {i}") for i in range(classes)) if classes > 1 else (),
-    )
-    return bundles.save(path, spec, [weights], "# A small network\n\nFor benchmarks.\n")
+    return arguments, bundles.Tile((TILE,) * 3, overlap=0.125, divisor=(2, 2, 2))
+
+
+def _ultralight(classes: int) -> tuple[dict[str, Any], bundles.Tile]:
+    return {"input_channels": 1, "num_classes": classes}, bundles.Tile((256, 256), overlap=0.125, divisor=(32, 32))
+
+
+NETWORKS = {"umamba_bot": _umamba, "ultralight_vm_unet": _ultralight}

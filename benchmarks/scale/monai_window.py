@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.scale import material
+from benchmarks.scale import material, results
 from benchmarks.scale.memory import measured
 
 _CHILD = "import sys; from benchmarks.scale.monai_window import child; child(*sys.argv[1:])"
@@ -53,6 +53,8 @@ def main() -> None:
     """Print a row each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--write", action="store_true", help="keep what was measured, and write the page of results")
+    parser.add_argument("--note", default="", help="a sentence for the page")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -65,6 +67,8 @@ def main() -> None:
         found = {"MONAI": json.loads(done.stdout.splitlines()[-1])}
         found["napari-mamba"] = measured(source, bundle, folder / "ours.zarr")
         print("| | wall, s | CPU, s | peak, GiB |\n| --- | --- | --- | --- |")
+        if arguments.write:
+            results.keep("monai", f"{arguments.size}³ by umamba_bot", found, arguments.note)
         for name, one in found.items():
             print(f"| {name} | {one['seconds']:.0f} | {one['cpu']:.0f} | {one['peak'] / 2**30:.2f} |")
 

@@ -13,10 +13,15 @@ Bundle = Annotated[str, typer.Argument(metavar="BUNDLE", help="Name of a bundle,
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=HOW)]
 Scheduler = Annotated[
     Optional[str],  # noqa: UP045  (typer reads it when the command runs)
-    typer.Option(metavar="ADDRESS", help="Compute on a Dask cluster: tcp://host:8786.", rich_help_panel=HOW),
+    typer.Option(
+        metavar="ADDRESS",
+        envvar="NAPARI_MAMBA_SCHEDULER",
+        help="Compute on a Dask cluster: tcp://host:8786.",
+        rich_help_panel=HOW,
+    ),
 ]
 Workers = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option(min=1, help="Processes of this machine, one a GPU; Zarr stores and batches.", rich_help_panel=HOW),
+    typer.Option(min=1, help="Compute in so many processes of this machine.", rich_help_panel=HOW),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]

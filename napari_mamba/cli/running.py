@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -19,12 +19,13 @@ from napari_mamba.cli.outputs import Outputs
 from napari_mamba.cli.reporting import Reporter, reporter
 from napari_mamba.cli.runs import films, slides
 from napari_mamba.cli.runs.colours import in_colour
-from napari_mamba.cli.storing import Storing, is_store, run_stored
+from napari_mamba.cli.storing import Storing, is_store, joined, run_on_cluster, run_stored
 from napari_mamba.errors import InputError
 from napari_mamba.io.stores import is_address
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
+    from napari_mamba.cluster import Cluster
     from napari_mamba.engine import Progress, Result
     from napari_mamba.volume import Volume
 
@@ -60,8 +61,11 @@ def run_command(
         raise InputError(f"--events {events} is not known: the one format is jsonl")
     report = reporter(events)
     try:
-        work = _Work(options, reading, overwrite, report, storing or Storing())
-        return _run_many(bundle, read_cases(cases), work) if isinstance(cases, Path) else _run_one(bundle, cases, work)
+        with ExitStack() as stack:
+            work = _Work(options, reading, overwrite, report, storing or Storing(), stack)
+            if isinstance(cases, Path):
+                return _run_many(bundle, read_cases(cases), work)
+            return _run_one(bundle, cases, work)
     except BaseException as error:
         if isinstance(report, JsonLines) and not isinstance(error, BrokenPipeError):
             report.failure(error)
@@ -79,7 +83,9 @@ class _Work:
     overwrite: bool
     report: Reporter
     storing: Storing
+    stack: ExitStack
     loaded: Bundle | None = None
+    joined: Cluster | None = None
 
     def check(self, case: Case) -> None:
         """Raise what can be known before PyTorch is imported: in the order of what each costs."""
@@ -105,6 +111,15 @@ class _Work:
         if self.loaded is None:
             self.loaded = bundles.load(name)
         return self.loaded
+
+    def cluster(self) -> Cluster | None:
+        """The workers that compute, joined once for all cases; None for this process."""
+        if self.joined is None:
+            storing, device = self.storing, str(self.options.get("device", "auto"))
+            self.joined = joined(
+                storing.scheduler, storing.workers, device, self.stack, lambda line: print(line, file=sys.stderr)
+            )
+        return self.joined
 
 
 def _run_one(name: str, case: Case, work: _Work) -> int:
@@ -180,7 +195,12 @@ def _run_case(name: str, case: Case, work: _Work, overall: Any, cancel: threadin
     stored = _stored(case, work, bundle, tell, cancel)
     if stored is None:
         volume = _read(case.inputs, reading, bundle)
-        result = run_to_end(volume, bundle, work.chosen(case), on_progress=tell, cancel=cancel)
+        cluster = work.cluster() if work.storing.asked else None
+        if cluster is None:
+            result = run_to_end(volume, bundle, work.chosen(case), on_progress=tell, cancel=cancel)
+        else:
+            beside = next(iter(case.outputs.chosen().values()), Path("here")).parent
+            result = run_on_cluster(volume, bundle, work.chosen(case), cluster, beside, tell=tell, cancel=cancel)
     else:
         result = stored
         volume = result.labels or result.image or io.open_volume(case.inputs, **reading)
@@ -233,8 +253,8 @@ def _stored(
         work.storing,
         overwrite=work.overwrite,
         tell=tell,
-        say=lambda line: print(line, file=sys.stderr),
         cancel=cancel,
+        cluster=work.cluster,
     )
 
 

@@ -1,10 +1,10 @@
-"""Runs of the command into a Zarr store: out of core, to go on from where they were stopped, on a cluster."""
+"""Runs of the command into a Zarr store, to go on from where they were stopped, and on a cluster."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
     from napari_mamba.cluster import Cluster
     from napari_mamba.engine import Progress, Result, RunOptions
+    from napari_mamba.volume import Volume
 
 
 @dataclass(frozen=True)
 class Storing:
-    """What the command says about runs into stores.
+    """What the command says about runs into stores and on clusters.
 
     Attributes
     ----------
@@ -41,9 +42,8 @@ class Storing:
         """Raise `InputError` where options for stores are given with another output."""
         if is_store(output):
             return
-        for name in ("resume", "scheduler", "workers"):
-            if getattr(self, name):
-                raise InputError(f"--{name} is for outputs in a Zarr store: name one that ends in .zarr")
+        if self.resume:
+            raise InputError("--resume is for outputs in a Zarr store: name one that ends in .zarr")
         if output is not None and is_address(output):
             raise InputError(f"{output} is an address, where Zarr stores alone are written: let it end in .zarr")
 
@@ -68,15 +68,15 @@ def run_stored(
     *,
     overwrite: bool,
     tell: Callable[[Progress], None],
-    say: Callable[[str], None],
     cancel: threading.Event,
+    cluster: Callable[[], Cluster | None],
 ) -> Result | None:
     """The result of a run out of core; None where the bundle or an option needs the image in memory, if that may be.
 
     Parameters
     ----------
-    say : callable
-        Told a line for the user, such as where a cluster's dashboard is.
+    cluster : callable
+        Gives the workers that compute, None for this process.
     """
     from napari_mamba import io
     from napari_mamba.engine.stored.reading.needs import NeedsMemory
@@ -85,30 +85,41 @@ def run_stored(
     try:
         check_stored(bundle, options)
     except NeedsMemory:
-        if storing.asked or is_address(output):
+        if storing.resume or is_address(output):
             raise
         return None
     paths = (address_of(path) if is_address(path) else os.path.abspath(path) for path in inputs)
     source = io.Opener(tuple(paths), reading)  # of a name that other processes find, too
-    with ExitStack() as stack:
-        spread = _spread(storing, options, stack, say)
-        how = {"resume": storing.resume, "overwrite": overwrite, "spread": spread}
-        events = run_into(source, bundle, output, options, cancel, **how)  # type: ignore[arg-type]
-        while True:
-            try:
-                tell(next(events))
-            except StopIteration as end:
-                return end.value
+    how: dict[str, Any] = {"resume": storing.resume, "overwrite": overwrite}
+    if (workers := cluster()) is not None:
+        from napari_mamba.cluster import SpreadJobs
+
+        how["spread"] = SpreadJobs(workers)
+    return _driven(run_into(source, bundle, output, options, cancel, **how), tell)
 
 
-def _spread(storing: Storing, options: RunOptions, stack: ExitStack, say: Callable[[str], None]) -> Any:
-    """Other processes that compute, if they were asked for or there are several GPUs; None: this one."""
-    cluster = joined(storing.scheduler, storing.workers, options.device, stack, say)
-    if cluster is None:
-        return None
-    from napari_mamba.cluster import SpreadJobs
+def run_on_cluster(
+    volume: Volume,
+    bundle: Bundle,
+    options: RunOptions,
+    cluster: Cluster,
+    folder: Path,
+    *,
+    tell: Callable[[Progress], None],
+    cancel: threading.Event,
+) -> Result:
+    """The result of a volume in memory that a cluster computes; it lies in `folder` meanwhile, which workers see."""
+    from napari_mamba.cluster import run_on
 
-    return SpreadJobs(cluster)
+    return _driven(run_on(cluster, volume, bundle, options, cancel, folder=folder.absolute()), tell)
+
+
+def _driven(events: Generator[Progress, None, Result], tell: Callable[[Progress], None]) -> Result:
+    while True:
+        try:
+            tell(next(events))
+        except StopIteration as end:
+            return end.value
 
 
 def joined(

@@ -4,6 +4,7 @@ Dask itself is imported where a cluster is asked for. Nothing here schedules: `d
 """
 
 from napari_mamba.cluster.connecting import Cluster, connect
+from napari_mamba.cluster.in_memory import Carried, run_on
 from napari_mamba.cluster.spreading import SpreadJobs
 
-__all__ = ["Cluster", "SpreadJobs", "connect"]
+__all__ = ["Carried", "Cluster", "SpreadJobs", "connect", "run_on"]

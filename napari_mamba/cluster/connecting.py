@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 PATIENCE = 300.0
 """Seconds for which a scheduler that is gone, or a cluster without workers, is waited for."""
 _CONNECT = "10s"
-_QUIET = {"DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "critical"}
+_OF_WORKERS = {
+    "DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "critical",
+    # one that starts again on a busy machine is else given up after 30 s, and never comes back
+    "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "300s",
+}
 
 
 class Cluster:
@@ -159,19 +163,22 @@ def _quietly_closed(cluster: Cluster) -> None:
 @contextmanager
 def _processes(count: int) -> Iterator[Cluster]:
     """Workers of this machine: each has a GPU where there are any, and its share of the cores."""
+    import dask
     from distributed import Client, Nanny, Scheduler, SpecCluster
 
     cores, cards = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, gpus()
     threads = str(max(cores // count, 1))
     workers = {}
     for number in range(count):
-        environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **_QUIET}
+        environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **_OF_WORKERS}
         if cards:
             environment["CUDA_VISIBLE_DEVICES"] = str(number % cards)
         options = {"nthreads": 1, "memory_limit": 0, "env": environment, "dashboard": False}
         workers[number] = {"cls": Nanny, "options": options}
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": ":0"}}
-    cluster: Any = SpecCluster(scheduler=scheduler, workers=workers, silence_logs=50)
+    early = "distributed.nanny.pre-spawn-environ"  # what distributed looks at when it is imported there
+    with dask.config.set({early: {**dask.config.get(early, {}), **_OF_WORKERS}}):
+        cluster: Any = SpecCluster(scheduler=scheduler, workers=workers, silence_logs=50)
     try:
         with Client(cluster, set_as_default=False) as client:
             client.wait_for_workers(count, timeout=PATIENCE)

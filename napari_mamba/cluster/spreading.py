@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +144,9 @@ class SpreadJobs:
         """How many tasks are done at a time."""
         return self.cluster.workers
 
-    def __call__(self, job: Job, tasks: Sequence[tuple[str, Any]]) -> Iterator[tuple[Any, dict[str, float]]]:
+    def __call__(
+        self, job: Job, tasks: Sequence[tuple[str, Any]]
+    ) -> Generator[tuple[Any, dict[str, float]], None, None]:
         """Each task as it ends, with the seconds for which it computed, read and wrote."""
         reference = BundleReference.of(job.bundle)
         light = replace(job, bundle=None) if isinstance(reference, BundleReference) else job  # type: ignore[arg-type]

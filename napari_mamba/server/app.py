@@ -30,7 +30,7 @@ class Service:
     def __init__(self, settings: Settings):
         self.settings = settings
         self.runs: dict[str, ServerRun] = {}
-        self.queues = Queues(settings.devices)
+        self.queues = Queues(settings.queues)
 
     def run(self, identity: str) -> ServerRun:
         """A run by its id; 404 if there is none. The client has been seen."""
@@ -111,7 +111,7 @@ def _add_runs(app: FastAPI, service: Service) -> None:
             files = RunFiles(service.settings.folder, identity, request)
         except OSError as error:
             raise HTTPException(507, f"the server cannot store a run ({error.strerror})") from error
-        service.runs[identity] = ServerRun(identity, request, files)
+        service.runs[identity] = ServerRun(identity, request, files, service.settings.scheduler)
         return {"id": identity}
 
     @app.post(API + "/runs/{identity}/start", status_code=202)

@@ -13,7 +13,7 @@ ImageSuffix = Literal[".nrrd", ".nii.gz", ".seg.nrrd", ".mha"]
 OUTPUTS = ("output", "probabilities", "uncertainty", "residual")
 
 _Text = Annotated[str, Field(max_length=200)]
-_Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")]
+_Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cluster|cuda(:\d{1,3})?)$")]
 _Map = Annotated[str, Field(pattern=f"^({'|'.join(MAPS)})$")]
 _Sizes = Annotated[str, Field(max_length=40, pattern=r"^[0-9.,x]*$")]
 

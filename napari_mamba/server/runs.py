@@ -15,6 +15,7 @@ from typing import Any
 
 from napari_mamba.engine.progress.events import EVENTS_VERSION
 from napari_mamba.server.requests import RunRequest
+from napari_mamba.server.settings import CLUSTER
 from napari_mamba.server.store import RunFiles
 
 UPLOADING, WAITING, RUNNING, OVER = "uploading", "waiting", "running", "over"
@@ -25,10 +26,10 @@ _SECONDS_BETWEEN_SIGNS = 5.0
 
 
 class ServerRun:
-    """One run, from its request until it is deleted."""
+    """One run, from its request until it is deleted; in the queue "cluster" the scheduler's workers compute it."""
 
-    def __init__(self, identity: str, request: RunRequest, files: RunFiles):
-        self.id, self.request, self.files = identity, request, files
+    def __init__(self, identity: str, request: RunRequest, files: RunFiles, scheduler: str = ""):
+        self.id, self.request, self.files, self.scheduler = identity, request, files, scheduler
         self.state = UPLOADING
         self.device = ""
         self.cancelled = False
@@ -133,12 +134,14 @@ class ServerRun:
 
     def _words(self) -> list[str]:
         request, always = self.request, ["--events", "jsonl", "--overwrite"]
+        device = "auto" if self.device == CLUSTER else self.device
         if request.explain is None:
             cases = ["run", request.bundle, "--cases", str(self.files.write_cases())]
-            return [*cases, *always, *request.options.words(self.device)]
+            spread = [f"--scheduler={self.scheduler}"] if self.device == CLUSTER else []
+            return [*cases, *always, *spread, *request.options.words(device)]
         inputs = [str(self.files.input(0, channel)) for channel in range(len(request.cases[0].inputs))]
         maps = ["--output", str(self.files.maps_folder)]
-        return ["explain", request.bundle, *inputs, *maps, *always, *request.explain.words(self.device)]
+        return ["explain", request.bundle, *inputs, *maps, *always, *request.explain.words(device)]
 
     def _take(self, raw: bytes) -> str:
         """Hand on an event without the server's paths; returns its kind."""

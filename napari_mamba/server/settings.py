@@ -11,6 +11,8 @@ from napari_mamba.errors import InputError
 
 TOKEN_VARIABLE = "NAPARI_MAMBA_SERVER_TOKEN"
 SHORTEST_TOKEN = 16
+CLUSTER = "cluster"
+"""The name of the queue of runs that a Dask cluster computes."""
 GIGABYTE = 1 << 30
 
 
@@ -28,6 +30,9 @@ class Settings:
         What a client has to send; empty: none, on the loopback alone.
     devices : tuple of str
         Devices to compute on, each with a queue of its own; empty: those that the machine has.
+    scheduler : str
+        Address of a Dask scheduler: runs go to its cluster, of whose workers `folder` is seen. It has a queue beside
+        those of `devices`, and is the only one where none are named.
     largest_upload : int
         Bytes of one file.
     largest_run : int
@@ -50,6 +55,7 @@ class Settings:
     folder: Path = Path()
     token: str = ""
     devices: tuple[str, ...] = ()
+    scheduler: str = ""
     largest_upload: int = 4 * GIGABYTE
     largest_run: int = 16 * GIGABYTE
     most_runs: int = 32
@@ -66,6 +72,11 @@ class Settings:
             raise InputError(f"the token is too short to be a secret: give at least {SHORTEST_TOKEN} characters")
         if not (self.token.isascii() and self.token.isprintable() and " " not in self.token):
             raise InputError("a token is made of printable ASCII characters without spaces: make another one")
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """Names of the queues; empty: the devices that the machine has."""
+        return (CLUSTER, *self.devices) if self.scheduler else self.devices
 
 
 def is_loopback(host: str) -> bool:

@@ -22,6 +22,8 @@ class Preferences:
         Main memory for results of earlier runs; 0 keeps none.
     bundle_folder : str
         Where bundles are imported to and found; empty for the platform's own place.
+    scheduler : str
+        Address of a Dask scheduler, to whose cluster runs go; empty for none.
     """
 
     device: str = "auto"
@@ -29,6 +31,7 @@ class Preferences:
     uncertainty: bool = False
     cache_mb: int = 512
     bundle_folder: str = ""
+    scheduler: str = ""
 
 
 def preferences() -> Preferences:
@@ -39,6 +42,8 @@ def preferences() -> Preferences:
     chosen = {name: getattr(run, name, default) for name, default in vars(Preferences()).items()}
     chosen["device"] = str(chosen["device"]).strip() or "auto"
     chosen["bundle_folder"] = str(chosen["bundle_folder"]).strip()
+    address = str(chosen["scheduler"]).strip()
+    chosen["scheduler"] = address if "://" in address or not address else f"tcp://{address}"
     return Preferences(**chosen)
 
 

@@ -139,16 +139,23 @@ def test_killed_and_gone_on_with(start, command, tiny_bundle, tmp_path, folder):
     ("arguments", "reason"),
     [
         (("-o", "labels.nii.gz", "--resume"), "--resume is for outputs in a Zarr store: name one that ends in .zarr"),
-        (("-o", "labels.nii.gz", "--workers", "2"), "--workers is for outputs in a Zarr store"),
+        (("-o", "labels.nii.gz", "--workers", "2", "--scheduler", "tcp://127.0.0.1:9"), "give one of them"),
+        (("-o", "labels.nii.gz", "--scheduler", "tcp://127.0.0.1:9"), "no Dask scheduler answers at tcp://127.0.0.1:9"),
+        (("-o", "labels.zarr", "--scheduler", "tcp://127.0.0.1:9"), "no Dask scheduler answers at tcp://127.0.0.1:9"),
         (("-o", "s3://bucket/labels.nii.gz"), "is an address, where Zarr stores alone are written"),
         (("-o", "nowhere/labels.zarr"), "does not exist, create it first"),
     ],
 )
 def test_outputs_that_cannot_be(command, tiny_bundle, store, tmp_path, monkeypatch, arguments, reason):
+    from napari_mamba.cluster import connecting
+
+    monkeypatch.setattr(connecting, "_CONNECT", "1s")
     monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
     done = command("run", tiny_bundle, store, *arguments)
     assert done.code == 2
     assert reason in done.error
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_what_needs_memory_is_made_in_memory(command, tiny_bundle, store, folder, wanted):

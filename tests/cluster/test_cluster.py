@@ -27,7 +27,12 @@ def values(found):
 
 def test_every_task_ends_on_some_worker(cluster):
     assert values(spread(cluster, cluster_fakes.doubled, [(i,) for i in range(20)])) == {i: 2 * i for i in range(20)}
-    assert len(set(values(spread(cluster, cluster_fakes.process, [(i,) for i in range(12)])).values())) == 2
+    seen = set()
+    for _ in range(100):  # a worker that is held up by the machine takes none of a few tasks
+        seen |= set(values(spread(cluster, cluster_fakes.process, [(i,) for i in range(4)])).values())
+        if len(seen) == 2:
+            break
+    assert len(seen) == 2
 
 
 def test_few_tasks_are_with_the_scheduler_at_a_time(cluster, monkeypatch):
@@ -123,13 +128,14 @@ def test_a_scheduler_that_is_restarted_in_mid_run_ends_nothing(outside):
                     outside("worker", address, "--nthreads", 1, "--no-dashboard", "--no-nanny"),
                 ))  # fmt: skip
                 restart.start()
+        restart.join()
     assert found == {i: 2 * i for i in range(12)}
 
 
 def connected(address):
     for _ in range(60):
         try:
-            entered = connect(address, patience=120)
+            entered = connect(address)
             return Entered(entered, entered.__enter__())
         except InputError:
             time.sleep(1)

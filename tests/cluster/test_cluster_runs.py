@@ -12,11 +12,11 @@ from stored_fakes import drain
 
 from napari_mamba import bundles, engine, io
 from napari_mamba.cluster import SpreadJobs
-from napari_mamba.cluster.on_worker import BundleReference
+from napari_mamba.cluster.on_worker import BundleReference, outcome_of
 from napari_mamba.engine.stored import layout
 from napari_mamba.engine.stored.journal import Journal
 from napari_mamba.engine.stored.run import run_into
-from napari_mamba.errors import BundleError, InputError
+from napari_mamba.errors import BundleError, InputError, OutOfMemoryError
 from napari_mamba.volume import Volume
 
 pytest.importorskip("distributed")
@@ -41,7 +41,6 @@ def test_labels_equal_those_in_memory_though_a_worker_dies(cluster, tiny_bundle,
     bundle = bundles.load(tiny_bundle)
     wanted = engine.run_to_end(io.read(big), bundle, OPTIONS)
     target = tmp_path / "out.zarr"
-    cluster.client.wait_for_workers(2, timeout=60)  # another test may have killed one
     events = run_into(io.Opener((str(big),)), bundle, target, OPTIONS, spread=SpreadJobs(cluster))
     killed, result = False, None
     while result is None:
@@ -69,6 +68,14 @@ def test_a_worker_without_the_model_says_so(tmp_path, tiny_bundle):
         BundleReference(str(tmp_path / "not there"), "0" * 64).load()
     with pytest.raises(BundleError, match="a worker has another bundle"):
         BundleReference(reference.name, "0" * 64).load()
+
+
+def test_a_worker_whose_memory_runs_out_says_so():
+    def starve(_: object) -> None:
+        raise MemoryError
+
+    with pytest.raises(OutOfMemoryError, match="a worker's memory ran out: give a smaller --tile"):
+        outcome_of(starve, None).result()
 
 
 def test_what_a_worker_raises_ends_the_run_with_its_sentence(cluster, tiny_bundle, big, tmp_path):

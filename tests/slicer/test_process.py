@@ -282,3 +282,9 @@ def test_arguments_of_the_command(tmp_path):
     }  # fmt: skip
     item = json.loads((tmp_path / "cases.json").read_text())[0]
     assert item["region"] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_cluster_is_told_to_the_command_alone(place):
+    assert "NAPARI_MAMBA_SCHEDULER" not in (place.runner().environment or {})
+    place.scheduler = "tcp://head:8786"
+    assert place.runner().environment == {**place.environment, "NAPARI_MAMBA_SCHEDULER": "tcp://head:8786"}

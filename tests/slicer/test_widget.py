@@ -261,3 +261,18 @@ def test_the_ten_lines_of_the_readme(shimmed, scene, repository, python, monkeyp
     assert "anterior" in shown[1]
     assert shown[2].startswith("Done.")
     assert scene.GetFirstNodeByClass("vtkMRMLSegmentationNode") is not None
+
+
+def test_a_cluster_is_the_user_s_own_setting_and_not_the_scene_s(shimmed, panel):
+    wait(shimmed, lambda: "tiny" in panel.names)
+    ui = panel.ui
+    assert not ui.schedulerLine.isHidden()
+    ui.schedulerLine.setText(" tcp://head:8786 ")
+    panel.changed()
+    assert panel.host.setting("scheduler") == "tcp://head:8786"
+    assert panel.logic._runner().environment["NAPARI_MAMBA_SCHEDULER"] == "tcp://head:8786"
+    scene = [panel.parameters.node.GetParameter(name) for name in panel.parameters.node.GetParameterNames()]
+    assert not any("tcp://" in value for value in scene)
+    panel.parameters["place"] = "server"
+    panel.draw()
+    assert ui.schedulerLine.isHidden()

@@ -22,6 +22,14 @@ def serve(
     device: Annotated[
         Optional[list[str]], typer.Option(help="Compute on this device; several times for several queues.")
     ] = None,
+    scheduler: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            envvar="NAPARI_MAMBA_SCHEDULER",
+            help="Have a Dask cluster compute, whose workers see the folder.",
+        ),
+    ] = "",
     folder: Annotated[Optional[Path], typer.Option(help="For uploads and results; emptied at the start.")] = None,
     largest_upload: Annotated[float, typer.Option(metavar="GB", min=0.001, help="Largest file taken.")] = 4.0,
     gone_after: Annotated[float, typer.Option(metavar="S", min=1, help="End runs whose client is gone so long.")] = 120,
@@ -37,6 +45,7 @@ def serve(
         folder=folder or default_folder(port),
         token=read_token(token_file),
         devices=tuple(device or ()),
+        scheduler=scheduler,
         largest_upload=int(largest_upload * GIGABYTE),
         gone_seconds=gone_after,
     )

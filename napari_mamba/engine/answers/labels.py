@@ -152,7 +152,20 @@ def check_classes(values: torch.Tensor, indices: Sequence[int]) -> None:
 
 def winners(values: torch.Tensor, indices: Sequence[int]) -> np.ndarray:
     """The label (n, Y, X) of the class whose value (K, n, Y, X) is highest, of equal ones the first."""
-    return np.array(indices, label_dtype(indices))[values.argmax(0).cpu().numpy()]
+    return np.array(indices, label_dtype(indices))[_highest(values).cpu().numpy()]
+
+
+def _highest(values: torch.Tensor) -> torch.Tensor:
+    """Which of the values (K, n, Y, X) is highest, of equal ones the first."""
+    if values.device.type != "cpu" or len(values) > 100:
+        return values.argmax(0)
+    # Class by class: PyTorch's argmax over the slowest axis takes 15 times as long of 2 classes, 2.5 times of 33.
+    highest = torch.zeros(values.shape[1:], dtype=torch.uint8)
+    best = values[0].clone()
+    for k, one in enumerate(values[1:], 1):
+        highest.masked_fill_(one > best, k)
+        torch.maximum(best, one, out=best)
+    return highest
 
 
 def drawn(values: torch.Tensor) -> np.ndarray:

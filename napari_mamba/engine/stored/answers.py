@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from napari_mamba.engine.answers.labels import check_classes, drawn, label_dtype, logits_dtype, painted, winners
 from napari_mamba.engine.preparation.prepare import Prepared
-from napari_mamba.engine.result import class_table, region_table
+from napari_mamba.engine.result import ClassRow, class_table, region_table
 from napari_mamba.engine.stored.reading.needs import NeedsMemory
 from napari_mamba.engine.stored.reading.placement import Placement, ResampledPlacement
 from napari_mamba.engine.tiling.tiles import Box
@@ -78,10 +79,23 @@ class StoredAnswer(ABC):
 
 
 class StoredLabels(StoredAnswer):
-    """Labels; a block's facts are the voxels of each class, and the sums of the input's channels over them."""
+    """Labels; a block's facts are the voxels of each class, and the sums of the input's channels over them.
+
+    Attributes
+    ----------
+    structures : list of list of int
+        Labels that are one structure each, of which the largest part is kept when all blocks are there; empty: all.
+    """
 
     def __init__(self, bundle: Any, prepared: Prepared | None):
+        self.structures: list[list[int]] = []
+        counted = False
         for step in getattr(bundle, "postprocessing", ()):
+            one = step.get("step") == "keep_largest" and step.get("as_one_structure") and not counted
+            if one and bundle.activation != "sigmoid":
+                self.structures.append([int(i) for i in step.get("indices", ())])
+                continue
+            counted = True
             if step.get("step") not in _COUNTED:
                 raise NeedsMemory(
                     f"the postprocessing step {str(step.get('step'))[:40]!r} needs the whole label map in memory: give "
@@ -127,12 +141,20 @@ class StoredLabels(StoredAnswer):
         else:
             block[(slice(None), *inside)] = values
             block *= np.asarray(True if seen is None else seen, block.dtype)
-            rows = class_table(block[0], given, self.bundle.classes, 1.0)
-        # means times voxels: what is added up over all blocks
-        return block, {
-            "voxels": [row.voxels for row in rows],
-            "sums": [[mean * row.voxels for mean in row.mean_intensities] for row in rows],
-        }
+            return block, self.facts(block, given)
+        return block, _summed(rows)
+
+    def facts(self, block: np.ndarray, given: np.ndarray) -> dict[str, Any]:
+        """What the journal holds of a block of labels (1, z, y, x) and of the input there."""
+        return _summed(class_table(block[0], given, self.bundle.classes, 1.0))
+
+
+def _summed(rows: Sequence[ClassRow]) -> dict[str, Any]:
+    """Means times voxels: what is added up over all blocks."""
+    return {
+        "voxels": [row.voxels for row in rows],
+        "sums": [[mean * row.voxels for mean in row.mean_intensities] for row in rows],
+    }
 
 
 class StoredImage(StoredAnswer):

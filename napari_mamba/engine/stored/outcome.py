@@ -11,9 +11,10 @@ import numpy as np
 from napari_mamba.engine.answers.postprocessing import count_warnings
 from napari_mamba.engine.result import ClassRow, Result, voxel_ml
 from napari_mamba.engine.stored.journal import Journal
-from napari_mamba.engine.stored.target import explained
+from napari_mamba.engine.stored.target import explained, state_of
 from napari_mamba.engine.stored.work import Job, Work
 from napari_mamba.engine.tiling.tiles import Shape
+from napari_mamba.errors import OutputError
 from napari_mamba.io.stores import open_store
 from napari_mamba.volume import Volume
 
@@ -101,6 +102,8 @@ def _describe(job: Job, volume: Volume, factors: Sequence[Shape]) -> None:
 
     classes = job.bundle.classes if job.bundle.task == "segmentation" else ()
     name = volume.name or job.target.rstrip("/").rsplit("/", 1)[-1]
+    if state_of(job.target) != "part":  # chunks since then were written where it was
+        raise OutputError(f"{job.target} went away while it was written: remove what is left of it, and begin anew")
     with explained(job.target):
         group = zarr.open_group(open_store(job.target, read_only=False), mode="r+")
         group.attrs.update(json.loads(json.dumps(metadata(volume, name, classes, factors))))

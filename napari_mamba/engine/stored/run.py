@@ -12,7 +12,7 @@ from napari_mamba.engine.preparation.steps import preparation_steps
 from napari_mamba.engine.progress.events import Progress
 from napari_mamba.engine.result import Result
 from napari_mamba.engine.run import explained
-from napari_mamba.engine.stored.answers import stored_answer
+from napari_mamba.engine.stored.answers import StoredLabels, stored_answer
 from napari_mamba.engine.stored.reading.needs import NeedsMemory
 from napari_mamba.engine.stored.reading.preparing import check_steps
 from napari_mamba.engine.stored.session import StoredSession
@@ -89,4 +89,6 @@ def check_stored(bundle: Bundle, options: RunOptions) -> None:
         what = f"the {wanted[0]}" if wanted else "the mean of slices along three axes"
         raise NeedsMemory(f"{what} is made in memory alone: leave it out, or give a --region of the image that fits")
     check_steps(preparation_steps(bundle, options.spacing))
-    stored_answer(bundle, len(bundle.channels), None)
+    answer = stored_answer(bundle, len(bundle.channels), None)
+    if options.region is not None and isinstance(answer, StoredLabels) and answer.structures:
+        raise NeedsMemory("the largest part within a region is found in memory: give a coarser --level that fits")

@@ -8,9 +8,10 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from queue import SimpleQueue
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from napari_mamba.engine import memory
 from napari_mamba.engine.checks import size_warnings
@@ -18,6 +19,7 @@ from napari_mamba.engine.progress.events import Progress
 from napari_mamba.engine.progress.record import Record, TimeEstimator
 from napari_mamba.engine.progress.reporting import Cancelled, Events, Reporter
 from napari_mamba.engine.result import Result
+from napari_mamba.engine.stored import largest
 from napari_mamba.engine.stored.journal import Journal
 from napari_mamba.engine.stored.layout import Layout, lay_out, split
 from napari_mamba.engine.stored.outcome import finished_result, result_of
@@ -34,9 +36,6 @@ from napari_mamba.engine.tiling.tiles import Shape
 from napari_mamba.engine.tiling.views import check_axis
 from napari_mamba.errors import OutputError
 from napari_mamba.volume import Volume
-
-if TYPE_CHECKING:
-    pass
 
 T = TypeVar("T")
 
@@ -64,6 +63,7 @@ class StoredSession:
                     return finished_result(job, self.journal)
                 yield from self._prepare(kept)
                 times = yield from self._compute(fresh=kept is None)
+                yield from self._keep_largest()
                 yield from self._coarsen()
                 result = result_of(self.work, self.journal, self.factors)
                 yield from self.report.warn("measuring", 0, 1, result.warnings)
@@ -234,6 +234,10 @@ class StoredSession:
                 times.add(seconds)
                 left = (perf_counter() - began) / number * (len(tasks) - number)
                 yield from self.report.say(stage, number, len(tasks), left)
+
+    def _keep_largest(self) -> Events:
+        if largest.wanted(self.work):
+            yield from self._watched("restoring", partial(largest.keep_in_store, self.work, self.journal))
 
     def _coarsen(self) -> Events:
         """The coarser levels, one after the other: each is made of the whole one before."""

@@ -14,8 +14,10 @@ Task = tuple[str, Any]
 class Spread(Protocol):
     """Has tasks done by other processes, as `napari_mamba.cluster` does."""
 
-    workers: int
-    """How many tasks are done at a time."""
+    @property
+    def workers(self) -> int:
+        """How many tasks are done at a time."""
+        ...
 
     def __call__(self, job: Job, tasks: Sequence[Task]) -> Generator[tuple[Task, dict[str, float]], None, None]:
         """Each task as it ends, with the seconds for which it computed, read and wrote."""

@@ -133,7 +133,8 @@ def run_on(viewer: ViewerModel, layer: Layer | str | Sequence[Layer | str], name
         raise InputError(f"{bundle.name} takes {len(bundle.channels)} layers ({names}), not {len(layers)}")
     told = _options(options)
     job, _ = layer_job(session.viewer, layers, bundle, told, session.frame)
-    if told.elsewhere:
+    job.cluster = told.cluster
+    if told.elsewhere and not told.cluster:
         job.server = session.servers.find(told.device) or Server(told.device)
     session.queue.add(job)
     return Run(job, host)

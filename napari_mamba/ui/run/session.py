@@ -62,6 +62,7 @@ class RunSession:
     estimates: Estimates = field(default_factory=lambda: Estimates(default_path()))
     devices: list[DeviceFacts] = field(default_factory=list)
     servers: KnownServers = field(default_factory=lambda: KnownServers(known_servers_path()))
+    scheduler: str = ""
     bundle: Bundle | None = None
     last: Job | None = None
     estimate: Estimate | None = None
@@ -107,6 +108,7 @@ class RunSession:
         self.cache.limit = max(chosen.cache_mb, 0) * 2**20
         self.cache.trim()
         self.library.use_folder(folder_of(chosen))
+        self.scheduler = chosen.scheduler
         self.options.prefer(chosen)
 
     def ranked(self) -> list[tuple[Bundle, Suitability]]:
@@ -190,14 +192,16 @@ class RunSession:
         if self.bundle is None:
             raise InputError("no model is chosen: choose one in the list")
         job, volume = layer_job(self.viewer, layers, self.bundle, self.options, self.frame)
-        job.server = self.server
+        job.server, job.cluster = self.server, self.options.cluster
         return job, volume
 
     @property
     def server(self) -> Server | None:
         """The computer elsewhere that runs are sent to; None for this one."""
         address = self.options.device
-        return (self.servers.find(address) or Server(address)) if self.options.elsewhere else None
+        if not self.options.elsewhere or self.options.cluster:
+            return None
+        return self.servers.find(address) or Server(address)
 
     def start(self) -> list[Job]:
         """Queue a run of what is chosen, or several; returns them, none where something is wrong with the choice."""

@@ -56,6 +56,7 @@ class Scripting:
         self.core = Core(self._runner, temporary)
         self.breathe: Callable[[], None] = lambda: None
         self._agreed = False
+        self.scheduler = ""
         clean_up(temporary())
 
     # ---- where it computes
@@ -73,12 +74,18 @@ class Scripting:
         self._use(RemotePlace(address, token))
         self._agreed = agreed
 
+    def use_cluster(self, address: str) -> None:
+        """Have a Dask cluster compute what is asked of this computer; empty: this computer does it itself."""
+        self.scheduler = address.strip()
+
     def _use(self, place: places.Place) -> None:
         self.place, self.bundles, self._agreed = place, {}, False
 
     def _runner(self) -> Any:
         if isinstance(self.place, RemotePlace) and not self._agreed and not self.consent.given(self.place.address):
             raise Unusable("nothing was sent: you did not agree to send volumes to this server")
+        if isinstance(self.place, places.LocalPlace):
+            self.place.scheduler = self.scheduler
         return self.place.runner()
 
     def answer(self, question: places.Question, seconds: float = _ANSWER_SECONDS) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 import threading
 from dataclasses import replace
 
@@ -146,3 +148,38 @@ def test_a_lease_in_an_object_store_keeps_others_out_until_it_is_old(volume, mon
     stores.put(journal.store, "lock.json", json.dumps({**held, "of": "a killed run", "time": 0}).encode())
     with journal.locked():
         pass
+
+
+@pytest.mark.parametrize("what", ["store", "store and journal"])
+def test_a_store_that_goes_in_mid_run_is_told_and_none_looks_finished(tmp_path, volume, what):
+    target = tmp_path / "out.zarr"
+    events = run_into(volume, bundle(), target, CPU)
+    while next(events).stage != "network" or not Journal(target).done():
+        pass
+    target.rename(tmp_path / "away")  # at once: the run goes on writing meanwhile
+    if what != "store":
+        (tmp_path / "out.zarr.unfinished").rename(tmp_path / "away.unfinished")
+    # the second where it goes within the writing of a chunk
+    with pytest.raises(OutputError, match=r"out\.zarr (went away while|cannot be written: No such file)"):
+        drain(events)
+    with pytest.raises(InputError):
+        io.read(target)
+    shutil.rmtree(target, ignore_errors=True)
+    assert drain(run_into(volume, bundle(), target, CPU, overwrite=True)).labels is not None
+
+
+def test_a_folder_that_is_read_only_is_told_before_anything_is_computed(tmp_path, volume, monkeypatch):
+    from pathlib import Path
+
+    make = Path.mkdir
+
+    def refuse(self, *arguments, **how):
+        if self.name.startswith("out.zarr"):
+            raise OSError(errno.EROFS, "Read-only file system")
+        return make(self, *arguments, **how)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    events = run_into(volume, bundle(), tmp_path / "out.zarr", CPU)
+    with pytest.raises(OutputError, match=r"cannot be written \(Read-only file system\): choose another folder"):
+        drain(events)
+    assert list(tmp_path.iterdir()) == []

@@ -17,6 +17,7 @@ from napari_mamba.engine.checks import (
     grid_warnings,
     range_warnings,
 )
+from napari_mamba.engine.familiarity.judge import familiarity_of
 from napari_mamba.engine.stored.reading.lazy import LazyImage, lazy
 from napari_mamba.engine.stored.reading.needs import NeedsMemory
 from napari_mamba.engine.stored.reading.passes import Watch, blocks, sampled
@@ -96,5 +97,10 @@ def check_on_disk(
         warnings.append(f"{bundle.name} takes colour images: the one channel was repeated as red, green and blue.")
     for one, wanted in zip(seen, bundle.channels, strict=False):
         warnings += range_warnings(one.low, one.high, one.below / voxels, wanted.name, wanted.modality, bundle)
+    if familiarity_of(bundle) is not None:
+        warnings.append(
+            f"Whether this image is like those that {bundle.name} was made from was not looked at, since that takes "
+            "all of it in memory: look at the result yourself."
+        )
     found["range"] = [[one.low, one.high] for one in seen]
     return warnings + doubts(volume) + grid_warnings(volume)

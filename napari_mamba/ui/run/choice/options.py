@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
     from napari_mamba.ui.preferences import Preferences
 
+CLUSTERS = ("tcp://", "tls://", "ucx://")
+"""How addresses of Dask schedulers begin; those of servers begin with http."""
+
 
 @dataclass
 class Options:
@@ -56,7 +59,7 @@ class Options:
 
     def prefer(self, preferences: Preferences) -> None:
         """Take over the user's preferences for what they speak of."""
-        self.device = preferences.device
+        self.device = preferences.scheduler or preferences.device
         self.precision = preferences.precision
         self.uncertainty = preferences.uncertainty
 
@@ -119,8 +122,13 @@ class Options:
 
     @property
     def elsewhere(self) -> bool:
-        """Whether the chosen device is the address of another computer."""
+        """Whether the chosen device is the address of another computer, or of a cluster."""
         return "://" in self.device
+
+    @property
+    def cluster(self) -> str:
+        """The address of the Dask scheduler that is chosen as device; empty where none is."""
+        return self.device if self.device.startswith(CLUSTERS) else ""
 
     def _strength(self) -> float:
         percent = one_number(self.strength.strip().removesuffix("%"), "strength", float)

@@ -1,15 +1,19 @@
-"""What the engine's process does beside a run: images registered, a heart followed, a slide, a film.
+"""What the engine's process does beside a run: images registered, a heart followed, a slide, a film, a cluster.
 
-No Qt, and no torch before it runs.
-
-Each ends with an `Outcome` whose result is that of the engine's function; nothing is raised out of here.
+Each ends with an `Outcome` whose result is that of the engine's function; nothing is raised out of here. No Qt, no
+torch before it runs.
 """
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Generator
+from pathlib import Path
+from time import time
 from typing import Any
+
+import platformdirs
 
 from napari_mamba.ui.run.process.outcome import Outcome, sentence_of
 
@@ -45,11 +49,27 @@ def _film(
     return run_film(of_array(data, grid, times), bundles.kept(bundles.load(bundle)), options, cancel)
 
 
+def _on_cluster(
+    cancel: threading.Event, volume: Any, bundle: str, options: Any, scheduler: str
+) -> Generator[Any, None, Any]:
+    from napari_mamba import bundles
+    from napari_mamba.cluster import connect, run_on
+
+    folder = Path(platformdirs.user_cache_dir("napari-mamba", appauthor=False)) / "cluster"
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(".on-cluster-*"):  # by a process that was ended in mid-run
+        if time() - left.stat().st_mtime > 86400:
+            shutil.rmtree(left, ignore_errors=True)
+    with connect(scheduler, patience=60) as cluster:
+        return (yield from run_on(cluster, volume, bundles.load(bundle), options, cancel, folder=folder))
+
+
 WORK: dict[str, Callable[..., Generator[Any, None, Any]]] = {
     "register": _register,
     "follow": _follow,
     "slide": _slide,
     "film": _film,
+    "on_cluster": _on_cluster,
 }
 """By name: a function of an event that stops it, and of arguments that go through a pipe."""
 

@@ -55,6 +55,8 @@ class Job:
         into the whole. What it returns takes the result's place.
     server : Server, optional
         The computer elsewhere that it runs on; None for this one.
+    cluster : str
+        Address of the Dask scheduler whose workers compute it; empty where none do.
     group : str
         Of jobs that were started together, such as those of a folder.
 
@@ -84,6 +86,7 @@ class Job:
     place: Placement | None = None
     finish: Callable[[Result, Volume], Result] | None = None
     server: Server | None = None
+    cluster: str = ""
     group: str = ""
     paths: tuple[str, ...] = ()
     state: State = State.WAITING

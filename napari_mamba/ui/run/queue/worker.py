@@ -49,6 +49,11 @@ def events_of(
         elif kept is not None:
             job.from_cache = True
             outcome = Outcome(kept)
+        elif job.cluster:
+            request = (volume, str(job.bundle.path), job.options, job.cluster)
+            outcome = yield from engine.work("on_cluster", request, job.cancel)
+            if outcome.error:
+                return outcome
         else:
             outcome = yield from engine.run(volume, job.bundle, job.options, job.cancel)
             if outcome.result is not None and not outcome.cancelled:

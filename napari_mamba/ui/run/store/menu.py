@@ -64,7 +64,9 @@ class StoreEntry(QObject):
         except NapariMambaError as error:
             self.message.say(sentence(str(error)), "error")
             return
-        run = StoreRun(volume, self.session.place_of(job), job.bundle, job.options, target)
+        run = StoreRun(
+            volume, self.session.place_of(job), job.bundle, job.options, target, self.session.options.cluster
+        )
         self.runner = StoreRunner(self.session.viewer, run, self)
         self.runner.said.connect(self.message.say)
         self.runner.ended.connect(self._ended)

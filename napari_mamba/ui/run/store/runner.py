@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from napari.layers import Image, Labels
 from napari.qt.threading import create_worker
 from qtpy.QtCore import QObject, Signal, Slot
@@ -46,6 +48,8 @@ class StoreRun:
     bundle : Bundle
     options : RunOptions
     target : Path
+    scheduler : str
+        Address of a Dask scheduler whose workers compute, and see the target and what the volume's data lie in.
     """
 
     volume: Volume
@@ -53,6 +57,7 @@ class StoreRun:
     bundle: Bundle
     options: RunOptions
     target: Path
+    scheduler: str = ""
     cancel: threading.Event = field(default_factory=threading.Event)
     said: str = ""
     kind: str = "hint"
@@ -63,11 +68,26 @@ class StoreRun:
         from napari_mamba.engine.stored.run import run_into
 
         try:
-            result = yield from run_into(self.volume, self.bundle, self.target, self.options, self.cancel, resume=True)
+            with ExitStack() as stack:
+                source, spread = self._on_cluster(stack) if self.scheduler else (self.volume, None)
+                result = yield from run_into(
+                    source, self.bundle, self.target, self.options, self.cancel, resume=True, spread=spread
+                )
         except NapariMambaError as error:
             return sentence(str(error))
         self.done = not result.cancelled
         return ""
+
+    def _on_cluster(self, stack: ExitStack) -> tuple[Any, Any]:
+        """What opens the image on a worker, and what has blocks computed there."""
+        from napari_mamba.cluster import Carried, SpreadJobs, connect
+
+        spread = SpreadJobs(stack.enter_context(connect(self.scheduler)))
+        if not isinstance(self.volume.data, np.ndarray):
+            return self.volume, spread
+        # an array would be sent with every block
+        beside = stack.enter_context(TemporaryDirectory(prefix=".image-", dir=self.target.parent))
+        return Carried.of(self.volume, Path(beside)), spread
 
     def opened(self) -> LiveStore:
         """The store's arrays, once they are made."""

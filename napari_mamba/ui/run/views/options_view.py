@@ -239,6 +239,9 @@ class OptionsView(QWidget):
         for server in self.session.servers.servers:
             self.device.addItem(f"Elsewhere: {server.address.partition('://')[2]}", server.address)
             known.add(server.address)
+        for address in dict.fromkeys(filter(None, (self.session.scheduler, self.options.cluster))):
+            self.device.addItem(f"Cluster: {address.partition('://')[2]}", address)
+            known.add(address)
         if self.options.device not in known:
             missing = f"{self.options.device}: not on this computer" if found else self.options.device
             self.device.addItem(missing, self.options.device)

@@ -19,6 +19,9 @@ MODULE = ["-m", "napari_mamba"]
 _SLICERS_OWN = ("PYTHONHOME", "PYTHONPATH", "PYTHONNOUSERSITE", "QT_PLUGIN_PATH", "PIP_REQUIRE_VIRTUALENV")
 _LIBRARY_PATHS = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PATH")
 
+SCHEDULER = "NAPARI_MAMBA_SCHEDULER"
+"""The variable by which the command is told of a cluster."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -61,14 +64,23 @@ class LocalPlace:
         The interpreter, or Slicer's launcher `PythonSlicer`.
     environment : mapping, optional
         Whole environment of its processes; that of the application by default.
+
+    Attributes
+    ----------
+    scheduler : str
+        Address of a Dask scheduler, whose cluster computes runs; empty: this computer does.
     """
 
     def __init__(self, python: str, environment: Mapping[str, str] | None = None):
         self.command = [python, *MODULE]
         self.environment = environment
+        self.scheduler = ""
 
     def runner(self) -> Runner:
-        return LocalRunner(self.command, self.environment)
+        if not self.scheduler:
+            return LocalRunner(self.command, self.environment)
+        given = os.environ if self.environment is None else self.environment
+        return LocalRunner(self.command, {**given, SCHEDULER: self.scheduler})
 
     def ask_version(self) -> Question:
         return LocalQuestion(self, ["--version"], _version)

@@ -37,6 +37,7 @@ class PlaceSection:
         if parameters is None or self.logic.core.busy:
             return
         self._place_used = self.place_key()
+        self.logic.use_cluster(self.host.setting("scheduler"))
         try:
             if parameters["place"] == "python":
                 self.logic.use_python(self.host.setting("python"))

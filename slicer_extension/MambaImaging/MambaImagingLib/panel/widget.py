@@ -18,7 +18,7 @@ from .place_section import PlaceSection
 
 CHECKS = ("table", "plot", "surfaces", "probabilities", "uncertainty", "residual", "mirror")
 COMBOS = ("bundle", "mode", "place", "device", "precision")
-LINES = ("tile", "spacing", "server", "token")
+LINES = ("tile", "spacing", "server", "token", "scheduler")
 HANDED_ON = (
     *("mode", "device", "precision", "tile", "spacing"),
     *("probabilities", "uncertainty", "residual", "table", "plot", "surfaces"),
@@ -126,6 +126,9 @@ class Panel(InputsSection, PlaceSection, LookSection):
         parameters.set_batch(list(ui.batchSelector.checkedNodes()))
         self.host.keep_setting("python", str(ui.pythonPath.currentPath))
         self.host.keep_setting("token " + parameters["server"], str(ui.tokenLine.text))
+        # Not of the scene: one from elsewhere must not say where images go, and a scheduler is trusted like a program.
+        self.host.keep_setting("scheduler", str(ui.schedulerLine.text).strip())
+        self.logic.use_cluster(self.host.setting("scheduler"))
         if before != (parameters["place"], parameters["server"]):
             self.use_place(ask=False)
         self.draw()
@@ -171,8 +174,11 @@ class Panel(InputsSection, PlaceSection, LookSection):
             getattr(ui, name + "Line").setText(parameters[name])
         ui.pythonPath.setCurrentPath(self.host.setting("python"))
         ui.tokenLine.setText(self.host.setting("token " + parameters["server"]))
+        ui.schedulerLine.setText(self.host.setting("scheduler"))
         place = parameters["place"]
-        for names, on in ((("pythonPath",), place == "python"), (("serverLine", "tokenLine"), place == "server")):
+        there = {("pythonPath",): place == "python", ("serverLine", "tokenLine"): place == "server"}
+        there[("schedulerLine",)] = place != "server"
+        for names, on in there.items():
             for name in names:
                 getattr(ui, name).setVisible(on)
                 getattr(ui, name + "Label").setVisible(on)
