@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, Qt, Slot
+from qtpy.QtCore import Qt, Slot
 from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
@@ -29,7 +29,7 @@ from napari_mamba.ui.look_inside.requests import Answer, Request
 from napari_mamba.ui.look_inside.scene import Scene
 from napari_mamba.ui.look_inside.sentences import facts_told, sentence
 from napari_mamba.ui.run.views.own_choice import DISCLAIMER
-from napari_mamba.ui.widgets.docks import OwnDock
+from napari_mamba.ui.widgets.docks import DockPage
 from napari_mamba.ui.widgets.theme import Notice
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from napari_mamba.explain.recorded.subject import Subject
 
 
-class LookInsideWidget(QWidget):
+class LookInsideWidget(DockPage):
     """Shows how a model went through an image layer.
 
     Parameters
@@ -75,7 +75,6 @@ class LookInsideWidget(QWidget):
 
     def _build(self) -> None:
         self.setMinimumWidth(360)
-        OwnDock(self)
         network = QWidget()
         column = QVBoxLayout(network)
         column.setContentsMargins(0, 6, 0, 0)
@@ -247,17 +246,8 @@ class LookInsideWidget(QWidget):
         name = self.opening.bundle.name if self.opening.bundle else ""
         return f"{name}, {self.model.layer}, path {self.model.direction + 1}"
 
-    def event(self, event: QEvent) -> bool:
-        """A widget that is taken out of its window stops its work."""
-        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
-            self._leave()
-        return super().event(event)
-
-    def closeEvent(self, event: Any) -> None:
-        self._leave()
-        super().closeEvent(event)
-
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Stop the work, and stop listening to the viewer."""
         self.model.playing = False
         self.jobs.cancel()
         self.opening.leave()

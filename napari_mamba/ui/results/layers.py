@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mamba.ui.layers import KEY, Placement
-from napari_mamba.ui.results.classes.record import remember_edits
+from napari_mamba.ui.results.classes.edits import remember_edits
 from napari_mamba.ui.results.maps.look import EVIDENCE, UNCERTAINTY, dose_look, map_look, show_bar
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def make_layers(viewer: ViewerModel, result: Result, bundle: Bundle, place: Plac
     if "uncertainty" in result.extra:
         data = place.to_layer_axes(np.asarray(result.extra["uncertainty"].data)[0])
         shown = _keywords(f"uncertainty {name}", result, bundle, place, role="map")
-        made.append(Image(data, visible=False, **map_look(), **shown))
+        made.append(Image(data, **map_look(), **shown))
         show_bar(made[-1], UNCERTAINTY)
     if "where" in result.extra:
         data = place.to_layer_axes(np.asarray(result.extra["where"].data)[0])

@@ -1,4 +1,4 @@
-"""Save as a person does: through napari's own dialog, whose first file type is what somebody who only types a name gets."""
+"""Save as a person does: through napari's own dialog, at the file type that it starts with."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def after_napari(npe2pm):
 
 @pytest.fixture
 def save(after_napari, make_napari_viewer, monkeypatch, tmp_path):
-    """A function that saves layers of a window by its menu: a name is typed, the type is the one the dialog starts with."""
+    """A function that saves layers of a window by its menu: a name is typed, the file type left as it is."""
     from napari._qt import qt_viewer
 
     viewer = make_napari_viewer()
@@ -43,7 +43,7 @@ def save(after_napari, make_napari_viewer, monkeypatch, tmp_path):
         viewer.layers.selection = {viewer.layers[selected]} if selected is not None else set(viewer.layers)
 
         class Typed(qt_viewer.QFileDialog):
-            def getSaveFileName(self, *_, filter="", **__):  # noqa: N802 (Qt's name)
+            def getSaveFileName(self, *_, filter="", **__):
                 return str(tmp_path / name), filter.split(";;")[0]
 
         monkeypatch.setattr(qt_viewer, "QFileDialog", Typed)
