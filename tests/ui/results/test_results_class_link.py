@@ -128,30 +128,6 @@ def test_locked_classes_lose_and_gain_nothing_and_one_undo_takes_back_the_stroke
     assert refused == ["spleen is locked and stays as it was"]
     labels.undo()
     np.testing.assert_array_equal(labels.data, before)
-    assert "corrected" not in origin_of(labels)
-    labels.redo()
-    assert "corrected in 1 step" in origin_of(labels)
-
-
-def test_what_is_undone_is_no_correction(link, labels):
-    """Also where strokes are one entry, after something else was painted, and with other data."""
-    record = record_of(labels)
-    for z in (3, 4):
-        labels.paint((z, 2, 2), 1)
-    assert [edit["what"] for edit in record["edits"]] == ["painted"]
-    both = record["edits"][0]["voxels"]
-    labels.undo()
-    assert 0 < record["edits"][0]["voxels"] < both
-    labels.redo()
-    assert record["edits"][0]["voxels"] == both
-    labels.undo()
-    labels.undo()
-    assert "edits" not in record
-    labels.paint((5, 2, 2), 2)
-    assert [edit["class"] for edit in record["edits"]] == [2]
-    labels.undo()
-    labels.data = labels.data.copy()
-    assert "edits" not in record
     labels.redo()
     assert (labels.data == 2).sum() == 120, "redo keeps the lock"
     labels.undo()
@@ -160,30 +136,6 @@ def test_what_is_undone_is_no_correction(link, labels):
     assert (labels.data == 2).sum() == 120
     labels.undo()
     np.testing.assert_array_equal(labels.data, before)
-    assert "corrected" not in origin_of(labels)
-    labels.redo()
-    assert "corrected in 1 step" in origin_of(labels)
-
-
-def test_what_is_undone_is_no_correction(link, labels):
-    """Also where strokes are one entry, after something else was painted, and with other data."""
-    record = record_of(labels)
-    for z in (3, 4):
-        labels.paint((z, 2, 2), 1)
-    assert [edit["what"] for edit in record["edits"]] == ["painted"]
-    both = record["edits"][0]["voxels"]
-    labels.undo()
-    assert 0 < record["edits"][0]["voxels"] < both
-    labels.redo()
-    assert record["edits"][0]["voxels"] == both
-    labels.undo()
-    labels.undo()
-    assert "edits" not in record
-    labels.paint((5, 2, 2), 2)
-    assert [edit["class"] for edit in record["edits"]] == [2]
-    labels.undo()
-    labels.data = labels.data.copy()
-    assert "edits" not in record
     labels.paint(tuple(np.argwhere(labels.data == 2)[0]), 0)  # told before the data change
     assert (labels.data == 2).sum() == 120
     stroke(labels, 2, ((0, 2), (0, 3), (0, 4)))
