@@ -97,7 +97,7 @@ def test_an_import_in_the_engines_process_is_cancelled(foreign, tmp_path, monkey
     finally:
         engine.end()
     assert opened.cancelled
-    assert "no such file" in again.error
+    assert "no such bundle" in again.error
     assert not list((tmp_path / "made").glob("*"))
 
 
