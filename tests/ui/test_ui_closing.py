@@ -85,3 +85,29 @@ def test_layers_that_are_removed_are_not_drawn_anew():
     viewer.layers.clear()
     assert not added
     assert not viewer.layers
+
+
+MAPS = """
+import napari, numpy
+from qtpy.QtTest import QTest
+from napari_mamba.ui.results.maps.look import UNCERTAINTY, map_look, note_measure
+
+viewer = napari.Viewer(show=True)
+viewer.add_image(numpy.zeros((8, 9, 10), "float32"), name="head")
+for _ in range(2):
+    layer = viewer.add_image(numpy.random.default_rng(0).random((8, 9, 10), "float32"), **map_look())
+    note_measure(layer, UNCERTAINTY)
+    QTest.qWait(300)
+    viewer.layers.remove(layer)
+    QTest.qWait(300)
+print("alive", flush=True)
+viewer.close()
+"""
+
+
+@pytest.mark.skipif(sys.platform.startswith("linux") and not os.environ.get("DISPLAY"), reason="needs a display")
+def test_a_map_can_be_removed_and_another_be_added():
+    """With napari's own colour bar shown, the next drawing ends the program in OpenGL (Mesa's software renderer)."""
+    done = subprocess.run([sys.executable, "-c", MAPS], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "alive" in done.stdout
