@@ -116,7 +116,7 @@ class ModelView(QWidget):
 
     @Slot(bool)
     def _on_busy(self, busy: bool) -> None:
-        self.more.setMenu(None if busy else self._menu)
+        self.more.setMenu(None if busy else self._menu)  # type: ignore[arg-type]  # Qt takes none
         self.more.setEnabled(True)
         self.more.setText("Cancel" if busy else "Open…")
         self.more.setToolTip("End what is being opened or imported" if busy else OPEN_TIP)
