@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from napari_mamba.errors import InputError, OutOfMemoryError
 from napari_mamba.explain.kinds import MAPS, STATE_MAPS
 from napari_mamba.explain.makers import curves, cuts, of_answer, of_layer, of_voxel
 from napari_mamba.explain.makers.work import Explained, Wish, Work
+from napari_mamba.explain.recorded.stopping import Stopped, stoppable
 from napari_mamba.explain.recorded.subject import Subject, Voxel
 
 MAKERS: dict[str, Callable[[Work], Any]] = {
@@ -92,7 +94,7 @@ def explaining(
     target : str or int, optional
         The class to explain; see `target_of`.
     cancel : threading.Event, optional
-        Looked at after each step.
+        Looked at after each step, and before each layer of a pass.
     regions : (Z, Y, X) int, optional
         For "knockout": what region 1 passes on to region 2 is cut (to everything else, where there is no 2).
     whole : bool
@@ -118,15 +120,16 @@ def explaining(
     wish = Wish(voxel, layer, direction, target, regions, whole, growth)
     work = Work(subject, wish, cancel or threading.Event())
     try:
-        for name in what:
-            require(4 * int(np.prod(subject.volume.shape)) * (3 if name == "components" else 1))
-            yield Progress(name, 0, 1)
-            events = MAKERS[name](work)
-            if events is not None:
-                yield from events
-            if work.cancel.is_set():
-                break
-            yield Progress(name, 1, 1)
+        with stoppable(subject.network, work.cancel), suppress(Stopped):
+            for name in what:
+                require(4 * int(np.prod(subject.volume.shape)) * (3 if name == "components" else 1))
+                yield Progress(name, 0, 1)
+                events = MAKERS[name](work)
+                if events is not None:
+                    yield from events
+                if work.cancel.is_set():
+                    break
+                yield Progress(name, 1, 1)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

@@ -1,11 +1,14 @@
 """`napari-mamba import` of weights alone: what the options say reaches the bundle, and what is said wrong is told."""
 
 import json
+import sys
+from io import StringIO
 
 import pytest
 import torch
 
 from napari_mamba import bundles, models
+from napari_mamba.cli import importing
 from napari_mamba.cli.importing import parse_arguments, parse_names, parse_preparation, parse_tile
 from napari_mamba.errors import InputError
 
@@ -86,3 +89,30 @@ def test_wrong_words_are_told(parse, text):
     with pytest.raises(InputError) as caught:
         parse(text)
     assert "\n" not in str(caught.value)
+
+
+class _Terminal(StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_shows_how_far_an_import_is(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", _Terminal())
+    with importing.shown() as tell:
+        tell("Reading the weights", 0.4)
+        tell("Writing the bundle", 0.9)
+    assert "Writing the bundle" in sys.stderr.getvalue()
+    assert "90%" in sys.stderr.getvalue()
+
+
+def test_a_log_gets_a_line_now_and_then_and_a_quick_import_none(command, weights, tmp_path, monkeypatch):
+    arguments = "--preset", "lesion", "--classes", "a,b", "--argument", "deep_supervision=false"
+    monkeypatch.setattr(importing, "SECONDS_BETWEEN_LINES", 1e9)
+    assert "%" not in command("import", weights, "-o", tmp_path / "quick", *arguments).err
+    monkeypatch.setattr(importing, "SECONDS_BETWEEN_LINES", -1)
+    lines = command("import", weights, "-o", tmp_path / "slow", *arguments).err.splitlines()
+    assert lines[0].startswith("Reading the weights, ")
+    shares = [int(line.rsplit(", ", 1)[1].rstrip("%")) for line in lines if line.endswith("%")]
+    assert shares == sorted(shares)
+    assert shares[-1] == 100

@@ -202,6 +202,22 @@ def test_a_stop_is_heard(subject):
     assert "memory" not in found.volumes
 
 
+def test_a_pass_is_given_up_in_the_middle_and_the_network_is_left_as_it_was():
+    import threading
+
+    from napari_mamba.explain.recorded.stopping import Stopped, stoppable
+
+    network, cancel, ran = torch.nn.Sequential(*(torch.nn.Identity() for _ in range(5))), threading.Event(), []
+    for number, part in enumerate(network):
+        part.register_forward_hook(lambda *_, number=number: ran.append(number))
+    network[2].register_forward_hook(lambda *_: cancel.set())
+    with pytest.raises(Stopped), stoppable(network, cancel):
+        network(torch.zeros(1))
+    assert ran == [0, 1, 2]
+    network(torch.zeros(1))
+    assert ran == [0, 1, 2, 0, 1, 2, 3, 4]
+
+
 def _all(events):
     """What a generator yields, and at last what it returns."""
     while True:

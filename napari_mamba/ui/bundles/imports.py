@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +17,30 @@ class Opened:
     path: Path | None = None
     imported: bool = False
     error: str = ""
+    cancelled: bool = False
 
 
-def open_or_import(path: str, on_progress: Callable[[str, float], object] = lambda *_: None) -> Opened:
+class _Cancelled(BaseException):
+    """Not an `Exception`: importers turn those into sentences about the file."""
+
+
+def open_or_import(
+    path: str,
+    on_progress: Callable[[str, float], object] = lambda *_: None,
+    cancel: threading.Event | None = None,
+) -> Opened:
     """Take a bundle as it is, or make one of a foreign checkpoint in the user's folder. Imports torch.
 
     Nothing that is read executes; see `napari_mamba.bundles.import_checkpoint`. `on_progress` is told what is done
-    and the share of the whole that is done.
+    and the share of the whole that is done. Once `cancel` is set, the import ends with its next step, and leaves
+    nothing behind.
     """
+
+    def tell(what: str, share: float) -> None:
+        if cancel is not None and cancel.is_set():
+            raise _Cancelled
+        on_progress(what, share)
+
     from napari_mamba import bundles
     from napari_mamba.bundles.importers import import_checkpoint
     from napari_mamba.bundles.source import Source
@@ -34,8 +51,10 @@ def open_or_import(path: str, on_progress: Callable[[str, float], object] = lamb
         Source.at(place)
     except BundleError as not_a_bundle:
         try:
-            made = import_checkpoint(place, on_progress=on_progress)
+            made = import_checkpoint(place, on_progress=tell)
             return Opened(bundles.load(made).path, imported=True)
+        except _Cancelled:
+            return Opened(cancelled=True)
         except (NapariMambaError, OSError) as error:
             nothing_known = not place.exists() or "no such" in str(error)
             return Opened(error=str(not_a_bundle if nothing_known else error))

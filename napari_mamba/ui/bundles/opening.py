@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,8 @@ class BundleOpener(QObject):
         What an import is doing, and the share of it that is done.
     report : str
         What was imported, in a sentence.
+    cancelling
+        An import was told to end, and will.
     """
 
     opened = Signal(object)
@@ -38,6 +41,7 @@ class BundleOpener(QObject):
     busy = Signal(bool)
     progress = Signal(str, float)
     report = Signal(str)
+    cancelling = Signal()
 
     def __init__(self, library: Library, engine: Any, parent: QWidget):
         super().__init__(parent)
@@ -46,6 +50,7 @@ class BundleOpener(QObject):
         self._parent = parent
         self._background = Background(self)
         self._busy = False
+        self._cancel = threading.Event()
 
     @property
     def is_busy(self) -> bool:
@@ -56,9 +61,16 @@ class BundleOpener(QObject):
         """Open or import what lies at `path`; a signal says how that ended."""
         if self._busy:
             return
-        self._busy = True
+        self._busy, self._cancel = True, threading.Event()
+        cancel = self._cancel
         self.busy.emit(True)
-        self._background.ask(lambda: _ask(self._engine, path, self._tell), self._on_opened)
+        self._background.ask(lambda: _ask(self._engine, path, self._tell, cancel), self._on_opened)
+
+    def cancel(self) -> None:
+        """End the import that goes on, with its next step; nothing of it stays."""
+        if self._busy and not self._cancel.is_set():
+            self._cancel.set()
+            self.cancelling.emit()
 
     def _tell(self, what: str, share: float) -> None:
         with suppress(RuntimeError):  # the window is gone; called in the thread that waits
@@ -69,6 +81,9 @@ class BundleOpener(QObject):
 
         self._busy = False
         self.busy.emit(False)
+        if opened.cancelled:
+            self.report.emit("Cancelled: nothing was imported.")
+            return
         if opened.path is None:
             self.failed.emit(opened.error)
             return
@@ -116,8 +131,8 @@ def open_menu(opener: BundleOpener, parent: QWidget) -> QMenu:
     return menu
 
 
-def _ask(engine: Any, path: str, on_progress: Callable[[str, float], object]) -> Opened:
+def _ask(engine: Any, path: str, on_progress: Callable[[str, float], object], cancel: threading.Event) -> Opened:
     try:
-        return engine.ask("open", path, on_progress=on_progress)
+        return engine.ask("open", path, on_progress=on_progress, cancel=cancel)
     except Exception as error:
         return Opened(error=f"{path} could not be opened ({type(error).__name__}: {error}): please report this")

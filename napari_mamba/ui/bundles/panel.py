@@ -76,7 +76,13 @@ class BundlesPanel(QWidget):
         self.bar = QProgressBar()
         self.bar.setRange(0, 100)
         self.bar.setAccessibleName("Progress of the import")
-        self.bar.hide()
+        self.stop = _button("Cancel", "End the import; nothing of it stays", self.opener.cancel)
+        self.importing = QWidget()
+        beside = QHBoxLayout(self.importing)
+        beside.setContentsMargins(0, 0, 0, 0)
+        beside.addWidget(self.bar, 1)
+        beside.addWidget(self.stop)
+        self.importing.hide()
         row = QHBoxLayout()
         for button in (self.use, self.card, self.add, self.remove, self.folder):
             row.addWidget(button)
@@ -84,7 +90,7 @@ class BundlesPanel(QWidget):
         layout.addWidget(self.tree, 2)
         layout.addWidget(self.about, 1)
         layout.addLayout(row)
-        layout.addWidget(self.bar)
+        layout.addWidget(self.importing)
         layout.addWidget(self.notice)
         self.setMinimumWidth(380)
         OwnDock(self)
@@ -96,6 +102,7 @@ class BundlesPanel(QWidget):
         self.opener.report.connect(lambda text: self.notice.say(text, "good"))
         self.opener.busy.connect(self._on_busy)
         self.opener.progress.connect(self._on_progress)
+        self.opener.cancelling.connect(self._on_cancelling)
         self.library.changed.connect(self._on_library)
         follow_theme(self.session.viewer, self, self._describe)
         library, listener = self.library, self._on_library
@@ -164,7 +171,8 @@ class BundlesPanel(QWidget):
 
     def _on_busy(self, busy: bool) -> None:
         self.add.setEnabled(not busy)
-        self.bar.setVisible(busy)
+        self.importing.setVisible(busy)
+        self.stop.setEnabled(True)
         if busy:
             self.bar.setValue(0)
             self.notice.say("Looking into it…")
@@ -172,7 +180,12 @@ class BundlesPanel(QWidget):
     def _on_progress(self, what: str, share: float) -> None:
         if self.opener.is_busy:  # the last may come after the end
             self.bar.setValue(int(100 * share))
-            self.notice.say(f"{what}…")
+            if self.stop.isEnabled():
+                self.notice.say(f"{what}…")
+
+    def _on_cancelling(self) -> None:
+        self.stop.setEnabled(False)
+        self.notice.say("Cancelling: the import ends with its next step…")
 
     def _on_remove(self) -> None:
         bundle = self.current

@@ -12,13 +12,19 @@ from napari.layers import Labels, Layer
 
 from napari_mamba import io
 from napari_mamba.bundles import LabelClass
-from napari_mamba.errors import OutputError
+from napari_mamba.errors import InputError, OutputError
+from napari_mamba.ui.files.save_order import write_by_another
 from napari_mamba.ui.layers import layers_to_volume
 from napari_mamba.ui.results.classes import record
+
+PLAIN = ".nii.gz"
+"""The format of a name without an ending."""
 
 
 def write_image(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     """Write an image layer; the suffix of `path` names the format.
+
+    Without a suffix it is ".nii.gz"; one that no medical format has goes to the plugin that knows it.
 
     Parameters
     ----------
@@ -37,15 +43,12 @@ def write_image(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     InputError, OutputError
         One sentence, which napari shows as a notification.
     """
-    volume, _ = layers_to_volume([Layer.create(data, attributes, "image")])
-    return [str(io.write(volume, path))]
+    return _write(path, data, attributes, "image")
 
 
 def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     """Write a labels layer with its class names; parameters as those of `write_image`."""
-    layer = Layer.create(data, attributes, "labels")
-    volume, _ = layers_to_volume([layer])
-    return [str(io.write(volume, path, classes=classes_of(layer)))]
+    return _write(path, data, attributes, "labels")
 
 
 def write_layers(path: str, layers: Sequence[tuple[Any, dict[str, Any], str]]) -> list[str]:
@@ -66,31 +69,76 @@ def write_layers(path: str, layers: Sequence[tuple[Any, dict[str, Any], str]]) -
     Raises
     ------
     InputError, OutputError
-        One sentence, which napari shows as a notification; the files before the one it speaks of are written.
+        One sentence, which napari shows as a notification; the files before the one it speaks of are written. No file
+        that is there already is replaced.
 
     Examples
     --------
     >>> write_layers("patient.nii.gz", layers)  # doctest: +SKIP
     ['patient/T1.nii.gz', 'patient/hippocampus-mr labels.nii.gz']
     """
-    place = Path(path)
-    suffix = next(s for s in sorted(io.WRITE_SUFFIXES, key=len, reverse=True) if place.name.lower().endswith(s))
-    folder = place.with_name(place.name[: -len(suffix)] or "layers")
+    folder, suffix = _folder(path)
+    names: list[str] = []
+    for _, attributes, _ in layers:
+        names.append(_free_name(attributes["name"], names))
+    files = [folder / f"{name}{suffix}" for name in names]
+    _refuse_to_replace(files)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"the folder {folder} cannot be made ({error.strerror}): choose another place") from error
     written: list[str] = []
-    for data, attributes, kind in layers:
-        write = write_labels if kind == "labels" else write_image
-        written += write(str(folder / f"{_free_name(attributes['name'], written)}{suffix}"), data, attributes)
+    for file, (data, attributes, kind) in zip(files, layers, strict=True):
+        written += _write(str(file), data, attributes, kind)
     return written
 
 
-def _free_name(name: str, written: Sequence[str]) -> str:
-    """A layer's name as a file can have it, and none of those written already."""
+def _write(path: str, data: Any, attributes: dict[str, Any], kind: str) -> list[str]:
+    """One layer into one file."""
+    place = Path(path)
+    if not place.suffix:
+        place = place.with_name(place.name + PLAIN)
+        _refuse_to_replace([place])
+    if not place.name.lower().endswith(tuple(io.WRITE_SUFFIXES)):
+        written = write_by_another(path, data, attributes, kind)
+        if written:
+            return written
+    layer = Layer.create(data, attributes, kind)
+    try:
+        volume, _ = layers_to_volume([layer])
+    except InputError:  # a colour image, a film: a TIFF takes what a volume cannot be
+        written = write_by_another(path, data, attributes, kind)
+        if not written:
+            raise
+        return written
+    return [str(io.write(volume, place, classes=classes_of(layer) if isinstance(layer, Labels) else ()))]
+
+
+def _folder(path: str) -> tuple[Path, str]:
+    """The folder that a name stands for, and the ending of the files in it."""
+    place = Path(path)
+    for suffix in sorted({*io.WRITE_SUFFIXES, ".ome.zarr"}, key=len, reverse=True):
+        if place.name.lower().endswith(suffix):
+            return place.with_name(place.name[: -len(suffix)] or "layers"), suffix
+    if not place.suffix:
+        return place, PLAIN
+    raise OutputError(
+        f"{place.suffix} is no format for several layers with their geometry: choose a name that ends in "
+        f"{', '.join(io.WRITE_SUFFIXES)}"
+    )
+
+
+def _refuse_to_replace(files: Sequence[Path]) -> None:
+    """The dialog asks before it replaces the file that was typed; it cannot know those that come of it."""
+    for file in files:
+        if file.exists():
+            raise OutputError(f"{file.name} is in {file.parent} already: choose another name, or remove it first")
+
+
+def _free_name(name: str, others: Sequence[str]) -> str:
+    """A layer's name as a file can have it, and none of `others`."""
     stem = re.sub(r'[<>:"/\\|?*\x00-\x1f]+', "_", name).strip(" .") or "layer"
-    taken = {Path(path).name.split(".", 1)[0].lower() for path in written}
+    taken = {other.split(".", 1)[0].lower() for other in others}
     number, free = 2, stem
     while free.split(".", 1)[0].lower() in taken:
         free, number = f"{stem} {number}", number + 1

@@ -97,7 +97,7 @@ class ChoicesView(QWidget):
         self.encoder_stays.setToolTip("A step takes about half the time on a CPU; it may learn less")
         self.previews = QCheckBox("Preview after each better round")
         self.previews.setToolTip("The answer on the image of the chosen row, as a layer")
-        self.folded = QCollapsible("More options")
+        self.folded = QCollapsible("More options", expandedIcon="▾", collapsedIcon="▸")
         self._background_label = row_label("Painted background")
         self._build()
         self._connect()

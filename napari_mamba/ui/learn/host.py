@@ -111,7 +111,8 @@ def preview_layer(found: LabelMap, data: np.ndarray, place: Any) -> Labels:
 
     from napari_mamba.bundles import LabelClass
     from napari_mamba.bundles.spec import default_color
-    from napari_mamba.ui.results.classes.record import remember_edits, set_classes
+    from napari_mamba.ui.results.classes.edits import remember_edits
+    from napari_mamba.ui.results.classes.record import set_classes
     from napari_mamba.ui.results.layers import class_colormap
 
     record = {**place.geometry, "role": "answer", "source": place.name}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -81,22 +82,30 @@ def fulfil(request: Request, cancel: threading.Event) -> Generator[Progress, Non
 def _open(request: Request, cancel: threading.Event) -> Generator[Progress, None, Answer]:
     from napari_mamba.engine import Progress
     from napari_mamba.explain.recorded.opening import subject_of
+    from napari_mamba.explain.recorded.stopping import Stopped, stoppable
 
     assert request.volume is not None and request.bundle is not None  # noqa: PT018
     yield Progress("opening the model", 0, 2)
+    if cancel.is_set():
+        return Answer(request, cancelled=True)
     subject = subject_of(request.volume, request.bundle)
     yield Progress("listening to its scans", 1, 2)
-    subject.prepare()  # on a CPU the first click would have to wait for it
-    _ = subject.layers
+    with stoppable(subject.network, cancel), suppress(Stopped):
+        subject.prepare()  # on a CPU the first click would have to wait for it
+        _ = subject.layers
     return Answer(request, subject=subject, cancelled=cancel.is_set())
 
 
 def _walk(request: Request, cancel: threading.Event) -> Generator[Progress, None, Answer]:
     from napari_mamba.engine import Progress
+    from napari_mamba.explain.recorded.stopping import Stopped, stoppable
 
     assert request.subject is not None
     yield Progress("following the scan", 0, 1)
-    return Answer(request, walk=walk_of(request.subject, request.layer, request.direction, request.voxel))
+    walk = None
+    with stoppable(request.subject.network, cancel), suppress(Stopped):
+        walk = walk_of(request.subject, request.layer, request.direction, request.voxel)
+    return Answer(request, walk=walk, cancelled=cancel.is_set())
 
 
 def walk_of(subject: Subject, layer: str, direction: int, voxel: tuple[int, int, int] | None) -> Walk:

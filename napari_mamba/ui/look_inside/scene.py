@@ -47,7 +47,7 @@ class Scene:
         events.shown.connect(self.draw)
         events.step.connect(self._on_step)
         viewer.dims.events.current_step.connect(self._on_slice)
-        viewer.dims.events.ndisplay.connect(self.draw)
+        viewer.dims.events.ndisplay.connect(self.redraw)
         viewer.mouse_drag_callbacks.append(self.on_mouse)
 
     def leave(self) -> None:
@@ -55,7 +55,7 @@ class Scene:
         if self.on_mouse in self.viewer.mouse_drag_callbacks:
             self.viewer.mouse_drag_callbacks.remove(self.on_mouse)
         self.viewer.dims.events.current_step.disconnect(self._on_slice)
-        self.viewer.dims.events.ndisplay.disconnect(self.draw)
+        self.viewer.dims.events.ndisplay.disconnect(self.redraw)
 
     @property
     def there(self) -> bool:
@@ -68,6 +68,19 @@ class Scene:
         """Draw the path and the marker as the model has them."""
         if self.place is not None and self.there:
             drawing.draw_path(self.viewer, self.model, self.place)
+            drawing.draw_marker(self.viewer, self.model, self.place)
+
+    def redraw(self, *_: Any) -> None:
+        """Draw anew what is there, and add nothing.
+
+        The viewer's slices also change while its layers are being removed: a layer that is added then is removed, and
+        added, without end.
+        """
+        if self.place is None or not self.there:
+            return
+        if drawing.find(self.viewer, drawing.PATH, self.place.name) is not None:
+            drawing.draw_path(self.viewer, self.model, self.place)
+        if drawing.find(self.viewer, drawing.MARKER, self.place.name) is not None:
             drawing.draw_marker(self.viewer, self.model, self.place)
 
     def follow(self) -> None:
@@ -98,7 +111,7 @@ class Scene:
 
     def _on_slice(self, *_: Any) -> None:
         if self.model.walk is not None and not self.model.playing:  # a coarse layer's tokens span several slices
-            self.draw()
+            self.redraw()
 
     # ---- the pointer
 

@@ -250,7 +250,7 @@ class LookInsideWidget(DockPage):
         return f"{name}, {self.model.layer}, path {self.model.direction + 1}"
 
     def leave(self) -> None:
-        """Stop listening to the viewer, and what runs."""
+        """Stop the work, and stop listening to the viewer."""
         self.model.playing = False
         self.jobs.cancel()
         self.opening.leave()

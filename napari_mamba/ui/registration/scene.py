@@ -10,7 +10,7 @@ import numpy as np
 from napari_mamba.ui.layers import KEY
 from napari_mamba.ui.registration import pictures
 from napari_mamba.ui.registration.model import MADE, Finished
-from napari_mamba.ui.results.maps.look import signed_colormap
+from napari_mamba.ui.results.maps.look import note_measure, signed_colormap
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -24,6 +24,7 @@ VIEWS = {
     "jacobian": "Change of volume",
 }
 """Views, as a user reads them."""
+CHANGE = "change of volume: 1 none, below smaller, above larger"
 FIXED_COLOR, MOVED_COLOR = "magenta", "green"
 
 
@@ -74,7 +75,7 @@ def view_layer(finished: Finished, view: str, axis: int) -> Layer:
         reach = pictures.jacobian_reach(change)
         look = {"colormap": signed_colormap(), "blending": "translucent", "contrast_limits": (1 - reach, 1 + reach)}
         layer = Image(place.to_layer_axes(change), **look, **keywords)
-        layer.colorbar.visible = True
+        note_measure(layer, CHANGE)
         return layer
     arrows = pictures.vectors(found.displacement, fixed, across)[..., list(place.order)]
     return Vectors(arrows, edge_width=0.6, edge_color="cyan", vector_style="arrow", **keywords)

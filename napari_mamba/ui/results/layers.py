@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mamba.ui.layers import KEY, Placement
-from napari_mamba.ui.results.classes.record import remember_edits
-from napari_mamba.ui.results.maps.look import EVIDENCE, UNCERTAINTY, dose_look, map_look, show_bar
+from napari_mamba.ui.results.classes.edits import remember_edits
+from napari_mamba.ui.results.maps.look import EVIDENCE, UNCERTAINTY, dose_look, map_look, note_measure
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -54,15 +54,15 @@ def make_layers(viewer: ViewerModel, result: Result, bundle: Bundle, place: Plac
     if "uncertainty" in result.extra:
         data = place.to_layer_axes(np.asarray(result.extra["uncertainty"].data)[0])
         shown = _keywords(f"uncertainty {name}", result, bundle, place, role="map")
-        made.append(Image(data, visible=False, **map_look(), **shown))
-        show_bar(made[-1], UNCERTAINTY)
+        made.append(Image(data, **map_look(), **shown))
+        note_measure(made[-1], UNCERTAINTY)
     if "where" in result.extra:
         data = place.to_layer_axes(np.asarray(result.extra["where"].data)[0])
         title = f"{result.extra['where'].channel_names[0]}: {place.name}"
         shown = _keywords(title, result, bundle, place, role="map")
         strongest = max(float(data.max()), 1e-12)  # evidence has no unit: in shares of the strongest place
         made.append(Image(data / strongest, **map_look(), **shown))  # what speaks against it stays clear
-        show_bar(made[-1], EVIDENCE)
+        note_measure(made[-1], EVIDENCE)
     if result.image is not None:
         for channel in range(result.image.channels):
             data = place.to_layer_axes(np.asarray(result.image.data)[channel])

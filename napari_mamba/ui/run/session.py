@@ -73,18 +73,22 @@ class RunSession:
 
     def __post_init__(self) -> None:
         self.inputs = Inputs(self.viewer)
+        self._by_hand = False
         self.take_preferences()
         self.inputs.changed.connect(self._on_change)
         self.options.events.connect(self._on_change)
         self.library.changed.connect(self._on_library)
         self.queue.ended.connect(self._on_ended)
-        first = self.library.find(DEFAULT) or next(iter(self.library.bundles), None)
-        self.choose_bundle(first)
+        self._choose(self.library.find(DEFAULT) or next(iter(self.library.bundles), None))
 
     # ---- choosing
 
     def choose_bundle(self, bundle: Bundle | None) -> None:
-        """Run this one; the chosen layers stay."""
+        """Run this one; the chosen layers stay, and this model does until another is chosen by hand."""
+        self._by_hand = True
+        self._choose(bundle)
+
+    def _choose(self, bundle: Bundle | None) -> None:
         if bundle is self.bundle and bundle is not None:
             return
         self.bundle = bundle
@@ -95,12 +99,24 @@ class RunSession:
         self.changed.emit()
 
     def choose_task(self, task: str) -> None:
-        """Choose a model of that task, the first that fits the image, unless the chosen one is of it already."""
-        if self.bundle is not None and self.bundle.task == task:
+        """Choose a model of that task: the first that fits the image.
+
+        One of that task that is chosen already stays where it fits, where it was chosen by hand, and where none fits.
+        """
+        of_task = [(bundle, suits) for bundle, suits in self.ranked() if bundle.task == task]
+        chosen = next((suits for bundle, suits in of_task if bundle is self.bundle), None)
+        if not of_task or (chosen is not None and (chosen.fits or self._by_hand)):
             return
-        of_task = [bundle for bundle, _ in self.ranked() if bundle.task == task]
-        if of_task:
-            self.choose_bundle(of_task[0])
+        fitting = [bundle for bundle, suits in of_task if suits.fits]
+        best = next(filter(self._familiar, fitting), next(iter(fitting), None))
+        if best is not None or chosen is None:
+            self._by_hand = False
+            self._choose(best or of_task[0][0])
+
+    def _familiar(self, bundle: Bundle) -> bool:
+        """Whether an image of what fits the grid also looks like what the bundle was trained on."""
+        volume = self._volume()
+        return volume is None or volume.channels != len(bundle.channels) or examine(volume, bundle).fits
 
     def take_preferences(self) -> None:
         """Read the user's preferences, now and whenever they change."""
@@ -235,7 +251,7 @@ class RunSession:
     def _on_library(self) -> None:
         if self.bundle is not None and self.bundle not in self.library.bundles:
             same = self.library.find(self.bundle.path) or self.library.find(self.bundle.name)
-            self.choose_bundle(same or next(iter(self.library.bundles), None))
+            self._choose(same or next(iter(self.library.bundles), None))
         self.changed.emit()
 
     def _on_ended(self, job: Job) -> None:

@@ -36,7 +36,7 @@ def test_a_bar_shows_the_percents_and_goes(qtbot, shown, tmp_path, make_bundle, 
     monkeypatch.setattr(importers, "import_checkpoint", convert)
     folder = tmp_path / "foreign"
     folder.mkdir()
-    assert shown.bar.isHidden()
+    assert shown.importing.isHidden()
     shown.opener.open(str(folder))
     qtbot.waitUntil(lambda: shown.bar.value() == 40, timeout=20_000)
     assert shown.bar.isVisible()
@@ -44,10 +44,61 @@ def test_a_bar_shows_the_percents_and_goes(qtbot, shown, tmp_path, make_bundle, 
     assert shown.notice.text() == "Reading the weights…"
     assert not shown.add.isEnabled()
     go_on.set()
-    qtbot.waitUntil(lambda: shown.bar.isHidden(), timeout=20_000)
+    qtbot.waitUntil(lambda: shown.importing.isHidden(), timeout=20_000)
     assert shown.notice.text() == report_of(bundles.load(made))
     assert shown.notice.kind == "good"
     assert shown.add.isEnabled()
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    """A file of weights that an importer takes."""
+    import torch
+
+    from napari_mamba import models
+
+    path = tmp_path / "foreign" / "weights.pt"
+    path.parent.mkdir()
+    torch.save(models.create("vm_unet_v2", depths=[1] * 4, num_classes=1).state_dict(), path)
+    return path
+
+
+def test_an_import_can_be_cancelled_and_leaves_nothing(qtbot, shown, tmp_path, monkeypatch):
+    folder, target, go_on = tmp_path / "foreign", tmp_path / "made", threading.Event()
+    folder.mkdir()
+    monkeypatch.setenv("NAPARI_MAMBA_BUNDLES", str(target))
+
+    def convert(place, on_progress):
+        on_progress("Reading the weights", 0.4)
+        go_on.wait(20)
+        on_progress("Writing the bundle", 0.5)
+        raise AssertionError("the import went on")
+
+    monkeypatch.setattr(importers, "import_checkpoint", convert)
+    shown.opener.open(str(folder))
+    qtbot.waitUntil(lambda: shown.bar.value() == 40, timeout=20_000)
+    shown.stop.click()
+    assert shown.notice.text().startswith("Cancelling")
+    assert not shown.stop.isEnabled()
+    go_on.set()
+    qtbot.waitUntil(lambda: shown.importing.isHidden(), timeout=20_000)
+    assert shown.notice.text() == "Cancelled: nothing was imported."
+    assert shown.add.isEnabled()
+
+
+def test_an_import_in_the_engines_process_is_cancelled(foreign, tmp_path, monkeypatch):
+    """By a real import, told to end at its first progress; the process goes on to answer."""
+    monkeypatch.setenv("NAPARI_MAMBA_BUNDLES", str(tmp_path / "made"))
+    engine, cancel = EngineProcess(), threading.Event()
+    cancel.set()
+    try:
+        opened = engine.ask("open", str(foreign), cancel=cancel)
+        again = engine.ask("open", str(foreign.parent / "none.pt"))
+    finally:
+        engine.end()
+    assert opened.cancelled
+    assert "no such bundle" in again.error
+    assert not list((tmp_path / "made").glob("*"))
 
 
 def test_an_import_that_fails_leaves_no_bar_and_says_why(qtbot, shown, tmp_path):
@@ -55,7 +106,7 @@ def test_an_import_that_fails_leaves_no_bar_and_says_why(qtbot, shown, tmp_path)
     bad.write_bytes(b"nothing")
     shown.opener.open(str(bad))
     qtbot.waitUntil(lambda: shown.notice.kind == "error", timeout=20_000)
-    assert shown.bar.isHidden()
+    assert shown.importing.isHidden()
     assert shown.add.isEnabled()
 
 

@@ -189,6 +189,19 @@ def test_a_dose_that_is_removed_takes_its_lines_along(opened):
     assert NAME not in opened.viewer.layers
 
 
+def test_lines_are_not_drawn_anew_while_the_layers_go(opened):
+    drawn, added = Isodoses(opened.viewer), []
+    for axis in range(3):
+        opened.viewer.dims.set_point(
+            axis, opened.doses[0].data_to_world(np.array(opened.doses[0].data.shape) // 2)[axis]
+        )
+    drawn.show(opened.doses[0], [Level(50, "", "#ff0000")], wash=True, line=True)
+    opened.viewer.layers.events.inserted.connect(lambda event: added.append(event.value))
+    opened.viewer.layers.clear()
+    assert not added
+    assert not opened.viewer.layers
+
+
 def test_structures_on_another_grid_are_brought_onto_the_first(opened):
     from napari.layers import Labels
 

@@ -11,7 +11,7 @@ from napari_mamba.errors import InputError
 from napari_mamba.ui.layers import KEY
 from napari_mamba.ui.results.classes.corrections import TOOLS, Corrections, correct, corrected_copy
 from napari_mamba.ui.results.classes.link import ClassLink
-from napari_mamba.ui.results.classes.record import classes_of, note_edit, origin_of, set_classes
+from napari_mamba.ui.results.classes.record import classes_of, origin_of, record_of, set_classes
 
 
 @pytest.fixture
@@ -204,6 +204,30 @@ def test_each_tool_is_one_step_that_can_be_undone_and_is_remembered(link, labels
     assert labels.metadata[KEY]["edits"] == [{"what": TOOLS[tool][2], "class": 1, "voxels": changed}]
     labels.undo()
     np.testing.assert_array_equal(labels.data, before)
+    assert "corrected" not in origin_of(labels)
+    labels.redo()
+    assert "corrected in 1 step" in origin_of(labels)
+
+
+def test_what_is_undone_is_no_correction(link, labels):
+    """Also where strokes are one entry, after something else was painted, and with other data."""
+    record = record_of(labels)
+    for z in (3, 4):
+        labels.paint((z, 2, 2), 1)
+    assert [edit["what"] for edit in record["edits"]] == ["painted"]
+    both = record["edits"][0]["voxels"]
+    labels.undo()
+    assert 0 < record["edits"][0]["voxels"] < both
+    labels.redo()
+    assert record["edits"][0]["voxels"] == both
+    labels.undo()
+    labels.undo()
+    assert "edits" not in record
+    labels.paint((5, 2, 2), 2)
+    assert [edit["class"] for edit in record["edits"]] == [2]
+    labels.undo()
+    labels.data = labels.data.copy()
+    assert "edits" not in record
 
 
 def test_margins_are_millimetres_on_the_layers_own_axes(link, labels):
@@ -237,7 +261,7 @@ def test_what_cannot_be_corrected_is_said(link, labels, viewer):
 
 def test_a_corrected_copy_remembers_where_it_came_from(labels):
     copy = corrected_copy(labels)
-    note_edit(copy, "smoothed", 1, 12)
+    record_of(copy)["edits"] = [{"what": "smoothed", "class": 1, "voxels": 12}]
     assert copy.metadata[KEY]["corrected_from"] == "labels"
     assert "edits" not in labels.metadata[KEY], "the original's record is its own"
     copy.data[0, 0, 0] = 7

@@ -10,7 +10,7 @@ from qtpy.QtCore import QPointF, Qt
 from qtpy.QtWidgets import QApplication
 
 from napari_mamba.ui.results.classes.table import EYE, LOCK, NAME
-from napari_mamba.ui.results.maps.look import UNCERTAINTY, map_look, show_bar
+from napari_mamba.ui.results.maps.look import UNCERTAINTY, map_look, note_measure
 from napari_mamba.ui.results.panel import CLASSES, COMPARE, MAPS, ResultsPanel
 from napari_mamba.ui.results.space.orthogonal import OrthogonalView
 
@@ -263,9 +263,13 @@ def test_the_tour_by_buttons(qtbot, panel, viewer, image):
     data = np.zeros(image.data.shape, np.float32)
     data[2:4, 3:6, 3:6], data[8:10, 12:16, 15:19] = 0.9, 0.6
     layer = viewer.add_image(data, name="doubt", **map_look(), **{n: getattr(image, n) for n in TRANSFORMS})
-    show_bar(layer, UNCERTAINTY)
+    note_measure(layer, UNCERTAINTY)
     panel.maps.maps.refresh()
     assert panel.maps.measure.text() == "Shows entropy: 0 sure, 1 undecided."
+    assert panel.maps.colors.values == ["0", "0.5", "1"]
+    layer.contrast_limits = (0.2, 0.6)
+    assert panel.maps.colors.accessibleDescription() == "0.2, 0.4, 0.6"
+    layer.contrast_limits = (0, 1)
     qtbot.mouseClick(panel.maps.next_button, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: panel.maps.where.text().startswith("Place 1 of 2"), timeout=20_000)
     qtbot.mouseClick(panel.maps.next_button, Qt.MouseButton.LeftButton)
@@ -273,12 +277,15 @@ def test_the_tour_by_buttons(qtbot, panel, viewer, image):
     panel.maps.share.setValue(80)
     panel.maps.go(1)
     qtbot.waitUntil(lambda: panel.maps.where.text().startswith("Place 1 of 1"), timeout=20_000)
+    panel.maps.bar.setChecked(True)
+    assert layer.colorbar.visible
     panel.maps.bar.setChecked(False)
     panel.maps.strength.setValue(40)
     assert not layer.colorbar.visible
     assert layer.opacity == pytest.approx(0.4)
     viewer.layers.remove(layer)
     assert not panel.maps.box.isVisible()
+    assert panel.maps.colors.layer is None
 
 
 def test_a_result_brings_its_page_to_the_front(qtbot, panel, viewer, labels, image):

@@ -111,6 +111,27 @@ def test_a_task_chooses_a_model_of_it_and_keeps_one_that_is(session):
     assert chosen is session.viewer.layers["scan"]
 
 
+@pytest.mark.parametrize(
+    ("sample", "model"),
+    [("hippocampus_left", "hippocampus-mr"), ("head", "brain-structures-mr"), ("noisy_head", "hippocampus-mr")],
+)
+def test_segment_on_a_sample_chooses_the_model_that_fits_it(sample, model):
+    from napari.layers import Layer
+
+    from napari_mamba.ui.files import samples
+
+    viewer = ViewerModel()
+    for layer in getattr(samples, sample)():
+        viewer.add_layer(Layer.create(*layer))
+    session = RunSession(viewer)
+    assert session.bundle.name == "brain-structures-mr"
+    session.choose_task("segmentation")
+    assert session.bundle.name == model
+    session.choose_bundle(session.library.find("heart-mr"))
+    session.choose_task("segmentation")
+    assert session.bundle.name == "heart-mr", "what was chosen by hand stays"
+
+
 def test_a_run_is_queued_with_what_was_chosen_at_the_click(session):
     layer = session.viewer.layers["scan"]
     (job,) = session.start()

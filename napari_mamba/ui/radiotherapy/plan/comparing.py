@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QDoubleSpinBox, QHBoxLayout, QPushButton, QVBoxLayout
 from napari_mamba.errors import NapariMambaError
 from napari_mamba.radiotherapy.comparison import HIGHEST
 from napari_mamba.ui.layers import KEY, volume_to_layers
-from napari_mamba.ui.results.maps.look import map_look, show_bar, signed_look
+from napari_mamba.ui.results.maps.look import map_look, note_measure, signed_look
 from napari_mamba.ui.widgets.background import Latest
 from napari_mamba.ui.widgets.theme import Notice
 
@@ -118,7 +118,7 @@ class CompareBox(QWidget):
         data, keywords, _ = volume_to_layers(volume)[0]
         record = {**keywords["metadata"][KEY], "role": "map"}
         layer = self.viewer.add_layer(Image(data, **{**keywords, **look, "metadata": {KEY: record}}))
-        show_bar(layer, measures)
+        note_measure(layer, measures)
         self.added.emit(layer)
 
     def stop(self) -> None:

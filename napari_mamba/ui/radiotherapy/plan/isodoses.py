@@ -120,7 +120,7 @@ class Isodoses:
         return at if 0 <= at < self.dose.data.shape[axis] else None
 
     def _on_dims(self, event: Any = None) -> None:
-        if self.layer is not None:
+        if self.layer is not None and self.layer in self.viewer.layers:  # not while the layers are being removed
             self._draw()
 
     def _on_removed(self, event: Any) -> None:

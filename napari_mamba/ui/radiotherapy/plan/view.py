@@ -289,7 +289,7 @@ def _unit_combo() -> QComboBox:
 
 
 def _folded(title: str, widget: QWidget, open_: bool = False) -> QCollapsible:
-    part = QCollapsible(title)
+    part = QCollapsible(title, expandedIcon="▾", collapsedIcon="▸")
     part.addWidget(widget)
     if open_:
         part.expand(animate=False)

@@ -31,7 +31,7 @@ class CorrectBox(QCollapsible):
     failed = Signal(str)
 
     def __init__(self) -> None:
-        super().__init__("Correct")
+        super().__init__("Correct", expandedIcon="▾", collapsedIcon="▸")
         self.settings = Corrections()
         self.link: ClassLink | None = None
         self.about = QLabel()

@@ -12,7 +12,7 @@ from psygnal import SignalGroupDescriptor
 from napari_mamba import editing
 from napari_mamba.errors import InputError
 from napari_mamba.ui.layers import KEY, placement
-from napari_mamba.ui.results.classes.record import named_edit
+from napari_mamba.ui.results.classes.edits import named_edit
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

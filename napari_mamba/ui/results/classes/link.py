@@ -14,8 +14,9 @@ from napari_mamba.measure import ClassStatistics, class_statistics
 from napari_mamba.measure.classes import central_voxel
 from napari_mamba.ui.layers import KEY, placement
 from napari_mamba.ui.results.classes.atoms import Repair, repair_of
+from napari_mamba.ui.results.classes.edits import remember_edits
 from napari_mamba.ui.results.classes.model import ClassList
-from napari_mamba.ui.results.classes.record import classes_of, remember_edits, screen_color, set_classes
+from napari_mamba.ui.results.classes.record import classes_of, screen_color, set_classes
 from napari_mamba.ui.results.classes.watch import DataWatch
 from napari_mamba.ui.results.space.moving import look_at
 

@@ -20,16 +20,13 @@ Where `classes` is missing, the columns "index" and "name" of `layer.features` c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
 
 from napari_mamba.bundles import LabelClass
 from napari_mamba.ui.layers import KEY
-from napari_mamba.ui.results.classes.atoms import changed_voxels
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -78,43 +75,6 @@ def screen_color(layer: Labels, index: int) -> str:
     if rgba[3] == 0:
         return ""
     return "#" + "".join(f"{round(255 * float(part)):02x}" for part in rgba[:3])
-
-
-_recorded: WeakSet[Any] = WeakSet()
-_named: WeakKeyDictionary[Any, tuple[str, int | None]] = WeakKeyDictionary()
-
-
-def remember_edits(layer: Labels) -> None:
-    """From now on, note in the layer's record what is painted, filled or corrected in it."""
-    if layer not in _recorded:
-        _recorded.add(layer)
-        layer.events.paint.connect(_on_paint)
-
-
-@contextmanager
-def named_edit(layer: Labels, what: str, index: int | None) -> Iterator[None]:
-    """Within it, changes are noted under this name instead of as painting."""
-    _named[layer] = what, index
-    try:
-        yield
-    finally:
-        del _named[layer]
-
-
-def _on_paint(event: Any) -> None:
-    layer = event.source
-    index, voxels = changed_voxels(event.value)
-    what, index = _named.get(layer, ("painted" if index else "erased", index or None))  # type: ignore[assignment]
-    note_edit(layer, what, index, voxels)
-
-
-def note_edit(layer: Labels, what: str, index: int | None, voxels: int) -> None:
-    """Remember a correction; strokes of the brush in a row become one entry."""
-    edits = record_of(layer).setdefault("edits", [])
-    if edits and what in ("painted", "erased") and edits[-1]["what"] == what and edits[-1]["class"] == index:
-        edits[-1]["voxels"] += voxels
-    else:
-        edits.append({"what": what, "class": index, "voxels": voxels})
 
 
 def origin_of(layer: Any) -> str:

@@ -27,7 +27,7 @@ class DataWatch:
         self._seen = self._view_state()
         layer.events.paint.connect(self._on_change)
         layer.events.data.connect(self._on_change)
-        layer.events.set_data.connect(self._on_set_data)
+        layer.events.set_data.connect(self._on_set_data, position="last")  # the record knows by then what was undone
 
     def disconnect(self) -> None:
         """Stop listening."""

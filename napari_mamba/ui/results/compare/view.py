@@ -26,7 +26,7 @@ from napari_mamba.ui.results.compare.differences import Pair, image_difference, 
 from napari_mamba.ui.results.compare.measure_view import MeasureBox
 from napari_mamba.ui.results.compare.overlaid import Blink, Fade
 from napari_mamba.ui.results.compare.swipe import Swipe
-from napari_mamba.ui.results.maps.look import is_map
+from napari_mamba.ui.results.maps.look import is_map, note_measure
 from napari_mamba.ui.results.parts import LayerCombo
 from napari_mamba.ui.widgets.theme import Notice
 
@@ -205,9 +205,9 @@ class CompareView(QWidget):
             self.notice.fail(str(error))
             return
         self.show_way("")
-        self.viewer.add_layer(layer)
         if self.pair.kind == "images":
-            layer.colorbar.visible = True
+            note_measure(layer, f"'{self.pair.second.name}' minus '{self.pair.first.name}'")  # type: ignore[union-attr]
+        self.viewer.add_layer(layer)
         self.notice.say("" if layer.data.any() else "the two are equal: the layer of differences is empty")
 
     def disconnect_from_viewer(self) -> None:

@@ -42,7 +42,8 @@ class Bars(QWidget):
         palette, metrics = self.palette(), painter.fontMetrics()
         text = palette.color(QPalette.ColorRole.WindowText)
         dark = palette.color(QPalette.ColorRole.Window).lightness() < 128
-        names = max((metrics.horizontalAdvance(bar.name) for bar in self.scores.bars), default=0)
+        # a text is a little wider than the whole pixels of its advance, and would be cut by that little
+        names = max((metrics.horizontalAdvance(bar.name) + 4 for bar in self.scores.bars), default=0)
         names = min(names + 8, self.width() // 2)
         numbers = metrics.horizontalAdvance("100.0%") + 8
         width = max(self.width() - names - numbers, 20)

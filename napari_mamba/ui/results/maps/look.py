@@ -66,11 +66,9 @@ def signed_look(data: np.ndarray) -> dict[str, Any]:
     return {"colormap": signed_colormap(), "blending": "translucent", "contrast_limits": (-limit, limit)}
 
 
-def show_bar(layer: Image, measure: str = "") -> None:
-    """Show a map's colour bar, and put what it measures into its record and its name on the picture."""
-    layer.colorbar.visible = True
-    if measure:
-        layer.metadata.setdefault(KEY, {})["measures"] = measure
+def note_measure(layer: Image, measure: str) -> None:
+    """Put what a map measures into its record: the page "Maps" then shows it, with its colour bar."""
+    layer.metadata.setdefault(KEY, {})["measures"] = measure
 
 
 def measure_of(layer: Image) -> str:

@@ -8,6 +8,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QPushButton, QSlider, QVBoxLayout, QWidget
 
 from napari_mamba.errors import NapariMambaError
+from napari_mamba.ui.results.maps.bar import ColorBar
 from napari_mamba.ui.results.maps.chart import ScoreChart
 from napari_mamba.ui.results.maps.look import is_map, measure_of
 from napari_mamba.ui.results.maps.scores import Scores
@@ -37,7 +38,11 @@ class MapsView(QWidget):
         self._toured: Any = None
         self.maps = LayerCombo(viewer, is_map, "Map")
         self.measure = QLabel()
-        self.bar = QCheckBox("Colour bar")
+        self.colors = ColorBar()
+        self.bar = QCheckBox("Bar in the picture")
+        self.bar.setToolTip(
+            "napari's own colour bar. With some graphics drivers napari ends when such a layer is removed"
+        )
         self.strength = QSlider(Qt.Orientation.Horizontal)
         self.share = QSlider(Qt.Orientation.Horizontal)
         self.share_label = QLabel()
@@ -74,6 +79,7 @@ class MapsView(QWidget):
         inner = QVBoxLayout(self.box)
         inner.setContentsMargins(0, 0, 0, 0)
         inner.addWidget(self.measure)
+        inner.addWidget(self.colors)
         inner.addLayout(opacity)
         inner.addLayout(share)
         inner.addLayout(buttons)
@@ -95,6 +101,7 @@ class MapsView(QWidget):
         layer = self.maps.layer
         self.worker.stop()
         self._toured, self.tour = None, Tour()
+        self.colors.show_layer(layer)
         self.box.setVisible(layer is not None)
         self.maps.setVisible(layer is not None)
         self.notice.say("" if layer is not None or self.chart.isVisibleTo(self) else NOTHING)
@@ -166,4 +173,5 @@ class MapsView(QWidget):
     def disconnect_from_viewer(self) -> None:
         """Stop listening to the viewer."""
         self.worker.stop()
+        self.colors.show_layer(None)
         self.maps.disconnect_from_viewer()

@@ -77,7 +77,7 @@ class Child:
         """Open a bundle, or import a foreign checkpoint, and tell how far that is at each percent."""
         from napari_mamba.ui.bundles.imports import open_or_import
 
-        told = -1
+        told, cancel = -1, self._cancels.setdefault(number, threading.Event())
 
         def tell(what: str, share: float) -> None:
             nonlocal told
@@ -85,7 +85,9 @@ class Child:
                 told = percent
                 self._answer(number, "progress", (what, share))
 
-        self._answer(number, "ended", open_or_import(path, tell))
+        opened = open_or_import(path, tell, cancel)
+        del self._cancels[number]
+        self._answer(number, "ended", opened)
 
     def do_run(self, number: int, path: str, volume: Any, options: Any) -> None:
         """One run, with its progress."""

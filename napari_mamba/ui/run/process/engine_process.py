@@ -52,23 +52,44 @@ class EngineProcess:
         """Whether the process is there."""
         return self._process is not None and self._process.poll() is None
 
-    def ask(self, kind: str, *arguments: Any, on_progress: Callable[..., Any] | None = None) -> Any:
+    def ask(
+        self,
+        kind: str,
+        *arguments: Any,
+        on_progress: Callable[..., Any] | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Any:
         """One request's answer, waited for; raises `RuntimeError` where there is none.
 
-        `on_progress` is called in this thread with each progress that is told meanwhile.
+        `on_progress` is called in this thread with each progress that is told meanwhile. Where the request knows how
+        to stop ("open"), it does so a step after `cancel` is set.
         """
         number, answers = self._send(kind, *arguments)
         try:
-            what, value = answers.get()
+            what, value = self._next(number, answers, cancel)
             while what == "progress":
                 if on_progress is not None:
                     on_progress(*value)
-                what, value = answers.get()
+                what, value = self._next(number, answers, cancel)
         finally:
             self._forget(number)
         if what != "ended":
             raise RuntimeError(value)
         return value
+
+    def _next(
+        self, number: int, answers: queue.Queue[tuple[str, Any]], cancel: threading.Event | None
+    ) -> tuple[str, Any]:
+        told = cancel is None or cancel.is_set()
+        if cancel is not None and told:
+            self._try_to_send(("cancel", number))
+        while not told and cancel is not None:
+            try:
+                return answers.get(timeout=0.05)
+            except queue.Empty:
+                if told := cancel.is_set():
+                    self._try_to_send(("cancel", number))
+        return answers.get()
 
     def run(
         self, volume: Volume, bundle: Bundle, options: RunOptions, cancel: threading.Event
@@ -172,7 +193,13 @@ class EngineThread:
 
     alive = True
 
-    def ask(self, kind: str, *arguments: Any, on_progress: Callable[..., Any] | None = None) -> Any:
+    def ask(
+        self,
+        kind: str,
+        *arguments: Any,
+        on_progress: Callable[..., Any] | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Any:
         """See `EngineProcess.ask`."""
         if kind == "devices":
             from napari_mamba.ui.run.process.devices import devices
@@ -187,7 +214,7 @@ class EngineThread:
         if kind == "open":
             from napari_mamba.ui.bundles.imports import open_or_import
 
-            return open_or_import(arguments[0], on_progress or (lambda *_: None))
+            return open_or_import(arguments[0], on_progress or (lambda *_: None), cancel)
         return None
 
     def run(

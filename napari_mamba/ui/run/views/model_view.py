@@ -43,9 +43,12 @@ class ModelView(QWidget):
         self.more = QPushButton("Open…")
         self.more.setToolTip(OPEN_TIP)
         self.more.setStyleSheet("QPushButton::menu-indicator { image: none; width: 0 }")
-        self.more.setMenu(open_menu(self.opener, self.more))
+        self._menu = open_menu(self.opener, self.more)
+        self.more.setMenu(self._menu)
+        self.more.clicked.connect(self.opener.cancel)  # while something is imported; at other times the menu opens
         self.opener.busy.connect(self._on_busy)
         self.opener.progress.connect(self._on_progress)
+        self.opener.cancelling.connect(self._on_cancelling)
         self.summary = QLabel()
         self.summary.setWordWrap(True)
         links = Qt.TextInteractionFlag.LinksAccessibleByMouse | Qt.TextInteractionFlag.LinksAccessibleByKeyboard
@@ -113,14 +116,19 @@ class ModelView(QWidget):
 
     @Slot(bool)
     def _on_busy(self, busy: bool) -> None:
-        self.more.setEnabled(not busy)
-        self.more.setText("Opening…" if busy else "Open…")
-        self.more.setToolTip(OPEN_TIP)
+        self.more.setMenu(None if busy else self._menu)  # type: ignore[arg-type]  # Qt takes none
+        self.more.setEnabled(True)
+        self.more.setText("Cancel" if busy else "Open…")
+        self.more.setToolTip("End what is being opened or imported" if busy else OPEN_TIP)
 
     def _on_progress(self, what: str, share: float) -> None:
-        if self.opener.is_busy:  # the last may come after the end
-            self.more.setText(f"{share:.0%}")
-            self.more.setToolTip(f"{what}…")
+        if self.opener.is_busy and self.more.isEnabled():  # the last may come after the end
+            self.more.setText(f"Cancel {share:.0%}")
+            self.more.setToolTip(f"{what}… Click to end it")
+
+    def _on_cancelling(self) -> None:
+        self.more.setEnabled(False)
+        self.more.setText("Cancelling…")
 
     @Slot()
     def _on_chosen(self) -> None:
