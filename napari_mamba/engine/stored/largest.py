@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 from scipy import ndimage, sparse
 
-from napari_mamba.engine.answers.postprocessing import CONNECTED
 from napari_mamba.engine.stored.answers import StoredLabels
 from napari_mamba.engine.stored.journal import Journal
 from napari_mamba.engine.stored.reading.passes import Watch
 from napari_mamba.engine.stored.work import Work
 from napari_mamba.engine.tiling.tiles import Box, Shape
+
+_TOUCHING = np.ones((3, 3, 3), bool)
+"""Voxels that share a corner belong together, as in `napari_mamba.editing.parts`."""
 
 _KEPT = "parts/kept"
 """The journal's entry when it is done."""
@@ -83,7 +85,7 @@ def _numbered(mask: Any, shape: Shape, boxes: Sequence[Box], found: _Components)
         inner = tuple(slice(p, None) for p in pad)
         beside = joined > 0
         beside[inner] = own
-        parts, count = ndimage.label(beside, CONNECTED)
+        parts, count = ndimage.label(beside, _TOUCHING)
         touching = (joined > 0) & (parts > 0)
         pairs = np.unique(np.stack([parts[touching] + found.count, joined[touching]], 1), axis=0)
         numbers = np.where(own, parts[inner].astype(np.int64) + found.count, 0)
