@@ -380,9 +380,14 @@ def test_a_bundle_can_be_opened_and_a_wrong_folder_is_told_in_a_sentence(qtbot, 
     with qtbot.waitSignal(widget.model.failed, timeout=TIMEOUT):
         widget.model.open(str(tmp_path))
     assert str(tmp_path) in widget.message.text()
+    widget.host.estimated.emit(None)  # whatever is told meanwhile
+    widget.draw()
+    assert str(tmp_path) in widget.message.text(), "it stays until something is done about it"
     path = make_bundle(tmp_path)
     with qtbot.waitSignal(widget.model.opener.opened, timeout=TIMEOUT):
         widget.model.open(str(path))
+    widget.draw()
+    assert not widget.message.text()
     assert widget.model.bundle.path == path
     qtbot.waitUntil(lambda: widget.model.combo.count() > count, timeout=TIMEOUT)
 
