@@ -60,7 +60,8 @@ def asked(app, method: str, path: str, messages) -> list[dict]:
     scope = {
         "type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b"",
         "headers": [(b"host", b"127.0.0.1"), (b"content-length", b"20"), (b"content-type", b"application/json")],
-        "scheme": "http", "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 1), "http_version": "1.1", "root_path": "", "asgi": {},
+        "scheme": "http", "server": ("127.0.0.1", 80),
+        "client": ("127.0.0.1", 1), "http_version": "1.1", "root_path": "", "asgi": {},
     }  # fmt: skip
     asyncio.run(app(scope, messages, send))
     return answers
