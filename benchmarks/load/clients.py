@@ -3,7 +3,7 @@
     python -m benchmarks.load.clients [--clients 20] [--json FILE]
 
 Each client is a thread that uploads an image, starts, reads the events and takes the labels. Prints whether runs
-ended in the order in which they were started, whether all labels are the same bytes, and the server's memory before and after.
+ended in the order in which they were started, whether all labels are the same bytes, and the server's memory.
 """
 
 from __future__ import annotations

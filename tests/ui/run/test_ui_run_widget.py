@@ -143,6 +143,11 @@ def broken(error):
         (MemoryError(), "Memory ran out"),
         (RuntimeError("shapes differ"), "The run stopped (RuntimeError: shapes differ): please report this."),
         (KeyError("x"), "The run stopped (KeyError: 'x')"),
+        (OSError(5, "Input/output error"), "The run stopped (OSError"),
+        (RecursionError("too deep"), "The run stopped (RecursionError: too deep)"),
+        (KeyboardInterrupt(), "The run stopped"),
+        (SystemExit(3), "The run stopped"),
+        (BaseException("odd"), "The run stopped"),
     ],
 )
 def test_an_error_is_one_sentence_and_the_widget_is_usable_again(qtbot, widget, monkeypatch, errors, error, sentence):
