@@ -118,12 +118,12 @@ def _linear(func: Any, input: Tensor, weight: Tensor, bias: Tensor | None = None
     plain = out.dtype == flat.dtype == weight.dtype
 
     def part(first: int, last: int) -> None:
-        if plain and bias is None:
-            torch.mm(flat[first:last], weight.t(), out=out[first:last])
-        elif plain:
-            torch.addmm(bias, flat[first:last], weight.t(), out=out[first:last])
-        else:
+        if not plain:
             out[first:last] = func(flat[first:last], weight, bias)
+        elif bias is None:
+            torch.mm(flat[first:last], weight.t(), out=out[first:last])
+        else:
+            torch.addmm(bias, flat[first:last], weight.t(), out=out[first:last])
 
     _share(part, _edges(rows, _ROWS))
     return out.reshape(*input.shape[:-1], weight.shape[0])
