@@ -171,7 +171,7 @@ def test_a_command_killed_at_each_event_leaves_no_half_file(tmp_path, volume, ti
     killed, code, *names = done.stdout.split()
     assert (code, names) == ("0", ["labels.nii.gz", "p.nii.gz", "r.json"])
     assert int(killed) > 8
-    expected = run_to_end(io.read(image), bundles.load(tiny_bundle), OPTIONS).labels
+    expected = run_to_end(io.read(image), bundles.load(tiny_bundle), RunOptions(device="cpu")).labels
     np.testing.assert_array_equal(io.read(folder / "labels.nii.gz").data, expected.data)
 
 
