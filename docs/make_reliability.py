@@ -1,7 +1,9 @@
 """Writes docs/reliability.md from what the fuzzers and the tests say: `python docs/make_reliability.py`.
 
 The fuzzers' outcomes are read from benchmarks/engine/results/fuzz.json, to which `--add FILE…` adds those of
-`python tests/faults/fuzz.py --json FILE`. What the tests hold is collected by pytest.
+`python tests/faults/fuzz.py --json FILE`. Runs under load are read from benchmarks/load/results/*.json, which the
+commands of benchmarks/load and benchmarks.ui.many_runs write with `--json`. What the tests hold is collected by pytest;
+what was found and mended is in docs/reliability_found.json.
 """
 
 from __future__ import annotations
@@ -17,8 +19,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTCOMES = ROOT / "benchmarks" / "engine" / "results" / "fuzz.json"
+LOADS = ROOT / "benchmarks" / "load" / "results"
+FOUND = ROOT / "docs" / "reliability_found.json"
 PAGE = ROOT / "docs" / "reliability.md"
-ROOMS = ("tests/faults", "tests/io")
+ROOMS = (
+    "tests/faults", "tests/io", "tests/engine/reproducibility", "tests/server", "tests/scan/test_cuda_emulator.py",
+    "tests/ui/run/test_ui_failures.py", "tests/engine/test_familiarity.py", "tests/engine/test_suitability.py",
+)  # fmt: skip
+COMMANDS = {
+    "process": "python -m benchmarks.load.runs --runs 500",
+    "window": "python -m benchmarks.ui.many_runs --runs 200",
+    "server": "python -m benchmarks.load.clients --clients 20",
+}
 READERS = {
     "nifti": "NIfTI, plain and gzip, with label tables",
     "mgh": "FreeSurfer's .mgh and .mgz",
@@ -57,7 +69,9 @@ REMAINS = """
 - Damage that no checksum covers is read as it is: a changed byte in raw voxels, a missing slice at the end of a DICOM
   series without an index, an absent chunk of a Zarr (its fill value, as the format has it).
 - GDCM, tifffile's and Pillow's codecs are C and C++ and run in this process.
-- Without a GPU at hand, the allocations that fail are those of the CPU and simulated ones.
+- Without a GPU at hand, the allocations that fail are those of the CPU and simulated ones, and the deterministic
+  mode of a GPU is tested by what it switches on.
+- A run out of core that reads its image block by block sees a file that changes meanwhile as it is at each block.
 - A result of a NIfTI whose qform and sform differ lies on its image in every program only if it is written as NIfTI.
 """
 
@@ -73,6 +87,40 @@ def fuzz_rows(outcomes: dict) -> list[str]:
         rows.append(f"| {what} | " + " | ".join(f"{value:,}" for value in counts.values()) + " |")
     rows.append("| all | " + " | ".join(f"{total[key]:,}" for key in ("inputs", "read", "refused", "failed")) + " |")
     return rows
+
+
+def load_rows(folder: Path) -> list[str]:
+    """A line of the table for each outcome under load; how to measure what nobody has measured yet."""
+    rows = []
+    found = {one["what"]: one for one in (json.loads(path.read_text()) for path in sorted(folder.glob("*.json")))}
+    for what, command in COMMANDS.items():
+        one = found.get(what)
+        rows.append(f"| `{command}` | {load_sentence(one) if one else 'not measured yet'} |")
+    return rows
+
+
+def load_sentence(one: dict) -> str:
+    """What came of one measurement, with its day."""
+    if "runs" in one:
+        grew = [f"{name} {value:+.2f}%" for name, value in one["grew_percent"].items() if value is not None]
+        memory = ", ".join(grew) or "too few runs to say"
+        parts = [f"{one['runs']:,} runs", f"memory from the tenth run to the last: {memory}"]
+        if "threads" in one:
+            parts.append(f"open files {one['open_files'][0]} to {one['open_files'][1]}")
+            parts.append(f"threads {one['threads'][0]} to {one['threads'][1]}")
+            parts.append(f"{one['different_answers']} different answer{'s' * (one['different_answers'] != 1)}")
+    else:
+        order = "in the order in which they were started" if one["in_order"] else "NOT in order"
+        parts = [f"{one['served']} of {one['clients']} clients served {order}"]
+        parts.append(f"{one['different_answers']} different answer{'s' * (one['different_answers'] != 1)}")
+        before, after = one["server_mb"]
+        parts.append(f"{one['files_left']} files left, the server {before} MB before, {after} after")
+    return f"{'; '.join(parts)} ({one['day']})"
+
+
+def found_rows(path: Path) -> list[str]:
+    """A line of the table for each kind of fault that was found and mended, with the test that keeps it so."""
+    return [f"| {one['found']} | {one['now']} | `{one['test']}` |" for one in json.loads(path.read_text())]
 
 
 def collected() -> Counter:
@@ -114,6 +162,18 @@ def main() -> None:
         "| tests | what | cases |",
         "| --- | --- | --- |",
         *test_rows(collected()),
+        "",
+        "## Under load",
+        "",
+        "| command | what came of it |",
+        "| --- | --- |",
+        *load_rows(LOADS),
+        "",
+        "## Found and mended",
+        "",
+        "| found | now | test |",
+        "| --- | --- | --- |",
+        *found_rows(FOUND),
     ]
     PAGE.write_text(HEAD + "\n".join([*fuzz_rows(outcomes), *held]) + "\n" + REMAINS, encoding="utf-8")
 

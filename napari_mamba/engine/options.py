@@ -61,6 +61,9 @@ class RunOptions:
     region : tuple of float, optional
         Answer only inside this box in RAS mm: lowest x, y, z, then highest x, y, z. The output keeps the image's grid;
         see `napari_mamba.engine.region`.
+    deterministic : bool
+        The same bytes in every run on a GPU, which is slower. On the CPU they are the same anyway, on any number of
+        threads; the provenance says which holds.
 
     Raises
     ------
@@ -88,6 +91,7 @@ class RunOptions:
     clip: bool = True
     replace_nonfinite: float | None = None
     region: tuple[float, ...] | None = None
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

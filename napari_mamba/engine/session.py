@@ -34,6 +34,11 @@ from napari_mamba.engine.preparation.steps import preparation_steps
 from napari_mamba.engine.progress.events import Progress
 from napari_mamba.engine.progress.record import Record
 from napari_mamba.engine.progress.reporting import Cancelled, Events, Reporter
+from napari_mamba.engine.reproducibility.determinism import (
+    check_deterministic,
+    determinism_facts,
+    in_reproducible_steps,
+)
 from napari_mamba.engine.result import Result
 from napari_mamba.engine.tiling.agreement import Agreement
 from napari_mamba.engine.tiling.infer import Ensemble, NotFinite
@@ -61,6 +66,7 @@ class Session:
         new_array: NewArray = host_array,
     ):
         device = choose_device(options.device, options.precision)
+        check_deterministic(device.torch_device, options.deterministic)
         self.record = Record()
         self.context = Context(
             volume,
@@ -77,6 +83,10 @@ class Session:
 
     def events(self) -> Generator[Progress, None, Result]:
         """The whole run."""
+        device, deterministic = self.context.device.torch_device, self.context.options.deterministic
+        return in_reproducible_steps(self._stages(), device, deterministic)
+
+    def _stages(self) -> Generator[Progress, None, Result]:
         context = self.context
         memory.start_measuring(context.device.torch_device)
         try:
@@ -118,6 +128,7 @@ class Session:
                 "round_robin": self.context.bundle.tile.round_robin,
                 "batch_size": plan.batch_size,
             },
+            "determinism": determinism_facts(device.torch_device, self.context.options.deterministic),
             "memory": memory.peak_memory(device.torch_device),
             **({"familiarity": {one.part: one.to_dict() for one in familiar}} if familiar else {}),
         }

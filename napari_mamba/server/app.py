@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -30,6 +31,7 @@ class Service:
     def __init__(self, settings: Settings):
         self.settings = settings
         self.runs: dict[str, ServerRun] = {}
+        self.creating = threading.Lock()
         self.queues = Queues(settings.queues)
 
     def run(self, identity: str) -> ServerRun:
@@ -104,14 +106,15 @@ def _add_runs(app: FastAPI, service: Service) -> None:
 
         if request.bundle not in {bundle.name for bundle in bundles.available()}:
             raise HTTPException(404, f"this server has no bundle {request.bundle}")
-        if len(service.runs) >= service.settings.most_runs:
-            raise HTTPException(429, "this server has as many runs as it takes: try again later")
         identity = secrets.token_hex(16)
-        try:
-            files = RunFiles(service.settings.folder, identity, request)
-        except OSError as error:
-            raise HTTPException(507, f"the server cannot store a run ({error.strerror})") from error
-        service.runs[identity] = ServerRun(identity, request, files, service.settings.scheduler)
+        with service.creating:  # several at once, each in a thread, keep the limit, too
+            if len(service.runs) >= service.settings.most_runs:
+                raise HTTPException(429, "this server has as many runs as it takes: try again later")
+            try:
+                files = RunFiles(service.settings.folder, identity, request, service.settings.largest_run)
+            except OSError as error:
+                raise HTTPException(507, f"the server cannot store a run ({error.strerror})") from error
+            service.runs[identity] = ServerRun(identity, request, files, service.settings.scheduler)
         return {"id": identity}
 
     @app.post(API + "/runs/{identity}/start", status_code=202)
@@ -165,12 +168,14 @@ def _add_files(app: FastAPI, service: Service) -> None:
         run.uploading.add(key)
         try:
             with run.watched():
-                size = await _receive(request, path, limit, service.settings.stalled_seconds)
+                limit = service.settings.largest_upload
+                upload = Upload(path, limit, run.files)
+                size = await _receive(request, upload, service.settings.stalled_seconds)
         finally:
             run.uploading.discard(key)
-        run.files.bytes += size
         if announced.isdigit() and size != int(announced):
             path.unlink(missing_ok=True)
+            run.files.give_back(size)
             raise HTTPException(400, "the upload broke off: send the file again")
         return {"bytes": size}
 
@@ -196,13 +201,13 @@ def _file(run: ServerRun, find: Callable[[], Path]) -> FileResponse:
     return FileResponse(path, media_type="application/octet-stream")
 
 
-async def _receive(request: Request, path: Path, limit: int, stalled: float) -> int:
-    """Write the body to `path`, a chunk at a time; returns its size."""
+async def _receive(request: Request, upload: Upload, stalled: float) -> int:
+    """Write the body, a chunk at a time; returns its size."""
     from starlette.requests import ClientDisconnect
 
     chunks = request.stream().__aiter__()
     try:
-        with Upload(path, limit) as upload:
+        with upload:
             with suppress(StopAsyncIteration):
                 while True:
                     upload.write(await asyncio.wait_for(chunks.__anext__(), stalled))

@@ -34,6 +34,7 @@ class Options(_Strict):
     mirror: bool | None = None
     strength: Annotated[float, Field(ge=0, le=150)] | None = None
     resample_channels: bool = False
+    deterministic: bool = False
 
     def words(self, device: str) -> list[str]:
         """Arguments of the command, with the device that the queue stands for."""
@@ -50,6 +51,8 @@ class Options(_Strict):
             words.append("--mirror" if self.mirror else "--no-mirror")
         if self.resample_channels:
             words.append("--resample-channels")
+        if self.deterministic:
+            words.append("--deterministic")
         return words
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,7 +32,16 @@ class Gate:
         if refused is not None:
             await _answer(send, *refused)
             return
-        await self.app(scope, receive, send)
+        if scope["method"] == "PUT":  # a file, whose chunks are waited for where they are written
+            await self.app(scope, receive, send)
+            return
+        try:
+            body = await asyncio.wait_for(_whole(receive), self.settings.stalled_seconds)
+        except TimeoutError:
+            await _answer(send, 408, "the request took too long to arrive: send it again")
+            return
+        if body is not None:
+            await self.app(scope, _again(body, receive), send)
 
     def _refused(self, path: str, headers: dict[str, str]) -> tuple[int, str] | None:
         if "origin" in headers:  # only browsers send it: a page must not reach a server on the reader's own computer
@@ -45,6 +55,32 @@ class Gate:
         if not secrets.compare_digest(given, f"Bearer {self.settings.token}".encode("latin-1")):
             return 401, "the token is missing or wrong"
         return None
+
+
+async def _whole(receive: Any) -> bytes | None:
+    """A small request's body; None if the client went away before its end."""
+    parts = []
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+def _again(body: bytes, receive: Any) -> Any:
+    """`receive` for the application: the body that was read, then whatever comes."""
+    given = False
+
+    async def next_message() -> Any:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return next_message
 
 
 async def _answer(send: Any, status: int, sentence: str) -> None:

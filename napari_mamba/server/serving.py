@@ -28,6 +28,7 @@ def serve(settings: Settings, certificate: Path | None = None, key: Path | None 
         import uvicorn
 
         from napari_mamba.server.app import make_app
+        from napari_mamba.server.patience import protocol_with_patience
     except ImportError as error:
         raise InputError(
             "the server needs FastAPI and uvicorn: install them with pip install 'napari-mamba[server]', in a checkout "
@@ -38,6 +39,7 @@ def serve(settings: Settings, certificate: Path | None = None, key: Path | None 
             raise InputError(f"{path} does not exist: name the certificate and its key as PEM files")
     config = uvicorn.Config(
         make_app(settings),
+        http=protocol_with_patience(settings.stalled_seconds),
         host=settings.host,
         port=settings.port,
         ssl_certfile=certificate,

@@ -38,12 +38,23 @@ def prepare_folder(folder: Path) -> None:
 class RunFiles:
     """The files of one run: `INPUT channel of case` and `OUTPUT of case` have names made of numbers here."""
 
-    def __init__(self, root: Path, identity: str, request: RunRequest):
+    def __init__(self, root: Path, identity: str, request: RunRequest, limit: int | None = None):
+        self.limit = limit
         self.folder = root / (PREFIX + identity)
         self.request = request
         self.bytes = 0
         self.maps: list[str] = []
         self.folder.mkdir(mode=_OWNER_ONLY)
+
+    def take(self, size: int) -> None:
+        """Count bytes of an upload as they come, so that several at once keep the limit; raises `Full` beyond it."""
+        if self.limit is not None and self.bytes + size > self.limit:
+            raise Full(f"the files of this run are larger than the {self.limit / 1e9:.1f} GB that this server takes")
+        self.bytes += size
+
+    def give_back(self, size: int) -> None:
+        """Bytes that were counted and are not there any more."""
+        self.bytes -= size
 
     @property
     def maps_folder(self) -> Path:
@@ -115,8 +126,9 @@ class Upload:
     ...         upload.write(chunk)
     """
 
-    def __init__(self, path: Path, limit: int):
+    def __init__(self, path: Path, limit: int, files: RunFiles | None = None):
         self.path, self.limit, self.size = path, limit, 0
+        self._files, self._counted = files, 0
         self._part = path.with_name(path.name + ".part")
 
     def __enter__(self) -> Upload:
@@ -128,6 +140,9 @@ class Upload:
         self.size += len(chunk)
         if self.size > self.limit:
             raise Full(f"the file is larger than the {self.limit / 1e9:.1f} GB that this server takes")
+        if self._files is not None:
+            self._files.take(len(chunk))
+            self._counted += len(chunk)
         try:
             self._file.write(chunk)
         except OSError as error:
@@ -137,9 +152,19 @@ class Upload:
         try:
             self._file.close()
         except OSError as full:
-            self._part.unlink(missing_ok=True)
+            self._undo()
             raise Full(f"the server cannot store the file ({full.strerror})") from full
         if error is None:
+            before = self.path.stat().st_size if self.path.is_file() else 0  # the same channel, sent again
             os.replace(self._part, self.path)
+            self._give_back(before)
         else:
-            self._part.unlink(missing_ok=True)
+            self._undo()
+
+    def _undo(self) -> None:
+        self._part.unlink(missing_ok=True)
+        self._give_back(self._counted)
+
+    def _give_back(self, size: int) -> None:
+        if self._files is not None:
+            self._files.give_back(size)

@@ -260,5 +260,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    _tests = Path(__file__).resolve().parents[1]
+    sys.path[:0] = [str(_tests), str(_tests / "bundles"), str(_tests / "engine")]
     sys.exit(main())

@@ -450,6 +450,7 @@ def test_a_slow_upload_is_ended_and_deleting_meanwhile_is_told(tmp_path):
     import asyncio
 
     from napari_mamba.server.app import _receive
+    from napari_mamba.server.store import Upload
 
     class Slow:
         async def stream(self):
@@ -466,6 +467,6 @@ def test_a_slow_upload_is_ended_and_deleting_meanwhile_is_told(tmp_path):
 
     for request, status in ((Slow(), 408), (Deleted(), 409)):
         with pytest.raises(HTTPException) as told:
-            asyncio.run(_receive(request, tmp_path / "0-0.nii", 100, 0.1))
+            asyncio.run(_receive(request, Upload(tmp_path / "0-0.nii", 100), 0.1))
         assert told.value.status_code == status
         assert not list(tmp_path.iterdir())

@@ -79,6 +79,12 @@ def batch(
         Optional[str],
         typer.Option(metavar="z|y|x|all", help="2D: axis of the slices; all averages three.", rich_help_panel=HOW),
     ] = None,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic", help="GPU: the same bytes each time. The CPU's always are.", rich_help_panel=HOW
+        ),
+    ] = False,
     spacing: Annotated[
         Optional[str],
         typer.Option(metavar="MM|Z,Y,X", help="Super-resolution: output voxel size in mm.", rich_help_panel=HOW),
@@ -100,6 +106,7 @@ def batch(
         axis=axis,
         spacing=parsing.parse_spacing(spacing),
         replace_nonfinite=replace_nonfinite,
+        deterministic=deterministic or None,
     )
     raise typer.Exit(
         batching.batch_command(

@@ -96,6 +96,12 @@ def run(
         Optional[str],
         typer.Option(metavar="z|y|x|all", help="2D: axis of the slices; all averages three.", rich_help_panel=HOW),
     ] = None,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic", help="GPU: the same bytes each time. The CPU's always are.", rich_help_panel=HOW
+        ),
+    ] = False,
     scheduler: Scheduler = None,
     workers: Workers = None,
     spacing: Annotated[
@@ -173,6 +179,7 @@ def run(
         strength=parsing.parse_strength(strength),
         replace_nonfinite=replace_nonfinite,
         region=parsing.parse_region(region),
+        deterministic=deterministic or None,
     )
     raise typer.Exit(
         running.run_command(

@@ -55,6 +55,8 @@ class Record:
         import numpy
         import torch
 
+        from napari_mamba.scan.cpu.threads import thread_count
+
         self.end_stage()
         sha256 = bundle.sha256
         return {
@@ -64,7 +66,7 @@ class Record:
             "numpy": numpy.__version__,
             "python": platform.python_version(),
             "platform": platform.platform(),
-            "threads": torch.get_num_threads(),
+            "threads": thread_count(),
             "options": options.to_dict(),
             "bundle": {
                 "name": bundle.name,

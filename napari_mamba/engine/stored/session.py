@@ -18,6 +18,7 @@ from napari_mamba.engine.checks import size_warnings
 from napari_mamba.engine.progress.events import Progress
 from napari_mamba.engine.progress.record import Record, TimeEstimator
 from napari_mamba.engine.progress.reporting import Cancelled, Events, Reporter
+from napari_mamba.engine.reproducibility.determinism import determinism_facts
 from napari_mamba.engine.result import Result
 from napari_mamba.engine.stored import largest
 from napari_mamba.engine.stored.journal import Journal
@@ -273,6 +274,7 @@ class StoredSession:
                 "round_robin": self.job.bundle.tile.round_robin,
                 "batch_size": plan.batch_size,
             },
+            "determinism": determinism_facts(work.device.torch_device, self.job.options.deterministic),
             "memory": memory.peak_memory(work.device.torch_device),
             "stored": {
                 "blocks": list(self.job.layout.block) if self.job.layout else [],

@@ -18,6 +18,7 @@ from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.plan import plan_run
 from napari_mamba.engine.preparation.cropping import UndoCrop
 from napari_mamba.engine.preparation.steps import preparation_steps
+from napari_mamba.engine.reproducibility.determinism import check_deterministic, in_reproducible_steps
 from napari_mamba.engine.stored.answers import stored_answer
 from napari_mamba.engine.stored.assembling import Assembler, Writer
 from napari_mamba.engine.stored.journal import Journal
@@ -95,6 +96,7 @@ class Work:
         self.volume = job.volume()
         options = job.options
         self.device = choose_device(options.device, options.precision)
+        check_deterministic(self.device.torch_device, options.deterministic)
         self.plan = plan_run(job.bundle, options, self.device.torch_device)
         self.block = self._region()
         inside = self.volume if self.block is None else cut(self.volume, self.block)
@@ -200,7 +202,7 @@ class Work:
             sink = Assembler(parts, self.answer.kept, writer.put)
             try:
                 with BandReader(self.prepared.data, self.tiling, window) as reader:  # type: ignore[arg-type]
-                    yield from predict_tiles(
+                    passes = predict_tiles(
                         reader,
                         self.ensemble,
                         self.tiling,
@@ -209,6 +211,8 @@ class Work:
                         blend_device=self.plan.blend_device,
                         window=window,
                     )
+                    device, deterministic = self.device.torch_device, self.job.options.deterministic
+                    yield from in_reproducible_steps(passes, device, deterministic)
                 return reader.waited
             except NotFinite:
                 self._not_finite()

@@ -9,14 +9,16 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import torch
 
 _pool: ThreadPoolExecutor | None = None
 _pool_size = 0
 _pool_lock = threading.Lock()
+_chosen = threading.local()
 
 
 def _forget_pool() -> None:
@@ -37,9 +39,25 @@ def _threads(count: int) -> ThreadPoolExecutor:
         return _pool
 
 
+def thread_count() -> int:
+    """PyTorch's number of threads, or that of `using_workers`."""
+    return int(getattr(_chosen, "count", 0)) or torch.get_num_threads()
+
+
 def worker_count(tasks: int) -> int:
-    """Return how many workers to use for some tasks: at most PyTorch's number of threads."""
-    return max(1, min(torch.get_num_threads(), tasks))
+    """Return how many workers to use for some tasks: at most `thread_count`."""
+    return max(1, min(thread_count(), tasks))
+
+
+@contextmanager
+def using_workers(count: int) -> Iterator[None]:
+    """Context in which this thread has `count` workers, whatever PyTorch's number of threads is."""
+    before = getattr(_chosen, "count", 0)
+    _chosen.count = count
+    try:
+        yield
+    finally:
+        _chosen.count = before
 
 
 def run_tasks(tasks: Sequence[tuple], function: Callable, workers: int) -> None:

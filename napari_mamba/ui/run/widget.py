@@ -59,6 +59,7 @@ class RunWidget(QWidget):
         self._later.setSingleShot(True)
         self._later.setInterval(0)
         self._left = False
+        self._wrong = ""
         self._build()
         self._connect()
         self.draw()
@@ -113,6 +114,7 @@ class RunWidget(QWidget):
     def _connect(self) -> None:
         self._later.timeout.connect(self.draw)
         self.model.failed.connect(self._fail)
+        self.model.opener.busy.connect(self._forget_wrong)
         self.model.opener.report.connect(lambda text: self.message.say(text, "good"))
         self.session.changed.connect(self._draw_later)
         self.session.bundle_changed.connect(self._on_bundle)
@@ -149,7 +151,9 @@ class RunWidget(QWidget):
         if not remarks and not session.queue.busy:
             text = [estimate_text(session.estimate, self._free())]
         self.before.say("\n".join(text), worst)
-        if session.last is not None:
+        if self._wrong:
+            self.message.say(self._wrong, "error")
+        elif session.last is not None:
             self.message.say(*ended_text(session.last))
         elif self.message.kind != "good" or session.queue.busy:
             self.message.say("")
@@ -169,6 +173,7 @@ class RunWidget(QWidget):
         """Queue a run of what is chosen, or one for each selected layer."""
         if not self.run_button.isEnabled():
             return
+        self._wrong = ""
         jobs = self.session.start()
         estimate: Estimate | None = self.session.estimate
         if estimate is not None:
@@ -193,6 +198,7 @@ class RunWidget(QWidget):
     def _on_bundle(self) -> None:
         self._order_tabs()
         self.results.clear()
+        self._wrong = ""
         self.message.say("")
 
     def _on_estimated(self, _: Any) -> None:
@@ -200,7 +206,12 @@ class RunWidget(QWidget):
 
     @Slot(str)
     def _fail(self, text: str) -> None:
-        self.message.say(sentence(text), "error")
+        self._wrong = sentence(text)
+        self.message.say(self._wrong, "error")
+
+    @Slot(bool)
+    def _forget_wrong(self, _: bool) -> None:
+        self._wrong = ""
 
     # ---- leaving
 

@@ -143,6 +143,11 @@ def broken(error):
         (MemoryError(), "Memory ran out"),
         (RuntimeError("shapes differ"), "The run stopped (RuntimeError: shapes differ): please report this."),
         (KeyError("x"), "The run stopped (KeyError: 'x')"),
+        (OSError(5, "Input/output error"), "The run stopped (OSError"),
+        (RecursionError("too deep"), "The run stopped (RecursionError: too deep)"),
+        (KeyboardInterrupt(), "The run stopped"),
+        (SystemExit(3), "The run stopped"),
+        (BaseException("odd"), "The run stopped"),
     ],
 )
 def test_an_error_is_one_sentence_and_the_widget_is_usable_again(qtbot, widget, monkeypatch, errors, error, sentence):
@@ -380,9 +385,14 @@ def test_a_bundle_can_be_opened_and_a_wrong_folder_is_told_in_a_sentence(qtbot, 
     with qtbot.waitSignal(widget.model.failed, timeout=TIMEOUT):
         widget.model.open(str(tmp_path))
     assert str(tmp_path) in widget.message.text()
+    widget.host.estimated.emit(None)  # whatever is told meanwhile
+    widget.draw()
+    assert str(tmp_path) in widget.message.text(), "it stays until something is done about it"
     path = make_bundle(tmp_path)
     with qtbot.waitSignal(widget.model.opener.opened, timeout=TIMEOUT):
         widget.model.open(str(path))
+    widget.draw()
+    assert not widget.message.text()
     assert widget.model.bundle.path == path
     qtbot.waitUntil(lambda: widget.model.combo.count() > count, timeout=TIMEOUT)
 

@@ -41,7 +41,7 @@ class Child:
             kind, number, *arguments = self._todo.get()
             try:
                 getattr(self, f"do_{kind}")(number, *arguments)
-            except Exception as error:  # a bug: said to the window, which must not wait for ever
+            except BaseException as error:  # a bug: said to the window, which must not wait for ever
                 self._answer(number, "failed", f"{type(error).__name__}: {error}")
 
     def _answer(self, number: int, kind: str, value: Any) -> None:

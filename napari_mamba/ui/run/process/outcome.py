@@ -78,12 +78,14 @@ def outcome_of(
                     passes = progress.total
                 yield progress
         return Outcome(result, measured={"passes": passes, "memory": memory.bytes})
-    except Exception as error:  # a bug too: the window must not wait for ever, whatever it is
+    except GeneratorExit:
+        raise
+    except BaseException as error:  # a bug too: the window must not wait for ever, whatever it is
         told = sentence_of(error)
         return Outcome(error=told, lost=told == GPU_GONE)
 
 
-def sentence_of(error: Exception) -> str:
+def sentence_of(error: BaseException) -> str:
     """What a window says about an exception, which is logged where it is a fault of ours."""
     if isinstance(error, NapariMambaError):
         return sentence(str(error))

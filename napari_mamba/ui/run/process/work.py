@@ -78,5 +78,7 @@ def outcome_of_work(kind: str, arguments: Any, cancel: threading.Event) -> Gener
     """The events of one of `WORK`, with every exception turned into a sentence."""
     try:
         return Outcome((yield from WORK[kind](cancel, *arguments)))
-    except Exception as error:  # a bug too: the window must not wait for ever, whatever it is
+    except GeneratorExit:
+        raise
+    except BaseException as error:  # a bug too: the window must not wait for ever, whatever it is
         return Outcome(error=sentence_of(error))

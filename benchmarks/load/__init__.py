@@ -1,0 +1,1 @@
+"""Many runs in one process, and many clients at once."""
