@@ -18,12 +18,14 @@ from napari_mamba.io.common.guard import quoted
 
 
 class _Unfilled(TorchFunctionMode):
-    """While it lasts, tensors are not filled with random numbers: they stay as memory was."""
+    """While it lasts, PyTorch's common initialisers leave tensors as memory was.
+
+    The tensors' own methods still draw: truncated normals are drawn until they are within their bounds.
+    """
 
     _RANDOM = frozenset(
         {
-            *(Tensor.uniform_, Tensor.normal_),
-            *(nn.init.uniform_, nn.init.normal_, nn.init.trunc_normal_, nn.init.orthogonal_),
+            *(nn.init.uniform_, nn.init.normal_),
             *(nn.init.kaiming_uniform_, nn.init.kaiming_normal_, nn.init.xavier_uniform_, nn.init.xavier_normal_),
         }
     )
