@@ -84,9 +84,9 @@ class Session:
     def events(self) -> Generator[Progress, None, Result]:
         """The whole run."""
         device, deterministic = self.context.device.torch_device, self.context.options.deterministic
-        return in_reproducible_steps(self._stages(), device, deterministic)
+        return in_reproducible_steps(self._run(), device, deterministic)
 
-    def _stages(self) -> Generator[Progress, None, Result]:
+    def _run(self) -> Generator[Progress, None, Result]:
         context = self.context
         memory.start_measuring(context.device.torch_device)
         try:
