@@ -14,6 +14,7 @@ from napari_mamba.explain.methods.faithfulness import perturbation_curve
 from napari_mamba.explain.methods.rules import linearised
 
 EXACT = ("umamba_enc", "vmamba", "vim", "h_vmunet", "mambair_v2", "mambamorph", "mambamil")
+RECURRENT = ("vmrnn_b", "vmrnn_d")
 ONE_INPUT = [case for case in TINY if not case.more]
 
 
@@ -45,7 +46,15 @@ def built(case):
     return network
 
 
-@pytest.mark.parametrize("case", TINY, ids=str)
+@pytest.mark.parametrize("case", [case for case in TINY if case.name in RECURRENT], ids=str)
+def test_nothing_is_left_of_a_recurrent_network_without_a_state(case):
+    """Without a state of an earlier frame the rules leave nothing of its answer, and say so rather than draw zeros."""
+    network, x = given(case)
+    with pytest.raises(InputError, match="does not depend on the input"):
+        relevance(network, x, lambda y: y[0, 0].mean())
+
+
+@pytest.mark.parametrize("case", [case for case in TINY if case.name not in RECURRENT], ids=str)
 def test_relevances_and_the_biases_share_sum_to_the_answer(case):
     """In float32, as users run it: what is left is rounding, which is of the terms' size and not of their sum's."""
     network, x = given(case)
