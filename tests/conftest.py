@@ -50,6 +50,13 @@ def _own_user_folder(tmp_path_factory: pytest.TempPathFactory):
         yield home
 
 
+@pytest.fixture(autouse=True)
+def _no_networks_of_other_tests() -> None:
+    """A test's run builds its own networks: none that another test's run has left."""
+    if (module := sys.modules.get("napari_mamba.engine.idle_networks")) is not None:
+        module.IDLE.clear()
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The checkout."""

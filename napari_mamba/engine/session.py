@@ -108,8 +108,10 @@ class Session:
             yield from self._judge_network(ensemble)
             yield from self.answer.finish(prepared, sink, ensemble)
             yield from self._judge_answer()
-        finally:
+        except (Cancelled, GeneratorExit):  # a run that failed gives nothing back: it may be its networks' fault
             give_back(self.context.bundle, ensemble)
+            raise
+        give_back(self.context.bundle, ensemble)
         yield from self.context.report.say("measuring", 1, 1)
 
     def _facts(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from napari_mamba import bundles, engine, models, scan
 from napari_mamba.bundles import bundle as bundle_module
 from napari_mamba.bundles.weights import build
 from napari_mamba.engine.idle_networks import IDLE, IdleNetworks, key_of
+from napari_mamba.errors import RunError
 
 OPTIONS = engine.RunOptions(device="cpu")
 CPU = torch.device("cpu")
@@ -52,6 +53,16 @@ def test_what_one_run_has_is_nobody_elses(tiny_bundle, volume, built):
     engine.run_to_end(volume, bundle, OPTIONS)
     assert built == ["tiny"] * 2
     running.close()  # left in the middle: its networks are there again
+    engine.run_to_end(volume, bundle, OPTIONS)
+    assert built == ["tiny"] * 2
+
+
+def test_a_run_that_fails_gives_nothing_back(tiny_bundle, volume, built, monkeypatch):
+    bundle = bundles.load(tiny_bundle)
+    with monkeypatch.context() as broken:
+        broken.setattr(torch.nn.Conv3d, "forward", lambda self, x: x * torch.nan)
+        with pytest.raises(RunError):
+            engine.run_to_end(volume, bundle, OPTIONS)
     engine.run_to_end(volume, bundle, OPTIONS)
     assert built == ["tiny"] * 2
 

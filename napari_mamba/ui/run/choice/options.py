@@ -53,6 +53,7 @@ class Options:
     residual: bool = False
     strength: str = ""
     clip: bool = True
+    deterministic: bool = False
     replace_nonfinite: str = ""
     region: str = ""
     events: ClassVar[SignalGroupDescriptor] = SignalGroupDescriptor()
@@ -113,6 +114,7 @@ class Options:
             "residual": self.residual and "residual" in suited,
             "strength": self._strength() if "strength" in suited else 1.0,
             "clip": self.clip,
+            "deterministic": self.deterministic,
             "overlap": one_number(self.overlap, "overlap", float),
             "batch_size": one_number(self.batch_size, "batch size", int),
             "replace_nonfinite": one_number(self.replace_nonfinite, "value for NaN", float),

@@ -77,6 +77,8 @@ def as_command(job: Job) -> str:
         if name in changed:
             value = changed[name]
             parts += [flag, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+    if changed.get("deterministic"):
+        parts.append("--deterministic")
     if "mirror" in changed:
         parts.append("--mirror" if changed["mirror"] else "--no-mirror")
     for name in MAPS:

@@ -43,6 +43,8 @@ TICKS = (
     ("probabilities", "Probability maps", "Adds an image layer of each class's probability: much memory."),
     ("residual", "Difference to the input", "Adds an image layer of the input minus the output."),
     ("clip", "Keep the input's range", "Cuts off values outside of the range of the input."),
+    ("deterministic", "The same bytes each time",
+     "On a GPU: deterministic algorithms, which are slower. On the CPU it is always so."),
 )  # fmt: skip
 TEXTS = (
     ("strength", "Strength", "In %, 0 to 150: how much of the model's change is made.", "100: the model's answer"),
@@ -209,7 +211,7 @@ class OptionsView(QWidget):
         self._draw_devices()
         self._draw_regions()
         bundle = self.session.bundle
-        suited = suited_options(bundle) | {"device", "precision", "region", "replace_nonfinite"}
+        suited = suited_options(bundle) | {"device", "precision", "region", "replace_nonfinite", "deterministic"}
         for name, widgets in self._rows.items():
             for widget in widgets:
                 widget.setVisible(name in suited)
