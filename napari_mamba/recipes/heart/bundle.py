@@ -21,8 +21,9 @@ USE = (
 )
 
 ELSEWHERE = (
-    "Four cine scans with their true, oblique geometry: version 1.0.1 doubted every one of them, since it expected the "
-    "nominal, axial header of the training's stacks. Slices are now looked at from the base to the apex.",
+    "Four cine scans with their true, oblique geometry: what version 1.0.1 looked at doubts every one of them, since "
+    "it expects the nominal, axial header of the training's stacks. Slices are now looked at from the base to the "
+    "apex.",
     "Two people's stacks (SC-HF-I-01 and SC-HYP-37) are stored turned by 90 degrees in the data set itself, as their "
     "pictures show; no training of what is doubted saw them, and both are doubted now.",
     "Nothing was tried on hearts from other hospitals or scanners yet: there are no labels of such here. "
