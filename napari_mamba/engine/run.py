@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.progress.events import Progress
+from napari_mamba.engine.progress.to_end import to_end
 from napari_mamba.engine.result import Result
 from napari_mamba.errors import InputError, NapariMambaError, OutOfMemoryError, RunError
 from napari_mamba.volume import Volume
@@ -123,11 +124,4 @@ def run_to_end(
     >>> result.labels.shape == volume.shape  # doctest: +SKIP
     True
     """
-    events = run(volume, bundle, options, cancel)
-    while True:
-        try:
-            progress = next(events)
-        except StopIteration as end:
-            return end.value
-        if on_progress is not None:
-            on_progress(progress)
+    return to_end(run(volume, bundle, options, cancel), on_progress)

@@ -11,6 +11,7 @@ import numpy as np
 from napari_mamba.engine.frames.result import FilmResult
 from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.progress.events import Progress
+from napari_mamba.engine.progress.to_end import to_end
 from napari_mamba.engine.run import explained
 from napari_mamba.errors import InputError
 from napari_mamba.io.moving.film import Film, check_film
@@ -97,14 +98,7 @@ def film_to_end(
     cancel: threading.Event | None = None,
 ) -> FilmResult:
     """`run_film` without the generator: drains it, and hands each event to `on_progress`."""
-    events = run_film(film, bundle, options, cancel)
-    while True:
-        try:
-            progress = next(events)
-        except StopIteration as end:
-            return end.value
-        if on_progress is not None:
-            on_progress(progress)
+    return to_end(run_film(film, bundle, options, cancel), on_progress)
 
 
 def _check(bundle: Bundle, options: RunOptions) -> None:

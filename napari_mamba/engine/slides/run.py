@@ -10,6 +10,7 @@ import numpy as np
 
 from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.progress.events import Progress
+from napari_mamba.engine.progress.to_end import to_end
 from napari_mamba.engine.run import explained
 from napari_mamba.engine.slides.result import SlideResult
 from napari_mamba.errors import InputError, RunError
@@ -103,14 +104,7 @@ def slide_to_end(
     cancel: threading.Event | None = None,
 ) -> SlideResult:
     """`run_slide` without the generator: drains it, and hands each event to `on_progress`."""
-    events = run_slide(bag, bundle, options, cancel)
-    while True:
-        try:
-            progress = next(events)
-        except StopIteration as end:
-            return end.value
-        if on_progress is not None:
-            on_progress(progress)
+    return to_end(run_slide(bag, bundle, options, cancel), on_progress)
 
 
 def check_slide(bag: Bag, bundle: Bundle) -> None:

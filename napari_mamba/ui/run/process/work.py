@@ -46,7 +46,7 @@ def _film(
     from napari_mamba.engine.frames.run import run_film
     from napari_mamba.io.moving.film import of_array
 
-    return run_film(of_array(data, grid, times), bundles.kept(bundles.load(bundle)), options, cancel)
+    return run_film(of_array(data, grid, times), bundles.load(bundle), options, cancel)
 
 
 def _on_cluster(
