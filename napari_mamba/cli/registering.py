@@ -113,7 +113,8 @@ def _register(
     with cancel_on_signals() as cancel:
         tell(Progress("loading", 0, 1))
         from napari_mamba import bundles, io
-        from napari_mamba.engine.registering.register import register, to_end
+        from napari_mamba.engine.progress.to_end import to_end
+        from napari_mamba.engine.registering.register import register
 
         fixed, moving = io.read(fixed_path), io.read(moving_path)
         carried = None if labels_path is None else _labels_of(labels_path, moving)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from napari_mamba.engine.progress.events import Progress
@@ -58,17 +58,3 @@ def register(
     except Stopped:
         return Registered(facts=session.found.facts)
     return session.found
-
-
-def to_end(
-    steps: Generator[Progress, None, Registered], on_progress: Callable[[Progress], None] | None = None
-) -> Registered:
-    """Drive `register`, and return what it returns."""
-    while True:
-        try:
-            event = next(steps)
-        except StopIteration as stop:
-            found: Registered = stop.value
-            return found
-        if on_progress is not None:
-            on_progress(event)

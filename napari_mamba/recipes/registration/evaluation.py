@@ -13,8 +13,9 @@ import torch
 
 from napari_mamba.bundles import Bundle
 from napari_mamba.engine import RunOptions
+from napari_mamba.engine.progress.to_end import to_end
 from napari_mamba.engine.registering.options import RegistrationOptions
-from napari_mamba.engine.registering.register import register, to_end
+from napari_mamba.engine.registering.register import register
 from napari_mamba.recipes.brain.structures import INDICES
 from napari_mamba.recipes.measurement import Measurement, OnCase, measured_on
 from napari_mamba.recipes.registration.recipe import PAIRS, BrainRegistration

@@ -11,8 +11,9 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from napari_mamba import bundles, models
+from napari_mamba.engine.progress.to_end import to_end
 from napari_mamba.engine.registering.options import RegistrationOptions
-from napari_mamba.engine.registering.register import register, to_end
+from napari_mamba.engine.registering.register import register
 from napari_mamba.errors import InputError
 from napari_mamba.recipes.registration.bundle import spec
 from napari_mamba.registration import transforms
