@@ -149,7 +149,12 @@ def network_grid(ct: Volume, sides: Sequence[float], slices: Sequence[float], us
 def outline(ct: Volume, structures: StructureSet) -> np.ndarray:
     """The patient (Z, Y, X), as drawn, or else as found in the CT."""
     drawn = next((s for s in structures if plain(s.name) in map(plain, BODY) or s.kind.upper() == "EXTERNAL"), None)
-    return _body(np.asarray(ct.data[0])) if drawn is None or drawn.empty else drawn.mask
+    if drawn is not None and not drawn.empty:
+        return drawn.mask
+    found = patient_in(np.asarray(ct.data[0]))
+    if not found.any():
+        raise InputError("no patient is to be seen in the CT: draw a structure called Body")
+    return found
 
 
 def possible_dose(patient: np.ndarray, ct: Volume, structures: StructureSet, reach: float) -> np.ndarray:
@@ -163,12 +168,12 @@ def possible_dose(patient: np.ndarray, ct: Volume, structures: StructureSet, rea
     return (patient & near) | targets
 
 
-def _body(values: np.ndarray) -> np.ndarray:
-    """The largest piece of tissue, holes filled slice by slice."""
+def patient_in(values: np.ndarray) -> np.ndarray:
+    """The largest piece of tissue (Z, Y, X) in HU, holes filled slice by slice; nothing where there is none."""
     tissue = ndimage.binary_opening(values > TISSUE, iterations=1)
     pieces, count = ndimage.label(tissue)
     if not count:
-        raise InputError("no patient is to be seen in the CT: draw a structure called Body")
+        return tissue
     largest = pieces == 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
     return np.stack([ndimage.binary_fill_holes(plane) for plane in largest])
 
