@@ -169,13 +169,21 @@ def possible_dose(patient: np.ndarray, ct: Volume, structures: StructureSet, rea
 
 
 def patient_in(values: np.ndarray) -> np.ndarray:
-    """The largest piece of tissue (Z, Y, X) in HU, holes filled slice by slice; nothing where there is none."""
+    """The patient (Z, Y, X) in HU, holes filled slice by slice; nothing where there is no tissue.
+
+    It is the largest piece of tissue, and what lies above or below it, apart from it where slices are spoilt; a couch
+    lies beside it.
+    """
     tissue = ndimage.binary_opening(values > TISSUE, iterations=1)
     pieces, count = ndimage.label(tissue)
     if not count:
         return tissue
-    largest = pieces == 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
-    return np.stack([ndimage.binary_fill_holes(plane) for plane in largest])
+    sizes = np.bincount(pieces.ravel())
+    silhouette = (pieces == 1 + int(np.argmax(sizes[1:]))).any(0)
+    within = sum(np.bincount(plane[silhouette], minlength=count + 1) for plane in pieces)
+    kept = 2 * within > sizes
+    kept[0] = False
+    return np.stack([ndimage.binary_fill_holes(plane) for plane in kept[pieces]])
 
 
 def _check_organs(known: list[Structure | None], inputs: Inputs) -> None:

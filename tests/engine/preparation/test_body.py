@@ -63,3 +63,14 @@ def test_nobody_in_the_image():
 def test_options_that_cannot_be(ct, options):
     with pytest.raises(BundleError, match="crop_to_body"):
         crop_to_body(State(ct[None], np.eye(3)), **options)
+
+
+def test_pieces_above_each_other_are_one_patient(ct):
+    """Slices that a scanner spoilt cut a neck in two; the couch, as large as a piece, is none."""
+    ct[9:11] = -1000
+    ct[11:, 12:17, 10:60] = -1000
+    state, undo = crop_to_body(State(ct[None], np.eye(3)), multiple=1, margin=0)
+    inside = undo.values(state.data, AIR)[0]
+    for slices in (slice(0, 9), slice(11, 20)):
+        np.testing.assert_array_equal(inside[slices][PATIENT[slices]], ct[slices][PATIENT[slices]])
+    assert (inside[:, :18] == AIR).all()
