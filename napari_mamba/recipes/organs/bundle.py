@@ -143,7 +143,10 @@ def _table(measured: dict[str, Any] | None) -> str:
         if missed := overlap["n"] - apart["n"]:
             distance += f", nothing found in {missed}"
         lines.append(f"| {organ} | {overlap['n']} | {format_summary(overlap)} | {distance} |")
-    return "\n".join([*lines, "", f"The mean over the organs is a Dice of {measured['mean_dice']:.3f}."])
+    lines += ["", f"The mean over the organs is a Dice of {measured['mean_dice']:.3f}."]
+    if note := measured.get("note"):
+        lines += ["", textwrap.fill(note, 118)]
+    return "\n".join(lines)
 
 
 def _failures(measured: dict[str, Any] | None) -> str:
