@@ -24,8 +24,10 @@ from napari_mamba.engine.checks import (
 from napari_mamba.engine.familiarity.judge import judge_image, unfamiliar
 from napari_mamba.engine.locating import installed_locator, is_located
 from napari_mamba.engine.options import AXES, RunOptions
+from napari_mamba.engine.preparation.body import rounded_up
 from napari_mamba.engine.preparation.crop_or_pad import coverage_warnings
 from napari_mamba.engine.preparation.resampling import new_shape
+from napari_mamba.engine.preparation.spacing import wanted_spacing
 from napari_mamba.engine.preparation.state import State
 from napari_mamba.engine.preparation.steps import STEPS
 from napari_mamba.engine.preparation.upsampling import finer_grid
@@ -226,17 +228,20 @@ def _next(state: State, step: Mapping[str, Any]) -> State:
     warnings: tuple[str, ...] = ()
     axes = [0, 1, 2]
     if name in ("resample", "respace"):
-        target = [t if t is not None else s for t, s in zip(options["spacing"], sides, strict=True)]
+        wanted = wanted_spacing(options["spacing"], sides, options.get("keep", ()))
+        target = [t if t is not None else s for t, s in zip(wanted, sides, strict=True)]
         after = new_shape(before, sides, target)
     elif name == "resize":
         after = tuple(n or old for n, old in zip(options["shape"], before, strict=True))
     elif name == "centre":
         after = tuple(options["size"])
         warnings = coverage_warnings(before, after, sides, options.get("min_coverage", 0.0))
+    elif name == "crop_to_body":
+        after = tuple(rounded_up(n, options.get("multiple", 16)) for n in before)
     elif name == "refine":
         after, axes, warnings = finer_grid(before, sides, options.get("spacing"), options.get("max_factor", 8.0))
     else:
         return state
     data = np.broadcast_to(np.float32(0), (state.data.shape[0], *(after[axis] for axis in axes)))
-    scale = np.array(before) / np.array(after) if name != "centre" else np.ones(3)
+    scale = np.array(before) / np.array(after) if name not in ("centre", "crop_to_body") else np.ones(3)
     return replace(state, data=data, affine=(state.affine * scale)[:, axes], warnings=warnings)

@@ -149,7 +149,12 @@ def network_grid(ct: Volume, sides: Sequence[float], slices: Sequence[float], us
 def outline(ct: Volume, structures: StructureSet) -> np.ndarray:
     """The patient (Z, Y, X), as drawn, or else as found in the CT."""
     drawn = next((s for s in structures if plain(s.name) in map(plain, BODY) or s.kind.upper() == "EXTERNAL"), None)
-    return _body(np.asarray(ct.data[0])) if drawn is None or drawn.empty else drawn.mask
+    if drawn is not None and not drawn.empty:
+        return drawn.mask
+    found = patient_in(np.asarray(ct.data[0]))
+    if not found.any():
+        raise InputError("no patient is to be seen in the CT: draw a structure called Body")
+    return found
 
 
 def possible_dose(patient: np.ndarray, ct: Volume, structures: StructureSet, reach: float) -> np.ndarray:
@@ -163,14 +168,22 @@ def possible_dose(patient: np.ndarray, ct: Volume, structures: StructureSet, rea
     return (patient & near) | targets
 
 
-def _body(values: np.ndarray) -> np.ndarray:
-    """The largest piece of tissue, holes filled slice by slice."""
+def patient_in(values: np.ndarray) -> np.ndarray:
+    """The patient (Z, Y, X) in HU, holes filled slice by slice; nothing where there is no tissue.
+
+    It is the largest piece of tissue, and what lies above or below it, apart from it where slices are spoilt; a couch
+    lies beside it.
+    """
     tissue = ndimage.binary_opening(values > TISSUE, iterations=1)
     pieces, count = ndimage.label(tissue)
     if not count:
-        raise InputError("no patient is to be seen in the CT: draw a structure called Body")
-    largest = pieces == 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
-    return np.stack([ndimage.binary_fill_holes(plane) for plane in largest])
+        return tissue
+    sizes = np.bincount(pieces.ravel())
+    silhouette = (pieces == 1 + int(np.argmax(sizes[1:]))).any(0)
+    within = sum(np.bincount(plane[silhouette], minlength=count + 1) for plane in pieces)
+    kept = 2 * within > sizes
+    kept[0] = False
+    return np.stack([ndimage.binary_fill_holes(plane) for plane in kept[pieces]])
 
 
 def _check_organs(known: list[Structure | None], inputs: Inputs) -> None:

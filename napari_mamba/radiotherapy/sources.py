@@ -103,7 +103,7 @@ def structures(
     image : Volume
         Its grid is the masks'.
     names : mapping of int to str, optional
-        Of a label map's numbers; "label 3" where it says nothing.
+        Of a label map's numbers; else those that the file carries, and "label 3" where nothing says it.
     frame : str
         The image's frame of reference UID, for an RTSTRUCT.
 
@@ -127,8 +127,8 @@ def structures(
         raise InputError(f"{path} labels nothing: give the label map of the structures")
     if len(numbers) > 500 or (labels != np.rint(labels)).any():
         raise InputError(f"{path} is no label map: its values are not whole numbers, one for each structure")
-    known = names or {}
-    found = [_structure(known.get(number, f"label {number}"), labels == number) for number in numbers]
+    known, colors = (dict(names), {}) if names else _named(path)
+    found = [_structure(known.get(n, f"label {n}"), labels == n, colors.get(n, "")) for n in numbers]
     return StructureSet(tuple(found), image.affine)
 
 
@@ -146,8 +146,17 @@ def names_of(text: str) -> dict[int, str]:
     return found
 
 
-def _structure(name: str, mask: np.ndarray) -> Structure:
-    return Structure(name, mask, prescription=prescription_of(name))
+def _structure(name: str, mask: np.ndarray, color: str = "") -> Structure:
+    return Structure(name, mask, color, prescription=prescription_of(name))
+
+
+def _named(path: Path) -> tuple[dict[int, str], dict[int, str]]:
+    """Names and colours that a label map's file carries for its numbers."""
+    found = io.read_labels(path)
+    if not found.named:
+        return {}, {}
+    entries = {entry.index: entry for entry in found.classes}
+    return {n: one.name for n, one in entries.items()}, {n: one.color or "" for n, one in entries.items()}
 
 
 def _stem(file: Path) -> str:

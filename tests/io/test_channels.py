@@ -90,7 +90,7 @@ def test_every_segment_of_the_shipped_bundles_has_its_code():
             side = label.name.split()[0]
             assert entry[3] == sides.get(side, "^^"), label.name
             found += 1
-    assert found == 36
+    assert found == 43
 
 
 def test_a_class_without_a_code_has_no_entry_and_separators_do_not_break_one():

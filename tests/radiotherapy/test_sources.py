@@ -5,6 +5,7 @@ import pytest
 
 from napari_mamba import io
 from napari_mamba.errors import InputError
+from napari_mamba.io.common.source import LabelEntry
 from napari_mamba.radiotherapy import sources
 from napari_mamba.radiotherapy.dicom.rtdose import write_dose
 from napari_mamba.radiotherapy.dicom.rtstruct import write_structures
@@ -51,6 +52,12 @@ def test_structures_of_each_kind(tmp_path, image, anatomy, labels):
     found = sources.structures(path, image, names=sources.names_of("1=PTV70, 2: spinal cord"))
     np.testing.assert_array_equal(found["PTV70"].mask, anatomy["PTV70"].mask)
     assert [s.name for s in sources.structures(path, image)] == ["label 1", "label 2"]
+    classes = [LabelEntry(1, "PTV70", "#ff0000"), LabelEntry(2, "spinal cord", "#00ff00")]
+    found = sources.structures(io.write(labels, tmp_path / "l.seg.nrrd", classes=classes), image)
+    assert [(s.name, s.color, s.prescription) for s in found] == [
+        ("PTV70", "#ff0000", 70.0),
+        ("spinal cord", "#00ff00", None),
+    ]
 
 
 def test_labels_on_another_grid(tmp_path, image, labels):

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from napari_mamba import bundles
 from napari_mamba.errors import InputError
+from napari_mamba.recipes.dose import bundle as bundle_of_dose
 from napari_mamba.recipes.dose import data, samples, task
 from napari_mamba.recipes.dose.losses import dose_loss, histogram_errors
 from napari_mamba.recipes.dose.recipe import DoseHeadNeck, predicted, scored
@@ -200,5 +201,8 @@ def test_a_piece_of_training_goes_on_and_leaves_a_bundle(prepared, tmp_path, mon
     assert f"{measured['dose_score']:.2f} Gy" in card
     assert max(measured["worst"], key=measured["worst"].get) in card
     assert "| spinal cord | D0.1cc" in card
+    assert "not compared yet" in card
+    rows = {"cascade": {"dose_score": 2.5, "dvh_score": 1.5, "step": 10}}
+    assert "| cascade of two U-Nets, 7.0 million | 2.500 | 1.500 | 10 |" in bundle_of_dose.card({"comparison": rows})
     assert (left / "failures.png").read_bytes().startswith(b"\x89PNG")
     assert bundle.network.name == "fluence_dose"

@@ -9,7 +9,10 @@ from monai.losses import DiceCELoss
 
 from napari_mamba import bundles
 from napari_mamba.recipes.dose.task import ORGANS
+from napari_mamba.recipes.organs import bundle
 from napari_mamba.recipes.organs import recipe as organs
+from napari_mamba.recipes.organs.evaluation import scores_of, totals
+from napari_mamba.recipes.organs.figures import failure_of
 from napari_mamba.recipes.organs.losses import partial_dice_and_cross_entropy
 from napari_mamba.recipes.organs.recipe import CLASSES, OrgansHeadNeck, drawn_in, exchanged, labels_of
 from napari_mamba.recipes.registry import evaluate, train
@@ -26,10 +29,7 @@ def small(monkeypatch):
     network["first_scan"] = 1
     for name in ("NETWORK", "SMALL"):
         monkeypatch.setattr(organs, name, network)
-    from napari_mamba.recipes.organs import bundle
-
     monkeypatch.setattr(bundle, "NETWORK", network)
-    monkeypatch.setattr(bundle, "WINDOW", window)
 
 
 @pytest.fixture(scope="module")
@@ -130,4 +130,47 @@ def test_a_piece_of_training_leaves_a_bundle_that_runs(prepared, openkbp, tmp_pa
     measured = evaluate("organs-headneck-ct", openkbp, left, device="cpu", write=True)
     assert measured["patients"] == 2
     assert "larynx" not in measured["dice"]
-    assert "| brainstem |" in (left / "README.md").read_text()
+    card = (left / "README.md").read_text()
+    assert "| brainstem | 2 |" in card
+    assert "not compared yet" in card
+    assert (left / "failures.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_each_organ_has_its_worst_patient_and_what_was_not_found():
+    bits = np.zeros((8, 16, 16), np.uint16)
+    bits[2:6, 4:8, 4:8], bits[2:6, 4:8, 9:12] = 0b10, 0b100  # brainstem, spinal cord
+    labels = labels_of(bits)
+    half = np.where(labels == 2, 0, labels)
+    half[2:4][half[2:4] == 1] = 0
+    cases = {"pt_1": scores_of(labels, bits, (3, 4, 4)), "pt_2": scores_of(half, bits, (3, 4, 4))}
+    assert cases["pt_1"]["dice"] == {"brainstem": 1, "spinal cord": 1}
+    assert cases["pt_2"]["dice"] == {"brainstem": pytest.approx(2 / 3), "spinal cord": 0}
+    assert cases["pt_2"]["hausdorff95_mm"]["brainstem"] == 6
+    found = totals(cases)
+    assert found["mean_dice"] == pytest.approx((5 / 6 + 1 / 2) / 2)
+    assert found["worst"] == {"brainstem": "pt_2", "spinal cord": "pt_2"}
+    assert found["missed"] == {"brainstem": 0, "spinal cord": 1}
+    assert found["hausdorff95_mm"]["spinal cord"]["n"] == 1
+    said = bundle.card({"validation": found})
+    assert "0.0 ± 0.0 (0.0 to 0.0), nothing found in 1" in said
+    assert "the spinal cord in 1" in said
+
+
+def test_the_picture_shows_the_slice_where_most_is_wrong():
+    truth, predicted = np.zeros((2, 5, 60, 60), bool)
+    truth[1:4, 20:30, 40:50] = True
+    predicted[1:3, 20:30, 40:50] = True
+    shown = failure_of("pt_1", "larynx", 0.5, (truth, predicted), np.zeros(truth.shape), (3, 4, 4))
+    assert shown.truth.sum() == 100
+    assert not shown.predicted.any()  # slice 3
+    assert shown.truth.shape == (30, 30)  # 40 mm about it, where the image has them
+
+
+def test_the_comparison_s_network_has_no_scan():
+    def scans(variant):
+        return [name for name, _ in OrgansHeadNeck("", variant=variant).network().named_parameters() if "A_log" in name]
+
+    assert scans("umamba")
+    assert not scans("resenc")
+    row = {"score": 0.7, "step": 10, **{f"dice_{organ.replace(' ', '_')}": 0.5 for organ in ORGANS}}
+    assert "| nnU-Net's residual encoder U-Net | 0.700 |" in bundle.card({"comparison": {"resenc": row}})

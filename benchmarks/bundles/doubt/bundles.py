@@ -67,4 +67,5 @@ KINDS: Mapping[str, Kind] = {
     "mr-denoise": Kind(heads.examples, HEADS, TURNED),
     "mr-superres": Kind(partial(heads.examples, thick=True), HEADS, TURNED),
     "dose-headneck-ct": Kind(plans.examples),
+    "organs-headneck-ct": Kind(plans.examples),
 }

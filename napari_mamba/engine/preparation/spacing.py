@@ -45,14 +45,16 @@ def resample(
     anisotropy: str = "none",
     order_probabilities: int = 1,
     file_axes: Sequence[int] = (0, 1, 2),
+    keep: Sequence[Sequence[float]] = (),
 ) -> tuple[State, Undo]:
     """Resample to `spacing` in mm, (z, y, x), None where an axis stays as it is.
 
     `anisotropy` ("none", "nnunet", "separate") says whether a coarse axis is resampled apart, with `order_z`; see
     `resampling.separate_axis`. `file_axes` reproduces nnU-Net 2.1.1, which on the way back compares with the spacing in
-    the file's order of axes even where it has transposed them.
+    the file's order of axes even where it has transposed them. `keep` has a range of voxel sides (smallest, largest)
+    for each axis, within which it stays as it is too.
     """
-    plan = plan_resampling(state, spacing, order, order_z, anisotropy, order_probabilities, file_axes)
+    plan = plan_resampling(state, spacing, order, order_z, anisotropy, order_probabilities, file_axes, keep)
     if plan is None:
         return state, Undo()
     if np.prod(plan.shape, dtype=float) > 2**31:
@@ -97,6 +99,7 @@ def plan_resampling(
     anisotropy: str = "none",
     order_probabilities: int = 1,
     file_axes: Sequence[int] = (0, 1, 2),
+    keep: Sequence[Sequence[float]] = (),
 ) -> Resampling | None:
     """What `resample` with these options does, None where it changes nothing. No values are looked at."""
     if len(spacing) != 3 or any(side is not None and not side > 0 for side in spacing):
@@ -104,6 +107,7 @@ def plan_resampling(
     if anisotropy not in ("none", "nnunet", "separate") or not {order, order_z, order_probabilities} <= set(range(6)):
         raise BundleError("the preparation's resampling has an unknown 'anisotropy' or a spline order outside 0 to 5")
     before = state.spacing
+    spacing = wanted_spacing(spacing, before, keep)
     target = tuple(float(t) if t is not None else s for t, s in zip(spacing, before, strict=True))
     shape = resampling.new_shape(state.data.shape[1:], before, target)
     if shape == state.data.shape[1:]:
@@ -119,6 +123,24 @@ def plan_resampling(
     )
     scaled = state.affine * (np.array(state.data.shape[1:]) / np.array(shape))
     return Resampling(shape, target, resampling.separate_axis(anisotropy, before, target), scaled, undo)
+
+
+def wanted_spacing(
+    spacing: Sequence[float | None], sides: Sequence[float], keep: Sequence[Sequence[float]] = ()
+) -> list[float | None]:
+    """The spacing that `resample` goes to, mm; None where an axis stays, as its voxel side lies in its range of `keep`.
+
+    Examples
+    --------
+    >>> wanted_spacing([2.5, 4.0, 4.0], [3.0, 1.0, 1.0], [[1.5, 3.3], [3.0, 5.5], [3.0, 5.5]])
+    [None, 4.0, 4.0]
+    """
+    if not keep:
+        return list(spacing)
+    if len(keep) != 3 or any(len(one) != 2 or not 0 <= one[0] <= one[1] for one in keep):
+        raise BundleError("the preparation keeps voxel sides within three ranges (smallest, largest) in mm")
+    ranges = zip(spacing, sides, keep, strict=True)
+    return [None if low <= side <= high else wanted for wanted, side, (low, high) in ranges]
 
 
 def _resample(values: np.ndarray, shape: Sequence[int], apart: int | None, order: int, order_z: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import Any
 
 from napari_mamba.engine.preparation import crop_or_pad, mask_steps, regridding
 from napari_mamba.engine.preparation.axes import orient, transpose
+from napari_mamba.engine.preparation.body import crop_to_body
 from napari_mamba.engine.preparation.cropping import crop_nonzero
 from napari_mamba.engine.preparation.field_of_view import field_of_view
 from napari_mamba.engine.preparation.normalising import normalise
@@ -24,6 +25,7 @@ STEPS: Mapping[str, Callable[..., tuple[State, Undo]]] = {
     "orient": orient,
     "transpose": transpose,
     "crop_nonzero": crop_nonzero,
+    "crop_to_body": crop_to_body,
     "normalise": normalise,
     "field_of_view": field_of_view,
     "resample": resample,

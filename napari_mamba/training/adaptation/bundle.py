@@ -7,7 +7,7 @@ from napari_mamba.errors import BundleError
 
 SUPPORTED = (
     "orient", "transpose", "crop_nonzero", "normalise", "field_of_view", "resample", "resize", "centre",
-    "slice_axis_first",
+    "slice_axis_first", "crop_to_body",
 )  # fmt: skip
 """Steps through which labels can follow an image; all that shipped segmentation bundles have."""
 

@@ -5,6 +5,7 @@ import pytest
 from scipy.ndimage import map_coordinates
 from skimage.transform import resize as skimage_resize
 
+from napari_mamba.engine.preparation.prepare import prepare
 from napari_mamba.engine.preparation.resampling import (
     new_shape,
     resize,
@@ -12,6 +13,8 @@ from napari_mamba.engine.preparation.resampling import (
     rounded_spacing,
     separate_axis,
 )
+from napari_mamba.errors import BundleError
+from napari_mamba.volume import Volume
 
 RANDOM = np.random.default_rng(7)
 IMAGE = RANDOM.normal(size=(11, 14, 9)).astype(np.float32) * 40 + 10
@@ -87,6 +90,16 @@ def test_new_shape_rounds_half_to_even_as_python_does():
 )
 def test_axis_apart(rule, current, new, expected):
     assert separate_axis(rule, current, new) == expected
+
+
+def test_voxels_that_a_network_knows_stay_as_they_are():
+    keep = [[1.5, 3.3], [2.7, 5.5], [2.7, 5.5]]
+    step = {"step": "resample", "spacing": [2.5, 4.0, 4.0], "keep": keep}
+    for sides, shape in (((3, 5.4, 3), (8, 20, 20)), ((5, 5.4, 1), (16, 20, 5)), ((2.5, 2, 4), (8, 10, 20))):
+        volume = Volume(np.zeros((1, 8, 20, 20)), np.diag([*sides, 1.0])[[2, 1, 0, 3]])
+        assert prepare(volume, [step]).data.shape[1:] == shape
+    with pytest.raises(BundleError, match="three ranges"):
+        prepare(volume, [{**step, "keep": keep[:2]}])
 
 
 def test_snapped_finds_the_size_the_file_held():
