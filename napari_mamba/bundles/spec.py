@@ -15,7 +15,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from napari_mamba.bundles.checks import Fields
-from napari_mamba.bundles.guards.kinds import check_features, check_frames, check_fusion, check_pair
+from napari_mamba.bundles.guards.kinds import (
+    check_diffusion,
+    check_features,
+    check_frames,
+    check_fusion,
+    check_pair,
+    images_of,
+)
 from napari_mamba.bundles.guards.locator import Locator, locator_of
 from napari_mamba.bundles.old_keys import TILE, current_step, renamed
 from napari_mamba.bundles.planning import check_planning, planning_of
@@ -25,7 +32,11 @@ from napari_mamba.radiotherapy.inputs import Inputs
 
 FORMAT = "napari-mamba bundle"
 FORMAT_VERSION = 1
-TASKS = ("segmentation", "restoration", "classification", "dose", "registration", "slide", "fusion")
+TASKS = (
+    "segmentation", "restoration", "classification", "dose", "registration", "slide", "fusion", "diffusion",
+    "prediction", "features",
+)  # fmt: skip
+WITHOUT_CLASSES = ("restoration", "dose", "registration", "fusion", "diffusion", "prediction", "features")
 LATERALITIES = ("", "left", "right", "both")
 ACTIVATIONS = ("softmax", "sigmoid", "none")
 STEPS: Mapping[str, frozenset[str]] = {
@@ -231,8 +242,7 @@ def check(spec: BundleSpec) -> None:
     _check_tile(spec)
     _check_classes(spec)
     told = sum(step.get("step") == "append_upsampling_channel" for step in spec.preparation)
-    images = 2 if spec.task == "fusion" else 1
-    _check_count(spec, _CHANNEL_ARGUMENTS, len(spec.channels) // images + told, "input channels")
+    _check_count(spec, _CHANNEL_ARGUMENTS, images_of(spec) + told, "input channels")
     _check_steps(spec, "preparation", spec.preparation, STEPS)
     _check_steps(spec, "postprocessing", spec.postprocessing, POSTPROCESSING_STEPS)
     if spec.locator is not None and spec.task != "segmentation":
@@ -291,7 +301,9 @@ def _check_classes(spec: BundleSpec) -> None:
         check_pair(spec)
     if spec.task == "fusion":
         check_fusion(spec)
-    if spec.task in ("restoration", "dose", "registration", "fusion"):
+    if spec.task in ("diffusion", "prediction", "features"):
+        check_diffusion(spec)
+    if spec.task in WITHOUT_CLASSES:
         return
     if not spec.classes:
         raise BundleError(f"bundle {spec.name}: names no class, but its task is {spec.task}")
@@ -462,7 +474,7 @@ def _network_data_format(spec: BundleSpec) -> dict[str, Any]:
         "format": spec.task,
         "num_channels": len(names),
         "dtype": "float32",
-        "is_patch_data": spec.task not in ("classification", "slide"),
+        "is_patch_data": spec.task not in ("classification", "slide", "features"),
         "channel_def": {str(i): name for i, name in enumerate(names)},
     }
     return {"inputs": {"image": image}, "outputs": {"pred": output}}

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from napari_mamba.engine import ClassRow, Result
     from napari_mamba.volume import Volume
 
+FEATURE_SUFFIXES = (".h5", ".csv", ".npz")
+"""Of what encoders write."""
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -83,12 +86,21 @@ class Outputs:
             if odd := [name for name in self.chosen() if name not in ("main", "report")]:
                 raise InputError(f"{bundle.name} gives scores and attention, no {odd[0]}: leave --{odd[0]} out")
             return
+        if bundle.task == "features":
+            if odd := [name for name in self.chosen() if name not in ("main", "report")]:
+                raise InputError(f"{bundle.name} gives features, no {odd[0]}: leave --{odd[0]} out")
+            if self.main is None or not self.main.name.lower().endswith(FEATURE_SUFFIXES):
+                raise InputError(f"{bundle.name} gives features: name a file with -o that ends in .h5, .csv or .npz")
+            return
+        if self.main is not None and self.main.name.lower().endswith(FEATURE_SUFFIXES):
+            raise OutputError(f"{self.main} is no place for an image: {bundle.name} gives one, choose another suffix")
         if bundle.task in ("dose", "registration"):
             raise InputError(not_for_images(bundle))
         if self.main is None:
             raise InputError(f"{bundle.name} gives an image: say where to put it with -o FILE")
         images = ("probabilities", "uncertainty", "overlay", "table")
         unsuited = {"segmentation": ("residual",), "restoration": images, "fusion": (*images, "residual")}
+        unsuited |= {"diffusion": (*images, "residual"), "prediction": (*images, "residual")}
         for name in unsuited[bundle.task]:
             if (
                 name == "uncertainty" and bundle.task == "restoration" and bundle.tile.mirror_axes
@@ -181,7 +193,11 @@ def _free_name(path: Path) -> Path:
 
 
 def _check_suffix(name: str, path: Path, bags: bool = False) -> None:
-    images = (".csv", ".h5", ".geojson") if bags else io.WRITE_SUFFIXES  # of a slide: its patches' attention
+    images: tuple[str, ...] = io.WRITE_SUFFIXES
+    if bags:  # of a slide: its patches' attention
+        images = (".csv", ".h5", ".geojson")
+    elif name == "main":  # or their features: which bundle it is, is not known yet
+        images = (*images, *FEATURE_SUFFIXES)
     suffixes = {"report": (".json",), "table": (".csv",), "overlay": (".png",)}.get(name, images)
     if not path.name.lower().endswith(suffixes) or path.name.lower() in suffixes:
         raise OutputError(f"{path} has no suffix of a format to write: choose one of {', '.join(suffixes)}")

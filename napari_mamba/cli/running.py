@@ -17,7 +17,7 @@ from napari_mamba.cli.events import JsonLines
 from napari_mamba.cli.failures import CANCELLED, DONE, SOME_FAILED, quiet_libraries, sentence
 from napari_mamba.cli.outputs import Outputs
 from napari_mamba.cli.reporting import Reporter, reporter
-from napari_mamba.cli.runs import films, slides
+from napari_mamba.cli.runs import features, films, slides
 from napari_mamba.cli.runs.colours import in_colour
 from napari_mamba.cli.storing import Storing, is_store, joined, run_on_cluster, run_stored
 from napari_mamba.errors import InputError
@@ -180,11 +180,14 @@ def _run_case(name: str, case: Case, work: _Work, overall: Any, cancel: threadin
     from napari_mamba.engine import run_to_end
 
     bundle = work.bundle(name)
+    slide = slides.is_slide(case, bundle)
     case.outputs.check_task(bundle)
     reading = {**work.reading, **case.reading}
     ended: Any = False
-    if slides.is_slide(case, bundle):
+    if slide:
         ended = slides.run_case(case, bundle, work.chosen(case), tell, cancel, overwrite=work.overwrite)
+    elif bundle.task == "features":
+        ended = features.run_case(case, bundle, work.chosen(case), reading, tell, cancel, overwrite=work.overwrite)
     elif films.is_film(reading, bundle):
         ended = films.run_case(case, bundle, work.chosen(case), reading, tell, cancel, overwrite=work.overwrite)
     if ended is None:

@@ -41,10 +41,11 @@ def places(case: Case, bundle: Any, *, as_bids: bool) -> Places:
     if not as_bids:
         own = Path("cases") / case.name
         names = {"segmentation": "labels.nii.gz", "restoration": "image.nii.gz", "fusion": "image.nii.gz"}
+        names["diffusion"] = "image.nii.gz"
         output = own / names[bundle.task] if bundle.task in names else None
         return Places(output, own / "report.json", own / "thumbnail.jpg")
     suffix = {"segmentation": "dseg", "restoration": case.suffix or "image", "fusion": "fused"}.get(
-        bundle.task, "scores"
+        bundle.task, "sample" if bundle.task == "diffusion" else "scores"
     )
     path = bids.derivative(case, bundle.name, suffix)
     output = None if suffix == "scores" else path.with_name(f"{path.name}.nii.gz")

@@ -95,7 +95,7 @@ def check_channels(volume: Volume, bundle: Any) -> tuple[list[str], bool]:
 
 def check_planned(volume: Volume, bundle: Any) -> None:
     """Raise `InputError` where a bundle for doses is given another image than a plan's channels, or one for slides."""
-    if bundle.task == "slide":
+    if bundle.task in ("slide", "features"):
         raise InputError(not_for_images(bundle))
     if bundle.task != "dose":
         return
@@ -111,6 +111,11 @@ def not_for_images(bundle: Any) -> str:
         return (
             f"{bundle.name} takes a slide's bag of features, not an image: use the command "
             f"napari-mamba run {bundle.name} SLIDE.h5 -o attention.csv"
+        )
+    if bundle.task == "features":
+        return (
+            f"{bundle.name} gives a slide's features, no image: use the command "
+            f"napari-mamba run {bundle.name} SLIDE.tif -o features.h5"
         )
     if bundle.task == "registration":
         return (

@@ -10,6 +10,7 @@ from napari_mamba.io.regions import checked_box
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 AXES = ("z", "y", "x")
+MOST_AHEAD = 10_000
 MAX_STRENGTH = 1.5
 """Half as much again as the network would change: what it left of structured noise goes, and fine detail with it."""
 
@@ -64,6 +65,10 @@ class RunOptions:
     deterministic : bool
         The same bytes in every run on a GPU, which is slower. On the CPU they are the same anyway, on any number of
         threads; the provenance says which holds.
+    seed : int
+        Diffusion: of the noise that a sample begins with, and of that its steps add.
+    ahead : int, optional
+        Prediction: how many frames after the last one; None: as many as the film has.
 
     Raises
     ------
@@ -92,6 +97,8 @@ class RunOptions:
     replace_nonfinite: float | None = None
     region: tuple[float, ...] | None = None
     deterministic: bool = False
+    seed: int = 0
+    ahead: int | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -117,6 +124,10 @@ class RunOptions:
             object.__setattr__(self, "region", checked_box(self.region))
         if self.batch_size is not None and self.batch_size < 1:
             raise InputError(f"the batch size is at least 1, not {self.batch_size}")
+        if not 0 <= self.seed < 2**31:
+            raise InputError(f"a seed is a whole number from 0 on, below 2 to the power of 31, not {self.seed}")
+        if self.ahead is not None and not 1 <= self.ahead <= MOST_AHEAD:
+            raise InputError(f"from 1 to {MOST_AHEAD} frames can be predicted, not {self.ahead}")
 
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON can hold them."""

@@ -69,11 +69,9 @@ def run(
     ...     print(progress.stage, progress.done, progress.total)
     """
     with explained(bundle):
-        if bundle.tile.frames:
-            raise InputError(
-                f"{bundle.name} sees {bundle.tile.frames} frames of a film at once, not one image: give it a film, or "
-                "an image with time"
-            )
+        if bundle.tile.frames or bundle.task == "prediction":
+            seen = f"sees {bundle.tile.frames} frames of a film at once" if bundle.tile.frames else "predicts a film"
+            raise InputError(f"{bundle.name} {seen}, not one image: give it a film, or an image with time")
         # Here, because PyTorch takes seconds to import and a GUI should not wait for it before the first run.
         from napari_mamba.engine.session import Session
 

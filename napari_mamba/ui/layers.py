@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
 
 KEY = "napari_mamba"  # in Layer.metadata
+COLOURS = ("red", "green", "blue")
 WORLD_FROM_RAS = np.array([[0.0, 0, -1, 0], [0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1]])
 RAS_FROM_WORLD = np.linalg.inv(WORLD_FROM_RAS)
 _COPIED = ("affine", "scale", "translate", "rotate", "shear", "units", "axis_labels")
@@ -147,8 +148,8 @@ def volume_to_layers(volume: Volume, path: str = "") -> list[tuple[Any, dict[str
     return layers
 
 
-def placement(layer: Layer) -> Placement:
-    """Where a layer's voxels lie.
+def placement(layer: Layer, colours: bool = False) -> Placement:
+    """Where a layer's voxels lie; with `colours` also those of a colour (RGB) layer.
 
     A layer that a reader of this plugin made, and that was not moved since, gives its file's affine, bit for bit.
     Any other gives the affine of its own transforms and units, in the world described above.
@@ -158,7 +159,7 @@ def placement(layer: Layer) -> Placement:
     InputError
         For layers that are no single 2D or 3D image: RGB, time series, or grids squeezed flat.
     """
-    if getattr(layer, "rgb", False):
+    if getattr(layer, "rgb", False) and not colours:
         raise InputError(
             f"the layer '{layer.name}' is a colour (RGB) image: split it into channels first "
             "(right-click the layer, Split RGB)"
@@ -205,7 +206,9 @@ def frame_of(layer: Layer, index: int) -> Layer:
     )
 
 
-def layers_to_volume(layers: Sequence[Layer], frame: int | None = None) -> tuple[Volume, Placement]:
+def layers_to_volume(
+    layers: Sequence[Layer], frame: int | None = None, colours: bool = False
+) -> tuple[Volume, Placement]:
     """One volume from layers that are its channels.
 
     Parameters
@@ -215,6 +218,8 @@ def layers_to_volume(layers: Sequence[Layer], frame: int | None = None) -> tuple
         Dask arrays stay lazy.
     frame : int, optional
         Which image is taken of layers that are series of volumes; without it they are refused.
+    colours : bool
+        Take one colour (RGB) layer as three channels, red, green and blue; without it colours are refused.
 
     Returns
     -------
@@ -230,6 +235,8 @@ def layers_to_volume(layers: Sequence[Layer], frame: int | None = None) -> tuple
     """
     if frame is not None:
         layers = [frame_of(layer, frame) if layer.ndim == 4 else layer for layer in layers]
+    if colours and len(layers) == 1 and getattr(layers[0], "rgb", False):
+        return _colour_volume(layers[0])
     first = placement(layers[0])
     singles = []
     for layer in layers:
@@ -238,6 +245,17 @@ def layers_to_volume(layers: Sequence[Layer], frame: int | None = None) -> tuple
         header = place.geometry.get("header")
         singles.append(Volume(data[None], place.affine, (layer.name,), place.units, layer.name, header))
     return stack_channels(singles), first
+
+
+def _colour_volume(layer: Layer) -> tuple[Volume, Placement]:
+    """The red, green and blue of a colour layer from 0 to 255; how clear it is (alpha) is left out."""
+    place = placement(layer, colours=True)
+    data = np.moveaxis(np.asarray(_finest(layer))[..., :3], -1, 0)
+    if data.dtype.kind == "f":  # napari draws floats from 0 to 1
+        data = data * np.float32(255)
+    channels = [np.ascontiguousarray(place.to_volume_axes(channel)) for channel in data]
+    header = place.geometry.get("header")
+    return Volume(np.stack(channels), place.affine, COLOURS, place.units, layer.name, header), place
 
 
 def stack_channels(singles: Sequence[Volume]) -> Volume:

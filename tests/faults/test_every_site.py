@@ -125,16 +125,18 @@ def test_each_allocation_of_numpy(volume, bundle, monkeypatch):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills copies of a process that has imported everything")
 def test_a_command_killed_at_each_event_leaves_no_half_file(tmp_path, volume, tiny_bundle):
     script = """
-        import os, signal, sys
+        import contextlib, io as text, os, signal, sys
         from napari_mamba import io
         from napari_mamba.cli import main
         from napari_mamba.cli.events import JsonLines
         import napari_mamba.engine.session, napari_mamba.bundles, torch
 
-        image, bundle, folder = sys.argv[1:]
-        words = ["run", bundle, image, "--device", "cpu", "--events", "jsonl", "-o", f"{folder}/labels.nii.gz"]
-        words += ["--probabilities", f"{folder}/p.nii.gz", "--report", f"{folder}/r.json"]
+        image, bundle, folder, other = sys.argv[1:]
         said = JsonLines.progress
+
+        def whole(folder):
+            words = ["run", bundle, image, "--device", "cpu", "--events", "jsonl", "-o", f"{folder}/labels.nii.gz"]
+            return main([*words, "--probabilities", f"{folder}/p.nii.gz", "--report", f"{folder}/r.json"])
 
         def child(at):
             seen = 0
@@ -148,7 +150,10 @@ def test_a_command_killed_at_each_event_leaves_no_half_file(tmp_path, volume, ti
 
             JsonLines.progress = progress
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            os._exit(main(words))
+            os._exit(whole(folder))
+
+        with contextlib.redirect_stdout(text.StringIO()):  # what a first run imports and compiles, children need not
+            assert whole(other) == 0
 
         killed = 0
         while True:
@@ -165,8 +170,9 @@ def test_a_command_killed_at_each_event_leaves_no_half_file(tmp_path, volume, ti
     """
     image, folder = io.write(volume, tmp_path / "image.nii.gz"), tmp_path / "out"
     folder.mkdir()
+    (other := tmp_path / "other").mkdir()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", textwrap.dedent(script), str(image), str(tiny_bundle), str(folder)]
+    command = [sys.executable, "-c", textwrap.dedent(script), *map(str, (image, tiny_bundle, folder, other))]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     killed, code, *names = done.stdout.split()
     assert (code, names) == ("0", ["labels.nii.gz", "p.nii.gz", "r.json"])

@@ -42,6 +42,21 @@ def check_fusion(spec: Any) -> None:
         )
 
 
+def check_diffusion(spec: Any) -> None:
+    """Whole slices, pictures or frames, never mirrored: of a sampler, of what predicts frames, of an encoder."""
+    if len(spec.tile.size) != 2 or spec.tile.mirror_axes:
+        raise BundleError(f"bundle {spec.name}: its tile is a picture (y, x), and has no mirror_axes")
+
+
+def images_of(spec: Any) -> int:
+    """Input channels that a bundle's network has: half for each image of a fusion, and of a diffusion the noisy one."""
+    if spec.task == "fusion":
+        return len(spec.channels) // 2
+    if spec.task == "diffusion":
+        return len(spec.channels) + 1 - int(spec.network.arguments.get("inp_struc_channels", 0))
+    return len(spec.channels)
+
+
 def check_frames(spec: Any, most_voxels: int) -> None:
     """A window of frames for a network that sees several at once."""
     frames = spec.tile.frames

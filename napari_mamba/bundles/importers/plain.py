@@ -15,7 +15,7 @@ from napari_mamba.bundles.importers.pickles import read_checkpoint
 from napari_mamba.bundles.importers.places import place_for, plain_name
 from napari_mamba.bundles.importers.presets import Preset, preset_for, presets_for, slide_usage
 from napari_mamba.bundles.progress import OnProgress, part, silent
-from napari_mamba.bundles.spec import BundleSpec, Channel, Dtype, LabelClass, Network, Tile
+from napari_mamba.bundles.spec import WITHOUT_CLASSES, BundleSpec, Channel, Dtype, LabelClass, Network, Tile
 from napari_mamba.bundles.writer import save
 from napari_mamba.errors import BundleError, InputError
 from napari_mamba.io.paths import expanded
@@ -137,7 +137,7 @@ def make_spec(
 ) -> BundleSpec:
     """What goes into `bundle.json`: the network and its `network_arguments`, its use, and facts about the bundle."""
     task = task_of(info)
-    activation = usage["activation"] or ("none" if task in ("restoration", "fusion") else "softmax")
+    activation = usage["activation"] or ("none" if task in WITHOUT_CLASSES else "softmax")
     if activation != "none" and _ends_in_probability(info.name, network_arguments):
         network_arguments = {**network_arguments, "logits": True}
     overlap = usage["overlap"] if usage["overlap"] is not None else 0.5
@@ -149,7 +149,13 @@ def make_spec(
         network=Network(info.name, network_arguments),
         channels=tuple(one if isinstance(one, Channel) else Channel(one) for one in usage["channels"]),
         preparation=tuple(usage["preparation"]),
-        tile=Tile(tuple(usage["tile"]), overlap, tuple(usage["mirror_axes"] or ()), frames=info.frames),
+        tile=Tile(
+            tuple(usage["tile"]),
+            overlap,
+            tuple(usage["mirror_axes"] or ()),
+            fixed=task == "diffusion",
+            frames=info.frames,
+        ),
         activation=activation,
         classes=_classes(usage["classes"] or (), activation),
         references=tuple(text for text in (f"{info.paper} ({info.repository})" if info.paper else "",) if text),
@@ -225,7 +231,7 @@ def _from_preset(path: Path, preset: Preset, network_arguments: Mapping[str, Any
 
 
 def _check_complete(path: Path, info: models.ModelInfo, usage: Mapping[str, Any]) -> None:
-    needed = ["tile", "channels", "preparation", *(["classes"] if info.task not in ("restoration", "fusion") else [])]
+    needed = ["tile", "channels", "preparation", *(["classes"] if info.task not in WITHOUT_CLASSES else [])]
     if missing := [key for key in needed if usage[key] is None]:
         fitting = presets_for(info.name)
         hint = f", or the preset {' or '.join(fitting)}" if fitting and missing != ["classes"] else ""

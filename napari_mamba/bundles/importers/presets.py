@@ -148,6 +148,22 @@ PRESETS: Mapping[str, Preset] = {
         activation="sigmoid",
         note="The authors' code resizes each frame to 256 x 256; here larger frames go through in overlapping tiles.",
     ),
+    "frames": Preset(
+        networks=("vmrnn_b", "vmrnn_d"),
+        source="github.com/yyyujintang/VMRNN-PyTorch, Moving_MNIST_VMRNN/utils.py",
+        tile=(64, 64),
+        preparation=(normalise(standardised(0.0, 1.0)),),
+        channels={1: ("grey",), 3: RGB},
+        note="Frames are taken to be of 8 bits; those of another range are brought to 0 to 255 first.",
+    ),
+    "pathology": Preset(
+        networks=("vim4path",),
+        source="github.com/AtlasAnalyticsLab/Vim4Path, dino/main.py and the features' extraction",
+        tile=(224, 224),
+        preparation=(normalise(*IMAGENET),),
+        channels={3: RGB},
+        note="Give the level of the slide at which a pixel is about 1 µm (10x).",
+    ),
     "imagenet": Preset(
         networks=("vim", "vmamba"),
         source="github.com/hustvl/Vim and github.com/MzeroMiko/VMamba, their evaluation transforms",

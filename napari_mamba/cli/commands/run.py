@@ -102,6 +102,16 @@ def run(
             "--deterministic", help="GPU: the same bytes each time. The CPU's always are.", rich_help_panel=HOW
         ),
     ] = False,
+    seed: Annotated[
+        Optional[int],
+        typer.Option(help="Diffusion: another seed, another sample.", rich_help_panel=HOW),
+    ] = None,
+    ahead: Annotated[
+        Optional[int],
+        typer.Option(
+            metavar="FRAMES", help="Prediction: how many frames; as many as the film has.", rich_help_panel=HOW
+        ),
+    ] = None,
     scheduler: Scheduler = None,
     workers: Workers = None,
     spacing: Annotated[
@@ -180,6 +190,8 @@ def run(
         replace_nonfinite=replace_nonfinite,
         region=parsing.parse_region(region),
         deterministic=deterministic or None,
+        seed=seed,
+        ahead=ahead,
     )
     raise typer.Exit(
         running.run_command(

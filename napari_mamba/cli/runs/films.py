@@ -27,7 +27,7 @@ COLUMNS = ("frame", "time_ms", "index", "name", "voxels", "ml")
 
 def is_film(reading: dict[str, Any], bundle: Bundle) -> bool:
     """Whether a case goes through frame by frame."""
-    return bool(bundle.tile.frames) or reading.get("frame") == EACH
+    return bool(bundle.tile.frames) or bundle.task == "prediction" or reading.get("frame") == EACH
 
 
 def run_case(
@@ -70,8 +70,8 @@ def _check(case: Case, bundle: Bundle, reading: dict[str, Any]) -> None:
 
     if odd := [name for name in ("series", "level") if reading.get(name)]:
         raise InputError(f"frames over time have no {odd[0]} to choose: leave --{odd[0]} out")
-    if bundle.tile.frames and reading.get("frame") not in (None, "all", EACH):
-        raise InputError(f"{bundle.name} sees {bundle.tile.frames} frames at once: leave --frame out")
+    if reading.get("frame") not in (None, "all", EACH):
+        raise InputError(f"{bundle.name} sees several frames: leave --frame out")
     main = case.outputs.main
     if main is not None and not main.name.lower().endswith(SUFFIXES):
         raise InputError(f"results over time are written as {', '.join(SUFFIXES)}, not as {main.name}")

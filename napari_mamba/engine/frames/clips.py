@@ -12,16 +12,15 @@ import torch
 
 from napari_mamba.engine import memory
 from napari_mamba.engine.answers.labels import label_dtype
-from napari_mamba.engine.checks import load_checked
 from napari_mamba.engine.device import Device, choose_device
+from napari_mamba.engine.frames.preparing import prepared_frame
 from napari_mamba.engine.frames.result import FilmResult
-from napari_mamba.engine.frames.single import Told, is_blank
+from napari_mamba.engine.frames.single import Told
 from napari_mamba.engine.frames.windows import FrameBlend, Window, windows
 from napari_mamba.engine.networks import compile_scan, load_ensemble
 from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.plan import Plan, plan_run
-from napari_mamba.engine.preparation.prepare import Prepared, prepare
-from napari_mamba.engine.preparation.steps import preparation_steps
+from napari_mamba.engine.preparation.prepare import Prepared
 from napari_mamba.engine.progress.events import Progress
 from napari_mamba.engine.progress.record import Record
 from napari_mamba.engine.progress.reporting import Cancelled, Reporter
@@ -106,18 +105,7 @@ class _Run:
 
     def _frame(self, t: int) -> tuple[Volume, Prepared]:
         if t not in self.frames:
-            volume = self.film.frame(t)
-            if is_blank(volume.data):
-                self.told.add(f"Frame {t + 1} shows nothing.")
-                warnings: list[str] = []
-            else:
-                volume, warnings = load_checked(volume, self.bundle, self.options.replace_nonfinite)
-            count = len(self.bundle.channels)
-            seen = volume if volume.channels == count else volume.with_data(np.repeat(volume.data, count, axis=0))
-            prepared = prepare(seen, preparation_steps(self.bundle, None))
-            for warning in [*warnings, *prepared.warnings]:
-                self.told.add(warning)
-            self.frames[t] = (volume, prepared)
+            self.frames[t] = prepared_frame(self.film, t, self.bundle, self.options, self.told)
         return self.frames[t]
 
     def _answer(self, data: np.ndarray, ensemble: Ensemble) -> np.ndarray:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
     from napari_mamba.engine.context import NewArray
 
-_TASKS = ("segmentation", "restoration", "fusion", "classification")
+_TASKS = ("segmentation", "restoration", "fusion", "classification", "prediction")
 
 
 def run_film(
@@ -32,6 +32,8 @@ def run_film(
     new_array: NewArray | None = None,
 ) -> Generator[Progress, None, FilmResult]:
     """Apply a bundle to each frame of a film; a network that sees several frames at once sees overlapping windows.
+
+    One that predicts gives the frames after the last one.
 
     Besides the answers no more than a window of frames is in memory, where the film reads them as they are asked for.
 
@@ -75,7 +77,9 @@ def run_film(
             from napari_mamba.engine.memory import host_array
 
             new_array = host_array
-        if bundle.tile.frames:
+        if bundle.task == "prediction":
+            from napari_mamba.engine.frames.ahead import run_ahead as steps
+        elif bundle.tile.frames:
             from napari_mamba.engine.frames.clips import run_clips as steps
         else:
             from napari_mamba.engine.frames.single import run_each as steps
@@ -84,7 +88,8 @@ def run_film(
             return result
         first = film.frame(0)
         result.affine, result.units = np.array(first.affine), first.units
-        result.times, result.time_unit = film.times, film.time_unit
+        result.times = film.times if result.times is None else result.times
+        result.time_unit = film.time_unit
         result.warnings[:0] = film.notes
         result.provenance |= {"frames": film.count, "window": bundle.tile.frames or 1}
         return result

@@ -123,7 +123,9 @@ class MDDose(Float32Module):
         Side of the images, for which positions are learned.
     depths : sequence of int
         Layers of the eight stacks, from the first one down to the last one up.
-    T, ch, ch_mult, attn, num_res_blocks, dropout
+    T : int
+        Steps of the diffusion that it was trained with; it changes nothing in the network.
+    ch, ch_mult, attn, num_res_blocks, dropout
         The authors' arguments that change nothing.
 
     Examples
@@ -154,6 +156,7 @@ class MDDose(Float32Module):
         if img_size % 16 or dim % 4 or len(depths) != 8:
             raise InputError("MD-Dose needs an img_size that is a multiple of 16, a dim of 4, and eight depths")
         self.img_size, self.structured = img_size, inp_struc_channels > 0
+        self.inp_channels, self.out_channels, self.steps = inp_channels, out_channels, T
         wide = [dim, 2 * dim, 4 * dim, 8 * dim]
         self.head = nn.Conv2d(inp_channels, dim // 2, 3, padding=1)
         self._add_encoder("", wide, depths)
@@ -233,3 +236,9 @@ class MDDose(Float32Module):
                 x = self.get_submodule(f"reduce_chan_level{level}")(x) if level else x
                 x = self.get_submodule(name)(x) + self._at(name, time)
             return self.output(x).to(dtype)
+
+    def noise_in(self, noisy: Tensor, condition: Tensor, t: Tensor) -> Tensor:
+        """The noise in `noisy`, given the channels of `condition` (B, C, H, W): the structures are the last of them."""
+        first = self.inp_channels - self.out_channels
+        image = torch.cat([noisy, condition[:, :first]], dim=1)
+        return self(image, condition[:, first:], t) if self.structured else self(image, t)

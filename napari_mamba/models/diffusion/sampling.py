@@ -61,13 +61,19 @@ def first_noise(shape: Sequence[int], generator: torch.Generator | None = None) 
     return (noise - noise.min()) / (noise.max() - noise.min())
 
 
+def _noise(like: Tensor, generator: torch.Generator | Sequence[torch.Generator] | None) -> Tensor:
+    if isinstance(generator, Sequence):
+        return torch.stack([torch.randn(like.shape[1:], generator=one, dtype=like.dtype) for one in generator])
+    return torch.randn(like.shape, generator=generator, dtype=like.dtype)
+
+
 @torch.no_grad()
 def sample(
     denoise: Callable[[Tensor, Tensor], Tensor],
     start: Tensor,
     schedule: Schedule | None = None,
     *,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
     limits: tuple[float, float] | None = (0.0, 1.0),
 ) -> Iterator[Step]:
     """Take the noise off `start` step by step.
@@ -82,8 +88,9 @@ def sample(
         (B, C, *spatial), such as `first_noise` makes.
     schedule : Schedule, optional
         MD-Dose's, 1000 steps, unless given.
-    generator : torch.Generator, optional
-        Of the noise that steps add, on the CPU, so that a seed gives the same on every device.
+    generator : torch.Generator or a sequence of them, optional
+        Of the noise that steps add, on the CPU, so that a seed gives the same on every device; one for each image of
+        the batch, and it gives what that image would be by itself.
     limits : (float, float), optional
         To which the guess at the clean image is clamped; None: not at all.
 
@@ -113,6 +120,6 @@ def sample(
         clean = clean if limits is None else clean.clamp(*limits)
         x = float(clean_share[time]) * clean + float(noisy_share[time]) * x
         if time > 0:
-            fresh = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+            fresh = _noise(x, generator).to(x.device)
             x = x + float(variance[time].sqrt()) * fresh
         yield Step(schedule.T - time, schedule.T, x)

@@ -46,7 +46,7 @@ def identify(shapes: Shapes) -> Identification | None:
 @register(
     name="vim4path",
     title="Vim4Path",
-    task="classification",
+    task="features",
     spatial_dims=(2,),
     paper="arXiv:2404.13222",
     repository="github.com/AtlasAnalyticsLab/Vim4Path",

@@ -105,5 +105,8 @@ _CHOSEN = "_NAPARI_MAMBA_CHOSEN_FOLDER"
 
 def tasks_of(found: Sequence[Bundle]) -> list[str]:
     """The tasks of bundles, in the order in which a list shows them."""
-    order = ("segmentation", "restoration", "fusion", "classification", "slide", "dose", "registration")
+    order = (
+        "segmentation", "restoration", "fusion", "classification", "slide", "dose", "registration", "diffusion",
+        "prediction", "features",
+    )  # fmt: skip
     return [task for task in order if any(bundle.task == task for bundle in found)]

@@ -79,6 +79,9 @@ def result_layers(result: Any, source: Layer, bundle: Bundle) -> list[Layer]:
 
     copied = {name: getattr(source, name) for name in ("affine", "scale", "translate", "units", "axis_labels")}
     record = {"bundle": bundle.name, "version": bundle.version, "source": source.name, "role": "film"}
+    if bundle.task == "prediction":  # after the last frame, on the same axis of time
+        copied["translate"] = np.array(source.translate, float)
+        copied["translate"][0] += float(source.scale[0]) * source.data.shape[0]
     common = {"name": f"{bundle.name}: {source.name}", "metadata": {KEY: record}, **copied}
     flat = source.ndim == 3
 

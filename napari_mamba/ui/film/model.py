@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
     from napari_mamba.ui.run.process.outcome import Outcome
 
-TASKS = ("segmentation", "restoration")
+TASKS = ("segmentation", "restoration", "prediction")
 
 
 @dataclass

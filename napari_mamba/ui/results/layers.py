@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_mamba.ui.layers import KEY, Placement
+from napari_mamba.ui.layers import COLOURS, KEY, Placement
 from napari_mamba.ui.results.classes.edits import remember_edits
 from napari_mamba.ui.results.maps.look import EVIDENCE, UNCERTAINTY, dose_look, map_look, note_measure
 
@@ -63,7 +63,11 @@ def make_layers(viewer: ViewerModel, result: Result, bundle: Bundle, place: Plac
         strongest = max(float(data.max()), 1e-12)  # evidence has no unit: in shares of the strongest place
         made.append(Image(data / strongest, **map_look(), **shown))  # what speaks against it stays clear
         note_measure(made[-1], EVIDENCE)
-    if result.image is not None:
+    if result.image is not None and tuple(result.image.channel_names) == COLOURS:
+        channels = [place.to_layer_axes(channel) for channel in np.asarray(result.image.data)]
+        pixels = np.clip(np.rint(np.stack(channels, axis=-1)), 0, 255).astype(np.uint8)
+        made.append(Image(pixels, rgb=True, **_keywords(name, result, bundle, place)))
+    elif result.image is not None:
         for channel in range(result.image.channels):
             data = place.to_layer_axes(np.asarray(result.image.data)[channel])
             shown = _keywords(name, result, bundle, place)

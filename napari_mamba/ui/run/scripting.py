@@ -7,6 +7,7 @@ from dataclasses import fields
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from napari_mamba.engine.checks import takes_rgb
 from napari_mamba.errors import InputError, RunError
 from napari_mamba.server.client.known import Server
 from napari_mamba.ui.run.choice.layer_jobs import layer_job
@@ -128,7 +129,8 @@ def run_on(viewer: ViewerModel, layer: Layer | str | Sequence[Layer | str], name
             known = ", ".join(one.name for one in session.library.bundles) or "none yet"
             raise InputError(f"there is no bundle called {name!r}; known are: {known}")
         bundle = session.library.add(read(Path(name).expanduser()))
-    if len(layers) != len(bundle.channels):
+    picture = len(layers) == 1 and takes_rgb(bundle)
+    if len(layers) != len(bundle.channels) and not picture:
         names = ", ".join(channel.name for channel in bundle.channels)
         raise InputError(f"{bundle.name} takes {len(bundle.channels)} layers ({names}), not {len(layers)}")
     told = _options(options)

@@ -143,7 +143,7 @@ class RunSession:
             return Suitability((f"takes {inputs}, not what is chosen",))
         if volume is None:
             return Suitability()
-        if len(bundle.channels) != len(self.inputs.chosen):
+        if len(self.inputs.asked_of(bundle.channels)) != len(self.inputs.chosen):
             return Suitability() if len(self.inputs.layers) >= len(bundle.channels) else Suitability(
                 (f"takes {len(bundle.channels)} channels: open an image of each",)
             )  # fmt: skip
@@ -161,7 +161,7 @@ class RunSession:
         if not runs:
             return None
         try:
-            return layers_to_volume(runs[0][:1] if len(runs[0]) > 1 else runs[0], self.frame)[0]
+            return layers_to_volume(runs[0][:1], self.frame, colours=len(runs[0]) == 1)[0]
         except NapariMambaError:
             return None
 
@@ -259,7 +259,7 @@ class RunSession:
         self.changed.emit()
 
 
-ELSEWHERE = ("dose", "registration", "slide")
+ELSEWHERE = ("dose", "registration", "slide", "prediction", "features")
 """Tasks that other docks are for."""
 
 
@@ -267,6 +267,13 @@ def elsewhere(bundle: Bundle) -> str:
     """Why a bundle for doses, registration or slides is not run here, and where it is."""
     if bundle.task == "slide":
         return f"{bundle.name} takes a slide's bag of features: score it in Plugins ▸ Mamba medical imaging ▸ Slides"
+    if bundle.task == "prediction":
+        return f"{bundle.name} predicts the next frames of a film: do so in Layers ▸ Segment ▸ Every frame of a film"
+    if bundle.task == "features":
+        return (
+            f"{bundle.name} encodes a slide's patches: use the command napari-mamba run {bundle.name} SLIDE.tif -o "
+            "features.h5"
+        )
     if bundle.task == "registration":
         return f"{bundle.name} registers two images: do so in Plugins ▸ Mamba medical imaging ▸ Register"
     return (

@@ -53,7 +53,7 @@ def test_two_kinds_for_one_task_are_refused(monkeypatch):
 
 def test_an_unknown_task_is_refused_with_those_known():
     bundle = of_task(fake_bundle(Apply(two_classes), classes=2), "weather")
-    with pytest.raises(BundleError, match=r"weather.* are classification, dose, fusion, registration"):
+    with pytest.raises(BundleError, match=r"weather.* are classification, diffusion, dose, fusion"):
         run_to_end(Volume(np.zeros((1, 4, 4, 4), np.float32)), bundle, CPU)
 
 

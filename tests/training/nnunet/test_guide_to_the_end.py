@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import os
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from filelock import FileLock
+from warm_processes import WarmProcess
 
 from napari_mamba import bundles, engine, io
 from napari_mamba.errors import InputError
@@ -32,6 +35,14 @@ def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "require_nnunet", lambda: None)
 
 
+@pytest.fixture
+def warm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guide's processes begin with what they import; the first training of this file begins as a user's does."""
+    if hasattr(os, "fork"):
+        as_here = SimpleNamespace(**{**vars(subprocess), "Popen": WarmProcess})
+        monkeypatch.setattr(process, "subprocess", as_here)
+
+
 def run(place: Path, output: Path, cancel_at: str = "", **chosen: Any) -> tuple[list, Trained]:
     cancel, events = threading.Event(), []
     options = TrainOptions(**{"networks": ("umamba_bot",), "device": "cpu", **SMALL, **chosen})
@@ -49,7 +60,9 @@ def log(output: Path) -> str:
     return (work_folder(output) / "nnunet.log").read_text()
 
 
-def test_a_network_is_trained_stopped_resumed_and_run(dataset: Make, tmp_path: Path) -> None:
+def test_a_network_is_trained_stopped_resumed_and_run(
+    dataset: Make, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     place, output = dataset(), tmp_path / "out"
     events, stopped = run(place, output, cancel_at="epoch", epochs=200)
     assert stopped.cancelled, log(output)
@@ -58,6 +71,7 @@ def test_a_network_is_trained_stopped_resumed_and_run(dataset: Make, tmp_path: P
     done = [event.facts["epoch"] for event in events if event.facts.get("what") == "epoch"]
     assert done == [*range(len(done))]
     assert len(done) < 200
+    request.getfixturevalue("warm")
     events, trained = run(place, output, resume=True, epochs=len(done) + 1)
     assert not latest.exists(), "a finished fold has its final weights alone"
     again = [event.facts["epoch"] for event in events if event.facts.get("what") == "epoch"]
@@ -75,6 +89,7 @@ def test_a_network_is_trained_stopped_resumed_and_run(dataset: Make, tmp_path: P
     assert labels.shape == image.shape
 
 
+@pytest.mark.usefixtures("warm")
 def test_mixers_and_nnunets_own_network_become_one_table(dataset: Make, tmp_path: Path) -> None:
     place, output = dataset(people=6), tmp_path / "out"
     names = [f"person{number}" for number in range(6)]
@@ -94,6 +109,7 @@ def test_mixers_and_nnunets_own_network_become_one_table(dataset: Make, tmp_path
     assert "Wilcoxon" in trained.table.read_text()
 
 
+@pytest.mark.usefixtures("warm")
 def test_two_processes_train_a_network_of_slices_and_stop_together(
     dataset: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,6 +64,17 @@ class _Engine:
         return outcome_of_work(kind, arguments, cancel)
 
 
+def test_predicted_frames_follow_their_film_on_the_axis_of_time():
+    source = Image(np.random.default_rng(0).random((4, 6, 8)), name="clip", scale=(0.5, 2, 2), translate=(3, 0, 0))
+    bundle = _Bundle()
+    bundle.task = "prediction"
+    result = FilmResult(image=np.ones((2, 1, 1, 6, 8), np.float32), affine=np.eye(4))
+    (made,) = result_layers(result, source, bundle)
+    assert made.data.shape == (2, 6, 8)
+    assert made.translate.tolist() == [5, 0, 0]
+    assert made.scale.tolist() == [0.5, 2, 2]
+
+
 def test_the_window_goes_through_a_film(tiny, monkeypatch, qtbot):
     monkeypatch.setattr(module, "make_engine", _Engine)
     viewer = ViewerModel()

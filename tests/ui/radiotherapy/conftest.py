@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,19 @@ def made() -> Phantom:
     return phantom()
 
 
-@pytest.fixture
-def opened(made) -> Opened:
-    """CT, dose B, dose A, and structures on top, as the sample has them."""
+@pytest.fixture(scope="session")
+def sample() -> list[Any]:
+    """The sample's layers as data."""
     from napari_mamba.ui.files.samples import radiotherapy_phantom
 
+    return radiotherapy_phantom()
+
+
+@pytest.fixture
+def opened(made, sample) -> Opened:
+    """CT, dose B, dose A, and structures on top, as the sample has them."""
     viewer = ViewerModel()
-    layers = [viewer.add_layer(Layer.create(*data)) for data in radiotherapy_phantom()]
+    layers = [viewer.add_layer(Layer.create(*deepcopy(data))) for data in sample]
     doses = {layer.name[-1]: layer for layer in layers if "dose" in layer.name}
     labels = [layer for layer in layers if type(layer).__name__ == "Labels"]
     return Opened(viewer, made, layers[0], [doses["A"], doses["B"]], labels)

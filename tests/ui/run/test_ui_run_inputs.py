@@ -142,3 +142,59 @@ def test_after_closing_it_listens_no_more(inputs, viewer):
     before = inputs.chosen
     viewer.layers.clear()
     assert inputs.chosen is before
+
+
+def test_a_colour_layer_is_the_one_input_of_a_model_of_colours(inputs, viewer):
+    colours = [Channel("red"), Channel("green"), Channel("blue")]
+    inputs.set_channels(colours)
+    assert len(inputs.chosen) == 3
+    assert inputs.problem  # two grey images are no three channels
+    viewer.add_image(np.zeros((4, 5, 3), np.uint8), rgb=True, name="photo")
+    assert names(inputs) == ["photo"]
+    assert [[layer.name for layer in run] for run in inputs.runs] == [["photo"]]
+    viewer.layers.remove("photo")
+    assert len(inputs.chosen) == 3
+
+
+def test_a_colour_picture_is_run_on_and_comes_back_in_colour(viewer):
+    from napari_mamba.bundles import BundleSpec, Network, Tile
+    from napari_mamba.engine.result import Result
+    from napari_mamba.ui.results.layers import make_layers
+    from napari_mamba.ui.run.choice.layer_jobs import layer_job
+    from napari_mamba.ui.run.choice.options import Options
+
+    channels = tuple(Channel(name) for name in ("red", "green", "blue"))
+    bundle = BundleSpec("rgb", "1", "Rgb", "restoration", Network("none"), channels, (), Tile((16, 16)), "none")
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 14, 4), np.uint8)
+    photo = viewer.add_image(pixels, rgb=True, name="photo", scale=(2, 3))
+    job, volume = layer_job(viewer, [photo], bundle, Options())
+    np.testing.assert_array_equal(volume.data[:, 0], np.moveaxis(pixels[..., :3], -1, 0))
+    assert volume.channel_names == ("red", "green", "blue")
+    assert volume.spacing[1:].tolist() == [2, 3]
+    (made,) = make_layers(viewer, Result(image=volume.with_data(volume.data, volume.channel_names)), bundle, job.place)
+    assert made.rgb
+    np.testing.assert_array_equal(made.data, pixels[..., :3])
+    np.testing.assert_allclose(made.extent.world, photo.extent.world)
+
+
+def test_a_fused_image_lies_beside_both(viewer):
+    """Two layers of an oblique grid are the channels; the fused one is on their grid, from 0 to 1."""
+    from napari_mamba.bundles import BundleSpec, Network, Tile
+    from napari_mamba.engine.result import Result
+    from napari_mamba.ui.results.layers import make_layers
+    from napari_mamba.ui.run.choice.layer_jobs import layer_job
+    from napari_mamba.ui.run.choice.options import Options
+
+    bundle = BundleSpec("fuse", "1", "F", "fusion", Network("none"), (T1, FLAIR), (), Tile((16, 16)), "none")
+    turned = {"rotate": (0, 20, 0), "scale": (2, 1, 1), "translate": (5, 6, 7)}
+    pair = [viewer.add_image(np.random.default_rng(n).random((3, 8, 9)), name=f"m{n}", **turned) for n in range(2)]
+    job, volume = layer_job(viewer, pair, bundle, Options())
+    assert volume.channels == 2
+    read = job.read()
+    fused = volume.with_data(np.asarray(read.data).mean(axis=0, keepdims=True), ("fused",))
+    (made,) = make_layers(viewer, Result(image=fused), bundle, job.place)
+    viewer.add_layer(made)
+    np.testing.assert_allclose(made.data, (pair[0].data + pair[1].data) / 2)
+    np.testing.assert_allclose(made.extent.world, pair[0].extent.world)
+    assert list(made.contrast_limits) == [0, 1]
+    assert [layer.name for layer in viewer.layers][-3:] == ["m0", "m1", "fuse: m0"]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from psygnal import Signal
 
-from napari_mamba.ui.layers import KEY
+from napari_mamba.ui.layers import COLOURS, KEY
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SELECTED = "selected"
 """In a layer's place: the one that is active in the viewer's list, whichever that is when the run starts."""
+PICTURE = "colour picture"
+"""The one input of a model of colours, where a colour layer is open."""
 EACH_SELECTED = "each selected"
 """In a layer's place: every layer that is selected in the viewer's list, one run each."""
 
@@ -27,7 +29,7 @@ class Inputs:
     """The layer of each channel of a model.
 
     What a user chose stays chosen until its layer is removed: neither another model, nor a new layer, nor a finished
-    run moves it. Models of masks and models of images keep a choice each.
+    run moves it. Models of masks, of colours and of images keep a choice each.
 
     Parameters
     ----------
@@ -51,7 +53,8 @@ class Inputs:
     """Another layer is chosen, or there are other layers to choose from."""
 
     def __post_init__(self) -> None:
-        self._kept: dict[bool, list[Any]] = {False: [], True: []}
+        self._kept: dict[str, list[Any]] = {"mask": [], "picture": [], "image": []}
+        self._of_model = tuple(self.channels)
         events = self.viewer.layers.events
         self._listened = (events.inserted, events.removed, events.reordered, events.renamed)
         for event in self._listened:
@@ -72,10 +75,25 @@ class Inputs:
         """Whether the model wants a mask, so that labels can be chosen."""
         return any(channel.modality.upper() == "MASK" for channel in self.channels)
 
+    @property
+    def _kind(self) -> str:
+        """Models of masks, of colours and of images keep a choice each."""
+        if self.masks:
+            return "mask"
+        return "picture" if [channel.name for channel in self.channels] == [PICTURE] else "image"
+
     def set_channels(self, channels: Sequence[Channel]) -> None:
         """Another model: its channels take over what was chosen, as far as there are as many."""
-        self.channels = tuple(channels)
+        self._of_model = tuple(channels)
         self.refresh()
+
+    def asked_of(self, channels: Sequence[Channel]) -> tuple[Channel, ...]:
+        """What is asked for of a model with these channels: of red, green and blue one picture, where one is open."""
+        names = tuple(channel.name.lower() for channel in channels)
+        pictures = any(getattr(layer, "rgb", False) for layer in candidates(self.viewer))
+        if names == COLOURS and pictures:
+            return (replace(channels[0], name=PICTURE),)
+        return tuple(channels)
 
     def choose(self, channel: int, choice: Any) -> None:
         """A layer, `SELECTED` or `EACH_SELECTED` for a channel."""
@@ -85,21 +103,23 @@ class Inputs:
 
     def refresh(self) -> None:
         """List the layers anew; keep what is chosen, and suggest something only where nothing is."""
+        self.channels = self.asked_of(self._of_model)
         self.layers = candidates(self.viewer, self.masks)
         kept = [choice if choice in self.layers or isinstance(choice, str) else None for choice in self._kept_choices()]
         names = [channel.name for channel in self.channels]
-        self.chosen = suggest(names, self.layers, kept, self.viewer.layers.selection.active)
+        active = self.viewer.layers.selection.active
+        self.chosen = suggest(names, self.layers, kept, active, colours=self._kind == "picture")
         self._keep()
         self.changed.emit()
 
     def _kept_choices(self) -> list[Any]:
-        kept, count = self._kept[self.masks], len(self.channels)
+        kept, count = self._kept[self._kind], len(self.channels)
         if count > 1:  # "the selected" layer is one, and cannot be several channels
             kept = [None if isinstance(choice, str) else choice for choice in kept]
         return [*kept[:count], *[None] * (count - len(kept))]
 
     def _keep(self) -> None:
-        kept = self._kept[self.masks]
+        kept = self._kept[self._kind]
         kept[: len(self.chosen)] = self.chosen  # a third channel's choice outlives a model of two
 
     def _on_layers(self, event: Any = None) -> None:
@@ -174,7 +194,11 @@ def usable(layer: Layer) -> bool:
 
 
 def suggest(
-    names: Sequence[str], layers: Sequence[Layer], kept: Sequence[Any], active: Layer | None = None
+    names: Sequence[str],
+    layers: Sequence[Layer],
+    kept: Sequence[Any],
+    active: Layer | None = None,
+    colours: bool = False,
 ) -> list[Any]:
     """A layer for each channel that has none: one that carries its name; else the active one; else the next unused.
 
@@ -187,6 +211,8 @@ def suggest(
         What is chosen already, a channel each.
     active : layer, optional
         The one selected in the viewer.
+    colours : bool
+        A colour layer is wanted, and a grey one does too.
 
     Returns
     -------
@@ -194,7 +220,9 @@ def suggest(
         None where every usable layer is taken by another channel.
     """
     chosen = list(kept)
-    fit = [layer for layer in layers if usable(layer)]
+    fit = [layer for layer in layers if usable(layer) or (colours and getattr(layer, "rgb", False))]
+    if colours:
+        fit.sort(key=lambda layer: not layer.rgb)
     if len(names) > 1:
         for i, name in enumerate(names):
             if chosen[i] is None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_mamba.engine.checks import takes_rgb
 from napari_mamba.ui.layers import layers_to_volume, stack_channels
 from napari_mamba.ui.run.choice.region import region_of
 from napari_mamba.ui.run.queue.jobs import Job
@@ -48,7 +49,7 @@ def layer_job(
     InputError
         If the layers cannot be used, or an option is no number.
     """
-    singles = [layers_to_volume([layer], frame) for layer in layers]
+    singles = [layers_to_volume([layer], frame, colours=len(layers) == 1 and takes_rgb(bundle)) for layer in layers]
     place = singles[0][1]
     volume = stack_channels([single for single, _ in singles])
     run_options = options.run_options(bundle, place.order)

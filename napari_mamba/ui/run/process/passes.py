@@ -40,4 +40,6 @@ def count(bundle: Bundle, grid: Mapping[str, Any], options: RunOptions) -> dict[
     batches = sum(len(list(plan.tiling(view).batches(size))) for view in views)
     copies, members = 2 ** len(plan.mirror_axes), len(bundle.weights)
     turns = max(copies, members) if bundle.tile.round_robin else copies * members
+    if bundle.task == "diffusion":
+        turns = int(bundle.network.arguments.get("T", 1000))
     return {"passes": batches * turns, "voxels": prod(shape), "tile": list(plan.tile)}
