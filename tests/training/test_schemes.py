@@ -126,6 +126,18 @@ def test_scribbles_are_filled_by_a_mixture_of_all() -> None:
     assert float(scheme.loss(batch(wrong), 0.5, draw()).detach()) == pytest.approx(3 * 30, abs=1e-2)
 
 
+def test_the_mixture_of_all_counts_more_and_more() -> None:
+    """Networks that disagree pay for it with the whole Dice at the end, and with hardly any at the start."""
+    scheme = Scribbles([answering(5.0, 0.0), answering(0.0, 5.0), answering(0.0, 5.0)], BOTH)
+    target = whole(UNKNOWN)
+    target[0, 0, 0, 0] = 1
+    sure, unsure = np.log1p(np.exp(-5)), np.log1p(np.exp(5))
+    known = 2 * sure + unsure
+    early, late = (float(scheme.loss(batch(target), share, draw()).detach()) - known for share in (0.0, 1.0))
+    assert late > 0.5
+    assert early == pytest.approx(late * np.exp(-5), rel=1e-3)
+
+
 def test_a_stick_breaks_at_uniform_points() -> None:
     parts = torch.stack([broken_stick(3, torch.Generator().manual_seed(seed)) for seed in range(2000)])
     torch.testing.assert_close(parts.sum(1), torch.ones(2000))

@@ -25,6 +25,9 @@ LAYERS = {
     "no padding": (nn.Conv3d(4, 8, (5, 1, 3)), (1, 4, 33, 24, 24)),
     "one voxel thick": (nn.Conv3d(8, 8, (1, 3, 3), padding=(0, 1, 1)), (1, 8, 1, 96, 96)),
     "small and wide": (nn.Conv3d(160, 160, 3, padding=1), (1, 160, 5, 6, 7)),
+    "tiny": (nn.Conv3d(32, 16, 3, padding=1), (1, 32, 4, 5, 6)),
+    "tiny, stride 2 across": (nn.Conv2d(6, 16, (3, 5), stride=(1, 2), padding=(1, 2)), (2, 6, 9, 10)),
+    "few channels of many voxels": (nn.Conv3d(16, 16, 3, padding=1), (1, 16, 32, 32, 32)),
     "depthwise": (nn.Conv3d(96, 96, 3, padding=1, groups=96), (1, 96, 6, 9, 9)),
     "depthwise slabs": (nn.Conv2d(16, 32, 3, padding=1, groups=16), (2, 16, 64, 40)),
     "circular": (nn.Conv2d(3, 8, 3, padding=1, padding_mode="circular"), (2, 3, 64, 70)),
@@ -66,6 +69,15 @@ def test_a_layer_is_pytorchs_and_the_same_on_any_number_of_threads(name, threads
     torch.testing.assert_close(found[0], expected, rtol=1e-4, atol=1e-4)
     assert found[0].dtype == expected.dtype
     assert all(torch.equal(found[0], one) for one in found[1:])
+
+
+@torch.inference_mode()
+def test_channels_last_is_read_as_it_lies():
+    x, layer = noise(1, 16, 20, 30, 30), nn.Conv3d(16, 8, 3, padding=1)
+    expected = layer(x)
+    with fixed_partition():
+        found = layer(x.to(memory_format=torch.channels_last_3d))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @torch.inference_mode()

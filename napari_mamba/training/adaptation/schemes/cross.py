@@ -44,20 +44,26 @@ class CrossSupervised(Scheme):
 
 
 class Scribbles(Scheme):
-    """Weak-Mamba-UNet: three networks, each told the scribbles and a random mixture of all three answers."""
+    """Weak-Mamba-UNet: three networks, each told the scribbles and a random mixture of all three answers.
+
+    The authors compute a ramp for the mixture's weight and do not use it, in 30,000 steps from trained weights of
+    organs that fill the slice. In the hundreds of steps of adapting, the full weight from the start taught three
+    networks each other's first guess, and a structure was lost (Dice 0.04; docs/adapting.md), so here it is used.
+    """
 
     count = 3
     needs_unlabelled = True
 
     def loss(self, batch: Batch, share: float, draw: Generator) -> Tensor:
-        """Over the networks, the sum of the cross-entropy of painted voxels and the Dice to the mixture's classes."""
+        """Over the networks, the sum of painted voxels' cross-entropy and `ramp_up` times the Dice to the mixture."""
         logits = [forward(student, batch.image).float() for student in self.students]
         answers = [one.softmax(1) for one in logits]
         with torch.no_grad():
             parts = broken_stick(len(answers), draw)
             mixed = torch.stack([part * p for part, p in zip(parts.tolist(), answers, strict=True)]).sum(0).argmax(1)
         known = [partial_cross_entropy(one, batch.target, self.drawn) for one in logits]
-        return torch.stack([a + pseudo_dice(p, mixed) for a, p in zip(known, answers, strict=True)]).sum()
+        weight = ramp_up(share)
+        return torch.stack([a + weight * pseudo_dice(p, mixed) for a, p in zip(known, answers, strict=True)]).sum()
 
 
 def pseudo_dice(p: Tensor, guess: Tensor) -> Tensor:
