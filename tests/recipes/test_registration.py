@@ -8,7 +8,7 @@ import torch
 
 from napari_mamba import bundles
 from napari_mamba.models.registration.velocity import VelocityNetwork, displacement, unshuffled
-from napari_mamba.recipes.registration import bundle
+from napari_mamba.recipes.registration import alignment, bundle
 from napari_mamba.recipes.registration.losses import one_hot, registration_loss, soft_dice
 from napari_mamba.recipes.registration.recipe import BrainRegistration
 
@@ -137,3 +137,42 @@ def test_every_variant_answers_a_velocity(packed, variant):
     velocity = recipe.network()(torch.zeros(1, 2, *recipe.window))
     factor = 1 if variant == "mambamorph" else 2
     assert velocity.shape == (1, 3, *[n // factor for n in recipe.window])
+
+
+def ellipsoids(shift=(0, 0, 0), stretch=1.0):
+    """Six blobs in a grid of 40; stretched about its middle and shifted, in voxels."""
+    places = np.stack(np.meshgrid(*[np.arange(40.0)] * 3, indexing="ij"), -1)
+    spots = [(12, 14, 13), (12, 26, 14), (27, 13, 26), (26, 27, 12), (14, 20, 27), (28, 20, 20)]
+    classes = np.zeros((40, 40, 40), np.uint8)
+    for number, spot in enumerate(spots, start=1):
+        centre = (np.array(spot) - 19.5) * stretch + 19.5 + shift
+        classes[((places - centre) ** 2).sum(-1) < 16] = number
+    return torch.from_numpy(classes)
+
+
+def test_the_affine_of_centres_of_mass_is_the_known_one():
+    moving, fixed = ellipsoids((2, -1, 3), 1.1), ellipsoids()
+    matrix = alignment.centroid_affine(moving, fixed, 7)
+    wanted = np.eye(4)
+    wanted[:3, :3] *= 1.1
+    wanted[:3, 3] = np.array([2, -1, 3]) + 19.5 * (1 - 1.1)
+    np.testing.assert_allclose(matrix[:3, :3], wanted[:3, :3], atol=0.03)
+    middle = np.array([19.5, 19.5, 19.5, 1])
+    np.testing.assert_allclose(matrix @ middle, wanted @ middle, atol=0.3)
+
+
+def test_aligned_maps_cover_each_other_and_the_fixed_image_stays():
+    classes = torch.stack([ellipsoids((2, -1, 3), 1.1), ellipsoids()])[None]
+    images = classes.float() / 6
+    moved, names = alignment.align(images, classes, 7)
+    before, after = (float(soft_dice(one_hot(c[:, 0], 7), one_hot(c[:, 1], 7), 0)) for c in (classes, names))
+    assert before < 0.5
+    assert after > 0.8
+    assert torch.equal(moved[:, 1], images[:, 1])
+    left, _ = alignment.align(images, classes, 7, np.random.default_rng(1))
+    assert not torch.equal(left, moved)
+
+
+def test_maps_without_a_structure_in_common_stay_where_they_are():
+    empty = torch.zeros(8, 8, 8, dtype=torch.uint8)
+    np.testing.assert_array_equal(alignment.centroid_affine(empty, empty, 3), np.eye(4))
