@@ -118,7 +118,8 @@ def align(
     """
     matrix = centroid_affine(classes[0, 0], classes[0, 1], count)
     if random is not None:
-        matrix = matrix @ residual(random, tuple(classes.shape[2:]))
+        depth, height, width = classes.shape[2:]
+        matrix = matrix @ residual(random, (depth, height, width))
     moved = resampled(images[:, :1], matrix)
     names = resampled(classes[:, :1], matrix, "nearest")
     return torch.cat([moved, images[:, 1:]], 1), torch.cat([names, classes[:, 1:]], 1)
