@@ -190,6 +190,30 @@ def test_an_earlier_run_is_taken_with_its_model_and_image(qtbot, widget, viewer,
     assert "not among the models" in widget.model.message
 
 
+def test_the_model_that_ran_last_is_offered_until_the_user_chooses(qtbot, widget, viewer, rng):
+    from napari.layers import Labels
+
+    def ran(bundle, source):
+        record = {"bundle": bundle, "version": "0.0.1", "source": source, "role": "answer"}
+        labels = np.zeros((20, 24, 18), np.uint8)
+        viewer.add_layer(Labels(labels, name=f"{bundle}: {source}", metadata={"napari_mamba": record}))
+
+    opening = widget.opening
+    opening.models.combo.setCurrentIndex(opening.models.combo.findText("hippocampus-mr"))
+    viewer.add_layer(Image(rng.random((20, 24, 18), np.float32), name="another"))
+    ran("tiny", "head")
+    assert (opening.runs.currentText(), opening.bundle.name) == ("tiny on head", "tiny")
+    assert [layer.name for layer in opening.channels.layers] == ["head"]
+    ran("hippocampus-mr", "another")
+    assert (opening.runs.currentText(), opening.bundle.name) == ("hippocampus-mr on another", "hippocampus-mr")
+    assert [layer.name for layer in opening.channels.layers] == ["another"]
+    opening.models.combo.setCurrentIndex(opening.models.combo.findText("tiny"))
+    opening.models.combo.activated.emit(opening.models.combo.currentIndex())
+    ran("brain-structures-mr", "head")
+    assert opening.bundle.name == "tiny"
+    assert opening.runs.count() == 4
+
+
 def test_regions_that_are_drawn_are_cut_off_from_each_other(qtbot, widget, viewer):
     from napari.layers import Labels
 

@@ -47,12 +47,15 @@ class OpeningBox(QWidget):
         self.channels = ChannelsBox(viewer)
         self.button = QPushButton("Look inside")
         self.button.setToolTip("Send the image through the model once and listen to its scans")
+        self.untouched = True
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         for part in (self.runs, self.models, self.channels, self.button):
             column.addWidget(part)
         self.runs.activated.connect(self._on_run)
         self.models.changed.connect(self._on_model)
+        self.models.combo.activated.connect(self._on_touched)
+        self.models.opener.opened.connect(self._on_touched)
         self.models.failed.connect(lambda text: model.say(sentence(text), wrong=True))
         self.channels.changed.connect(self.refresh)
         self.button.clicked.connect(self.open)
@@ -85,6 +88,7 @@ class OpeningBox(QWidget):
     @Slot()
     def open(self) -> None:
         """Open the chosen model on the chosen image."""
+        self.untouched = False
         layers = [layer for layer in self.channels.layers if layer is not None]
         if self.bundle is None or not layers:
             self.model.say(NO_IMAGE)
@@ -98,19 +102,26 @@ class OpeningBox(QWidget):
 
     def choose_run(self, run: EarlierRun) -> None:
         """Take an earlier run's model and layers, and open it."""
-        bundles = self.models.library.bundles
-        bundle = next((one for one in bundles if one.name == run.bundle), None)
+        bundle = self._take(run)
         if bundle is None:
             self.model.say(f"{run.bundle} is not among the models any more: open it with Open… first.", wrong=True)
             return
+        self.open()
+        if run.version and bundle.version != run.version and not self.model.wrong:
+            self.model.say(f"The run was of version {run.version}; this is {bundle.version}.")
+
+    def _take(self, run: EarlierRun) -> Bundle | None:
+        """Choose an earlier run's model and layers."""
+        bundles = self.models.library.bundles
+        bundle = next((one for one in bundles if one.name == run.bundle), None)
+        if bundle is None:
+            return None
         self.models.combo.setCurrentIndex(bundles.index(bundle))
         for channel, name in enumerate(run.sources[: len(bundle.channels)]):
             layer = next((one for one in self.viewer.layers if one.name == name), None)
             if layer is not None:
                 self.channels.inputs.choose(channel, layer)
-        self.open()
-        if run.version and bundle.version != run.version and not self.model.wrong:
-            self.model.say(f"The run was of version {run.version}; this is {bundle.version}.")
+        return bundle
 
     def _of_layers(self) -> tuple[Any, ...]:
         events = self.viewer.layers.events
@@ -123,12 +134,18 @@ class OpeningBox(QWidget):
         for run in earlier_runs(self.viewer.layers):
             self.runs.addItem(run.title, run)
         found = next((i for i in range(self.runs.count()) if self.runs.itemData(i) == kept), 0)
-        self.runs.setCurrentIndex(found)
+        latest = self.runs.itemData(1) if self.untouched and self.runs.count() > 1 else None
+        self.runs.setCurrentIndex(found if latest is None or self._take(latest) is None else 1)
         self.runs.setVisible(self.runs.count() > 1)
         del blocker
 
+    def _on_touched(self, *_: Any) -> None:
+        """What the user chooses stays; until then the latest run is what is offered."""
+        self.untouched = False
+
     @Slot(int)
     def _on_run(self, index: int) -> None:
+        self.untouched = False
         run = self.runs.itemData(index)
         if run is not None:
             self.choose_run(run)
