@@ -130,10 +130,16 @@ def _is_running(process: int) -> bool:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder that Zarr's threads may still be writing chunks into, after one of them failed."""
-    for _ in range(20):
+    """Remove a folder; one with a store in it for good: after a failure, Zarr's threads may still write chunks into it.
+
+    Such a thread makes the folder anew, so that it has to stay away for a while.
+    """
+    store = folder.is_dir() and any(inside.is_dir() for inside in folder.iterdir())
+    away = 0
+    for _ in range(60):
         shutil.rmtree(folder, ignore_errors=True)
-        if not folder.exists():
+        away = 0 if folder.exists() else away + 1
+        if away == (3 if store else 1):
             return
         time.sleep(0.05)
 
