@@ -15,7 +15,7 @@ import torch
 
 from napari_mamba import bundles, engine, io
 
-SAMPLE = Path(__file__).parents[1] / "sample_data" / "hippocampus_left.nii.gz"
+SAMPLE = Path(__file__).parents[2] / "sample_data" / "hippocampus_left.nii.gz"
 CROP = (35, 50, 35)
 
 
