@@ -12,6 +12,7 @@ import numpy as np
 
 from napari_mamba.engine.memory import is_out_of_memory, require
 from napari_mamba.engine.progress.events import Progress
+from napari_mamba.engine.progress.to_end import to_end
 from napari_mamba.errors import InputError, OutOfMemoryError
 from napari_mamba.explain.kinds import MAPS, STATE_MAPS
 from napari_mamba.explain.makers import curves, cuts, of_answer, of_layer, of_voxel
@@ -54,14 +55,7 @@ def explain(
     >>> subject = subject_of(volume, bundle)  # doctest: +SKIP
     >>> explain(subject, ["state", "attention"], voxel=(20, 30, 20)).volumes  # doctest: +SKIP
     """
-    events = explaining(subject, what, voxel, layer, direction, target, **more)
-    while True:
-        try:
-            progress = next(events)
-        except StopIteration as end:
-            return end.value
-        if on_progress is not None:
-            on_progress(progress)
+    return to_end(explaining(subject, what, voxel, layer, direction, target, **more), on_progress)
 
 
 def explaining(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,24 @@ WRITERS: Mapping[str, Callable[[Bag, Path], None]] = {".h5": _hdf5, ".csv": _csv
 """By suffix."""
 
 
+def check(path: Path) -> Callable[[Bag, Path], None]:
+    """The writer of a path's format; `OutputError` where there is none, or where what it needs is not installed."""
+    writer = WRITERS.get(path.suffix.lower())
+    if writer is None:
+        raise OutputError(f"{path} has no suffix of a format for features: choose one of {', '.join(WRITERS)}")
+    if writer is _hdf5 and find_spec("h5py") is None:
+        raise OutputError(
+            f"{path} cannot be written: HDF5 needs h5py, install it with pip install 'napari-mamba[slides]', "
+            "or choose .npz or .csv"
+        )
+    return writer
+
+
 def write(bag: Bag, path: Path) -> Path:
     """Write a bag: beside, then renamed; the suffix is the format (see `WRITERS`)."""
     from napari_mamba.io.common.atomic import atomic_path
 
-    writer = WRITERS.get(path.suffix.lower())
-    if writer is None:
-        raise OutputError(f"{path} has no suffix of a format for features: choose one of {', '.join(WRITERS)}")
+    writer = check(path)
     with atomic_path(path) as temporary:
         writer(bag, temporary)
     return path

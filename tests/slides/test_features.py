@@ -75,6 +75,14 @@ def test_coordinates_are_those_of_the_finest_level(encoder, slide):
     assert bag.side == 128
 
 
+def test_what_cannot_be_written_is_said_before_the_slide_is_encoded(encoder, slide, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("napari_mamba.slides.writing.find_spec", lambda name: None)
+    monkeypatch.setattr("napari_mamba.engine.slides.features.run_features", lambda *_, **__: pytest.fail("encoded"))
+    assert main(["run", str(encoder[1]), str(slide[1]), "-o", str(tmp_path / "bag.h5"), "--device", "cpu"]) != 0
+    assert "napari-mamba[slides]" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_refusals_are_sentences(encoder, slide, tmp_path, capsys):
     bundle = bundles.load(encoder[1])
     glass = Volume(np.full((3, 1, 40, 40), 240, np.uint8), channel_names=("red", "green", "blue"))

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from napari_mamba.cli.cases import Case
 from napari_mamba.cli.outputs import write_text
 from napari_mamba.cli.runs.colours import in_colour
-from napari_mamba.errors import InputError
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
@@ -32,8 +31,10 @@ def run_case(
     from napari_mamba import io
     from napari_mamba.engine import Progress
     from napari_mamba.engine.slides.features import features_to_end
-    from napari_mamba.slides.writing import write
+    from napari_mamba.slides.writing import check, write
 
+    assert case.outputs.main is not None  # as `Outputs.check_task` has it
+    check(case.outputs.main)  # now, not when a slide has been encoded
     began, level = perf_counter(), int(reading.get("level") or 0)
 
     def opened(colour: Any, level: int = level) -> Any:
@@ -45,8 +46,6 @@ def run_case(
     bag = features_to_end(volume, bundle, options, tell, cancel, downsample=downsample)
     if bag is None or cancel.is_set():
         return None
-    if case.outputs.main is None:
-        raise InputError(f"{bundle.name} gives features: say where to put them with -o FILE.h5")
     tell(Progress("writing", 0, 1))
     outputs, notes = case.outputs.without_replacing(overwrite=overwrite)
     assert outputs.main is not None
