@@ -1,0 +1,150 @@
+"""Launching the Triton kernels of Mamba-2's scan: buffers, grids and arguments. Importing it needs Triton."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from napari_mamba.scan.ssd import plan as planning
+from napari_mamba.scan.ssd.kernels.gradients import gradients
+from napari_mamba.scan.ssd.kernels.output import outputs
+from napari_mamba.scan.ssd.kernels.states import carry, pass_on
+from napari_mamba.scan.ssd.plan import Plan, Tuning
+
+CPU_UNITS = 2  # the interpreter's, so that small tests have several segments
+
+
+class Arguments(NamedTuple):
+    """xBC (B, K, L, H · P + 2 · G · N), its last axis dense; dt (B, K, L, H) float32, likewise; A_log (H,);
+    D (H, P); table (K, L) int64 or None."""
+
+    xBC: Tensor
+    dt: Tensor
+    A_log: Tensor
+    D: Tensor
+    table: Tensor | None
+
+
+def units_of(device: torch.device) -> int:
+    """Multiprocessors of a device."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else CPU_UNITS
+
+
+def plan_of(args: Arguments, d_state: int, groups: int) -> Plan:
+    """Sizes of a scan, cut for the device where it lies."""
+    batch, paths, length, _ = args.xBC.shape
+    heads, width = args.D.shape
+    whole = Plan(batch, paths, length, heads, groups, d_state, width, span=length)
+    return replace(whole, span=planning.span_of(length, whole.rows, units_of(args.xBC.device)))
+
+
+def precision_of(dtype: torch.dtype) -> str:
+    """How tensor cores multiply: float32 in three products, so as to stay float32, unless PyTorch may use TF32."""
+    return "tf32x3" if dtype == torch.float32 and not torch.backends.cuda.matmul.allow_tf32 else "tf32"
+
+
+def _fixed(args: Arguments, plan: Plan, tuning: Tuning) -> dict:
+    return {
+        **plan.sizes(), "Q": tuning.chunk, "ORDERED": args.table is not None, "PRECISION": precision_of(args.xBC.dtype),
+        "num_warps": tuning.warps, "num_stages": tuning.stages,
+    }  # fmt: skip
+
+
+def _operands(args: Arguments, plan: Plan, dy: Tensor | None) -> tuple:
+    """Left and right of `carry`, then what else it reads, then their strides."""
+    inner = plan.heads * plan.width
+    left = args.xBC[..., inner + (0 if dy is None else plan.groups * plan.states) :]
+    right = args.xBC if dy is None else dy
+    return (left, right, args.dt, args.A_log, args.table), (*left.stride()[:3], *right.stride()[:3], *args.dt.stride()[:3])
+
+
+def segment_starts(args: Arguments, plan: Plan, tuning: Tuning, dy: Tensor | None = None) -> Tensor | None:
+    """What each segment's state starts from, or with dy, backwards, its gradient; None if there is one segment."""
+    if plan.segments == 1:
+        return None
+    (states, channels), segments, reverse = plan.tile, plan.segments, dy is not None
+    tensors, strides = _operands(args, plan, dy)
+    ends = args.dt.new_empty(plan.rows, segments, states, channels, dtype=torch.float32)
+    totals = args.dt.new_empty(plan.rows, segments, dtype=torch.float32)
+    starts = torch.empty_like(ends)
+    grid = (segments - 1, plan.heads * plan.parts, plan.sequences)
+    carry[grid](
+        *tensors, None, ends, totals, plan.length, segments, plan.span, int(reverse), plan.chunks(tuning.chunk),
+        *strides, REVERSE=reverse, STORE=False, SPLIT=True, **_fixed(args, plan, tuning),
+    )  # fmt: skip
+    size = states * channels
+    block = min(size, 256)
+    pass_on[(size // block, plan.rows)](
+        ends, totals, starts, segments, SIZE=size, BLOCK=block, REVERSE=reverse, STAGES=4, num_warps=2
+    )
+    return starts
+
+
+def chunk_starts(
+    args: Arguments, plan: Plan, tuning: Tuning, starts: Tensor | None, dy: Tensor | None = None
+) -> Tensor:
+    """What each chunk's state starts from, or with dy, backwards, its gradient: (rows, chunks, N, P) in xBC's type."""
+    tensors, strides = _operands(args, plan, dy)
+    chunks = plan.chunks(tuning.chunk)
+    out = args.xBC.new_empty(plan.rows, chunks, *plan.tile)
+    grid = (plan.segments, plan.heads * plan.parts, plan.sequences)
+    carry[grid](
+        *tensors, starts, out, None, plan.length, plan.segments, plan.span, 0, chunks, *strides,
+        REVERSE=dy is not None, STORE=True, SPLIT=starts is not None, **_fixed(args, plan, tuning),
+    )  # fmt: skip
+    return out
+
+
+def forward(args: Arguments, plan: Plan, tuning: Tuning) -> tuple[Tensor, Tensor | None]:
+    """The outputs (B, K, L, H · P), rows in grid order, and what each segment started from, for the backward.
+
+    Outputs of several paths are float32, since they will be added up.
+    """
+    starts = segment_starts(args, plan, tuning)
+    y = args.xBC.new_empty(
+        *args.xBC.shape[:3], plan.heads * plan.width, dtype=args.xBC.dtype if plan.paths == 1 else torch.float32
+    )
+    outputs[(plan.segments, plan.heads * plan.parts, plan.sequences)](
+        args.xBC, args.dt, args.A_log, args.D, args.table, starts, y,
+        plan.length, plan.segments, plan.span, plan.chunks(tuning.chunk),
+        *args.xBC.stride()[:3], *args.dt.stride()[:3], *y.stride()[:3], *args.D.stride(),
+        SPLIT=starts is not None, **_fixed(args, plan, tuning),
+    )  # fmt: skip
+    return y, starts
+
+
+class Gradients(NamedTuple):
+    """Of xBC in its type; of dt, A_log and D (H, P) in float32."""
+
+    xBC: Tensor
+    dt: Tensor
+    A_log: Tensor
+    D: Tensor
+
+
+def backward(args: Arguments, plan: Plan, tuning: Tuning, starts: Tensor | None, dy: Tensor) -> Gradients:
+    """The gradients, given that of the output, dy (B, K, L, H · P), whose path axis may be expanded."""
+    before = chunk_starts(args, plan, tuning, starts)
+    after = chunk_starts(args, plan, tuning, segment_starts(args, plan, tuning, dy), dy)
+    sequences, chunks, heads = plan.sequences, plan.chunks(tuning.chunk), plan.heads
+    shares = planning.shares_of(plan, chunks, units_of(args.xBC.device))
+    inner, shape = heads * plan.width, args.xBC.shape[:3]
+    found = torch.empty(args.xBC.shape, dtype=args.xBC.dtype, device=args.xBC.device)
+    dBC = found[None, ..., inner:] if shares == 1 else args.dt.new_empty(shares, *shape, found.shape[-1] - inner)
+    ddt = args.dt.new_empty(plan.parts, *shape, heads)
+    sums = args.dt.new_empty(sequences * chunks, heads, plan.parts, plan.tile[1] + 1)
+    gradients[(chunks, plan.groups * shares, sequences)](
+        args.xBC, args.dt, args.A_log, args.D, args.table, dy, before, after, found, dBC, ddt, sums,
+        plan.length, chunks, *args.xBC.stride()[:3], *args.dt.stride()[:3], *dy.stride()[:3], *args.D.stride(),
+        *found.stride()[:3], *dBC.stride()[:4], *ddt.stride()[:4], SHARES=shares, **_fixed(args, plan, tuning),
+    )  # fmt: skip
+    if shares > 1:
+        found[..., inner:] = dBC.sum(0)
+    total = sums.sum(0)
+    return Gradients(
+        found, ddt[0] if plan.parts == 1 else ddt.sum(0), total[..., -1].sum(-1),
+        total[..., :-1].flatten(1)[:, : plan.width],
+    )  # fmt: skip
