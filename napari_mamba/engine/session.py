@@ -45,6 +45,7 @@ from napari_mamba.engine.tiling.infer import Ensemble, NotFinite
 from napari_mamba.engine.tiling.views import axis_first, check_axis, choose_view
 from napari_mamba.errors import OutOfMemoryError, RunError
 from napari_mamba.scan import backend_on
+from napari_mamba.scan.ssd import ssd_backend_on
 from napari_mamba.volume import Volume
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Session:
         )
         self.answer = answer_for(bundle.task, self.context)
         self.first_plan = self.context.plan
-        self.scan = ""
+        self.scan = self.ssd = ""
 
     def events(self) -> Generator[Progress, None, Result]:
         """The whole run."""
@@ -122,6 +123,7 @@ class Session:
                 "name": device.name,
                 "precision": device.precision,
                 **({"scan": self.scan} if self.scan else {}),
+                **({"ssd": self.ssd} if self.ssd else {}),
             },
             "tiles": {
                 "size": list(plan.tile),
@@ -173,6 +175,8 @@ class Session:
         yield from context.report.say("warming up", 1, 2)
         if scans(bundle):
             yield from self._scan()
+        if any(getattr(module, "uses_ssd", False) for module in ensemble.networks[0].modules()):
+            yield from self._ssd()
         yield from context.report.say("warming up", 2, 2)
         return ensemble
 
@@ -183,6 +187,12 @@ class Session:
         doubts = [f"This run is several times slower than it need be, for want of the fast scan. {reason}"]
         yield from self.context.report.warn("warming up", 1, 2, doubts if reason else [])
         compile_scan(device)
+
+    def _ssd(self) -> Events:
+        """Say which form of Mamba-2's scan runs, and where it is the slow one, why."""
+        self.ssd, reason = ssd_backend_on(self.context.device.torch_device)
+        doubts = [f"This run is several times slower than it need be, for want of Mamba-2's kernels. {reason}"]
+        yield from self.context.report.warn("warming up", 1, 2, doubts if reason else [])
 
     def _loading(self) -> Events:
         self.record.start_stage("warming up")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from napari_mamba.scan.ssd import plan as planning
-from napari_mamba.scan.ssd.kernels.gradients import gradients
+from napari_mamba.scan.ssd.kernels.gradients import input_gradients, matrix_gradients
 from napari_mamba.scan.ssd.kernels.output import outputs
 from napari_mamba.scan.ssd.kernels.states import carry, pass_on
 from napari_mamba.scan.ssd.plan import Plan, Tuning
@@ -35,10 +33,7 @@ def units_of(device: torch.device) -> int:
 
 def plan_of(args: Arguments, d_state: int, groups: int) -> Plan:
     """Sizes of a scan, cut for the device where it lies."""
-    batch, paths, length, _ = args.xBC.shape
-    heads, width = args.D.shape
-    whole = Plan(batch, paths, length, heads, groups, d_state, width, span=length)
-    return replace(whole, span=planning.span_of(length, whole.rows, units_of(args.xBC.device)))
+    return Plan(*args.xBC.shape[:3], args.D.shape[0], groups, d_state, args.D.shape[1], units_of(args.xBC.device))
 
 
 def precision_of(dtype: torch.dtype) -> str:
@@ -47,9 +42,11 @@ def precision_of(dtype: torch.dtype) -> str:
 
 
 def _fixed(args: Arguments, plan: Plan, tuning: Tuning) -> dict:
+    """What the kernels are compiled for."""
+    far = plan.length * max(args.xBC.stride(2), args.dt.stride(2), args.xBC.shape[-1]) >= 2**31
     return {
-        **plan.sizes(), "Q": tuning.chunk, "ORDERED": args.table is not None, "PRECISION": precision_of(args.xBC.dtype),
-        "num_warps": tuning.warps, "num_stages": tuning.stages,
+        **plan.sizes(), "Q": tuning.chunk, "ORDERED": args.table is not None, "FAR": far,
+        "PRECISION": precision_of(args.xBC.dtype), "num_warps": tuning.warps, "num_stages": tuning.stages,
     }  # fmt: skip
 
 
@@ -58,7 +55,8 @@ def _operands(args: Arguments, plan: Plan, dy: Tensor | None) -> tuple:
     inner = plan.heads * plan.width
     left = args.xBC[..., inner + (0 if dy is None else plan.groups * plan.states) :]
     right = args.xBC if dy is None else dy
-    return (left, right, args.dt, args.A_log, args.table), (*left.stride()[:3], *right.stride()[:3], *args.dt.stride()[:3])
+    strides = (*left.stride()[:3], *right.stride()[:3], *args.dt.stride()[:3])
+    return (left, right, args.dt, args.A_log, args.table), strides
 
 
 def segment_starts(args: Arguments, plan: Plan, tuning: Tuning, dy: Tensor | None = None) -> Tensor | None:
@@ -67,8 +65,8 @@ def segment_starts(args: Arguments, plan: Plan, tuning: Tuning, dy: Tensor | Non
         return None
     (states, channels), segments, reverse = plan.tile, plan.segments, dy is not None
     tensors, strides = _operands(args, plan, dy)
-    ends = args.dt.new_empty(plan.rows, segments, states, channels, dtype=torch.float32)
-    totals = args.dt.new_empty(plan.rows, segments, dtype=torch.float32)
+    ends = args.dt.new_empty(plan.rows, segments, states, channels)
+    totals = args.dt.new_empty(plan.rows, segments)
     starts = torch.empty_like(ends)
     grid = (segments - 1, plan.heads * plan.parts, plan.sequences)
     carry[grid](
@@ -83,17 +81,14 @@ def segment_starts(args: Arguments, plan: Plan, tuning: Tuning, dy: Tensor | Non
     return starts
 
 
-def chunk_starts(
-    args: Arguments, plan: Plan, tuning: Tuning, starts: Tensor | None, dy: Tensor | None = None
-) -> Tensor:
-    """What each chunk's state starts from, or with dy, backwards, its gradient: (rows, chunks, N, P) in xBC's type."""
-    tensors, strides = _operands(args, plan, dy)
+def chunk_starts(args: Arguments, plan: Plan, tuning: Tuning, starts: Tensor | None) -> Tensor:
+    """The state before each chunk, (rows, chunks, N, P) in xBC's type, given those before the segments."""
+    tensors, strides = _operands(args, plan, None)
     chunks = plan.chunks(tuning.chunk)
     out = args.xBC.new_empty(plan.rows, chunks, *plan.tile)
-    grid = (plan.segments, plan.heads * plan.parts, plan.sequences)
-    carry[grid](
+    carry[(plan.segments, plan.heads * plan.parts, plan.sequences)](
         *tensors, starts, out, None, plan.length, plan.segments, plan.span, 0, chunks, *strides,
-        REVERSE=dy is not None, STORE=True, SPLIT=starts is not None, **_fixed(args, plan, tuning),
+        REVERSE=False, STORE=True, SPLIT=starts is not None, **_fixed(args, plan, tuning),
     )  # fmt: skip
     return out
 
@@ -127,19 +122,25 @@ class Gradients(NamedTuple):
 
 def backward(args: Arguments, plan: Plan, tuning: Tuning, starts: Tensor | None, dy: Tensor) -> Gradients:
     """The gradients, given that of the output, dy (B, K, L, H · P), whose path axis may be expanded."""
-    before = chunk_starts(args, plan, tuning, starts)
-    after = chunk_starts(args, plan, tuning, segment_starts(args, plan, tuning, dy), dy)
-    sequences, chunks, heads = plan.sequences, plan.chunks(tuning.chunk), plan.heads
-    shares = planning.shares_of(plan, chunks, units_of(args.xBC.device))
-    inner, shape = heads * plan.width, args.xBC.shape[:3]
+    chunks, sequences, shape = plan.chunks(tuning.chunk), plan.sequences, args.xBC.shape[:3]
+    fixed = _fixed(args, plan, tuning)
+    befores = chunk_starts(args, plan, tuning, starts)
+    afters = torch.empty_like(befores)
+    ends = segment_starts(args, plan, tuning, dy)
     found = torch.empty(args.xBC.shape, dtype=args.xBC.dtype, device=args.xBC.device)
+    ddt = args.dt.new_empty(plan.parts, *shape, plan.heads)
+    sums = args.dt.new_empty(sequences * plan.segments, plan.heads, plan.parts, plan.tile[1] + 1)
+    read = (*args.xBC.stride()[:3], *args.dt.stride()[:3], *dy.stride()[:3])
+    input_gradients[(plan.segments, plan.heads * plan.parts, sequences)](
+        args.xBC, args.dt, args.A_log, args.D, args.table, dy, befores, ends, afters, found, ddt, sums,
+        plan.length, plan.segments, plan.span, chunks, *read, *args.D.stride(), *found.stride()[:3], *ddt.stride()[:4],
+        SPLIT=ends is not None, **fixed,
+    )  # fmt: skip
+    inner, states, shares = plan.heads * plan.width, min(plan.tile[0], plan.together), plan.shares(tuning.chunk)
     dBC = found[None, ..., inner:] if shares == 1 else args.dt.new_empty(shares, *shape, found.shape[-1] - inner)
-    ddt = args.dt.new_empty(plan.parts, *shape, heads)
-    sums = args.dt.new_empty(sequences * chunks, heads, plan.parts, plan.tile[1] + 1)
-    gradients[(chunks, plan.groups * shares, sequences)](
-        args.xBC, args.dt, args.A_log, args.D, args.table, dy, before, after, found, dBC, ddt, sums,
-        plan.length, chunks, *args.xBC.stride()[:3], *args.dt.stride()[:3], *dy.stride()[:3], *args.D.stride(),
-        *found.stride()[:3], *dBC.stride()[:4], *ddt.stride()[:4], SHARES=shares, **_fixed(args, plan, tuning),
+    matrix_gradients[(chunks, plan.groups * shares * (plan.tile[0] // states), sequences)](
+        args.xBC, args.dt, args.A_log, args.table, dy, befores, afters, dBC,
+        plan.length, chunks, *read, *dBC.stride()[:4], STATES=states, SHARES=shares, **fixed,
     )  # fmt: skip
     if shares > 1:
         found[..., inner:] = dBC.sum(0)

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import torch
 
 MOST_STATES = 256
-WIDEST_PART = 64
-"""Channels of a head that one program takes; a wider head is taken in parts, as heads of one step size."""
 
-PROGRAMS_PER_UNIT = 4
-"""Programs that a multiprocessor is given, if there are chunks enough."""
+TILE = 8192
+"""States times channels that one program carries, at most."""
 
 SEGMENT_STEPS = 64
 """Segments are multiples of so many steps, and so are chunks of them."""
@@ -29,7 +27,21 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Plan:
-    """Sizes of one scan; `span` is the steps of a segment."""
+    """Sizes of one scan, and how it is cut.
+
+    Attributes
+    ----------
+    batch, paths, length, heads, groups, states, width : int
+        B, K, L, H, G, N and P.
+    units : int
+        Multiprocessors of the GPU.
+    part : int
+        Channels of a head that one program takes at most; a wider head is taken as several of one step size.
+    programs : int
+        Programs that a multiprocessor is given, if there are steps enough.
+    together : int
+        States whose gradients of B and C one program sums.
+    """
 
     batch: int
     paths: int
@@ -38,15 +50,25 @@ class Plan:
     groups: int
     states: int
     width: int
-    span: int
+    units: int
+    part: int = 64
+    programs: int = 4
+    together: int = 128
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        """States and channels of a program's tile: powers of two, at least what a tensor core takes."""
+        states = _power(self.states)
+        return states, min(_power(self.width), self.part, max(16, TILE // states))
 
     @property
     def parts(self) -> int:
         """Parts of a head."""
-        return -(-self.width // WIDEST_PART)
+        return -(-self.width // self.tile[1])
 
     @property
     def sequences(self) -> int:
+        """Batch times paths."""
         return self.batch * self.paths
 
     @property
@@ -55,16 +77,25 @@ class Plan:
         return self.sequences * self.heads * self.parts
 
     @property
+    def span(self) -> int:
+        """Steps of a segment, such that all rows in segments keep the GPU busy."""
+        blocks = -(-self.length // SEGMENT_STEPS)
+        wanted = max(1, self.programs * self.units // self.rows)
+        return SEGMENT_STEPS * -(-blocks // min(wanted, blocks))
+
+    @property
     def segments(self) -> int:
         return -(-self.length // self.span)
 
-    @property
-    def tile(self) -> tuple[int, int]:
-        """States and channels of a program's tile: powers of two, at least what a tensor core takes."""
-        return _power(self.states), min(_power(self.width), WIDEST_PART)
-
     def chunks(self, chunk: int) -> int:
+        """Chunks of so many steps."""
         return -(-self.length // chunk)
+
+    def shares(self, chunk: int) -> int:
+        """Among how many programs the heads of a group are shared, for the gradients of B and C."""
+        states = max(1, self.tile[0] // self.together)
+        wanted = -(-self.programs * self.units // (self.chunks(chunk) * self.sequences * self.groups * states))
+        return max(1, min(self.heads // self.groups * self.parts, wanted))
 
     def sizes(self) -> dict[str, int]:
         """What the kernels are compiled for."""
@@ -79,35 +110,11 @@ def _power(number: int) -> int:
     return max(16, 1 << (number - 1).bit_length())
 
 
-def span_of(length: int, rows: int, units: int) -> int:
-    """Steps of a segment, such that `rows` scans in segments keep a GPU of some multiprocessors busy."""
-    blocks = -(-length // SEGMENT_STEPS)
-    wanted = max(1, PROGRAMS_PER_UNIT * units // rows)
-    return SEGMENT_STEPS * -(-blocks // min(wanted, blocks))
-
-
-def shares_of(plan: Plan, chunks: int, units: int) -> int:
-    """Among how many programs the heads of a group are shared in the backward."""
-    heads = plan.heads // plan.groups * plan.parts
-    wanted = -(-PROGRAMS_PER_UNIT * units // (chunks * plan.sequences * plan.groups))
-    return max(1, min(heads, wanted))
-
-
-def forward_tunings(plan: Plan, dtype: torch.dtype) -> Iterable[Tuning]:
-    """What to try for `states.carry` and `output.outputs`, best first; later ones need less shared memory."""
-    large = plan.tile[0] * plan.tile[1] > 4096
-    first = 32 if dtype == torch.float32 and large else 64
+def tunings(plan: Plan, dtype: torch.dtype) -> Iterable[Tuning]:
+    """What to try, best first; later ones need less shared memory."""
+    states, channels = plan.tile
+    first = 32 if dtype == torch.float32 and states * channels > 2048 else 64
     yield Tuning(first, 4, 2)
     yield Tuning(first, 4, 1)
-    yield Tuning(32, 4, 1)
-    yield Tuning(16, 4, 1)
-
-
-def backward_tunings(plan: Plan, dtype: torch.dtype) -> Iterable[Tuning]:
-    """What to try for `gradients.gradients`, best first."""
-    first = 32 if dtype == torch.float32 else 64
-    warps = 8 if plan.tile[0] > 32 else 4
-    yield Tuning(first, warps, 2)
-    yield Tuning(first, warps, 1)
     yield Tuning(32, 4, 1)
     yield Tuning(16, 4, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from napari_mamba.errors import NapariMambaError
-from napari_mamba.scan.ssd.plan import MOST_STATES, Plan, Tuning, backward_tunings, forward_tunings
+from napari_mamba.scan.ssd.plan import MOST_STATES, Plan, Tuning, tunings
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MIN_CAPABILITY = (8, 0)
@@ -45,14 +45,15 @@ def refused(xBC: Tensor, d_state: int) -> str:
 _CHOSEN: dict[tuple, Tuning] = {}
 
 
-def _first_that_fits(key: tuple, tunings: Iterable[Tuning], run: Callable[[Tuning], Any]) -> Any:
+def _first_that_fits(kind: str, xBC: Tensor, plan: Plan, run: Callable[[Tuning], Any]) -> Any:
     """Run with the first tuning whose programs fit the GPU's shared memory, and remember it."""
     from triton.runtime.errors import OutOfResources
 
+    key = (kind, xBC.device, xBC.dtype, *plan.tile)
     if key in _CHOSEN:
         return run(_CHOSEN[key])
     reason: Exception | None = None
-    for tuning in tunings:
+    for tuning in tunings(plan, xBC.dtype):
         try:
             result = run(tuning)
         except OutOfResources as error:
@@ -60,11 +61,9 @@ def _first_that_fits(key: tuple, tunings: Iterable[Tuning], run: Callable[[Tunin
             continue
         _CHOSEN[key] = tuning
         return result
-    raise NapariMambaError(f"This GPU has too little shared memory for Mamba-2's kernels ({reason}); use backend='torch'.")
-
-
-def _key(kind: str, xBC: Tensor, plan: Plan) -> tuple:
-    return (kind, xBC.device, xBC.dtype, *plan.tile)
+    raise NapariMambaError(
+        f"This GPU has too little shared memory for Mamba-2's kernels ({reason}); use backend='torch'."
+    )
 
 
 class _Scan(torch.autograd.Function):
@@ -74,11 +73,8 @@ class _Scan(torch.autograd.Function):
 
         args = launching.Arguments(xBC, dt, A_log, D, table)
         plan = launching.plan_of(args, d_state, groups)
-        tunings = forward_tunings(plan, xBC.dtype)
         with _on(xBC.device):
-            y, starts = _first_that_fits(
-                _key("forward", xBC, plan), tunings, lambda tuning: launching.forward(args, plan, tuning)
-            )
+            y, starts = _first_that_fits("forward", xBC, plan, lambda tuning: launching.forward(args, plan, tuning))
         ctx.save_for_backward(xBC, dt, A_log, D, table, starts)
         ctx.plan = plan
         return y[:, 0] if plan.paths == 1 else y.sum(1).to(xBC.dtype)
@@ -93,9 +89,7 @@ class _Scan(torch.autograd.Function):
         dy = _dense(dy)[:, None].expand(-1, plan.paths, -1, -1)
         with _on(xBC.device):
             found = _first_that_fits(
-                _key("backward", xBC, plan),
-                backward_tunings(plan, xBC.dtype),
-                lambda tuning: launching.backward(args, plan, tuning, starts, dy),
+                "backward", xBC, plan, lambda tuning: launching.backward(args, plan, tuning, starts, dy)
             )
         return found.xBC, found.dt, found.A_log.to(A_log.dtype), found.D.to(D.dtype), None, None, None
 

@@ -7,12 +7,13 @@ import triton.language as tl
 
 
 @triton.jit
-def rows_of(table, path, t, L, ORDERED: tl.constexpr):
-    """The rows in which steps t of a path lie; beyond the end any row, which masks leave out."""
-    row = t.to(tl.int64)
-    if ORDERED:
-        row = tl.load(table + path.to(tl.int64) * L + t, mask=t < L, other=0).to(tl.int64)
-    return row
+def rows_of(table, path, t, L, ORDERED: tl.constexpr, FAR: tl.constexpr):
+    """The rows in which steps t of a path lie; beyond the end any row, which masks leave out.
+
+    FAR: a sequence takes 2³¹ numbers or more, so that places in it need 64 bits.
+    """
+    row = tl.load(table + path.to(tl.int64) * L + t, mask=t < L, other=0) if ORDERED else t
+    return row.to(tl.int64) if FAR else row.to(tl.int32)
 
 
 @triton.jit
@@ -24,7 +25,14 @@ def decays(dt, A_log):
 
 
 @triton.jit
-def tile(pointer, row, stride, first, columns, valid, width):
-    """A tile of rows, its columns from `first` on; zero where a row is not valid or a column beyond the width."""
-    at = pointer + row[:, None] * stride + (first + columns)[None, :]
-    return tl.load(at, mask=valid[:, None] & (columns < width)[None, :], other=0.0)
+def tile(pointer, row, stride, columns, valid, width):
+    """A tile of rows; zero where a row is not valid or a column beyond the width."""
+    inside = valid[:, None] & (columns < width)[None, :]
+    return tl.load(pointer + (row[:, None] * stride + columns[None, :]), mask=inside, other=0.0)
+
+
+@triton.jit
+def put(pointer, row, stride, columns, valid, width, value):
+    """Write a tile where `tile` reads one."""
+    inside = valid[:, None] & (columns < width)[None, :]
+    tl.store(pointer + (row[:, None] * stride + columns[None, :]), value.to(pointer.dtype.element_ty), mask=inside)

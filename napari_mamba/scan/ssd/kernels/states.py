@@ -1,11 +1,11 @@
 """The states of Mamba-2's scan at the borders of chunks, or, backwards, their gradients.
 
 A segment is some chunks one after another. One program carries a head's state through a segment by one product of
-matrices for each chunk: either from zero, to know what the segment adds (`carry` without STORE, then `pass_on`), or from
-the segment's true start, and writes down what each chunk starts from (STORE).
+matrices for each chunk: either from zero, to know what the segment adds (`carry` without STORE, then `pass_on`), or
+from the segment's true start, and writes down what each chunk starts from (STORE).
 
 Source: Dao and Gu, Transformers are SSMs (arXiv:2405.21060), section 6; the two levels, of which only the upper one
-goes through memory, are ours.
+goes through memory in the forward, are ours.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ def carry(
     left_b, left_k, left_l, right_b, right_k, right_l, dt_b, dt_k, dt_l,
     PATHS: tl.constexpr, HEADS: tl.constexpr, PARTS: tl.constexpr, GROUPS: tl.constexpr,
     N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
-    ORDERED: tl.constexpr, REVERSE: tl.constexpr, STORE: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
+    ORDERED: tl.constexpr, FAR: tl.constexpr, REVERSE: tl.constexpr, STORE: tl.constexpr, SPLIT: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Carry the state through a segment: S = decay · S + leftᵀ · (weights · right), (N, P), chunk by chunk.
 
@@ -33,9 +34,9 @@ def carry(
     batch, path = (sequence // PATHS).to(tl.int64), sequence % PATHS
     head, part = virtual // PARTS, virtual % PARTS
     n, p = tl.arange(0, BN), tl.arange(0, BP)
-    left += batch * left_b + path * left_k + (head // (HEADS // GROUPS)) * N
-    right += batch * right_b + path * right_k + head * P + part * BP
-    dt += batch * dt_b + path * dt_k + head
+    left += batch * left_b + path.to(tl.int64) * left_k + (head // (HEADS // GROUPS)) * N
+    right += batch * right_b + path.to(tl.int64) * right_k + head * P + part * BP
+    dt += batch * dt_b + path.to(tl.int64) * dt_k + head
     log_rate = tl.load(A_log + head).to(tl.float32)
     own = (sequence * (HEADS * PARTS) + virtual).to(tl.int64)
     cell = n[:, None] * BP + p[None, :]
@@ -53,15 +54,12 @@ def carry(
             tl.store(out + (own * chunks + chunk) * (BN * BP) + cell, state.to(out.dtype.element_ty))
         t = chunk * Q + tl.arange(0, Q)
         valid = t < L
-        row = rows_of(table, path, t, L, ORDERED)
+        row = rows_of(table, path, t, L, ORDERED, FAR)
         step = tl.load(dt + row * dt_l, mask=valid, other=0.0).to(tl.float32)
         since, total = decays(step, log_rate)
-        if REVERSE:
-            weights = tl.exp2(since)
-        else:
-            weights = step * tl.exp2(total - since)
-        a = tile(left, row, left_l, 0, n, valid, N)
-        b = tile(right, row, right_l, 0, p, valid, P - part * BP)
+        weights = tl.exp2(since) if REVERSE else step * tl.exp2(total - since)
+        a = tile(left, row, left_l, n, valid, N)
+        b = tile(right, row, right_l, p, valid, P - part * BP)
         b = (b.to(tl.float32) * weights[:, None]).to(a.dtype)
         state = tl.dot(tl.trans(a), b, acc=state * tl.exp2(total), input_precision=PRECISION)
         lost += total
