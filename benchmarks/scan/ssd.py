@@ -1,4 +1,4 @@
-"""Mamba-2's scan on a GPU: `python -m benchmarks.scan.ssd [--write NAME]`.
+"""Mamba-2's scan on a GPU: `python -m benchmarks.scan.ssd [--write NAME]`; first, to compile: `--warm 0` to `--warm 2`.
 
 Our Triton kernels beside mamba-ssm's and beside plain PyTorch: errors of the output and of every gradient against
 float64, times of the forward alone and of forward and backward together through autograd. Times are medians of rounds
@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.common.gpu import DEVICE, Report, milliseconds, peak_bytes, relative_l2, sets_needed
+from benchmarks.common.gpu import DEVICE, Report, milliseconds, peak_bytes, reason, relative_l2, sets_needed
 from benchmarks.scan import ssd_peers
 from benchmarks.scan.tables import attempt, cell
 from napari_mamba.nn.mixers.mamba2 import scan_heads
@@ -148,7 +148,7 @@ def errors(shape: Shape, dtype: torch.dtype, peers: bool) -> list[list[str]]:
         try:
             found = [f"{relative_l2(a, b):.1e}" for a, b in zip(way(), truth, strict=True)]
         except Exception as error:  # one side's failure leaves the other's figures standing
-            found = [f"{type(error).__name__}: {str(error)[:200]}"]
+            found = [reason(error)]
         rows.append([str(shape), SHORT[dtype], name, *found])
     return rows
 
@@ -219,9 +219,25 @@ def memory(shape: Shape, dtype: torch.dtype, peers: bool) -> list[str]:
         ways.append(lambda: peer_gradients(shape, given))
     line = [str(shape), SHORT[dtype]]
     for way in ways:
-        before, peak = peak_bytes(way)
-        line.append(f"{(peak - before) / 2**20:.0f}")
+        try:
+            before, peak = peak_bytes(way)
+            line.append(f"{(peak - before) / 2**20:.0f}")
+        except Exception as error:  # one side's failure leaves the other's figures standing
+            line.append(reason(error))
     return line
+
+
+def warm(index: int) -> None:
+    """Compile, by running them once, what one shape needs; for processes side by side before the times are taken."""
+    shape = SHAPES[index]
+    ssd_peers.compile_in_threads()
+    for dtype in SHORT:
+        attempt(lambda dtype=dtype: float(gradients(shape, kernels(shape), inputs(shape, dtype))[0].sum()))
+    if not ssd_peers.unavailable():
+        attempt(lambda: float(peer_gradients(shape, inputs(shape, torch.bfloat16))[0].sum()))
+
+
+Rows = Callable[[Shape, torch.dtype], list[list[str]]]
 
 
 def main() -> None:
@@ -229,18 +245,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--write", default="", metavar="NAME", help="save as results/NAME.md")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no row after so many seconds")
+    parser.add_argument("--warm", type=int, default=-1, metavar="I", help="compile for the Ith shape, and no more")
+    parser.add_argument("--parts", nargs="*", default=["errors", "times", "order", "memory"])
     options = parser.parse_args()
+    if options.warm >= 0:
+        warm(options.warm)
+        return
     began = time.monotonic()
     report = Report("Mamba-2's scan on a GPU", options.write, RESULTS)
-    with torch.no_grad():
-        torch.randn(8, 8, device=DEVICE) @ torch.randn(8, 8, device=DEVICE)
     missing = ssd_peers.unavailable()
-    report.say(missing or "Beside mamba-ssm's Triton kernels, autotuned, chunks of 256.")
+    report.say(missing or "Beside mamba-ssm's Triton kernels, autotuned, chunks of 256, in bfloat16.")
     if not missing:
         ssd_peers.compile_in_threads()
-    peers = not missing
 
-    def rows(make: Callable[[Shape, torch.dtype], list[list[str]]], *dtypes: torch.dtype):
+    def rows(make: Rows, *dtypes: torch.dtype):
         for dtype in dtypes:
             for shape in SHAPES:
                 if time.monotonic() - began > options.seconds:
@@ -248,31 +266,35 @@ def main() -> None:
                     continue
                 try:
                     yield from make(shape, dtype)
-                except Exception as error:
-                    yield [str(shape), SHORT[dtype], f"{type(error).__name__}: {str(error)[:200]}"]
+                except Exception as error:  # what fails leaves the other rows standing
+                    yield [str(shape), SHORT[dtype], reason(error)]
 
-    half, all_types = torch.bfloat16, (torch.bfloat16, torch.float16, torch.float32)
-    with report.section("Errors against float64 (relative L2)"):
-        report.table(
-            ["B × L, H × P, N", "type", "", "y", *(f"d{name}" for name in GRADIENTS)],
-            rows(lambda shape, dtype: errors(shape, dtype, peers and dtype == half), *all_types),
-        )
-    with report.section("Milliseconds: forward, then forward and backward"):
-        heads = ["mamba-ssm", "ours", "PyTorch", "mamba-ssm ÷ ours", "PyTorch ÷ ours"]
-        report.table(
-            ["B × L, H × P, N", "type", *heads, *(f"{head}, both" for head in heads)],
-            rows(lambda shape, dtype: [times(shape, dtype, peers)], half, torch.float32),
-        )
-    with report.section("Milliseconds along an order"):
-        report.table(
-            ["B × L, H × P, N", "type", "raster", "both", "random order", "both"],
-            rows(lambda shape, dtype: [ordered(shape, dtype)], half),
-        )
-    with report.section("MiB at the peak of forward and backward"):
-        report.table(
-            ["B × L, H × P, N", "type", "ours", "PyTorch", *(["mamba-ssm"] if peers else [])],
-            rows(lambda shape, dtype: [memory(shape, dtype, peers)], half),
-        )
+    half, heads = torch.bfloat16, ["B × L, H × P, N", "type"]
+    if "errors" in options.parts:
+        with report.section("Errors against float64 (relative L2)"):
+            report.table(
+                [*heads, "", "y", *(f"d{name}" for name in GRADIENTS)],
+                rows(lambda shape, dtype: errors(shape, dtype, not missing and dtype == half), *SHORT),
+            )
+    if "times" in options.parts:
+        columns = ["mamba-ssm", "ours", "PyTorch", "mamba-ssm ÷ ours", "PyTorch ÷ ours"]
+        with report.section("Milliseconds: forward, then forward and backward"):
+            report.table(
+                [*heads, *columns, *(f"{column}, both" for column in columns)],
+                rows(lambda shape, dtype: [times(shape, dtype, not missing and dtype == half)], half, torch.float32),
+            )
+    if "order" in options.parts:
+        with report.section("Milliseconds along an order"):
+            report.table(
+                [*heads, "raster", "both", "random order", "both"],
+                rows(lambda shape, dtype: [ordered(shape, dtype)], half),
+            )
+    if "memory" in options.parts:
+        with report.section("MiB at the peak of forward and backward"):
+            report.table(
+                [*heads, "ours", "PyTorch", *([] if missing else ["mamba-ssm"])],
+                rows(lambda shape, dtype: [memory(shape, dtype, not missing)], half),
+            )
     report.say(f"\n{time.monotonic() - began:.0f} s.")
     report.save()
 
