@@ -10,7 +10,7 @@ from torch import Tensor
 from napari_mamba.scan.ssd.kernels.gradients import input_gradients, matrix_gradients
 from napari_mamba.scan.ssd.kernels.output import outputs
 from napari_mamba.scan.ssd.kernels.states import carry, pass_on
-from napari_mamba.scan.ssd.plan import Plan, Tuning
+from napari_mamba.scan.ssd.plan import Layout, Plan, Tuning
 
 CPU_UNITS = 2  # the interpreter's, so that small tests have several segments
 
@@ -41,12 +41,12 @@ def precision_of(dtype: torch.dtype) -> str:
     return "tf32x3" if dtype == torch.float32 and not torch.backends.cuda.matmul.allow_tf32 else "tf32"
 
 
-def _fixed(args: Arguments, plan: Plan, tuning: Tuning) -> dict:
-    """What the kernels are compiled for."""
+def _fixed(args: Arguments, plan: Plan, layout: Layout, chunk: int) -> dict:
+    """What a kernel is compiled for."""
     far = plan.length * max(args.xBC.stride(2), args.dt.stride(2), args.xBC.shape[-1]) >= 2**31
     return {
-        **plan.sizes(), "Q": tuning.chunk, "ORDERED": args.table is not None, "FAR": far,
-        "PRECISION": precision_of(args.xBC.dtype), "num_warps": tuning.warps, "num_stages": tuning.stages,
+        **plan.sizes(layout), "Q": chunk, "ORDERED": args.table is not None, "FAR": far,
+        "PRECISION": precision_of(args.xBC.dtype), "num_warps": layout.warps, "num_stages": layout.stages,
     }  # fmt: skip
 
 
@@ -63,32 +63,31 @@ def segment_starts(args: Arguments, plan: Plan, tuning: Tuning, dy: Tensor | Non
     """What each segment's state starts from, or with dy, backwards, its gradient; None if there is one segment."""
     if plan.segments == 1:
         return None
-    (states, channels), segments, reverse = plan.tile, plan.segments, dy is not None
+    segments, reverse, rows = plan.segments, dy is not None, plan.sequences * plan.heads
     tensors, strides = _operands(args, plan, dy)
-    ends = args.dt.new_empty(plan.rows, segments, states, channels)
-    totals = args.dt.new_empty(plan.rows, segments)
+    ends = args.dt.new_empty(rows, segments, *plan.tile)
+    totals = args.dt.new_empty(rows, segments)
     starts = torch.empty_like(ends)
-    grid = (segments - 1, plan.heads * plan.parts, plan.sequences)
-    carry[grid](
+    carry[(segments - 1, plan.heads * plan.parts(tuning.carry), plan.sequences)](
         *tensors, None, ends, totals, plan.length, segments, plan.span, int(reverse), plan.chunks(tuning.chunk),
-        *strides, REVERSE=reverse, STORE=False, SPLIT=True, **_fixed(args, plan, tuning),
+        *strides, REVERSE=reverse, STORE=False, SPLIT=True, **_fixed(args, plan, tuning.carry, tuning.chunk),
     )  # fmt: skip
-    size = states * channels
-    block = min(size, 256)
-    pass_on[(size // block, plan.rows)](
-        ends, totals, starts, segments, SIZE=size, BLOCK=block, REVERSE=reverse, STAGES=4, num_warps=2
+    size = plan.tile[0] * plan.tile[1]
+    pass_on[(size // 256, rows)](
+        ends, totals, starts, segments, SIZE=size, BLOCK=256, REVERSE=reverse, STAGES=4, num_warps=2
     )
     return starts
 
 
 def chunk_starts(args: Arguments, plan: Plan, tuning: Tuning, starts: Tensor | None) -> Tensor:
-    """The state before each chunk, (rows, chunks, N, P) in xBC's type, given those before the segments."""
+    """The state before each chunk, (B · K · H, chunks, N, P) in xBC's type, given those before the segments."""
     tensors, strides = _operands(args, plan, None)
     chunks = plan.chunks(tuning.chunk)
-    out = args.xBC.new_empty(plan.rows, chunks, *plan.tile)
-    carry[(plan.segments, plan.heads * plan.parts, plan.sequences)](
+    out = args.xBC.new_empty(plan.sequences * plan.heads, chunks, *plan.tile)
+    carry[(plan.segments, plan.heads * plan.parts(tuning.carry), plan.sequences)](
         *tensors, starts, out, None, plan.length, plan.segments, plan.span, 0, chunks, *strides,
-        REVERSE=False, STORE=True, SPLIT=starts is not None, **_fixed(args, plan, tuning),
+        REVERSE=False, STORE=True, SPLIT=starts is not None,
+        **_fixed(args, plan, tuning.carry, tuning.chunk),
     )  # fmt: skip
     return out
 
@@ -102,11 +101,11 @@ def forward(args: Arguments, plan: Plan, tuning: Tuning) -> tuple[Tensor, Tensor
     y = args.xBC.new_empty(
         *args.xBC.shape[:3], plan.heads * plan.width, dtype=args.xBC.dtype if plan.paths == 1 else torch.float32
     )
-    outputs[(plan.segments, plan.heads * plan.parts, plan.sequences)](
+    outputs[(plan.segments, plan.heads * plan.parts(tuning.outputs), plan.sequences)](
         args.xBC, args.dt, args.A_log, args.D, args.table, starts, y,
         plan.length, plan.segments, plan.span, plan.chunks(tuning.chunk),
         *args.xBC.stride()[:3], *args.dt.stride()[:3], *y.stride()[:3], *args.D.stride(),
-        SPLIT=starts is not None, **_fixed(args, plan, tuning),
+        SPLIT=starts is not None, **_fixed(args, plan, tuning.outputs, tuning.chunk),
     )  # fmt: skip
     return y, starts
 
@@ -123,29 +122,30 @@ class Gradients(NamedTuple):
 def backward(args: Arguments, plan: Plan, tuning: Tuning, starts: Tensor | None, dy: Tensor) -> Gradients:
     """The gradients, given that of the output, dy (B, K, L, H · P), whose path axis may be expanded."""
     chunks, sequences, shape = plan.chunks(tuning.chunk), plan.sequences, args.xBC.shape[:3]
-    fixed = _fixed(args, plan, tuning)
+    parts = plan.parts(tuning.inputs)
     befores = chunk_starts(args, plan, tuning, starts)
     afters = torch.empty_like(befores)
     ends = segment_starts(args, plan, tuning, dy)
     found = torch.empty(args.xBC.shape, dtype=args.xBC.dtype, device=args.xBC.device)
-    ddt = args.dt.new_empty(plan.parts, *shape, plan.heads)
-    sums = args.dt.new_empty(sequences * plan.segments, plan.heads, plan.parts, plan.tile[1] + 1)
+    ddt = args.dt.new_empty(parts, *shape, plan.heads)
+    sums = args.dt.new_empty(sequences * plan.segments, plan.heads, parts, plan.part(tuning.inputs) + 1)
     read = (*args.xBC.stride()[:3], *args.dt.stride()[:3], *dy.stride()[:3])
-    input_gradients[(plan.segments, plan.heads * plan.parts, sequences)](
+    input_gradients[(plan.segments, plan.heads * parts, sequences)](
         args.xBC, args.dt, args.A_log, args.D, args.table, dy, befores, ends, afters, found, ddt, sums,
         plan.length, plan.segments, plan.span, chunks, *read, *args.D.stride(), *found.stride()[:3], *ddt.stride()[:4],
-        SPLIT=ends is not None, **fixed,
+        SPLIT=ends is not None, **_fixed(args, plan, tuning.inputs, tuning.chunk),
     )  # fmt: skip
-    inner, states, shares = plan.heads * plan.width, min(plan.tile[0], plan.together), plan.shares(tuning.chunk)
+    inner, states, shares = plan.heads * plan.width, min(plan.tile[0], tuning.together), plan.shares(tuning)
     dBC = found[None, ..., inner:] if shares == 1 else args.dt.new_empty(shares, *shape, found.shape[-1] - inner)
     matrix_gradients[(chunks, plan.groups * shares * (plan.tile[0] // states), sequences)](
         args.xBC, args.dt, args.A_log, args.table, dy, befores, afters, dBC,
-        plan.length, chunks, *read, *dBC.stride()[:4], STATES=states, SHARES=shares, **fixed,
+        plan.length, chunks, *read, *dBC.stride()[:4], STATES=states, SHARES=shares,
+        **_fixed(args, plan, tuning.matrices, tuning.chunk),
     )  # fmt: skip
     if shares > 1:
         found[..., inner:] = dBC.sum(0)
     total = sums.sum(0)
     return Gradients(
-        found, ddt[0] if plan.parts == 1 else ddt.sum(0), total[..., -1].sum(-1),
+        found, ddt[0] if parts == 1 else ddt.sum(0), total[..., -1].sum(-1),
         total[..., :-1].flatten(1)[:, : plan.width],
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -17,12 +17,44 @@ SEGMENT_STEPS = 64
 
 
 @dataclass(frozen=True)
-class Tuning:
-    """Steps of a chunk, and how the compiler lays a program out."""
+class Layout:
+    """How a kernel's programs are laid out.
 
-    chunk: int
-    warps: int
-    stages: int
+    Attributes
+    ----------
+    warps, stages : int
+        As Triton names them.
+    part : int
+        Channels of a head that one program takes at most; a wider head is taken as several of one step size.
+    """
+
+    warps: int = 4
+    stages: int = 2
+    part: int = 64
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Steps of a chunk, and the layouts of the kernels: see `states`, `output` and `gradients`.
+
+    `together` is how many states' gradients of B and C one program sums.
+    """
+
+    chunk: int = 64
+    carry: Layout = Layout()
+    outputs: Layout = Layout()
+    inputs: Layout = Layout()
+    matrices: Layout = Layout()
+    together: int = 128
+
+    def smaller(self, stages: int, part: int, chunk: int) -> Tuning:
+        """The same with at most so many stages, channels and steps: less shared memory."""
+        layouts = {
+            name: replace(layout, stages=min(layout.stages, stages), part=min(layout.part, part))
+            for name, layout in vars(self).items()
+            if isinstance(layout, Layout)
+        }
+        return replace(self, chunk=min(self.chunk, chunk), together=min(self.together, 2 * part), **layouts)
 
 
 @dataclass(frozen=True)
@@ -35,12 +67,8 @@ class Plan:
         B, K, L, H, G, N and P.
     units : int
         Multiprocessors of the GPU.
-    part : int
-        Channels of a head that one program takes at most; a wider head is taken as several of one step size.
     programs : int
         Programs that a multiprocessor is given, if there are steps enough.
-    together : int
-        States whose gradients of B and C one program sums.
     """
 
     batch: int
@@ -51,20 +79,12 @@ class Plan:
     states: int
     width: int
     units: int
-    part: int = 64
     programs: int = 4
-    together: int = 128
 
     @property
     def tile(self) -> tuple[int, int]:
-        """States and channels of a program's tile: powers of two, at least what a tensor core takes."""
-        states = _power(self.states)
-        return states, min(_power(self.width), self.part, max(16, TILE // states))
-
-    @property
-    def parts(self) -> int:
-        """Parts of a head."""
-        return -(-self.width // self.tile[1])
+        """States and channels of a head's state in memory: powers of two, or multiples of 64 channels."""
+        return _power(self.states), _power(self.width) if self.width <= 64 else 64 * -(-self.width // 64)
 
     @property
     def sequences(self) -> int:
@@ -72,15 +92,10 @@ class Plan:
         return self.batch * self.paths
 
     @property
-    def rows(self) -> int:
-        """Sequences times heads' parts: what is independent of each other."""
-        return self.sequences * self.heads * self.parts
-
-    @property
     def span(self) -> int:
-        """Steps of a segment, such that all rows in segments keep the GPU busy."""
+        """Steps of a segment, such that all heads in segments keep the GPU busy."""
         blocks = -(-self.length // SEGMENT_STEPS)
-        wanted = max(1, self.programs * self.units // self.rows)
+        wanted = max(1, self.programs * self.units // (self.sequences * self.heads * -(-self.width // 64)))
         return SEGMENT_STEPS * -(-blocks // min(wanted, blocks))
 
     @property
@@ -91,18 +106,27 @@ class Plan:
         """Chunks of so many steps."""
         return -(-self.length // chunk)
 
-    def shares(self, chunk: int) -> int:
-        """Among how many programs the heads of a group are shared, for the gradients of B and C."""
-        states = max(1, self.tile[0] // self.together)
-        wanted = -(-self.programs * self.units // (self.chunks(chunk) * self.sequences * self.groups * states))
-        return max(1, min(self.heads // self.groups * self.parts, wanted))
+    def part(self, layout: Layout) -> int:
+        """Channels that a program takes."""
+        states, channels = self.tile
+        return min(channels if channels <= 64 else 64, layout.part, max(16, TILE // states))
 
-    def sizes(self) -> dict[str, int]:
-        """What the kernels are compiled for."""
+    def parts(self, layout: Layout) -> int:
+        """Parts of a head's state, so that all of it is written whatever its readers' parts."""
+        return self.tile[1] // self.part(layout)
+
+    def shares(self, tuning: Tuning) -> int:
+        """Among how many programs the heads of a group are shared, for the gradients of B and C."""
+        states = max(1, self.tile[0] // tuning.together)
+        wanted = -(-self.programs * self.units // (self.chunks(tuning.chunk) * self.sequences * self.groups * states))
+        return max(1, min(self.heads // self.groups, wanted))
+
+    def sizes(self, layout: Layout) -> dict[str, int]:
+        """What a kernel is compiled for."""
         states, channels = self.tile
         return {
-            "PATHS": self.paths, "HEADS": self.heads, "PARTS": self.parts, "GROUPS": self.groups, "N": self.states,
-            "P": self.width, "BN": states, "BP": channels,
+            "PATHS": self.paths, "HEADS": self.heads, "PARTS": self.parts(layout), "GROUPS": self.groups,
+            "N": self.states, "P": self.width, "W": channels, "BN": states, "BP": self.part(layout),
         }  # fmt: skip
 
 
@@ -113,8 +137,10 @@ def _power(number: int) -> int:
 def tunings(plan: Plan, dtype: torch.dtype) -> Iterable[Tuning]:
     """What to try, best first; later ones need less shared memory."""
     states, channels = plan.tile
-    first = 32 if dtype == torch.float32 and states * channels > 2048 else 64
-    yield Tuning(first, 4, 2)
-    yield Tuning(first, 4, 1)
-    yield Tuning(32, 4, 1)
-    yield Tuning(16, 4, 1)
+    best = Tuning()
+    if dtype == torch.float32 and states * channels > 2048:
+        best = Tuning(32).smaller(1, 32, 32)
+    yield best
+    yield best.smaller(1, 64, 64)
+    yield best.smaller(1, 32, 32)
+    yield best.smaller(1, 16, 16)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from napari_mamba.scan.ssd import reference, triton_backend
+from napari_mamba.scan.ssd.plan import Layout, Tuning
 
 NAMES = ("y", "xBC", "dt", "A_log", "D")
 
@@ -74,4 +75,13 @@ def test_what_lies_between_other_things_is_read_where_it_lies(device):
     wide = torch.nn.functional.pad(xBC.transpose(0, 1), (3, 2)).contiguous().transpose(0, 1)
     step = torch.nn.functional.pad(dt[:, :1], (1, 4))[..., 1:-4].expand(-1, 2, -1, -1)
     worst = errors([wide[..., 3:-2], step, A_log, D[:, :1].expand(-1, 4)], rest, grad)
+    assert max(worst.values()) < 2e-5, worst
+
+
+def test_kernels_of_different_layouts_fit_each_other(device, monkeypatch):
+    wide, narrow = Layout(4, 1, 64), Layout(4, 1, 16)
+    tuning = Tuning(32, narrow, wide, narrow, wide, together=16)
+    monkeypatch.setattr(triton_backend, "tunings", lambda plan, dtype: [tuning])
+    monkeypatch.setattr(triton_backend, "_CHOSEN", {})
+    worst = errors(*make(device, 1, 1, 130, 1, 70, 1, 20))
     assert max(worst.values()) < 2e-5, worst

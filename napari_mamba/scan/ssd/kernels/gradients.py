@@ -22,7 +22,7 @@ def input_gradients(
     L, segments, span, chunks, x_b, x_k, x_l, dt_b, dt_k, dt_l, dy_b, dy_k, dy_l, D_h, D_p,
     dx_b, dx_k, dx_l, ddt_p, ddt_b, ddt_k, ddt_l,
     PATHS: tl.constexpr, HEADS: tl.constexpr, PARTS: tl.constexpr, GROUPS: tl.constexpr,
-    N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
+    N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, W: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
     ORDERED: tl.constexpr, FAR: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Carry G backwards through a head's segment; write dx, ddt, each chunk's G, and the segment's dD and dA_log."""
@@ -42,18 +42,18 @@ def input_gradients(
     log_rate = tl.load(A_log + head).to(tl.float32)
     rate = -tl.exp(log_rate)
     skip = tl.load(D + head * D_h + (part * BP + p) * D_p, mask=p < width, other=0.0).to(tl.float32)
-    own = (sequence * (HEADS * PARTS) + virtual).to(tl.int64)
-    cell = n[:, None] * BP + p[None, :]
+    own = (sequence * HEADS + head).to(tl.int64)
+    cell = n[:, None] * W + (part * BP + p)[None, :]
     after = tl.zeros((BN, BP), tl.float32)
     if SPLIT:
-        after = tl.load(starts + (own * segments + segment) * (BN * BP) + cell)
+        after = tl.load(starts + (own * segments + segment) * (BN * W) + cell)
     of_skip = tl.zeros((BP,), tl.float32)
     of_rate = 0.0
     begin = segment * (span // Q)
     count = tl.minimum(begin + span // Q, chunks) - begin
     for back in range(0, count):
         chunk = begin + count - 1 - back
-        state = (own * chunks + chunk) * (BN * BP) + cell
+        state = (own * chunks + chunk) * (BN * W) + cell
         S = tl.load(befores + state)
         G = after.to(S.dtype)
         tl.store(afters + state, G)
@@ -95,7 +95,7 @@ def matrix_gradients(
     xBC, dt, A_log, table, dy, befores, afters, dBC,
     L, chunks, x_b, x_k, x_l, dt_b, dt_k, dt_l, dy_b, dy_k, dy_l, dBC_s, dBC_b, dBC_k, dBC_l,
     PATHS: tl.constexpr, HEADS: tl.constexpr, PARTS: tl.constexpr, GROUPS: tl.constexpr,
-    N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
+    N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, W: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
     STATES: tl.constexpr, SHARES: tl.constexpr, ORDERED: tl.constexpr, FAR: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Write a chunk's dB and dC of STATES states, summed over a share of the heads that read them."""
@@ -126,9 +126,9 @@ def matrix_gradients(
         since, total = decays(step, log_rate)
         x = tile(xBC + head * P + part * BP, row, x_l, p, valid, width)
         g = tile(dy + head * P + part * BP, row, dy_l, p, valid, width).to(x.dtype)
-        state = ((sequence * (HEADS * PARTS) + virtual).to(tl.int64) * chunks + chunk) * (BN * BP)
-        S = tl.load(befores + state + (n[:, None] * BP + p[None, :]))
-        G = tl.load(afters + state + (n[:, None] * BP + p[None, :]))
+        state = ((sequence * HEADS + head).to(tl.int64) * chunks + chunk) * (BN * W)
+        S = tl.load(befores + state + (n[:, None] * W + (part * BP + p)[None, :]))
+        G = tl.load(afters + state + (n[:, None] * W + (part * BP + p)[None, :]))
         decay = tl.where(i[:, None] >= i[None, :], tl.exp2(since[:, None] - since[None, :]), 0.0)
         pairs = tl.dot(g, tl.trans(x), input_precision=PRECISION) * decay * step[None, :]
         pairs = pairs.to(x.dtype)

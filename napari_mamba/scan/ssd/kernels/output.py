@@ -17,7 +17,7 @@ def outputs(
     L, segments, span, chunks,
     x_b, x_k, x_l, dt_b, dt_k, dt_l, y_b, y_k, y_l, D_h, D_p,
     PATHS: tl.constexpr, HEADS: tl.constexpr, PARTS: tl.constexpr, GROUPS: tl.constexpr,
-    N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
+    N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, W: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
     ORDERED: tl.constexpr, FAR: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """y = (C Bᵀ ∘ decays) (dt x) + C S · decay + D x of one head's segment; S (N, P) stays in registers."""
@@ -36,8 +36,8 @@ def outputs(
     skip = tl.load(D + head * D_h + (part * BP + p) * D_p, mask=p < width, other=0.0).to(tl.float32)
     state = tl.zeros((BN, BP), tl.float32)
     if SPLIT:
-        own = (sequence * (HEADS * PARTS) + virtual).to(tl.int64)
-        state = tl.load(starts + (own * segments + segment) * (BN * BP) + n[:, None] * BP + p[None, :])
+        own = (sequence * HEADS + head).to(tl.int64)
+        state = tl.load(starts + (own * segments + segment) * (BN * W) + (n[:, None] * W + (part * BP + p)[None, :]))
     begin = segment * (span // Q)
     for chunk in range(begin, tl.minimum(begin + span // Q, chunks)):
         t = chunk * Q + i

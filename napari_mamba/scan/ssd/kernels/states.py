@@ -22,7 +22,7 @@ def carry(
     L, segments, span, first_segment, chunks,
     left_b, left_k, left_l, right_b, right_k, right_l, dt_b, dt_k, dt_l,
     PATHS: tl.constexpr, HEADS: tl.constexpr, PARTS: tl.constexpr, GROUPS: tl.constexpr,
-    N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
+    N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, W: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
     ORDERED: tl.constexpr, FAR: tl.constexpr, REVERSE: tl.constexpr, STORE: tl.constexpr, SPLIT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -38,11 +38,11 @@ def carry(
     right += batch * right_b + path.to(tl.int64) * right_k + head * P + part * BP
     dt += batch * dt_b + path.to(tl.int64) * dt_k + head
     log_rate = tl.load(A_log + head).to(tl.float32)
-    own = (sequence * (HEADS * PARTS) + virtual).to(tl.int64)
-    cell = n[:, None] * BP + p[None, :]
+    own = (sequence * HEADS + head).to(tl.int64)
+    cell = n[:, None] * W + (part * BP + p)[None, :]
     state = tl.zeros((BN, BP), tl.float32)
     if STORE and SPLIT:
-        state = tl.load(starts + (own * segments + segment) * (BN * BP) + cell)
+        state = tl.load(starts + (own * segments + segment) * (BN * W) + cell)
     lost = 0.0
     begin = segment * (span // Q)
     count = tl.minimum(begin + span // Q, chunks) - begin
@@ -51,7 +51,7 @@ def carry(
         if REVERSE:
             chunk = begin + count - 1 - i
         if STORE:
-            tl.store(out + (own * chunks + chunk) * (BN * BP) + cell, state.to(out.dtype.element_ty))
+            tl.store(out + (own * chunks + chunk) * (BN * W) + cell, state.to(out.dtype.element_ty))
         t = chunk * Q + tl.arange(0, Q)
         valid = t < L
         row = rows_of(table, path, t, L, ORDERED, FAR)
@@ -64,7 +64,7 @@ def carry(
         state = tl.dot(tl.trans(a), b, acc=state * tl.exp2(total), input_precision=PRECISION)
         lost += total
     if not STORE:
-        tl.store(out + (own * segments + segment) * (BN * BP) + cell, state)
+        tl.store(out + (own * segments + segment) * (BN * W) + cell, state)
         tl.store(totals + own * segments + segment, lost)
 
 
