@@ -43,9 +43,9 @@ class Tuning:
     chunk: int = 64
     carry: Layout = Layout()
     outputs: Layout = Layout()
-    inputs: Layout = Layout()
-    matrices: Layout = Layout()
-    together: int = 128
+    inputs: Layout = Layout(part=32)
+    matrices: Layout = Layout(part=32)
+    together: int = 64
 
     def smaller(self, stages: int, part: int, chunk: int) -> Tuning:
         """The same with at most so many stages, channels and steps: less shared memory."""
