@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import torch
@@ -26,6 +27,7 @@ class Arguments(NamedTuple):
     table: Tensor | None
 
 
+@cache
 def units_of(device: torch.device) -> int:
     """Multiprocessors of a device."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else CPU_UNITS
@@ -33,7 +35,12 @@ def units_of(device: torch.device) -> int:
 
 def plan_of(args: Arguments, d_state: int, groups: int) -> Plan:
     """Sizes of a scan, cut for the device where it lies."""
-    return Plan(*args.xBC.shape[:3], args.D.shape[0], groups, d_state, args.D.shape[1], units_of(args.xBC.device))
+    return _plan(*args.xBC.shape[:3], args.D.shape[0], groups, d_state, args.D.shape[1], units_of(args.xBC.device))
+
+
+@lru_cache(256)
+def _plan(*sizes: int) -> Plan:
+    return Plan(*sizes)
 
 
 def precision_of(dtype: torch.dtype) -> str:
@@ -44,9 +51,14 @@ def precision_of(dtype: torch.dtype) -> str:
 def _fixed(args: Arguments, plan: Plan, layout: Layout, chunk: int) -> dict:
     """What a kernel is compiled for."""
     far = plan.length * max(args.xBC.stride(2), args.dt.stride(2), args.xBC.shape[-1]) >= 2**31
+    return _constants(plan, layout, chunk, args.table is not None, far, precision_of(args.xBC.dtype))
+
+
+@lru_cache(256)
+def _constants(plan: Plan, layout: Layout, chunk: int, ordered: bool, far: bool, precision: str) -> dict:
     return {
-        **plan.sizes(layout), "Q": chunk, "ORDERED": args.table is not None, "FAR": far,
-        "PRECISION": precision_of(args.xBC.dtype), "num_warps": layout.warps, "num_stages": layout.stages,
+        **plan.sizes(layout), "Q": chunk, "ORDERED": ordered, "FAR": far, "PRECISION": precision,
+        "num_warps": layout.warps, "num_stages": layout.stages,
     }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
@@ -81,24 +82,24 @@ class Plan:
     units: int
     programs: int = 4
 
-    @property
+    @cached_property
     def tile(self) -> tuple[int, int]:
         """States and channels of a head's state in memory: powers of two, or multiples of 64 channels."""
         return _power(self.states), _power(self.width) if self.width <= 64 else 64 * -(-self.width // 64)
 
-    @property
+    @cached_property
     def sequences(self) -> int:
         """Batch times paths."""
         return self.batch * self.paths
 
-    @property
+    @cached_property
     def span(self) -> int:
         """Steps of a segment, such that all heads in segments keep the GPU busy."""
         blocks = -(-self.length // SEGMENT_STEPS)
         wanted = max(1, self.programs * self.units // (self.sequences * self.heads * -(-self.width // 64)))
         return SEGMENT_STEPS * -(-blocks // min(wanted, blocks))
 
-    @property
+    @cached_property
     def segments(self) -> int:
         return -(-self.length // self.span)
 

@@ -47,11 +47,11 @@ _CHOSEN: dict[tuple, Tuning] = {}
 
 def _first_that_fits(kind: str, xBC: Tensor, plan: Plan, run: Callable[[Tuning], Any]) -> Any:
     """Run with the first tuning whose programs fit the GPU's shared memory, and remember it."""
-    from triton.runtime.errors import OutOfResources
-
     key = (kind, xBC.device, xBC.dtype, *plan.tile)
     if key in _CHOSEN:
         return run(_CHOSEN[key])
+    from triton.runtime.errors import OutOfResources
+
     reason: Exception | None = None
     for tuning in tunings(plan, xBC.dtype):
         try:
