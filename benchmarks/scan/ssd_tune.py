@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.common.gpu import Report, milliseconds, reason
-from benchmarks.scan.ssd import SHAPES, SHORT, Shape, inputs
+from benchmarks.scan.ssd import SHORT
+from benchmarks.scan.ssd_inputs import SHAPES, Shape, inputs
 from napari_mamba.scan.ssd import launching
 from napari_mamba.scan.ssd.plan import Layout, Tuning
 
