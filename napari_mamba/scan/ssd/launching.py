@@ -82,7 +82,8 @@ def segment_starts(args: Arguments, plan: Plan, tuning: Tuning, dy: Tensor | Non
     starts = torch.empty_like(ends)
     carry[(segments - 1, plan.heads * plan.parts(tuning.carry), plan.sequences)](
         *tensors, None, ends, totals, plan.length, segments, plan.span, int(reverse), plan.chunks(tuning.chunk),
-        *strides, REVERSE=reverse, STORE=False, SPLIT=True, **_fixed(args, plan, tuning.carry, tuning.chunk),
+        plan.paths, plan.heads, *strides, REVERSE=reverse, STORE=False, SPLIT=True,
+        **_fixed(args, plan, tuning.carry, tuning.chunk),
     )  # fmt: skip
     size = plan.tile[0] * plan.tile[1]
     pass_on[(size // 256, rows)](
@@ -97,8 +98,8 @@ def chunk_starts(args: Arguments, plan: Plan, tuning: Tuning, starts: Tensor | N
     chunks = plan.chunks(tuning.chunk)
     out = args.xBC.new_empty(plan.sequences * plan.heads, chunks, *plan.tile)
     carry[(plan.segments, plan.heads * plan.parts(tuning.carry), plan.sequences)](
-        *tensors, starts, out, None, plan.length, plan.segments, plan.span, 0, chunks, *strides,
-        REVERSE=False, STORE=True, SPLIT=starts is not None,
+        *tensors, starts, out, None, plan.length, plan.segments, plan.span, 0, chunks, plan.paths, plan.heads,
+        *strides, REVERSE=False, STORE=True, SPLIT=starts is not None,
         **_fixed(args, plan, tuning.carry, tuning.chunk),
     )  # fmt: skip
     return out
@@ -115,7 +116,7 @@ def forward(args: Arguments, plan: Plan, tuning: Tuning) -> tuple[Tensor, Tensor
     )
     outputs[(plan.segments, plan.heads * plan.parts(tuning.outputs), plan.sequences)](
         args.xBC, args.dt, args.A_log, args.D, args.table, starts, y,
-        plan.length, plan.segments, plan.span, plan.chunks(tuning.chunk),
+        plan.length, plan.segments, plan.span, plan.chunks(tuning.chunk), plan.paths, plan.heads,
         *args.xBC.stride()[:3], *args.dt.stride()[:3], *y.stride()[:3], *args.D.stride(),
         SPLIT=starts is not None, **_fixed(args, plan, tuning.outputs, tuning.chunk),
     )  # fmt: skip
@@ -144,14 +145,15 @@ def backward(args: Arguments, plan: Plan, tuning: Tuning, starts: Tensor | None,
     read = (*args.xBC.stride()[:3], *args.dt.stride()[:3], *dy.stride()[:3])
     input_gradients[(plan.segments, plan.heads * parts, sequences)](
         args.xBC, args.dt, args.A_log, args.D, args.table, dy, befores, ends, afters, found, ddt, sums,
-        plan.length, plan.segments, plan.span, chunks, *read, *args.D.stride(), *found.stride()[:3], *ddt.stride()[:4],
+        plan.length, plan.segments, plan.span, chunks, plan.paths, plan.heads, *read, *args.D.stride(),
+        *found.stride()[:3], *ddt.stride()[:4],
         SPLIT=ends is not None, **_fixed(args, plan, tuning.inputs, tuning.chunk),
     )  # fmt: skip
     inner, states, shares = plan.heads * plan.width, min(plan.tile[0], tuning.together), plan.shares(tuning)
     dBC = found[None, ..., inner:] if shares == 1 else args.dt.new_empty(shares, *shape, found.shape[-1] - inner)
     matrix_gradients[(chunks, plan.groups * shares * (plan.tile[0] // states), sequences)](
         args.xBC, args.dt, args.A_log, args.table, dy, befores, afters, dBC,
-        plan.length, chunks, *read, *dBC.stride()[:4], STATES=states, SHARES=shares,
+        plan.length, chunks, plan.paths, plan.heads, shares, *read, *dBC.stride()[:4], STATES=states,
         **_fixed(args, plan, tuning.matrices, tuning.chunk),
     )  # fmt: skip
     if shares > 1:

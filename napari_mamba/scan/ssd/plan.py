@@ -126,8 +126,8 @@ class Plan:
         """What a kernel is compiled for."""
         states, channels = self.tile
         return {
-            "PATHS": self.paths, "HEADS": self.heads, "PARTS": self.parts(layout), "GROUPS": self.groups,
-            "N": self.states, "P": self.width, "W": channels, "BN": states, "BP": self.part(layout),
+            "PARTS": self.parts(layout), "GROUPS": self.groups, "N": self.states, "P": self.width, "W": channels,
+            "BN": states, "BP": self.part(layout),
         }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from napari_mamba.scan.ssd.plan import MOST_STATES, Plan, Tuning, tunings
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MIN_CAPABILITY = (8, 0)
+MOST_SEQUENCES = 65535  # of the grid's third axis
 
 
 @cache
@@ -37,6 +38,8 @@ def refused(xBC: Tensor, d_state: int) -> str:
     """Say why the kernels do not take a scan; an empty text where they do."""
     if xBC.dtype not in DTYPES:
         return f"Mamba-2's kernels do not compute in {str(xBC.dtype).removeprefix('torch.')}."
+    if xBC.shape[0] * xBC.shape[1] > MOST_SEQUENCES:
+        return f"Mamba-2's kernels take up to {MOST_SEQUENCES} sequences at once."
     if d_state > MOST_STATES:
         return f"Mamba-2's kernels take up to {MOST_STATES} states, and this network has {d_state}."
     return ""

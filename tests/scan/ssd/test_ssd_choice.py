@@ -15,9 +15,9 @@ from napari_mamba.scan.ssd import choice, choose_ssd, ssd_backend_on, triton_bac
 CUDA = torch.device("cuda")
 
 
-def on_gpu(dtype=torch.float32):
+def on_gpu(dtype=torch.float32, batch=1):
     """What the choice looks at of a tensor."""
-    return SimpleNamespace(device=CUDA, dtype=dtype)
+    return SimpleNamespace(device=CUDA, dtype=dtype, shape=(batch, 1, 3, 4))
 
 
 @pytest.fixture
@@ -51,7 +51,8 @@ def test_a_gpu_with_triton_takes_what_the_kernels_take(told, monkeypatch):
     assert choose_ssd(on_gpu(), 256, "torch") == "torch"
     assert told() == []
     assert choose_ssd(on_gpu(torch.float64), 16) == choose_ssd(on_gpu(), 257) == "torch"
-    assert len(told()) == 2
+    assert choose_ssd(on_gpu(batch=1 << 16), 16) == "torch"
+    assert len(told()) == 3
 
 
 @pytest.mark.parametrize(("backend", "words"), [("triton", "CUDA devices"), ("cuda", "unknown")])

@@ -5,6 +5,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+PLAIN = [
+    "L", "segments", "span", "first_segment", "chunks", "paths", "heads", "shares", "dt_b", "dt_k", "dt_l", "D_h",
+    "D_p", "ddt_p", "ddt_b", "ddt_k", "ddt_l",
+]  # fmt: skip
+"""Numbers whose divisors make no kernel faster: one compiled kernel serves them all."""
+
 
 @triton.jit
 def rows_of(table, path, t, L, ORDERED: tl.constexpr, FAR: tl.constexpr):

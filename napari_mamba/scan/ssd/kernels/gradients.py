@@ -13,27 +13,27 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from napari_mamba.scan.ssd.kernels.common import decays, put, rows_of, tile
+from napari_mamba.scan.ssd.kernels.common import PLAIN, decays, put, rows_of, tile
 
 
-@triton.jit
+@triton.jit(do_not_specialize=PLAIN)
 def input_gradients(
     xBC, dt, A_log, D, table, dy, befores, starts, afters, dx, ddt, sums,
-    L, segments, span, chunks, x_b, x_k, x_l, dt_b, dt_k, dt_l, dy_b, dy_k, dy_l, D_h, D_p,
+    L, segments, span, chunks, paths, heads, x_b, x_k, x_l, dt_b, dt_k, dt_l, dy_b, dy_k, dy_l, D_h, D_p,
     dx_b, dx_k, dx_l, ddt_p, ddt_b, ddt_k, ddt_l,
-    PATHS: tl.constexpr, HEADS: tl.constexpr, PARTS: tl.constexpr, GROUPS: tl.constexpr,
-    N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, W: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
-    ORDERED: tl.constexpr, FAR: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
+    PARTS: tl.constexpr, GROUPS: tl.constexpr, N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, W: tl.constexpr,
+    BN: tl.constexpr, BP: tl.constexpr, ORDERED: tl.constexpr, FAR: tl.constexpr,
+    SPLIT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Carry G backwards through a head's segment; write dx, ddt, each chunk's G, and the segment's dD and dA_log."""
     segment, virtual, sequence = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    batch, path = (sequence // PATHS).to(tl.int64), sequence % PATHS
+    batch, path = (sequence // paths).to(tl.int64), sequence % paths
     head, part = virtual // PARTS, virtual % PARTS
     n, p, i = tl.arange(0, BN), tl.arange(0, BP), tl.arange(0, Q)
     width = P - part * BP
     xBC += batch * x_b + path.to(tl.int64) * x_k
     x_of = xBC + head * P + part * BP
-    B_of = xBC + HEADS * P + head // (HEADS // GROUPS) * N
+    B_of = xBC + heads * P + head // (heads // GROUPS) * N
     C_of = B_of + GROUPS * N
     dt += batch * dt_b + path.to(tl.int64) * dt_k + head
     dy += batch * dy_b + path.to(tl.int64) * dy_k + head * P + part * BP
@@ -42,7 +42,7 @@ def input_gradients(
     log_rate = tl.load(A_log + head).to(tl.float32)
     rate = -tl.exp(log_rate)
     skip = tl.load(D + head * D_h + (part * BP + p) * D_p, mask=p < width, other=0.0).to(tl.float32)
-    own = (sequence * HEADS + head).to(tl.int64)
+    own = (sequence * heads + head).to(tl.int64)
     cell = n[:, None] * W + (part * BP + p)[None, :]
     after = tl.zeros((BN, BP), tl.float32)
     if SPLIT:
@@ -85,27 +85,27 @@ def input_gradients(
         of_skip += tl.sum(g.to(tl.float32) * x.to(tl.float32), axis=0)
         from_start = (g.to(tl.float32) * tl.exp2(since)[:, None]).to(x.dtype)
         after = tl.dot(tl.trans(C), from_start, acc=after * tl.exp2(total), input_precision=PRECISION)
-    found = sums + ((sequence * segments + segment).to(tl.int64) * (HEADS * PARTS) + virtual) * (BP + 1)
+    found = sums + ((sequence * segments + segment).to(tl.int64) * (heads * PARTS) + virtual) * (BP + 1)
     tl.store(found + p, of_skip)
     tl.store(found + BP, of_rate)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=PLAIN)
 def matrix_gradients(
     xBC, dt, A_log, table, dy, befores, afters, dBC,
-    L, chunks, x_b, x_k, x_l, dt_b, dt_k, dt_l, dy_b, dy_k, dy_l, dBC_s, dBC_b, dBC_k, dBC_l,
-    PATHS: tl.constexpr, HEADS: tl.constexpr, PARTS: tl.constexpr, GROUPS: tl.constexpr,
-    N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, W: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
-    STATES: tl.constexpr, SHARES: tl.constexpr, ORDERED: tl.constexpr, FAR: tl.constexpr, PRECISION: tl.constexpr,
+    L, chunks, paths, heads, shares, x_b, x_k, x_l, dt_b, dt_k, dt_l, dy_b, dy_k, dy_l, dBC_s, dBC_b, dBC_k, dBC_l,
+    PARTS: tl.constexpr, GROUPS: tl.constexpr, N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, W: tl.constexpr,
+    BN: tl.constexpr, BP: tl.constexpr, STATES: tl.constexpr, ORDERED: tl.constexpr,
+    FAR: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Write a chunk's dB and dC of STATES states, summed over a share of the heads that read them."""
     chunk, sequence = tl.program_id(0), tl.program_id(2)
     share, first_state = tl.program_id(1) // (BN // STATES), tl.program_id(1) % (BN // STATES) * STATES
-    group, share = share // SHARES, share % SHARES
-    batch, path = (sequence // PATHS).to(tl.int64), sequence % PATHS
+    group, share = share // shares, share % shares
+    batch, path = (sequence // paths).to(tl.int64), sequence % paths
     n, p, i = first_state + tl.arange(0, STATES), tl.arange(0, BP), tl.arange(0, Q)
     xBC += batch * x_b + path.to(tl.int64) * x_k
-    B_of = xBC + HEADS * P + group * N
+    B_of = xBC + heads * P + group * N
     dt += batch * dt_b + path.to(tl.int64) * dt_k
     dy += batch * dy_b + path.to(tl.int64) * dy_k
     t = chunk * Q + i
@@ -115,8 +115,8 @@ def matrix_gradients(
     C = tile(B_of + GROUPS * N, row, x_l, n, valid, N)
     dB = tl.zeros((Q, STATES), tl.float32)
     dC = tl.zeros((Q, STATES), tl.float32)
-    of_group: tl.constexpr = HEADS // GROUPS * PARTS
-    of_share: tl.constexpr = (of_group + SHARES - 1) // SHARES
+    of_group = heads // GROUPS * PARTS
+    of_share = (of_group + shares - 1) // shares
     first = group * of_group + share * of_share
     for virtual in range(first, tl.minimum(first + of_share, (group + 1) * of_group)):
         head, part = virtual // PARTS, virtual % PARTS
@@ -126,7 +126,7 @@ def matrix_gradients(
         since, total = decays(step, log_rate)
         x = tile(xBC + head * P + part * BP, row, x_l, p, valid, width)
         g = tile(dy + head * P + part * BP, row, dy_l, p, valid, width).to(x.dtype)
-        state = ((sequence * HEADS + head).to(tl.int64) * chunks + chunk) * (BN * W)
+        state = ((sequence * heads + head).to(tl.int64) * chunks + chunk) * (BN * W)
         S = tl.load(befores + state + (n[:, None] * W + (part * BP + p)[None, :]))
         G = tl.load(afters + state + (n[:, None] * W + (part * BP + p)[None, :]))
         decay = tl.where(i[:, None] >= i[None, :], tl.exp2(since[:, None] - since[None, :]), 0.0)

@@ -8,27 +8,27 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from napari_mamba.scan.ssd.kernels.common import decays, put, rows_of, tile
+from napari_mamba.scan.ssd.kernels.common import PLAIN, decays, put, rows_of, tile
 
 
-@triton.jit
+@triton.jit(do_not_specialize=PLAIN)
 def outputs(
     xBC, dt, A_log, D, table, starts, y,
-    L, segments, span, chunks,
+    L, segments, span, chunks, paths, heads,
     x_b, x_k, x_l, dt_b, dt_k, dt_l, y_b, y_k, y_l, D_h, D_p,
-    PATHS: tl.constexpr, HEADS: tl.constexpr, PARTS: tl.constexpr, GROUPS: tl.constexpr,
-    N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, W: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
-    ORDERED: tl.constexpr, FAR: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
+    PARTS: tl.constexpr, GROUPS: tl.constexpr, N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, W: tl.constexpr,
+    BN: tl.constexpr, BP: tl.constexpr, ORDERED: tl.constexpr, FAR: tl.constexpr,
+    SPLIT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """y = (C Bᵀ ∘ decays) (dt x) + C S · decay + D x of one head's segment; S (N, P) stays in registers."""
     segment, virtual, sequence = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    batch, path = (sequence // PATHS).to(tl.int64), sequence % PATHS
+    batch, path = (sequence // paths).to(tl.int64), sequence % paths
     head, part = virtual // PARTS, virtual % PARTS
     n, p, i = tl.arange(0, BN), tl.arange(0, BP), tl.arange(0, Q)
     width = P - part * BP
     xBC += batch * x_b + path.to(tl.int64) * x_k
     x_of = xBC + head * P + part * BP
-    B_of = xBC + HEADS * P + head // (HEADS // GROUPS) * N
+    B_of = xBC + heads * P + head // (heads // GROUPS) * N
     C_of = B_of + GROUPS * N
     dt += batch * dt_b + path.to(tl.int64) * dt_k + head
     y += batch * y_b + path.to(tl.int64) * y_k + head * P + part * BP
@@ -36,7 +36,7 @@ def outputs(
     skip = tl.load(D + head * D_h + (part * BP + p) * D_p, mask=p < width, other=0.0).to(tl.float32)
     state = tl.zeros((BN, BP), tl.float32)
     if SPLIT:
-        own = (sequence * HEADS + head).to(tl.int64)
+        own = (sequence * heads + head).to(tl.int64)
         state = tl.load(starts + (own * segments + segment) * (BN * W) + (n[:, None] * W + (part * BP + p)[None, :]))
     begin = segment * (span // Q)
     for chunk in range(begin, tl.minimum(begin + span // Q, chunks)):

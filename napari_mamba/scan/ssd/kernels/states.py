@@ -13,17 +13,17 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from napari_mamba.scan.ssd.kernels.common import decays, rows_of, tile
+from napari_mamba.scan.ssd.kernels.common import PLAIN, decays, rows_of, tile
 
 
-@triton.jit
+@triton.jit(do_not_specialize=PLAIN)
 def carry(
     left, right, dt, A_log, table, starts, out, totals,
-    L, segments, span, first_segment, chunks,
+    L, segments, span, first_segment, chunks, paths, heads,
     left_b, left_k, left_l, right_b, right_k, right_l, dt_b, dt_k, dt_l,
-    PATHS: tl.constexpr, HEADS: tl.constexpr, PARTS: tl.constexpr, GROUPS: tl.constexpr,
-    N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, W: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
-    ORDERED: tl.constexpr, FAR: tl.constexpr, REVERSE: tl.constexpr, STORE: tl.constexpr, SPLIT: tl.constexpr,
+    PARTS: tl.constexpr, GROUPS: tl.constexpr, N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, W: tl.constexpr,
+    BN: tl.constexpr, BP: tl.constexpr, ORDERED: tl.constexpr, FAR: tl.constexpr,
+    REVERSE: tl.constexpr, STORE: tl.constexpr, SPLIT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Carry the state through a segment: S = decay · S + leftᵀ · (weights · right), (N, P), chunk by chunk.
@@ -31,14 +31,14 @@ def carry(
     Forwards left is B, right is x. REVERSE: left is C and right the output's gradient, and S the state's gradient.
     """
     segment, virtual, sequence = tl.program_id(0) + first_segment, tl.program_id(1), tl.program_id(2)
-    batch, path = (sequence // PATHS).to(tl.int64), sequence % PATHS
+    batch, path = (sequence // paths).to(tl.int64), sequence % paths
     head, part = virtual // PARTS, virtual % PARTS
     n, p = tl.arange(0, BN), tl.arange(0, BP)
-    left += batch * left_b + path.to(tl.int64) * left_k + (head // (HEADS // GROUPS)) * N
+    left += batch * left_b + path.to(tl.int64) * left_k + (head // (heads // GROUPS)) * N
     right += batch * right_b + path.to(tl.int64) * right_k + head * P + part * BP
     dt += batch * dt_b + path.to(tl.int64) * dt_k + head
     log_rate = tl.load(A_log + head).to(tl.float32)
-    own = (sequence * HEADS + head).to(tl.int64)
+    own = (sequence * heads + head).to(tl.int64)
     cell = n[:, None] * W + (part * BP + p)[None, :]
     state = tl.zeros((BN, BP), tl.float32)
     if STORE and SPLIT:
@@ -68,7 +68,7 @@ def carry(
         tl.store(totals + own * segments + segment, lost)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=PLAIN)
 def pass_on(
     ends, totals, starts, segments, SIZE: tl.constexpr, BLOCK: tl.constexpr, REVERSE: tl.constexpr,
     STAGES: tl.constexpr,
