@@ -46,7 +46,8 @@ def scan_heads(
     chunk : int
         See `ssd`; the kernels choose their own.
     backend : {"auto", "torch", "triton"}
-        "auto" is Triton kernels on a CUDA device where they can be had, which read along any order without a copy.
+        "auto" is plain PyTorch, and with `NAPARI_MAMBA_SSD_KERNELS=1` Triton kernels on a CUDA device that takes them;
+        they read along any order without a copy.
 
     Returns
     -------

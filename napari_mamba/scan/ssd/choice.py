@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from functools import cache
 
 import torch
@@ -12,6 +13,10 @@ from napari_mamba.errors import InputError
 from napari_mamba.scan.ssd import triton_backend
 
 SSD_BACKENDS = ("auto", "torch", "triton")
+SWITCH = "NAPARI_MAMBA_SSD_KERNELS"
+"""Environment variable: with "1", "auto" takes the kernels. They were compared with float64 in Triton's interpreter,
+and on no GPU yet: until then, whoever does not ask for them gets plain PyTorch."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -23,7 +28,7 @@ def ssd_backend_on(device: torch.device) -> tuple[str, str]:
     >>> ssd_backend_on(torch.device("cpu"))
     ('torch', '')
     """
-    if device.type != "cuda":
+    if device.type != "cuda" or not _switched_on():
         return "torch", ""
     reason = triton_backend.unavailable()
     return ("torch", reason) if reason else ("triton", "")
@@ -36,7 +41,7 @@ def choose_ssd(xBC: Tensor, d_state: int, backend: str = "auto") -> str:
     """
     if backend not in SSD_BACKENDS:
         raise InputError(f"The backend {backend!r} of Mamba-2's scan is unknown; use one of {', '.join(SSD_BACKENDS)}.")
-    if backend == "torch" or (backend == "auto" and xBC.device.type != "cuda"):
+    if backend == "torch" or (backend == "auto" and (xBC.device.type != "cuda" or not _switched_on())):
         return "torch"
     if xBC.device.type != "cuda":
         raise InputError(f"Mamba-2's Triton kernels compute on CUDA devices, and x is on {xBC.device}; use 'auto'.")
@@ -46,6 +51,10 @@ def choose_ssd(xBC: Tensor, d_state: int, backend: str = "auto") -> str:
     if reason:
         _say(reason)
     return "torch" if reason else "triton"
+
+
+def _switched_on() -> bool:
+    return os.environ.get(SWITCH) == "1"
 
 
 @cache

@@ -28,13 +28,27 @@ def told(caplog, monkeypatch):
     return lambda: caplog.messages
 
 
+@pytest.fixture
+def switched_on(monkeypatch):
+    monkeypatch.setenv(choice.SWITCH, "1")
+
+
+def test_kernels_that_nobody_asked_for_are_not_taken(told, monkeypatch):
+    monkeypatch.delenv(choice.SWITCH, raising=False)
+    monkeypatch.setattr(triton_backend, "unavailable", lambda: "")
+    assert ssd_backend_on(CUDA) == ("torch", "")
+    assert choose_ssd(on_gpu(), 16) == "torch"
+    assert choose_ssd(on_gpu(), 16, "triton") == "triton"
+    assert told() == []
+
+
 def test_the_cpu_has_plain_pytorch_and_nothing_to_say(told):
     assert ssd_backend_on(torch.device("cpu")) == ("torch", "")
     assert choose_ssd(torch.zeros(1), 16) == "torch"
     assert told() == []
 
 
-def test_a_gpu_without_triton_is_told_why_once(told, monkeypatch):
+def test_a_gpu_without_triton_is_told_why_once(told, switched_on, monkeypatch):
     monkeypatch.setattr(triton_backend, "unavailable", lambda: "The package triton is not installed.")
     assert ssd_backend_on(CUDA) == ("torch", "The package triton is not installed.")
     assert [choose_ssd(on_gpu(), 16) for _ in range(3)] == ["torch"] * 3
@@ -44,7 +58,7 @@ def test_a_gpu_without_triton_is_told_why_once(told, monkeypatch):
         choose_ssd(on_gpu(), 16, "triton")
 
 
-def test_a_gpu_with_triton_takes_what_the_kernels_take(told, monkeypatch):
+def test_a_gpu_with_triton_takes_what_the_kernels_take(told, switched_on, monkeypatch):
     monkeypatch.setattr(triton_backend, "unavailable", lambda: "")
     assert ssd_backend_on(CUDA) == ("triton", "")
     assert {choose_ssd(on_gpu(dtype), 256) for dtype in triton_backend.DTYPES} == {"triton"}

@@ -7,6 +7,7 @@ from napari_mamba.nn import Mamba2
 from napari_mamba.nn.mixers.mamba2 import scan_heads
 from napari_mamba.scan import scan_order
 from napari_mamba.scan.ssd import ssd_backend_on
+from napari_mamba.scan.ssd.choice import SWITCH
 
 pytestmark = pytest.mark.gpu
 LIMITS = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
@@ -22,8 +23,9 @@ SHAPES = {
 
 
 @pytest.fixture(autouse=True)
-def kernels():
+def kernels(monkeypatch):
     """Why there is nothing to test, if so."""
+    monkeypatch.setenv(SWITCH, "1")
     name, reason = ssd_backend_on(torch.device("cuda"))
     if name != "triton":
         pytest.skip(reason)
