@@ -199,6 +199,34 @@ class StoredImage(StoredAnswer):
         return given.astype(np.float32)  # zeros where a preparation has cropped; the input beyond a region
 
 
+class StoredFusion(StoredAnswer):
+    """Two images fused into one, float32, from 0 to 1: 0 where the network saw nothing."""
+
+    channels = answered = 1
+    dtype = np.dtype(np.float32)
+    held = 4
+
+    def __init__(self, bundle: Any):
+        if len(bundle.channels) != 2:  # the network may answer all colours, or one: only its answer would tell
+            raise NeedsMemory(f"{bundle.name} fuses images of several channels, which is run in memory: crop them")
+
+    def kept(self, values: torch.Tensor) -> np.ndarray:
+        if len(values) != 1:
+            raise BundleError(f"the network answers {len(values)} channels for two images: check the bundle")
+        return values.float().clamp(0, 1).cpu().numpy()
+
+    def written(
+        self,
+        values: np.ndarray,
+        inside: Box,
+        given: np.ndarray,
+        seen: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        block = self.untouched(given)
+        block[(slice(None), *inside)] = values
+        return block if seen is None else np.where(seen, block, 0), {}
+
+
 def stored_answer(
     bundle: Any, channels: int, ranges: list[list[float]] | None, prepared: Prepared | None = None
 ) -> StoredAnswer:
@@ -217,4 +245,6 @@ def stored_answer(
         return StoredLabels(bundle, prepared)
     if bundle.task == "restoration":
         return StoredImage(bundle, channels, ranges, prepared)
+    if bundle.task == "fusion":
+        return StoredFusion(bundle)
     raise NeedsMemory(f"{bundle.name} is for {bundle.task}, which is run in memory: crop the image if it is large")

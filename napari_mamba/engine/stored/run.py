@@ -44,7 +44,7 @@ def run_into(
         Its data any array-like that basic slices read: what `napari_mamba.io` leaves on disk, Dask, memory-mapped.
         With `spread` it is sent to other processes, so what opens the image there is better than an array in memory.
     bundle : Bundle
-        For segmentation or restoration.
+        For segmentation, restoration or fusion.
     target : str or path
         A folder that ends in .zarr, or an address.
     options : RunOptions, optional

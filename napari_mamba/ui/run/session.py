@@ -14,7 +14,7 @@ from napari_mamba.server.client.known import KnownServers, Server
 from napari_mamba.server.client.known import default_path as known_servers_path
 from napari_mamba.ui.bundles.library import Library
 from napari_mamba.ui.layers import Placement, layers_to_volume
-from napari_mamba.ui.preferences import folder_of, preferences
+from napari_mamba.ui.preferences import Preferences, folder_of, preferences
 from napari_mamba.ui.run.choice.inputs import NO_IMAGE, NO_MASK, Inputs
 from napari_mamba.ui.run.choice.layer_jobs import layer_job
 from napari_mamba.ui.run.choice.options import Options
@@ -74,6 +74,7 @@ class RunSession:
     def __post_init__(self) -> None:
         self.inputs = Inputs(self.viewer)
         self._by_hand = False
+        self._preferred: Preferences | None = None
         self.take_preferences()
         self.inputs.changed.connect(self._on_change)
         self.options.events.connect(self._on_change)
@@ -119,13 +120,14 @@ class RunSession:
         return volume is None or volume.channels != len(bundle.channels) or examine(volume, bundle).fits
 
     def take_preferences(self) -> None:
-        """Read the user's preferences, now and whenever they change."""
+        """Read the user's preferences, now and whenever they change: what else was chosen in the dock stays."""
         chosen = preferences()
         self.cache.limit = max(chosen.cache_mb, 0) * 2**20
         self.cache.trim()
         self.library.use_folder(folder_of(chosen))
         self.scheduler = chosen.scheduler
-        self.options.prefer(chosen)
+        self.options.prefer(chosen, self._preferred)
+        self._preferred = chosen
 
     def ranked(self) -> list[tuple[Bundle, Suitability]]:
         """Every bundle with what speaks against it for the chosen layers; those that fit come first."""

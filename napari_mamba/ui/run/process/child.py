@@ -27,20 +27,21 @@ class Child:
         """Read requests until the window is gone."""
         try:
             while True:
-                kind, number, *arguments = wire.receive(self._requests)
+                kind, number, *rest = wire.receive(self._requests)
                 if kind == "cancel":
                     self._cancels.setdefault(number, threading.Event()).set()
                 else:
-                    self._todo.put((kind, number, *arguments))
+                    self._todo.put((kind, number, *rest))
         except (EOFError, OSError):
             os._exit(0)  # nobody is left to answer; a pass of a network is not waited for
 
     def work(self) -> None:
         """Answer them."""
         while True:
-            kind, number, *arguments = self._todo.get()
+            kind, number, settings, *arguments = self._todo.get()
             try:
-                getattr(self, f"do_{kind}")(number, *arguments)
+                with settings.applied(kind, arguments):
+                    getattr(self, f"do_{kind}")(number, *arguments)
             except BaseException as error:  # a bug: said to the window, which must not wait for ever
                 self._answer(number, "failed", f"{type(error).__name__}: {error}")
 
