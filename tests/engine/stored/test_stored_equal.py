@@ -121,6 +121,30 @@ def test_an_image_equals_that_in_memory(tmp_path, steps):
     np.testing.assert_allclose(np.asarray(found.image.data), wanted.image.data, atol=1e-5 * np.ptp(volume.data))
 
 
+class Fused(torch.nn.Module):
+    """Depends on both images, which comes first, and where in its tile a voxel lies; leaves the range of 0 to 1."""
+
+    def forward(self, first, second):
+        return 0.4 + first - 0.5 * second + torch.linspace(-0.2, 0.2, first.shape[-1])
+
+
+@pytest.mark.parametrize("steps", [STEPS["turned"], RESAMPLED["coarser"]])
+@pytest.mark.parametrize("region", [False, True])
+def test_a_fused_image_equals_that_in_memory(tmp_path, steps, region):
+    bundle = fake_bundle(Fused(), task="fusion", modalities=("CT", "MR"), preparation=steps, activation="none")
+    volume = image((2, 30, 26, 34))
+    low, high = (volume.affine @ np.array([*corner, 1]) for corner in ((8, 8, 25), (24, 20, 7)))
+    box = (*np.minimum(low, high)[:3], *np.maximum(low, high)[:3])
+    options = replace(CPU, region=box) if region else CPU
+    wanted = run_to_end(volume, bundle, options)
+    found = drain(run_into(volume, bundle, tmp_path / "out.zarr", options))
+    assert found.image.channels == wanted.image.channels == 1
+    np.testing.assert_allclose(np.asarray(found.image.data), wanted.image.data, atol=1e-5)
+    values = np.unique(wanted.image.data)
+    assert values[0] == 0 < values[1] < values[-1] <= 1, "not the values of an image that went in"
+    assert io.read(tmp_path / "out.zarr").shape == volume.shape
+
+
 def test_an_image_thinner_than_a_tile(tmp_path):
     bundle = fake_bundle(Seams(), classes=3, preparation=STEPS["turned"])
     volume = image((1, 11, 40, 13), empty=False)

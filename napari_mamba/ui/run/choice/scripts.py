@@ -33,9 +33,7 @@ def as_script(job: Job, layers: list[str] | None = None) -> str:
     """
     if not job.paths or job.finish is not None:
         name = repr((layers or [job.title])[0]) if len(layers or [1]) == 1 else repr(layers)
-        given = {**_changed(job.options), **({"region": job.region} if job.region else {})}
-        if "strength" in given:
-            given["strength"] = f"{100 * given['strength']:g}"  # in percent, as in the dock
+        given = {**_of_layer(_changed(job.options), job), **({"region": job.region} if job.region else {})}
         arguments = "".join(f", {key}={value!r}" for key, value in given.items())
         return (
             "# In napari's console: the run goes on in the background.\n"
@@ -103,6 +101,16 @@ def _changed(options: RunOptions) -> dict[str, Any]:
     plain = RunOptions()
     values = {field.name: getattr(options, field.name) for field in fields(RunOptions)}
     return {name: value for name, value in values.items() if value != getattr(plain, name)}
+
+
+def _of_layer(changed: dict[str, Any], job: Job) -> dict[str, Any]:
+    """Options of a run with their axes as those of the layer, which `run_on` takes."""
+    order = list(job.place.order) if job.place is not None else [0, 1, 2]
+    if changed.get("axis") in ("z", "y", "x"):
+        changed["axis"] = "zyx"[order.index("zyx".index(changed["axis"]))]
+    if isinstance(changed.get("spacing"), tuple):
+        changed["spacing"] = tuple(changed["spacing"][axis] for axis in order)
+    return changed
 
 
 def _reference(bundle: Bundle) -> str:
