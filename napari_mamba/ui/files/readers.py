@@ -17,6 +17,7 @@ NOTHING: list[Any] = [(None,)]
 """napari's word for "read, and there is no layer of it": the user cancelled, or the layer is there already."""
 DROPPED_TOGETHER_S = 3.0
 """Files of one DICOM series that follow each other within this time were dropped together: they are one layer."""
+_OF_FILE = ("SeriesInstanceUID", "NumberOfFrames", "SOPClassUID")
 _NO_DICOM = (".nii", ".nii.gz", ".nrrd", ".mha", ".tif", ".tiff")
 
 
@@ -159,8 +160,9 @@ _DROPPED = _Dropped()
 
 
 def _series_of(path: str) -> str:
-    """The UID of a DICOM file's series; empty for all else."""
+    """The UID of a DICOM file's series; empty for all else, and for files that hold a volume of their own."""
     from napari_mamba.io.formats import dicom
+    from napari_mamba.io.formats.dicom.headers import SEGMENTATIONS
 
     place = Path(path)
     if not place.is_file() or place.name.lower().endswith(_NO_DICOM):
@@ -170,7 +172,8 @@ def _series_of(path: str) -> str:
             return ""
         import pydicom
 
-        header = pydicom.dcmread(place, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+        header = pydicom.dcmread(place, stop_before_pixels=True, specific_tags=list(_OF_FILE))
+        alone = int(header.get("NumberOfFrames") or 1) > 1 or str(header.get("SOPClassUID", "")) in SEGMENTATIONS
     except Exception:  # the reading itself says what is wrong with it
         return ""
-    return str(header.get("SeriesInstanceUID", ""))
+    return "" if alone else str(header.get("SeriesInstanceUID", ""))
