@@ -55,6 +55,7 @@ class Inputs:
     def __post_init__(self) -> None:
         self._kept: dict[str, list[Any]] = {"mask": [], "picture": [], "image": []}
         self._of_model = tuple(self.channels)
+        self._shown: Any = None
         events = self.viewer.layers.events
         self._listened = (events.inserted, events.removed, events.reordered, events.renamed)
         for event in self._listened:
@@ -110,7 +111,10 @@ class Inputs:
         active = self.viewer.layers.selection.active
         self.chosen = suggest(names, self.layers, kept, active, colours=self._kind == "picture")
         self._keep()
-        self.changed.emit()
+        shown = (self.channels, self.layers, list(self.chosen), [layer.name for layer in self.layers])
+        if shown != self._shown:  # labels that come change nothing for a model of images
+            self._shown = shown
+            self.changed.emit()
 
     def _kept_choices(self) -> list[Any]:
         kept, count = self._kept[self._kind], len(self.channels)
