@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -101,7 +101,8 @@ def test_models_come_and_go_and_a_prediction_asks_how_far(tiny, monkeypatch, qtb
     qtbot.addWidget(widget)
     before = widget.model.bundle
     assert widget.ahead.isHidden()
-    predictor = replace(tiny, name="next", title="Next frames", task="prediction", path=tiny.path / "next")
+    facts = {"name": "next", "title": "Next frames", "task": "prediction", "path": tiny.path / "next"}
+    predictor = SimpleNamespace(**{**vars(tiny), **facts})
     widget.library.bundles = (*widget.library.bundles, predictor)
     widget.library.changed.emit()
     assert widget.model.bundle is before, "the chosen one stays"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from napari.components import ViewerModel
 
+from napari_mamba.bundles import Tile
 from napari_mamba.engine import Progress, Result
 from napari_mamba.recipes.dose.bundle import spec as dose_spec
 from napari_mamba.ui.run.choice.options import suited_options
@@ -50,6 +52,15 @@ def test_values_that_cannot_be_run_are_told_before_the_click(session, values, wo
     assert words in said(session, "error")[0]
     assert not session.ready
     assert "replace_nonfinite" not in said(session, "error")[0], "a word of Python, not of this window"
+
+
+def test_values_changed_in_place_are_looked_at_anew(session):
+    session.viewer.layers.clear()
+    layer = session.viewer.add_image(VALUES.copy(), name="own", **MM)
+    assert session.ready
+    assert session._examined._known, "what was found is kept"
+    layer.data[:] = 0
+    assert "0 everywhere" in said(session, "error")[0]
 
 
 def test_a_value_for_nan_lets_them_through(session):
@@ -221,7 +232,7 @@ def test_a_strength_is_of_restorations_alone_and_in_percent(session):
 def test_a_seed_is_of_samplers_alone(session):
     session.options.seed = "7"
     assert session.options.run_options(session.bundle).seed == 0
-    sampler = replace(session.bundle, task="diffusion", tile=replace(session.bundle.tile, size=(40, 40)))
+    sampler = SimpleNamespace(task="diffusion", tile=Tile((16, 16)), preparation=())
     assert "seed" in suited_options(sampler)
     assert session.options.run_options(sampler).seed == 7
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from napari_mamba.ui.run.queue.cache import ResultCache
     from napari_mamba.ui.run.session import RunSession
 
+TURN_MS = 10
+"""Between two steps of a run's end: at once, they would come in one turn of the event loop with other timers of 0."""
 _log = logging.getLogger(__name__)
 
 
@@ -129,7 +131,7 @@ class Runner(QObject):
         self._ending: Iterator[None] = iter(())
         self._turn = QTimer(self)
         self._turn.setSingleShot(True)
-        self._turn.setInterval(0)
+        self._turn.setInterval(TURN_MS)
         self._turn.timeout.connect(self._go_on)
         session.queue.changed.connect(self._next)
 
