@@ -22,7 +22,10 @@ _NO_DICOM = (".nii", ".nii.gz", ".nrrd", ".mha", ".tif", ".tiff")
 
 
 def get_reader(path: Paths) -> Callable[[Paths], list[LayerData]] | None:
-    """The reader for a path, or None where `napari_mamba.io` does not know it.
+    """The reader for a path, or None where `napari_mamba.io` does not know its ending.
+
+    napari's own words for a file that is refused say nothing of the reason, so that a folder, or a file without an
+    ending, is taken and read to the sentence that says what it is not.
 
     Parameters
     ----------
@@ -33,8 +36,9 @@ def get_reader(path: Paths) -> Callable[[Paths], list[LayerData]] | None:
     from napari_mamba import io
 
     paths = [path] if isinstance(path, str) else list(path)
-    known = all(io.can_read(one) or (len(paths) == 1 and _holds_images(Path(one))) for one in paths)
-    return read_layers if paths and known else None
+    if len(paths) == 1 and (Path(paths[0]).is_dir() or _says_nothing(Path(paths[0]))):
+        return read_layers
+    return read_layers if paths and all(map(io.can_read, paths)) else None
 
 
 def read_layers(path: Paths) -> list[LayerData]:
@@ -118,18 +122,9 @@ def _ask(paths: list[str]) -> list[LayerData] | None:
     return chosen or NOTHING
 
 
-def _holds_images(folder: Path) -> bool:
-    """Whether a folder has images of its own, by their names; cheap, since napari asks for every folder."""
-    from napari_mamba import io
-
-    if not folder.is_dir():
-        return False
-    for count, entry in enumerate(folder.iterdir()):
-        if entry.name.lower().endswith(tuple(io.SUFFIXES)) and not entry.name.startswith("."):
-            return True
-        if count > 500:
-            return False
-    return False
+def _says_nothing(file: Path) -> bool:
+    """Whether a file's name tells no format: it has no ending, or one of digits."""
+    return file.is_file() and (not file.suffix or file.suffix[1:].isdigit())
 
 
 class _Dropped:
