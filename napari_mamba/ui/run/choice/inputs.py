@@ -56,6 +56,7 @@ class Inputs:
         self._kept: dict[str, list[Any]] = {"mask": [], "picture": [], "image": []}
         self._of_model = tuple(self.channels)
         self._shown: Any = None
+        self._by_hand: list[Any] = []
         events = self.viewer.layers.events
         self._listened = (events.inserted, events.removed, events.reordered, events.renamed)
         for event in self._listened:
@@ -84,9 +85,24 @@ class Inputs:
         return "picture" if [channel.name for channel in self.channels] == [PICTURE] else "image"
 
     def set_channels(self, channels: Sequence[Channel]) -> None:
-        """Another model: its channels take over what was chosen, as far as there are as many."""
+        """Another model: its channels take over what was chosen, as far as there are as many.
+
+        Of several channels, what was only suggested gives way to a layer that carries the channel's name.
+        """
+        other = [channel.name for channel in channels] != [channel.name for channel in self._of_model]
         self._of_model = tuple(channels)
+        if other and len(channels) > 1:
+            self._forget_misplaced([channel.name for channel in channels])
         self.refresh()
+
+    def _forget_misplaced(self, names: Sequence[str]) -> None:
+        kept = self._kept["image"]
+        layers = [layer for layer in candidates(self.viewer) if usable(layer)]
+        for index, (choice, name) in enumerate(zip(kept, names, strict=False)):
+            by_hand = isinstance(choice, str) or any(choice is one for one in self._by_hand)
+            named = any(_carries(layer.name, name, index) for layer in layers)
+            if choice is not None and not by_hand and named and not _carries(choice.name, name, index):
+                kept[index] = None
 
     def asked_of(self, channels: Sequence[Channel]) -> tuple[Channel, ...]:
         """What is asked for of a model with these channels: of red, green and blue one picture, where one is open."""
@@ -99,6 +115,7 @@ class Inputs:
     def choose(self, channel: int, choice: Any) -> None:
         """A layer, `SELECTED` or `EACH_SELECTED` for a channel."""
         self.chosen[channel] = choice
+        self._by_hand = [*(one for one in self._by_hand if one in self.layers), choice]
         self._keep()
         self.changed.emit()
 
