@@ -31,8 +31,8 @@ OWN_ROUNDING = {
     "UMambaEnc_2d_v2": 1.6e-4,
     "UMambaEnc_3d_v2": 3.2e-4,
     "LocalVim_T": 8e-4,
-    # mLSTMs: three times what one ulp of the weights changes, as the vectors' README asks. On an AMD EPYC both Vision-LSTMs
-    # are the authors' numbers bit for bit, and float64 is 1.1e-4 and 3.6e-4 away; the shallow ones lie within 5e-6.
+    # mLSTMs: three times what one ulp of the weights changes, as the vectors' README asks. On an AMD EPYC both are the
+    # authors' numbers bit for bit, and float64 is 1.1e-4 and 3.6e-4 away; the shallow ones lie within 5e-6.
     "VisionLSTM_tiny": 3.6e-4,
     "VisionLSTM2_tiny": 4.8e-4,
     "UxLSTMEnc_3d": 3e-4,
