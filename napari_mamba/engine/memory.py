@@ -23,6 +23,10 @@ _MESSAGES = (
 )
 
 
+LEAST_GROWTH = 2**27
+"""Bytes: with none left, threads could not start, nor what went wrong be said."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that host or device memory ran out."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
@@ -56,8 +60,8 @@ def limited(most: int, device_type: str) -> Iterator[None]:
     Parameters
     ----------
     most : int
-        Of the device's memory; on a CPU of what this process holds in main memory, which only Linux can limit. 0 is no
-        limit.
+        Of the device's memory; on a CPU of what this process holds in main memory, which only Linux can limit, and
+        never less than `LEAST_GROWTH` above what it holds now. 0 is no limit.
     device_type : str
         "cuda" or "cpu"; others have no limit.
 
@@ -99,7 +103,7 @@ def _limit_process(most: int) -> Callable[[], None] | None:
     except (ImportError, OSError, KeyError, ValueError):
         return None
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    soft = data + max(most - held, 0)
+    soft = data + max(most - held, LEAST_GROWTH)
     if before[1] != resource.RLIM_INFINITY:
         soft = min(soft, before[1])
     resource.setrlimit(resource.RLIMIT_DATA, (soft, before[1]))

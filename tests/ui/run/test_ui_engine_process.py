@@ -105,8 +105,8 @@ def test_what_the_user_prefers_now_holds_for_the_next_request(process, tiny: Bun
     process.ask("devices")
     with open(f"/proc/{process._process.pid}/statm", encoding="ascii") as line:
         held = int(line.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    large = Volume(np.ones((1, 256, 256, 256), np.float32) + np.arange(256, dtype=np.float32))
-    usual, process.settings = process.settings, lambda: Settings("", held + 32 * 2**20)
+    large = Volume(np.ones((1, 320, 340, 340), np.float32) + np.arange(340, dtype=np.float32))  # more than may be grown
+    usual, process.settings = process.settings, lambda: Settings("", held)
     _, outcome = drain(process.run(large, tiny, RunOptions(device="cpu"), threading.Event()))
     assert "memory ran out" in outcome.error.lower()
     process.settings = lambda: Settings(str(tmp_path), 0)

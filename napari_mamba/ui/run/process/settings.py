@@ -11,9 +11,6 @@ from typing import Any
 from napari_mamba.bundles.bundle import ENVIRONMENT
 from napari_mamba.errors import NapariMambaError
 
-LIMITED = ("run", "work")
-"""Requests that compute."""
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -30,14 +27,17 @@ class Settings:
     bundle_folder: str = ""
     memory_bytes: int = 0
 
-    @contextmanager
-    def applied(self, kind: str, arguments: Sequence[Any]) -> Iterator[None]:
-        """Let them hold in this process while a request is answered."""
+    def use_folder(self) -> None:
+        """Let the folder hold in this process."""
         if self.bundle_folder:
             os.environ[ENVIRONMENT] = self.bundle_folder
         else:
             os.environ.pop(ENVIRONMENT, None)
-        if kind not in LIMITED or not self.memory_bytes:
+
+    @contextmanager
+    def limited(self, arguments: Sequence[Any]) -> Iterator[None]:
+        """Let the limit of memory hold while a request that computes goes on."""
+        if not self.memory_bytes:
             yield
             return
         from napari_mamba.engine import choose_device
