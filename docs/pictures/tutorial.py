@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,13 @@ from docs.pictures.person import NotThere, Person
 SAMPLES = ("File", "Open Sample", "Mamba medical imaging")
 PLUGIN = ("Plugins", "Mamba medical imaging")
 MODEL = "hippocampus-mr"
+SAMPLE = Path(__file__).resolve().parents[2] / "sample_data"
+BATCH = (
+    "mkdir scans",
+    "cp sample_data/hippocampus_*.nii.gz scans",
+    "napari-mamba batch hippocampus-mr scans/*.nii.gz -o results",
+)
+"""As the page has them."""
 
 
 def follow(folder: Path) -> None:
@@ -44,6 +55,7 @@ def follow(folder: Path) -> None:
     _save(person)
     _sure(person)
     _look(person)
+    _many(person)
     person.leave()
 
 
@@ -111,6 +123,64 @@ def _look(person: Person) -> None:
     widget = open_look(person)
     person.click("State norm", widget.maps)
     driving.wait(lambda: not widget.model.busy)
+
+
+def _many(person: Person) -> None:
+    """Step 8: the copied command and the batch in a shell, and the folder in the window."""
+    from napari_mamba import io
+
+    person.tab("Run a model")
+    dock = person.dock()
+    _entry(dock, "Copy as command").trigger()
+    command = QApplication.clipboard().text()
+    with tempfile.TemporaryDirectory() as place:
+        here = Path(place)
+        shutil.copytree(SAMPLE, here / "sample_data")
+        _shell(here, command)
+        made = io.read(here / "hippocampus_left_hippocampus-mr.nii.gz")
+        mine = io.read(SAMPLE / "hippocampus_left.nii.gz")
+        if made.shape != mine.shape or not made.data.any():
+            raise NotThere("the copied command has written no labels of the image")
+        for line in BATCH:
+            _shell(here, line)
+        if not (here / "results" / "summary.html").is_file():
+            raise NotThere("the batch has written no page to look through")
+        QTimer.singleShot(500, lambda: _answer(here / "scans"))
+        _entry(dock, "Run on a folder").trigger()
+        person.wait(lambda: not (dock.session.queue.busy or dock.host.runner.running))
+        written = sorted(one.name for one in (here / "scans_hippocampus-mr").iterdir())
+        if "results.csv" not in written or sum(name.endswith(".nii.gz") for name in written) != 3:
+            raise NotThere(f"the folder of results holds {written}")
+
+
+def _entry(dock: Any, title: str) -> Any:
+    """An entry of the button "More"."""
+    menu = dock.more_button.menu()
+    menu.aboutToShow.emit()
+    entry = next((one for one in menu.actions() if one.text().startswith(title)), None)
+    if entry is None or not entry.isEnabled():
+        raise NotThere(f"{title!r} is not in the menu of More, or is greyed out")
+    return entry
+
+
+def _answer(folder: Path) -> None:
+    """Fill in the dialog "Run on a folder"."""
+    dialog: Any = QApplication.activeModalWidget()
+    if dialog is None:
+        QTimer.singleShot(200, lambda: _answer(folder))
+        return
+    dialog.source.text.setText(str(folder))
+    if not dialog.run_button.isEnabled():
+        raise NotThere(f"the dialog cannot be left with Run: {dialog.notice.text()}")
+    dialog.run_button.click()
+
+
+def _shell(folder: Path, line: str) -> None:
+    """A line as it is typed into a terminal, in an environment where the program is installed."""
+    program = f'napari-mamba() {{ {shlex.quote(sys.executable)} -m napari_mamba "$@"; }}; {line}'
+    done = subprocess.run(["bash", "-c", program], cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise NotThere(f"{line!r} ends with {done.returncode}: {done.stderr[-400:]}")
 
 
 def open_look(person: Person) -> Any:

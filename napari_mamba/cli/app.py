@@ -1,4 +1,4 @@
-"""The commands. Each is a function of its options in a file `command_*.py`, and one line here.
+"""The commands. Each is a function of its options in a file of `commands/`, and one line here.
 
 What a command calls is imported when it runs.
 """
@@ -11,15 +11,15 @@ import typer
 
 from napari_mamba.cli.commands.adapt import adapt
 from napari_mamba.cli.commands.batch import batch
-from napari_mamba.cli.commands.dose import register as register_dose
-from napari_mamba.cli.commands.dvh import register as register_dvh
 from napari_mamba.cli.commands.explain import explain
 from napari_mamba.cli.commands.heart import heart
 from napari_mamba.cli.commands.import_ import import_
 from napari_mamba.cli.commands.list_ import devices, info, models
 from napari_mamba.cli.commands.measure import measure
+from napari_mamba.cli.commands.radiotherapy.dose import register as register_dose
+from napari_mamba.cli.commands.radiotherapy.dvh import register as register_dvh
+from napari_mamba.cli.commands.radiotherapy.rtstruct import register as register_rtstruct
 from napari_mamba.cli.commands.register import register as register_images
-from napari_mamba.cli.commands.rtstruct import register as register_rtstruct
 from napari_mamba.cli.commands.run import run
 from napari_mamba.cli.commands.serve import serve
 from napari_mamba.cli.commands.train import evaluate, join, train

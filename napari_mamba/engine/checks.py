@@ -184,7 +184,7 @@ def finite_problem(wrong: int) -> InputError:
     """So many values are NaN or infinite."""
     return InputError(
         f"{_count(wrong, 'value')} of the image {'is' if wrong == 1 else 'are'} NaN or infinite: repair the image, "
-        "or name a value to put in their place (replace_nonfinite)"
+        "or name a value to put in their place (replace_nonfinite; --replace-nonfinite)"
     )
 
 

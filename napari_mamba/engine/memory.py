@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,12 @@ _MESSAGES = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
     "failed to allocate",
+    "bad_alloc",
 )
+
+
+LEAST_GROWTH = 2**27
+"""Bytes: with none left, threads could not start, nor what went wrong be said."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -44,6 +51,63 @@ def require(needed: int) -> None:
     free = available_bytes()
     if free is not None and needed > free:
         raise MemoryError(f"{needed / 2**30:.1f} GiB needed, {free / 2**30:.1f} GiB free")
+
+
+@contextmanager
+def limited(most: int, device_type: str) -> Iterator[None]:
+    """Have memory end at `most` bytes while this is on: a run then takes smaller tiles, or says so in a sentence.
+
+    Parameters
+    ----------
+    most : int
+        Of the device's memory; on a CPU of what this process holds in main memory, which only Linux can limit, and
+        never less than `LEAST_GROWTH` above what it holds now. 0 is no limit.
+    device_type : str
+        "cuda" or "cpu"; others have no limit.
+
+    Examples
+    --------
+    >>> with limited(0, "cpu"):
+    ...     pass
+    """
+    limits = {"cuda": _limit_gpus, "cpu": _limit_process}
+    undo = limits[device_type](most) if most > 0 and device_type in limits else None
+    try:
+        yield
+    finally:
+        if undo is not None:
+            undo()
+
+
+def _limit_gpus(most: int) -> Callable[[], None]:
+    devices = range(torch.cuda.device_count())
+    for index in devices:
+        total = torch.cuda.get_device_properties(index).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, most / total), index)
+
+    def undo() -> None:
+        for index in devices:
+            torch.cuda.set_per_process_memory_fraction(1.0, index)
+
+    return undo
+
+
+def _limit_process(most: int) -> Callable[[], None] | None:
+    """By the size of the process's data: from now on it may grow by what is left of `most`."""
+    try:
+        import resource
+
+        with open("/proc/self/status", encoding="ascii") as lines:
+            fields = dict(line.split(":", 1) for line in lines)
+        data, held = (1024 * int(fields[name].split()[0]) for name in ("VmData", "VmRSS"))
+    except (ImportError, OSError, KeyError, ValueError):
+        return None
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    soft = data + max(most - held, LEAST_GROWTH)
+    if before[1] != resource.RLIM_INFINITY:
+        soft = min(soft, before[1])
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, before[1]))
+    return lambda: resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 def release(device: torch.device) -> None:

@@ -26,8 +26,8 @@ def events_within(
     """The run of `napari_mamba.engine.run`, of the voxels in `options.region` alone.
 
     Outside of the box labels are background, probabilities those of background (of no class where classes overlap),
-    uncertainty and residual 0, and a restored image is the input. A bundle that answers on a finer grid
-    (super-resolution) gives the block alone, at its place. A classification looks at the block.
+    uncertainty, residual, fused and sampled images 0, and a restored image is the input. A bundle that answers on a
+    finer grid (super-resolution) gives the block alone, at its place. A classification looks at the block.
     """
     from napari_mamba.engine.session import Session
 
@@ -52,7 +52,10 @@ def _put_back(result: Result, region: Region, bundle: Bundle, image: np.ndarray)
     if result.image is not None:
         if result.image.shape != region.inside.shape:  # on a finer grid: the block alone
             return
-        result.image = region.put_back(result.image, np.asarray(region.whole.data, np.float32)[: result.image.channels])
+        given: np.ndarray | float = 0.0  # a fused or sampled image has the scale of none that went in
+        if bundle.task == "restoration":
+            given = np.asarray(region.whole.data, np.float32)[: result.image.channels]
+        result.image = region.put_back(result.image, given)
     for name, answer in result.extra.items():
         result.extra[name] = region.put_back(answer, _outside(name, bundle, answer.channels))
     if result.labels is not None:

@@ -26,6 +26,7 @@ CONTAINERS = (
     "network",
     "net",
     "net_model",
+    "teacher",
 )
 
 # Looked for after all others: a Vim of two classes has the keys of a Vim4Path, which asks.
@@ -38,7 +39,8 @@ def identify(
     """Recognise the network, its generation and its arguments.
 
     Looks into the entries that hold weights in common checkpoints (`CONTAINERS`), and past prefixes that all keys
-    share ("module.", "_orig_mod.", "mamba_unet."…).
+    share ("module.", "_orig_mod.", "mamba_unet."…). Of a DINO checkpoint it is the teacher's encoder, as its authors
+    take it.
 
     Parameters
     ----------
@@ -97,15 +99,21 @@ def _contained(checkpoint: Mapping[str, Any], depth: int = 3) -> Iterator[tuple[
 
 
 def _unprefixed(shapes: Shapes) -> Iterator[tuple[str, Shapes]]:
-    """The keys as they are, then without the first name they all share, and so on."""
+    """The keys as they are, then without the first name they all share, and so on.
+
+    DINO keeps an encoder as "backbone" beside the "head" that it is trained with: then without what is not the encoder.
+    """
     prefix = ""
     while True:
         yield prefix, shapes
         heads = {key.partition(".")[0] for key in shapes}
+        if heads == {"backbone", "head"} and any(key.startswith("head.last_layer.") for key in shapes):
+            heads = {"backbone"}
         if len(heads) != 1 or any("." not in key for key in shapes):
             return
         head = f"{heads.pop()}."
-        prefix, shapes = prefix + head, {key.removeprefix(head): shape for key, shape in shapes.items()}
+        inner = {key.removeprefix(head): shape for key, shape in shapes.items() if key.startswith(head)}
+        prefix, shapes = prefix + head, inner
 
 
 def _recognise(model: ModelInfo, shapes: Shapes) -> Identification | None:

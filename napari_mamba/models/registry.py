@@ -41,7 +41,8 @@ class Identification:
         """The checkpoint's tensors under the network's own keys, to be loaded with `strict=True`."""
         for entry in self.container:
             checkpoint = checkpoint[entry]
-        return {key.removeprefix(self.prefix): tensor for key, tensor in tensors_of(checkpoint).items()}
+        tensors = tensors_of(checkpoint).items()
+        return {key.removeprefix(self.prefix): tensor for key, tensor in tensors if key.startswith(self.prefix)}
 
 
 def tensors_of(state_dict: Mapping[str, Any]) -> dict[str, torch.Tensor]:

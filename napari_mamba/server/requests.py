@@ -35,6 +35,8 @@ class Options(_Strict):
     strength: Annotated[float, Field(ge=0, le=150)] | None = None
     resample_channels: bool = False
     deterministic: bool = False
+    clip: bool = True
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
 
     def words(self, device: str) -> list[str]:
         """Arguments of the command, with the device that the queue stands for."""
@@ -53,6 +55,10 @@ class Options(_Strict):
             words.append("--resample-channels")
         if self.deterministic:
             words.append("--deterministic")
+        if not self.clip:
+            words.append("--no-clip")
+        if self.seed is not None:
+            words.append(f"--seed={self.seed}")
         return words
 
 

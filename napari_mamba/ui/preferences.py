@@ -20,6 +20,8 @@ class Preferences:
         Add the entropy of a segmentation.
     cache_mb : int
         Main memory for results of earlier runs; 0 keeps none.
+    memory_gb : int
+        Most memory that a run may take, in 2**30 bytes: of the GPU, or main memory where it runs on the CPU; 0 for all.
     bundle_folder : str
         Where bundles are imported to and found; empty for the platform's own place.
     scheduler : str
@@ -30,6 +32,7 @@ class Preferences:
     precision: str = "auto"
     uncertainty: bool = False
     cache_mb: int = 512
+    memory_gb: int = 0
     bundle_folder: str = ""
     scheduler: str = ""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from engine_fakes import Apply, fake_bundle, two_classes
 
 from napari_mamba.bundles import Tile
 from napari_mamba.bundles.spec import SmallerTile
-from napari_mamba.engine import RunOptions, run, run_to_end, session
+from napari_mamba.engine import RunOptions, memory, run, run_to_end, session
 from napari_mamba.engine.device import choose_device
 from napari_mamba.engine.memory import is_out_of_memory
 from napari_mamba.engine.progress.record import TimeEstimator
@@ -277,3 +278,16 @@ def test_tile_that_the_weights_depend_on_cannot_be_changed(volume):
 def test_options_outside_their_range(options):
     with pytest.raises(InputError):
         RunOptions(**options)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux limits a process's memory")
+def test_memory_ends_at_a_limit_and_only_while_it_is_on():
+    held = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
+    limit = 1024 * int(held.split()[1]) + 256 * 2**20
+    for make in (lambda n: np.ones(n, np.uint8), lambda n: torch.ones(n, dtype=torch.uint8)):
+        with memory.limited(limit, "cpu"):
+            make(2**26)
+            with pytest.raises((MemoryError, RuntimeError)) as caught:
+                make(2**29)
+            assert memory.is_out_of_memory(caught.value)
+        assert len(make(2**29)) == 2**29

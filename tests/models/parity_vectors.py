@@ -31,9 +31,10 @@ OWN_ROUNDING = {
     "UMambaEnc_2d_v2": 1.6e-4,
     "UMambaEnc_3d_v2": 3.2e-4,
     "LocalVim_T": 8e-4,
-    # mLSTMs: three times what one ulp of the weights changes, or the vectors' own distance from float64, twice
+    # mLSTMs: three times what one ulp of the weights changes, as the vectors' README asks. On an AMD EPYC both are the
+    # authors' numbers bit for bit, and float64 is 1.1e-4 and 3.6e-4 away; the shallow ones lie within 5e-6.
     "VisionLSTM_tiny": 3.6e-4,
-    "VisionLSTM2_tiny": 8e-4,
+    "VisionLSTM2_tiny": 4.8e-4,
     "UxLSTMEnc_3d": 3e-4,
 }
 # On an NVIDIA H100, without TF32, these lay 2.6e-4, 1.8e-4 and 5.3e-4 away: convolutions there sum in another order.

@@ -63,6 +63,27 @@ def test_vim4path_asks_for_a_vim_of_two_classes() -> None:
     assert models.identify(models.create("vim", depth=1, embed_dim=16, num_classes=3).state_dict()).name == "vim"
 
 
+def test_vim4path_is_found_in_dinos_checkpoint(tmp_path) -> None:
+    """As its authors' training writes it: the teacher's encoder, without the classes' head, beside DINO's own head."""
+    from argparse import Namespace
+
+    from napari_mamba.bundles.importers.pickles import read_checkpoint
+
+    torch.manual_seed(0)
+    network = models.create("vim4path", img_size=64, depth=1, embed_dim=16, num_classes=0)
+    encoder = {f"backbone.{key}": value for key, value in network.state_dict().items()}
+    head = {"head.mlp.0.weight": torch.ones(8, 16), "head.last_layer.weight_v": torch.ones(4, 8)}
+    student = {f"module.{key}": torch.zeros_like(value) for key, value in (encoder | head).items()}
+    written = {"student": student, "teacher": encoder | head, "epoch": 3, "args": Namespace(arch="vim-t", seed=0)}
+    torch.save(written, tmp_path / "checkpoint.pth")
+    checkpoint = read_checkpoint(tmp_path / "checkpoint.pth")
+    found = models.identify(checkpoint)
+    assert (found.name, found.container, found.prefix) == ("vim4path", ("teacher",), "backbone.")
+    again = models.create("vim4path", **found.arguments)
+    again.load_state_dict(found.weights(checkpoint), strict=True)
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in network.state_dict().items())
+
+
 def test_refusals_are_sentences() -> None:
     with pytest.raises(InputError, match="two equal sides"):
         models.create("em_net", **SMALL, in_shpae=(32, 64, 32))

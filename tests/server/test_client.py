@@ -122,7 +122,7 @@ def test_a_server_that_is_not_there_is_a_sentence(tiny_bundle, volume):
         drain(remote.run(volume, bundles.load(tiny_bundle), RunOptions(), threading.Event(), "http://127.0.0.1:9"))
 
 
-@pytest.mark.parametrize("option", [{"batch_size": 2}, {"replace_nonfinite": 0.0}, {"clip": False}])
+@pytest.mark.parametrize("option", [{"batch_size": 2}, {"replace_nonfinite": 0.0}])
 def test_an_option_that_the_server_does_not_take_is_told_before_anything_is_sent(tiny_bundle, volume, option):
     with pytest.raises(InputError, match="run it here"):
         drain(
@@ -133,10 +133,16 @@ def test_an_option_that_the_server_does_not_take_is_told_before_anything_is_sent
 def test_options_that_it_takes_are_written_as_it_takes_them(tiny_bundle, volume):
     from napari_mamba.server.requests import RunRequest
 
-    options = RunOptions(tile=(16, 32, 32), overlap=0.25, mirror=True, precision="float32", probabilities=True)
+    options = RunOptions(
+        tile=(16, 32, 32), overlap=0.25, mirror=True, precision="float32", probabilities=True, strength=0.5, seed=4,
+        clip=False, deterministic=True,
+    )  # fmt: skip
     body = remote.request_of(volume, bundles.load(tiny_bundle), options)
     words = RunRequest(**body).options.words("cpu")
-    assert words == ["--device=cpu", "--precision=float32", "--tile=16,32,32", "--overlap=0.25", "--mirror"]
+    assert words == [
+        "--device=cpu", "--precision=float32", "--tile=16,32,32", "--overlap=0.25", "--strength=50", "--mirror",
+        "--deterministic", "--no-clip", "--seed=4",
+    ]  # fmt: skip
     assert set(body["cases"][0]["outputs"]) == {"output", "probabilities"}
 
 

@@ -141,8 +141,7 @@ ELSEWHERE = {
     "quiet": "for terminals",
     "resume": "More: Run into a store",
     "scheduler": "for the command: a cluster has no window",
-    "ahead": "the Film dock predicts as many frames as it saw",
-    "seed": "for the command: the window draws with its own",
+    "ahead": "the Film dock: Frames ahead",
     "workers": "for the command: the window's engine is one process",
 }
 """Options of `napari-mamba run` that are no option of the widget, and where the window has them."""

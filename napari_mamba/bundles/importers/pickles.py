@@ -3,7 +3,7 @@
 PyTorch's `weights_only` reader and, for the pickles beside nnU-Net v1's weights, `pickle` itself with every name
 refused but those of containers and of NumPy's numbers. The six NumPy names that training logs bring along
 (`scalar`, `_reconstruct`, `dtype`, `ndarray`, in NumPy 1's and NumPy 2's spelling) stand for builders of our own, that
-can make nothing but arrays of numbers.
+can make nothing but arrays of numbers; a training program's settings (`argparse.Namespace`) are passed over.
 """
 
 from __future__ import annotations
@@ -53,6 +53,14 @@ class Array:
         self.values = np.frombuffer(data, kind.dtype).reshape(shape, order="F" if fortran else "C")
 
 
+class Settings:
+    """What a pickled `argparse.Namespace` becomes, which training programs keep beside weights: its values are left."""
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, dict):
+            raise pickle.UnpicklingError("a program's settings are something else")
+
+
 def _scalar(kind: Any, data: Any = b"") -> Any:
     if not isinstance(kind, NumberType) or not isinstance(data, bytes):
         raise pickle.UnpicklingError("a number is something else")
@@ -66,6 +74,7 @@ def _reconstruct(*_: Any) -> Array:
 BUILDERS: dict[str, Callable[..., Any]] = {
     "numpy.dtype": NumberType,
     "numpy.ndarray": Array,
+    "argparse.Namespace": Settings,
     **{f"numpy.{core}.multiarray.scalar": _scalar for core in ("core", "_core")},
     **{f"numpy.{core}.multiarray._reconstruct": _reconstruct for core in ("core", "_core")},
 }

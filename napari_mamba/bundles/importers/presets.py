@@ -150,7 +150,7 @@ PRESETS: Mapping[str, Preset] = {
     ),
     "frames": Preset(
         networks=("vmrnn_b", "vmrnn_d"),
-        source="github.com/yyyujintang/VMRNN-PyTorch, Moving_MNIST_VMRNN/utils.py",
+        source="github.com/yyyujintang/VMRNN-PyTorch, Moving_MNIST_VMRNN/dataset.py, configs.py and functions.py",
         tile=(64, 64),
         preparation=(normalise(standardised(0.0, 1.0)),),
         channels={1: ("grey",), 3: RGB},
@@ -158,7 +158,7 @@ PRESETS: Mapping[str, Preset] = {
     ),
     "pathology": Preset(
         networks=("vim4path",),
-        source="github.com/AtlasAnalyticsLab/Vim4Path, dino/main.py and the features' extraction",
+        source="github.com/AtlasAnalyticsLab/Vim4Path, mil_data_creation.py and MIL/datasets/dataset_h5.py",
         tile=(224, 224),
         preparation=(normalise(*IMAGENET),),
         channels={3: RGB},

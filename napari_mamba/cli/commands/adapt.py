@@ -110,7 +110,8 @@ def adapt(
 
     Ctrl-C keeps the best weights so far; --resume goes on. Not for clinical use.
     """
-    from napari_mamba.cli import adapting, parsing
+    from napari_mamba.cli import parsing
+    from napari_mamba.cli.training import adapting
 
     if events not in (None, "jsonl"):
         raise typer.BadParameter("--events is jsonl")

@@ -85,6 +85,9 @@ def batch(
             "--deterministic", help="GPU: the same bytes each time. The CPU's always are.", rich_help_panel=HOW
         ),
     ] = False,
+    seed: Annotated[
+        Optional[int], typer.Option(help="Diffusion: another seed, another sample.", rich_help_panel=HOW)
+    ] = None,
     spacing: Annotated[
         Optional[str],
         typer.Option(metavar="MM|Z,Y,X", help="Super-resolution: output voxel size in mm.", rich_help_panel=HOW),
@@ -107,6 +110,7 @@ def batch(
         spacing=parsing.parse_spacing(spacing),
         replace_nonfinite=replace_nonfinite,
         deterministic=deterministic or None,
+        seed=seed,
     )
     raise typer.Exit(
         batching.batch_command(

@@ -26,7 +26,7 @@ def heart(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")] = False,
 ) -> int:
     """Follow the left ventricle over a beat: labels, volume curve, ejection fraction, mass. Not for clinical use."""
-    from napari_mamba.cli.heart import HeartOutputs, heart_files
+    from napari_mamba.cli.runs.heart import HeartOutputs, heart_files
 
     choice = {"device": device, "precision": precision}
     outputs = HeartOutputs(output, own_labels=labels is None)

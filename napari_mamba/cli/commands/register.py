@@ -47,7 +47,7 @@ def register(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
 ) -> int:
     """Move one volume onto another: an affine, a network's warp, a warp fitted to the pair. Not for clinical use."""
-    from napari_mamba.cli.registering import RegisterOutputs, register_files
+    from napari_mamba.cli.runs.registering import RegisterOutputs, register_files
     from napari_mamba.engine.registering.options import RegistrationOptions
 
     outputs = RegisterOutputs(output, transform, displacement, jacobian, labels_output, report)

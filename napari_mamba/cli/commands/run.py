@@ -126,6 +126,9 @@ def run(
             rich_help_panel=HOW,
         ),
     ] = None,
+    clip: Annotated[
+        bool, typer.Option("--clip/--no-clip", help="Restoration: within the input's range.", rich_help_panel=HOW)
+    ] = True,
     region: Annotated[
         Optional[str],
         typer.Option(
@@ -190,6 +193,7 @@ def run(
         replace_nonfinite=replace_nonfinite,
         region=parsing.parse_region(region),
         deterministic=deterministic or None,
+        clip=None if clip else False,
         seed=seed,
         ahead=ahead,
     )

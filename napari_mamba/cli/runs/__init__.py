@@ -1,1 +1,1 @@
-"""Cases of `run` that are no single image: slides, and films."""
+"""What is no single image: slides, films, features of patches, a beating heart, two images registered."""

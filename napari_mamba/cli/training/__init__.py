@@ -1,1 +1,1 @@
-"""What `train`, `evaluate` and `join` do: recipes of the shipped bundles, and networks on data of one's own."""
+"""What `train`, `adapt`, `evaluate` and `join` do: recipes of shipped bundles, and networks on data of one's own."""

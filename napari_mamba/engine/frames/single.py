@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Generator
 from time import perf_counter
@@ -71,24 +72,38 @@ def _keep(result: FilmResult, t: int, one: Result, film: Film, new_array: NewArr
 
 
 class Told:
-    """Sentences of many frames, each once with how often it was said."""
+    """Sentences of many frames, each once with how often it was said; those that differ in numbers alone are one.
+
+    Examples
+    --------
+    >>> told = Told(3)
+    >>> told.add("Seen at a distance of 8.7.")
+    >>> told.add("Seen at a distance of 8.1.")
+    >>> told.sentences()
+    ['In 2 frames, such as: Seen at a distance of 8.7.']
+    """
 
     def __init__(self, frames: int) -> None:
         self.frames = frames
-        self.counts: dict[str, int] = {}
+        self.said: dict[str, list[str]] = {}
 
     def add(self, sentence: str) -> None:
         """One frame's."""
-        self.counts[sentence] = self.counts.get(sentence, 0) + 1
+        self.said.setdefault(re.sub(r"\d+(\.\d+)?", "#", sentence), []).append(sentence)
 
     def sentences(self) -> list[str]:
         """All of them."""
-        return [self._said(text, count) for text, count in self.counts.items()]
+        return [self._said(texts) for texts in self.said.values()]
 
-    def _said(self, text: str, count: int) -> str:
-        if count == self.frames or text.startswith("Frame "):
+    def _said(self, texts: list[str]) -> str:
+        text, count = texts[0], len(texts)
+        if text.startswith("Frame "):
+            return text if count == 1 else f"{text} The same holds for {count - 1} more."
+        same = len(set(texts)) == 1
+        if count == self.frames and same:
             return text
-        return f"In {'one frame' if count == 1 else f'{count} frames'}: {text}"
+        frames = "one frame" if count == 1 else f"{'all' if count == self.frames else count} frames"
+        return f"In {frames}{'' if same else ', such as'}: {text}"
 
 
 def is_blank(data: Any) -> bool:

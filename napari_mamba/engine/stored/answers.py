@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from napari_mamba.engine.answers.labels import check_classes, drawn, label_dtype, logits_dtype, painted, winners
+from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.preparation.prepare import Prepared
 from napari_mamba.engine.result import ClassRow, class_table, region_table
 from napari_mamba.engine.stored.reading.needs import NeedsMemory
 from napari_mamba.engine.stored.reading.placement import Placement, ResampledPlacement
 from napari_mamba.engine.tiling.tiles import Box
-from napari_mamba.errors import BundleError
+from napari_mamba.errors import BundleError, InputError
 
 _COUNTED = ("warn_volume", "warn_missing")
 """Postprocessing that looks at the voxels of each class alone."""
@@ -158,9 +159,12 @@ def _summed(rows: Sequence[ClassRow]) -> dict[str, Any]:
 
 
 class StoredImage(StoredAnswer):
-    """A restored image, float32, within the input's range where `clip` is asked for."""
+    """A restored image, float32, within the input's range where `clip` is asked for; `strength` as in `RunOptions`."""
 
-    def __init__(self, bundle: Any, channels: int, ranges: list[list[float]] | None, prepared: Prepared | None):
+    def __init__(
+        self, bundle: Any, channels: int, ranges: list[list[float]] | None, prepared: Prepared | None, strength: float
+    ):
+        self.strength = strength
         self.ranges, self.channels, self.dtype = ranges, channels, np.dtype(np.float32)
         self.answered = len(bundle.channels)
         self.held = 4 * self.answered
@@ -184,6 +188,9 @@ class StoredImage(StoredAnswer):
             raise BundleError(
                 f"the network answers {len(image)} channels for {self.channels}: a restored image has as many"
             )
+        if self.strength != 1:
+            before = given[(slice(None), *inside)].astype(np.float32)
+            image = before + self.strength * (image - before)
         for channel, (low, high) in zip(image, self.ranges or (), strict=False):
             np.clip(channel, low, high, out=channel)
         block = self.untouched(given)
@@ -199,8 +206,40 @@ class StoredImage(StoredAnswer):
         return given.astype(np.float32)  # zeros where a preparation has cropped; the input beyond a region
 
 
+class StoredFusion(StoredAnswer):
+    """Two images fused into one, float32, from 0 to 1: 0 where the network saw nothing."""
+
+    channels = answered = 1
+    dtype = np.dtype(np.float32)
+    held = 4
+
+    def __init__(self, bundle: Any):
+        if len(bundle.channels) != 2:  # the network may answer all colours, or one: only its answer would tell
+            raise NeedsMemory(f"{bundle.name} fuses images of several channels, which is run in memory: crop them")
+
+    def kept(self, values: torch.Tensor) -> np.ndarray:
+        if len(values) != 1:
+            raise BundleError(f"the network answers {len(values)} channels for two images: check the bundle")
+        return values.float().clamp(0, 1).cpu().numpy()
+
+    def written(
+        self,
+        values: np.ndarray,
+        inside: Box,
+        given: np.ndarray,
+        seen: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        block = self.untouched(given)
+        block[(slice(None), *inside)] = values
+        return block if seen is None else np.where(seen, block, 0), {}
+
+
 def stored_answer(
-    bundle: Any, channels: int, ranges: list[list[float]] | None, prepared: Prepared | None = None
+    bundle: Any,
+    channels: int,
+    ranges: list[list[float]] | None,
+    prepared: Prepared | None = None,
+    options: RunOptions | None = None,
 ) -> StoredAnswer:
     """The kind of answer that a bundle gives.
 
@@ -212,9 +251,22 @@ def stored_answer(
     ranges : list, optional
         Lowest and highest value of each, to clip a restored image to.
     prepared : Prepared, optional
+    options : RunOptions, optional
+
+    Raises
+    ------
+    NeedsMemory
+        If it is no kind of answer that is written block by block.
+    InputError
+        If an option does not suit it.
     """
     if bundle.task == "segmentation":
         return StoredLabels(bundle, prepared)
+    strength = 1.0 if options is None else options.strength
     if bundle.task == "restoration":
-        return StoredImage(bundle, channels, ranges, prepared)
+        return StoredImage(bundle, channels, ranges, prepared, strength)
+    if bundle.task == "fusion":
+        if strength != 1:
+            raise InputError(f"{bundle.name} fuses two images, which has no strength: leave it away")
+        return StoredFusion(bundle)
     raise NeedsMemory(f"{bundle.name} is for {bundle.task}, which is run in memory: crop the image if it is large")

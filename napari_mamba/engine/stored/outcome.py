@@ -26,7 +26,7 @@ def result_of(work: Work, journal: Journal, factors: Sequence[Shape]) -> Result:
     if job.bundle.task == "segmentation":
         result.table = _table(work, [one for key, one in facts.items() if key.startswith("0/")])
         result.warnings = _doubts(work, result.table)
-    names = work.volume.channel_names if job.bundle.task == "restoration" else ("labels",)
+    names = {"restoration": work.volume.channel_names, "fusion": ("fused",)}.get(job.bundle.task, ("labels",))
     _describe(job, work.volume.with_data(_Grid(work), names), factors)
     return _opened(job, result)
 

@@ -44,7 +44,7 @@ def run_into(
         Its data any array-like that basic slices read: what `napari_mamba.io` leaves on disk, Dask, memory-mapped.
         With `spread` it is sent to other processes, so what opens the image there is better than an array in memory.
     bundle : Bundle
-        For segmentation or restoration.
+        For segmentation, restoration or fusion.
     target : str or path
         A folder that ends in .zarr, or an address.
     options : RunOptions, optional
@@ -89,6 +89,6 @@ def check_stored(bundle: Bundle, options: RunOptions) -> None:
         what = f"the {wanted[0]}" if wanted else "the mean of slices along three axes"
         raise NeedsMemory(f"{what} is made in memory alone: leave it out, or give a --region of the image that fits")
     check_steps(preparation_steps(bundle, options.spacing))
-    answer = stored_answer(bundle, len(bundle.channels), None)
+    answer = stored_answer(bundle, len(bundle.channels), None, options=options)
     if options.region is not None and isinstance(answer, StoredLabels) and answer.structures:
         raise NeedsMemory("the largest part within a region is found in memory: give a coarser --level that fits")

@@ -106,7 +106,7 @@ class Work:
         self.placement = self._place(inside)
         self.tiling = self.plan.tiling(self.prepared.data.shape[1:])  # type: ignore[arg-type]
         clipped = job.found.get("range") if options.clip else None
-        self.answer = stored_answer(job.bundle, self.volume.channels, clipped, self.prepared)
+        self.answer = stored_answer(job.bundle, self.volume.channels, clipped, self.prepared, options)
 
     def _region(self) -> Box | None:
         region = self.job.options.region

@@ -79,11 +79,12 @@ def of_array(data: np.ndarray, grid: Volume, times: np.ndarray | None = None, ti
 
 
 def check_film(film: Film) -> None:
-    """Raise `InputError` where a film has one frame, or its times do not rise."""
+    """Raise `InputError` where a film has one frame, its times do not rise, or its second frame is of another size."""
     if film.count < 2:
         raise InputError("a film needs two frames or more, this is one image: run it without time")
     if film.times is not None and (len(film.times) != film.count or not (np.diff(film.times) > 0).all()):
         raise InputError("the frames are out of order, for their times do not rise: sort them by time")
+    film.frame(1)  # another size is told now, not after the first frame was run
 
 
 def _said(size: tuple[int, ...]) -> str:

@@ -21,10 +21,14 @@ NUDGE = 0.1
 
 
 def identify(shapes: Shapes) -> Identification | None:
-    """Recognise Vim4Path's keys, which Vim's published networks have too but for the head of two classes."""
-    if not has(shapes, "cls_token", "pos_embed", "layers.0.mixer.A_b_log", "norm_f.weight", "head.weight"):
+    """Recognise Vim4Path's keys, which Vim's published networks have too but for the head of two classes, or none.
+
+    DINO, which trains it, takes that head away.
+    """
+    if not has(shapes, "cls_token", "pos_embed", "layers.0.mixer.A_b_log", "norm_f.weight"):
         return None
-    if shapes["head.weight"][0] != 2 or "norm_f.bias" in shapes:
+    classes = shapes["head.weight"][0] if "head.weight" in shapes else 0
+    if classes not in (0, 2) or "norm_f.bias" in shapes:
         return None
     dim, channels, patch, _ = shapes["patch_embed.proj.weight"]
     return Identification(
@@ -36,6 +40,7 @@ def identify(shapes: Shapes) -> Identification | None:
             "embed_dim": dim,
             "d_state": shapes["layers.0.mixer.A_log"][1],
             "channels": channels,
+            **({} if classes else {"num_classes": 0}),
         },
         ambiguous=("if_devide_out",),
         note='A Vim classifier of two classes has the same keys: give the name "vim" if it is one. For Vim4Path say '
@@ -71,7 +76,7 @@ class Vim4Path(Vim):
     depth, embed_dim, d_state, channels : int
         Blocks (24 in vim-t), channels (192; 384 in vim-t-plus and vim-s), states, input channels.
     num_classes : int
-        Of a head that is stored and not used.
+        Of a head that is stored and not used; 0 for none, as in DINO's checkpoints.
     drop_rate, drop_path_rate : float
         Dropout of the tokens, and of blocks.
     if_devide_out : bool

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 SUFFIX = ".nrrd"  # its affine is text, with every digit
 _ATTEMPTS, _BETWEEN_S = 6, 1.0
 _TAKEN = ("precision", "tile", "spacing", "axis", "overlap", "mirror")
+_SWITCHES = ("clip", "deterministic", "seed")
 _NOT_TAKEN = {"batch_size": "the batch size", "replace_nonfinite": "a value for NaN", "region": "a region"}
 
 
@@ -97,9 +98,12 @@ def request_of(volume: Volume, bundle: Bundle, options: RunOptions) -> dict[str,
     for name, words in _NOT_TAKEN.items():
         if getattr(options, name) is not None:
             raise InputError(f"{words} cannot be given to a run on another computer: leave it empty, or run it here")
-    if not options.clip:
-        raise InputError("a run on another computer keeps the input's range: tick that option, or run it here")
-    chosen: dict[str, Any] = {}
+    plain = RunOptions()
+    chosen: dict[str, Any] = {
+        name: getattr(options, name) for name in _SWITCHES if getattr(options, name) != getattr(plain, name)
+    }
+    if options.strength != plain.strength:
+        chosen["strength"] = 100 * options.strength  # in percent, as the command has it
     for name in _TAKEN:
         value = getattr(options, name)
         if value not in (None, "auto"):

@@ -43,7 +43,7 @@ TASKS = {
     "classification": "Tell images apart",
     "slide": "Score slides (in the dock Slides)",
     "dose": "Predict a dose (in the dock Radiotherapy)",
-    "registration": "Register two images (by the command napari-mamba register)",
+    "registration": "Register two images (in the dock Register)",
 }
 
 

@@ -17,11 +17,15 @@ NOTHING: list[Any] = [(None,)]
 """napari's word for "read, and there is no layer of it": the user cancelled, or the layer is there already."""
 DROPPED_TOGETHER_S = 3.0
 """Files of one DICOM series that follow each other within this time were dropped together: they are one layer."""
+_OF_FILE = ("SeriesInstanceUID", "NumberOfFrames", "SOPClassUID")
 _NO_DICOM = (".nii", ".nii.gz", ".nrrd", ".mha", ".tif", ".tiff")
 
 
 def get_reader(path: Paths) -> Callable[[Paths], list[LayerData]] | None:
-    """The reader for a path, or None where `napari_mamba.io` does not know it.
+    """The reader for a path, or None where `napari_mamba.io` does not know its ending.
+
+    napari's own words for a file that is refused say nothing of the reason, so that a folder, or a file without an
+    ending, is taken and read to the sentence that says what it is not.
 
     Parameters
     ----------
@@ -32,8 +36,9 @@ def get_reader(path: Paths) -> Callable[[Paths], list[LayerData]] | None:
     from napari_mamba import io
 
     paths = [path] if isinstance(path, str) else list(path)
-    known = all(io.can_read(one) or (len(paths) == 1 and _holds_images(Path(one))) for one in paths)
-    return read_layers if paths and known else None
+    if len(paths) == 1 and (Path(paths[0]).is_dir() or _says_nothing(Path(paths[0]))):
+        return read_layers
+    return read_layers if paths and all(map(io.can_read, paths)) else None
 
 
 def read_layers(path: Paths) -> list[LayerData]:
@@ -117,18 +122,9 @@ def _ask(paths: list[str]) -> list[LayerData] | None:
     return chosen or NOTHING
 
 
-def _holds_images(folder: Path) -> bool:
-    """Whether a folder has images of its own, by their names; cheap, since napari asks for every folder."""
-    from napari_mamba import io
-
-    if not folder.is_dir():
-        return False
-    for count, entry in enumerate(folder.iterdir()):
-        if entry.name.lower().endswith(tuple(io.SUFFIXES)) and not entry.name.startswith("."):
-            return True
-        if count > 500:
-            return False
-    return False
+def _says_nothing(file: Path) -> bool:
+    """Whether a file's name tells no format: it has no ending, or one of digits."""
+    return file.is_file() and (not file.suffix or file.suffix[1:].isdigit())
 
 
 class _Dropped:
@@ -159,8 +155,9 @@ _DROPPED = _Dropped()
 
 
 def _series_of(path: str) -> str:
-    """The UID of a DICOM file's series; empty for all else."""
+    """The UID of a DICOM file's series; empty for all else, and for files that hold a volume of their own."""
     from napari_mamba.io.formats import dicom
+    from napari_mamba.io.formats.dicom.headers import SEGMENTATIONS
 
     place = Path(path)
     if not place.is_file() or place.name.lower().endswith(_NO_DICOM):
@@ -170,7 +167,8 @@ def _series_of(path: str) -> str:
             return ""
         import pydicom
 
-        header = pydicom.dcmread(place, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+        header = pydicom.dcmread(place, stop_before_pixels=True, specific_tags=list(_OF_FILE))
+        alone = int(header.get("NumberOfFrames") or 1) > 1 or str(header.get("SOPClassUID", "")) in SEGMENTATIONS
     except Exception:  # the reading itself says what is wrong with it
         return ""
-    return str(header.get("SeriesInstanceUID", ""))
+    return "" if alone else str(header.get("SeriesInstanceUID", ""))

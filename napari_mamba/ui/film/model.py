@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -29,25 +30,39 @@ class FilmModel:
         Those that can: networks of films first.
     layer : Image or None
     bundle : Bundle or None
+    ahead : int
+        How many frames a prediction gives; 0: as many as the film has.
     """
 
     viewer: ViewerModel
     bundles: list[Bundle] = field(default_factory=list)
     layer: Layer | None = None
     bundle: Bundle | None = None
+    ahead: int = 0
     message: str = ""
     kind: str = "hint"
     changed: ClassVar[Signal] = Signal()
 
     def __post_init__(self) -> None:
-        able = [one for one in self.bundles if one.task in TASKS and (one.tile.frames or _one_image(one))]
-        self.bundles = sorted(able, key=lambda one: (not one.tile.frames, one.name))
-        self.bundle = self.bundles[0] if self.bundles else None
+        self.offer(self.bundles)
         events = self.viewer.layers.events
         self._listened = (events.inserted, events.removed, events.renamed)
         for event in self._listened:
             event.connect(self._on_layers)
         self._on_layers()
+
+    def offer(self, bundles: Sequence[Bundle]) -> None:
+        """Offer those of these that go over a film; the chosen one stays where it is among them."""
+        able = [one for one in bundles if one.task in TASKS and (one.tile.frames or _one_image(one))]
+        self.bundles = sorted(able, key=lambda one: (not one.tile.frames, one.name))
+        same = (one for one in self.bundles if self.bundle is not None and one.path == self.bundle.path)
+        self.bundle = next(same, next(iter(self.bundles), None))
+        self.changed.emit()
+
+    @property
+    def predicts(self) -> bool:
+        """Whether the chosen model gives the frames after the last one."""
+        return self.bundle is not None and self.bundle.task == "prediction"
 
     def close(self) -> None:
         """Stop listening to the viewer."""

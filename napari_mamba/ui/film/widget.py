@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from napari.viewer import Viewer  # menus: napari fills it in by its type
 from qtpy.QtCore import QSize
-from qtpy.QtWidgets import QGridLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QGridLayout, QLabel, QSpinBox, QVBoxLayout, QWidget
 
+from napari_mamba.engine.options import MOST_AHEAD
 from napari_mamba.engine.progress.overall import SHARES
 from napari_mamba.ui.film.layers import film_of
 from napari_mamba.ui.film.model import FilmModel
 from napari_mamba.ui.preferences import preferences
 from napari_mamba.ui.run.process.engine_process import shared_engine
 from napari_mamba.ui.run.process.outcome import sentence
+from napari_mamba.ui.run.session import session_of
 from napari_mamba.ui.widgets.docks import DockPage, open_widget
 from napari_mamba.ui.widgets.forms import combo_box, row_label
 from napari_mamba.ui.widgets.theme import Notice
@@ -40,19 +42,26 @@ class FilmWidget(DockPage):
     """
 
     def __init__(self, napari_viewer: ViewerModel, parent: QWidget | None = None):
-        from napari_mamba import bundles
-
         super().__init__(parent)
         self.viewer = napari_viewer
-        self.model = FilmModel(napari_viewer, bundles.available())
+        self.library = session_of(napari_viewer).library
+        self.model = FilmModel(napari_viewer, list(self.library.bundles))
         self.work, self.engine = Work(self), make_engine()
         self.film = combo_box("An image layer whose first axis is time: pictures or volumes, grey or in colour")
         self.bundle = combo_box("Models of films see several frames at once; others see each frame by itself")
+        self.ahead = QSpinBox()
+        self.ahead.setRange(0, MOST_AHEAD)
+        self.ahead.setSpecialValueText("as many as the film has")
+        self.ahead.setToolTip("How many frames are predicted after the last one; the later, the less they are worth")
         self.row = WorkRow(self.work, "Run over the film", STAGES, SHARES)
         self.notice = Notice(napari_viewer)
         grid = QGridLayout()
-        for row, (name, widget) in enumerate((("Film", self.film), ("Model", self.bundle))):
-            grid.addWidget(row_label(name), row, 0)
+        self._ahead_name = row_label("Frames ahead")
+        rows = ((row_label("Film"), self.film), (row_label("Model"), self.bundle), (self._ahead_name, self.ahead))
+        for row, (label, widget) in enumerate(rows):
+            label.setBuddy(widget)
+            widget.setAccessibleName(label.text())
+            grid.addWidget(label, row, 0)
             grid.addWidget(widget, row, 1)
         grid.setColumnStretch(1, 1)
         hint = QLabel("Not for clinical use: look at the result of every frame.")
@@ -67,6 +76,8 @@ class FilmWidget(DockPage):
         self._asked_of: tuple[Any, Any] | None = None
         self.film.currentIndexChanged.connect(self._on_choice)
         self.bundle.currentIndexChanged.connect(self._on_choice)
+        self.ahead.valueChanged.connect(self._on_ahead)
+        self.library.changed.connect(self._on_library)
         self.row.asked.connect(self.run)
         self.work.ended.connect(self._on_ended)
         self.model.changed.connect(self.draw)
@@ -89,6 +100,8 @@ class FilmWidget(DockPage):
             values = [value for _, value in entries]
             combo.setCurrentIndex(values.index(chosen) if chosen in values else -1)
         self._filling = False
+        for one in (self._ahead_name, self.ahead):
+            one.setVisible(model.predicts)
         self.row.set_ready(not model.problem, model.problem)
         self.notice.say(model.message or model.problem, model.kind if model.message else "hint")
 
@@ -96,6 +109,12 @@ class FilmWidget(DockPage):
         if not self._filling:
             self.model.layer, self.model.bundle = self.film.currentData(), self.bundle.currentData()
             self.model.say("")
+
+    def _on_ahead(self, frames: int) -> None:
+        self.model.ahead = frames
+
+    def _on_library(self) -> None:
+        self.model.offer(self.library.bundles)
 
     def run(self) -> None:
         """Run the chosen model over the chosen film."""
@@ -107,7 +126,8 @@ class FilmWidget(DockPage):
             return
         try:
             frames = in_memory(film_of(layer))
-            options = RunOptions(device=chosen.device, precision=chosen.precision)
+            ahead = (self.model.ahead or None) if self.model.predicts else None
+            options = RunOptions(device=chosen.device, precision=chosen.precision, ahead=ahead)
         except NapariMambaError as error:
             self.model.say(sentence(str(error)), "error")
             return
@@ -124,6 +144,7 @@ class FilmWidget(DockPage):
         """Stop listening to the viewer."""
         self.work.stop()
         self.model.close()
+        self.library.changed.disconnect(self._on_library)
         self.model.changed.disconnect(self.draw)
 
 

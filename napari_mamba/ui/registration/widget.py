@@ -29,6 +29,7 @@ from napari_mamba.ui.registration.model import AFFINES, RegistrationModel, bundl
 from napari_mamba.ui.registration.scene import VIEWS, result_layers
 from napari_mamba.ui.registration.shown import ShownViews
 from napari_mamba.ui.run.process.engine_process import shared_engine
+from napari_mamba.ui.run.session import session_of
 from napari_mamba.ui.widgets.docks import DockPage, open_widget
 from napari_mamba.ui.widgets.forms import combo_box, row_label
 from napari_mamba.ui.widgets.theme import Notice
@@ -65,6 +66,7 @@ class RegistrationWidget(DockPage):
     def __init__(self, napari_viewer: ViewerModel, parent: QWidget | None = None):
         super().__init__(parent)
         self.viewer = napari_viewer
+        self.library = session_of(napari_viewer).library
         self.model = RegistrationModel(napari_viewer)
         self.shown = ShownViews(napari_viewer, self)
         self.work = Work(self)
@@ -93,11 +95,12 @@ class RegistrationWidget(DockPage):
         self.save.setToolTip("ITK transform (.h5, .tfm) for ANTs and 3D Slicer, or displacement field (.nii.gz, LPS)")
         self._lay_out()
         self._filling = False
-        for name, values in (("affine", AFFINES), ("bundle", self._bundles())):
-            combo = getattr(self, name)
-            for key, words in values.items():
-                combo.addItem(words, key)
+        for key, words in AFFINES.items():
+            self.affine.addItem(words, key)
+        self._list_bundles()
+        for combo in (self.affine, self.bundle):
             combo.currentIndexChanged.connect(self._on_choice)
+        self.library.changed.connect(self._list_bundles)
         for combo in (self.fixed, self.moving):
             combo.currentIndexChanged.connect(self._on_choice)
         self.refine.setChecked(True)
@@ -116,11 +119,18 @@ class RegistrationWidget(DockPage):
         self.model.changed.connect(self.draw)
         self.draw()
 
-    def _bundles(self) -> dict[str, str]:
-        from napari_mamba import bundles
-
-        found = {str(one.path): f"{one.title} ({one.name})" for one in bundles_for(bundles.available())}
-        return {"": "No network", **found}
+    def _list_bundles(self) -> None:
+        """Offer the networks that there are; the chosen one stays where it is among them."""
+        chosen = self.bundle.currentData() or ""
+        self.bundle.blockSignals(True)
+        self.bundle.clear()
+        self.bundle.addItem("No network", "")
+        for one in bundles_for(self.library.bundles):
+            self.bundle.addItem(f"{one.title} ({one.name})", str(one.path))
+        self.bundle.setCurrentIndex(max(self.bundle.findData(chosen), 0))
+        self.bundle.blockSignals(False)
+        if (self.bundle.currentData() or "") != chosen:
+            self._on_choice()
 
     def _lay_out(self) -> None:
         form = QFormLayout()
@@ -247,6 +257,7 @@ class RegistrationWidget(DockPage):
         self.work.stop()
         self.shown.close()
         self.model.close()
+        self.library.changed.disconnect(self._list_bundles)
         self.model.changed.disconnect(self.draw)
 
 

@@ -7,11 +7,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_error, show_info
-from qtpy.QtCore import QObject, QTimer, Signal, Slot
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_mamba.ui.preferences import on_preferences_changed
 from napari_mamba.ui.results.layers import add_made, main_of, make_layers, postpone_tools, warm_up
 from napari_mamba.ui.run.process.engine_process import EngineProcess, EngineThread
+from napari_mamba.ui.run.process.outcome import sentence_of
 from napari_mamba.ui.run.queue.activity import Activity
 from napari_mamba.ui.run.queue.estimates import Estimate, key_of
 from napari_mamba.ui.run.queue.jobs import Job, State
@@ -52,8 +53,7 @@ class RunHost(QObject):
         super().__init__(parent)
         self.session = session
         self.engine = engine
-        self.runner = Runner(session, engine, self)
-        self.runner.ended.connect(self._on_ended)
+        self.runner = Runner(session, engine, self._delivered, self)
         self.watched = 0
         """Widgets that show this session: while there are none, the end of a run is told by a notification."""
         self.preparing = self.closed = False
@@ -142,21 +142,25 @@ class RunHost(QObject):
 
     # ---- after a run
 
-    @Slot(object)
-    def _on_ended(self, job: Job) -> None:
-        if job.state is State.DONE and job.result is not None and job.place is not None:
-            self.adding += 1
-            self._go_on(self._adding(job))
-        else:
+    def _delivered(self, job: Job) -> Iterator[None]:
+        """The steps in which a job that is over comes into the viewer, or its sentence to the user."""
+        if self.closed:
+            return
+        if job.state is not State.DONE or job.result is None or job.place is None:
             if job.state is State.FAILED:
                 self.failed.emit(job)
                 show_error(job.sentence)
             self._settle(job)
-
-    def _go_on(self, steps: Iterator[None]) -> None:
-        """Do the next step now, and the one after it when the window has drawn this one."""
-        if next(steps, self) is not self:
-            QTimer.singleShot(0, lambda: self._go_on(steps))
+            return
+        self.adding += 1
+        try:
+            yield from self._adding(job)
+        except Exception as error:  # of napari's, or of a layer that somebody removes meanwhile
+            show_error(sentence_of(error))
+        finally:
+            self.adding -= 1
+            if not self.closed:
+                self._keep_steady()
 
     def _adding(self, job: Job) -> Iterator[None]:
         """Put a result's layers into the viewer, one at a time: napari takes a tenth of a second for each."""
@@ -178,8 +182,9 @@ class RunHost(QObject):
                 layers.selection = selected  # "the selected layer" stays the one that the user selected
         if job.layer is not None:
             self._shown = (job.layer, job.place.name)
-        self.adding -= 1
-        self._keep_steady()
+        yield  # the window draws the layers before the table is filled
+        if self.closed:
+            return
         self.added.emit(job)
         if not self.watched:
             show_info(f"{job.name} is done.")

@@ -156,6 +156,8 @@ def _options(given: dict[str, Any]) -> Options:
     for key, value in given.items():
         if key not in known:
             raise InputError(f"there is no option {key!r}: known are {', '.join(known)}")
+        if key == "strength" and not isinstance(value, str):
+            value = 100 * value  # in percent in the dock, a share in `RunOptions`
         if isinstance(known[key], str):
             value = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
         setattr(options, key, value)

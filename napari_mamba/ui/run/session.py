@@ -14,7 +14,9 @@ from napari_mamba.server.client.known import KnownServers, Server
 from napari_mamba.server.client.known import default_path as known_servers_path
 from napari_mamba.ui.bundles.library import Library
 from napari_mamba.ui.layers import Placement, layers_to_volume
-from napari_mamba.ui.preferences import folder_of, preferences
+from napari_mamba.ui.preferences import Preferences, folder_of, preferences
+from napari_mamba.ui.run.choice.elsewhere import ELSEWHERE, elsewhere
+from napari_mamba.ui.run.choice.examined import Examined
 from napari_mamba.ui.run.choice.inputs import NO_IMAGE, NO_MASK, Inputs
 from napari_mamba.ui.run.choice.layer_jobs import layer_job
 from napari_mamba.ui.run.choice.options import Options
@@ -74,6 +76,8 @@ class RunSession:
     def __post_init__(self) -> None:
         self.inputs = Inputs(self.viewer)
         self._by_hand = False
+        self._examined = Examined()
+        self._preferred: Preferences | None = None
         self.take_preferences()
         self.inputs.changed.connect(self._on_change)
         self.options.events.connect(self._on_change)
@@ -119,13 +123,14 @@ class RunSession:
         return volume is None or volume.channels != len(bundle.channels) or examine(volume, bundle).fits
 
     def take_preferences(self) -> None:
-        """Read the user's preferences, now and whenever they change."""
+        """Read the user's preferences, now and whenever they change: what else was chosen in the dock stays."""
         chosen = preferences()
         self.cache.limit = max(chosen.cache_mb, 0) * 2**20
         self.cache.trim()
         self.library.use_folder(folder_of(chosen))
         self.scheduler = chosen.scheduler
-        self.options.prefer(chosen)
+        self.options.prefer(chosen, self._preferred)
+        self._preferred = chosen
 
     def ranked(self) -> list[tuple[Bundle, Suitability]]:
         """Every bundle with what speaks against it for the chosen layers; those that fit come first."""
@@ -186,7 +191,7 @@ class RunSession:
             job, volume = self.job_of(layers)
         except NapariMambaError as error:
             return [Remark("error", sentence(str(error)))]
-        seen = examine(volume, self.bundle, job.options)
+        seen = self._examined(layers, volume, self.bundle, job.options)
         return [
             *(Remark("error", sentence(text)) for text in seen.refusals),
             *(Remark("warning", text) for text in seen.warnings),
@@ -257,29 +262,6 @@ class RunSession:
     def _on_ended(self, job: Job) -> None:
         self.last = job
         self.changed.emit()
-
-
-ELSEWHERE = ("dose", "registration", "slide", "prediction", "features")
-"""Tasks that other docks are for."""
-
-
-def elsewhere(bundle: Bundle) -> str:
-    """Why a bundle for doses, registration or slides is not run here, and where it is."""
-    if bundle.task == "slide":
-        return f"{bundle.name} takes a slide's bag of features: score it in Plugins ▸ Mamba medical imaging ▸ Slides"
-    if bundle.task == "prediction":
-        return f"{bundle.name} predicts the next frames of a film: do so in Layers ▸ Segment ▸ Every frame of a film"
-    if bundle.task == "features":
-        return (
-            f"{bundle.name} encodes a slide's patches: use the command napari-mamba run {bundle.name} SLIDE.tif -o "
-            "features.h5"
-        )
-    if bundle.task == "registration":
-        return f"{bundle.name} registers two images: do so in Plugins ▸ Mamba medical imaging ▸ Register"
-    return (
-        f"{bundle.name} takes a planning CT with its structures, not an image alone: predict a dose in Plugins ▸ Mamba "
-        "medical imaging ▸ Radiotherapy"
-    )
 
 
 _sessions: dict[int, RunSession] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -59,8 +60,15 @@ class SlideModel:
         self._listened = (events.inserted, events.removed, events.renamed)
         for event in self._listened:
             event.connect(self._on_layers)
-        self.bundle = self.bundles[0] if self.bundles else None
+        self.offer(self.bundles)
         self._on_layers()
+
+    def offer(self, bundles: Sequence[Bundle]) -> None:
+        """Offer those of these that score slides; the chosen one stays where it is among them."""
+        self.bundles = [one for one in bundles if one.task == "slide"]
+        same = (one for one in self.bundles if self.bundle is not None and one.path == self.bundle.path)
+        self.bundle = next(same, next(iter(self.bundles), None))
+        self.changed.emit()
 
     def close(self) -> None:
         """Stop listening to the viewer."""

@@ -25,6 +25,7 @@ from napari_mamba.engine.progress.overall import SHARES
 from napari_mamba.ui.preferences import preferences
 from napari_mamba.ui.run.process.engine_process import shared_engine
 from napari_mamba.ui.run.process.outcome import sentence
+from napari_mamba.ui.run.session import session_of
 from napari_mamba.ui.slides.model import SlideModel
 from napari_mamba.ui.widgets.background import Background
 from napari_mamba.ui.widgets.docks import DockPage, open_widget
@@ -53,11 +54,10 @@ class SlidesWidget(DockPage):
     """
 
     def __init__(self, napari_viewer: ViewerModel, parent: QWidget | None = None):
-        from napari_mamba import bundles
-
         super().__init__(parent)
         self.viewer = napari_viewer
-        self.model = SlideModel(napari_viewer, [one for one in bundles.available() if one.task == "slide"])
+        self.library = session_of(napari_viewer).library
+        self.model = SlideModel(napari_viewer, list(self.library.bundles))
         self.work, self.engine = Work(self), make_engine()
         self._background = Background(self)
         self.open = QPushButton("Open features…")
@@ -88,6 +88,7 @@ class SlidesWidget(DockPage):
         self.patches.cellClicked.connect(self._on_patch)
         self.save.clicked.connect(self._ask_path)
         self.model.changed.connect(self.draw)
+        self.library.changed.connect(self._on_library)
         self.draw()
 
     @staticmethod
@@ -125,6 +126,9 @@ class SlidesWidget(DockPage):
     def sizeHint(self) -> QSize:
         """Wide enough for the table."""
         return QSize(380, 680)
+
+    def _on_library(self) -> None:
+        self.model.offer(self.library.bundles)
 
     # ---- drawing the model
 
@@ -246,6 +250,7 @@ class SlidesWidget(DockPage):
         """Stop listening to the viewer."""
         self.work.stop()
         self.model.close()
+        self.library.changed.disconnect(self._on_library)
         self.model.changed.disconnect(self.draw)
 
 

@@ -110,15 +110,39 @@ def test_labels_of_a_resampled_image_equal_those_in_memory(tmp_path, steps, acti
     np.testing.assert_array_equal(np.asarray(found.labels.data), wanted.labels.data)
 
 
-@pytest.mark.parametrize("steps", list(STEPS))
-def test_an_image_equals_that_in_memory(tmp_path, steps):
+@pytest.mark.parametrize(("steps", "strength"), [("none", 1.0), ("turned", 1.0), ("percentile", 0.5)])
+def test_an_image_equals_that_in_memory(tmp_path, steps, strength):
     bundle = fake_bundle(
         Apply(lambda x: x * 1.5 + torch.linspace(0, 1, 16)), task="restoration", preparation=STEPS[steps]
     )
-    volume = image()
-    wanted = run_to_end(volume, bundle, CPU)
-    found = drain(run_into(volume, bundle, tmp_path / "out.zarr", CPU))
+    volume, options = image(), replace(CPU, strength=strength)
+    wanted = run_to_end(volume, bundle, options)
+    found = drain(run_into(volume, bundle, tmp_path / "out.zarr", options))
     np.testing.assert_allclose(np.asarray(found.image.data), wanted.image.data, atol=1e-5 * np.ptp(volume.data))
+
+
+class Fused(torch.nn.Module):
+    """Depends on both images, which comes first, and where in its tile a voxel lies; leaves the range of 0 to 1."""
+
+    def forward(self, first, second):
+        return 0.4 + first - 0.5 * second + torch.linspace(-0.2, 0.2, first.shape[-1])
+
+
+@pytest.mark.parametrize("steps", [STEPS["turned"], RESAMPLED["coarser"]])
+@pytest.mark.parametrize("region", [False, True])
+def test_a_fused_image_equals_that_in_memory(tmp_path, steps, region):
+    bundle = fake_bundle(Fused(), task="fusion", modalities=("CT", "MR"), preparation=steps, activation="none")
+    volume = image((2, 30, 26, 34))
+    low, high = (volume.affine @ np.array([*corner, 1]) for corner in ((8, 8, 25), (24, 20, 7)))
+    box = (*np.minimum(low, high)[:3], *np.maximum(low, high)[:3])
+    options = replace(CPU, region=box) if region else CPU
+    wanted = run_to_end(volume, bundle, options)
+    found = drain(run_into(volume, bundle, tmp_path / "out.zarr", options))
+    assert found.image.channels == wanted.image.channels == 1
+    np.testing.assert_allclose(np.asarray(found.image.data), wanted.image.data, atol=1e-5)
+    values = np.unique(wanted.image.data)
+    assert values[0] == 0 < values[1] < values[-1] <= 1, "not the values of an image that went in"
+    assert io.read(tmp_path / "out.zarr").shape == volume.shape
 
 
 def test_an_image_thinner_than_a_tile(tmp_path):

@@ -135,6 +135,18 @@ def test_a_folder_of_several_series_reads_pixels_of_what_is_looked_at_alone(tmp_
     assert sorted(decoded) == sorted([f"2_{z:03}.dcm" for z in range(5)] + [f"3_{z:03}.dcm" for z in range(4)])
 
 
+def test_files_of_many_frames_that_are_dropped_together_are_a_layer_each(tmp_path):
+    """Each holds a volume of its own, though they share a series: none may be taken for a slice of the first."""
+    values = [write_frames(tmp_path / f"{name}.dcm", slices=4, times=1) for name in "ab"]
+    tags = pydicom.dcmread(tmp_path / "b.dcm")
+    tags.PixelData = (values[1] + 1).tobytes()
+    tags.save_as(tmp_path / "b.dcm", enforce_file_format=True)
+    layers = [Layer.create(*read_layers(str(tmp_path / f"{name}.dcm"))[0]) for name in "ab"]
+    assert [layer.data.shape for layer in layers] == [(4, ROWS, COLUMNS)] * 2
+    np.testing.assert_array_equal(np.sort(layers[1].data, axis=None), np.sort(values[0] + 1, axis=None))
+    assert [round(float(side), 3) for side in layers[0].scale] == [4, 0.5, 0.5]
+
+
 def test_a_file_of_many_frames_is_decoded_once_for_all_its_volumes(tmp_path, decoded):
     values = write_frames(tmp_path / "perfusion.dcm", slices=4, times=3)
     (entry,) = (choice := SeriesChoice(io.list_series(tmp_path / "perfusion.dcm"))).entries

@@ -41,8 +41,8 @@ def test_the_manifest_reads_what_it_says_and_the_library_writes_what_it_offers(m
     }
     assert (
         {".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".dcm", ".tif", ".tiff", ".zarr"}
-        <= patterns
-        <= {*io.SUFFIXES, "DICOMDIR"}
+        <= {one for one in patterns if "[" not in one}
+        <= {*io.SUFFIXES}
     )
     for writer in manifest.contributions.writers:
         known = (*io.WRITE_SUFFIXES, *(io.LABEL_SUFFIXES if writer.layer_types == ["labels"] else ()))
@@ -82,10 +82,30 @@ def test_a_missing_sample_is_told_in_a_sentence():
 
 def test_the_reader_leaves_alone_what_it_cannot_read(tmp_path):
     (tmp_path / "table.csv").write_text("a,b\n")
-    (tmp_path / "folder").mkdir()
     assert get_reader(str(tmp_path / "table.csv")) is None
-    assert get_reader(str(tmp_path / "folder")) is None
     assert get_reader([]) is None
+
+
+@pytest.mark.parametrize("name", ["folder", "README", "log.1"])
+def test_what_tells_no_format_by_its_name_is_read_to_a_sentence(tmp_path, name):
+    place = tmp_path / name
+    place.mkdir() if name == "folder" else place.write_text("no image")
+    reader = get_reader(str(place))
+    with pytest.raises(napari_mamba.errors.InputError, match=name) as said:
+        reader(str(place))
+    assert str(tmp_path) not in str(said.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [("IM0001", True), ("DICOMDIR", True), ("1.2.840.113619.2.55", True), ("00000001", True), ("a.nii.gz", True),
+     ("A.NII.GZ", True), ("scan.7z", False), ("table.csv", False), ("notes.txt", False)],
+)  # fmt: skip
+def test_dicom_without_an_ending_is_offered_to_this_plugin(npe2pm, manifest, tmp_path, name, ours):
+    npe2pm.register(manifest)
+    (tmp_path / name).write_bytes(b"x")
+    found = [reader.plugin_name for reader in npe2pm.iter_compatible_readers([str(tmp_path / name)])]
+    assert ("napari-mamba" in found) == ours
 
 
 def test_a_real_dicom_folder_opens_oblique(shared_dir):

@@ -11,7 +11,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDialog
 
 from napari_mamba import io
-from napari_mamba.errors import ChoiceError
+from napari_mamba.errors import ChoiceError, InputError
 from napari_mamba.ui.files import readers, series_dialog
 from napari_mamba.ui.files.readers import NOTHING, get_reader, read_layers
 from napari_mamba.ui.files.series_choice import COLOUR, SLIDER, SeriesChoice, describe
@@ -140,9 +140,10 @@ def test_without_a_window_a_sentence_says_what_to_choose(patient, monkeypatch):
         read_layers(str(patient / "c_film.nii.gz"))
 
 
-def test_a_folder_of_no_images_is_left_to_others(tmp_path):
+def test_a_folder_of_no_images_is_told_to_be_one(tmp_path):
     (tmp_path / "a.txt").write_text("x")
-    assert get_reader(str(tmp_path)) is None
+    with pytest.raises(InputError, match=r"holds neither DICOM slices nor|holds no image"):
+        get_reader(str(tmp_path))(str(tmp_path))
 
 
 def test_the_dropped_files_of_one_series_are_one_layer(shared_dir):

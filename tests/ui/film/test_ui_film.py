@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from napari.components import ViewerModel
@@ -91,6 +93,26 @@ def test_the_window_goes_through_a_film(tiny, monkeypatch, qtbot):
     assert widget.model.kind != "error", widget.model.message
     assert viewer.layers[1].data.shape == data.shape
     assert viewer.layers[1].units == viewer.layers[0].units
+
+
+def test_models_come_and_go_and_a_prediction_asks_how_far(tiny, monkeypatch, qtbot):
+    monkeypatch.setattr(module, "make_engine", _Engine)
+    widget = module.FilmWidget(ViewerModel())
+    qtbot.addWidget(widget)
+    before = widget.model.bundle
+    assert widget.ahead.isHidden()
+    facts = {"name": "next", "title": "Next frames", "task": "prediction", "path": tiny.path / "next"}
+    predictor = SimpleNamespace(**{**vars(tiny), **facts})
+    widget.library.bundles = (*widget.library.bundles, predictor)
+    widget.library.changed.emit()
+    assert widget.model.bundle is before, "the chosen one stays"
+    widget.bundle.setCurrentIndex(widget.bundle.findText("Next frames"))
+    assert not widget.ahead.isHidden()
+    widget.ahead.setValue(12)
+    assert widget.model.ahead == 12
+    widget.library.bundles = widget.library.bundles[:-1]
+    widget.library.changed.emit()
+    assert not widget.model.predicts
 
 
 def test_bundles_of_several_images_are_not_offered(tiny):

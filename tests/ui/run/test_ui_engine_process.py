@@ -16,6 +16,7 @@ from napari_mamba.bundles import Bundle
 from napari_mamba.engine import RunOptions
 from napari_mamba.ui.run.process import engine_process, wire
 from napari_mamba.ui.run.process.engine_process import EngineProcess, EngineThread
+from napari_mamba.ui.run.process.settings import Settings
 from napari_mamba.volume import Volume
 
 SCAN = Volume(np.random.default_rng(0).random((1, 44, 40, 40)).astype(np.float32))
@@ -97,6 +98,21 @@ def test_a_process_that_the_system_kills_is_a_sentence_and_the_next_run_works(pr
     assert outcome.error == engine_process.GONE
     _, outcome = drain(process.run(SCAN, tiny, RunOptions(device="cpu"), threading.Event()))
     assert outcome.result.labels is not None
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="only Linux limits a process's memory")
+def test_what_the_user_prefers_now_holds_for_the_next_request(process, tiny: Bundle, tmp_path):
+    process.ask("devices")
+    with open(f"/proc/{process._process.pid}/statm", encoding="ascii") as line:
+        held = int(line.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    large = Volume(np.ones((1, 320, 340, 340), np.float32) + np.arange(340, dtype=np.float32))  # more than may be grown
+    usual, process.settings = process.settings, lambda: Settings("", held)
+    _, outcome = drain(process.run(large, tiny, RunOptions(device="cpu"), threading.Event()))
+    assert "memory ran out" in outcome.error.lower()
+    process.settings = lambda: Settings(str(tmp_path), 0)
+    _, outcome = drain(process.run(SCAN, tiny, RunOptions(device="cpu"), threading.Event()))
+    assert outcome.result.labels is not None, "there is no limit any more"
+    process.settings = usual
 
 
 def test_what_comes_back_needs_no_torch_to_be_read(tiny: Bundle):

@@ -137,6 +137,35 @@ def test_layers_of_no_file_are_a_script_for_napari_and_no_command(tiny):
         as_command(job)
 
 
+def test_region_volume_and_strength_are_told_too(tiny, scans):
+    denoiser = bundles.load("mr-denoise")
+    viewer = ViewerModel()
+    film = viewer.add_image(
+        np.random.default_rng(0).random((3, 12, 14, 16)),
+        name="film",
+        metadata={"napari_mamba": {"path": "film.nii.gz"}},
+    )
+    job, _ = layer_job(viewer, [film], denoiser, Options(strength="50", clip=False), frame=2)
+    command = as_command(job)
+    assert "--frame 2" in command
+    assert "--strength 50" in command
+    assert "--no-clip" in command
+    assert "io.read('film.nii.gz', frame=2)" in as_script(job)
+    assert "strength=0.5" in as_script(job)
+    drawn = viewer.add_labels(np.pad(np.ones((6, 6, 6), np.uint8), 3), name="here")
+    layer = viewer.add_image(np.random.default_rng(0).random((12, 12, 12)), name="scan")
+    job, _ = layer_job(viewer, [layer], denoiser, Options(region=drawn.name, strength="50"))
+    script = as_script(job, ["scan"])
+    assert "region='here'" in script
+    assert "strength=0.5" in script
+    two = bundles.load("tiny-two")
+    other = viewer.add_image(np.random.default_rng(1).random((12, 12, 12)), name="other")
+    layer.metadata["napari_mamba"] = {"path": "scan.nii.gz"}
+    job, _ = layer_job(viewer, [layer, other], two, Options())
+    with pytest.raises(InputError, match="save the layer first"):
+        as_command(job)
+
+
 def test_a_bundle_of_another_place_is_named_by_it(job, tmp_path, make_bundle):
     path = make_bundle(tmp_path / "elsewhere")
     job.bundle = bundles.load(path)

@@ -91,6 +91,21 @@ def test_each_selected_layer_is_a_run(inputs, viewer):
     assert inputs.problem.startswith("None of the selected layers")
 
 
+def test_another_model_of_several_channels_finds_its_names_where_nothing_was_chosen_by_hand(viewer):
+    viewer.layers.clear()
+    for name in ("ct", "target"):
+        viewer.add_image(np.zeros((3, 4, 5)), name=name)
+    inputs = Inputs(viewer, (Channel("first"), Channel("second")))
+    assert names(inputs) == ["target", "ct"], "any two, the active one first"
+    inputs.set_channels((Channel("ct"), Channel("target")))
+    assert names(inputs) == ["ct", "target"]
+    inputs.choose(0, viewer.layers["target"])
+    inputs.choose(1, viewer.layers["ct"])
+    inputs.set_channels((Channel("a"), Channel("b")))
+    inputs.set_channels((Channel("ct"), Channel("target")))
+    assert names(inputs) == ["target", "ct"], "chosen by hand"
+
+
 def test_channels_take_the_layers_of_their_names_or_of_nnunets_numbers(viewer):
     inputs = Inputs(viewer)
     viewer.add_image(np.zeros((3, 4, 5)), name="patient FLAIR")

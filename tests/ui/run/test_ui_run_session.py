@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from napari.components import ViewerModel
 
+from napari_mamba.bundles import Tile
 from napari_mamba.engine import Progress, Result
 from napari_mamba.recipes.dose.bundle import spec as dose_spec
+from napari_mamba.ui.run.choice.options import suited_options
 from napari_mamba.ui.run.process.devices import DeviceFacts
 from napari_mamba.ui.run.process.outcome import Outcome
 from napari_mamba.ui.run.queue.jobs import State
@@ -49,6 +52,15 @@ def test_values_that_cannot_be_run_are_told_before_the_click(session, values, wo
     assert words in said(session, "error")[0]
     assert not session.ready
     assert "replace_nonfinite" not in said(session, "error")[0], "a word of Python, not of this window"
+
+
+def test_values_changed_in_place_are_looked_at_anew(session):
+    session.viewer.layers.clear()
+    layer = session.viewer.add_image(VALUES.copy(), name="own", **MM)
+    assert session.ready
+    assert session._examined._known, "what was found is kept"
+    layer.data[:] = 0
+    assert "0 everywhere" in said(session, "error")[0]
 
 
 def test_a_value_for_nan_lets_them_through(session):
@@ -217,6 +229,14 @@ def test_a_strength_is_of_restorations_alone_and_in_percent(session):
     assert any("150%" in message for message in said(session, "error"))
 
 
+def test_a_seed_is_of_samplers_alone(session):
+    session.options.seed = "7"
+    assert session.options.run_options(session.bundle).seed == 0
+    sampler = SimpleNamespace(task="diffusion", tile=Tile((16, 16)), preparation=())
+    assert "seed" in suited_options(sampler)
+    assert session.options.run_options(sampler).seed == 7
+
+
 def test_a_map_asked_of_one_kind_of_model_is_not_asked_of_another(session):
     session.options.uncertainty = True
     assert session.options.run_options(session.bundle).uncertainty
@@ -255,14 +275,22 @@ def test_preferences_count_at_once(session, plugin_settings, npe2pm, monkeypatch
 
     import napari_mamba
     from napari_mamba.ui.preferences import on_preferences_changed
+    from napari_mamba.ui.run.process.settings import current_settings
 
     npe2pm.register(PluginManifest.from_file(Path(napari_mamba.__file__).parent / "napari.yaml"))
     end = on_preferences_changed(session.take_preferences)
     chosen = get_plugin_settings("napari-mamba").run
+    session.options.device = "cpu"  # by hand, in the dock
     chosen.precision = "bfloat16"
     chosen.cache_mb = 3
+    chosen.memory_gb = 4
     assert session.options.precision == "bfloat16"
+    assert session.options.run_options(session.bundle).precision == "bfloat16", "the next run's"
     assert session.cache.limit == 3 * 2**20
+    assert current_settings().memory_bytes == 4 * 2**30
+    assert session.options.device == "cpu", "another preference changes nothing that was chosen in the dock"
+    chosen.device = "mps"
+    assert session.options.device == "mps"
     end()
     chosen.precision = "float32"
     assert session.options.precision == "bfloat16"

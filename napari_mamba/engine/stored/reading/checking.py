@@ -73,7 +73,7 @@ def check_on_disk(
     InputError
         As `load_checked` does, in its words.
     """
-    if bundle.task not in ("segmentation", "restoration"):
+    if bundle.task not in ("segmentation", "restoration", "fusion"):
         raise NeedsMemory(f"{bundle.name} is for {bundle.task}, which is run in memory: crop the image if it is large")
     if any(channel.modality.upper() in ("MASK", "RTSTRUCT") for channel in bundle.channels):
         raise NeedsMemory(f"{bundle.name} takes masks, which are looked at in memory: crop the image if it is large")

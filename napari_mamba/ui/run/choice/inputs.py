@@ -55,6 +55,8 @@ class Inputs:
     def __post_init__(self) -> None:
         self._kept: dict[str, list[Any]] = {"mask": [], "picture": [], "image": []}
         self._of_model = tuple(self.channels)
+        self._shown: Any = None
+        self._by_hand: list[Any] = []
         events = self.viewer.layers.events
         self._listened = (events.inserted, events.removed, events.reordered, events.renamed)
         for event in self._listened:
@@ -83,9 +85,24 @@ class Inputs:
         return "picture" if [channel.name for channel in self.channels] == [PICTURE] else "image"
 
     def set_channels(self, channels: Sequence[Channel]) -> None:
-        """Another model: its channels take over what was chosen, as far as there are as many."""
+        """Another model: its channels take over what was chosen, as far as there are as many.
+
+        Of several channels, what was only suggested gives way to a layer that carries the channel's name.
+        """
+        other = [channel.name for channel in channels] != [channel.name for channel in self._of_model]
         self._of_model = tuple(channels)
+        if other and len(channels) > 1:
+            self._forget_misplaced([channel.name for channel in channels])
         self.refresh()
+
+    def _forget_misplaced(self, names: Sequence[str]) -> None:
+        kept = self._kept["image"]
+        layers = [layer for layer in candidates(self.viewer) if usable(layer)]
+        for index, (choice, name) in enumerate(zip(kept, names, strict=False)):
+            by_hand = isinstance(choice, str) or any(choice is one for one in self._by_hand)
+            named = any(_carries(layer.name, name, index) for layer in layers)
+            if choice is not None and not by_hand and named and not _carries(choice.name, name, index):
+                kept[index] = None
 
     def asked_of(self, channels: Sequence[Channel]) -> tuple[Channel, ...]:
         """What is asked for of a model with these channels: of red, green and blue one picture, where one is open."""
@@ -98,6 +115,7 @@ class Inputs:
     def choose(self, channel: int, choice: Any) -> None:
         """A layer, `SELECTED` or `EACH_SELECTED` for a channel."""
         self.chosen[channel] = choice
+        self._by_hand = [*(one for one in self._by_hand if one in self.layers), choice]
         self._keep()
         self.changed.emit()
 
@@ -110,7 +128,10 @@ class Inputs:
         active = self.viewer.layers.selection.active
         self.chosen = suggest(names, self.layers, kept, active, colours=self._kind == "picture")
         self._keep()
-        self.changed.emit()
+        shown = (self.channels, self.layers, list(self.chosen), [layer.name for layer in self.layers])
+        if shown != self._shown:  # labels that come change nothing for a model of images
+            self._shown = shown
+            self.changed.emit()
 
     def _kept_choices(self) -> list[Any]:
         kept, count = self._kept[self._kind], len(self.channels)

@@ -71,7 +71,10 @@ def layer_job(
         read=_reader(volume),
         place=place,
         finish=finish,
-        paths=tuple(str(path) for path in map(_path_of, layers) if path),
+        paths=_paths_of(layers),
+        frame=frame if layers[0].ndim > 3 else None,
+        colours=bool(getattr(layers[0], "rgb", False)),
+        region=options.region if finish is not None else "",
     ), volume
 
 
@@ -88,6 +91,12 @@ def _frame(layer: Layer, frame: int | None) -> Layer:
     from napari_mamba.ui.layers import frame_of
 
     return frame_of(layer, frame or 0)
+
+
+def _paths_of(layers: Sequence[Layer]) -> tuple[str, ...]:
+    """The files of the channels, each once where one holds several; empty where a channel came from none."""
+    paths = [_path_of(layer) for layer in layers]
+    return tuple(dict.fromkeys(paths)) if all(paths) else ()
 
 
 def _path_of(layer: Layer) -> str:

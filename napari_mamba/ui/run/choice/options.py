@@ -28,7 +28,7 @@ class Options:
 
     Parameters
     ----------
-    tile, spacing, overlap, batch_size, replace_nonfinite, strength : str
+    tile, spacing, overlap, batch_size, replace_nonfinite, strength, seed : str
         A number as text; of the first two, also three (z, y, x) with commas. Empty for the bundle's own. `strength` is
         in percent.
     evidence, spread : bool
@@ -55,14 +55,16 @@ class Options:
     clip: bool = True
     deterministic: bool = False
     replace_nonfinite: str = ""
+    seed: str = ""
     region: str = ""
     events: ClassVar[SignalGroupDescriptor] = SignalGroupDescriptor()
 
-    def prefer(self, preferences: Preferences) -> None:
-        """Take over the user's preferences for what they speak of."""
-        self.device = preferences.scheduler or preferences.device
-        self.precision = preferences.precision
-        self.uncertainty = preferences.uncertainty
+    def prefer(self, preferences: Preferences, before: Preferences | None = None) -> None:
+        """Take over the user's preferences for what they speak of; of those that were `before`, the changed ones."""
+        known = {} if before is None else _preferred(before)
+        for name, value in _preferred(preferences).items():
+            if name not in known or known[name] != value:
+                setattr(self, name, value)
 
     def reset(self, preferences: Preferences) -> None:
         """All as the bundle says, and the preferences."""
@@ -118,6 +120,7 @@ class Options:
             "overlap": one_number(self.overlap, "overlap", float),
             "batch_size": one_number(self.batch_size, "batch size", int),
             "replace_nonfinite": one_number(self.replace_nonfinite, "value for NaN", float),
+            "seed": (one_number(self.seed, "seed", int) if "seed" in suited else None) or 0,
         }
         device = "auto" if self.elsewhere else self.device  # a server chooses among its own
         return RunOptions(device=device, precision=self.precision, **chosen)
@@ -135,6 +138,12 @@ class Options:
     def _strength(self) -> float:
         percent = one_number(self.strength.strip().removesuffix("%"), "strength", float)
         return 1.0 if percent is None else percent / 100
+
+
+def _preferred(preferences: Preferences) -> dict[str, Any]:
+    """What preferences say of options."""
+    device = preferences.scheduler or preferences.device
+    return {"device": device, "precision": preferences.precision, "uncertainty": preferences.uncertainty}
 
 
 def suited_options(bundle: Bundle | None) -> set[str]:
@@ -156,6 +165,8 @@ def suited_options(bundle: Bundle | None) -> set[str]:
         names |= {"residual", "clip", "strength"} | ({"spread"} if bundle.tile.mirror_axes else set())
     elif bundle.task == "classification":
         names.add("evidence")
+    elif bundle.task == "diffusion":
+        names.add("seed")
     return names
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 FLAGS = {
     "device": "--device", "precision": "--precision", "tile": "--tile", "overlap": "--overlap",
     "batch_size": "--batch-size", "axis": "--axis", "spacing": "--spacing", "replace_nonfinite": "--replace-nonfinite",
+    "seed": "--seed",
 }  # fmt: skip
 MAPS = ("uncertainty", "probabilities", "residual")
 
@@ -32,7 +33,8 @@ def as_script(job: Job, layers: list[str] | None = None) -> str:
     """
     if not job.paths or job.finish is not None:
         name = repr((layers or [job.title])[0]) if len(layers or [1]) == 1 else repr(layers)
-        arguments = "".join(f", {key}={value!r}" for key, value in _changed(job.options).items())
+        given = {**_of_layer(_changed(job.options), job), **({"region": job.region} if job.region else {})}
+        arguments = "".join(f", {key}={value!r}" for key, value in given.items())
         return (
             "# In napari's console: the run goes on in the background.\n"
             "from napari_mamba.ui import run_on\n\n"
@@ -40,6 +42,8 @@ def as_script(job: Job, layers: list[str] | None = None) -> str:
         )
     arguments = ", ".join(f"{key}={value!r}" for key, value in _changed(job.options).items())
     source = repr(job.paths[0]) if len(job.paths) == 1 else repr(list(job.paths))
+    source += "" if job.frame is None else f", frame={job.frame}"
+    source += ', colour="channels"' if _in_colour(job) else ""
     lines = [
         "from napari_mamba import bundles, engine, io",
         "",
@@ -50,7 +54,7 @@ def as_script(job: Job, layers: list[str] | None = None) -> str:
     if job.bundle.task == "segmentation":
         lines.append(f"io.write(result.labels, {_output(job)!r}, classes=bundle.classes)")
         lines.append("print(*result.table, sep='\\n')")
-    elif job.bundle.task == "restoration":
+    elif job.bundle.task != "classification":
         lines.append(f"io.write(result.image, {_output(job)!r})")
     else:
         lines.append("print(result.scores)")
@@ -73,12 +77,17 @@ def as_command(job: Job) -> str:
     if job.bundle.task != "classification":
         parts += ["-o", _output(job)]
     changed = _changed(job.options)
+    if job.frame is not None:
+        parts += ["--frame", str(job.frame)]
     for name, flag in FLAGS.items():
         if name in changed:
             value = changed[name]
             parts += [flag, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
-    if changed.get("deterministic"):
-        parts.append("--deterministic")
+    if "strength" in changed:
+        parts += ["--strength", f"{100 * changed['strength']:g}"]
+    for name in ("deterministic", "clip"):
+        if name in changed:
+            parts.append(f"--{name}" if changed[name] else f"--no-{name}")
     if "mirror" in changed:
         parts.append("--mirror" if changed["mirror"] else "--no-mirror")
     for name in MAPS:
@@ -94,12 +103,29 @@ def _changed(options: RunOptions) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value != getattr(plain, name)}
 
 
+def _of_layer(changed: dict[str, Any], job: Job) -> dict[str, Any]:
+    """Options of a run with their axes as those of the layer, which `run_on` takes."""
+    order = list(job.place.order) if job.place is not None else [0, 1, 2]
+    if changed.get("axis") in ("z", "y", "x"):
+        changed["axis"] = "zyx"[order.index("zyx".index(changed["axis"]))]
+    if isinstance(changed.get("spacing"), tuple):
+        changed["spacing"] = tuple(changed["spacing"][axis] for axis in order)
+    return changed
+
+
 def _reference(bundle: Bundle) -> str:
     """The bundle's name where it can be found by it, else its place."""
     from napari_mamba.bundles import available
 
     known = next((one for one in available() if one.name == bundle.name), None)
     return bundle.name if known is not None and known.path == bundle.path else str(bundle.path)
+
+
+def _in_colour(job: Job) -> bool:
+    """Whether one colour picture is all channels of a model of colours."""
+    from napari_mamba.engine.checks import takes_rgb
+
+    return len(job.paths) == 1 and job.colours and takes_rgb(job.bundle)
 
 
 def _output(job: Job, what: str = "") -> str:

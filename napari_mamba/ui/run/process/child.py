@@ -10,9 +10,12 @@ import os
 import queue
 import sys
 import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from napari_mamba.ui.run.process import wire
+from napari_mamba.ui.run.process.settings import Settings
 
 
 class Child:
@@ -22,6 +25,7 @@ class Child:
         self._requests, self._answers = requests, answers
         self._todo: queue.Queue[tuple[Any, ...]] = queue.Queue()
         self._cancels: dict[int, threading.Event] = {}
+        self._settings: Settings | None = None
 
     def listen(self) -> None:
         """Read requests until the window is gone."""
@@ -38,8 +42,10 @@ class Child:
     def work(self) -> None:
         """Answer them."""
         while True:
-            kind, number, *arguments = self._todo.get()
+            kind, number, settings, *arguments = self._todo.get()
             try:
+                settings.use_folder()
+                self._settings = settings
                 getattr(self, f"do_{kind}")(number, *arguments)
             except BaseException as error:  # a bug: said to the window, which must not wait for ever
                 self._answer(number, "failed", f"{type(error).__name__}: {error}")
@@ -101,25 +107,32 @@ class Child:
         except (NapariMambaError, OSError) as error:
             self._answer(number, "ended", Outcome(error=sentence(str(error))))
             return
-        self._relay(number, outcome_of(volume, bundle, options, cancel))
+        self._relay(number, outcome_of(volume, bundle, options, cancel), [options])
 
     def do_work(self, number: int, kind: str, arguments: Any) -> None:
         """One of `work.WORK`, with its progress."""
         from napari_mamba.ui.run.process.work import outcome_of_work
 
         cancel = self._cancels.setdefault(number, threading.Event())
-        self._relay(number, outcome_of_work(kind, arguments, cancel))
+        self._relay(number, outcome_of_work(kind, arguments, cancel), arguments)
 
-    def _relay(self, number: int, events: Any) -> None:
-        """Answer with each event, and at last with the outcome."""
+    def _relay(self, number: int, events: Any, arguments: Sequence[Any]) -> None:
+        """Answer with each event, and at last with the outcome.
+
+        The limit of memory holds from the first event on: what starts before it, a thread that measures, needs little.
+        """
         outcome = None
-        while outcome is None:
-            try:
-                progress = next(events)
-            except StopIteration as end:
-                outcome = end.value
-            else:
-                self._answer(number, "progress", progress)
+        with ExitStack() as limit:
+            while outcome is None:
+                try:
+                    progress = next(events)
+                except StopIteration as end:
+                    outcome = end.value
+                else:
+                    self._answer(number, "progress", progress)
+                    if self._settings is not None:
+                        limit.enter_context(self._settings.limited(arguments))
+                        self._settings = None
         del self._cancels[number]
         self._answer(number, "ended", outcome)
 

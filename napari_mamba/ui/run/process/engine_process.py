@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_mamba.ui.run.process import wire
 from napari_mamba.ui.run.process.outcome import Outcome
+from napari_mamba.ui.run.process.settings import Settings, current_settings
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
@@ -39,7 +40,9 @@ GONE = (
 class EngineProcess:
     """One process that answers one request after the other. All methods may be called from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Callable[[], Settings] = current_settings) -> None:
+        self.settings = settings
+        """What holds for the next request: preferences count at once."""
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._answers: dict[int, queue.Queue[tuple[str, Any]]] = {}
@@ -146,7 +149,7 @@ class EngineProcess:
             try:
                 with self._lock:
                     process = self._owners[number] = self._started()
-                    wire.send(process.stdin, (kind, number, *arguments))  # type: ignore[arg-type]
+                    wire.send(process.stdin, (kind, number, self.settings(), *arguments))  # type: ignore[arg-type]
                 break
             except OSError:
                 self.end()

@@ -59,6 +59,14 @@ class Job:
         Address of the Dask scheduler whose workers compute it; empty where none do.
     group : str
         Of jobs that were started together, such as those of a folder.
+    paths : tuple of str
+        The files that its channels came from; empty where one came from none.
+    frame : int, optional
+        Which volume of a series.
+    colours : bool
+        It is run on one colour layer.
+    region : str
+        Name of the layer around which it is run; empty for the whole image.
 
     Attributes
     ----------
@@ -89,6 +97,9 @@ class Job:
     cluster: str = ""
     group: str = ""
     paths: tuple[str, ...] = ()
+    frame: int | None = None
+    colours: bool = False
+    region: str = ""
     state: State = State.WAITING
     stage: str = ""
     note: str = ""

@@ -7,13 +7,13 @@ that it looks at, and ends with an `Outcome` in every case.
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.qt.threading import create_worker
-from qtpy.QtCore import QObject, Signal, Slot
+from qtpy.QtCore import QObject, QTimer, Signal, Slot
 from superqt.utils import GeneratorWorker
 
 from napari_mamba.errors import NapariMambaError
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from napari_mamba.ui.run.queue.cache import ResultCache
     from napari_mamba.ui.run.session import RunSession
 
+TURN_MS = 10
+"""Between two steps of a run's end: at once, they would come in one turn of the event loop with other timers of 0."""
 _log = logging.getLogger(__name__)
 
 
@@ -102,20 +104,35 @@ class Runner(QObject):
     ----------
     session : RunSession
     engine : EngineProcess or EngineThread
+    deliver : callable
+        ``deliver(job)`` gives the steps in which a job that is over is put into the viewer, each short; raises nothing.
 
     Signals
     -------
     ended : Job
-        A job that ran is over; always comes, once a job. Those that are cancelled while they wait only tell the queue.
+        A job that ran is over and delivered; always comes, once a job. Those that are cancelled while they wait only
+        tell the queue.
     """
 
     ended = Signal(object)
 
-    def __init__(self, session: RunSession, engine: EngineProcess | EngineThread, parent: QObject | None = None):
+    def __init__(
+        self,
+        session: RunSession,
+        engine: EngineProcess | EngineThread,
+        deliver: Callable[[Job], Iterator[None]],
+        parent: QObject | None = None,
+    ):
         super().__init__(parent)
         self.session = session
         self.engine = engine
+        self.deliver = deliver
         self._worker: RunWorker | None = None
+        self._ending: Iterator[None] = iter(())
+        self._turn = QTimer(self)
+        self._turn.setSingleShot(True)
+        self._turn.setInterval(TURN_MS)
+        self._turn.timeout.connect(self._go_on)
         session.queue.changed.connect(self._next)
 
     @property
@@ -153,12 +170,24 @@ class Runner(QObject):
     @Slot(object)
     def _on_returned(self, outcome: Outcome) -> None:
         assert self._worker is not None
-        job, self._worker.job, self._worker = self._worker.job, None, None  # napari keeps its workers, and so the job
+        job, self._worker.job = self._worker.job, None  # napari keeps its workers, and so the job
         assert job is not None
         self._remember(job, outcome)
         self.session.queue.end(job, outcome)
+        self._ending = self._end(job)
+        self._turn.start()
+
+    def _end(self, job: Job) -> Iterator[None]:
+        yield from self.deliver(job)
+        self._worker = None
         self.ended.emit(job)
         self._next()
+
+    @Slot()
+    def _go_on(self) -> None:
+        """One step of the end in a turn of the event loop, so that the window draws in between."""
+        if next(self._ending, self) is not self:
+            self._turn.start()
 
     def _remember(self, job: Job, outcome: Outcome) -> None:
         """Keep what the run took, for the next estimate."""

@@ -176,6 +176,8 @@ class StoreRunner(QObject):
         else:
             source = next((layer for layer in self.viewer.layers if layer.name == place.name), None)
             limits = {} if source is None else {"contrast_limits": source.contrast_limits}
+            if run.bundle.task == "fusion":
+                limits = {"contrast_limits": (0.0, 1.0)}
             for channel in range(self.store.levels[0].shape[0]):
                 layer = Image(**_levels(self.store, channel), name=name, **limits, **shown)
                 self.layers.append(self.viewer.add_layer(layer))

@@ -105,7 +105,7 @@ class FolderDialog(QDialog):
                 self.overwrite.isChecked(),
             ).jobs()
             for job in self.jobs:
-                job.server = self.session.server
+                job.server, job.cluster = self.session.server, self.session.options.cluster
         except (NapariMambaError, OSError) as error:
             self.notice.say(sentence(str(error)), "error")
             return

@@ -56,6 +56,7 @@ TEXTS = (
         "Share of a tile that its neighbour covers too, 0 to 0.9. More is slower.",
         OWN,
     ),
+    ("seed", "Seed", "A whole number from 0 on: another seed gives another sample, the same one the same again.", "0"),
     ("batch_size", "Batch", "Tiles that go through the network together. More needs more memory.", OWN),
     ("replace_nonfinite", "NaN becomes", "A value to put in the place of NaN and infinite voxels.", "refused"),
 )
