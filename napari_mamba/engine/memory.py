@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ _MESSAGES = (
     "CUDNN_STATUS_ALLOC_FAILED",
     "failed to allocate",
 )
+
+LOCK = threading.RLock()
+"""Held while memory is given back to a GPU, and while a CUDA graph is captured, which that would spoil."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -49,7 +53,8 @@ def require(needed: int) -> None:
 def release(device: torch.device) -> None:
     """Give back what a failed attempt held; call it after the `except` block, which keeps the frames alive."""
     if device.type == "cuda":
-        torch.cuda.empty_cache()
+        with LOCK:
+            torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
 

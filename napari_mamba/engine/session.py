@@ -26,7 +26,7 @@ from napari_mamba.engine.familiarity.judge import (
 from napari_mamba.engine.familiarity.network_features import ChannelStatistics
 from napari_mamba.engine.idle_networks import IDLE
 from napari_mamba.engine.memory import host_array
-from napari_mamba.engine.networks import compile_scan, give_back, load_ensemble, scans
+from napari_mamba.engine.networks import Loading, compile_scan, give_back, load_ensemble, loads_beside, scans
 from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.plan import plan_run
 from napari_mamba.engine.preparation.prepare import Prepared, prepare
@@ -34,6 +34,7 @@ from napari_mamba.engine.preparation.steps import preparation_steps
 from napari_mamba.engine.progress.events import Progress
 from napari_mamba.engine.progress.record import Record
 from napari_mamba.engine.progress.reporting import Cancelled, Events, Reporter
+from napari_mamba.engine.rehearsing import rehearse
 from napari_mamba.engine.reproducibility.determinism import (
     check_deterministic,
     determinism_facts,
@@ -42,6 +43,7 @@ from napari_mamba.engine.reproducibility.determinism import (
 from napari_mamba.engine.result import Result
 from napari_mamba.engine.tiling.agreement import Agreement
 from napari_mamba.engine.tiling.infer import Ensemble, NotFinite
+from napari_mamba.engine.tiling.passes import drop_graphs
 from napari_mamba.engine.tiling.views import axis_first, check_axis, choose_view
 from napari_mamba.errors import OutOfMemoryError, RunError
 from napari_mamba.scan import backend_on
@@ -80,6 +82,7 @@ class Session:
         self.answer = answer_for(bundle.task, self.context)
         self.first_plan = self.context.plan
         self.scan = ""
+        self.loading: Loading | None = None
 
     def events(self) -> Generator[Progress, None, Result]:
         """The whole run."""
@@ -101,8 +104,14 @@ class Session:
         return context.result
 
     def _stages(self) -> Events:
-        prepared = yield from self.prepare()
-        ensemble = yield from self.warm_up()
+        if loads_beside(self.context.device.torch_device):
+            self.loading = Loading(self.context.bundle, self.context.device)
+        try:
+            prepared = yield from self.prepare()
+            ensemble = yield from self.warm_up(prepared)
+        finally:
+            if self.loading is not None:
+                self.loading.leave()
         try:
             sink = yield from self.infer(prepared, ensemble)
             yield from self._judge_network(ensemble)
@@ -160,11 +169,12 @@ class Session:
             return volume
         return volume.with_data(np.repeat(volume.data, count, axis=0))
 
-    def warm_up(self) -> Generator[Progress, None, Ensemble]:
+    def warm_up(self, prepared: Prepared | None = None) -> Generator[Progress, None, Ensemble]:
+        """The networks, ready to run on what was prepared."""
         context, bundle = self.context, self.context.bundle
         yield from self._loading()
         entropy = "" if context.options.axis == "all" else self.answer.entropy
-        ensemble = load_ensemble(bundle, context.device, context.plan, entropy)
+        ensemble = load_ensemble(bundle, context.device, context.plan, entropy, self.loading)
         if (known := familiarity_of(bundle)) is not None and known.layers:
             ensemble.statistics = ChannelStatistics(ensemble.networks[0], known.layers)
         if any(step.get("step") == "warn_mirrored" for step in getattr(bundle, "postprocessing", ())):
@@ -172,17 +182,27 @@ class Session:
         ensemble.return_std = self.answer.wants_spread and ensemble.passes > 1
         yield from context.report.say("warming up", 1, 2)
         if scans(bundle):
-            yield from self._scan()
+            yield from self._scan(ensemble, prepared)
         yield from context.report.say("warming up", 2, 2)
         return ensemble
 
-    def _scan(self) -> Events:
+    def _scan(self, ensemble: Ensemble, prepared: Prepared | None) -> Events:
         """Have the scan's kernels ready; say which ones they are, and where they are slow ones, why."""
         device = self.context.device.torch_device
         self.scan, reason = backend_on(device)
         doubts = [f"This run is several times slower than it need be, for want of the fast scan. {reason}"]
         yield from self.context.report.warn("warming up", 1, 2, doubts if reason else [])
-        compile_scan(device)
+        if self.scan != "cuda" or prepared is None:
+            return compile_scan(device)
+        for done, total in rehearse(ensemble, self._first_tiles(prepared)):
+            message = f"compiling for this GPU, once: {done} of {total}"
+            yield from self.context.report.say("warming up", 1, 2, message=message)
+
+    def _first_tiles(self, prepared: Prepared) -> tuple[int, ...]:
+        """Shape (B, C, *tile) of the first batch."""
+        plan, (channels, *shape) = self.context.plan, prepared.data.shape
+        tiling = plan.tiling(tuple(shape))  # type: ignore[arg-type]
+        return (len(next(tiling.batches(plan.batch_size))), channels, *tiling.tile)
 
     def _loading(self) -> Events:
         self.record.start_stage("warming up")
@@ -212,6 +232,7 @@ class Session:
                 return sink
             sink = None
             IDLE.clear()
+            drop_graphs(ensemble.networks, for_good=problem == "memory")
             memory.release(self.context.device.torch_device)
             yield from self._fall_back(problem, ensemble)
 

@@ -17,8 +17,8 @@ from napari_mamba.scan.arguments import ScanArguments, scan_arguments
 from napari_mamba.scan.cuda import backward
 from napari_mamba.scan.cuda.backward import selective_scan_backward
 from napari_mamba.scan.cuda.backward_plan import Plan, Shared, segments_for, warps_for
+from napari_mamba.scan.cuda.compiling import KERNELS
 from napari_mamba.scan.cuda.forward import prepare, selective_scan_forward
-from napari_mamba.scan.cuda.runtime import KERNELS
 
 emulated = pytest.mark.skipif(find_compiler() is None, reason="needs g++ on Linux to emulate the CUDA kernels")
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
