@@ -112,10 +112,11 @@ def selective_scan(
     args, multi = scan_arguments(u, delta, A, B, C, D, z, delta_bias, delta_softplus, order, merge)
     with _without_autocast(u.device.type):
         y, state = module.selective_scan(args)
-    if not multi:
-        y = y[:, 0] if merge == "none" else y
-        state = state[:, 0]
-    return (y, state) if return_last_state else y
+    if not multi and merge == "none":
+        y = y[:, 0]
+    if not return_last_state:
+        return y
+    return y, state if multi else state[:, 0]
 
 
 def causal_conv1d(

@@ -58,10 +58,10 @@ def test_it_notes_what_the_pass_launches_and_answers_zeros(on_cuda_kernels):
 
 def test_the_short_way_is_noted_too():
     kernel = runtime.kernel("a.cu", "f", "1Q")
-    with mock.patch.object(repeat, "_templates", {}):
+    with mock.patch.object(repeat.FORWARD, "known", {}):
         rehearsal = Rehearsal(90, lambda *_: None)
         with rehearsal.noting():
-            runtime.Kernel.together(((kernel, (1, 1, 1), 32),), 0, repeat.HEAD, [0] * repeat.POINTERS, b"")
+            runtime.Kernel.together(((kernel, (1, 1, 1), 32, 0),), 0, repeat.HEAD, [0] * repeat.POINTERS, b"")
         assert list(rehearsal.compiled()) == [(1, 1)]
 
 

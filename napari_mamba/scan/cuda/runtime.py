@@ -178,10 +178,12 @@ class Kernel:
             check(result, f"launch {self.name}")
 
     @staticmethod
-    def together(launches: tuple, device: int, head: struct.Struct, pointers: list[int], tail: bytes) -> None:
+    def together(
+        launches: tuple[Launch, ...], device: int, head: struct.Struct, pointers: list[int], tail: bytes
+    ) -> None:
         """Launch kernels one after another on one struct, of which all but the first members was packed before.
 
-        `launches` are (kernel, grid, block); `head` packs `pointers`, and `tail` follows them.
+        `head` packs `pointers`, and `tail` follows them.
         """
         thread = _thread
         if thread.instead is not None:
@@ -194,11 +196,17 @@ class Kernel:
         head.pack_into(thread.buffer, 0, *pointers)
         thread.view[head.size : head.size + len(tail)] = tail
         launch, stream, address = _launch(), _raw_stream(device), thread.address
-        for kernel, (x, y, z), block in launches:
+        for kernel, (x, y, z), block, shared in launches:
             function = kernel._functions.get(device) or kernel._load(device)
-            result = launch(function, x, y, z, block, 1, 1, 0, stream, address, 0)
+            if shared > DEFAULT_SHARED_BYTES:
+                kernel._allow_shared(function, device, shared)
+            result = launch(function, x, y, z, block, 1, 1, shared, stream, address, 0)
             if result[0] != 0:
                 check(result, f"launch {kernel.name}")
+
+
+Launch = tuple[Kernel, tuple[int, int, int], int, int]
+"""A kernel, its grid, threads of a block, and bytes of shared memory that the launch gives a block."""
 
 
 @contextmanager
