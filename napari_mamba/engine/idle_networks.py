@@ -86,6 +86,8 @@ class IdleNetworks:
     def clear(self) -> None:
         """Let all go: memory is asked for."""
         with self._lock:
+            for networks in self._kept.values():
+                drop_graphs(networks)
             self._kept.clear()
 
 

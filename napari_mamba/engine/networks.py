@@ -11,6 +11,7 @@ from napari_mamba.engine.device import Device
 from napari_mamba.engine.idle_networks import IDLE, key_of
 from napari_mamba.engine.plan import Plan
 from napari_mamba.engine.tiling.infer import Ensemble
+from napari_mamba.engine.tiling.passes import share_memory
 from napari_mamba.engine.tiling.several import OfClip, OfPair
 from napari_mamba.models import list_models
 from napari_mamba.scan import selective_scan
@@ -73,8 +74,11 @@ def load_ensemble(
     swap, frames = left_right_channel_swap(bundle), bundle.tile.frames
     if frames:
         swap = [frame * len(swap) + channel for frame in range(frames) for channel in swap]
+    networks = _networks(bundle, device) if loading is None else loading.networks()
+    if device.torch_device.type == "cuda":
+        share_memory(networks)
     return Ensemble(
-        _networks(bundle, device) if loading is None else loading.networks(),
+        networks,
         device,
         plan.mirror_axes,
         plan.spatial_dims,

@@ -232,9 +232,10 @@ class Session:
                 return sink
             sink = None
             IDLE.clear()
-            drop_graphs(ensemble.networks, for_good=problem == "memory")
+            freed = drop_graphs(ensemble.networks, for_good=problem == "memory")
             memory.release(self.context.device.torch_device)
-            yield from self._fall_back(problem, ensemble)
+            if problem != "memory" or not freed:  # without graphs the same plan may fit
+                yield from self._fall_back(problem, ensemble)
 
     def _doubt(self, stage: str, judgements: list[Judgement]) -> Events:
         """Keep judgements, and say what they doubt where nothing has been doubted yet."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from napari_mamba.engine.familiarity.network_features import ChannelStatistics, 
 from napari_mamba.scan import listening
 
 SWITCH = "NAPARI_MAMBA_CUDA_GRAPHS"
-"""The environment variable that turns graphs on (1): off until a GPU has shown that they pay."""
+"""The environment variable that turns graphs off (0)."""
 
 MOST_GRAPHS = 4  # of a network: the tiles of one image have one shape, or two
 _log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ Graph = Any  # a callable like `Run`, with `nbytes`
 def run_pass(network: nn.Module, x: Tensor, device: Device, statistics: ChannelStatistics | None = None) -> Pass:
     """One pass of `network` over x (B, C, ...) in the device's precision; the finest answer where there are several.
 
-    Where graphs are on, the second pass of a kind is captured, and replayed from then on.
+    On CUDA the second pass of a kind is captured, and replayed from then on.
     """
 
     def run(x: Tensor) -> Pass:
@@ -63,7 +63,7 @@ def run_pass(network: nn.Module, x: Tensor, device: Device, statistics: ChannelS
 
 def wanted() -> bool:
     """Whether passes are to be replayed from CUDA graphs."""
-    return os.environ.get(SWITCH, "0") == "1"
+    return os.environ.get(SWITCH, "1") != "0"
 
 
 def _kind(network: nn.Module, x: Tensor, device: Device, statistics: ChannelStatistics | None) -> tuple:
@@ -79,6 +79,29 @@ def _kind(network: nn.Module, x: Tensor, device: Device, statistics: ChannelStat
     )
 
 
+class Pool:
+    """Memory that graphs share: they run one after another, and what they give is copied before the next.
+
+    Parameters
+    ----------
+    make : callable
+        Gives PyTorch's name of new memory.
+    """
+
+    def __init__(self, make: Callable[[], Any] = torch.cuda.graph_pool_handle) -> None:
+        self.make, self.handle = make, None
+        self.users: WeakSet[Any] = WeakSet()
+
+    def take(self) -> Any:
+        """The name of what the next graph is to take: a new one where no graph has any.
+
+        PyTorch keeps what the last graph left until memory is given back, and does not take its name again so long.
+        """
+        if self.handle is None or not self.users:
+            self.handle = self.make()
+        return self.handle
+
+
 class PassGraphs:
     """The graphs of one network.
 
@@ -86,6 +109,8 @@ class PassGraphs:
     ----------
     capture : callable
         ``capture(run, x, graphs)`` gives a graph of `run`, on inputs like x.
+    pool : Pool
+        Where their memory comes from.
 
     Attributes
     ----------
@@ -93,10 +118,9 @@ class PassGraphs:
         A pass could not be captured: this network's passes run as written from then on.
     """
 
-    def __init__(self, capture: Callable[[Run, Tensor, Any], Graph] | None = None) -> None:
-        self.capture = capture or Captured
+    def __init__(self, capture: Callable[[Run, Tensor, Any], Graph] | None = None, pool: Pool | None = None) -> None:
+        self.capture, self.pool = capture or Captured, pool or Pool()
         self.failed = False
-        self.pool: Any = None
         self._kinds: dict[tuple, Graph | None] = {}  # None: one pass, as written
 
     def answer(self, kind: tuple, x: Tensor, run: Run) -> Pass:
@@ -130,7 +154,6 @@ class PassGraphs:
     def drop(self) -> None:
         """Let all graphs go, and with them their memory."""
         self._kinds.clear()
-        self.pool = None
 
 
 _GRAPHS: WeakKeyDictionary[nn.Module, PassGraphs] = WeakKeyDictionary()
@@ -144,18 +167,32 @@ def graphs_of(network: nn.Module) -> PassGraphs:
     return found
 
 
+def share_memory(networks: Sequence[nn.Module]) -> None:
+    """Have the graphs of an ensemble's networks share their memory; those that have graphs keep what they have."""
+    pool = Pool()
+    for network in networks:
+        graphs = graphs_of(network)
+        if not graphs.nbytes:
+            graphs.pool = pool
+
+
 def graph_bytes(networks: Sequence[nn.Module]) -> int:
     """Memory that the graphs of networks hold."""
     return sum(_GRAPHS[network].nbytes for network in networks if network in _GRAPHS)
 
 
-def drop_graphs(networks: Sequence[nn.Module], for_good: bool = False) -> None:
-    """Let the graphs of networks go; with `for_good`, where memory is short, there will be no others."""
+def drop_graphs(networks: Sequence[nn.Module], for_good: bool = False) -> int:
+    """Let the graphs of networks go; with `for_good`, where memory is short, there will be no others.
+
+    Returns the bytes that they held.
+    """
+    held = graph_bytes(networks)
     for network in networks:
         graphs = graphs_of(network) if for_good else _GRAPHS.get(network)
         if graphs is not None:
             graphs.drop()
             graphs.failed = graphs.failed or for_good
+    return held
 
 
 @cache
@@ -172,14 +209,12 @@ class Captured:
     x : tensor
         As the passes to come have it.
     owner : PassGraphs
-        Its graphs share memory: they run one after another, and what they give is copied before the next.
     """
 
     def __init__(self, run: Run, x: Tensor, owner: PassGraphs) -> None:
         device, current, stream = x.device, torch.cuda.current_stream(x.device), _stream(x.device)
         self.input = x.clone()
-        self.graph = torch.cuda.CUDAGraph()
-        owner.pool = owner.pool or torch.cuda.graph_pool_handle()
+        self.graph, handle = torch.cuda.CUDAGraph(), owner.pool.take()
         with memory.LOCK, torch.cuda.stream(stream):
             torch.cuda.empty_cache()  # what the pass before left would lie idle beside the graph's own memory
             before = torch.cuda.memory_reserved(device)
@@ -188,16 +223,20 @@ class Captured:
             collecting = gc.isenabled()
             gc.disable()  # what it would free may belong to another graph
             try:
-                self.graph.capture_begin(pool=owner.pool, capture_error_mode="thread_local")
+                self.graph.capture_begin(pool=handle, capture_error_mode="thread_local")
                 try:
                     self.pass_ = run(self.input)
                 finally:
                     self.graph.capture_end()
+            except Exception:
+                _leave_capture(device)
+                raise
             finally:
                 if collecting:
                     gc.enable()
             current.wait_stream(stream)
             self.nbytes = max(0, torch.cuda.memory_reserved(device) - before) + self.input.nbytes
+        owner.pool.users.add(self)
 
     def __call__(self, x: Tensor) -> Pass:
         self.input.copy_(x)
@@ -205,6 +244,15 @@ class Captured:
         output, heard = self.pass_
         # The graph's own memory is written again by the next pass.
         return Pass(output.clone(), [one._replace(values=one.values.clone()) for one in heard])
+
+
+def _leave_capture(device: torch.device) -> None:
+    """Tell the device's random numbers that no capture goes on: one that failed leaves them waiting for its end.
+
+    Every later random number of the process would fail with "Offset increment outside graph capture" (PyTorch 2.11).
+    """
+    generator = torch.cuda.default_generators[device.index or 0]
+    generator.graphsafe_set_state(generator.clone_state())
 
 
 def _prepare_cublas(device: torch.device) -> None:
