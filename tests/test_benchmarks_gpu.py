@@ -93,8 +93,8 @@ for name in ("SimpleITK", "nibabel", "zarr", "monai", "platformdirs", "pydicom",
     sys.modules[name] = None
 from benchmarks.gpu import runs
 from benchmarks.gpu.__main__ import ROWS
-print(len(ROWS), runs.speed.crop().shape)
+print(len(ROWS), runs.bundles.load(runs.SHIPPED / "hippocampus-mr").name, runs.speed.crop().shape)
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("(35, 50, 35)\n")
+    assert done.stdout.endswith("hippocampus-mr (35, 50, 35)\n")

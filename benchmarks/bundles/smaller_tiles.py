@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_mamba import bundles, engine, io
+from napari_mamba.bundles.bundle import SHIPPED
 from napari_mamba.bundles.spec import SmallerTile
 from napari_mamba.engine.plan import halved_tiles, plan_run
 from napari_mamba.engine.result import Result
@@ -54,7 +55,7 @@ def share_kept(whole: Result, smaller: Result) -> float:
 
 def measure(name: str, image: Path, where: str = "cpu") -> tuple[SmallerTile, ...]:
     """Run every tile and print its row."""
-    bundle, volume = bundles.load(name), io.read(image)
+    bundle, volume = bundles.load(SHIPPED / name), io.read(image)
     options = engine.RunOptions(device=where, precision="float32")
     device = engine.device.choose_device(where).torch_device
     plan, dims = plan_run(bundle, options, device), len(bundle.tile.size)
@@ -69,7 +70,7 @@ def measure(name: str, image: Path, where: str = "cpu") -> tuple[SmallerTile, ..
 
 def write(name: str, found: tuple[SmallerTile, ...]) -> None:
     """Keep the shares in a bundle."""
-    bundle = bundles.load(name)
+    bundle = bundles.load(SHIPPED / name)
     bundles.update(bundle, replace(bundle.spec, tile=replace(bundle.tile, smaller=found)))
 
 

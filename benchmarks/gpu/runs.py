@@ -20,6 +20,7 @@ import torch
 from benchmarks.bundles import restoration, speed
 from benchmarks.gpu.rows import HIGHER, LOWER, Found, Row
 from napari_mamba import bundles, engine, io
+from napari_mamba.bundles.bundle import SHIPPED
 from napari_mamba.engine.result import Result
 from napari_mamba.engine.tiling import passes
 from napari_mamba.volume import Volume
@@ -66,7 +67,7 @@ def repeated(volume: Volume, bundle: bundles.Bundle, options: engine.RunOptions)
 
 def warm(name: str, volume: Callable[[], Volume], precision: str, device: str) -> tuple[float, dict[str, Any], Result]:
     """Seconds as a user has them, what else was seen, and the answer."""
-    image, bundle = volume(), bundles.load(name)
+    image, bundle = volume(), bundles.load(SHIPPED / name)
     options = engine.RunOptions(device=device, precision=precision)
     default, times, results = passes.wanted(), {}, {}
     details: dict[str, Any] = {}
@@ -117,7 +118,7 @@ def new_process(device: str, cache: Path, target: Path, name: str = BRAIN, image
         "NAPARI_MAMBA_CACHE": str(cache),
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
-    command = [sys.executable, "-m", "benchmarks.gpu.child", name, str(image), str(target), "--device", device]
+    command = [sys.executable, "-m", "benchmarks.gpu.child", str(SHIPPED / name), str(image), str(target), "--device", device]
     began = time.perf_counter()
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - began
