@@ -67,19 +67,18 @@ def the_long_way(merge):
 
 @emulated
 @pytest.mark.parametrize(
-    ("multiprocessors", "merge", "options"),
+    ("kept", "multiprocessors", "merge", "options"),
     [
-        (132, "sum", {}),
-        (132, "sum", {"without": ("D", "z", "delta_bias")}),
-        (132, "sum", {"without": ("D",), "dtype": torch.bfloat16, "width": 8}),
-        (132, "sum", {"width": 80, "states": 16, "length": 37}),  # shares of the gradients of B and C are added up
-        (132, "none", {"paths": 2, "batch": 2, "groups": (3,)}),
-        (1, "sum", {"length": 2100, "states": 16, "width": 3}),  # states of pieces within chunks
-        (132, "sum", {"length": 2100, "width": 3}),  # of chunks
-        (132, "sum", {"length": 40, "batch": 3000, "width": 1, "states": 1}),
+        ("state", 132, "sum", {}),
+        ("state", 132, "sum", {"without": ("D", "z", "delta_bias")}),
+        ("state", 132, "sum", {"without": ("D",), "dtype": torch.bfloat16, "width": 8}),
+        ("state", 132, "sum", {"width": 80, "length": 37}),  # shares of the gradients of B and C are added up
+        ("state", 132, "none", {"paths": 2, "batch": 2, "groups": (3,)}),
+        ("pieces", 1, "sum", {"length": 2100, "width": 3}),
+        ("zeros", 1, "sum", {"length": 65, "batch": 16, "width": 1}),
     ],
 )
-def test_the_bits_of_the_long_way_and_the_gradients_of_float64(multiprocessors, merge, options):
+def test_the_bits_of_the_long_way_and_the_gradients_of_float64(kept, multiprocessors, merge, options):
     values = made(**options)
     with (
         emulated_device() as launches,
@@ -91,6 +90,7 @@ def test_the_bits_of_the_long_way_and_the_gradients_of_float64(multiprocessors, 
         first, launches[:] = list(launches), []
         again = gradients(values, lambda tensors: replay_training(tensors, True, merge))
         assert launches == first
+        assert [template.kept_is for template in TRAINING.known.values()] == [kept]
         launches[:] = []
         long = gradients(values, the_long_way(merge))
         assert launches == first
