@@ -14,7 +14,7 @@ from napari_mamba.engine import memory
 from napari_mamba.engine.answers.registry import answer_for
 from napari_mamba.engine.checks import load_checked, size_warnings
 from napari_mamba.engine.context import Context, NewArray
-from napari_mamba.engine.device import choose_device
+from napari_mamba.engine.device import choose_device, unused_gpu
 from napari_mamba.engine.familiarity.judge import (
     Judgement,
     familiarity_of,
@@ -150,6 +150,8 @@ class Session:
         context, report = self.context, self.context.report
         options = context.options
         yield from report.stage("checking")
+        if options.device == "auto" and (slower := unused_gpu(context.device)):
+            yield from report.warn("checking", 0, 1, [slower])
         context.volume, warnings = load_checked(context.volume, context.bundle, options.replace_nonfinite)
         yield from report.warn("checking", 1, 1, warnings)
         yield from self._doubt("checking", judge_image(context.volume, context.bundle))
