@@ -101,9 +101,7 @@ def unused_gpu(device: Device) -> str:
     if device.torch_device.type != "cpu" or torch.cuda.is_available() or not _gpus_of_the_driver():
         return ""
     missing = "a newer driver" if torch.version.cuda else "PyTorch's build for CUDA (pytorch.org/get-started)"
-    return (
-        f"This machine has an NVIDIA GPU that is not used, and the run is many times slower for it: install {missing}."
-    )
+    return f"This machine has an NVIDIA GPU that is not used, so that the run is many times slower: install {missing}."
 
 
 @cache
