@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -149,8 +149,9 @@ def selective_scan_backward(
 
 def _gradients(args: ScanArguments, starts: Tensor, chunk: int, grad: Tensor) -> dict[str, Tensor | None]:
     dtype, device = args.u.dtype, args.u.device
-    batched = {name: None if (x := getattr(args, name)) is None else _rows(x, dtype) for name in BATCHED}
-    parameters = {name: _parameter(getattr(args, name)) for name in ("A", "D", "delta_bias")}
+    rows = {name: getattr(args, name) for name in BATCHED}
+    batched: dict[str, Any] = {name: None if x is None else _rows(x, dtype) for name, x in rows.items()}
+    parameters: dict[str, Any] = {name: _parameter(getattr(args, name)) for name in ("A", "D", "delta_bias")}
     table = None if args.table is None else args.table.to(torch.int32).contiguous()
     ready, grad, kept = replace(args, **batched, **parameters, table=table), _rows(grad, dtype), starts.contiguous()
     (batch, paths, length, width), states = args.delta.shape, args.A.shape[-1]

@@ -58,7 +58,9 @@ def facts_of(args: ScanArguments, chunk: int, grad: Tensor) -> Facts:
         *(args.u.shape[1], args.A.shape[-1], args.B.shape[3], args.delta.dtype, args.delta.device),
         *(args.u.stride(), args.delta.stride(), args.B.stride(), args.C.stride()),
         *(None if args.z is None else args.z.stride(), grad.stride()),
-        *(args.delta_softplus, args.merge == "sum", chunk),
+        args.delta_softplus,
+        args.merge == "sum",
+        chunk,
     )
 
 

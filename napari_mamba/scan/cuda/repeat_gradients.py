@@ -147,14 +147,13 @@ def _as_given(x: Tensor | None, strides: Strides | None) -> Tensor | None:
 
 def _written(template: Template) -> Written:
     facts, (u, delta, B, _, z) = template.facts, template.shapes
-    kind = {"dtype": facts.dtype, "device": facts.device}
-    (_, paths, _, width), states = facts.shape, facts.states
+    (_, paths, _, width), states, dtype, device = facts.shape, facts.states, facts.dtype, facts.device
     return Written(
-        torch.empty(u, **kind),
-        torch.empty(delta, **kind),
-        torch.empty(z, **kind) if z else None,
-        torch.empty(2, *B, **kind),
-        torch.empty(paths * (states + 2) * width, dtype=torch.float32, device=facts.device),
+        torch.empty(u, dtype=dtype, device=device),
+        torch.empty(delta, dtype=dtype, device=device),
+        torch.empty(z, dtype=dtype, device=device) if z else None,
+        torch.empty((2, *B), dtype=dtype, device=device),
+        torch.empty(paths * (states + 2) * width, dtype=torch.float32, device=device),
     )
 
 
