@@ -118,7 +118,8 @@ def new_process(device: str, cache: Path, target: Path, name: str = BRAIN, image
         "NAPARI_MAMBA_CACHE": str(cache),
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
-    command = [sys.executable, "-m", "benchmarks.gpu.child", str(SHIPPED / name), str(image), str(target), "--device", device]
+    what = [str(SHIPPED / name), str(image), str(target), "--device", device]
+    command = [sys.executable, "-m", "benchmarks.gpu.child", *what]
     began = time.perf_counter()
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - began

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 import numpy as np
@@ -229,3 +230,25 @@ def test_a_network_that_reads_its_answer_on_the_host_runs_as_written(monkeypatch
     assert graphs_of(network).failed
     assert torch.equal(torch.ones(3, device="cuda").cumsum(0).cpu(), torch.tensor([1.0, 2, 3])), "the device is sane"
     assert torch.randn(3, device="cuda").isfinite().all(), "random numbers no longer wait for the capture's end"
+
+
+@pytest.mark.gpu
+def test_two_threads_capture_and_replay_side_by_side(monkeypatch):
+    device = choose_device("cuda", "float32")
+    torch.manual_seed(0)
+    networks = [nn.Sequential(nn.Conv3d(1, 8, 3, padding=1), nn.Conv3d(8, 2, 1)).cuda() for _ in range(2)]
+    tiles = [torch.randn(1, 1, 24, 24, 24, device="cuda") for _ in range(6)]
+
+    @torch.inference_mode()
+    def passes_of(network):
+        found = [run_pass(network, x, device).output for x in tiles]
+        torch.cuda.synchronize()
+        return found
+
+    monkeypatch.setenv(passes.SWITCH, "0")
+    written = [passes_of(network) for network in networks]
+    monkeypatch.setenv(passes.SWITCH, "1")
+    with ThreadPoolExecutor(2) as pool:
+        replayed = list(pool.map(passes_of, networks))
+    assert not any(graphs_of(network).failed for network in networks)
+    assert all(torch.equal(a, b) for x, y in zip(written, replayed, strict=True) for a, b in zip(x, y, strict=True))
