@@ -233,10 +233,9 @@ class Session:
             if not problem:
                 return sink
             sink = None
-            IDLE.clear()
-            freed = drop_graphs(ensemble.networks, for_good=problem == "memory")
+            freed = IDLE.clear() + drop_graphs(ensemble.networks, for_good=problem == "memory")
             memory.release(self.context.device.torch_device)
-            if problem != "memory" or not freed:  # without graphs the same plan may fit
+            if problem != "memory" or not freed:  # without graphs and idle networks the same plan may fit
                 yield from self._fall_back(problem, ensemble)
 
     def _doubt(self, stage: str, judgements: list[Judgement]) -> Events:

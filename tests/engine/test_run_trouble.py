@@ -103,6 +103,7 @@ def test_out_of_memory_is_answered_by_dropping_graphs_before_the_plan_is_changed
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return two_classes(x / 280)
 
+    session.IDLE.clear()
     monkeypatch.setattr(session, "drop_graphs", drop)
     result = run_to_end(volume, fake_bundle(Apply(forward), classes=2), RunOptions(batch_size=2))
     assert tried == [True]
