@@ -8,9 +8,17 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from napari_mamba.engine.plan import Plan
 from napari_mamba.engine.tiling.infer import Ensemble
 
 _REHEARSED: WeakKeyDictionary[nn.Module, set[tuple]] = WeakKeyDictionary()
+
+
+def first_tiles(plan: Plan, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape (B, C, *tile) of the first batch over a prepared image (C, Z, Y, X)."""
+    channels, z, y, x = shape
+    tiling = plan.tiling((z, y, x))
+    return (len(next(tiling.batches(plan.batch_size))), channels, *tiling.tile)
 
 
 def rehearse(ensemble: Ensemble, shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:

@@ -75,6 +75,7 @@ SCANS = {
     "cuda": "CUDA kernels",
     "cpu": "compiled CPU code",
     "mamba_ssm": "mamba-ssm",
+    "triton": "Triton kernels",
     "torch": "PyTorch's operators, the slow way",
 }
 """Backends of the scan as people are told of them."""
@@ -128,8 +129,9 @@ class Result:
         'NVIDIA H200, float16, scan by CUDA kernels'
         """
         device = self.provenance.get("device") or {}
-        scan = device.get("scan", "")
+        scan, ssd = device.get("scan", ""), device.get("ssd", "")
         said = [device.get("name", ""), device.get("precision", ""), f"scan by {SCANS.get(scan, scan)}" if scan else ""]
+        said.append(f"Mamba-2's by {'PyTorch' if ssd == 'torch' else SCANS.get(ssd, ssd)}" if ssd else "")
         return ", ".join(filter(None, said))
 
     def report(self) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from napari_mamba.engine.preparation.steps import preparation_steps
 from napari_mamba.engine.progress.events import Progress
 from napari_mamba.engine.progress.record import Record
 from napari_mamba.engine.progress.reporting import Cancelled, Events, Reporter
-from napari_mamba.engine.rehearsing import rehearse
+from napari_mamba.engine.rehearsing import first_tiles, rehearse
 from napari_mamba.engine.reproducibility.determinism import (
     check_deterministic,
     determinism_facts,
@@ -47,6 +47,7 @@ from napari_mamba.engine.tiling.passes import drop_graphs
 from napari_mamba.engine.tiling.views import axis_first, check_axis, choose_view
 from napari_mamba.errors import OutOfMemoryError, RunError
 from napari_mamba.scan import backend_on
+from napari_mamba.scan.ssd import ssd_backend_on
 from napari_mamba.volume import Volume
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Session:
         )
         self.answer = answer_for(bundle.task, self.context)
         self.first_plan = self.context.plan
-        self.scan = ""
+        self.scan = self.ssd = ""
         self.loading: Loading | None = None
 
     def events(self) -> Generator[Progress, None, Result]:
@@ -131,6 +132,7 @@ class Session:
                 "name": device.name,
                 "precision": device.precision,
                 **({"scan": self.scan} if self.scan else {}),
+                **({"ssd": self.ssd} if self.ssd else {}),
             },
             "tiles": {
                 "size": list(plan.tile),
@@ -185,6 +187,8 @@ class Session:
         yield from context.report.say("warming up", 1, 2)
         if scans(bundle):
             yield from self._scan(ensemble, prepared)
+        if any(getattr(module, "uses_ssd", False) for module in ensemble.networks[0].modules()):
+            yield from self._ssd()
         yield from context.report.say("warming up", 2, 2)
         return ensemble
 
@@ -196,15 +200,15 @@ class Session:
         yield from self.context.report.warn("warming up", 1, 2, doubts if reason else [])
         if self.scan != "cuda" or prepared is None:
             return compile_scan(device)
-        for done, total in rehearse(ensemble, self._first_tiles(prepared)):
+        for done, total in rehearse(ensemble, first_tiles(self.context.plan, prepared.data.shape)):
             message = f"compiling for this GPU, once: {done} of {total}"
             yield from self.context.report.say("warming up", 1, 2, message=message)
 
-    def _first_tiles(self, prepared: Prepared) -> tuple[int, ...]:
-        """Shape (B, C, *tile) of the first batch."""
-        plan, (channels, *shape) = self.context.plan, prepared.data.shape
-        tiling = plan.tiling(tuple(shape))  # type: ignore[arg-type]
-        return (len(next(tiling.batches(plan.batch_size))), channels, *tiling.tile)
+    def _ssd(self) -> Events:
+        """Say which form of Mamba-2's scan runs, and where it is the slow one, why."""
+        self.ssd, reason = ssd_backend_on(self.context.device.torch_device)
+        doubts = [f"This run is several times slower than it need be, for want of Mamba-2's kernels. {reason}"]
+        yield from self.context.report.warn("warming up", 1, 2, doubts if reason else [])
 
     def _loading(self) -> Events:
         self.record.start_stage("warming up")

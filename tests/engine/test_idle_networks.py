@@ -7,9 +7,11 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from engine_fakes import Apply, fake_bundle, two_classes
 from torch import nn
 
 from napari_mamba import bundles, engine, models, scan
+from napari_mamba.bundles import Channel
 from napari_mamba.bundles import bundle as bundle_module
 from napari_mamba.bundles.weights import build
 from napari_mamba.engine.idle_networks import IDLE, IdleNetworks, key_of
@@ -141,3 +143,15 @@ def test_the_scan_that_ran_is_named_and_a_slow_one_said(tiny_bundle, volume, mon
     slow = engine.run_to_end(volume, bundles.load(tiny_bundle), OPTIONS)
     assert any("several times slower" in one and "numba is missing." in one for one in slow.warnings)
     assert slow.provenance["device"]["scan"] == "torch"
+
+
+def test_the_form_of_mamba_2_that_ran_is_named_and_a_slow_one_said(volume, monkeypatch):
+    network = Apply(two_classes)
+    network.uses_ssd = True
+    bundle = fake_bundle(network, classes=2, channels=(Channel("t1", "MR"),))
+    result = engine.run_to_end(volume, bundle, OPTIONS)
+    assert result.provenance["device"]["ssd"] == "torch"
+    assert not any("Mamba-2" in one for one in result.warnings)
+    monkeypatch.setattr("napari_mamba.engine.session.ssd_backend_on", lambda device: ("torch", "Triton is missing."))
+    slow = engine.run_to_end(volume, bundle, OPTIONS)
+    assert any("several times slower" in one and "Triton is missing." in one for one in slow.warnings)

@@ -17,9 +17,10 @@ from napari_mamba.models.shapes import count, has
 from napari_mamba.models.slides.orders import check_graph, check_width, nearest_neighbours, placed_at, tree_orders
 from napari_mamba.nn.blocks.graphs import DeepGCNLayer
 from napari_mamba.nn.blocks.tokens import Float32Module, without_autocast
-from napari_mamba.nn.mixers.mamba2 import GatedRMSNorm, Mamba2, scan_heads, ssd_from
+from napari_mamba.nn.mixers.mamba2 import GatedRMSNorm, Mamba2, scan_heads
 from napari_mamba.nn.norms.norm import LayerNorm
 from napari_mamba.scan import causal_conv1d, listening, placed
+from napari_mamba.scan.ssd import choose_ssd, ssd_from
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
 ATTENTION_WIDTH = 128
@@ -33,6 +34,8 @@ class DirectMamba(Float32Module):
 
     Each direction is normalised and gated; their mean is projected.
     """
+
+    uses_ssd = True
 
     def __init__(
         self, d_model: int, n_directions: int, bidirectional: bool, d_state: int, d_conv: int, expand: int
@@ -64,7 +67,9 @@ class DirectMamba(Float32Module):
             # One direction after another: all at once would need the memory of eight bags.
             total = torch.zeros_like(z)
             # Nobody needs the states between, neither a gradient nor a listener: a stretch after another is enough.
+            # The kernels keep none in any case.
             stretches = not torch.is_grad_enabled() and not listening.ACTIVE
+            stretches = stretches and choose_ssd(xBC, self.d_state) == "torch"
             for k, way in enumerate(ways):
                 if stretches:
                     self._add_direction(k, way, xBC, dt, z, total)

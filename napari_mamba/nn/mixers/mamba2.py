@@ -17,64 +17,7 @@ from napari_mamba.nn.mixers.along import along_paths
 from napari_mamba.nn.mixers.registry import register_mixer
 from napari_mamba.scan import ScanOrder, causal_conv1d, listening
 from napari_mamba.scan.arguments import ScanArguments, order_table
-
-
-def ssd(x: Tensor, log_decay: Tensor, B: Tensor, C: Tensor, chunk: int = 64) -> Tensor:
-    """Run h[t] = exp(log_decay[t]) h[t-1] + x[t] B[t]ᵀ, y[t] = h[t] C[t] by products of matrices.
-
-    Within a chunk every pair of steps is weighed at once, as attention is; between chunks the states are carried.
-
-    Parameters
-    ----------
-    x : (B, L, H, P) inputs of H heads of P channels
-    log_decay : (B, L, H), not positive
-    B, C : (B, L, G, N), G groups of heads dividing H
-    chunk : int
-
-    Returns
-    -------
-    (B, L, H, P)
-    """
-    parts: list[Tensor] = []
-    state: Tensor | None = None
-    pieces = (t.split(chunk * _TOGETHER, dim=1) for t in (x, log_decay, B, C))
-    for u, decay, b, c in zip(*pieces, strict=True):
-        y, state = ssd_from(u, decay, b, c, state, chunk)
-        parts.append(y)
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-
-
-_TOGETHER = 64
-"""Chunks that are weighed at once: those of a slide's hundred thousand patches would take gigabytes."""
-
-
-def ssd_from(
-    x: Tensor, log_decay: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None, chunk: int = 64
-) -> tuple[Tensor, Tensor]:
-    """`ssd` that begins in a state (B, G, H / G, P, N), zero if not given: the output, and the state at its end."""
-    batch, length, heads, width = x.shape
-    groups, states = B.shape[2:]
-    short = -length % chunk
-    x, log_decay, B, C = (
-        F.pad(t, (0, 0) * (t.ndim - 2) + (0, short)).unflatten(1, (-1, chunk)) for t in (x, log_decay, B, C)
-    )
-    x = x.unflatten(3, (groups, heads // groups))  # (B, chunks, T, G, heads, P)
-    total = log_decay.unflatten(3, (groups, heads // groups)).cumsum(2)  # of the decays since the chunk began
-    end = total[:, :, -1]
-
-    later = torch.ones(chunk, chunk, dtype=torch.bool, device=x.device).tril()[..., None, None]
-    weights = (total[:, :, :, None] - total[:, :, None]).masked_fill(~later, -torch.inf).exp()
-    scores = torch.einsum("bcign,bcjgn->bcijg", C, B)[..., None] * weights
-    y = torch.einsum("bcijgh,bcjghp->bcighp", scores, x)
-
-    gained = torch.einsum("bcjgn,bcjghp->bcghpn", B, x * (end[:, :, None] - total).exp()[..., None])
-    state = x.new_zeros(batch, groups, heads // groups, width, states) if state is None else state
-    carried = []
-    for gain, decay in zip(gained.unbind(1), end.exp().unbind(1), strict=True):
-        carried.append(state)
-        state = decay[..., None, None] * state + gain
-    before = torch.einsum("bcign,bcghpn->bcighp", C, torch.stack(carried, dim=1))
-    return (y + before * total.exp()[..., None]).flatten(1, 2)[:, :length].flatten(2, 3), state
+from napari_mamba.scan.ssd import choose_ssd, ssd, triton_backend
 
 
 def scan_heads(
@@ -86,12 +29,14 @@ def scan_heads(
     ngroups: int = 1,
     order: ScanOrder | Tensor | None = None,
     chunk: int = 64,
+    backend: str = "auto",
 ) -> Tensor:
     """Mamba-2's scan along an order, with its skip; listeners are told of it as the selective scan that it is.
 
     Parameters
     ----------
-    xBC : (B, K, L, inner + 2 · ngroups · d_state), what K paths read, rows in grid order, float32
+    xBC : (B, K, L, inner + 2 · ngroups · d_state), what K paths read, rows in grid order
+        Half precisions stay what they are in the kernels; plain PyTorch computes in float32.
     dt : (B, K, L, H), positive step sizes of H heads
     A_log : (H,)
     D : (H,), or (H, P) of each of a head's channels
@@ -99,18 +44,21 @@ def scan_heads(
         States; groups of heads with their own B and C.
     order : ScanOrder, (K, L) or None
     chunk : int
-        See `ssd`.
+        See `ssd`; the kernels choose their own.
+    backend : {"auto", "torch", "triton"}
+        "auto" is plain PyTorch, and with `NAPARI_MAMBA_SSD_KERNELS=1` Triton kernels on a CUDA device that takes them;
+        they read along any order without a copy.
 
     Returns
     -------
-    (B, L, inner), the paths summed
+    (B, L, inner) of xBC's type, or float32 where plain PyTorch computed; the paths summed
     """
     states, heads = ngroups * d_state, dt.shape[-1]
     inner = xBC.shape[-1] - 2 * states
     A_log, D = A_log.float(), D.float()
     if listening.ACTIVE:
         paths, headdim = xBC.shape[1], inner // heads
-        x, B, C = xBC.split([inner, states, states], dim=-1)
+        x, B, C = _wide(xBC).split([inner, states, states], dim=-1)
         B, C = (t.unflatten(-1, (ngroups, d_state)) for t in (B, C))
         A = -A_log.exp().repeat_interleave(headdim).expand(paths, -1)
         wide_D = (D if D.ndim == 2 else D[:, None].expand(-1, headdim)).flatten().expand(paths, -1)
@@ -122,6 +70,9 @@ def scan_heads(
         told = listening.tell("scan", args, order, "ssd")
         if told is not None:
             return told
+    if choose_ssd(xBC, d_state, backend) == "triton":
+        table = order_table(order, xBC.shape[1], xBC.shape[2], xBC.device)
+        return triton_backend.scan(xBC, dt, A_log, D, d_state, ngroups, table)
 
     def mix(xBC: Tensor, dt: Tensor) -> Tensor:
         x, B, C = xBC.split([inner, states, states], dim=-1)
@@ -130,7 +81,11 @@ def scan_heads(
         y = ssd(x * dt[..., None], -torch.exp(A_log) * dt, B, C, chunk)
         return (y + (D if D.ndim == 2 else D[:, None]) * x).flatten(2)
 
-    return along_paths(mix, order, xBC, dt, paths=True)
+    return along_paths(mix, order, _wide(xBC), dt, paths=True)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 class GatedRMSNorm(nn.Module):
@@ -167,13 +122,15 @@ class Mamba2(nn.Module):
     chunk_size : int
         Steps weighed at once; it changes speed and memory, not the result.
     backend : str
-        The convolution's backend.
+        The convolution's backend; "torch" is the scan's too.
 
     Examples
     --------
     >>> Mamba2(32)(torch.randn(1, 100, 32)).shape
     torch.Size([1, 100, 32])
     """
+
+    uses_ssd = True
 
     def __init__(
         self,
@@ -219,6 +176,9 @@ class Mamba2(nn.Module):
         xBC = causal_conv1d(xBC, self.conv1d.weight.squeeze(1), self.conv1d.bias, order, backend=self.backend)
         xBC = xBC[:, None] if xBC.ndim == 3 else xBC
         dt = F.softplus(dt.float() + self.dt_bias.float())[:, None].expand(-1, xBC.shape[1], -1, -1)
+        form = "torch" if self.backend == "torch" else "auto"
         with torch.autocast(x.device.type, enabled=False):
-            y = scan_heads(xBC.float(), dt, self.A_log, self.D, self.d_state, self.ngroups, order, self.chunk_size)
+            y = scan_heads(
+                xBC, dt, self.A_log, self.D, self.d_state, self.ngroups, order, self.chunk_size, backend=form
+            )
         return self.out_proj(self.norm(y.to(x.dtype), z))

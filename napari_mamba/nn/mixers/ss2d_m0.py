@@ -48,6 +48,8 @@ class SS2Dm0(Float32Module, ReplaceableMixer):
     torch.Size([1, 6, 5, 8])
     """
 
+    uses_ssd = True
+
     def __init__(
         self,
         d_model: int,
