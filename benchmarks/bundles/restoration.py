@@ -20,15 +20,20 @@ from napari_mamba.volume import Volume
 THICK = {"mr-denoise": 1, "mr-superres": 3}
 
 
+def cube(name: str, side: int = 171) -> Volume:
+    """What a bundle is given for an answer of side³ voxels."""
+    thick = THICK[name]
+    noise = np.random.RandomState(0).standard_normal((1, side // thick, side, side))
+    return Volume(np.abs(300 * noise).astype(np.float32), np.diag([thick, 1.0, 1.0, 1.0]))
+
+
 def main() -> None:
     """Print a row for one bundle: memory is that of the whole process."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", default="mr-denoise", choices=list(THICK))
     parser.add_argument("--side", type=int, default=171, help="voxels along each side of the answer; 171 are 5 million")
     options = parser.parse_args()
-    thick = THICK[options.bundle]
-    noise = np.random.RandomState(0).standard_normal((1, options.side // thick, options.side, options.side))
-    volume = Volume(np.abs(300 * noise).astype(np.float32), np.diag([thick, 1.0, 1.0, 1.0]))
+    volume = cube(options.bundle, options.side)
     began = time.perf_counter()
     result = engine.run_to_end(volume, bundles.load(options.bundle), engine.RunOptions(device="cpu"))
     seconds = time.perf_counter() - began

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.common.gpu import DEVICE, reason
 from benchmarks.scan import peers
-from benchmarks.scan.inputs import arguments
+from benchmarks.scan.inputs import STATES, arguments
 
 
 def name(shape: tuple[int, int, int]) -> str:
@@ -18,9 +18,16 @@ def name(shape: tuple[int, int, int]) -> str:
     return f"{batch}, {width}, {f'{side}³' if side**3 == length and side > 8 else length}"
 
 
-def inputs(shape: tuple[int, int, int], dtype: torch.dtype, seed: int = 0, paths: int | None = None) -> peers.Inputs:
+def inputs(
+    shape: tuple[int, int, int],
+    dtype: torch.dtype,
+    seed: int = 0,
+    paths: int | None = None,
+    states: int = STATES,
+    device: str = DEVICE,
+) -> peers.Inputs:
     """Inputs of the scan on the GPU; parameters (A, D, delta_bias) stay float32."""
-    x = arguments(*shape, device=DEVICE, paths=paths, seed=seed)
+    x = arguments(*shape, device=device, paths=paths, seed=seed, states=states)
     return {key: value if key in ("A", "D", "delta_bias") else value.to(dtype) for key, value in x.items()}
 
 

@@ -204,9 +204,13 @@ def _is_number(text: str) -> bool:
 
 
 def summary(facts: dict[str, Any]) -> list[str]:
-    """What was written, and the scores of a classification, one line each."""
+    """What was written, the scores of a classification, what computed and for how long, one line each."""
+    from napari_mamba.engine.result import Result
+
     lines = [f"{name:<13} {path}" for name, path in facts["outputs"].items()]
     lines += [f"{name:<13} {score:.3f}" for name, score in (facts.get("scores") or {}).items()]
+    if ran_on := Result(provenance=facts.get("provenance") or {}).ran_on:
+        lines.append(f"{'computed on':<13} {ran_on}")
     return [*lines, f"{'seconds':<13} {facts['seconds']:.1f}"]
 
 

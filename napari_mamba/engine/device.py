@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from napari_mamba.errors import InputError
@@ -89,6 +92,27 @@ def choose_device(device: str = "auto", precision: str = "auto") -> Device:
     if wanted == "bfloat16" and torch_device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise InputError(f"{_hardware(torch_device)} does not compute in bfloat16: choose float16 or float32")
     return Device(torch_device, getattr(torch, wanted), _hardware(torch_device), chosen=precision == "auto")
+
+
+def unused_gpu(device: Device) -> str:
+    """A sentence where a run is on the CPU, and this machine has an NVIDIA GPU that PyTorch cannot use; else empty."""
+    import torch
+
+    if device.torch_device.type != "cpu" or torch.cuda.is_available() or not _gpus_of_the_driver():
+        return ""
+    missing = "a newer driver" if torch.version.cuda else "PyTorch's build for CUDA (pytorch.org/get-started)"
+    return f"This machine has an NVIDIA GPU that is not used, so that the run is many times slower: install {missing}."
+
+
+@cache
+def _gpus_of_the_driver() -> int:
+    """How many GPUs NVIDIA's driver shows to this process."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        count = ctypes.c_int(0)
+        return count.value if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
+    except (OSError, AttributeError):
+        return 0
 
 
 def _torch_device(name: str) -> torch.device:

@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from napari_mamba.engine.tiling.passes import drop_graphs, graph_bytes
+
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
 
 MOST_BYTES = 2**30
 """What idle networks may hold on all devices together; the oldest go first."""
+
+GRAPHS_SHARE = 1 / 32
+"""The part of a GPU's memory that CUDA graphs of idle networks may hold: other programs want it, too."""
 
 Key = tuple[Any, ...]
 
@@ -28,6 +33,9 @@ class IdleNetworks:
     Parameters
     ----------
     most_bytes : int
+        Of the networks.
+    most_graph_bytes : int, optional
+        Of their CUDA graphs; `GRAPHS_SHARE` of the smallest GPU if not given.
 
     Examples
     --------
@@ -37,8 +45,9 @@ class IdleNetworks:
     ([Linear(in_features=2, out_features=2, bias=True)], None)
     """
 
-    def __init__(self, most_bytes: int = MOST_BYTES):
+    def __init__(self, most_bytes: int = MOST_BYTES, most_graph_bytes: int | None = None):
         self.most_bytes = most_bytes
+        self._most_graph_bytes = most_graph_bytes
         self._kept: OrderedDict[Key, list[nn.Module]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -56,11 +65,30 @@ class IdleNetworks:
             self._kept[key] = networks
             while self._kept and sum(map(_size, self._kept.values())) > self.most_bytes:
                 self._kept.popitem(last=False)
+            self._drop_graphs()
 
-    def clear(self) -> None:
-        """Let all go: memory is asked for."""
+    def _drop_graphs(self) -> None:
+        """Let CUDA graphs go until the rest is small enough, the oldest networks' first."""
+        for networks in self._kept.values():
+            held = sum(map(graph_bytes, self._kept.values()))
+            if not held or held <= self.most_graph_bytes:
+                return
+            drop_graphs(networks)
+
+    @property
+    def most_graph_bytes(self) -> int:
+        """What the CUDA graphs of idle networks may hold on all devices together."""
+        if self._most_graph_bytes is None:
+            cards = [torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())]
+            self._most_graph_bytes = int(min(cards, default=0) * GRAPHS_SHARE)
+        return self._most_graph_bytes
+
+    def clear(self) -> int:
+        """Let all go: memory is asked for. Returns the bytes that they held."""
         with self._lock:
+            held = sum(_size(networks) + drop_graphs(networks) for networks in self._kept.values())
             self._kept.clear()
+        return held
 
 
 IDLE = IdleNetworks()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +22,9 @@ _MESSAGES = (
     "failed to allocate",
     "bad_alloc",
 )
+
+LOCK = threading.RLock()
+"""Held while memory is given back to a GPU, and while a CUDA graph is captured, which that would spoil."""
 
 
 LEAST_GROWTH = 2**27
@@ -113,7 +117,8 @@ def _limit_process(most: int) -> Callable[[], None] | None:
 def release(device: torch.device) -> None:
     """Give back what a failed attempt held; call it after the `except` block, which keeps the frames alive."""
     if device.type == "cuda":
-        torch.cuda.empty_cache()
+        with LOCK:
+            torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
 

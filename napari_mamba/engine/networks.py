@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +11,7 @@ from napari_mamba.engine.device import Device
 from napari_mamba.engine.idle_networks import IDLE, key_of
 from napari_mamba.engine.plan import Plan
 from napari_mamba.engine.tiling.infer import Ensemble
+from napari_mamba.engine.tiling.passes import share_memory
 from napari_mamba.engine.tiling.several import OfClip, OfPair
 from napari_mamba.models import list_models
 from napari_mamba.scan import selective_scan
@@ -18,16 +20,65 @@ if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
 
 
-def load_ensemble(bundle: Bundle, device: Device, plan: Plan, entropy: str = "") -> Ensemble:
+class Loading:
+    """A bundle's networks on their way to a device, in a thread of their own: the image is prepared meanwhile.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    device : Device
+    """
+
+    def __init__(self, bundle: Bundle, device: Device) -> None:
+        self.bundle, self.device = bundle, device
+        self._networks: list[torch.nn.Module] | None = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._load, name="loading networks", daemon=True)
+        self._thread.start()
+
+    def _load(self) -> None:
+        try:
+            self._networks = [network.to(self.device.torch_device) for network in _networks(self.bundle, self.device)]
+        except BaseException as error:  # raised where the networks are asked for
+            self._error = error
+
+    def networks(self) -> list[torch.nn.Module]:
+        """Wait for them; they are the caller's from now on. Raises what loading raised."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        assert self._networks is not None
+        taken, self._networks = self._networks, []
+        return taken
+
+    def leave(self) -> None:
+        """Nobody asked for them: they are kept for the next run. Does nothing where they were taken."""
+        self._thread.join()
+        if self._networks:
+            IDLE.put(key_of(self.bundle, self.device.torch_device), self._networks)
+            self._networks = []
+
+
+def loads_beside(device: torch.device) -> bool:
+    """Whether networks are loaded while the image is prepared: on the CPU both would share its cores."""
+    return device.type == "cuda"
+
+
+def load_ensemble(
+    bundle: Bundle, device: Device, plan: Plan, entropy: str = "", loading: Loading | None = None
+) -> Ensemble:
     """The networks of a bundle, as a plan runs them; `entropy` as in `Ensemble`.
 
-    Those that an earlier run has given back are taken instead of new ones: see `give_back`.
+    Those that an earlier run has given back are taken instead of new ones (see `give_back`), or those of `loading`.
     """
     swap, frames = left_right_channel_swap(bundle), bundle.tile.frames
     if frames:
         swap = [frame * len(swap) + channel for frame in range(frames) for channel in swap]
+    networks = _networks(bundle, device) if loading is None else loading.networks()
+    if device.torch_device.type == "cuda":
+        share_memory(networks)
     return Ensemble(
-        IDLE.take(key_of(bundle, device.torch_device)) or _built(bundle),
+        networks,
         device,
         plan.mirror_axes,
         plan.spatial_dims,
@@ -35,6 +86,10 @@ def load_ensemble(bundle: Bundle, device: Device, plan: Plan, entropy: str = "")
         channel_swap=swap,
         round_robin=bundle.tile.round_robin,
     )
+
+
+def _networks(bundle: Bundle, device: Device) -> list[torch.nn.Module]:
+    return IDLE.take(key_of(bundle, device.torch_device)) or _built(bundle)
 
 
 def _built(bundle: Bundle) -> list[torch.nn.Module]:

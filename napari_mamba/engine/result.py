@@ -71,6 +71,16 @@ class Extra(dict[str, Volume]):
         return super().__contains__(self._BEFORE.get(str(name), name))
 
 
+SCANS = {
+    "cuda": "CUDA kernels",
+    "cpu": "compiled CPU code",
+    "mamba_ssm": "mamba-ssm",
+    "triton": "Triton kernels",
+    "torch": "PyTorch's operators, the slow way",
+}
+"""Backends of the scan as people are told of them."""
+
+
 @dataclass
 class Result:
     """What came out of a run. Volumes lie on the input's own grid.
@@ -108,6 +118,21 @@ class Result:
     def __post_init__(self) -> None:
         if not isinstance(self.extra, Extra):
             self.extra = Extra(self.extra)
+
+    @property
+    def ran_on(self) -> str:
+        """Hardware, precision and who scanned, for people; empty where the provenance does not say.
+
+        Examples
+        --------
+        >>> Result(provenance={"device": {"name": "NVIDIA H200", "precision": "float16", "scan": "cuda"}}).ran_on
+        'NVIDIA H200, float16, scan by CUDA kernels'
+        """
+        device = self.provenance.get("device") or {}
+        scan, ssd = device.get("scan", ""), device.get("ssd", "")
+        said = [device.get("name", ""), device.get("precision", ""), f"scan by {SCANS.get(scan, scan)}" if scan else ""]
+        said.append(f"Mamba-2's by {'PyTorch' if ssd == 'torch' else SCANS.get(ssd, ssd)}" if ssd else "")
+        return ", ".join(filter(None, said))
 
     def report(self) -> dict[str, Any]:
         """Table, scores, warnings and provenance as JSON can hold them, for a report file."""

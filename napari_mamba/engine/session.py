@@ -14,7 +14,7 @@ from napari_mamba.engine import memory
 from napari_mamba.engine.answers.registry import answer_for
 from napari_mamba.engine.checks import load_checked, size_warnings
 from napari_mamba.engine.context import Context, NewArray
-from napari_mamba.engine.device import choose_device
+from napari_mamba.engine.device import choose_device, unused_gpu
 from napari_mamba.engine.familiarity.judge import (
     Judgement,
     familiarity_of,
@@ -26,7 +26,7 @@ from napari_mamba.engine.familiarity.judge import (
 from napari_mamba.engine.familiarity.network_features import ChannelStatistics
 from napari_mamba.engine.idle_networks import IDLE
 from napari_mamba.engine.memory import host_array
-from napari_mamba.engine.networks import compile_scan, give_back, load_ensemble, scans
+from napari_mamba.engine.networks import Loading, compile_scan, give_back, load_ensemble, loads_beside, scans
 from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.plan import plan_run
 from napari_mamba.engine.preparation.prepare import Prepared, prepare
@@ -34,6 +34,7 @@ from napari_mamba.engine.preparation.steps import preparation_steps
 from napari_mamba.engine.progress.events import Progress
 from napari_mamba.engine.progress.record import Record
 from napari_mamba.engine.progress.reporting import Cancelled, Events, Reporter
+from napari_mamba.engine.rehearsing import first_tiles, rehearse
 from napari_mamba.engine.reproducibility.determinism import (
     check_deterministic,
     determinism_facts,
@@ -42,6 +43,7 @@ from napari_mamba.engine.reproducibility.determinism import (
 from napari_mamba.engine.result import Result
 from napari_mamba.engine.tiling.agreement import Agreement
 from napari_mamba.engine.tiling.infer import Ensemble, NotFinite
+from napari_mamba.engine.tiling.passes import drop_graphs
 from napari_mamba.engine.tiling.views import axis_first, check_axis, choose_view
 from napari_mamba.errors import OutOfMemoryError, RunError
 from napari_mamba.scan import backend_on
@@ -81,6 +83,7 @@ class Session:
         self.answer = answer_for(bundle.task, self.context)
         self.first_plan = self.context.plan
         self.scan = self.ssd = ""
+        self.loading: Loading | None = None
 
     def events(self) -> Generator[Progress, None, Result]:
         """The whole run."""
@@ -102,8 +105,14 @@ class Session:
         return context.result
 
     def _stages(self) -> Events:
-        prepared = yield from self.prepare()
-        ensemble = yield from self.warm_up()
+        if loads_beside(self.context.device.torch_device):
+            self.loading = Loading(self.context.bundle, self.context.device)
+        try:
+            prepared = yield from self.prepare()
+            ensemble = yield from self.warm_up(prepared)
+        finally:
+            if self.loading is not None:
+                self.loading.leave()
         try:
             sink = yield from self.infer(prepared, ensemble)
             yield from self._judge_network(ensemble)
@@ -143,6 +152,8 @@ class Session:
         context, report = self.context, self.context.report
         options = context.options
         yield from report.stage("checking")
+        if options.device == "auto" and (slower := unused_gpu(context.device)):
+            yield from report.warn("checking", 0, 1, [slower])
         context.volume, warnings = load_checked(context.volume, context.bundle, options.replace_nonfinite)
         yield from report.warn("checking", 1, 1, warnings)
         yield from self._doubt("checking", judge_image(context.volume, context.bundle))
@@ -162,11 +173,12 @@ class Session:
             return volume
         return volume.with_data(np.repeat(volume.data, count, axis=0))
 
-    def warm_up(self) -> Generator[Progress, None, Ensemble]:
+    def warm_up(self, prepared: Prepared | None = None) -> Generator[Progress, None, Ensemble]:
+        """The networks, ready to run on what was prepared."""
         context, bundle = self.context, self.context.bundle
         yield from self._loading()
         entropy = "" if context.options.axis == "all" else self.answer.entropy
-        ensemble = load_ensemble(bundle, context.device, context.plan, entropy)
+        ensemble = load_ensemble(bundle, context.device, context.plan, entropy, self.loading)
         if (known := familiarity_of(bundle)) is not None and known.layers:
             ensemble.statistics = ChannelStatistics(ensemble.networks[0], known.layers)
         if any(step.get("step") == "warn_mirrored" for step in getattr(bundle, "postprocessing", ())):
@@ -174,19 +186,23 @@ class Session:
         ensemble.return_std = self.answer.wants_spread and ensemble.passes > 1
         yield from context.report.say("warming up", 1, 2)
         if scans(bundle):
-            yield from self._scan()
+            yield from self._scan(ensemble, prepared)
         if any(getattr(module, "uses_ssd", False) for module in ensemble.networks[0].modules()):
             yield from self._ssd()
         yield from context.report.say("warming up", 2, 2)
         return ensemble
 
-    def _scan(self) -> Events:
+    def _scan(self, ensemble: Ensemble, prepared: Prepared | None) -> Events:
         """Have the scan's kernels ready; say which ones they are, and where they are slow ones, why."""
         device = self.context.device.torch_device
         self.scan, reason = backend_on(device)
         doubts = [f"This run is several times slower than it need be, for want of the fast scan. {reason}"]
         yield from self.context.report.warn("warming up", 1, 2, doubts if reason else [])
-        compile_scan(device)
+        if self.scan != "cuda" or prepared is None:
+            return compile_scan(device)
+        for done, total in rehearse(ensemble, first_tiles(self.context.plan, prepared.data.shape)):
+            message = f"compiling for this GPU, once: {done} of {total}"
+            yield from self.context.report.say("warming up", 1, 2, message=message)
 
     def _ssd(self) -> Events:
         """Say which form of Mamba-2's scan runs, and where it is the slow one, why."""
@@ -221,9 +237,10 @@ class Session:
             if not problem:
                 return sink
             sink = None
-            IDLE.clear()
+            freed = IDLE.clear() + drop_graphs(ensemble.networks, for_good=problem == "memory")
             memory.release(self.context.device.torch_device)
-            yield from self._fall_back(problem, ensemble)
+            if problem != "memory" or not freed:  # without graphs and idle networks the same plan may fit
+                yield from self._fall_back(problem, ensemble)
 
     def _doubt(self, stage: str, judgements: list[Judgement]) -> Events:
         """Keep judgements, and say what they doubt where nothing has been doubted yet."""

@@ -161,6 +161,12 @@ def scan_arguments(u, delta, A, B, C, D, z, delta_bias, delta_softplus, order, m
     return ScanArguments(u, delta, A, B, C, D, z, delta_bias, bool(delta_softplus), table, merge), multi
 
 
+def _for_paths(x: Tensor, paths: int) -> Tensor:
+    """The same parameters for every path."""
+    x = x.unsqueeze(0)
+    return x if paths == 1 else x.expand(paths, *x.shape[1:])
+
+
 def conv_arguments(x, weight, bias, order, activation) -> tuple[ConvArguments, bool]:
     """Check the arguments of `causal_conv1d`; return them in one form, and whether the result keeps its path axis."""
     if activation not in (None, "silu"):
@@ -177,8 +183,8 @@ def conv_arguments(x, weight, bias, order, activation) -> tuple[ConvArguments, b
     if not multi:
         # One kernel for all the paths of an order.
         paths, multi = ordered, ordered > 1
-        weight = weight[None].expand(paths, -1, -1)
-        bias = bias if bias is None else bias[None].expand(paths, -1) if bias.ndim == 1 else bias
+        weight = _for_paths(weight, paths)
+        bias = _for_paths(bias, paths) if bias is not None and bias.ndim == 1 else bias
     _, length, width = x.shape
     if length == 0:
         raise InputError("The sequence is empty; give at least one position.")

@@ -11,6 +11,7 @@ from napari_mamba.scan.cuda import conv
 from napari_mamba.scan.cuda.backward import selective_scan_backward
 from napari_mamba.scan.cuda.forward import prepare, runs_sequentially, selective_scan_forward
 from napari_mamba.scan.cuda.repeat import replay_scan
+from napari_mamba.scan.cuda.repeat_gradients import replay_training
 from napari_mamba.scan.cuda.runtime import on_device, unavailable
 
 __all__ = ["causal_conv1d", "selective_scan", "selective_scan_cached", "selective_scan_sequential", "unavailable"]
@@ -33,6 +34,7 @@ class _SelectiveScan(torch.autograd.Function):
         ctx.save_for_backward(*tensors, starts, args.table)
         ctx.rest = (softplus, merge, chunk)
         ctx.mark_non_differentiable(last)
+        ctx.set_materialize_grads(False)  # no zeros for the last state
         return y, last
 
     @staticmethod
@@ -87,16 +89,16 @@ def selective_scan_sequential(u: Tensor, delta: LowRank, *rest) -> Tensor | None
 def selective_scan_cached(
     tensors: tuple[Tensor | None, ...], softplus: bool, merge: str, overwrite: bool = False
 ) -> Tensor | None:
-    """Run a scan in raster order that needs no gradient the short way (see `cuda.repeat`); None where that is not one.
+    """Run a scan in raster order the short way (see `cuda.repeat`); None where that is not one.
 
     `tensors` are u, delta, A, B, C, D, z and delta_bias as the operator was given them; `overwrite` lets delta's memory
-    become the output's.
+    become the output's where no gradient is asked for.
     """
     u = tensors[0]
     if u is None or not u.is_cuda or u.get_device() != _current_device():
         return None
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
-        return None
+        return replay_training(tensors, softplus, merge)
     return replay_scan(tensors, softplus, merge, overwrite)
 
 

@@ -112,10 +112,11 @@ def selective_scan(
     args, multi = scan_arguments(u, delta, A, B, C, D, z, delta_bias, delta_softplus, order, merge)
     with _without_autocast(u.device.type):
         y, state = module.selective_scan(args)
-    if not multi:
-        y = y[:, 0] if merge == "none" else y
-        state = state[:, 0]
-    return (y, state) if return_last_state else y
+    if not multi and merge == "none":
+        y = y.squeeze(1)  # taking the first path would fill its gradient with zeros and copy it
+    if not return_last_state:
+        return y
+    return y, state if multi else state.squeeze(1)
 
 
 def causal_conv1d(
@@ -160,10 +161,10 @@ def causal_conv1d(
     if listening.ACTIVE:
         told = listening.tell("convolution", args, order, backend)
         if told is not None:
-            return told if multi else told[:, 0]
+            return told if multi else told.squeeze(1)
     with _without_autocast(x.device.type):
         y = module.causal_conv1d(args)
-    return y if multi else y[:, 0]
+    return y if multi else y.squeeze(1)
 
 
 def warm_up(training: bool = False) -> float:

@@ -31,9 +31,20 @@ def _load(name: str) -> tuple[ModuleType | None, str]:
         return None, f"The scan backend {name!r} is unknown; use one of auto, {', '.join(BACKENDS)}."
     if importlib.util.find_spec(BACKENDS[name]) is None:
         return None, f"This installation has no {name!r} scan backend; use backend='auto'."
-    module = importlib.import_module(BACKENDS[name])
+    try:
+        module = importlib.import_module(BACKENDS[name])
+    except (ImportError, AttributeError, OSError, SystemError) as error:  # the last three: versions that do not agree
+        return None, _unloadable(error)
     reason = module.unavailable() if hasattr(module, "unavailable") else ""
     return (None if reason else module), reason
+
+
+def _unloadable(error: Exception) -> str:
+    """Which package a backend needs cannot be loaded, and what to do."""
+    package = (getattr(error, "name", None) or "numba").partition(".")[0]
+    said = (str(error).splitlines() or [type(error).__name__])[0][:120]
+    anew = f"pip install --force-reinstall {package}"
+    return f"The package {package} cannot be loaded here ({said}); install it anew: {anew}."
 
 
 def available_backends() -> dict[str, str]:

@@ -54,6 +54,7 @@ def test_every_output_appears_and_agrees_with_the_python_call(command, tiny_bund
         assert str(mask.sum()) in done.out
 
     told = json.loads(report.read_text())
+    assert f"computed on   {told['provenance']['device']['name']}, float32, scan by compiled CPU code" in done.out
     assert told["outputs"]["labels"] == str(labels)
     assert told["provenance"]["bundle"]["sha256"] == bundles.load(tiny_bundle).sha256
     assert told["provenance"]["options"]["device"] == "cpu"

@@ -1,4 +1,4 @@
-"""How many tiles are run at once."""
+"""How many tiles are run at once, and which smaller ones a run goes back to."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import pytest
 import torch
 from engine_fakes import fake_bundle
 
-from napari_mamba.bundles import Network, Tile
+from napari_mamba.bundles import Network, Tile, load
+from napari_mamba.bundles.bundle import SHIPPED
 from napari_mamba.engine.options import RunOptions
-from napari_mamba.engine.plan import plan_run
+from napari_mamba.engine.plan import LEAST_KEPT, plan_run
 
 
 @pytest.mark.parametrize(("network", "sizes"), [("fdv_net", (1, 1)), ("vmambair", (4, 3))])
@@ -19,3 +20,11 @@ def test_images_that_change_each_other_are_never_run_together(network: str, size
         plan_run(bundle, RunOptions(), cpu).batch_size,
         plan_run(bundle, RunOptions(batch_size=3), cpu).batch_size,
     ) == sizes
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("hippocampus-mr", [(40, 32, 40)]), ("organs-headneck-ct", [])])
+def test_a_shipped_bundle_goes_back_to_tiles_that_keep_its_answer_alone(name, sizes):
+    bundle = load(SHIPPED / name)
+    plan = plan_run(bundle, RunOptions(), torch.device("cpu"))
+    assert [one.size for one in plan.smaller_tiles] == sizes
+    assert min(one.kept for one in bundle.tile.smaller) < LEAST_KEPT, "others were measured, and leave more to the CPU"

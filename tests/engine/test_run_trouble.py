@@ -92,6 +92,26 @@ def test_a_device_that_is_too_small_leaves_it_to_the_cpu_rather_than_answer_othe
     assert any("repeated on the CPU" in warning for warning in result.warnings)
 
 
+def test_out_of_memory_is_answered_by_dropping_graphs_before_the_plan_is_changed(volume, monkeypatch):
+    held, tried = [100], []
+
+    def drop(networks, for_good=False):
+        tried.append(for_good)
+        return held.pop() if held else 0
+
+    def forward(x):
+        if held:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return two_classes(x / 280)
+
+    session.IDLE.clear()
+    monkeypatch.setattr(session, "drop_graphs", drop)
+    result = run_to_end(volume, fake_bundle(Apply(forward), classes=2), RunOptions(batch_size=2))
+    assert tried == [True]
+    assert result.provenance["tiles"]["batch_size"] == 2
+    assert not any("Memory" in warning for warning in result.warnings)
+
+
 def test_out_of_memory_first_undoes_the_batch(volume):
     network = hungry(2 * 16 * 16, MemoryError())
     bundle = fake_bundle(network, classes=2, tile=Tile((16, 16)))

@@ -11,7 +11,7 @@ from unittest import mock
 import torch
 
 from napari_mamba.scan.arguments import conv_arguments, scan_arguments
-from napari_mamba.scan.cuda import backward, conv, forward, instance_norm, runtime, token_norm
+from napari_mamba.scan.cuda import backward, backward_layout, conv, forward, instance_norm, runtime, token_norm
 from napari_mamba.scan.cuda.backward_plan import Shared
 
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -39,10 +39,14 @@ def recorded() -> Iterator[list[Launch]]:
     def record(kernel, device, grid, block, values, shared=0):
         launches.append(Launch(kernel, grid, block, shared, kernel.pack.pack(*values)))
 
+    def together(calls, device, head, pointers, tail):
+        launches.extend(Launch(*call, head.pack(*pointers) + tail) for call in calls)
+
     with (
         mock.patch.object(runtime.Kernel, "__call__", record),
+        mock.patch.object(runtime.Kernel, "together", staticmethod(together)),
         mock.patch.object(forward, "multiprocessors", return_value=LARGE_GPU),
-        mock.patch.object(backward, "multiprocessors", return_value=LARGE_GPU),
+        mock.patch.object(backward_layout, "multiprocessors", return_value=LARGE_GPU),
         mock.patch.object(instance_norm, "multiprocessors", return_value=LARGE_GPU),
     ):
         yield launches
@@ -84,7 +88,7 @@ def scan_launches() -> list[Launch]:
                 continue
             done = forward.selective_scan_forward(args, keep=True)
             memory = SMALL if i % 7 == 0 else LARGE
-            with mock.patch.object(backward, "_shared", return_value=memory):
+            with mock.patch.object(backward_layout, "_shared", return_value=memory):
                 backward.selective_scan_backward(args, done.starts, done.chunk, done.y)
     return launches
 

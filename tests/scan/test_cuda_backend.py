@@ -85,7 +85,7 @@ def test_a_call_like_one_before_takes_the_short_way(length, launched):
     made = inputs(1, 6, length, states=4)
     wide = torch.cat([made["u"], made["z"]], 2)
     made |= {"u": wide[..., :6], "z": wide[..., 6:]}
-    with emulated_device() as launches, torch.no_grad(), mock.patch.object(repeat, "_templates", {}) as templates:
+    with emulated_device() as launches, torch.no_grad(), mock.patch.object(repeat.FORWARD, "known", {}) as templates:
         for scale in (1.0, 2.0):  # the second call finds the first one's template, at other addresses
             scaled = {n: x.clone() * scale if n == "B" else x for n, x in made.items()}
             y = repeat.replay_scan(tuple(scaled.values()), True, "sum")
@@ -103,7 +103,7 @@ def test_a_call_like_one_before_takes_the_short_way(length, launched):
 def test_the_output_may_lie_over_delta(length, width, over):
     """Where a thread reads each step size itself; one block of a short sequence shares them."""
     made = inputs(1, width, length, states=4)
-    with emulated_device(), torch.no_grad(), mock.patch.object(repeat, "_templates", {}):
+    with emulated_device(), torch.no_grad(), mock.patch.object(repeat.FORWARD, "known", {}):
         apart = repeat.replay_scan(tuple(made.values()), True, "sum")
         y = repeat.replay_scan(tuple(made.values()), True, "sum", overwrite=True)
     assert (y.data_ptr() == made["delta"].data_ptr()) is over
@@ -112,7 +112,7 @@ def test_the_output_may_lie_over_delta(length, width, over):
 
 def test_what_needs_more_than_launches_goes_the_long_way():
     made = inputs(1, 6, 20, states=4)
-    with mock.patch.object(repeat, "_templates", {}):
+    with mock.patch.object(repeat.FORWARD, "known", {}):
         transposed = made | {"u": made["u"].transpose(1, 2).contiguous().transpose(1, 2)}
         assert repeat.replay_scan(tuple(transposed.values()), True, "sum") is None
         assert repeat.replay_scan(tuple((made | {"A": made["A"].half()}).values()), True, "sum") is None

@@ -14,11 +14,11 @@ from cuda_emulator import emulated_device, find_compiler
 from napari_mamba.errors import InputError
 from napari_mamba.scan import reference, scan_order, torch_backend
 from napari_mamba.scan.arguments import ScanArguments, scan_arguments
-from napari_mamba.scan.cuda import backward
+from napari_mamba.scan.cuda import backward_layout
 from napari_mamba.scan.cuda.backward import selective_scan_backward
 from napari_mamba.scan.cuda.backward_plan import Plan, Shared, segments_for, warps_for
+from napari_mamba.scan.cuda.compiling import KERNELS
 from napari_mamba.scan.cuda.forward import prepare, selective_scan_forward
-from napari_mamba.scan.cuda.runtime import KERNELS
 
 emulated = pytest.mark.skipif(find_compiler() is None, reason="needs g++ on Linux to emulate the CUDA kernels")
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
@@ -151,7 +151,7 @@ def test_chunks_of_any_length(length, kept):
 @emulated
 @pytest.mark.parametrize("multiprocessors", [1, 132])
 def test_channels_divided_among_blocks_and_summed_in_a_fixed_order(monkeypatch, multiprocessors):
-    monkeypatch.setattr(backward, "multiprocessors", lambda device: multiprocessors)
+    monkeypatch.setattr(backward_layout, "multiprocessors", lambda device: multiprocessors)
     args, grad = make(width=300, states=16, length=11)
     starts = chunk_starts(args, 16)
     found, _ = run(args, starts, 16, grad)
@@ -164,9 +164,9 @@ def test_channels_divided_among_blocks_and_summed_in_a_fixed_order(monkeypatch, 
 @pytest.mark.parametrize(("length", "multiprocessors"), [(200, 1), (101, 1), (200, 132)])
 def test_chunks_of_several_segments(monkeypatch, length, multiprocessors):
     """The adjoint passes from one segment to the one before it in registers, and from chunk to chunk in memory."""
-    monkeypatch.setattr(backward, "multiprocessors", lambda device: multiprocessors)
+    monkeypatch.setattr(backward_layout, "multiprocessors", lambda device: multiprocessors)
     args, grad = make(length=length, width=40, states=16, batch=2)
-    work = backward._Backward(args, chunk_starts(args, 32), 32, grad)
+    work = backward_layout.layout_for(backward_layout.facts_of(args, 32, grad))
     assert work.segment == 32
     assert (work.chunk > 32) == (multiprocessors == 1)
     found, _ = run(args, chunk_starts(args, 32), 32, grad)
@@ -175,7 +175,7 @@ def test_chunks_of_several_segments(monkeypatch, length, multiprocessors):
 
 @emulated
 def test_a_device_with_little_shared_memory(monkeypatch):
-    monkeypatch.setattr(backward, "_shared", lambda device: Shared(99 * 1024, 100 * 1024))
+    monkeypatch.setattr(backward_layout, "_shared", lambda device: Shared(99 * 1024, 100 * 1024))
     args, grad = make(length=70, width=65, states=16)
     found, launched = run(args, chunk_starts(args, 32), 32, grad)
     assert max(errors(found, truth(args, grad)).values()) < 2e-6
@@ -201,7 +201,7 @@ def test_tensors_are_read_where_they_lie():
 def test_batches_beyond_a_grid(monkeypatch):
     args, grad = make(batch=5, paths=2, length=9)
     starts, wanted = chunk_starts(args, 16), truth(args, grad)
-    monkeypatch.setattr(backward, "MAX_SEQUENCES", 4)
+    monkeypatch.setattr("napari_mamba.scan.cuda.backward.MAX_SEQUENCES", 4)
     found, launched = run(args, starts, 16, grad)
     assert launched.count("scan_adjoint_chunks") == 3
     assert max(errors(found, wanted).values()) < 2e-6
@@ -256,7 +256,13 @@ def test_chunks_leave_no_device_idle(warps):
 @pytest.mark.parametrize(("states", "io"), [(16, 0), (64, 2)])
 def test_registers_hold_the_states_of_four_positions(states, io, tmp_path):
     command = ["nvcc", "-arch=sm_90", "-std=c++17", "-ftz=true", "-Xptxas", "-v", "-cubin"]
-    command += [f"-DSTATES={states}", f"-DIO={io}", "-o", str(tmp_path / "x.cubin"), str(KERNELS / backward.SOURCE)]
+    command += [
+        f"-DSTATES={states}",
+        f"-DIO={io}",
+        "-o",
+        str(tmp_path / "x.cubin"),
+        str(KERNELS / backward_layout.SOURCE),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     spills = [int(size) for size in re.findall(r"(\d+) bytes spill stores", done.stderr)]

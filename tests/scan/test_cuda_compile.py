@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from napari_mamba.errors import NapariMambaError
-from napari_mamba.scan.cuda import runtime
+from napari_mamba.scan.cuda import compiling, runtime
 
 nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs the CUDA toolkit's nvcc")
 
@@ -20,7 +20,7 @@ def _has_nvrtc() -> bool:
     if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.bindings") is None:
         return False
     try:
-        return bool(runtime.nvrtc_version())
+        return bool(compiling.nvrtc_version())
     except Exception:  # the library is missing: the bindings' own error type is in a package that may be missing too
         return False
 
@@ -43,7 +43,7 @@ NORM = [("instance_norm.cu", {"IO": io}) for io in range(3)]
 def test_registers_hold_the_states(source, defines, tmp_path):
     command = ["nvcc", "-arch=sm_90", "-std=c++17", "-ftz=true", "-Xptxas", "-v", "-cubin"]
     command += [*(f"-D{name}={value}" for name, value in defines.items()), "-o", str(tmp_path / "x.cubin")]
-    done = subprocess.run([*command, str(runtime.KERNELS / source)], capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, str(compiling.KERNELS / source)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     spills = [int(size) for size in re.findall(r"(\d+) bytes spill stores", done.stderr)]
     assert spills
@@ -55,25 +55,25 @@ def test_registers_hold_the_states(source, defines, tmp_path):
 def test_nvrtc_compiles_without_any_header_and_the_cache_keeps_it(tmp_path, monkeypatch):
     monkeypatch.setenv("NAPARI_MAMBA_CACHE", str(tmp_path))
     defines = (("IO", 1), ("STATES", 16), ("WARPS", 8))
-    image = runtime.cached_image("scan_combine.cu", defines, 90)
+    image = compiling.cached_image("scan_combine.cu", defines, 90)
     assert image[:4] == b"\x7fELF"
     (file,) = (tmp_path / "cuda").iterdir()
     file.write_bytes(b"from the disk")
-    assert runtime.cached_image("scan_combine.cu", defines, 90) == b"from the disk"
-    assert runtime.cached_image("scan_combine.cu", (("IO", 2),), 90)[:4] == b"\x7fELF"
+    assert compiling.cached_image("scan_combine.cu", defines, 90) == b"from the disk"
+    assert compiling.cached_image("scan_combine.cu", (("IO", 2),), 90)[:4] == b"\x7fELF"
 
 
 @nvrtc
 def test_a_device_newer_than_nvrtc_gets_ptx():
-    assert runtime.architecture_option(99999).startswith("--gpu-architecture=compute_")
-    image = runtime.compile_source("scan_combine.cu", (), 99999)
+    assert compiling.architecture_option(99999).startswith("--gpu-architecture=compute_")
+    image = compiling.compile_source("scan_combine.cu", (), 99999)
     assert b".target sm_" in image
 
 
 @nvrtc
 def test_a_source_that_does_not_compile_says_why():
     with pytest.raises(NapariMambaError, match=r"scan_combine\.cu"):
-        runtime.compile_source("scan_combine.cu", (("float", 1),), 90)
+        compiling.compile_source("scan_combine.cu", (("float", 1),), 90)
 
 
 def test_it_says_why_it_cannot_be_used():

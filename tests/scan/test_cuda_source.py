@@ -17,7 +17,7 @@ from cuda_variants import conv_launches, covering, norm_launches, scan_launches,
 from napari_mamba.errors import InputError
 from napari_mamba.scan import cuda_backend, selective_scan
 from napari_mamba.scan.arguments import conv_arguments
-from napari_mamba.scan.cuda import backward, forward, runtime
+from napari_mamba.scan.cuda import backward, compiling, forward, runtime
 from napari_mamba.scan.registry import choose_backend, get_backend
 
 ALL = "NAPARI_MAMBA_TEST_ALL_KERNELS" in os.environ  # every variant, rather than every value of every macro: minutes
@@ -37,8 +37,8 @@ KINDS = {"conv.cu": "conv", **dict.fromkeys(NORMS, "norm")}
 def _compile(source: str, defines: dict[str, int], target) -> str:
     macros = [f"-D{name}={value}" for name, value in defines.items()]
     stage = "-cubin" if ALL else "-ptx"  # the last stage, for the device alone, takes most of the time
-    command = ["nvcc", "-arch=sm_90", *runtime.OPTIONS, "-Werror", "all-warnings", stage, "-o", str(target)]
-    command += [*macros, str(runtime.KERNELS / source)]
+    command = ["nvcc", "-arch=sm_90", *compiling.OPTIONS, "-Werror", "all-warnings", stage, "-o", str(target)]
+    command += [*macros, str(compiling.KERNELS / source)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 and target.stat().st_size else f"{source} {defines}: {done.stderr}"
 
@@ -62,11 +62,11 @@ def test_every_kernel_the_package_asks_for_compiles(source, tmp_path):
 
 def test_no_source_is_left_out():
     asked = {source for kind in launches().values() for source, _ in variants(kind)}
-    assert asked == {path.name for path in runtime.KERNELS.glob("*.cu")}
+    assert asked == {path.name for path in compiling.KERNELS.glob("*.cu")}
 
 
 def test_the_range_of_problems_reaches_every_kernel():
-    text = "".join(path.read_text() for path in runtime.KERNELS.glob("*.cu"))
+    text = "".join(path.read_text() for path in compiling.KERNELS.glob("*.cu"))
     names = set(re.findall(r"__global__ void (?:__launch_bounds__\([^)]*\) |[A-Z]+ )?(\w+)\(", text))
     asked = {launch.kernel.name for kind in launches().values() for launch in kind}
     assert asked == names

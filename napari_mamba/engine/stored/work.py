@@ -32,6 +32,7 @@ from napari_mamba.engine.stored.reading.placement import Placement, ResampledPla
 from napari_mamba.engine.stored.reading.preparing import prepare_on_disk
 from napari_mamba.engine.stored.target import Target
 from napari_mamba.engine.tiling.infer import Ensemble, NotFinite, predict_tiles
+from napari_mamba.engine.tiling.passes import drop_graphs
 from napari_mamba.engine.tiling.tiles import Box
 from napari_mamba.engine.tiling.views import choose_view
 from napari_mamba.errors import OutOfMemoryError, RunError
@@ -219,7 +220,8 @@ class Work:
             except (RuntimeError, MemoryError) as error:
                 if not memory.is_out_of_memory(error):
                     raise
-                self._fewer_at_a_time()
+                if not drop_graphs(self.ensemble.networks, for_good=True):  # without graphs the same plan may fit
+                    self._fewer_at_a_time()
             memory.release(self.device.torch_device)
 
     def _not_finite(self) -> None:

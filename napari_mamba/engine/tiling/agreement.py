@@ -28,7 +28,8 @@ class Agreement:
     def reset(self) -> None:
         """Forget what was seen: an attempt failed."""
         self.waiting: list[torch.Tensor] = []
-        self.same = self.together = 0
+        self.same: torch.Tensor | int = 0  # on the device: no pass waits for the one before
+        self.together: torch.Tensor | int = 0
 
     @torch.inference_mode()
     def add(self, output: torch.Tensor) -> None:
@@ -41,11 +42,12 @@ class Agreement:
         labels = mean[:, : self.classes].argmax(1).to(torch.int16)
         for one in self.waiting:
             one = one.reshape(labels.shape)
-            self.same += 2 * int(((one == labels) & (labels != 0)).sum())
-            self.together += int((one != 0).sum()) + int((labels != 0).sum())
+            self.same = 2 * ((one == labels) & (labels != 0)).sum() + self.same
+            self.together = (one != 0).sum() + (labels != 0).sum() + self.together
         self.waiting = []
 
     @property
     def dice(self) -> float | None:
         """Over all tiles so far; None where there was one pass, or nothing but background."""
-        return self.same / self.together if self.together else None
+        same, together = int(self.same), int(self.together)
+        return same / together if together else None

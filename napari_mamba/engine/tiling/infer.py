@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Generator, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,8 @@ from napari_mamba.engine.device import Device
 from napari_mamba.engine.familiarity.network_features import ChannelStatistics
 from napari_mamba.engine.tiling.agreement import Agreement
 from napari_mamba.engine.tiling.enlarging import check_one_axis, factors_of
+from napari_mamba.engine.tiling.pace import Pace
+from napari_mamba.engine.tiling.passes import run_pass
 from napari_mamba.engine.tiling.reading import TileReader, reader_over, stacked
 from napari_mamba.engine.tiling.tiles import Box, RollingBlend, Sink, Tiling, enlarged_box
 from napari_mamba.errors import BundleError
@@ -81,6 +82,7 @@ class Ensemble:
         self.round_robin = round_robin
         self.statistics: ChannelStatistics | None = None
         self.agreement: Agreement | None = None
+        self.pace = Pace()
 
     @property
     def pass_schedule(self) -> list[tuple[nn.Module, tuple[int, ...]]]:
@@ -108,9 +110,8 @@ class Ensemble:
         spread: Any = None
         totals: list[torch.Tensor] = []
         for network, flips in self.pass_schedule:
-            heard = self.statistics is not None and not flips and network is self.networks[0]
-            with self.statistics.listening() if heard and self.statistics else nullcontext():
-                total, spread = self._accumulate_pass(network, tiles, flips, total, spread)
+            total, spread = self._accumulate_pass(network, tiles, flips, total, spread)
+            self.pace.passed(self.device.torch_device)
             if per_network and flips == self.flips[-1]:
                 totals, total = [*totals, total], None
             yield
@@ -123,10 +124,10 @@ class Ensemble:
     def _accumulate_pass(self, network, tiles, flips, total, spread):
         axes = [axis + 2 for axis in flips]
         inputs = tiles.squeeze(2) if self.spatial_dims == 2 else tiles
-        with self.device.autocast():
-            output = network(inputs.flip(axes) if axes else inputs)
-        if isinstance(output, list | tuple):  # deep supervision: the finest comes first
-            output = output[0]
+        statistics = self.statistics if not flips and network is self.networks[0] else None
+        output, heard = run_pass(network, inputs.flip(axes) if axes else inputs, self.device, statistics)
+        if statistics is not None:
+            statistics.add(heard)
         output = output.float()
         if output.ndim == inputs.ndim:
             factors_of(inputs.shape[2:], output.shape[2:])

@@ -36,5 +36,17 @@ def reader_over(data: np.ndarray | TileReader, tiling: Tiling) -> TileReader:
 
 
 def stacked(read: TileReader, starts: Sequence[Shape], device: torch.device) -> torch.Tensor:
-    """The tiles (B, C, *tile) that begin at `starts`, on the device."""
-    return torch.from_numpy(np.stack([read(start) for start in starts])).to(device)
+    """The tiles (B, C, *tile) that begin at `starts`, on the device.
+
+    A GPU copies them from pinned memory while the host goes on: PyTorch gives that memory out again once it has been
+    read.
+    """
+    tiles = [read(start) for start in starts]
+    if device.type != "cuda":
+        return torch.from_numpy(np.stack(tiles)).to(device)
+    try:
+        pinned = torch.empty(len(tiles), *tiles[0].shape, dtype=torch.float32, pin_memory=True)
+    except RuntimeError:  # the system limits how much a process may pin
+        return torch.from_numpy(np.stack(tiles)).to(device)
+    np.stack(tiles, out=pinned.numpy())
+    return pinned.to(device, non_blocking=True)

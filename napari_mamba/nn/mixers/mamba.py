@@ -100,7 +100,7 @@ class Mamba(ReplaceableMixer):
     def _scan(self, tokens: Tensor, order: ScanOrder | Tensor | None) -> Tensor:
         """What out_proj takes; all else that it needs is freed on return, half of a large volume's memory."""
         x = self._project(tokens, slice(None, self.d_inner))
-        x = causal_conv1d(x, self.conv1d.weight[:, 0], self.conv1d.bias, order, backend=self.backend)
+        x = causal_conv1d(x, self.conv1d.weight.squeeze(1), self.conv1d.bias, order, backend=self.backend)
         delta, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         delta = F.linear(delta, self.dt_proj.weight)
         A, D, delta_bias = -torch.exp(self.A_log.float()), self.D.float(), self.dt_proj.bias.float()

@@ -173,7 +173,7 @@ class Mamba2(nn.Module):
         """Mix x (B, L, C), rows in grid order, along an order; returns (B, L, C). Several paths are summed."""
         mixed = self.d_inner + 2 * self.ngroups * self.d_state
         z, xBC, dt = self.in_proj(x).split([self.d_inner, mixed, self.nheads], dim=-1)
-        xBC = causal_conv1d(xBC, self.conv1d.weight[:, 0], self.conv1d.bias, order, backend=self.backend)
+        xBC = causal_conv1d(xBC, self.conv1d.weight.squeeze(1), self.conv1d.bias, order, backend=self.backend)
         xBC = xBC[:, None] if xBC.ndim == 3 else xBC
         dt = F.softplus(dt.float() + self.dt_bias.float())[:, None].expand(-1, xBC.shape[1], -1, -1)
         form = "torch" if self.backend == "torch" else "auto"

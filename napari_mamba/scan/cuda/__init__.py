@@ -3,8 +3,10 @@
 How the parts fit:
 
 - `runtime.py` compiles, caches, loads and launches; every kernel takes one struct, described by a `struct` layout.
-- `repeat.py` makes a call like one before short: no checks, no plan, two allocations and the launches.
-- `forward.py` runs the forward scan, `backward.py` its gradients, `conv.py` the causal convolution and its gradients.
+- `repeat.py` makes a call like one before short: no checks, no plan, two allocations and the launches;
+  `repeat_gradients.py` does so where gradients are asked for.
+- `forward.py` runs the forward scan, `backward.py` its gradients (what is launched: `backward_layout.py`), `conv.py`
+  the causal convolution and its gradients.
 - `napari_mamba.scan.cuda_backend` is the backend module: argument checks, autograd.
 
 What the forward keeps for the backward: `chunk_starts`, float32, contiguous, (B, K, chunks, N, D): the state before the

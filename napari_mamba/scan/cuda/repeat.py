@@ -3,7 +3,7 @@
 A short sequence takes a GPU 10 µs, and the checks, the plan and the path axes take Python 40. They depend on shapes,
 strides, types and options alone, so the first call with each combination leaves a template here, and the calls after
 it look that up, allocate, and launch. A combination that needs more than launches (a copy of an argument, a sum over
-paths, gradients, a scan order) has none, and goes the long way.
+paths, a scan order) has none, and goes the long way. Calls whose gradients are asked for: `repeat_gradients.py`.
 
 The latest templates are found by PyTorch's own guards, which compare the metadata of all tensors in one call of half a
 microsecond; building a key of them in Python takes six times as long, and serves where there are no guards.
@@ -12,14 +12,15 @@ microsecond; building a key of them in Python takes six times as long, and serve
 from __future__ import annotations
 
 import struct
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from napari_mamba.scan.arguments import ScanArguments, scan_arguments
 from napari_mamba.scan.cuda.forward import LAYOUT, MAX_BATCH, POINTERS, layout_of, prepare
-from napari_mamba.scan.cuda.runtime import Kernel
+from napari_mamba.scan.cuda.runtime import Kernel, Launch
 
 try:  # private to PyTorch: where it goes away, keys do
     from torch._C._dynamo.guards import TensorGuards
@@ -27,6 +28,8 @@ except ImportError:
     TensorGuards = None  # type: ignore[assignment,misc]
 
 Optional8 = tuple[Tensor | None, ...]  # u, delta, A, B, C, D, z, delta_bias
+T = TypeVar("T")
+_UNKNOWN = object()
 MAX_TEMPLATES = 1024  # kept; a program sees few shapes
 MAX_RECENT = 8  # whose guards are tried, one after another
 TENSORS = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
@@ -48,7 +51,7 @@ class Template(NamedTuple):
     scratch: int
     sums: int
     rest: bytes
-    launches: tuple[tuple[Kernel, tuple[int, int, int], int], ...]
+    launches: tuple[Launch, ...]
     in_place: bool
 
 
@@ -57,12 +60,50 @@ class Recent(NamedTuple):
 
     options: tuple
     guards: Any
-    template: Template
+    template: Any
 
 
-_UNKNOWN = object()
-_templates: dict[tuple, object] = {}  # a Template, or None where there is none to be
-_recent: list[Recent] = []  # latest first; replaced as a whole, so that threads never see half a change
+class Templates(Generic[T]):
+    """Templates, found by what calls agree in.
+
+    Parameters
+    ----------
+    make : callable
+        ``make(tensors, softplus, merge)`` gives the template of a call, or None where there is none to be.
+    """
+
+    def __init__(self, make: Callable[[Optional8, bool, str], T | None]) -> None:
+        self.make = make
+        self.known: dict[tuple, Any] = {}
+        self._recent: list[Recent] = []  # latest first; replaced as a whole, so that threads never see half a change
+
+    def find(self, tensors: Optional8, softplus: bool, merge: str) -> tuple[T | None, list[int]]:
+        """The template of a call, and the addresses of its tensors, 0 for what is not there."""
+        u, delta, A, B, C, D, z, bias = tensors
+        given = tensors
+        if D is None or z is None or bias is None:
+            given = tuple([x for x in tensors if x is not None])
+        pointers = [
+            *(u.data_ptr(), delta.data_ptr(), A.data_ptr(), B.data_ptr(), C.data_ptr()),  # type: ignore[union-attr]
+            0 if D is None else D.data_ptr(),
+            0 if z is None else z.data_ptr(),
+            0 if bias is None else bias.data_ptr(),
+        ]
+        options = (softplus, merge, (pointers[3] | pointers[4]) & 15, D is None, z is None, bias is None)
+        for recent in self._recent:
+            if recent.options == options and recent.guards.check(*given):
+                return recent.template, pointers
+        key = _key(tensors, softplus, merge)
+        found = self.known.get(key, _UNKNOWN)
+        if found is _UNKNOWN:
+            found = self.make(tensors, softplus, merge)
+            if len(self.known) >= MAX_TEMPLATES:
+                self.known.clear()
+            self.known[key] = found
+        if found is not None and TensorGuards is not None:
+            guards = TensorGuards(*given, dynamic_dims_sizes=None, dynamic_dims_strides=None)
+            self._recent = [Recent(options, guards, found), *self._recent[: MAX_RECENT - 1]]
+        return found, pointers
 
 
 def _key(tensors: Optional8, softplus: bool, merge: str) -> tuple:
@@ -81,24 +122,40 @@ def _same(before: ScanArguments, after: ScanArguments) -> bool:
     return all(a is None or (a.data_ptr() == b.data_ptr() and a.dtype == b.dtype) for a, b in pairs)
 
 
-def _template(tensors: Optional8, softplus: bool, merge: str) -> Template | None:
+def ready_arguments(tensors: Optional8, softplus: bool, merge: str) -> tuple[ScanArguments, bool] | None:
+    """A call's arguments as the kernels read them, and whether they have a path axis; None where launches are not all.
+
+    Raises InputError for arguments that do not fit.
+    """
     named: dict = dict(zip(TENSORS, tensors, strict=True))
     args, multi = scan_arguments(**named, delta_softplus=softplus, order=None, merge=merge)
     ready = prepare(args)
     if not _same(args, ready) or args.delta.numel() == 0 or args.delta.shape[0] > MAX_BATCH:
         return None
-    layout = layout_of(ready, keep=False)
-    if layout.merging:
+    return None if layout_of(ready, keep=False).merging else (ready, multi)
+
+
+def output_shape(args: ScanArguments, multi: bool) -> tuple[int, ...]:
+    """Of the operator's result."""
+    batch, paths, length, width = args.delta.shape
+    return (batch, paths, length, width) if multi and args.merge == "none" else (batch, length, width)
+
+
+def _template(tensors: Optional8, softplus: bool, merge: str) -> Template | None:
+    found = ready_arguments(tensors, softplus, merge)
+    if found is None:
         return None
+    args, multi = found
+    layout = layout_of(args, keep=False)
     states = sums = 0
     if layout.plan.kind == "chunks":
         sums = layout.batch * layout.paths * layout.plan.chunks * layout.width
         states = sums * layout.states
-    dtype, (batch, paths, length, width) = args.delta.dtype, args.delta.shape
-    numbers, launches = layout.launches(paths, layout.beside, dtype == torch.float32, False, layout.gated)
-    shape = (batch, paths, length, width) if multi and merge == "none" else (batch, length, width)
+    dtype, delta = args.delta.dtype, tensors[1]
+    assert delta is not None
+    numbers, launches = layout.launches(layout.paths, layout.beside, dtype == torch.float32, False, layout.gated)
+    shape = output_shape(args, multi)
     strides = torch.empty(shape, device="meta").stride()
-    delta: Tensor = named["delta"]
     return Template(
         shape=shape,
         strides=strides,
@@ -107,9 +164,12 @@ def _template(tensors: Optional8, softplus: bool, merge: str) -> Template | None
         scratch=states + sums,
         sums=4 * states,
         rest=REST.pack(*numbers),
-        launches=launches,
+        launches=tuple((*launch, 0) for launch in launches),
         in_place=layout.plan.kind != "short" and (delta.shape, delta.stride()) == (shape, strides),
     )
+
+
+FORWARD = Templates(_template)
 
 
 def replay_scan(tensors: Optional8, softplus: bool, merge: str, overwrite: bool = False) -> Tensor | None:
@@ -134,39 +194,8 @@ def replay_scan(tensors: Optional8, softplus: bool, merge: str, overwrite: bool 
     --------
     >>> replay_scan((u, delta, A, B, C, None, None, None), True, "sum")  # doctest: +SKIP
     """
-    u, delta, A, B, C, D, z, bias = tensors
-    given = tensors
-    if D is None or z is None or bias is None:
-        given = tuple([x for x in tensors if x is not None])
-    pointers = [
-        *(u.data_ptr(), delta.data_ptr(), A.data_ptr(), B.data_ptr(), C.data_ptr()),  # type: ignore[union-attr]
-        0 if D is None else D.data_ptr(),
-        0 if z is None else z.data_ptr(),
-        0 if bias is None else bias.data_ptr(),
-    ]
-    target = delta if overwrite else None
-    options = (softplus, merge, (pointers[3] | pointers[4]) & 15, D is None, z is None, bias is None)
-    for recent in _recent:
-        if recent.options == options and recent.guards.check(*given):
-            return _launch(recent.template, pointers, target)
-    key = _key(tensors, softplus, merge)
-    found = _templates.get(key, _UNKNOWN)
-    if found is _UNKNOWN:
-        if len(_templates) >= MAX_TEMPLATES:
-            _templates.clear()
-        found = _templates[key] = _template(tensors, softplus, merge)
-    if not isinstance(found, Template):
-        return None
-    _remember(options, given, found)
-    return _launch(found, pointers, target)
-
-
-def _remember(options: tuple, given: Optional8, template: Template) -> None:
-    global _recent
-    if TensorGuards is None:
-        return
-    guards = TensorGuards(*given, dynamic_dims_sizes=None, dynamic_dims_strides=None)
-    _recent = [Recent(options, guards, template), *_recent[: MAX_RECENT - 1]]
+    found, pointers = FORWARD.find(tensors, softplus, merge)
+    return None if found is None else _launch(found, pointers, tensors[1] if overwrite else None)
 
 
 def _launch(template: Template, pointers: list[int], target: Tensor | None) -> Tensor:

@@ -12,42 +12,26 @@ Source: the CUDA driver API (cuLaunchKernel, cuModuleLoadData) and NVRTC, docs.n
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
 import struct
-import tempfile
 import threading
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
-from importlib import import_module
-from pathlib import Path
 
 import torch
 
-from napari_mamba.errors import NapariMambaError
+from napari_mamba.scan.cuda.compiling import (
+    Defines,
+    bindings,
+    check,
+    image_for,
+    nvrtc_version,
+    supported_architectures,
+)
 
-KERNELS = Path(__file__).parent / "kernels"
-OPTIONS = ("--std=c++17", "--ftz=true")
 MIN_CAPABILITY = (7, 0)
 DEFAULT_SHARED_BYTES = 48 * 1024  # bytes of dynamic shared memory that every kernel may take
 _lock = threading.RLock()
-
-
-@cache
-def _bindings() -> tuple:
-    """Return cuda-bindings' driver and nvrtc modules."""
-    return import_module("cuda.bindings.driver"), import_module("cuda.bindings.nvrtc")
-
-
-def check(result: tuple, what: str):
-    """Return what a call of cuda-bindings gave beside its status; raises NapariMambaError where it failed."""
-    status, *values = result
-    if int(status) != 0:
-        raise NapariMambaError(
-            f"CUDA could not {what} ({getattr(status, 'name', status)}); use backend='torch', and report this with the "
-            "GPU's name and the driver's version."
-        )
-    return values[0] if len(values) == 1 else values
 
 
 def unavailable() -> str:
@@ -59,7 +43,7 @@ def unavailable() -> str:
     if torch.version.hip:
         return "The CUDA kernels need an NVIDIA GPU, and this PyTorch is built for ROCm; use backend='auto'."
     try:
-        _bindings()
+        bindings()
     except ImportError:
         return "The package cuda-bindings is not installed; install napari-mamba[cuda], or use backend='auto'."
     try:
@@ -76,102 +60,6 @@ def unavailable() -> str:
     return ""
 
 
-@cache
-def supported_architectures() -> list[int]:
-    """Return the architectures NVRTC compiles for, ascending (90 is sm_90)."""
-    _, nvrtc = _bindings()
-    return sorted(int(arch) for arch in check(nvrtc.nvrtcGetSupportedArchs(), "list NVRTC's architectures"))
-
-
-@cache
-def nvrtc_version() -> tuple[int, int]:
-    """Return NVRTC's version."""
-    _, nvrtc = _bindings()
-    major, minor = check(nvrtc.nvrtcVersion(), "read NVRTC's version")
-    return major, minor
-
-
-def source_text(source: str) -> str:
-    """Return a kernel source of this package, for example "scan_forward.cu"."""
-    return (KERNELS / source).read_text(encoding="utf-8")
-
-
-def headers() -> dict[str, str]:
-    """Return the headers the sources may include, by name."""
-    return {path.name: path.read_text(encoding="utf-8") for path in sorted(KERNELS.glob("*.cuh"))}
-
-
-def architecture_option(capability: int) -> str:
-    """Return NVRTC's option for a device: its own machine code, or PTX where NVRTC is older than the device."""
-    supported = supported_architectures()
-    if capability in supported:
-        return f"--gpu-architecture=sm_{capability}"
-    return f"--gpu-architecture=compute_{max(arch for arch in supported if arch < capability)}"
-
-
-def compile_source(source: str, defines: tuple[tuple[str, int], ...], capability: int) -> bytes:
-    """Compile a source for an architecture with NVRTC; needs no GPU.
-
-    Returns the cubin, or PTX where NVRTC does not know the architecture. Raises NapariMambaError with NVRTC's log.
-    """
-    _, nvrtc = _bindings()
-    included = headers()
-    program = check(
-        nvrtc.nvrtcCreateProgram(
-            source_text(source).encode(),
-            source.encode(),
-            len(included),
-            [text.encode() for text in included.values()],
-            [name.encode() for name in included],
-        ),
-        "create a program",
-    )
-    target = architecture_option(capability)
-    options = [target, *OPTIONS, *(f"-D{name}={value}" for name, value in defines)]
-    (status,) = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
-    if int(status) != 0:
-        log = b" " * check(nvrtc.nvrtcGetProgramLogSize(program), "read NVRTC's log")
-        nvrtc.nvrtcGetProgramLog(program, log)
-        raise NapariMambaError(f"NVRTC could not compile {source}; report this: {log.decode(errors='replace')[:2000]}")
-    kind = "CUBIN" if "=sm_" in target else "PTX"
-    image = b" " * check(getattr(nvrtc, f"nvrtcGet{kind}Size")(program), "read the compiled program's size")
-    check(getattr(nvrtc, f"nvrtcGet{kind}")(program, image), "read the compiled program")
-    nvrtc.nvrtcDestroyProgram(program)
-    return image
-
-
-def cache_folder() -> Path:
-    """Return the folder of compiled kernels: NAPARI_MAMBA_CACHE, or the user's cache folder."""
-    if "NAPARI_MAMBA_CACHE" in os.environ:
-        return Path(os.environ["NAPARI_MAMBA_CACHE"]) / "cuda"
-    try:
-        from platformdirs import user_cache_path
-
-        return user_cache_path("napari-mamba", appauthor=False) / "cuda"
-    except ImportError:
-        return Path.home() / ".cache" / "napari-mamba" / "cuda"
-
-
-def cached_image(source: str, defines: tuple[tuple[str, int], ...], capability: int) -> bytes:
-    """Return the compiled source, from the disk cache where it was compiled before."""
-    texts = [source_text(source), *headers().values(), architecture_option(capability), *OPTIONS, str(defines)]
-    key = hashlib.sha256("\0".join([*texts, str(nvrtc_version())]).encode()).hexdigest()[:32]
-    path = cache_folder() / f"{Path(source).stem}-sm{capability}-{key}.bin"
-    try:
-        return path.read_bytes()
-    except OSError:
-        pass
-    image = compile_source(source, defines, capability)
-    try:  # written beside and renamed, so that no process ever reads half a file; a cache that fails is no cache
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
-            part.write(image)
-        os.replace(part.name, path)
-    except OSError:
-        pass
-    return image
-
-
 class _Thread(threading.local):
     """A thread's own buffer for arguments (cuLaunchKernel copies it before it returns), and the contexts it has."""
 
@@ -181,6 +69,7 @@ class _Thread(threading.local):
         self.pointer = ctypes.c_void_p(ctypes.addressof(self.buffer))
         self.address = ctypes.addressof(self.pointer)
         self.ready: set[int] = set()
+        self.instead: Callable[[Kernel, int], None] | None = None  # of launching
 
 
 _thread = _Thread()
@@ -195,10 +84,10 @@ _raw_stream = getattr(torch._C, "_cuda_getCurrentRawStream", _current_stream)
 
 
 @cache
-def _module(source: str, defines: tuple[tuple[str, int], ...], device: int):
-    driver, _ = _bindings()
+def _module(source: str, defines: Defines, device: int):
+    driver, _ = bindings()
     major, minor = torch.cuda.get_device_capability(device)
-    image = cached_image(source, defines, 10 * major + minor)
+    image = image_for(source, defines, 10 * major + minor)
     # Loading is not a stream operation; without this a capture that is under way would refuse it.
     mode = check(driver.cuThreadExchangeStreamCaptureMode(driver.CUstreamCaptureMode(2)), "leave capture mode")
     try:
@@ -209,7 +98,7 @@ def _module(source: str, defines: tuple[tuple[str, int], ...], device: int):
 
 def _enter_context(device: int) -> None:
     """Make PyTorch's context this thread's, where a new thread has none because it has not yet called PyTorch."""
-    driver, _ = _bindings()
+    driver, _ = bindings()
     torch.cuda.init()
     if int(check(driver.cuCtxGetCurrent(), "read the current context")) == 0:
         context = check(driver.cuDevicePrimaryCtxRetain(driver.CUdevice(device)), "open PyTorch's context")
@@ -243,14 +132,18 @@ class Kernel:
     >>> add(0, (grid, 1, 1), 128, values)  # device 0, PyTorch's current stream; the device must be current
     """
 
-    def __init__(self, source: str, name: str, layout: str, defines: tuple[tuple[str, int], ...]) -> None:
+    def __init__(self, source: str, name: str, layout: str, defines: Defines) -> None:
         self.source, self.name, self.defines = source, name, defines
         self.pack = struct.Struct("@" + layout)
         self._functions: dict[int, object] = {}
         self._shared: dict[int, int] = {}
 
+    def is_loaded(self, device: int) -> bool:
+        """Whether its next launch on a device compiles nothing."""
+        return device in self._functions
+
     def _load(self, device: int):
-        driver, _ = _bindings()
+        driver, _ = bindings()
         with _lock:
             if device not in self._functions:
                 module = _module(self.source, self.defines, device)
@@ -261,7 +154,7 @@ class Kernel:
     def _allow_shared(self, function, device: int, shared: int) -> None:
         """A kernel has to be told, once, that it may take more than 48 KiB of shared memory."""
         if shared > self._shared.get(device, DEFAULT_SHARED_BYTES):
-            driver, _ = _bindings()
+            driver, _ = bindings()
             most = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
             check(
                 driver.cuFuncSetAttribute(function, most, shared), f"give {self.name} {shared} bytes of shared memory"
@@ -270,6 +163,9 @@ class Kernel:
 
     def __call__(self, device: int, grid: tuple[int, int, int], block: int, values: tuple, shared: int = 0) -> None:
         thread = _thread
+        if thread.instead is not None:
+            thread.instead(self, device)
+            return
         if device not in thread.ready:
             _enter_context(device)
             thread.ready.add(device)
@@ -282,32 +178,54 @@ class Kernel:
             check(result, f"launch {self.name}")
 
     @staticmethod
-    def together(launches: tuple, device: int, head: struct.Struct, pointers: list[int], tail: bytes) -> None:
+    def together(
+        launches: tuple[Launch, ...], device: int, head: struct.Struct, pointers: list[int], tail: bytes
+    ) -> None:
         """Launch kernels one after another on one struct, of which all but the first members was packed before.
 
-        `launches` are (kernel, grid, block); `head` packs `pointers`, and `tail` follows them.
+        `head` packs `pointers`, and `tail` follows them.
         """
         thread = _thread
+        if thread.instead is not None:
+            for kernel, *_ in launches:
+                thread.instead(kernel, device)
+            return
         if device not in thread.ready:
             _enter_context(device)
             thread.ready.add(device)
         head.pack_into(thread.buffer, 0, *pointers)
         thread.view[head.size : head.size + len(tail)] = tail
         launch, stream, address = _launch(), _raw_stream(device), thread.address
-        for kernel, (x, y, z), block in launches:
+        for kernel, (x, y, z), block, shared in launches:
             function = kernel._functions.get(device) or kernel._load(device)
-            result = launch(function, x, y, z, block, 1, 1, 0, stream, address, 0)
+            if shared > DEFAULT_SHARED_BYTES:
+                kernel._allow_shared(function, device, shared)
+            result = launch(function, x, y, z, block, 1, 1, shared, stream, address, 0)
             if result[0] != 0:
                 check(result, f"launch {kernel.name}")
 
 
+Launch = tuple[Kernel, tuple[int, int, int], int, int]
+"""A kernel, its grid, threads of a block, and bytes of shared memory that the launch gives a block."""
+
+
+@contextmanager
+def instead_of_launching(tell: Callable[[Kernel, int], None]) -> Iterator[None]:
+    """Have this thread's launches told of, with their device, and not made; what they would write stays as it is."""
+    before, _thread.instead = _thread.instead, tell
+    try:
+        yield
+    finally:
+        _thread.instead = before
+
+
 @cache
 def _launch():
-    return _bindings()[0].cuLaunchKernel
+    return bindings()[0].cuLaunchKernel
 
 
 @cache
-def _kernel(source: str, name: str, layout: str, defines: tuple[tuple[str, int], ...]) -> Kernel:
+def _kernel(source: str, name: str, layout: str, defines: Defines) -> Kernel:
     return Kernel(source, name, layout, defines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -79,6 +80,25 @@ RESAMPLED = {
         {"step": "normalise", "schemes": ["zscore"]},
     ),
 }
+
+
+@pytest.mark.parametrize("held", [100, 0])
+def test_where_memory_ends_graphs_go_first_and_then_the_batch(tmp_path, monkeypatch, held):
+    class Hungry(Seams):
+        seen: ClassVar[list[int]] = []
+
+        def forward(self, x):
+            self.seen.append(len(x))
+            if len(x) > 1 and len(self.seen) == 2:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return super().forward(x)
+
+    volume, options = image((1, 30, 20, 24), empty=False), replace(CPU, batch_size=2)
+    wanted = run_to_end(volume, fake_bundle(Seams(), classes=3), options)
+    monkeypatch.setattr("napari_mamba.engine.stored.work.drop_graphs", lambda networks, for_good: held)
+    found = drain(run_into(volume, fake_bundle(Hungry(), classes=3), tmp_path / "out.zarr", options))
+    np.testing.assert_array_equal(np.asarray(found.labels.data), wanted.labels.data)
+    assert (max(Hungry.seen[2:]) == 2) == bool(held)
 
 
 @pytest.mark.parametrize("steps", list(STEPS))

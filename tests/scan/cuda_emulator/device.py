@@ -42,8 +42,8 @@ def emulated_device(reverse: bool = False) -> Iterator[list[tuple]]:
         module.launch(kernel.name, grid, block, kernel.pack.pack(*values), shared, reverse=reverse)
 
     def together(calls: tuple, device: object, head: struct.Struct, pointers: list[int], tail: bytes) -> None:
-        for kernel, grid, block in calls:
-            launch(kernel, device, grid, block, kernel.pack.unpack(head.pack(*pointers) + tail))
+        for kernel, grid, block, shared in calls:
+            launch(kernel, device, grid, block, kernel.pack.unpack(head.pack(*pointers) + tail), shared)
 
     with (
         mock.patch.object(runtime.Kernel, "__call__", launch),

@@ -38,6 +38,18 @@ def test_jobs_run_one_after_the_other_in_their_order():
     assert (second.state, second.sentence, queue.busy) == (State.FAILED, "No.", False)
 
 
+def test_the_end_says_what_computed_and_who_scanned():
+    queue, one = Queue(), job()
+    queue.add(one)
+    queue.take_next()
+    device = {"name": "NVIDIA H200", "precision": "float16", "scan": "cuda"}
+    queue.end(one, Outcome(Result(scores={"a": 1.0}, provenance={"device": device})))
+    one.seconds = 12.0
+    assert ended_text(one) == ("Done in 12 s on NVIDIA H200 (float16, scan by CUDA kernels).", "good")
+    one.ran_on = ""
+    assert ended_text(one) == ("Done in 12 s.", "good"), "a server of an earlier version does not say"
+
+
 def test_a_waiting_job_is_cancelled_at_once_and_a_running_one_says_that_it_stops():
     queue, jobs, ended = Queue(), [job(name) for name in "abc"], []
     queue.ended.connect(ended.append)

@@ -53,9 +53,14 @@ def ended_text(job: Job) -> tuple[str, str]:
         return job.sentence, "error"
     if job.state is State.CANCELLED:
         return "Cancelled. Nothing was added.", "hint"
-    done = "Done: the same run was made before." if job.from_cache else f"Done in {duration(job.seconds)}."
+    done = "Done: the same run was made before." if job.from_cache else f"Done in {duration(job.seconds)}{_place(job)}."
     new = [warning for warning in job.warnings if warning not in job.told]
     return ("\n".join([done, *new]), "warning") if new else (done, "good")
+
+
+def _place(job: Job) -> str:
+    name, _, rest = job.ran_on.partition(", ")
+    return "" if not name else f" on {name} ({rest})" if rest else f" on {name}"
 
 
 def estimate_text(estimate: Estimate | None, free: int | None = None) -> str:

@@ -85,6 +85,8 @@ class Job:
         Of its result, made in the worker's thread, until they are in the viewer.
     seconds : float
         How long it took.
+    ran_on : str
+        Hardware, precision and who scanned, once it is done.
     """
 
     title: str
@@ -109,6 +111,7 @@ class Job:
     result: Result | None = None
     from_cache: bool = False
     seconds: float = 0.0
+    ran_on: str = ""
     clock: TimeLimit = field(default_factory=TimeLimit)
     cancel: threading.Event = field(default_factory=threading.Event)
     layer: Any = None
@@ -184,6 +187,7 @@ class Queue:
             job.state = State.CANCELLED  # even where it was done just then: "nothing will be added" was said
         else:
             job.state, job.result, job.warnings = State.DONE, outcome.result, tuple(outcome.result.warnings)
+            job.ran_on = outcome.result.ran_on
         self.ended.emit(job)
         self.changed.emit()
 

@@ -1,0 +1,45 @@
+"""How far the host may run ahead of a GPU: far enough to keep it busy, not so far that progress tells of the future."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+AHEAD = 2
+"""Passes that may wait on the device. A cancelled run has to wait for them, too."""
+
+
+def _mark(device: torch.device) -> Any:
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+class Pace:
+    """Waits, after each pass, for the pass `AHEAD` before it; does nothing where passes are done when they return.
+
+    Parameters
+    ----------
+    mark : callable
+        ``mark(device)`` gives something whose `synchronize` waits for what was begun before.
+
+    Examples
+    --------
+    >>> pace = Pace()
+    >>> pace.passed(torch.device("cpu"))
+    """
+
+    def __init__(self, mark: Callable[[torch.device], Any] = _mark) -> None:
+        self.mark = mark
+        self.waiting: deque[Any] = deque()
+
+    def passed(self, device: torch.device) -> None:
+        """A pass has been begun on a device."""
+        if device.type != "cuda":
+            return
+        self.waiting.append(self.mark(device))
+        if len(self.waiting) > AHEAD:
+            self.waiting.popleft().synchronize()
