@@ -9,6 +9,7 @@ import torch
 
 from napari_mamba import bundles, io, models
 from napari_mamba.bundles import BundleSpec, Channel, Network, Tile
+from napari_mamba.radiotherapy.dicom.rtdose import write_dose
 from napari_mamba.radiotherapy.planning import GRID
 from napari_mamba.recipes.dose.task import HEAD_NECK
 from napari_mamba.volume import Volume
@@ -223,8 +224,63 @@ def test_labels_become_contours_that_measure_the_same(command, files, tmp_path):
     assert tables[0] == tables[1]
 
 
+def test_contours_become_masks_and_a_label_map_and_measure_the_same(command, files, tmp_path):
+    contours, masks, labels = (tmp_path / name for name in ("s.dcm", "masks", "s.seg.nrrd"))
+    assert command("rtstruct", files["labels"], "--names", NAMES, "-o", contours).code == 0
+    for output in (masks, labels):
+        outcome = command("rtstruct", contours, "--image", files["ct"], "-o", output)
+        assert (outcome.code, outcome.out.strip()) == (0, str(output))
+    assert sorted(path.name for path in masks.iterdir()) == [
+        "PTV70.nii.gz", "right_parotid.nii.gz", "spinal_cord.nii.gz"
+    ]  # fmt: skip
+    tables = [sorted(command("dvh", files["dose"], one).out.splitlines()[1:]) for one in (contours, masks, labels)]
+    assert tables[0] == tables[1] == tables[2]
+
+
+def test_overlapping_contours_are_no_label_map(command, files, tmp_path):
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    labels = io.read(files["labels"])
+    for name, numbers in (("PTV70", (1,)), ("Body", (1, 2, 3))):
+        mask = np.isin(np.asarray(labels.data), numbers).astype(np.uint8)
+        io.write(labels.with_data(mask), masks / f"{name}.nii.gz")
+    outcome = command("rtstruct", masks, "--image", files["ct"], "-o", tmp_path / "all.seg.nrrd")
+    assert outcome.code == 2
+    assert "overlap" in outcome.error
+
+
+def test_structures_in_two_files_that_disagree(command, files, bundle, tmp_path):
+    labels = io.read(files["labels"])
+    moved = io.write(labels.with_data(np.roll(np.asarray(labels.data), 3, 2)), tmp_path / "moved.nii.gz")
+    outcome = command("dvh", files["dose"], files["labels"], moved, "--names", NAMES)
+    assert outcome.code == 2
+    assert "two files disagree about 'PTV70'" in outcome.error
+    outcome = command("dose", bundle, files["ct"], files["labels"], moved, "--names", NAMES, "-o", tmp_path / "d.dcm")
+    assert outcome.code == 2
+    assert "two files disagree about 'PTV70'" in outcome.error
+
+
+def test_a_dose_and_structures_of_two_frames_of_reference(command, files, tmp_path):
+    contours, dose = tmp_path / "s.dcm", tmp_path / "d.dcm"
+    assert command("rtstruct", files["labels"], "--names", NAMES, "-o", contours).code == 0
+    write_dose(io.read(files["dose"]), dose)
+    outcome = command("dvh", dose, contours)
+    assert outcome.code == 2
+    assert "another frame of reference" in outcome.error
+
+
+def test_goals_of_both_doses_and_a_doubtful_height(command, files, tmp_path):
+    (tmp_path / "goals.csv").write_text("structure,measure,relation,limit\nPTV70,mean,>=,66\n")
+    given = [files["labels"], "--names", NAMES, "--goals", tmp_path / "goals.csv"]
+    outcome = command("dvh", files["other"], *given, "--against", files["dose"])
+    assert [line.split()[0] for line in outcome.out.splitlines() if " mean >= 66" in line] == ["met", "NOT"]
+    low = command("dvh", files["dose"], *given, "--unit", "cGy")
+    assert low.code == 0
+    assert "where 70 Gy are prescribed: is it of one fraction, or in another unit?" in low.err
+
+
 @pytest.mark.parametrize(
-    ("output", "says"), [("s.nii.gz", ".dcm"), ("labels.dcm", "already there"), ("new.dcm", "--image")]
+    ("output", "says"), [("s.doc", ".dcm"), ("labels.dcm", "already there"), ("new.dcm", "--image")]
 )
 def test_contours_that_are_not_written(command, files, tmp_path, output, says):
     (tmp_path / "labels.dcm").write_bytes(b"mine")
