@@ -89,7 +89,7 @@ def doubted_heights(doses: Mapping[str, Volume], structures: StructureSet) -> li
     >>> from napari_mamba.radiotherapy.structures import Structure
     >>> target = StructureSet((Structure("PTV70", np.ones((1, 2, 2), bool)),), np.eye(4))
     >>> doubted_heights({"plan": Volume(np.full((1, 1, 2, 2), 2.0), np.eye(4))}, target)
-    ['plan reaches 2 Gy where 70 Gy are prescribed: is it of one fraction, or in another unit?']
+    ['plan reaches 2 Gy where 70 Gy are prescribed: check its unit, and that it is of the whole plan']
     """
     prescribed = [one.prescription or prescription_of(one.name) for one in structures.targets]
     highest = max((dose for dose in prescribed if dose), default=None)
@@ -97,7 +97,7 @@ def doubted_heights(doses: Mapping[str, Volume], structures: StructureSet) -> li
         return []
     reached = {name: float(np.max(dose.data)) for name, dose in doses.items()}
     return [
-        f"{name} reaches {most:.3g} Gy where {highest:g} Gy are prescribed: is it of one fraction, or in another unit?"
+        f"{name} reaches {most:.3g} Gy where {highest:g} Gy are prescribed: check its unit, and that it is of the whole plan"
         for name, most in reached.items()
         if not LOW * highest <= most <= HIGH * highest
     ]

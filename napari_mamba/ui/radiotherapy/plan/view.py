@@ -191,7 +191,8 @@ class PlanView(QWidget):
         self.model.take(measured)
         if not self.model.goals:
             self.model.goals = self.model.suggest_goals()
-        self.notice.say(". ".join(note[:1].upper() + note[1:] for note in measured.reviewed.notes))
+        notes = measured.reviewed.notes
+        self.notice.say(". ".join(note[:1].upper() + note[1:] for note in notes), "warning")
 
     def _on_failed(self, error: Exception) -> None:
         self.model.measured = None
