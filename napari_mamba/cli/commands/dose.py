@@ -22,7 +22,7 @@ def dose(
     ],
     structures: Annotated[
         list[Path],
-        typer.Argument(metavar="STRUCTURES...", help="RTSTRUCT files, label maps, folders of masks; all count."),
+        typer.Argument(metavar="STRUCTURES", help="RTSTRUCT files, label maps, folders of masks; all count."),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="RTDOSE (.dcm), or an image in Gy.")],
     prescription: Annotated[

@@ -21,7 +21,7 @@ def dvh(
     dose: Annotated[Path, typer.Argument(metavar="DOSE", help="RTDOSE file, or image in Gy.")],
     structures: Annotated[
         list[Path],
-        typer.Argument(metavar="STRUCTURES...", help="RTSTRUCT files, label maps, folders of masks; all count."),
+        typer.Argument(metavar="STRUCTURES", help="RTSTRUCT files, label maps, folders of masks; all count."),
     ],
     against: Annotated[
         Optional[Path], typer.Option(metavar="DOSE", help="Another dose, to compare with: the reference.")

@@ -18,14 +18,14 @@ def register(app: typer.Typer) -> None:
 def rtstruct(
     structures: Annotated[
         list[Path],
-        typer.Argument(metavar="STRUCTURES...", help="RTSTRUCT files, label maps, folders of masks; all count."),
+        typer.Argument(metavar="STRUCTURES", help="RTSTRUCT files, label maps, folders of masks; all count."),
     ],
     output: Annotated[
         Path,
         typer.Option("-o", "--output", help="RTSTRUCT (.dcm), a label map (.seg.nrrd, say), or a folder for masks."),
     ],
     image: Annotated[
-        Optional[Path], typer.Option(metavar="CT", help="Folder of the CT's DICOM slices, which the file then names.")
+        Optional[Path], typer.Option(metavar="CT", help="The CT: of a folder of DICOM slices, an RTSTRUCT names them.")
     ] = None,
     names: Annotated[str, typer.Option(help="Of a label map's numbers: 1=brainstem,2=cord.")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
