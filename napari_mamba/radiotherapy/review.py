@@ -97,7 +97,8 @@ def doubted_heights(doses: Mapping[str, Volume], structures: StructureSet) -> li
         return []
     reached = {name: float(np.max(dose.data)) for name, dose in doses.items()}
     return [
-        f"{name} reaches {most:.3g} Gy where {highest:g} Gy are prescribed: check its unit, and that it is of the whole plan"
+        f"{name} reaches {most:.3g} Gy where {highest:g} Gy are prescribed: check its unit, and that it is of the "
+        "whole plan"
         for name, most in reached.items()
         if not LOW * highest <= most <= HIGH * highest
     ]
