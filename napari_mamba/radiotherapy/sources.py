@@ -57,8 +57,11 @@ def dose(path: Path | str, *, unit: str = "Gy", frame: str = "") -> Volume:
     path = Path(path)
     if unit not in UNITS:
         raise InputError(f"a dose is in {' or '.join(UNITS)}, not in {unit!r}")
-    if modality(path) == "RTDOSE":
+    kind = modality(path)
+    if kind == "RTDOSE":
         return rtdose.read_dose(path, frame=frame)
+    if kind == "RTSTRUCT":
+        raise InputError(f"{path} holds structures and no dose: name the dose first, then the structures")
     volume = io.read(path)
     if unit != "Gy":
         volume = volume.with_data(np.asarray(volume.data, np.float32) * UNITS[unit])
@@ -148,7 +151,10 @@ def structures(
         If there are none, an image of them lies on another grid, or slices of their series are missing.
     """
     path = Path(path)
-    if modality(path) == "RTSTRUCT":
+    kind = modality(path)
+    if kind == "RTDOSE":
+        raise InputError(f"{path} holds a dose and no structures: name the RTSTRUCT, or labels")
+    if kind == "RTSTRUCT":
         if reference is not None:
             check_slices(path, reference)
         return read_structures(path, image, frame=frame)

@@ -142,6 +142,13 @@ def test_a_dose_in_another_frame_of_reference(tmp_path, dose):
         sources.dose(path, frame="1.2.4")
 
 
+def test_a_dose_and_structures_that_changed_places(tmp_path, image, dose, anatomy):
+    with pytest.raises(InputError, match="holds structures and no dose"):
+        sources.dose(write_structures(anatomy, tmp_path / "s.dcm"))
+    with pytest.raises(InputError, match="holds a dose and no structures"):
+        sources.structures(write_dose(dose, tmp_path / "d.dcm"), image)
+
+
 def test_the_dose_of_one_fraction_is_said_to_be_one(tmp_path, dose):
     assert sources.part_of_plan(write_dose(dose, tmp_path / "d.dcm")) == ""
     assert "one fraction, not of the plan" in sources.part_of_plan(
