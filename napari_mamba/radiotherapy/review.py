@@ -12,7 +12,7 @@ from napari_mamba.errors import InputError
 from napari_mamba.radiotherapy import comparison, histogram
 from napari_mamba.radiotherapy.goals import Goal, Judged, judged
 from napari_mamba.radiotherapy.histogram import Curve
-from napari_mamba.radiotherapy.structures import StructureSet
+from napari_mamba.radiotherapy.structures import StructureSet, prescription_of
 from napari_mamba.volume import Volume
 
 
@@ -36,6 +36,10 @@ class Reviewed:
     curves: dict[str, list[Curve]]
     goals: dict[str, list[Judged]]
     notes: tuple[str, ...] = ()
+
+
+LOW, HIGH = 0.4, 1.6
+"""Of the highest prescription: a plan's highest dose lies between them."""
 
 
 def review(doses: Mapping[str, Volume], structures: StructureSet, goals: Iterable[Goal] = ()) -> Reviewed:
@@ -65,7 +69,7 @@ def review(doses: Mapping[str, Volume], structures: StructureSet, goals: Iterabl
         raise InputError("there are no structures: open or draw some")
     goals = list(goals)
     grid = Volume(np.broadcast_to(np.float32(0), (1, *shape)), structures.affine)
-    found = Reviewed([], {}, {}, structures.notes)
+    found = Reviewed([], {}, {}, (*structures.notes, *doubted_heights(doses, structures)))
     for name, dose in doses.items():
         comparison.check_dose(dose)
         values = comparison.on_grid(dose, grid)
@@ -75,3 +79,26 @@ def review(doses: Mapping[str, Volume], structures: StructureSet, goals: Iterabl
         found.curves[name] = histogram.curves(values, structures)
         found.goals[name] = judged(goals, values, structures)
     return found
+
+
+def doubted_heights(doses: Mapping[str, Volume], structures: StructureSet) -> list[str]:
+    """A sentence for each dose whose maximum does not fit the highest prescription of the targets: another unit, say.
+
+    Examples
+    --------
+    >>> from napari_mamba.radiotherapy.structures import Structure
+    >>> target = StructureSet((Structure("PTV70", np.ones((1, 2, 2), bool)),), np.eye(4))
+    >>> doubted_heights({"plan": Volume(np.full((1, 1, 2, 2), 2.0), np.eye(4))}, target)
+    ['plan reaches 2 Gy where 70 Gy are prescribed: check its unit, and that it is of the whole plan']
+    """
+    prescribed = [one.prescription or prescription_of(one.name) for one in structures.targets]
+    highest = max((dose for dose in prescribed if dose), default=None)
+    if highest is None:
+        return []
+    reached = {name: float(np.max(dose.data)) for name, dose in doses.items()}
+    return [
+        f"{name} reaches {most:.3g} Gy where {highest:g} Gy are prescribed: check its unit, and that it is of the "
+        "whole plan"
+        for name, most in reached.items()
+        if not LOW * highest <= most <= HIGH * highest
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,11 @@ from napari_mamba import io
 from napari_mamba.errors import InputError
 from napari_mamba.io.common.geometry import largest_displacement
 from napari_mamba.radiotherapy.comparison import check_dose
+from napari_mamba.radiotherapy.dicom import rtdose
+from napari_mamba.radiotherapy.dicom.grids import check_slices
 from napari_mamba.radiotherapy.dicom.reference import Reference, read_reference
-from napari_mamba.radiotherapy.dicom.rtdose import read_dose
 from napari_mamba.radiotherapy.dicom.rtstruct import read_structures
-from napari_mamba.radiotherapy.structures import Structure, StructureSet, prescription_of
+from napari_mamba.radiotherapy.structures import Structure, StructureSet, joined, prescription_of
 from napari_mamba.volume import Volume
 
 UNITS = {"Gy": 1.0, "cGy": 0.01}
@@ -36,7 +37,7 @@ def modality(path: Path) -> str:
     return str(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Modality"]).get("Modality", ""))
 
 
-def dose(path: Path | str, *, unit: str = "Gy") -> Volume:
+def dose(path: Path | str, *, unit: str = "Gy", frame: str = "") -> Volume:
     """A dose in Gy from an RTDOSE file or an image.
 
     Parameters
@@ -44,17 +45,23 @@ def dose(path: Path | str, *, unit: str = "Gy") -> Volume:
     path : path
     unit : {"Gy", "cGy"}
         Of an image's values; RTDOSE says it itself.
+    frame : str
+        Frame of reference UID that an RTDOSE must lie in, if one is known.
 
     Raises
     ------
     InputError
-        If it cannot be a dose: negative, not finite, several channels, or so high that it must be in cGy.
+        If it cannot be a dose: negative, not finite, several channels, or so high that it must be in cGy; or if it
+        lies in another frame of reference.
     """
     path = Path(path)
     if unit not in UNITS:
         raise InputError(f"a dose is in {' or '.join(UNITS)}, not in {unit!r}")
-    if modality(path) == "RTDOSE":
-        return read_dose(path)
+    kind = modality(path)
+    if kind == "RTDOSE":
+        return rtdose.read_dose(path, frame=frame)
+    if kind == "RTSTRUCT":
+        raise InputError(f"{path} holds structures and no dose: name the dose first, then the structures")
     volume = io.read(path)
     if unit != "Gy":
         volume = volume.with_data(np.asarray(volume.data, np.float32) * UNITS[unit])
@@ -63,6 +70,11 @@ def dose(path: Path | str, *, unit: str = "Gy") -> Volume:
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return volume
+
+
+def part_of_plan(path: Path | str) -> str:
+    """A sentence where a file says that its dose is of a part of the plan: of one fraction, say."""
+    return rtdose.part_of_plan(path) if modality(Path(path)) == "RTDOSE" else ""
 
 
 def planning_ct(path: Path | str) -> tuple[Volume, Reference | None]:
@@ -92,8 +104,32 @@ def check_ct(volume: Volume, name: str = "the image") -> None:
         )
 
 
+def structures_of(
+    paths: Sequence[Path | str],
+    image: Volume,
+    *,
+    names: Mapping[int, str] | None = None,
+    frame: str = "",
+    reference: Reference | None = None,
+) -> StructureSet:
+    """The structures of several sources as one set; see `structures`.
+
+    Raises
+    ------
+    InputError
+        As `structures` does, and if two sources disagree about a structure, or lie in different frames of reference.
+    """
+    own = reference.frame if reference else frame
+    return joined([structures(path, image, names=names, frame=own, reference=reference) for path in paths])
+
+
 def structures(
-    path: Path | str, image: Volume, *, names: Mapping[int, str] | None = None, frame: str = ""
+    path: Path | str,
+    image: Volume,
+    *,
+    names: Mapping[int, str] | None = None,
+    frame: str = "",
+    reference: Reference | None = None,
 ) -> StructureSet:
     """Structures on an image's grid, from an RTSTRUCT, a label map, or a folder of masks named after them.
 
@@ -106,14 +142,21 @@ def structures(
         Of a label map's numbers; else those that the file carries, and "label 3" where nothing says it.
     frame : str
         The image's frame of reference UID, for an RTSTRUCT.
+    reference : Reference, optional
+        The image's series: all slices that an RTSTRUCT was drawn on must be among its own.
 
     Raises
     ------
     InputError
-        If there are none, or an image of them lies on another grid.
+        If there are none, an image of them lies on another grid, or slices of their series are missing.
     """
     path = Path(path)
-    if modality(path) == "RTSTRUCT":
+    kind = modality(path)
+    if kind == "RTDOSE":
+        raise InputError(f"{path} holds a dose and no structures: name the RTSTRUCT, or labels")
+    if kind == "RTSTRUCT":
+        if reference is not None:
+            check_slices(path, reference)
         return read_structures(path, image, frame=frame)
     if path.is_dir():
         files = [file for file in sorted(path.iterdir()) if file.name.lower().endswith(io.WRITE_SUFFIXES)]

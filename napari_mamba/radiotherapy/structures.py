@@ -156,7 +156,8 @@ def joined(sets: Sequence[StructureSet]) -> StructureSet:
         known = {plain(s.name) for s in structures}
         structures += [s for s in other if plain(s.name) not in known]
         notes += other.notes
-    return StructureSet(tuple(structures), first.affine, first.frame, tuple(notes))
+    frame = next((one.frame for one in sets if one.frame), "")
+    return StructureSet(tuple(structures), first.affine, frame, tuple(notes))
 
 
 def required(structures: StructureSet, names: Iterable[str]) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from napari_mamba import bundles, io, models
 from napari_mamba.bundles import BundleSpec, Channel, Network, Tile
+from napari_mamba.radiotherapy.dicom.rtdose import write_dose
 from napari_mamba.radiotherapy.planning import GRID
 from napari_mamba.recipes.dose.task import HEAD_NECK
 from napari_mamba.volume import Volume
@@ -62,11 +63,14 @@ def test_a_table_goals_and_files(command, files, tmp_path):
 
 
 def test_two_doses(command, files, tmp_path):
-    apart = tmp_path / "apart.nii.gz"
+    apart, goals = tmp_path / "apart.nii.gz", tmp_path / "goals.csv"
+    goals.write_text("structure,measure,relation,limit\nPTV70,mean,>=,63.6\n")
     outcome = command(
-        "dvh", files["other"], files["labels"], "--names", NAMES, "--against", files["dose"], "--difference", apart
-    )
+        "dvh", files["other"], files["labels"], "--names", NAMES, "--against", files["dose"], "--difference", apart,
+        "--goals", goals,
+    )  # fmt: skip
     assert outcome.code == 0
+    assert [line.split()[0] for line in outcome.out.splitlines() if " mean >= 63.6" in line] == ["met", "NOT"]
     assert "gamma 3%/3 mm: 100.0%" in outcome.out
     assert "other.nii.gz" in outcome.out
     assert float(io.read(apart).data.max()) == pytest.approx(1.4, abs=0.1)
@@ -223,8 +227,59 @@ def test_labels_become_contours_that_measure_the_same(command, files, tmp_path):
     assert tables[0] == tables[1]
 
 
+def test_contours_become_masks_and_a_label_map_and_measure_the_same(command, files, tmp_path):
+    contours, masks, labels = (tmp_path / name for name in ("s.dcm", "masks", "s.seg.nrrd"))
+    assert command("rtstruct", files["labels"], "--names", NAMES, "-o", contours).code == 0
+    for output in (masks, labels):
+        outcome = command("rtstruct", contours, "--image", files["ct"], "-o", output)
+        assert (outcome.code, outcome.out.strip()) == (0, str(output))
+    assert sorted(path.name for path in masks.iterdir()) == [
+        "PTV70.nii.gz", "right_parotid.nii.gz", "spinal_cord.nii.gz"
+    ]  # fmt: skip
+    tables = [sorted(command("dvh", files["dose"], one).out.splitlines()[1:]) for one in (contours, masks, labels)]
+    assert tables[0] == tables[1] == tables[2]
+
+
+def test_overlapping_contours_are_no_label_map(command, files, tmp_path):
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    labels = io.read(files["labels"])
+    for name, numbers in (("PTV70", (1,)), ("Body", (1, 2, 3))):
+        mask = np.isin(np.asarray(labels.data), numbers).astype(np.uint8)
+        io.write(labels.with_data(mask), masks / f"{name}.nii.gz")
+    outcome = command("rtstruct", masks, "--image", files["ct"], "-o", tmp_path / "all.seg.nrrd")
+    assert outcome.code == 2
+    assert "overlap" in outcome.error
+
+
+def test_structures_in_two_files_that_disagree(command, files, bundle, tmp_path):
+    labels = io.read(files["labels"])
+    moved = io.write(labels.with_data(np.roll(np.asarray(labels.data), 3, 2)), tmp_path / "moved.nii.gz")
+    outcome = command("dvh", files["dose"], files["labels"], moved, "--names", NAMES)
+    assert outcome.code == 2
+    assert "two files disagree about 'PTV70'" in outcome.error
+    outcome = command("dose", bundle, files["ct"], files["labels"], moved, "--names", NAMES, "-o", tmp_path / "d.dcm")
+    assert outcome.code == 2
+    assert "two files disagree about 'PTV70'" in outcome.error
+
+
+def test_a_dose_and_structures_of_two_frames_of_reference(command, files, tmp_path):
+    contours, dose = tmp_path / "s.dcm", tmp_path / "d.dcm"
+    assert command("rtstruct", files["labels"], "--names", NAMES, "-o", contours).code == 0
+    write_dose(io.read(files["dose"]), dose)
+    outcome = command("dvh", dose, contours)
+    assert outcome.code == 2
+    assert "another frame of reference" in outcome.error
+
+
+def test_a_dose_whose_height_does_not_fit_the_prescription(command, files):
+    outcome = command("dvh", files["dose"], files["labels"], "--names", NAMES, "--unit", "cGy")
+    assert outcome.code == 0
+    assert "where 70 Gy are prescribed: check its unit" in outcome.err
+
+
 @pytest.mark.parametrize(
-    ("output", "says"), [("s.nii.gz", ".dcm"), ("labels.dcm", "already there"), ("new.dcm", "--image")]
+    ("output", "says"), [("s.doc", ".dcm"), ("labels.dcm", "already there"), ("new.dcm", "--image")]
 )
 def test_contours_that_are_not_written(command, files, tmp_path, output, says):
     (tmp_path / "labels.dcm").write_bytes(b"mine")

@@ -113,7 +113,10 @@ class TestRefused:
         beside = image.affine.copy()
         beside[:3, 3] += image.affine[:3, 2] * 20  # the cord's columns are gone
         read = read_structures(write_structures(anatomy, tmp_path / "s.dcm"), Volume(image.data, beside))
-        assert read.notes == ("Spinal Cord has nothing inside the image",)
+        assert read.notes == (
+            "PTV70 reaches beyond the image: what lies outside counts nowhere",
+            "Spinal Cord has nothing inside the image",
+        )
 
     def test_a_dose_file(self, tmp_path, image, ct_folder):
         with pytest.raises(InputError, match="not RTSTRUCT"):

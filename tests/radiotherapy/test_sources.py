@@ -7,6 +7,7 @@ from napari_mamba import io
 from napari_mamba.errors import InputError
 from napari_mamba.io.common.source import LabelEntry
 from napari_mamba.radiotherapy import sources
+from napari_mamba.radiotherapy.dicom.reference import read_reference, without_series
 from napari_mamba.radiotherapy.dicom.rtdose import write_dose
 from napari_mamba.radiotherapy.dicom.rtstruct import write_structures
 from napari_mamba.volume import Volume
@@ -113,3 +114,44 @@ def test_half_a_series(ct_folder):
         file.unlink()
     with pytest.raises(InputError, match="misses slices"):
         sources.planning_ct(ct_folder)
+
+
+def test_the_first_half_of_a_series_is_told_by_its_contours(ct_folder, image, anatomy, tmp_path):
+    whole = read_reference(ct_folder)
+    drawn = write_structures(anatomy, tmp_path / "s.dcm", whole)
+    assert len(sources.structures(drawn, image, reference=whole)) == len(anatomy)
+    for file in sorted(ct_folder.iterdir())[image.shape[0] // 2 :]:
+        file.unlink()
+    with pytest.raises(InputError, match="are missing: copy the whole series"):
+        sources.structures_of([drawn], image, reference=read_reference(ct_folder))
+
+
+def test_organs_and_targets_in_two_files(tmp_path, image, anatomy, labels):
+    drawn = write_structures(anatomy, tmp_path / "s.dcm")
+    same = io.write(labels, tmp_path / "l.nii.gz")
+    found = sources.structures_of([same, drawn], image, names={1: "PTV70", 2: "cord"})
+    assert [one.name for one in found] == ["PTV70", "cord", "Spinal Cord", "Larynx"]
+    with pytest.raises(InputError, match="two files disagree about 'Spinal Cord'"):
+        sources.structures_of([drawn, same], image, names={1: "Spinal Cord", 2: "other"})
+
+
+def test_a_dose_in_another_frame_of_reference(tmp_path, dose):
+    path = write_dose(dose, tmp_path / "d.dcm", without_series("1.2.3"))
+    assert sources.dose(path, frame="1.2.3").shape == dose.shape
+    with pytest.raises(InputError, match="another frame of reference"):
+        sources.dose(path, frame="1.2.4")
+
+
+def test_a_dose_and_structures_that_changed_places(tmp_path, image, dose, anatomy):
+    with pytest.raises(InputError, match="holds structures and no dose"):
+        sources.dose(write_structures(anatomy, tmp_path / "s.dcm"))
+    with pytest.raises(InputError, match="holds a dose and no structures"):
+        sources.structures(write_dose(dose, tmp_path / "d.dcm"), image)
+
+
+def test_the_dose_of_one_fraction_is_said_to_be_one(tmp_path, dose):
+    assert sources.part_of_plan(write_dose(dose, tmp_path / "d.dcm")) == ""
+    assert "one fraction, not of the plan" in sources.part_of_plan(
+        write_dose(dose, tmp_path / "f.dcm", summed="FRACTION")
+    )
+    assert sources.part_of_plan(io.write(dose, tmp_path / "d.nii.gz")) == ""

@@ -204,5 +204,9 @@ def test_a_piece_of_training_goes_on_and_leaves_a_bundle(prepared, tmp_path, mon
     assert "not compared yet" in card
     rows = {"cascade": {"dose_score": 2.5, "dvh_score": 1.5, "step": 10}}
     assert "| cascade of two U-Nets, 7.0 million | 2.500 | 1.500 | 10 |" in bundle_of_dose.card({"comparison": rows})
+    members = [{"steps": 3, "dose_score": 2.8, "dvh_score": 1.7}, {"steps": 4, "dose_score": 2.75, "dvh_score": 1.6}]
+    told = bundle_of_dose.card({"trained": {"members": members}})
+    assert "mean of 2 networks'" in told
+    assert "Alone their scores are 2.80 and 1.70 Gy; 2.75 and 1.60 Gy." in told
     assert (left / "failures.png").read_bytes().startswith(b"\x89PNG")
     assert bundle.network.name == "fluence_dose"

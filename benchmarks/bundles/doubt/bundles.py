@@ -36,6 +36,9 @@ class Kind:
         Least spreads other than those of `training.scoring.familiarity`.
     parts : tuple of str
         What of the features is fitted: "image", "network", "around", with or without "_kinds".
+    sparing : bool
+        A false doubt is worse than a missed one: the surprise about an image's kind has the highest limit that leaves
+        no more than `fitting.MISSED` of the other images that choose undoubted.
     """
 
     examples: Callable[[Path], Iterator[Example]]
@@ -46,6 +49,7 @@ class Kind:
     structure: tuple[int, ...] = ()
     floors: Mapping[str, float] = field(default_factory=dict)
     parts: tuple[str, ...] = ("image", "image_kinds")
+    sparing: bool = False
 
 
 HEADS = ELSEWHERE
@@ -65,7 +69,7 @@ KINDS: Mapping[str, Kind] = {
     "brain-structures-mr": Kind(heads.examples, HEADS),
     "mr-quality": Kind(heads.examples, HEADS),
     "mr-denoise": Kind(heads.examples, HEADS, TURNED),
-    "mr-superres": Kind(partial(heads.examples, thick=True), HEADS, TURNED),
+    "mr-superres": Kind(partial(heads.examples, thick=True), HEADS, TURNED, sparing=True),
     "dose-headneck-ct": Kind(plans.examples),
     "organs-headneck-ct": Kind(plans.examples),
 }

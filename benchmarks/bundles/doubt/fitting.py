@@ -19,6 +19,9 @@ Rows = dict[str, np.ndarray]
 LEAST = 0.7
 """Least limit of the surprise about an image's kind: as likely of another as of the right one."""
 
+JUST_BELOW = 0.99
+"""Of the surprise about the first image that is not to be missed."""
+
 MISSED = 0.02
 """Share of the other images that a limit may miss, so that a few near ones do not cost right ones."""
 
@@ -62,7 +65,21 @@ def fit(name: str, rows: Rows) -> Familiarity:
         for p in (FIT, CHOOSE, TEST)
     }
     layers = kind.layers if any(part.startswith("network") for part in kind.parts) else ()
-    return Familiarity(**found, layers=layers, fitted=counts, frame=kind.frame, structure=kind.structure)
+    known_now = Familiarity(**found, layers=layers, fitted=counts, frame=kind.frame, structure=kind.structure)
+    return spared(known_now, rows, counted & (rows["part"] == CHOOSE) & ~rows["right"]) if kind.sparing else known_now
+
+
+def spared(familiarity: Familiarity, rows: Rows, others: np.ndarray) -> Familiarity:
+    """With the highest limit of the surprise that leaves `MISSED` of these other images undoubted, or its own."""
+    kinds = familiarity.image_kinds
+    assert kinds is not None
+    without = replace(familiarity, image_kinds=replace(kinds, limit=np.inf))
+    left = others & ~doubted(rows, without)["any"]
+    surprises = np.sort([kinds.distance(one) for one in rows["image"][left].astype(np.float64)])
+    allowed = int(MISSED * others.sum())
+    if len(surprises) <= allowed:
+        return familiarity
+    return replace(familiarity, image_kinds=replace(kinds, limit=max(kinds.limit, JUST_BELOW * surprises[allowed])))
 
 
 def groups_of(name: str, part: str, size: int) -> Mapping[str, int]:

@@ -2,27 +2,87 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from napari_mamba.cli.failures import quiet_libraries
 from napari_mamba.errors import InputError, OutputError
 
+if TYPE_CHECKING:
+    from napari_mamba.radiotherapy.structures import StructureSet
+    from napari_mamba.volume import Volume
 
-def write(structures: Path, output: Path, image: Path | None, names: str, *, overwrite: bool) -> None:
-    """Write the RTSTRUCT; prints its path."""
-    if output.suffix.lower() != ".dcm":
-        raise OutputError(f"{output} has no suffix of a DICOM file: call it .dcm")
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output} is already there: add --overwrite to replace it, or choose another name")
+
+def write(structures: Sequence[Path], output: Path, image: Path | None, names: str, *, overwrite: bool) -> None:
+    """Write the RTSTRUCT, the label map or the masks; prints the path."""
     with quiet_libraries():
         from napari_mamba import io
         from napari_mamba.radiotherapy import sources
         from napari_mamba.radiotherapy.dicom.reference import read_reference
         from napari_mamba.radiotherapy.dicom.rtstruct import write_structures
 
-        if structures.is_dir() and image is None:
-            raise InputError(f"{structures} is a folder of masks: name the CT that they lie on with --image")
-        grid = io.read(image or structures)
-        found = sources.structures(structures, grid, names=sources.names_of(names))
+        contours = output.suffix.lower() == ".dcm"
+        folder = not contours and not output.name.lower().endswith((*io.WRITE_SUFFIXES, *io.LABEL_SUFFIXES))
+        if folder and output.suffix:
+            raise OutputError(f"{output} has an unknown suffix: .dcm, an image's as .seg.nrrd, or none for a folder")
+        if output.exists() and not overwrite:
+            raise OutputError(f"{output} is already there: add --overwrite to replace it, or choose another name")
         reference = read_reference(image) if image is not None and image.is_dir() else None
-        print(write_structures(found, output, reference))
+        grid = io.read(image) if image is not None else _grid_of(structures[0])
+        found = sources.structures_of(structures, grid, names=sources.names_of(names), reference=reference)
+        if contours:
+            print(write_structures(found, output, reference))
+        elif folder:
+            print(_masks(found, grid, output))
+        else:
+            print(_labels(found, grid, output))
+
+
+def _grid_of(structures: Path) -> Volume:
+    """The grid of the first source: its own, or that of the CT beside an RTSTRUCT."""
+    from napari_mamba import io
+    from napari_mamba.radiotherapy import sources
+    from napari_mamba.radiotherapy.dicom.grids import own_grid, planning_image
+
+    if structures.is_dir():
+        raise InputError(f"{structures} is a folder of masks: name the CT that they lie on with --image")
+    if sources.modality(structures) == "RTSTRUCT":
+        return planning_image(structures) or own_grid(structures)
+    return io.read(structures)
+
+
+def _labels(structures: StructureSet, grid: Volume, output: Path) -> Path:
+    """One label map with names and colours; raises `OutputError` where structures overlap."""
+    from napari_mamba import io
+    from napari_mamba.bundles.spec import default_color
+    from napari_mamba.radiotherapy.labels import packed
+
+    maps = packed(structures)
+    if len(maps) > 1:
+        held = ", ".join(one.name for one in maps[-1].structures.values())
+        raise OutputError(
+            f"the structures overlap ({held} and others), which one label map cannot hold: give a name without a "
+            "suffix, for a folder of masks"
+        )
+    known = maps[0].structures
+    classes = [io.LabelEntry(number, one.name, one.color or default_color(number)) for number, one in known.items()]
+    return io.write(grid.with_data(maps[0].values[np.newaxis], ("structures",)), output, classes=classes)
+
+
+def _masks(structures: StructureSet, grid: Volume, output: Path) -> Path:
+    """A mask of each structure in a folder, called after it."""
+    from napari_mamba import io
+
+    output.mkdir(parents=True, exist_ok=True)
+    taken: set[str] = set()
+    for structure in structures:
+        plain = stem = re.sub(r"[^\w.+-]+", "_", structure.name).strip("._") or "structure"
+        while stem.lower() in taken:
+            stem = f"{plain}_{len(taken)}"
+        taken.add(stem.lower())
+        io.write(grid.with_data(structure.mask[np.newaxis].astype(np.uint8), ("mask",)), output / f"{stem}.nii.gz")
+    return output

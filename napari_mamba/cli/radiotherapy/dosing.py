@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from napari_mamba.cli.outputs import write_text
 from napari_mamba.errors import InputError, OutputError
 
 if TYPE_CHECKING:
-    from napari_mamba.radiotherapy.structures import StructureSet
+    from napari_mamba.radiotherapy.goals import Judged
     from napari_mamba.volume import Volume
 
 
@@ -49,7 +50,7 @@ def criteria_of(text: str) -> tuple[float, float]:
 
 def show(
     dose_path: Path,
-    structures_path: Path,
+    structures_paths: Sequence[Path],
     against: Path | None,
     outputs: Report,
     *,
@@ -65,40 +66,52 @@ def show(
     percent, distance = criteria_of(criteria)
     with quiet_libraries():
         from napari_mamba import io
-        from napari_mamba.radiotherapy import comparison, histogram, report, sources
-        from napari_mamba.radiotherapy.goals import judged, read_goals
+        from napari_mamba.radiotherapy import comparison, report, sources
+        from napari_mamba.radiotherapy.dicom.grids import frame_at
+        from napari_mamba.radiotherapy.goals import read_goals
+        from napari_mamba.radiotherapy.review import review
 
         wanted = read_goals(goals) if goals else []
-        dose = sources.dose(dose_path, unit=unit)
-        ct, reference = sources.planning_ct(image) if image else (dose, None)
-        frame = reference.frame if reference else ""
-        structures = sources.structures(structures_path, ct, names=sources.names_of(names), frame=frame)
-        for note in structures.notes:
-            print(f"note: {note}", file=sys.stderr)
-        doses = {dose_path.name: comparison.on_grid(dose, ct)}
-        other = sources.dose(against, unit=unit) if against else None
+        ct, reference = sources.planning_ct(image) if image else (None, None)
+        frame = (reference.frame if reference else "") or frame_at(dose_path)
+        dose = sources.dose(dose_path, unit=unit, frame=frame)
+        structures = sources.structures_of(
+            structures_paths, ct or dose, names=sources.names_of(names), frame=frame, reference=reference
+        )
+        doses = {dose_path.name: dose}
+        other = sources.dose(against, unit=unit, frame=frame) if against else None
         if against and other is not None:
-            doses[_apart(against, dose_path)] = comparison.on_grid(other, ct)
-        rows, curves = [], {}
-        for name, values in doses.items():
-            found = histogram.table(values, structures)
-            rows += [{"dose": name, **row} for row in found] if other else found
-            curves[name] = histogram.curves(values, structures)
+            doses[_apart(against, dose_path)] = other
+        parts = [sources.part_of_plan(path) for path in (dose_path, against) if path]
+        found = review(doses, structures, wanted)
+        for note in (*filter(None, parts), *found.notes):
+            print(f"note: {note}", file=sys.stderr)
+        rows = found.rows if other else [{k: v for k, v in row.items() if k != "dose"} for row in found.rows]
         print_table(rows)
-        for result in judged(wanted, doses[dose_path.name], structures):
-            state = {True: "met", False: "NOT MET", None: "no such structure"}[result.met]
-            value = "" if result.value is None else f"{result.value:.4g} {result.goal.unit}"
-            print(f"{state:<18}{result.goal!s:<44}{value}")
+        print_goals(found.goals)
         if other is not None:
-            _compare(dose, other, structures, ct, percent, distance)
+            _compare(dose, other, percent, distance)
         if outputs.table:
             write_text(outputs.table, report.table_csv(rows))
         if outputs.curves:
-            write_text(outputs.curves, report.curves_csv(curves[dose_path.name]))
+            write_text(outputs.curves, report.curves_csv(found.curves[dose_path.name]))
         if outputs.picture:
-            report.draw(curves, outputs.picture)
+            report.draw(found.curves, outputs.picture)
         if outputs.difference and other is not None:
             io.write(comparison.difference(dose, other), outputs.difference)
+
+
+def print_goals(goals: Mapping[str, Sequence[Judged]]) -> None:
+    """A line for each goal and dose: green where it is met and red where not, on a screen that has colours."""
+    import typer
+
+    looks = {True: ("met", "green"), False: ("NOT MET", "red"), None: ("no such structure", None)}
+    for name, judged in goals.items():
+        for one in judged:
+            state, color = looks[one.met]
+            value = "" if one.value is None else f"{one.value:.4g} {one.goal.unit}"
+            dose = f"  {name}" if len(goals) > 1 else ""
+            typer.secho(f"{state:<18}{one.goal!s:<44}{value}{dose}", fg=color)
 
 
 def _apart(against: Path, dose: Path) -> str:
@@ -106,9 +119,7 @@ def _apart(against: Path, dose: Path) -> str:
     return against.name if against.name != dose.name else f"{against.parent.name}/{against.name}"
 
 
-def _compare(
-    dose: Volume, other: Volume, structures: StructureSet, ct: Volume, percent: float, distance: float
-) -> None:
+def _compare(dose: Volume, other: Volume, percent: float, distance: float) -> None:
     from napari_mamba.radiotherapy import comparison
 
     agreed = comparison.gamma(dose, other, percent=percent, distance=distance)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def predict(
     name: str,
     image: Path,
-    structures_path: Path,
+    structures_paths: Sequence[Path],
     output: Path,
     *,
     prescription: Sequence[str],
@@ -50,7 +50,7 @@ def predict(
     given = {"prescription": prescription, "names": names, "options": {"device": device, "precision": precision}}
     try:
         _check_outputs(output, report, overwrite=overwrite)
-        return _predict(name, image, structures_path, output, report, told, **given)  # type: ignore[arg-type]
+        return _predict(name, image, structures_paths, output, report, told, **given)  # type: ignore[arg-type]
     except BaseException as error:
         if isinstance(told, JsonLines) and not isinstance(error, BrokenPipeError):
             told.failure(error)
@@ -70,7 +70,7 @@ def _check_outputs(output: Path, report: Path | None, *, overwrite: bool) -> Non
 def _predict(
     name: str,
     image: Path,
-    structures_path: Path,
+    structures_paths: Sequence[Path],
     output: Path,
     report: Path | None,
     told: Reporter,
@@ -98,8 +98,7 @@ def _predict(
         if bundle.planning is None:
             raise InputError(f"{bundle.name} predicts no dose: choose a bundle for doses, such as dose-headneck-ct")
         ct, reference = sources.planning_ct(image)
-        frame = reference.frame if reference else ""
-        structures = sources.structures(structures_path, ct, names=sources.names_of(names), frame=frame)
+        structures = sources.structures_of(structures_paths, ct, names=sources.names_of(names), reference=reference)
         plan = planning.planned(ct, structures, bundle.planning, prescriptions_of(prescription))
         for note in plan.notes:
             _note(told, note)
@@ -114,13 +113,15 @@ def _predict(
             write_dose(dose, output, reference)
         else:
             io.write(dose, output)
-        inputs = {"image": str(image), "structures": str(structures_path)}
+        inputs = {"image": str(image), "structures": ", ".join(map(str, structures_paths))}
         if report is not None:
             write_text(report, _report(result, plan.notes, inputs))
         rows = histogram.table(dose.data[0], structures)  # type: ignore[arg-type]  # the engine's are NumPy's
     if isinstance(told, JsonLines):
         outputs = {"dose": str(output), **({"report": str(report)} if report else {})}
-        told.result(_facts(result, plan.notes, inputs, outputs, rows, perf_counter() - began), (), "ml")
+        told.result(
+            _facts(result, plan.notes, [image, *structures_paths], outputs, rows, perf_counter() - began), (), "ml"
+        )
     else:
         print_table(rows)
         print(f"{output}: {NOT_A_PLAN}")
@@ -137,7 +138,7 @@ def _note(told: Reporter, note: str) -> None:
 def _facts(
     result: Result,
     notes: Sequence[str],
-    inputs: dict[str, str],
+    inputs: Sequence[Path],
     outputs: dict[str, str],
     rows: Sequence[dict[str, Any]],
     seconds: float,
@@ -145,7 +146,7 @@ def _facts(
     """The fields of the event "result"."""
     return {
         "cancelled": False,
-        "inputs": list(inputs.values()),
+        "inputs": list(map(str, inputs)),
         "outputs": outputs,
         "structures": list(rows),
         "warnings": [*result.warnings, *(note[:1].upper() + note[1:] + "." for note in notes), NOT_A_PLAN],

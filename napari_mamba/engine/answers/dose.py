@@ -59,7 +59,11 @@ class DoseAnswer(Answer):
 
 def _whole(data: np.ndarray, ensemble: Ensemble, sink: DoseSink) -> Passes:
     """One pass a network over the whole of `data` (C, Z, Y, X); yields once a pass."""
-    mean = yield from ensemble.mean(torch.from_numpy(data[np.newaxis]).to(ensemble.device.torch_device))
+    plan = torch.from_numpy(data[np.newaxis]).to(ensemble.device.torch_device)
+    guessed = getattr(ensemble.networks[0], "guessed", None)
+    if guessed is not None and len(ensemble.networks) > 1:
+        plan = guessed(plan)  # a first guess without weights, the same for all members
+    mean = yield from ensemble.mean(plan)
     if mean.shape != (1, 1, *data.shape[1:]):
         raise BundleError(f"the network's output has the shape {tuple(mean.shape)} and is no dose: check the bundle")
     if not bool(torch.isfinite(mean).all()):

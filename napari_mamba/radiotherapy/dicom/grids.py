@@ -11,7 +11,7 @@ import numpy as np
 from napari_mamba import io
 from napari_mamba.errors import InputError, NapariMambaError
 from napari_mamba.radiotherapy.dicom.contours import normal_of
-from napari_mamba.radiotherapy.dicom.reference import read_dataset
+from napari_mamba.radiotherapy.dicom.reference import Reference, read_dataset
 from napari_mamba.radiotherapy.dicom.rtstruct import contours_of, frame_of
 from napari_mamba.volume import Volume
 
@@ -38,6 +38,22 @@ def drawn_on(path: Path | str) -> Drawn:
             for series in study.get("RTReferencedSeriesSequence", None) or []:
                 return Drawn(frame_of(dataset), str(series.get("SeriesInstanceUID", "") or ""))
     return Drawn(frame_of(dataset))
+
+
+def check_slices(path: Path | str, reference: Reference) -> None:
+    """Raise `InputError` where an RTSTRUCT was drawn on slices of a series that are not there: it is half a series."""
+    drawn, there = set(), {one.uid for one in reference.slices}
+    for frame in read_dataset(path, "RTSTRUCT").get("ReferencedFrameOfReferenceSequence", None) or []:
+        for study in frame.get("RTReferencedStudySequence", None) or []:
+            for series in study.get("RTReferencedSeriesSequence", None) or []:
+                if str(series.get("SeriesInstanceUID", "")) == reference.series:
+                    images = series.get("ContourImageSequence", None) or []
+                    drawn |= {str(image.get("ReferencedSOPInstanceUID", "")) for image in images}
+    if missing := drawn - there:
+        raise InputError(
+            f"{path} was drawn on {len(drawn)} slices of this CT, and {len(missing)} of them are missing: copy the "
+            "whole series"
+        )
 
 
 def frame_at(path: Path | str) -> str:

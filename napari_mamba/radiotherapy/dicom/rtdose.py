@@ -17,6 +17,8 @@ SOP_CLASS = "1.2.840.10008.5.1.4.1.1.481.2"
 _EVEN = 0.02
 """Of the distance of planes: what offsets may differ by, since they are rounded to text."""
 _STEPS = 2**32 - 1
+_WHOLE = ("PLAN", "MULTI_PLAN", "PLAN_OVERVIEW", "RECORD", "")
+"""DoseSummationType of a dose that is not of a part of the treatment."""
 
 
 def read_dose(path: Path | str, *, frame: str = "") -> Volume:
@@ -61,6 +63,14 @@ def read_dose(path: Path | str, *, frame: str = "") -> Volume:
     if values.max() > LIKELY_CENTIGRAY:
         raise InputError(f"{path} reaches {values.max():g} Gy: its values must be in cGy, export it anew in Gy")
     return Volume(values[np.newaxis].astype(np.float32), _affine(dataset, offsets), name=Path(path).stem)
+
+
+def part_of_plan(path: Path | str) -> str:
+    """A sentence where an RTDOSE says that it is the dose of a fraction or a beam; empty for a whole plan's."""
+    what = str(read_dataset(path, "RTDOSE").get("DoseSummationType", "") or "").upper()
+    if what in _WHOLE:
+        return ""
+    return f"{Path(path).name} is the dose of one {what.lower().replace('_', ' ')}, not of the plan"
 
 
 def _offsets(dataset: Any, path: Path | str) -> np.ndarray:

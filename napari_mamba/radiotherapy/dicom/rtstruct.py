@@ -17,6 +17,9 @@ from napari_mamba.radiotherapy.structures import Structure, StructureSet, prescr
 from napari_mamba.volume import Volume
 
 SOP_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
+OUTSIDE = "has nothing inside the image"
+"""What a note says of a structure that lies elsewhere."""
+
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 _COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c", "#fabebe", "#008080")
 
@@ -36,7 +39,7 @@ def read_structures(path: Path | str, image: Volume, *, frame: str = "") -> Stru
     Returns
     -------
     StructureSet
-        In the file's order, empty ones included; `notes` tell which have nothing inside the image.
+        In the file's order, empty ones included; `notes` tell which lie outside the image, wholly or in part.
 
     Raises
     ------
@@ -70,7 +73,9 @@ def read_structures(path: Path | str, image: Volume, *, frame: str = "") -> Stru
         mask = rasterised(contours, image.affine, image.shape)
         inside = inside or bool(mask.any())
         if contours and not mask.any():
-            notes.append(f"{named[number]} has nothing inside the image")
+            notes.append(f"{named[number]} {OUTSIDE}")
+        elif contours and _beyond(contours, image):
+            notes.append(f"{named[number]} reaches beyond the image: what lies outside counts nowhere")
         prescribed = prescription_of(named[number]) if kinds.get(number, "") in ("PTV", "CTV", "GTV", "") else None
         color = _color(drawn.get(number))
         structures.append(Structure(named[number], mask, color, kinds.get(number, ""), prescribed))
@@ -143,6 +148,13 @@ def contours_of(drawn: Any) -> list[np.ndarray]:
             continue
         found.append(values.reshape(-1, 3) * np.diag(LPS_TO_RAS)[:3])
     return found
+
+
+def _beyond(contours: list[np.ndarray], image: Volume) -> bool:
+    """Whether contours leave an image by more than a voxel."""
+    back = np.linalg.inv(image.affine)
+    index = np.concatenate(contours) @ back[:3, :3].T + back[:3, 3]
+    return bool((index.min(0) < -1).any() or (index.max(0) > np.array(image.shape)).any())
 
 
 def _color(drawn: Any) -> str:

@@ -9,8 +9,8 @@ import numpy as np
 
 from napari_mamba.errors import InputError, NapariMambaError
 from napari_mamba.radiotherapy.dicom.grids import drawn_on, frame_at, own_grid, planning_image
-from napari_mamba.radiotherapy.dicom.rtdose import read_dose
-from napari_mamba.radiotherapy.dicom.rtstruct import read_structures
+from napari_mamba.radiotherapy.dicom.rtdose import part_of_plan, read_dose
+from napari_mamba.radiotherapy.dicom.rtstruct import OUTSIDE, read_structures
 from napari_mamba.ui.layers import layers_to_volume
 from napari_mamba.ui.radiotherapy.layers import dose_data, frame_of, is_image, structures_data
 from napari_mamba.volume import Volume
@@ -34,6 +34,8 @@ def open_file(path: Path | str, modality: str) -> list[LayerData]:
     """
     path = Path(path)
     if modality == "RTDOSE":
+        if note := part_of_plan(path):
+            _tell(note)
         return [dose_data(read_dose(path), str(path), frame_at(path))]
     grid = image_for(path, open_images())
     structures = read_structures(path, grid)
@@ -63,7 +65,7 @@ def image_for(path: Path, layers: list[Any]) -> Volume:
             found = read_structures(path, volume)
         except InputError:
             continue
-        if not found.notes:
+        if not any(OUTSIDE in note for note in found.notes):
             return volume
     return own_grid(path)
 

@@ -119,6 +119,22 @@ def test_the_network_sees_the_whole_plan_at_once_and_is_told_the_voxel_sides():
     assert dose.data.max() == pytest.approx(50 * (0.3 + 10 * 0.3), rel=1e-5)
 
 
+def test_members_share_a_first_guess():
+    class Guessing(Apply):
+        guesses = 0
+
+        def guessed(self, x: torch.Tensor) -> torch.Tensor:
+            Guessing.guesses += 1
+            return torch.cat([x, x[:, 3:4] * 0.5], 1)
+
+    volume = planned(*scene(oblique(0)), INPUTS).volume
+    members = [Guessing(lambda x, n=n: n * x[:, -1:]) for n in (1, 3)]
+    dose = run_to_end(volume, replace(dose_bundle(lambda x: x), members=members), CPU).image.data
+    assert Guessing.guesses == 1
+    assert {shape for one in members for shape in one.shapes} == {(1, 8, *SHAPE)}
+    assert dose.max() == pytest.approx(50)  # half the prescription, by two on average
+
+
 def test_it_is_told_and_recorded_and_can_be_stopped_as_every_run():
     volume = planned(*scene(oblique(24)), INPUTS).volume
     bundle = replace(

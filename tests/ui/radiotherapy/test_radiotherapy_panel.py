@@ -90,6 +90,7 @@ def test_a_second_dose_stands_beside_the_first(panel, opened, qtbot):
     plan.choose(opened.doses[0], opened.doses[1])
     qtbot.waitUntil(lambda: len({line.number for line in plan.plot.lines}) == 2, timeout=WAIT)
     assert plan.table.rowCount() == 2 * len(opened.made.structures)
+    assert [dose.visible for dose in opened.doses] == [True, False]  # the wash is of one dose alone
     plan.comparing.add_difference()
     layer = opened.viewer.layers[-1]
     assert "minus" in layer.name

@@ -21,7 +21,8 @@ def dose(
         Path, typer.Argument(metavar="CT", help="The planning CT: an image, or a folder of DICOM slices.")
     ],
     structures: Annotated[
-        Path, typer.Argument(metavar="STRUCTURES", help="RTSTRUCT file, label map, or folder of masks.")
+        list[Path],
+        typer.Argument(metavar="STRUCTURES", help="RTSTRUCT files, label maps, folders of masks; all count."),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="RTDOSE (.dcm), or an image in Gy.")],
     prescription: Annotated[

@@ -20,7 +20,8 @@ def register(app: typer.Typer) -> None:
 def dvh(
     dose: Annotated[Path, typer.Argument(metavar="DOSE", help="RTDOSE file, or image in Gy.")],
     structures: Annotated[
-        Path, typer.Argument(metavar="STRUCTURES", help="RTSTRUCT file, label map, or folder of masks.")
+        list[Path],
+        typer.Argument(metavar="STRUCTURES", help="RTSTRUCT files, label maps, folders of masks; all count."),
     ],
     against: Annotated[
         Optional[Path], typer.Option(metavar="DOSE", help="Another dose, to compare with: the reference.")

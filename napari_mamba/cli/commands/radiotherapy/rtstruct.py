@@ -1,4 +1,4 @@
-"""`rtstruct`: a label map or masks as a DICOM RTSTRUCT, for a planning system."""
+"""`rtstruct`: label maps and masks as a DICOM RTSTRUCT, for a planning system, and back."""
 
 # ruff: noqa: UP045  (typer reads these annotations when the command runs, on every supported version of itself)
 
@@ -16,15 +16,21 @@ def register(app: typer.Typer) -> None:
 
 
 def rtstruct(
-    structures: Annotated[Path, typer.Argument(metavar="STRUCTURES", help="Label map, or folder of masks.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="RTSTRUCT file (.dcm).")],
+    structures: Annotated[
+        list[Path],
+        typer.Argument(metavar="STRUCTURES", help="RTSTRUCT files, label maps, folders of masks; all count."),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", help="RTSTRUCT (.dcm), a label map (.seg.nrrd, say), or a folder for masks."),
+    ],
     image: Annotated[
-        Optional[Path], typer.Option(metavar="CT", help="Folder of the CT's DICOM slices, which the file then names.")
+        Optional[Path], typer.Option(metavar="CT", help="The CT: of a folder of DICOM slices, an RTSTRUCT names them.")
     ] = None,
     names: Annotated[str, typer.Option(help="Of a label map's numbers: 1=brainstem,2=cord.")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
 ) -> None:
-    """Write labels as contours in a DICOM RTSTRUCT. Not for clinical use."""
+    """Write labels as contours in a DICOM RTSTRUCT, or contours as labels. Not for clinical use."""
     from napari_mamba.cli.radiotherapy.contouring import write
 
     write(structures, output, image, names, overwrite=overwrite)

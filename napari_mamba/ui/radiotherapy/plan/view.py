@@ -161,6 +161,8 @@ class PlanView(QWidget):
         chosen = (self.first.layer, self.second.layer, tuple(self.structures.layers))
         if model.layers != chosen[2]:
             model.prescription = 0.0  # the next structures bring their own
+        if self.wash.isChecked() and chosen[1] is not None and chosen[1] is not model.other:
+            chosen[1].visible = False  # two doses' colours would mix, and hide the CT
         model.dose, model.other, model.layers = chosen
         for layer, unit in zip(chosen[:2], self.units, strict=True):
             unit.setEnabled(layer is not None)
@@ -191,7 +193,8 @@ class PlanView(QWidget):
         self.model.take(measured)
         if not self.model.goals:
             self.model.goals = self.model.suggest_goals()
-        self.notice.say(". ".join(note[:1].upper() + note[1:] for note in measured.reviewed.notes))
+        notes = measured.reviewed.notes
+        self.notice.say(". ".join(note[:1].upper() + note[1:] for note in notes), "warning")
 
     def _on_failed(self, error: Exception) -> None:
         self.model.measured = None
