@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from napari_mamba.errors import InputError
 from napari_mamba.nn.blocks.drop import DropPath, drop_path_rates
-from napari_mamba.nn.blocks.patch import PatchExpand, PatchMerging2D
+from napari_mamba.nn.blocks.transformers.patch import PatchExpand, PatchMerging2D
 from napari_mamba.nn.blocks.vss import VSSLayer
 from napari_mamba.nn.mixers.multipath import MultiPathMamba
 from napari_mamba.nn.mixers.ss2d import SS2D

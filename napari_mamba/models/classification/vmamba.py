@@ -20,7 +20,7 @@ from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import depths as depths_of
 from napari_mamba.models.shapes import has
 from napari_mamba.nn.blocks.drop import DropPath, drop_path_rates
-from napari_mamba.nn.blocks.mlp import Mlp
+from napari_mamba.nn.blocks.transformers.mlp import Mlp
 from napari_mamba.nn.blocks.vss import grey_to_rgb, init_vss_weights, stage_dims
 from napari_mamba.nn.mixers.selective import rank_of
 from napari_mamba.nn.mixers.ss2d import SS2D

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from napari_mamba.errors import InputError
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, has
-from napari_mamba.nn.blocks.patch import PatchExpand, PatchMerging2D
+from napari_mamba.nn.blocks.transformers.patch import PatchExpand, PatchMerging2D
 from napari_mamba.nn.blocks.vss import grey_to_rgb
 from napari_mamba.nn.mixers.ss2d import SS2D
 from napari_mamba.nn.norms.norm import LayerNorm
