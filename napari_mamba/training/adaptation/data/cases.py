@@ -13,7 +13,7 @@ from typing import Any
 from napari_mamba import io
 from napari_mamba.errors import InputError
 from napari_mamba.io.common.guard import quoted
-from napari_mamba.training.adaptation.people import Case, person_of
+from napari_mamba.training.adaptation.data.people import Case, person_of
 
 _FOLDERS = (("images", "labels"), ("imagesTr", "labelsTr"))
 _DESCRIPTION = "dataset.json"
