@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from fuzz import mutated, mutated_json
+from mutations import mutated, mutated_json
 
 Target = Callable[[np.random.Generator], object]
 
