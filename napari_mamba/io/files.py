@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from napari_mamba.errors import ChoiceError, InputError, NapariMambaError, OutputError
+from napari_mamba.io.common import content
 from napari_mamba.io.common.atomic import atomic_path, check_place
 from napari_mamba.io.common.colour import Colour
 from napari_mamba.io.common.frames import Frame
@@ -261,6 +262,8 @@ def _read(path: Path, chosen: _Choice) -> Volume:
         if key not in _CHOICES[name] and value not in (None, 0 if key == "level" else None):
             raise InputError(f"{path} has nothing that {key}={value!r} could choose: leave {key} out")
     volume = _module(name).read(path, **{key: options[key] for key in _CHOICES[name]})
+    if np.dtype(volume.data.dtype).kind not in "biuf":
+        raise InputError(f"{path} holds values of the type {volume.data.dtype}: save their magnitude or another number")
     return volume if volume.name else replace(volume, name=stem(path))
 
 
@@ -270,15 +273,21 @@ def _known_format(path: Path) -> str:
         if ".zarr" in path.name.lower():
             return "ome_zarr"
         raise InputError(f"{address_of(path)} is an address, of which Zarr stores alone are read: download it first")
+    if path.is_symlink() and not path.exists():
+        raise InputError(f"{path} is a link to a file that is not there: fetch it (git annex get, datalad get)")
     if not path.exists():
         raise InputError(f"{path} does not exist: check the name")
     if not path.is_dir() and not path.is_file():
         raise InputError(f"{path} is a device or a pipe, not a file: copy what it gives to a file first")
+    if reason := content.not_an_image(path):
+        raise InputError(f"{path} {reason}")
     name = _format(path)
     if name is None and path.is_dir():
         empty = not any(path.iterdir())
         what = "is empty" if empty else "holds neither DICOM slices nor an OME-Zarr store"
         raise InputError(f"the folder {path} {what}: name the image file, or the folder of one DICOM series")
+    if name is None and (reason := content.of_another_kind(path)):
+        raise InputError(f"{path} {reason}")
     if name is None:
         raise InputError(f"{path} is of no format known here: convert it to one of {', '.join(SUFFIXES)}")
     return name

@@ -75,6 +75,7 @@ def read(
         if not 0 <= level < len(image.levels):
             raise InputError(f"{path} has no level {level}: choose from 0 to {len(image.levels) - 1}")
         axes, sizes = image.levels[level].axes, image.levels[level].shape
+        _check_pages(image.levels[level], path)
         coloured = _check_axes(axes, sizes, colour, path)
         _check_size(image.levels[level], sum(name.stat().st_size for name in _files(file, path)), path)
         try:
@@ -115,6 +116,7 @@ def layout(path: Path, series: str | int | None, level: int) -> tuple[str, Calla
         if not 0 <= level < len(image.levels) or complaints:
             return None
         axes, sizes = image.levels[level].axes, image.levels[level].shape
+        _check_pages(image.levels[level], path)
         if "S" in axes or _check_axes(axes, sizes, None, path):
             return None
         _check_size(image.levels[level], sum(name.stat().st_size for name in _files(file, path)), path)
@@ -218,6 +220,13 @@ def _check_axes(axes: str, sizes: tuple[int, ...], colour: _colour.Colour, path:
     return coloured
 
 
+def _check_pages(level: Any, path: Path) -> None:
+    """Raise `InputError` where the metadata tell of pages that are not there: tifffile would give zeros for them."""
+    absent = sum(page is None for page in level) if level.kind == "ome" else 0
+    if absent:
+        raise InputError(f"{path} lacks {absent} of the {len(level)} pages that its metadata tell of: copy it anew")
+
+
 def _check_chain(path: Path) -> None:
     """Raise `InputError` if the pages' chain comes back to a page, which tifffile would follow for minutes.
 
@@ -263,6 +272,9 @@ def _files(file: Any, path: Path) -> set[Path]:
     if not file.is_ome or not file.ome_metadata:
         return files
     for node in _parsed(file.ome_metadata, path).iter():
+        if node.tag.endswith("}BinaryOnly"):
+            other = _guard.quoted(node.get("MetadataFile") or "another file")
+            raise InputError(f"{path} holds pixels alone, and {other} what they are: save the whole image as one file")
         name = node.get("FileName") if node.tag.endswith("}UUID") else None
         if name and not (path.parent / Path(name).name).is_file():
             raise InputError(f"{path} is one file of several, and {_guard.quoted(name)} is missing: put it beside")

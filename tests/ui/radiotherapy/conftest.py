@@ -67,7 +67,7 @@ def dose_bundles(tmp_path_factory) -> Path:
     spec = BundleSpec(
         name="dose-test", version="1.0.0", title="Dose", task="dose", network=Network("fluence_dose", arguments),
         channels=tuple(Channel(name, "RTSTRUCT" if n else "CT") for n, name in enumerate(HEAD_NECK.channels)),
-        preparation=({"step": "planning_grid", **GRID},), tile=Tile((8, 8, 8), fixed=True), planning=HEAD_NECK,
+        preparation=({"step": "planning_grid", **GRID},), tile=Tile((32, 64, 64), fixed=True), planning=HEAD_NECK,
     )  # fmt: skip
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("dose_bundles")
