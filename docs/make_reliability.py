@@ -46,6 +46,11 @@ READERS = {
     "pickle": "plans of nnU-Net v1",
     "nnunet-plans": "plans and data sets of nnU-Net v2",
     "monai": "configurations of MONAI bundles",
+    "rtstruct": "contours (RTSTRUCT)",
+    "rtdose": "doses (RTDOSE)",
+    "bag": "bags of features: HDF5, PyTorch, NumPy",
+    "film": "films (TIFF)",
+    "tables": "tables of goals and cases, lists of cases",
 }
 
 HEAD = """# Reliability

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from napari_mamba.errors import InputError
+from napari_mamba.io.common.explaining import explains
 from napari_mamba.io.common.guard import check_stored, check_unpacked, counted, quoted
 from napari_mamba.slides.bag import Bag, check_bag
 
@@ -67,6 +68,7 @@ def _beside(path: Path) -> Path | None:
     return other if path.parent.name == "pt_files" and other.is_file() else None
 
 
+@explains
 def _read_one(path: Path) -> Bag:
     if not path.is_file():
         raise InputError(f"{path} does not exist: check the name")

@@ -69,8 +69,8 @@ def read(
     """
     import tifffile
 
-    _check_chain(path)
-    with _log() as complaints, tifffile.TiffFile(path) as file:
+    check_chain(path)
+    with logged() as complaints, tifffile.TiffFile(path) as file:
         image = _choose(file.series, series, path)
         if not 0 <= level < len(image.levels):
             raise InputError(f"{path} has no level {level}: choose from 0 to {len(image.levels) - 1}")
@@ -110,8 +110,8 @@ def layout(path: Path, series: str | int | None, level: int) -> tuple[str, Calla
     """
     import tifffile
 
-    _check_chain(path)
-    with _log() as complaints, tifffile.TiffFile(path) as file:
+    check_chain(path)
+    with logged() as complaints, tifffile.TiffFile(path) as file:
         image = _choose(file.series, series, path)
         if not 0 <= level < len(image.levels) or complaints:
             return None
@@ -139,8 +139,8 @@ def summary(path: Path) -> dict[str, Any]:
     """What `listing.SeriesInfo` says of a TIFF: its sizes, images and time points, without its pixels."""
     import tifffile
 
-    _check_chain(path)
-    with _log(), tifffile.TiffFile(path) as file:
+    check_chain(path)
+    with logged(), tifffile.TiffFile(path) as file:
         if not file.series:
             raise InputError(f"{path} holds no image: check where it came from")
         _files(file, path)
@@ -165,7 +165,7 @@ def summary(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _log() -> Iterator[list[str]]:
+def logged() -> Iterator[list[str]]:
     """What tifffile logs as an error while the block runs in this thread, kept off the terminal."""
     complaints: list[str] = []
     thread = threading.get_ident()
@@ -227,7 +227,7 @@ def _check_pages(level: Any, path: Path) -> None:
         raise InputError(f"{path} lacks {absent} of the {len(level)} pages that its metadata tell of: copy it anew")
 
 
-def _check_chain(path: Path) -> None:
+def check_chain(path: Path) -> None:
     """Raise `InputError` if the pages' chain comes back to a page, which tifffile would follow for minutes.
 
     TIFF 6.0, section 2: each directory is its number of entries, the entries, and the place of the next one.

@@ -50,9 +50,13 @@ def open_film(paths: Sequence[Path | str], colour: Colour = None) -> Film:
         given = pictures if len(pictures) > 1 else given
     if len(given) > 1:
         return Film(len(given), lambda t: files.read(given[t], colour=_of(given[t], colour)), name=given[0].parent.name)
-    path = given[0]
-    if not path.exists():
-        raise InputError(f"{path} does not exist: check the name")
+    if not given[0].exists():
+        raise InputError(f"{given[0]} does not exist: check the name")
+    return files.explained(given[0], lambda: _one(given[0], colour))
+
+
+def _one(path: Path, colour: Colour) -> Film:
+    """The film in a file, or in a folder of DICOM."""
     name = path.name.lower()
     if name.endswith(VIDEOS):
         return _video(path, colour)
@@ -143,7 +147,9 @@ def _tiff_step(path: Path) -> float | None:
     """Milliseconds between frames: ImageJ's frame interval, in seconds."""
     import tifffile
 
-    with tifffile.TiffFile(path) as file:
+    from napari_mamba.io.formats import tiff
+
+    with tiff.logged(), tifffile.TiffFile(path) as file:
         interval = (file.imagej_metadata or {}).get("finterval")
     return 1000.0 * float(interval) if interval else None
 
@@ -168,7 +174,10 @@ def _colour_tiff(path: Path, colour: Colour) -> Film | None:
     """A TIFF whose pages are colour frames, page by page; None where it is none."""
     import tifffile
 
-    with tifffile.TiffFile(path) as file:
+    from napari_mamba.io.formats import tiff
+
+    tiff.check_chain(path)
+    with tiff.logged(), tifffile.TiffFile(path) as file:
         if len(file.series) != 1:
             return None
         series = file.series[0]
@@ -182,7 +191,7 @@ def _colour_tiff(path: Path, colour: Colour) -> Film | None:
         )
 
     def get(t: int) -> Volume:
-        with tifffile.TiffFile(path) as file:
+        with tiff.logged(), tifffile.TiffFile(path) as file:
             page: Any = file.series[0].pages[t]
             return picture(np.asarray(page.asarray()), colour, files.stem(path))
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from napari_mamba.errors import InputError, OutputError
+from napari_mamba.io.common.explaining import explains
 from napari_mamba.io.common.geometry import LPS_TO_RAS, is_orthogonal
 from napari_mamba.radiotherapy.comparison import LIKELY_CENTIGRAY
 from napari_mamba.radiotherapy.dicom.reference import Reference, new_dataset, read_dataset, save, without_series
@@ -19,6 +20,7 @@ _EVEN = 0.02
 _STEPS = 2**32 - 1
 
 
+@explains
 def read_dose(path: Path | str, *, frame: str = "") -> Volume:
     """The dose grid of an RTDOSE file.
 

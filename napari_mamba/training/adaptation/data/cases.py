@@ -111,7 +111,7 @@ def _from_csv(path: Path, labels: bool = True) -> tuple[Case, ...]:
         drawn = path.parent / label if labels else None
         for one in (*paths, *([drawn] if drawn else [])):
             if not one.exists():
-                raise InputError(f"{path}, line {number}: there is no file {one}: correct the path")
+                raise InputError(f"{path}, line {number}: there is no file {quoted(one.name)}: correct the path")
         name = _stem(paths[0])
         cases.append(Case(name, (row.get("person") or "").strip() or person_of(name), paths, drawn))
     return tuple(cases)
