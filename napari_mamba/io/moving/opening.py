@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ def open_film(paths: Sequence[Path | str], colour: Colour = None) -> Film:
         return Film(len(given), lambda t: files.read(given[t], colour=_of(given[t], colour)), name=given[0].parent.name)
     if not given[0].exists():
         raise InputError(f"{given[0]} does not exist: check the name")
-    return files.explained(given[0], lambda: _one(given[0], colour))
+    film = files.explained(given[0], lambda: _one(given[0], colour))
+    return replace(film, get=lambda t: files.explained(given[0], lambda: film.get(t)))  # damage may be met later
 
 
 def _one(path: Path, colour: Colour) -> Film:
