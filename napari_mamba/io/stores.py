@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from napari_mamba.errors import InputError
-from napari_mamba.io.common.guard import check_unpacked, quoted
+from napari_mamba.io.common.guard import ZARR_METADATA, check_unpacked, quoted
 
 _ADDRESS = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]+):/{1,2}(?=[^/\\])")
 ZIPS = (".zarr.zip", ".ozx")
-METADATA = (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json")
 _LARGEST_TEXT = 16 << 20
 
 
@@ -78,7 +77,7 @@ def _check_zip(path: Path) -> None:
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise InputError(f"{path} is truncated, or no zip ({quoted(error)}): copy it anew") from error
     for member in members:
-        text = member.filename.rsplit("/", 1)[-1] in METADATA
+        text = member.filename.rsplit("/", 1)[-1] in ZARR_METADATA
         if text and member.file_size > _LARGEST_TEXT:
             raise InputError(f"{path} has metadata of {member.file_size:,} bytes: check where it came from")
         check_unpacked(member.file_size, member.compress_size, path)

@@ -19,6 +19,8 @@ RATIO = 250
 """Bytes that one stored byte may become beyond that: whole-body label maps reach 100, bombs 1000 and more."""
 LONGEST = 300
 """Characters of an error sentence beside the paths in it: a longer one quotes the file rather than explains it."""
+ZARR_METADATA = (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json")
+"""Names of a Zarr store's files that are no chunks."""
 _QUOTED = 60
 _LONGEST_PATHS = 1000
 _CHUNK = 1 << 24

@@ -13,8 +13,7 @@ from typing import Any
 from zarr.storage import LocalStore
 
 from napari_mamba.errors import InputError
-from napari_mamba.io.common.guard import quoted
-from napari_mamba.io.stores import METADATA
+from napari_mamba.io.common.guard import ZARR_METADATA, quoted
 
 _HEADER = 16
 _VERSIONS = (1, 2)  # of Blosc 1's format, and of its compressor's
@@ -48,7 +47,7 @@ class CheckedStore(LocalStore):
 
 
 def _is_metadata(key: str) -> bool:
-    return key.rsplit("/", 1)[-1] in METADATA
+    return key.rsplit("/", 1)[-1] in ZARR_METADATA
 
 
 def _blosc_length(content: bytes, there: int) -> int | None:
