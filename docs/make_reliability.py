@@ -2,8 +2,8 @@
 
 The fuzzers' outcomes are read from benchmarks/engine/results/fuzz.json, to which
 `python tests/faults/fuzz.py --results benchmarks/engine/results/fuzz.json --seed N` adds, going on where the last run
-with this seed ended, and `--add FILE…` adds those of `python tests/faults/fuzz.py --json FILE`. Runs under load are read
-from benchmarks/load/results/*.json, which the commands of benchmarks/load and benchmarks.ui.many_runs write with
+with this seed ended, and `--add FILE…` adds those of `python tests/faults/fuzz.py --json FILE`. Runs under load are
+read from benchmarks/load/results/*.json, which the commands of benchmarks/load and benchmarks.ui.many_runs write with
 `--json`. What the tests hold is collected by pytest; what was found and mended is in docs/reliability_found.json.
 """
 

@@ -216,9 +216,7 @@ def _affine(fields: np.void, shape: tuple[int, int, int], path: object) -> np.nd
     else:
         matrix, what = _centred(_sizes(fields), shape), "pixdim"
     if not np.isfinite(matrix).all() or np.linalg.matrix_rank(matrix[:3, :3]) < 3:
-        raise InputError(
-            f"{path} places its voxels by its {what}, which is no grid (0, or no number): repair its header"
-        )
+        raise InputError(f"{path} places its voxels by its {what}, which is no grid (0 or NaN): repair its header")
     matrix[:3] *= _millimetres(fields)
     return from_xyz_ras(matrix)
 
