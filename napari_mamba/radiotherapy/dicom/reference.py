@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from napari_mamba.errors import InputError
+from napari_mamba.io.common.explaining import explains
 
 _PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
 _STUDY = ("StudyInstanceUID", "StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName")
@@ -58,6 +59,7 @@ class Reference:
         return min(self.slices, key=lambda one: abs(float((np.array(one.position) - point) @ normal)))
 
 
+@explains
 def read_reference(folder: Path | str) -> Reference:
     """The one DICOM image series in a folder, from its headers.
 
@@ -75,7 +77,7 @@ def read_reference(folder: Path | str) -> Reference:
     for file in sorted(item for item in folder.iterdir() if item.is_file()):
         try:
             header = pydicom.dcmread(file, stop_before_pixels=True)
-        except (pydicom.errors.InvalidDicomError, EOFError, OSError):
+        except Exception:  # no DICOM, or a damaged one: pydicom raises anything
             continue
         if "ImagePositionPatient" in header and header.get("Modality") not in ("RTDOSE", "RTSTRUCT", "RTPLAN"):
             found.append(header)
