@@ -88,6 +88,7 @@ class TestMosaic:
         np.testing.assert_array_equal(volume.data[0], slices)
         np.testing.assert_allclose(volume.affine, expected_affine(), atol=1e-4)
 
+    @pytest.mark.filterwarnings("ignore:Invalid value for VR CS")
     @pytest.mark.parametrize("kind", [["DERIVED", "SECONDARY"], ["ORIGINAL", "PRIMARY", "M", "mosaic"], None])
     def test_one_that_was_made_anonymous_is_known_by_its_count(self, tmp_path, kind):
         slices = self.make(tmp_path / "a.dcm")

@@ -75,9 +75,9 @@ def read(
         if not 0 <= level < len(image.levels):
             raise InputError(f"{path} has no level {level}: choose from 0 to {len(image.levels) - 1}")
         axes, sizes = image.levels[level].axes, image.levels[level].shape
-        _check_pages(image.levels[level], path)
         coloured = _check_axes(axes, sizes, colour, path)
         _check_size(image.levels[level], sum(name.stat().st_size for name in _files(file, path)), path)
+        _check_pages(image.levels[level], path)
         try:
             array = image.levels[level].asarray()
         except ValueError as error:
@@ -116,10 +116,10 @@ def layout(path: Path, series: str | int | None, level: int) -> tuple[str, Calla
         if not 0 <= level < len(image.levels) or complaints:
             return None
         axes, sizes = image.levels[level].axes, image.levels[level].shape
-        _check_pages(image.levels[level], path)
         if "S" in axes or _check_axes(axes, sizes, None, path):
             return None
         _check_size(image.levels[level], sum(name.stat().st_size for name in _files(file, path)), path)
+        _check_pages(image.levels[level], path)
         spacing, unit, names, comment = _calibrated(file, image)
         full = dict(zip(image.axes, image.shape, strict=True))
     known = "".join("z" if axis in _PAGE_AXES else axis.lower() for axis in axes)
