@@ -76,7 +76,7 @@ def read(
             raise InputError(f"{path} has no level {level}: choose from 0 to {len(image.levels) - 1}")
         axes, sizes = image.levels[level].axes, image.levels[level].shape
         coloured = _check_axes(axes, sizes, colour, path)
-        _check_size(image.levels[level], sum(name.stat().st_size for name in _files(file, path)), path)
+        check_size(image.levels[level], sum(name.stat().st_size for name in _files(file, path)), path)
         _check_pages(image.levels[level], path)
         try:
             array = image.levels[level].asarray()
@@ -118,7 +118,7 @@ def layout(path: Path, series: str | int | None, level: int) -> tuple[str, Calla
         axes, sizes = image.levels[level].axes, image.levels[level].shape
         if "S" in axes or _check_axes(axes, sizes, None, path):
             return None
-        _check_size(image.levels[level], sum(name.stat().st_size for name in _files(file, path)), path)
+        check_size(image.levels[level], sum(name.stat().st_size for name in _files(file, path)), path)
         _check_pages(image.levels[level], path)
         spacing, unit, names, comment = _calibrated(file, image)
         full = dict(zip(image.axes, image.shape, strict=True))
@@ -249,7 +249,7 @@ def check_chain(path: Path) -> None:
             offset = int.from_bytes(file.read(place), order)
 
 
-def _check_size(level: Any, there: int, path: Path) -> None:
+def check_size(level: Any, there: int, path: Path) -> None:
     """Raise `InputError` if the pages announce more values, or parts of pages, than the files hold."""
     announced = _guard.counted(level.shape, np.dtype(level.dtype).itemsize)
     first = level.keyframe

@@ -12,7 +12,6 @@ import numpy as np
 
 from napari_mamba.errors import ChoiceError, InputError
 from napari_mamba.io import files, lazily
-from napari_mamba.io.common import guard as _guard
 from napari_mamba.io.common.colour import NAMES, Colour, taken
 from napari_mamba.io.common.geometry import without_orientation
 from napari_mamba.io.moving.film import MILLISECONDS, Film
@@ -186,7 +185,7 @@ def _colour_tiff(path: Path, colour: Colour) -> Film | None:
         axes, pages = series.axes, len(series.pages)
         if len(axes) != 4 or axes[0] not in "TQIZ_" or axes[1:] != "YXS" or pages != series.shape[0] or pages < 2:
             return None
-        _guard.check_unpacked(_guard.counted(series.shape[1:], series.dtype.itemsize), path.stat().st_size, path)
+        tiff.check_size(series, path.stat().st_size, path)
     if colour is None:
         raise ChoiceError(
             f"{path} is a film in colour: choose whether to take it as grey or as three channels", "colour", ()

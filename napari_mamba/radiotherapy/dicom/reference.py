@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_mamba.errors import InputError
 from napari_mamba.io.common.explaining import explains
+from napari_mamba.io.common.guard import quoted
 
 _PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
 _STUDY = ("StudyInstanceUID", "StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName")
@@ -159,5 +160,6 @@ def read_dataset(path: Path | str, modality: str) -> Any:
     except Exception as error:  # parsers raise anything on damaged files
         raise InputError(f"{path} is no DICOM file, or a damaged one: export it anew") from error
     if found != modality:
-        raise InputError(f"{path} is a DICOM file of {found or 'no known modality'}, not {modality}: choose another")
+        kind = quoted(found) if found else "no known modality"
+        raise InputError(f"{path} is a DICOM file of {kind}, not {modality}: choose another")
     return dataset
