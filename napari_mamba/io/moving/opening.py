@@ -186,6 +186,7 @@ def _colour_tiff(path: Path, colour: Colour) -> Film | None:
         if len(axes) != 4 or axes[0] not in "TQIZ_" or axes[1:] != "YXS" or pages != series.shape[0] or pages < 2:
             return None
         tiff.check_size(series, path.stat().st_size, path)
+        shape = tuple(series.shape[1:])
     if colour is None:
         raise ChoiceError(
             f"{path} is a film in colour: choose whether to take it as grey or as three channels", "colour", ()
@@ -194,6 +195,10 @@ def _colour_tiff(path: Path, colour: Colour) -> Film | None:
     def get(t: int) -> Volume:
         with tiff.logged(), tifffile.TiffFile(path) as file:
             page: Any = file.series[0].pages[t]
+            if page.shape != shape:
+                raise InputError(
+                    f"{path} is damaged: its frame {t + 1} is of another size than the first; copy it anew"
+                )
             return picture(np.asarray(page.asarray()), colour, files.stem(path))
 
     times, unit = _times(path, pages)
