@@ -197,7 +197,7 @@ def _colour_tiff(path: Path, colour: Colour) -> Film | None:
             page: Any = file.series[0].pages[t]
             if page.shape != shape:
                 raise InputError(
-                    f"{path} is damaged: its frame {t + 1} is of another size than the first; copy it anew"
+                    f"{path} is damaged: its frame {t + 1} has another size than the first; copy it anew"
                 )
             return picture(np.asarray(page.asarray()), colour, files.stem(path))
 
