@@ -21,6 +21,7 @@ from napari_mamba.engine import RunOptions, run_to_end
 from napari_mamba.volume import Volume
 
 pytestmark = pytest.mark.gpu
+DEVICE = "cuda"
 JOBS = {
     "hippocampus-mr": {"probabilities": True, "uncertainty": True},
     "mr-denoise": {"residual": True},
@@ -41,7 +42,7 @@ def volume() -> Volume:
     return Volume(data[None], np.diag([1.0, 1.0, 1.0, 1.0])[[2, 1, 0, 3]], ("MR",), "mm", "blocks")
 
 
-def answer(name: str, deterministic: bool, device: str = "cuda"):
+def answer(name: str, deterministic: bool, device: str = DEVICE):
     options = RunOptions(device=device, deterministic=deterministic, precision="float32", **JOBS[name])
     return run_to_end(volume(), bundles.load(name), options)
 
