@@ -196,9 +196,7 @@ def _colour_tiff(path: Path, colour: Colour) -> Film | None:
         with tiff.logged(), tifffile.TiffFile(path) as file:
             page: Any = file.series[0].pages[t]
             if page.shape != shape:
-                raise InputError(
-                    f"{path} is damaged: its frame {t + 1} has another size than the first; copy it anew"
-                )
+                raise InputError(f"{path} is damaged: its frame {t + 1} has another size than the first; copy it anew")
             return picture(np.asarray(page.asarray()), colour, files.stem(path))
 
     times, unit = _times(path, pages)
