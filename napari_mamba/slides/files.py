@@ -6,6 +6,7 @@ CLAM: github.com/mahmoodlab/CLAM, `extract_features_fp.py` and `wsi_core/WholeSl
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -145,6 +146,10 @@ def _of_torch(path: Path) -> Bag:
 
     import torch
 
+    from napari_mamba.bundles.importers.zipped import check_records
+
+    if zipfile.is_zipfile(path):
+        check_records(path)
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
