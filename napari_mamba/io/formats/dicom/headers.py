@@ -181,6 +181,7 @@ def _common(path: Path, tags: Any, is_segmentation: bool) -> Slice:
     spacing = _numbers(tags, "PixelSpacing", 2)
     if spacing is None and position is None:  # a projection: its detector's spacing is the best there is
         spacing = _numbers(tags, "ImagerPixelSpacing", 2)
+    slope, intercept = _rescale(path, tags)
     number = str(tags.get("SeriesNumber", "") or "")
     words = [number, tags.get("Modality", ""), tags.get("SeriesDescription", "")]
     photometric = str(tags.get("PhotometricInterpretation", ""))
@@ -198,7 +199,8 @@ def _common(path: Path, tags: Any, is_segmentation: bool) -> Slice:
         frames=int(tags.get("NumberOfFrames") or 1),
         colour=int(tags.get("SamplesPerPixel") or 1) > 1 or photometric.startswith("PALETTE"),
         instance=str(tags.get("SOPInstanceUID", "")),
-        **_rescale(path, tags),
+        slope=slope,
+        intercept=intercept,
         moment=_moment(tags),
         modality=str(tags.get("Modality", "") or ""),
         description=str(tags.get("SeriesDescription", "") or ""),
@@ -210,7 +212,7 @@ def _common(path: Path, tags: Any, is_segmentation: bool) -> Slice:
     )
 
 
-def _rescale(path: Path, tags: Any, slope: float = 1.0, intercept: float = 0.0) -> dict[str, float]:
+def _rescale(path: Path, tags: Any, slope: float = 1.0, intercept: float = 0.0) -> tuple[float, float]:
     """Slope and intercept of a file or a frame; `InputError` where they are no numbers of a scanner."""
     given = [tags.get("RescaleSlope"), tags.get("RescaleIntercept")]
     if given[0] is None:
@@ -218,7 +220,7 @@ def _rescale(path: Path, tags: Any, slope: float = 1.0, intercept: float = 0.0) 
     found = [default if one is None else float(one) for one, default in zip(given, (slope, intercept), strict=True)]
     if not all(abs(one) < 1e30 for one in found):
         raise InputError(f"{path} rescales its values by {found[0]:g} and {found[1]:g}: export it anew")
-    return {"slope": found[0], "intercept": found[1]}
+    return found[0], found[1]
 
 
 def _thickness(tags: Any) -> float | None:
@@ -272,7 +274,7 @@ def _of_frame(base: Slice, index: int, group: Any, shared: Any) -> Slice:
     position = _numbers(macro("PlanePositionSequence"), "ImagePositionPatient", 3)
     measures = macro("PixelMeasuresSequence")
     spacing = _numbers(measures, "PixelSpacing", 2)
-    values = macro("PixelValueTransformationSequence")
+    slope, intercept = _rescale(base.path, macro("PixelValueTransformationSequence"), base.slope, base.intercept)
     content = macro("FrameContentSequence")
     found = [
         ("TemporalPositionIdentifier", _sortable(content.get("TemporalPositionIndex"))),
@@ -289,7 +291,8 @@ def _of_frame(base: Slice, index: int, group: Any, shared: Any) -> Slice:
         spacing=base.spacing if spacing is None else (spacing[0], spacing[1]),
         thickness=_thickness(measures) or base.thickness,
         slab=_slab(measures) or base.slab,
-        **_rescale(base.path, values, base.slope, base.intercept),  # type: ignore[arg-type]
+        slope=slope,
+        intercept=intercept,
         moment=tuple((name, value) for name, value in found if value is not None),
     )
 
@@ -349,7 +352,7 @@ def _mosaic(base: Slice, tags: Any) -> list[Slice]:
 
 def _mosaic_count(tags: Any, anywhere: bool = True) -> int | None:
     plain = tags.get(MOSAIC_COUNT)
-    value = plain.value if plain is not None else _csa(tags, "NumberOfImagesInMosaic") if anywhere else None
+    value: Any = plain.value if plain is not None else _csa(tags, "NumberOfImagesInMosaic") if anywhere else None
     if isinstance(value, bytes):
         value = int.from_bytes(value[:2], "little")
     try:
