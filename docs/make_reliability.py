@@ -1,9 +1,10 @@
 """Writes docs/reliability.md from what the fuzzers and the tests say: `python docs/make_reliability.py`.
 
-The fuzzers' outcomes are read from benchmarks/engine/results/fuzz.json, to which `--add FILE…` adds those of
-`python tests/faults/fuzz.py --json FILE`. Runs under load are read from benchmarks/load/results/*.json, which the
-commands of benchmarks/load and benchmarks.ui.many_runs write with `--json`. What the tests hold is collected by pytest;
-what was found and mended is in docs/reliability_found.json.
+The fuzzers' outcomes are read from benchmarks/engine/results/fuzz.json, to which
+`python tests/faults/fuzz.py --results benchmarks/engine/results/fuzz.json --seed N` adds, going on where the last run
+with this seed ended, and `--add FILE…` adds those of `python tests/faults/fuzz.py --json FILE`. Runs under load are
+read from benchmarks/load/results/*.json, which the commands of benchmarks/load and benchmarks.ui.many_runs write with
+`--json`. What the tests hold is collected by pytest; what was found and mended is in docs/reliability_found.json.
 """
 
 from __future__ import annotations
@@ -46,6 +47,11 @@ READERS = {
     "pickle": "plans of nnU-Net v1",
     "nnunet-plans": "plans and data sets of nnU-Net v2",
     "monai": "configurations of MONAI bundles",
+    "rtstruct": "contours (RTSTRUCT)",
+    "rtdose": "doses (RTDOSE)",
+    "bag": "bags of features: HDF5, PyTorch, NumPy",
+    "film": "films (TIFF)",
+    "tables": "tables of goals and cases, lists of cases",
 }
 
 HEAD = """# Reliability
@@ -66,8 +72,9 @@ same 500 for each reader run with the tests.
 REMAINS = """
 ## What remains
 
-- Damage that no checksum covers is read as it is: a changed byte in raw voxels, a missing slice at the end of a DICOM
-  series without an index, an absent chunk of a Zarr (its fill value, as the format has it).
+- Damage that no checksum covers is read as it is: a changed byte in raw voxels; a missing last slice of a DICOM series
+  whose headers do not count slices and that has no index. An absent chunk of a Zarr image is its fill value, as the
+  format has it, with a doubt.
 - GDCM, tifffile's and Pillow's codecs are C and C++ and run in this process.
 - Without a GPU at hand, the allocations that fail are those of the CPU and simulated ones, and the deterministic
   mode of a GPU is tested by what it switches on.
@@ -152,7 +159,7 @@ def main() -> None:
                 {key: outcomes.get(name, {}).get(key, 0) for key in ("inputs", "read", "refused", "failed")}
             )
             known.update({key: entry.get(key, 0) for key in ("inputs", "read", "refused", "failed")})
-            outcomes[name] = dict(known)
+            outcomes[name] = outcomes.get(name, {}) | known
     if given.add:
         OUTCOMES.write_text(json.dumps(outcomes, indent=2, sort_keys=True) + "\n")
     held = [

@@ -21,8 +21,29 @@ if not HAS_DISPLAY:
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
 
+# Many seconds in few tests: they come first, so that no process of `pytest -n 2 --dist loadfile` ends long after the
+# other. xdist would begin with the files of most tests, and end with these.
+LONG = (
+    "training/nnunet/test_guide_to_the_end.py",
+    "engine/registering/test_register.py",
+    "explain/test_notebook.py",
+    "ui/test_ui_window.py",
+    "ui/learn/test_learn_widget.py",
+    "engine/reproducibility/test_determinism.py",
+    "ui/test_ui_closing.py",
+    "server/test_server.py",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Files are handed out in the order of `pytest_collection_modifyitems`."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, and say so, what this machine cannot run."""
+    """Long files first; skip, and say so, what this machine cannot run."""
+    items.sort(key=lambda item: not item.path.as_posix().endswith(LONG))
     reasons = {}
     if not HAS_DISPLAY:
         reasons["window"] = "needs a display: run under xvfb-run -a"

@@ -55,6 +55,28 @@ def test_base_dependencies_hold_no_gui():
     assert not names & {"napari", "magicgui", "superqt", "qtpy", "pyqt5", "pyqt6", "pyside6", "vispy"}
 
 
+def test_the_lock_holds_what_is_asked_for(repository):
+    """`uv pip compile pyproject.toml --extra test --extra dev --python-version 3.11 -o .ci/lock.txt` writes it."""
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    lines = (repository / ".ci/lock.txt").read_text().splitlines()
+    pinned = [Requirement(line) for line in lines if line and not line.lstrip().startswith("#")]
+    locked = {canonicalize_name(one.name): next(iter(one.specifier)).version for one in pinned}
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    waiting, asked = ["test", "dev"], [Requirement(line) for line in project["dependencies"]]
+    while waiting:
+        for one in map(Requirement, extras[waiting.pop()]):
+            if one.name == "napari-mamba":
+                waiting += one.extras
+            elif one.marker is None or one.marker.evaluate({"sys_platform": "linux"}):
+                asked.append(one)
+    names = [(canonicalize_name(one.name), one) for one in asked]
+    wrong = [str(one) for name, one in names if name not in locked or locked[name] not in one.specifier]
+    assert not wrong, "not in .ci/lock.txt, or not as it is there"
+
+
 def test_one_version_everywhere(repository):
     project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
     citation = re.search(r"^version: (\S+)", (repository / "CITATION.cff").read_text(), re.M).group(1)

@@ -75,6 +75,8 @@ class Bundle(BundleSpec):
     @cached_property
     def card(self) -> str:
         if not self.source.has(CARD):
+            if CARD in self.declared:
+                raise BundleError(f"{self.path}: lacks its card {CARD}: get the bundle again")
             return ""
         text = self.source.text(CARD)
         if CARD in self.declared:

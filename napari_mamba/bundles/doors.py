@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import re
 import stat
 import threading
 import zipfile
@@ -22,6 +23,8 @@ from napari_mamba.io.common.guard import quoted, shortened
 if TYPE_CHECKING:
     from torch import Tensor
 
+_NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters, which a terminal obeys, and halves of characters, which cannot be printed."""
 LARGEST_TEXT = 16 * 2**20
 _MAX_DEPTH, _MOST_VALUES = 64, 200_000
 _LARGEST_INTEGER = 2**53
@@ -106,6 +109,8 @@ def check_values(values: Any, where: object) -> None:
             waiting += [(part, depth + 1) for pair in value.items() for part in pair]
         elif isinstance(value, list | tuple | set | frozenset):
             waiting += [(part, depth + 1) for part in value]
+        elif isinstance(value, str) and _NO_TEXT.search(value):
+            raise BundleError(f"{where}: holds text with characters that are none")
         elif isinstance(value, float) and not math.isfinite(value):
             raise BundleError(f"{where}: holds a number that is not finite")
         elif isinstance(value, int) and abs(value) > _LARGEST_INTEGER:

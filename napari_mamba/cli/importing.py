@@ -115,7 +115,7 @@ def parse_preparation(text: str | None) -> list[Any] | None:
         return None
     try:
         steps = json.loads(text if text.lstrip().startswith("[") else expanded(text).read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"--preparation takes a JSON list of steps or its file, and {text!r} is neither ({error})"
         ) from error

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from napari_mamba.cohort.case import Case
 from napari_mamba.errors import InputError
-from napari_mamba.io.paths import expanded
+from napari_mamba.io.paths import expanded, is_there
 
 _LARGEST = 64 << 20
 
@@ -74,6 +74,6 @@ def _case(path: Path, number: int, line: list[str], named: int, order: list[int]
             continue
         file = path.parent / expanded(cells[index])
         inputs.append(file)
-        if not file.exists():
+        if not is_there(file):
             problem = problem or f"{file} does not exist: check the line of {name} in {path.name}"
     return Case(name, tuple(inputs), problem=problem)

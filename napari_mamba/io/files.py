@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_mamba.errors import ChoiceError, InputError, NapariMambaError, OutputError
+from napari_mamba.errors import InputError, OutputError
+from napari_mamba.io.common import content
 from napari_mamba.io.common.atomic import atomic_path, check_place
 from napari_mamba.io.common.colour import Colour
+from napari_mamba.io.common.explaining import explained
 from napari_mamba.io.common.frames import Frame
 from napari_mamba.io.common.geometry import largest_displacement
-from napari_mamba.io.common.guard import quoted, shortened
 from napari_mamba.io.common.stacked import Stacked
 from napari_mamba.io.paths import expanded
 from napari_mamba.io.stores import address_of, is_address
@@ -261,6 +261,8 @@ def _read(path: Path, chosen: _Choice) -> Volume:
         if key not in _CHOICES[name] and value not in (None, 0 if key == "level" else None):
             raise InputError(f"{path} has nothing that {key}={value!r} could choose: leave {key} out")
     volume = _module(name).read(path, **{key: options[key] for key in _CHOICES[name]})
+    if np.dtype(volume.data.dtype).kind not in "biuf":
+        raise InputError(f"{path} holds values of the type {volume.data.dtype}: save their magnitude or another number")
     return volume if volume.name else replace(volume, name=stem(path))
 
 
@@ -270,15 +272,21 @@ def _known_format(path: Path) -> str:
         if ".zarr" in path.name.lower():
             return "ome_zarr"
         raise InputError(f"{address_of(path)} is an address, of which Zarr stores alone are read: download it first")
+    if path.is_symlink() and not path.exists():
+        raise InputError(f"{path} is a link to a file that is not there: fetch it (git annex get, datalad get)")
     if not path.exists():
         raise InputError(f"{path} does not exist: check the name")
     if not path.is_dir() and not path.is_file():
         raise InputError(f"{path} is a device or a pipe, not a file: copy what it gives to a file first")
+    if reason := content.not_an_image(path):
+        raise InputError(f"{path} {reason}")
     name = _format(path)
     if name is None and path.is_dir():
         empty = not any(path.iterdir())
         what = "is empty" if empty else "holds neither DICOM slices nor an OME-Zarr store"
         raise InputError(f"the folder {path} {what}: name the image file, or the folder of one DICOM series")
+    if name is None and (reason := content.of_another_kind(path)):
+        raise InputError(f"{path} {reason}")
     if name is None:
         raise InputError(f"{path} is of no format known here: convert it to one of {', '.join(SUFFIXES)}")
     return name
@@ -290,34 +298,6 @@ def stem(path: Path) -> str:
     suffix = _suffix(path, _READERS)
     stem = name[: -len(suffix)] if suffix else name
     return stem[:-4] if stem.lower().endswith((".ome", ".seg")) else stem
-
-
-T = TypeVar("T")
-
-
-def explained(path: Path, reader: Callable[[], T]) -> T:
-    """The result of `reader()`, or an `InputError` of one sentence whatever a parser raised on a damaged file."""
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # of libraries, about what is judged here
-        try:
-            return reader()
-        except NapariMambaError as error:
-            text = str(error) if str(path) in str(error) else f"{path}: {error}"
-            if (short := shortened(text)) == str(error):
-                raise
-            if isinstance(error, ChoiceError):
-                raise ChoiceError(short, error.argument, error.options) from error
-            raise InputError(short) from error
-        except PermissionError as error:
-            raise InputError(f"{path} may not be read by you: change its permissions, or copy it") from error
-        except MemoryError as error:
-            raise InputError(f"{path} does not fit in memory: crop it, or read a coarser level of it") from error
-        except OSError as error:
-            reason = quoted(error.strerror or error)
-            raise InputError(f"{path} cannot be read ({reason}): check the file or copy it anew") from error
-        except Exception as error:  # third-party parsers raise anything on damaged files
-            detail = quoted((str(error).strip().splitlines() or [type(error).__name__])[-1])
-            raise InputError(f"{path} is damaged or of another format than its name says ({detail})") from error
 
 
 def _stack(volumes: list[tuple[Path, Volume]], resample: bool = False) -> Volume:

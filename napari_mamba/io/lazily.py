@@ -108,10 +108,11 @@ class Mapped:
     def __init__(self, stored: np.ndarray, slope: float = 1.0, intercept: float = 0.0):
         self.stored, self.slope, self.intercept = stored, slope, intercept
         self.shape = stored.shape
+        from napari_mamba.io.formats.nifti import scaled_type
+
         native = stored.dtype.newbyteorder("=")
         self.scaled = (slope, intercept) != (1, 0)
-        small = native.itemsize <= 2 or native == np.float32
-        self.dtype = np.dtype((np.float32 if small else np.float64) if self.scaled else native)
+        self.dtype = np.dtype(scaled_type(native, slope, intercept) if self.scaled else native)
 
     def __len__(self) -> int:
         return len(self.stored)
@@ -138,9 +139,10 @@ def _tiff(path: Path, choices: dict[str, Any]) -> Volume | None:
     if found is None:
         return None
     axes, geometry = found
-    file = tifffile.TiffFile(path)  # stays open as long as its values may be read
-    number = int(choices.get("series") or 0)
-    store = file.series[number].aszarr(level=choices.get("level") or 0)
+    with tiff.logged():
+        file = tifffile.TiffFile(path)  # stays open as long as its values may be read
+        number = int(choices.get("series") or 0)
+        store = file.series[number].aszarr(level=choices.get("level") or 0)
     array = zarr.open(store, mode="r")
     if not isinstance(array, zarr.Array):
         return None

@@ -18,3 +18,15 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     if text == "~" or text.startswith(("~/", f"~{os.sep}")):
         return Path(os.path.expanduser("~")) / text[2:]
     return Path(text)
+
+
+def is_there(path: Path) -> bool:
+    """Whether something is at a path that a stranger's table names: a name that no system takes is nowhere.
+
+    >>> is_there(Path("x" * 5000))
+    False
+    """
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long, or with a zero byte
+        return False

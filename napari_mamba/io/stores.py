@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
 from napari_mamba.errors import InputError
-from napari_mamba.io.common.guard import quoted
+from napari_mamba.io.common.guard import ZARR_METADATA, check_unpacked, quoted
 
 _ADDRESS = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]+):/{1,2}(?=[^/\\])")
 ZIPS = (".zarr.zip", ".ozx")
+_LARGEST_TEXT = 16 << 20
 
 
 def is_address(path: str | os.PathLike[str]) -> bool:
@@ -56,6 +58,7 @@ def open_store(path: str | os.PathLike[str], *, read_only: bool = True) -> Any:
             raise InputError(
                 f"{path} is a zip, which cannot be written chunk by chunk: name a folder, and zip it later"
             )
+        _check_zip(Path(path))
         return ZipStore(Path(path), mode="r", read_only=True)
     if read_only:
         from napari_mamba.io.formats.zarr_store import CheckedStore
@@ -64,6 +67,22 @@ def open_store(path: str | os.PathLike[str], *, read_only: bool = True) -> Any:
     from zarr.storage import LocalStore
 
     return LocalStore(Path(path))
+
+
+def _check_zip(path: Path) -> None:
+    """Raise `InputError` where a member would unpack to more than metadata or a chunk of such a zip is."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise InputError(f"{path} is truncated, or no zip ({quoted(error)}): copy it anew") from error
+    for member in members:
+        text = member.filename.rsplit("/", 1)[-1] in ZARR_METADATA
+        if text and member.file_size > _LARGEST_TEXT:
+            raise InputError(f"{path} has metadata of {member.file_size:,} bytes: check where it came from")
+        check_unpacked(member.file_size, member.compress_size, path)
+        if member.flag_bits & 1:
+            raise InputError(f"{path} is an encrypted zip: unpack it by hand, and give the folder")
 
 
 def _remote(address: str, read_only: bool) -> Any:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_mamba.models.registry import register
-from napari_mamba.nn.blocks.conv_blocks import ConvNormAct, PointwiseUpsample, initialise_he, pointwise
+from napari_mamba.nn.blocks.unets.conv_blocks import ConvNormAct, PointwiseUpsample, initialise_he, pointwise
 
 KERNEL = (3, 3, 3)
 

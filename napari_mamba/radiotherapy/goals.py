@@ -17,6 +17,8 @@ from napari_mamba.radiotherapy.structures import StructureSet, plain, prescripti
 COLUMNS = ("structure", "measure", "relation", "limit")
 _RELATIONS = {"<=": "<=", "<": "<=", "≤": "<=", "at most": "<=", ">=": ">=", ">": ">=", "≥": ">=", "at least": ">="}
 
+_LONGEST_LINE = 10_000
+
 COVERED = 0.95
 """Share of its prescription that nearly all of a target is to get."""
 
@@ -89,6 +91,8 @@ def read_goals(path: Path | str) -> list[Goal]:
     if not kept:
         raise InputError(f"{path} has no goals: write a line of {', '.join(COLUMNS)}, then a line for each goal")
     separator = ";" if kept[0][1].count(";") > kept[0][1].count(",") else ","
+    if max(len(line) for _, line in kept) > _LONGEST_LINE or "\0" in kept[0][1]:
+        raise InputError(f"{path} is no table of goals: give a CSV file in UTF-8")
     header = [cell.strip().lower() for cell in next(csv.reader([kept[0][1]], delimiter=separator))]
     if missing := [column for column in COLUMNS if column not in header]:
         raise InputError(f"{path} lacks the column {missing[0]!r}: its first line must name {', '.join(COLUMNS)}")

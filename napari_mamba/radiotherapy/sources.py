@@ -34,7 +34,10 @@ def modality(path: Path) -> str:
         return ""
     import pydicom
 
-    return str(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Modality"]).get("Modality", ""))
+    try:
+        return str(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Modality"]).get("Modality", ""))
+    except Exception:  # a damaged file: the reading itself says what is wrong with it
+        return ""
 
 
 def dose(path: Path | str, *, unit: str = "Gy", frame: str = "") -> Volume:

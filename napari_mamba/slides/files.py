@@ -6,6 +6,7 @@ CLAM: github.com/mahmoodlab/CLAM, `extract_features_fp.py` and `wsi_core/WholeSl
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from napari_mamba.errors import InputError
-from napari_mamba.io.common.guard import quoted
+from napari_mamba.io.common.explaining import explains
+from napari_mamba.io.common.guard import check_stored, check_unpacked, counted, quoted
 from napari_mamba.slides.bag import Bag, check_bag
 
 HDF5, TORCH = (".h5", ".hdf5"), (".pt", ".pth")
@@ -67,6 +69,7 @@ def _beside(path: Path) -> Path | None:
     return other if path.parent.name == "pt_files" and other.is_file() else None
 
 
+@explains
 def _read_one(path: Path) -> Bag:
     if not path.is_file():
         raise InputError(f"{path} does not exist: check the name")
@@ -82,8 +85,13 @@ def _read_one(path: Path) -> Bag:
 
 def _npy(path: Path) -> np.ndarray:
     try:
+        with open(path, "rb") as file:  # NumPy takes the memory that a header announces
+            version = np.lib.format.read_magic(file)
+            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = header(file)
+            check_stored(counted(shape, dtype.itemsize), path.stat().st_size - file.tell(), path)
         return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, TypeError) as error:
         raise InputError(f"{path} cannot be read as an array ({quoted(error)}): get it again") from error
 
 
@@ -115,6 +123,7 @@ def _dataset(file: Any, name: str, path: Path) -> np.ndarray:
         raise InputError(f"{path}: {name} is no array of numbers: get the file again")
     if max(one.shape, default=0) > MOST_PATCHES or one.size > MOST_NUMBERS:
         raise InputError(f"{path}: {name} claims {one.shape} numbers, more than a slide has: get the file again")
+    check_unpacked(counted(one.shape, one.dtype.itemsize), path.stat().st_size, path)
     return np.asarray(one)
 
 
@@ -137,6 +146,10 @@ def _of_torch(path: Path) -> Bag:
 
     import torch
 
+    from napari_mamba.bundles.importers.zipped import check_records
+
+    if zipfile.is_zipfile(path):
+        check_records(path)
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
@@ -147,6 +160,9 @@ def _of_torch(path: Path) -> Bag:
         found = {"features": found}
     if not isinstance(found, dict):
         raise InputError(f"{path} holds no features: give a tensor, or a dict with features and coords")
+    for value in found.values():
+        if isinstance(value, torch.Tensor):  # a step of 0 makes few numbers stand for any number of them
+            check_stored(counted(value.shape, value.element_size()), value.untyped_storage().nbytes(), path)
     arrays = {
         name: (value.float() if value.is_floating_point() else value).numpy()
         for name, value in found.items()

@@ -4,6 +4,12 @@ from pathlib import Path
 
 import pytest
 
+LESS = {
+    'explain.explain(subject, ["relevance"]': (
+        'explain.explain(explain.subject_of(volume, subject.bundle, RunOptions(tile=(24, 32, 24))), ["relevance"]'
+    ),
+    "steps=3": "steps=1",
+}
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
@@ -11,6 +17,9 @@ def test_the_notebook_runs():
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
     notebook = nbformat.read(DOCS / "look_inside.ipynb", as_version=4)
+    for cell in notebook.cells:  # the same steps on less
+        for whole, less in LESS.items():
+            cell.source = cell.source.replace(whole, less)
     client = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(DOCS.parent)}})
     client.execute()
     printed = "".join(

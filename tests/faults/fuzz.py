@@ -2,6 +2,9 @@
 
 Each input must be read, or refused in one sentence; never a crash, a traceback, 5 seconds, or 1 GiB. Inputs are made
 from seeds, so that a failure is repeated by its number: `--target nifti --first 4711 --inputs 1`.
+
+`--results FILE` goes on where the file says that the last run with this seed ended, a thousand inputs of each target in
+turn, and adds to its counts: a run may end at any time. `--minutes` ends it; `--again` tries only what failed.
 """
 
 from __future__ import annotations
@@ -24,113 +27,9 @@ from pathlib import Path
 import numpy as np
 
 SECONDS, MEMORY, LONGEST = 5, 2**30, 600
-_NUMBERS = (b"0", b"-1", b"1e400", b"nan", b"4294967296", b"99999999999999999999", b"1.5", b"", b"x", b"65536")
-_BYTES = (0, 1, 0x7F, 0x80, 0xFF)
-
-
-def mutated(content: bytes, rng: np.random.Generator) -> bytes:
-    """A file with one to four changes of random kinds."""
-    data = bytearray(content)
-    for _ in range(rng.integers(1, 5)):
-        data = _CHANGES[rng.integers(len(_CHANGES))](data, rng)
-    return bytes(data)
-
-
-def _place(data: bytearray, rng: np.random.Generator) -> int:
-    """A place, in the first 400 bytes, where headers are, half of the time."""
-    return int(rng.integers(max(1, min(len(data), 400) if rng.random() < 0.5 else len(data))))
-
-
-def _flip(data, rng):
-    if data:
-        data[_place(data, rng)] ^= 1 << int(rng.integers(8))
-    return data
-
-
-def _overwrite(data, rng):
-    at, size = _place(data, rng), int(rng.choice([1, 2, 4, 8]))
-    data[at : at + size] = bytes([_BYTES[rng.integers(len(_BYTES))]]) * size
-    return data
-
-
-def _noise(data, rng):
-    at = _place(data, rng)
-    data[at : at + 8] = rng.bytes(8)
-    return data
-
-
-def _cut(data, rng):
-    return data[: _place(data, rng)]
-
-
-def _remove(data, rng):
-    at = _place(data, rng)
-    return data[:at] + data[at + int(rng.integers(1, 40)) :]
-
-
-def _repeat(data, rng):
-    at = _place(data, rng)
-    part = data[at : at + int(rng.integers(1, 40))]
-    return data[:at] + part * int(rng.integers(2, 20)) + data[at:]
-
-
-def _number(data, rng):
-    """Another number in a text: headers of NRRD and MetaImage, JSON, XML."""
-    import re
-
-    found = list(re.finditer(rb"-?\d+(\.\d+)?", bytes(data[:20000])))
-    if not found:
-        return data
-    match = found[rng.integers(len(found))]
-    return data[: match.start()] + _NUMBERS[rng.integers(len(_NUMBERS))] + data[match.end() :]
-
-
-def _line(data, rng):
-    """A line doubled, moved or removed."""
-    lines = bytes(data).split(b"\n")
-    at = int(rng.integers(len(lines)))
-    line = lines.pop(at)
-    for _ in range(int(rng.integers(3))):
-        lines.insert(int(rng.integers(len(lines) + 1)), line)
-    return bytearray(b"\n".join(lines))
-
-
-_CHANGES: tuple[Callable, ...] = (_flip, _flip, _overwrite, _noise, _cut, _remove, _repeat, _number, _number, _line)
-
-
-def mutated_json(text: bytes, rng: np.random.Generator) -> bytes:
-    """JSON with a few of its values replaced by odd ones; one time in four its bytes are changed instead."""
-    if rng.random() < 0.25:
-        return mutated(text, rng)
-    values = json.loads(text)
-    for _ in range(rng.integers(1, 4)):
-        parents = list(_containers(values))
-        parent = parents[rng.integers(len(parents))]
-        keys = list(parent) if isinstance(parent, dict) else list(range(len(parent)))
-        if not keys:
-            continue
-        key = keys[rng.integers(len(keys))]
-        kind = rng.integers(5)
-        if kind == 0:
-            del parent[key]
-        elif kind == 1 and isinstance(parent, dict):
-            parent[str(_odd(rng))[:20]] = parent.pop(key)
-        else:
-            parent[key] = _odd(rng)
-    return json.dumps(values).encode()
-
-
-def _containers(value):
-    if isinstance(value, dict | list):
-        yield value
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _containers(part)
-
-
-def _odd(rng):
-    odd = [None, True, 0, -1, 1, 3, 2**31, 10**9, 10**18, 0.5, -1e300, "", "x", "../x", "$1+1", "@a", "é" * 300, [], {}]
-    odd += [[[]], [0, 0, 0], [2, 2, 2], [10**6] * 3, {"step": []}, [None], ["a", 1], [1] * 50]
-    return odd[rng.integers(len(odd))]
+PATIENCE = 60  # of the clock, where something waits rather than works
+OUTCOMES = ("read", "refused", "failed")
+TURN = 1000
 
 
 def allowed(function: Callable[[], object]) -> str:
@@ -162,7 +61,7 @@ def _worker(name: str, seed: int, first: int, count: int, folder: str, connectio
     def too_long(number, frame):
         raise Hang
 
-    signal.signal(signal.SIGALRM, too_long)
+    signal.signal(signal.SIGPROF, too_long)  # of the processor's time: others' work stretches the clock's
     target = TARGETS[name](Path(folder))
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries' noise is another test's business
     have = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -170,7 +69,7 @@ def _worker(name: str, seed: int, first: int, count: int, folder: str, connectio
     for number in range(first, first + count):
         connection.send(("begin", number))
         rng = np.random.default_rng([seed, number])
-        signal.setitimer(signal.ITIMER_REAL, SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
         try:
             connection.send(("end", allowed(lambda rng=rng: target(rng))))
         except Hang:
@@ -180,7 +79,7 @@ def _worker(name: str, seed: int, first: int, count: int, folder: str, connectio
             ours = [line.strip() for line in lines if "napari_mamba" in line and "File" in line]
             connection.send(("end", f"traceback: {lines[-1][:200]} at {ours[-1] if ours else '?'}"))
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
     connection.send(("done", None))
 
 
@@ -208,7 +107,7 @@ def fuzz(name: str, count: int, seed: int = 1, first: int = 0) -> tuple[Counter,
             begun = None
             try:
                 while True:
-                    if not ours.poll(120 if begun is None else 4 * SECONDS):
+                    if not ours.poll(600 if begun is None else PATIENCE):
                         raise EOFError
                     what, value = ours.recv()
                     if what == "begin":
@@ -233,19 +132,96 @@ def fuzz(name: str, count: int, seed: int = 1, first: int = 0) -> tuple[Counter,
     return outcomes, failures
 
 
+def tried_on(results: Path, names: list[str], seed: int, until: float, at_most: int) -> int:
+    """Go on with the inputs of a seed after the last that the file counts, in turns, and count them there.
+
+    Parameters
+    ----------
+    results : Path
+        Per target: how many inputs, of them read, refused and failed; the seeds' next numbers; what failed.
+    until : float
+        Of `time.monotonic`: no turn begins after it.
+    at_most : int
+        Inputs of each target in this call.
+
+    Returns
+    -------
+    int
+        How many inputs failed in this call.
+    """
+    failed, turns = 0, range(0, at_most, TURN)
+    for done in turns:
+        for name in names:
+            if time.monotonic() >= until:
+                return failed
+            table = json.loads(results.read_text()) if results.exists() else {}
+            entry = table.setdefault(name, {})
+            nexts = entry.setdefault("next", {})
+            first, count = nexts.get(str(seed), 0), min(TURN, at_most - done)
+            outcomes, failures = fuzz(name, count, seed, first)
+            nexts[str(seed)] = first + count
+            for what in OUTCOMES:
+                entry[what] = entry.get(what, 0) + outcomes[what]
+            entry["inputs"] = entry.get("inputs", 0) + count
+            entry.setdefault("failures", []).extend([seed, number, what] for number, what in failures)
+            failed += len(failures)
+            _save(results, table)
+            print(f"{name:12} {first:7} to {first + count:7}: {dict(outcomes)}", flush=True)
+            for number, what in failures:
+                print(f"    input {number}: {what}", flush=True)
+    return failed
+
+
+def tried_again(results: Path) -> int:
+    """Try what the file lists as failed, count it as what it is now, and return how many still fail."""
+    table = json.loads(results.read_text())
+    for name, entry in table.items():
+        still = []
+        for seed, number, _ in entry.get("failures", []):
+            outcomes, failures = fuzz(name, 1, seed, number)
+            still += [[seed, number, what] for _, what in failures]
+            entry["failed"] -= 1
+            for what in OUTCOMES:
+                entry[what] += outcomes[what]
+        if "failures" in entry:
+            entry["failures"] = still
+            for seed, number, what in still:
+                print(f"{name:12} seed {seed} input {number}: {what}", flush=True)
+    _save(results, table)
+    return sum(len(entry.get("failures", [])) for entry in table.values())
+
+
+def _save(results: Path, table: dict) -> None:
+    beside = results.with_suffix(".part")
+    beside.write_text(json.dumps(table, indent=2, sort_keys=True) + "\n")
+    beside.replace(results)
+
+
 def main() -> int:
     """Run the targets, print a table, and return 1 where something failed."""
     from fuzz_targets import TARGETS
 
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=500, help="for each target")
     parser.add_argument("--target", choices=sorted(TARGETS), action="append")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the outcome to this file")
+    parser.add_argument("--results", type=Path, help="go on where this file says, and add to its counts")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="with --results: begin no turn after these")
+    parser.add_argument("--again", action="store_true", help="with --results: only what failed")
     given = parser.parse_args()
+    names = given.target or sorted(TARGETS)
+    if given.results is not None:
+        until = time.monotonic() + 60 * given.minutes
+        failed = (
+            tried_again(given.results)
+            if given.again
+            else tried_on(given.results, names, given.seed, until, given.inputs)
+        )
+        return 1 if failed else 0
     table = {}
-    for name in given.target or sorted(TARGETS):
+    for name in names:
         began = time.perf_counter()
         outcomes, failures = fuzz(name, given.inputs, given.seed, given.first)
         table[name] = {"inputs": given.inputs, **outcomes, "failures": failures[:50]}

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from fuzz import mutated, mutated_json
+from fuzz_doors import DOORS
+from mutations import mutated, mutated_json
 
 Target = Callable[[np.random.Generator], object]
 
@@ -356,4 +357,5 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     "pickle": _pickle,
     "nnunet-plans": _plans,
     "monai": _monai,
+    **DOORS,
 }

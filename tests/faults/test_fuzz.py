@@ -10,8 +10,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from fuzz import fuzz, mutated, mutated_json
+from fuzz import fuzz
 from fuzz_targets import TARGETS
+from mutations import mutated, mutated_json
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs limits on time and memory of a process")
 INPUTS = 500

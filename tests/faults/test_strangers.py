@@ -109,6 +109,11 @@ class TestDescription:
         refusal(doors.parsed, "9" * 30, "x")
         refusal(doors.parsed, "9" * 10_000, "x")
 
+    @pytest.mark.parametrize("text", ["\ud800", "a\0b", "\x1b[31mred"])
+    def test_text_that_no_terminal_should_print(self, copy, text):
+        rewrite(copy, lambda about: about.__setitem__("title", text))
+        assert "characters that are none" in refusal(bundles.load, copy)
+
     def test_one_bad_bundle_does_not_hide_the_others(self, tmp_path, tiny_bundle, monkeypatch):
         shutil.copytree(tiny_bundle, tmp_path / "good")
         for number, text in enumerate(["[]", '{"format": "napari-mamba bundle", "preparation": [{"step": []}]}', "\0"]):
@@ -148,6 +153,10 @@ class TestFiles:
         path = copy / name
         path.write_bytes(path.read_bytes().replace(b"t", b"u", 1))
         assert "checksum" in refusal(lambda: (list(bundles.load(copy).state_dicts()), bundles.load(copy).card))
+
+    def test_a_card_that_was_taken_away_is_noticed(self, copy):
+        (copy / "README.md").unlink()
+        assert "lacks its card" in refusal(lambda: bundles.load(copy).card)
 
     @pytest.mark.skipif(sys.platform == "win32", reason="needs devices")
     def test_a_device_in_place_of_a_file_does_not_run_for_ever(self, copy):
@@ -207,6 +216,47 @@ class Evil:
         import os
 
         return os.system, ("touch /tmp/never",)
+
+
+class TestRecords:
+    """A checkpoint's records are what was written, or it is refused."""
+
+    @pytest.fixture
+    def rezipped(self, tmp_path):
+        torch.save({"a": torch.arange(4.0), "b": torch.ones(3)}, tmp_path / "whole.pth")
+
+        def make(kind, change=lambda content: content):
+            with zipfile.ZipFile(tmp_path / "whole.pth") as whole, zipfile.ZipFile(tmp_path / "a.pth", "w") as made:
+                for record in whole.infolist():
+                    content = whole.read(record)
+                    made.writestr(record.filename, change(content) if "/data/0" in record.filename else content, kind)
+            return tmp_path / "a.pth"
+
+        return make
+
+    def test_that_were_packed_are_unpacked(self, rezipped):
+        assert read_checkpoint(rezipped(zipfile.ZIP_DEFLATED))["a"].tolist() == [0, 1, 2, 3]
+
+    def test_that_unpack_to_more_than_weights(self, rezipped, monkeypatch):
+        monkeypatch.setattr("napari_mamba.bundles.importers.zipped._UNPACKED", 1 << 20)
+        assert "more than weights do" in refusal(
+            read_checkpoint, rezipped(zipfile.ZIP_DEFLATED, lambda _: bytes(2 << 20))
+        )
+
+    def test_of_which_one_bit_is_wrong(self, tmp_path, rezipped):
+        content = bytearray((path := rezipped(zipfile.ZIP_STORED)).read_bytes())
+        place = content.find(np.arange(4, dtype=np.float32).tobytes())
+        content[place + 5] ^= 1
+        path.write_bytes(content)
+        assert "checksum of 'whole/data/0' is not right" in refusal(read_checkpoint, path)
+
+    def test_without_checksums_they_are_taken(self, tmp_path):
+        torch.serialization.set_crc32_options(False)
+        try:
+            torch.save({"a": torch.arange(4.0)}, tmp_path / "a.pth")
+        finally:
+            torch.serialization.set_crc32_options(True)
+        assert read_checkpoint(tmp_path / "a.pth")["a"].tolist() == [0, 1, 2, 3]
 
 
 class TestPickles:

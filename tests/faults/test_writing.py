@@ -38,7 +38,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
         def slow(volume, path, classes):
             path.write_bytes(b"half")
             print("writing", flush=True)
-            time.sleep(60)
+            time.sleep(600)  # until it is killed
 
         nifti.write = slow
         io.write(Volume(np.zeros((1, 2, 2, 2), np.uint8)), sys.argv[1])

@@ -289,7 +289,11 @@ class TestBombs:
     def test_png(self, tmp_path):
         from PIL import Image
 
-        Image.new("L", (20000, 20000)).save(tmp_path / "a.png")
+        Image.new("L", (20, 20)).save(tmp_path / "a.png")
+        content = bytearray((tmp_path / "a.png").read_bytes())
+        content[16:24] = np.array([20000, 20000], ">u4").tobytes()  # of IHDR, whose checksum follows
+        content[29:33] = zlib.crc32(bytes(content[12:29])).to_bytes(4, "big")
+        (tmp_path / "a.png").write_bytes(content)
         assert "more pixels" in refusal(tmp_path / "a.png")
 
     def test_entities_in_ome_xml(self, tmp_path):
@@ -335,6 +339,8 @@ def test_sentences_are_short_and_printable():
     assert len(text) <= _guard.LONGEST
     assert text.isprintable()
     assert text.endswith("copy it anew")
+    text = _guard.shortened("/data/x.dcm is of " + repr("\x00\x90\\" * 99 + "a/b") + ": copy it anew")  # no path
+    assert len(text) <= _guard.LONGEST + len("/data/x.dcm")
 
 
 @pytest.mark.parametrize("name", ["~scan.nii.gz", "~", "~root"])

@@ -88,6 +88,20 @@ class TestMosaic:
         np.testing.assert_array_equal(volume.data[0], slices)
         np.testing.assert_allclose(volume.affine, expected_affine(), atol=1e-4)
 
+    @pytest.mark.filterwarnings("ignore:Invalid value for VR CS")
+    @pytest.mark.parametrize("kind", [["DERIVED", "SECONDARY"], ["ORIGINAL", "PRIMARY", "M", "mosaic"], None])
+    def test_one_that_was_made_anonymous_is_known_by_its_count(self, tmp_path, kind):
+        slices = self.make(tmp_path / "a.dcm")
+        self.add_count(tmp_path / "a.dcm", 7)
+        data = pydicom.dcmread(tmp_path / "a.dcm")
+        data.ImageType = kind
+        data.save_as(tmp_path / "a.dcm")
+        np.testing.assert_array_equal(io.read(tmp_path / "a.dcm").data[0], slices)
+        data[0x00190010].value = "GEMS_ACQU_01"  # another maker's element of that number
+        data.ImageType = ["ORIGINAL", "PRIMARY"]
+        data.save_as(tmp_path / "a.dcm")
+        assert io.read(tmp_path / "a.dcm").shape == (1, 12, 18)
+
     def test_without_its_count_it_is_refused_with_the_way_out(self, tmp_path):
         self.make(tmp_path / "a.dcm")
         with pytest.raises(InputError, match=r"mosaic .* dcm2niix"):

@@ -221,8 +221,8 @@ class TestDamaged:
             (42, np.array([0], "<i2").tobytes(), "empty or damaged"),
             (42, np.array([-3], "<i2").tobytes(), "empty or damaged"),
             (40, np.array([0], "<i2").tobytes(), "empty or damaged"),
-            (280, np.zeros(12, "<f4").tobytes(), "affine"),
-            (280, np.full(12, np.nan, "<f4").tobytes(), "affine"),
+            (280, np.zeros(12, "<f4").tobytes(), "sform"),
+            (280, np.full(12, np.nan, "<f4").tobytes(), "sform"),
             (112, np.array([2, np.nan], "<f4").tobytes(), "intercept"),
         ],
     )

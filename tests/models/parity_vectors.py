@@ -39,8 +39,8 @@ OWN_ROUNDING = {
 }
 # On an NVIDIA H100, without TF32, these lay 2.6e-4, 1.8e-4 and 5.3e-4 away: convolutions there sum in another order.
 MISSED_ON_GPU = ("UMambaEnc_2d_v2", "UMambaEnc_3d_v1", "UMambaEnc_3d_v2")
-# So large that filling them alone takes seconds to minutes: `pytest -m heavy tests/models/test_parity.py`.
-HEAVY = {"FDVNet_1block", "FusionMamba_tiny", "GFEMamba_generator", "TPMamba"}
+# So large that filling or running them takes seconds to minutes: `pytest -m heavy tests/models/test_parity.py`.
+HEAVY = {"FDVNet_1block", "FusionMamba_tiny", "GFEMamba_generator", "TPMamba", "ViMUNet_T_1024"}
 SECOND_INPUT = {"MambaMorphOri": 8}  # the seed of a second input (a registration target)
 # Calls that are not `model(*inputs)`.
 CALLS: dict[str, Callable[[torch.nn.Module, list[torch.Tensor]], object]] = {

@@ -8,7 +8,7 @@ import torch
 
 from napari_mamba import models
 from napari_mamba.errors import InputError
-from napari_mamba.nn.blocks.rssb import CAB, dilated_layers
+from napari_mamba.nn.blocks.restoration.rssb import CAB, dilated_layers
 
 SMALL = {"embed_dim": 32, "depths": [2, 1], "d_state": 4}
 OLD_LIGHT = {"embed_dim": 60, "depths": [2, 1], "mlp_ratio": 1.5, "upsampler": "pixelshuffledirect", "img_range": 2.0}

@@ -8,7 +8,7 @@ import torch
 from napari_mamba import models
 from napari_mamba.errors import InputError
 from napari_mamba.models.restoration.mambair_v2 import pad_mirrored
-from napari_mamba.nn.blocks.window_attention import WindowAttention, relative_positions
+from napari_mamba.nn.blocks.transformers.window_attention import WindowAttention, relative_positions
 from napari_mamba.nn.mixers.attentive_scan import PromptedScan
 
 VMAMBAIR = {"dim": 8, "num_blocks": [1, 2, 1, 1], "num_refinement_blocks": 1}

@@ -10,10 +10,10 @@ from torch import nn
 
 from napari_mamba import models
 from napari_mamba.errors import InputError
-from napari_mamba.models.segmentation import mhs_vm
+from napari_mamba.models.segmentation.images import mhs_vm
 from napari_mamba.models.segmentation.t_mamba.mixer import FourierMamba
+from napari_mamba.nn.mixers.images.ss2d import SS2D
 from napari_mamba.nn.mixers.mamba import Mamba
-from napari_mamba.nn.mixers.ss2d import SS2D
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,7 +11,7 @@ from napari_mamba import models
 from napari_mamba.errors import InputError
 from napari_mamba.models.classification.efficient_vmamba import lattices
 from napari_mamba.models.classification.plain_mamba import moves
-from napari_mamba.nn.mixers.local_paths import local_path
+from napari_mamba.nn.mixers.images.local_paths import local_path
 from napari_mamba.scan import scan_order
 
 CLASS_TOKEN = {"if_cls_token": True, "use_middle_cls_token": True, "directions": "searched", "depth": 1}

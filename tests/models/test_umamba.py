@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from napari_mamba import models
 from napari_mamba.errors import InputError
-from napari_mamba.nn.blocks.conv_blocks import PointwiseUpsample
+from napari_mamba.nn.blocks.unets.conv_blocks import PointwiseUpsample
 from napari_mamba.nn.mixers.token_mixer import MambaLayer
 
 SMALL = {

@@ -9,7 +9,7 @@ import torch
 
 from napari_mamba import models
 from napari_mamba.errors import InputError
-from napari_mamba.nn.blocks.segformer import ReducedAttention
+from napari_mamba.nn.blocks.transformers.segformer import ReducedAttention
 
 SMALL = {"depths": [1] * 4, "feat_size": [8, 8, 16, 16], "backbone_depths": [1] * 4, "decoder_width": 8}
 

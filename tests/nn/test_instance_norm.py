@@ -17,8 +17,8 @@ from cuda_emulator import emulated_device, find_compiler
 from napari_mamba.models.registration.parts import ConvNormReLU
 from napari_mamba.models.segmentation.segmamba import GSC
 from napari_mamba.models.segmentation.segmamba_v2 import ConvBlock
-from napari_mamba.nn.blocks.conv_blocks import ProjectedResidualBlock, ResidualBlock
-from napari_mamba.nn.blocks.unetr import UnetrConvBlock
+from napari_mamba.nn.blocks.unets.conv_blocks import ProjectedResidualBlock, ResidualBlock
+from napari_mamba.nn.blocks.unets.unetr import UnetrConvBlock
 from napari_mamba.nn.norms import instance_norm
 from napari_mamba.nn.norms.instance_norm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, norm_act
 from napari_mamba.scan.cuda import instance_norm as device_norm

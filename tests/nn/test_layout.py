@@ -14,8 +14,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scan"))
 from cuda_emulator import emulated_device, find_compiler
 
 from napari_mamba import models
-from napari_mamba.nn.blocks import conv_blocks, layout
+from napari_mamba.nn.blocks import layout
 from napari_mamba.nn.blocks.layout import for_convolutions
+from napari_mamba.nn.blocks.unets import conv_blocks
 from napari_mamba.nn.norms import instance_norm
 from napari_mamba.scan.cuda.instance_norm import is_last
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from napari_mamba.errors import InputError
 from napari_mamba.nn import S4D, S5, Mamba2, mixer
-from napari_mamba.nn.mixers.s5 import hippo_normal
+from napari_mamba.nn.mixers.linear.s5 import hippo_normal
 from napari_mamba.scan import scan_order
 from napari_mamba.scan.ssd import ssd
 

@@ -9,11 +9,11 @@ from torch.nn import functional as F
 
 from napari_mamba.errors import InputError
 from napari_mamba.nn.blocks.drop import DropPath, drop_path_rates
-from napari_mamba.nn.blocks.patch import PatchExpand, PatchMerging2D
+from napari_mamba.nn.blocks.transformers.patch import PatchExpand, PatchMerging2D
 from napari_mamba.nn.blocks.vss import VSSLayer
+from napari_mamba.nn.mixers.images.ss2d import SS2D
+from napari_mamba.nn.mixers.images.ss2d_v2 import SS2Dv2
 from napari_mamba.nn.mixers.multipath import MultiPathMamba
-from napari_mamba.nn.mixers.ss2d import SS2D
-from napari_mamba.nn.mixers.ss2d_v2 import SS2Dv2
 from napari_mamba.nn.mixers.tom import ToMLayer
 from napari_mamba.nn.norms.norm import LayerNorm
 from napari_mamba.scan import scan_order

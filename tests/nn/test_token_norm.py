@@ -13,7 +13,7 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parents[1] / "scan"))
 from cuda_emulator import emulated_device, find_compiler
 
-from napari_mamba.nn.blocks.conv_blocks import before_norm
+from napari_mamba.nn.blocks.unets.conv_blocks import before_norm
 from napari_mamba.nn.mixers.mamba import Mamba
 from napari_mamba.nn.mixers.multipath import MultiPathMamba
 from napari_mamba.nn.mixers.token_mixer import MambaLayer

@@ -210,7 +210,7 @@ def test_cells_are_asked_for_only_where_somebody_listens():
 
 
 def test_windows_tell_their_places():
-    from napari_mamba.models.segmentation.hmt_unet import cells_of_windows, windows
+    from napari_mamba.models.segmentation.images.hmt_unet import cells_of_windows, windows
 
     x = torch.arange(2 * 5 * 6).view(2, 1, 5, 6)
     cells = cells_of_windows(2, 5, 6, 4)

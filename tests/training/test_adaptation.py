@@ -21,21 +21,22 @@ from napari_mamba.cli import main
 from napari_mamba.engine import RunOptions, run_to_end
 from napari_mamba.engine.preparation.prepare import prepare
 from napari_mamba.errors import BundleError, InputError, NapariMambaError, OutputError
-from napari_mamba.training.adaptation import heads, training
+from napari_mamba.training.adaptation import training
 from napari_mamba.training.adaptation.adapt import adapt, work_folder
 from napari_mamba.training.adaptation.card import adapted_spec
-from napari_mamba.training.adaptation.cases import find_cases
-from napari_mamba.training.adaptation.classes import choose_classes
-from napari_mamba.training.adaptation.likeness import most_alike
+from napari_mamba.training.adaptation.data.cases import find_cases
+from napari_mamba.training.adaptation.data.people import Case, doubtful_people, person_of, split_people
+from napari_mamba.training.adaptation.data.prepared import prepare_pair
+from napari_mamba.training.adaptation.data.samples import Prepared
+from napari_mamba.training.adaptation.data.store import Painted
 from napari_mamba.training.adaptation.loss import UNKNOWN, partial_loss
 from napari_mamba.training.adaptation.options import NETWORKS, Adapted, AdaptOptions
-from napari_mamba.training.adaptation.people import Case, doubtful_people, person_of, split_people
-from napari_mamba.training.adaptation.prepared import prepare_pair
 from napari_mamba.training.adaptation.preview import about_drawn
-from napari_mamba.training.adaptation.samples import Prepared
 from napari_mamba.training.adaptation.schemes import SCHEMES
 from napari_mamba.training.adaptation.state import read_checkpoint
-from napari_mamba.training.adaptation.store import Painted
+from napari_mamba.training.adaptation.targets import heads
+from napari_mamba.training.adaptation.targets.classes import choose_classes
+from napari_mamba.training.adaptation.targets.likeness import most_alike
 from napari_mamba.volume import Volume
 
 QUICK = {"device": "cpu", "minutes": 5.0, "learning_rate": 5e-3, "batch_size": 1}

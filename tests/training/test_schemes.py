@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from napari_mamba.bundles import Network
 from napari_mamba.training.adaptation import validation
+from napari_mamba.training.adaptation.data.people import Case
+from napari_mamba.training.adaptation.data.samples import Batch, Patches, Prepared
 from napari_mamba.training.adaptation.loss import UNKNOWN, partial_loss
-from napari_mamba.training.adaptation.people import Case
-from napari_mamba.training.adaptation.samples import Batch, Patches, Prepared
 from napari_mamba.training.adaptation.schemes import CrossSupervised, MeanTeacher, Scheme, Scribbles, networks
 from napari_mamba.training.adaptation.schemes.base import ramp_up
 from napari_mamba.training.adaptation.schemes.cross import broken_stick, contrast, pseudo_dice

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from napari_mamba.training.adaptation.data.people import Case
+from napari_mamba.training.adaptation.data.samples import Prepared
 from napari_mamba.training.adaptation.loss import UNKNOWN
-from napari_mamba.training.adaptation.people import Case
-from napari_mamba.training.adaptation.samples import Prepared
 
 BUNDLE = "brain-structures-mr"
 TEST, LABELLED, UNLABELLED = 30, 20, 60
@@ -20,8 +20,8 @@ TEST, LABELLED, UNLABELLED = 30, 20, 60
 def prepare(data: Path, destination: Path) -> None:
     """Write images, labels and people of a folder with images/ and labels/ of Task04, prepared as the bundle does."""
     from napari_mamba import bundles, io
-    from napari_mamba.training.adaptation.cases import find_cases
-    from napari_mamba.training.adaptation.prepared import prepare_pair
+    from napari_mamba.training.adaptation.data.cases import find_cases
+    from napari_mamba.training.adaptation.data.prepared import prepare_pair
 
     steps = bundles.load(BUNDLE).preparation
     images, labels, shapes, people = [], [], [], []

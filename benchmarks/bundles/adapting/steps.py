@@ -16,10 +16,10 @@ import torch
 
 from benchmarks.bundles.adapting.data import BUNDLE, Data
 from napari_mamba import bundles
-from napari_mamba.training.adaptation.classes import choose_classes
+from napari_mamba.training.adaptation.data.store import Painted
 from napari_mamba.training.adaptation.options import AdaptOptions
 from napari_mamba.training.adaptation.plan import Plan
-from napari_mamba.training.adaptation.store import Painted
+from napari_mamba.training.adaptation.targets.classes import choose_classes
 from napari_mamba.training.adaptation.training import Training
 
 _STEPS = 4

@@ -16,11 +16,11 @@ from benchmarks.bundles.adapting.data import BUNDLE, Data
 from benchmarks.bundles.adapting.jobs import JOBS, RATE, Job
 from napari_mamba import bundles
 from napari_mamba.bundles.bundle import SHIPPED
-from napari_mamba.training.adaptation.classes import choose_classes
+from napari_mamba.training.adaptation.data.store import Painted
 from napari_mamba.training.adaptation.options import AdaptOptions
 from napari_mamba.training.adaptation.plan import Plan
 from napari_mamba.training.adaptation.state import CHECKPOINT, read_checkpoint
-from napari_mamba.training.adaptation.store import Painted
+from napari_mamba.training.adaptation.targets.classes import choose_classes
 from napari_mamba.training.adaptation.training import Training
 from napari_mamba.training.adaptation.validation import dice_of_people
 

@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from napari_mamba.bundles.importers.zipped import check_records
 from napari_mamba.errors import BundleError
 
 _MAX_PICKLE_BYTES, _SMALL = 64 * 2**20, 64 * 2**20
@@ -102,11 +103,12 @@ def read_checkpoint(path: Path) -> Any:
         raise BundleError(f"{path}: no such checkpoint: check the path")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
+    mapped = zipfile.is_zipfile(path) and check_records(path)
     names: list[Any] = [(builder, name) for name, builder in BUILDERS.items()]
     try:
         with torch.serialization.safe_globals(names), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # a file from outside may fail the reader in any way
         raise _explained(path, error) from error
     _check_tensors(content, path)

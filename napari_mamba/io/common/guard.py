@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +20,11 @@ RATIO = 250
 """Bytes that one stored byte may become beyond that: whole-body label maps reach 100, bombs 1000 and more."""
 LONGEST = 300
 """Characters of an error sentence beside the paths in it: a longer one quotes the file rather than explains it."""
+ZARR_METADATA = (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json")
+"""Names of a Zarr store's files that are no chunks."""
 _QUOTED = 60
 _LONGEST_PATHS = 1000
+_PATH = re.compile(r"""["'(]?([\w.~-]*/|[A-Za-z]:\\|\\\\\w)""")  # of a file's garbage, a word may hold any sign
 _CHUNK = 1 << 24
 STREAM_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile)
 
@@ -39,7 +43,7 @@ def shortened(text: str) -> str:
     """A sentence of at most `LONGEST` characters and its paths: the middle goes, the reason and the advice stay."""
     words = "".join(c if c.isprintable() else " " for c in text).split()
     line = " ".join(words)
-    paths = min(sum(len(word) for word in words if "/" in word or "\\" in word), _LONGEST_PATHS)
+    paths = min(sum(len(word) for word in words if _PATH.match(word)), _LONGEST_PATHS)
     if len(line) <= LONGEST + paths:
         return line
     return f"{line[: paths + LONGEST * 2 // 3]} … {line[-(LONGEST // 3 - 3) :]}"

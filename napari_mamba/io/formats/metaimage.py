@@ -19,7 +19,7 @@ from napari_mamba.io.common import colour as _colour
 from napari_mamba.io.common import frames as _frames
 from napari_mamba.io.common import guard as _guard
 from napari_mamba.io.common import source as _source
-from napari_mamba.io.common.geometry import from_itk, without_orientation
+from napari_mamba.io.common.geometry import from_itk
 from napari_mamba.io.formats.nrrd import numbered
 from napari_mamba.volume import Volume
 
@@ -172,7 +172,9 @@ def _numbers(fields: dict[str, str], key: str, count: int, path: Path) -> np.nda
         found = np.array([float(word) for word in fields[key].split()])
     except ValueError as error:
         raise InputError(f"{path} has a {key} that is no number: repair its header") from error
-    if len(found) < count or not np.isfinite(found).all():
+    if not np.isfinite(found).all():
+        raise InputError(f"{path} has a {key} that is no number: repair its header")
+    if len(found) < count:
         raise InputError(f"{path} has {len(found)} numbers as its {key}, {count} are needed: repair its header")
     return found[:count]
 
@@ -182,8 +184,9 @@ def _place(fields: dict[str, str], rank: int, path: Path) -> tuple[np.ndarray, s
     spacing = _numbers(fields, "elementspacing", rank, path)
     if spacing is None:
         spacing = _numbers(fields, "elementsize", rank, path)
+    units = "pixel" if spacing is None else "mm"
     if spacing is None:
-        return without_orientation(np.ones(3)), "pixel"
+        spacing = np.ones(rank)
     if (spacing[:3] == 0).any():
         raise InputError(f"{path} has a voxel size of 0 in its header: repair its ElementSpacing")
     size, origin, direction = np.ones(3), np.zeros(3), np.eye(3)
@@ -195,7 +198,7 @@ def _place(fields: dict[str, str], rank: int, path: Path) -> tuple[np.ndarray, s
     matrix = _numbers(fields, "transformmatrix", rank * rank, path)
     if matrix is not None:  # a row is the direction of an axis
         direction[:inside, :inside] = matrix.reshape(rank, rank)[:inside, :inside].T
-    return from_itk(size, origin, direction), "mm"
+    return from_itk(size, origin, direction), units
 
 
 def _voxels(header: Header, path: Path) -> np.ndarray:
@@ -235,8 +238,12 @@ def _inflate(raw: BinaryIO, part: np.ndarray, path: Path) -> None:
     try:
         while not engine.eof:
             chunk = engine.unconsumed_tail or raw.read(1 << 20)
+            if not chunk and done == len(buffer):
+                raise InputError(f"{path} is truncated: the checksum behind its voxels is not there, copy it anew")
             if not chunk:
-                raise InputError(f"{path} is truncated: {done:,} of {len(buffer):,} bytes of voxels are there")
+                raise InputError(
+                    f"{path} is truncated: {done:,} of {len(buffer):,} bytes of voxels are there, copy it anew"
+                )
             out = engine.decompress(chunk, 1 << 24)
             if done + len(out) > len(buffer):
                 raise InputError(f"{path} holds more voxels than its header announces: it is damaged, copy it anew")

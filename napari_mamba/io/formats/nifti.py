@@ -29,6 +29,7 @@ _GZIP = 31  # zlib's number for its widest window in gzip's format, with neither
 _LONGEST_EXTENSIONS = 1 << 24
 # As TotalSegmentator writes its label table: nibabel cannot give the content of code 30, Workbench's own.
 _EXTENSION_CODE = 0
+_LARGEST = float(np.finfo(np.float32).max) / 2
 _COMMENT = 6  # plain ASCII text, by the standard
 
 
@@ -169,10 +170,16 @@ def _skip(stream: BinaryIO | gzip.GzipFile, count: int) -> None:
 def _scaled(data: np.ndarray, header: _nifti_header.Header) -> np.ndarray:
     if header.slope == 1 and header.intercept == 0:
         return data
-    exact = np.float32 if data.dtype.itemsize <= 2 or data.dtype == np.float32 else np.float64
+    exact = scaled_type(data.dtype, header.slope, header.intercept)
     scaled = data.astype(exact)
     np.multiply(scaled, exact(header.slope), out=scaled)
     return np.add(scaled, exact(header.intercept), out=scaled)
+
+
+def scaled_type(stored: np.dtype, slope: float, intercept: float) -> type[np.floating]:
+    """The type of rescaled values: float32 where it holds all that 16 bits can become."""
+    small = stored.itemsize <= 2 or stored == np.float32
+    return np.float32 if small and max(abs(slope) * 2.0**16, abs(intercept)) <= _LARGEST else np.float64
 
 
 def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> None:

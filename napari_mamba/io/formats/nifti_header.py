@@ -83,6 +83,8 @@ _REFUSED = {
     2304: "colours (RGBA)",
 }
 _VECTOR_INTENT, LABEL_INTENT = 1007, 1002
+_CODES = range(6)  # of the standard's kinds of place
+_LONGEST_QUATERNION = 1.01  # its length squared, rounding allowed
 _SAME_PLACE = 0.05  # of a voxel: a quaternion in float32 places far corners a little apart from the matrix
 _VERBATIM = (
     "pixdim",
@@ -127,6 +129,11 @@ class SourceHeader:
     @property
     def doubts(self) -> tuple[str, ...]:
         """What programs may take differently."""
+        if odd := [name for name in ("qform_code", "sform_code") if int(self.fields[name]) not in _CODES]:
+            return (
+                f"The image's header has the {odd[0]} {int(self.fields[odd[0]])}, which the standard does not know: "
+                "other programs may place the image elsewhere.",
+            )
         qform, sform = self._matrix("qform_code", _qform), self._matrix("sform_code", _sform)
         if qform is None and sform is None:
             return (
@@ -177,14 +184,14 @@ def parse(raw: bytes, structure: np.dtype, path: object) -> Header:
     if not np.isfinite(intercept):
         raise InputError(f"{path} has the intercept {intercept} in its header: repair scl_inter")
     shape = (sizes[2], sizes[1], sizes[0])
-    affine = _affine(fields, shape)
+    affine = _affine(fields, shape, path)
     return Header(
         dtype=np.dtype(TYPES[code]).newbyteorder(structure["sizeof_hdr"].byteorder),
         shape=shape,
         frames=sizes[3] * sizes[5] * sizes[6],
         vector=sizes[4],
         affine=affine,
-        offset=max(int(fields["vox_offset"]), structure.itemsize),
+        offset=max(_offset(fields, path), structure.itemsize),
         slope=slope,
         intercept=intercept,
         says_labels=int(fields["intent_code"]) == LABEL_INTENT,
@@ -192,14 +199,24 @@ def parse(raw: bytes, structure: np.dtype, path: object) -> Header:
     )
 
 
-def _affine(fields: np.void, shape: tuple[int, int, int]) -> np.ndarray:
+def _offset(fields: np.void, path: object) -> int:
+    if not np.isfinite(fields["vox_offset"]):
+        raise InputError(f"{path} does not say where its voxels begin (vox_offset): copy it anew")
+    return int(fields["vox_offset"])
+
+
+def _affine(fields: np.void, shape: tuple[int, int, int], path: object) -> np.ndarray:
     """The sform if its code is set, else the qform, else voxel sizes about the centre: nibabel's order and answer."""
     if fields["sform_code"] > 0:
-        matrix = _sform(fields)
+        matrix, what = _sform(fields), "sform"
     elif fields["qform_code"] > 0:
-        matrix = _qform(fields)
+        if not float(np.sum(fields["quatern"].astype(np.float64) ** 2)) <= _LONGEST_QUATERNION:
+            raise InputError(f"{path} has a qform that is no rotation: repair its header, or state an sform")
+        matrix, what = _qform(fields), "qform"
     else:
-        matrix = _centred(_sizes(fields), shape)
+        matrix, what = _centred(_sizes(fields), shape), "pixdim"
+    if not np.isfinite(matrix).all() or np.linalg.matrix_rank(matrix[:3, :3]) < 3:
+        raise InputError(f"{path} places its voxels by its {what}, which is no grid (0 or NaN): repair its header")
     matrix[:3] *= _millimetres(fields)
     return from_xyz_ras(matrix)
 

@@ -48,6 +48,7 @@ _LPS_OF = {  # what turns a vector of the space into LPS
     "left-anterior-superior": (1.0, -1.0, 1.0),
     "las": (1.0, -1.0, 1.0),
 }
+_PATIENT = (*_LPS_OF, "left-posterior-superior", "lps")
 _OTHER_NAMES = {"datafile": "data file", "lineskip": "line skip", "byteskip": "byte skip"}
 _HEADER, _MOST_AXES = 1 << 20, 16
 
@@ -66,6 +67,17 @@ class Header:
     units: str
     fields: dict[str, str]
     start: int  # of what follows the header, in bytes
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What had to be assumed about its place."""
+        name = self.fields.get("space", "").lower()
+        if name in _PATIENT or "space directions" not in self.fields:
+            return ()
+        return (
+            f"The image's header does not say how the patient lies (space: {_guard.quoted(name) if name else 'none'}): "
+            "left-posterior-superior is assumed, and other programs may assume another.",
+        )
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -133,7 +145,8 @@ def read(path: Path, frame: _frames.Frame = None, colour: _colour.Colour = None)
     data = np.ascontiguousarray(array.astype(header.dtype.newbyteorder("="), copy=False))
     names = _colour.NAMES if colour == "channels" else labels.channel_names(header.fields, len(data))
     classes = labels.from_segment_fields(header.fields)
-    source = _source.Source(classes, says_labels=bool(classes) or "segmentation" in " ".join(header.fields))
+    says = bool(classes) or "segmentation" in " ".join(header.fields)
+    source = _source.Source(classes, says, header.doubts)
     return _source.attached(Volume(data, header.affine, names, header.units), source)
 
 
@@ -273,7 +286,9 @@ def _place(
             raise InputError(f"{path} has {len(steps)} spacings for {count} axes: repair its header")
         matrix[range(rank), range(rank)] = [abs(steps[axis]) for axis in space[:3]]
     size = np.linalg.norm(matrix, axis=0)
-    if not np.isfinite([*size, *origin]).all() or (size == 0).any():
+    if not np.isfinite(origin).all():
+        raise InputError(f"{path} has an origin that is no number in its header: repair it there")
+    if not np.isfinite(size).all() or (size == 0).any():
         raise InputError(f"{path} has a voxel size of 0, or one that is no number, in its header: repair it there")
     signs = np.array(_LPS_OF.get(fields.get("space", "").lower(), (1.0, 1.0, 1.0)))
     affine = from_itk(size, signs * origin, signs[:, np.newaxis] * matrix / size)

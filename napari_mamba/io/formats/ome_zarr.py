@@ -15,7 +15,7 @@ from napari_mamba.io.common import frames as _frames
 from napari_mamba.io.common import source as _source
 from napari_mamba.io.common.calibration import KEY
 from napari_mamba.io.common.geometry import LPS_TO_RAS, millimetres, without_orientation
-from napari_mamba.io.formats.on_disk import OnDisk
+from napari_mamba.io.formats import on_disk
 from napari_mamba.volume import Volume
 
 _VERSION = "0.4"  # of what is written: the version that most viewers read
@@ -91,9 +91,10 @@ def read(path: Path, *, series: str | int | None = None, frame: _frames.Frame = 
     if kept is not None:  # our note is about level 0: a coarser level lies in it as the transforms say
         finest, _ = _affine(described, 0, axes, path)
         affine = kept @ np.linalg.inv(finest) @ affine
-    data = OnDisk(source, names, frames, path)
+    data = on_disk.OnDisk(source, names, frames, path)
     label = _attributes(group).get("image-label")
-    header = _source.Source(labels.from_image_label(label), says_labels=label is not None)
+    absent = "" if label is not None else on_disk.absent_chunks(source, path)
+    header = _source.Source(labels.from_image_label(label), label is not None, (absent,) if absent else ())
     return _source.attached(Volume(data, affine, _channel_names(group, source, names), units), header)
 
 
@@ -109,7 +110,7 @@ def _image(group: Any, series: str | int | None, path: Path) -> tuple[Any, dict[
     if "multiscales" in attributes:
         if series is not None:
             raise InputError(f"{path} is one image, there is no series {series} to choose: leave series out")
-        return group, attributes["multiscales"][0]
+        return group, _described(attributes, path)
     if "plate" in attributes or "well" in attributes:
         raise InputError(f"{path} is a plate or a well: name the folder of one of its images")
     members = sorted(name for name, item in group.groups() if "multiscales" in _attributes(item))
@@ -126,7 +127,15 @@ def _image(group: Any, series: str | int | None, path: Path) -> tuple[Any, dict[
     name = members[0] if series is None else str(series)
     if name not in members:
         raise InputError(f"{path} has no image {name}, choose one of: {', '.join(members[:_LISTED])}")
-    return group[name], _attributes(group[name])["multiscales"][0]
+    return group[name], _described(_attributes(group[name]), path)
+
+
+def _described(attributes: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The first entry of `multiscales`."""
+    found = attributes["multiscales"]
+    if not isinstance(found, list) or not found or not isinstance(found[0], dict) or "datasets" not in found[0]:
+        raise InputError(f"{path} describes no image (multiscales): repair its metadata")
+    return found[0]
 
 
 def _axes(metadata: dict[str, Any], path: Path) -> list[dict[str, Any]]:
@@ -146,9 +155,12 @@ def _affine(metadata: dict[str, Any], level: int, axes: list[dict], path: Path) 
     steps = metadata["datasets"][level].get("coordinateTransformations", [])
     for step in [*steps, *metadata.get("coordinateTransformations", [])]:
         if step.get("type") == "scale" and "scale" in step:
-            scale, translation = scale * step["scale"], translation * step["scale"]
+            by = _numbers(step["scale"], len(axes), "scale", path)
+            if (by == 0).any():
+                raise InputError(f"{path} has a scale of 0: repair its metadata")
+            scale, translation = scale * by, translation * by
         elif step.get("type") == "translation" and "translation" in step:
-            translation = translation + step["translation"]
+            translation = translation + _numbers(step["translation"], len(axes), "translation", path)
         elif step.get("type") != "identity":
             raise InputError(
                 f"{path} is placed by a {step.get('type')} transform, only scale and translation are known"
@@ -161,6 +173,16 @@ def _affine(metadata: dict[str, Any], level: int, axes: list[dict], path: Path) 
             index = "zyx".index(axis["name"])
             size[index], place[index] = step * (unit or 1.0), offset * (unit or 1.0)
     return without_orientation(size, place), "mm" if known else "pixel"
+
+
+def _numbers(given: Any, count: int, what: str, path: Path) -> np.ndarray:
+    """A number for each axis."""
+    good = isinstance(given, list) and len(given) == count and all(isinstance(one, int | float) for one in given)
+    if not good or not np.isfinite(np.array(given, np.float64)).all():
+        raise InputError(
+            f"{path} has a {what} that is not one number for each of its {count} axes: repair its metadata"
+        )
+    return np.array(given, np.float64)
 
 
 def _kept(group: Any) -> np.ndarray | None:

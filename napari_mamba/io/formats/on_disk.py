@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,42 @@ def _check_announced(source: Any, spans: tuple[slice, ...], path: Path) -> None:
     _guard.check_unpacked(announced, sum(file.stat().st_size for file in files), path)
     if chunks > _MOST_CHUNKS and len(files) < chunks // 100:
         raise InputError(f"{path} announces {chunks:,} chunks, most of which are not there: check where it came from")
+
+
+def absent_chunks(source: Any, path: Path) -> str:
+    """A sentence where chunks of an array are not in its folder, which the format then takes as its fill value.
+
+    Returns
+    -------
+    str
+        Empty where all are there, or they are not counted: an address, a zip, very many chunks.
+
+    Raises
+    ------
+    InputError
+        If none is there although the folder holds files: the metadata are about others.
+    """
+    counts = [-(-size // max(1, step)) for size, step in zip(source.shape, _stored_in(source), strict=True)]
+    folder = path / source.path
+    if is_address(path) or not folder.is_dir() or math.prod(counts) > _MOST_CHUNKS:
+        return ""
+    every = list(itertools.product(*map(range, counts)))
+    absent = sum(not (folder / source.metadata.encode_chunk_key(place)).is_file() for place in every)
+    if not absent:
+        return ""
+    if absent == len(every) and any(
+        item.is_file() and not item.name.startswith(".") and item.name != "zarr.json" for item in folder.rglob("*")
+    ):
+        raise InputError(f"{path} holds none of the chunks that its metadata tell of, but others: copy it anew")
+    return (
+        f"{absent:,} of {len(every):,} chunks are not in the store and count as {source.fill_value}, as the format has "
+        "it: if the image should have something there, copy it anew."
+    )
+
+
+def _stored_in(source: Any) -> tuple[int, ...]:
+    """The shape of what one file holds: a chunk, or a shard of several."""
+    return getattr(source, "shards", None) or source.chunks
 
 
 def _full(key: Any, ndim: int) -> list[Any]:

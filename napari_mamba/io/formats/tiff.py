@@ -69,14 +69,15 @@ def read(
     """
     import tifffile
 
-    _check_chain(path)
-    with _log() as complaints, tifffile.TiffFile(path) as file:
+    check_chain(path)
+    with logged() as complaints, tifffile.TiffFile(path) as file:
         image = _choose(file.series, series, path)
         if not 0 <= level < len(image.levels):
             raise InputError(f"{path} has no level {level}: choose from 0 to {len(image.levels) - 1}")
         axes, sizes = image.levels[level].axes, image.levels[level].shape
         coloured = _check_axes(axes, sizes, colour, path)
-        _check_size(image.levels[level], sum(name.stat().st_size for name in _files(file, path)), path)
+        check_size(image.levels[level], sum(name.stat().st_size for name in _files(file, path)), path)
+        _check_pages(image.levels[level], path)
         try:
             array = image.levels[level].asarray()
         except ValueError as error:
@@ -109,15 +110,16 @@ def layout(path: Path, series: str | int | None, level: int) -> tuple[str, Calla
     """
     import tifffile
 
-    _check_chain(path)
-    with _log() as complaints, tifffile.TiffFile(path) as file:
+    check_chain(path)
+    with logged() as complaints, tifffile.TiffFile(path) as file:
         image = _choose(file.series, series, path)
         if not 0 <= level < len(image.levels) or complaints:
             return None
         axes, sizes = image.levels[level].axes, image.levels[level].shape
         if "S" in axes or _check_axes(axes, sizes, None, path):
             return None
-        _check_size(image.levels[level], sum(name.stat().st_size for name in _files(file, path)), path)
+        check_size(image.levels[level], sum(name.stat().st_size for name in _files(file, path)), path)
+        _check_pages(image.levels[level], path)
         spacing, unit, names, comment = _calibrated(file, image)
         full = dict(zip(image.axes, image.shape, strict=True))
     known = "".join("z" if axis in _PAGE_AXES else axis.lower() for axis in axes)
@@ -137,8 +139,8 @@ def summary(path: Path) -> dict[str, Any]:
     """What `listing.SeriesInfo` says of a TIFF: its sizes, images and time points, without its pixels."""
     import tifffile
 
-    _check_chain(path)
-    with _log(), tifffile.TiffFile(path) as file:
+    check_chain(path)
+    with logged(), tifffile.TiffFile(path) as file:
         if not file.series:
             raise InputError(f"{path} holds no image: check where it came from")
         _files(file, path)
@@ -163,7 +165,7 @@ def summary(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _log() -> Iterator[list[str]]:
+def logged() -> Iterator[list[str]]:
     """What tifffile logs as an error while the block runs in this thread, kept off the terminal."""
     complaints: list[str] = []
     thread = threading.get_ident()
@@ -218,7 +220,14 @@ def _check_axes(axes: str, sizes: tuple[int, ...], colour: _colour.Colour, path:
     return coloured
 
 
-def _check_chain(path: Path) -> None:
+def _check_pages(level: Any, path: Path) -> None:
+    """Raise `InputError` where the metadata tell of pages that are not there: tifffile would give zeros for them."""
+    absent = sum(page is None for page in level) if level.kind == "ome" else 0
+    if absent:
+        raise InputError(f"{path} lacks {absent} of the {len(level)} pages that its metadata tell of: copy it anew")
+
+
+def check_chain(path: Path) -> None:
     """Raise `InputError` if the pages' chain comes back to a page, which tifffile would follow for minutes.
 
     TIFF 6.0, section 2: each directory is its number of entries, the entries, and the place of the next one.
@@ -240,7 +249,7 @@ def _check_chain(path: Path) -> None:
             offset = int.from_bytes(file.read(place), order)
 
 
-def _check_size(level: Any, there: int, path: Path) -> None:
+def check_size(level: Any, there: int, path: Path) -> None:
     """Raise `InputError` if the pages announce more values, or parts of pages, than the files hold."""
     announced = _guard.counted(level.shape, np.dtype(level.dtype).itemsize)
     first = level.keyframe
@@ -263,6 +272,9 @@ def _files(file: Any, path: Path) -> set[Path]:
     if not file.is_ome or not file.ome_metadata:
         return files
     for node in _parsed(file.ome_metadata, path).iter():
+        if node.tag.endswith("}BinaryOnly"):
+            other = _guard.quoted(node.get("MetadataFile") or "another file")
+            raise InputError(f"{path} holds pixels alone, and {other} what they are: save the whole image as one file")
         name = node.get("FileName") if node.tag.endswith("}UUID") else None
         if name and not (path.parent / Path(name).name).is_file():
             raise InputError(f"{path} is one file of several, and {_guard.quoted(name)} is missing: put it beside")

@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_mamba.errors import InputError
 from napari_mamba.io.common import frames as _frames
+from napari_mamba.io.common import source as _source
 from napari_mamba.io.common.geometry import without_orientation
 from napari_mamba.volume import Volume
 
@@ -28,7 +29,7 @@ def read(
     InputError
         If its axes are others, it holds no numbers, or a series or level is chosen, of which it has none.
     """
-    from napari_mamba.io.formats.on_disk import OnDisk
+    from napari_mamba.io.formats import on_disk
 
     if series is not None or level:
         raise InputError(f"{path} is one Zarr array, without series and levels: leave those out")
@@ -46,4 +47,6 @@ def read(
     frames = _frames.choose(array.shape[axes.index("t")] if "t" in axes else 1, frame, path)
     if len(frames) > 1 and "c" in axes and array.shape[axes.index("c")] > 1:
         raise InputError(f"{path} has {len(frames)} time points of several channels: choose one frame")
-    return Volume(OnDisk(array, axes, frames, path), without_orientation(np.ones(3)), units="pixel")
+    absent = on_disk.absent_chunks(array, path)
+    volume = Volume(on_disk.OnDisk(array, axes, frames, path), without_orientation(np.ones(3)), units="pixel")
+    return _source.attached(volume, _source.Source(doubts=(absent,))) if absent else volume

@@ -13,6 +13,7 @@ from typing import Any
 from zarr.storage import LocalStore
 
 from napari_mamba.errors import InputError
+from napari_mamba.io.common.guard import ZARR_METADATA, quoted
 
 _HEADER = 16
 _VERSIONS = (1, 2)  # of Blosc 1's format, and of its compressor's
@@ -31,7 +32,10 @@ class CheckedStore(LocalStore):
         super().__init__(path, read_only=True)
 
     async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
-        """The bytes of a key; raises `InputError` where a Blosc chunk is shorter than it says."""
+        """The bytes of a key; `InputError` where a Blosc chunk is shorter than it says, or the key is no file."""
+        place = self.root / key
+        if place.exists() and not place.is_file() and not place.is_dir():  # a link to a device would never end
+            raise InputError(f"{self.root} is damaged: {quoted(key)} is a device or a pipe; check where it came from")
         value = await super().get(key, prototype, byte_range)
         if value is not None and not _is_metadata(key):
             content = value.to_bytes() if len(value) < _HEADER else value[:_HEADER].to_bytes()
@@ -43,7 +47,7 @@ class CheckedStore(LocalStore):
 
 
 def _is_metadata(key: str) -> bool:
-    return key.rsplit("/", 1)[-1] in (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json")
+    return key.rsplit("/", 1)[-1] in ZARR_METADATA
 
 
 def _blosc_length(content: bytes, there: int) -> int | None:

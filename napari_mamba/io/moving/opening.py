@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import numpy as np
 
 from napari_mamba.errors import ChoiceError, InputError
 from napari_mamba.io import files, lazily
-from napari_mamba.io.common import guard as _guard
 from napari_mamba.io.common.colour import NAMES, Colour, taken
 from napari_mamba.io.common.geometry import without_orientation
 from napari_mamba.io.moving.film import MILLISECONDS, Film
@@ -50,9 +50,14 @@ def open_film(paths: Sequence[Path | str], colour: Colour = None) -> Film:
         given = pictures if len(pictures) > 1 else given
     if len(given) > 1:
         return Film(len(given), lambda t: files.read(given[t], colour=_of(given[t], colour)), name=given[0].parent.name)
-    path = given[0]
-    if not path.exists():
-        raise InputError(f"{path} does not exist: check the name")
+    if not given[0].exists():
+        raise InputError(f"{given[0]} does not exist: check the name")
+    film = files.explained(given[0], lambda: _one(given[0], colour))
+    return replace(film, get=lambda t: files.explained(given[0], lambda: film.get(t)))  # damage may be met later
+
+
+def _one(path: Path, colour: Colour) -> Film:
+    """The film in a file, or in a folder of DICOM."""
     name = path.name.lower()
     if name.endswith(VIDEOS):
         return _video(path, colour)
@@ -143,7 +148,9 @@ def _tiff_step(path: Path) -> float | None:
     """Milliseconds between frames: ImageJ's frame interval, in seconds."""
     import tifffile
 
-    with tifffile.TiffFile(path) as file:
+    from napari_mamba.io.formats import tiff
+
+    with tiff.logged(), tifffile.TiffFile(path) as file:
         interval = (file.imagej_metadata or {}).get("finterval")
     return 1000.0 * float(interval) if interval else None
 
@@ -168,22 +175,28 @@ def _colour_tiff(path: Path, colour: Colour) -> Film | None:
     """A TIFF whose pages are colour frames, page by page; None where it is none."""
     import tifffile
 
-    with tifffile.TiffFile(path) as file:
+    from napari_mamba.io.formats import tiff
+
+    tiff.check_chain(path)
+    with tiff.logged(), tifffile.TiffFile(path) as file:
         if len(file.series) != 1:
             return None
         series = file.series[0]
         axes, pages = series.axes, len(series.pages)
         if len(axes) != 4 or axes[0] not in "TQIZ_" or axes[1:] != "YXS" or pages != series.shape[0] or pages < 2:
             return None
-        _guard.check_unpacked(_guard.counted(series.shape[1:], series.dtype.itemsize), path.stat().st_size, path)
+        tiff.check_size(series, path.stat().st_size, path)
+        shape = tuple(series.shape[1:])
     if colour is None:
         raise ChoiceError(
             f"{path} is a film in colour: choose whether to take it as grey or as three channels", "colour", ()
         )
 
     def get(t: int) -> Volume:
-        with tifffile.TiffFile(path) as file:
+        with tiff.logged(), tifffile.TiffFile(path) as file:
             page: Any = file.series[0].pages[t]
+            if page.shape != shape:
+                raise InputError(f"{path} is damaged: its frame {t + 1} has another size than the first; copy it anew")
             return picture(np.asarray(page.asarray()), colour, files.stem(path))
 
     times, unit = _times(path, pages)

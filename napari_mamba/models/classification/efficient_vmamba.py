@@ -21,11 +21,11 @@ from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, has
 from napari_mamba.nn.blocks.bi_attn import BiAttn
 from napari_mamba.nn.blocks.drop import DropPath, drop_path_rates
-from napari_mamba.nn.blocks.mlp import Mlp
 from napari_mamba.nn.blocks.tokens import without_autocast
+from napari_mamba.nn.blocks.transformers.mlp import Mlp
 from napari_mamba.nn.blocks.vss import grey_to_rgb, init_vss_weights, stage_dims
+from napari_mamba.nn.mixers.images.ss2d import SS2D
 from napari_mamba.nn.mixers.selective import project_and_scan
-from napari_mamba.nn.mixers.ss2d import SS2D
 from napari_mamba.nn.norms.norm import LayerNorm, at_least_float32
 from napari_mamba.scan import placed
 

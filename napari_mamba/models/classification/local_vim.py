@@ -23,7 +23,7 @@ from napari_mamba.nn.blocks.drop import DropPath, rising_rates
 from napari_mamba.nn.blocks.tokens import Float32Module, from_tokens, to_tokens, without_autocast
 from napari_mamba.nn.blocks.vss import grey_to_rgb
 from napari_mamba.nn.mixers.exchange import PathMixers, ReplaceableMixer
-from napari_mamba.nn.mixers.local_paths import LocalPath, local_path
+from napari_mamba.nn.mixers.images.local_paths import LocalPath, local_path
 from napari_mamba.nn.mixers.mamba import init_dt_, s4d_real_log
 from napari_mamba.nn.mixers.selective import project_and_scan, rank_of
 from napari_mamba.nn.norms.norm import LayerNorm, RMSNorm, at_least_float32

@@ -23,9 +23,9 @@ from napari_mamba.nn.blocks.bi_attn import BiAttn
 from napari_mamba.nn.blocks.drop import DropPath, drop_path_rates
 from napari_mamba.nn.blocks.tokens import without_autocast
 from napari_mamba.nn.blocks.vss import grey_to_rgb, init_vss_weights, stage_dims
-from napari_mamba.nn.mixers.local_paths import LocalPath, local_path
+from napari_mamba.nn.mixers.images.local_paths import LocalPath, local_path
+from napari_mamba.nn.mixers.images.ss2d import SS2D
 from napari_mamba.nn.mixers.selective import project_and_scan
-from napari_mamba.nn.mixers.ss2d import SS2D
 from napari_mamba.nn.norms.norm import LayerNorm, at_least_float32
 from napari_mamba.scan import placed
 

@@ -18,7 +18,7 @@ from napari_mamba.models.shapes import has
 from napari_mamba.nn.blocks.drop import DropPath
 from napari_mamba.nn.blocks.tokens import Float32Module, without_autocast
 from napari_mamba.nn.blocks.vss import VSSEncoder, grey_to_rgb, init_vss_weights
-from napari_mamba.nn.mixers.ss2d import SS2D
+from napari_mamba.nn.mixers.images.ss2d import SS2D
 
 
 def deal(x: Tensor, hands: int, dim: int) -> Tensor:

@@ -20,12 +20,12 @@ from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import depths as depths_of
 from napari_mamba.models.shapes import has
 from napari_mamba.nn.blocks.drop import DropPath, drop_path_rates
-from napari_mamba.nn.blocks.mlp import Mlp
+from napari_mamba.nn.blocks.transformers.mlp import Mlp
 from napari_mamba.nn.blocks.vss import grey_to_rgb, init_vss_weights, stage_dims
+from napari_mamba.nn.mixers.images.ss2d import SS2D
+from napari_mamba.nn.mixers.images.ss2d_m0 import SS2Dm0
+from napari_mamba.nn.mixers.images.ss2d_v2 import MapConv, SS2Dv2
 from napari_mamba.nn.mixers.selective import rank_of
-from napari_mamba.nn.mixers.ss2d import SS2D
-from napari_mamba.nn.mixers.ss2d_m0 import SS2Dm0
-from napari_mamba.nn.mixers.ss2d_v2 import MapConv, SS2Dv2
 from napari_mamba.nn.norms.norm import LayerNorm
 
 ACTIVATIONS = {"silu": nn.SiLU, "gelu": nn.GELU, "relu": nn.ReLU, "sigmoid": nn.Sigmoid}

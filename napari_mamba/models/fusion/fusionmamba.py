@@ -18,8 +18,8 @@ from napari_mamba.models.shapes import depths as depths_of
 from napari_mamba.models.shapes import has
 from napari_mamba.nn.blocks.bi_attn import BiAttn
 from napari_mamba.nn.blocks.drop import DropPath, drop_path_rates
-from napari_mamba.nn.blocks.mlp import Mlp
-from napari_mamba.nn.blocks.patch import PatchEmbed2D, PatchExpand, PatchMerging2D
+from napari_mamba.nn.blocks.transformers.mlp import Mlp
+from napari_mamba.nn.blocks.transformers.patch import PatchEmbed2D, PatchExpand, PatchMerging2D
 from napari_mamba.nn.blocks.vss import VSSLayer, init_vss_weights, stage_dims
 from napari_mamba.nn.norms.norm import LayerNorm
 

@@ -16,8 +16,8 @@ from napari_mamba.errors import InputError
 from napari_mamba.models.registration.parts import FEATURES, DisplacementNetwork, PatchMerging3D, ScanEncoder
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import depths, has
+from napari_mamba.nn.mixers.images.ss2d import SS2D
 from napari_mamba.nn.mixers.selective import project_and_scan
-from napari_mamba.nn.mixers.ss2d import SS2D
 from napari_mamba.nn.norms.norm import LayerNorm, at_least_float32
 from napari_mamba.scan import placed, scan_order
 

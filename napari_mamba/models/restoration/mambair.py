@@ -18,8 +18,13 @@ from napari_mamba.models.restoration.mambair_v2 import frame_arguments
 from napari_mamba.models.shapes import depths as depths_of
 from napari_mamba.models.shapes import factor, has
 from napari_mamba.nn.blocks.drop import drop_path_rates
-from napari_mamba.nn.blocks.rssb import ResidualStateSpaceBlock, bottleneck_layers, depthwise_layers, dilated_layers
-from napari_mamba.nn.blocks.swinir import ResidualGroup, SwinIRFrame, init_swinir_weights
+from napari_mamba.nn.blocks.restoration.rssb import (
+    ResidualStateSpaceBlock,
+    bottleneck_layers,
+    depthwise_layers,
+    dilated_layers,
+)
+from napari_mamba.nn.blocks.restoration.swinir import ResidualGroup, SwinIRFrame, init_swinir_weights
 from napari_mamba.nn.blocks.vss import VSSLayer
 
 LIGHT = "pixelshuffledirect"

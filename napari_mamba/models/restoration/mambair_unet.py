@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from napari_mamba.errors import InputError
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, factor, has
-from napari_mamba.nn.blocks.restormer import RestormerUNet
-from napari_mamba.nn.blocks.rssb import ResidualStateSpaceBlock
+from napari_mamba.nn.blocks.restoration.restormer import RestormerUNet
+from napari_mamba.nn.blocks.restoration.rssb import ResidualStateSpaceBlock
 
 LEVELS = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
 

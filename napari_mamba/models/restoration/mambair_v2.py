@@ -18,10 +18,10 @@ from napari_mamba.errors import InputError
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, factor, has
 from napari_mamba.models.shapes import depths as depths_of
-from napari_mamba.nn.blocks.swinir import FEATURES, ResidualGroup, SwinIRFrame, init_swinir_weights
-from napari_mamba.nn.blocks.window_attention import WindowAttention, relative_positions
+from napari_mamba.nn.blocks.restoration.swinir import FEATURES, ResidualGroup, SwinIRFrame, init_swinir_weights
+from napari_mamba.nn.blocks.transformers.window_attention import WindowAttention, relative_positions
 from napari_mamba.nn.mixers.attentive_scan import ASSM, Noise, uniform_embedding
-from napari_mamba.nn.mixers.ss2d_v2 import MapConv
+from napari_mamba.nn.mixers.images.ss2d_v2 import MapConv
 from napari_mamba.nn.norms.norm import LayerNorm
 
 

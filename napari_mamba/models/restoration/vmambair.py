@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from napari_mamba.errors import InputError
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, factor, has
-from napari_mamba.nn.blocks.restormer import GatedFeedForward, RestormerNorm, RestormerUNet
+from napari_mamba.nn.blocks.restoration.restormer import GatedFeedForward, RestormerNorm, RestormerUNet
 from napari_mamba.nn.blocks.tokens import Float32Module, without_autocast
 from napari_mamba.nn.mixers.exchange import PathMixers, ReplaceableMixer
 from napari_mamba.nn.mixers.mamba import s4d_real_log

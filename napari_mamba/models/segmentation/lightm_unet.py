@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from napari_mamba.errors import InputError
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, depths, has
-from napari_mamba.nn.blocks.conv_blocks import dimensional, pointwise
 from napari_mamba.nn.blocks.tokens import Float32Module, from_tokens, to_tokens, without_autocast
-from napari_mamba.nn.blocks.unetr import named_conv
+from napari_mamba.nn.blocks.unets.conv_blocks import dimensional, pointwise
+from napari_mamba.nn.blocks.unets.unetr import named_conv
 from napari_mamba.nn.mixers.mamba import Mamba
 
 NORM_GROUPS = 8

@@ -18,9 +18,9 @@ from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.segmentation.plans import plan_arguments, transposed_strides
 from napari_mamba.models.segmentation.umamba import UMamba
 from napari_mamba.models.shapes import has
-from napari_mamba.nn.blocks.conv_blocks import dimensional
-from napari_mamba.nn.blocks.residual_unet import Encoder, Plan
 from napari_mamba.nn.blocks.tokens import Float32Module, from_tokens, to_tokens, without_autocast
+from napari_mamba.nn.blocks.unets.conv_blocks import dimensional
+from napari_mamba.nn.blocks.unets.residual_unet import Encoder, Plan
 from napari_mamba.nn.mixers.exchange import ReplaceableMixer
 from napari_mamba.nn.mixers.mamba import Mamba
 from napari_mamba.scan import placed, scan_order

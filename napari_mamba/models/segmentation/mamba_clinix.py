@@ -16,7 +16,9 @@ from napari_mamba.errors import InputError
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.segmentation.plans import plan_arguments
 from napari_mamba.models.shapes import has
-from napari_mamba.nn.blocks.conv_blocks import (
+from napari_mamba.nn.blocks.drop import DropPath, rising_rates
+from napari_mamba.nn.blocks.tokens import Float32Module, from_tokens, to_tokens, without_autocast
+from napari_mamba.nn.blocks.unets.conv_blocks import (
     LEAK,
     PointwiseUpsample,
     ProjectedResidualBlock,
@@ -26,9 +28,7 @@ from napari_mamba.nn.blocks.conv_blocks import (
     initialise_he,
     pointwise,
 )
-from napari_mamba.nn.blocks.drop import DropPath, rising_rates
-from napari_mamba.nn.blocks.residual_unet import PerStage, Plan, Stem, make_plan
-from napari_mamba.nn.blocks.tokens import Float32Module, from_tokens, to_tokens, without_autocast
+from napari_mamba.nn.blocks.unets.residual_unet import PerStage, Plan, Stem, make_plan
 from napari_mamba.nn.mixers.token_mixer import Float32LayerNorm, Float32Mamba
 from napari_mamba.nn.norms.norm import at_least_float32
 

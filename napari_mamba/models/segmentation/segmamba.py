@@ -17,7 +17,7 @@ from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import depths as depths_of
 from napari_mamba.models.shapes import has
 from napari_mamba.nn.blocks.layout import for_convolutions
-from napari_mamba.nn.blocks.unetr import NormName, UnetOutBlock, UnetrBasicBlock, UnetrUpBlock
+from napari_mamba.nn.blocks.unets.unetr import NormName, UnetOutBlock, UnetrBasicBlock, UnetrUpBlock
 from napari_mamba.nn.mixers.tom import ToMLayer
 from napari_mamba.nn.norms.instance_norm import InstanceNorm3d, norm_act
 

@@ -22,9 +22,9 @@ from napari_mamba.errors import InputError
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.segmentation.plans import plan_arguments, transposed_strides
 from napari_mamba.models.shapes import count, has
-from napari_mamba.nn.blocks.conv_blocks import initialise_he, zero_last_norm
 from napari_mamba.nn.blocks.layout import for_convolutions
-from napari_mamba.nn.blocks.residual_unet import Decoder, Encoder, PerStage, make_plan
+from napari_mamba.nn.blocks.unets.conv_blocks import initialise_he, zero_last_norm
+from napari_mamba.nn.blocks.unets.residual_unet import Decoder, Encoder, PerStage, make_plan
 from napari_mamba.nn.mixers.token_mixer import Float32LayerNorm, Float32Mamba, MambaLayer, mix
 
 

@@ -15,8 +15,8 @@ from napari_mamba.errors import InputError
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, has
 from napari_mamba.nn.blocks.drop import DropPath
-from napari_mamba.nn.blocks.segformer import OverlapPatchEmbed, SegformerLayer
 from napari_mamba.nn.blocks.tokens import from_tokens, to_tokens
+from napari_mamba.nn.blocks.transformers.segformer import OverlapPatchEmbed, SegformerLayer
 from napari_mamba.nn.mixers.multipath import MultiPathMamba
 from napari_mamba.nn.norms.norm import LayerNorm
 from napari_mamba.scan import placed, scan_order

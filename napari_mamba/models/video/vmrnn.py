@@ -15,8 +15,8 @@ from napari_mamba.errors import InputError
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, has
 from napari_mamba.nn.blocks.drop import DropPath, drop_path_rates
-from napari_mamba.nn.blocks.patch import PatchEmbed2D, PatchExpand, PatchMerging2D
-from napari_mamba.nn.mixers.ss2d import SS2D
+from napari_mamba.nn.blocks.transformers.patch import PatchEmbed2D, PatchExpand, PatchMerging2D
+from napari_mamba.nn.mixers.images.ss2d import SS2D
 from napari_mamba.nn.norms.norm import LayerNorm
 
 State = tuple[Tensor, Tensor]

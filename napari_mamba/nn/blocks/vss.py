@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from napari_mamba.nn.blocks.drop import DropPath, drop_path_rates
-from napari_mamba.nn.blocks.patch import PatchEmbed2D, PatchMerging2D
-from napari_mamba.nn.mixers.ss2d import SS2D
+from napari_mamba.nn.blocks.transformers.patch import PatchEmbed2D, PatchMerging2D
+from napari_mamba.nn.mixers.images.ss2d import SS2D
 from napari_mamba.nn.norms.norm import LayerNorm
 
 

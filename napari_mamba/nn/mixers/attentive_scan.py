@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from napari_mamba.errors import InputError
 from napari_mamba.nn.blocks.tokens import Float32Module, without_autocast
 from napari_mamba.nn.mixers.exchange import ReplaceableMixer
+from napari_mamba.nn.mixers.images.ss2d_v2 import MapConv
 from napari_mamba.nn.mixers.mamba import s4d_real_log
 from napari_mamba.nn.mixers.selective import initial_projection, initial_step, rank_of
-from napari_mamba.nn.mixers.ss2d_v2 import MapConv
 from napari_mamba.nn.norms.norm import LayerNorm
 from napari_mamba.scan import selective_scan
 

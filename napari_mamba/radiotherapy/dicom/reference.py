@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from napari_mamba.errors import InputError
+from napari_mamba.io.common.explaining import explains
+from napari_mamba.io.common.guard import quoted
 
 _PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
 _STUDY = ("StudyInstanceUID", "StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName")
@@ -58,6 +60,7 @@ class Reference:
         return min(self.slices, key=lambda one: abs(float((np.array(one.position) - point) @ normal)))
 
 
+@explains
 def read_reference(folder: Path | str) -> Reference:
     """The one DICOM image series in a folder, from its headers.
 
@@ -75,7 +78,7 @@ def read_reference(folder: Path | str) -> Reference:
     for file in sorted(item for item in folder.iterdir() if item.is_file()):
         try:
             header = pydicom.dcmread(file, stop_before_pixels=True)
-        except (pydicom.errors.InvalidDicomError, EOFError, OSError):
+        except Exception:  # no DICOM, or a damaged one: pydicom raises anything
             continue
         if "ImagePositionPatient" in header and header.get("Modality") not in ("RTDOSE", "RTSTRUCT", "RTPLAN"):
             found.append(header)
@@ -157,5 +160,6 @@ def read_dataset(path: Path | str, modality: str) -> Any:
     except Exception as error:  # parsers raise anything on damaged files
         raise InputError(f"{path} is no DICOM file, or a damaged one: export it anew") from error
     if found != modality:
-        raise InputError(f"{path} is a DICOM file of {found or 'no known modality'}, not {modality}: choose another")
+        kind = quoted(found) if found else "no known modality"
+        raise InputError(f"{path} is a DICOM file of {kind}, not {modality}: choose another")
     return dataset

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from napari_mamba.errors import InputError, OutputError
+from napari_mamba.io.common.explaining import explains
 from napari_mamba.io.common.geometry import LPS_TO_RAS, is_orthogonal
+from napari_mamba.io.common.guard import quoted
 from napari_mamba.radiotherapy.comparison import LIKELY_CENTIGRAY
 from napari_mamba.radiotherapy.dicom.reference import Reference, new_dataset, read_dataset, save, without_series
 from napari_mamba.volume import Volume
@@ -21,6 +23,7 @@ _WHOLE = ("PLAN", "MULTI_PLAN", "PLAN_OVERVIEW", "RECORD", "")
 """DoseSummationType of a dose that is not of a part of the treatment."""
 
 
+@explains
 def read_dose(path: Path | str, *, frame: str = "") -> Volume:
     """The dose grid of an RTDOSE file.
 
@@ -47,7 +50,8 @@ def read_dose(path: Path | str, *, frame: str = "") -> Volume:
         raise InputError(f"{path} lies in another frame of reference than the image: choose the dose of this image")
     units = str(dataset.get("DoseUnits", "") or "")
     if units != "GY":
-        raise InputError(f"{path} has a dose in {units or 'no stated unit'}, not in Gy: export the absolute dose")
+        unit = quoted(units) if units else "no stated unit"
+        raise InputError(f"{path} has a dose in {unit}, not in Gy: export the absolute dose")
     scaling = dataset.get("DoseGridScaling")
     if scaling is None or not float(scaling) > 0:
         raise InputError(f"{path} has no dose grid scaling: export it anew")

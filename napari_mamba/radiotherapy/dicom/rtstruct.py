@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from napari_mamba.errors import InputError
+from napari_mamba.io.common.explaining import explains
 from napari_mamba.io.common.geometry import LPS_TO_RAS
 from napari_mamba.io.labels import rgb
 from napari_mamba.radiotherapy.dicom.contours import outlines, rasterised
@@ -24,6 +25,7 @@ _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 _COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c", "#fabebe", "#008080")
 
 
+@explains
 def read_structures(path: Path | str, image: Volume, *, frame: str = "") -> StructureSet:
     """The structures of an RTSTRUCT as masks on an image's grid.
 

@@ -35,7 +35,7 @@ def adapt(
     bundle : str or path
         Name or place of a bundle of exclusive classes.
     data : path
-        See `napari_mamba.training.adaptation.cases.find_cases`.
+        See `napari_mamba.training.adaptation.data.cases.find_cases`.
     output : path
         The bundle to make: a folder or a .zip. Beside it, in `work_folder(output)`, lie checkpoint and history.
     options : AdaptOptions, optional
@@ -95,7 +95,8 @@ def work_folder(output: Path) -> Path:
 def _steps(
     training: Any, bundle: str | Path, data: Path, output: Path, options: AdaptOptions, cancel: threading.Event
 ) -> Generator[AdaptProgress, None, Adapted]:
-    from napari_mamba.training.adaptation import card, plan, state, store
+    from napari_mamba.training.adaptation import card, plan, state
+    from napari_mamba.training.adaptation.data import store
 
     loaded, folder = bundles.load(bundle), work_folder(output)
     check_destination(output, options.overwrite or options.resume)

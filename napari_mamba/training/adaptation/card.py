@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from napari_mamba.bundles import Bundle, BundleSpec, Network
-from napari_mamba.training.adaptation.classes import Classes
+from napari_mamba.training.adaptation.targets.classes import Classes
 
 NOT_CLINICAL = "Not for clinical use."
 

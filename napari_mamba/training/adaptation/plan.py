@@ -11,13 +11,13 @@ import torch
 from napari_mamba.bundles import Bundle
 from napari_mamba.errors import InputError
 from napari_mamba.io.common.guard import quoted
-from napari_mamba.training.adaptation import store
 from napari_mamba.training.adaptation.bundle import check_bundle
-from napari_mamba.training.adaptation.cases import find_cases, find_images
-from napari_mamba.training.adaptation.classes import Classes, choose_classes, unnamed_class
+from napari_mamba.training.adaptation.data import store
+from napari_mamba.training.adaptation.data.cases import find_cases, find_images
+from napari_mamba.training.adaptation.data.people import Case, doubtful_people, split_people
+from napari_mamba.training.adaptation.data.samples import Prepared
 from napari_mamba.training.adaptation.options import AdaptOptions, AdaptProgress
-from napari_mamba.training.adaptation.people import Case, doubtful_people, split_people
-from napari_mamba.training.adaptation.samples import Prepared
+from napari_mamba.training.adaptation.targets.classes import Classes, choose_classes, unnamed_class
 
 LARGEST_ON_CPU = 64
 """Voxels a side of a patch on a CPU, where nobody says otherwise: a step takes a second there."""

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from napari_mamba.bundles import Network
-from napari_mamba.training.adaptation import heads
+from napari_mamba.training.adaptation.data.samples import Patches
 from napari_mamba.training.adaptation.options import AdaptOptions, AdaptProgress
-from napari_mamba.training.adaptation.samples import Patches
 from napari_mamba.training.adaptation.schemes.masked import hide, masked_loss
+from napari_mamba.training.adaptation.targets import heads
 from napari_mamba.training.adaptation.validation import forward
 from napari_mamba.training.optimisation.optimisers import Optimiser
 from napari_mamba.training.precision import float32_small_convolutions

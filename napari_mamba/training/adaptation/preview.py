@@ -14,8 +14,8 @@ from napari_mamba import bundles, io
 from napari_mamba.bundles import BundleSpec
 from napari_mamba.errors import InputError
 from napari_mamba.io.common.guard import quoted
-from napari_mamba.training.adaptation.people import Case
-from napari_mamba.training.adaptation.store import Painted, read_image
+from napari_mamba.training.adaptation.data.people import Case
+from napari_mamba.training.adaptation.data.store import Painted, read_image
 from napari_mamba.volume import Volume
 
 if TYPE_CHECKING:

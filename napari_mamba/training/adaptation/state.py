@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from napari_mamba.errors import InputError, OutputError
+from napari_mamba.training.adaptation.data.people import Case
 from napari_mamba.training.adaptation.options import Score
-from napari_mamba.training.adaptation.people import Case
 from napari_mamba.training.adaptation.schemes import Scheme
 from napari_mamba.training.optimisation.optimisers import Optimiser
 

@@ -13,14 +13,15 @@ import torch
 
 from napari_mamba.bundles import Bundle
 from napari_mamba.errors import RunError
-from napari_mamba.training.adaptation import heads, pretraining
-from napari_mamba.training.adaptation.likeness import most_alike
+from napari_mamba.training.adaptation import pretraining
+from napari_mamba.training.adaptation.data.people import hashed
+from napari_mamba.training.adaptation.data.samples import Patches, Prepared
 from napari_mamba.training.adaptation.options import AdaptOptions, AdaptProgress, Score
-from napari_mamba.training.adaptation.people import hashed
 from napari_mamba.training.adaptation.plan import Plan, patch_size
-from napari_mamba.training.adaptation.samples import Patches, Prepared
 from napari_mamba.training.adaptation.schemes.networks import make_scheme
 from napari_mamba.training.adaptation.state import State
+from napari_mamba.training.adaptation.targets import heads
+from napari_mamba.training.adaptation.targets.likeness import most_alike
 from napari_mamba.training.adaptation.validation import score
 from napari_mamba.training.loop import pick_device
 

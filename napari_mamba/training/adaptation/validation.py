@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from napari_mamba.training.adaptation.data.samples import Prepared
 from napari_mamba.training.adaptation.loss import UNKNOWN
 from napari_mamba.training.adaptation.options import Score
-from napari_mamba.training.adaptation.samples import Prepared
 from napari_mamba.training.precision import bfloat16_is_fast
 from napari_mamba.training.scoring.scores import summary
 

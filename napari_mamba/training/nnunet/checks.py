@@ -14,8 +14,8 @@ from napari_mamba import io
 from napari_mamba.errors import InputError, OutputError
 from napari_mamba.io.common.guard import quoted
 from napari_mamba.measure.grids import same_grid
-from napari_mamba.training.adaptation.people import Case
-from napari_mamba.training.adaptation.store import read_image
+from napari_mamba.training.adaptation.data.people import Case
+from napari_mamba.training.adaptation.data.store import read_image
 from napari_mamba.training.nnunet.data import Dataset
 from napari_mamba.volume import Volume
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from napari_mamba.errors import InputError
 from napari_mamba.io.common.guard import quoted
-from napari_mamba.training.adaptation.cases import find_cases
-from napari_mamba.training.adaptation.people import Case
+from napari_mamba.training.adaptation.data.cases import find_cases
+from napari_mamba.training.adaptation.data.people import Case
 
 LAYOUTS = (
     "a folder with imagesTr/ and labelsTr/ (nnU-Net, Medical Segmentation Decathlon) or images/ and labels/, a "

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from napari_mamba import io
-from napari_mamba.training.adaptation.store import read_image
+from napari_mamba.training.adaptation.data.store import read_image
 from napari_mamba.training.nnunet.checks import Facts, Seen
 from napari_mamba.training.nnunet.folds import Split
 

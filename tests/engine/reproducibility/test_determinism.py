@@ -30,7 +30,8 @@ SCRIPT = """
         answers = {}
         for name, path, slices, more in json.loads(sys.argv[2]):
             volume = io.read(path)
-            volume = Volume(volume.data[:, :slices], volume.affine, volume.channel_names, volume.units)
+            part = volume.data[:, :slices, :40, :36]
+            volume = Volume(part, volume.affine, volume.channel_names, volume.units)
             result = run_to_end(volume, bundles.load(name), RunOptions(device="cpu", **more))
             parts = [one for one in (result.labels, result.image, *result.extra.values()) if one is not None]
             sums = [hashlib.sha256(np.ascontiguousarray(one.data).tobytes()).hexdigest() for one in parts]
@@ -51,9 +52,10 @@ def answers(threads: list[int], jobs: list[tuple]) -> list[dict]:
 
 def test_the_same_bytes_on_one_two_and_four_threads(tiny_bundle, sample_data):
     everything = {"probabilities": True, "uncertainty": True}
+    small = {"tile": [24, 32, 32], "overlap": 0.25}
     jobs = [
         (str(tiny_bundle), str(sample_data / "hippocampus_left.nii.gz"), 24, everything),
-        ("hippocampus-mr", str(sample_data / "hippocampus_left.nii.gz"), 24, {**everything, "mirror": False}),
+        ("hippocampus-mr", str(sample_data / "hippocampus_left.nii.gz"), 24, {**everything, "mirror": False, **small}),
         ("mr-denoise", str(sample_data / "hippocampus_right.nii.gz"), 6, {"residual": True}),
     ]
     (one,) = answers([1], jobs)

@@ -16,7 +16,7 @@ from napari.layers import Layer
 
 from napari_mamba import bundles, io
 from napari_mamba.errors import OutputError
-from napari_mamba.training.adaptation.cases import find_cases
+from napari_mamba.training.adaptation.data.cases import find_cases
 from napari_mamba.ui.bundles.library import Library
 from napari_mamba.ui.layers import KEY, volume_to_layers
 from napari_mamba.ui.learn.child import Child

@@ -63,11 +63,19 @@ def dose_bundles(tmp_path_factory) -> Path:
         "strides": [1, 2], "n_conv_per_stage": 1, "n_conv_per_stage_decoder": 1, "input_size": [8, 8, 8],
         "first_scan": 1,
     }  # fmt: skip
-    arguments = {"network": "umamba_enc", "arguments": network, "least": [8, 8, 8], "unit": [2, 2, 2], "steps": 4}
+    arguments = {
+        "network": "umamba_enc",
+        "arguments": network,
+        "least": [8, 8, 8],
+        "unit": [2, 2, 2],
+        "steps": 2,
+        "beams": 3,
+        "mirrored": False,
+    }
     spec = BundleSpec(
         name="dose-test", version="1.0.0", title="Dose", task="dose", network=Network("fluence_dose", arguments),
         channels=tuple(Channel(name, "RTSTRUCT" if n else "CT") for n, name in enumerate(HEAD_NECK.channels)),
-        preparation=({"step": "planning_grid", **GRID},), tile=Tile((8, 8, 8), fixed=True), planning=HEAD_NECK,
+        preparation=({"step": "planning_grid", **GRID},), tile=Tile((32, 64, 64), fixed=True), planning=HEAD_NECK,
     )  # fmt: skip
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("dose_bundles")

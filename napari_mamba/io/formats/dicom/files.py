@@ -12,8 +12,10 @@ from napari_mamba.errors import InputError
 from napari_mamba.io.formats.dicom.headers import NotDicomError, Slice, has_preamble, slices_of
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
+_PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".part", ".crdownload", ".partial", ".tmp", ".filepart", ".download")
 _MAX_FILES = 20_000
 _LOOKED_AT = 50
+_LEVELS = 4  # of folders below the index of a CD: patient, study, series
 
 
 @dataclass
@@ -73,7 +75,9 @@ def found_in(folder: Path, files: Sequence[Path] | None = None) -> Found:
         found = _gathered(files, folder)
     else:
         found = _gathered(_directly(folder), folder)
-        if not found.slices:
+        if found.slices:
+            _check_directory_above(folder)
+        else:
             deeper = _gathered(_below(folder), folder)
             deeper.damaged |= {path: why for path, why in found.damaged.items() if path.name.upper() != "DICOMDIR"}
             found = deeper
@@ -111,7 +115,7 @@ def _below(folder: Path) -> Iterable[Path]:
 
 
 def _gathered(files: Iterable[Path], folder: Path) -> Found:
-    found, empty = Found(), []
+    found, empty, others = Found(), [], []
     for count, file in enumerate(files):
         if count == _MAX_FILES:
             raise InputError(f"{folder} holds more than {_MAX_FILES} files: name the folder of one series")
@@ -123,29 +127,49 @@ def _gathered(files: Iterable[Path], folder: Path) -> Found:
                 empty.append(file)
             elif named or is_dicom(file):
                 found.slices += slices_of(file, force=named)
+            else:
+                others.append(file)
         except NotDicomError:
             if named:
                 found.damaged[file] = f"{file} is no DICOM image, whatever its name says: copy it anew"
         except InputError as error:
             found.damaged[file] = str(error)
     _judge_empty(found, empty)
+    _judge_others(found, others)
     return found
 
 
 def _judge_empty(found: Found, empty: list[Path]) -> None:
     """An empty file is a lost slice where its name is like the slices' names."""
-    patterns = {(entry.path.parent, _pattern(entry.path.name)) for entry in found.slices}
+    patterns = _patterns(found)
     for file in empty:
         if (file.parent, _pattern(file.name)) in patterns or file.suffix.lower() in SUFFIXES:
             found.damaged[file] = f"{file} is empty: copy it anew"
+
+
+def _judge_others(found: Found, others: list[Path]) -> None:
+    """A file that is no DICOM is a slice that was overwritten, or packed, where its name is like the slices' names."""
+    patterns = _patterns(found)
+    for file in others:
+        if (file.parent, _pattern(file.name)) in patterns and re.search(r"\d", file.name):
+            found.damaged[file] = f"{file} is no DICOM image, and its name is like the others': copy it anew"
+        elif file.suffix.lower() in _PACKED and (file.parent, _pattern(file.stem)) in patterns:
+            found.damaged[file] = f"{file} is packed, or its copy has not ended: unpack it, or copy it anew"
+
+
+def _patterns(found: Found) -> set[tuple[Path, str]]:
+    return {(entry.path.parent, _pattern(entry.path.name)) for entry in found.slices}
 
 
 def _pattern(name: str) -> str:
     return re.sub(r"\d+", "#", name)
 
 
-def _check_directory(folder: Path) -> None:
-    """Raise `InputError` if the DICOMDIR of a CD names files that are not there: the copy is not complete."""
+def _check_directory(folder: Path, within: Path | None = None) -> None:
+    """Raise `InputError` if the DICOMDIR of a CD names files that are not there: the copy is not complete.
+
+    `within` is the folder of which alone the files count.
+    """
     index = folder / "DICOMDIR"
     if not index.is_file():
         return
@@ -159,8 +183,20 @@ def _check_directory(folder: Path) -> None:
     for name in named:
         parts = [name] if isinstance(name, str) else list(name or [])
         target = folder.joinpath(*map(str, parts))
+        if within is not None:
+            if str(target.parent).lower() != str(within).lower():
+                continue
+            target = within / target.name
         if parts and ".." not in parts and not _there(target):
             raise InputError(f"{folder} lacks {'/'.join(map(str, parts))[:80]}, which its DICOMDIR names: copy it anew")
+
+
+def _check_directory_above(folder: Path) -> None:
+    """`_check_directory` for a folder of a CD: of the files that the index names, those in this folder."""
+    for above, _ in zip(folder.resolve().parents, range(_LEVELS), strict=False):
+        if (above / "DICOMDIR").is_file():
+            _check_directory(above, folder.resolve())
+            return
 
 
 def _there(path: Path) -> bool:

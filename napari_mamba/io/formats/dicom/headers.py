@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from napari_mamba.errors import InputError
+from napari_mamba.io.formats.dicom import deflated
 
 MOSAIC_COUNT = 0x0019100A  # Siemens: NumberOfImagesInMosaic
 _TAGS: list[str | int] = [
@@ -46,6 +47,8 @@ _TAGS: list[str | int] = [
     "TriggerTime",
     "AcquisitionTime",
     "InstanceNumber",
+    "ImagesInAcquisition",
+    "NumberOfSlices",
     "GridFrameOffsetVector",
     "DoseGridScaling",
     "PerFrameFunctionalGroupsSequence",
@@ -92,6 +95,7 @@ class Slice:
     study: str = ""
     bits: int = 16
     is_segmentation: bool = False
+    announced: int = 0  # how many slices the file says that there are; 0 where it does not say
 
 
 def has_preamble(path: Path) -> bool:
@@ -117,6 +121,7 @@ def slices_of(path: Path, *, force: bool) -> list[Slice]:
     """
     import pydicom
 
+    deflated.check(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd values of tags are judged below
         try:
@@ -155,7 +160,7 @@ def _slices(path: Path, tags: Any) -> list[Slice]:
     base = _common(path, tags, sop in SEGMENTATIONS)
     if not 0 < max(base.size) <= _LARGEST_SIDE or min(base.size) < 1 or not 1 <= base.frames <= _MOST_FRAMES:
         raise InputError(f"{path} has a damaged DICOM header (size {base.size}, {base.frames} frames): copy it anew")
-    if "MOSAIC" in [str(word) for word in tags.get("ImageType", "") or ()]:
+    if _is_mosaic(tags):
         return _mosaic(base, tags)
     if "PerFrameFunctionalGroupsSequence" in tags:
         return _enhanced(base, tags)
@@ -176,6 +181,7 @@ def _common(path: Path, tags: Any, is_segmentation: bool) -> Slice:
     spacing = _numbers(tags, "PixelSpacing", 2)
     if spacing is None and position is None:  # a projection: its detector's spacing is the best there is
         spacing = _numbers(tags, "ImagerPixelSpacing", 2)
+    slope, intercept = _rescale(path, tags)
     number = str(tags.get("SeriesNumber", "") or "")
     words = [number, tags.get("Modality", ""), tags.get("SeriesDescription", "")]
     photometric = str(tags.get("PhotometricInterpretation", ""))
@@ -193,8 +199,8 @@ def _common(path: Path, tags: Any, is_segmentation: bool) -> Slice:
         frames=int(tags.get("NumberOfFrames") or 1),
         colour=int(tags.get("SamplesPerPixel") or 1) > 1 or photometric.startswith("PALETTE"),
         instance=str(tags.get("SOPInstanceUID", "")),
-        slope=float(tags.get("RescaleSlope", None) or tags.get("DoseGridScaling", None) or 1),
-        intercept=float(tags.get("RescaleIntercept", None) or 0),
+        slope=slope,
+        intercept=intercept,
         moment=_moment(tags),
         modality=str(tags.get("Modality", "") or ""),
         description=str(tags.get("SeriesDescription", "") or ""),
@@ -202,7 +208,19 @@ def _common(path: Path, tags: Any, is_segmentation: bool) -> Slice:
         study=" ".join(str(tags.get(key, "") or "") for key in ("StudyDate", "StudyDescription")).strip(),
         bits=int(tags.get("BitsAllocated", 16) or 16),
         is_segmentation=is_segmentation,
+        announced=int(_sortable(tags.get("NumberOfSlices") or tags.get("ImagesInAcquisition")) or 0),
     )
+
+
+def _rescale(path: Path, tags: Any, slope: float = 1.0, intercept: float = 0.0) -> tuple[float, float]:
+    """Slope and intercept of a file or a frame; `InputError` where they are no numbers of a scanner."""
+    given = [tags.get("RescaleSlope"), tags.get("RescaleIntercept")]
+    if given[0] is None:
+        given[0] = tags.get("DoseGridScaling")
+    found = [default if one is None else float(one) for one, default in zip(given, (slope, intercept), strict=True)]
+    if not all(abs(one) < 1e30 for one in found):
+        raise InputError(f"{path} rescales its values by {found[0]:g} and {found[1]:g}: export it anew")
+    return found[0], found[1]
 
 
 def _thickness(tags: Any) -> float | None:
@@ -256,7 +274,7 @@ def _of_frame(base: Slice, index: int, group: Any, shared: Any) -> Slice:
     position = _numbers(macro("PlanePositionSequence"), "ImagePositionPatient", 3)
     measures = macro("PixelMeasuresSequence")
     spacing = _numbers(measures, "PixelSpacing", 2)
-    values = macro("PixelValueTransformationSequence")
+    slope, intercept = _rescale(base.path, macro("PixelValueTransformationSequence"), base.slope, base.intercept)
     content = macro("FrameContentSequence")
     found = [
         ("TemporalPositionIdentifier", _sortable(content.get("TemporalPositionIndex"))),
@@ -273,8 +291,8 @@ def _of_frame(base: Slice, index: int, group: Any, shared: Any) -> Slice:
         spacing=base.spacing if spacing is None else (spacing[0], spacing[1]),
         thickness=_thickness(measures) or base.thickness,
         slab=_slab(measures) or base.slab,
-        slope=float(values.get("RescaleSlope", base.slope)),
-        intercept=float(values.get("RescaleIntercept", base.intercept)),
+        slope=slope,
+        intercept=intercept,
         moment=tuple((name, value) for name, value in found if value is not None),
     )
 
@@ -291,6 +309,14 @@ def _plain_frames(base: Slice, tags: Any) -> list[Slice]:
         replace(base, frame=index, position=base.position + normal * (float(offset) - first))
         for index, offset in enumerate(offsets)
     ]
+
+
+def _is_mosaic(tags: Any) -> bool:
+    """Whether Siemens tiled slices into the picture: by its kind, or by their number where that was made anonymous."""
+    if "MOSAIC" in [str(word).upper() for word in tags.get("ImageType", "") or ()]:
+        return True
+    creator = tags.get(0x00190010)
+    return creator is not None and "SIEMENS" in str(creator.value).upper() and (_mosaic_count(tags, False) or 0) > 1
 
 
 def _mosaic(base: Slice, tags: Any) -> list[Slice]:
@@ -324,9 +350,9 @@ def _mosaic(base: Slice, tags: Any) -> list[Slice]:
     ]
 
 
-def _mosaic_count(tags: Any) -> int | None:
+def _mosaic_count(tags: Any, anywhere: bool = True) -> int | None:
     plain = tags.get(MOSAIC_COUNT)
-    value = plain.value if plain is not None else _csa(tags, "NumberOfImagesInMosaic")
+    value: Any = plain.value if plain is not None else _csa(tags, "NumberOfImagesInMosaic") if anywhere else None
     if isinstance(value, bytes):
         value = int.from_bytes(value[:2], "little")
     try:

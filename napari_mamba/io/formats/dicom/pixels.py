@@ -33,6 +33,7 @@ _PIXEL_MODULE = (
     "NumberOfFrames",
     "PixelData",
 )
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # SOP class Secondary Capture: an image and nothing else
 
@@ -95,15 +96,19 @@ def _plane(array: np.ndarray, entry: Slice, colour: _colour.Colour) -> np.ndarra
 
 def rescaled(plane: np.ndarray, slope: float, intercept: float) -> np.ndarray:
     """Values by RescaleSlope and RescaleIntercept, in integers where both are."""
-    if slope == 1 and intercept == 0:
+    if slope in (0, 1) and intercept == 0:
         return plane
+    slope = slope or 1.0  # no scanner means that all values are one: `stack` says what was assumed
+    if plane.dtype.kind == "f":
+        return _linear(plane.astype(plane.dtype), slope, intercept)
     if slope == int(slope) and intercept == int(intercept) and max(abs(slope), abs(intercept)) < 2**31:
         limits = np.iinfo(plane.dtype)
         ends = [int(end) * int(slope) + int(intercept) for end in (limits.min, limits.max)]
         for kind in ("int16", "int32", "int64"):
             if np.iinfo(kind).min <= min(ends) and max(ends) <= np.iinfo(kind).max:
                 return _linear(plane.astype(kind), int(slope), int(intercept))
-    return _linear(plane.astype(np.float32 if plane.dtype.itemsize <= 2 else np.float64), slope, intercept)
+    exact = np.float32 if plane.dtype.itemsize <= 2 else np.float64
+    return _linear(plane.astype(exact), slope, intercept)
 
 
 def _linear(values: np.ndarray, slope: float, intercept: float) -> np.ndarray:
@@ -138,8 +143,8 @@ def _by_pydicom(tags: Any, syntax: Any) -> np.ndarray:
 
     if syntax is None:
         tags.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-    if "PixelData" not in tags:
-        raise ValueError("no pixels")
+    if not any(name in tags for name in _PIXELS):
+        raise InputError(f"{tags.filename} holds no pixels: export it anew")
     several, colours = int(tags.get("NumberOfFrames") or 1) > 1, int(tags.get("SamplesPerPixel") or 1) > 1
     array = tags.pixel_array
     if str(tags.get("PhotometricInterpretation", "")).startswith("PALETTE"):

@@ -19,6 +19,7 @@ from napari_mamba.io.formats.dicom.headers import Slice
 from napari_mamba.volume import Volume
 
 _TRACKING = "napari-mamba label "  # and the label's own value: segments are numbered 1, 2, 3
+_HALF = 0.5
 _STRUCTURE = ("123037004", "SCT", "Anatomical Structure")
 
 
@@ -76,20 +77,38 @@ def _highdicom() -> Any:
 
 def _read(path: Path, frame: Slice) -> Volume:
     seg = _highdicom().seg.segread(path)
-    doubts: tuple[str, ...] = ()
-    try:
-        found = seg.get_volume(combine_segments=True, rescale_fractional=False)
-    except RuntimeError:  # segments overlap
-        doubts = ("Segments of the file overlap: in the label map the later one lies on top.",)
-        found = seg.get_volume(combine_segments=True, rescale_fractional=False, skip_overlap_checks=True)
-    array = np.asarray(found.array)
-    array, matrix = _along_the_normal(array, np.array(found.affine, dtype=np.float64))
+    array, matrix, doubts = _shares(seg) if seg.segmentation_type.value == "FRACTIONAL" else _combined(seg, path)
+    array, matrix = _along_the_normal(array, matrix)
     segments = [seg.get_segment_description(number) for number in seg.segment_numbers]
     array, values = _own_values(array, segments)
     classes = tuple(_entry(segment, value) for segment, value in zip(segments, values, strict=True))
     name = frame.description or path.stem
     volume = Volume(labels.storable(array[np.newaxis].astype(np.int64), classes), LPS_TO_RAS @ matrix, name=name)
     return _source.attached(volume, _source.Source(classes, True, doubts))
+
+
+def _combined(seg: Any, path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """The segments in one map, its matrix, and what is doubtful."""
+    doubts: tuple[str, ...] = ()
+    try:
+        found = seg.get_volume(combine_segments=True, rescale_fractional=False)
+    except RuntimeError:  # segments overlap; the error keeps highdicom's tables locked
+        found = None
+    if found is None:
+        doubts = ("Segments of the file overlap: in the label map the later one lies on top.",)
+        again = _highdicom().seg.segread(path)
+        found = again.get_volume(combine_segments=True, rescale_fractional=False, skip_overlap_checks=True)
+    return np.asarray(found.array), np.array(found.affine, dtype=np.float64), doubts
+
+
+def _shares(seg: Any) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """As `_combined`, of a fractional segmentation: the segment with most of a voxel, where that is half or more."""
+    found = seg.get_volume(combine_segments=False)
+    shares = np.asarray(found.array)  # (z, y, x, segments)
+    numbers = np.array(list(seg.segment_numbers), np.uint16)
+    array = np.where(shares.max(axis=-1) >= _HALF, numbers[shares.argmax(axis=-1)], 0)
+    doubt = "The file holds shares of voxels, no labels: a segment counts where it has half of a voxel or more."
+    return array, np.array(found.affine, dtype=np.float64), (doubt,)
 
 
 def _along_the_normal(array: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -19,6 +19,7 @@ from napari_mamba.io.formats.dicom.headers import Slice
 from napari_mamba.volume import Volume
 
 _SAME_DIRECTION = 1e-3  # of a direction cosine: half a millimetre over 500
+_UNIT = 0.02  # a direction's length from 1, and two directions from a right angle: they are rounded to text
 _SAME_STEP = 0.02  # of the slice distance: positions are rounded to text in the files
 _NAMES = {
     "TemporalPositionIdentifier": "time point {:g}",
@@ -44,13 +45,33 @@ def assembled(slices: list[Slice], source: Path, frame: _frames.Frame, colour: _
     names = _colour.NAMES if colour == "channels" and len(wanted) == 1 else ()
     name = _file_name(first.label)
     files = tuple(dict.fromkeys(entry.path for entry in moments[wanted[0]]))
-    header = _source.Source(dicom=files, slice_thickness=first.slab)
+    header = _source.Source(dicom=files, slice_thickness=first.slab, doubts=doubts_about(moments))
     if step is None:
         affine = without_orientation(np.array([1.0, *(first.spacing or (1.0, 1.0))]))
         volume = Volume(data, affine, names, units="mm" if first.spacing else "pixel", name=name)
     else:
         volume = Volume(data, affine_of(first, step), names, name=name)
     return _source.attached(volume, header)
+
+
+def doubts_about(moments: Sequence[Sequence[Slice]]) -> tuple[str, ...]:
+    """What the numbers in the headers say against the slices that are there, and what had to be assumed of values."""
+    found = []
+    first = moments[0][0]
+    files = {entry.path: entry for moment in moments for entry in moment}
+    numbers = {dict(entry.moment).get("InstanceNumber") for entry in files.values()}
+    if len(moments) == 1 and len(files) > 1 and None not in numbers and len(numbers) == len(files):
+        missing = round(max(numbers) - len(files))  # type: ignore[type-var, operator]
+        if not 0 < missing <= max(3, len(files) // 2):  # numbers that begin elsewhere count something else
+            missing = first.announced - len(files)
+        if 0 < missing <= max(3, len(files) // 2):
+            found.append(
+                f"The series may lack {missing} slice{'s' * (missing > 1)} at its ends: {len(files)} are there, and by "
+                f"their headers there are {len(files) + missing}. Compare with where it was exported."
+            )
+    if any(entry.slope == 0 for entry in files.values()):
+        found.append("The files' rescale slope is 0, with which all values would be equal: 1 is taken instead.")
+    return tuple(found)
 
 
 def affine_of(first: Slice, step: np.ndarray) -> np.ndarray:
@@ -123,8 +144,11 @@ def _check_alike(slices: list[Slice], source: Path) -> None:
             )
         if not np.allclose(entry.spacing, first.spacing, rtol=1e-3):
             raise InputError(f"{source} mixes pixel spacings {first.spacing} and {entry.spacing} mm: split the series")
-    if np.linalg.norm(np.cross(*first.orientation)) < 0.9:
-        raise InputError(f"{first.path} has an orientation whose rows and columns are not at right angles: repair it")
+    lengths = np.linalg.norm(first.orientation, axis=1)
+    if np.abs(lengths - 1).max() > _UNIT or abs(np.dot(*first.orientation)) > _UNIT:
+        raise InputError(
+            f"{first.path} has an orientation whose rows and columns are no unit vectors at right angles: repair it"
+        )
 
 
 def _by_moment(slices: Sequence[Slice]) -> list[Slice]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_mamba.nn.blocks.mlp import Mlp
+from napari_mamba.nn.blocks.transformers.mlp import Mlp
 from napari_mamba.nn.norms.norm import LayerNorm
 
 

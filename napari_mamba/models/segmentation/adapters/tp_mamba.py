@@ -17,7 +17,7 @@ from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.segmentation.adapters.sam import SamEncoder
 from napari_mamba.models.shapes import count, has
 from napari_mamba.nn.blocks.tokens import Float32Module, without_autocast
-from napari_mamba.nn.blocks.unetr import named_conv
+from napari_mamba.nn.blocks.unets.unetr import named_conv
 from napari_mamba.nn.mixers.mamba import Mamba
 from napari_mamba.nn.norms.norm import LayerNorm
 from napari_mamba.scan import placed

@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from napari_mamba.errors import InputError
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, has
-from napari_mamba.nn.blocks.patch import PatchExpand, PatchMerging2D
+from napari_mamba.nn.blocks.transformers.patch import PatchExpand, PatchMerging2D
 from napari_mamba.nn.blocks.vss import grey_to_rgb
-from napari_mamba.nn.mixers.ss2d import SS2D
+from napari_mamba.nn.mixers.images.ss2d import SS2D
 from napari_mamba.nn.norms.norm import LayerNorm
 from napari_mamba.scan import placed
 

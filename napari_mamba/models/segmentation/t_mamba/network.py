@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from napari_mamba.errors import InputError
 from napari_mamba.models.segmentation.t_mamba.mixer import GateNetwork, VimBlock
-from napari_mamba.nn.blocks.conv_blocks import dimensional
 from napari_mamba.nn.blocks.tokens import Float32Module, without_autocast
+from napari_mamba.nn.blocks.unets.conv_blocks import dimensional
 
 KERNELS = (5, 3, 3)
 """Side of each level's first kernel."""

@@ -16,7 +16,7 @@ from napari_mamba.errors import InputError
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, has
 from napari_mamba.nn.blocks.tokens import Float32Module, from_tokens, to_tokens, without_autocast
-from napari_mamba.nn.blocks.unetr import (
+from napari_mamba.nn.blocks.unets.unetr import (
     NormName,
     UnetOutBlock,
     UnetrBasicBlock,

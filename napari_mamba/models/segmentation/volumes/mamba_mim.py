@@ -15,10 +15,10 @@ from torch.nn import functional as F
 from napari_mamba.errors import InputError
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, has
-from napari_mamba.nn.blocks.conv_blocks import LEAK
-from napari_mamba.nn.blocks.mlp import Mlp
 from napari_mamba.nn.blocks.tokens import Float32Module, from_tokens, to_tokens, without_autocast
-from napari_mamba.nn.blocks.unetr import UnetrUpBlock
+from napari_mamba.nn.blocks.transformers.mlp import Mlp
+from napari_mamba.nn.blocks.unets.conv_blocks import LEAK
+from napari_mamba.nn.blocks.unets.unetr import UnetrUpBlock
 from napari_mamba.nn.mixers.mamba import Mamba, s4d_real_log
 from napari_mamba.nn.norms.norm import LayerNorm
 from napari_mamba.scan import placed

@@ -18,9 +18,9 @@ from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.segmentation.plans import plan_arguments
 from napari_mamba.models.segmentation.umamba import PLAN_3D, UMamba
 from napari_mamba.models.shapes import count
-from napari_mamba.nn.blocks.conv_blocks import ResidualBlock
-from napari_mamba.nn.blocks.residual_unet import Encoder, Plan
 from napari_mamba.nn.blocks.tokens import from_tokens, to_tokens
+from napari_mamba.nn.blocks.unets.conv_blocks import ResidualBlock
+from napari_mamba.nn.blocks.unets.residual_unet import Encoder, Plan
 from napari_mamba.nn.norms.norm import LayerNorm
 from napari_mamba.nn.xlstm.vil import ViLBlock
 

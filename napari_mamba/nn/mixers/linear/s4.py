@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from napari_mamba.nn.blocks.tokens import Float32Module
 from napari_mamba.nn.mixers.along import along_paths
+from napari_mamba.nn.mixers.linear.s5 import hippo_normal
 from napari_mamba.nn.mixers.registry import register_mixer
-from napari_mamba.nn.mixers.s5 import hippo_normal
 from napari_mamba.scan import ScanOrder
 
 

@@ -10,8 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor, nn
 
+from napari_mamba.training.adaptation.data.samples import Batch
 from napari_mamba.training.adaptation.loss import partial_loss
-from napari_mamba.training.adaptation.samples import Batch
 from napari_mamba.training.adaptation.validation import forward
 
 LONGEST_MEAN = 0.99

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from napari_mamba.training.adaptation.data.samples import Batch
 from napari_mamba.training.adaptation.loss import partial_cross_entropy, partial_loss
-from napari_mamba.training.adaptation.samples import Batch
 from napari_mamba.training.adaptation.schemes.base import Scheme, ramp_up
 from napari_mamba.training.adaptation.validation import forward
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
+from napari_mamba.training.adaptation.data.samples import Batch
 from napari_mamba.training.adaptation.loss import partial_loss
-from napari_mamba.training.adaptation.samples import Batch
 from napari_mamba.training.adaptation.schemes.base import Scheme, ramp_up
 from napari_mamba.training.adaptation.validation import forward
 

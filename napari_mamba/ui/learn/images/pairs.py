@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from psygnal import Signal
 
 from napari_mamba.errors import NapariMambaError
-from napari_mamba.training.adaptation.people import Case, doubtful_people, person_of, split_people
+from napari_mamba.training.adaptation.data.people import Case, doubtful_people, person_of, split_people
 from napari_mamba.ui.layers import KEY
 from napari_mamba.ui.learn.images.channels import base_name, channel_beside, channel_of, same_place
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from napari_mamba import bundles, io
 from napari_mamba.errors import OutputError
-from napari_mamba.training.adaptation.classes import unnamed_class
+from napari_mamba.training.adaptation.targets.classes import unnamed_class
 from napari_mamba.ui.layers import layers_to_volume
 from napari_mamba.ui.learn.images.pairs import Pair
 

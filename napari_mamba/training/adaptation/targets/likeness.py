@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from napari_mamba.training.adaptation.samples import Prepared
+from napari_mamba.training.adaptation.data.samples import Prepared
 from napari_mamba.training.adaptation.validation import forward
 
 _LOOKS = 3

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, has
 from napari_mamba.nn.blocks.drop import DropPath, rising_rates
-from napari_mamba.nn.blocks.light_unet import SixStageUNet, init_light_weights, six_stage_arguments
-from napari_mamba.nn.mixers.ss2d import SS2D
+from napari_mamba.nn.blocks.unets.light_unet import SixStageUNet, init_light_weights, six_stage_arguments
+from napari_mamba.nn.mixers.images.ss2d import SS2D
 from napari_mamba.nn.norms.norm import LayerNorm
 
 ORDERS = ((2, (14, 8)), (3, (14, 8)), (4, (24, 13)), (5, (12, 7)))

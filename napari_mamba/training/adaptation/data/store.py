@@ -16,10 +16,10 @@ from napari_mamba.bundles import Bundle
 from napari_mamba.errors import ChoiceError, InputError, OutputError
 from napari_mamba.io.common.guard import quoted
 from napari_mamba.measure.grids import same_grid
-from napari_mamba.training.adaptation.classes import Classes
+from napari_mamba.training.adaptation.data.people import Case
+from napari_mamba.training.adaptation.data.samples import Prepared
 from napari_mamba.training.adaptation.loss import UNKNOWN
-from napari_mamba.training.adaptation.people import Case
-from napari_mamba.training.adaptation.samples import Prepared
+from napari_mamba.training.adaptation.targets.classes import Classes
 from napari_mamba.volume import Volume
 
 _MOST_PLACES = 2000
@@ -112,7 +112,7 @@ def _write(case: Case, bundle: Bundle, classes: Classes, painted: Painted, folde
     # Here, because what only trains on prepared images needs neither SciPy nor a reader.
     from napari_mamba.engine.checks import load_checked
     from napari_mamba.engine.locating import is_located
-    from napari_mamba.training.adaptation.prepared import prepare_pair
+    from napari_mamba.training.adaptation.data.prepared import prepare_pair
 
     volume = read_image(case)
     labels = None if case.label is None else io.read_labels(case.label).volume

@@ -16,10 +16,10 @@ from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import depths as depths_of
 from napari_mamba.models.shapes import has
 from napari_mamba.nn.blocks.drop import DropPath, drop_path_rates
-from napari_mamba.nn.blocks.mlp import Mlp
-from napari_mamba.nn.blocks.patch import PatchExpand
 from napari_mamba.nn.blocks.probability import Probability
 from napari_mamba.nn.blocks.tokens import Float32Module, without_autocast
+from napari_mamba.nn.blocks.transformers.mlp import Mlp
+from napari_mamba.nn.blocks.transformers.patch import PatchExpand
 from napari_mamba.nn.blocks.vss import init_vss_weights
 from napari_mamba.nn.mixers.exchange import PathMixers, ReplaceableMixer
 from napari_mamba.nn.mixers.mamba import init_dt_, s4d_real_log

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import has
-from napari_mamba.nn.blocks.light_unet import SixStageUNet, init_light_weights, six_stage_arguments
 from napari_mamba.nn.blocks.tokens import Float32Module, from_tokens, to_tokens, without_autocast
+from napari_mamba.nn.blocks.unets.light_unet import SixStageUNet, init_light_weights, six_stage_arguments
 from napari_mamba.nn.mixers.mamba import Mamba
 
 

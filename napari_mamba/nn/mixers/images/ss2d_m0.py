@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from napari_mamba.errors import InputError
 from napari_mamba.nn.blocks.tokens import Float32Module, without_autocast
 from napari_mamba.nn.mixers.exchange import PathMixers, ReplaceableMixer
+from napari_mamba.nn.mixers.images.ss2d_v2 import PATHS, MapConv, output_norm
 from napari_mamba.nn.mixers.mamba2 import scan_heads
 from napari_mamba.nn.mixers.selective import initial_projection, rank_of
-from napari_mamba.nn.mixers.ss2d_v2 import PATHS, MapConv, output_norm
 from napari_mamba.scan import scan_order
 
 OPTIONS = ("noz", "oact", "no32", "onnone", "ondwconv3", "oncnorm", "onsoftmax", "onsigmoid")

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from napari_mamba.errors import InputError
 from napari_mamba.models.registry import Identification, Shapes, register
-from napari_mamba.models.segmentation.vm_unet import PAPER_DEPTHS, VSSUNet
+from napari_mamba.models.segmentation.images.vm_unet import PAPER_DEPTHS, VSSUNet
 from napari_mamba.models.shapes import depths as depths_of
 from napari_mamba.models.shapes import has
 from napari_mamba.nn.blocks.drop import DropPath

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_mamba.errors import InputError
-from napari_mamba.nn.blocks.conv_blocks import (
+from napari_mamba.nn.blocks.unets.conv_blocks import (
     ConvNormAct,
     PerAxis,
     PointwiseUpsample,

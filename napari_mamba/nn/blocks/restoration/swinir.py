@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_mamba.errors import InputError
-from napari_mamba.nn.mixers.ss2d_v2 import MapConv
+from napari_mamba.nn.mixers.images.ss2d_v2 import MapConv
 from napari_mamba.nn.norms.norm import LayerNorm
 
 RGB_MEAN = (0.4488, 0.4371, 0.4040)

@@ -13,7 +13,8 @@ from typing import Any
 from napari_mamba import io
 from napari_mamba.errors import InputError
 from napari_mamba.io.common.guard import quoted
-from napari_mamba.training.adaptation.people import Case, person_of
+from napari_mamba.io.paths import is_there
+from napari_mamba.training.adaptation.data.people import Case, person_of
 
 _FOLDERS = (("images", "labels"), ("imagesTr", "labelsTr"))
 _DESCRIPTION = "dataset.json"
@@ -110,8 +111,8 @@ def _from_csv(path: Path, labels: bool = True) -> tuple[Case, ...]:
         paths = tuple(path.parent / one.strip() for one in image.split(";"))
         drawn = path.parent / label if labels else None
         for one in (*paths, *([drawn] if drawn else [])):
-            if not one.exists():
-                raise InputError(f"{path}, line {number}: there is no file {one}: correct the path")
+            if not is_there(one):
+                raise InputError(f"{path}, line {number}: there is no file {quoted(one.name)}: correct the path")
         name = _stem(paths[0])
         cases.append(Case(name, (row.get("person") or "").strip() or person_of(name), paths, drawn))
     return tuple(cases)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from napari_mamba.errors import InputError
 from napari_mamba.nn.blocks.tokens import Float32Module
-from napari_mamba.nn.mixers.ss2d_v2 import MapConv
+from napari_mamba.nn.mixers.images.ss2d_v2 import MapConv
 from napari_mamba.nn.norms.norm import LayerNorm, at_least_float32
 
 STEP = 8

@@ -10,8 +10,8 @@ from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import depths as depths_of
 from napari_mamba.models.shapes import has
 from napari_mamba.nn.blocks.drop import drop_path_rates
-from napari_mamba.nn.blocks.patch import PatchExpand
 from napari_mamba.nn.blocks.probability import Probability
+from napari_mamba.nn.blocks.transformers.patch import PatchExpand
 from napari_mamba.nn.blocks.vss import VSSBlock, VSSEncoder, VSSLayer, grey_to_rgb, init_vss_weights
 
 PAPER_DEPTHS = {"depths": [2, 2, 2, 2], "depths_decoder": [2, 2, 2, 1]}

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from napari_mamba.training import augment
+from napari_mamba.training.adaptation.data.people import Case
 from napari_mamba.training.adaptation.loss import UNKNOWN
-from napari_mamba.training.adaptation.people import Case
 
 CHANGES: tuple[tuple[augment.Change, float], ...] = (
     (augment.bias_field, 0.15),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from napari_mamba.errors import InputError
 from napari_mamba.nn.blocks.drop import DropPath
-from napari_mamba.nn.mixers.ss2d import SS2D
+from napari_mamba.nn.mixers.images.ss2d import SS2D
 from napari_mamba.nn.norms.norm import LayerNorm
 
 SQUEEZE = 30

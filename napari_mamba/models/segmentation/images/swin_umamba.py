@@ -16,8 +16,8 @@ from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, has
 from napari_mamba.models.shapes import depths as depths_of
 from napari_mamba.nn.blocks.drop import rising_rates
-from napari_mamba.nn.blocks.patch import PatchExpand
-from napari_mamba.nn.blocks.unetr import NormName, UnetOutBlock, UnetrBasicBlock, UnetrUpBlock
+from napari_mamba.nn.blocks.transformers.patch import PatchExpand
+from napari_mamba.nn.blocks.unets.unetr import NormName, UnetOutBlock, UnetrBasicBlock, UnetrUpBlock
 from napari_mamba.nn.blocks.vss import VSSEncoder, VSSLayer, init_vss_weights, states
 from napari_mamba.nn.norms.instance_norm import InstanceNorm2d
 

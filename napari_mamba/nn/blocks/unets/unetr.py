@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_mamba.errors import InputError
-from napari_mamba.nn.blocks.conv_blocks import LEAK, dimensional
+from napari_mamba.nn.blocks.unets.conv_blocks import LEAK, dimensional
 from napari_mamba.nn.norms.instance_norm import instance_norm_layer, norm_act
 
 NormName = str | tuple[str, dict[str, Any]]

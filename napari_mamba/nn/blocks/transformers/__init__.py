@@ -1,0 +1,1 @@
+"""What scans took over from transformers: patches, perceptrons, attention in windows, SegFormer's stages."""
