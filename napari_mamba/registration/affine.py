@@ -10,14 +10,19 @@ import numpy as np
 from napari_mamba.errors import InputError
 from napari_mamba.io.common.geometry import LPS_TO_RAS
 from napari_mamba.io.formats.itk import simpleitk
+from napari_mamba.registration.starts import extent, rigid_starts
 from napari_mamba.registration.transforms import Transform, _image
 from napari_mamba.volume import Volume
 
-LEVELS = ((4, 4.0), (2, 2.0), (1, 1.0))
-"""Shrinking in voxels and smoothing in mm, coarse to fine."""
+LEVELS = ((4.0, 1.0, 100), (2.0, 0.25, 60))
+"""Voxel side in mm, share of the voxels that the similarity is taken over, most steps; coarse to fine."""
+USUAL_MM = 160.0
+"""The longest side of an image for which the levels are meant; those of smaller ones are finer."""
 SAMPLES = 60_000
-"""Voxels that the similarity is taken over at every step."""
-STARTS = ("auto", "headers", "masses")
+"""Voxels at full resolution over which the similarity is told."""
+PLACES = ("headers", "middles", "masses")
+"""Where a search can begin: where the headers put the images, their boxes' middles or their centres of mass together."""
+STARTS = ("auto", *PLACES)
 LEAST = 4
 """Voxels an image has along each axis; fewer are no volume."""
 
@@ -42,9 +47,9 @@ def register_affine(
     ----------
     fixed, moving : Volume
         One channel counts, the first.
-    start : {"headers", "masses", "auto"}
-        Where the search begins: the places that the headers give, or the centres of mass brought together; "auto": the
-        one at which the images tell more about each other.
+    start : {"headers", "middles", "masses", "auto"}
+        Where the search begins: the places that the headers give, the middles of the images' boxes brought together, or
+        their centres of mass; "auto": the best of them, each also turned (`rigid_starts`).
     rigid_only : bool
         Turn and shift, but do not scale or shear.
     seed : int
@@ -65,23 +70,35 @@ def register_affine(
             "by their headers the two images lie apart and share no place: if they show the same part of the body, "
             "start from their centres of mass (start 'masses')"
         )
-    method = _method(still, seed)
-    before = -_similarity(method, still, other, sitk.Euler3DTransform())
-    if start == "auto":
-        centred = -_similarity(method, still, other, _start(still, other, masses=True))
-        start = "masses" if centred > before else "headers"
-    rigid = _run(method, still, other, _start(still, other, start == "masses"), steps=2.0)
-    best = rigid
-    if not rigid_only:
-        full = sitk.AffineTransform(3)
-        full.SetCenter(rigid.GetCenter())
-        full.SetMatrix(rigid.GetMatrix())
-        full.SetTranslation(rigid.GetTranslation())
-        best = _run(method, still, other, full, steps=1.0)
-    after = -_similarity(method, still, other, best)
+    told = _told(still, seed)
+    before = -_similarity(told, still, other, sitk.Euler3DTransform())
+    places = tuple(PLACES) if start == "auto" else (start,)
+    found = _found(fixed, moving, still, other, tuple(PLACES) if start == "auto" else (start,), rigid_only, seed)
+    after = -_similarity(told, still, other, found)
     if after <= before:
         return Affine(Transform(), before, before)
-    return Affine(Transform(_ras(best)), before, after)
+    return Affine(Transform(_ras(found)), before, after)
+
+
+def _found(
+    fixed: Volume, moving: Volume, still: Any, other: Any, places: tuple[str, ...], rigid_only: bool, seed: int
+) -> Any:
+    """The best of the starts, each improved on the coarse level; then with more freedom, and finer."""
+    sitk = simpleitk()
+    (side, share, steps), *finer = [(min(1.0, extent(fixed) / USUAL_MM) * side, *rest) for side, *rest in LEVELS]
+    pair = [_shrunk(image, side) for image in (still, other)]
+    method = _method(pair[0], share, seed)
+    kind = sitk.Euler3DTransform if rigid_only else sitk.Similarity3DTransform
+    plain = [np.eye(4)] if "headers" in places else []
+    starts = [_centred(start, fixed) for start in plain + rigid_starts(fixed, moving, places)]
+    tried = [_run(method, *pair, _as(kind, start), 1.0, steps) for start in starts]
+    found = min(tried, key=lambda one: _similarity(method, *pair, one))
+    if not rigid_only:
+        found = _run(method, *pair, _as(sitk.AffineTransform, found), 0.5, steps)
+    for side, share, steps in finer:
+        pair = [_shrunk(image, side) for image in (still, other)]
+        found = _run(_method(pair[0], share, seed), *pair, found, 0.5, steps)
+    return found
 
 
 def check_pair(fixed: Volume, moving: Volume) -> None:
@@ -106,33 +123,57 @@ def overlap(fixed: Volume, moving: Volume) -> float:
     return float(inside.all(axis=1).mean())
 
 
-def _start(still: Any, other: Any, masses: bool) -> Any:
-    """No motion about the fixed image's middle, or the shift that brings the centres of mass together."""
+def _centred(matrix: np.ndarray, fixed: Volume) -> Any:
+    """A rigid matrix of RAS+ points as SimpleITK's transform about the fixed image's middle."""
     sitk = simpleitk()
-    moments = sitk.CenteredTransformInitializerFilter.MOMENTS
-    if masses:
-        return sitk.Euler3DTransform(sitk.CenteredTransformInitializer(still, other, sitk.Euler3DTransform(), moments))
-    start = sitk.Euler3DTransform()
-    start.SetCenter(still.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in still.GetSize()]))
-    return start
+    matrix = LPS_TO_RAS @ matrix @ LPS_TO_RAS
+    middle = fixed.affine[:3, :3] @ ((np.array(fixed.shape) - 1) / 2) + fixed.affine[:3, 3]
+    centre = LPS_TO_RAS[:3, :3] @ middle
+    found = sitk.Euler3DTransform()
+    found.SetCenter(centre.tolist())
+    found.SetMatrix(matrix[:3, :3].ravel().tolist())
+    found.SetTranslation((matrix[:3, 3] + matrix[:3, :3] @ centre - centre).tolist())
+    return found
 
 
-def _method(still: Any, seed: int) -> Any:
+def _as(kind: Any, found: Any) -> Any:
+    """The same map as a transform of another kind, with more freedom."""
+    freer = kind(3) if kind is simpleitk().AffineTransform else kind()
+    freer.SetCenter(found.GetCenter())
+    freer.SetMatrix(found.GetMatrix())
+    freer.SetTranslation(found.GetTranslation())
+    return freer
+
+
+def _shrunk(image: Any, side: float) -> Any:
+    """An image in voxels of about `side` mm, each the mean of those in it."""
+    sitk = simpleitk()
+    factors = [
+        max(1, min(round(side / spacing), size // LEAST))
+        for spacing, size in zip(image.GetSpacing(), image.GetSize(), strict=True)
+    ]
+    return sitk.BinShrink(image, factors) if max(factors) > 1 else image
+
+
+def _told(still: Any, seed: int) -> Any:
+    """What tells the similarity at full resolution."""
+    return _method(still, SAMPLES / still.GetNumberOfPixels(), seed)
+
+
+def _method(still: Any, share: float, seed: int) -> Any:
     sitk = simpleitk()
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(numberOfHistogramBins=32)
-    method.SetMetricSamplingStrategy(method.RANDOM)
-    method.SetMetricSamplingPercentage(min(1.0, SAMPLES / still.GetNumberOfPixels()), seed)
+    if share < 1:
+        method.SetMetricSamplingStrategy(method.RANDOM)
+        method.SetMetricSamplingPercentage(share, seed)
     method.SetInterpolator(sitk.sitkLinear)
-    method.SetShrinkFactorsPerLevel([shrink for shrink, _ in LEVELS])
-    method.SetSmoothingSigmasPerLevel([sigma for _, sigma in LEVELS])
-    method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
     return method
 
 
-def _run(method: Any, still: Any, other: Any, start: Any, steps: float) -> Any:
-    """Optimise a copy of a transform."""
-    method.SetOptimizerAsRegularStepGradientDescent(steps, 1e-3, 120, relaxationFactor=0.6)
+def _run(method: Any, still: Any, other: Any, start: Any, step: float, steps: int) -> Any:
+    """Optimise a copy of a transform, at first by `step` voxels at once."""
+    method.SetOptimizerAsRegularStepGradientDescent(step * min(still.GetSpacing()), 1e-3, steps, relaxationFactor=0.5)
     method.SetOptimizerScalesFromPhysicalShift()
     method.SetInitialTransform(start, inPlace=True)
     try:

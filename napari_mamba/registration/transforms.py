@@ -7,7 +7,8 @@ are RAS+ millimetres, as everywhere in this package; what is written is LPS, as 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -135,16 +136,32 @@ def to_simpleitk(transform: Transform) -> Any:
 
 
 def write(transform: Transform, path: Path | str) -> Path:
-    """Write an ITK composite transform, `.h5` or `.tfm`, for SimpleITK, ANTs (`-t FILE`) and 3D Slicer."""
+    """Write an ITK composite transform, `.h5` or `.tfm`, for SimpleITK, ANTs (`-t FILE`) and 3D Slicer.
+
+    `.h5` holds a displacement in 32 bits and compressed, rounded to 1/256 mm, if h5py is installed.
+    """
     sitk = simpleitk()
     path = Path(path)
     if path.suffix.lower() not in (".h5", ".tfm"):
         raise OutputError(f"a transform is written as .h5 or .tfm, not {path.suffix or 'without an ending'}")
+    small = path.suffix.lower() == ".h5" and transform.displacement is not None and find_spec("h5py") is not None
     try:
-        sitk.WriteTransform(to_simpleitk(transform), str(path))
-    except RuntimeError as error:
+        if small:
+            _write_small(transform, path)
+        else:
+            sitk.WriteTransform(to_simpleitk(transform), str(path))
+    except (RuntimeError, OSError) as error:
         raise OutputError(f"{path} could not be written: check the folder and the space on the disk") from error
     return path
+
+
+def _write_small(transform: Transform, path: Path) -> None:
+    from napari_mamba.registration.compact import shrink
+
+    assert transform.displacement is not None
+    one_voxel = replace(transform, displacement=np.zeros((1, 1, 1, 3), np.float32))
+    simpleitk().WriteTransform(to_simpleitk(one_voxel), str(path))
+    shrink(path, transform.displacement * _FLIP.astype(np.float32))
 
 
 def write_displacement(transform: Transform, path: Path | str, grid: np.ndarray, shape: Sequence[int]) -> Path:
