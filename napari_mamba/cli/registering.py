@@ -66,7 +66,7 @@ def register_files(
     options: RegistrationOptions,
     *,
     labels: Path | None,
-    bundle: str | None,
+    bundle: str,
     events: str | None,
     replace: bool,
 ) -> int:
@@ -96,7 +96,7 @@ def _register(
     fixed_path: Path,
     moving_path: Path,
     labels_path: Path | None,
-    bundle: str | None,
+    bundle: str,
     outputs: RegisterOutputs,
     options: RegistrationOptions,
     report: Reporter,
@@ -112,13 +112,14 @@ def _register(
 
     with cancel_on_signals() as cancel:
         tell(Progress("loading", 0, 1))
-        from napari_mamba import bundles, io
+        from napari_mamba import io
         from napari_mamba.engine.progress.to_end import to_end
+        from napari_mamba.engine.registering.networks import network_for
         from napari_mamba.engine.registering.register import register
 
         fixed, moving = io.read(fixed_path), io.read(moving_path)
         carried = None if labels_path is None else _labels_of(labels_path, moving)
-        chosen = None if bundle is None else bundles.load(bundle)
+        chosen = network_for(bundle, fixed, moving)
         found = to_end(register(fixed, moving, chosen, options, cancel), tell)
         if found.cancelled:
             report.cancelled()

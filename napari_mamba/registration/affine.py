@@ -21,7 +21,7 @@ USUAL_MM = 160.0
 SAMPLES = 60_000
 """Voxels at full resolution over which the similarity is told."""
 PLACES = ("headers", "middles", "masses")
-"""Where a search can begin: where the headers put the images, their boxes' middles or their centres of mass together."""
+"""Where a search can begin: as the headers put the images, or the middles of their boxes or masses together."""
 STARTS = ("auto", *PLACES)
 LEAST = 4
 """Voxels an image has along each axis; fewer are no volume."""
@@ -73,7 +73,7 @@ def register_affine(
     told = _told(still, seed)
     before = -_similarity(told, still, other, sitk.Euler3DTransform())
     places = tuple(PLACES) if start == "auto" else (start,)
-    found = _found(fixed, moving, still, other, tuple(PLACES) if start == "auto" else (start,), rigid_only, seed)
+    found = _found((fixed, moving), (still, other), places, rigid_only, seed)
     after = -_similarity(told, still, other, found)
     if after <= before:
         return Affine(Transform(), before, before)
@@ -81,12 +81,12 @@ def register_affine(
 
 
 def _found(
-    fixed: Volume, moving: Volume, still: Any, other: Any, places: tuple[str, ...], rigid_only: bool, seed: int
+    volumes: tuple[Volume, Volume], images: tuple[Any, Any], places: tuple[str, ...], rigid_only: bool, seed: int
 ) -> Any:
     """The best of the starts, each improved on the coarse level; then with more freedom, and finer."""
-    sitk = simpleitk()
+    sitk, (fixed, moving) = simpleitk(), volumes
     (side, share, steps), *finer = [(min(1.0, extent(fixed) / USUAL_MM) * side, *rest) for side, *rest in LEVELS]
-    pair = [_shrunk(image, side) for image in (still, other)]
+    pair = [_shrunk(image, side) for image in images]
     method = _method(pair[0], share, seed)
     kind = sitk.Euler3DTransform if rigid_only else sitk.Similarity3DTransform
     plain = [np.eye(4)] if "headers" in places else []
@@ -96,7 +96,7 @@ def _found(
     if not rigid_only:
         found = _run(method, *pair, _as(sitk.AffineTransform, found), 0.5, steps)
     for side, share, steps in finer:
-        pair = [_shrunk(image, side) for image in (still, other)]
+        pair = [_shrunk(image, side) for image in images]
         found = _run(_method(pair[0], share, seed), *pair, found, 0.5, steps)
     return found
 

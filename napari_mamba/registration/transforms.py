@@ -88,8 +88,18 @@ def to_voxels(transform: Transform) -> np.ndarray:
 
 def total_displacement(transform: Transform, grid: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """How far the whole transform, its affine included, moves each voxel of a grid: (Z, Y, X, 3) float32, RAS+ mm."""
-    points = world_points(grid, shape)
-    return (transform(points) - points).reshape(*shape, 3).astype(np.float32)
+    known = transform.displacement
+    if known is not None and known.shape[:3] == tuple(shape) and np.allclose(transform.grid, grid, atol=1e-6):
+        moved = known @ transform.affine[:3, :3].T.astype(np.float32)
+    else:
+        points = world_points(grid, shape)
+        moved = (transform.displacement_at(points) @ transform.affine[:3, :3].T).reshape(*shape, 3)
+    # What the affine alone does to a voxel is a sum of one vector for each of its three indices.
+    steps = (transform.affine[:3, :3] - np.eye(3)) @ grid[:3]
+    steps[:, 3] += transform.affine[:3, 3]
+    axes = [np.multiply.outer(np.arange(n), steps[:, axis]) for axis, n in enumerate(shape)]
+    alone = axes[0][:, None, None] + axes[1][None, :, None] + axes[2] + steps[:, 3]
+    return (moved + alone).astype(np.float32)
 
 
 def world_points(grid: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -117,9 +127,15 @@ def inverse(transform: Transform, grid: np.ndarray, shape: Sequence[int]) -> Tra
 
 def jacobian_determinant(transform: Transform) -> np.ndarray:
     """By how much the transform changes each voxel's volume, on its grid (Z, Y, X) float32; below zero it folds."""
-    derivative = np.stack(np.gradient(to_voxels(transform), axis=(1, 2, 3)), axis=1)  # (3, 3, Z, Y, X)
-    local = np.eye(3) + derivative.transpose(2, 3, 4, 0, 1)
-    return (np.linalg.det(local) * np.linalg.det(transform.affine[:3, :3])).astype(np.float32)
+    g = [np.gradient(one) for one in to_voxels(transform).astype(np.float32)]
+    for axis in range(3):
+        g[axis][axis] += 1
+    change = (
+        g[0][0] * (g[1][1] * g[2][2] - g[1][2] * g[2][1])
+        - g[0][1] * (g[1][0] * g[2][2] - g[1][2] * g[2][0])
+        + g[0][2] * (g[1][0] * g[2][1] - g[1][1] * g[2][0])
+    )
+    return (change * np.linalg.det(transform.affine[:3, :3])).astype(np.float32)
 
 
 def to_simpleitk(transform: Transform) -> Any:

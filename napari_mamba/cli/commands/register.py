@@ -30,8 +30,11 @@ def register(
         Optional[Path], typer.Option(metavar="FILE", help="Where the carried labels go, on the fixed image's grid.")
     ] = None,
     bundle: Annotated[
-        Optional[str], typer.Option(metavar="BUNDLE", help="A network that warps, after the affine; none if not given.")
-    ] = None,
+        str,
+        typer.Option(
+            metavar="BUNDLE", help="A network that warps, after the affine; auto: one that knows such images."
+        ),
+    ] = "auto",
     affine: Annotated[
         str, typer.Option(help="auto, headers or masses (where it starts), rigid (no scaling), none.")
     ] = "auto",

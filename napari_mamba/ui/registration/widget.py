@@ -74,7 +74,7 @@ class RegistrationWidget(DockPage):
         self.swap = QPushButton("Swap")
         self.swap.setToolTip("The fixed image becomes the moving one")
         self.affine = combo_box("What is done first. Mutual information, by SimpleITK: any two contrasts.")
-        self.bundle = combo_box("A network that warps, after the affine")
+        self.bundle = combo_box("A network that warps, after the affine; kept only where the images fit better")
         self.refine = QCheckBox("Fit a warp to this pair")
         self.refine.setToolTip("Takes a minute or two; kept only where the images fit better afterwards")
         self.labels = QListWidget()
@@ -120,7 +120,7 @@ class RegistrationWidget(DockPage):
         from napari_mamba import bundles
 
         found = {str(one.path): f"{one.title} ({one.name})" for one in bundles_for(bundles.available())}
-        return {"": "No network", **found}
+        return {"auto": "One that knows such images", **found, "none": "No network"}
 
     def _lay_out(self) -> None:
         form = QFormLayout()

@@ -12,6 +12,7 @@ from scipy.ndimage import gaussian_filter
 
 from napari_mamba import bundles, models
 from napari_mamba.engine.progress.to_end import to_end
+from napari_mamba.engine.registering import networks
 from napari_mamba.engine.registering.options import RegistrationOptions
 from napari_mamba.engine.registering.register import register
 from napari_mamba.errors import InputError
@@ -112,10 +113,39 @@ def test_a_network_s_voxels_become_millimetres_on_the_fixed_grid(fixed, shifting
     turned = np.array([[0, -2.0, 0, 40], [0, 0, 2.0, -40], [2.0, 0, 0, -35], [0, 0, 0, 1]])
     image = Volume(np.asarray(fixed.data), turned)
     options = RegistrationOptions("none", refine=False, device="cpu")
-    found = to_end(register(image, other_contrast(image), shifting, options))
+    found = to_end(register(image, seen_further(image, (-2, 0, 1)), shifting, options))
+    assert found.facts["network"]["kept"]
     middle = np.asarray(found.displacement.data)[:, 10:-10, 10:-10, 10:-10]
     expected = np.array([-2.0, 0.0, 1.0])  # the network's (z, y, x) as (x, y, z)
     np.testing.assert_allclose(middle, np.broadcast_to(expected[:, None, None, None], middle.shape), atol=1e-3)
+
+
+def seen_further(image, millimetres):
+    """The image in another contrast, shifted in the world."""
+    grid = np.array(image.affine)
+    grid[:3, 3] += millimetres
+    return Volume(other_contrast(image).data, grid)
+
+
+def test_a_network_s_warp_that_fits_less_well_is_left_away(fixed, shifting):
+    options = RegistrationOptions("none", refine=False, device="cpu")
+    found = to_end(register(fixed, seen_further(fixed, (2, 0, -1)), shifting, options))
+    facts = found.facts["network"]
+    assert not facts["kept"]
+    assert facts["unlikeness_after"] > facts["unlikeness_before"]
+    assert found.facts["longest_mm"] == 0
+    assert any("was left away" in warning for warning in found.warnings)
+
+
+def test_the_network_is_one_that_knows_both_images(fixed, shifting, monkeypatch):
+    strange = fixed.with_data(1 - np.asarray(fixed.data))
+    monkeypatch.setattr(bundles, "available", lambda: [bundles.load("mr-denoise"), shifting])
+    assert networks.network_for("auto", fixed, fixed) is None  # it cannot tell
+    monkeypatch.setattr(networks, "knows", lambda bundle, volume: volume is not strange)
+    assert networks.network_for("auto", fixed, fixed) is shifting
+    assert networks.network_for("auto", fixed, strange) is None
+    assert networks.network_for("none", fixed, fixed) is None
+    assert networks.network_for(str(shifting.path), fixed, strange).name == shifting.name
 
 
 def test_it_can_be_stopped(fixed):
