@@ -127,9 +127,9 @@ def inverse(transform: Transform, grid: np.ndarray, shape: Sequence[int]) -> Tra
 
 def jacobian_determinant(transform: Transform) -> np.ndarray:
     """By how much the transform changes each voxel's volume, on its grid (Z, Y, X) float32; below zero it folds."""
-    g = [np.gradient(one) for one in to_voxels(transform).astype(np.float32)]
+    g = [list(np.gradient(one)) for one in to_voxels(transform).astype(np.float32)]
     for axis in range(3):
-        g[axis][axis] += 1
+        g[axis][axis] = g[axis][axis] + 1
     change = (
         g[0][0] * (g[1][1] * g[2][2] - g[1][2] * g[2][1])
         - g[0][1] * (g[1][0] * g[2][2] - g[1][2] * g[2][0])
