@@ -1,12 +1,12 @@
 """Affine, ANTs' SyN and this library on pairs of held-out heads: Dice of the structures, folding, seconds.
 
     python -m benchmarks.bundles.registration --data DIR [--methods affine,syn,both] [--pairs 0,1] [--bundle DIR]
-    python -m benchmarks.bundles.registration --table | --card BUNDLE
+    python -m benchmarks.bundles.registration --page | --card BUNDLE
 
 `DIR` is the folder of SynthSeg's label maps. SyN needs `pip install antspyx`, and is left out without it. What was
 measured goes into `results/registration.json` after every pair and replaces what stood there of the same pair and
-method; `--table` prints all of it, and `--card` writes it with a picture's worth of numbers into a bundle's card. Times
-of the clock count on an idle machine alone; those of the CPU, all threads together, on any.
+method; `--page` writes the table of all of it into docs/registration.md, and `--card` into a bundle's card. Times of the
+clock count on an idle machine alone; those of the CPU, all threads together, on any.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from napari_mamba.recipes.registration import bundle as made
 from napari_mamba.recipes.registration import evaluation
 
 RESULTS = Path(__file__).parent / "results" / "registration.json"
+PAGE = Path(__file__).parents[2] / "docs/registration.md"
+FIRST, LAST = "<!-- table: python -m benchmarks.bundles.registration --page -->", "<!-- end of the table -->"
 
 
 def main() -> None:
@@ -38,14 +40,14 @@ def main() -> None:
     parser.add_argument("--pairs", default="", help="numbers from 0, with commas between; all if not given")
     parser.add_argument("--bundle", help="another than the shipped one")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--table", action="store_true", help="only print what was measured")
+    parser.add_argument("--page", action="store_true", help="write what was measured into docs/registration.md")
     parser.add_argument("--card", metavar="BUNDLE", help="write what was measured into this bundle's card")
     options = parser.parse_args()
     if options.data is not None:
         measure(options)
-    elif not (options.table or options.card):
-        parser.error("--data DIR is needed to measure")
     found = complete(read(options.results))
+    if options.page:
+        into_page(made.table(found))
     if options.card:
         into_card(options.card, found)
     print(made.table(found))
@@ -92,6 +94,13 @@ def into_card(path: str, found: dict[str, Any]) -> None:
     bundle = bundles.load(path)
     metrics = {**bundle.metrics, "validation": {key: one for key, one in found.items() if key != "cases"}}
     update(bundle, replace(bundle.spec, metrics=metrics), made.card(metrics))
+
+
+def into_page(table: str) -> None:
+    """Put the table between the page's two marks."""
+    text = PAGE.read_text()
+    before, after = text.split(FIRST)[0], text.split(LAST)[1]
+    PAGE.write_text(f"{before}{FIRST}\n\n{table}\n\n{LAST}{after}")
 
 
 def _bundle(name: str | None) -> bundles.Bundle | None:
