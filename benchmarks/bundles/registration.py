@@ -5,8 +5,8 @@
 
 `DIR` is the folder of SynthSeg's label maps. SyN needs `pip install antspyx`, and is left out without it. What was
 measured goes into `results/registration.json` after every pair and replaces what stood there of the same pair and
-method; `--page` writes the table of all of it into docs/registration.md, and `--card` into a bundle's card. Times of the
-clock count on an idle machine alone; those of the CPU, all threads together, on any.
+method; `--page` writes the table of all of it into docs/registration.md, and `--card` into a bundle's card. Times of
+the clock count on an idle machine alone; those of the CPU, all threads together, on any.
 """
 
 from __future__ import annotations
