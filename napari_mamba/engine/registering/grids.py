@@ -39,9 +39,9 @@ def on_grid(transform: Transform, grid: Volume) -> Transform:
 def scaled_tensor(volume: Volume) -> torch.Tensor:
     """One channel as (1, 1, Z, Y, X) float32 between 0 and 1."""
     values = np.asarray(volume.data[:1], np.float32)
-    low, high = np.percentile(values, (0.5, 99.5))
-    scaled = (values - low) / max(float(high - low), 1e-12)
-    return torch.from_numpy(scaled.clip(0, 1)[np.newaxis])
+    low, high = (float(one) for one in np.percentile(values, (0.5, 99.5)))
+    scaled = (values - low) / max(high - low, 1e-12)
+    return torch.from_numpy(scaled.clip(0, 1)[np.newaxis].astype(np.float32, copy=False))
 
 
 def first_channel(volume: Volume) -> Volume:
