@@ -91,7 +91,8 @@ class Session:
             start = perf_counter()
             yield from self._network(self.bundle)
             self._time("network", start)
-        if self.options.refine:
+        warped = self.found.transform.displacement is not None
+        if self.options.refine or (self.options.refine is None and not warped):
             start = perf_counter()
             yield from self._refine()
             self._time("refinement", start)

@@ -66,7 +66,8 @@ class RegistrationModel:
     fixed, moving : layer or None
     affine : str
         A key of `AFFINES`.
-    refine : bool
+    refine : bool or None
+        None: only where no network warps.
     bundle : str
         Path of a bundle for registration, "auto" for one that knows such images, or "none".
     labels : list of layers
@@ -80,7 +81,7 @@ class RegistrationModel:
     fixed: Layer | None = None
     moving: Layer | None = None
     affine: str = "auto"
-    refine: bool = True
+    refine: bool | None = None
     bundle: str = "auto"
     labels: list[Layer] = field(default_factory=list)
     finished: Finished | None = None

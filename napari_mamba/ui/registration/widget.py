@@ -76,7 +76,11 @@ class RegistrationWidget(DockPage):
         self.affine = combo_box("What is done first. Mutual information, by SimpleITK: any two contrasts.")
         self.bundle = combo_box("A network that warps, after the affine; kept only where the images fit better")
         self.refine = QCheckBox("Fit a warp to this pair")
-        self.refine.setToolTip("Takes a minute or two; kept only where the images fit better afterwards")
+        self.refine.setTristate(True)
+        self.refine.setToolTip(
+            "Takes a minute or two; kept only where the images fit better afterwards. Half ticked: only where no network "
+            "warps."
+        )
         self.labels = QListWidget()
         self.labels.setToolTip("Labels of the moving image that are ticked are carried along, by nearest neighbour")
         self.labels.setMaximumHeight(70)
@@ -100,8 +104,8 @@ class RegistrationWidget(DockPage):
             combo.currentIndexChanged.connect(self._on_choice)
         for combo in (self.fixed, self.moving):
             combo.currentIndexChanged.connect(self._on_choice)
-        self.refine.setChecked(True)
-        self.refine.toggled.connect(self._on_choice)
+        self.refine.setCheckState(Qt.CheckState.PartiallyChecked)
+        self.refine.stateChanged.connect(self._on_choice)
         self.labels.itemChanged.connect(self._on_choice)
         self.swap.clicked.connect(self.model.swap)
         self.row.asked.connect(self.run)
@@ -200,7 +204,7 @@ class RegistrationWidget(DockPage):
             moving=self.moving.currentData(),
             affine=self.affine.currentData(),
             bundle=self.bundle.currentData(),
-            refine=self.refine.isChecked(),
+            refine=None if self.refine.checkState() == Qt.CheckState.PartiallyChecked else self.refine.isChecked(),
             labels=[i.data(Qt.ItemDataRole.UserRole) for i in items if i.checkState() == Qt.CheckState.Checked],
         )
 
