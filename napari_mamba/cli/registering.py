@@ -15,7 +15,7 @@ from napari_mamba.cli.failures import CANCELLED, DONE, quiet_libraries
 from napari_mamba.cli.outputs import write_text
 from napari_mamba.cli.reporting import Reporter, reporter
 from napari_mamba.cli.running import cancel_on_signals
-from napari_mamba.errors import InputError, OutputError
+from napari_mamba.errors import ChoiceError, InputError, OutputError
 
 if TYPE_CHECKING:
     from napari_mamba.engine import Progress
@@ -112,12 +112,11 @@ def _register(
 
     with cancel_on_signals() as cancel:
         tell(Progress("loading", 0, 1))
-        from napari_mamba import io
         from napari_mamba.engine.progress.to_end import to_end
         from napari_mamba.engine.registering.networks import network_for
         from napari_mamba.engine.registering.register import register
 
-        fixed, moving = io.read(fixed_path), io.read(moving_path)
+        fixed, moving = _volume(fixed_path), _volume(moving_path)
         carried = None if labels_path is None else _labels_of(labels_path, moving)
         chosen = network_for(bundle, fixed, moving)
         found = to_end(register(fixed, moving, chosen, options, cancel), tell)
@@ -133,6 +132,18 @@ def _register(
         facts["seconds"] = round(perf_counter() - began, 3)
         report.result(facts, [], "ml")
     return DONE
+
+
+def _volume(path: Path) -> Volume:
+    """An image that has to be one volume; raises `InputError` where it is a film."""
+    from napari_mamba import io
+
+    try:
+        return io.read(path)
+    except ChoiceError as error:
+        raise InputError(
+            f"{path} holds several images, and one 3D image is registered onto one: save the right one by itself"
+        ) from error
 
 
 def _labels_of(path: Path, moving: Volume) -> LabelMap:

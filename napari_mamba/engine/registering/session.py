@@ -21,7 +21,7 @@ from napari_mamba.engine.result import Result
 from napari_mamba.engine.run import run
 from napari_mamba.errors import InputError
 from napari_mamba.nn.fields import folded_share
-from napari_mamba.registration.affine import check_pair, register_affine
+from napari_mamba.registration.affine import check_pair, overlap, register_affine
 from napari_mamba.registration.refinement import LEVELS, MOST_FOLDED, refine, seen_in, unlikeness
 from napari_mamba.registration.transforms import (
     Transform,
@@ -74,11 +74,12 @@ class Session:
     ) -> None:
         if bundle is not None and bundle.task != "registration":
             raise InputError(f"{bundle.name} is for {bundle.task}: choose a bundle for registration, or none")
+        self.bundle, self.options, self.cancel = bundle, options, cancel
+        self.found = Registered()
+        fixed, moving = self._finite(fixed, "fixed"), self._finite(moving, "moving")
         check_pair(fixed, moving)
         self.fixed, self.moving = first_channel(fixed), first_channel(moving)
         self.whole = moving
-        self.bundle, self.options, self.cancel = bundle, options, cancel
-        self.found = Registered()
         self._images: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def events(self) -> Generator[Progress, None, None]:
@@ -100,14 +101,33 @@ class Session:
         self._finish()
         yield from self._say("restoring", 1, 1)
 
+    def _finite(self, volume: Volume, role: str) -> Volume:
+        """A volume whose values are all numbers; says how many were not."""
+        values = np.asarray(volume.data)
+        if values.dtype.kind != "f" or (finite := np.isfinite(values)).all():
+            return volume
+        if not finite.any():
+            raise InputError(f"the {role} image holds no number at all: there is nothing to align")
+        self._warn(f"Of the {role} image {(~finite).sum()} values are no numbers (NaN or infinite), and count as dark.")
+        return volume.with_data(np.where(finite, values, values[finite].min()))
+
     # ---- the steps
 
     def _affine(self) -> Transform:
-        choice = self.options.affine
+        choice, apart = self.options.affine, overlap(self.fixed, self.moving) == 0
         if choice == "none":
+            if apart:
+                raise InputError(
+                    "by their headers the two images lie apart and share no place: choose another affine than none"
+                )
             return Transform()
         rigid = choice == "rigid"
         found = register_affine(self.fixed, self.moving, start="auto" if rigid else choice, rigid_only=rigid)
+        if apart:
+            self._warn(
+                "By their headers the two images lie apart and share no place. They were brought together by what they "
+                "show: look whether both are of the same part of the same, or a like, body."
+            )
         self.found.facts["affine"] = {"information_before": found.before, "information_after": found.after}
         if found.after < POORLY_ALIGNED:
             self._warn(

@@ -78,8 +78,8 @@ class RegistrationWidget(DockPage):
         self.refine = QCheckBox("Fit a warp to this pair")
         self.refine.setTristate(True)
         self.refine.setToolTip(
-            "Takes a minute or two; kept only where the images fit better afterwards. Half ticked: only where no network "
-            "warps."
+            "Takes a minute or two; kept only where the images fit better afterwards. Half ticked: only where no "
+            "network warps."
         )
         self.labels = QListWidget()
         self.labels.setToolTip("Labels of the moving image that are ticked are carried along, by nearest neighbour")

@@ -178,6 +178,17 @@ def test_images_far_apart_are_brought_together_by_their_masses(fixed):
     far[:3, 3] += 500
     found = to_end(register(fixed, Volume(fixed.data, far), None, STILL))
     np.testing.assert_allclose(found.transform.affine[:3, 3], 500, atol=3)
+    assert any("lie apart" in warning for warning in found.warnings)
+    with pytest.raises(InputError, match="lie apart"):
+        to_end(register(fixed, Volume(fixed.data, far), None, replace(STILL, affine="none")))
+
+
+def test_values_that_are_no_numbers_are_dark(fixed):
+    values = np.array(fixed.data)
+    values[:, 18:20] = np.nan
+    found = to_end(register(fixed, fixed.with_data(values), None, replace(STILL, affine="none")))
+    assert np.isfinite(found.moved.data).all()
+    assert any("no numbers" in warning for warning in found.warnings)
 
 
 def test_another_organ_is_doubted(fixed):
