@@ -11,6 +11,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from napari_mamba import bundles, models
+from napari_mamba.engine.progress.events import Progress
+from napari_mamba.engine.progress.overall import REGISTERING, Overall
 from napari_mamba.engine.progress.to_end import to_end
 from napari_mamba.engine.registering import networks
 from napari_mamba.engine.registering.options import RegistrationOptions
@@ -218,3 +220,16 @@ def test_an_affine_that_scales_much_is_doubted(fixed):
     again = to_end(register(fixed, fixed, None, STILL))
     assert again.facts["affine"]["scales"] == pytest.approx([1, 1, 1])
     assert again.warnings == []
+
+
+def test_progress_of_every_stage_of_a_registration_rises_to_the_end():
+    """Also with a network: what comes after it is told by a registration's own stages."""
+    overall, shares = Overall(shares=REGISTERING), []
+    for stage in REGISTERING:
+        for done in (0, 1):
+            overall.add(Progress(stage, done, 1, 4.0 * (1 - done) if stage == "network" else None))
+            shares.append(overall.fraction)
+            if stage == "network":
+                assert overall.seconds_left is not None
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1.0)
