@@ -45,7 +45,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.data is not None:
         measure(options)
-    found = complete(read(options.results))
+    found = summary(read(options.results))
     if options.page:
         into_page(made.table(found))
     if options.card:
@@ -78,10 +78,10 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def complete(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The summary of the methods that were measured on every pair that any was measured on."""
+def summary(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The summary of each method, over the pairs on which it was measured."""
     cases = [{"pair": name, **row} for name, row in rows.items()]
-    methods = [name for name in made.ROWS if cases and all(name in case for case in cases)]
+    methods = [name for name in made.ROWS if any(name in case for case in cases)]
     return evaluation.summarised(cases, methods)
 
 

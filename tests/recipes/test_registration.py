@@ -196,9 +196,10 @@ def test_evaluation_tells_each_pair_and_the_card_their_spread(recipe):
 
 def test_the_card_says_when_it_is_below_syn():
     def measured(syn, ours):
-        rows = {name: {"dice": {"mean": mean}} for name, mean in (("syn", syn), ("both", ours))}
-        return {"methods": rows}
+        return {"beside_syn": {"pairs": 2, "syn": syn, "network": ours}}
 
-    assert "below ANTs' SyN here: 0.500 beside 0.600" in bundle.beside_syn(measured(0.6, 0.5))
+    assert "below ANTs' SyN on the 2 pairs that both registered: 0.500 beside 0.600" in bundle.beside_syn(
+        measured(0.6, 0.5)
+    )
     assert "above ANTs' SyN" in bundle.beside_syn(measured(0.5, 0.6))
-    assert bundle.beside_syn(None) == ""
+    assert bundle.beside_syn(None) == bundle.beside_syn({"beside_syn": {"pairs": 0}}) == ""

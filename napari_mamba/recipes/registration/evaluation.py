@@ -76,11 +76,16 @@ def evaluate(
 
 
 def summarised(cases: list[dict[str, Any]], methods: Iterable[str]) -> dict[str, Any]:
-    """What the card tells of some methods that were measured on every case."""
+    """What the card tells of some methods, each over the cases on which it was measured."""
+    both = [case for case in cases if "syn" in case and "network" in case]
+    beside = (
+        {name: float(np.mean([case[name]["dice"] for case in both])) for name in ("network", "syn")} if both else {}
+    )
     return {
         "pairs": len(cases),
         "structures": len(INDICES) - 1,
-        "methods": {name: _summary([case[name] for case in cases]) for name in methods},
+        "methods": {name: _summary([case[name] for case in cases if name in case]) for name in methods},
+        "beside_syn": {"pairs": len(both), **beside},
         "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
         "cases": cases,
     }
