@@ -111,7 +111,7 @@ def table(measured: Mapping[str, Any] | None) -> str:
     if not measured or not measured["methods"]:
         return "Not measured yet."
     lines = [
-        f"Mean Dice of {measured['structures']} structures of held-out label maps, each imaged in a contrast of its own,",
+        f"Mean Dice of {measured['structures']} structures of held-out maps, each imaged in a contrast of its own,",
         "mean ± SD (minimum to maximum) over pairs.",
         "",
         "| | pairs | Dice | folded voxels, %, most | CPU, s |",
