@@ -125,6 +125,8 @@ def test_the_bundle_answers_what_was_trained(recipe, tmp_path):
     network = recipe.network().eval()
     loaded = bundles.load(bundle.export(recipe, network.state_dict(), tmp_path / "b", {"steps": 1, "seconds": 2.0}))
     (again,) = loaded.networks()
+    assert again.passes == 2
+    network.passes = 2
     pair = torch.rand(1, 2, 64, 64, 64)
     with torch.no_grad():
         np.testing.assert_allclose(again(pair), network(pair), atol=1e-3)
