@@ -192,7 +192,7 @@ def test_evaluation_tells_each_pair_and_the_card_their_spread(recipe):
     overlaps = [2 * ((moved == c) & (truth == c)).sum() / ((moved == c).sum() + (truth == c).sum()) for c in (1, 2)]
     assert found.numbers["cases"][4]["before"]["dice"] == pytest.approx(np.mean(overlaps))
     row = found.metrics["validation"]["methods"]["before"]
-    assert f"| not registered | {row['dice']['mean']:.3f} ±" in bundle.card(found.metrics)
+    assert f"| not registered | 6 | {row['dice']['mean']:.3f} ±" in bundle.card(found.metrics)
     assert found.figures()["failures.png"].startswith(b"\x89PNG")
 
 
