@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import napari
 import numpy as np
-from make_screenshots import IMAGES, save, settle, wait
+from qtpy.QtWidgets import QApplication
 from scipy.ndimage import gaussian_filter
 
 from napari_mamba import io
@@ -23,7 +25,30 @@ from napari_mamba.registration.transforms import Transform, resample
 from napari_mamba.volume import Volume
 
 SIZE = (1280, 800)
+IMAGES = Path(__file__).parent / "images"
 HEAD = Path(__file__).parents[1] / "sample_data" / "icbm2009a_t1.nii.gz"
+
+
+def wait(until: Callable[[], bool], seconds: float = 600) -> None:
+    """Let the window live until something is so."""
+    end = time.monotonic() + seconds
+    while not until():
+        if time.monotonic() > end:
+            raise SystemExit("the window did not get there in time: run this on a machine that is less busy")
+        QApplication.processEvents()
+        time.sleep(0.005)
+
+
+def settle(seconds: float = 1.0) -> None:
+    """Let pending drawing happen."""
+    end = time.monotonic() + seconds
+    wait(lambda: time.monotonic() > end)
+
+
+def save(viewer: napari.Viewer, name: str) -> None:
+    """The window, as it is on the screen."""
+    viewer.screenshot(str(IMAGES / name), canvas_only=False, flash=False)
+    print(IMAGES / name)
 
 
 def another_head(fixed: Volume) -> Volume:

@@ -109,7 +109,7 @@ def test_the_package_is_small_and_holds_no_pickle(repository):
     weights = (repository / "napari_mamba").rglob("weights*.safetensors")
     assert sum(path.stat().st_size for path in weights) <= 80e6
     files = [p for p in (repository / "napari_mamba").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
-    assert sum(path.stat().st_size for path in files) < 82 * MEGABYTE
+    assert sum(path.stat().st_size for path in files) < 84 * MEGABYTE
     assert not [path for path in files if path.suffix in (".pth", ".pt", ".pkl", ".ckpt", ".npy", ".npz")]
 
 

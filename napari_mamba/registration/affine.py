@@ -1,4 +1,8 @@
-"""Rigid, then affine registration by mutual information, through SimpleITK (Mattes et al., IEEE TMI 22:120, 2003)."""
+"""Rigid, then affine registration by mutual information, from coarse to fine.
+
+The search is Powell's, without derivatives (as Jenkinson and Smith, Medical Image Analysis 5:143, 2001). How alike the
+images are before and after is told by SimpleITK (Mattes et al., IEEE TMI 22:120, 2003).
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.optimize import minimize
 
 from napari_mamba.errors import InputError
-from napari_mamba.io.common.geometry import LPS_TO_RAS
 from napari_mamba.io.formats.itk import simpleitk
-from napari_mamba.registration.transforms import Transform, _image
+from napari_mamba.registration.information import Search, coarse
+from napari_mamba.registration.starts import extent, rigid_start
+from napari_mamba.registration.transforms import Transform, _image, to_simpleitk
 from napari_mamba.volume import Volume
 
-LEVELS = ((4, 4.0), (2, 2.0), (1, 1.0))
-"""Shrinking in voxels and smoothing in mm, coarse to fine."""
+LEVELS = ((4.0, 15_000, 800), (2.0, 25_000, 600))
+"""Voxel side in mm, places that are looked at, most evaluations; coarse to fine."""
+USUAL_MM = 160.0
+"""The longest side of an image for which the levels are meant; those of smaller ones are finer."""
 SAMPLES = 60_000
-"""Voxels that the similarity is taken over at every step."""
-STARTS = ("auto", "headers", "masses")
+"""Voxels at full resolution over which the similarity is told."""
+PLACES = ("headers", "middles", "masses")
+"""Where a search can begin: as the headers put the images, or the middles of their boxes or masses together."""
+STARTS = ("auto", *PLACES)
 LEAST = 4
 """Voxels an image has along each axis; fewer are no volume."""
 
@@ -42,9 +52,9 @@ def register_affine(
     ----------
     fixed, moving : Volume
         One channel counts, the first.
-    start : {"headers", "masses", "auto"}
-        Where the search begins: the places that the headers give, or the centres of mass brought together; "auto": the
-        one at which the images tell more about each other.
+    start : {"headers", "middles", "masses", "auto"}
+        Where the search begins: the places that the headers give, the middles of the images' boxes brought together, or
+        their centres of mass; "auto": the best of them, each also turned (`rigid_start`).
     rigid_only : bool
         Turn and shift, but do not scale or shear.
     seed : int
@@ -55,7 +65,6 @@ def register_affine(
     InputError
         If the two cannot be registered; one sentence says why.
     """
-    sitk = simpleitk()
     check_pair(fixed, moving)
     still, other = (_image(np.asarray(v.data)[0].astype(np.float32), v.affine) for v in (fixed, moving))
     if start not in STARTS:
@@ -65,23 +74,24 @@ def register_affine(
             "by their headers the two images lie apart and share no place: if they show the same part of the body, "
             "start from their centres of mass (start 'masses')"
         )
-    method = _method(still, seed)
-    before = -_similarity(method, still, other, sitk.Euler3DTransform())
-    if start == "auto":
-        centred = -_similarity(method, still, other, _start(still, other, masses=True))
-        start = "masses" if centred > before else "headers"
-    rigid = _run(method, still, other, _start(still, other, start == "masses"), steps=2.0)
-    best = rigid
-    if not rigid_only:
-        full = sitk.AffineTransform(3)
-        full.SetCenter(rigid.GetCenter())
-        full.SetMatrix(rigid.GetMatrix())
-        full.SetTranslation(rigid.GetTranslation())
-        best = _run(method, still, other, full, steps=1.0)
-    after = -_similarity(method, still, other, best)
-    if after <= before:
+    told = _told(still, seed)
+    before = -_similarity(told, still, other, np.eye(4))
+    found = _found(fixed, moving, PLACES if start == "auto" else (start,), rigid_only, seed)
+    if found is None:
         return Affine(Transform(), before, before)
-    return Affine(Transform(_ras(best)), before, after)
+    return Affine(Transform(found), before, -_similarity(told, still, other, found))
+
+
+def _found(fixed: Volume, moving: Volume, places: tuple[str, ...], rigid_only: bool, seed: int) -> np.ndarray | None:
+    """The matrix (4, 4) of RAS+ points at the end of the search; None where not to move is as good."""
+    motion, centre = rigid_start(fixed, moving, places)
+    motion = motion if rigid_only else np.concatenate([motion, np.zeros(6)])
+    for side, most, evaluations in LEVELS:
+        side *= min(1.0, extent(fixed) / USUAL_MM)
+        search = Search(coarse(fixed, side), coarse(moving, side), centre, extent(fixed) / 3, most, seed)
+        options = {"xtol": 0.05, "ftol": 2e-4, "maxfev": evaluations, "direc": side / 2 * np.eye(len(motion))}
+        motion = minimize(search.loss, motion, method="Powell", options=options).x
+    return search.matrix(motion) if search.loss(motion) < -search.gain(np.eye(4)) else None
 
 
 def check_pair(fixed: Volume, moving: Volume) -> None:
@@ -106,56 +116,20 @@ def overlap(fixed: Volume, moving: Volume) -> float:
     return float(inside.all(axis=1).mean())
 
 
-def _start(still: Any, other: Any, masses: bool) -> Any:
-    """No motion about the fixed image's middle, or the shift that brings the centres of mass together."""
-    sitk = simpleitk()
-    moments = sitk.CenteredTransformInitializerFilter.MOMENTS
-    if masses:
-        return sitk.Euler3DTransform(sitk.CenteredTransformInitializer(still, other, sitk.Euler3DTransform(), moments))
-    start = sitk.Euler3DTransform()
-    start.SetCenter(still.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in still.GetSize()]))
-    return start
-
-
-def _method(still: Any, seed: int) -> Any:
+def _told(still: Any, seed: int) -> Any:
+    """What tells the similarity at full resolution."""
     sitk = simpleitk()
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(numberOfHistogramBins=32)
     method.SetMetricSamplingStrategy(method.RANDOM)
     method.SetMetricSamplingPercentage(min(1.0, SAMPLES / still.GetNumberOfPixels()), seed)
     method.SetInterpolator(sitk.sitkLinear)
-    method.SetShrinkFactorsPerLevel([shrink for shrink, _ in LEVELS])
-    method.SetSmoothingSigmasPerLevel([sigma for _, sigma in LEVELS])
-    method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
     return method
 
 
-def _run(method: Any, still: Any, other: Any, start: Any, steps: float) -> Any:
-    """Optimise a copy of a transform."""
-    method.SetOptimizerAsRegularStepGradientDescent(steps, 1e-3, 120, relaxationFactor=0.6)
-    method.SetOptimizerScalesFromPhysicalShift()
-    method.SetInitialTransform(start, inPlace=True)
-    try:
-        method.Execute(still, other)
-    except RuntimeError as error:
-        raise InputError(
-            "the two images share too little of the body to be aligned: check that both show the same part of it"
-        ) from error
-    return start
-
-
-def _similarity(method: Any, still: Any, other: Any, transform: Any) -> float:
-    method.SetInitialTransform(transform, inPlace=False)
+def _similarity(method: Any, still: Any, other: Any, matrix: np.ndarray) -> float:
+    method.SetInitialTransform(to_simpleitk(Transform(matrix)), inPlace=False)
     try:
         return float(method.MetricEvaluate(still, other))
     except RuntimeError:  # too few voxels lie in both
         return float("inf")
-
-
-def _ras(transform: Any) -> np.ndarray:
-    """A SimpleITK matrix transform as a matrix of RAS+ points."""
-    matrix, centre = np.eye(4), np.array(transform.GetCenter())
-    linear = np.array(transform.GetMatrix()).reshape(3, 3)
-    matrix[:3, :3] = linear
-    matrix[:3, 3] = np.array(transform.GetTranslation()) + centre - linear @ centre
-    return LPS_TO_RAS @ matrix @ LPS_TO_RAS

@@ -77,7 +77,7 @@ def refine(
     """
     size = fixed.shape[2:]
     start = torch.zeros(1, 3, *size, device=fixed.device) if start is None else start.float()
-    seen = _seen(moving, fixed)
+    seen = seen_in(moving, fixed)
     before = unlikeness(moving, fixed, start, seen)
     best = Refined(start, before, before, fields.folded_share(start))
     velocity: Tensor | None = None
@@ -145,7 +145,7 @@ def _shrunk(image: Tensor, factor: int) -> Tensor:
     return F.interpolate(image, size, mode="area") if factor > 1 else image
 
 
-def _seen(moving: Tensor, fixed: Tensor) -> Tensor:
+def seen_in(moving: Tensor, fixed: Tensor) -> Tensor:
     """Where at least one of the images shows something, with a margin: (1, 1, Z, Y, X) of 0 and 1."""
     something = torch.zeros_like(fixed)
     for image in (moving, fixed):

@@ -7,7 +7,8 @@ are RAS+ millimetres, as everywhere in this package; what is written is LPS, as 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,18 @@ def to_voxels(transform: Transform) -> np.ndarray:
 
 def total_displacement(transform: Transform, grid: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """How far the whole transform, its affine included, moves each voxel of a grid: (Z, Y, X, 3) float32, RAS+ mm."""
-    points = world_points(grid, shape)
-    return (transform(points) - points).reshape(*shape, 3).astype(np.float32)
+    known = transform.displacement
+    if known is not None and known.shape[:3] == tuple(shape) and np.allclose(transform.grid, grid, atol=1e-6):
+        moved = known @ transform.affine[:3, :3].T.astype(np.float32)
+    else:
+        points = world_points(grid, shape)
+        moved = (transform.displacement_at(points) @ transform.affine[:3, :3].T).reshape(*shape, 3)
+    # What the affine alone does to a voxel is a sum of one vector for each of its three indices.
+    steps = (transform.affine[:3, :3] - np.eye(3)) @ grid[:3]
+    steps[:, 3] += transform.affine[:3, 3]
+    axes = [np.multiply.outer(np.arange(n), steps[:, axis]) for axis, n in enumerate(shape)]
+    alone = axes[0][:, None, None] + axes[1][None, :, None] + axes[2] + steps[:, 3]
+    return (moved + alone).astype(np.float32)
 
 
 def world_points(grid: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -116,9 +127,15 @@ def inverse(transform: Transform, grid: np.ndarray, shape: Sequence[int]) -> Tra
 
 def jacobian_determinant(transform: Transform) -> np.ndarray:
     """By how much the transform changes each voxel's volume, on its grid (Z, Y, X) float32; below zero it folds."""
-    derivative = np.stack(np.gradient(to_voxels(transform), axis=(1, 2, 3)), axis=1)  # (3, 3, Z, Y, X)
-    local = np.eye(3) + derivative.transpose(2, 3, 4, 0, 1)
-    return (np.linalg.det(local) * np.linalg.det(transform.affine[:3, :3])).astype(np.float32)
+    g = [list(np.gradient(one)) for one in to_voxels(transform).astype(np.float32)]
+    for axis in range(3):
+        g[axis][axis] = g[axis][axis] + 1
+    change = (
+        g[0][0] * (g[1][1] * g[2][2] - g[1][2] * g[2][1])
+        - g[0][1] * (g[1][0] * g[2][2] - g[1][2] * g[2][0])
+        + g[0][2] * (g[1][0] * g[2][1] - g[1][1] * g[2][0])
+    )
+    return (change * np.linalg.det(transform.affine[:3, :3])).astype(np.float32)
 
 
 def to_simpleitk(transform: Transform) -> Any:
@@ -135,16 +152,32 @@ def to_simpleitk(transform: Transform) -> Any:
 
 
 def write(transform: Transform, path: Path | str) -> Path:
-    """Write an ITK composite transform, `.h5` or `.tfm`, for SimpleITK, ANTs (`-t FILE`) and 3D Slicer."""
+    """Write an ITK composite transform, `.h5` or `.tfm`, for SimpleITK, ANTs (`-t FILE`) and 3D Slicer.
+
+    `.h5` holds a displacement in 32 bits and compressed, rounded to 1/256 mm, if h5py is installed.
+    """
     sitk = simpleitk()
     path = Path(path)
     if path.suffix.lower() not in (".h5", ".tfm"):
         raise OutputError(f"a transform is written as .h5 or .tfm, not {path.suffix or 'without an ending'}")
+    small = path.suffix.lower() == ".h5" and transform.displacement is not None and find_spec("h5py") is not None
     try:
-        sitk.WriteTransform(to_simpleitk(transform), str(path))
-    except RuntimeError as error:
+        if small:
+            _write_small(transform, path)
+        else:
+            sitk.WriteTransform(to_simpleitk(transform), str(path))
+    except (RuntimeError, OSError) as error:
         raise OutputError(f"{path} could not be written: check the folder and the space on the disk") from error
     return path
+
+
+def _write_small(transform: Transform, path: Path) -> None:
+    from napari_mamba.registration.compact import shrink
+
+    assert transform.displacement is not None
+    one_voxel = replace(transform, displacement=np.zeros((1, 1, 1, 3), np.float32))
+    simpleitk().WriteTransform(to_simpleitk(one_voxel), str(path))
+    shrink(path, transform.displacement * _FLIP.astype(np.float32))
 
 
 def write_displacement(transform: Transform, path: Path | str, grid: np.ndarray, shape: Sequence[int]) -> Path:

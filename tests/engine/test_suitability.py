@@ -14,7 +14,9 @@ from napari_mamba.engine.preparation.prepare import prepare
 from napari_mamba.engine.suitability import examine, prepared_shape
 from napari_mamba.volume import Volume
 
-SHIPPED = {bundle.name: bundle for bundle in bundles.available() if bundle.planning is None}
+SHIPPED = {
+    bundle.name: bundle for bundle in bundles.available() if bundle.planning is None and bundle.task != "registration"
+}
 """Those that are run on an image alone."""
 SPACING = np.array([3.0, 1.0, 1.2])
 

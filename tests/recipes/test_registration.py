@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from napari_mamba import bundles
+from napari_mamba.engine import RunOptions
 from napari_mamba.models.registration.velocity import VelocityNetwork, displacement, unshuffled
-from napari_mamba.recipes.registration import alignment, bundle
+from napari_mamba.recipes.registration import alignment, bundle, evaluation
 from napari_mamba.recipes.registration.losses import one_hot, registration_loss, soft_dice
 from napari_mamba.recipes.registration.recipe import BrainRegistration
 
@@ -124,6 +125,8 @@ def test_the_bundle_answers_what_was_trained(recipe, tmp_path):
     network = recipe.network().eval()
     loaded = bundles.load(bundle.export(recipe, network.state_dict(), tmp_path / "b", {"steps": 1, "seconds": 2.0}))
     (again,) = loaded.networks()
+    assert again.passes == 2
+    network.passes = 2
     pair = torch.rand(1, 2, 64, 64, 64)
     with torch.no_grad():
         np.testing.assert_allclose(again(pair), network(pair), atol=1e-3)
@@ -176,3 +179,29 @@ def test_aligned_maps_cover_each_other_and_the_fixed_image_stays():
 def test_maps_without_a_structure_in_common_stay_where_they_are():
     empty = torch.zeros(8, 8, 8, dtype=torch.uint8)
     np.testing.assert_array_equal(alignment.centroid_affine(empty, empty, 3), np.eye(4))
+
+
+def test_evaluation_tells_each_pair_and_the_card_their_spread(recipe):
+    """Not registered at all: the Dice is that of the classes as they are."""
+    told = []
+    found = evaluation.evaluate(recipe, None, RunOptions(device="cpu"), lambda name, case: told.append(name), "before")
+    assert len(told) == len(set(told)) == 6
+    pair = evaluation.held_out_pair(recipe, 4)
+    assert pair.name == told[4]
+    (moved, truth) = (np.asarray(one.data[0]) for one in (pair.labels, pair.truth))
+    overlaps = [2 * ((moved == c) & (truth == c)).sum() / ((moved == c).sum() + (truth == c).sum()) for c in (1, 2)]
+    assert found.numbers["cases"][4]["before"]["dice"] == pytest.approx(np.mean(overlaps))
+    row = found.metrics["validation"]["methods"]["before"]
+    assert f"| not registered | 6 | {row['dice']['mean']:.3f} ±" in bundle.card(found.metrics)
+    assert found.figures()["failures.png"].startswith(b"\x89PNG")
+
+
+def test_the_card_says_when_it_is_below_syn():
+    def measured(syn, ours):
+        return {"beside_syn": {"pairs": 2, "syn": syn, "network": ours}}
+
+    assert "below ANTs' SyN on the 2 pairs that both registered: 0.500 beside 0.600" in bundle.beside_syn(
+        measured(0.6, 0.5)
+    )
+    assert "above ANTs' SyN" in bundle.beside_syn(measured(0.5, 0.6))
+    assert bundle.beside_syn(None) == bundle.beside_syn({"beside_syn": {"pairs": 0}}) == ""

@@ -30,14 +30,21 @@ def register(
         Optional[Path], typer.Option(metavar="FILE", help="Where the carried labels go, on the fixed image's grid.")
     ] = None,
     bundle: Annotated[
-        Optional[str], typer.Option(metavar="BUNDLE", help="A network that warps, after the affine; none if not given.")
-    ] = None,
+        str,
+        typer.Option(
+            metavar="BUNDLE", help="A network that warps, after the affine; auto: one that knows such images."
+        ),
+    ] = "auto",
     affine: Annotated[
         str, typer.Option(help="auto, headers or masses (where it starts), rigid (no scaling), none.")
     ] = "auto",
     refine: Annotated[
-        bool, typer.Option("--refine/--no-refine", help="Fit a warp to this pair; kept only where it fits better.")
-    ] = True,
+        Optional[bool],
+        typer.Option(
+            "--refine/--no-refine",
+            help="Fit a warp to this pair; kept only where it fits better. Not given: only where no network warps.",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
     report: Annotated[

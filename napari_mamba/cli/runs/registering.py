@@ -15,7 +15,7 @@ from napari_mamba.cli.failures import CANCELLED, DONE, quiet_libraries
 from napari_mamba.cli.outputs import write_text
 from napari_mamba.cli.reporting import Reporter, reporter
 from napari_mamba.cli.running import cancel_on_signals
-from napari_mamba.errors import InputError, OutputError
+from napari_mamba.errors import ChoiceError, InputError, OutputError
 
 if TYPE_CHECKING:
     from napari_mamba.engine import Progress
@@ -66,7 +66,7 @@ def register_files(
     options: RegistrationOptions,
     *,
     labels: Path | None,
-    bundle: str | None,
+    bundle: str,
     events: str | None,
     replace: bool,
 ) -> int:
@@ -96,7 +96,7 @@ def _register(
     fixed_path: Path,
     moving_path: Path,
     labels_path: Path | None,
-    bundle: str | None,
+    bundle: str,
     outputs: RegisterOutputs,
     options: RegistrationOptions,
     report: Reporter,
@@ -112,13 +112,13 @@ def _register(
 
     with cancel_on_signals() as cancel:
         tell(Progress("loading", 0, 1))
-        from napari_mamba import bundles, io
         from napari_mamba.engine.progress.to_end import to_end
+        from napari_mamba.engine.registering.networks import network_for
         from napari_mamba.engine.registering.register import register
 
-        fixed, moving = io.read(fixed_path), io.read(moving_path)
+        fixed, moving = _volume(fixed_path), _volume(moving_path)
         carried = None if labels_path is None else _labels_of(labels_path, moving)
-        chosen = None if bundle is None else bundles.load(bundle)
+        chosen = network_for(bundle, fixed, moving)
         found = to_end(register(fixed, moving, chosen, options, cancel), tell)
         if found.cancelled:
             report.cancelled()
@@ -132,6 +132,18 @@ def _register(
         facts["seconds"] = round(perf_counter() - began, 3)
         report.result(facts, [], "ml")
     return DONE
+
+
+def _volume(path: Path) -> Volume:
+    """An image that has to be one volume; raises `InputError` where it is a film."""
+    from napari_mamba import io
+
+    try:
+        return io.read(path)
+    except ChoiceError as error:
+        raise InputError(
+            f"{path} holds several images, and one 3D image is registered onto one: save the right one by itself"
+        ) from error
 
 
 def _labels_of(path: Path, moving: Volume) -> LabelMap:

@@ -24,8 +24,8 @@ REGISTERING = {
     "checking": 0.01,
     "preparing": 0.02,
     "warming up": 0.04,
-    "network": 0.20,
-    "refining": 0.35,
+    "network": 0.40,
+    "refining": 0.15,
     "restoring": 0.05,
     "writing": 0.03,
 }
@@ -103,9 +103,9 @@ class Overall:
             if event.seconds_left is None:
                 return None
             share = max(event.fraction, 1e-6)
-            whole = event.seconds_left / (1 - share) if share < 1 else self._rest * SHARES["network"]
-            after = sum(SHARES[stage] for stage in self._stages[self._place("network") + 1 :])
-            self._rest = whole * after / SHARES["network"] if share < 1 else self._rest
+            whole = event.seconds_left / (1 - share) if share < 1 else self._rest * self._shares["network"]
+            after = sum(self._shares[stage] for stage in self._stages[self._place("network") + 1 :])
+            self._rest = whole * after / self._shares["network"] if share < 1 else self._rest
             self._network_ended = monotonic()
             return event.seconds_left + self._rest
         if self._network_ended is not None:

@@ -21,8 +21,9 @@ class RegistrationOptions:
     ----------
     affine : str
         One of `AFFINES`: "rigid" neither scales nor shears, "none" believes the headers.
-    refine : bool
-        Fit a warp to this pair, after the network's; it is kept only where the images fit better.
+    refine : bool or None
+        Fit a warp to this pair, after the network's; it is kept only where the images fit better. None: only where no
+        network has warped.
     device, precision : str
         Of the network, as in `RunOptions`.
 
@@ -33,7 +34,7 @@ class RegistrationOptions:
     """
 
     affine: str = "auto"
-    refine: bool = True
+    refine: bool | None = None
     device: str = "auto"
     precision: str = "auto"
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator
 from dataclasses import replace
+from functools import cached_property
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,8 +20,9 @@ from napari_mamba.engine.registering.options import Registered, RegistrationOpti
 from napari_mamba.engine.result import Result
 from napari_mamba.engine.run import run
 from napari_mamba.errors import InputError
-from napari_mamba.registration.affine import check_pair, register_affine
-from napari_mamba.registration.refinement import LEVELS, refine
+from napari_mamba.nn.fields import folded_share
+from napari_mamba.registration.affine import check_pair, overlap, register_affine
+from napari_mamba.registration.refinement import LEVELS, MOST_FOLDED, refine, seen_in, unlikeness
 from napari_mamba.registration.transforms import (
     Transform,
     from_voxels,
@@ -72,11 +74,13 @@ class Session:
     ) -> None:
         if bundle is not None and bundle.task != "registration":
             raise InputError(f"{bundle.name} is for {bundle.task}: choose a bundle for registration, or none")
+        self.bundle, self.options, self.cancel = bundle, options, cancel
+        self.found = Registered()
+        fixed, moving = self._finite(fixed, "fixed"), self._finite(moving, "moving")
         check_pair(fixed, moving)
         self.fixed, self.moving = first_channel(fixed), first_channel(moving)
         self.whole = moving
-        self.bundle, self.options, self.cancel = bundle, options, cancel
-        self.found = Registered()
+        self._images: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def events(self) -> Generator[Progress, None, None]:
         start = perf_counter()
@@ -88,7 +92,8 @@ class Session:
             start = perf_counter()
             yield from self._network(self.bundle)
             self._time("network", start)
-        if self.options.refine:
+        warped = self.found.transform.displacement is not None
+        if self.options.refine or (self.options.refine is None and not warped):
             start = perf_counter()
             yield from self._refine()
             self._time("refinement", start)
@@ -96,14 +101,33 @@ class Session:
         self._finish()
         yield from self._say("restoring", 1, 1)
 
+    def _finite(self, volume: Volume, role: str) -> Volume:
+        """A volume whose values are all numbers; says how many were not."""
+        values = np.asarray(volume.data)
+        if values.dtype.kind != "f" or (finite := np.isfinite(values)).all():
+            return volume
+        if not finite.any():
+            raise InputError(f"the {role} image holds no number at all: there is nothing to align")
+        self._warn(f"Of the {role} image {(~finite).sum()} values are no numbers (NaN or infinite), and count as dark.")
+        return volume.with_data(np.where(finite, values, values[finite].min()))
+
     # ---- the steps
 
     def _affine(self) -> Transform:
-        choice = self.options.affine
+        choice, apart = self.options.affine, overlap(self.fixed, self.moving) == 0
         if choice == "none":
+            if apart:
+                raise InputError(
+                    "by their headers the two images lie apart and share no place: choose another affine than none"
+                )
             return Transform()
         rigid = choice == "rigid"
         found = register_affine(self.fixed, self.moving, start="auto" if rigid else choice, rigid_only=rigid)
+        if apart:
+            self._warn(
+                "By their headers the two images lie apart and share no place. They were brought together by what they "
+                "show: look whether both are of the same part of the same, or a like, body."
+            )
         self.found.facts["affine"] = {"information_before": found.before, "information_after": found.after}
         if found.after < POORLY_ALIGNED:
             self._warn(
@@ -133,18 +157,45 @@ class Session:
             self._warn(warning)
         world = np.moveaxis(np.asarray(result.extra["displacement"].data), 0, -1)
         warped = Transform(self.found.transform.affine, np.ascontiguousarray(world), self.fixed.affine)
-        self.found.facts["network"] = {"bundle": bundle.name, "provenance": result.provenance}
-        self.found.transform = warped
+        facts = self._judged(warped)
+        self.found.facts["network"] = {"bundle": bundle.name, "provenance": result.provenance, **facts}
+        if facts["kept"]:
+            self.found.transform = warped
+        else:
+            self._warn(
+                f"The warp of {bundle.name} was left away: with it the two images fit less well, or more than "
+                f"{MOST_FOLDED}% of the voxels fold. Look whether both images are of the kind that it is for."
+            )
+
+    def _judged(self, warped: Transform) -> dict[str, Any]:
+        """How unlike the images are without a network's warp and with it, how much folds, and whether it is kept."""
+        moving, fixed = self._on_working_grid()
+        grid = self._working
+        steps = torch.from_numpy(to_voxels(on_grid(warped, grid))).float()[None].to(fixed.device)
+        seen = seen_in(moving, fixed)
+        before, after = (unlikeness(moving, fixed, one, seen) for one in (torch.zeros_like(steps), steps))
+        folded = folded_share(steps)
+        kept = after < before and folded <= MOST_FOLDED
+        return {"unlikeness_before": before, "unlikeness_after": after, "folded_percent": folded, "kept": kept}
+
+    @cached_property
+    def _working(self) -> Volume:
+        return working_grid(self.fixed)
+
+    def _on_working_grid(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The moving image as the affine brought it, and the fixed one, (1, 1, Z, Y, X), on the working grid."""
+        if self._images is None:
+            device = choose_device(self.options.device, "float32").torch_device
+            affine = Transform(self.found.transform.affine)
+            moving = scaled_tensor(resample(self.moving, self._working, affine)).to(device)
+            self._images = moving, scaled_tensor(resample(self.fixed, self._working, Transform())).to(device)
+        return self._images
 
     def _refine(self) -> Generator[Progress, None, None]:
-        device = choose_device(self.options.device, "float32").torch_device
-        working = working_grid(self.fixed)
-        affine = Transform(self.found.transform.affine)
-        moving = scaled_tensor(resample(self.moving, working, affine)).to(device)
-        fixed = scaled_tensor(resample(self.fixed, working, Transform())).to(device)
-        start = None
+        moving, fixed = self._on_working_grid()
+        working, start = self._working, None
         if self.found.transform.displacement is not None:
-            start = torch.from_numpy(to_voxels(on_grid(self.found.transform, working))).float()[None].to(device)
+            start = torch.from_numpy(to_voxels(on_grid(self.found.transform, working))).float()[None].to(fixed.device)
         total = sum(level.steps for level in LEVELS)
         steps = refine(moving, fixed, start)
         best = next(steps)
@@ -155,7 +206,7 @@ class Session:
         self.found.facts["refinement"] = {**facts, "kept": best.after < best.before}
         if best.after < best.before:
             field_ = best.displacement[0].cpu().numpy()
-            self.found.transform = on_grid(from_voxels(field_, working.affine, affine.affine), self.fixed)
+            self.found.transform = on_grid(from_voxels(field_, working.affine, self.found.transform.affine), self.fixed)
 
     def _finish(self) -> None:
         found, fixed = self.found, self.fixed

@@ -44,6 +44,9 @@ class VelocityNetwork(nn.Module):
         Channels of the stages, the first one at half resolution.
     first_scan : int
         The first stage with scans; the number of stages for none.
+    passes : int
+        How often the network looks, after training: at the images, and then at them as its last answer brought them
+        together. What it answers is composed (Zhao et al., recursive cascaded networks, arXiv:1907.12353).
 
     Examples
     --------
@@ -54,8 +57,9 @@ class VelocityNetwork(nn.Module):
     torch.Size([1, 3, 16, 16, 16])
     """
 
-    def __init__(self, features: Sequence[int] = (24, 48, 96, 128, 160), first_scan: int = 2) -> None:
+    def __init__(self, features: Sequence[int] = (24, 48, 96, 128, 160), first_scan: int = 2, passes: int = 1) -> None:
         super().__init__()
+        self.passes = passes
         stages = len(features)
         plan: dict[str, Any] = {
             "spatial_dims": 3,
@@ -78,7 +82,15 @@ class VelocityNetwork(nn.Module):
 
     def forward(self, pair: Tensor) -> Tensor:
         velocity = self.body(unshuffled(pair, FINE))
-        return velocity if self.training else displacement(velocity, pair.shape[2:])[0]
+        if self.training:
+            return velocity
+        size = pair.shape[2:]
+        total = displacement(velocity, size)[0]
+        for _ in range(self.passes - 1):
+            moved = fields.warp(pair[:, :1], total).to(pair.dtype)
+            velocity = self.body(unshuffled(torch.cat([moved, pair[:, 1:]], 1), FINE))
+            total = fields.compose(displacement(velocity, size)[0], total)
+        return total
 
 
 def unshuffled(x: Tensor, factor: int) -> Tensor:

@@ -66,9 +66,10 @@ class RegistrationModel:
     fixed, moving : layer or None
     affine : str
         A key of `AFFINES`.
-    refine : bool
+    refine : bool or None
+        None: only where no network warps.
     bundle : str
-        Path of a bundle for registration, or "".
+        Path of a bundle for registration, "auto" for one that knows such images, or "none".
     labels : list of layers
         Carried along; on the moving image's grid.
     finished : Finished or None
@@ -80,8 +81,8 @@ class RegistrationModel:
     fixed: Layer | None = None
     moving: Layer | None = None
     affine: str = "auto"
-    refine: bool = True
-    bundle: str = ""
+    refine: bool | None = None
+    bundle: str = "auto"
     labels: list[Layer] = field(default_factory=list)
     finished: Finished | None = None
     message: str = ""
@@ -246,6 +247,8 @@ def summary(found: Registered) -> str:
     lines = [
         f"Done. The longest way is {facts['longest_mm']:.1f} mm; {facts['folded_percent']:.2f}% of the voxels fold."
     ]
+    if (network := facts.get("network")) and network["kept"]:
+        lines.append(f"Warped by {network['bundle']}.")
     refined = facts.get("refinement")
     if refined and not refined["kept"]:
         lines.append("A warp fitted to the pair brought nothing and was left away.")

@@ -76,9 +76,13 @@ class RegistrationWidget(DockPage):
         self.swap = QPushButton("Swap")
         self.swap.setToolTip("The fixed image becomes the moving one")
         self.affine = combo_box("What is done first. Mutual information, by SimpleITK: any two contrasts.")
-        self.bundle = combo_box("A network that warps, after the affine")
+        self.bundle = combo_box("A network that warps, after the affine; kept only where the images fit better")
         self.refine = QCheckBox("Fit a warp to this pair")
-        self.refine.setToolTip("Takes a minute or two; kept only where the images fit better afterwards")
+        self.refine.setTristate(True)
+        self.refine.setToolTip(
+            "Takes a minute or two; kept only where the images fit better afterwards. Half ticked: only where no "
+            "network warps."
+        )
         self.labels = QListWidget()
         self.labels.setToolTip("Labels of the moving image that are ticked are carried along, by nearest neighbour")
         self.labels.setMaximumHeight(70)
@@ -103,8 +107,8 @@ class RegistrationWidget(DockPage):
         self.library.changed.connect(self._list_bundles)
         for combo in (self.fixed, self.moving):
             combo.currentIndexChanged.connect(self._on_choice)
-        self.refine.setChecked(True)
-        self.refine.toggled.connect(self._on_choice)
+        self.refine.setCheckState(Qt.CheckState.PartiallyChecked)
+        self.refine.stateChanged.connect(self._on_choice)
         self.labels.itemChanged.connect(self._on_choice)
         self.swap.clicked.connect(self.model.swap)
         self.row.asked.connect(self.run)
@@ -121,15 +125,16 @@ class RegistrationWidget(DockPage):
 
     def _list_bundles(self) -> None:
         """Offer the networks that there are; the chosen one stays where it is among them."""
-        chosen = self.bundle.currentData() or ""
+        chosen = self.bundle.currentData() or "auto"
         self.bundle.blockSignals(True)
         self.bundle.clear()
-        self.bundle.addItem("No network", "")
+        self.bundle.addItem("One that knows such images", "auto")
         for one in bundles_for(self.library.bundles):
             self.bundle.addItem(f"{one.title} ({one.name})", str(one.path))
+        self.bundle.addItem("No network", "none")
         self.bundle.setCurrentIndex(max(self.bundle.findData(chosen), 0))
         self.bundle.blockSignals(False)
-        if (self.bundle.currentData() or "") != chosen:
+        if self.bundle.currentData() != chosen:
             self._on_choice()
 
     def _lay_out(self) -> None:
@@ -210,7 +215,7 @@ class RegistrationWidget(DockPage):
             moving=self.moving.currentData(),
             affine=self.affine.currentData(),
             bundle=self.bundle.currentData(),
-            refine=self.refine.isChecked(),
+            refine=None if self.refine.checkState() == Qt.CheckState.PartiallyChecked else self.refine.isChecked(),
             labels=[i.data(Qt.ItemDataRole.UserRole) for i in items if i.checkState() == Qt.CheckState.Checked],
         )
 

@@ -11,7 +11,10 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from napari_mamba import bundles, models
+from napari_mamba.engine.progress.events import Progress
+from napari_mamba.engine.progress.overall import REGISTERING, Overall
 from napari_mamba.engine.progress.to_end import to_end
+from napari_mamba.engine.registering import networks
 from napari_mamba.engine.registering.options import RegistrationOptions
 from napari_mamba.engine.registering.register import register
 from napari_mamba.errors import InputError
@@ -112,10 +115,39 @@ def test_a_network_s_voxels_become_millimetres_on_the_fixed_grid(fixed, shifting
     turned = np.array([[0, -2.0, 0, 40], [0, 0, 2.0, -40], [2.0, 0, 0, -35], [0, 0, 0, 1]])
     image = Volume(np.asarray(fixed.data), turned)
     options = RegistrationOptions("none", refine=False, device="cpu")
-    found = to_end(register(image, other_contrast(image), shifting, options))
+    found = to_end(register(image, seen_further(image, (-2, 0, 1)), shifting, options))
+    assert found.facts["network"]["kept"]
     middle = np.asarray(found.displacement.data)[:, 10:-10, 10:-10, 10:-10]
     expected = np.array([-2.0, 0.0, 1.0])  # the network's (z, y, x) as (x, y, z)
     np.testing.assert_allclose(middle, np.broadcast_to(expected[:, None, None, None], middle.shape), atol=1e-3)
+
+
+def seen_further(image, millimetres):
+    """The image in another contrast, shifted in the world."""
+    grid = np.array(image.affine)
+    grid[:3, 3] += millimetres
+    return Volume(other_contrast(image).data, grid)
+
+
+def test_a_network_s_warp_that_fits_less_well_is_left_away(fixed, shifting):
+    options = RegistrationOptions("none", refine=False, device="cpu")
+    found = to_end(register(fixed, seen_further(fixed, (2, 0, -1)), shifting, options))
+    facts = found.facts["network"]
+    assert not facts["kept"]
+    assert facts["unlikeness_after"] > facts["unlikeness_before"]
+    assert found.facts["longest_mm"] == 0
+    assert any("was left away" in warning for warning in found.warnings)
+
+
+def test_the_network_is_one_that_knows_both_images(fixed, shifting, monkeypatch):
+    strange = fixed.with_data(1 - np.asarray(fixed.data))
+    monkeypatch.setattr(bundles, "available", lambda: [bundles.load("mr-denoise"), shifting])
+    assert networks.network_for("auto", fixed, fixed) is None  # it cannot tell
+    monkeypatch.setattr(networks, "knows", lambda bundle, volume: volume is not strange)
+    assert networks.network_for("auto", fixed, fixed) is shifting
+    assert networks.network_for("auto", fixed, strange) is None
+    assert networks.network_for("none", fixed, fixed) is None
+    assert networks.network_for(str(shifting.path), fixed, strange).name == shifting.name
 
 
 def test_it_can_be_stopped(fixed):
@@ -148,6 +180,17 @@ def test_images_far_apart_are_brought_together_by_their_masses(fixed):
     far[:3, 3] += 500
     found = to_end(register(fixed, Volume(fixed.data, far), None, STILL))
     np.testing.assert_allclose(found.transform.affine[:3, 3], 500, atol=3)
+    assert any("lie apart" in warning for warning in found.warnings)
+    with pytest.raises(InputError, match="lie apart"):
+        to_end(register(fixed, Volume(fixed.data, far), None, replace(STILL, affine="none")))
+
+
+def test_values_that_are_no_numbers_are_dark(fixed):
+    values = np.array(fixed.data)
+    values[:, 18:20] = np.nan
+    found = to_end(register(fixed, fixed.with_data(values), None, replace(STILL, affine="none")))
+    assert np.isfinite(found.moved.data).all()
+    assert any("no numbers" in warning for warning in found.warnings)
 
 
 def test_another_organ_is_doubted(fixed):
@@ -177,3 +220,16 @@ def test_an_affine_that_scales_much_is_doubted(fixed):
     again = to_end(register(fixed, fixed, None, STILL))
     assert again.facts["affine"]["scales"] == pytest.approx([1, 1, 1])
     assert again.warnings == []
+
+
+def test_progress_of_every_stage_of_a_registration_rises_to_the_end():
+    """Also with a network: what comes after it is told by a registration's own stages."""
+    overall, shares = Overall(shares=REGISTERING), []
+    for stage in REGISTERING:
+        for done in (0, 1):
+            overall.add(Progress(stage, done, 1, 4.0 * (1 - done) if stage == "network" else None))
+            shares.append(overall.fraction)
+            if stage == "network":
+                assert overall.seconds_left is not None
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1.0)

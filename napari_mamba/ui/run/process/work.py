@@ -19,10 +19,10 @@ from napari_mamba.ui.run.process.outcome import Outcome, sentence_of
 
 
 def _register(cancel: threading.Event, fixed: Any, moving: Any, bundle: str, options: Any) -> Generator[Any, None, Any]:
-    from napari_mamba import bundles
+    from napari_mamba.engine.registering.networks import network_for
     from napari_mamba.engine.registering.register import register
 
-    return register(fixed, moving, bundles.load(bundle) if bundle else None, options, cancel)
+    return register(fixed, moving, network_for(bundle, fixed, moving), options, cancel)
 
 
 def _follow(cancel: threading.Event, cine: Any, bundle: str, options: Any) -> Generator[Any, None, Any]:
