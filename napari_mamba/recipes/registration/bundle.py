@@ -86,7 +86,7 @@ SynthSeg's label maps; `python -m benchmarks.bundles.registration --data DIR` al
 
 Pairs of images synthesised from 17 of SynthSeg's 20 label maps, each of a contrast of its own (SynthMorph's method),
 brought together by an affine first, with a small one left; the last three maps are held out (training's curve was drawn
-from pairs of them; no choice was made by it). The network, a U-Mamba of
+from pairs of them, and that the network looks twice was chosen on three of them). The network, a U-Mamba of
 5.6 million parameters with scans from its third stage on, looks at both images of 160 x 192 x 160 voxels of 1 mm at
 once and answers a stationary velocity at half resolution, which is integrated. It looks twice: at the images, and at
 them as its first answer brought them together. It learns from the soft Dice of the
