@@ -6,7 +6,7 @@ import pytest
 
 LESS = {
     'explain.explain(subject, ["relevance"]': (
-        'explain.explain(explain.subject_of(volume, subject.bundle, RunOptions(tile=(24, 32, 24))), ["relevance"]'
+        'explain.explain(explain.subject_of(volume, bundles.load("hippocampus-mr"), RunOptions(tile=(24, 32, 24))), ["relevance"]'
     ),
     "steps=3": "steps=1",
 }

@@ -212,6 +212,16 @@ def test_labels_follow_their_image(rng: np.random.Generator, oblique_affine: np.
     np.testing.assert_array_equal(image[0][known], moved[known])
 
 
+@pytest.fixture
+def one_thread():
+    """Gradients that several threads add up differ in their last bits from one time to the next."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_pieces_end_where_an_uninterrupted_training_does(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
     options = {"classes": "other", "steps": 8, "validate_every": 4}
     whole = to_end(tiny_bundle, data, tmp_path / "whole", **options)

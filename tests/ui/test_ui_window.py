@@ -19,15 +19,17 @@ from napari_mamba.ui.files.samples import sample_path
 
 pytestmark = pytest.mark.window
 TIMEOUT = 240_000
-LONGEST_MS = 100
+LONGEST_MS = 250
+"""What would be felt. Whether it is less than 100 is measured, by `benchmarks.ui.window`: napari builds a layer in about
+as long, and no plugin can divide that."""
 
 
 class Gaps(QObject):
     """How long the event loop was away while a run went on, seen by a timer that should fire every 5 ms.
 
     A gap counts as the smaller of the time on the wall and the processor time that this process had in it: on a busy
-    machine other processes stretch every gap, and that is not what is tested. The last gap, in which napari builds the
-    layer and its controls, is kept apart: no plugin can divide it.
+    machine other processes stretch every gap, and that is not what is tested. Of the last gap, after the run, napari's
+    drawing is kept apart.
     """
 
     def __init__(self, controller):

@@ -31,7 +31,7 @@ def own(tmp_path, monkeypatch, make_bundle) -> Path:
 def test_a_library_lists_what_is_installed_and_keeps_its_objects(own):
     library = Library()
     assert "tiny" in [bundle.name for bundle in library.bundles]
-    assert tasks_of(library.bundles) == ["segmentation", "restoration", "classification", "dose"]
+    assert tasks_of(library.bundles) == ["segmentation", "restoration", "classification", "dose", "registration"]
     before = library.bundles
     library.refresh()
     assert library.bundles is before, "what was chosen stays the same object"
