@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 LESS = {
-    'explain.explain(subject, ["relevance"]': (
-        'explain.explain(explain.subject_of(volume, bundles.load("hippocampus-mr"), RunOptions(tile=(24, 32, 24))), ["relevance"]'
+    'found = explain.explain(subject, ["relevance"]': (
+        'small = explain.subject_of(volume, bundles.load("hippocampus-mr"), RunOptions(tile=(24, 32, 24)))\n'
+        'found = explain.explain(small, ["relevance"]'
     ),
     "steps=3": "steps=1",
 }

@@ -20,8 +20,8 @@ from napari_mamba.ui.files.samples import sample_path
 pytestmark = pytest.mark.window
 TIMEOUT = 240_000
 LONGEST_MS = 250
-"""What would be felt. Whether it is less than 100 is measured, by `benchmarks.ui.window`: napari builds a layer in about
-as long, and no plugin can divide that."""
+"""What would be felt. Whether it is less than 100 is measured, by `benchmarks.ui.window`: napari builds a layer in
+about as long, and no plugin can divide that."""
 
 
 class Gaps(QObject):
