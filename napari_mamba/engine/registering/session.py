@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 POORLY_ALIGNED = 0.05
 """Mutual information in nats below which two images tell next to nothing about each other."""
+USUAL_TURN = 30.0
+"""Degrees. Of five pairs of held-out heads the affine turned the four that then fitted by 14 to 21, the other by 47."""
+
 USUAL_SCALES = (0.8, 1.25)
 """Of a direction, between two adults' images of one body part. Of 14 pairs of real scans of one part, 12 had 0.91 to
 1.15, and the others, at 0.45 and 0.63, were no fits of adults. Of 5 pairs of different parts two fell below
@@ -134,7 +137,14 @@ class Session:
                 "The two images tell next to nothing about each other after the affine: look whether both show the "
                 "same part of the body before anything is read from the result."
             )
-        scales = np.linalg.svd(found.transform.affine[:3, :3], compute_uv=False)
+        left, scales, right = np.linalg.svd(found.transform.affine[:3, :3])
+        turned = float(np.degrees(np.arccos(np.clip((np.trace(left @ right) - 1) / 2, -1, 1))))
+        self.found.facts["affine"]["degrees"] = turned
+        if turned > USUAL_TURN:
+            self._warn(
+                f"The affine turns the moving image by {turned:.0f} degrees, more than heads and bodies usually lie "
+                "apart in scanners: look whether both images are upright before anything is read from the result."
+            )
         self.found.facts["affine"]["scales"] = [float(scale) for scale in scales]
         if scales.min() < USUAL_SCALES[0] or scales.max() > USUAL_SCALES[1]:
             odd = scales.max() if scales.max() > USUAL_SCALES[1] else scales.min()

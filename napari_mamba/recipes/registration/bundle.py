@@ -97,6 +97,9 @@ structures both ways and the squared gradient of the displacement.
 
 Thin structures that differ in their folding: the cortex and what lies next to it. Two people's folds are not the same,
 and no smooth map makes them so. Ventricles of very different size are not brought onto each other fully.
+
+The affine before the network fails where two contrasts have too little in common: of five pairs it turned one by 47
+degrees (Dice 0.04), and the network cannot mend that. Such a turn is warned of; look at every result.
 {_failures(metrics)}
 A warp fitted to the pair after the network's was not measured, and is made on request alone (`--refine`).
 Held out are three label maps, so that the pairs are not independent; their images are synthesised, and no scan as a

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
+from scipy.spatial.transform import Rotation
 
 from napari_mamba import bundles, models
 from napari_mamba.engine.progress.events import Progress
@@ -20,6 +21,7 @@ from napari_mamba.engine.registering.register import register
 from napari_mamba.errors import InputError
 from napari_mamba.recipes.registration.bundle import spec
 from napari_mamba.registration import transforms
+from napari_mamba.registration.affine import Affine
 from napari_mamba.registration.transforms import Transform
 from napari_mamba.volume import Volume
 
@@ -233,3 +235,14 @@ def test_progress_of_every_stage_of_a_registration_rises_to_the_end():
                 assert overall.seconds_left is not None
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("degrees", "told"), [(20, False), (47, True), (180, True)])
+def test_an_unusual_turn_is_told(fixed, monkeypatch, degrees, told):
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_euler("z", degrees, degrees=True).as_matrix()
+    affine = Affine(Transform(matrix), 0.3, 0.5)
+    monkeypatch.setattr("napari_mamba.engine.registering.session.register_affine", lambda *_, **__: affine)
+    found = to_end(register(fixed, fixed, None, STILL))
+    assert any(f"by {degrees} degrees" in warning for warning in found.warnings) == told
+    assert found.facts["affine"]["degrees"] == pytest.approx(degrees)
