@@ -74,7 +74,7 @@ def _own_user_folder(tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture(autouse=True)
 def _no_networks_of_other_tests() -> None:
     """A test's run builds its own networks: none that another test's run has left."""
-    if (module := sys.modules.get("napari_mamba.engine.idle_networks")) is not None:
+    if (module := sys.modules.get("napari_mamba.engine.networks.idle")) is not None:
         module.IDLE.clear()
 
 

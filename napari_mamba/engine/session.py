@@ -24,9 +24,10 @@ from napari_mamba.engine.familiarity.judge import (
     unfamiliar,
 )
 from napari_mamba.engine.familiarity.network_features import ChannelStatistics
-from napari_mamba.engine.idle_networks import IDLE
 from napari_mamba.engine.memory import host_array
-from napari_mamba.engine.networks import Loading, compile_scan, give_back, load_ensemble, loads_beside, scans
+from napari_mamba.engine.networks.idle import IDLE
+from napari_mamba.engine.networks.loading import Loading, compile_scan, give_back, load_ensemble, loads_beside, scans
+from napari_mamba.engine.networks.rehearsing import first_tiles, rehearse
 from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.plan import plan_run
 from napari_mamba.engine.preparation.prepare import Prepared, prepare
@@ -34,7 +35,6 @@ from napari_mamba.engine.preparation.steps import preparation_steps
 from napari_mamba.engine.progress.events import Progress
 from napari_mamba.engine.progress.record import Record
 from napari_mamba.engine.progress.reporting import Cancelled, Events, Reporter
-from napari_mamba.engine.rehearsing import first_tiles, rehearse
 from napari_mamba.engine.reproducibility.determinism import (
     check_deterministic,
     determinism_facts,

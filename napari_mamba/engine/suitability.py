@@ -26,11 +26,11 @@ from napari_mamba.engine.locating import installed_locator, is_located
 from napari_mamba.engine.options import AXES, RunOptions
 from napari_mamba.engine.preparation.body import rounded_up
 from napari_mamba.engine.preparation.crop_or_pad import coverage_warnings
-from napari_mamba.engine.preparation.resampling import new_shape
-from napari_mamba.engine.preparation.spacing import wanted_spacing
+from napari_mamba.engine.preparation.grids.resampling import new_shape
+from napari_mamba.engine.preparation.grids.spacing import wanted_spacing
+from napari_mamba.engine.preparation.grids.upsampling import finer_grid
 from napari_mamba.engine.preparation.state import State
 from napari_mamba.engine.preparation.steps import STEPS
-from napari_mamba.engine.preparation.upsampling import finer_grid
 from napari_mamba.errors import InputError, NapariMambaError
 from napari_mamba.volume import Volume
 

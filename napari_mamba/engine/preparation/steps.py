@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from napari_mamba.engine.preparation import crop_or_pad, mask_steps, regridding
+from napari_mamba.engine.preparation import crop_or_pad, mask_steps
 from napari_mamba.engine.preparation.axes import orient, transpose
 from napari_mamba.engine.preparation.body import crop_to_body
 from napari_mamba.engine.preparation.cropping import crop_nonzero
 from napari_mamba.engine.preparation.field_of_view import field_of_view
+from napari_mamba.engine.preparation.grids import regridding
+from napari_mamba.engine.preparation.grids.planning import planning_grid
+from napari_mamba.engine.preparation.grids.spacing import resample
+from napari_mamba.engine.preparation.grids.upsampling import append_upsampling_channel, refine
 from napari_mamba.engine.preparation.normalising import normalise
-from napari_mamba.engine.preparation.planning import planning_grid
-from napari_mamba.engine.preparation.spacing import resample
 from napari_mamba.engine.preparation.state import State, Undo
-from napari_mamba.engine.preparation.upsampling import append_upsampling_channel, refine
 from napari_mamba.errors import InputError
 
 STEPS: Mapping[str, Callable[..., tuple[State, Undo]]] = {

@@ -13,7 +13,7 @@ import torch
 
 from napari_mamba.engine import memory
 from napari_mamba.engine.device import choose_device
-from napari_mamba.engine.networks import compile_scan, load_ensemble, scans
+from napari_mamba.engine.networks.loading import compile_scan, load_ensemble, scans
 from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.plan import plan_run
 from napari_mamba.engine.preparation.cropping import UndoCrop

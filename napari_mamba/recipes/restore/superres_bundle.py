@@ -14,8 +14,8 @@ from torch import Tensor
 from napari_mamba import engine
 from napari_mamba.bundles import Bundle, BundleSpec, Channel, Network, Tile
 from napari_mamba.engine import RunOptions
-from napari_mamba.engine.preparation.slices import FWHM_PER_SIGMA
-from napari_mamba.engine.preparation.upsampling import slice_inverse_matrix
+from napari_mamba.engine.preparation.grids.slices import FWHM_PER_SIGMA
+from napari_mamba.engine.preparation.grids.upsampling import slice_inverse_matrix
 from napari_mamba.recipes.measurement import Measurement, OnCase, count_of, measured_on
 from napari_mamba.recipes.restore import cards, data, measure, report
 from napari_mamba.recipes.restore.superres import FACTORS, UPSAMPLING_RANGE, SuperResolution

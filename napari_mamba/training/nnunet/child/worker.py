@@ -1,4 +1,4 @@
-"""nnU-Net's own process: `python -m napari_mamba.training.nnunet.worker JOB.json` plans, or trains one fold.
+"""nnU-Net's own process: `python -m napari_mamba.training.nnunet.child.worker JOB.json` plans, or trains one fold.
 
 A process of its own, because nnU-Net reads its folders from the environment when it is imported.
 """
@@ -69,7 +69,7 @@ def _do(job: dict[str, Any]) -> int:
         return 0
     from torch.multiprocessing import ProcessRaisedException
 
-    from napari_mamba.training.nnunet.trainer import Stopped
+    from napari_mamba.training.nnunet.child.trainer import Stopped
 
     try:
         train(job)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from napari_mamba.engine.preparation import resampling
+from napari_mamba.engine.preparation.grids import resampling
 from napari_mamba.engine.preparation.state import Fill, State, Undo
 from napari_mamba.errors import BundleError, InputError
 

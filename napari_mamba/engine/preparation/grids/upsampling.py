@@ -220,7 +220,7 @@ def slice_inverse_matrix(count: int, n: int, step: float, start: float) -> np.nd
     """The map (n, count) from slices to values at the places `start + step * i` (i < n), `step` below 1."""
     import torch
 
-    from napari_mamba.engine.preparation.slices import interpolator
+    from napari_mamba.engine.preparation.grids.slices import interpolator
 
     centres = (torch.arange(count, dtype=torch.float64) - start) / step
     width = torch.full((1,), 1 / step, dtype=torch.float64)
@@ -231,7 +231,7 @@ def slice_sampling_matrix(count: int, n: int, step: float, start: float) -> np.n
     """The map (count, n) from values at the places `start + step * i` to slices, which `slice_inverse_matrix` takes."""
     import torch
 
-    from napari_mamba.engine.preparation.slices import gaussian_profile
+    from napari_mamba.engine.preparation.grids.slices import gaussian_profile
 
     centres = (torch.arange(count, dtype=torch.float64)[:, None] - start) / step
     distance = torch.arange(n, dtype=torch.float64) - centres

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from napari_mamba.engine.device import Device
-from napari_mamba.engine.idle_networks import IDLE, key_of
+from napari_mamba.engine.networks.idle import IDLE, key_of
 from napari_mamba.engine.plan import Plan
 from napari_mamba.engine.tiling.infer import Ensemble
 from napari_mamba.engine.tiling.passes import share_memory

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from napari_mamba.errors import InputError, OutOfMemoryError, OutputError, RunError
-from napari_mamba.training.nnunet.settings import VARIABLE, Settings
-from napari_mamba.training.nnunet.worker import STOPPED
+from napari_mamba.training.nnunet.child.settings import VARIABLE, Settings
+from napari_mamba.training.nnunet.child.worker import STOPPED
 
-TRAINERS = Path(__file__).with_name("trainers")
+TRAINERS = Path(__file__).parents[1] / "trainers"
 """What `nnUNet_extTrainer` is set to."""
 
 _SECONDS_TO_STOP = 60.0
@@ -37,7 +37,7 @@ def environment(work: Path, processes: int) -> dict[str, str]:
     folders = {f"nnUNet_{name}": str((work / name).resolve()) for name in ("raw", "preprocessed", "results")}
     before = os.environ.get("nnUNet_extTrainer", "")  # noqa: SIM112  nnU-Net's spelling
     trainers = os.pathsep.join([str(TRAINERS), *([before] if before else [])])
-    paths = [str(Path(__file__).parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(Path(__file__).parents[4]), *filter(None, [os.environ.get("PYTHONPATH")])]
     own = {
         # nnU-Net's planning divides by the number of these; with none, its loaders run in the process itself
         "nnUNet_n_proc_DA": str(min(12, processes)), "nnUNet_def_n_proc": str(processes),
@@ -65,7 +65,7 @@ def run_job(
     with log.open("ab") as output:
         begin = output.tell()
         child = subprocess.Popen(
-            [sys.executable, "-m", "napari_mamba.training.nnunet.worker", str(work / "job.json")],
+            [sys.executable, "-m", "napari_mamba.training.nnunet.child.worker", str(work / "job.json")],
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=variables, start_new_session=True,
         )  # fmt: skip
     try:

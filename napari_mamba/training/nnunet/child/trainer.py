@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from napari_mamba import models
 from napari_mamba.bundles.importers.nnunet import NETWORK_FILE
+from napari_mamba.training.nnunet.child.settings import Settings
 from napari_mamba.training.nnunet.networks import (
     TRAINABLE,
     PlanFacts,
@@ -28,7 +29,6 @@ from napari_mamba.training.nnunet.networks import (
     parse_trainer,
     plan_facts,
 )
-from napari_mamba.training.nnunet.settings import Settings
 
 _SECONDS_BETWEEN_CHECKPOINTS = 300.0
 _SECONDS_BETWEEN_EVENTS = 1.0
