@@ -1,4 +1,4 @@
-"""Time a whole cine from memory to the beat on the CPU: `python -m benchmarks.bundles.heart [CINE]`.
+"""Time a whole cine from memory to the beat on the CPU: `python -m benchmarks.bundles.cost.heart [CINE]`.
 
 Without CINE, 12 slices of 144 x 144 pixels of 1.4 mm at 20 phases, of noise and a bright ball: a run takes as long
 whatever is shown. Seconds of the clock count on an idle machine alone; those of the CPU, all threads together, on any.

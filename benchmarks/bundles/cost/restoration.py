@@ -1,6 +1,6 @@
 """Time and memory of the restoration bundles on a cube of voxels on the CPU.
 
-    python -m benchmarks.bundles.restoration [--bundle mr-denoise]
+    python -m benchmarks.bundles.cost.restoration [--bundle mr-denoise]
 
 `mr-superres` is given slices three times as thick, and answers the cube. What the voxels hold does not change the time.
 """

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.bundles.doubt.images import CHANGES, CHOOSE, FIT, TEST, Example, at_one_mm, changed, read, whole_scans
+from benchmarks.bundles.doubt.kinds.images import (
+    CHANGES,
+    CHOOSE,
+    FIT,
+    TEST,
+    Example,
+    at_one_mm,
+    changed,
+    read,
+    whole_scans,
+)
 from napari_mamba.volume import Volume
 
 OTHER = ("abdomen, CT", "abdomen, MR", "thigh, MR", "a whole head, T1", "a whole head, T2 or FLAIR", "spine, MR")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.bundles.doubt.heads import shading
-from benchmarks.bundles.doubt.images import CHANGES, CHOOSE, FIT, TEST, Example, foreign_crops, whole_scans
+from benchmarks.bundles.doubt.kinds.heads import shading
+from benchmarks.bundles.doubt.kinds.images import CHANGES, CHOOSE, FIT, TEST, Example, foreign_crops, whole_scans
 from napari_mamba import bundles, io
 from napari_mamba.engine import RunOptions, run_to_end
 from napari_mamba.volume import Volume

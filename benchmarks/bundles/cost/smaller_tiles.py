@@ -1,4 +1,4 @@
-"""What smaller tiles cost, for each bundle with a sample: `python -m benchmarks.bundles.smaller_tiles [NAME ...]`.
+"""What smaller tiles cost, for each bundle with a sample: `python -m benchmarks.bundles.cost.smaller_tiles [NAME ...]`.
 
 A run that is short of memory goes back to tiles of half the length, one side after the other. Each of these is run on
 the bundle's sample and compared with the bundle's own tile: the share of voxels labelled by either whose label stays,

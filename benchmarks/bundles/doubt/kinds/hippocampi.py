@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from benchmarks.bundles.doubt.heads import SAMPLE, shading
-from benchmarks.bundles.doubt.images import (
+from benchmarks.bundles.doubt.kinds.heads import SAMPLE, shading
+from benchmarks.bundles.doubt.kinds.images import (
     CHANGES,
     CHOOSE,
     FIT,

@@ -14,14 +14,24 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from benchmarks.bundles.doubt.images import CHOOSE, FIT, SMALL, TEST, Example, changed, foreign_crops, read, whole_scans
+from benchmarks.bundles.doubt.kinds.images import (
+    CHOOSE,
+    FIT,
+    SMALL,
+    TEST,
+    Example,
+    changed,
+    foreign_crops,
+    read,
+    whole_scans,
+)
 from napari_mamba.engine.preparation.axes import orient
 from napari_mamba.engine.preparation.state import State
 from napari_mamba.recipes.brain.structures import HEAD, NAMES, tables
 from napari_mamba.recipes.brain.synthetic import contrast
 from napari_mamba.volume import Volume
 
-SAMPLE = Path(__file__).parents[3] / "sample_data/icbm2009a_t1.nii.gz"
+SAMPLE = Path(__file__).parents[4] / "sample_data/icbm2009a_t1.nii.gz"
 PEOPLE = {
     "native_mr/patient01": FIT,
     "native_mr/patient03": FIT,

@@ -1,4 +1,4 @@
-"""Time a shipped bundle end to end on the CPU, from a volume in memory to labels: `python -m benchmarks.bundles.speed`.
+"""Time a shipped bundle end to end on the CPU, from memory to labels: `python -m benchmarks.bundles.cost.speed`.
 
 The first run of a process pays for loading the compiled kernels; both are printed.
 """
@@ -16,7 +16,7 @@ import torch
 from napari_mamba import bundles, engine, io
 from napari_mamba.volume import Volume
 
-SAMPLE = Path(__file__).parents[2] / "sample_data" / "hippocampus_left.nii.gz"
+SAMPLE = Path(__file__).parents[3] / "sample_data" / "hippocampus_left.nii.gz"
 CROP = (35, 50, 35)
 
 

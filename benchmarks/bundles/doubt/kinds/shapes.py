@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.bundles.doubt.images import CHOOSE, FIT, TEST, Example, read
+from benchmarks.bundles.doubt.kinds.images import CHOOSE, FIT, TEST, Example, read
 from napari_mamba import io
 from napari_mamba.volume import Volume
 
