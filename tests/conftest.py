@@ -32,7 +32,27 @@ LONG = (
     "engine/reproducibility/test_determinism.py",
     "ui/test_ui_closing.py",
     "server/test_server.py",
+    "cluster/test_cluster_runs.py",
 )
+
+
+# Their files share a fixture that takes long: one process makes it once, where two would make two.
+TOGETHER = ("tests/cluster/",)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Files as `--dist loadfile` hands them out; those of a folder of `TOGETHER` as one."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return next((folder for folder in TOGETHER if file.startswith(folder)), file)
+
+    return Scheduling(config, log)
 
 
 def pytest_configure(config: pytest.Config) -> None:

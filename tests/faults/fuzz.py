@@ -21,7 +21,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -54,8 +54,15 @@ class Hang(BaseException):
     """An input took longer than `SECONDS`."""
 
 
-def _worker(name: str, seed: int, first: int, count: int, folder: str, connection) -> None:
-    """Try inputs `first` to `first + count`; sends ("begin", number) before each, then what came of it."""
+BEGUN, READ, REFUSED = range(3)
+
+
+def _worker(name: str, seed: int, first: int, count: int, folder: str, connection, told) -> None:
+    """Try inputs `first` to `first + count`.
+
+    `told` is memory of both processes: the number begun, how many were read and refused. Only what failed, and
+    (None, "done"), goes through the connection: two messages an input would take longer than many an input.
+    """
     from fuzz_targets import TARGETS
 
     def too_long(number, frame):
@@ -67,20 +74,20 @@ def _worker(name: str, seed: int, first: int, count: int, folder: str, connectio
     have = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (have + MEMORY + 2**28, have + MEMORY + 2**28))
     for number in range(first, first + count):
-        connection.send(("begin", number))
+        told[BEGUN] = number
         rng = np.random.default_rng([seed, number])
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         try:
-            connection.send(("end", allowed(lambda rng=rng: target(rng))))
+            told[READ if allowed(lambda rng=rng: target(rng)) == "read" else REFUSED] += 1
         except Hang:
-            connection.send(("end", "hang"))
+            connection.send((number, "hang"))
         except BaseException:
             lines = traceback.format_exc().strip().splitlines()
             ours = [line.strip() for line in lines if "napari_mamba" in line and "File" in line]
-            connection.send(("end", f"traceback: {lines[-1][:200]} at {ours[-1] if ours else '?'}"))
+            connection.send((number, f"traceback: {lines[-1][:200]} at {ours[-1] if ours else '?'}"))
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
-    connection.send(("done", None))
+    connection.send((None, "done"))
 
 
 def fuzz(name: str, count: int, seed: int = 1, first: int = 0) -> tuple[Counter, list[tuple[int, str]]]:
@@ -101,35 +108,41 @@ def fuzz(name: str, count: int, seed: int = 1, first: int = 0) -> tuple[Counter,
     while at < end:
         with tempfile.TemporaryDirectory() as folder:
             ours, theirs = context.Pipe()
-            process = context.Process(target=_worker, args=(name, seed, at, end - at, folder, theirs))
+            told = context.RawArray("q", [-1, 0, 0])
+            process = context.Process(target=_worker, args=(name, seed, at, end - at, folder, theirs, told))
             process.start()
             theirs.close()
-            begun = None
             try:
-                while True:
-                    if not ours.poll(600 if begun is None else PATIENCE):
-                        raise EOFError
-                    what, value = ours.recv()
-                    if what == "begin":
-                        begun = value
-                    elif what == "done":
-                        at = end
-                        break
-                    else:
-                        at = begun + 1
-                        outcomes[value if value in ("read", "refused") else "failed"] += 1
-                        if value not in ("read", "refused"):
-                            failures.append((begun, value))
+                for number, what in _failures(ours, told):
+                    failures.append((number, what))
+                    outcomes["failed"] += 1
+                at = end
             except EOFError as error:
                 process.kill()
                 process.join()
-                if begun is None:
+                if told[BEGUN] < 0:
                     raise RuntimeError(f"the target {name} could not be set up") from error
-                failures.append((begun, f"the process died or hung (exit code {process.exitcode})"))
+                failures.append((told[BEGUN], f"the process died or hung (exit code {process.exitcode})"))
                 outcomes["failed"] += 1
-                at = begun + 1
+                at = told[BEGUN] + 1
             process.join()
+            outcomes.update(read=told[READ], refused=told[REFUSED])
     return outcomes, failures
+
+
+def _failures(connection, told) -> Iterator[tuple[int, str]]:
+    """What failed, as it is told, until the process is done; EOFError where it died, or one input takes too long."""
+    seen, since = -1, time.monotonic()
+    while True:
+        if connection.poll(1):
+            number, what = connection.recv()
+            if number is None:
+                return
+            yield number, what
+        if told[BEGUN] != seen:
+            seen, since = told[BEGUN], time.monotonic()
+        elif time.monotonic() - since > (600 if seen < 0 else PATIENCE):
+            raise EOFError
 
 
 def tried_on(results: Path, names: list[str], seed: int, until: float, at_most: int) -> int:
@@ -227,7 +240,7 @@ def main() -> int:
         table[name] = {"inputs": given.inputs, **outcomes, "failures": failures[:50]}
         seconds = time.perf_counter() - began
         print(f"{name:12} {outcomes['read']:7} read {outcomes['refused']:7} refused {outcomes['failed']:5} failed "
-              f"{seconds:7.1f} s", flush=True)  # fmt: skip
+              f"{seconds:7.1f} s {given.inputs / seconds:7.0f} a second", flush=True)  # fmt: skip
         for number, what in failures[:20]:
             print(f"    input {number}: {what}", flush=True)
     if given.json:
