@@ -24,15 +24,20 @@ if not HAS_DISPLAY:
 # Many seconds in few tests: they come first, so that no process of `pytest -n 2 --dist loadfile` ends long after the
 # other. xdist would begin with the files of most tests, and end with these.
 LONG = (
+    "models/test_parity.py",
     "training/nnunet/test_guide_to_the_end.py",
     "engine/registering/test_register.py",
+    "server/test_server.py",
+    "slicer/test_process.py",
     "explain/test_notebook.py",
+    "cluster/test_cluster_runs.py",
+    "training/nnunet/test_networks.py",
     "ui/test_ui_window.py",
     "ui/learn/test_learn_widget.py",
     "engine/reproducibility/test_determinism.py",
     "ui/test_ui_closing.py",
-    "server/test_server.py",
-    "cluster/test_cluster_runs.py",
+    "ui/test_ui_look_inside.py",
+    "test_benchmarks.py",
 )
 
 

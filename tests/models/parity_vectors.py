@@ -41,6 +41,9 @@ OWN_ROUNDING = {
 MISSED_ON_GPU = ("UMambaEnc_2d_v2", "UMambaEnc_3d_v1", "UMambaEnc_3d_v2")
 # So large that filling or running them takes seconds to minutes: `pytest -m heavy tests/models/test_parity.py`.
 HEAVY = {"FDVNet_1block", "FusionMamba_tiny", "GFEMamba_generator", "TPMamba", "ViMUNet_T_1024"}
+# And large ones whose code is run by smaller ones of the same network: other depths, axes or arguments.
+HEAVY |= {"MambaIR_ColorDN", "MedMamba_B", "SegMamba_64_noskip_before20240605", "UMambaBot_3d_v2", "UMambaEnc_3d_v2"}
+HEAVY |= {"UxLSTMEnc_3d"}
 SECOND_INPUT = {"MambaMorphOri": 8}  # the seed of a second input (a registration target)
 # Calls that are not `model(*inputs)`.
 CALLS: dict[str, Callable[[torch.nn.Module, list[torch.Tensor]], object]] = {

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from half_convolutions import quick_halves
 from tiny_networks import OTHERS, TINY, Tiny
 from torch import Tensor, nn
 
@@ -51,7 +52,7 @@ def build(case: Tiny) -> nn.Module:
 
 
 def half(case: Tiny, network: nn.Module, inputs: list[Tensor], dtype: torch.dtype) -> Tensor:
-    with torch.inference_mode(), torch.autocast(inputs[0].device.type, dtype=dtype):
+    with torch.inference_mode(), torch.autocast(inputs[0].device.type, dtype=dtype), quick_halves():
         return case.run(network, inputs).float()
 
 

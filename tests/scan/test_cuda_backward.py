@@ -253,7 +253,7 @@ def test_chunks_leave_no_device_idle(warps):
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs the CUDA toolkit's nvcc")
-@pytest.mark.parametrize(("states", "io"), [(16, 0), (64, 2)])
+@pytest.mark.parametrize(("states", "io"), [pytest.param(16, 0, marks=pytest.mark.heavy), (64, 2)])  # the most states
 def test_registers_hold_the_states_of_four_positions(states, io, tmp_path):
     command = ["nvcc", "-arch=sm_90", "-std=c++17", "-ftz=true", "-Xptxas", "-v", "-cubin"]
     command += [
