@@ -94,7 +94,7 @@ def _worker(name: str, seed: int, first: int, count: int, folder: str, connectio
 
 
 def fuzz(name: str, count: int, seed: int = 1, first: int = 0) -> tuple[Counter, list[tuple[int, str]]]:
-    """Try `count` inputs on a target, in a process of its own that is started again where it dies.
+    """Try `count` inputs on a target, in a process of its own, started again where it dies and after `TURN` inputs.
 
     Returns
     -------
@@ -109,17 +109,18 @@ def fuzz(name: str, count: int, seed: int = 1, first: int = 0) -> tuple[Counter,
         ["napari_mamba.bundles.importers", "napari_mamba.models", "pydicom", "zarr", "tifffile"]
     )
     while at < end:
+        piece = min(TURN, end - at)
         with tempfile.TemporaryDirectory() as folder:
             ours, theirs = context.Pipe()
             told = context.RawArray("q", [-1, 0, 0, 0])
-            process = context.Process(target=_worker, args=(name, seed, at, end - at, folder, theirs, told))
+            process = context.Process(target=_worker, args=(name, seed, at, piece, folder, theirs, told))
             process.start()
             theirs.close()
             try:
                 for number, what in _failures(ours, told):
                     failures.append((number, what))
                     outcomes["failed"] += 1
-                at = end
+                at += piece
             except EOFError as error:
                 process.kill()
                 process.join()
