@@ -60,10 +60,10 @@ def in_another_process(threads: list[int], jobs: list) -> list[dict]:
 
 def test_the_same_bytes_on_one_two_and_four_threads(tiny_bundle, sample_data):
     everything = {"probabilities": True, "uncertainty": True}
-    small = {"tile": [24, 32, 32], "overlap": 0.25}
+    small = {"tile": [16, 32, 32], "overlap": 0.25}
     jobs = [
         (str(tiny_bundle), str(sample_data / "hippocampus_left.nii.gz"), 24, everything),
-        ("hippocampus-mr", str(sample_data / "hippocampus_left.nii.gz"), 24, {**everything, "mirror": False, **small}),
+        ("hippocampus-mr", str(sample_data / "hippocampus_left.nii.gz"), 16, {**everything, "mirror": False, **small}),
         ("mr-denoise", str(sample_data / "hippocampus_right.nii.gz"), 6, {"residual": True}),
     ]
     one = sums(1, jobs)
