@@ -15,6 +15,7 @@ from napari_mamba.errors import InputError
 from napari_mamba.volume import Volume
 
 _SAME_PLACE_MM = 1e-3
+_SAME_PLACE_VOXELS = 1e-3
 LIKELY_CENTIGRAY = 200.0
 """Gy that no fractionated plan reaches."""
 HIGHEST = 1.5
@@ -58,7 +59,34 @@ def on_grid(dose: Volume, grid: Volume, order: int = 1) -> np.ndarray:
     if dose.shape == grid.shape and np.abs(dose.affine - grid.affine).max() < _SAME_PLACE_MM:
         return values
     back = np.linalg.inv(dose.affine) @ grid.affine
+    if (turned := _turned(values, back, grid.shape)) is not None:
+        return turned
     return ndimage.affine_transform(values, back[:3, :3], back[:3, 3], output_shape=grid.shape, order=order)
+
+
+def _turned(values: np.ndarray, back: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray | None:
+    """Values (Z, Y, X) at whole voxels of theirs: axes in another order or direction, a part of them, or zeros beyond.
+
+    `back` (4, 4) goes from the wanted voxels to theirs. None where a voxel lies between theirs: to be interpolated.
+    """
+    whole = np.rint(back)
+    corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)]) * [*(np.array(shape) - 1), 1]
+    if np.abs((back - whole)[:3] @ corners.T).max() > _SAME_PLACE_VOXELS:
+        return None
+    turn, start = whole[:3, :3].astype(int), whole[:3, 3].astype(int)
+    if (np.abs(turn) != np.eye(3, dtype=int)[:, np.abs(turn).argmax(axis=0)]).any():  # whole steps of several voxels
+        return None
+    order, into, out_of = [], [], []
+    for column, size in zip(turn.T, shape, strict=True):
+        axis = int(np.abs(column).argmax())
+        places = start[axis] + column[axis] * np.arange(size)
+        inside = np.flatnonzero((places >= 0) & (places < values.shape[axis]))
+        order.append(axis)
+        into.append(slice(0, 0) if not len(inside) else slice(int(inside[0]), int(inside[-1]) + 1))
+        out_of.append(places[inside])
+    found = np.zeros(shape, values.dtype)
+    found[tuple(into)] = values.transpose(order)[np.ix_(*out_of)]
+    return found
 
 
 def difference(dose: Volume, reference: Volume) -> Volume:
