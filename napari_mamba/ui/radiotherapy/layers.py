@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_mamba import io
 from napari_mamba.bundles.spec import default_color
 from napari_mamba.errors import InputError
 from napari_mamba.radiotherapy.comparison import on_grid
@@ -63,6 +64,8 @@ def structures_data(structures: StructureSet, grid: Volume, path: str = "") -> l
         classes = [_Class(index, structure) for index, structure in one.structures.items()]
         data, keywords, kind = labels_data(volume_to_layers(volume, path)[0], classes)
         record = {**keywords["metadata"][KEY], "frame": structures.frame}
+        if number == 1:  # the layers of one file share them
+            record["notes"] = structures.notes
         for entry in record["classes"]:
             structure = one.structures.get(entry["index"])
             if structure is not None:
@@ -118,10 +121,11 @@ def dose_of(layer: Image) -> Volume:
 
 
 def frame_of(layer: Any) -> str:
-    """The layer's frame of reference UID, where it came from DICOM; else empty."""
+    """The frame of reference UID of a layer that came from DICOM, or was made of one that did; else empty."""
     record = layer.metadata.setdefault(KEY, {})
     if "frame" not in record:
-        path = record.get("path", "") if "bundle" not in record else ""
+        series = [str(file) for file in io.series_files(record.get("header"))[:1]]
+        path = next(iter(series), record.get("path", "") if "bundle" not in record else "")
         record["frame"] = frame_at(path) if path and Path(path).exists() else ""
     return str(record["frame"] or "")
 
@@ -156,8 +160,9 @@ def structures_of(layers: Sequence[Labels], grid: Volume | None = None) -> Struc
     if not layers:
         raise InputError("no structures are chosen: open an RTSTRUCT or labels, and tick their layer")
     check_frames(layers)
-    sets, notes = [], []
+    sets = []
     for layer in layers:
+        notes = list(layer.metadata.get(KEY, {}).get("notes", ()))
         volume, _ = layers_to_volume([layer])
         grid = volume if grid is None else grid
         values = np.asarray(volume.data[0])
@@ -168,7 +173,6 @@ def structures_of(layers: Sequence[Labels], grid: Volume | None = None) -> Struc
             notes.append(f"'{layer.name}' was brought onto another grid")
         found = structures_in(values, _known(layer))
         sets.append(StructureSet(tuple(found), grid.affine, frame_of(layer), tuple(notes)))
-        notes = []
     return joined(sets)
 
 

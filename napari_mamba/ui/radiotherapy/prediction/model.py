@@ -15,6 +15,7 @@ from napari_mamba.radiotherapy.planning import BODY, Plan, planned
 from napari_mamba.radiotherapy.sources import check_ct
 from napari_mamba.radiotherapy.structures import Structure, StructureSet, plain
 from napari_mamba.ui.layers import layers_to_volume, placement
+from napari_mamba.ui.radiotherapy.files import check_whole, series_under
 from napari_mamba.ui.radiotherapy.layers import check_frames, is_dose, structures_of
 from napari_mamba.ui.run.queue.jobs import Job
 
@@ -125,7 +126,8 @@ class Prediction:
             raise InputError(self.problem)
         volume, _ = layers_to_volume([self.ct])
         volume = volume.with_data(np.asarray(volume.data))
-        check_ct(volume, f"'{self.ct.name}'")
+        check_ct(volume, f"'{self.ct.name}'", series_under(self.ct))
+        check_whole(self.ct, self.layers)
         structures = self.structures()
         uses = self.suggest(structures)
         return uses, planned(volume, self._renamed(structures, uses), self.bundle.planning)
