@@ -19,7 +19,7 @@ from napari_mamba.radiotherapy.comparison import on_grid
 from napari_mamba.radiotherapy.dicom.grids import frame_at
 from napari_mamba.radiotherapy.labels import packed, structures_in
 from napari_mamba.radiotherapy.sources import UNITS
-from napari_mamba.radiotherapy.structures import Structure, StructureSet, joined, plain
+from napari_mamba.radiotherapy.structures import Structure, StructureSet, is_outline, joined
 from napari_mamba.ui.files.layer_data import LayerData, labels_data
 from napari_mamba.ui.layers import KEY, layers_to_volume, volume_to_layers
 from napari_mamba.ui.results.classes.record import classes_of
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from napari.layers import Image, Labels
 
 UNIT = "dose_unit"
-_ENCLOSING = ("EXTERNAL",)
-_OUTLINES = ("body", "external", "patient", "skin", "outercontour")
 _SAME_PLACE_MM = 1e-2
 
 
@@ -70,7 +68,7 @@ def structures_data(structures: StructureSet, grid: Volume, path: str = "") -> l
             structure = one.structures.get(entry["index"])
             if structure is not None:
                 entry |= {"kind": structure.kind, "prescription": structure.prescription}
-        enclosing = all(encloses(structure) for structure in one.structures.values())
+        enclosing = all(is_outline(structure) for structure in one.structures.values())
         shown = {"opacity": 0.5, "visible": not enclosing, "metadata": {KEY: record}, "name": title}
         found.append((data, {**keywords, **shown}, kind))
     return found[::-1]  # small structures last, so on top
@@ -82,11 +80,6 @@ class _Class:
     def __init__(self, index: int, structure: Structure):
         self.index, self.name, self.code = index, structure.name, ""
         self.color = structure.color or default_color(index)
-
-
-def encloses(structure: Structure) -> bool:
-    """Whether a structure is the outline of the patient, which holds all others."""
-    return structure.kind.upper() in _ENCLOSING or plain(structure.name) in _OUTLINES
 
 
 # ---- layers as volumes

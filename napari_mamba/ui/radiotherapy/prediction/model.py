@@ -11,9 +11,9 @@ from psygnal import SignalGroupDescriptor
 from napari_mamba.engine import RunOptions
 from napari_mamba.errors import InputError
 from napari_mamba.radiotherapy.inputs import Inputs
-from napari_mamba.radiotherapy.planning import BODY, Plan, planned
+from napari_mamba.radiotherapy.planning import Plan, planned
 from napari_mamba.radiotherapy.sources import check_ct
-from napari_mamba.radiotherapy.structures import Structure, StructureSet, plain
+from napari_mamba.radiotherapy.structures import Structure, StructureSet, is_outline, plain
 from napari_mamba.ui.layers import layers_to_volume, placement
 from napari_mamba.ui.radiotherapy.files import check_whole, series_under
 from napari_mamba.ui.radiotherapy.layers import check_frames, is_dose, structures_of
@@ -101,7 +101,7 @@ class Prediction:
         for organ in inputs.organs if inputs else ():
             if plain(one.name) in organ.names:
                 return Use(organ.name)
-        if one.kind.upper() == "EXTERNAL" or plain(one.name) in map(plain, BODY):
+        if is_outline(one):
             return Use(OUTLINE)
         if one.target and one.kind.upper() not in ("CTV", "GTV"):
             return Use(TARGET, one.prescription or 0.0)
