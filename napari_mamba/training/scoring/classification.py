@@ -182,6 +182,11 @@ def last_scores(runs: Mapping[str, Path]) -> dict[str, dict[str, float]]:
     return {name: dict(history(folder)[-1]) for name, folder in runs.items()}
 
 
+def minutes_of(comparison: Mapping[str, Mapping[str, float]]) -> float:
+    """For how many minutes each of the networks compared was trained, to a tenth."""
+    return round(max(one["seconds"] for one in comparison.values()) / 60, 1)
+
+
 def comparison_table(comparison: dict[str, dict[str, float]], rows: dict[str, str], columns: dict[str, str]) -> str:
     """A Markdown table of the variants' validation scores; `rows` and `columns` give the words for the keys."""
     lines = [
