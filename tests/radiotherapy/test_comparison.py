@@ -76,7 +76,7 @@ def test_gamma_of_equal_doses_and_of_a_shift_and_a_scale():
     assert np.nanmax(shifted) == pytest.approx(2 / np.hypot(3, 1.8), abs=0.02)
     hotter = gamma(cone(scale=1.02), reference, distance=0.01, cutoff=50).index
     assert np.nanmax(hotter) == pytest.approx(2 / 3, abs=0.02)
-    assert gamma(cone(shift=8.0), reference, distance=3).pass_rate < 60
+    assert gamma(cone(shift=8.0, step=4.0), cone(step=4.0), cutoff=50).pass_rate < 60
 
 
 def test_gamma_judges_what_is_above_the_cutoff():
