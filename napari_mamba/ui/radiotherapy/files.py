@@ -38,7 +38,10 @@ def check_whole(ct: Any, layers: Iterable[Any]) -> None:
         return
     for path in dict.fromkeys(str(layer.metadata.get(KEY, {}).get("path", "")) for layer in layers):
         if path and modality(Path(path)) == "RTSTRUCT":
-            check_slices(path, reference)
+            try:
+                check_slices(path, reference)
+            except InputError as error:
+                raise InputError(str(error).replace(path, Path(path).name)) from error  # a line of a window is short
 
 
 def save_dose(dose: Any, path: Path | str, layers: Sequence[Any] = ()) -> Path:
