@@ -9,6 +9,7 @@ import numpy as np
 from psygnal import SignalGroupDescriptor
 
 from napari_mamba.engine import RunOptions
+from napari_mamba.engine.suitability import examine
 from napari_mamba.errors import InputError
 from napari_mamba.radiotherapy.inputs import Inputs
 from napari_mamba.radiotherapy.planning import Plan, planned
@@ -130,7 +131,13 @@ class Prediction:
         check_whole(self.ct, self.layers)
         structures = self.structures()
         uses = self.suggest(structures)
-        return uses, planned(volume, self._renamed(structures, uses), self.bundle.planning)
+        plan = planned(volume, self._renamed(structures, uses), self.bundle.planning)
+        found = examine(
+            plan.volume, self.bundle
+        )  # told before the click: another region of the body, say
+        if found.refusals:
+            raise InputError(found.refusals[0])
+        return uses, replace(plan, notes=(*plan.notes, *found.warnings))
 
     def _renamed(self, structures: StructureSet, uses: dict[str, Use]) -> StructureSet:
         """The structures by the names that the bundle knows; those that are not used are left out."""
