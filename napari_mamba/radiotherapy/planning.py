@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from napari_mamba.errors import InputError
-from napari_mamba.radiotherapy.comparison import on_grid
+from napari_mamba.radiotherapy.comparison import at_whole_voxels, on_grid
 from napari_mamba.radiotherapy.inputs import Inputs, Organ
 from napari_mamba.radiotherapy.structures import (
     Structure,
@@ -115,9 +115,9 @@ def network_channels(plan: Volume, grid: Volume) -> np.ndarray:
     channels = np.zeros((plan.channels + 2, *grid.shape), np.float32)
     channels[0] = on_grid(plan.with_data((density[np.newaxis] + 1000) / 1000), grid).clip(0, 2)
     for channel, mask in zip(channels[1:], masks[:-2], strict=False):
-        channel[_mask(mask > 0, plan, grid)] = 1
+        channel[...] = _mask(mask > 0, plan, grid)
     for level in levels:
-        channels[-4][_mask(prescription >= level, plan, grid)] = level
+        np.copyto(channels[-4], level, where=_mask(prescription >= level, plan, grid))
     channels[-3] = _mask(possible > 0, plan, grid)
     channels[-2], channels[-1] = (channels[-3] * np.float32(side / 10) for side in (grid.spacing[0], grid.spacing[2]))
     return channels
@@ -250,7 +250,8 @@ def _is_planning_target(structure: Structure) -> bool:
 
 
 def _mask(mask: np.ndarray, ct: Volume, grid: Volume) -> np.ndarray:
-    return on_grid(ct.with_data(mask[np.newaxis].astype(np.float32)), grid) >= 0.5
+    turned = at_whole_voxels(mask, ct, grid)
+    return on_grid(ct.with_data(mask[np.newaxis].astype(np.float32)), grid) >= 0.5 if turned is None else turned
 
 
 def _notes(

@@ -132,9 +132,7 @@ class Prediction:
         structures = self.structures()
         uses = self.suggest(structures)
         plan = planned(volume, self._renamed(structures, uses), self.bundle.planning)
-        found = examine(
-            plan.volume, self.bundle
-        )  # told before the click: another region of the body, say
+        found = examine(plan.volume, self.bundle)  # told before the click: another region of the body, say
         if found.refusals:
             raise InputError(found.refusals[0])
         return uses, replace(plan, notes=(*plan.notes, *found.warnings))
