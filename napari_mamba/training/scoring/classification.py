@@ -182,9 +182,10 @@ def last_scores(runs: Mapping[str, Path]) -> dict[str, dict[str, float]]:
     return {name: dict(history(folder)[-1]) for name, folder in runs.items()}
 
 
-def minutes_of(comparison: Mapping[str, Mapping[str, float]]) -> float:
-    """For how many minutes each of the networks compared was trained, to a tenth."""
-    return round(max(one["seconds"] for one in comparison.values()) / 60, 1)
+def same_minutes(comparison: Mapping[str, Mapping[str, float]]) -> str:
+    """ "the same 6 minutes": for how long each of the networks compared was trained, where that is known."""
+    longest = max((one.get("seconds", 0.0) for one in comparison.values()), default=0.0) / 60
+    return f"the same {longest:.2g} minutes" if longest else "the same minutes"
 
 
 def comparison_table(comparison: dict[str, dict[str, float]], rows: dict[str, str], columns: dict[str, str]) -> str:
