@@ -69,6 +69,11 @@ def classes_of(volume: Volume) -> tuple[LabelEntry, ...]:
     return source.classes if source.values == id(volume.data) else ()
 
 
+def series_files(header: Any) -> tuple[Path, ...]:
+    """The files of the DICOM series that a `Volume.header` speaks of, in the order of the slices."""
+    return header.dicom if isinstance(header, Source) else ()
+
+
 def slice_thickness(volume: Volume) -> float | None:
     """How thick the slices are, in mm, which is not how far apart; None where the volume's file says nothing."""
     return of(volume).slice_thickness
