@@ -109,19 +109,20 @@ def parse_tile(text: str | None) -> list[int] | None:
     return [int(side) for side in sides]
 
 
-def parse_preparation(text: str | None) -> list[Any] | None:
-    """A list of steps as JSON, or the file that holds it."""
+def parse_objects(option: str, text: str | None) -> list[Any] | None:
+    """A list of preparation's steps, or of a table's columns, as JSON, or the file that holds it."""
     if text is None:
         return None
+    key, what = {"preparation": ("step", "steps"), "columns": ("name", "columns")}[option]
     try:
-        steps = json.loads(text if text.lstrip().startswith("[") else expanded(text).read_text("utf-8"))
+        found = json.loads(text if text.lstrip().startswith("[") else expanded(text).read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
-            f"--preparation takes a JSON list of steps or its file, and {text!r} is neither ({error})"
+            f"--{option} takes a JSON list of {what} or its file, and {text!r} is neither ({error})"
         ) from error
-    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
-        raise InputError("--preparation takes a list of objects, each with its name under 'step'")
-    return steps
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise InputError(f"--{option} takes a list of objects, each with its name under '{key}'")
+    return found
 
 
 def _some(names: Sequence[str], most: int = 20) -> str:

@@ -74,6 +74,14 @@ def import_(
         Optional[str],
         typer.Option(metavar="JSON", help="List of steps (docs/bundles.md), or its file.", rich_help_panel=WEIGHTS),
     ] = None,
+    columns: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="JSON",
+            help="Columns of the table beside the image (docs/bundles.md), or their file.",
+            rich_help_panel=WEIGHTS,
+        ),
+    ] = None,
     activation: Annotated[
         Optional[str], typer.Option(help="softmax, sigmoid or none.", rich_help_panel=WEIGHTS)
     ] = None,
@@ -97,7 +105,8 @@ def import_(
         channels=importing.parse_names(channels),
         classes=importing.parse_names(classes),
         tile=importing.parse_tile(tile),
-        preparation=importing.parse_preparation(preparation),
+        preparation=importing.parse_objects("preparation", preparation),
+        columns=importing.parse_objects("columns", columns),
         activation=activation,
         name=name,
         dtype=dtype,

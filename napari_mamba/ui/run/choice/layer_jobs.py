@@ -52,7 +52,7 @@ def layer_job(
     singles = [layers_to_volume([layer], frame, colours=len(layers) == 1 and takes_rgb(bundle)) for layer in layers]
     place = singles[0][1]
     volume = stack_channels([single for single, _ in singles])
-    run_options = options.run_options(bundle, place.order)
+    run_options = options.run_options(bundle, place.order, layers[0].name)
     finish: Any = None
     if options.region and options.region in viewer.layers:
         axes = [place.order.index(axis) for axis in range(3)]
@@ -75,6 +75,7 @@ def layer_job(
         frame=frame if layers[0].ndim > 3 else None,
         colours=bool(getattr(layers[0], "rgb", False)),
         region=options.region if finish is not None else "",
+        table=(options.table, options.table_row or layers[0].name) if run_options.row is not None else ("", ""),
     ), volume
 
 

@@ -67,6 +67,8 @@ class Job:
         It is run on one colour layer.
     region : str
         Name of the layer around which it is run; empty for the whole image.
+    table : (str, str)
+        The CSV beside the image, and what its row says; empty where there is none.
 
     Attributes
     ----------
@@ -102,6 +104,7 @@ class Job:
     frame: int | None = None
     colours: bool = False
     region: str = ""
+    table: tuple[str, str] = ("", "")
     state: State = State.WAITING
     stage: str = ""
     note: str = ""

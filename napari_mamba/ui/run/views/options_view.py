@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QSignalBlocker, Slot
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QLineEdit, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QLabel,
+    QLineEdit,
+    QStyle,
+    QVBoxLayout,
+    QWidget,
+)
 from superqt import QCollapsible
 
 from napari_mamba.engine import PRECISIONS
@@ -60,6 +70,11 @@ TEXTS = (
     ("batch_size", "Batch", "Tiles that go through the network together. More needs more memory.", OWN),
     ("replace_nonfinite", "NaN becomes", "A value to put in the place of NaN and infinite voxels.", "refused"),
 )
+TABLE = (
+    ("table", "Table", "A CSV that has the columns the model takes beside the image, a row a person.", "a CSV file"),
+    ("table_row", "Row", "What a cell of the image's row says: by default the image's name.", "the image's name"),
+)
+"""Never folded away: a model that takes a table does not run without."""
 
 
 class OptionsView(QWidget):
@@ -107,11 +122,7 @@ class OptionsView(QWidget):
             self._rows[name] = [tick]
         self._add(form, "precision", "Precision", self.precision)
         for name, title, tip, empty in TEXTS:
-            text = self.texts[name] = QLineEdit()
-            text.setToolTip(tip)
-            show_when_empty(text, empty, self.session.viewer)
-            text.setClearButtonEnabled(True)
-            self._add(form, name, title, text)
+            self._add_text(form, name, title, tip, empty)
         self.folded = QCollapsible("More options", expandedIcon="▾", collapsedIcon="▸")
         self.folded.setContent(inner)
         self.folded.layout().setContentsMargins(0, 0, 0, 0)
@@ -124,12 +135,31 @@ class OptionsView(QWidget):
         first = QFormLayout()
         first.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
         self._add(first, "device", "Device", self.device)
+        for name, title, tip, empty in TABLE:
+            self._add_text(first, name, title, tip, empty)
+        browse = self.texts["table"].addAction(
+            self.style().standardIcon(QStyle.StandardPixmap.SP_DirOpenIcon), QLineEdit.ActionPosition.TrailingPosition
+        )
+        browse.setToolTip("Choose the table…")
+        browse.triggered.connect(self._ask_table)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(first)
         layout.addWidget(self.notice)
         layout.addWidget(self.trial)
         layout.addWidget(self.folded)
+
+    def _add_text(self, form: QFormLayout, name: str, title: str, tip: str, empty: str) -> None:
+        text = self.texts[name] = QLineEdit()
+        text.setToolTip(tip)
+        show_when_empty(text, empty, self.session.viewer)
+        text.setClearButtonEnabled(True)
+        self._add(form, name, title, text)
+
+    def _ask_table(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "The table beside the images", "", "Tables (*.csv *.tsv *.txt)")
+        if path:
+            self.texts["table"].setText(path)
 
     def _add(self, form: QFormLayout, name: str, title: str, widget: QWidget) -> None:
         label = row_label(title)
@@ -166,7 +196,8 @@ class OptionsView(QWidget):
     @property
     def stops(self) -> list[QWidget]:
         """What is folded away, from the top to the bottom."""
-        return [self.region, self.axis, *self.ticks.values(), self.precision, *self.texts.values()]
+        texts = [self.texts[name] for name, *_ in TEXTS]
+        return [self.region, self.axis, *self.ticks.values(), self.precision, *texts]
 
     @property
     def effective_device(self) -> str:
