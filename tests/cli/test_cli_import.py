@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from napari_mamba import bundles, models
+from napari_mamba.bundles.importers.words import parse_arguments, parse_names, parse_objects, parse_tile
 from napari_mamba.cli import importing
-from napari_mamba.cli.importing import parse_arguments, parse_names, parse_objects, parse_tile
 from napari_mamba.errors import InputError
 
 FOUR = [1, 1, 1, 1]

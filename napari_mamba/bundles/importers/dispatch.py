@@ -17,7 +17,7 @@ from napari_mamba.bundles.importers.nnunet_v1 import import_nnunet_v1
 from napari_mamba.bundles.importers.parts import is_in_parts
 from napari_mamba.bundles.importers.plain import import_weights
 from napari_mamba.bundles.progress import OnProgress, part, silent
-from napari_mamba.errors import BundleError
+from napari_mamba.errors import BundleError, UnsaidError
 from napari_mamba.io.paths import expanded
 
 _WHAT: dict[Callable[..., Path], str] = {
@@ -76,6 +76,8 @@ def import_checkpoint(
     with unpacked(path, _of_use, unpacking) if zipped else nullcontext(path) as at:
         try:
             return importer(at, destination, on_progress=importing, **choices)
+        except UnsaidError:
+            raise
         except BundleError as error:
             raise BundleError(str(error).replace(str(at), str(path))) from error
 

@@ -20,7 +20,7 @@ from napari_mamba.bundles.importers.presets import Preset, preset_for, presets_f
 from napari_mamba.bundles.progress import OnProgress, part, silent
 from napari_mamba.bundles.spec import WITHOUT_CLASSES, BundleSpec, Channel, Dtype, LabelClass, Network, Tile
 from napari_mamba.bundles.writer import save
-from napari_mamba.errors import BundleError, InputError
+from napari_mamba.errors import BundleError, InputError, UnsaidError
 from napari_mamba.io.paths import expanded
 from napari_mamba.nn.blocks.probability import Probability
 
@@ -213,7 +213,9 @@ def identified_weights(
     }
     more = {**more, **(arguments or {})}
     if unsaid := [argument for argument in found.ambiguous if argument not in more]:
-        raise BundleError(f"{path}: is {info.title or info.name}; say its {' and '.join(unsaid)} ({found.note})")
+        title = info.title or info.name
+        said = f"{path}: is {title}; say its {' and '.join(unsaid)} ({found.note})"
+        raise UnsaidError(said, title, unsaid, unsaid, presets_for(info.name))
     return found, info, {**found.arguments, **more}
 
 
@@ -252,10 +254,9 @@ def _check_complete(path: Path, info: models.ModelInfo, usage: Mapping[str, Any]
     if missing := [key for key in needed if usage[key] is None]:
         fitting = presets_for(info.name)
         hint = f", or the preset {' or '.join(fitting)}" if fitting and missing != ["classes"] else ""
-        raise BundleError(
-            f"{path}: is {info.title or info.name}; weights do not say how they are used: give "
-            f"{', '.join(missing)}{hint}"
-        )
+        title = info.title or info.name
+        said = f"{path}: is {title}; weights do not say how they are used: give {', '.join(missing)}{hint}"
+        raise UnsaidError(said, title, missing, (), fitting if missing != ["classes"] else ())
 
 
 def _columns(columns: Sequence[Mapping[str, Any] | Column]) -> tuple[Column, ...]:

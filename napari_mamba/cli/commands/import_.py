@@ -90,6 +90,7 @@ def import_(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
 ) -> None:
     """Turn a trained network of somebody else's into a bundle. No code in the checkpoint runs."""
+    from napari_mamba.bundles.importers import words
     from napari_mamba.cli import importing
 
     importing.import_bundle(
@@ -101,12 +102,12 @@ def import_(
         checkpoint=checkpoint,
         network=network,
         preset=preset,
-        arguments=importing.parse_arguments(argument),
-        channels=importing.parse_names(channels),
-        classes=importing.parse_names(classes),
-        tile=importing.parse_tile(tile),
-        preparation=importing.parse_objects("preparation", preparation),
-        columns=importing.parse_objects("columns", columns),
+        arguments=words.parse_arguments(argument),
+        channels=words.parse_names(channels),
+        classes=words.parse_names(classes),
+        tile=words.parse_tile(tile),
+        preparation=words.parse_objects("preparation", preparation),
+        columns=words.parse_objects("columns", columns),
         activation=activation,
         name=name,
         dtype=dtype,

@@ -39,6 +39,8 @@ class Options:
         A CSV with a row for the image, and what its row says; empty for the image's name.
     region : str
         Name of the Shapes or Labels layer whose box is run on; empty for the whole image.
+    level : str
+        Of an image in several resolutions, which one; empty for the finest.
     """
 
     device: str = "auto"
@@ -62,6 +64,7 @@ class Options:
     table: str = ""
     table_row: str = ""
     region: str = ""
+    level: str = ""
     events: ClassVar[SignalGroupDescriptor] = SignalGroupDescriptor()
 
     def prefer(self, preferences: Preferences, before: Preferences | None = None) -> None:
@@ -132,6 +135,11 @@ class Options:
         }
         device = "auto" if self.elsewhere else self.device  # a server chooses among its own
         return RunOptions(device=device, precision=self.precision, **chosen)
+
+    @property
+    def resolution(self) -> int:
+        """The level as a number; raises `InputError` where it is none."""
+        return one_number(self.level, "level", int) or 0
 
     @property
     def elsewhere(self) -> bool:

@@ -57,6 +57,7 @@ TICKS = (
      "On a GPU: deterministic algorithms, which are slower. On the CPU it is always so."),
 )  # fmt: skip
 TEXTS = (
+    ("level", "Level", "Of an image in several resolutions: 0 is the finest, 1 the next.", "0, the finest"),
     ("strength", "Strength", "In %, 0 to 150: how much of the model's change is made.", "100: the model's answer"),
     ("spacing", "Voxel size", "In mm: one number, or three for z, y and x, such as 1,0.8,0.8.", "the shortest side"),
     ("tile", "Tile", "Voxels that the network sees at once, such as 64 or 32,64,64. Smaller needs less memory.", OWN),
@@ -179,6 +180,7 @@ class OptionsView(QWidget):
             text.textChanged.connect(lambda value, n=name: self._set(n, value))
         self._host.devices_known.connect(self.draw)
         self.session.bundle_changed.connect(self.draw)
+        self.session.inputs.changed.connect(self._on_inputs)
         self.options.events.connect(self._on_options)
         events = self.session.viewer.layers.events
         self._listened = (events.inserted, events.removed, events.renamed)
@@ -189,6 +191,7 @@ class OptionsView(QWidget):
         """The dock is closed; the session stays."""
         self.trial.disconnect_from_model()
         self.session.bundle_changed.disconnect(self.draw)
+        self.session.inputs.changed.disconnect(self._on_inputs, missing_ok=True)
         self.options.events.disconnect(self._on_options)
         for event in self._listened:
             event.disconnect(self._on_layers)
@@ -231,6 +234,9 @@ class OptionsView(QWidget):
             show_error(sentence(str(error)))
         self._draw_devices()
 
+    def _on_inputs(self) -> None:
+        self.draw()
+
     def _on_options(self, _: Any = None) -> None:
         self.draw()
 
@@ -243,7 +249,11 @@ class OptionsView(QWidget):
         self._draw_devices()
         self._draw_regions()
         bundle = self.session.bundle
-        suited = suited_options(bundle) | {"device", "precision", "region", "replace_nonfinite", "deterministic"}
+        chosen = [layer for layers in self.session.inputs.runs for layer in layers]
+        several = {"level"} if any(getattr(layer, "multiscale", False) for layer in chosen) else set()
+        suited = (
+            suited_options(bundle) | several | {"device", "precision", "region", "replace_nonfinite", "deterministic"}
+        )
         for name, widgets in self._rows.items():
             for widget in widgets:
                 widget.setVisible(name in suited)
