@@ -139,7 +139,11 @@ def with_gpu(kept: dict[str, Measured], file: Path) -> dict[str, Measured]:
 
 def save(found: dict[str, Measured]) -> None:
     """Keep what was measured."""
-    MEASURED.write_text(json.dumps({name: asdict(one) for name, one in sorted(found.items())}, indent=1) + "\n")
+    facts = {
+        name: {key: value for key, value in asdict(one).items() if key == "input" or value not in (None, "")}
+        for name, one in sorted(found.items())
+    }
+    MEASURED.write_text(json.dumps(facts, indent=1) + "\n")
 
 
 def load() -> dict[str, Measured]:
