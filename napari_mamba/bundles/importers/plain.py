@@ -214,7 +214,7 @@ def identified_weights(
     more = {**more, **(arguments or {})}
     if unsaid := [argument for argument in found.ambiguous if argument not in more]:
         title = info.title or info.name
-        said = f"{path}: is {title}; say its {' and '.join(unsaid)} ({found.note})"
+        said = f"{path}: is {title}; say its {' and '.join(unsaid)} ({found.note.rstrip('.')})"
         raise UnsaidError(said, title, unsaid, unsaid, presets_for(info.name))
     return found, info, {**found.arguments, **more}
 
