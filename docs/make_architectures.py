@@ -156,6 +156,7 @@ def load() -> dict[str, Measured]:
 def page(found: dict[str, Measured]) -> str:
     """The page as Markdown."""
     found_of = [(m.name, vector, found.get(vector, Measured())) for m in models.list_models() for vector in m.vectors]
+    on_gpu = any(one.cuda_relative_l2 is not None for one in found.values())
     checks = [
         [
             f"`{name}`",
@@ -163,12 +164,12 @@ def page(found: dict[str, Measured]) -> str:
             shown(one.parameters, ",d"),
             "x".join(map(str, one.input)),
             shown(one.relative_l2, ".1e"),
-            shown(one.cuda_relative_l2, ".1e"),
-            shown(one.cuda_moved, ".1e"),
+            *([shown(one.cuda_relative_l2, ".1e"), shown(one.cuda_moved, ".1e")] if on_gpu else []),
             shown(one.cpu_seconds, "g"),
         ]
         for name, vector, one in found_of
     ]
+    gpu = ["on a GPU", "moved by"] if on_gpu else []
     parts = [
         HEAD,
         table(
@@ -177,7 +178,7 @@ def page(found: dict[str, Measured]) -> str:
         ),
         CHECKS,
         table(
-            ["network", "vector", "parameters", "input", "relative L2", "on a GPU", "moved by", "CPU seconds"], checks
+            ["network", "vector", "parameters", "input", "relative L2", *gpu, "CPU seconds"], checks
         ),
     ]
     machines = {one.machine for one in found.values()} | {one.cuda_machine for one in found.values()}
