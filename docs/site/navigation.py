@@ -15,6 +15,7 @@ CONTENTS = {
                 "denoise",
                 "sharpen",
                 "classify",
+                "tables",
                 "heart",
                 "films",
                 "slides",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from napari_mamba.errors import InputError
@@ -69,6 +70,9 @@ class RunOptions:
         Diffusion: of the noise that a sample begins with, and of that its steps add.
     ahead : int, optional
         Prediction: how many frames after the last one; None: as many as the film has.
+    row : mapping of str to str, optional
+        Of bundles that take a row of a table beside the image: its cells by their headings, as
+        `napari_mamba.io.row_of` reads them. It is kept in the run's provenance.
 
     Raises
     ------
@@ -99,8 +103,11 @@ class RunOptions:
     deterministic: bool = False
     seed: int = 0
     ahead: int | None = None
+    row: Mapping[str, str] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
+        if self.row is not None:
+            object.__setattr__(self, "row", {str(heading): str(cell) for heading, cell in self.row.items()})
         if self.precision not in PRECISIONS:
             raise InputError(f"there is no precision {self.precision!r}: choose one of {', '.join(PRECISIONS)}")
         if self.tile is not None:

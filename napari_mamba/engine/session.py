@@ -12,7 +12,7 @@ import torch
 
 from napari_mamba.engine import memory
 from napari_mamba.engine.answers.registry import answer_for
-from napari_mamba.engine.checks import load_checked, size_warnings
+from napari_mamba.engine.checks import check_row, load_checked, size_warnings
 from napari_mamba.engine.context import Context, NewArray
 from napari_mamba.engine.device import choose_device, unused_gpu
 from napari_mamba.engine.familiarity.judge import (
@@ -68,6 +68,7 @@ class Session:
         cancel: threading.Event | None,
         new_array: NewArray = host_array,
     ):
+        check_row(bundle, options.row)
         device = choose_device(options.device, options.precision)
         check_deterministic(device.torch_device, options.deterministic)
         self.record = Record()

@@ -8,6 +8,7 @@ from napari_mamba.io.files import LABEL_SUFFIXES, SUFFIXES, WRITE_SUFFIXES, can_
 from napari_mamba.io.label_maps import LabelMap, is_label_map, read_labels
 from napari_mamba.io.lazily import Opener, open_volume
 from napari_mamba.io.listing import SeriesInfo, list_series
+from napari_mamba.io.rows import read_rows, row_of
 
 __all__ = [
     "LABEL_SUFFIXES",
@@ -26,6 +27,8 @@ __all__ = [
     "open_volume",
     "read",
     "read_labels",
+    "read_rows",
+    "row_of",
     "series_files",
     "slice_thickness",
     "write",

@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from napari_mamba.cli.arguments import HOW, IN, OUT, Bundle, Device, Scheduler, Workers
+from napari_mamba.cli.arguments import HOW, IN, OUT, Bundle, Device, Row, Scheduler, Workers
 
 
 def run(
@@ -160,6 +160,11 @@ def run(
             rich_help_panel=IN,
         ),
     ] = None,
+    row: Row = None,
+    row_of: Annotated[
+        Optional[str],
+        typer.Option(metavar="TEXT", help="What its row says; by default the image's name.", rich_help_panel=IN),
+    ] = None,
     level: Annotated[int, typer.Option(help="Of a multi-resolution image; 0 is the finest.", rich_help_panel=IN)] = 0,
     replace_nonfinite: Annotated[
         Optional[float], typer.Option(help="Value for NaN and infinite voxels.", rich_help_panel=IN)
@@ -206,5 +211,6 @@ def run(
             overwrite=overwrite,
             events=events,
             storing=Storing(resume, scheduler, workers),
+            row=(row, row_of or ""),
         )
     )

@@ -10,6 +10,7 @@ from napari.components import ViewerModel
 
 from napari_mamba import engine, io
 from napari_mamba.ui.layers import layers_to_volume
+from napari_mamba.ui.run.process.engine_process import EngineThread
 from napari_mamba.ui.run.session import RunSession
 from napari_mamba.ui.run.store.live import LiveStore
 from napari_mamba.ui.run.store.runner import StoreRun, StoreRunner
@@ -51,6 +52,7 @@ def session(tiny) -> RunSession:
 
 def test_a_lazy_layer_becomes_a_store_and_a_layer(qtbot, session, tmp_path):
     job, volume = session.job_of(session.inputs.runs[0])
+    # in a process of its own, as in the window
     run = StoreRun(volume, session.place_of(job), job.bundle, job.options, tmp_path / "labels.ome.zarr")
     runner, lines = StoreRunner(session.viewer, run), []
     runner.said.connect(lambda text, kind: lines.append((text, kind, len(session.viewer.layers))))
@@ -70,7 +72,9 @@ def test_a_lazy_layer_becomes_a_store_and_a_layer(qtbot, session, tmp_path):
 def test_a_store_of_one_level_is_a_layer_of_one(qtbot, session, tmp_path):
     session.viewer.layers[0].data = session.viewer.layers[0].data[..., :40]
     job, volume = session.job_of(session.inputs.runs[0])
-    run = StoreRun(volume, session.place_of(job), job.bundle, job.options, tmp_path / "labels.zarr")
+    run = StoreRun(
+        volume, session.place_of(job), job.bundle, job.options, tmp_path / "labels.zarr", engine=EngineThread()
+    )
     runner = StoreRunner(session.viewer, run)
     with qtbot.waitSignal(runner.ended, timeout=300_000):
         runner.start()
@@ -83,7 +87,9 @@ def test_a_store_of_one_level_is_a_layer_of_one(qtbot, session, tmp_path):
 def test_what_cannot_be_is_said(qtbot, session, tmp_path):
     job, volume = session.job_of(session.inputs.runs[0])
     (tmp_path / "there.zarr").mkdir()
-    run = StoreRun(volume, session.place_of(job), job.bundle, job.options, tmp_path / "there.zarr")
+    run = StoreRun(
+        volume, session.place_of(job), job.bundle, job.options, tmp_path / "there.zarr", engine=EngineThread()
+    )
     runner = StoreRunner(session.viewer, run)
     with qtbot.waitSignal(runner.ended, timeout=300_000):
         runner.start()
