@@ -205,7 +205,7 @@ class StoredSession:
             yield from self.report.say("network", 0, 1, message=f"{len(done)} blocks are there already.")
         columns = layout.columns(missing)
         if self.spread is None:
-            if self.work.device.torch_device.type == "cuda" and not largest.wanted(self.work):  # has idle cores beside
+            if not largest.wanted(self.work):  # which changes blocks that are written
                 self.coarsening = self.opened.enter_context(self._coarsening())
                 self.work.written = self.coarsening.written
             yield from self._here(columns, times)
