@@ -17,6 +17,7 @@ from time import perf_counter, sleep
 from typing import Any
 
 from benchmarks.scale import material, results
+from napari_mamba.engine import RunOptions
 
 
 class Busy:
@@ -45,14 +46,13 @@ class Busy:
         return sum(inside) / len(inside) / 100 if inside else None
 
 
-def measured(source: Path, bundle: str, target: Path, device: str) -> dict[str, Any]:
+def measured(source: Path, bundle: str, target: Path, options: RunOptions) -> dict[str, Any]:
     """One run; its report, and what the driver said meanwhile."""
     from napari_mamba import bundles, io
-    from napari_mamba.engine import RunOptions
     from napari_mamba.engine.stored.run import run_into
 
     busy, began, first = Busy(), perf_counter(), 0.0
-    events = run_into(io.Opener((str(source),)), bundles.load(bundle), str(target), RunOptions(device=device))
+    events = run_into(io.Opener((str(source),)), bundles.load(bundle), str(target), options)
     while True:
         try:
             event = next(events)
@@ -80,6 +80,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[512, 1024])
     parser.add_argument("--bundle", default="mr-denoise", help="a name or a folder, or small: labels by random weights")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--mirror", action="store_true", help="eight mirrored copies also where one is usual")
     parser.add_argument("--folder", type=Path, help="where volumes are made and kept")
     parser.add_argument("--write", action="store_true", help="keep what was measured, and write the page of results")
     parser.add_argument("--note", default="", help="a sentence for the page")
@@ -91,16 +92,18 @@ def main() -> None:
             source = material.volume(folder / f"{size}.zarr", (size,) * 3)
             print(f"{size}³: made in {perf_counter() - since:.1f} s", flush=True)
             bundle = str(material.bundle(folder, "segmentation")) if chosen.bundle == "small" else chosen.bundle
-            found = measured(source, bundle, Path(temporary) / f"{size}-out.zarr", chosen.device)
+            options = RunOptions(device=chosen.device, mirror=chosen.mirror or None)
+            found = measured(source, bundle, Path(temporary) / f"{size}-out.zarr", options)
+            name = f"{size}³ by {Path(bundle).name}" + (", eight mirrored copies" if chosen.mirror else "")
             busy = "?" if found["busy"] is None else f"{found['busy']:.0%}"
             print(
-                f"{size}³ by {Path(bundle).name}: computed {found['share_computed']:.1%}, busy {busy}, bounded by "
+                f"{name}: computed {found['share_computed']:.1%}, busy {busy}, bounded by "
                 f"{found['bounded_by']}, {found['from_first_tile']:.1f} s from the first tile on, "
                 f"{found['whole']:.1f} s in all\n  {found}",
                 flush=True,
             )
             if chosen.write:
-                results.keep("device", f"{size}³ by {Path(bundle).name}", found, chosen.note)
+                results.keep("device", name, found, chosen.note)
 
 
 if __name__ == "__main__":
