@@ -103,7 +103,7 @@ class Work:
         self.plan = plan_run(job.bundle, options, self.device.torch_device)
         self.block = self._region()
         inside = self.volume if self.block is None else cut(self.volume, self.block)
-        steps = preparation_steps(job.bundle, options.spacing)
+        steps = preparation_steps(job.bundle, options.spacing, options.slice_profile)
         prepared = prepare_on_disk(inside, steps, len(job.bundle.channels), watch, job.found)
         self.prepared, self.doubts = choose_view(prepared, options.axis)
         self.placement = self._place(inside)

@@ -122,17 +122,19 @@ def evaluate(recipe: Recipe, bundle: Bundle, options: RunOptions, on_case: OnCas
     rows: list[report.Row] = []
     lines: list[Line] = []
     for case, axis in cases(recipe.data):
-        for profile, factor in settings():
+        for profile, factor, told in settings():
             coarse = simulate_thick_slices(case.volume(case.truth), axis, factor, profile)
             found = {
                 **interpolated(coarse, axis, factor),
-                "mr-superres": restore(bundle, coarse, axis, factor, options),
+                "mr-superres": restore(
+                    bundle, coarse, axis, factor, replace(options, slice_profile=profile if told else None)
+                ),
             }
             scores = {name: measure.compare(values, case.truth, case.peak) for name, values in found.items()}
             beyond = found["mr-superres"]
             given = np.asarray(coarse.data)
             over = max(float(beyond.max() - given.max()), float(given.min() - beyond.min()), 0.0) / case.peak
-            name = f"{factor}×" if profile == "gaussian" else f"{factor}×, {profile}"
+            name = f"{factor}×" if profile == "gaussian" else f"{factor}×, {profile}{', told' if told else ''}"
             row: report.Row = {"setting": name, "file": case.source, "person": case.person, "scores": scores}
             row["beyond_range"] = over
             rows.append(row)
@@ -149,11 +151,11 @@ def evaluate(recipe: Recipe, bundle: Bundle, options: RunOptions, on_case: OnCas
     return measured_on("held_out", measured, lambda: {"examples.png": _examples(lines)})
 
 
-def settings() -> list[tuple[str, int]]:
-    """Profiles and slice distances that are measured."""
-    return [("gaussian", n) for n in (*TESTED, *FARTHEST)] + [
-        (p, n) for p in PROFILES if p != "gaussian" for n in TESTED
-    ]
+def settings() -> list[tuple[str, int, bool]]:
+    """Profiles and slice distances that are measured, and whether the run is told the profile."""
+    unknown = [("gaussian", n) for n in (*TESTED, *FARTHEST)]
+    unknown += [(p, n) for p in PROFILES if p != "gaussian" for n in TESTED]
+    return [(*one, False) for one in unknown] + [("sinc", n, True) for n in TESTED]
 
 
 def interpolated(coarse: Volume, axis: int, factor: int) -> dict[str, np.ndarray]:

@@ -33,6 +33,13 @@ AXES = (
     ("x (sagittal)", "x"),
     ("All three, averaged", "all"),
 )
+PROFILES = (
+    ("As the file says, or unknown", None),
+    ("A 3D acquisition (sinc)", "sinc"),
+    ("Thick slices with sharp edges (box)", "box"),
+    ("Thick slices with soft edges (Gaussian)", "gaussian"),
+    ("Unknown, whatever the file says", "unknown"),
+)
 TICKS = (
     ("mirror", "Average over mirrored copies",
      "Runs the model on mirrored copies too: up to 8 times slower, a little more accurate."),
@@ -84,6 +91,12 @@ class OptionsView(QWidget):
         )
         for title, axis in AXES:
             self.axis.addItem(title, axis)
+        self.slice_profile = combo_box(
+            "How the slices were taken, where it is known: the answer then agrees with each of them. A wrong choice "
+            "makes it worse than none."
+        )
+        for title, profile in PROFILES:
+            self.slice_profile.addItem(title, profile)
         self.region = combo_box("Run on the box around the shapes or labels of a layer: quicker, and less memory.")
         self.trial = TrialView(host, self)
         self.ticks: dict[str, QCheckBox] = {}
@@ -100,6 +113,7 @@ class OptionsView(QWidget):
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
         self._add(form, "region", "Region", self.region)
         self._add(form, "axis", "Slices along", self.axis)
+        self._add(form, "slice_profile", "Slices are", self.slice_profile)
         for name, title, tip in TICKS:
             tick = self.ticks[name] = QCheckBox(title)
             tick.setToolTip(tip)
@@ -139,7 +153,7 @@ class OptionsView(QWidget):
         self._rows[name] = [label, widget]
 
     def _connect(self) -> None:
-        for name in ("device", "precision", "axis", "region"):
+        for name in ("device", "precision", "axis", "slice_profile", "region"):
             combo: QComboBox = getattr(self, name)
             combo.currentIndexChanged.connect(lambda _, n=name, c=combo: self._set(n, c.currentData()))
         self.device.activated.connect(self._on_device)
@@ -166,7 +180,7 @@ class OptionsView(QWidget):
     @property
     def stops(self) -> list[QWidget]:
         """What is folded away, from the top to the bottom."""
-        return [self.region, self.axis, *self.ticks.values(), self.precision, *self.texts.values()]
+        return [self.region, self.axis, self.slice_profile, *self.ticks.values(), self.precision, *self.texts.values()]
 
     @property
     def effective_device(self) -> str:
@@ -216,7 +230,7 @@ class OptionsView(QWidget):
         for name, widgets in self._rows.items():
             for widget in widgets:
                 widget.setVisible(name in suited)
-        for name in ("precision", "axis"):
+        for name in ("precision", "axis", "slice_profile"):
             combo: QComboBox = getattr(self, name)
             _choose(combo, getattr(self.options, name))
         for name, tick in self.ticks.items():
