@@ -81,6 +81,15 @@ def least_change(weights: Tensor) -> Tensor:
     return torch.linalg.solve(among + noise, weights).T
 
 
+def estimate(weights: Tensor) -> Tensor:
+    """The best linear estimate (n, S) of fine voxels from slices that are `weights` (S, n) of them."""
+    places = torch.arange(weights.shape[1], dtype=weights.dtype)
+    seen = weights @ (torch.exp((places[:, None] - places).abs() / -CORRELATION) + LEVEL)
+    noise = NOISE * torch.eye(len(weights), dtype=weights.dtype)
+    found = torch.linalg.solve(seen @ weights.T + noise, seen).T
+    return found / found.sum(dim=1, keepdim=True)
+
+
 def interpolator(length: int, centres: Tensor, width: Tensor) -> Tensor:
     """Linear maps from thick slices to fine voxels.
 

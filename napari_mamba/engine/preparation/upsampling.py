@@ -152,7 +152,8 @@ def refine(
             place = (sizes[axis], shape[axis], float(step[axis]), float(start[axis]))
             if profile == "gaussian" and step[axis] * MIN_UPSAMPLING <= 1:
                 linear = slice_inverse_matrix(*place)
-                maps.append((int(axis), *_to_and_fro(linear, place, data_consistency)))
+                linear, back, through = _told(place, linear, data_consistency)
+                maps.append((int(axis), back, through))
             else:
                 linear, others = spline_matrix(*place, order), others + 1
             data = _along(data, linear, axis)
@@ -234,17 +235,27 @@ def slice_inverse_matrix(count: int, n: int, step: float, start: float) -> np.nd
     return interpolator(n, centres[None], width)[0].float().numpy()
 
 
-def _to_and_fro(linear: np.ndarray, place: tuple[int, int, float, float], kept: bool | str) -> tuple[Any, Any]:
-    """The maps from slices to voxels and back by which an image is made to give the slices."""
+def _told(
+    place: tuple[int, int, float, float], linear: np.ndarray, kept: bool | str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The map by which slices are refined, and those from slices to voxels and back by which an image keeps them.
+
+    Of slices of a sinc, Gaussian ones are made first: what they would be of the best estimate of the voxels. Networks
+    have seen those most. In MR of heads that gains 0.1 dB; of a box's slices it gains nothing.
+    """
     if not isinstance(kept, str):
-        return linear, slice_sampling_matrix(*place)
+        return linear, linear, slice_sampling_matrix(*place)
     import torch
 
-    from napari_mamba.engine.preparation.slices import least_change, slice_weights
+    from napari_mamba.engine.preparation.slices import estimate, least_change, slice_weights
 
     count, n, step, start = place
-    weights = slice_weights(n, (torch.arange(count, dtype=torch.float64) - start) / step, 1 / step, kept)
-    return least_change(weights).float().numpy(), weights.float().numpy()
+    centres = (torch.arange(count, dtype=torch.float64) - start) / step
+    weights = slice_weights(n, centres, 1 / step, kept)
+    if kept == "sinc":
+        as_gaussian = slice_weights(n, centres, 1 / step, "gaussian") @ estimate(weights)
+        linear = linear @ as_gaussian.float().numpy()
+    return linear, least_change(weights).float().numpy(), weights.float().numpy()
 
 
 def slice_sampling_matrix(count: int, n: int, step: float, start: float) -> np.ndarray:
