@@ -122,25 +122,12 @@ def evaluate(recipe: Recipe, bundle: Bundle, options: RunOptions, on_case: OnCas
     rows: list[report.Row] = []
     lines: list[Line] = []
     for case, axis in cases(recipe.data):
-        for profile, factor, told in settings():
-            coarse = simulate_thick_slices(case.volume(case.truth), axis, factor, profile)
-            found = {
-                **interpolated(coarse, axis, factor),
-                "mr-superres": restore(
-                    bundle, coarse, axis, factor, replace(options, slice_profile=profile if told else None)
-                ),
-            }
-            scores = {name: measure.compare(values, case.truth, case.peak) for name, values in found.items()}
-            beyond = found["mr-superres"]
-            given = np.asarray(coarse.data)
-            over = max(float(beyond.max() - given.max()), float(given.min() - beyond.min()), 0.0) / case.peak
-            name = f"{factor}×" if profile == "gaussian" else f"{factor}×, {profile}{', told' if told else ''}"
-            row: report.Row = {"setting": name, "file": case.source, "person": case.person, "scores": scores}
-            row["beyond_range"] = over
+        for setting in settings():
+            row, found = measured_row(case, axis, setting, bundle, options)
             rows.append(row)
-            if (profile, factor) == ("gaussian", 4):
+            if setting == ("gaussian", 4, False):
                 lines.append((row, _slices(case, axis, found)))
-            on_case(f"{case.source} {name}", report.format_scores(scores))
+            on_case(f"{case.source} {row['setting']}", report.format_scores(row["scores"]))
     measured = {
         "people": count_of(rows, "person"),
         "volumes": count_of(rows, "file"),
@@ -149,6 +136,31 @@ def evaluate(recipe: Recipe, bundle: Bundle, options: RunOptions, on_case: OnCas
         "cases": rows,
     }
     return measured_on("held_out", measured, lambda: {"examples.png": _examples(lines)})
+
+
+def measured_row(
+    case: measure.Case, axis: int, setting: tuple[str, int, bool], bundle: Bundle, options: RunOptions
+) -> tuple[report.Row, dict[str, np.ndarray]]:
+    """A scan's numbers at one of `settings`, and the images (Z, Y, X) that they are of."""
+    profile, factor, told = setting
+    coarse = simulate_thick_slices(case.volume(case.truth), axis, factor, profile)
+    known = replace(options, slice_profile=profile if told else None)
+    found = {**interpolated(coarse, axis, factor), "mr-superres": restore(bundle, coarse, axis, factor, known)}
+    scores = {name: measure.compare(values, case.truth, case.peak) for name, values in found.items()}
+    beyond, given = found["mr-superres"], np.asarray(coarse.data)
+    over = max(float(beyond.max() - given.max()), float(given.min() - beyond.min()), 0.0) / case.peak
+    row: report.Row = {"setting": name_of(*setting), "file": case.source, "person": case.person, "scores": scores}
+    return row | {"beyond_range": over}, found
+
+
+def name_of(profile: str, factor: int, told: bool) -> str:
+    """A setting in the card's words.
+
+    >>> name_of("sinc", 2, True)
+    '2×, sinc, told'
+    """
+    name = f"{factor}×" if profile == "gaussian" else f"{factor}×, {profile}"
+    return f"{name}, told" if told else name
 
 
 def settings() -> list[tuple[str, int, bool]]:
