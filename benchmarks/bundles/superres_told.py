@@ -40,10 +40,10 @@ def measured(data: Path, bundle: Bundle, options: RunOptions, kept: Path) -> lis
 
 def into_bundle(bundle: Bundle, table: dict[str, Any]) -> None:
     """Put rows into the numbers of a bundle, and write its card anew."""
-    metrics = json.loads(json.dumps(bundle.spec.eval_metrics))
+    metrics = json.loads(json.dumps(bundle.spec.metrics))
     metrics["held_out"]["table"] |= table
     known = superres.spec()
-    spec = replace(bundle.spec, eval_metrics=metrics, version=known.version, changelog=known.changelog)
+    spec = replace(bundle.spec, metrics=metrics, version=known.version, changelog=known.changelog)
     bundles.update(bundle, spec, superres.card(metrics))
 
 
