@@ -31,6 +31,7 @@ _TAGS: list[str | int] = [
     "PixelSpacing",
     "ImagerPixelSpacing",
     "SliceThickness",
+    "MRAcquisitionType",
     "SpacingBetweenSlices",
     "Rows",
     "Columns",
