@@ -140,8 +140,8 @@ def test_options_that_it_takes_are_written_as_it_takes_them(tiny_bundle, volume)
     body = remote.request_of(volume, bundles.load(tiny_bundle), options)
     words = RunRequest(**body).options.words("cpu")
     assert words == [
-        "--device=cpu", "--precision=float32", "--tile=16,32,32", "--slice-profile=sinc", "--overlap=0.25", "--strength=50",
-        "--mirror", "--deterministic", "--no-clip", "--seed=4",
+        "--device=cpu", "--precision=float32", "--tile=16,32,32", "--slice-profile=sinc", "--overlap=0.25",
+        "--strength=50", "--mirror", "--deterministic", "--no-clip", "--seed=4",
     ]  # fmt: skip
     assert set(body["cases"][0]["outputs"]) == {"output", "probabilities"}
 

@@ -199,9 +199,9 @@ of the pieces get noise of up to 3% of white, since slices made of many voxels h
   which needs no training. Of the other profiles all of it is the network's: there that filter is below the spline.
 - Slices of a sinc profile gain least where it is not told, 1.0 to 1.1 dB, half a dB less than was aimed at.
   {_told(metrics)}
-  To find the profile out from the image was tried, in vain: the spectra of slices of a box and of a sinc are alike. Told
-  wrongly, the answer is worse than without. Gaussian slices gain 0.06 to 0.15 dB less than by version 1.3.1, which was
-  made for them alone.
+  To find the profile out from the image was tried, in vain: the spectra of slices of a box and of a sinc are alike.
+  Told wrongly, the answer is worse than without. Gaussian slices gain 0.06 to 0.15 dB less than by version 1.3.1, which
+  was made for them alone.
 - The thickness of slices that a header gives is not told to the network; nor has it seen gaps or overlaps wider than a
   third of the slices' distance.
 - A patient who moved between slices, or interleaved slices of unequal brightness, leave steps that it keeps: across the

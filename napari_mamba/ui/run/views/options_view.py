@@ -34,11 +34,11 @@ AXES = (
     ("All three, averaged", "all"),
 )
 PROFILES = (
-    ("As the file says, or unknown", None),
-    ("A 3D acquisition (sinc)", "sinc"),
-    ("Thick slices with sharp edges (box)", "box"),
-    ("Thick slices with soft edges (Gaussian)", "gaussian"),
-    ("Unknown, whatever the file says", "unknown"),
+    ("As the file says", None),
+    ("Of a 3D acquisition (sinc)", "sinc"),
+    ("Boxes", "box"),
+    ("Gaussian", "gaussian"),
+    ("Unknown", "unknown"),
 )
 TICKS = (
     ("mirror", "Average over mirrored copies",
@@ -92,8 +92,8 @@ class OptionsView(QWidget):
         for title, axis in AXES:
             self.axis.addItem(title, axis)
         self.slice_profile = combo_box(
-            "How the slices were taken, where it is known: the answer then agrees with each of them. A wrong choice "
-            "makes it worse than none."
+            "What each slice is of the image across it, where it is known: the answer then agrees with every slice. "
+            "Files seldom say it; a DICOM series may say that it is 3D. A wrong choice is worse than none."
         )
         for title, profile in PROFILES:
             self.slice_profile.addItem(title, profile)
