@@ -118,6 +118,14 @@ def run(
         Optional[str],
         typer.Option(metavar="MM|Z,Y,X", help="Super-resolution: output voxel size in mm.", rich_help_panel=HOW),
     ] = None,
+    slice_profile: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="PROFILE",
+            help="Super-resolution, where it is known: sinc (a 3D acquisition), box, gaussian; else by the header.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     strength: Annotated[
         Optional[str],
         typer.Option(
@@ -194,6 +202,7 @@ def run(
         batch_size=batch_size,
         axis=axis,
         spacing=parsing.parse_spacing(spacing),
+        slice_profile=slice_profile,
         strength=parsing.parse_strength(strength),
         replace_nonfinite=replace_nonfinite,
         region=parsing.parse_region(region),

@@ -18,11 +18,14 @@ from napari_mamba.ui.run.store.runner import StoreRun, StoreRunner
 VALUES = np.random.default_rng(1).random((20, 24, 300)).astype(np.float32)
 
 
+V2 = {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
+
+
 def test_slices_show_what_is_there_before_the_coarser_levels_are(tmp_path):
-    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=2)
     values = np.random.default_rng(0).integers(0, 9, (1, 10, 13, 16)).astype(np.uint8)
     fine = group.create_array("0", data=values)
-    coarse = group.create_array("1", shape=(1, 10, 7, 8), chunks=(1, 5, 5, 5), dtype="u1")
+    coarse = group.create_array("1", shape=(1, 10, 7, 8), chunks=(1, 5, 5, 5), dtype="u1", **V2)
     order = (2, 0, 1)
     store = LiveStore([fine, coarse], order)
     finest, coarser = store.data()
@@ -33,6 +36,10 @@ def test_slices_show_what_is_there_before_the_coarser_levels_are(tmp_path):
     np.testing.assert_array_equal(coarser[3], turned[6, :, ::2])
     np.testing.assert_array_equal(coarser[1:4, 2, :6], turned[2:8:2, 2, :12:2])
     assert not np.asarray(coarser).any()
+    coarse[:, :5, :5] = 9  # as far as it is written it is what is shown
+    assert (coarser[3][:5, :5] == 9).all()
+    np.testing.assert_array_equal(coarser[3][:, 5:], turned[6, :, ::2][:, 5:])
+    np.testing.assert_array_equal(coarser[3][5:], turned[6, :, ::2][5:])
     coarse[...] = values[:, :, ::2, ::2]
     store.whole = True
     np.testing.assert_array_equal(coarser, turned[::2, :, ::2])

@@ -51,6 +51,7 @@ class Options:
     overlap: str = ""
     batch_size: str = ""
     spacing: str = ""
+    slice_profile: str | None = None
     uncertainty: bool = False
     spread: bool = False
     evidence: bool = False
@@ -121,6 +122,7 @@ class Options:
             "mirror": self.mirrored(bundle) if "mirror" in suited else None,
             "tile": parse_numbers(self.tile, "tile", int) if "tile" in suited else None,
             "spacing": spacing,
+            "slice_profile": self.slice_profile if "slice_profile" in suited else None,
             "uncertainty": bool(suited & {"uncertainty", "spread", "evidence"}) and maps.get(bundle.task, False),
             "probabilities": self.probabilities and "probabilities" in suited,
             "residual": self.residual and "residual" in suited,
@@ -177,7 +179,7 @@ def suited_options(bundle: Bundle | None) -> set[str]:
     if bundle.tile.mirror_axes:
         names.add("mirror")
     if any(step.get("step") == "refine" for step in bundle.preparation):
-        names.add("spacing")
+        names |= {"spacing", "slice_profile"}
     if bundle.task == "segmentation":
         names |= {"uncertainty", "probabilities"}
     elif bundle.task == "restoration":

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 FLAGS = {
     "device": "--device", "precision": "--precision", "tile": "--tile", "overlap": "--overlap",
     "batch_size": "--batch-size", "axis": "--axis", "spacing": "--spacing", "replace_nonfinite": "--replace-nonfinite",
-    "seed": "--seed",
+    "slice_profile": "--slice-profile", "seed": "--seed",
 }  # fmt: skip
 MAPS = ("uncertainty", "probabilities", "residual")
 
