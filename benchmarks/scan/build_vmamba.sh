@@ -14,6 +14,13 @@ trap 'rm -rf "$STUBS"' EXIT
 mkdir -p "$SITE" "$STUBS/c10/cuda" "$STUBS/ATen/cuda"
 printf '#pragma once\n#define C10_CUDA_CHECK(call) (void)(call)\n#define C10_CUDA_KERNEL_LAUNCH_CHECK()\n' \
   > "$STUBS/c10/cuda/CUDAException.h"
+# CUDA 13's CUB no longer has two names that the sources use.
+cat >> "$STUBS/c10/cuda/CUDAException.h" <<'H'
+namespace cub {
+__device__ __forceinline__ unsigned LaneId() { return threadIdx.x % 32; }
+__device__ __forceinline__ void CTA_SYNC() { __syncthreads(); }
+}
+H
 printf '#pragma once\n__device__ inline float gpuAtomicAdd(float *to, float x) { return atomicAdd(to, x); }\n' \
   > "$STUBS/ATen/cuda/Atomic.cuh"
 "$CUDA/bin/nvcc" -shared -o "$SITE/vmamba_scan.so" "$HERE/vmamba_peer.cu" -O3 -std=c++17 --use_fast_math \

@@ -40,7 +40,7 @@ def compile_in_threads() -> None:
 
         def warm(config) -> None:
             try:
-                self.fn.warmup(*self.nargs.values(), **kwargs, **config.all_kwargs())
+                self.fn.run(*self.nargs.values(), **(kwargs | {"warmup": True}), **config.all_kwargs())
             except Exception as error:  # the autotuner meets it again, and knows what to do
                 print(f"    {self.fn} {config}: {type(error).__name__}", flush=True)
 

@@ -233,7 +233,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=110)
     parser.add_argument("--only", nargs="*", default=["backward1", "backward16", "forward", "short"])
     parser.add_argument("--write", default="")
+    parser.add_argument("--compile", action="store_true", help="only compile, into the cache on disk")
     options = parser.parse_args()
+    if options.compile:
+        for make in cases(options.only):
+            compile_all([make()])
+        return
     until = time.perf_counter() + options.seconds
     report = Report("Ways to cut the scan", options.write, RESULTS)
     for make in cases(options.only):

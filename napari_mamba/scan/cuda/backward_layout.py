@@ -243,7 +243,8 @@ class Layout:
         sequences = self.batch * (1 if self.in_turn else self.paths)
         if self.few:
             macros = {"IO": TYPES[facts.dtype], "STATES": facts.states, "WARPS": self.warps}
-            macros |= {"ORDERED": int(facts.ordered), "GATED": int(facts.z is not None), "RESIDENT": tuning.few_resident}
+            macros |= {"ORDERED": int(facts.ordered), "GATED": int(facts.z is not None), "SHARED": int(self.share_u)}
+            macros |= {"SOFTPLUS": int(facts.softplus), "RESIDENT": tuning.few_resident}
             if tuning.few_span:
                 macros["SPAN"] = tuning.few_span
             grid = (self.chunks, facts.groups * -(-self.splits // self.warps), sequences)

@@ -9,6 +9,8 @@
 //   SPAN     positions in registers, a multiple of GROUP; a segment's spans before its last are walked once more
 //   ORDERED  1: rows come from a table
 //   GATED    1: with z
+//   SOFTPLUS 1: step sizes are softplus of delta and the bias
+//   SHARED   1: paths share u, and each adds to what the earlier ones left
 #include "scan_backward.cuh"
 
 #ifndef WARPS
@@ -23,6 +25,12 @@
 #ifndef GATED
 #define GATED 0
 #endif
+#ifndef SOFTPLUS
+#define SOFTPLUS 1
+#endif
+#ifndef SHARED
+#define SHARED 0
+#endif
 
 constexpr int SEGMENT = 32;  // the most positions of a segment: one for each lane
 constexpr int VALUES = 2 * power_of_two(STATES), GROUP = 32 / VALUES;
@@ -36,7 +44,6 @@ static_assert(SPAN % GROUP == 0 && SEGMENT % SPAN == 0, "whole groups, whole spa
 struct Channel {
     int lane, start, count;  // the segment's first position, and how many it has
     bool live;               // there is such a channel; others repeat the last one, and add nothing
-    bool soft;
     int row;                 // of the position whose number in the segment is the lane's; so are B and C
     float B[STATES], C[STATES];
     float A2[STATES], R[STATES], dA[STATES];
@@ -69,7 +76,7 @@ DEVICE void load_steps(const Channel &me, int first, Span &span) {
     }
 #pragma unroll
     for (int j = 0; j < SPAN; ++j) {
-        const float dt = step_size(span.dt[j], me.bias, me.soft);
+        const float dt = step_size(span.dt[j], me.bias, SOFTPLUS);
         span.dt[j] = me.live && first + j < me.count ? dt : 0.0f;
     }
 }
@@ -110,7 +117,7 @@ DEVICE void walk(const Channel &me, int first, const Span &span, float (&h)[STAT
 // Where a lane's results go.
 struct Results {
     io_t *ddelta, *du, *dz;
-    float *du_sum, *dz_sum;  // null where paths do not share u
+    float *du_sum, *dz_sum;  // of the paths so far
     void *dB, *dC;           // this warp's share; row 0 of the group
     wide row_BC;             // elements from row to row
 };
@@ -118,7 +125,7 @@ struct Results {
 DEVICE void store_channel(const Backward &p, const Results &to, wide k, wide at, float ddelta, float du, float dz) {
     to.ddelta[at] = from_float(ddelta);
     float one[1] = {du};
-    if (to.du_sum) store_shared<1>(p, k, one, to.du_sum + at, to.du + at);
+    if (SHARED) store_shared<1>(p, k, one, to.du_sum + at, to.du + at);
     else to.du[at] = from_float(du);
     if (GATED) {
         one[0] = dz;
@@ -166,7 +173,7 @@ DEVICE void reverse(const Backward &p, Channel &me, const Results &to, wide k, i
                 me.dA[n] = fmaf(Rh, dt, me.dA[n]);
             }
             float ddt = fmaf(u, GB, LN2 * RhA), dz = 0.0f;
-            if (me.soft) ddt *= softplus_slope(dt);
+            if (SOFTPLUS) ddt *= softplus_slope(dt);
             if (GATED) {
                 const float z = span.z[GATED ? j : 0], gate = sigmoid(z);
                 dz = span.out[GATED ? j : 0] * y * gate * fmaf(z, 1.0f - gate, 1.0f);
@@ -226,7 +233,6 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, RESIDENT / WARPS) scan_
     me.lane = threadIdx.x % 32;
     me.live = tile * 32 + me.lane < per_group;
     const wide d = (wide)group * per_group + lowest(tile * 32 + me.lane, per_group - 1), at = k * p.width + d;
-    me.soft = p.softplus;
     me.u = p.u + b * p.u_b + k * p.u_k + d, me.u_row = (int)(p.u_l * sizeof(io_t));
     me.delta = p.delta + b * p.delta_b + k * p.delta_k + d, me.delta_row = (int)(p.delta_l * sizeof(io_t));
     me.grad = p.grad + b * p.grad_b + k * p.grad_k + d, me.grad_row = (int)(p.grad_l * sizeof(io_t));
@@ -248,8 +254,8 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, RESIDENT / WARPS) scan_
                     group * STATES;
     const wide size = p.splits == 1 ? sizeof(io_t) : sizeof(float);
     const Results to = {
-        p.ddelta + path_at, p.du + (p.du_sum ? shared_at : path_at), p.dz + shared_at,
-        p.du_sum ? p.du_sum + shared_at : nullptr, p.dz_sum + shared_at,
+        p.ddelta + path_at, p.du + (SHARED ? shared_at : path_at), p.dz + shared_at,
+        p.du_sum + shared_at, p.dz_sum + shared_at,
         (char *)p.dB + BC * size, (char *)p.dC + BC * size, p.groups * STATES,
     };
     const float *starts = p.starts + (b * p.paths + k) * p.segments * STATES * p.width + d;

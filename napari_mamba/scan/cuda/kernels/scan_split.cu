@@ -37,11 +37,16 @@ struct Ahead {
     float sum[NEED_SUM ? OWN : 1];
 };
 
-// A channel's value of the position of lane `part`.
-DEVICE float of_part(float mine, int part, int lane) {
-    if (LANES > 2) return __shfl_sync(FULL_WARP, mine, part * ACROSS + lane % ACROSS);
-    const float other = __shfl_xor_sync(FULL_WARP, mine, 16);
-    return lane / ACROSS == part ? mine : other;
+// A channel's values of the LANES positions that its lanes have: two lanes swap theirs, more of them ask one another.
+DEVICE void gather(float mine, float (&all)[LANES], int part, int lane) {
+    if (LANES == 2) {
+        const float other = __shfl_xor_sync(FULL_WARP, mine, 16);
+        all[0] = part ? other : mine;
+        all[1] = part ? mine : other;
+    } else {
+#pragma unroll
+        for (int s = 0; s < LANES; s++) all[s] = __shfl_sync(FULL_WARP, mine, s * ACROSS + lane % ACROSS);
+    }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_split(const Scan p) {
@@ -203,10 +208,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_split(const S
             }
 #pragma unroll
             for (int j = 0; j < OWN; j++) {
+                float steps[LANES], inputs[LANES];
+                gather(dt[j], steps, part, lane);
+                gather(scaled[j], inputs, part, lane);
                 [[maybe_unused]] float parts[LANES];
 #pragma unroll
                 for (int s = 0; s < LANES; s++) {
-                    const float step = of_part(dt[j], s, lane), input = of_part(scaled[j], s, lane);
+                    [[maybe_unused]] const float step = steps[s], input = inputs[s];
                     [[maybe_unused]] float y0 = 0.0f, y1 = 0.0f;
 #pragma unroll
                     for (int q = 0; q < QUADS; q++) {
