@@ -1,9 +1,10 @@
 """Other ways to cut the CUDA scan, forward and backward, beside the package's own: checked, then timed.
 
-    python -m benchmarks.scan.tune [--seconds 110] [--only backward1 backward16 forward short] [--write tune]
+    python -m benchmarks.scan.tune [--compile] [--seconds 110] [--only backward1 forward ...] [--write tune]
 
-Every kernel is compiled in threads first. The results of a way must be those of the package's own but for rounding;
-each table gives the largest difference, relative to the largest value.
+Kernels are compiled in threads, those of a case at once, or all of them before with --compile. The results of a way
+must be those of the package's own but for rounding; each table gives the largest difference, relative to the largest
+value.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.gpu import DEVICE, Report, milliseconds, reason
+from benchmarks.scan import peers, vmamba
 from benchmarks.scan.tables import inputs, name
 from napari_mamba.scan.arguments import ScanArguments, scan_arguments
 from napari_mamba.scan.cuda import backward_layout
@@ -31,7 +33,6 @@ from napari_mamba.scan.cuda.rehearsal import Rehearsal
 
 RESULTS = Path(__file__).parent / "results"
 Shape = tuple[int, int, int]
-HUGE = 1_000_000  # segments of a chunk: the whole sequence
 
 
 class Way(NamedTuple):
@@ -51,31 +52,24 @@ class Case(NamedTuple):
 
 ONE_STATE = {
     "today": replace(TUNING, few=0),
-    "few": replace(TUNING, few_segments=16),
-    "few, chunks to 128 segments": TUNING,
-    "few, span 32, 12 warps": replace(TUNING, few_span=32, few_resident=12),
-    "few, span 32, 8 warps": replace(TUNING, few_span=32, few_resident=8),
+    "few": TUNING,
     "few, 12 warps": replace(TUNING, few_resident=12),
-    "few, 24 warps": replace(TUNING, few_resident=24),
-    "few, whole sequences": replace(TUNING, few_segments=HUGE),
-    "few, blocks of 1 warp": replace(TUNING, few_warps=1),
+    "few, span 32, 8 warps": replace(TUNING, few_span=32, few_resident=8),
+    "few, at most 16 segments": replace(TUNING, few_segments=16),
+    "few, whole sequences": replace(TUNING, few_whole=0.0, few_resident=12),
     "few, blocks of 4 warps": replace(TUNING, few_warps=4),
 }
 FEW_STATES = {
     "today": replace(TUNING, few=0),
     "few": TUNING,
-    "few, span 16, 12 warps": replace(TUNING, few_span=16, few_resident=12),
-    "few, span 16, 8 warps": replace(TUNING, few_span=16, few_resident=8),
+    "few, 12 warps": replace(TUNING, few_resident=12),
 }
 SIXTEEN = {
     "today": TUNING,
     "two channels, 12 warps": replace(TUNING, channels=2, resident=12, warps=(6, 4, 3, 2, 1)),
     "two channels, 12 warps, blocks of 4": replace(TUNING, channels=2, resident=12, warps=(4,)),
     "two channels, 16 warps": replace(TUNING, channels=2, resident=16, warps=(8, 4, 2, 1)),
-    "two channels, 15 warps, blocks of 3": replace(TUNING, channels=2, resident=15, warps=(3,)),
     "one channel, 16 warps": replace(TUNING, channels=1, resident=16, warps=(8, 4, 2, 1)),
-    "chunks of 1 segment": replace(TUNING, segments=1),
-    "chunks to 8 segments": replace(TUNING, segments=8),
 }
 
 
@@ -90,6 +84,8 @@ def backward_case(shape: Shape, dtype: torch.dtype, states: int, tunings: dict[s
     assert made.starts is not None
     facts, starts = facts_of(args, made.chunk, grad), made.starts
     ways = [backward_way(title, args, starts, grad, facts, tuning) for title, tuning in tunings.items()]
+    if states == 1 and not gated and not vmamba.unavailable():
+        ways.append(vmamba_way(x, grad))
     kind = "with z" if gated else "without z"
     return Case(f"backward ({name(shape)}), {str(dtype)[6:]}, N = {states}, {kind}", ways)
 
@@ -111,6 +107,21 @@ def backward_way(
     return Way(f"{title} ({cut})", [run], lambda: tuple(x for x in run() if x is not None))
 
 
+def vmamba_way(x: peers.Inputs, grad: Tensor) -> Way:
+    """VMamba's own kernel, and its gradients in our layout."""
+    peer = vmamba.Scan(x)
+    peer.t["dy"].copy_(grad.transpose(1, 2))
+    peer.forward()
+
+    def results() -> tuple[Tensor, ...]:
+        t = peer.backward()
+        both = torch.stack([t["dB"], t["dC"]]).transpose(2, 3)[:, :, None, :, None]
+        totals = torch.cat([t["dA"].T, t["dD"][None], t["dbias"][None]])[None]
+        return t["du"].transpose(1, 2)[:, None], t["ddelta"].transpose(1, 2)[:, None], both, totals
+
+    return Way("VMamba", [peer.backward], results)
+
+
 def forward_case(shape: Shape, dtype: torch.dtype, plans: dict[str, Plan]) -> Case:
     """The forward pass with each plan."""
     size = 4 * shape[0] * shape[1] * shape[2] * dtype.itemsize
@@ -125,7 +136,8 @@ def forward_case(shape: Shape, dtype: torch.dtype, plans: dict[str, Plan]) -> Ca
             made = selective_scan_forward(sets[0], plan=plan)
             return made.y, made.last
 
-        cut = f"{plan.chunks} chunks of {plan.chunk}, blocks of {plan.warps * 32 if plan.kind == 'short' else plan.threads}"
+        threads = 32 * plan.warps if plan.kind == "short" else plan.threads
+        cut = f"{plan.chunks} chunks of {plan.chunk}, blocks of {threads}"
         calls = [lambda args=args: selective_scan_forward(args, plan=plan) for args in sets]
         return Way(f"{title} ({cut})", calls, results)
 
@@ -137,7 +149,7 @@ def chunk_plans(shape: Shape, states: int = 16) -> dict[str, Plan]:
     batch, width, length = shape
     processors = multiprocessors(torch.device(DEVICE, 0))
     plans = {"today": make_plan(batch, 1, length, width, 1, states, processors, False)}
-    for lanes, warps, ahead in ((2, 24, 4), (2, 24, 8), (2, 32, 4), (2, 20, 4), (2, 16, 8), (4, 32, 4), (4, 40, 4)):
+    for lanes, warps, ahead in ((2, 24, 4), (2, 20, 4), (2, 32, 4), (2, 16, 8), (4, 32, 4)):
         base = split_plan(batch, length, width, states, processors, False, lanes)
         blocks = max(1, 32 * warps // base.threads)
         wanted = max(1, blocks * processors // (batch * -(-width * lanes // base.threads)))
@@ -152,12 +164,11 @@ def short_plans(shape: Shape, states: int = 16) -> dict[str, Plan]:
     batch, width, length = shape
     base = short_plan(batch, length, width, states, multiprocessors(torch.device(DEVICE, 0)))
     plans = {"today": base}
-    for split in (4, 8, 16):
-        for warps in (8, 16, 32):
-            chunk = -(-length // warps // split) * split
-            cut = replace(base, split=split, warps=warps, chunk=chunk, chunks=-(-length // chunk))
-            if (made := with_rounds(cut, states)).rounds:
-                plans[f"rounds, split {split}, {warps} warps"] = made
+    for split, warps in ((4, 16), (4, 32), (8, 16), (8, 32)):
+        chunk = -(-length // warps // split) * split
+        cut = replace(base, split=split, warps=warps, chunk=chunk, chunks=-(-length // chunk))
+        if (made := with_rounds(cut, states)).rounds:
+            plans[f"rounds, split {split}, {warps} warps"] = made
     return plans
 
 
@@ -169,21 +180,19 @@ def cases(only: list[str]) -> Iterator[Callable[[], Case]]:
             yield lambda shape=shape, dtype=dtype: backward_case(shape, dtype, 1, ONE_STATE, False)
     if "backward16" in only:
         yield lambda: backward_case((1, 384, 32**3), single, 16, SIXTEEN, True)
-    if "forward" in only:
-        for shape, dtype in (((1, 384, 32**3), half), ((4, 768, 16**3), half)):
-            yield lambda shape=shape, dtype=dtype: forward_case(shape, dtype, chunk_plans(shape))
     if "short" in only:
         yield lambda: forward_case((1, 1024, 512), half, short_plans((1, 1024, 512)))
-        yield lambda: forward_case((1, 64, 512), single, short_plans((1, 64, 512)))
     if "forward" in only:
-        for shape, dtype in (((1, 128, 64**3), half), ((1, 128, 64**3), single), ((8, 384, 32**3), single)):
+        for shape, dtype in (((1, 384, 32**3), half), ((4, 768, 16**3), half), ((8, 384, 32**3), single)):
             yield lambda shape=shape, dtype=dtype: forward_case(shape, dtype, chunk_plans(shape))
-    if "backward16" in only:
-        yield lambda: backward_case((1, 128, 64**3), single, 16, SIXTEEN, True)
     if "backward1" in only:
-        yield lambda: backward_case((8, 384, 32**3), single, 1, ONE_STATE, True)
         for states in (2, 4):
             yield lambda states=states: backward_case((8, 384, 32**3), half, states, FEW_STATES, False)
+        yield lambda: backward_case((8, 384, 32**3), single, 1, ONE_STATE, True)
+    if "backward16" in only:
+        yield lambda: backward_case((1, 128, 64**3), single, 16, SIXTEEN, True)
+    if "forward" in only:
+        yield lambda: forward_case((1, 128, 64**3), half, chunk_plans((1, 128, 64**3)))
 
 
 def compile_all(found: list[Case]) -> None:
@@ -236,8 +245,9 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="only compile, into the cache on disk")
     options = parser.parse_args()
     if options.compile:
-        for make in cases(options.only):
-            compile_all([make()])
+        begin = time.perf_counter()
+        compile_all([make() for make in cases(options.only)])
+        print(f"compiled in {time.perf_counter() - begin:.0f} s")
         return
     until = time.perf_counter() + options.seconds
     report = Report("Ways to cut the scan", options.write, RESULTS)

@@ -142,8 +142,9 @@ class Layout:
             self.splits = max(1, -(-self.each // (self.plan.tile * self.warps)))
             resident = multiprocessors * self.plan.resident(self.segment, self.warps, shared)
             most, each = tuning.segments, self.warps
-        warps = self.segments * self.batch * self.paths * facts.groups * self.splits * each
-        self.chunk = self.segment * segments_for(warps, resident, min(most, self.segments))
+        whole = self.batch * self.paths * facts.groups * self.splits * each
+        count = segments_for(self.segments * whole, resident, min(most, self.segments))
+        self.chunk = self.segment * (self.segments if self.few and whole >= tuning.few_whole * resident else count)
         self.chunks = -(-self.length // self.chunk)
         share_u, share_z = facts.u_paths == 1 and self.paths > 1, facts.z is not None and self.paths > 1
         # Paths that add to one row run one after the other; in float32 the result itself holds the sum so far.
@@ -250,7 +251,10 @@ class Layout:
             grid = (self.chunks, facts.groups * -(-self.splits // self.warps), sequences)
             return kernel(FEW_SOURCE, "scan_gradients_few", LAYOUT, **macros), grid, WARP * self.warps, 0
         name = "scan_gradients" if facts.z is None else "scan_gradients_gated"
-        grid, shared = (self.chunks, facts.groups * self.splits, sequences), plan.gradients_shared(self.segment, self.warps)
+        grid, shared = (
+            (self.chunks, facts.groups * self.splits, sequences),
+            plan.gradients_shared(self.segment, self.warps),
+        )
         return kernel(SOURCE, name, LAYOUT, **self._macros()), grid, WARP * self.warps, shared
 
 

@@ -44,6 +44,8 @@ class Tuning:
         Its warps of a block, its warps on a multiprocessor, and segments of a chunk at most.
     few_span : int
         Positions that it keeps in registers; 0: what the kernel has by itself.
+    few_whole : float
+        Share of the device's warps from which on it has whole sequences, and nothing runs before it.
     """
 
     channels: int = 4
@@ -55,6 +57,7 @@ class Tuning:
     few_resident: int = 16
     few_segments: int = 128
     few_span: int = 0
+    few_whole: float = 1e9
 
 
 TUNING = Tuning()
@@ -138,7 +141,7 @@ def warps_for(plan: Plan, segment: int, channels: int, shared: Shared) -> int:
 
 
 def segments_for(warps: int, resident: int, most: int = TUNING.segments) -> int:
-    """Return the segments of a chunk, at most `most`, where `warps` warps with one segment each share a device that holds `resident`.
+    """Return the segments of a chunk, at most `most`, where `warps` warps of one segment share a device of `resident`.
 
     As many as do not leave the device idle at the end: fewer chunks have fewer states and sums between them.
 
