@@ -45,8 +45,8 @@ class Tuning:
     carry: Layout = Layout()
     outputs: Layout = Layout()
     inputs: Layout = Layout(part=32)
-    matrices: Layout = Layout(part=32)
-    together: int = 64
+    matrices: Layout = Layout()
+    together: int = 128
 
     def smaller(self, stages: int, part: int, chunk: int) -> Tuning:
         """The same with at most so many stages, channels and steps: less shared memory."""
