@@ -234,9 +234,9 @@ class Layout:
     def _macros(self) -> dict[str, int]:
         facts, tuning = self.facts, self.tuning
         macros = {"IO": TYPES[facts.dtype], "STATES": facts.states}
-        if not self.few:
-            macros |= {"WARPS": self.warps, "CHANNELS": tuning.channels, "RESIDENT": tuning.resident}
-        return macros
+        if self.few:
+            return macros | {"GRADIENTS": 0}
+        return macros | {"WARPS": self.warps, "CHANNELS": tuning.channels, "RESIDENT": tuning.resident}
 
     def _gradients(self) -> Launch:
         """The launch of the gradients: of all paths, or of one where these take turns."""
@@ -251,10 +251,8 @@ class Layout:
             grid = (self.chunks, facts.groups * -(-self.splits // self.warps), sequences)
             return kernel(FEW_SOURCE, "scan_gradients_few", LAYOUT, **macros), grid, WARP * self.warps, 0
         name = "scan_gradients" if facts.z is None else "scan_gradients_gated"
-        grid, shared = (
-            (self.chunks, facts.groups * self.splits, sequences),
-            plan.gradients_shared(self.segment, self.warps),
-        )
+        grid = (self.chunks, facts.groups * self.splits, sequences)
+        shared = plan.gradients_shared(self.segment, self.warps)
         return kernel(SOURCE, name, LAYOUT, **self._macros()), grid, WARP * self.warps, shared
 
 

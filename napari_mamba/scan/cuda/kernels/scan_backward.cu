@@ -20,6 +20,9 @@
 #ifndef CHANNELS  // that lanes share, at most
 #define CHANNELS 4
 #endif
+#ifndef GRADIENTS  // 0: without scan_gradients, where scan_gradients_few takes its place
+#define GRADIENTS 1
+#endif
 
 extern __shared__ __align__(16) float shared[];
 
@@ -246,6 +249,8 @@ extern "C" __global__ void __launch_bounds__(32 * COMBINE_PARTS) scan_adjoint_co
 }
 
 // ------------------------------------------------------------------------------------------------------- gradients
+
+#if GRADIENTS
 
 // A warp has a tile of TILE channels: LANES lanes share PD channels, each with PER states of all of them, so that what is
 // summed over channels and what is summed over states both start within a lane.
@@ -674,6 +679,8 @@ DEVICE void gradients(const Backward &p) {
 #define BOUNDS __launch_bounds__(32 * WARPS, RESIDENT / WARPS)
 extern "C" __global__ void BOUNDS scan_gradients(const Backward p) { gradients<false>(p); }
 extern "C" __global__ void BOUNDS scan_gradients_gated(const Backward p) { gradients<true>(p); }
+
+#endif  // GRADIENTS
 
 // ------------------------------------------------------------------------------------------- sums over the sequence
 
