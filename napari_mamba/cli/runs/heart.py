@@ -182,6 +182,7 @@ def _facts(found: Followed, cine: Cine, place: Path, outputs: HeartOutputs) -> d
         "phases": len(cine.data),
         "slices": cine.data.shape[1],
         "times_ms": None if cine.times is None else [float(at) for at in cine.times],
+        "trigger_times_ms": None if cine.trigger_times is None else cine.trigger_times.tolist(),
         "warnings": list(found.warnings),
         **found.facts,
     }
