@@ -1,7 +1,8 @@
 """Rigid, then affine registration by mutual information, from coarse to fine.
 
-The search is Powell's, without derivatives (as Jenkinson and Smith, Medical Image Analysis 5:143, 2001). How alike the
-images are before and after is told by SimpleITK (Mattes et al., IEEE TMI 22:120, 2003).
+The search is Powell's, without derivatives (as Jenkinson and Smith, Medical Image Analysis 5:143, 2001), from several
+starts, between whose ends `choice` decides. How alike the images are before and after is told by SimpleITK (Mattes et
+al., IEEE TMI 22:120, 2003).
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def register_affine(
         One channel counts, the first.
     start : {"headers", "middles", "masses", "auto"}
         Where the search begins: the places that the headers give, the middles of the images' boxes brought together, or
-        their centres of mass; "auto": the best of them, each also turned (`rigid_start`).
+        their centres of mass; "auto": the best of them, each also turned and scaled (`starts_of`).
     rigid_only : bool
         Turn and shift, but do not scale or shear.
     seed : int

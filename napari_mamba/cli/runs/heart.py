@@ -87,9 +87,9 @@ def _follow(
     place: Path, outputs: HeartOutputs, bundle: str, labels: Path | None, options: dict[str, Any], report: Reporter
 ) -> int:
     from napari_mamba.engine import Progress
-    from napari_mamba.engine.progress.overall import Overall
+    from napari_mamba.engine.progress.overall import FOLLOWING, Overall
 
-    began, overall = perf_counter(), Overall()
+    began, overall = perf_counter(), Overall(shares=FOLLOWING)
 
     def tell(event: Progress) -> None:
         overall.add(event)
