@@ -177,9 +177,7 @@ def page(found: dict[str, Measured]) -> str:
             [facts(m) for m in models.list_models()],
         ),
         CHECKS,
-        table(
-            ["network", "vector", "parameters", "input", "relative L2", *gpu, "CPU seconds"], checks
-        ),
+        table(["network", "vector", "parameters", "input", "relative L2", *gpu, "CPU seconds"], checks),
     ]
     machines = {one.machine for one in found.values()} | {one.cuda_machine for one in found.values()}
     if named := sorted(filter(None, machines)):
