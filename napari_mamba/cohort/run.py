@@ -105,17 +105,17 @@ def run_batch(
         work = Work(bundle, target, options, reading or {}, resume, cancel or threading.Event(), rows)
         if as_bids:
             _describe(bundle, target)
-        rows: dict[int, Row] = {}
+        finished: dict[int, Row] = {}
         planned = list(zip(cases, where, strict=True))
         with closing(_events(work, planned, cluster)) as events:
             for number, event in events:
                 if isinstance(event, CaseEnded):
-                    rows[number] = event.row
-                    write_tables([rows[i] for i in sorted(rows)], target)
+                    finished[number] = event.row
+                    write_tables([finished[i] for i in sorted(finished)], target)
                     if cluster is not None:
                         yield CaseStarted(number, len(cases), event.row.name)
                 yield event
-        ordered = [rows[i] for i in sorted(rows)]
+        ordered = [finished[i] for i in sorted(finished)]
         write_summary(ordered, target, bundle)
         return ordered
 

@@ -12,6 +12,7 @@ import parity_vectors
 import pytest
 import torch
 
+from napari_mamba.models.slides import mammil
 from napari_mamba.nn.mixers import mamba2
 from napari_mamba.nn.xlstm import mlstm
 from napari_mamba.scan import operator, torch_backend
@@ -44,7 +45,7 @@ def test_a_scan_that_is_turned_or_cut_is_noticed(network, name, monkeypatch):
     vector = parity_vectors.load(name)
     built = parity_vectors.build(network, vector) if network else parity_vectors.layer(vector)
     bound, calls = parity_vectors.OWN_ROUNDING.get(name, parity_vectors.TOLERANCE), []
-    real_ssd, real_mlstm = mamba2.ssd, mlstm.mlstm
+    real_ssd, real_stretch, real_mlstm = mamba2.ssd, mammil.ssd_from, mlstm.mlstm
     assert distance(name, built, vector) <= bound
     for harm in HARM.values():
 
@@ -57,6 +58,11 @@ def test_a_scan_that_is_turned_or_cut_is_noticed(network, name, monkeypatch):
             calls.append("Mamba-2's scan")
             return harm(real_ssd(*given, **more), -3)
 
+        def stretch(*given, harm=harm, **more):
+            calls.append("Mamba-2's scan, in stretches")
+            y, state = real_stretch(*given, **more)
+            return harm(y, -3), state
+
         def memory(*given, harm=harm, **more):
             calls.append("mLSTM")
             return harm(real_mlstm(*given, **more), -2)
@@ -65,6 +71,7 @@ def test_a_scan_that_is_turned_or_cut_is_noticed(network, name, monkeypatch):
             backend = SimpleNamespace(selective_scan=scan, causal_conv1d=torch_backend.causal_conv1d)
             patch.setattr(operator, "get_backend", lambda _, backend=backend: backend)
             patch.setattr(mamba2, "ssd", ssd)
+            patch.setattr(mammil, "ssd_from", stretch)
             patch.setattr(mlstm, "mlstm", memory)
             found = distance(name, built, vector)
         if not calls:

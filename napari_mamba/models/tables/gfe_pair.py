@@ -85,4 +85,6 @@ class GFEPair(GFEMamba):
         entering, leaving, made = self.generator(x[:, :1], output_vit_mid=True)
         pet = x[:, 1:] if self.in_channels == 2 else made
         rows = self.row_categories.expand(len(x), -1), self.row_numbers.expand(len(x), -1)
-        return super().forward(*rows, entering, leaving, x[:, :1], pet)
+        logits = super().forward(*rows, entering, leaving, x[:, :1], pet)
+        assert isinstance(logits, Tensor)  # features were not asked for
+        return logits

@@ -14,8 +14,9 @@ from napari_mamba import io
 from napari_mamba.bundles import LabelClass
 from napari_mamba.errors import InputError, OutputError
 from napari_mamba.ui.files.save_order import write_by_another
-from napari_mamba.ui.layers import layers_to_volume
+from napari_mamba.ui.layers import KEY, layers_to_volume
 from napari_mamba.ui.results.classes import record
+from napari_mamba.ui.results.compare.beside import VIEW_ONLY
 
 PLAIN = ".nii.gz"
 """The format of a name without an ending."""
@@ -62,7 +63,7 @@ def write_layers(path: str, layers: Sequence[tuple[Any, dict[str, Any], str]]) -
         Its suffix is the format of each file, and what comes before it the folder, which is made where it is missing.
     layers : sequence of (data, attributes, type)
         Images and labels; points and shapes, which become CSV files as napari writes them, in the layer's own
-        coordinates; surfaces, which become PLY in LPS millimetres.
+        coordinates; surfaces, which become PLY in LPS millimetres. Copies for a view, and its lines, are left out.
 
     Returns
     -------
@@ -81,6 +82,7 @@ def write_layers(path: str, layers: Sequence[tuple[Any, dict[str, Any], str]]) -
     ['patient/T1.nii.gz', 'patient/hippocampus-mr labels.nii.gz']
     """
     folder, suffix = _folder(path)
+    layers = [one for one in layers if not one[1].get("metadata", {}).get(KEY, {}).get(VIEW_ONLY)]
     names: list[str] = []
     for _, attributes, _ in layers:
         names.append(_free_name(attributes["name"], names))

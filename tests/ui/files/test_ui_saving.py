@@ -20,7 +20,8 @@ from napari_mamba.errors import OutputError
 from napari_mamba.figures import class_surface
 from napari_mamba.figures.mesh_files import encode
 from napari_mamba.ui.files.writers import write_image, write_layers
-from napari_mamba.ui.layers import layers_to_volume
+from napari_mamba.ui.layers import KEY, layers_to_volume
+from napari_mamba.ui.results.compare.beside import VIEW_ONLY
 from napari_mamba.ui.results.space.surfaces import surface_layer
 
 VALUES = np.arange(4 * 5 * 6, dtype=np.float32).reshape(4, 5, 6)
@@ -93,6 +94,7 @@ def test_what_was_drawn_and_surfaces_do_not_stop_save_all(save, tmp_path):
     viewer, labels = save.viewer, save.viewer.layers["drawn"]
     viewer.add_shapes([[[1, 1, 1], [1, 1, 3], [1, 3, 3], [1, 3, 1]]], name="box", scale=labels.scale)
     viewer.add_points([[1.0, 2.0, 3.0]], name="seed", scale=labels.scale)
+    viewer.add_points([[1.0, 2.0, 3.0]], name="of a view", metadata={KEY: {VIEW_ONLY: True}})
     one = class_surface(layers_to_volume([labels])[0], 1, name="all", color="#e4a63a", smoothing=0)
     viewer.add_layer(surface_layer(one, labels))
     save("everything.nii.gz", selected=None)
