@@ -24,15 +24,40 @@ if not HAS_DISPLAY:
 # Many seconds in few tests: they come first, so that no process of `pytest -n 2 --dist loadfile` ends long after the
 # other. xdist would begin with the files of most tests, and end with these.
 LONG = (
+    "models/test_parity.py",
     "training/nnunet/test_guide_to_the_end.py",
     "engine/registering/test_register.py",
+    "server/test_server.py",
+    "slicer/test_process.py",
     "explain/test_notebook.py",
+    "cluster/test_cluster_runs.py",
+    "training/nnunet/test_networks.py",
     "ui/test_ui_window.py",
     "ui/learn/test_learn_widget.py",
     "engine/reproducibility/test_determinism.py",
     "ui/test_ui_closing.py",
-    "server/test_server.py",
+    "ui/test_ui_look_inside.py",
+    "test_benchmarks.py",
 )
+
+
+# Their files share a fixture that takes long: one process makes it once, where two would make two.
+TOGETHER = ("tests/cluster/",)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Files as `--dist loadfile` hands them out; those of a folder of `TOGETHER` as one."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return next((folder for folder in TOGETHER if file.startswith(folder)), file)
+
+    return Scheduling(config, log)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -74,7 +99,7 @@ def _own_user_folder(tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture(autouse=True)
 def _no_networks_of_other_tests() -> None:
     """A test's run builds its own networks: none that another test's run has left."""
-    if (module := sys.modules.get("napari_mamba.engine.idle_networks")) is not None:
+    if (module := sys.modules.get("napari_mamba.engine.networks.idle")) is not None:
         module.IDLE.clear()
 
 

@@ -86,7 +86,7 @@ def test_a_planted_crop_lies_where_the_hippocampus_was() -> None:
 
 
 def test_thick_slices_keep_their_place() -> None:
-    from benchmarks.bundles.doubt import heads
+    from benchmarks.bundles.doubt.kinds import heads
 
     data = np.random.default_rng(0).random((1, 24, 24, 24)).astype(np.float32)
     volume = Volume(data, RAS)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.bundles import restoration, speed
+from benchmarks.bundles.cost import restoration, speed
 from benchmarks.gpu.rows import HIGHER, LOWER, Found, Row
 from napari_mamba import bundles, engine, io
 from napari_mamba.bundles.bundle import SHIPPED

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from napari_mamba.bundles.guards.columns import encoded
 from napari_mamba.errors import InputError
 from napari_mamba.io import doubts, slice_thickness
 from napari_mamba.volume import Volume
@@ -103,6 +104,14 @@ def check_planned(volume: Volume, bundle: Any) -> None:
         raise InputError(not_for_images(bundle))
     if not bool((np.asarray(volume.data[-2]) > 0).any()):
         raise InputError("the plan has no target with a prescription: a dose needs one, called PTV70 for 70 Gy, say")
+
+
+def check_row(bundle: Any, row: Mapping[str, str] | None) -> None:
+    """Raise `InputError` where a row of a table is missing, says what a bundle does not know, or is one too many."""
+    if getattr(bundle, "columns", ()):
+        encoded(bundle, row)
+    elif row is not None:
+        raise InputError(f"{bundle.name} takes no table beside the image: leave the table out")
 
 
 def not_for_images(bundle: Any) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from napari_mamba.engine.checks import (
     check_mask,
     check_planned,
+    check_row,
     grid_warnings,
     size_warnings,
     slice_warnings,
@@ -26,11 +27,11 @@ from napari_mamba.engine.locating import installed_locator, is_located
 from napari_mamba.engine.options import AXES, RunOptions
 from napari_mamba.engine.preparation.body import rounded_up
 from napari_mamba.engine.preparation.crop_or_pad import coverage_warnings
-from napari_mamba.engine.preparation.resampling import new_shape
-from napari_mamba.engine.preparation.spacing import wanted_spacing
+from napari_mamba.engine.preparation.grids.resampling import new_shape
+from napari_mamba.engine.preparation.grids.spacing import wanted_spacing
+from napari_mamba.engine.preparation.grids.upsampling import finer_grid
 from napari_mamba.engine.preparation.state import State
 from napari_mamba.engine.preparation.steps import STEPS
-from napari_mamba.engine.preparation.upsampling import finer_grid
 from napari_mamba.errors import InputError, NapariMambaError
 from napari_mamba.volume import Volume
 
@@ -87,6 +88,7 @@ def examine(volume: Volume, bundle: Any, options: RunOptions | None = None, valu
     options = options or RunOptions()
     found = _Findings()
     found.collect(lambda: _check_kind(volume, bundle))
+    found.collect(lambda: check_row(bundle, options.row))
     if found.refusals:  # what follows would speak of the wrong channels
         return found.result()
     in_memory = isinstance(volume.data, np.ndarray) or getattr(volume.data, "in_memory", False)

@@ -6,7 +6,6 @@ CLAM: github.com/mahmoodlab/CLAM, `extract_features_fp.py` and `wsi_core/WholeSl
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -146,9 +145,9 @@ def _of_torch(path: Path) -> Bag:
 
     import torch
 
-    from napari_mamba.bundles.importers.zipped import check_records
+    from napari_mamba.bundles.importers.zipped import check_records, is_zip
 
-    if zipfile.is_zipfile(path):
+    if is_zip(path):
         check_records(path)
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)

@@ -8,7 +8,7 @@ import torch
 from napari_mamba import bundles, io
 from napari_mamba.engine import RunOptions, run_to_end
 from napari_mamba.engine.device import choose_device
-from napari_mamba.engine.networks import load_ensemble
+from napari_mamba.engine.networks.loading import load_ensemble
 from napari_mamba.engine.plan import plan_run
 from napari_mamba.engine.preparation.prepare import prepare
 from napari_mamba.engine.preparation.steps import preparation_steps

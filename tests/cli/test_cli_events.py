@@ -16,8 +16,8 @@ def lines(text: str) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_stdout_holds_events_alone_and_ends_with_the_result(finish, tiny_bundle, image, folder):
-    done = finish("run", tiny_bundle, image, "-o", folder / "labels.nii.gz", "--events", "jsonl")
+def test_stdout_holds_events_alone_and_ends_with_the_result(command, tiny_bundle, image, folder):
+    done = command("run", tiny_bundle, image, "-o", folder / "labels.nii.gz", "--events", "jsonl")
     assert done.code == 0, done.err
     events = lines(done.out)
     assert {event["version"] for event in events} == {2}

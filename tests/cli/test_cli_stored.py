@@ -114,7 +114,7 @@ def test_into_an_address(command, tiny_bundle, store, wanted):
 def test_killed_and_gone_on_with(start, command, tiny_bundle, tmp_path, folder):
     rng = np.random.default_rng(0)
     upright = np.eye(4)[[2, 1, 0, 3]]
-    big = Volume(rng.normal(100, 30, (1, 320, 24, 24)).astype(np.float32), upright, name="big")
+    big = Volume(rng.normal(100, 30, (1, 200, 24, 24)).astype(np.float32), upright, name="big")
     path, output = io.write(big, tmp_path / "big.zarr"), folder / "out.zarr"
     line = ("run", tiny_bundle, path, "-o", output, "--device", "cpu", "--no-mirror")
     process = start(*line)

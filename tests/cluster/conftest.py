@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,26 +26,39 @@ class _Processes:
             try:
                 self.found.client.wait_for_workers(2, timeout=60)
             except TimeoutError:
-                self.stack.close()
-                self.found = None
+                self.close()
         if self.found is None:
+            self.stack.enter_context(_path_for_workers())
             self.found = self.stack.enter_context(connect(workers=2))
         return self.found
 
+    def close(self) -> None:
+        self.stack.close()
+        self.found = None
+
+
+PROCESSES = _Processes()
+
 
 @pytest.fixture
-def cluster(two_processes: _Processes) -> Cluster:
+def cluster() -> Cluster:
     """Both workers are there."""
-    return two_processes.whole()
-
-
-@pytest.fixture(scope="package")
-def two_processes() -> Iterator[_Processes]:
     pytest.importorskip("distributed")
-    before, processes = os.environ.get("PYTHONPATH", ""), _Processes()
+    return PROCESSES.whole()
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """The cluster ends with the room: without work, too, its processes take a tenth of a core."""
+    if nextitem is None or HERE not in nextitem.path.parents:
+        PROCESSES.close()
+
+
+@contextmanager
+def _path_for_workers() -> Iterator[None]:
+    """Workers, also those that are started anew, find the package and this room's fakes."""
+    before = os.environ.get("PYTHONPATH", "")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parents[1]), before])
     try:
-        with processes.stack:
-            yield processes
+        yield
     finally:
         os.environ["PYTHONPATH"] = before

@@ -14,7 +14,7 @@ from napari_mamba import bundles, engine, models, scan
 from napari_mamba.bundles import Channel
 from napari_mamba.bundles import bundle as bundle_module
 from napari_mamba.bundles.weights import build
-from napari_mamba.engine.idle_networks import IDLE, IdleNetworks, key_of
+from napari_mamba.engine.networks.idle import IDLE, IdleNetworks, key_of
 from napari_mamba.errors import RunError
 
 OPTIONS = engine.RunOptions(device="cpu")

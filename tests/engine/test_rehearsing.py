@@ -14,9 +14,9 @@ from napari_mamba import bundles, engine
 from napari_mamba.bundles import Network
 from napari_mamba.engine import session
 from napari_mamba.engine.device import choose_device
-from napari_mamba.engine.idle_networks import IDLE, key_of
-from napari_mamba.engine.networks import Loading
-from napari_mamba.engine.rehearsing import rehearsed_by
+from napari_mamba.engine.networks.idle import IDLE, key_of
+from napari_mamba.engine.networks.loading import Loading
+from napari_mamba.engine.networks.rehearsing import rehearsed_by
 from napari_mamba.engine.tiling.infer import Ensemble
 from napari_mamba.errors import BundleError
 

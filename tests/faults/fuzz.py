@@ -3,8 +3,8 @@
 Each input must be read, or refused in one sentence; never a crash, a traceback, 5 seconds, or 1 GiB. Inputs are made
 from seeds, so that a failure is repeated by its number: `--target nifti --first 4711 --inputs 1`.
 
-`--results FILE` goes on where the file says that the last run with this seed ended, a thousand inputs of each target in
-turn, and adds to its counts: a run may end at any time. `--minutes` ends it; `--again` tries only what failed.
+`--results FILE` goes on where the file says that the last run with this seed ended, ten thousand inputs of each target
+in turn, and adds to its counts: a run may end at any time. `--minutes` ends it; `--again` tries only what failed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ import numpy as np
 SECONDS, MEMORY, LONGEST = 5, 2**30, 600
 PATIENCE = 60  # of the clock, where something waits rather than works
 OUTCOMES = ("read", "refused", "failed")
-TURN = 1000
+TURN = 10_000
 
 
 def allowed(function: Callable[[], object]) -> str:
@@ -54,8 +54,16 @@ class Hang(BaseException):
     """An input took longer than `SECONDS`."""
 
 
-def _worker(name: str, seed: int, first: int, count: int, folder: str, connection) -> None:
-    """Try inputs `first` to `first + count`; sends ("begin", number) before each, then what came of it."""
+BEGUN, READ, REFUSED, SPENT = range(4)
+
+
+def _worker(name: str, seed: int, first: int, count: int, folder: str, connection, told) -> None:
+    """Try inputs `first` to `first + count`.
+
+    `told` is memory of both processes: the number begun, how many were read and refused, and the processor's
+    milliseconds that they took. Only what failed, and (None, "done"), goes through the connection: two messages an
+    input would take longer than many an input.
+    """
     from fuzz_targets import TARGETS
 
     def too_long(number, frame):
@@ -66,30 +74,32 @@ def _worker(name: str, seed: int, first: int, count: int, folder: str, connectio
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries' noise is another test's business
     have = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (have + MEMORY + 2**28, have + MEMORY + 2**28))
+    began = time.process_time()
     for number in range(first, first + count):
-        connection.send(("begin", number))
+        told[BEGUN], told[SPENT] = number, int(1000 * (time.process_time() - began))
         rng = np.random.default_rng([seed, number])
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         try:
-            connection.send(("end", allowed(lambda rng=rng: target(rng))))
+            told[READ if allowed(lambda rng=rng: target(rng)) == "read" else REFUSED] += 1
         except Hang:
-            connection.send(("end", "hang"))
+            connection.send((number, "hang"))
         except BaseException:
             lines = traceback.format_exc().strip().splitlines()
             ours = [line.strip() for line in lines if "napari_mamba" in line and "File" in line]
-            connection.send(("end", f"traceback: {lines[-1][:200]} at {ours[-1] if ours else '?'}"))
+            connection.send((number, f"traceback: {lines[-1][:200]} at {ours[-1] if ours else '?'}"))
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
-    connection.send(("done", None))
+    told[SPENT] = int(1000 * (time.process_time() - began))
+    connection.send((None, "done"))
 
 
 def fuzz(name: str, count: int, seed: int = 1, first: int = 0) -> tuple[Counter, list[tuple[int, str]]]:
-    """Try `count` inputs on a target, in a process of its own that is started again where it dies.
+    """Try `count` inputs on a target, in a process of its own, started again where it dies and after `TURN` inputs.
 
     Returns
     -------
     Counter, list of (number, what)
-        How many were read and refused, and each failure.
+        How many were read and refused, the processor's milliseconds, and each failure.
     """
     outcomes: Counter = Counter()
     failures: list[tuple[int, str]] = []
@@ -99,37 +109,44 @@ def fuzz(name: str, count: int, seed: int = 1, first: int = 0) -> tuple[Counter,
         ["napari_mamba.bundles.importers", "napari_mamba.models", "pydicom", "zarr", "tifffile"]
     )
     while at < end:
+        piece = min(TURN, end - at)
         with tempfile.TemporaryDirectory() as folder:
             ours, theirs = context.Pipe()
-            process = context.Process(target=_worker, args=(name, seed, at, end - at, folder, theirs))
+            told = context.RawArray("q", [-1, 0, 0, 0])
+            process = context.Process(target=_worker, args=(name, seed, at, piece, folder, theirs, told))
             process.start()
             theirs.close()
-            begun = None
             try:
-                while True:
-                    if not ours.poll(600 if begun is None else PATIENCE):
-                        raise EOFError
-                    what, value = ours.recv()
-                    if what == "begin":
-                        begun = value
-                    elif what == "done":
-                        at = end
-                        break
-                    else:
-                        at = begun + 1
-                        outcomes[value if value in ("read", "refused") else "failed"] += 1
-                        if value not in ("read", "refused"):
-                            failures.append((begun, value))
+                for number, what in _failures(ours, told):
+                    failures.append((number, what))
+                    outcomes["failed"] += 1
+                at += piece
             except EOFError as error:
                 process.kill()
                 process.join()
-                if begun is None:
+                if told[BEGUN] < 0:
                     raise RuntimeError(f"the target {name} could not be set up") from error
-                failures.append((begun, f"the process died or hung (exit code {process.exitcode})"))
+                failures.append((told[BEGUN], f"the process died or hung (exit code {process.exitcode})"))
                 outcomes["failed"] += 1
-                at = begun + 1
+                at = told[BEGUN] + 1
             process.join()
+            outcomes.update(read=told[READ], refused=told[REFUSED], milliseconds=told[SPENT])
     return outcomes, failures
+
+
+def _failures(connection, told) -> Iterator[tuple[int, str]]:
+    """What failed, as it is told, until the process is done; EOFError where it died, or one input takes too long."""
+    seen, since = -1, time.monotonic()
+    while True:
+        if connection.poll(1):
+            number, what = connection.recv()
+            if number is None:
+                return
+            yield number, what
+        if told[BEGUN] != seen:
+            seen, since = told[BEGUN], time.monotonic()
+        elif time.monotonic() - since > (600 if seen < 0 else PATIENCE):
+            raise EOFError
 
 
 def tried_on(results: Path, names: list[str], seed: int, until: float, at_most: int) -> int:
@@ -222,12 +239,11 @@ def main() -> int:
         return 1 if failed else 0
     table = {}
     for name in names:
-        began = time.perf_counter()
         outcomes, failures = fuzz(name, given.inputs, given.seed, given.first)
         table[name] = {"inputs": given.inputs, **outcomes, "failures": failures[:50]}
-        seconds = time.perf_counter() - began
+        rate = 1000 * given.inputs / max(outcomes["milliseconds"], 1)
         print(f"{name:12} {outcomes['read']:7} read {outcomes['refused']:7} refused {outcomes['failed']:5} failed "
-              f"{seconds:7.1f} s", flush=True)  # fmt: skip
+              f"{rate:6.0f} a second of the processor", flush=True)  # fmt: skip
         for number, what in failures[:20]:
             print(f"    input {number}: {what}", flush=True)
     if given.json:

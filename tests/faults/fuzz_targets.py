@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import pickle
 import re
-import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -148,16 +147,18 @@ def _zarr(folder: Path) -> Target:
     from napari_mamba.io.common.source import LabelEntry
 
     io.write(_volume().with_data(_volume().data % 3), folder / "seed.zarr", classes=[LabelEntry(1, "one", "#ff0000")])
-    files = [file for file in (folder / "seed.zarr").rglob("*") if file.is_file()]
+    files = sorted(file for file in (folder / "seed.zarr").rglob("*") if file.is_file())
+
+    whole = {file: file.read_bytes() for file in files}
 
     def target(rng: np.random.Generator) -> object:
-        copy = folder / "mutated.zarr"
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(folder / "seed.zarr", copy)
         file = files[rng.integers(len(files))]
         change = mutated_json if file.name.startswith(".z") else mutated
-        (copy / file.relative_to(folder / "seed.zarr")).write_bytes(change(file.read_bytes(), rng))
-        return _read(copy)
+        file.write_bytes(change(whole[file], rng))
+        try:
+            return _read(folder / "seed.zarr")
+        finally:
+            file.write_bytes(whole[file])
 
     return target
 

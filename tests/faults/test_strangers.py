@@ -25,7 +25,8 @@ from napari_mamba.bundles.importers import import_checkpoint
 from napari_mamba.bundles.importers.monai_config import Config
 from napari_mamba.bundles.importers.nnunet_plans import load_json
 from napari_mamba.bundles.importers.pickles import _encode, _scalar, read_checkpoint, read_pickle
-from napari_mamba.errors import BundleError
+from napari_mamba.errors import BundleError, NapariMambaError
+from napari_mamba.slides import files as bags
 
 
 def refusal(function, *args, **options):
@@ -243,6 +244,15 @@ class TestRecords:
             read_checkpoint, rezipped(zipfile.ZIP_DEFLATED, lambda _: bytes(2 << 20))
         )
 
+    def test_of_a_zip_that_says_it_lies_on_several_disks(self, tmp_path):
+        torch.save({"features": torch.ones(3, 4)}, tmp_path / "a.pt")
+        content = bytearray((tmp_path / "a.pt").read_bytes())
+        content[content.rindex(b"PK\x06\x07") + 16] = 2
+        (tmp_path / "a.pt").write_bytes(content)
+        for read in (read_checkpoint, bags.read):
+            with pytest.raises(NapariMambaError, match="is cut off or damaged"):
+                read(tmp_path / "a.pt")
+
     def test_of_which_one_bit_is_wrong(self, tmp_path, rezipped):
         content = bytearray((path := rezipped(zipfile.ZIP_STORED)).read_bytes())
         place = content.find(np.arange(4, dtype=np.float32).tobytes())
@@ -337,7 +347,8 @@ def test_none_of_these_takes_memory(tmp_path, copy):
         import resource, sys
         from napari_mamba import bundles
         from napari_mamba.bundles.importers import import_checkpoint
-        from napari_mamba.errors import BundleError
+        from napari_mamba.errors import BundleError, NapariMambaError
+from napari_mamba.slides import files as bags
         import torch, napari_mamba.models
         have = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (have + 2**30, have + 2**30))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from half_convolutions import quick_halves
 from tiny_networks import OTHERS, TINY, Tiny
 from torch import Tensor, nn
 
@@ -24,9 +25,21 @@ HALF = [torch.bfloat16, torch.float16]
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 LABELS, IMAGES, LEAD = 0.995, 1e-2, 0.1
 SCORES = {torch.bfloat16: 5e-2, torch.float16: 1e-2}
-each = pytest.mark.parametrize("case", [*TINY, *OTHERS], ids=str)
 halves = pytest.mark.parametrize("dtype", HALF, ids=str)
-devices = pytest.mark.parametrize("at", DEVICES)
+devices = pytest.mark.parametrize("at", DEVICES, scope="module")
+
+
+@pytest.fixture(scope="module", params=[*TINY, *OTHERS], ids=str)
+def case(request: pytest.FixtureRequest) -> Tiny:
+    """Every network, one after the other: what is made for it serves all of its tests."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def truth(case: Tiny, at: str) -> tuple[nn.Module, list[Tensor], Tensor]:
+    """A network, its inputs, and what it answers to them in float32."""
+    network, inputs = build(case).to(at), [x.to(at) for x in case.inputs()]
+    return network, inputs, whole(case, network, inputs)
 
 
 def build(case: Tiny) -> nn.Module:
@@ -39,7 +52,7 @@ def build(case: Tiny) -> nn.Module:
 
 
 def half(case: Tiny, network: nn.Module, inputs: list[Tensor], dtype: torch.dtype) -> Tensor:
-    with torch.inference_mode(), torch.autocast(inputs[0].device.type, dtype=dtype):
+    with torch.inference_mode(), torch.autocast(inputs[0].device.type, dtype=dtype), quick_halves():
         return case.run(network, inputs).float()
 
 
@@ -59,10 +72,11 @@ def error(result: Tensor, truth: Tensor) -> float:
 
 @devices
 @halves
-@each
-def test_half_precision_agrees_with_float32(case: Tiny, dtype: torch.dtype, at: str) -> None:
-    network, inputs = build(case).to(at), [x.to(at) for x in case.inputs()]
-    truth, result = whole(case, network, inputs), half(case, network, inputs, dtype)
+def test_half_precision_agrees_with_float32(
+    case: Tiny, truth: tuple[nn.Module, list[Tensor], Tensor], dtype: torch.dtype, at: str
+) -> None:
+    network, inputs, truth = truth
+    result = half(case, network, inputs, dtype)
     assert result.isfinite().all()
     task = models.info(case.name).task
     if task == "segmentation":
@@ -79,9 +93,10 @@ def test_half_precision_agrees_with_float32(case: Tiny, dtype: torch.dtype, at: 
 
 @devices
 @halves
-@each
-def test_no_nan_on_what_images_bring(case: Tiny, dtype: torch.dtype, at: str) -> None:
-    network, inputs = build(case).to(at), [x.to(at) for x in case.inputs()]
+def test_no_nan_on_what_images_bring(
+    case: Tiny, truth: tuple[nn.Module, list[Tensor], Tensor], dtype: torch.dtype, at: str
+) -> None:
+    network, inputs, _ = truth
     spiked = [x.clone() for x in inputs]
     for x in spiked:
         x.view(-1)[x.numel() // 2] = 1000.0  # metal, a hot pixel

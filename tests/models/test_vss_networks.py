@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from half_convolutions import quick_halves
 from torch import nn
 
 from napari_mamba import models
@@ -74,7 +75,7 @@ def test_trains(name: str, arguments: dict, shape: tuple, expected: tuple) -> No
 
 
 def check_half(network: nn.Module, x: torch.Tensor, dtype: torch.dtype, tolerance: float) -> None:
-    with torch.inference_mode():
+    with torch.inference_mode(), quick_halves():
         whole = network(x)
         with torch.autocast("cpu", dtype=dtype):
             half = network(x).float()

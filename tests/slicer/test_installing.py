@@ -133,7 +133,7 @@ def test_a_real_pip_from_a_folder_of_wheels(tmp_path, wanted, fails):
     from MambaImagingLib.compute.installing import Installation
     from MambaImagingLib.compute.processes import Process
 
-    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "env")], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "env")], check=True)
     python = next(p for p in (tmp_path / "env/bin/python", tmp_path / "env/Scripts/python.exe") if p.exists())
     wheels, slicers = tmp_path / "wheels", tmp_path / "slicers"
     wheels.mkdir()
@@ -142,7 +142,7 @@ def test_a_real_pip_from_a_folder_of_wheels(tmp_path, wanted, fails):
     wheel(wheels, "numpy", "2.4.6")
     wheel(wheels, "torch", "2.13.0")
     wheel(wheels, "napari-mamba", "0.1.0", wanted)
-    pip = [str(python), "-m", "pip"]
+    pip = [sys.executable, "-m", "pip", "--python", str(python)]  # a pip of its own takes seconds to be installed
     alone = ["--no-index", "--find-links"]
     subprocess.run([*pip, "install", "-q", *alone, str(slicers), "numpy"], check=True, capture_output=True)
 

@@ -18,7 +18,7 @@ from napari_mamba import io
 from napari_mamba.volume import Volume
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-RUNS = int(os.environ.get("NAPARI_MAMBA_RUNS_IN_A_ROW", "3"))
+RUNS = int(os.environ.get("NAPARI_MAMBA_RUNS_IN_A_ROW", "2"))
 
 
 @pytest.fixture
@@ -70,14 +70,15 @@ def alive(processes):
 
 
 STAGES = ["", "loading", "checking", "preparing", "warming up", "network", "restoring", "measuring", "writing"]
+ENDS = {"", "preparing", "network", "writing"}  # each takes a process: the others with -m heavy
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [pytest.param(one, marks=() if one in ENDS else pytest.mark.heavy) for one in STAGES])
 def test_cancelling_in_every_stage(place, tmp_path, stage):
     """As soon as the stage, or one after it, was told: some are over in a moment."""
     late = STAGES.index(stage) > STAGES.index("network")
     runner = place.runner()
-    runner.start(job(tmp_path, size=(20, 20, 20) if late else (160, 160, 160)))
+    runner.start(job(tmp_path, size=(20, 20, 20) if late else (112, 112, 112)))
     follow(runner, lambda one: STAGES.index(one.follower.stage) >= STAGES.index(stage))
     processes = tree(runner.pid)
     began = time.monotonic()
@@ -94,7 +95,7 @@ def test_cancelling_in_every_stage(place, tmp_path, stage):
 @posix
 def test_a_killed_process_is_told_with_its_last_words(place, tmp_path):
     runner = place.runner()
-    runner.start(job(tmp_path, size=(160, 160, 160)))
+    runner.start(job(tmp_path, size=(112, 112, 112)))
     follow(runner, lambda one: one.follower.stage == "network")
     os.kill(runner.pid, signal.SIGKILL)
     outcome = follow(runner)
@@ -104,7 +105,7 @@ def test_a_killed_process_is_told_with_its_last_words(place, tmp_path):
 
 
 def test_no_leftover_after_many_runs(place, tmp_path):
-    """3 here; `NAPARI_MAMBA_RUNS_IN_A_ROW=50` for more."""
+    """2 here; `NAPARI_MAMBA_RUNS_IN_A_ROW=50` for more."""
     me = psutil.Process()
     others = {child.pid for child in me.children(recursive=True)}  # of tests before this one
     before, threads = len(me.open_files()) if os.name != "nt" else 0, me.num_threads()

@@ -74,8 +74,9 @@ class Gaps(QObject):
 
 
 @pytest.fixture
-def opened(make_napari_viewer, qtbot, tiny):
-    """A window with the left hippocampus and the widget, ready to run: the shipped bundle if there is one."""
+def opened(make_napari_viewer, qtbot, tiny, request):
+    """A window with the left hippocampus and the widget, ready to run, with the bundle that the test is given."""
+    name = getattr(request, "param", "hippocampus-mr")
     viewer = make_napari_viewer(show=True)
     viewer.window.resize(1400, 880)
     viewer.open(str(sample_path("hippocampus_left.nii.gz")), plugin="napari-mamba")
@@ -83,8 +84,8 @@ def opened(make_napari_viewer, qtbot, tiny):
     qtbot.waitUntil(lambda: dock.inner is not None, timeout=TIMEOUT)
     widget = dock.inner
     combo = widget.model.combo
-    found = combo.findText("hippocampus-mr")
-    combo.setCurrentIndex(found if found >= 0 else combo.findText("tiny"))
+    combo.setCurrentIndex(combo.findText(name))
+    assert widget.model.bundle.name == name
     qtbot.waitUntil(lambda: bool(widget.options.effective_device) and not widget.preloading, timeout=TIMEOUT)
     widget.options.device.setCurrentIndex(widget.options.device.findData("cpu"))
     return viewer, widget
@@ -96,6 +97,7 @@ def run_by_click(qtbot, widget):
         assert widget.host.runner.running
 
 
+@pytest.mark.parametrize("opened", ["tiny"], indirect=True)
 def test_the_whole_path_in_a_window(opened, qtbot, tmp_path):
     viewer, widget = opened
     run_by_click(qtbot, widget)

@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks.bundles.doubt import page
 from benchmarks.bundles.doubt.bundles import KINDS
 from benchmarks.bundles.doubt.fitting import Rows, fit, summary, table
-from benchmarks.bundles.doubt.images import Example
+from benchmarks.bundles.doubt.kinds.images import Example
 from napari_mamba import bundles
 from napari_mamba.bundles import Bundle
 from napari_mamba.bundles.guards.familiarity import PARTS, Familiarity

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.bundles.doubt.heads import PEOPLE
-from benchmarks.bundles.doubt.images import TEST, read
+from benchmarks.bundles.doubt.kinds.heads import PEOPLE
+from benchmarks.bundles.doubt.kinds.images import TEST, read
 from napari_mamba import bundles
 from napari_mamba.engine.familiarity.judge import judge_image
 from napari_mamba.recipes.quality.artefacts import ARTEFACTS, RandomSource, add

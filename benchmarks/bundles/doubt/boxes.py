@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.bundles.doubt.images import crop
+from benchmarks.bundles.doubt.kinds.images import crop
 from napari_mamba import bundles, io
 from napari_mamba.engine import RunOptions, run_to_end
 from napari_mamba.engine.result import Result

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from benchmarks.bundles.doubt import heads, hearts, hippocampi, plans, shapes
-from benchmarks.bundles.doubt.images import Example
+from benchmarks.bundles.doubt.kinds import heads, hearts, hippocampi, plans, shapes
+from benchmarks.bundles.doubt.kinds.images import Example
 
 ENCODER = tuple(f"encoder.stages.{stage}" for stage in range(4))
 ELSEWHERE = frozenset({"thigh, MR", "abdomen, MR"})

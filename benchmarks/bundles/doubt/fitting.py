@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.bundles.doubt.bundles import KINDS, Kind
-from benchmarks.bundles.doubt.images import CHOOSE, ELSE, FIT, LOOKS, TEST
+from benchmarks.bundles.doubt.kinds.images import CHOOSE, ELSE, FIT, LOOKS, TEST
 from napari_mamba import bundles
 from napari_mamba.bundles.guards.familiarity import PARTS, Familiarity
 from napari_mamba.engine.familiarity.around_features import AROUND_GROUPS

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.bundles.doubt.bundles import KINDS
-from benchmarks.bundles.doubt.images import CHOOSE, FIT, Example
+from benchmarks.bundles.doubt.kinds.images import CHOOSE, FIT, Example
 from napari_mamba import bundles
 from napari_mamba.bundles import Bundle
 from napari_mamba.engine import RunOptions

@@ -14,7 +14,6 @@ import pickle
 import pickletools
 import re
 import warnings
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,7 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from napari_mamba.bundles.importers.zipped import check_records
+from napari_mamba.bundles.importers.zipped import check_records, is_zip
 from napari_mamba.errors import BundleError
 
 _MAX_PICKLE_BYTES, _SMALL = 64 * 2**20, 64 * 2**20
@@ -103,7 +102,7 @@ def read_checkpoint(path: Path) -> Any:
         raise BundleError(f"{path}: no such checkpoint: check the path")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
-    mapped = zipfile.is_zipfile(path) and check_records(path)
+    mapped = is_zip(path) and check_records(path)
     names: list[Any] = [(builder, name) for name, builder in BUILDERS.items()]
     try:
         with torch.serialization.safe_globals(names), warnings.catch_warnings():

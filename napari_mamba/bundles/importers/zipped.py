@@ -13,6 +13,14 @@ _UNPACKED, _RATIO = 256 * 2**20, 50  # weights hardly compress
 _CHUNK = 1 << 24
 
 
+def is_zip(path: Path) -> bool:
+    """Whether a file ends as a zip does; also where that end says what cannot be, which opening it tells."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # one of several disks, by its own word
+        return True
+
+
 def check_records(path: Path) -> bool:
     """Hold a checkpoint's records against their checksums.
 

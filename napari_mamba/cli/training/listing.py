@@ -39,7 +39,7 @@ def show_trainable(*, as_json: bool) -> None:
 
 def show_trainers() -> None:
     """The folder for nnU-Net's own variable `nnUNet_extTrainer`."""
-    from napari_mamba.training.nnunet.process import TRAINERS
+    from napari_mamba.training.nnunet.child.process import TRAINERS
 
     print(TRAINERS)
 

@@ -15,7 +15,7 @@ from napari_mamba.engine.device import Device, choose_device
 from napari_mamba.engine.frames.preparing import prepared_frame
 from napari_mamba.engine.frames.result import FilmResult
 from napari_mamba.engine.frames.single import Told
-from napari_mamba.engine.networks import compile_scan
+from napari_mamba.engine.networks.loading import compile_scan
 from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.preparation.prepare import Prepared
 from napari_mamba.engine.progress.events import Progress

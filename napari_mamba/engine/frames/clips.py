@@ -17,7 +17,7 @@ from napari_mamba.engine.frames.preparing import prepared_frame
 from napari_mamba.engine.frames.result import FilmResult
 from napari_mamba.engine.frames.single import Told
 from napari_mamba.engine.frames.windows import FrameBlend, Window, windows
-from napari_mamba.engine.networks import compile_scan, load_ensemble
+from napari_mamba.engine.networks.loading import compile_scan, load_ensemble
 from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.plan import Plan, plan_run
 from napari_mamba.engine.preparation.prepare import Prepared

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, softmax
 
+from napari_mamba.engine.preparation.grids.upsampling import UndoUpsample
 from napari_mamba.engine.preparation.state import Fill, State, Undo
 from napari_mamba.engine.preparation.steps import STEPS
-from napari_mamba.engine.preparation.upsampling import UndoUpsample
 from napari_mamba.errors import BundleError
 from napari_mamba.volume import Volume
 

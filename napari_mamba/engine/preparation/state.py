@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from napari_mamba.engine.preparation import resampling
+from napari_mamba.engine.preparation.grids import resampling
 
 Fill = float | Sequence[float]
 

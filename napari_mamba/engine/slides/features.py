@@ -72,7 +72,7 @@ def run_features(
     with explained(bundle):
         check_picture(volume, bundle)
         from napari_mamba.engine.device import choose_device
-        from napari_mamba.engine.networks import compile_scan
+        from napari_mamba.engine.networks.loading import compile_scan
         from napari_mamba.engine.progress.record import Record
         from napari_mamba.engine.progress.reporting import Cancelled, Reporter
 

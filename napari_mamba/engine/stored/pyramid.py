@@ -10,8 +10,8 @@ from napari_mamba.engine.tiling.tiles import Box, Shape
 
 COARSEST = 256
 """Voxels along the longest axis of the last level, at most."""
-PART = 256
-"""Voxels along each side of what is computed together."""
+PART = 128
+"""Voxels along each side of what is computed together, from eight times as many."""
 
 
 def factors(shape: Sequence[int], spacing: Sequence[float]) -> list[Shape]:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from napari_mamba.engine.preparation.axes import UndoAxes
+from napari_mamba.engine.preparation.grids.regridding import interpolate
 from napari_mamba.engine.preparation.normalising import UndoNormalise
 from napari_mamba.engine.preparation.prepare import Prepared
-from napari_mamba.engine.preparation.regridding import interpolate
 from napari_mamba.engine.preparation.state import Undo
 from napari_mamba.errors import BundleError, InputError
 

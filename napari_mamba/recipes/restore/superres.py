@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_mamba.engine.preparation.upsampling import spline_matrix, upsampling_channel_value
+from napari_mamba.engine.preparation.grids.upsampling import spline_matrix, upsampling_channel_value
 from napari_mamba.recipes.restore import data
 from napari_mamba.recipes.restore.acquisition.profiles import NAMES, profile_weights, random_profiles
 from napari_mamba.recipes.restore.acquisition.slices import along, blurred, thick_slices

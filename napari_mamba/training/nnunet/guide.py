@@ -14,12 +14,13 @@ from typing import Any
 from napari_mamba.bundles.writer import check_destination
 from napari_mamba.errors import InputError, OutputError
 from napari_mamba.io.paths import expanded
-from napari_mamba.training.nnunet import checks, folds, options, process, raw, results, scores
+from napari_mamba.training.nnunet import checks, folds, options, raw, results, scores
+from napari_mamba.training.nnunet.child import process
+from napari_mamba.training.nnunet.child.settings import Settings
 from napari_mamba.training.nnunet.data import find_dataset
 from napari_mamba.training.nnunet.devices import check_gpus, device_of
 from napari_mamba.training.nnunet.networks import check_channels
 from napari_mamba.training.nnunet.options import Run, Trained, TrainOptions, TrainProgress
-from napari_mamba.training.nnunet.settings import Settings
 
 _SEEN, _PLANNED = 0.02, 0.06
 """Shares of the whole that are over when images are checked, and preprocessed."""

@@ -5,14 +5,14 @@ import pytest
 from scipy.ndimage import map_coordinates
 from skimage.transform import resize as skimage_resize
 
-from napari_mamba.engine.preparation.prepare import prepare
-from napari_mamba.engine.preparation.resampling import (
+from napari_mamba.engine.preparation.grids.resampling import (
     new_shape,
     resize,
     resize_separate_z,
     rounded_spacing,
     separate_axis,
 )
+from napari_mamba.engine.preparation.prepare import prepare
 from napari_mamba.errors import BundleError
 from napari_mamba.volume import Volume
 

@@ -8,9 +8,9 @@ from scipy.spatial.transform import Rotation
 
 from napari_mamba.engine.preparation.axes import orient, transpose
 from napari_mamba.engine.preparation.cropping import crop_nonzero
+from napari_mamba.engine.preparation.grids.regridding import resize, respace
+from napari_mamba.engine.preparation.grids.spacing import resample
 from napari_mamba.engine.preparation.normalising import normalise
-from napari_mamba.engine.preparation.regridding import resize, respace
-from napari_mamba.engine.preparation.spacing import resample
 from napari_mamba.engine.preparation.state import State
 from napari_mamba.errors import BundleError, InputError
 

@@ -14,7 +14,7 @@ from torch import nn
 from napari_mamba import models
 from napari_mamba.engine.device import choose_device
 from napari_mamba.engine.familiarity.network_features import ChannelStatistics
-from napari_mamba.engine.idle_networks import IdleNetworks
+from napari_mamba.engine.networks.idle import IdleNetworks
 from napari_mamba.engine.tiling import passes
 from napari_mamba.engine.tiling.infer import Ensemble
 from napari_mamba.engine.tiling.pace import AHEAD, Pace

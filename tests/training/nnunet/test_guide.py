@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from napari_mamba.errors import InputError, OutOfMemoryError, OutputError, RunError
-from napari_mamba.training.nnunet import process
+from napari_mamba.training.nnunet.child import process
+from napari_mamba.training.nnunet.child.settings import Settings
 from napari_mamba.training.nnunet.guide import _Guide, train, work_folder
 from napari_mamba.training.nnunet.options import TrainOptions
-from napari_mamba.training.nnunet.settings import Settings
 
 Make = Callable[..., Path]
 
@@ -82,7 +82,8 @@ def child(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cancel: th
 
 
 _TELL = (
-    "from napari_mamba.training.nnunet.settings import Settings; s = Settings.of_environment(); s.tell('step', loss=1);"
+    "from napari_mamba.training.nnunet.child.settings import Settings; "
+    "s = Settings.of_environment(); s.tell('step', loss=1);"
 )
 
 

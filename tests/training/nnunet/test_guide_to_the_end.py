@@ -19,7 +19,8 @@ from warm_processes import WarmProcess
 
 from napari_mamba import bundles, engine, io
 from napari_mamba.errors import InputError
-from napari_mamba.training.nnunet import devices, process, worker
+from napari_mamba.training.nnunet import devices
+from napari_mamba.training.nnunet.child import process, worker
 from napari_mamba.training.nnunet.guide import train, work_folder
 from napari_mamba.training.nnunet.options import Trained, TrainOptions
 

@@ -1,4 +1,4 @@
-"""Processes as `napari_mamba.training.nnunet.process` starts them, forked from one that has imported PyTorch.
+"""Processes as `napari_mamba.training.nnunet.child.process` starts them, forked from one that has imported PyTorch.
 
 Each is a process of its own with its own environment and log; only the seconds in which a new Python imports are saved.
 """
@@ -45,7 +45,7 @@ class WarmProcess:
 def _preloaded() -> list[str]:
     """PyTorch, and every network with what it needs."""
     networks = pkgutil.walk_packages(models.__path__, f"{models.__name__}.")
-    return ["torch", "napari_mamba.training.nnunet.worker", *(module.name for module in networks)]
+    return ["torch", "napari_mamba.training.nnunet.child.worker", *(module.name for module in networks)]
 
 
 def _run(job: str, log: str, environment: dict[str, str]) -> None:
@@ -56,6 +56,6 @@ def _run(job: str, log: str, environment: dict[str, str]) -> None:
     output = os.open(log, os.O_WRONLY | os.O_APPEND)
     for number in (1, 2):
         os.dup2(output, number)
-    from napari_mamba.training.nnunet import worker
+    from napari_mamba.training.nnunet.child import worker
 
     sys.exit(worker.main(job))

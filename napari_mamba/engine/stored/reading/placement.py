@@ -9,8 +9,8 @@ import numpy as np
 
 from napari_mamba.engine.preparation.axes import UndoAxes
 from napari_mamba.engine.preparation.cropping import UndoCrop
+from napari_mamba.engine.preparation.grids.spacing import UndoResample
 from napari_mamba.engine.preparation.prepare import Prepared
-from napari_mamba.engine.preparation.spacing import UndoResample
 from napari_mamba.engine.preparation.state import Undo
 from napari_mamba.engine.stored.reading.needs import NeedsMemory
 from napari_mamba.engine.stored.reading.preparing import UndoScaling

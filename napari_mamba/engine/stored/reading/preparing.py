@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from napari_mamba.engine.preparation.cropping import UndoCrop
+from napari_mamba.engine.preparation.grids.spacing import plan_resampling
 from napari_mamba.engine.preparation.normalising import Scaling, scaling_of, schemes_of
 from napari_mamba.engine.preparation.prepare import Prepared
-from napari_mamba.engine.preparation.spacing import plan_resampling
 from napari_mamba.engine.preparation.state import State, Undo
 from napari_mamba.engine.preparation.steps import STEPS
 from napari_mamba.engine.stored.reading.lazy import LazyImage, lazy

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from napari_mamba.engine.preparation import resampling
-from napari_mamba.engine.preparation.spacing import UndoResample
+from napari_mamba.engine.preparation.grids import resampling
+from napari_mamba.engine.preparation.grids.spacing import UndoResample
 from napari_mamba.engine.stored.reading.lazy import LazyImage
 from napari_mamba.engine.stored.reading.needs import NeedsMemory
 from napari_mamba.engine.stored.reading.passes import Watch, blocks

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from napari_mamba.engine.preparation.slices import interpolator
+from napari_mamba.engine.preparation.grids.slices import interpolator
 from napari_mamba.recipes.restore.acquisition.profiles import profile_weights
 
 

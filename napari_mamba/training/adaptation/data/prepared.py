@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from napari_mamba.engine.preparation import resampling
 from napari_mamba.engine.preparation.axes import UndoAxes
 from napari_mamba.engine.preparation.crop_or_pad import Window
 from napari_mamba.engine.preparation.cropping import UndoCrop
+from napari_mamba.engine.preparation.grids import resampling
 from napari_mamba.engine.preparation.state import State, Undo
 from napari_mamba.engine.preparation.steps import STEPS
 from napari_mamba.training.adaptation.loss import UNKNOWN

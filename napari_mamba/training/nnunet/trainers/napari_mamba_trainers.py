@@ -14,6 +14,6 @@ def __getattr__(name: str) -> Any:
 
     if parse_trainer(name) is None:
         raise AttributeError(name)
-    from napari_mamba.training.nnunet.trainer import trainer_class
+    from napari_mamba.training.nnunet.child.trainer import trainer_class
 
     return trainer_class(name)

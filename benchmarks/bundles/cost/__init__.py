@@ -1,0 +1,1 @@
+"""What a shipped bundle takes: seconds, memory, and what smaller tiles cost."""

@@ -1,0 +1,1 @@
+"""Images of the kinds that bundles are for, and of others."""
