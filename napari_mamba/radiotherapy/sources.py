@@ -12,7 +12,6 @@ from napari_mamba import io
 from napari_mamba.errors import InputError
 from napari_mamba.io.common.geometry import largest_displacement
 from napari_mamba.io.common.guard import quoted
-from napari_mamba.io.common.source import series_files
 from napari_mamba.radiotherapy.comparison import check_dose
 from napari_mamba.radiotherapy.dicom import rtdose
 from napari_mamba.radiotherapy.dicom.grids import check_slices
@@ -92,7 +91,7 @@ def planning_ct(path: Path | str) -> tuple[Volume, Reference | None]:
     """
     path = Path(path)
     volume = io.read(path)
-    reference = series_of(series_files(volume.header))
+    reference = series_of(io.series_files(volume.header))
     check_ct(volume, str(path), reference)
     return volume, reference
 

@@ -21,7 +21,6 @@ def write(structures: Sequence[Path], output: Path, image: Path | None, names: s
     """Write the RTSTRUCT, the label map or the masks; prints the path."""
     with quiet_libraries():
         from napari_mamba import io
-        from napari_mamba.io.common.source import series_files
         from napari_mamba.radiotherapy import sources
         from napari_mamba.radiotherapy.dicom.reference import series_of
         from napari_mamba.radiotherapy.dicom.rtstruct import write_structures
@@ -33,7 +32,7 @@ def write(structures: Sequence[Path], output: Path, image: Path | None, names: s
         if output.exists() and not overwrite:
             raise OutputError(f"{output} is already there: add --overwrite to replace it, or choose another name")
         grid = io.read(image) if image is not None else _grid_of(structures[0])
-        reference = series_of(series_files(grid.header))
+        reference = series_of(io.series_files(grid.header))
         found = sources.structures_of(structures, grid, names=sources.names_of(names), reference=reference)
         if contours:
             print(write_structures(found, output, reference))

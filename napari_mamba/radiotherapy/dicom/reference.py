@@ -81,7 +81,7 @@ def read_reference(folder: Path | str) -> Reference:
 
 
 def series_of(files: Sequence[Path]) -> Reference | None:
-    """The DICOM series of some files (`io.common.source.series_files`); None where there are none any more.
+    """The DICOM series of some files (`io.series_files`); None where there are none any more.
 
     Raises
     ------

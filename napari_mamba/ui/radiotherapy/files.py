@@ -7,8 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from napari_mamba import io
 from napari_mamba.errors import InputError
-from napari_mamba.io.common.source import series_files
 from napari_mamba.radiotherapy.dicom.grids import check_slices
 from napari_mamba.radiotherapy.dicom.reference import Reference, series_of, without_series
 from napari_mamba.radiotherapy.dicom.rtdose import write_dose
@@ -22,7 +22,7 @@ ENDING = ".dcm"
 
 def series_under(layer: Any) -> Reference | None:
     """The DICOM series that a layer was opened from, or whose grid it was made on; None where there is none."""
-    return _reference(series_files(layer.metadata.get(KEY, {}).get("header")))
+    return _reference(io.series_files(layer.metadata.get(KEY, {}).get("header")))
 
 
 @lru_cache(maxsize=4)

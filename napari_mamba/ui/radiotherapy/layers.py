@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_mamba import io
 from napari_mamba.bundles.spec import default_color
 from napari_mamba.errors import InputError
-from napari_mamba.io.common.source import series_files
 from napari_mamba.radiotherapy.comparison import on_grid
 from napari_mamba.radiotherapy.dicom.grids import frame_at
 from napari_mamba.radiotherapy.labels import packed, structures_in
@@ -117,7 +117,7 @@ def frame_of(layer: Any) -> str:
     """The frame of reference UID of a layer that came from DICOM, or was made of one that did; else empty."""
     record = layer.metadata.setdefault(KEY, {})
     if "frame" not in record:
-        series = [str(file) for file in series_files(record.get("header"))[:1]]
+        series = [str(file) for file in io.series_files(record.get("header"))[:1]]
         path = next(iter(series), record.get("path", "") if "bundle" not in record else "")
         record["frame"] = frame_at(path) if path and Path(path).exists() else ""
     return str(record["frame"] or "")
