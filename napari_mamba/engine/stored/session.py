@@ -249,7 +249,9 @@ class StoredSession:
     def _coarsening(self) -> Coarsening:
         layout, work = self.job.layout, self.work
         assert layout is not None
-        return Coarsening(work, self.shapes, self.steps, layout.chunks, work.wanted(), self.journal.done())
+        return Coarsening(
+            work, self.shapes, self.steps, layout.chunks, layout.block, work.wanted(), self.journal.done()
+        )
 
     def _coarsen(self) -> Events:
         """The coarser levels that are not there yet."""
