@@ -58,14 +58,14 @@ class Coarsening:
         self.ended: SimpleQueue[Future[None]] = SimpleQueue()
         self.lock = threading.Lock()
         self.pool = ThreadPoolExecutor(threads_for(work.device.torch_device), "coarser")
-        before, sides = set(wanted), block
+        before, sides, written = set(wanted), block, set(done)
         for level, shape in enumerate(shapes[1:], 1):
             z, y, x = (min(a, b) for a, b in zip(chunks, shape, strict=True))
             every = parts(shape, level, (z, y, x))
-            for key in sorted(every.keys() - set(done)):
+            for key in sorted(every.keys() - written):
                 source = finer_box(every[key], steps[level - 1], shapes[level - 1])
-                needed = [finer for finer in keys_within(source, level - 1, sides) if finer in before]
-                self._add(key, (level, every[key]), {finer for finer in needed if finer not in done})
+                needed = set(keys_within(source, level - 1, sides)) & before
+                self._add(key, (level, every[key]), needed - written)
             before, sides = set(every), sides_of((z, y, x))
         self.total = len(self.parts)
         for key in [key for key, missing in self.missing.items() if not missing]:
