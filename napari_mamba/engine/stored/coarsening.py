@@ -12,6 +12,7 @@ from types import TracebackType
 import torch
 
 from napari_mamba.engine.stored.pyramid import finer_box, keys_within, parts, sides_of
+from napari_mamba.engine.stored.tasks import Task
 from napari_mamba.engine.stored.work import Work
 from napari_mamba.engine.tiling.tiles import Box, Shape
 
@@ -110,3 +111,17 @@ class Coarsening:
         for number in range(1, self.total + 1):
             self.ended.get().result()
             yield number
+
+
+def tasks_of(
+    shapes: Sequence[Shape], steps: Sequence[Shape], chunks: Shape, done: Collection[str]
+) -> Iterator[list[Task]]:
+    """For other processes: what is left to make of each coarser level, which is made of the whole one before."""
+    for level, shape in enumerate(shapes[1:], 1):
+        z, y, x = (min(a, b) for a, b in zip(chunks, shape, strict=True))
+        every = parts(shape, level, (z, y, x))
+        tasks: list[Task] = [
+            ("coarser", (level, key, box, steps[level - 1])) for key, box in every.items() if key not in done
+        ]
+        if tasks:
+            yield tasks
