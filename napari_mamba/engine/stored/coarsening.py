@@ -11,7 +11,8 @@ from types import TracebackType
 
 import torch
 
-from napari_mamba.engine.stored.pyramid import finer_box, parts
+from napari_mamba.engine.stored.pyramid import finer_box, keys_within, parts, sides_of
+from napari_mamba.engine.stored.tasks import Task
 from napari_mamba.engine.stored.work import Work
 from napari_mamba.engine.tiling.tiles import Box, Shape
 
@@ -35,7 +36,7 @@ class Coarsening:
         Of all levels, finest first.
     steps : sequence of tuple of int
         How many voxels of the level before one of each coarser level is.
-    chunks : tuple of int
+    chunks, block : tuple of int
         Of the finest level.
     wanted, done : collection of str
         Blocks of the finest level that hold something, and whatever is written already.
@@ -47,6 +48,7 @@ class Coarsening:
         shapes: Sequence[Shape],
         steps: Sequence[Shape],
         chunks: Shape,
+        block: Shape,
         wanted: Collection[str],
         done: Collection[str],
     ):
@@ -57,23 +59,20 @@ class Coarsening:
         self.ended: SimpleQueue[Future[None]] = SimpleQueue()
         self.lock = threading.Lock()
         self.pool = ThreadPoolExecutor(threads_for(work.device.torch_device), "coarser")
-        before = {key: work.boxes[key] for key in wanted}
+        before, sides, written = set(wanted), block, set(done)
         for level, shape in enumerate(shapes[1:], 1):
             z, y, x = (min(a, b) for a, b in zip(chunks, shape, strict=True))
             every = parts(shape, level, (z, y, x))
-            for key, box in every.items():
-                self._add(key, (level, box), before, shapes[level - 1], done)
-            before = every
+            for key in sorted(every.keys() - written):
+                source = finer_box(every[key], steps[level - 1], shapes[level - 1])
+                needed = set(keys_within(source, level - 1, sides)) & before
+                self._add(key, (level, every[key]), needed - written)
+            before, sides = set(every), sides_of((z, y, x))
         self.total = len(self.parts)
         for key in [key for key, missing in self.missing.items() if not missing]:
             self._begin(key)
 
-    def _add(self, key: str, part: Part, before: dict[str, Box], shape: Shape, done: Collection[str]) -> None:
-        if key in done:
-            return
-        level, box = part
-        source = finer_box(box, self.steps[level - 1], shape)
-        needed = {finer for finer, there in before.items() if finer not in done and _meet(source, there)}
+    def _add(self, key: str, part: Part, needed: set[str]) -> None:
         self.parts[key], self.missing[key] = part, needed
         for finer in needed:
             self.users.setdefault(finer, []).append(key)
@@ -114,5 +113,15 @@ class Coarsening:
             yield number
 
 
-def _meet(a: Box, b: Box) -> bool:
-    return all(one.start < other.stop and other.start < one.stop for one, other in zip(a, b, strict=True))
+def tasks_of(
+    shapes: Sequence[Shape], steps: Sequence[Shape], chunks: Shape, done: Collection[str]
+) -> Iterator[list[Task]]:
+    """For other processes: what is left to make of each coarser level, which is made of the whole one before."""
+    for level, shape in enumerate(shapes[1:], 1):
+        z, y, x = (min(a, b) for a, b in zip(chunks, shape, strict=True))
+        every = parts(shape, level, (z, y, x))
+        tasks: list[Task] = [
+            ("coarser", (level, key, box, steps[level - 1])) for key, box in every.items() if key not in done
+        ]
+        if tasks:
+            yield tasks

@@ -21,13 +21,13 @@ from napari_mamba.engine.progress.reporting import Cancelled, Events, Reporter
 from napari_mamba.engine.reproducibility.determinism import determinism_facts
 from napari_mamba.engine.result import Result
 from napari_mamba.engine.stored import largest
-from napari_mamba.engine.stored.coarsening import Coarsening
+from napari_mamba.engine.stored.coarsening import Coarsening, tasks_of
 from napari_mamba.engine.stored.journal import Journal
 from napari_mamba.engine.stored.layout import Layout, lay_out, split
 from napari_mamba.engine.stored.outcome import finished_result, result_of
-from napari_mamba.engine.stored.pyramid import coarser, factors, parts
+from napari_mamba.engine.stored.pyramid import coarser, factors
 from napari_mamba.engine.stored.reading.checking import check_on_disk
-from napari_mamba.engine.stored.reading.lazy import lazy_volume
+from napari_mamba.engine.stored.reading.lazy import cut, lazy_volume
 from napari_mamba.engine.stored.reading.passes import Watch
 from napari_mamba.engine.stored.target import Target, discard, state_of
 from napari_mamba.engine.stored.target import explained as stored_errors
@@ -136,7 +136,6 @@ class StoredSession:
         job = self.job
         inside = volume
         if job.options.region is not None:
-            from napari_mamba.engine.stored.work import cut
             from napari_mamba.io.regions import blocks_of
 
             block = blocks_of(volume, job.options.region)
@@ -249,7 +248,9 @@ class StoredSession:
     def _coarsening(self) -> Coarsening:
         layout, work = self.job.layout, self.work
         assert layout is not None
-        return Coarsening(work, self.shapes, self.steps, layout.chunks, work.wanted(), self.journal.done())
+        return Coarsening(
+            work, self.shapes, self.steps, layout.chunks, layout.block, work.wanted(), self.journal.done()
+        )
 
     def _coarsen(self) -> Events:
         """The coarser levels that are not there yet."""
@@ -260,15 +261,10 @@ class StoredSession:
             for number in self.coarsening.rest():
                 yield from self.report.say("restoring", number, self.coarsening.total)
             return
-        layout, done = self.job.layout, self.journal.done()
+        layout = self.job.layout
         assert layout is not None
-        for level, shape in enumerate(self.shapes[1:], 1):
-            chunks = tuple(min(a, b) for a, b in zip(layout.chunks, shape, strict=True))
-            every = parts(shape, level, chunks)  # type: ignore[arg-type]
-            step = self.steps[level - 1]
-            tasks: list[Task] = [("coarser", (level, key, box, step)) for key, box in every.items() if key not in done]
-            if tasks:
-                yield from self._elsewhere("restoring", tasks, Times())
+        for tasks in tasks_of(self.shapes, self.steps, layout.chunks, self.journal.done()):
+            yield from self._elsewhere("restoring", tasks, Times())
 
     # ---- the end
 

@@ -27,7 +27,7 @@ from napari_mamba.engine.stored.layout import Layout
 from napari_mamba.engine.stored.pyramid import finer_box, halved
 from napari_mamba.engine.stored.reading.bands import BandReader, Prefetched
 from napari_mamba.engine.stored.reading.checking import replaced
-from napari_mamba.engine.stored.reading.lazy import lazy_volume
+from napari_mamba.engine.stored.reading.lazy import cut, lazy_volume
 from napari_mamba.engine.stored.reading.passes import Watch
 from napari_mamba.engine.stored.reading.placement import Placement, ResampledPlacement, placement_of
 from napari_mamba.engine.stored.reading.preparing import prepare_on_disk
@@ -294,11 +294,3 @@ class Work:
         block = np.asarray(finer[(slice(None), *source)])
         self.target.write(level, box, halved(block, step, self.job.bundle.task == "segmentation"))
         self.journal.note(key, {})
-
-
-def cut(volume: Volume, block: Box) -> Volume:
-    """A block of a lazy volume, at the same place in the world."""
-    corner = np.array([one.start for one in block] + [1.0])
-    affine = volume.affine.copy()
-    affine[:, 3] = volume.affine @ corner
-    return replace(volume, data=volume.data[(slice(None), *block)], affine=affine)

@@ -22,7 +22,7 @@ from napari_mamba.engine.stored.times import Times
 from napari_mamba.engine.tiling.pace import AHEAD, Pace
 from napari_mamba.volume import Volume
 
-SHAPE, CHUNKS = (300, 140, 520), (64, 128, 128)
+SHAPE, CHUNKS, BLOCK = (300, 140, 520), (64, 128, 128), (64, 128, 256)
 
 
 class Written:
@@ -32,7 +32,7 @@ class Written:
         torch_device = torch.device("cpu")
 
     def __init__(self):
-        layout = Layout(SHAPE, 0, CHUNKS, (64, 128, 256))
+        layout = Layout(SHAPE, 0, CHUNKS, BLOCK)
         self.boxes, self.device = layout.boxes(), self.Cpu()
         self.made, self.lock = [], threading.Lock()
 
@@ -48,7 +48,7 @@ def test_a_part_is_made_when_all_that_it_is_made_of_is_written_and_once(seed):
     steps = [tuple(a // b for a, b in zip(*pair, strict=True)) for pair in zip(scales[1:], scales[:-1], strict=True)]
     order = list(np.random.default_rng(seed).permutation(list(work.boxes)))
     there = np.zeros(SHAPE, bool)
-    with Coarsening(work, shapes, steps, CHUNKS, list(work.boxes), {}) as coarsening:
+    with Coarsening(work, shapes, steps, CHUNKS, BLOCK, list(work.boxes), {}) as coarsening:
         assert not work.made
         for key in order:
             there[work.boxes[key]] = True
@@ -68,7 +68,7 @@ def test_what_an_earlier_run_has_made_is_not_made_again_and_an_error_is_told():
     shapes = [coarser(SHAPE, one) for one in scales]
     steps = [tuple(a // b for a, b in zip(*pair, strict=True)) for pair in zip(scales[1:], scales[:-1], strict=True)]
     first = next(iter(parts(shapes[1], 1, CHUNKS)))
-    with Coarsening(work, shapes, steps, CHUNKS, list(work.boxes), {*work.boxes, first}) as coarsening:
+    with Coarsening(work, shapes, steps, CHUNKS, BLOCK, list(work.boxes), {*work.boxes, first}) as coarsening:
         list(coarsening.rest())
     assert first not in {key for _, key, _, _ in work.made}
 
@@ -77,7 +77,7 @@ def test_what_an_earlier_run_has_made_is_not_made_again_and_an_error_is_told():
 
     work.coarsen = full
     with (
-        Coarsening(work, shapes, steps, CHUNKS, list(work.boxes), set(work.boxes)) as coarsening,
+        Coarsening(work, shapes, steps, CHUNKS, BLOCK, list(work.boxes), set(work.boxes)) as coarsening,
         pytest.raises(OSError, match="no space left"),
     ):
         list(coarsening.rest())
