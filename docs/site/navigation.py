@@ -40,7 +40,14 @@ CONTENTS = {
         "docs/architectures",
         "docs/training",
     ],
-    "Large volumes and speed": ["docs/scale", "docs/scale_*", "docs/speed", "docs/scan_cuda", "docs/gpu_*", "benchmarks/*/results/*"],
+    "Large volumes and speed": [
+        "docs/scale",
+        "docs/scale_*",
+        "docs/speed",
+        "docs/scan_cuda",
+        "docs/gpu_*",
+        "benchmarks/*/results/*",
+    ],
     "The models": ["docs/models", "napari_mamba/bundles/shipped/*/README"],
     "For developers": ["CONTRIBUTING", "docs/architecture", "docs/reliability", "SECURITY", "CHANGELOG"],
 }
