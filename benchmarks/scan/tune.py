@@ -50,19 +50,20 @@ class Case(NamedTuple):
     ways: list[Way]
 
 
+FEW = replace(TUNING, few=4)
 ONE_STATE = {
-    "today": replace(TUNING, few=0),
-    "few": TUNING,
-    "few, 12 warps": replace(TUNING, few_resident=12),
-    "few, span 32, 8 warps": replace(TUNING, few_span=32, few_resident=8),
-    "few, at most 16 segments": replace(TUNING, few_segments=16),
-    "few, whole sequences": replace(TUNING, few_whole=0.0, few_resident=12),
-    "few, blocks of 4 warps": replace(TUNING, few_warps=4),
+    "without few": replace(TUNING, few=0),
+    "few": FEW,
+    "few, 12 warps": replace(FEW, few_resident=12),
+    "few, span 32, 8 warps": replace(FEW, few_span=32, few_resident=8),
+    "few, at most 16 segments": replace(FEW, few_segments=16),
+    "few, whole sequences": replace(FEW, few_whole=0.0, few_resident=12),
+    "few, blocks of 4 warps": replace(FEW, few_warps=4),
 }
 FEW_STATES = {
-    "today": replace(TUNING, few=0),
-    "few": TUNING,
-    "few, 12 warps": replace(TUNING, few_resident=12),
+    "without few": replace(TUNING, few=0),
+    "few": FEW,
+    "few, 12 warps": replace(FEW, few_resident=12),
 }
 SIXTEEN = {
     "today": TUNING,

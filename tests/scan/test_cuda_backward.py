@@ -130,28 +130,52 @@ def test_gradients_are_those_of_the_reference(case, reverse):
     found, launched = run(args, chunk_starts(args, 16), 16, grad, reverse)
     assert max(errors(found, truth(args, grad)).values()) < 2e-6
     turns = args.paths if found["z"] is not None or args.u.shape[1] < args.paths else 1
-    name = "scan_gradients_few" if args.A.shape[-1] <= 4 else "scan_gradients"
+    name = "scan_gradients_few" if args.A.shape[-1] <= TUNING.few else "scan_gradients"
     assert sum(one in (name, f"{name}_gated") for one in launched) == turns
     assert launched.count("scan_adjoint_combine") == launched.count("scan_sum_shares") == 1
 
 
-@emulated
-@pytest.mark.parametrize(("span", "most"), [(16, 1), (32, 2), (0, 100)])
-@pytest.mark.parametrize("states", [1, 3])
-def test_few_states_in_spans_and_chunks_of_any_number_of_segments(monkeypatch, span, most, states):
-    args, grad = make(states=states, width=35, length=120)
-    tuning = replace(TUNING, few_span=span, few_segments=most, few_resident=1)
+def cut(monkeypatch, **changed):
+    """Have the backward pass cut for a small device with other sizes than the package's."""
+    tuning = replace(TUNING, **changed)
     monkeypatch.setattr(backward, "layout_for", lambda facts: backward_layout.Layout(facts, LARGE, 1, tuning))
+
+
+@emulated
+@pytest.mark.parametrize("case", [name for name in CASES if CASES[name].get("states", 4) <= 4])
+def test_the_kernel_for_few_states(monkeypatch, case):
+    args, grad = make(**CASES[case])
+    cut(monkeypatch, few=4)
+    found, launched = run(args, chunk_starts(args, 16), 16, grad)
+    assert "scan_gradients_few" in launched
+    assert max(errors(found, truth(args, grad)).values()) < 2e-6
+
+
+@emulated
+@pytest.mark.parametrize(("states", "span", "most"), [(1, 16, 1), (1, 32, 2), (3, 0, 100)])
+def test_few_states_in_spans_and_chunks_of_any_number_of_segments(monkeypatch, states, span, most):
+    args, grad = make(states=states, width=35, length=120)
+    cut(monkeypatch, few=4, few_span=span, few_segments=most, few_resident=1)
     found, launched = run(args, chunk_starts(args, 32), 32, grad, reverse=span == 32)
     assert max(errors(found, truth(args, grad)).values()) < 2e-6
     assert ("scan_adjoint_chunks" in launched) == (most < 5)  # a single chunk has none behind it
 
 
 @emulated
+@pytest.mark.parametrize("channels", [1, 2])
+def test_lanes_that_share_fewer_channels(monkeypatch, channels):
+    args, grad = make(states=16, width=33, length=45)
+    cut(monkeypatch, channels=channels, resident=12)
+    found, _ = run(args, chunk_starts(args, 32), 32, grad)
+    assert max(errors(found, truth(args, grad)).values()) < 2e-6
+
+
+@emulated
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float16, 1e-3), (torch.bfloat16, 5e-3)])
-@pytest.mark.parametrize(("paths", "width", "states"), [(1, 5, 16), (2, 8, 16), (2, 5, 1)])
-def test_half_precision(dtype, limit, paths, width, states):
-    args, grad = make(states=states, width=width, paths=paths, dtype=dtype)
+@pytest.mark.parametrize(("paths", "width", "few"), [(1, 5, 0), (2, 8, 0), (2, 5, 4)])
+def test_half_precision(monkeypatch, dtype, limit, paths, width, few):
+    args, grad = make(states=1 if few else 16, width=width, paths=paths, dtype=dtype)
+    cut(monkeypatch, few=few)
     found, _ = run(args, chunk_starts(args, 16), 16, grad)
     assert max(errors(found, truth(args, grad)).values()) < limit
     assert all(found[name].dtype == getattr(args, name).dtype for name in NAMES)

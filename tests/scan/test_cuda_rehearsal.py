@@ -102,3 +102,14 @@ def test_what_was_compiled_ahead_is_taken_once(monkeypatch):
     assert len(made) == 1
     assert compiling.image_for("a.cu", (("IO", 1),), 90) == b"image"
     assert len(made) == 2
+
+
+def test_another_librarys_kernels_are_compiled_beside():
+    compiled, rehearsal = [], Rehearsal(90, lambda *_: None)
+    assert not runtime.compiled_instead("before", lambda: compiled.append("before"))
+    with rehearsal.noting():
+        for name in ("a", "b", "a"):
+            assert runtime.compiled_instead(name, lambda name=name: compiled.append(name))
+    assert not runtime.compiled_instead("after", lambda: compiled.append("after"))
+    assert list(rehearsal.compiled()) == [(1, 2), (2, 2)]
+    assert sorted(compiled) == ["a", "b"]

@@ -39,7 +39,8 @@ class Tuning:
     segments : int
         Of a chunk, at most.
     few : int
-        States up to which scan_gradients_few runs in place of scan_gradients.
+        States up to which scan_gradients_few runs in place of scan_gradients, 4 at most; 0, since no GPU has timed it
+        yet (`benchmarks.scan.tune` does).
     few_warps, few_resident, few_segments : int
         Its warps of a block, its warps on a multiprocessor, and segments of a chunk at most.
     few_span : int
@@ -52,7 +53,7 @@ class Tuning:
     warps: tuple[int, ...] = (4, 3, 2, 1)
     resident: int = 8
     segments: int = 16
-    few: int = 4
+    few: int = 0
     few_warps: int = 2
     few_resident: int = 16
     few_segments: int = 128

@@ -8,7 +8,7 @@ runs once, on the tensors that it will have, with every launch noted instead of 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from typing import Any
@@ -20,7 +20,7 @@ from napari_mamba.scan.cuda.compiling import Defines, compile_ahead
 from napari_mamba.scan.cuda.runtime import Kernel, instead_of_launching
 
 MOST_THREADS = 16  # a compilation has one; a network needs about ten
-_EMPTY = (torch.empty, torch.empty_like, torch.empty_strided)
+_EMPTY = (torch.empty, torch.empty_like, torch.empty_strided, torch.Tensor.new_empty)
 
 
 class _Zeroed(TorchFunctionMode):
@@ -53,18 +53,22 @@ class Rehearsal:
     def __init__(self, capability: int, compiler: Callable[[str, Defines, int], None] = compile_ahead) -> None:
         self.capability, self.compiler = capability, compiler
         self._pool = ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1), thread_name_prefix="nvrtc")
-        self._asked: dict[tuple[str, Defines], Future] = {}
+        self._asked: dict[Hashable, Future] = {}
 
     @contextmanager
     def noting(self) -> Iterator[None]:
         """Note this thread's launches and begin to compile what they need; never held across a `yield`."""
-        with instead_of_launching(self._note), _Zeroed():
+        with instead_of_launching(self._note, self._note_other), _Zeroed():
             yield
 
     def _note(self, kernel: Kernel, device: int) -> None:
         wanted = kernel.source, kernel.defines
         if wanted not in self._asked and not kernel.is_loaded(device):
             self._asked[wanted] = self._pool.submit(self.compiler, *wanted, self.capability)
+
+    def _note_other(self, name: Hashable, compile: Callable[[], object]) -> None:
+        if name not in self._asked:
+            self._asked[name] = self._pool.submit(compile)
 
     def compiled(self) -> Iterator[tuple[int, int]]:
         """Wait for what was noted; yields after each how many are done, and of how many.

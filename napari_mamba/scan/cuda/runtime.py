@@ -14,7 +14,7 @@ from __future__ import annotations
 import ctypes
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 
@@ -70,6 +70,7 @@ class _Thread(threading.local):
         self.address = ctypes.addressof(self.pointer)
         self.ready: set[int] = set()
         self.instead: Callable[[Kernel, int], None] | None = None  # of launching
+        self.compile: Callable[[Hashable, Callable[[], object]], None] | None = None
 
 
 _thread = _Thread()
@@ -210,13 +211,27 @@ Launch = tuple[Kernel, tuple[int, int, int], int, int]
 
 
 @contextmanager
-def instead_of_launching(tell: Callable[[Kernel, int], None]) -> Iterator[None]:
-    """Have this thread's launches told of, with their device, and not made; what they would write stays as it is."""
-    before, _thread.instead = _thread.instead, tell
+def instead_of_launching(
+    tell: Callable[[Kernel, int], None], compile: Callable[[Hashable, Callable[[], object]], None] | None = None
+) -> Iterator[None]:
+    """Have this thread's launches told of, with their device, and not made; what they would write stays as it is.
+
+    `compile` is given what compiles another library's kernels, with a name for each: see `compiled_instead`.
+    """
+    before = _thread.instead, _thread.compile
+    _thread.instead, _thread.compile = tell, compile
     try:
         yield
     finally:
-        _thread.instead = before
+        _thread.instead, _thread.compile = before
+
+
+def compiled_instead(name: Hashable, compile: Callable[[], object]) -> bool:
+    """Whether this thread's launches are not made; `compile` is then called once for a name, in another thread."""
+    if _thread.compile is None:
+        return False
+    _thread.compile(name, compile)
+    return True
 
 
 @cache
