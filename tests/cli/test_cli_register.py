@@ -34,6 +34,11 @@ def files(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _few_starts(monkeypatch):
+    monkeypatch.setattr("napari_mamba.registration.starts.KEPT", 1)
+
+
 def run(*arguments):
     return main([str(one) for one in ("register", *arguments)])
 

@@ -6,7 +6,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
 from napari_mamba.errors import InputError
-from napari_mamba.registration import choice, transforms
+from napari_mamba.registration import choice, starts, transforms
 from napari_mamba.registration.affine import overlap, register_affine
 from napari_mamba.registration.information import Coarse, coarse, edges
 from napari_mamba.registration.search import Search, agreement
@@ -32,6 +32,12 @@ def image():
     return Volume((body * (1 + 4 * noise))[None].astype(np.float32), grid_of())
 
 
+@pytest.fixture
+def _few_starts(monkeypatch):
+    monkeypatch.setattr(starts, "KEPT", 1)
+
+
+@pytest.mark.usefixtures("_few_starts")
 def test_a_known_motion_is_found_again(image):
     true = np.eye(4)
     true[:3, :3] = Rotation.from_euler("xyz", [6, -8, 5], degrees=True).as_matrix() @ np.diag([1.05, 0.97, 1.0])
@@ -101,6 +107,7 @@ def test_a_large_turn_has_to_be_better_by_two_measures(image, monkeypatch, unlik
     assert choice.right_one(search, motions[1:]) is motions[1]
 
 
+@pytest.mark.usefixtures("_few_starts")
 def test_a_head_of_another_size_is_found(image):
     """A turn and a scale at once, from images whose middles lie on each other."""
     points = transforms.world_points(image.affine, SHAPE)
@@ -115,12 +122,14 @@ def test_a_head_of_another_size_is_found(image):
     assert np.linalg.svd(found.transform.affine[:3, :3], compute_uv=False).min() > 1.05
 
 
+@pytest.mark.usefixtures("_few_starts")
 def test_identical_images_stay(image):
     found = register_affine(image, image)
     points = transforms.world_points(image.affine, SHAPE)
     assert np.linalg.norm(found.transform(points) - points, axis=1).max() < 0.2
 
 
+@pytest.mark.usefixtures("_few_starts")
 def test_images_apart_are_refused_and_masses_bring_them_together(image):
     far = Volume(image.data, grid_of(origin=(500.0, -30.0, -25.0)))
     assert overlap(image, far) == 0

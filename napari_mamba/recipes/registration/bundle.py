@@ -98,10 +98,13 @@ structures both ways and the squared gradient of the displacement.
 Thin structures that differ in their folding: the cortex and what lies next to it. Two people's folds are not the same,
 and no smooth map makes them so. Ventricles of very different size are not brought onto each other fully.
 
-The affine before the network fails where two contrasts have too little in common: of five pairs it turned one by 47
-degrees (Dice 0.04), and the network cannot mend that. Such a turn is warned of; look at every result.
+Where one image shows the brain alone and the other the whole head, the affine stretches or shrinks the brain by some
+percent, since two outlines are alike that are not of the same thing. The network mends most of it. Where two contrasts
+have too little in common the affine may turn a head too far; a turn by more than 30 degrees is warned of. Look at every
+result.
 {_failures(metrics)}
-A warp fitted to the pair after the network's was not measured, and is made on request alone (`--refine`).
+A warp fitted to the pair after the network's takes as long again, and is made on request alone (`--refine`): where it
+was measured, it has a row above.
 Held out are three label maps, so that the pairs are not independent; their images are synthesised, and no scan as a
 scanner took it has been scored, for want of two heads with labels. Where an image is unlike the training's the command
 does not take this network by itself; a warp with which the two images fit less well, or more than 0.5% of the voxels

@@ -30,6 +30,12 @@ GRID = np.array([[0, 0, 2.0, -30], [0, 2.0, 0, -40], [2.0, 0, 0, -35], [0, 0, 0,
 STILL = RegistrationOptions(refine=False, device="cpu")
 
 
+@pytest.fixture(autouse=True)
+def _few_starts(monkeypatch):
+    """How widely an affine is searched for is the subject of `tests/registration`."""
+    monkeypatch.setattr("napari_mamba.registration.starts.KEPT", 1)
+
+
 def blobs(shape):
     """Within a body, dark around it."""
     noise = gaussian_filter(np.random.default_rng(0).normal(size=shape), 2)
