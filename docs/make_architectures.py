@@ -2,10 +2,12 @@
 
     python docs/make_architectures.py
     python docs/make_architectures.py --machine "AMD EPYC" --time [VECTOR...]
+    python docs/make_architectures.py --gpu FILE
 
 Counts parameters on the meta device. With `--time` every network (or those of the vectors named) also runs on the CPU
 in one thread, on the input and with the weights of its parity vector: once to warm up, once timed and compared with the
-vector. What is measured is kept in napari_mamba/models/measured.json, from where the command reads it too.
+vector. FILE is what `python -m benchmarks.networks.parity --write FILE` has measured on a GPU. What is measured is kept
+in napari_mamba/models/measured.json, from where the command reads it too.
 """
 
 from __future__ import annotations
@@ -122,9 +124,26 @@ def measure(kept: dict[str, Measured], wanted: list[str] | None, machine: str) -
     return found
 
 
+def with_gpu(kept: dict[str, Measured], file: Path) -> dict[str, Measured]:
+    """What a GPU was measured to give, beside the rest."""
+    told = json.loads(file.read_text())
+    for name, row in told["vectors"].items():
+        if row.get("network") and "relative_l2" in row:
+            error, moved = (
+                None if value is None else float(f"{value:.1e}") for value in (row["relative_l2"], row.get("moved"))
+            )
+            gpu = {"cuda_relative_l2": error, "cuda_moved": moved, "cuda_machine": told["machine"]}
+            kept[name] = replace(kept.get(name, Measured()), **gpu)
+    return kept
+
+
 def save(found: dict[str, Measured]) -> None:
     """Keep what was measured."""
-    MEASURED.write_text(json.dumps({name: asdict(one) for name, one in sorted(found.items())}, indent=1) + "\n")
+    facts = {
+        name: {key: value for key, value in asdict(one).items() if key == "input" or value not in (None, "")}
+        for name, one in sorted(found.items())
+    }
+    MEASURED.write_text(json.dumps(facts, indent=1) + "\n")
 
 
 def load() -> dict[str, Measured]:
@@ -137,6 +156,7 @@ def load() -> dict[str, Measured]:
 def page(found: dict[str, Measured]) -> str:
     """The page as Markdown."""
     found_of = [(m.name, vector, found.get(vector, Measured())) for m in models.list_models() for vector in m.vectors]
+    on_gpu = any(one.cuda_relative_l2 is not None for one in found.values())
     checks = [
         [
             f"`{name}`",
@@ -144,10 +164,12 @@ def page(found: dict[str, Measured]) -> str:
             shown(one.parameters, ",d"),
             "x".join(map(str, one.input)),
             shown(one.relative_l2, ".1e"),
+            *([shown(one.cuda_relative_l2, ".1e"), shown(one.cuda_moved, ".1e")] if on_gpu else []),
             shown(one.cpu_seconds, "g"),
         ]
         for name, vector, one in found_of
     ]
+    gpu = ["on a GPU", "moved by"] if on_gpu else []
     parts = [
         HEAD,
         table(
@@ -155,10 +177,11 @@ def page(found: dict[str, Measured]) -> str:
             [facts(m) for m in models.list_models()],
         ),
         CHECKS,
-        table(["network", "vector", "parameters", "input", "relative L2", "CPU seconds"], checks),
+        table(["network", "vector", "parameters", "input", "relative L2", *gpu, "CPU seconds"], checks),
     ]
-    if machines := sorted({one.machine for one in found.values() if one.machine}):
-        parts.append(f"Measured on {'; '.join(machines)}.\n")
+    machines = {one.machine for one in found.values()} | {one.cuda_machine for one in found.values()}
+    if named := sorted(filter(None, machines)):
+        parts.append(f"Measured on {'; '.join(named)}.\n")
     return "\n".join(parts)
 
 
@@ -193,11 +216,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--time", nargs="*", metavar="VECTOR", help="run networks on the CPU: those named, or all")
     parser.add_argument("--machine", default="", help="the processor, as the page should call it")
+    parser.add_argument("--gpu", type=Path, metavar="FILE", help="what benchmarks.networks.parity wrote on a GPU")
     asked = parser.parse_args()
     machine = ", ".join(part for part in (asked.machine, f"torch {torch.__version__}") if part)
     if asked.time is not None:
         torch.set_num_threads(1)
     found = measure(load(), asked.time, machine)
+    if asked.gpu is not None:
+        found = with_gpu(found, asked.gpu)
     save(found)
     PAGE.write_text(page(found))
 

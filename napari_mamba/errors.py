@@ -47,6 +47,34 @@ class BundleError(InputError):
     """A bundle or a foreign checkpoint is not one, is damaged, or would have to run code to be read."""
 
 
+class UnsaidError(BundleError):
+    """Weights do not say all that an import has to know, and nobody has said it.
+
+    Attributes
+    ----------
+    network : str
+        What the weights are of, for people.
+    missing : tuple of str
+        Parameters of `napari_mamba.bundles.import_checkpoint`, and arguments of the network.
+    arguments : tuple of str
+        Those of `missing` that are arguments of the network.
+    presets : tuple of str
+        Published preparations that would say it.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        network: str,
+        missing: Sequence[str],
+        arguments: Sequence[str] = (),
+        presets: Sequence[str] = (),
+    ) -> None:
+        super().__init__(text)
+        self.network, self.missing = network, tuple(missing)
+        self.arguments, self.presets = tuple(arguments), tuple(presets)
+
+
 class OutOfMemoryError(NapariMambaError):
     """The device ran out of memory even at the smallest tile."""
 

@@ -1,6 +1,7 @@
 """Where `mr-denoise` ends, as its card tells: noise that scans have themselves, mirrored copies, skull-stripping.
 
     python -m benchmarks.bundles.denoise_limits --data DIR
+    python -m benchmarks.bundles.denoise_limits --data DIR --best-strength
 
 DIR holds `native_mr` and `stroke_mr`; the scans are those of the people that training never saw.
 """
@@ -19,6 +20,7 @@ from napari_mamba import bundles
 from napari_mamba.bundles import Bundle
 from napari_mamba.engine import RunOptions
 from napari_mamba.recipes.restore import measure
+from napari_mamba.recipes.restore.denoise import KEPT_SHARES
 from napari_mamba.recipes.restore.denoise_bundle import SIZE, restore
 
 LEVEL = 0.05
@@ -56,6 +58,25 @@ def row(case: measure.Case, bundle: Bundle, options: RunOptions) -> list[str]:
     ]
 
 
+def best_strength(case: measure.Case, bundle: Bundle, options: RunOptions, share: float) -> tuple[float, float]:
+    """The strength that is nearest to the truth, which a user cannot know, and the dB that it would add."""
+    noisy, true = measure.noisy(case, LEVEL, rician=True), case
+    if share < 1:
+        noisy, true = measure.partly_sampled(case, share, LEVEL)
+    change = (restore(bundle, case, noisy, options) - noisy).astype(np.float64)
+    best = float((change * (true.truth - noisy)).sum() / np.square(change).sum())
+    return best, psnr(noisy + best * change, true) - psnr(noisy + change, true)
+
+
+def print_best_strengths(data: Path, bundle: Bundle, options: RunOptions) -> None:
+    """A line each scan: what is kept of k-space from column to column."""
+    print(f"| scan | {' | '.join(f'{share:g} of k-space' for share in KEPT_SHARES)} |")
+    print("|" + " --- |" * (len(KEPT_SHARES) + 1))
+    for case in measure.cases(data, SIZE):
+        found = [best_strength(case, bundle, options, share) for share in KEPT_SHARES]
+        print(f"| {case.source} | {' | '.join(f'{best:.0%}: {gain:+.2f} dB' for best, gain in found)} |", flush=True)
+
+
 def psnr(answer: np.ndarray, case: measure.Case, where: np.ndarray | None = None) -> float:
     """Of an answer in dB, everywhere or where told."""
     wrong = np.square(answer - case.truth)
@@ -69,10 +90,14 @@ def main() -> None:
     parser.add_argument("--bundle", default="mr-denoise")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--best-strength", action="store_true", help="what the best strength of all would add, alone")
     asked = parser.parse_args()
     if asked.threads:
         torch.set_num_threads(asked.threads)
     bundle = bundles.load(asked.bundle)
+    if asked.best_strength:
+        print_best_strengths(asked.data, bundle, RunOptions(device=asked.device))
+        return
     print("| scan | removed of it as it is, % of white | mirrored copies, dB | zeros outside a mask, dB |")
     print("| --- | --- | --- | --- |")
     for case in measure.cases(asked.data, SIZE):

@@ -3,9 +3,11 @@
     python -m benchmarks.bundles.dose                           128³ voxels, as the OpenKBP challenge's plans
     python -m benchmarks.bundles.dose --ct                      512×512×150 voxels, as a planning CT is
     python -m benchmarks.bundles.dose organs-headneck-ct --ct
+    python -m benchmarks.bundles.dose --device cuda --repeats 3   the first one loads and compiles
 
 Prints wall-clock and processor seconds of each run: on a machine that others use, the latter over the number of threads
-is what an idle one would need at least. The peak of memory is the process's, its libraries and the CT included.
+is what an idle one would need at least. "channels" is the time of making a plan's channels of CT and structures,
+"engine" that of the run, with its stages below. The peak of memory is the process's, its libraries and the CT included.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from scipy import ndimage
 
 from napari_mamba import bundles
 from napari_mamba.bundles import Bundle
-from napari_mamba.engine import RunOptions, run_to_end
+from napari_mamba.engine import Result, RunOptions, run_to_end
 from napari_mamba.radiotherapy.phantom import phantom
 from napari_mamba.radiotherapy.planning import planned
 from napari_mamba.radiotherapy.structures import Structure, StructureSet
@@ -55,10 +57,13 @@ def made(shape: tuple[int, ...], sides: tuple[float, ...]) -> tuple[Volume, Stru
     return Volume(ct[np.newaxis], affine, ("CT",), name="phantom"), StructureSet(structures, affine)
 
 
-def run(bundle: Bundle, ct: Volume, structures: StructureSet, options: RunOptions) -> None:
-    """What the command does between reading and writing."""
+def run(bundle: Bundle, ct: Volume, structures: StructureSet, options: RunOptions) -> tuple[float, float, Result]:
+    """What the command does between reading and writing: seconds of the channels, those of the engine, its result."""
+    began = time.perf_counter()
     image = ct if bundle.planning is None else planned(ct, structures, bundle.planning).volume
-    run_to_end(image, bundle, options)
+    made = time.perf_counter()
+    result = run_to_end(image, bundle, options)
+    return made - began, time.perf_counter() - made, result
 
 
 def peak() -> float:
@@ -80,13 +85,21 @@ def main() -> None:
     shape, sides = CT if options.ct else PLAN
     ct, structures = made(shape, sides)
     print(f"PyTorch {torch.__version__}, {options.threads} CPU threads, {'×'.join(map(str, shape))} voxels\n")
-    print("| run | wall-clock, s | processor, s | processor / threads, s | peak of memory, GB |")
-    print("| --- | ---: | ---: | ---: | ---: |")
+    print("| run | channels, s | engine, s | processor, s | processor / threads, s | peak of memory, GB |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    told = []
     for number in range(options.repeats):
-        wall, own = time.perf_counter(), time.process_time()
-        run(bundle, ct, structures, RunOptions(device=options.device))
-        wall, own = time.perf_counter() - wall, time.process_time() - own
-        print(f"| {number + 1} | {wall:.1f} | {own:.1f} | {own / options.threads:.1f} | {peak():.2f} |", flush=True)
+        own = time.process_time()
+        channels, engine, result = run(bundle, ct, structures, RunOptions(device=options.device))
+        own = time.process_time() - own
+        per_thread = own / options.threads
+        row = f"| {number + 1} | {channels:.2f} | {engine:.2f} | {own:.1f} | {per_thread:.1f} | {peak():.2f} |"
+        print(row, flush=True)
+        told.append(result)
+    for number, result in enumerate(told, 1):
+        facts = result.provenance
+        stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in facts["seconds"].items())
+        print(f"run {number}: {stages} s; {facts['device']}, {facts['memory']}; {' '.join(result.warnings)}")
 
 
 if __name__ == "__main__":

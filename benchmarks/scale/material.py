@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +36,15 @@ def volume(path: Path, shape: Sequence[int]) -> Path:
     array = group.create_array("0", shape=(1, *shape), chunks=(1, CHUNK, CHUNK, CHUNK), dtype="u1")
     grid = np.indices((CHUNK,) * 3, dtype=np.float32) * (2 * np.pi / CHUNK)
     blobs = 90 * (np.sin(3 * grid[0]) * np.sin(2 * grid[1]) * np.sin(4 * grid[2]) > 0.3)
-    for corner in itertools.product(*(range(0, n, CHUNK) for n in shape)):
+
+    def fill(corner: tuple[int, ...]) -> None:
         noise = np.random.default_rng(corner).normal(80, 20, (CHUNK,) * 3)
         part = tuple(slice(a, min(a + CHUNK, n)) for a, n in zip(corner, shape, strict=True))
         inside = tuple(slice(0, one.stop - one.start) for one in part)
         array[(0, *part)] = np.clip(noise + blobs, 0, 255)[inside].astype(np.uint8)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(fill, itertools.product(*(range(0, n, CHUNK) for n in shape))))
     upright = np.diag([1.0, 1.0, 1.0, 1.0])[[2, 1, 0, 3]]
     group.attrs.update(metadata(Volume(_Grid(shape), upright), path.stem))
     return path

@@ -25,6 +25,7 @@ COMMANDS = {
     "workers": "python -m benchmarks.scale.workers",
     "kills": "python -m benchmarks.scale.kills",
     "monai": "python -m benchmarks.scale.monai_window",
+    "device": "python -m benchmarks.scale.device",
 }
 
 
@@ -102,11 +103,27 @@ def _monai(name: str, facts: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _device(name: str, facts: dict[str, Any]) -> list[str]:
+    found = facts["found"]
+    busy = "–" if found["busy"] is None else f"{found['busy']:.0%}"
+    before = found["whole"] - found["from_first_tile"]
+    return [
+        f"| {found['device']} | |",
+        "| --- | ---: |",
+        f"| seconds from the first tile to the last byte | {found['from_first_tile']:.1f} |",
+        f"| share of them for which the device computed passes of the network | {found['share_computed']:.0%} |",
+        f"| the same as the driver sees it, everything on the device counted | {busy} |",
+        f"| bounded by | {found['bounded_by']} |",
+        f"| seconds before, of which the passes over the image are a part | {before:.1f} |",
+    ]
+
+
 SECTIONS = {
     "growth": ("Memory and time while the volume grows", _growth),
     "workers": ("Two workers against one", _workers),
     "kills": ("Workers killed and the scheduler restarted in mid-run", _kills),
     "monai": ("Beside MONAI's sliding window", _monai),
+    "device": ("What a GPU waits for", _device),
 }
 
 

@@ -32,25 +32,19 @@ def same(chunk: int, warps: int, stages: int, part: int = 64, together: int = 12
 
 CUTS: dict[str, tuple[Tuning, int]] = {
     "chunk 64, 4 warps, 2 stages": (same(64, 4, 2), 4),
-    "1 stage": (same(64, 4, 1), 4),
-    "chunk 32": (same(32, 4, 2), 4),
-    "chunk 32, part 32, together 64": (same(32, 4, 2, 32, 64), 4),
     "part 32": (same(64, 4, 2, 32), 4),
-    "part 32, 1 stage, together 64": (same(64, 4, 1, 32, 64), 4),
-    "part 16, together 32": (same(64, 4, 2, 16, 32), 4),
-    "together 64": (same(64, 4, 2, 64, 64), 4),
-    "together 32, 1 stage": (same(64, 4, 1, 64, 32), 4),
     "2 programs": (same(64, 4, 2), 2),
     "8 programs": (same(64, 4, 2), 8),
-    "8 programs, part 32, 1 stage": (same(64, 4, 1, 32), 8),
+    "3 stages": (same(64, 4, 3), 4),
+    "part 32, 3 stages": (same(64, 4, 3, 32), 4),
+    "8 warps": (same(64, 8, 2), 4),
+    "chunk 32": (same(32, 4, 2), 4),
 }
 FULL_CUTS: dict[str, tuple[Tuning, int]] = {
-    "chunk 32, 4 warps, 2 stages": (same(32, 4, 2), 4),
     "part 32, together 64": (same(32, 4, 1, 32, 64), 4),
+    "2 stages, part 32, together 64": (same(32, 4, 2, 32, 64), 4),
     "8 warps, part 32, together 64": (same(32, 8, 1, 32, 64), 4),
-    "chunk 16, part 32, together 64": (same(16, 4, 1, 32, 64), 4),
-    "chunk 16, part 16, together 32": (same(16, 4, 1, 16, 32), 4),
-    "chunk 16, 2 warps, part 32, together 64": (same(16, 2, 1, 32, 64), 4),
+    "8 warps, part 64": (same(32, 8, 1, 64, 64), 4),
 }
 """For float32, whose tiles are larger. A cut is a tuning and the programs of a multiprocessor."""
 

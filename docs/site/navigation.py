@@ -15,6 +15,7 @@ CONTENTS = {
                 "denoise",
                 "sharpen",
                 "classify",
+                "tables",
                 "heart",
                 "films",
                 "slides",
@@ -40,7 +41,14 @@ CONTENTS = {
         "docs/architectures",
         "docs/training",
     ],
-    "Large volumes and speed": ["docs/scale", "docs/scale_*", "docs/speed", "docs/scan_cuda", "benchmarks/*/results/*"],
+    "Large volumes and speed": [
+        "docs/scale",
+        "docs/scale_*",
+        "docs/speed",
+        "docs/scan_cuda",
+        "docs/gpu_*",
+        "benchmarks/*/results/*",
+    ],
     "The models": ["docs/models", "napari_mamba/bundles/shipped/*/README"],
     "For developers": ["CONTRIBUTING", "docs/architecture", "docs/reliability", "SECURITY", "CHANGELOG"],
 }

@@ -10,6 +10,7 @@ from typing import Any
 from napari_mamba.bundles.bundle import Bundle, available, kept, load, user_folder
 from napari_mamba.bundles.ensemble import join
 from napari_mamba.bundles.facts import facts
+from napari_mamba.bundles.guards.columns import Column
 from napari_mamba.bundles.spec import BundleSpec, Channel, LabelClass, Network, Tile
 from napari_mamba.bundles.writer import save, update
 
@@ -25,6 +26,7 @@ __all__ = [
     "Bundle",
     "BundleSpec",
     "Channel",
+    "Column",
     "LabelClass",
     "Network",
     "Tile",

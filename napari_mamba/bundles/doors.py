@@ -187,9 +187,9 @@ def explained(importer: Callable[P, T]) -> Callable[P, T]:
         try:
             return importer(*args, **kwargs)
         except NapariMambaError as error:
-            if (short := shortened(str(error))) == str(error):
-                raise
-            raise type(error)(short) from error
+            if (short := shortened(str(error))) != str(error):
+                error.args = (short,)
+            raise
         except MemoryError as error:
             raise BundleError(f"{args[0]}: does not fit in the computer's memory: close other programs") from error
         except Exception as error:  # a folder from outside may be odd in any way

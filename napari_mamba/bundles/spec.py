@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from napari_mamba.bundles.checks import Fields
+from napari_mamba.bundles.guards.columns import Column, check_columns, columns_of
 from napari_mamba.bundles.guards.kinds import (
     check_diffusion,
     check_features,
@@ -188,7 +189,8 @@ class BundleSpec:
     Output channel i of the network stands for `classes[i]`. With `activation` "softmax" the likeliest channel wins
     (`classes[0]` is the background); with "sigmoid" channels above one half are painted in order, later over earlier,
     on a background of 0 (nnU-Net's regions). `planning` is what a bundle of the task "dose" takes of a plan, and
-    `locator` the bundle that finds where in a larger image a segmentation looks.
+    `locator` the bundle that finds where in a larger image a segmentation looks; `columns` are those of a table, of
+    which the network takes a row beside the image.
 
     Raises
     ------
@@ -219,9 +221,10 @@ class BundleSpec:
     changelog: Mapping[str, str] = field(default_factory=dict)
     planning: Inputs | None = None
     locator: Locator | None = None
+    columns: tuple[Column, ...] = ()
 
     def __post_init__(self) -> None:
-        for attribute in ("channels", "preparation", "classes", "references", "postprocessing"):
+        for attribute in ("channels", "preparation", "classes", "references", "postprocessing", "columns"):
             object.__setattr__(self, attribute, tuple(getattr(self, attribute)))
         check(self)
 
@@ -239,6 +242,7 @@ def check(spec: BundleSpec) -> None:
     if not spec.channels:
         raise BundleError(f"bundle {spec.name}: names no input channel")
     check_planning(spec)
+    check_columns(spec)
     _check_tile(spec)
     _check_classes(spec)
     told = sum(step.get("step") == "append_upsampling_channel" for step in spec.preparation)
@@ -353,6 +357,8 @@ def to_json(spec: BundleSpec, weights: Mapping[str, str], others: Mapping[str, s
         del values["planning"]
     if spec.locator is None:
         del values["locator"]
+    if not spec.columns:
+        del values["columns"]
     if not spec.tile.smaller:
         del values["tile"]["smaller"]
     head = {"format": FORMAT, "format_version": FORMAT_VERSION}
@@ -422,6 +428,7 @@ def _spec(top: Fields) -> BundleSpec:
         changelog=top.mapping("changelog", {}),
         planning=planning_of(top.fields("planning")) if "planning" in top.values else None,
         locator=locator_of(top.fields("locator")) if "locator" in top.values else None,
+        columns=columns_of(top.items("columns", ())),
     )
 
 

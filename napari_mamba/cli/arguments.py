@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
@@ -23,5 +24,13 @@ Scheduler = Annotated[
 Workers = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(min=1, help="Compute in so many processes of this machine.", rich_help_panel=HOW),
+]
+Row = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        metavar="CSV",
+        help="Of models that take a table beside the image: the table; a cell of the image's row is its name.",
+        rich_help_panel=IN,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]

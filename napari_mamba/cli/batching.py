@@ -35,6 +35,7 @@ def batch_command(
     events: str | None = None,
     scheduler: str | None = None,
     workers: int | None = None,
+    rows: Path | None = None,
 ) -> int:
     """Carry the command out; returns the exit code, raises what stopped the whole batch."""
     from napari_mamba.cli.running import cancel_on_signals
@@ -43,6 +44,7 @@ def batch_command(
         raise InputError(f"--events {events} is not known: the one format is jsonl")
     report = reporter(events)
     how: dict[str, Any] = {"reading": reading, "resume": resume, "overwrite": overwrite, "as_bids": as_bids}
+    how["rows"] = rows
     try:
         with quiet_libraries(), cancel_on_signals() as cancel, ExitStack() as stack:
             device = str(options.get("device", "auto"))

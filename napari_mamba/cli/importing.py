@@ -1,8 +1,7 @@
-"""`import`: bundles from the checkpoints of others, and what their makers say in words on the command line."""
+"""`import`: bundles from the checkpoints of others."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,8 +10,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from napari_mamba.cli.failures import quiet_libraries
-from napari_mamba.errors import InputError
-from napari_mamba.io.paths import expanded
 
 if TYPE_CHECKING:
     from napari_mamba.bundles.progress import OnProgress
@@ -71,57 +68,6 @@ def show_presets() -> None:
         print(f"{'':<12} {preset.source}")
         if preset.note:
             print(f"{'':<12} {preset.note}")
-
-
-def parse_arguments(pairs: Sequence[str] | None) -> dict[str, Any] | None:
-    """`["residual=false", "upsampler=pixelshuffle"]` to a mapping; values are JSON, or text where they are not."""
-    if not pairs:
-        return None
-    parsed: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise InputError(f"--argument takes NAME=VALUE, not {pair!r}")
-        try:
-            parsed[name.strip()] = json.loads(value)
-        except ValueError:
-            parsed[name.strip()] = value
-    return parsed
-
-
-def parse_names(text: str | None) -> list[str] | None:
-    """ "liver, spleen" to a list."""
-    if text is None:
-        return None
-    names = [name.strip() for name in text.split(",")]
-    if not all(names):
-        raise InputError(f"names are separated by one comma each, not as in {text!r}")
-    return names
-
-
-def parse_tile(text: str | None) -> list[int] | None:
-    """ "256,256" or "128,128,128" to a list."""
-    if text is None:
-        return None
-    sides = text.split(",")
-    if len(sides) not in (2, 3) or not all(side.strip().isdigit() and int(side) > 0 for side in sides):
-        raise InputError(f"a tile here is two or three positive numbers of voxels such as 128,128,128, not {text!r}")
-    return [int(side) for side in sides]
-
-
-def parse_preparation(text: str | None) -> list[Any] | None:
-    """A list of steps as JSON, or the file that holds it."""
-    if text is None:
-        return None
-    try:
-        steps = json.loads(text if text.lstrip().startswith("[") else expanded(text).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"--preparation takes a JSON list of steps or its file, and {text!r} is neither ({error})"
-        ) from error
-    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
-        raise InputError("--preparation takes a list of objects, each with its name under 'step'")
-    return steps
 
 
 def _some(names: Sequence[str], most: int = 20) -> str:

@@ -52,6 +52,7 @@ def run_command(
     overwrite: bool,
     events: str | None,
     storing: Storing | None = None,
+    row: tuple[Path | None, str] = (None, ""),
 ) -> int:
     """Carry the command out; returns the exit code, raises what went wrong after telling the reader of the events.
 
@@ -62,7 +63,7 @@ def run_command(
     report = reporter(events)
     try:
         with ExitStack() as stack:
-            work = _Work(options, reading, overwrite, report, storing or Storing(), stack)
+            work = _Work(options, reading, overwrite, report, storing or Storing(), stack, row=row)
             if isinstance(cases, Path):
                 return _run_many(bundle, read_cases(cases), work)
             return _run_one(bundle, cases, work)
@@ -86,6 +87,8 @@ class _Work:
     stack: ExitStack
     loaded: Bundle | None = None
     joined: Cluster | None = None
+    row: tuple[Path | None, str] = (None, "")
+    """The table beside the images, and what its row says where it is not the image's name."""
 
     def check(self, case: Case) -> None:
         """Raise what can be known before PyTorch is imported: in the order of what each costs."""
@@ -102,7 +105,14 @@ class _Work:
 
         asked = {name: True for name in ("uncertainty", "probabilities", "residual") if getattr(case.outputs, name)}
         region = {"region": case.region} if case.region else {}
-        return RunOptions(**{**self.options, **asked, **region})
+        table, says = self.row
+        row = {}
+        if table is not None:
+            from napari_mamba.io import row_of
+
+            name = says or (case.inputs[0].name if case.inputs else case.name)
+            row = {"row": row_of(table, name)}
+        return RunOptions(**{**self.options, **asked, **region, **row})
 
     def bundle(self, name: str) -> Bundle:
         """The bundle, read once for all cases."""

@@ -44,6 +44,7 @@ def run_batch(
     overwrite: bool = False,
     as_bids: bool = False,
     cancel: threading.Event | None = None,
+    rows: Path | None = None,
     cluster: Cluster | None = None,
 ) -> Generator[CaseStarted | Progress | CaseEnded, None, list[Row]]:
     """Run a bundle on each case, and keep a table of them.
@@ -67,6 +68,8 @@ def run_batch(
         Write BIDS derivatives, in `folder`/derivatives/napari-mamba.
     cancel : threading.Event, optional
         Set it to stop; what is finished stays.
+    rows : Path, optional
+        A CSV with a row for each case, of bundles that take one beside the image: see `napari_mamba.io.row_of`.
     cluster : Cluster, optional
         Whose workers run the cases, several at a time; they see the inputs and the folder under the same names.
 
@@ -99,20 +102,20 @@ def run_batch(
     choose_device(options.device, options.precision)  # a typing error in it would fail every case, one after the other
     with locked(target):
         check_free(target, resume=resume, overwrite=overwrite)
-        work = Work(bundle, target, options, reading or {}, resume, cancel or threading.Event())
+        work = Work(bundle, target, options, reading or {}, resume, cancel or threading.Event(), rows)
         if as_bids:
             _describe(bundle, target)
-        rows: dict[int, Row] = {}
+        finished: dict[int, Row] = {}
         planned = list(zip(cases, where, strict=True))
         with closing(_events(work, planned, cluster)) as events:
             for number, event in events:
                 if isinstance(event, CaseEnded):
-                    rows[number] = event.row
-                    write_tables([rows[i] for i in sorted(rows)], target)
+                    finished[number] = event.row
+                    write_tables([finished[i] for i in sorted(finished)], target)
                     if cluster is not None:
                         yield CaseStarted(number, len(cases), event.row.name)
                 yield event
-        ordered = [rows[i] for i in sorted(rows)]
+        ordered = [finished[i] for i in sorted(finished)]
         write_summary(ordered, target, bundle)
         return ordered
 

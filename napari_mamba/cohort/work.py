@@ -46,6 +46,8 @@ class Work:
     reading: dict[str, Any]
     resume: bool
     cancel: Any = None
+    rows: Path | None = None
+    """A table with a row for each case, for bundles that take one beside the image."""
 
     def run(self, case: Case, place: Places) -> Generator[Progress, None, CaseEnded | None]:
         """One case; None if it was cancelled. What goes wrong is its row's, and ends no other case."""
@@ -54,14 +56,15 @@ class Work:
         try:
             if case.problem:
                 raise InputError(case.problem)
+            options = self.options_of(case)
             digest = input_sha256(case.inputs)
-            row = replace(row, sha256=digest, key=self.key(digest, case))
+            row = replace(row, sha256=digest, key=self.key(digest, case, options))
             if self.resume and (before := self.finished(row, place)) is not None:
                 return CaseEnded(before, kept=True)
             touched = True
             self.forget(place)
             volume = io.read(list(case.inputs), **{**self.reading, **case.reading})
-            result = yield from run_engine(volume, self.bundle, self.options, self.cancel)
+            result = yield from run_engine(volume, self.bundle, options, self.cancel)
             if result.cancelled:
                 return None
             yield Progress("writing", 0, 1)
@@ -73,9 +76,19 @@ class Work:
             failed = replace(row, status=FAILED, error=sentence_of(error), seconds=perf_counter() - began)
             return CaseEnded(replace(failed, values={}, output="", thumbnail=""), error=error)
 
-    def key(self, digest: str, case: Case) -> str:
+    def options_of(self, case: Case) -> RunOptions:
+        """The options, with the case's row of the table where there is one: a cell is its name, or that of its file."""
+        if self.rows is None:
+            return self.options
+        try:
+            row = io.row_of(self.rows, case.name)
+        except InputError:
+            row = io.row_of(self.rows, case.inputs[0].name)
+        return replace(self.options, row=row)
+
+    def key(self, digest: str, case: Case, options: RunOptions) -> str:
         """What decides about an answer: the input, the bundle, the options."""
-        facts = [digest, self.bundle.sha256, self.options.to_dict(), self.reading, case.reading]
+        facts = [digest, self.bundle.sha256, options.to_dict(), self.reading, case.reading]
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
     def finished(self, row: Row, place: Places) -> Row | None:

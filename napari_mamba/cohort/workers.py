@@ -27,7 +27,8 @@ def on_workers(
 ) -> Generator[tuple[int, CaseEnded], None, None]:
     """The cases on a cluster's workers, told as they end."""
     here = Path(os.path.abspath(work.target))
-    light = replace(work, bundle=BundleReference.of(work.bundle), target=here, cancel=None)
+    rows = None if work.rows is None else Path(os.path.abspath(work.rows))
+    light = replace(work, bundle=BundleReference.of(work.bundle), target=here, cancel=None, rows=rows)
     tasks = [(light, _absolute(case), place) for case, place in planned]
     with closing(spread(cluster, run_case, tasks, work.cancel)) as outcomes:
         for number, outcome in outcomes:

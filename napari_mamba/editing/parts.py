@@ -12,7 +12,9 @@ from scipy import ndimage
 Box = tuple[slice, slice, slice]
 CONNECTED: Final = 26
 """Voxels that share a corner belong together."""
-_MARGIN = 8
+_FEW = 4096
+"""Parts up to which a list of them for each slice costs little."""
+MARGIN: Final = 8
 """Voxels around a stray part in which its nearest neighbours are looked for."""
 
 
@@ -47,10 +49,43 @@ def parts_of(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     values: Any = np.ascontiguousarray(labels.view(np.uint8) if labels.dtype == bool else labels)
     solid = values.reshape((1,) * (3 - values.ndim) + values.shape)
     parts = cc3d.connected_components(solid, connectivity=CONNECTED).reshape(labels.shape)
-    sizes = np.bincount(parts.ravel())
+    sizes = counted(parts)
     owners = np.zeros(len(sizes), labels.dtype)
     owners[parts.ravel()] = labels.ravel()
     return parts, sizes, owners
+
+
+def counted(parts: np.ndarray, least: int = 1) -> np.ndarray:
+    """How often each number from 0 is in an array, as NumPy's bincount, for `least` numbers at least.
+
+    Slice by slice where there are few, since bincount makes an int64 copy of what it counts.
+
+    Examples
+    --------
+    >>> counted(np.array([[[1, 1], [0, 3]]])).tolist()
+    [1, 2, 0, 1]
+    """
+    count = max(int(parts.max(initial=0)) + 1, least)
+    if count > _FEW or parts.ndim < 3:
+        return np.bincount(parts.ravel(), minlength=count)
+    sizes = np.zeros(count, np.int64)
+    for one in parts:
+        sizes += np.bincount(one.ravel(), minlength=count)
+    return sizes
+
+
+def centres_of(labels: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
+    """The middles (z, y, x) of labels that are there, in voxels, (len(wanted), 3): all of them in one pass.
+
+    Examples
+    --------
+    >>> centres_of(np.array([[[1, 1, 0, 2]]], np.uint8), [2, 1]).tolist()
+    [[0.0, 0.0, 3.0], [0.0, 0.0, 0.5]]
+    """
+    import cc3d
+
+    values: Any = np.ascontiguousarray(labels if labels.dtype.kind == "u" else labels.astype(np.uint32))
+    return np.asarray(cc3d.statistics(values)["centroids"])[list(wanted)]
 
 
 def stray_parts(labels: np.ndarray, chosen: Sequence[int]) -> np.ndarray:
@@ -86,7 +121,7 @@ def relabelled(labels: np.ndarray, stray: np.ndarray, spacing: Sequence[float]) 
 
 def _around(box: Box, shape: Sequence[int]) -> Box:
     z, y, x = (
-        slice(max(one.start - _MARGIN, 0), min(one.stop + _MARGIN, size)) for one, size in zip(box, shape, strict=True)
+        slice(max(one.start - MARGIN, 0), min(one.stop + MARGIN, size)) for one, size in zip(box, shape, strict=True)
     )
     return z, y, x
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from napari_mamba.errors import InputError
@@ -10,6 +11,7 @@ from napari_mamba.io.regions import checked_box
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 AXES = ("z", "y", "x")
+SLICE_PROFILES = ("gaussian", "box", "sinc", "unknown")
 MOST_AHEAD = 10_000
 MAX_STRENGTH = 1.5
 """Half as much again as the network would change: what it left of structured noise goes, and fine detail with it."""
@@ -52,6 +54,10 @@ class RunOptions:
     spacing : float or tuple of float, optional
         Of bundles that answer on a finer grid (super-resolution): its voxel sides in mm along (z, y, x). One number
         counts for every axis. None: the bundle's own, else the shortest side of the image.
+    slice_profile : str, optional
+        Super-resolution: the profile of the image's slices, where it is known: "sinc" (a 3D acquisition), "box" or
+        "gaussian". The answer is then changed as little as makes its slices those of the image. None: a sinc where the
+        file's header says that the acquisition is 3D, else unknown. "unknown": whatever the header says.
     strength : float
         Restoration: how much of the network's change is made, 0 (the input, interpolated where the answer is on a
         finer grid) to 1.5; 1 is the network's answer. The uncertainty is that of the change.
@@ -69,6 +75,9 @@ class RunOptions:
         Diffusion: of the noise that a sample begins with, and of that its steps add.
     ahead : int, optional
         Prediction: how many frames after the last one; None: as many as the film has.
+    row : mapping of str to str, optional
+        Of bundles that take a row of a table beside the image: its cells by their headings, as
+        `napari_mamba.io.row_of` reads them. It is kept in the run's provenance.
 
     Raises
     ------
@@ -92,6 +101,7 @@ class RunOptions:
     probabilities: bool = False
     residual: bool = False
     spacing: float | tuple[float, ...] | None = None
+    slice_profile: str | None = None
     strength: float = 1.0
     clip: bool = True
     replace_nonfinite: float | None = None
@@ -99,8 +109,11 @@ class RunOptions:
     deterministic: bool = False
     seed: int = 0
     ahead: int | None = None
+    row: Mapping[str, str] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
+        if self.row is not None:
+            object.__setattr__(self, "row", {str(heading): str(cell) for heading, cell in self.row.items()})
         if self.precision not in PRECISIONS:
             raise InputError(f"there is no precision {self.precision!r}: choose one of {', '.join(PRECISIONS)}")
         if self.tile is not None:
@@ -115,6 +128,8 @@ class RunOptions:
             if len(sides) not in (1, 3) or not all(0 < side < float("inf") for side in sides):
                 raise InputError(f"a voxel size is one positive number of mm, or three (z, y, x), not {self.spacing}")
             object.__setattr__(self, "spacing", float(sides[0]) if len(sides) == 1 else sides)
+        if self.slice_profile not in (None, *SLICE_PROFILES):
+            raise InputError(f"the profile of slices is one of {', '.join(SLICE_PROFILES)}, not {self.slice_profile!r}")
         if not 0 <= self.strength <= MAX_STRENGTH:
             share, most = f"{100 * self.strength:g}%", f"{100 * MAX_STRENGTH:g}%"
             raise InputError(f"a restoration's strength is from 0 (the input) to {most}, not {share}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_mamba.engine.frames.single import quietly
+from napari_mamba.engine.frames.single import Told, quietly
 from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.progress.events import Progress
 from napari_mamba.engine.run import run
@@ -86,7 +86,7 @@ def follow(
     cancel = cancel or threading.Event()
     labels: np.ndarray = np.zeros(cine.data.shape, np.uint8)
     found, phases, began = Followed(), len(cine.data), perf_counter()
-    told: dict[str, int] = {}
+    told = Told(phases, "phase")
     for t in range(phases):
         left = (perf_counter() - began) / t * (phases - t) if t else None
         yield Progress("network", t, phases, left)
@@ -95,11 +95,11 @@ def follow(
             return Followed()
         labels[t] = np.asarray(result.labels.data)[0]
         for warning in result.warnings:
-            told[warning] = told.get(warning, 0) + 1
+            told.add(warning)
         found.facts["provenance"] = result.provenance
     yield Progress("network", phases, phases, 0.0)
     found.facts["seconds"] = {"network": round(perf_counter() - began, 2)}
-    found.warnings = [text if count == phases else f"In {count} phases: {text}" for text, count in told.items()]
+    found.warnings = told.sentences()
     found.beat = measured(labels, cine, **values)
     found.labels = labels
     found.warnings += found.beat.doubts

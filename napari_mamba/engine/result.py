@@ -166,7 +166,8 @@ def class_table(labels: np.ndarray, image: np.ndarray, classes: Iterable[Any], m
     bins = max([int(labels.max(initial=0)), *(c.index for c in classes)], default=0) + 1
     voxels = np.zeros(bins, np.int64)
     sums = np.zeros((image.shape[0], bins))
-    for z in range(labels.shape[0]):  # slice by slice: bincount makes a float64 copy of what it weighs
+    # Slice by slice: bincount makes a float64 copy of what it weighs.
+    for z in np.flatnonzero(labels.any(axis=(1, 2))):
         flat = labels[z].ravel()
         voxels += np.bincount(flat, minlength=bins)
         for channel in range(image.shape[0]):

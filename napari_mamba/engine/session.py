@@ -12,7 +12,7 @@ import torch
 
 from napari_mamba.engine import memory
 from napari_mamba.engine.answers.registry import answer_for
-from napari_mamba.engine.checks import load_checked, size_warnings
+from napari_mamba.engine.checks import check_row, load_checked, size_warnings
 from napari_mamba.engine.context import Context, NewArray
 from napari_mamba.engine.device import choose_device, unused_gpu
 from napari_mamba.engine.familiarity.judge import (
@@ -31,7 +31,7 @@ from napari_mamba.engine.networks.rehearsing import first_tiles, rehearse
 from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.plan import plan_run
 from napari_mamba.engine.preparation.prepare import Prepared, prepare
-from napari_mamba.engine.preparation.steps import preparation_steps
+from napari_mamba.engine.preparation.steps import known_profile, preparation_steps
 from napari_mamba.engine.progress.events import Progress
 from napari_mamba.engine.progress.record import Record
 from napari_mamba.engine.progress.reporting import Cancelled, Events, Reporter
@@ -68,6 +68,7 @@ class Session:
         cancel: threading.Event | None,
         new_array: NewArray = host_array,
     ):
+        check_row(bundle, options.row)
         device = choose_device(options.device, options.precision)
         check_deterministic(device.torch_device, options.deterministic)
         self.record = Record()
@@ -159,7 +160,8 @@ class Session:
         yield from self._doubt("checking", judge_image(context.volume, context.bundle))
         check_axis(context.volume, options.axis)
         yield from report.stage("preparing")
-        steps = preparation_steps(context.bundle, options.spacing)
+        profile = known_profile(context.volume, context.bundle, options.slice_profile)
+        steps = preparation_steps(context.bundle, options.spacing, profile)
         prepared, doubts = choose_view(prepare(self._with_channels(), steps), options.axis)
         for view in range(3 if options.axis == "all" else 1):
             doubts += size_warnings(axis_first(prepared.data, view).shape[1:], context.plan.tile)

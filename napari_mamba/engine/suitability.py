@@ -15,6 +15,7 @@ import numpy as np
 from napari_mamba.engine.checks import (
     check_mask,
     check_planned,
+    check_row,
     grid_warnings,
     size_warnings,
     slice_warnings,
@@ -87,6 +88,7 @@ def examine(volume: Volume, bundle: Any, options: RunOptions | None = None, valu
     options = options or RunOptions()
     found = _Findings()
     found.collect(lambda: _check_kind(volume, bundle))
+    found.collect(lambda: check_row(bundle, options.row))
     if found.refusals:  # what follows would speak of the wrong channels
         return found.result()
     in_memory = isinstance(volume.data, np.ndarray) or getattr(volume.data, "in_memory", False)

@@ -3,11 +3,19 @@
 docs/formats.md says what is read from each format, what is kept on writing, and what is refused.
 """
 
-from napari_mamba.io.common.source import LabelEntry, classes_of, doubts, slice_thickness
+from napari_mamba.io.common.source import (
+    LabelEntry,
+    acquisition,
+    classes_of,
+    doubts,
+    series_files,
+    slice_thickness,
+)
 from napari_mamba.io.files import LABEL_SUFFIXES, SUFFIXES, WRITE_SUFFIXES, can_read, check_writable, read, write
 from napari_mamba.io.label_maps import LabelMap, is_label_map, read_labels
 from napari_mamba.io.lazily import Opener, open_volume
 from napari_mamba.io.listing import SeriesInfo, list_series
+from napari_mamba.io.rows import read_rows, row_of
 
 __all__ = [
     "LABEL_SUFFIXES",
@@ -17,6 +25,7 @@ __all__ = [
     "LabelMap",
     "Opener",
     "SeriesInfo",
+    "acquisition",
     "can_read",
     "check_writable",
     "classes_of",
@@ -26,6 +35,9 @@ __all__ = [
     "open_volume",
     "read",
     "read_labels",
+    "read_rows",
+    "row_of",
+    "series_files",
     "slice_thickness",
     "write",
 ]

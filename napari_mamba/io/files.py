@@ -239,7 +239,7 @@ class _Choice:
 
 # What each format lets choose; the others are refused, since a choice that is ignored would be a wrong answer.
 _CHOICES = {
-    "nifti": ("frame",),
+    "nifti": ("frame", "colour"),
     "mgh": ("frame",),
     "nrrd": ("frame", "colour"),
     "metaimage": ("frame", "colour"),

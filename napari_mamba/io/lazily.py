@@ -84,6 +84,8 @@ def _nifti(path: Path, frame: _frames.Frame) -> Volume | None:
         if file.read(2) == b"\x1f\x8b":  # gzip, whatever the name says
             return None
     header, classes = nifti.summary(path)
+    if header.is_colour:
+        return None
     announced = _guard.counted((*header.shape, header.frames, header.vector), header.dtype.itemsize)
     _guard.check_stored(announced, path.stat().st_size - header.offset, path)
     if header.frames > 1 and header.vector > 1:

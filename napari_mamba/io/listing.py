@@ -219,6 +219,7 @@ def _nifti(path: Path) -> dict[str, Any]:
         "frames": header.frames,
         "moments": _moments(header.frames),
         "channels": header.vector,
+        "colour": header.is_colour,
         "labels": bool(classes) or header.says_labels,
     }
 

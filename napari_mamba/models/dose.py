@@ -69,6 +69,9 @@ class FluenceDose(nn.Module):
         The dose (B, 1, Z, Y, X); never negative where not training.
     """
 
+    looks_at_values = True  # where there can be dose: a window of that size
+    """What is computed depends on the input's values, not its shape alone: no CUDA graph can hold it."""
+
     def __init__(
         self,
         network: str,

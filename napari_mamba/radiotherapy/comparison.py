@@ -14,7 +14,7 @@ import numpy as np
 from napari_mamba.errors import InputError
 from napari_mamba.volume import Volume
 
-_SAME_PLACE_MM = 1e-3
+_SAME_PLACE_VOXELS = 1e-3
 LIKELY_CENTIGRAY = 200.0
 """Gy that no fractionated plan reaches."""
 HIGHEST = 1.5
@@ -55,10 +55,50 @@ def on_grid(dose: Volume, grid: Volume, order: int = 1) -> np.ndarray:
     from scipy import ndimage
 
     values = np.asarray(dose.data[0], np.float32)
-    if dose.shape == grid.shape and np.abs(dose.affine - grid.affine).max() < _SAME_PLACE_MM:
-        return values
+    if (turned := at_whole_voxels(values, dose, grid)) is not None:
+        return np.ascontiguousarray(turned)
     back = np.linalg.inv(dose.affine) @ grid.affine
     return ndimage.affine_transform(values, back[:3, :3], back[:3, 3], output_shape=grid.shape, order=order)
+
+
+def at_whole_voxels(values: np.ndarray, place: Volume, grid: Volume) -> np.ndarray | None:
+    """Values (Z, Y, X) on another grid whose voxels are theirs: with axes in another order or direction, or a part.
+
+    Parameters
+    ----------
+    values : (Z, Y, X) array
+        Of any type.
+    place, grid : Volume
+        On whose grid they lie, and on whose they are wanted.
+
+    Returns
+    -------
+    (Z, Y, X) array or None
+        A view where it can be, zeros beyond `place`; None where a voxel lies between theirs: to be interpolated.
+    """
+    back = np.linalg.inv(place.affine) @ grid.affine
+    whole = np.rint(back)
+    corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)]) * [*(np.array(grid.shape) - 1), 1]
+    if np.abs((back - whole)[:3] @ corners.T).max() > _SAME_PLACE_VOXELS:
+        return None
+    turn, first = whole[:3, :3].astype(int), whole[:3, 3].astype(int)
+    order = [int(axis) for axis in np.abs(turn).argmax(axis=0)]
+    if (np.abs(turn) != np.eye(3, dtype=int)[:, order]).any():  # whole steps of several voxels
+        return None
+    into, out_of = [], []
+    for axis, column, size in zip(order, turn.T, grid.shape, strict=True):
+        step, length = int(column[axis]), values.shape[axis]
+        ends = sorted([-first[axis] * step, (length - 1 - first[axis]) * step])  # where theirs begin and end in ours
+        start, stop = max(int(ends[0]), 0), min(int(ends[1]) + 1, size)
+        into.append(slice(start, max(stop, start)))
+        places = [int(first[axis]) + step * place for place in (start, stop)]
+        out_of.append(slice(places[0], places[1] if places[1] >= 0 else None, step) if stop > start else slice(0, 0))
+    part = values.transpose(order)[tuple(out_of)]
+    if part.shape == grid.shape:
+        return part
+    found = np.zeros(grid.shape, values.dtype)
+    found[tuple(into)] = part
+    return found
 
 
 def difference(dose: Volume, reference: Volume) -> Volume:

@@ -10,13 +10,17 @@ import numpy as np
 from scipy import ndimage
 
 from napari_mamba.errors import InputError
-from napari_mamba.radiotherapy.comparison import on_grid
+from napari_mamba.radiotherapy.comparison import at_whole_voxels, on_grid
 from napari_mamba.radiotherapy.inputs import Inputs, Organ
-from napari_mamba.radiotherapy.structures import Structure, StructureSet, plain, prescriptions
+from napari_mamba.radiotherapy.structures import (
+    Structure,
+    StructureSet,
+    is_outline,
+    plain,
+    prescription_of,
+    prescriptions,
+)
 from napari_mamba.volume import Volume
-
-BODY = ("body", "external", "patient", "skin", "outer contour", "possible dose")
-"""Names by which the patient's outline goes."""
 
 TISSUE = -280.0
 """HU above which a voxel belongs to the patient, once holes are filled."""
@@ -71,7 +75,7 @@ def planned(
     >>> plan = planned(ct, structures, bundle.planning, {"PTV": 70.0})  # doctest: +SKIP
     >>> dose = run_to_end(plan.volume, bundle).image  # doctest: +SKIP
     """
-    structures = _with_prescriptions(structures, prescribed or {})
+    structures, left_out = _planning_targets(_with_prescriptions(structures, prescribed or {}), prescribed or {})
     doses = prescriptions(structures)
     if empty := [name for name in doses if structures[name].empty]:
         raise InputError(f"the target {empty[0]!r} has nothing inside the image: choose the structures of this CT")
@@ -86,7 +90,10 @@ def planned(
     for name, dose in sorted(doses.items(), key=lambda item: item[1]):  # the higher one where two overlap
         channels[-2][structures[name].mask] = dose / inputs.unit
     channels[-1] = possible_dose(patient, ct, structures, inputs.reach)
-    return Plan(ct.with_data(channels, inputs.channels), _notes(structures, known, doses, inputs))
+    notes = _notes(structures, known, doses, inputs)
+    if left_out:
+        notes += (f"{', '.join(left_out)}: no prescription, and the dose is planned to the PTV alone",)
+    return Plan(ct.with_data(channels, inputs.channels), notes)
 
 
 def network_channels(plan: Volume, grid: Volume) -> np.ndarray:
@@ -108,9 +115,9 @@ def network_channels(plan: Volume, grid: Volume) -> np.ndarray:
     channels = np.zeros((plan.channels + 2, *grid.shape), np.float32)
     channels[0] = on_grid(plan.with_data((density[np.newaxis] + 1000) / 1000), grid).clip(0, 2)
     for channel, mask in zip(channels[1:], masks[:-2], strict=False):
-        channel[_mask(mask > 0, plan, grid)] = 1
+        channel[...] = _mask(mask > 0, plan, grid)
     for level in levels:
-        channels[-4][_mask(prescription >= level, plan, grid)] = level
+        np.copyto(channels[-4], level, where=_mask(prescription >= level, plan, grid))
     channels[-3] = _mask(possible > 0, plan, grid)
     channels[-2], channels[-1] = (channels[-3] * np.float32(side / 10) for side in (grid.spacing[0], grid.spacing[2]))
     return channels
@@ -148,7 +155,7 @@ def network_grid(ct: Volume, sides: Sequence[float], slices: Sequence[float], us
 
 def outline(ct: Volume, structures: StructureSet) -> np.ndarray:
     """The patient (Z, Y, X), as drawn, or else as found in the CT."""
-    drawn = next((s for s in structures if plain(s.name) in map(plain, BODY) or s.kind.upper() == "EXTERNAL"), None)
+    drawn = next(filter(is_outline, structures), None)
     if drawn is not None and not drawn.empty:
         return drawn.mask
     found = patient_in(np.asarray(ct.data[0]))
@@ -216,8 +223,35 @@ def _with_prescriptions(structures: StructureSet, prescribed: Mapping[str, float
     )
 
 
+def _planning_targets(
+    structures: StructureSet, prescribed: Mapping[str, float]
+) -> tuple[StructureSet, tuple[str, ...]]:
+    """The set without the tumour (GTV) and the clinical targets that its PTVs hold, which nobody prescribes to.
+
+    Also the names of those that were left out; none where there is no PTV.
+    """
+    if not any(one.target and _is_planning_target(one) for one in structures):
+        return structures, ()
+    given = set(map(plain, prescribed))
+    kept = [
+        one
+        for one in structures
+        if not one.target
+        or _is_planning_target(one)
+        or plain(one.name) in given
+        or (one.prescription or prescription_of(one.name))
+    ]
+    names = tuple(one.name for one in structures if one not in kept)
+    return replace(structures, structures=tuple(kept)), names
+
+
+def _is_planning_target(structure: Structure) -> bool:
+    return structure.kind.upper() == "PTV" or (not structure.kind and "ptv" in structure.name.lower())
+
+
 def _mask(mask: np.ndarray, ct: Volume, grid: Volume) -> np.ndarray:
-    return on_grid(ct.with_data(mask[np.newaxis].astype(np.float32)), grid) >= 0.5
+    turned = at_whole_voxels(mask, ct, grid)
+    return on_grid(ct.with_data(mask[np.newaxis].astype(np.float32)), grid) >= 0.5 if turned is None else turned
 
 
 def _notes(
@@ -225,7 +259,7 @@ def _notes(
 ) -> tuple[str, ...]:
     absent = [o.name for o, one in zip(inputs.organs, known, strict=True) if one is None or one.empty]
     used = {one.name for one in known if one is not None} | set(doses)
-    other = [s.name for s in structures if s.name not in used and plain(s.name) not in map(plain, BODY)]
+    other = [s.name for s in structures if s.name not in used and not is_outline(s)]
     notes = list(structures.notes)
     if absent:
         notes.append(f"nobody drew the {', the '.join(absent)}: the dose spares nothing there on purpose")

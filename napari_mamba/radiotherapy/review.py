@@ -12,7 +12,7 @@ from napari_mamba.errors import InputError
 from napari_mamba.radiotherapy import comparison, histogram
 from napari_mamba.radiotherapy.goals import Goal, Judged, judged
 from napari_mamba.radiotherapy.histogram import Curve
-from napari_mamba.radiotherapy.structures import StructureSet, prescription_of
+from napari_mamba.radiotherapy.structures import StructureSet, is_outline, prescription_of
 from napari_mamba.volume import Volume
 
 
@@ -69,7 +69,8 @@ def review(doses: Mapping[str, Volume], structures: StructureSet, goals: Iterabl
         raise InputError("there are no structures: open or draw some")
     goals = list(goals)
     grid = Volume(np.broadcast_to(np.float32(0), (1, *shape)), structures.affine)
-    found = Reviewed([], {}, {}, (*structures.notes, *doubted_heights(doses, structures)))
+    notes = (*structures.notes, *doubted_heights(doses, structures), *beyond_doses(doses, structures))
+    found = Reviewed([], {}, {}, notes)
     for name, dose in doses.items():
         comparison.check_dose(dose)
         values = comparison.on_grid(dose, grid)
@@ -79,6 +80,39 @@ def review(doses: Mapping[str, Volume], structures: StructureSet, goals: Iterabl
         found.curves[name] = histogram.curves(values, structures)
         found.goals[name] = judged(goals, values, structures)
     return found
+
+
+def beyond_doses(doses: Mapping[str, Volume], structures: StructureSet) -> list[str]:
+    """A sentence for each dose whose grid ends within structures other than the patient's outline.
+
+    Examples
+    --------
+    >>> from napari_mamba.radiotherapy.structures import Structure
+    >>> cord = StructureSet((Structure("cord", np.ones((9, 2, 2), bool)),), np.eye(4))
+    >>> beyond_doses({"plan": Volume(np.ones((1, 4, 2, 2)), np.eye(4))}, cord)
+    ['plan ends within cord: what lies beyond its grid counts as 0 Gy']
+    """
+    ends = {one.name: _ends(one.mask) for one in structures if not (one.empty or is_outline(one))}
+    told = []
+    for name, dose in doses.items():
+        back = np.linalg.inv(dose.affine) @ structures.affine
+        last = np.array(dose.shape) - 1
+        left = []
+        for structure, voxels in ends.items():
+            places = (voxels @ back.T)[:, :3]
+            if (places < -1).any() or (places > last + 1).any():
+                left.append(structure)
+        if left:
+            told.append(f"{name} ends within {', '.join(left)}: what lies beyond its grid counts as 0 Gy")
+    return told
+
+
+def _ends(mask: np.ndarray) -> np.ndarray:
+    """The first and last voxel of each line of a mask, homogeneous (N, 4): its farthest ones are among them."""
+    lines = np.argwhere(mask.any(2))
+    kept = mask[lines[:, 0], lines[:, 1]]
+    first, last = kept.argmax(1), mask.shape[2] - 1 - kept[:, ::-1].argmax(1)
+    return np.concatenate([np.column_stack([lines, end, np.ones(len(lines))]) for end in (first, last)])
 
 
 def doubted_heights(doses: Mapping[str, Volume], structures: StructureSet) -> list[str]:

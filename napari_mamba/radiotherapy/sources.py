@@ -11,10 +11,11 @@ import numpy as np
 from napari_mamba import io
 from napari_mamba.errors import InputError
 from napari_mamba.io.common.geometry import largest_displacement
+from napari_mamba.io.common.guard import quoted
 from napari_mamba.radiotherapy.comparison import check_dose
 from napari_mamba.radiotherapy.dicom import rtdose
 from napari_mamba.radiotherapy.dicom.grids import check_slices
-from napari_mamba.radiotherapy.dicom.reference import Reference, read_reference
+from napari_mamba.radiotherapy.dicom.reference import Reference, series_of
 from napari_mamba.radiotherapy.dicom.rtstruct import read_structures
 from napari_mamba.radiotherapy.structures import Structure, StructureSet, joined, prescription_of
 from napari_mamba.volume import Volume
@@ -81,7 +82,7 @@ def part_of_plan(path: Path | str) -> str:
 
 
 def planning_ct(path: Path | str) -> tuple[Volume, Reference | None]:
-    """A CT and, where it is a folder of DICOM slices, what its files share.
+    """A CT and, where it is a DICOM series, what its files share.
 
     Raises
     ------
@@ -90,15 +91,15 @@ def planning_ct(path: Path | str) -> tuple[Volume, Reference | None]:
     """
     path = Path(path)
     volume = io.read(path)
-    reference = read_reference(path) if path.is_dir() else None
-    if reference is not None and reference.modality not in ("CT", ""):
-        raise InputError(f"{path} is a series of {reference.modality}, not of CT: a dose needs the planning CT")
-    check_ct(volume, str(path))
+    reference = series_of(io.series_files(volume.header))
+    check_ct(volume, str(path), reference)
     return volume, reference
 
 
-def check_ct(volume: Volume, name: str = "the image") -> None:
-    """Raise `InputError` where an image's values cannot be Hounsfield units: MR, or a CT without its rescaling."""
+def check_ct(volume: Volume, name: str = "the image", reference: Reference | None = None) -> None:
+    """Raise `InputError` where an image is no CT by its headers or its values: MR, or a CT without its rescaling."""
+    if reference is not None and reference.modality not in ("CT", ""):
+        raise InputError(f"{name} is a series of {quoted(reference.modality)}, not of CT: a dose needs the planning CT")
     values = np.asarray(volume.data[0])[::2, ::2, ::2]
     if values.min() > AIR or values.max() < BONE:
         raise InputError(

@@ -10,9 +10,17 @@ import numpy as np
 
 from napari_mamba.errors import InputError
 
-_TARGET = re.compile(r"(?:^|[^a-z])(?:[pcig]tv)[^0-9a-z]*(\d+(?:[.,]\d+)?)?", re.IGNORECASE)
-_CENTIGRAY_FROM = 200.0
-"""No target is prescribed so many Gy: the name says cGy."""
+_TARGET = re.compile(r"(?:^|[^a-z])[pcig]tv", re.IGNORECASE)
+_LESS = re.compile(r"(?:[0-9a-z][ _]*-|\b(?:minus|not|no|without|ohne))[ _]*$", re.IGNORECASE)
+"""Before "PTV": what is left of another structure, a ring for the optimiser say, and no target."""
+_DOSE = re.compile(r"(?<![\d.,x])(\d+(?:[.,]\d+)?)(?![\d.,]|\s*(?:mm|cm|fx|x\s*\d))", re.IGNORECASE)
+_CENTIGRAY_FROM, _LEAST_CENTIGRAY = 200.0, 1000.0
+"""No target is prescribed so many Gy: the name says cGy, of a whole plan."""
+_LEAST = 10.0
+"""A smaller number in a target's name counts targets: PTV1, PTV2."""
+
+BODY = ("body", "external", "patient", "skin", "outer contour", "possible dose")
+"""Names by which the patient's outline goes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +48,7 @@ class Structure:
     @property
     def target(self) -> bool:
         """Whether it is to be treated, by its kind or else its name."""
-        return self.kind.upper() in ("PTV", "CTV", "GTV") or (not self.kind and bool(_TARGET.search(self.name)))
+        return self.kind.upper() in ("PTV", "CTV", "GTV") or (not self.kind and _end_of_target(self.name) > 0)
 
     @property
     def empty(self) -> bool:
@@ -113,17 +121,33 @@ def plain(name: str) -> str:
     return re.sub(r"[^0-9a-zäöüß]+", "", name.lower())
 
 
+def is_outline(structure: Structure) -> bool:
+    """Whether a structure is the patient's outline, by its kind or its name."""
+    return structure.kind.upper() == "EXTERNAL" or plain(structure.name) in map(plain, BODY)
+
+
 def prescription_of(name: str) -> float | None:
-    """The dose in Gy that a target's name states, if it does; large numbers are taken for cGy.
+    """The dose in Gy that a target's name states, if it does; large numbers are taken for cGy, small ones are none.
 
     >>> prescription_of("PTV70"), prescription_of("PTV_5600"), prescription_of("brainstem")
     (70.0, 56.0, None)
+    >>> prescription_of("PTV1"), prescription_of("PTV2_66Gy"), prescription_of("Body-PTV70")
+    (None, 66.0, None)
     """
+    end = _end_of_target(name)
+    for number in _DOSE.findall(name[end:]) if end else ():
+        stated = float(number.replace(",", "."))
+        if stated >= _LEAST_CENTIGRAY:
+            return stated / 100
+        if _LEAST <= stated < _CENTIGRAY_FROM:
+            return stated
+    return None
+
+
+def _end_of_target(name: str) -> int:
+    """Where the letters PTV, CTV, … of a target's name end; 0 where it names none."""
     found = _TARGET.search(name)
-    if not found or not found[1]:
-        return None
-    stated = float(found[1].replace(",", "."))
-    return stated / 100 if stated >= _CENTIGRAY_FROM else stated
+    return 0 if not found or _LESS.search(name[: found.end() - 3]) else found.end()
 
 
 def check_same(first: StructureSet, second: StructureSet, tolerance: float = 0.01) -> None:

@@ -30,6 +30,7 @@ class Options(_Strict):
     tile: _Sizes = ""
     spacing: _Sizes = ""
     axis: Literal["", "z", "y", "x", "all"] = ""
+    slice_profile: Literal["", "gaussian", "box", "sinc", "unknown"] = ""
     overlap: Annotated[float, Field(ge=0, le=0.9)] | None = None
     mirror: bool | None = None
     strength: Annotated[float, Field(ge=0, le=150)] | None = None
@@ -45,6 +46,8 @@ class Options(_Strict):
             value = getattr(self, name)
             if value and value != "auto":
                 words.append(f"--{name}={value}")
+        if self.slice_profile:
+            words.append(f"--slice-profile={self.slice_profile}")
         if self.overlap is not None:
             words.append(f"--overlap={self.overlap:g}")
         if self.strength is not None:

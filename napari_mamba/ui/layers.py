@@ -206,6 +206,34 @@ def frame_of(layer: Layer, index: int) -> Layer:
     )
 
 
+def at_level(layer: Layer, level: int) -> Layer:
+    """A coarser resolution of a multi-scale layer as a layer of its own and in its place; 0 is the layer itself.
+
+    Raises
+    ------
+    InputError
+        If it has fewer resolutions.
+    """
+    from napari.layers import Image
+
+    count = len(layer.data) if getattr(layer, "multiscale", False) else 1
+    if level == 0:
+        return layer
+    if not 0 < level < count:
+        levels = f"{count} levels, 0 to {count - 1}" if count > 1 else "one level, 0"
+        raise InputError(f"the layer '{layer.name}' has {levels}: choose another level")
+    if getattr(layer, "rgb", False) or layer.ndim != 3:
+        raise InputError(f"the layer '{layer.name}' is no grey volume, of which a coarser level can be taken: choose 0")
+    fine, data = layer.data[0], layer.data[level]
+    factors = np.array(fine.shape) / np.array(data.shape)
+    origin = np.array(layer.data_to_world((factors - 1) / 2))  # the middle of the voxels that became the first one
+    columns = [np.array(layer.data_to_world((factors - 1) / 2 + row)) - origin for row in np.diag(factors)]
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = np.stack(columns, axis=1), origin
+    facts = {"units": layer.units, "axis_labels": layer.axis_labels, "contrast_limits": (0.0, 1.0)}
+    return Image(data, name=layer.name, affine=affine, multiscale=False, **facts)
+
+
 def layers_to_volume(
     layers: Sequence[Layer], frame: int | None = None, colours: bool = False
 ) -> tuple[Volume, Placement]:

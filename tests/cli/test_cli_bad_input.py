@@ -169,6 +169,7 @@ def test_import_refuses_what_is_no_checkpoint(command, tmp_path, folder):
         (("--tile", "7,16,16"), "tile"),
         (("--overlap", "1.5"), "0 to 0.9"),
         (("--axis", "w"), "along z, y, x or all"),
+        (("--slice-profile", "lanczos"), "one of gaussian, box, sinc, unknown, not 'lanczos'"),
         (("--strength", "151"), "to 150%, not 151%"),
         (("--strength", "half"), "--strength half is no percentage"),
         (("--series", "2"), "series"),

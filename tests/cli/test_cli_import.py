@@ -2,14 +2,15 @@
 
 import json
 import sys
+from functools import partial
 from io import StringIO
 
 import pytest
 import torch
 
 from napari_mamba import bundles, models
+from napari_mamba.bundles.importers.words import parse_arguments, parse_names, parse_objects, parse_tile
 from napari_mamba.cli import importing
-from napari_mamba.cli.importing import parse_arguments, parse_names, parse_preparation, parse_tile
 from napari_mamba.errors import InputError
 
 FOUR = [1, 1, 1, 1]
@@ -68,8 +69,8 @@ def test_words_of_the_command_line():
         "d": False,
         "e": "x=y",
     }
-    assert parse_arguments(None) is parse_names(None) is parse_tile(None) is parse_preparation(None) is None
-    assert parse_preparation("[]") == []
+    assert parse_arguments(None) is parse_names(None) is parse_tile(None) is parse_objects("columns", None) is None
+    assert parse_objects("preparation", "[]") == []
 
 
 @pytest.mark.parametrize(
@@ -80,9 +81,9 @@ def test_words_of_the_command_line():
         (parse_names, "a,,b"),
         (parse_tile, "64"),
         (parse_tile, "64,0"),
-        (parse_preparation, "nowhere.json"),
-        (parse_preparation, "[1]"),
-        (parse_preparation, "[{"),
+        (partial(parse_objects, "preparation"), "nowhere.json"),
+        (partial(parse_objects, "columns"), "[1]"),
+        (partial(parse_objects, "preparation"), "[{"),
     ],
 )
 def test_wrong_words_are_told(parse, text):

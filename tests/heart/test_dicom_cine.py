@@ -1,11 +1,15 @@
 """DICOM cine series written as scanners write them, and ones that lack something."""
 
+import json
+
+import nibabel
 import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
+from napari_mamba.cli import main
 from napari_mamba.errors import InputError
 from napari_mamba.heart.dicom_cine import read_cine
 
@@ -45,6 +49,7 @@ def write(folder, name, t, z, *, series, number, time, orientation=(ROW, COLUMN)
 
 def write_series(folder, skip=(), timed=True, step_of=None):
     """One series a slice, files in a random order with numbers that run against time."""
+    folder.mkdir(exist_ok=True)
     order = np.random.default_rng(0).permutation(PHASES * SLICES)
     series = [generate_uid() for _ in range(SLICES)]
     for name, n in enumerate(order):
@@ -144,3 +149,17 @@ def test_no_dicom_is_told(tmp_path):
         read_cine(tmp_path)
     with pytest.raises(InputError, match="does not exist"):
         read_cine(tmp_path / "nowhere")
+
+
+def test_the_command_keeps_every_images_trigger_time(tmp_path):
+    write_series(tmp_path / "cine")
+    labels = np.zeros((PHASES, SLICES, *SHAPE), np.uint8)
+    for t in range(PHASES):
+        labels[t, :, 1 : 5 - t] = 1
+    nibabel.save(nibabel.Nifti1Image(labels.transpose(3, 2, 1, 0), np.eye(4)), tmp_path / "labels.nii.gz")
+    asked = ["heart", str(tmp_path / "cine"), "--labels", str(tmp_path / "labels.nii.gz"), "-o", str(tmp_path / "out")]
+    assert main(asked) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    np.testing.assert_allclose(report["times_ms"], 37.5 * np.arange(PHASES) + 1)
+    np.testing.assert_allclose(report["trigger_times_ms"], np.add.outer(37.5 * np.arange(PHASES), np.arange(SLICES)))
+    assert report["beat"]["ejection_fraction_percent"] == pytest.approx(75)

@@ -255,9 +255,10 @@ def test_slices_with_gaps_or_overlap_are_told_to_what_refines_them(tmp_path, thi
 
     from napari_mamba.engine.checks import slice_warnings
 
-    write_series(tmp_path / "series", SliceThickness=thick)
+    write_series(tmp_path / "series", SliceThickness=thick, MRAcquisitionType="3D" if says else "")
     volume = io.read(tmp_path / "series")
     assert io.slice_thickness(volume) == pytest.approx(thick)
+    assert io.acquisition(volume) == ("3D" if says else "")
     finer = SimpleNamespace(name="finer", preparation=[{"step": "refine"}])
     said = slice_warnings(volume, finer)
     assert bool(said) == bool(says)

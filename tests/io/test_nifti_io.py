@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from napari_mamba import io
-from napari_mamba.errors import InputError, OutputError
+from napari_mamba.errors import ChoiceError, InputError, OutputError
 from napari_mamba.volume import Volume
 
 ZYX = [2, 1, 0, 3]  # nibabel's affines take (x, y, z)
@@ -215,7 +215,7 @@ class TestDamaged:
         [
             (344, b"xyz\0", "no magic"),
             (344, b"ni1\0", "another file"),
-            (70, np.array([128], "<i2").tobytes(), "RGB"),
+            (70, np.array([128], "<i2").tobytes(), "colour image"),
             (70, np.array([32], "<i2").tobytes(), "complex"),
             (70, np.array([999], "<i2").tobytes(), "unknown data type 999"),
             (42, np.array([0], "<i2").tobytes(), "empty or damaged"),
@@ -244,3 +244,35 @@ def test_an_axis_too_long_for_nifti_is_said(tmp_path):
     with pytest.raises(OutputError, match="32767"):
         io.write(Volume(np.zeros((1, 1, 1, 40000), np.uint8)), tmp_path / "a.nii")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("code", "count"), [(128, 3), (2304, 4)])
+def test_colours_are_chosen(tmp_path, code, count):
+    """As nibabel writes them: red, green and blue of a voxel beside one another."""
+    parts = np.random.default_rng(0).integers(0, 256, (5, 4, 3, count), dtype=np.uint8)
+    voxel = np.dtype([(name, "u1") for name in "RGBA"[:count]])
+    affine = np.diag([2.0, 3, 4, 1])
+    for suffix in (".nii", ".nii.gz"):
+        path = tmp_path / f"colours{suffix}"
+        nib.save(nib.Nifti1Image(np.ascontiguousarray(parts).view(voxel)[..., 0], affine), path)
+        assert int(nib.load(path).header["datatype"]) == code
+        with pytest.raises(ChoiceError, match="colour image") as asked:
+            io.read(path)
+        assert asked.value.argument == "colour"
+        found = io.read(path, colour="channels")
+        np.testing.assert_array_equal(found.data, parts[..., :3].transpose(3, 2, 1, 0))
+        assert found.channel_names == ("red", "green", "blue")
+        np.testing.assert_allclose(found.spacing, [4, 3, 2])
+        grey = io.read(path, colour="grey").data[0].T
+        np.testing.assert_allclose(grey, parts[..., :3] @ np.array([0.299, 0.587, 0.114]), atol=1e-3)
+        assert io.list_series(path)[0].colour
+        assert io.open_volume([path], colour="channels").data.shape == (3, 3, 4, 5)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(InputError, match="truncated"):
+        io.read(path, colour="grey")
+
+
+def test_a_grey_image_has_no_colours_to_choose(tmp_path):
+    nib.save(nib.Nifti1Image(np.zeros((3, 4, 5), np.uint8), np.eye(4)), tmp_path / "grey.nii")
+    with pytest.raises(InputError, match="no colour image"):
+        io.read(tmp_path / "grey.nii", colour="grey")

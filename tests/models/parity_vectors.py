@@ -20,6 +20,8 @@ import pytest
 import torch
 
 from napari_mamba import models
+from napari_mamba.models.video.vmrnn import VMRNNCell
+from napari_mamba.nn import H3, S4, Mamba2
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHARED = REPOSITORY.parent / "shared" / "parity"
@@ -53,7 +55,18 @@ CALLS: dict[str, Callable[[torch.nn.Module, list[torch.Tensor]], object]] = {
     "FDVNet_1block": lambda m, x: fdv_outputs(m, x),
     "GFEMamba": lambda m, x: m(*x, return_features=True),
     "GFEMamba_generator": lambda m, x: (lambda y: (y[2], *y[:2]))(m(*x, output_vit_mid=True)),
-    "GATMamba": lambda m, x: m(x[0], x[1], torch.cat([x[2].float(), x[3]], dim=1), x[4]),
+    "GATMamba": lambda m, x: m(x[0], x[1], torch.cat([x[2].to(x[0].dtype), x[3]], dim=1), x[4]),
+    **{name: lambda m, x: m(x[0].transpose(1, 2)).transpose(1, 2) for name in ("S4_block", "S4_block_fresh")},
+    "VMRNN_Cell": lambda m, x: of_a_cell(m, *(t.unflatten(1, (8, 12)) for t in x)),
+}
+# Layers by themselves, which no network is named after.
+LAYERS: dict[str, Callable[[], torch.nn.Module]] = {
+    "S4_block": lambda: S4(32),
+    "S4_block_fresh": lambda: S4(32),
+    "H3_block": lambda: H3(48),
+    "Mamba2_block": lambda: Mamba2(128, 32, headdim=32, ngroups=2),
+    "Mamba2Simple_block": lambda: Mamba2(128, 64, headdim=64),
+    "VMRNN_Cell": lambda: VMRNNCell(64, [0.0, 0.0]),
 }
 
 
@@ -83,8 +96,17 @@ class Vector:
     def state_dict(self) -> dict[str, torch.Tensor]:
         tensors: dict[str, torch.Tensor] = {}
         for key, shape, same_as in self.spec["keys"]:
-            tensors[key] = tensors[same_as] if same_as else torch.from_numpy(np.asarray(fill(key, tuple(shape))))
+            tensors[key] = tensors[same_as] if same_as else self._tensor(key, tuple(shape))
         return tensors
+
+    def _tensor(self, key: str, shape: tuple[int, ...]) -> torch.Tensor:
+        """The fill, scaled or with other values where the vectors' README has `scale` and `values`."""
+        if key in self.spec.get("values", {}):
+            kind = np.int64 if key.endswith("l_kernel") else np.float32
+            return torch.from_numpy(np.asarray(self.spec["values"][key], kind)).reshape(shape)
+        value = np.asarray(fill(key, shape))
+        scale = value.dtype.type(self.spec.get("scale", {}).get(key, 1))
+        return torch.from_numpy(np.asarray(value * scale))
 
 
 def fdv_outputs(model: torch.nn.Module, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -108,6 +130,11 @@ def remembered(model: torch.nn.Module, frames: list[torch.Tensor], pick: Callabl
     for frame in frames:
         after, *states = model(frame, *states)
     return [after, *(cell.flatten(1, 2)[..., :16] for _, cell in pick(states))]
+
+
+def of_a_cell(model: torch.nn.Module, x: torch.Tensor, *states: torch.Tensor) -> list[torch.Tensor]:
+    """VMRNN's cell: what it hides and remembers, as tokens."""
+    return [state.flatten(1, 2) for state in model(x, states)]
 
 
 def made_input(one: dict) -> torch.Tensor:
@@ -184,10 +211,21 @@ def build(network: str, vector: Vector) -> torch.nn.Module:
     return model.eval()
 
 
+def layer(vector: Vector) -> torch.nn.Module:
+    """A layer by itself with the vector's weights."""
+    made = LAYERS[vector.name]()
+    made.load_state_dict(vector.state_dict(), strict=True)
+    assert sum(p.numel() for p in made.parameters()) == vector.params
+    return made.eval()
+
+
 def check(network: str, name: str, *, device: str = "cpu", tolerance: float | None = None) -> list[float]:
-    """Assert that the network computes what the vector holds; returns the relative L2 error of each output."""
+    """Assert that the network computes what the vector holds; returns the relative L2 error of each output.
+
+    Without a name of a network, the vector is of a layer by itself.
+    """
     vector = load(name)
-    model = build(network, vector).to(device)
+    model = (build(network, vector) if network else layer(vector)).to(device)
     inputs = [x.to(device) for x in vector.inputs()]
     if seed := re.search(r"_seed(\d+)$", name):
         torch.manual_seed(int(seed.group(1)))

@@ -1,4 +1,4 @@
-"""Every registered network equals its authors' own code: keys, shapes, tied tensors and outputs."""
+"""Every registered network, and a few layers, equal their authors' own code: keys, shapes, tied tensors and outputs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 PAIRS = [
     pytest.param(network, vector, marks=pytest.mark.heavy if vector in parity_vectors.HEAVY else (), id=vector)
-    for network, vector in parity_vectors.registered()
+    for network, vector in [*parity_vectors.registered(), *(("", name) for name in parity_vectors.LAYERS)]
 ]
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from tiny_networks import TP_MAMBA
 
-from napari_mamba import models
+from napari_mamba import bundles, models
+from napari_mamba.engine import RunOptions, run_to_end
 from napari_mamba.errors import InputError
 from napari_mamba.models.segmentation.adapters.sam import RelativeAttention, SamBlock
 from napari_mamba.models.segmentation.adapters.tp_mamba import ScanAdapter
+from napari_mamba.volume import Volume
 
 
 @torch.no_grad()
@@ -74,3 +77,27 @@ def test_refusals_are_sentences() -> None:
     for shape in [(1, 2, 16, 16, 2), (1, 1, 16, 12, 2), (1, 1, 16, 16)]:
         with pytest.raises(InputError, match="last axis"):
             models.create("tp_mamba", **TP_MAMBA)(torch.zeros(shape))
+
+
+def test_sams_encoder_with_adapters_labels_a_volume_as_any_network_does(tmp_path) -> None:
+    """From the file of weights to a label map: slices along the last axis of the tile, by a step of the preparation."""
+    torch.manual_seed(0)
+    network = models.create("tp_mamba", **TP_MAMBA).eval()
+    torch.save(network.state_dict(), tmp_path / "sam.pth")
+    steps = [{"step": "transpose", "axes": [1, 2, 0]}, {"step": "normalise", "schemes": ["zscore"]}]
+    usage = {"channels": ["CT"], "classes": ["background", "liver", "tumour"], "preparation": steps}
+    arguments = {"mode": 2, "num_heads": 2}
+    path = bundles.import_checkpoint(
+        tmp_path / "sam.pth", tmp_path / "tp", tile=(16, 24, 3), arguments=arguments, **usage
+    )
+    values = np.random.default_rng(0).normal(50, 20, (1, 3, 16, 24)).astype(np.float32)
+    volume = Volume(values, np.diag([2.0, 1, 1, 1])[[2, 1, 0, 3]], ("CT",), "mm", "abdomen")
+    found = run_to_end(volume, bundles.load(path), RunOptions(device="cpu")).labels
+    x = torch.from_numpy((values - values.mean()) / values.std()).permute(0, 2, 3, 1)[None]
+    own = models.create("tp_mamba", **{**TP_MAMBA, "mode": 2}).eval()
+    own.load_state_dict(network.state_dict())
+    with torch.inference_mode():
+        expected = own(x).argmax(1)[0].permute(2, 0, 1).numpy()
+    assert len(np.unique(expected)) > 1
+    assert (found.data[0] == expected).mean() > 0.999
+    np.testing.assert_array_equal(found.affine, volume.affine)

@@ -233,6 +233,7 @@ OTHERS = [
     Tiny("md_dose", MD_DOSE | {"inp_struc_channels": 2}, (1, 3, 32, 32), "struc", ((1, 2, 32, 32),), TIME),
     Tiny("gfe_mamba_generator", GFE_GENERATOR, (1, 1, 16, 16, 12)),
     Tiny("gfe_mamba", GFE, (1, 8, 64, 6), more=((1, 8, 64, 6), *((1, 1, 16, 16, 5),) * 2), first=ROW),
+    Tiny("gfe_mamba_pair", GFE | {"mid_positions": 384, "generator": GFE_GENERATOR}, (1, 1, 12, 16, 16)),
     Tiny("gat_mamba", {}, (23, 1026), fixed=(EDGES,)),
     Tiny("mammil", {"input_dim": 32, "embed_dim": 32, "num_classes": 4}, (23, 32), fixed=(EDGES, *ORDERS)),
     Tiny(

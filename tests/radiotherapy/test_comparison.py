@@ -55,6 +55,19 @@ def test_beyond_the_dose_s_grid_there_is_none():
     assert on_grid(small, wide)[0, 0].tolist() == [1, 1, 0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 0, 2)])
+def test_a_grid_turned_by_whole_voxels_takes_the_very_values(order):
+    values = 1 + np.random.default_rng(0).random((5, 6, 7)).astype(np.float32)
+    affine = np.array([[0, 0, 4, 3], [0, 3, 0, -2], [2, 0, 0, 5], [0, 0, 0, 1.0]])
+    turn = np.eye(4)[:, [*order, 3]] @ np.diag([1, -1, -1, 1.0])
+    turn[:3, 3] = [1, 4, 3]  # a part of the grid lies beyond
+    found = on_grid(Volume(values[np.newaxis], affine), Volume(np.zeros((1, 6, 6, 6)), affine @ turn))
+    for voxel in np.ndindex(found.shape):
+        place = tuple((turn @ [*voxel, 1])[:3].astype(int))
+        inside = all(0 <= p < n for p, n in zip(place, values.shape, strict=True))
+        assert found[voxel] == (values[place] if inside else 0)
+
+
 def test_gamma_of_equal_doses_and_of_a_shift_and_a_scale():
     reference = cone()
     assert gamma(reference, reference).pass_rate == 100
@@ -63,7 +76,7 @@ def test_gamma_of_equal_doses_and_of_a_shift_and_a_scale():
     assert np.nanmax(shifted) == pytest.approx(2 / np.hypot(3, 1.8), abs=0.02)
     hotter = gamma(cone(scale=1.02), reference, distance=0.01, cutoff=50).index
     assert np.nanmax(hotter) == pytest.approx(2 / 3, abs=0.02)
-    assert gamma(cone(shift=8.0), reference, distance=3).pass_rate < 60
+    assert gamma(cone(shift=8.0, step=4.0), cone(step=4.0), cutoff=50).pass_rate < 60
 
 
 def test_gamma_judges_what_is_above_the_cutoff():

@@ -107,9 +107,21 @@ def test_a_file_without_goals(tmp_path, text):
 
 def test_prescriptions(plan):
     assert prescriptions(plan[1]) == {"PTV70": 70.0}
-    assert [prescription_of(name) for name in ("CTV 59.4", "ptv_5600", "PTV", "Parotid_R", "gtv-66")] == [
-        59.4, 56.0, None, None, 66.0
-    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "dose"),
+    [
+        ("CTV 59.4", 59.4), ("ptv_5600", 56.0), ("gtv-66", 66.0), ("HN PTV54,25", 54.25), ("PTV2_66Gy", 66.0),
+        ("PTV_High_7000_3mm", 70.0), ("PTV_3mm_70", 70.0), ("PTV60x1", None), ("PTV_2x35", None), ("PTV", None),
+        ("PTV1", None), ("PTV_700", None), ("PTV 15mm", None), ("Parotid_R", None), ("Larynx - PTV70", None),
+        ("NT minus PTV60", None), ("mydptv70", None),
+    ],
+)  # fmt: skip
+def test_a_prescription_in_a_name(name, dose):
+    assert prescription_of(name) == dose
+    target = name not in ("Parotid_R", "Larynx - PTV70", "NT minus PTV60", "mydptv70")
+    assert Structure(name, np.ones((1, 1, 1), bool)).target == target
 
 
 def test_targets_that_cannot_be_planned(plan):

@@ -117,6 +117,19 @@ def test_the_higher_of_two_prescriptions_that_overlap(straight):
     assert np.unique(x[structures["spinal cord"].mask]) == pytest.approx([0.8])
 
 
+def test_the_tumour_within_the_planning_target_needs_no_prescription(straight):
+    ct, structures = straight
+    tumour = Structure("GTVp", structures["PTV70"].mask, kind="GTV")
+    plan = planned(ct, replace(structures, structures=(*structures, tumour)), HEAD_NECK)
+    np.testing.assert_array_equal(plan.volume.data, planned(ct, structures, HEAD_NECK).volume.data)
+    assert any(note.startswith("GTVp: no prescription") for note in plan.notes)
+    others = tuple(s for s in structures if s.name != "PTV70")
+    with pytest.raises(InputError, match="'GTVp' has no prescription"):
+        planned(ct, replace(structures, structures=(*others, tumour)), HEAD_NECK)
+    alone = planned(ct, replace(structures, structures=(*others, tumour)), HEAD_NECK, {"gtvp": 70.0})
+    np.testing.assert_array_equal(alone.volume.data, plan.volume.data)
+
+
 class TestRefused:
     def refuse(self, straight, says, keep=None, prescribed=None, **changes):
         ct, structures = straight

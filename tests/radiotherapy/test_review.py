@@ -54,6 +54,18 @@ def test_doses_that_are_refused(made, change, says):
         review({"A": change(made.doses["A"])}, made.structures)
 
 
+def test_a_dose_that_ends_within_structures_is_told(made):
+    whole, start = made.doses["A"], np.eye(4)
+    start[2, 3] = 30
+    cut = Volume(np.asarray(whole.data)[..., 30:], whole.affine @ start)  # without the patient's right
+    assert review({"whole": whole}, made.structures).notes == ()
+    (note,) = review({"cut": cut}, made.structures).notes
+    left = [one.name for one in made.structures if one.mask[..., :29].any() and one.name != "Body"]
+    assert note == f"cut ends within {', '.join(left)}: what lies beyond its grid counts as 0 Gy"
+    assert left
+    assert "left parotid" not in left
+
+
 def test_without_structures(made):
     with pytest.raises(InputError, match="no structures"):
         review(made.doses, StructureSet((), np.eye(4)))
@@ -90,6 +102,12 @@ def test_a_level_in_percent_needs_a_prescription():
     assert level("50%", "#123456", 60.0).dose == 30
     with pytest.raises(InputError, match="needs a prescription"):
         level("50%", "#123456")
+
+
+def test_the_phantom_s_right_is_the_patient_s(made):
+    for name, side in (("right parotid", 1), ("left parotid", -1)):
+        middle = np.argwhere(made.structures[name].mask).mean(0)
+        assert np.sign((made.ct.affine @ [*middle, 1])[0]) == side
 
 
 def test_the_phantom_is_a_ct_and_its_doses_are_doses(made):

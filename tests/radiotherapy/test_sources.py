@@ -105,7 +105,7 @@ def test_a_series_of_another_modality(ct_folder):
         dataset = pydicom.dcmread(file)
         dataset.Modality = "MR"
         dataset.save_as(file)
-    with pytest.raises(InputError, match="series of MR"):
+    with pytest.raises(InputError, match="series of 'MR'"):
         sources.planning_ct(ct_folder)
 
 

@@ -173,4 +173,6 @@ def test_the_comparison_s_network_has_no_scan():
     assert scans("umamba")
     assert not scans("resenc")
     row = {"score": 0.7, "step": 10, **{f"dice_{organ.replace(' ', '_')}": 0.5 for organ in ORGANS}}
-    assert "| nnU-Net's residual encoder U-Net | 0.700 |" in bundle.card({"comparison": {"resenc": row}})
+    card = bundle.card({"comparison": {"resenc": {**row, "seconds": 510.02}}})
+    assert "| nnU-Net's residual encoder U-Net | 0.700 |" in card
+    assert "for the same 8.5 minutes, side by side" in card

@@ -145,8 +145,9 @@ def test_evaluation_writes_numbers_card_and_picture(made, name, folder, tmp_path
     measured = recipes.evaluate(name, folder, made.path, on_case=lambda *a: told.append(a), **options)
     json.dumps(measured)
     assert (measured["people"], measured["volumes"]) == (2, 2)
-    # Two levels of two kinds of noise, and three shares of k-space; two distances of slices of three profiles.
-    assert len(told) == len(measured["cases"]) == 2 * (7 if name == "mr-denoise" else 6)
+    # Two levels of two kinds of noise, and three shares of k-space; two distances of slices of three profiles,
+    # and of one that is told.
+    assert len(told) == len(measured["cases"]) == 2 * (7 if name == "mr-denoise" else 8)
     written = bundles.load(made.path)
     assert written.metrics["held_out"]["table"] == measured["table"]
     assert (made.path / "examples.png").read_bytes().startswith(b"\x89PNG")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,14 +15,15 @@ from cuda_emulator import emulated_device, find_compiler
 from napari_mamba.errors import InputError
 from napari_mamba.scan import reference, scan_order, torch_backend
 from napari_mamba.scan.arguments import ScanArguments, scan_arguments
-from napari_mamba.scan.cuda import backward_layout
+from napari_mamba.scan.cuda import backward, backward_layout
 from napari_mamba.scan.cuda.backward import selective_scan_backward
-from napari_mamba.scan.cuda.backward_plan import Plan, Shared, segments_for, warps_for
+from napari_mamba.scan.cuda.backward_plan import TUNING, Plan, Shared, segments_for, warps_for
 from napari_mamba.scan.cuda.compiling import KERNELS
 from napari_mamba.scan.cuda.forward import prepare, selective_scan_forward
 
 emulated = pytest.mark.skipif(find_compiler() is None, reason="needs g++ on Linux to emulate the CUDA kernels")
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
+SMALL, LARGE = Shared(64 * 1024, 64 * 1024), Shared(227 * 1024, 228 * 1024)
 
 
 def run(args, starts, chunk, grad, reverse=False):
@@ -101,8 +103,10 @@ def errors(found, wanted):
 
 
 CASES = {
-    "one state": {"states": 1, "width": 70},
-    "four states": {"states": 4, "batch": 2},
+    "one state": {"states": 1, "width": 70, "length": 45},
+    "one state, two groups, no gate": {"states": 1, "width": 6, "groups": 2, "without": ("z", "D")},
+    "two states in an order": {"states": 2, "paths": 2, "order": scan_order("bidirectional", (19,))},
+    "four states": {"states": 4, "batch": 2, "length": 33},
     "eight states, no softplus": {"states": 8, "softplus": False},
     "ten states, two groups": {"states": 10, "width": 6, "groups": 2},
     "sixteen states, two tiles of channels": {"states": 16, "width": 33, "length": 45},
@@ -110,7 +114,7 @@ CASES = {
     "thirty-two states": {"states": 32, "width": 17},
     "sixty-four states": {"states": 64, "width": 9},
     "two paths, one u": {"states": 16, "paths": 2, "order": scan_order("bidirectional", (19,)), "batch": 2},
-    "three paths, no gate": {"paths": 3, "without": ("z",)},
+    "three paths, no gate": {"states": 8, "paths": 3, "without": ("z",)},
     "three paths of their own": {"paths": 3, "u_paths": 3, "without": ("z",)},
     "three paths, not merged": {"paths": 3, "u_paths": 3, "merge": "none"},
     "one position": {"length": 1, "states": 16},
@@ -125,14 +129,29 @@ def test_gradients_are_those_of_the_reference(case, reverse):
     args, grad = make(**CASES[case])
     found, launched = run(args, chunk_starts(args, 16), 16, grad, reverse)
     assert max(errors(found, truth(args, grad)).values()) < 2e-6
-    assert len(launched) == 3 + (args.paths if found["z"] is not None or args.u.shape[1] < args.paths else 1)
+    turns = args.paths if found["z"] is not None or args.u.shape[1] < args.paths else 1
+    name = "scan_gradients_few" if args.A.shape[-1] <= 4 else "scan_gradients"
+    assert sum(one in (name, f"{name}_gated") for one in launched) == turns
+    assert launched.count("scan_adjoint_combine") == launched.count("scan_sum_shares") == 1
+
+
+@emulated
+@pytest.mark.parametrize(("span", "most"), [(16, 1), (32, 2), (0, 100)])
+@pytest.mark.parametrize("states", [1, 3])
+def test_few_states_in_spans_and_chunks_of_any_number_of_segments(monkeypatch, span, most, states):
+    args, grad = make(states=states, width=35, length=120)
+    tuning = replace(TUNING, few_span=span, few_segments=most, few_resident=1)
+    monkeypatch.setattr(backward, "layout_for", lambda facts: backward_layout.Layout(facts, LARGE, 1, tuning))
+    found, launched = run(args, chunk_starts(args, 32), 32, grad, reverse=span == 32)
+    assert max(errors(found, truth(args, grad)).values()) < 2e-6
+    assert ("scan_adjoint_chunks" in launched) == (most < 5)  # a single chunk has none behind it
 
 
 @emulated
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float16, 1e-3), (torch.bfloat16, 5e-3)])
-@pytest.mark.parametrize(("paths", "width"), [(1, 5), (2, 5), (2, 8)])
-def test_half_precision(dtype, limit, paths, width):
-    args, grad = make(states=16, width=width, paths=paths, dtype=dtype)
+@pytest.mark.parametrize(("paths", "width", "states"), [(1, 5, 16), (2, 8, 16), (2, 5, 1)])
+def test_half_precision(dtype, limit, paths, width, states):
+    args, grad = make(states=states, width=width, paths=paths, dtype=dtype)
     found, _ = run(args, chunk_starts(args, 16), 16, grad)
     assert max(errors(found, truth(args, grad)).values()) < limit
     assert all(found[name].dtype == getattr(args, name).dtype for name in NAMES)
@@ -199,11 +218,11 @@ def test_tensors_are_read_where_they_lie():
 
 @emulated
 def test_batches_beyond_a_grid(monkeypatch):
-    args, grad = make(batch=5, paths=2, length=9)
+    args, grad = make(batch=5, paths=2, length=40)
     starts, wanted = chunk_starts(args, 16), truth(args, grad)
     monkeypatch.setattr("napari_mamba.scan.cuda.backward.MAX_SEQUENCES", 4)
     found, launched = run(args, starts, 16, grad)
-    assert launched.count("scan_adjoint_chunks") == 3
+    assert launched.count("scan_adjoint_combine") == 3
     assert max(errors(found, wanted).values()) < 2e-6
 
 
@@ -225,9 +244,6 @@ def test_from_what_the_forward_keeps(length, width):
     assert scanned.starts.shape[2] > 1
     found, _ = run(args, scanned.starts, scanned.chunk, grad)
     assert max(errors(found, truth(args, grad, torch_backend.selective_scan)).values()) < 2e-6
-
-
-SMALL, LARGE = Shared(64 * 1024, 64 * 1024), Shared(227 * 1024, 228 * 1024)
 
 
 @pytest.mark.parametrize("states", [1, 2, 4, 5, 8, 10, 16, 17, 32, 33, 64])

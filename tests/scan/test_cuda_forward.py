@@ -24,6 +24,10 @@ PLANS = {
     "single": Plan("single", 128, 1, threads=32, blocks=1),
     "short": Plan("short", 16, 5, split=8, warps=8),
     "short16": Plan("short", 32, 3, split=16, warps=8),
+    "lanes": replace(CHUNKS, lanes=2),
+    "four lanes": replace(CHUNKS, lanes=4, threads=64),
+    "rounds": Plan("short", 16, 5, split=8, warps=8, rounds=2),
+    "rounds4": Plan("short", 12, 7, split=4, warps=8, rounds=3),
 }
 
 

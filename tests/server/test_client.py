@@ -135,13 +135,13 @@ def test_options_that_it_takes_are_written_as_it_takes_them(tiny_bundle, volume)
 
     options = RunOptions(
         tile=(16, 32, 32), overlap=0.25, mirror=True, precision="float32", probabilities=True, strength=0.5, seed=4,
-        clip=False, deterministic=True,
+        clip=False, deterministic=True, slice_profile="sinc",
     )  # fmt: skip
     body = remote.request_of(volume, bundles.load(tiny_bundle), options)
     words = RunRequest(**body).options.words("cpu")
     assert words == [
-        "--device=cpu", "--precision=float32", "--tile=16,32,32", "--overlap=0.25", "--strength=50", "--mirror",
-        "--deterministic", "--no-clip", "--seed=4",
+        "--device=cpu", "--precision=float32", "--tile=16,32,32", "--slice-profile=sinc", "--overlap=0.25",
+        "--strength=50", "--mirror", "--deterministic", "--no-clip", "--seed=4",
     ]  # fmt: skip
     assert set(body["cases"][0]["outputs"]) == {"output", "probabilities"}
 

@@ -25,15 +25,20 @@ def tables() -> str:
         "| bundle | right images doubted | other images doubted | of kinds that no fitting saw |",
         "| --- | --- | --- | --- |",
     ]
-    each = []
+    each, keys = [], ("right", "others", "held_out_kinds")
+    total = {key: {"images": 0, "doubted": 0} for key in keys}
     for name in KINDS:
         bundle = bundles.load(name)
         found = bundle.metrics.get("familiar")
         if not found or bundle.familiarity is None:
             continue
-        cells = [_share(found, key) for key in ("right", "others", "held_out_kinds")]
+        cells = [_share(found, key) for key in keys]
+        for key in keys:
+            for count in total[key]:
+                total[key][count] += found.get(key, {}).get(count, 0)
         lines.append(f"| {name} | {' | '.join(cells)} |")
         each.append(f"### {name}\n\n{found['table']}\n\n{_limits(bundle.familiarity)}")
+    lines.append(f"| together | {' | '.join(_share(total, key) for key in keys)} |")
     return "\n".join(lines) + "\n\n" + "\n\n".join(each)
 
 

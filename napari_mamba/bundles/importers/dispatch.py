@@ -14,9 +14,10 @@ from napari_mamba.bundles.importers.archives import names_in, unpacked
 from napari_mamba.bundles.importers.monai import import_monai
 from napari_mamba.bundles.importers.nnunet import import_nnunet
 from napari_mamba.bundles.importers.nnunet_v1 import import_nnunet_v1
+from napari_mamba.bundles.importers.parts import is_in_parts
 from napari_mamba.bundles.importers.plain import import_weights
 from napari_mamba.bundles.progress import OnProgress, part, silent
-from napari_mamba.errors import BundleError
+from napari_mamba.errors import BundleError, UnsaidError
 from napari_mamba.io.paths import expanded
 
 _WHAT: dict[Callable[..., Path], str] = {
@@ -42,7 +43,8 @@ def import_checkpoint(
     ----------
     path : path
         A results folder of nnU-Net v2 or v1, a MONAI bundle, a zip of one of them (`nnUNetv2_export_model_to_zip`
-        makes one), or a file of weights (a state_dict, or a checkpoint that holds one).
+        makes one), or a file of weights (a state_dict, or a checkpoint that holds one), or a folder
+        with GFE-Mamba's three files.
     destination : path, optional
         Folder or ".zip" to write; the user's folder of bundles if not given.
     on_progress : callable, optional
@@ -64,7 +66,8 @@ def import_checkpoint(
     if not path.exists():
         raise BundleError(f"{path}: no such file or folder: check the path")
     names = _names(path)
-    importer = importer_for(names) or (import_nnunet if path.is_dir() else import_weights)
+    weights = path.is_file() or is_in_parts(path)
+    importer = importer_for(names) or (import_weights if weights else import_nnunet)
     known = inspect.signature(importer).parameters
     if odd := sorted(choices.keys() - known.keys()):
         raise BundleError(f"{path}: is {_WHAT[importer]}, for which {odd[0]!r} says nothing: leave it out")
@@ -73,6 +76,8 @@ def import_checkpoint(
     with unpacked(path, _of_use, unpacking) if zipped else nullcontext(path) as at:
         try:
             return importer(at, destination, on_progress=importing, **choices)
+        except UnsaidError:
+            raise
         except BundleError as error:
             raise BundleError(str(error).replace(str(at), str(path))) from error
 

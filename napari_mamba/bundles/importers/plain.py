@@ -10,14 +10,17 @@ from typing import Any
 import torch
 
 from napari_mamba import models
+from napari_mamba.bundles.checks import Fields
 from napari_mamba.bundles.doors import explained
+from napari_mamba.bundles.guards.columns import Column, columns_of
+from napari_mamba.bundles.importers.parts import read_parts
 from napari_mamba.bundles.importers.pickles import read_checkpoint
 from napari_mamba.bundles.importers.places import place_for, plain_name
 from napari_mamba.bundles.importers.presets import Preset, preset_for, presets_for, slide_usage
 from napari_mamba.bundles.progress import OnProgress, part, silent
 from napari_mamba.bundles.spec import WITHOUT_CLASSES, BundleSpec, Channel, Dtype, LabelClass, Network, Tile
 from napari_mamba.bundles.writer import save
-from napari_mamba.errors import BundleError, InputError
+from napari_mamba.errors import BundleError, InputError, UnsaidError
 from napari_mamba.io.paths import expanded
 from napari_mamba.nn.blocks.probability import Probability
 
@@ -40,6 +43,7 @@ def import_weights(
     overlap: float | None = None,
     mirror_axes: Sequence[int] | None = None,
     arguments: Mapping[str, Any] | None = None,
+    columns: Sequence[Mapping[str, Any] | Column] | None = None,
     name: str | None = None,
     title: str | None = None,
     dtype: Dtype = "float32",
@@ -52,7 +56,8 @@ def import_weights(
     ----------
     path : path
         What `torch.save` wrote (BasicSR's files too), or safetensors. Prefixes and containers in the wild are seen
-        through; of BasicSR's `params` and `params_ema` the averaged weights are taken.
+        through; of BasicSR's `params` and `params_ema` the averaged weights are taken. Or a folder with the three files
+        of GFE-Mamba.
     destination : path, optional
         Folder or ".zip" to write; the user's folder of bundles if not given.
     network : str, optional
@@ -73,6 +78,9 @@ def import_weights(
         As in `Tile`; half a tile, and none.
     arguments : mapping, optional
         Arguments of the network that leave no trace in its weights.
+    columns : sequence of mapping or Column, optional
+        Of a network that takes a row of a table beside the image: the columns in its order, categories with their
+        "values" before numbers with their "mean" and "std", as in `docs/bundles.md`.
     name, title : str, optional
         Of the bundle.
     dtype, overwrite, on_progress
@@ -94,10 +102,13 @@ def import_weights(
     """
     path = expanded(path)
     on_progress("Reading the weights", 0)
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_parts(path) if path.is_dir() else read_checkpoint(path)
     if not isinstance(checkpoint, Mapping):
         raise BundleError(f"{path}: holds no weights by name: choose the checkpoint that the training wrote")
+    named = _columns(columns or ())
     found, info, network_arguments = identified_weights(path, checkpoint, network, arguments)
+    if named:
+        network_arguments |= {"categories": [len(one.values) for one in named if one.values]}
     usage: dict[str, Any] = {
         "tile": tile,
         "channels": channels,
@@ -106,11 +117,13 @@ def import_weights(
         "activation": activation,
         "overlap": overlap,
         "mirror_axes": mirror_axes,
+        "columns": named,
     }
     used = _of_preset(path, preset, found.name) if preset is not None else None
     if used is not None:
         usage = {
             **_from_preset(path, used, network_arguments, info.task),
+            "columns": named,
             **{key: v for key, v in usage.items() if v is not None},
         }
     if task_of(info) == "slide":
@@ -138,6 +151,9 @@ def make_spec(
     """What goes into `bundle.json`: the network and its `network_arguments`, its use, and facts about the bundle."""
     task = task_of(info)
     activation = usage["activation"] or ("none" if task in WITHOUT_CLASSES else "softmax")
+    columns = tuple(usage.get("columns") or ())
+    if task == "classification" and not usage["activation"] and len(usage["classes"] or ()) == 1:
+        activation = "sigmoid"  # the softmax of one score is always 1
     if activation != "none" and _ends_in_probability(info.name, network_arguments):
         network_arguments = {**network_arguments, "logits": True}
     overlap = usage["overlap"] if usage["overlap"] is not None else 0.5
@@ -153,11 +169,12 @@ def make_spec(
             tuple(usage["tile"]),
             overlap,
             tuple(usage["mirror_axes"] or ()),
-            fixed=task == "diffusion",
+            fixed=task == "diffusion" or bool(columns),
             frames=info.frames,
         ),
         activation=activation,
         classes=_classes(usage["classes"] or (), activation),
+        columns=columns,
         references=tuple(text for text in (f"{info.paper} ({info.repository})" if info.paper else "",) if text),
         **facts,
     )
@@ -196,7 +213,9 @@ def identified_weights(
     }
     more = {**more, **(arguments or {})}
     if unsaid := [argument for argument in found.ambiguous if argument not in more]:
-        raise BundleError(f"{path}: is {info.title or info.name}; say its {' and '.join(unsaid)} ({found.note})")
+        title = info.title or info.name
+        said = f"{path}: is {title}; say its {' and '.join(unsaid)} ({found.note.rstrip('.')})"
+        raise UnsaidError(said, title, unsaid, unsaid, presets_for(info.name))
     return found, info, {**found.arguments, **more}
 
 
@@ -235,10 +254,15 @@ def _check_complete(path: Path, info: models.ModelInfo, usage: Mapping[str, Any]
     if missing := [key for key in needed if usage[key] is None]:
         fitting = presets_for(info.name)
         hint = f", or the preset {' or '.join(fitting)}" if fitting and missing != ["classes"] else ""
-        raise BundleError(
-            f"{path}: is {info.title or info.name}; weights do not say how they are used: give "
-            f"{', '.join(missing)}{hint}"
-        )
+        title = info.title or info.name
+        said = f"{path}: is {title}; weights do not say how they are used: give {', '.join(missing)}{hint}"
+        raise UnsaidError(said, title, missing, (), fitting if missing != ["classes"] else ())
+
+
+def _columns(columns: Sequence[Mapping[str, Any] | Column]) -> tuple[Column, ...]:
+    if any(isinstance(one, Column) for one in columns):
+        return tuple(one for one in columns if isinstance(one, Column))
+    return columns_of([Fields(one, f"columns[{i}]") for i, one in enumerate(columns)])
 
 
 def _ends_in_probability(name: str, arguments: Mapping[str, Any]) -> bool:

@@ -74,12 +74,14 @@ PRESETS: Mapping[str, Preset] = {
         note="The authors' code takes an image whole; here it goes through in overlapping tiles.",
     ),
     "fusion": Preset(
-        networks=("mambadfuse",),
-        source="github.com/Lizhe1228/MambaDFuse, test_MambaDFuse.py and data/dataloder.py",
+        networks=("mambadfuse", "fusionmamba"),
+        source="github.com/Lizhe1228/MambaDFuse, test_MambaDFuse.py and data/dataloder.py; "
+        "github.com/millieXie/FusionMamba, test.py",
         tile=(256, 256),
         preparation=(normalise("rescale_0_1"),),
         channels={1: ("first modality", "second modality")},
-        note="The authors' code takes pictures of 8 bits over 255 and whole; here each volume's range becomes 0 to 1.",
+        note="The authors' code takes pictures of 8 bits over 255 and whole; here each volume's range becomes 0 to 1. "
+        "FusionMamba's also stretches each answer to the whole range.",
     ),
     "lesion": Preset(
         networks=("vm_unet", "vm_unet_v2", "h_vmunet", "ultralight_vm_unet", "hmt_unet"),

@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from napari_mamba.cli.arguments import HOW, IN, OUT, Bundle, Device, Scheduler, Workers
+from napari_mamba.cli.arguments import HOW, IN, OUT, Bundle, Device, Row, Scheduler, Workers
 
 
 def batch(
@@ -92,6 +92,7 @@ def batch(
         Optional[str],
         typer.Option(metavar="MM|Z,Y,X", help="Super-resolution: output voxel size in mm.", rich_help_panel=HOW),
     ] = None,
+    row: Row = None,
 ) -> None:
     """Apply a bundle to many images: one row a case, and a page to look through.
 
@@ -126,5 +127,6 @@ def batch(
             events=events,
             scheduler=scheduler,
             workers=workers,
+            rows=row,
         )
     )

@@ -74,6 +74,14 @@ def import_(
         Optional[str],
         typer.Option(metavar="JSON", help="List of steps (docs/bundles.md), or its file.", rich_help_panel=WEIGHTS),
     ] = None,
+    columns: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="JSON",
+            help="Columns of the table beside the image (docs/bundles.md), or their file.",
+            rich_help_panel=WEIGHTS,
+        ),
+    ] = None,
     activation: Annotated[
         Optional[str], typer.Option(help="softmax, sigmoid or none.", rich_help_panel=WEIGHTS)
     ] = None,
@@ -82,6 +90,7 @@ def import_(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
 ) -> None:
     """Turn a trained network of somebody else's into a bundle. No code in the checkpoint runs."""
+    from napari_mamba.bundles.importers import words
     from napari_mamba.cli import importing
 
     importing.import_bundle(
@@ -93,11 +102,12 @@ def import_(
         checkpoint=checkpoint,
         network=network,
         preset=preset,
-        arguments=importing.parse_arguments(argument),
-        channels=importing.parse_names(channels),
-        classes=importing.parse_names(classes),
-        tile=importing.parse_tile(tile),
-        preparation=importing.parse_preparation(preparation),
+        arguments=words.parse_arguments(argument),
+        channels=words.parse_names(channels),
+        classes=words.parse_names(classes),
+        tile=words.parse_tile(tile),
+        preparation=words.parse_objects("preparation", preparation),
+        columns=words.parse_objects("columns", columns),
         activation=activation,
         name=name,
         dtype=dtype,

@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from napari_mamba.cli.arguments import HOW, IN, OUT, Bundle, Device, Scheduler, Workers
+from napari_mamba.cli.arguments import HOW, IN, OUT, Bundle, Device, Row, Scheduler, Workers
 
 
 def run(
@@ -118,6 +118,14 @@ def run(
         Optional[str],
         typer.Option(metavar="MM|Z,Y,X", help="Super-resolution: output voxel size in mm.", rich_help_panel=HOW),
     ] = None,
+    slice_profile: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="PROFILE",
+            help="Super-resolution, where it is known: sinc (a 3D acquisition), box, gaussian; else by the header.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     strength: Annotated[
         Optional[str],
         typer.Option(
@@ -160,6 +168,11 @@ def run(
             rich_help_panel=IN,
         ),
     ] = None,
+    row: Row = None,
+    row_of: Annotated[
+        Optional[str],
+        typer.Option(metavar="TEXT", help="What its row says; by default the image's name.", rich_help_panel=IN),
+    ] = None,
     level: Annotated[int, typer.Option(help="Of a multi-resolution image; 0 is the finest.", rich_help_panel=IN)] = 0,
     replace_nonfinite: Annotated[
         Optional[float], typer.Option(help="Value for NaN and infinite voxels.", rich_help_panel=IN)
@@ -189,6 +202,7 @@ def run(
         batch_size=batch_size,
         axis=axis,
         spacing=parsing.parse_spacing(spacing),
+        slice_profile=slice_profile,
         strength=parsing.parse_strength(strength),
         replace_nonfinite=replace_nonfinite,
         region=parsing.parse_region(region),
@@ -206,5 +220,6 @@ def run(
             overwrite=overwrite,
             events=events,
             storing=Storing(resume, scheduler, workers),
+            row=(row, row_of or ""),
         )
     )

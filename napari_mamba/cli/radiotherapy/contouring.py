@@ -22,7 +22,7 @@ def write(structures: Sequence[Path], output: Path, image: Path | None, names: s
     with quiet_libraries():
         from napari_mamba import io
         from napari_mamba.radiotherapy import sources
-        from napari_mamba.radiotherapy.dicom.reference import read_reference
+        from napari_mamba.radiotherapy.dicom.reference import series_of
         from napari_mamba.radiotherapy.dicom.rtstruct import write_structures
 
         contours = output.suffix.lower() == ".dcm"
@@ -31,8 +31,8 @@ def write(structures: Sequence[Path], output: Path, image: Path | None, names: s
             raise OutputError(f"{output} has an unknown suffix: .dcm, an image's as .seg.nrrd, or none for a folder")
         if output.exists() and not overwrite:
             raise OutputError(f"{output} is already there: add --overwrite to replace it, or choose another name")
-        reference = read_reference(image) if image is not None and image.is_dir() else None
         grid = io.read(image) if image is not None else _grid_of(structures[0])
+        reference = series_of(io.series_files(grid.header))
         found = sources.structures_of(structures, grid, names=sources.names_of(names), reference=reference)
         if contours:
             print(write_structures(found, output, reference))

@@ -87,9 +87,9 @@ def _follow(
     place: Path, outputs: HeartOutputs, bundle: str, labels: Path | None, options: dict[str, Any], report: Reporter
 ) -> int:
     from napari_mamba.engine import Progress
-    from napari_mamba.engine.progress.overall import Overall
+    from napari_mamba.engine.progress.overall import FOLLOWING, Overall
 
-    began, overall = perf_counter(), Overall()
+    began, overall = perf_counter(), Overall(shares=FOLLOWING)
 
     def tell(event: Progress) -> None:
         overall.add(event)
@@ -182,6 +182,7 @@ def _facts(found: Followed, cine: Cine, place: Path, outputs: HeartOutputs) -> d
         "phases": len(cine.data),
         "slices": cine.data.shape[1],
         "times_ms": None if cine.times is None else [float(at) for at in cine.times],
+        "trigger_times_ms": None if cine.trigger_times is None else cine.trigger_times.tolist(),
         "warnings": list(found.warnings),
         **found.facts,
     }

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from napari_mamba.editing.parts import centres_of, counted
 from napari_mamba.errors import BundleError
 
 _UNSEEN = "Do not trust this result unseen."
@@ -113,8 +114,8 @@ def warn_position(
     ml = _volumes(labels, spacing, names)
     wanted = sorted({int(rule[i]) for rule in rules for i in (0, 2)})
     there = [index for index in wanted if ml.get(index, 0) > smallest]
-    middles = ndimage.center_of_mass(np.ones_like(labels, np.uint8), labels, there) if there else []
-    world = {i: affine[:3, :3] @ np.array(m) + affine[:3, 3] for i, m in zip(there, middles, strict=True)}
+    middles = centres_of(labels, there) if there else []
+    world = {i: affine[:3, :3] @ m + affine[:3, 3] for i, m in zip(there, middles, strict=True)}
     found = []
     for first, direction, second, least in rules:
         if direction not in DIRECTIONS:
@@ -142,7 +143,7 @@ def warn_mirrored(
 
 
 def _volumes(labels: np.ndarray, spacing: Sequence[float], names: Mapping[int, str]) -> dict[int, float]:
-    counts = np.bincount(labels.ravel(), minlength=max(names) + 1) * float(np.prod(spacing)) / 1000
+    counts = counted(labels, max(names) + 1) * float(np.prod(spacing)) / 1000
     return {index: float(counts[index]) for index in names}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from napari_mamba.editing import keep_largest_island
-from napari_mamba.editing.parts import relabelled, stray_parts
+from napari_mamba.editing.parts import MARGIN, counted, relabelled, stray_parts
 from napari_mamba.engine.answers.plausibility import warn_mirrored, warn_pieces, warn_position, warn_sides
 from napari_mamba.errors import BundleError
 
@@ -76,7 +76,7 @@ def warn_missing(
     labels: np.ndarray, spacing: Sequence[float], names: Mapping[int, str], allowed: int = 0, smallest: float = 0.0
 ) -> Postprocessed:
     """A doubt that names the structures of less than `smallest` ml, where more than `allowed` are."""
-    counts = np.bincount(labels.ravel(), minlength=max(names) + 1)
+    counts = counted(labels, max(names) + 1)
     return labels, doubt_missing(dict(enumerate(counts.tolist())), spacing, names, allowed, smallest)
 
 
@@ -133,6 +133,11 @@ def postprocess(
     >>> postprocess(labels, (1, 1, 1), {1: "a"}, [{"step": "keep_largest", "as_one_structure": True}])[0]
     array([[[1, 1, 0, 0]]])
     """
+    box = _around_all(labels, steps)
+    kept, labels = labels, np.ascontiguousarray(labels[box])
+    inside = labels
+    if affine is not None:
+        affine = affine @ _shift(box)
     warnings: list[str] = []
     for step in steps:
         options = dict(step)
@@ -148,7 +153,36 @@ def postprocess(
         except (TypeError, ValueError, LookupError) as error:
             raise BundleError(f"the postprocessing step {name!r} has wrong options ({error})") from error
         warnings += said
-    return labels, warnings
+    if labels is not inside:
+        kept = kept.copy()
+        kept[box] = labels
+    return kept, warnings
+
+
+def _around_all(labels: np.ndarray, steps: Sequence[Mapping[str, Any]]) -> tuple[slice, ...]:
+    """The box of what is labelled, of which alone the steps have to look; all where one asks for the background.
+
+    With the margin in which `relabelled` looks for neighbours, so that its answers are the same.
+    """
+    if any(_asks_for_background(step) for step in steps):
+        return (slice(None),) * labels.ndim
+    found = []
+    for axis in range(labels.ndim):
+        there = np.flatnonzero(labels.any(axis=tuple(i for i in range(labels.ndim) if i != axis)))
+        found.append(slice(max(there[0] - MARGIN, 0), there[-1] + MARGIN + 1) if len(there) else slice(None))
+    return tuple(found)
+
+
+def _asks_for_background(step: Mapping[str, Any]) -> bool:
+    lists = [step.get("indices"), step.get("pairs"), *(step.get("rules") or ())]
+    return any(isinstance(one, Sequence) and 0 in one for one in lists)
+
+
+def _shift(box: Sequence[slice]) -> np.ndarray:
+    """From the (z, y, x) of a box to those of the whole, (4, 4)."""
+    matrix = np.eye(4)
+    matrix[:3, 3] = [one.start or 0 for one in box]
+    return matrix
 
 
 def count_warnings(

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from napari_mamba.bundles.guards.columns import encoded
 from napari_mamba.engine.answers.base import Answer
 from napari_mamba.engine.answers.image import ImageSink
 from napari_mamba.engine.answers.registry import answers
+from napari_mamba.engine.context import Context
 from napari_mamba.engine.familiarity.judge import Judgement
 from napari_mamba.engine.preparation.prepare import Prepared
 from napari_mamba.engine.progress.reporting import Events
@@ -38,13 +40,23 @@ def with_none(scores: Mapping[str, float], familiar: Sequence[Judgement]) -> dic
 
 @answers("classification")
 class ScoresAnswer(Answer):
-    """`Result.scores`, the mean over tiles and members; with uncertainty asked for also an activation map."""
+    """`Result.scores`, the mean over tiles and members; with uncertainty asked for also an activation map.
+
+    Of bundles with `columns` the networks are given the row of the run's options first.
+    """
+
+    def __init__(self, context: Context):
+        super().__init__(context)
+        columns = getattr(context.bundle, "columns", ())
+        self.row = encoded(context.bundle, context.options.row) if columns else None
 
     def new_sink(self, prepared: Prepared) -> list[torch.Tensor]:
         return []
 
     def passes(self, data: np.ndarray, ensemble: Ensemble, sink: Any) -> tuple[Iterator[None], int]:
         plan = self.context.plan
+        for network in ensemble.networks if self.row is not None else ():
+            network.take_row(*self.row)  # type: ignore[operator, misc]
         if self.context.options.axis != "all":
             tiling = plan.tiling(data.shape[1:])  # type: ignore[arg-type]
             return score_tiles(data, ensemble, tiling, sink), len(tiling.starts) * ensemble.passes

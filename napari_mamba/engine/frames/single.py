@@ -81,10 +81,14 @@ class Told:
     >>> told.add("Seen at a distance of 8.1.")
     >>> told.sentences()
     ['In 2 frames, such as: Seen at a distance of 8.7.']
+    >>> told = Told(2, "phase")
+    >>> told.add("It is blurred.")
+    >>> told.sentences()
+    ['In one phase: It is blurred.']
     """
 
-    def __init__(self, frames: int) -> None:
-        self.frames = frames
+    def __init__(self, frames: int, name: str = "frame") -> None:
+        self.frames, self.name = frames, name
         self.said: dict[str, list[str]] = {}
 
     def add(self, sentence: str) -> None:
@@ -97,12 +101,12 @@ class Told:
 
     def _said(self, texts: list[str]) -> str:
         text, count = texts[0], len(texts)
-        if text.startswith("Frame "):
+        if text.startswith(f"{self.name.capitalize()} "):
             return text if count == 1 else f"{text} The same holds for {count - 1} more."
         same = len(set(texts)) == 1
         if count == self.frames and same:
             return text
-        frames = "one frame" if count == 1 else f"{'all' if count == self.frames else count} frames"
+        frames = f"one {self.name}" if count == 1 else f"{'all' if count == self.frames else count} {self.name}s"
         return f"In {frames}{'' if same else ', such as'}: {text}"
 
 

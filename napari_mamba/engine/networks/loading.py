@@ -106,7 +106,9 @@ def give_back(bundle: Bundle, ensemble: Ensemble) -> None:
 
 def scans(bundle: Bundle) -> bool:
     """Whether a bundle's network has selective scans, whose kernels are to be compiled."""
-    return any(model.name == bundle.network.name and model.scan_order for model in list_models())
+    within = getattr(bundle.network, "arguments", {}).get("network")  # as a dose's has one
+    names = (bundle.network.name, within)
+    return any(model.name in names and model.scan_order for model in list_models())
 
 
 @torch.inference_mode()

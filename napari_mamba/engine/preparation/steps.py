@@ -17,10 +17,12 @@ from napari_mamba.engine.preparation.field_of_view import field_of_view
 from napari_mamba.engine.preparation.grids import regridding
 from napari_mamba.engine.preparation.grids.planning import planning_grid
 from napari_mamba.engine.preparation.grids.spacing import resample
-from napari_mamba.engine.preparation.grids.upsampling import append_upsampling_channel, refine
+from napari_mamba.engine.preparation.grids.upsampling import PROFILES, append_upsampling_channel, refine
 from napari_mamba.engine.preparation.normalising import normalise
 from napari_mamba.engine.preparation.state import State, Undo
 from napari_mamba.errors import InputError
+from napari_mamba.io import acquisition, slice_thickness
+from napari_mamba.volume import Volume
 
 STEPS: Mapping[str, Callable[..., tuple[State, Undo]]] = {
     "orient": orient,
@@ -42,8 +44,10 @@ STEPS: Mapping[str, Callable[..., tuple[State, Undo]]] = {
 }
 
 
-def preparation_steps(bundle: Any, spacing: float | Sequence[float] | None = None) -> list[dict[str, Any]]:
-    """A bundle's steps, with the voxel size that the user asks for.
+def preparation_steps(
+    bundle: Any, spacing: float | Sequence[float] | None = None, slice_profile: str | None = None
+) -> list[dict[str, Any]]:
+    """A bundle's steps, with the voxel size that the user asks for, and the profile that slices are known to have.
 
     Raises
     ------
@@ -51,9 +55,25 @@ def preparation_steps(bundle: Any, spacing: float | Sequence[float] | None = Non
         If one is asked for and the bundle answers on the image's own grid.
     """
     steps = [dict(step) for step in bundle.preparation]
+    finer = [step for step in steps if step.get("step") == "refine"]
+    if not finer and (spacing is not None or slice_profile is not None):
+        what = "voxel size" if spacing is not None else "slices' profile"
+        raise InputError(f"{bundle.name} answers on the image's own grid: leave the {what} away")
     if spacing is not None:
-        finer = [step for step in steps if step.get("step") == "refine"]
-        if not finer:
-            raise InputError(f"{bundle.name} answers on the image's own grid: leave the voxel size away")
         finer[0]["spacing"] = spacing
+    if slice_profile in PROFILES:
+        finer[0]["data_consistency"] = slice_profile
     return steps
+
+
+def known_profile(volume: Volume, bundle: Any, asked: str | None) -> str | None:
+    """The profile of a volume's slices: the one that is asked for, or a sinc where its header says that it is 3D.
+
+    The slices of a 3D acquisition are sampled in k-space, as rows and columns are. Those that lie closer together than
+    they are thick were interpolated afterwards.
+    """
+    if asked is not None or not any(step.get("step") == "refine" for step in bundle.preparation):
+        return asked
+    thick, apart = slice_thickness(volume), float(volume.spacing[0])
+    close = thick is not None and abs(thick - apart) < 0.1 * apart
+    return "sinc" if close and acquisition(volume) == "3D" else None

@@ -30,6 +30,8 @@ REGISTERING = {
     "writing": 0.03,
 }
 """The same of a registration."""
+FOLLOWING = {"loading": 0.05, "network": 0.92, "writing": 0.03}
+"""The same of a heart that is followed: what each phase's run does besides is a part of its step."""
 _TELLING = 0.2
 """Share done from which the time that is left can be guessed by the time that went by."""
 

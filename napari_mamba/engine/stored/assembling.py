@@ -88,3 +88,61 @@ class Writer:
             pending, self.pending = self.pending, None
             pending.result()
         self.waited += perf_counter() - since
+
+
+class Behind:
+    """Hands slices on to a sink in a thread of its own, so that a GPU does not wait for their way into main memory.
+
+    Parameters
+    ----------
+    sink : Assembler
+    device : torch.device
+        Of the slices. They are copied on a stream of their own, beside the network's.
+
+    Attributes
+    ----------
+    waited : float
+        Seconds for which slices had to wait for those before.
+    """
+
+    def __init__(self, sink: Assembler, device: torch.device):
+        self.sink, self.waited = sink, 0.0
+        self.stream = torch.cuda.Stream(device)
+        self.pool = ThreadPoolExecutor(1, "assembling")
+        self.pending: Future[None] | None = None
+
+    def __enter__(self) -> Behind:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.pool.shutdown(wait=True)
+
+    def enlarge(self, factors: tuple[int, int, int]) -> None:
+        """As the sink."""
+        self.sink.enlarge(factors)
+
+    def __call__(self, z: int, values: torch.Tensor) -> None:
+        """Take the values (K, n, y, x) of the slices from z on; raises what went wrong with those before."""
+        if values.device.type != "cuda":  # blended in main memory, where the device's is short
+            self.finish()
+            self.sink(z, values)
+            return
+        taken = values.clone()  # the values are cleared when this returns
+        there = torch.cuda.Event()
+        there.record(torch.cuda.current_stream(values.device))
+        self.finish()
+        self.pending = self.pool.submit(self._hand_on, z, taken, there)
+
+    def finish(self) -> None:
+        """Wait until all slices are handed on."""
+        since = perf_counter()
+        if self.pending is not None:
+            pending, self.pending = self.pending, None
+            pending.result()
+        self.waited += perf_counter() - since
+
+    def _hand_on(self, z: int, taken: torch.Tensor, there: torch.cuda.Event) -> None:
+        with torch.inference_mode(), torch.cuda.stream(self.stream):
+            self.stream.wait_event(there)
+            self.sink(z, taken)
+            self.stream.synchronize()

@@ -10,8 +10,8 @@ from napari_mamba.engine.tiling.tiles import Box, Shape
 
 COARSEST = 256
 """Voxels along the longest axis of the last level, at most."""
-PART = 256
-"""Voxels along each side of what is computed together."""
+PART = 128
+"""Voxels along each side of what is computed together, from eight times as many."""
 
 
 def factors(shape: Sequence[int], spacing: Sequence[float]) -> list[Shape]:
@@ -41,9 +41,25 @@ def coarser(shape: Sequence[int], factor: Sequence[int]) -> Shape:
     return z, y, x
 
 
+def sides_of(chunks: Sequence[int]) -> Shape:
+    """Voxels along each side of a part, whole chunks."""
+    z, y, x = (max(PART // chunk, 1) * chunk for chunk in chunks)
+    return z, y, x
+
+
+def keys_within(box: Box, level: int, sides: Sequence[int]) -> list[str]:
+    """Keys of the blocks or parts of a level, of so many voxels along each side, that a box of it meets.
+
+    >>> keys_within((slice(0, 9), slice(8, 16), slice(0, 8)), 1, (8, 8, 8))
+    ['1/0.1.0', '1/1.1.0']
+    """
+    z, y, x = (range(one.start // side, -(-one.stop // side)) for one, side in zip(box, sides, strict=True))
+    return [f"{level}/{i}.{j}.{k}" for i in z for j in y for k in x]
+
+
 def parts(shape: Shape, level: int, chunks: Shape) -> dict[str, Box]:
     """Boxes of whole chunks that cover a level, by their keys in the journal."""
-    steps = [max(PART // chunk, 1) * chunk for chunk in chunks]
+    steps = sides_of(chunks)
     along = [[slice(a, min(a + s, n)) for a in range(0, n, s)] for n, s in zip(shape, steps, strict=True)]
     return {
         f"{level}/{i}.{j}.{k}": (z, y, x)

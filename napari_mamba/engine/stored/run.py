@@ -88,7 +88,7 @@ def check_stored(bundle: Bundle, options: RunOptions) -> None:
     if wanted or options.axis == "all":
         what = f"the {wanted[0]}" if wanted else "the mean of slices along three axes"
         raise NeedsMemory(f"{what} is made in memory alone: leave it out, or give a --region of the image that fits")
-    check_steps(preparation_steps(bundle, options.spacing))
+    check_steps(preparation_steps(bundle, options.spacing, options.slice_profile))
     answer = stored_answer(bundle, len(bundle.channels), None, options=options)
     if options.region is not None and isinstance(answer, StoredLabels) and answer.structures:
         raise NeedsMemory("the largest part within a region is found in memory: give a coarser --level that fits")

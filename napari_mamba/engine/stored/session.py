@@ -7,7 +7,7 @@ import json
 import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from queue import SimpleQueue
 from time import perf_counter
@@ -21,12 +21,13 @@ from napari_mamba.engine.progress.reporting import Cancelled, Events, Reporter
 from napari_mamba.engine.reproducibility.determinism import determinism_facts
 from napari_mamba.engine.result import Result
 from napari_mamba.engine.stored import largest
+from napari_mamba.engine.stored.coarsening import Coarsening, tasks_of
 from napari_mamba.engine.stored.journal import Journal
 from napari_mamba.engine.stored.layout import Layout, lay_out, split
 from napari_mamba.engine.stored.outcome import finished_result, result_of
-from napari_mamba.engine.stored.pyramid import coarser, factors, parts
+from napari_mamba.engine.stored.pyramid import coarser, factors
 from napari_mamba.engine.stored.reading.checking import check_on_disk
-from napari_mamba.engine.stored.reading.lazy import lazy_volume
+from napari_mamba.engine.stored.reading.lazy import cut, lazy_volume
 from napari_mamba.engine.stored.reading.passes import Watch
 from napari_mamba.engine.stored.target import Target, discard, state_of
 from napari_mamba.engine.stored.target import explained as stored_errors
@@ -52,13 +53,15 @@ class StoredSession:
         self.work: Work
         self.shapes: list[Shape] = []
         self.steps: list[Shape] = []
+        self.opened = ExitStack()
+        self.coarsening: Coarsening | None = None
 
     def events(self, *, resume: bool, overwrite: bool) -> Generator[Progress, None, Result]:
         """The whole run."""
         job = self.job
         try:
             yield from self.report.stage("checking")
-            with self.journal.locked():
+            with self.journal.locked(), self.opened:
                 kept = self._begun(resume, overwrite)
                 if kept is None and state_of(job.target) == "image" and resume and not overwrite:
                     return finished_result(job, self.journal)
@@ -133,7 +136,6 @@ class StoredSession:
         job = self.job
         inside = volume
         if job.options.region is not None:
-            from napari_mamba.engine.stored.work import cut
             from napari_mamba.io.regions import blocks_of
 
             block = blocks_of(volume, job.options.region)
@@ -202,6 +204,9 @@ class StoredSession:
             yield from self.report.say("network", 0, 1, message=f"{len(done)} blocks are there already.")
         columns = layout.columns(missing)
         if self.spread is None:
+            if not largest.wanted(self.work):  # which changes blocks that are written
+                self.coarsening = self.opened.enter_context(self._coarsening())
+                self.work.written = self.coarsening.written
             yield from self._here(columns, times)
         else:
             tasks: list[Task] = [("blocks", keys) for keys in split(columns, 4 * self.spread.workers)]
@@ -240,22 +245,26 @@ class StoredSession:
         if largest.wanted(self.work):
             yield from self._watched("restoring", partial(largest.keep_in_store, self.work, self.journal))
 
-    def _coarsen(self) -> Events:
-        """The coarser levels, one after the other: each is made of the whole one before."""
-        self.record.start_stage("restoring")
-        layout, done = self.job.layout, self.journal.done()
+    def _coarsening(self) -> Coarsening:
+        layout, work = self.job.layout, self.work
         assert layout is not None
-        for level, shape in enumerate(self.shapes[1:], 1):
-            chunks = tuple(min(a, b) for a, b in zip(layout.chunks, shape, strict=True))
-            every = parts(shape, level, chunks)  # type: ignore[arg-type]
-            step = self.steps[level - 1]
-            tasks: list[Task] = [("coarser", (level, key, box, step)) for key, box in every.items() if key not in done]
-            if self.spread is None:
-                for number, (_, (_, key, box, _)) in enumerate(tasks, 1):
-                    self.work.coarsen(level, key, box, step)
-                    yield from self.report.say("restoring", number, len(tasks))
-            elif tasks:
-                yield from self._elsewhere("restoring", tasks, Times())
+        return Coarsening(
+            work, self.shapes, self.steps, layout.chunks, layout.block, work.wanted(), self.journal.done()
+        )
+
+    def _coarsen(self) -> Events:
+        """The coarser levels that are not there yet."""
+        self.record.start_stage("restoring")
+        if self.spread is None:
+            if self.coarsening is None:
+                self.coarsening = self.opened.enter_context(self._coarsening())
+            for number in self.coarsening.rest():
+                yield from self.report.say("restoring", number, self.coarsening.total)
+            return
+        layout = self.job.layout
+        assert layout is not None
+        for tasks in tasks_of(self.shapes, self.steps, layout.chunks, self.journal.done()):
+            yield from self._elsewhere("restoring", tasks, Times())
 
     # ---- the end
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from time import perf_counter
@@ -20,13 +21,13 @@ from napari_mamba.engine.preparation.cropping import UndoCrop
 from napari_mamba.engine.preparation.steps import preparation_steps
 from napari_mamba.engine.reproducibility.determinism import check_deterministic, in_reproducible_steps
 from napari_mamba.engine.stored.answers import stored_answer
-from napari_mamba.engine.stored.assembling import Assembler, Writer
+from napari_mamba.engine.stored.assembling import Assembler, Behind, Writer
 from napari_mamba.engine.stored.journal import Journal
 from napari_mamba.engine.stored.layout import Layout
 from napari_mamba.engine.stored.pyramid import finer_box, halved
-from napari_mamba.engine.stored.reading.bands import BandReader
+from napari_mamba.engine.stored.reading.bands import BandReader, Prefetched
 from napari_mamba.engine.stored.reading.checking import replaced
-from napari_mamba.engine.stored.reading.lazy import lazy_volume
+from napari_mamba.engine.stored.reading.lazy import cut, lazy_volume
 from napari_mamba.engine.stored.reading.passes import Watch
 from napari_mamba.engine.stored.reading.placement import Placement, ResampledPlacement, placement_of
 from napari_mamba.engine.stored.reading.preparing import prepare_on_disk
@@ -94,6 +95,7 @@ class Work:
 
     def __init__(self, job: Job, watch: Watch = lambda done, total: None):
         self.job = job
+        self.written: Callable[[str], None] = lambda key: None
         self.volume = job.volume()
         options = job.options
         self.device = choose_device(options.device, options.precision)
@@ -101,7 +103,7 @@ class Work:
         self.plan = plan_run(job.bundle, options, self.device.torch_device)
         self.block = self._region()
         inside = self.volume if self.block is None else cut(self.volume, self.block)
-        steps = preparation_steps(job.bundle, options.spacing)
+        steps = preparation_steps(job.bundle, options.spacing, options.slice_profile)
         prepared = prepare_on_disk(inside, steps, len(job.bundle.channels), watch, job.found)
         self.prepared, self.doubts = choose_view(prepared, options.axis)
         self.placement = self._place(inside)
@@ -187,34 +189,34 @@ class Work:
                 for key in keys:
                     writer.put(key, None, None)
                     yield
-                reading = 0.0
+                waited = {"reading": 0.0, "writing": 0.0}
             else:
-                reading = yield from self._computed(keys, window, writer)
+                waited = yield from self._computed(keys, window, writer)
+            since = perf_counter()
             writer.finish()
-        waited = {"reading": reading, "writing": writer.waited}
-        return {"computing": perf_counter() - began - sum(waited.values()), **waited}
+            last = perf_counter() - since
+        if self._on_gpu and window is not None:  # what threads wait for is not what the device waits for
+            self.ensemble.pace.finish()
+            computing, self.ensemble.pace.computed = self.ensemble.pace.computed, 0.0
+            waited["writing"] += last
+        else:
+            waited["writing"] += writer.waited
+            computing = perf_counter() - began - sum(waited.values())
+        return {"computing": computing, **waited}
 
-    def _computed(self, keys: Sequence[str], window: Box, writer: Writer) -> Generator[None, None, float]:
+    @property
+    def _on_gpu(self) -> bool:
+        """Whether passes are asked for, and end later: reading and writing then have threads of their own."""
+        return self.device.torch_device.type == "cuda"
+
+    def _computed(self, keys: Sequence[str], window: Box, writer: Writer) -> Generator[None, None, dict[str, float]]:
         parts = [(key, box) for key in keys if (box := self.placement.back(self.boxes[key])) is not None]
         for key in set(keys) - {key for key, _ in parts}:
             writer.put(key, None, None)
         parts.sort(key=lambda part: part[1][0].start)
         while True:
-            sink = Assembler(parts, self.answer.kept, writer.put)
             try:
-                with BandReader(self.prepared.data, self.tiling, window) as reader:  # type: ignore[arg-type]
-                    passes = predict_tiles(
-                        reader,
-                        self.ensemble,
-                        self.tiling,
-                        sink,
-                        batch_size=self.plan.batch_size,
-                        blend_device=self.plan.blend_device,
-                        window=window,
-                    )
-                    device, deterministic = self.device.torch_device, self.job.options.deterministic
-                    yield from in_reproducible_steps(passes, device, deterministic)
-                return reader.waited
+                return (yield from self._attempt(parts, window, writer))
             except NotFinite:
                 self._not_finite()
             except (RuntimeError, MemoryError) as error:
@@ -223,6 +225,32 @@ class Work:
                 if not drop_graphs(self.ensemble.networks, for_good=True):  # without graphs the same plan may fit
                     self._fewer_at_a_time()
             memory.release(self.device.torch_device)
+
+    def _attempt(
+        self, parts: Sequence[tuple[str, Box]], window: Box, writer: Writer
+    ) -> Generator[None, None, dict[str, float]]:
+        """Compute a window and hand its blocks on; returns the seconds waited for reading and for writing."""
+        device, size = self.device.torch_device, self.plan.batch_size
+        with ExitStack() as opened:
+            read: Any = opened.enter_context(BandReader(self.prepared.data, self.tiling, window))  # type: ignore[arg-type]
+            sink: Any = Assembler(parts, self.answer.kept, writer.put)
+            if self._on_gpu:
+                starts = self.tiling.starts_within(window)
+                read = opened.enter_context(Prefetched(read, starts, 2 * size))
+                sink = opened.enter_context(Behind(sink, device))
+            passes = predict_tiles(
+                read,
+                self.ensemble,
+                self.tiling,
+                sink,
+                batch_size=size,
+                blend_device=self.plan.blend_device,
+                window=window,
+            )
+            yield from in_reproducible_steps(passes, device, self.job.options.deterministic)
+            if self._on_gpu:
+                sink.finish()
+            return {"reading": read.waited, "writing": sink.waited if self._on_gpu else 0.0}
 
     def _not_finite(self) -> None:
         """Nothing is tried again in another precision, whose answer would not fit the blocks that are written."""
@@ -255,6 +283,7 @@ class Work:
             block, facts = self.answer.written(kept, (z, y, x), given, seen)
         self.target.write(0, box, block)
         self.journal.note(key, facts)
+        self.written(key)
 
     # ---- coarser levels
 
@@ -265,11 +294,3 @@ class Work:
         block = np.asarray(finer[(slice(None), *source)])
         self.target.write(level, box, halved(block, step, self.job.bundle.task == "segmentation"))
         self.journal.note(key, {})
-
-
-def cut(volume: Volume, block: Box) -> Volume:
-    """A block of a lazy volume, at the same place in the world."""
-    corner = np.array([one.start for one in block] + [1.0])
-    affine = volume.affine.copy()
-    affine[:, 3] = volume.affine @ corner
-    return replace(volume, data=volume.data[(slice(None), *block)], affine=affine)

@@ -110,6 +110,7 @@ class Ensemble:
         spread: Any = None
         totals: list[torch.Tensor] = []
         for network, flips in self.pass_schedule:
+            self.pace.begins(self.device.torch_device)
             total, spread = self._accumulate_pass(network, tiles, flips, total, spread)
             self.pace.passed(self.device.torch_device)
             if per_network and flips == self.flips[-1]:

@@ -13,7 +13,7 @@ AHEAD = 2
 
 
 def _mark(device: torch.device) -> Any:
-    event = torch.cuda.Event()
+    event = torch.cuda.Event(enable_timing=True)
     event.record(torch.cuda.current_stream(device))
     return event
 
@@ -24,7 +24,13 @@ class Pace:
     Parameters
     ----------
     mark : callable
-        ``mark(device)`` gives something whose `synchronize` waits for what was begun before.
+        ``mark(device)`` gives something whose `synchronize` waits for what was begun before, and whose
+        `elapsed_time` tells the milliseconds on the device until another one.
+
+    Attributes
+    ----------
+    computed : float
+        Seconds for which the device was at work on passes that were waited for.
 
     Examples
     --------
@@ -34,12 +40,30 @@ class Pace:
 
     def __init__(self, mark: Callable[[torch.device], Any] = _mark) -> None:
         self.mark = mark
-        self.waiting: deque[Any] = deque()
+        self.waiting: deque[tuple[Any, Any]] = deque()
+        self.computed = 0.0
+        self._begun: Any = None
+
+    def begins(self, device: torch.device) -> None:
+        """A pass is about to be begun on a device."""
+        if device.type == "cuda":
+            self._begun = self.mark(device)
 
     def passed(self, device: torch.device) -> None:
         """A pass has been begun on a device."""
         if device.type != "cuda":
             return
-        self.waiting.append(self.mark(device))
+        self.waiting.append((self._begun, self.mark(device)))
         if len(self.waiting) > AHEAD:
-            self.waiting.popleft().synchronize()
+            self._wait()
+
+    def finish(self) -> None:
+        """Wait for all passes that have been begun."""
+        while self.waiting:
+            self._wait()
+
+    def _wait(self) -> None:
+        begun, ended = self.waiting.popleft()
+        ended.synchronize()
+        if begun is not None:
+            self.computed += begun.elapsed_time(ended) / 1000

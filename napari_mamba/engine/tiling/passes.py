@@ -47,7 +47,8 @@ Graph = Any  # a callable like `Run`, with `nbytes`
 def run_pass(network: nn.Module, x: Tensor, device: Device, statistics: ChannelStatistics | None = None) -> Pass:
     """One pass of `network` over x (B, C, ...) in the device's precision; the finest answer where there are several.
 
-    On CUDA the second pass of a kind is captured, and replayed from then on.
+    On CUDA the second pass of a kind is captured, and replayed from then on; not of a network that says of itself that
+    what it does depends on its input's values (`looks_at_values`): a graph cannot follow them.
     """
 
     def run(x: Tensor) -> Pass:
@@ -56,7 +57,7 @@ def run_pass(network: nn.Module, x: Tensor, device: Device, statistics: ChannelS
             output = network(x)
         return Pass(output[0] if isinstance(output, list | tuple) else output, heard)
 
-    if not (x.is_cuda and wanted()) or listening.ACTIVE:
+    if not (x.is_cuda and wanted()) or listening.ACTIVE or getattr(network, "looks_at_values", False):
         return run(x)
     return graphs_of(network).answer(_kind(network, x, device, statistics), x, run)
 

@@ -37,6 +37,9 @@ class Source:
         The files of a DICOM series in the order of the slices.
     slice_thickness : float or None
         How thick the slices along the first axis are, in mm, where the file says so; their distance is the grid's.
+    acquisition : str
+        "2D" where slices were excited one by one, "3D" where they were sampled in k-space; "" where the file says
+        nothing.
     values : int
         `id` of the values that `classes` are about: other values on the same grid have other classes.
     """
@@ -47,6 +50,7 @@ class Source:
     nifti: Any = field(default=None, repr=False)
     dicom: tuple[Path, ...] = ()
     slice_thickness: float | None = None
+    acquisition: str = ""
     values: int = 0
 
 
@@ -69,9 +73,19 @@ def classes_of(volume: Volume) -> tuple[LabelEntry, ...]:
     return source.classes if source.values == id(volume.data) else ()
 
 
+def series_files(header: Any) -> tuple[Path, ...]:
+    """The files of the DICOM series that a `Volume.header` speaks of, in the order of the slices."""
+    return header.dicom if isinstance(header, Source) else ()
+
+
 def slice_thickness(volume: Volume) -> float | None:
     """How thick the slices are, in mm, which is not how far apart; None where the volume's file says nothing."""
     return of(volume).slice_thickness
+
+
+def acquisition(volume: Volume) -> str:
+    """ "2D" or "3D" MR; "" where the volume's file says nothing."""
+    return of(volume).acquisition
 
 
 def doubts(volume: Volume) -> list[str]:

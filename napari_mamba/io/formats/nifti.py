@@ -18,6 +18,7 @@ import numpy as np
 
 from napari_mamba.errors import InputError, OutputError
 from napari_mamba.io import labels
+from napari_mamba.io.common import colour as _colour
 from napari_mamba.io.common import frames as _frames
 from napari_mamba.io.common import guard as _guard
 from napari_mamba.io.common import source as _source
@@ -33,7 +34,7 @@ _LARGEST = float(np.finfo(np.float32).max) / 2
 _COMMENT = 6  # plain ASCII text, by the standard
 
 
-def read(path: Path, frame: _frames.Frame = None) -> Volume:
+def read(path: Path, frame: _frames.Frame = None, colour: _colour.Colour = None) -> Volume:
     """Read a NIfTI image.
 
     Parameters
@@ -42,6 +43,8 @@ def read(path: Path, frame: _frames.Frame = None) -> Volume:
         `.nii` or `.nii.gz`, told apart by content.
     frame : int or "all", optional
         Which volume of a 4D file; "all" takes each as a channel.
+    colour : {"grey", "channels"}, optional
+        How a colour image (RGB24, RGBA32) is taken.
 
     Returns
     -------
@@ -52,7 +55,7 @@ def read(path: Path, frame: _frames.Frame = None) -> Volume:
     Raises
     ------
     InputError
-        If it is no NIfTI, is truncated or damaged, holds colours or complex numbers, or is 4D and no frame is named.
+        If it is no NIfTI, is truncated or damaged, holds complex numbers, or is 4D or in colour and nothing is chosen.
 
     Examples
     --------
@@ -61,6 +64,7 @@ def read(path: Path, frame: _frames.Frame = None) -> Volume:
     """
     with _opened(path) as (stream, limit):
         header, extensions = _read_header(stream, path)
+        (_colour.check if header.is_colour else _colour.refuse)(colour, path)
         announced = _guard.counted((*header.shape, header.frames, header.vector), header.dtype.itemsize)
         if limit is None:
             _guard.check_stored(announced, path.stat().st_size - header.offset, path)
@@ -71,10 +75,17 @@ def read(path: Path, frame: _frames.Frame = None) -> Volume:
         wanted = _frames.choose(header.frames, frame, path)
         if header.vector > 1:
             wanted = list(range(header.vector))
+        if header.is_colour and len(wanted) > 1:
+            raise InputError(f"{path} holds {len(wanted)} images in colour: choose one of them")
         data = _read_voxels(stream, header, wanted, path)
         _guard.to_the_end(stream, path)
+    names: tuple[str, ...] = ()
+    if header.is_colour:
+        parts = np.moveaxis(data[0].view(np.uint8).reshape(*header.shape, header.colours), -1, 0)
+        data = np.ascontiguousarray(_colour.taken(parts, colour))
+        names = _colour.NAMES if colour == "channels" else ()
     source = _source.Source(_label_table(extensions), header.says_labels, header.kept.doubts, header.kept)
-    names = labels.comment_names(extensions, len(data)) if header.vector > 1 else ()
+    names = labels.comment_names(extensions, len(data)) if header.vector > 1 else names
     return _source.attached(Volume(_scaled(data, header), header.affine, names), source)
 
 

@@ -73,14 +73,14 @@ NIFTI_1 = _structure(_FIELDS_1, 348)
 NIFTI_2 = _structure(_FIELDS_2, 540)
 
 TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
+COLOURS = {128: 3, 2304: 4}
+"""Data types of red, green and blue, and of these with an opacity: bytes of a voxel."""
 _REFUSED = {
     1: "bits",
     32: "complex numbers",
-    128: "colours (RGB)",
     1536: "numbers of 128 bits",
     1792: "complex numbers",
     2048: "complex numbers",
-    2304: "colours (RGBA)",
 }
 _VECTOR_INTENT, LABEL_INTENT = 1007, 1002
 _CODES = range(6)  # of the standard's kinds of place
@@ -116,6 +116,11 @@ class Header:
     intercept: float
     says_labels: bool
     kept: SourceHeader
+    colours: int = 0  # bytes of a voxel that is a colour, each for itself; `dtype` is then that of all of them
+
+    @property
+    def is_colour(self) -> bool:
+        return self.colours > 0
 
 
 @dataclass(frozen=True)
@@ -171,7 +176,7 @@ def parse(raw: bytes, structure: np.dtype, path: object) -> Header:
         hint = "its voxels lie in another file, convert it to .nii" if fields["magic"][:2] in (b"ni",) else "no magic"
         raise InputError(f"{path} is no single-file NIfTI image ({hint})")
     code = int(fields["datatype"])
-    if code not in TYPES:
+    if code not in TYPES | COLOURS:
         raise InputError(f"{path} holds {_REFUSED.get(code, f'the unknown data type {code}')}: convert it to numbers")
     count = int(fields["dim"][0])
     sizes = [int(n) for n in fields["dim"][1 : count + 1]] if 1 <= count <= 7 else []
@@ -179,14 +184,17 @@ def parse(raw: bytes, structure: np.dtype, path: object) -> Header:
         raise InputError(f"{path} has the size {sizes or 'unknown'} in its header: the image is empty or damaged")
     sizes += [1] * (7 - len(sizes))
     slope, intercept = float(fields["scl_slope"]), float(fields["scl_inter"])
-    if slope == 0 or not np.isfinite(slope):  # the standard: a slope of 0 means no scaling
+    colours = COLOURS.get(code, 0)
+    if colours or slope == 0 or not np.isfinite(slope):  # the standard: a slope of 0 means no scaling
         slope, intercept = 1.0, 0.0
+    if colours:
+        intercept = 0.0
     if not np.isfinite(intercept):
         raise InputError(f"{path} has the intercept {intercept} in its header: repair scl_inter")
     shape = (sizes[2], sizes[1], sizes[0])
     affine = _affine(fields, shape, path)
     return Header(
-        dtype=np.dtype(TYPES[code]).newbyteorder(structure["sizeof_hdr"].byteorder),
+        dtype=np.dtype(TYPES.get(code, f"V{colours}")).newbyteorder(structure["sizeof_hdr"].byteorder),
         shape=shape,
         frames=sizes[3] * sizes[5] * sizes[6],
         vector=sizes[4],
@@ -196,6 +204,7 @@ def parse(raw: bytes, structure: np.dtype, path: object) -> Header:
         intercept=intercept,
         says_labels=int(fields["intent_code"]) == LABEL_INTENT,
         kept=SourceHeader(fields, affine, shape),
+        colours=colours,
     )
 
 

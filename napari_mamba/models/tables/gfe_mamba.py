@@ -21,19 +21,19 @@ from napari_mamba.nn.mixers.mamba import Mamba
 from napari_mamba.nn.norms.norm import LayerNorm, RMSNorm
 from napari_mamba.scan import placed
 
-PARTS = ("model", "ft_model")
-"""What the authors save in two files, `best_model.pth` and `best_ft_model.pth`."""
+PARTS = ("model", "ft_model", "generator")
+"""What the authors save in files of their own: `best_model.pth`, `best_ft_model.pth`, and the generator."""
 
 
-def joined(model: Mapping[str, Tensor], ft_model: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The two files' weights under this network's keys.
+def joined(*parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of two or three files, in the order of `PARTS`, under the keys of one network.
 
     Examples
     --------
     >>> list(joined({"vit_mid_linear.bias": torch.zeros(4)}, {"cls_token": torch.zeros(1, 1, 8)}))
     ['model.vit_mid_linear.bias', 'ft_model.cls_token']
     """
-    pairs = zip(PARTS, (model, ft_model), strict=True)
+    pairs = zip(PARTS[: len(parts)], parts, strict=True)
     return {f"{part}.{key}": tensor for part, weights in pairs for key, tensor in weights.items()}
 
 
@@ -144,6 +144,8 @@ class TableMamba(nn.Module):
 def identify(shapes: Shapes) -> Identification | None:
     """Recognise the two files' weights, joined."""
     table = "ft_model."
+    if any(key.startswith("generator.") for key in shapes):  # see `gfe_pair.py`
+        return None
     if not has(shapes, "model.vit_mid_linear.weight", f"{table}cls_token", f"{table}final_cross.k_proj.weight"):
         return None
     kinds = shapes.get(f"{table}categories_offset", (0,))[0]

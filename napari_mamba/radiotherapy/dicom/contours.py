@@ -68,16 +68,21 @@ def filled(polygons: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray
     9
     """
     height, width = shape
-    changes = np.zeros((height, width + 1), bool)
-    for polygon in polygons:
-        for (y0, x0), (y1, x1) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
-            low, high = sorted((y0, y1))
-            rows = np.arange(max(int(np.ceil(low)), 0), min(int(np.ceil(high)), height))  # low <= row < high
-            if not len(rows):
-                continue
-            crossing = x0 + (rows - y0) * (x1 - x0) / (y1 - y0)
-            np.logical_xor.at(changes, (rows, np.clip(np.ceil(crossing), 0, width).astype(int)), True)
-    return np.logical_xor.accumulate(changes, axis=1)[:, :width]
+    if not len(polygons):
+        return np.zeros(shape, bool)
+    start = np.concatenate(polygons)
+    end = np.concatenate([np.roll(polygon, -1, axis=0) for polygon in polygons])
+    low, high = (
+        np.clip(np.ceil(side(start[:, 0], end[:, 0])), 0, height).astype(int) for side in (np.minimum, np.maximum)
+    )
+    counts = high - low  # rows that an edge crosses: low <= row < high
+    edge = np.repeat(np.arange(len(start)), counts)
+    rows = np.arange(len(edge)) + np.repeat(low - np.cumsum(counts) + counts, counts)
+    (y0, x0), (y1, x1) = start[edge].T, end[edge].T
+    crossing = x0 + (rows - y0) * (x1 - x0) / (y1 - y0)
+    columns = np.clip(np.ceil(crossing), 0, width).astype(int)
+    changes = np.bincount(rows * (width + 1) + columns, minlength=height * (width + 1)).reshape(height, width + 1)
+    return np.cumsum(changes, axis=1)[:, :width] % 2 == 1
 
 
 def rasterised(contours: Sequence[np.ndarray], affine: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from napari_mamba.errors import InputError
-from napari_mamba.io.common.explaining import explains
+from napari_mamba.io.common.explaining import explained, explains
 from napari_mamba.io.common.guard import quoted
 
 _PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
@@ -69,26 +69,49 @@ def read_reference(folder: Path | str) -> Reference:
     InputError
         If the folder holds no series, or several, or its slices do not share a frame of reference.
     """
-    import pydicom
-
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder: give the one that holds the CT's DICOM slices")
+    found = _headers(sorted(item for item in folder.iterdir() if item.is_file()))
+    if not found:
+        raise InputError(f"{folder} holds no DICOM slices with a place: give the folder of the planning CT")
+    if len({header.SeriesInstanceUID for header in found}) > 1:
+        raise InputError(f"{folder} holds several DICOM series: keep the planning CT alone in it")
+    return _shared(found, str(folder))
+
+
+def series_of(files: Sequence[Path]) -> Reference | None:
+    """The DICOM series of some files (`io.series_files`); None where there are none any more.
+
+    Raises
+    ------
+    InputError
+        If its slices do not share a frame of reference.
+    """
+    found = _headers(files)
+    return explained(files[0].parent, lambda: _shared(found, str(files[0].parent))) if found else None
+
+
+def _headers(files: Iterable[Path]) -> list[Any]:
+    """Those of the slices among some files."""
+    import pydicom
+
     found = []
-    for file in sorted(item for item in folder.iterdir() if item.is_file()):
+    for file in files:
         try:
             header = pydicom.dcmread(file, stop_before_pixels=True)
         except Exception:  # no DICOM, or a damaged one: pydicom raises anything
             continue
         if "ImagePositionPatient" in header and header.get("Modality") not in ("RTDOSE", "RTSTRUCT", "RTPLAN"):
             found.append(header)
-    if not found:
-        raise InputError(f"{folder} holds no DICOM slices with a place: give the folder of the planning CT")
-    if len({header.SeriesInstanceUID for header in found}) > 1:
-        raise InputError(f"{folder} holds several DICOM series: keep the planning CT alone in it")
+    return found
+
+
+def _shared(found: list[Any], place: str) -> Reference:
+    """What the slices of one series share."""
     frames = {str(header.get("FrameOfReferenceUID", "")) for header in found}
     if len(frames) > 1 or "" in frames:
-        raise InputError(f"the slices in {folder} do not share a frame of reference: export the series anew")
+        raise InputError(f"the slices in {place} do not share a frame of reference: export the series anew")
     first = found[0]
     orientation = np.array(first.ImageOrientationPatient, float).reshape(2, 3)
     x, y, z = np.cross(*orientation)

@@ -14,7 +14,7 @@ from napari_mamba.recipes.dose import task
 from napari_mamba.recipes.dose.data import ATTRIBUTION
 from napari_mamba.recipes.elsewhere import elsewhere
 from napari_mamba.training.recipe import Recipe
-from napari_mamba.training.scoring.classification import comparison_table
+from napari_mamba.training.scoring.classification import comparison_table, same_minutes
 from napari_mamba.training.weights.export import describe_training, export_averaged
 
 USE = (
@@ -135,7 +135,8 @@ def _compared(comparison: dict[str, dict[str, float]] | None) -> str:
         )
     columns = {"dose_score": "dose score, Gy", "dvh_score": "DVH score, Gy"}
     return comparison_table(comparison, VARIANTS, columns) + (
-        "\n\nBoth correct the same first guess, on the same samples for the same minutes of one GPU."
+        f"\n\nBoth correct the same first guess, on the same samples for {same_minutes(comparison)}, "
+        "side by side on one GPU. What ships\nwas trained for longer; the cascade was not."
     )
 
 

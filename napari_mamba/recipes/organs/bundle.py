@@ -16,7 +16,7 @@ from napari_mamba.recipes.dose.task import ORGANS
 from napari_mamba.recipes.elsewhere import elsewhere
 from napari_mamba.recipes.organs.recipe import CHANCE, LEFT_RIGHT_PAIRS, NETWORK, PREPARATION
 from napari_mamba.training.recipe import Recipe
-from napari_mamba.training.scoring.classification import comparison_table
+from napari_mamba.training.scoring.classification import comparison_table, same_minutes
 from napari_mamba.training.scoring.scores import format_summary
 from napari_mamba.training.weights.export import describe_training, export_averaged
 
@@ -181,8 +181,8 @@ def _compared(comparison: dict[str, dict[str, float]] | None) -> str:
         )
     columns = {"score": "mean Dice", **{f"dice_{organ.replace(' ', '_')}": organ for organ in ORGANS}}
     return comparison_table(comparison, VARIANTS, columns) + (
-        "\n\nBoth on the same samples for the same minutes of one GPU; as training validates: at the patients' own "
-        "voxels,\nwithout mirrored copies."
+        f"\n\nBoth on the same samples for {same_minutes(comparison)}, side by side on one GPU; as "
+        "training validates:\nat the patients' own voxels, without mirrored copies."
     )
 
 

@@ -29,6 +29,7 @@ from napari_mamba.scan.cuda.runtime import Kernel
 MAX_STATES = 64
 MAX_SEQUENCES = 65535  # blocks along the last axis of a grid
 BATCHED = ("u", "delta", "B", "C", "z")
+NAMES = ("u", "delta", "B", "C", "z", "A", "D", "delta_bias", "table")  # as launch_backward reads them
 
 
 def _rows(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -60,6 +61,19 @@ class Written(NamedTuple):
     z: Tensor | None
     BC: Tensor
     totals: Tensor
+
+
+def written_for(args: ScanArguments) -> Written:
+    """Return the tensors that a backward pass fills, not yet filled."""
+    (batch, paths, length, width), states = args.delta.shape, args.A.shape[-1]
+    dtype, device = args.u.dtype, args.u.device
+    return Written(
+        torch.empty(batch, args.u.shape[1], length, width, dtype=dtype, device=device),
+        torch.empty(batch, paths, length, width, dtype=dtype, device=device),
+        None if args.z is None else torch.empty(batch, length, width, dtype=dtype, device=device),
+        torch.empty(2, batch, paths, length, args.B.shape[3], states, dtype=dtype, device=device),
+        torch.empty(paths, states + 2, width, dtype=torch.float32, device=device),
+    )
 
 
 def launch_backward(layout: Layout, read: Sequence[int], kept: int, grad: int, written: Written) -> None:
@@ -148,23 +162,15 @@ def selective_scan_backward(
 
 
 def _gradients(args: ScanArguments, starts: Tensor, chunk: int, grad: Tensor) -> dict[str, Tensor | None]:
-    dtype, device = args.u.dtype, args.u.device
+    dtype = args.u.dtype
     rows = {name: getattr(args, name) for name in BATCHED}
     batched: dict[str, Any] = {name: None if x is None else _rows(x, dtype) for name, x in rows.items()}
     parameters: dict[str, Any] = {name: _parameter(getattr(args, name)) for name in ("A", "D", "delta_bias")}
     table = None if args.table is None else args.table.to(torch.int32).contiguous()
     ready, grad, kept = replace(args, **batched, **parameters, table=table), _rows(grad, dtype), starts.contiguous()
-    (batch, paths, length, width), states = args.delta.shape, args.A.shape[-1]
-    written = Written(
-        torch.empty(batch, args.u.shape[1], length, width, dtype=dtype, device=device),
-        torch.empty(batch, paths, length, width, dtype=dtype, device=device),
-        None if args.z is None else torch.empty(batch, length, width, dtype=dtype, device=device),
-        torch.empty(2, batch, paths, length, args.B.shape[3], states, dtype=dtype, device=device),
-        torch.empty(paths, states + 2, width, dtype=torch.float32, device=device),
-    )
+    written, states = written_for(args), args.A.shape[-1]
     if args.delta.numel() > 0:
-        names = ("u", "delta", "B", "C", "z", "A", "D", "delta_bias", "table")
-        read = [_address(getattr(ready, name)) for name in names]
+        read = [_address(getattr(ready, name)) for name in NAMES]
         layout = layout_for(facts_of(ready, chunk, grad))
         launch_backward(layout, read, kept.data_ptr(), grad.data_ptr(), written)
     else:

@@ -14,15 +14,27 @@ import torch
 from torch import Tensor
 
 from napari_mamba.scan.arguments import ScanArguments
-from napari_mamba.scan.cuda.backward_plan import BLOCK, LONGEST, RESERVED, Shared, plan_for, segments_for, warps_for
+from napari_mamba.scan.cuda.backward_plan import (
+    BLOCK,
+    LONGEST,
+    RESERVED,
+    ROOMY,
+    TUNING,
+    Shared,
+    Tuning,
+    plan_for,
+    segments_for,
+    warps_for,
+)
 from napari_mamba.scan.cuda.forward import multiprocessors
 from napari_mamba.scan.cuda.runtime import Launch, kernel
 
-SOURCE = "scan_backward.cu"
+SOURCE, FEW_SOURCE = "scan_backward.cu", "scan_backward_few.cu"
 POINTERS, NUMBERS = 23, 34  # the struct Backward
 LAYOUT = f"{POINTERS}Q{NUMBERS}q"
 HEAD, REST = struct.Struct(f"@{POINTERS}Q"), struct.Struct(f"@{NUMBERS}q")
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+WARP = 32
 ALIGNED = 32  # floats at whose multiples a part of the scratch memory begins
 Strides = tuple[int, ...]
 
@@ -46,6 +58,7 @@ class Facts(NamedTuple):
     z: Strides | None
     grad: Strides
     softplus: bool
+    ordered: bool
     merged: bool
     chunk: int
 
@@ -59,6 +72,7 @@ def facts_of(args: ScanArguments, chunk: int, grad: Tensor) -> Facts:
         *(args.u.stride(), args.delta.stride(), args.B.stride(), args.C.stride()),
         *(None if args.z is None else args.z.stride(), grad.stride()),
         args.delta_softplus,
+        args.table is not None,
         args.merge == "sum",
         chunk,
     )
@@ -96,6 +110,7 @@ class Layout:
     shared : Shared
     multiprocessors : int
         Of the device.
+    tuning : Tuning, optional
 
     Attributes
     ----------
@@ -106,23 +121,30 @@ class Layout:
         Strides and groups let rows be read four elements at a time; addresses have to, too.
     """
 
-    def __init__(self, facts: Facts, shared: Shared, multiprocessors: int) -> None:
-        self.facts = facts
+    def __init__(self, facts: Facts, shared: Shared, multiprocessors: int, tuning: Tuning = TUNING) -> None:
+        self.facts, self.tuning = facts, tuning
         self.batch, self.paths, self.length, self.width = facts.shape
         self.each = self.width // facts.groups
-        self.plan = plan_for(facts.states)
+        self.plan = plan_for(facts.states, tuning)
+        self.few = facts.states <= tuning.few
         kept = facts.chunk
         if kept >= self.length:  # one state, and an unused end of any length: one that divides well
             unit = BLOCK if self.length <= LONGEST else LONGEST
             kept = -(-self.length // unit) * unit
-        self.segment = self.plan.segment(kept, shared)
+        self.segment = self.plan.segment(kept, Shared(ROOMY, ROOMY) if self.few else shared)
         self.ratio = kept // self.segment
         self.segments = -(-self.length // self.segment)
-        self.warps = warps_for(self.plan, self.segment, self.each, shared)
-        self.splits = max(1, -(-self.each // (self.plan.tile * self.warps)))
-        warps = self.segments * self.batch * self.paths * facts.groups * self.splits * self.warps
-        resident = multiprocessors * self.plan.resident(self.segment, self.warps, shared)
-        self.chunk = self.segment * segments_for(warps, resident)
+        if self.few:
+            self.warps, self.splits = tuning.few_warps, -(-self.each // WARP)
+            resident, most, each = multiprocessors * tuning.few_resident, tuning.few_segments, 1
+        else:
+            self.warps = warps_for(self.plan, self.segment, self.each, shared)
+            self.splits = max(1, -(-self.each // (self.plan.tile * self.warps)))
+            resident = multiprocessors * self.plan.resident(self.segment, self.warps, shared)
+            most, each = tuning.segments, self.warps
+        whole = self.batch * self.paths * facts.groups * self.splits * each
+        count = segments_for(self.segments * whole, resident, min(most, self.segments))
+        self.chunk = self.segment * (self.segments if self.few and whole >= tuning.few_whole * resident else count)
         self.chunks = -(-self.length // self.chunk)
         share_u, share_z = facts.u_paths == 1 and self.paths > 1, facts.z is not None and self.paths > 1
         # Paths that add to one row run one after the other; in float32 the result itself holds the sum so far.
@@ -189,29 +211,49 @@ class Layout:
     def _launches(self) -> tuple[tuple[Launch, ...], tuple[Launch, ...], tuple[Launch, ...]]:
         """What runs before the gradients, the gradients (of one path, where these take turns), and what runs after."""
         facts, plan, both = self.facts, self.plan, self.batch * self.paths
-        macros = {"IO": TYPES[facts.dtype], "STATES": facts.states, "WARPS": self.warps}
 
         def launch(name: str, grid: tuple[int, int, int], threads: int, shared: int) -> Launch:
-            return kernel(SOURCE, name, LAYOUT, **macros), grid, threads, shared
+            return kernel(SOURCE, name, LAYOUT, **self._macros()), grid, threads, shared
 
         walkers = min(128, -(-self.each * plan.walk_lanes // 32) * 32)
         tiles = facts.groups * -(-self.each // (walkers // plan.walk_lanes))
         walk = (walkers, plan.walk_shared)
         refine = launch("scan_refine_starts", (-(-self.segments // self.ratio), tiles, both), *walk)
+        later = launch("scan_adjoint_chunks", (self.chunks - 1, tiles, both), *walk)
         before = (
             *((refine,) if self.ratio > 1 else ()),
-            launch("scan_adjoint_chunks", (self.chunks, tiles, both), *walk),
+            *((later,) if self.chunks > 1 else ()),
             launch("scan_adjoint_combine", (-(-self.width // 32), facts.states, both), 1024, 0),
         )
-        paths = 1 if self.in_turn else self.paths
-        grid = (self.chunks, facts.groups * self.splits, self.batch * paths)
-        name = "scan_gradients" if facts.z is None else "scan_gradients_gated"
-        shared = plan.gradients_shared(self.segment, self.warps)
         blocks = -(-(facts.states + 2) * self.width // 32)
         if self.splits > 1:
             blocks += -(-2 * both * self.length * facts.groups * facts.states // 1024)
         after = launch("scan_sum_shares", (blocks, self.paths, 1), 1024, 0)
-        return before, (launch(name, grid, 32 * self.warps, shared),), (after,)
+        return before, (self._gradients(),), (after,)
+
+    def _macros(self) -> dict[str, int]:
+        facts, tuning = self.facts, self.tuning
+        macros = {"IO": TYPES[facts.dtype], "STATES": facts.states}
+        if self.few:
+            return macros | {"GRADIENTS": 0}
+        return macros | {"WARPS": self.warps, "CHANNELS": tuning.channels, "RESIDENT": tuning.resident}
+
+    def _gradients(self) -> Launch:
+        """The launch of the gradients: of all paths, or of one where these take turns."""
+        facts, plan, tuning = self.facts, self.plan, self.tuning
+        sequences = self.batch * (1 if self.in_turn else self.paths)
+        if self.few:
+            macros = {"IO": TYPES[facts.dtype], "STATES": facts.states, "WARPS": self.warps}
+            macros |= {"ORDERED": int(facts.ordered), "GATED": int(facts.z is not None), "SHARED": int(self.share_u)}
+            macros |= {"SOFTPLUS": int(facts.softplus), "RESIDENT": tuning.few_resident}
+            if tuning.few_span:
+                macros["SPAN"] = tuning.few_span
+            grid = (self.chunks, facts.groups * -(-self.splits // self.warps), sequences)
+            return kernel(FEW_SOURCE, "scan_gradients_few", LAYOUT, **macros), grid, WARP * self.warps, 0
+        name = "scan_gradients" if facts.z is None else "scan_gradients_gated"
+        grid = (self.chunks, facts.groups * self.splits, sequences)
+        shared = plan.gradients_shared(self.segment, self.warps)
+        return kernel(SOURCE, name, LAYOUT, **self._macros()), grid, WARP * self.warps, shared
 
 
 _made = lru_cache(maxsize=1024)(Layout)

@@ -7,9 +7,7 @@ from functools import cache, cached_property
 
 BLOCK = 4  # positions whose states are in registers
 LONGEST = 32  # positions of a segment
-MAX_SEGMENTS = 16  # of a chunk
 ENOUGH = 3  # blocks, one after another, that keep a device busy to the end
-RESIDENT = 8  # warps of scan_gradients on a multiprocessor, by their registers
 RESERVED = 1024  # bytes of shared memory that a block takes beside its own
 ROOMY = 160 * 1024  # bytes of shared memory that one block may have, where segments are long
 
@@ -27,10 +25,50 @@ class Shared:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """What only measuring decides; the kernels are right with any of it.
+
+    Attributes
+    ----------
+    channels : int
+        That lanes share, at most.
+    warps : tuple of int
+        Of a block, those to choose from.
+    resident : int
+        Warps of scan_gradients on a multiprocessor, by their registers.
+    segments : int
+        Of a chunk, at most.
+    few : int
+        States up to which scan_gradients_few runs in place of scan_gradients.
+    few_warps, few_resident, few_segments : int
+        Its warps of a block, its warps on a multiprocessor, and segments of a chunk at most.
+    few_span : int
+        Positions that it keeps in registers; 0: what the kernel has by itself.
+    few_whole : float
+        Share of the device's warps from which on it has whole sequences, and nothing runs before it.
+    """
+
+    channels: int = 4
+    warps: tuple[int, ...] = (4, 3, 2, 1)
+    resident: int = 8
+    segments: int = 16
+    few: int = 4
+    few_warps: int = 2
+    few_resident: int = 16
+    few_segments: int = 128
+    few_span: int = 0
+    few_whole: float = 1e9
+
+
+TUNING = Tuning()
+
+
+@dataclass(frozen=True)
 class Plan:
     """The sizes that scan_backward.cu derives from STATES, and what a launch derives from them."""
 
     states: int
+    tuning: Tuning = TUNING
 
     @cached_property
     def lanes(self) -> int:
@@ -45,7 +83,7 @@ class Plan:
     @cached_property
     def channels(self) -> int:
         """Channels that lanes share."""
-        return min(4, self.lanes)
+        return min(self.tuning.channels, self.lanes)
 
     @cached_property
     def tile(self) -> int:
@@ -76,7 +114,7 @@ class Plan:
         needed = self.gradients_shared(segment, warps)
         if needed > shared.block:
             return 0
-        return warps * min(RESIDENT // warps, shared.multiprocessor // (needed + RESERVED))
+        return warps * min(self.tuning.resident // warps, shared.multiprocessor // (needed + RESERVED))
 
     def segment(self, kept: int, shared: Shared) -> int:
         """Return the longest part of `kept` positions that suits shared memory and divides them."""
@@ -99,11 +137,11 @@ def warps_for(plan: Plan, segment: int, channels: int, shared: Shared) -> int:
         # A block brings B and C, which costs its warps the less the more they are.
         return plan.resident(segment, warps, shared) * tiles / (-(-tiles // warps) * (warps + 0.5))
 
-    return max((4, 3, 2, 1), key=busy)
+    return max(plan.tuning.warps, key=busy)
 
 
-def segments_for(warps: int, resident: int) -> int:
-    """Return the segments of a chunk, where `warps` warps with one segment each share a device that holds `resident`.
+def segments_for(warps: int, resident: int, most: int = TUNING.segments) -> int:
+    """Return the segments of a chunk, at most `most`, where `warps` warps of one segment share a device of `resident`.
 
     As many as do not leave the device idle at the end: fewer chunks have fewer states and sums between them.
 
@@ -116,12 +154,12 @@ def segments_for(warps: int, resident: int) -> int:
     def waves(segments: int) -> int:
         return -(-warps // (segments * resident))
 
-    least = min(n * waves(n) for n in range(1, MAX_SEGMENTS + 1))
-    good = [n for n in range(1, MAX_SEGMENTS + 1) if n * waves(n) <= 1.03 * least and (n <= 4 or waves(n) >= ENOUGH)]
+    least = min(n * waves(n) for n in range(1, most + 1))
+    good = [n for n in range(1, most + 1) if n * waves(n) <= 1.03 * least and (n <= 4 or waves(n) >= ENOUGH)]
     return max(good, default=1)
 
 
 @cache
-def plan_for(states: int) -> Plan:
+def plan_for(states: int, tuning: Tuning = TUNING) -> Plan:
     """Return the one plan of a number of states, which keeps what it has worked out."""
-    return Plan(states)
+    return Plan(states, tuning)

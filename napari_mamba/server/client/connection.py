@@ -153,7 +153,8 @@ class Connection:
             if isinstance(reason, ssl.SSLError):
                 why = "it is self-signed, or of another host" if "verify" in str(reason) else "it does not speak TLS"
                 raise RunError(f"the certificate of {self.address} cannot be trusted: {why}") from error
-            raise BrokenOff(f"{self.address} cannot be reached: check the address, and that the server runs") from error
+            said = f"the server at {self.address} cannot be reached: check the address, and that it runs"
+            raise BrokenOff(said) from error
 
 
 class _Watched:

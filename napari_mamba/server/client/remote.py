@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 
 SUFFIX = ".nrrd"  # its affine is text, with every digit
 _ATTEMPTS, _BETWEEN_S = 6, 1.0
-_TAKEN = ("precision", "tile", "spacing", "axis", "overlap", "mirror")
+_TAKEN = ("precision", "tile", "spacing", "axis", "slice_profile", "overlap", "mirror")
 _SWITCHES = ("clip", "deterministic", "seed")
 _NOT_TAKEN = {"batch_size": "the batch size", "replace_nonfinite": "a value for NaN", "region": "a region"}
+_NOT_TAKEN |= {"row": "a row of a table"}
 
 
 def run(

@@ -182,6 +182,12 @@ def last_scores(runs: Mapping[str, Path]) -> dict[str, dict[str, float]]:
     return {name: dict(history(folder)[-1]) for name, folder in runs.items()}
 
 
+def same_minutes(comparison: Mapping[str, Mapping[str, float]]) -> str:
+    """ "the same 6 minutes": for how long each of the networks compared was trained, where that is known."""
+    longest = max((one.get("seconds", 0.0) for one in comparison.values()), default=0.0) / 60
+    return f"the same {longest:.2g} minutes" if longest else "the same minutes"
+
+
 def comparison_table(comparison: dict[str, dict[str, float]], rows: dict[str, str], columns: dict[str, str]) -> str:
     """A Markdown table of the variants' validation scores; `rows` and `columns` give the words for the keys."""
     lines = [

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from napari_mamba.errors import NapariMambaError
+from napari_mamba.errors import NapariMambaError, UnsaidError
+
+
+@dataclass(frozen=True)
+class Unsaid:
+    """What an import has to be told, see `UnsaidError`; it goes through a pipe."""
+
+    network: str
+    missing: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
+    presets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -18,6 +29,7 @@ class Opened:
     imported: bool = False
     error: str = ""
     cancelled: bool = False
+    unsaid: Unsaid | None = None
 
 
 class _Cancelled(BaseException):
@@ -28,12 +40,13 @@ def open_or_import(
     path: str,
     on_progress: Callable[[str, float], object] = lambda *_: None,
     cancel: threading.Event | None = None,
+    choices: Mapping[str, Any] | None = None,
 ) -> Opened:
     """Take a bundle as it is, or make one of a foreign checkpoint in the user's folder. Imports torch.
 
     Nothing that is read executes; see `napari_mamba.bundles.import_checkpoint`. `on_progress` is told what is done
     and the share of the whole that is done. Once `cancel` is set, the import ends with its next step, and leaves
-    nothing behind.
+    nothing behind. `choices` are said to the importer.
     """
 
     def tell(what: str, share: float) -> None:
@@ -51,10 +64,12 @@ def open_or_import(
         Source.at(place)
     except BundleError as not_a_bundle:
         try:
-            made = import_checkpoint(place, on_progress=tell)
+            made = import_checkpoint(place, on_progress=tell, **(choices or {}))
             return Opened(bundles.load(made).path, imported=True)
         except _Cancelled:
             return Opened(cancelled=True)
+        except UnsaidError as error:
+            return Opened(error=str(error), unsaid=Unsaid(error.network, error.missing, error.arguments, error.presets))
         except (NapariMambaError, OSError) as error:
             nothing_known = not place.exists() or "no such" in str(error)
             return Opened(error=str(not_a_bundle if nothing_known else error))

@@ -5,17 +5,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QFileDialog, QMenu, QWidget
 
-from napari_mamba.ui.bundles.imports import Opened
+from napari_mamba.ui.bundles.imports import Opened, Unsaid
 from napari_mamba.ui.widgets.background import Background
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
     from napari_mamba.ui.bundles.library import Library
+    from napari_mamba.ui.bundles.unsaid_dialog import UnsaidDialog
 
 
 class BundleOpener(QObject):
@@ -51,20 +53,22 @@ class BundleOpener(QObject):
         self._background = Background(self)
         self._busy = False
         self._cancel = threading.Event()
+        self._path, self._said = "", dict[str, Any]()
+        self.asking: UnsaidDialog | None = None
 
     @property
     def is_busy(self) -> bool:
         """Whether something is being opened."""
         return self._busy
 
-    def open(self, path: str) -> None:
-        """Open or import what lies at `path`; a signal says how that ended."""
+    def open(self, path: str, choices: dict[str, Any] | None = None) -> None:
+        """Open or import what lies at `path`, with what weights alone do not say; a signal says how that ended."""
         if self._busy:
             return
-        self._busy, self._cancel = True, threading.Event()
-        cancel = self._cancel
+        self._busy, self._cancel, self._path, self._said = True, threading.Event(), path, dict(choices or {})
+        cancel, said = self._cancel, self._said
         self.busy.emit(True)
-        self._background.ask(lambda: _ask(self._engine, path, self._tell, cancel), self._on_opened)
+        self._background.ask(lambda: _ask(self._engine, path, self._tell, cancel, said), self._on_opened)
 
     def cancel(self) -> None:
         """End the import that goes on, with its next step; nothing of it stays."""
@@ -84,6 +88,9 @@ class BundleOpener(QObject):
         if opened.cancelled:
             self.report.emit("Cancelled: nothing was imported.")
             return
+        if opened.unsaid is not None:
+            self._ask_unsaid(opened.unsaid, opened.error)
+            return
         if opened.path is None:
             self.failed.emit(opened.error)
             return
@@ -91,6 +98,23 @@ class BundleOpener(QObject):
         if opened.imported:
             self.report.emit(report_of(bundle))
         self.opened.emit(bundle)
+
+    def _ask_unsaid(self, unsaid: Unsaid, error: str) -> None:
+        """Let the user say what the weights do not; where they do not want to, it failed for that."""
+        from napari_mamba.ui.bundles.unsaid_dialog import UnsaidDialog
+
+        dialog = self.asking = UnsaidDialog(Path(self._path).name, unsaid, error, self._parent)
+
+        def answered(accepted: int) -> None:
+            self.asking = None
+            dialog.deleteLater()
+            if accepted:
+                self.open(self._path, {**self._said, **dialog.choices()})
+            else:
+                self.failed.emit(error)
+
+        dialog.finished.connect(answered)
+        dialog.open()
 
     def ask_folder(self) -> None:
         """Let the user name a folder."""
@@ -125,14 +149,20 @@ def open_menu(opener: BundleOpener, parent: QWidget) -> QMenu:
     menu = QMenu(parent)
     menu.setToolTipsVisible(True)
     folder = menu.addAction("A folder…", opener.ask_folder)
-    folder.setToolTip("A bundle, a results folder of nnU-Net (v1 or v2), or a MONAI bundle")
+    folder.setToolTip("A bundle, a results folder of nnU-Net (v1 or v2), a MONAI bundle, or GFE-Mamba's three files")
     file = menu.addAction("A file…", opener.ask_file)
     file.setToolTip("A bundle or an exported nnU-Net model as zip, or a file of weights")
     return menu
 
 
-def _ask(engine: Any, path: str, on_progress: Callable[[str, float], object], cancel: threading.Event) -> Opened:
+def _ask(
+    engine: Any,
+    path: str,
+    on_progress: Callable[[str, float], object],
+    cancel: threading.Event,
+    choices: dict[str, Any],
+) -> Opened:
     try:
-        return engine.ask("open", path, on_progress=on_progress, cancel=cancel)
+        return engine.ask("open", path, choices, on_progress=on_progress, cancel=cancel)
     except Exception as error:
         return Opened(error=f"{path} could not be opened ({type(error).__name__}: {error}): please report this")

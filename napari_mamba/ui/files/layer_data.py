@@ -8,6 +8,7 @@ import numpy as np
 
 from napari_mamba import io
 from napari_mamba.bundles.spec import default_color
+from napari_mamba.io.formats.dicom.window import ct_window
 from napari_mamba.ui.layers import KEY, volume_to_layers
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def layers_of(volume: Volume, path: str = "") -> list[LayerData]:
     layers = volume_to_layers(volume, path)
     if io.is_label_map(volume):
         return [labels_data(layers[0], io.classes_of(volume))]
+    if (window := ct_window(io.series_files(volume.header))) is not None and len(layers) == 1:
+        layers[0][1]["contrast_limits"] = window  # else air to metal, in which soft tissue is one grey
     return layers
 
 

@@ -14,11 +14,14 @@ from napari_mamba import io
 from napari_mamba.bundles import LabelClass
 from napari_mamba.errors import InputError, OutputError
 from napari_mamba.ui.files.save_order import write_by_another
-from napari_mamba.ui.layers import layers_to_volume
+from napari_mamba.ui.layers import KEY, layers_to_volume
 from napari_mamba.ui.results.classes import record
+from napari_mamba.ui.results.compare.beside import VIEW_ONLY
 
 PLAIN = ".nii.gz"
 """The format of a name without an ending."""
+DRAWN = {"points": ".csv", "shapes": ".csv", "surface": ".ply"}
+"""What has no voxels goes into the folder of all layers too, in a format of its own."""
 
 
 def write_image(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
@@ -59,7 +62,8 @@ def write_layers(path: str, layers: Sequence[tuple[Any, dict[str, Any], str]]) -
     path : str
         Its suffix is the format of each file, and what comes before it the folder, which is made where it is missing.
     layers : sequence of (data, attributes, type)
-        Images and labels.
+        Images and labels; points and shapes, which become CSV files as napari writes them, in the layer's own
+        coordinates; surfaces, which become PLY in LPS millimetres. Copies for a view, and its lines, are left out.
 
     Returns
     -------
@@ -78,10 +82,11 @@ def write_layers(path: str, layers: Sequence[tuple[Any, dict[str, Any], str]]) -
     ['patient/T1.nii.gz', 'patient/hippocampus-mr labels.nii.gz']
     """
     folder, suffix = _folder(path)
+    layers = [one for one in layers if not one[1].get("metadata", {}).get(KEY, {}).get(VIEW_ONLY)]
     names: list[str] = []
     for _, attributes, _ in layers:
         names.append(_free_name(attributes["name"], names))
-    files = [folder / f"{name}{suffix}" for name in names]
+    files = [folder / f"{name}{DRAWN.get(kind, suffix)}" for name, (_, _, kind) in zip(names, layers, strict=True)]
     _refuse_to_replace(files)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,8 +94,24 @@ def write_layers(path: str, layers: Sequence[tuple[Any, dict[str, Any], str]]) -
         raise OutputError(f"the folder {folder} cannot be made ({error.strerror}): choose another place") from error
     written: list[str] = []
     for file, (data, attributes, kind) in zip(files, layers, strict=True):
-        written += _write(str(file), data, attributes, kind)
+        write = {"surface": _write_surface}.get(kind, _write_drawn if kind in DRAWN else _write)
+        written += write(str(file), data, attributes, kind)
     return written
+
+
+def _write_drawn(path: str, data: Any, attributes: dict[str, Any], kind: str) -> list[str]:
+    """Points or shapes, as napari's own plugin writes them."""
+    written = write_by_another(path, data, attributes, kind)
+    if not written:
+        raise OutputError(f"no plugin writes {kind} as CSV: take the layer '{attributes['name']}' away and save again")
+    return written
+
+
+def _write_surface(path: str, data: Any, attributes: dict[str, Any], kind: str) -> list[str]:
+    from napari_mamba.figures import write_surfaces
+    from napari_mamba.ui.results.space.surfaces import surface_of_layer
+
+    return [str(one) for one in write_surfaces([surface_of_layer(Layer.create(data, attributes, kind))], path)]
 
 
 def _write(path: str, data: Any, attributes: dict[str, Any], kind: str) -> list[str]:

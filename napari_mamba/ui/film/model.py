@@ -98,10 +98,11 @@ class FilmModel:
             self.say("The film was removed meanwhile. Nothing was added.", "warning")
         else:
             found: Any = outcome.result
-            for made in result_layers(found, layer, bundle):
-                self.viewer.add_layer(made)
+            made = [self.viewer.add_layer(one) for one in result_layers(found, layer, bundle)]
+            if bundle.task == "prediction" and made:  # which lie after the frame that is shown
+                self.viewer.dims.set_point(0, float(made[0].data_to_world((0,) * made[0].ndim)[0]))
             self.layer = layer
-            self.say("\n".join(found.warnings) or "Done.", "warning" if found.warnings else "good")
+            self.say("\n".join(["Done.", *found.warnings]), "warning" if found.warnings else "good")
 
     def say(self, text: str, kind: str = "hint") -> None:
         """Show a sentence."""

@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_mamba.engine.progress.overall import SHARES
+from napari_mamba.engine.progress.overall import FOLLOWING
 from napari_mamba.ui.heart.curve import BeatPlot
 from napari_mamba.ui.heart.layers import cine_layer, labels_layer, slices_across
 from napari_mamba.ui.heart.model import HeartModel
@@ -63,7 +63,7 @@ class HeartWidget(DockPage):
         self.cine = combo_box("A short-axis cine: an image layer of four axes, the first of them time")
         self.open = QPushButton("Open folder…")
         self.open.setToolTip("A folder of DICOM files as a scanner writes them: phases and slices are sorted")
-        self.row = WorkRow(self.work, "Follow the heart", STAGES, SHARES)
+        self.row = WorkRow(self.work, "Follow the heart", STAGES, FOLLOWING)
         self.notice = Notice(napari_viewer)
         self.plot = BeatPlot(self.model.show_phase)
         self.table = QTableWidget(0, 2)

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_mamba import io
 from napari_mamba.bundles.spec import default_color
 from napari_mamba.errors import InputError
 from napari_mamba.radiotherapy.comparison import on_grid
 from napari_mamba.radiotherapy.dicom.grids import frame_at
 from napari_mamba.radiotherapy.labels import packed, structures_in
 from napari_mamba.radiotherapy.sources import UNITS
-from napari_mamba.radiotherapy.structures import Structure, StructureSet, joined, plain
+from napari_mamba.radiotherapy.structures import Structure, StructureSet, is_outline, joined
 from napari_mamba.ui.files.layer_data import LayerData, labels_data
 from napari_mamba.ui.layers import KEY, layers_to_volume, volume_to_layers
 from napari_mamba.ui.results.classes.record import classes_of
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from napari.layers import Image, Labels
 
 UNIT = "dose_unit"
-_ENCLOSING = ("EXTERNAL",)
-_OUTLINES = ("body", "external", "patient", "skin", "outercontour")
 _SAME_PLACE_MM = 1e-2
 
 
@@ -63,11 +62,13 @@ def structures_data(structures: StructureSet, grid: Volume, path: str = "") -> l
         classes = [_Class(index, structure) for index, structure in one.structures.items()]
         data, keywords, kind = labels_data(volume_to_layers(volume, path)[0], classes)
         record = {**keywords["metadata"][KEY], "frame": structures.frame}
+        if number == 1:  # the layers of one file share them
+            record["notes"] = structures.notes
         for entry in record["classes"]:
             structure = one.structures.get(entry["index"])
             if structure is not None:
                 entry |= {"kind": structure.kind, "prescription": structure.prescription}
-        enclosing = all(encloses(structure) for structure in one.structures.values())
+        enclosing = all(is_outline(structure) for structure in one.structures.values())
         shown = {"opacity": 0.5, "visible": not enclosing, "metadata": {KEY: record}, "name": title}
         found.append((data, {**keywords, **shown}, kind))
     return found[::-1]  # small structures last, so on top
@@ -79,11 +80,6 @@ class _Class:
     def __init__(self, index: int, structure: Structure):
         self.index, self.name, self.code = index, structure.name, ""
         self.color = structure.color or default_color(index)
-
-
-def encloses(structure: Structure) -> bool:
-    """Whether a structure is the outline of the patient, which holds all others."""
-    return structure.kind.upper() in _ENCLOSING or plain(structure.name) in _OUTLINES
 
 
 # ---- layers as volumes
@@ -118,10 +114,11 @@ def dose_of(layer: Image) -> Volume:
 
 
 def frame_of(layer: Any) -> str:
-    """The layer's frame of reference UID, where it came from DICOM; else empty."""
+    """The frame of reference UID of a layer that came from DICOM, or was made of one that did; else empty."""
     record = layer.metadata.setdefault(KEY, {})
     if "frame" not in record:
-        path = record.get("path", "") if "bundle" not in record else ""
+        series = [str(file) for file in io.series_files(record.get("header"))[:1]]
+        path = next(iter(series), record.get("path", "") if "bundle" not in record else "")
         record["frame"] = frame_at(path) if path and Path(path).exists() else ""
     return str(record["frame"] or "")
 
@@ -156,8 +153,9 @@ def structures_of(layers: Sequence[Labels], grid: Volume | None = None) -> Struc
     if not layers:
         raise InputError("no structures are chosen: open an RTSTRUCT or labels, and tick their layer")
     check_frames(layers)
-    sets, notes = [], []
+    sets = []
     for layer in layers:
+        notes = list(layer.metadata.get(KEY, {}).get("notes", ()))
         volume, _ = layers_to_volume([layer])
         grid = volume if grid is None else grid
         values = np.asarray(volume.data[0])
@@ -168,7 +166,6 @@ def structures_of(layers: Sequence[Labels], grid: Volume | None = None) -> Struc
             notes.append(f"'{layer.name}' was brought onto another grid")
         found = structures_in(values, _known(layer))
         sets.append(StructureSet(tuple(found), grid.affine, frame_of(layer), tuple(notes)))
-        notes = []
     return joined(sets)
 
 

@@ -75,7 +75,7 @@ class RegistrationWidget(DockPage):
         self.moving = combo_box("The image that is moved onto it")
         self.swap = QPushButton("Swap")
         self.swap.setToolTip("The fixed image becomes the moving one")
-        self.affine = combo_box("What is done first. Mutual information, by SimpleITK: any two contrasts.")
+        self.affine = combo_box("What is done first, by mutual information and edges: any two contrasts")
         self.bundle = combo_box("A network that warps, after the affine; kept only where the images fit better")
         self.refine = QCheckBox("Fit a warp to this pair")
         self.refine.setTristate(True)

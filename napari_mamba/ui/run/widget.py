@@ -105,7 +105,14 @@ class RunWidget(QWidget):
         """Tab goes as one reads; rows that were made later would come last. The results follow by themselves."""
         options = self.options
         stops: list[QWidget] = [self.model.combo, self.model.more, self.model.summary, *self.channels.combos]
-        stops += [options.device, *options.trial.stops, options.folded.toggleButton(), *options.stops]
+        stops += [
+            options.device,
+            options.texts["table"],
+            options.texts["table_row"],
+            *options.trial.stops,
+            options.folded.toggleButton(),
+            *options.stops,
+        ]
         stops += [self.run_button, self.cancel_button, self.more_button]
         stops += [self.progress.list, self.progress.stop_one, self.progress.clear_done]
         for before, after in pairwise(stops):

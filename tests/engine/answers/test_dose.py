@@ -11,9 +11,11 @@ import pytest
 import torch
 from engine_fakes import Apply, fake_bundle
 
+from napari_mamba import bundles
 from napari_mamba.bundles import Channel, Tile
 from napari_mamba.bundles.spec import from_json, to_json
 from napari_mamba.engine import RunOptions, run_to_end
+from napari_mamba.engine.networks import scans
 from napari_mamba.engine.suitability import examine
 from napari_mamba.errors import BundleError, InputError, RunError
 from napari_mamba.radiotherapy.inputs import Inputs, Organ
@@ -232,3 +234,8 @@ class TestDescription:
     def test_contradictions(self, changes, says):
         with pytest.raises(BundleError, match=says):
             dose_bundle(lambda x: x, **changes)
+
+
+def test_a_scan_in_the_network_within_is_seen():
+    assert scans(bundles.load("dose-headneck-ct"))
+    assert not scans(dose_bundle(lambda x: x[:, :1]))

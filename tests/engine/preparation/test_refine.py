@@ -9,7 +9,9 @@ from scipy import ndimage
 from napari_mamba.bundles import Tile
 from napari_mamba.engine import RunOptions, run_to_end
 from napari_mamba.engine.preparation.prepare import prepare
+from napari_mamba.engine.preparation.steps import known_profile, preparation_steps
 from napari_mamba.errors import BundleError, InputError
+from napari_mamba.io.common.source import Source, attached
 from napari_mamba.volume import Volume
 
 STEP = {"step": "refine"}
@@ -194,11 +196,18 @@ def test_a_restoration_is_mirrored_only_on_request():
     assert len(network.shapes) == 5
 
 
-def cut(image, axis, factor):
-    """Slices of a Gaussian profile as wide as they are apart, side by side from the first voxel on."""
+SHAPES = {
+    "gaussian": lambda place: np.exp(-0.5 * (2.3548 * place) ** 2),
+    "box": lambda place: np.abs(place) < 0.5,
+    "sinc": lambda place: np.where(np.abs(place) < 3, np.sinc(place), 0),
+}
+
+
+def cut(image, axis, factor, profile="gaussian"):
+    """Slices of a profile as wide as they are apart, side by side from the first voxel on."""
     count = image.shape[axis] // factor
     centres = (np.arange(count) + 0.5) * factor - 0.5
-    weights = np.exp(-0.5 * ((np.arange(image.shape[axis]) - centres[:, None]) * 2.3548 / factor) ** 2)
+    weights = SHAPES[profile]((np.arange(image.shape[axis]) - centres[:, None]) / factor)
     return np.moveaxis(np.tensordot(image, weights / weights.sum(1, keepdims=True), axes=(axis, 1)), -1, axis)
 
 
@@ -217,6 +226,55 @@ def test_slices_are_kept_whatever_the_network_answers(axis, factor):
 
     assert error() > 2
     assert error(data_consistency=True) < 0.05
+
+
+@pytest.mark.parametrize("profile", SHAPES)
+def test_slices_of_a_profile_that_is_told_are_kept_and_of_another_are_not(profile):
+    fine = ndimage.gaussian_filter(np.random.RandomState(0).rand(24, 24, 24), 1).astype(np.float32) * 90
+    thick = cut(fine, 0, 2, profile).astype(np.float32)
+    bundle = same(preparation=({**STEP, "profile": "gaussian"},))
+
+    def error(told):
+        options = RunOptions(clip=False, slice_profile=told)
+        image = np.asarray(run_to_end(Volume(thick[None], np.diag([2.0, 1, 1, 1])), bundle, options).image.data)[0]
+        return np.abs(cut(image, 0, 2, profile) - thick).mean()
+
+    errors = {told: error(told) for told in SHAPES}
+    assert errors[profile] < 0.02
+    assert all(errors[other] > 5 * errors[profile] for other in SHAPES if other != profile)
+
+
+@pytest.mark.parametrize(
+    ("acquisition", "thick", "asked", "told"),
+    [
+        ("3D", 2.0, None, "sinc"),
+        ("2D", 2.0, None, None),
+        ("", 2.0, None, None),
+        ("3D", 4.0, None, None),  # interpolated between its slices
+        ("3D", 2.0, "box", "box"),
+        ("3D", 2.0, "unknown", "unknown"),
+    ],
+)
+def test_slices_are_known_to_be_sampled_in_k_space_where_the_header_says_3d(acquisition, thick, asked, told):
+    volume = Volume(np.zeros((1, 4, 8, 8), np.float32), np.diag([2.0, 1, 1, 1]))
+    volume = attached(volume, Source(acquisition=acquisition, slice_thickness=thick))
+    assert known_profile(volume, same(), asked) == told
+    assert known_profile(volume, same(preparation=()), None) is None
+    step = preparation_steps(same(), None, told)[0]
+    assert step.get("data_consistency") == (told if told in SHAPES else None)
+
+
+def test_a_profile_that_cannot_be_used_is_told():
+    volume = Volume(np.random.RandomState(0).rand(1, 6, 12, 12).astype(np.float32), np.diag([2.0, 1, 1, 1]))
+    bundle = same(preparation=({**STEP, "profile": "gaussian"},))
+    result = run_to_end(volume, bundle, RunOptions(slice_profile="sinc", spacing=(1.0, 0.9, 0.9)))
+    assert any("slices' profile was not used" in warning for warning in result.warnings)
+    with pytest.raises(InputError, match="leave the slices' profile away"):
+        run_to_end(volume, fake_bundle(Apply(lambda x: x), task="restoration"), RunOptions(slice_profile="sinc"))
+    with pytest.raises(InputError, match="one of gaussian, box, sinc, unknown, not 'lanczos'"):
+        RunOptions(slice_profile="lanczos")
+    with pytest.raises(BundleError, match="one of the profiles gaussian, box, sinc, not 'lanczos'"):
+        prepare(volume, [{**STEP, "data_consistency": "lanczos"}])
 
 
 def test_slices_are_left_where_another_axis_is_interpolated():

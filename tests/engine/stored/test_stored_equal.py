@@ -34,7 +34,7 @@ class Seams(torch.nn.Module):
         return torch.cat([torch.zeros_like(first), first + ramp, 0.5 - first - 2 * ramp.flip(-1)], 1)
 
 
-def image(shape=(1, 70, 52, 60), empty=True):
+def image(shape=(1, 52, 42, 44), empty=True):
     rng = np.random.default_rng(0)
     data = rng.normal(100, 30, shape).astype(np.float32)
     if empty:

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 from napari.components import ViewerModel
-from qtpy.QtWidgets import QMessageBox
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QMessageBox, QWidget
 
 from napari_mamba import bundles
 from napari_mamba.errors import InputError
 from napari_mamba.ui.bundles import panel
 from napari_mamba.ui.bundles.imports import open_or_import
 from napari_mamba.ui.bundles.library import Library, tasks_of
+from napari_mamba.ui.bundles.opening import BundleOpener
 from napari_mamba.ui.bundles.panel import BundlesPanel
+from napari_mamba.ui.run.process.engine_process import EngineThread
 
 TIMEOUT = 20_000
 
@@ -194,3 +197,62 @@ def test_html_in_a_card_is_only_text(qtbot):
     from napari_mamba.ui.bundles.card import html_of
 
     assert "<script" not in html_of("Hello <script>alert(1)</script>")
+
+
+@pytest.fixture
+def weights(tmp_path) -> Path:
+    """A lesion network's weights alone, as its authors save them."""
+    import torch
+
+    from napari_mamba import models
+
+    torch.manual_seed(0)
+    network = models.create("vm_unet_v2", depths=[1] * 4, num_classes=1, deep_supervision=False)
+    torch.save(network.state_dict(), tmp_path / "best.pth")
+    return tmp_path / "best.pth"
+
+
+def test_what_weights_do_not_say_is_asked_for(own, weights, qtbot):
+    """The window imports what the command does: a dialog has the command's options."""
+    opener, ends = BundleOpener(Library(), EngineThread(), QWidget()), []
+    opener.opened.connect(lambda bundle: ends.append(bundle))
+    opener.failed.connect(ends.append)
+
+    def answer(fill) -> None:
+        qtbot.waitUntil(lambda: opener.asking is not None and opener.asking.isVisible(), timeout=TIMEOUT)
+        fill(opener.asking)
+
+    opener.open(str(weights))
+    answer(lambda dialog: dialog.reject())
+    qtbot.waitUntil(lambda: bool(ends), timeout=TIMEOUT)
+    assert "is VM-UNetV2; say its deep_supervision" in ends.pop()
+
+    def of_the_network(dialog) -> None:
+        dialog.preset.setCurrentIndex(0)
+        assert dialog.texts["arguments"].text() == "deep_supervision="
+        assert dialog.notice.text() == "Still to be said: deep_supervision."
+        qtbot.keyClicks(dialog.texts["arguments"], "false")
+        qtbot.mouseClick(dialog.use_button, Qt.MouseButton.LeftButton)
+
+    def as_published(dialog) -> None:
+        assert [dialog.preset.itemData(i) for i in range(dialog.preset.count())] == ["", "lesion"]
+        dialog.preset.setCurrentIndex(0)
+        assert not dialog.use_button.isEnabled()
+        assert dialog.notice.text() == "Still to be said: tile, channels, preparation, classes."
+        qtbot.keyClicks(dialog.texts["tile"], "12,")
+        assert "a tile here is two or three" in dialog.notice.text().replace("A tile", "a tile")
+        dialog.texts["tile"].clear()
+        dialog.preset.setCurrentIndex(1)
+        qtbot.keyClicks(dialog.texts["tile"], "64,64")
+        qtbot.keyClicks(dialog.texts["classes"], "spot")
+        qtbot.mouseClick(dialog.use_button, Qt.MouseButton.LeftButton)
+
+    opener.open(str(weights))
+    answer(of_the_network)
+    qtbot.waitUntil(lambda: opener.asking is None or not opener.asking.unsaid.arguments, timeout=TIMEOUT)
+    answer(as_published)
+    qtbot.waitUntil(lambda: bool(ends), timeout=TIMEOUT)
+    (bundle,) = ends
+    assert (bundle.tile.size, bundle.activation) == ((64, 64), "sigmoid")
+    assert [one.name for one in bundle.classes] == ["spot"]
+    assert bundle.preparation[-1]["step"] == "resize"

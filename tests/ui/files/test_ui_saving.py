@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from io import BytesIO as io_bytes
 from pathlib import Path
 
 import napari_builtins
 import nibabel
 import numpy as np
 import pytest
+import trimesh
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
 from npe2 import PluginManifest
@@ -15,7 +17,12 @@ from npe2 import PluginManifest
 import napari_mamba
 from napari_mamba import io
 from napari_mamba.errors import OutputError
+from napari_mamba.figures import class_surface
+from napari_mamba.figures.mesh_files import encode
 from napari_mamba.ui.files.writers import write_image, write_layers
+from napari_mamba.ui.layers import KEY, layers_to_volume
+from napari_mamba.ui.results.compare.beside import VIEW_ONLY
+from napari_mamba.ui.results.space.surfaces import surface_layer
 
 VALUES = np.arange(4 * 5 * 6, dtype=np.float32).reshape(4, 5, 6)
 
@@ -49,6 +56,7 @@ def save(after_napari, make_napari_viewer, monkeypatch, tmp_path):
         monkeypatch.setattr(qt_viewer, "QFileDialog", Typed)
         viewer.window._qt_viewer._save_layers_dialog(selected=selected is not None)
 
+    save.viewer = viewer
     return save
 
 
@@ -79,6 +87,24 @@ def test_a_typed_name_is_enough(save, tmp_path):
         save("again", selected=None)
     with pytest.raises(OutputError, match=r"\.docx is no format for several layers"):
         save("all.docx", selected=None)
+
+
+def test_what_was_drawn_and_surfaces_do_not_stop_save_all(save, tmp_path):
+    """A region's box, points and a surface lie among the layers as often as not."""
+    viewer, labels = save.viewer, save.viewer.layers["drawn"]
+    viewer.add_shapes([[[1, 1, 1], [1, 1, 3], [1, 3, 3], [1, 3, 1]]], name="box", scale=labels.scale)
+    viewer.add_points([[1.0, 2.0, 3.0]], name="seed", scale=labels.scale)
+    viewer.add_points([[1.0, 2.0, 3.0]], name="of a view", metadata={KEY: {VIEW_ONLY: True}})
+    one = class_surface(layers_to_volume([labels])[0], 1, name="all", color="#e4a63a", smoothing=0)
+    viewer.add_layer(surface_layer(one, labels))
+    save("everything.nii.gz", selected=None)
+    found = {path.name for path in (tmp_path / "everything").iterdir()}
+    assert found == {"scan.nii.gz", "drawn.nii.gz", "box.csv", "seed.csv", "surface_ all.ply"}
+    assert len((tmp_path / "everything" / "box.csv").read_text().splitlines()) == 5
+    mesh = trimesh.load(tmp_path / "everything" / "surface_ all.ply", process=False)
+    expected = trimesh.load(io_bytes(encode(one, ".ply")), file_type="ply", process=False)
+    np.testing.assert_allclose(mesh.vertices, expected.vertices, atol=1e-4)
+    assert mesh.visual.vertex_colors[0].tolist() == [0xE4, 0xA6, 0x3A, 255]
 
 
 def test_a_picture_goes_to_the_plugin_that_writes_pictures(after_napari, tmp_path):

@@ -77,6 +77,20 @@ def test_predicted_frames_follow_their_film_on_the_axis_of_time():
     assert made.scale.tolist() == [0.5, 2, 2]
 
 
+def test_the_window_goes_to_the_first_predicted_frame():
+    bundle = _Bundle()
+    bundle.task = "prediction"
+    viewer = ViewerModel()
+    film = viewer.add_image(np.zeros((4, 6, 8)), scale=(0.5, 2, 2), translate=(3, 0, 0))
+    viewer.dims.set_point(0, 3.5)
+    model = FilmModel(viewer, [])
+    result = FilmResult(image=np.ones((2, 1, 1, 6, 8), np.float32), warnings=["doubtful"])
+    model.end(SimpleNamespace(error="", cancelled=False, result=result), film, bundle)
+    assert viewer.dims.point[0] == 5
+    assert model.message == "Done.\ndoubtful"
+    model.close()
+
+
 def test_the_window_goes_through_a_film(tiny, monkeypatch, qtbot):
     monkeypatch.setattr(module, "make_engine", _Engine)
     viewer = ViewerModel()

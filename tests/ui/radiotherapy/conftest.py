@@ -49,6 +49,46 @@ def opened(made, sample) -> Opened:
 
 
 @pytest.fixture(scope="session")
+def export(tmp_path_factory, made):
+    """What a planning system exports: CT slices, RTSTRUCT and RTDOSE, each in a folder."""
+    from pydicom.uid import generate_uid
+
+    from napari_mamba.io.common.geometry import LPS_TO_RAS
+    from napari_mamba.radiotherapy.dicom.reference import CT, new_dataset, read_reference, without_series
+    from napari_mamba.radiotherapy.dicom.rtdose import write_dose
+    from napari_mamba.radiotherapy.dicom.rtstruct import write_structures
+
+    folder = tmp_path_factory.mktemp("plan")
+    for name in ("ct", "structures", "dose"):
+        (folder / name).mkdir()
+    reference, series, matrix = without_series(), generate_uid(), LPS_TO_RAS @ made.ct.affine
+    sides = made.ct.spacing
+    for z in range(made.ct.shape[0]):
+        one = new_dataset(reference, "CT", CT)
+        one.SeriesInstanceUID = series
+        one.ImagePositionPatient = [f"{v:.6f}" for v in matrix[:3, 3] + z * matrix[:3, 0]]
+        one.ImageOrientationPatient = [f"{v:.8f}" for v in (*matrix[:3, 2] / sides[2], *matrix[:3, 1] / sides[1])]
+        one.PixelSpacing, one.SliceThickness = list(sides[1:]), sides[0]
+        one.Rows, one.Columns = made.ct.shape[1:]
+        one.SamplesPerPixel, one.PhotometricInterpretation = 1, "MONOCHROME2"
+        one.BitsAllocated, one.BitsStored, one.HighBit, one.PixelRepresentation = 16, 16, 15, 1
+        one.RescaleSlope, one.RescaleIntercept = 1, 0
+        one.PixelData = made.ct.data[0, z].astype("<i2").tobytes()
+        one.save_as(folder / "ct" / f"{z:03d}.dcm", enforce_file_format=True)
+    known = read_reference(folder / "ct")
+    write_structures(made.structures, folder / "structures" / "rs.dcm", known)
+    write_dose(made.doses["A"], folder / "dose" / "rd.dcm", known)
+    return folder
+
+
+@pytest.fixture
+def viewer(monkeypatch) -> ViewerModel:
+    model = ViewerModel()
+    monkeypatch.setattr("napari.current_viewer", lambda: model)
+    return model
+
+
+@pytest.fixture(scope="session")
 def dose_bundles(tmp_path_factory) -> Path:
     """A folder with "dose-test" in it, whose network is a few random numbers."""
     import torch

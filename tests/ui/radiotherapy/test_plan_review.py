@@ -21,7 +21,7 @@ from napari_mamba.ui.radiotherapy.plan.review import PlanReview
 def plan(opened) -> PlanReview:
     """Both doses in all structures, measured."""
     review = PlanReview(*opened.doses, layers=tuple(opened.structures))
-    review.goals = (Goal("right parotid", "mean", "<=", 26.0), Goal("bladder", "mean", "<=", 40.0))
+    review.goals = (Goal("left parotid", "mean", "<=", 26.0), Goal("bladder", "mean", "<=", 40.0))
     review.take(review.measure())
     return review
 

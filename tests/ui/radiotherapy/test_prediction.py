@@ -7,8 +7,10 @@ import threading
 import numpy as np
 import pytest
 
+from napari_mamba.engine.suitability import Suitability
 from napari_mamba.errors import InputError
 from napari_mamba.ui.layers import KEY
+from napari_mamba.ui.radiotherapy.prediction import model
 from napari_mamba.ui.radiotherapy.prediction.model import NOTHING, TARGET, Checked, Prediction, Use
 
 
@@ -84,6 +86,17 @@ def test_what_stands_against_a_prediction_is_said_before_the_click(prediction, o
         prediction.check()
     with pytest.raises(InputError, match="not checked"):
         prediction.job()
+
+
+def test_what_a_run_would_doubt_is_said_before_the_click_and_not_again(prediction, monkeypatch):
+    monkeypatch.setattr(model, "examine", lambda volume, bundle: Suitability((), ("This image is unlike others.",)))
+    prediction.uses, plan = prediction.check()
+    assert plan.notes[-1] == "This image is unlike others."
+    prediction.checked = Checked(plan)
+    assert "This image is unlike others." in prediction.job().told
+    monkeypatch.setattr(model, "examine", lambda volume, bundle: Suitability(("no such image",), ()))
+    with pytest.raises(InputError, match="no such image"):
+        prediction.check()
 
 
 def test_the_run_s_dose_lies_on_the_ct(prediction, opened):

@@ -115,6 +115,8 @@ def test_a_dose_is_predicted_and_looked_at(panel, opened, qtbot):
     qtbot.waitUntil(lambda: page.run.isEnabled(), timeout=WAIT)
     assert page.model.bundle.name == "dose-test"
     assert page.table.rowCount() == len(opened.made.structures)
+    for column in (1, 2):
+        assert page.table.columnWidth(column) >= page.table.cellWidget(0, column).sizeHint().width()
     page.start()
     qtbot.waitUntil(lambda: panel.plan.model.dose not in opened.doses, timeout=WAIT)
     assert panel.tabs.currentIndex() == PLAN

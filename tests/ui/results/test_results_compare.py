@@ -55,6 +55,8 @@ def state(viewer):
         grid.enabled,
         grid.stride,
         grid.shape,
+        tuple(viewer.scene.camera.center),
+        viewer.scene.camera.zoom,
     )
 
 
@@ -71,9 +73,13 @@ def test_side_by_side_shows_what_was_asked_for_and_puts_all_back(
     viewer, image, labels, second, restored, first, other, expected
 ):
     second.visible = False
+    viewer.add_image(np.zeros((2, 2, 2)), name="far away", translate=(0, 0, 5000))
+    viewer.scene.camera.center, viewer.scene.camera.zoom = (0, 7, 9), 3
     before = state(viewer)
     shown = SideBySide(viewer, viewer.layers[first], viewer.layers[other])
     shown.start()
+    shown.fit()
+    assert viewer.scene.camera.center[2] < 1000  # the two alone count
     assert tiles(viewer) == expected
     image.contrast_limits = (10, 90)
     twin = next(

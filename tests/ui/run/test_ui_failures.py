@@ -15,14 +15,17 @@
 
 from __future__ import annotations
 
+import ast
 import queue
 import shutil
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 from napari.components import ViewerModel
 
+import napari_mamba
 from napari_mamba import bundles, engine
 from napari_mamba.engine import Progress, Result, RunOptions
 from napari_mamba.ui.run.process.engine_process import EngineProcess
@@ -158,3 +161,31 @@ def test_a_process_whose_gpu_is_lost_is_replaced(tiny, monkeypatch):
         next(events)
     assert stopped.value.value.error == GPU_GONE
     assert ended == [True]
+
+
+def test_no_sentence_speaks_of_options_of_the_command():
+    """What the engine tells those who type commands names what this window has in its place."""
+    from napari_mamba.ui.run.process.outcome import IN_THE_WINDOW, sentence
+
+    root = Path(napari_mamba.__file__).parent
+    rooms = ("engine", "io", "bundles", "registration", "heart", "slides")
+    files = [path for room in rooms for path in (root / room).rglob("*.py")]
+    calls = [node for path in files for node in ast.walk(ast.parse(path.read_text("utf-8"))) if _is_error(node)]
+    said = [text for text in map(_text, calls) if "--" in text]
+    assert len(said) > 8
+    for text in said:
+        assert "--" not in sentence(text), text
+    for option, _ in IN_THE_WINDOW:
+        assert any(option in text for text in said), f"nobody says {option!r} any more"
+
+
+def _is_error(node: ast.AST) -> bool:
+    function = getattr(node, "func", None)
+    name = getattr(function, "id", getattr(function, "attr", ""))
+    return name.endswith("Error") or name == "NeedsMemory"
+
+
+def _text(node: ast.AST) -> str:
+    """The words of an error, with those that are computed left away."""
+    constants = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant)]
+    return "".join(value for value in constants if isinstance(value, str))

@@ -90,3 +90,26 @@ def test_what_marks_nothing_is_told(viewer):
         region_of(far, volume, scan, (0, 1, 2))
     with pytest.raises(InputError, match="'nothing' is empty"):
         region_of(viewer.add_shapes(name="nothing", ndim=3), volume, scan, (0, 1, 2))
+
+
+def test_a_coarser_level_is_run_on_in_its_place(tiny):
+    """Of a pyramid: each voxel of the second level lies in the middle of the eight that it is the mean of."""
+    fine = np.random.default_rng(0).random((24, 16, 20)).astype(np.float32)
+    coarse = fine.reshape(12, 2, 8, 2, 10, 2).mean(axis=(1, 3, 5))
+    viewer = ViewerModel()
+    layer = viewer.add_image([fine, coarse], multiscale=True, name="pyramid", scale=(2, 1, 1), translate=(5, 0, 0),
+                             units=("mm",) * 3)  # fmt: skip
+    job, volume = layer_job(viewer, [layer], tiny, Options(level="1"))
+    np.testing.assert_array_equal(volume.data[0], coarse)
+    np.testing.assert_allclose(volume.spacing, (4, 2, 2))
+    whole, _ = layers_to_volume([layer])
+    middle = whole.affine @ [2.5, 4.5, 6.5, 1]  # of the fine voxels 2 and 3, 4 and 5, 6 and 7
+    np.testing.assert_allclose(volume.affine @ [1, 2, 3, 1], middle)
+    assert (job.level, job.title) == (1, "pyramid")
+    labels = viewer.add_labels(np.zeros(coarse.shape, np.uint8), **job.place.transforms)
+    np.testing.assert_allclose(labels.data_to_world((1, 2, 3)), layer.data_to_world((2.5, 4.5, 6.5)))
+    assert layer_job(viewer, [layer], tiny, Options())[1].shape == fine.shape
+    with pytest.raises(InputError, match="has 2 levels, 0 to 1"):
+        layer_job(viewer, [layer], tiny, Options(level="2"))
+    with pytest.raises(InputError, match="has one level, 0"):
+        layer_job(viewer, [viewer.add_image(fine, name="flat")], tiny, Options(level="1"))

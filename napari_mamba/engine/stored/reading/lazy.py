@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_mamba.engine.tiling.tiles import Box
 from napari_mamba.volume import Volume
 
 _SLAB = 64
@@ -136,6 +137,14 @@ def lazy(data: Any) -> LazyImage:
 def lazy_volume(volume: Volume) -> Volume:
     """The volume, its data a `LazyImage`."""
     return volume.with_data(lazy(volume.data), volume.channel_names)
+
+
+def cut(volume: Volume, block: Box) -> Volume:
+    """A block of a lazy volume, at the same place in the world."""
+    corner = np.array([one.start for one in block] + [1.0])
+    affine = volume.affine.copy()
+    affine[:, 3] = volume.affine @ corner
+    return replace(volume, data=volume.data[(slice(None), *block)], affine=affine)
 
 
 def chunks_of(base: Any) -> tuple[int, int, int]:

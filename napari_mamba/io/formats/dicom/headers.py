@@ -31,6 +31,7 @@ _TAGS: list[str | int] = [
     "PixelSpacing",
     "ImagerPixelSpacing",
     "SliceThickness",
+    "MRAcquisitionType",
     "SpacingBetweenSlices",
     "Rows",
     "Columns",
@@ -86,6 +87,7 @@ class Slice:
     frame: int = 0  # which of them
     corner: tuple[int, int] | None = None  # (row, column) of a mosaic's tile
     instance: str = ""
+    acquisition: str = ""  # "2D" or "3D"
     slope: float = 1.0
     intercept: float = 0.0
     moment: tuple = ()  # what tells slices at one place apart: time, echo, diffusion weight, in this order
@@ -194,6 +196,7 @@ def _common(path: Path, tags: Any, is_segmentation: bool) -> Slice:
         spacing=None if spacing is None else (spacing[0], spacing[1]),
         thickness=_thickness(tags),
         slab=_slab(tags),
+        acquisition=str(tags.get("MRAcquisitionType", "") or ""),
         orientation=None if orientation is None else orientation.reshape(2, 3),
         position=position,
         frames=int(tags.get("NumberOfFrames") or 1),

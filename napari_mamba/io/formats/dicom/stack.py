@@ -45,7 +45,9 @@ def assembled(slices: list[Slice], source: Path, frame: _frames.Frame, colour: _
     names = _colour.NAMES if colour == "channels" and len(wanted) == 1 else ()
     name = _file_name(first.label)
     files = tuple(dict.fromkeys(entry.path for entry in moments[wanted[0]]))
-    header = _source.Source(dicom=files, slice_thickness=first.slab, doubts=doubts_about(moments))
+    header = _source.Source(
+        dicom=files, slice_thickness=first.slab, acquisition=first.acquisition, doubts=doubts_about(moments)
+    )
     if step is None:
         affine = without_orientation(np.array([1.0, *(first.spacing or (1.0, 1.0))]))
         volume = Volume(data, affine, names, units="mm" if first.spacing else "pixel", name=name)

@@ -9,50 +9,22 @@
 // of A, D and the bias added up (scan_sum_shares). A chunk is one segment or several; h is recomputed forwards from the
 // state that the forward pass kept before each segment, never backwards by dividing by a, which loses everything where a
 // is small.
-#include "common.cuh"
+#include "scan_backward.cuh"
 
 #ifndef WARPS  // of a block of scan_gradients
 #define WARPS 2
 #endif
-
-typedef long long wide;
-
-// Members are 8 bytes each; `backward.py` packs them in this order.
-struct Backward {
-    const io_t *u, *delta, *B, *C, *z, *grad;  // z may be null
-    const float *A, *D, *bias;                 // (K, D, N), (K, D), (K, D); D and bias may be null
-    const int *table;                          // (K, L), or null for the raster
-    const float *kept;                         // (B, K, segments / ratio, N, D): h before what the forward kept
-    float *starts;                             // (B, K, segments, N, D): h before each segment; kept, where ratio is 1
-    // (B, K, chunks, N + 2, D): R at the chunk's start, then R at its end, then its shares of dA, of dD and of d bias
-    float *adjoints;
-    float *sums;                 // (B, K, chunks, D): the chunk's sum of dt
-    float *totals;               // (K, N + 2, D): the chunks' shares, added up
-    io_t *dBC;                   // (2, B, K, L, G, N): the splits' shares of dB and dC, added up; null where splits is 1
-    io_t *du, *ddelta, *dz;      // (B, 1 or K, L, D), (B, K, L, D), (B, L, D)
-    float *du_sum, *dz_sum;      // sums over the paths so far, where they share u or z, else null
-    void *dB, *dC;               // (splits, B, K, L, G, N): io_t where splits is 1, else float
-    wide batch, paths, length, width, groups, segment, segments, chunk, chunks, splits;
-    wide first_path, launch_paths, softplus, ratio, vector;  // vector: rows are aligned to four elements
-    wide u_b, u_k, u_l, delta_b, delta_k, delta_l, B_b, B_k, B_l, B_g, C_b, C_k, C_l, C_g;
-    wide z_b, z_l, grad_b, grad_k, grad_l;
-};
+#ifndef RESIDENT  // warps of scan_gradients on a multiprocessor; bounds the registers
+#define RESIDENT 8
+#endif
+#ifndef CHANNELS  // that lanes share, at most
+#define CHANNELS 4
+#endif
+#ifndef GRADIENTS  // 0: without scan_gradients, where scan_gradients_few takes its place
+#define GRADIENTS 1
+#endif
 
 extern __shared__ __align__(16) float shared[];
-
-constexpr int SHARES = STATES + 2;  // rows of `adjoints` for each chunk
-
-__host__ __device__ constexpr int power_of_two(int x) {
-    int p = 1;
-    while (p < x) p *= 2;
-    return p;
-}
-
-__host__ __device__ constexpr int lowest(int a, int b) { return a < b ? a : b; }
-
-DEVICE int row_of(const Backward &p, wide path, wide t) { return p.table ? p.table[path * p.length + t] : (int)t; }
-
-DEVICE float step_size(float raw, float bias, bool soft) { return soft ? softplus(raw + bias) : raw + bias; }
 
 // ------------------------------------------------------------------------------------------- a walk over each chunk
 
@@ -62,7 +34,7 @@ constexpr int A_ROW = A_LANES * ((A_STATES + 3) / 4 * 4);  // floats of a row of
 constexpr int A_BATCH = 4;                                 // positions whose loads are under way together
 constexpr int A_STEP = 32;                                 // positions staged at once
 
-// Where a thread is: grid (chunks, groups * tiles of blockDim.x / A_LANES channels, B * K).
+// Where a thread is: grid (chunks from `first` on, groups * tiles of blockDim.x / A_LANES channels, B * K).
 struct Walker {
     wide b, k, c, d, slot, start;
     int group, part, count;  // the chunk's first position is start, and it has count
@@ -71,9 +43,9 @@ struct Walker {
     int *rows;
 };
 
-DEVICE Walker walker_of(const Backward &p, wide chunk, wide chunks) {
+DEVICE Walker walker_of(const Backward &p, wide chunk, wide chunks, int first = 0) {
     Walker me;
-    me.b = blockIdx.z / p.paths, me.k = blockIdx.z % p.paths, me.c = blockIdx.x;
+    me.b = blockIdx.z / p.paths, me.k = blockIdx.z % p.paths, me.c = blockIdx.x + first;
     const int per_group = (int)(p.width / p.groups), tile = blockDim.x / A_LANES, tiles = (per_group + tile - 1) / tile;
     const int within = (int)(blockIdx.y % tiles) * tile + (int)threadIdx.x / A_LANES;
     me.group = blockIdx.y / tiles;
@@ -129,9 +101,10 @@ struct Batch {
 
 // R at every chunk's start, as if no step followed the chunk: the sum over its positions t of exp(A S_t) C dy, S_t the
 // sum of the steps up to t. No term waits for another, and the walk ends where the slowest state of a warp's channels has
-// decayed to DEAD: of the steps it then has a part of the sum, whose decay is below DEAD as well.
+// decayed to DEAD: of the steps it then has a part of the sum, whose decay is below DEAD as well. Nothing comes before the
+// first chunk: grid (chunks - 1, ...).
 extern "C" __global__ void __launch_bounds__(128, 6) scan_adjoint_chunks(const Backward p) {
-    const Walker me = walker_of(p, p.chunk, p.chunks);
+    const Walker me = walker_of(p, p.chunk, p.chunks, 1);
     float R[A_STATES], slowest[A_QUADS], total = 0.0f;
 #pragma unroll
     for (int i = 0; i < A_STATES; ++i) {
@@ -277,35 +250,16 @@ extern "C" __global__ void __launch_bounds__(32 * COMBINE_PARTS) scan_adjoint_co
 
 // ------------------------------------------------------------------------------------------------------- gradients
 
+#if GRADIENTS
+
 // A warp has a tile of TILE channels: LANES lanes share PD channels, each with PER states of all of them, so that what is
 // summed over channels and what is summed over states both start within a lane.
 constexpr int LANES = power_of_two((STATES + 3) / 4), PER = (STATES + LANES - 1) / LANES, ROW = LANES * PER;
-constexpr int PD = lowest(4, LANES), ACROSS = 32 / LANES, TILE = ACROSS * PD;
+constexpr int PD = lowest(CHANNELS, LANES), ACROSS = 32 / LANES, TILE = ACROSS * PD;
 constexpr int BLOCK = 4;                      // positions whose h and a are in registers
 constexpr int PAIRS = power_of_two(2 * PER);  // a lane's values of dB and dC
 constexpr int STATE_FLOATS = PER * PD * 32, SUM_FLOATS = BLOCK * 2 * ROW;  // of a warp and a BLOCK
 static_assert(SUM_FLOATS <= STATE_FLOATS, "the sums of a BLOCK take the place of the states before it");
-
-// Sum V values over the LANE_COUNT lanes whose numbers differ in the bits from LOW up, leaving each of them with its
-// share of the sums: a butterfly that halves the values as it goes, V shuffles in place of V log2(lanes).
-template <int V, int LANE_COUNT, int LOW>
-DEVICE void scatter_sum(float *v, int lane) {
-    if constexpr (LANE_COUNT > 1) {
-        constexpr int mask = LOW * LANE_COUNT / 2;
-        if constexpr (V > 1) {
-            const bool upper = lane & mask;
-#pragma unroll
-            for (int i = 0; i < V / 2; ++i) {
-                const float send = upper ? v[i] : v[i + V / 2], keep = upper ? v[i + V / 2] : v[i];
-                v[i] = keep + __shfl_xor_sync(FULL_WARP, send, mask);
-            }
-            scatter_sum<V / 2, LANE_COUNT / 2, LOW>(v, lane);
-        } else {
-            v[0] += __shfl_xor_sync(FULL_WARP, v[0], mask);
-            scatter_sum<1, LANE_COUNT / 2, LOW>(v, lane);
-        }
-    }
-}
 
 // N neighbouring floats of shared memory, in the widest loads that their alignment allows.
 template <int N>
@@ -316,6 +270,9 @@ DEVICE void load_floats(float (&v)[N], const float *from) {
             const float4 x = *(const float4 *)(from + i);
             v[i] = x.x, v[i + 1] = x.y, v[i + 2] = x.z, v[i + 3] = x.w;
         }
+    } else if constexpr (N == 2) {
+        const float2 x = *(const float2 *)from;
+        v[0] = x.x, v[1] = x.y;
     } else {
 #pragma unroll
         for (int i = 0; i < N; ++i) v[i] = from[i];
@@ -386,27 +343,6 @@ DEVICE void load_rows(const Backward &p, const Place &at) {
     }
 }
 
-// V neighbouring elements of memory, in one load or store: 4 where `vector` says that rows allow it, else 1.
-template <class T, int V>
-struct alignas(sizeof(T) * V) Few {
-    T v[V];
-};
-
-template <int V>
-DEVICE void read(float (&v)[V], const io_t *from) {
-    const Few<io_t, V> few = *(const Few<io_t, V> *)from;
-#pragma unroll
-    for (int i = 0; i < V; ++i) v[i] = to_float(few.v[i]);
-}
-
-template <int V>
-DEVICE void write(io_t *to, const float (&v)[V]) {
-    Few<io_t, V> few;
-#pragma unroll
-    for (int i = 0; i < V; ++i) few.v[i] = from_float(v[i]);
-    *(Few<io_t, V> *)to = few;
-}
-
 // A lane's way through a warp's tile: always the same V channels, of every `stride`-th position.
 template <int V>
 struct Way {
@@ -451,24 +387,6 @@ DEVICE void load_tile(const Backward &p, const Place &at) {
         const int to = t * TILE + way.d;
         *(Few<float, V> *)(at.dt + to) = dt, *(Few<float, V> *)(at.u + to) = x, *(Few<float, V> *)(at.dy + to) = dy;
     }
-}
-
-// Write values that the paths share: add what the earlier paths left, and keep the sum for the later ones.
-template <int V>
-DEVICE void store_shared(const Backward &p, wide k, float (&x)[V], float *sum, io_t *out) {
-    if (k > 0) {
-        const Few<float, V> before = *(const Few<float, V> *)sum;
-#pragma unroll
-        for (int i = 0; i < V; ++i) x[i] += before.v[i];
-    }
-    if (k == p.paths - 1) {
-        write<V>(out, x);
-        return;
-    }
-    Few<float, V> now;
-#pragma unroll
-    for (int i = 0; i < V; ++i) now.v[i] = x[i];
-    *(Few<float, V> *)sum = now;
 }
 
 // d u, d delta and d z of a warp's tile to their rows.
@@ -557,12 +475,6 @@ DEVICE void walk_block(const Place &at, const Lane &me, int block, float (&h)[PD
     }
 }
 
-// 1 - exp(-x) for x >= 0, the derivative of a softplus whose value is x; its small values need all their digits.
-DEVICE float softplus_slope(float x) {
-    const float series = x * fmaf(x, fmaf(x, fmaf(x, fmaf(x, 8.3333333e-3f, -4.1666667e-2f), 0.16666667f), -0.5f), 1.0f);
-    return x < 0.125f ? series : 1.0f - exp2_special(-x * LOG2E);
-}
-
 // The sums of a position over its channel's states are complete in this lane: finish the position's gradients.
 DEVICE void finish_position(const Backward &p, const Place &at, Lane &me, int t, float GB, float RhA, float y) {
     const int i = t * TILE + me.finishes;
@@ -647,6 +559,7 @@ DEVICE void store_walk(const Place &at, int lane, int block, const float (&h)[PD
 #pragma unroll
     for (int i = 0; i < PER; ++i, to += PD * 32) {
         if constexpr (PD == 4) *(float4 *)to = make_float4(h[0][i], h[1][i], h[2][i], h[3][i]);
+        else if constexpr (PD == 2) *(float2 *)to = make_float2(h[0][i], h[1][i]);
         else {
 #pragma unroll
             for (int c = 0; c < PD; ++c) to[c] = h[c][i];
@@ -761,11 +674,13 @@ DEVICE void gradients(const Backward &p) {
     store_chunk_shares(p, at, me);
 }
 
-// Grid (chunks, groups * splits, B * paths of the launch), block 32 * WARPS. GATED: with z. Registers for 8 warps of a
-// multiprocessor: 16 values of each lane at 4 positions are what there is room for.
-#define BOUNDS __launch_bounds__(32 * WARPS, 8 / WARPS)
+// Grid (chunks, groups * splits, B * paths of the launch), block 32 * WARPS. GATED: with z. Where lanes share four channels
+// there are registers for 8 warps of a multiprocessor: 16 values of each lane at 4 positions are what there is room for.
+#define BOUNDS __launch_bounds__(32 * WARPS, RESIDENT / WARPS)
 extern "C" __global__ void BOUNDS scan_gradients(const Backward p) { gradients<false>(p); }
 extern "C" __global__ void BOUNDS scan_gradients_gated(const Backward p) { gradients<true>(p); }
+
+#endif  // GRADIENTS
 
 // ------------------------------------------------------------------------------------------- sums over the sequence
 

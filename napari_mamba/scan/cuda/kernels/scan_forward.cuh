@@ -124,3 +124,19 @@ DEVICE void store_elements(float* to, const Raw& raw) {
 // A block's share of a (rows, STATES) tile of B or C, in registers between its loads and its stores to shared memory.
 #define TILE_LOADS (TILE * (STATES / VEC))
 #define SHARE ((TILE_LOADS + THREADS - 1) / THREADS)
+
+// Sum parts[i] over the lanes of a channel, which are 32 / LANE_COUNT apart; the lane of number i gets sum i.
+template <int LANE_COUNT>
+DEVICE float sum_over_lanes(float (&parts)[LANE_COUNT], int number) {
+#pragma unroll
+    for (int half = LANE_COUNT / 2; half > 0; half /= 2) {
+        const bool upper = number & half;
+#pragma unroll
+        for (int i = 0; i < half; i++) {
+            const float give = upper ? parts[i] : parts[i + half];
+            const float keep = upper ? parts[i + half] : parts[i];
+            parts[i] = keep + __shfl_xor_sync(FULL_WARP, give, half * (32 / LANE_COUNT));
+        }
+    }
+    return parts[0];
+}

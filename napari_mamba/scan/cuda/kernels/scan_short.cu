@@ -26,21 +26,6 @@ DEVICE long long visited(const Scan& p, long long k, int t, int end) {
 #endif
 }
 
-// Sum parts[i] over the SPLIT lanes of a channel; the lane whose position is i gets sum i.
-DEVICE float sum_over_lanes(float (&parts)[SPLIT], int position) {
-#pragma unroll
-    for (int half = SPLIT / 2; half > 0; half /= 2) {
-        const bool upper = position & half;
-#pragma unroll
-        for (int i = 0; i < half; i++) {
-            const float give = upper ? parts[i] : parts[i + half];
-            const float keep = upper ? parts[i + half] : parts[i];
-            parts[i] = keep + __shfl_xor_sync(FULL_WARP, give, half * CHANNELS);
-        }
-    }
-    return parts[0];
-}
-
 extern "C" __global__ void __launch_bounds__(32 * WARPS) scan_short(const Scan p) {
     __shared__ float ends[WARPS][STATES * CHANNELS], totals[WARPS][CHANNELS];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, channel = lane % CHANNELS, position = lane / CHANNELS;

@@ -31,6 +31,25 @@ def decays(dt, A_log):
 
 
 @triton.jit
+def steps_of(dt, dt_l, log_rate, table, path, chunk, i, L, ORDERED: tl.constexpr, FAR: tl.constexpr):
+    """A chunk's steps: which there are, their rows, sizes, and `decays` up to each and over all of them."""
+    t = chunk * i.shape[0] + i
+    valid = t < L
+    row = rows_of(table, path, t, L, ORDERED, FAR)
+    step = tl.load(dt + row * dt_l, mask=valid, other=0.0).to(tl.float32)
+    since, total = decays(step, log_rate)
+    return valid, row, step, since, total
+
+
+@triton.jit
+def head_of(xBC, x_b, x_k, batch, path, head, heads, first, P: tl.constexpr, N: tl.constexpr, GROUPS: tl.constexpr):
+    """Where a head's x (from its channel `first` on), B and C begin in a sequence."""
+    xBC += batch * x_b + path.to(tl.int64) * x_k
+    B_of = xBC + heads * P + head // (heads // GROUPS) * N
+    return xBC + head * P + first, B_of, B_of + GROUPS * N
+
+
+@triton.jit
 def tile(pointer, row, stride, columns, valid, width):
     """A tile of rows; zero where a row is not valid or a column beyond the width."""
     inside = valid[:, None] & (columns < width)[None, :]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from napari_mamba.scan.ssd.kernels.common import PLAIN, decays, put, rows_of, tile
+from napari_mamba.scan.ssd.kernels.common import PLAIN, decays, head_of, put, rows_of, steps_of, tile
 
 
 @triton.jit(do_not_specialize=PLAIN)
@@ -31,10 +31,7 @@ def input_gradients(
     head, part = virtual // PARTS, virtual % PARTS
     n, p, i = tl.arange(0, BN), tl.arange(0, BP), tl.arange(0, Q)
     width = P - part * BP
-    xBC += batch * x_b + path.to(tl.int64) * x_k
-    x_of = xBC + head * P + part * BP
-    B_of = xBC + heads * P + head // (heads // GROUPS) * N
-    C_of = B_of + GROUPS * N
+    x_of, B_of, C_of = head_of(xBC, x_b, x_k, batch, path, head, heads, part * BP, P, N, GROUPS)
     dt += batch * dt_b + path.to(tl.int64) * dt_k + head
     dy += batch * dy_b + path.to(tl.int64) * dy_k + head * P + part * BP
     dx += batch * dx_b + path.to(tl.int64) * dx_k + head * P + part * BP
@@ -57,11 +54,7 @@ def input_gradients(
         S = tl.load(befores + state)
         G = after.to(S.dtype)
         tl.store(afters + state, G)
-        t = chunk * Q + i
-        valid = t < L
-        row = rows_of(table, path, t, L, ORDERED, FAR)
-        step = tl.load(dt + row * dt_l, mask=valid, other=0.0).to(tl.float32)
-        since, total = decays(step, log_rate)
+        valid, row, step, since, total = steps_of(dt, dt_l, log_rate, table, path, chunk, i, L, ORDERED, FAR)
         x = tile(x_of, row, x_l, p, valid, width)
         g = tile(dy, row, dy_l, p, valid, width).to(x.dtype)
         B = tile(B_of, row, x_l, n, valid, N)

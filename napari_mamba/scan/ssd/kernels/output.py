@@ -8,7 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from napari_mamba.scan.ssd.kernels.common import PLAIN, decays, put, rows_of, tile
+from napari_mamba.scan.ssd.kernels.common import PLAIN, head_of, put, steps_of, tile
 
 
 @triton.jit(do_not_specialize=PLAIN)
@@ -26,10 +26,7 @@ def outputs(
     head, part = virtual // PARTS, virtual % PARTS
     n, p, i = tl.arange(0, BN), tl.arange(0, BP), tl.arange(0, Q)
     width = P - part * BP
-    xBC += batch * x_b + path.to(tl.int64) * x_k
-    x_of = xBC + head * P + part * BP
-    B_of = xBC + heads * P + head // (heads // GROUPS) * N
-    C_of = B_of + GROUPS * N
+    x_of, B_of, C_of = head_of(xBC, x_b, x_k, batch, path, head, heads, part * BP, P, N, GROUPS)
     dt += batch * dt_b + path.to(tl.int64) * dt_k + head
     y += batch * y_b + path.to(tl.int64) * y_k + head * P + part * BP
     log_rate = tl.load(A_log + head).to(tl.float32)
@@ -40,11 +37,7 @@ def outputs(
         state = tl.load(starts + (own * segments + segment) * (BN * W) + (n[:, None] * W + (part * BP + p)[None, :]))
     begin = segment * (span // Q)
     for chunk in range(begin, tl.minimum(begin + span // Q, chunks)):
-        t = chunk * Q + i
-        valid = t < L
-        row = rows_of(table, path, t, L, ORDERED, FAR)
-        step = tl.load(dt + row * dt_l, mask=valid, other=0.0).to(tl.float32)
-        since, total = decays(step, log_rate)
+        valid, row, step, since, total = steps_of(dt, dt_l, log_rate, table, path, chunk, i, L, ORDERED, FAR)
         x = tile(x_of, row, x_l, p, valid, width)
         B = tile(B_of, row, x_l, n, valid, N)
         C = tile(C_of, row, x_l, n, valid, N)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from napari_mamba.scan.ssd.kernels.common import PLAIN, decays, rows_of, tile
+from napari_mamba.scan.ssd.kernels.common import PLAIN, steps_of, tile
 
 
 @triton.jit(do_not_specialize=PLAIN)
@@ -52,11 +52,9 @@ def carry(
             chunk = begin + count - 1 - i
         if STORE:
             tl.store(out + (own * chunks + chunk) * (BN * W) + cell, state.to(out.dtype.element_ty))
-        t = chunk * Q + tl.arange(0, Q)
-        valid = t < L
-        row = rows_of(table, path, t, L, ORDERED, FAR)
-        step = tl.load(dt + row * dt_l, mask=valid, other=0.0).to(tl.float32)
-        since, total = decays(step, log_rate)
+        valid, row, step, since, total = steps_of(
+            dt, dt_l, log_rate, table, path, chunk, tl.arange(0, Q), L, ORDERED, FAR
+        )
         weights = tl.exp2(since) if REVERSE else step * tl.exp2(total - since)
         a = tile(left, row, left_l, n, valid, N)
         b = tile(right, row, right_l, p, valid, P - part * BP)

@@ -15,8 +15,8 @@ from napari_mamba.radiotherapy.goals import Goal, Judged, usual
 from napari_mamba.radiotherapy.histogram import COLUMNS, Curve
 from napari_mamba.radiotherapy.isodose import COLORS, DEFAULT, Level, level
 from napari_mamba.radiotherapy.review import Reviewed, review
-from napari_mamba.radiotherapy.structures import StructureSet, prescriptions
-from napari_mamba.ui.radiotherapy.layers import check_frames, dose_of, encloses, structures_of
+from napari_mamba.radiotherapy.structures import StructureSet, is_outline, prescriptions
+from napari_mamba.ui.radiotherapy.layers import check_frames, dose_of, structures_of
 from napari_mamba.volume import Volume
 
 ISODOSES = tuple(zip((part.strip() for part in DEFAULT.split(",")), COLORS, strict=True))
@@ -168,7 +168,7 @@ class PlanReview:
         if self.measured is None:
             return {}
         known = list(enumerate(self.measured.structures))
-        known.sort(key=lambda one: (not one[1].target, encloses(one[1]), -(one[1].prescription or 0.0), one[0]))
+        known.sort(key=lambda one: (not one[1].target, is_outline(one[1]), -(one[1].prescription or 0.0), one[0]))
         return {s.name: s.color or report.COLORS[n % len(report.COLORS)] for n, s in known}
 
     def judged(self) -> list[list[Judged]]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QDoubleSpinBox,
-    QFileDialog,
     QFormLayout,
     QHBoxLayout,
     QVBoxLayout,
@@ -26,10 +23,11 @@ from napari_mamba.ui.radiotherapy.plan.editing import GoalBox, IsodoseBox
 from napari_mamba.ui.radiotherapy.plan.isodoses import Isodoses
 from napari_mamba.ui.radiotherapy.plan.plot import HistogramPlot
 from napari_mamba.ui.radiotherapy.plan.review import Measurement, PlanReview
+from napari_mamba.ui.radiotherapy.plan.saving import SavingRow
 from napari_mamba.ui.radiotherapy.plan.tables import StructureTable
 from napari_mamba.ui.radiotherapy.structure_list import StructureLayers
 from napari_mamba.ui.results.classes.record import record_of
-from napari_mamba.ui.results.parts import LayerCombo, small_button
+from napari_mamba.ui.results.parts import LayerCombo
 from napari_mamba.ui.widgets.background import Latest
 from napari_mamba.ui.widgets.theme import Notice
 
@@ -60,6 +58,7 @@ class PlanView(QWidget):
         self.table = StructureTable()
         self.goals = GoalBox(self.model)
         self.comparing = CompareBox(viewer, self.model)
+        self.saving = SavingRow(viewer, self.model)
         self.notice = Notice(viewer)
         self.drawn = Isodoses(viewer)
         self.worker = Latest(self.model.measure, self._on_measured, self._on_failed, wait_ms=150, parent=self)
@@ -98,21 +97,10 @@ class PlanView(QWidget):
         layout.addWidget(self.notice)
         layout.addWidget(self.plot, 3)
         layout.addWidget(self.table, 2)
-        layout.addLayout(self._saving())
+        layout.addWidget(self.saving)
         layout.addWidget(_folded("Goals", self.goals, open_=True))
         layout.addWidget(_folded("A against B", self.comparing))
         layout.addStretch(1)
-
-    def _saving(self) -> QHBoxLayout:
-        row = QHBoxLayout()
-        self.csv = small_button("CSV…", "Write the table, and the curves beside it")
-        self.png = small_button("PNG…", "Write the histograms as a picture")
-        self.csv.clicked.connect(lambda: self._save("Save the table", "dvh.csv", "CSV (*.csv)", self._write_csv))
-        self.png.clicked.connect(lambda: self._save("Save the picture", "dvh.png", "PNG (*.png)", self._write_png))
-        row.addStretch(1)
-        row.addWidget(self.csv)
-        row.addWidget(self.png)
-        return row
 
     def _connect(self) -> None:
         for widget in (self.first, self.second, self.structures):
@@ -128,7 +116,8 @@ class PlanView(QWidget):
         self.table.hidden.connect(self._on_hidden)
         self.table.picked.connect(self._on_picked)
         self.plot.picked.connect(self._on_picked)
-        for box in (self.goals, self.isodoses):
+        self.saving.saved.connect(self.notice.say)
+        for box in (self.goals, self.isodoses, self.saving):
             box.refused.connect(self.notice.fail)
         events = self.model.events
         for signal in (events.isodoses, events.prescription):
@@ -208,8 +197,7 @@ class PlanView(QWidget):
         self.plot.show_lines(model.lines(), model.prescription)
         self.table.show_rows(model.rows(), model.selected)
         self.goals.draw()
-        for button in (self.csv, self.png):
-            button.setEnabled(model.measured is not None)
+        self.saving.refresh()
 
     def _on_levels(self, *_: Any) -> None:
         self.prescription.blockSignals(True)
@@ -251,27 +239,6 @@ class PlanView(QWidget):
             world = (WORLD_FROM_RAS @ [*middle, 1.0])[:3]
             for axis, value in enumerate(world, self.viewer.dims.ndim - 3):
                 self.viewer.dims.set_point(axis, float(value))  # the slices alone: a planner's zoom stays
-
-    # ---- files
-
-    def _write_csv(self, path: Path) -> None:
-        self.model.write_tables(path)
-
-    def _write_png(self, path: Path) -> None:
-        self.model.write_picture(path)
-
-    def _save(self, title: str, name: str, kinds: str, write: Callable[[Path], Any]) -> None:
-        path, _ = QFileDialog.getSaveFileName(self, title, name, kinds)
-        if not path:
-            return
-        try:
-            write(Path(path))
-        except NapariMambaError as error:
-            self.notice.fail(str(error))
-        except OSError as error:
-            self.notice.fail(f"cannot be written ({error.strerror}): {path}")
-        else:
-            self.notice.say(f"saved as {Path(path).name}")
 
     def disconnect_from_viewer(self) -> None:
         """Stop listening, and take the isodoses away."""

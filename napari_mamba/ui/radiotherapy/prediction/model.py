@@ -9,12 +9,14 @@ import numpy as np
 from psygnal import SignalGroupDescriptor
 
 from napari_mamba.engine import RunOptions
+from napari_mamba.engine.suitability import examine
 from napari_mamba.errors import InputError
 from napari_mamba.radiotherapy.inputs import Inputs
-from napari_mamba.radiotherapy.planning import BODY, Plan, planned
+from napari_mamba.radiotherapy.planning import Plan, planned
 from napari_mamba.radiotherapy.sources import check_ct
-from napari_mamba.radiotherapy.structures import Structure, StructureSet, plain
+from napari_mamba.radiotherapy.structures import Structure, StructureSet, is_outline, plain
 from napari_mamba.ui.layers import layers_to_volume, placement
+from napari_mamba.ui.radiotherapy.files import check_whole, series_under
 from napari_mamba.ui.radiotherapy.layers import check_frames, is_dose, structures_of
 from napari_mamba.ui.run.queue.jobs import Job
 
@@ -100,7 +102,7 @@ class Prediction:
         for organ in inputs.organs if inputs else ():
             if plain(one.name) in organ.names:
                 return Use(organ.name)
-        if one.kind.upper() == "EXTERNAL" or plain(one.name) in map(plain, BODY):
+        if is_outline(one):
             return Use(OUTLINE)
         if one.target and one.kind.upper() not in ("CTV", "GTV"):
             return Use(TARGET, one.prescription or 0.0)
@@ -125,10 +127,15 @@ class Prediction:
             raise InputError(self.problem)
         volume, _ = layers_to_volume([self.ct])
         volume = volume.with_data(np.asarray(volume.data))
-        check_ct(volume, f"'{self.ct.name}'")
+        check_ct(volume, f"'{self.ct.name}'", series_under(self.ct))
+        check_whole(self.ct, self.layers)
         structures = self.structures()
         uses = self.suggest(structures)
-        return uses, planned(volume, self._renamed(structures, uses), self.bundle.planning)
+        plan = planned(volume, self._renamed(structures, uses), self.bundle.planning)
+        found = examine(plan.volume, self.bundle)  # told before the click: another region of the body, say
+        if found.refusals:
+            raise InputError(found.refusals[0])
+        return uses, replace(plan, notes=(*plan.notes, *found.warnings))
 
     def _renamed(self, structures: StructureSet, uses: dict[str, Use]) -> StructureSet:
         """The structures by the names that the bundle knows; those that are not used are left out."""

@@ -82,8 +82,8 @@ class PredictionView(QWidget):
         self.table.setHorizontalHeaderLabels(["Structure", "is the", "Gy"])
         header = self.table.horizontalHeader()
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-        header.setSectionResizeMode(1, QHeaderView.ResizeMode.ResizeToContents)
-        header.setSectionResizeMode(2, QHeaderView.ResizeMode.ResizeToContents)
+        for column in (1, 2):  # as wide as their widgets, which Qt does not look at in time
+            header.setSectionResizeMode(column, QHeaderView.ResizeMode.Fixed)
         self.table.verticalHeader().hide()
         self.table.setShowGrid(False)
         self.table.setSelectionMode(QTableWidget.SelectionMode.NoSelection)
@@ -189,6 +189,11 @@ class PredictionView(QWidget):
             self.table.setItem(row, 0, item)
             self.table.setCellWidget(row, 1, self._use_combo(name, use))
             self.table.setCellWidget(row, 2, self._dose_spin(name, use))
+        for column in (1, 2):
+            widgets = [self.table.cellWidget(row, column) for row in range(len(uses))]
+            for widget in widgets:
+                widget.ensurePolished()
+            self.table.setColumnWidth(column, max((widget.sizeHint().width() for widget in widgets), default=60))
 
     def _use_combo(self, name: str, use: Use) -> QComboBox:
         combo = QComboBox()

@@ -12,6 +12,7 @@ This is the one place. `layer.metadata["napari_mamba"]` is a dictionary with the
 | `view_only` | the layer repeats another's data for a view |
 | `source` | name of the image layer they were made from |
 | `edits` | list of `{"what": str, "class": int or None, "voxels": int}`, in their order: what was done by hand since |
+| `notes` | what a reader should be told of an RTSTRUCT, a sentence each: structures that reach beyond the image, say |
 | `corrected_from` | name of the layer that this one was copied from |
 | `affine`, `layer_affine`, `order`, `units`, `path`, `channel` | the file's grid, see `napari_mamba.ui.layers` |
 

@@ -35,7 +35,7 @@ class SideBySide:
     _visible: dict[Layer, bool] = field(default_factory=dict)
     _order: list[Layer] = field(default_factory=list)
     _grid: dict[str, Any] = field(default_factory=dict)
-    _zoom: float = 1.0
+    _camera: tuple[Any, float] = ((0.0, 0.0, 0.0), 1.0)
     _copies: list[Layer] = field(default_factory=list)
     _linked: list[Layer] = field(default_factory=list)
 
@@ -44,7 +44,7 @@ class SideBySide:
         viewer, grid = self.viewer, self.viewer.canvas.grid
         self._order = list(viewer.layers)
         self._visible = {layer: layer.visible for layer in self._order}
-        self._zoom = viewer.scene.camera.zoom
+        self._camera = viewer.scene.camera.center, viewer.scene.camera.zoom
         self._grid = {name: getattr(grid, name) for name in ("enabled", "stride", "shape", "spacing")}
         left, right = self._tile(self.first), self._tile(self.second)
         right = [self._copy(layer) if layer in left else layer for layer in right]
@@ -75,8 +75,12 @@ class SideBySide:
         grid = self.viewer.canvas.grid
         for name, value in self._grid.items():
             setattr(grid, name, value)
-        self.viewer.scene.camera.zoom = self._zoom
+        self.viewer.scene.camera.center, self.viewer.scene.camera.zoom = self._camera
         self._copies, self._linked = [], []
+
+    def fit(self) -> None:
+        """Show all of the two: the camera of one picture would cut them in half, other layers lie who knows where."""
+        self.viewer.fit_to_view(layers=[self.first, self.second])
 
     def _tile(self, layer: Layer) -> list[Layer]:
         """A layer with what it lies on."""

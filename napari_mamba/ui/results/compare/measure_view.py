@@ -79,7 +79,7 @@ class MeasureBox(QWidget):
         self.table.verticalHeader().hide()
         self.table.setAccessibleName("Agreement")
         self.table.setMinimumHeight(120)
-        self.line_button.setToolTip("Draw a line in the picture: click where it begins and where it ends")
+        self.line_button.setToolTip("Draw a line in the picture: press where it begins, and drag to where it ends")
         row = QHBoxLayout()
         row.addWidget(self.button, 1)
         self.tolerance_label = QLabel("tolerance")
@@ -251,7 +251,7 @@ class MeasureBox(QWidget):
 
     def _on_draw(self) -> None:
         self.line.draw(self._images()[0])
-        self.notice.say("click where the line begins and again where it ends, then press Escape")
+        self.notice.say("press where the line begins, and drag to where it ends; another line takes its place")
 
     def _on_line(self) -> None:
         images = self._images()

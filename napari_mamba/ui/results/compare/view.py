@@ -182,9 +182,8 @@ class CompareView(QWidget):
             self._on_slider()
 
     def _fit(self) -> None:
-        """The camera of one picture would cut two in half."""
         if isinstance(self.shown, SideBySide):
-            self.viewer.fit_to_view()
+            self.shown.fit()
 
     def _on_slider(self, *_: Any) -> None:
         if isinstance(self.shown, Swipe | Fade):

@@ -71,6 +71,18 @@ def surface_layer(surface: Surface, like: Labels) -> SurfaceLayer:
     )
 
 
+def surface_of_layer(layer: Any) -> Surface:
+    """A surface layer, whoever made it, in RAS millimetres; its colour is the mean of its vertices'."""
+    vertices, faces = layer.data[:2]
+    ends = np.asarray(vertices, np.float64)[:, -3:]
+    world = np.array([layer.data_to_world(end) for end in np.vstack([np.zeros(3), np.eye(3)])])
+    ends = (ends @ (world[1:] - world[0]) + world[0]) * millimetres(layer.units)
+    colors = layer.vertex_colors
+    mean = np.full(3, 0.8) if colors is None else np.asarray(colors)[:, :3].mean(axis=0)
+    color = "#" + "".join(f"{round(255 * float(part)):02x}" for part in mean)
+    return Surface(layer.name, color, ends @ np.linalg.inv(WORLD_FROM_RAS[:3, :3]).T, np.asarray(faces))
+
+
 def show_surfaces(viewer: ViewerModel, surfaces: Sequence[Surface], like: Labels) -> list[Any]:
     """Add surfaces to the viewer, in place of those made of the same labels before, and look at them in 3D."""
     names = {f"surface: {surface.name}" for surface in surfaces}

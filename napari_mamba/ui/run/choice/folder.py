@@ -8,7 +8,7 @@ import json
 import re
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,8 @@ class FolderRun:
         Of the results, one of `FORMATS`.
     overwrite : bool
         Replace results that are there; otherwise their images are left out.
+    table : str
+        Of bundles that take one beside the images: a CSV with a row for each.
     """
 
     source: Path
@@ -56,6 +58,7 @@ class FolderRun:
     options: RunOptions
     suffix: str = ".nii.gz"
     overwrite: bool = False
+    table: str = ""
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -87,12 +90,19 @@ class FolderRun:
         return Job(
             title=case.name,
             bundle=self.bundle,
-            options=self.options,
+            options=self._options_of(case),
             read=_reader(case),
             finish=self._finish(case),
             group=str(self.target),
             paths=tuple(map(str, case.paths)),
         )
+
+    def _options_of(self, case: Case) -> RunOptions:
+        if not self.table:
+            return self.options
+        from napari_mamba.io import row_of
+
+        return replace(self.options, row=row_of(self.table, case.name))
 
     def _finish(self, case: Case) -> Callable[[Result, Volume], Result]:
         def finish(result: Result, volume: Volume) -> Result:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mamba.engine.checks import takes_rgb
-from napari_mamba.ui.layers import layers_to_volume, stack_channels
+from napari_mamba.ui.layers import at_level, layers_to_volume, stack_channels
 from napari_mamba.ui.run.choice.region import region_of
 from napari_mamba.ui.run.queue.jobs import Job
 
@@ -49,10 +49,12 @@ def layer_job(
     InputError
         If the layers cannot be used, or an option is no number.
     """
+    paths, level = _paths_of(layers), options.resolution
+    layers = [at_level(layer, level) for layer in layers]
     singles = [layers_to_volume([layer], frame, colours=len(layers) == 1 and takes_rgb(bundle)) for layer in layers]
     place = singles[0][1]
     volume = stack_channels([single for single, _ in singles])
-    run_options = options.run_options(bundle, place.order)
+    run_options = options.run_options(bundle, place.order, layers[0].name)
     finish: Any = None
     if options.region and options.region in viewer.layers:
         axes = [place.order.index(axis) for axis in range(3)]
@@ -71,10 +73,12 @@ def layer_job(
         read=_reader(volume),
         place=place,
         finish=finish,
-        paths=_paths_of(layers),
+        paths=paths,
         frame=frame if layers[0].ndim > 3 else None,
         colours=bool(getattr(layers[0], "rgb", False)),
+        level=level,
         region=options.region if finish is not None else "",
+        table=(options.table, options.table_row or layers[0].name) if run_options.row is not None else ("", ""),
     ), volume
 
 

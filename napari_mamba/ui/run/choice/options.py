@@ -13,6 +13,7 @@ from psygnal import SignalGroupDescriptor
 
 from napari_mamba.engine import RunOptions
 from napari_mamba.errors import InputError
+from napari_mamba.io import row_of
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
@@ -34,8 +35,12 @@ class Options:
     evidence, spread : bool
         What `RunOptions.uncertainty` is to a classification and to a restoration. Each kind of map is asked for by
         itself: none follows from another.
+    table, table_row : str
+        A CSV with a row for the image, and what its row says; empty for the image's name.
     region : str
         Name of the Shapes or Labels layer whose box is run on; empty for the whole image.
+    level : str
+        Of an image in several resolutions, which one; empty for the finest.
     """
 
     device: str = "auto"
@@ -46,6 +51,7 @@ class Options:
     overlap: str = ""
     batch_size: str = ""
     spacing: str = ""
+    slice_profile: str | None = None
     uncertainty: bool = False
     spread: bool = False
     evidence: bool = False
@@ -56,7 +62,10 @@ class Options:
     deterministic: bool = False
     replace_nonfinite: str = ""
     seed: str = ""
+    table: str = ""
+    table_row: str = ""
     region: str = ""
+    level: str = ""
     events: ClassVar[SignalGroupDescriptor] = SignalGroupDescriptor()
 
     def prefer(self, preferences: Preferences, before: Preferences | None = None) -> None:
@@ -80,7 +89,7 @@ class Options:
             return bundle.task != "restoration" or self.spread
         return self.mirror or (bundle.task == "restoration" and self.spread)
 
-    def run_options(self, bundle: Bundle, order: Sequence[int] = (0, 1, 2)) -> RunOptions:
+    def run_options(self, bundle: Bundle, order: Sequence[int] = (0, 1, 2), name: str | None = "") -> RunOptions:
         """The choices as the engine takes them.
 
         Parameters
@@ -89,6 +98,8 @@ class Options:
             Options that do not suit it are left away.
         order : sequence of int
             The volume's axis on each axis of the layer.
+        name : str
+            Of the image, by which its row of a table is found; None where the row is not wanted yet.
 
         Raises
         ------
@@ -111,6 +122,7 @@ class Options:
             "mirror": self.mirrored(bundle) if "mirror" in suited else None,
             "tile": parse_numbers(self.tile, "tile", int) if "tile" in suited else None,
             "spacing": spacing,
+            "slice_profile": self.slice_profile if "slice_profile" in suited else None,
             "uncertainty": bool(suited & {"uncertainty", "spread", "evidence"}) and maps.get(bundle.task, False),
             "probabilities": self.probabilities and "probabilities" in suited,
             "residual": self.residual and "residual" in suited,
@@ -121,9 +133,15 @@ class Options:
             "batch_size": one_number(self.batch_size, "batch size", int),
             "replace_nonfinite": one_number(self.replace_nonfinite, "value for NaN", float),
             "seed": (one_number(self.seed, "seed", int) if "seed" in suited else None) or 0,
+            "row": self._row(name) if "table" in suited and name is not None else None,
         }
         device = "auto" if self.elsewhere else self.device  # a server chooses among its own
         return RunOptions(device=device, precision=self.precision, **chosen)
+
+    @property
+    def resolution(self) -> int:
+        """The level as a number; raises `InputError` where it is none."""
+        return one_number(self.level, "level", int) or 0
 
     @property
     def elsewhere(self) -> bool:
@@ -134,6 +152,9 @@ class Options:
     def cluster(self) -> str:
         """The address of the Dask scheduler that is chosen as device; empty where none is."""
         return self.device if self.device.startswith(CLUSTERS) else ""
+
+    def _row(self, name: str) -> dict[str, str] | None:
+        return row_of(self.table, self.table_row or name) if self.table.strip() else None
 
     def _strength(self) -> float:
         percent = one_number(self.strength.strip().removesuffix("%"), "strength", float)
@@ -158,13 +179,13 @@ def suited_options(bundle: Bundle | None) -> set[str]:
     if bundle.tile.mirror_axes:
         names.add("mirror")
     if any(step.get("step") == "refine" for step in bundle.preparation):
-        names.add("spacing")
+        names |= {"spacing", "slice_profile"}
     if bundle.task == "segmentation":
         names |= {"uncertainty", "probabilities"}
     elif bundle.task == "restoration":
         names |= {"residual", "clip", "strength"} | ({"spread"} if bundle.tile.mirror_axes else set())
     elif bundle.task == "classification":
-        names.add("evidence")
+        names |= {"table", "table_row"} if bundle.columns else {"evidence"}
     elif bundle.task == "diffusion":
         names.add("seed")
     return names

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 FLAGS = {
     "device": "--device", "precision": "--precision", "tile": "--tile", "overlap": "--overlap",
     "batch_size": "--batch-size", "axis": "--axis", "spacing": "--spacing", "replace_nonfinite": "--replace-nonfinite",
-    "seed": "--seed",
+    "slice_profile": "--slice-profile", "seed": "--seed",
 }  # fmt: skip
 MAPS = ("uncertainty", "probabilities", "residual")
 
@@ -34,6 +34,10 @@ def as_script(job: Job, layers: list[str] | None = None) -> str:
     if not job.paths or job.finish is not None:
         name = repr((layers or [job.title])[0]) if len(layers or [1]) == 1 else repr(layers)
         given = {**_of_layer(_changed(job.options), job), **({"region": job.region} if job.region else {})}
+        if job.level:
+            given["level"] = job.level
+        if given.pop("row", None) is not None:
+            given |= {"table": job.table[0], "table_row": job.table[1]}
         arguments = "".join(f", {key}={value!r}" for key, value in given.items())
         return (
             "# In napari's console: the run goes on in the background.\n"
@@ -43,6 +47,7 @@ def as_script(job: Job, layers: list[str] | None = None) -> str:
     arguments = ", ".join(f"{key}={value!r}" for key, value in _changed(job.options).items())
     source = repr(job.paths[0]) if len(job.paths) == 1 else repr(list(job.paths))
     source += "" if job.frame is None else f", frame={job.frame}"
+    source += f", level={job.level}" if job.level else ""
     source += ', colour="channels"' if _in_colour(job) else ""
     lines = [
         "from napari_mamba import bundles, engine, io",
@@ -79,6 +84,8 @@ def as_command(job: Job) -> str:
     changed = _changed(job.options)
     if job.frame is not None:
         parts += ["--frame", str(job.frame)]
+    if job.level:
+        parts += ["--level", str(job.level)]
     for name, flag in FLAGS.items():
         if name in changed:
             value = changed[name]
@@ -90,6 +97,8 @@ def as_command(job: Job) -> str:
             parts.append(f"--{name}" if changed[name] else f"--no-{name}")
     if "mirror" in changed:
         parts.append("--mirror" if changed["mirror"] else "--no-mirror")
+    if job.table[0]:
+        parts += ["--row", job.table[0], "--row-of", job.table[1]]
     for name in MAPS:
         if changed.get(name):
             parts += [f"--{name}", _output(job, f"_{name}")]

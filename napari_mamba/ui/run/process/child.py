@@ -79,7 +79,7 @@ class Child:
 
         self._answer(number, "ended", count(bundles.load(path), grid, options))
 
-    def do_open(self, number: int, path: str) -> None:
+    def do_open(self, number: int, path: str, choices: Any = None) -> None:
         """Open a bundle, or import a foreign checkpoint, and tell how far that is at each percent."""
         from napari_mamba.ui.bundles.imports import open_or_import
 
@@ -91,7 +91,7 @@ class Child:
                 told = percent
                 self._answer(number, "progress", (what, share))
 
-        opened = open_or_import(path, tell, cancel)
+        opened = open_or_import(path, tell, cancel, choices)
         del self._cancels[number]
         self._answer(number, "ended", opened)
 

@@ -217,7 +217,8 @@ class EngineThread:
         if kind == "open":
             from napari_mamba.ui.bundles.imports import open_or_import
 
-            return open_or_import(arguments[0], on_progress or (lambda *_: None), cancel)
+            path, *choices = arguments
+            return open_or_import(path, on_progress or (lambda *_: None), cancel, *choices)
         return None
 
     def run(

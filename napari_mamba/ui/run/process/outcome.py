@@ -29,6 +29,22 @@ GPU_GONE = (
     "computer anew."
 )
 
+IN_THE_WINDOW = (
+    (" (replace_nonfinite; --replace-nonfinite)", " (NaN becomes, under More options)"),
+    (" (--resample-channels)", ""),
+    ("begin anew with --precision float32 --overwrite", "choose float32 under More options, and another name"),
+    ("begin anew with a smaller --tile and --overwrite", "choose a smaller tile under More options, and another name"),
+    ("go on with --resume, or begin anew with --overwrite", "run into it again to go on, or choose another name"),
+    ("add --overwrite to replace it, or choose another name", "choose another name, or remove it first"),
+    ("begin anew with --overwrite", "choose another name"),
+    ("go on with --resume", "run into it again to go on"),
+    ("go on with it by --resume", "run into it again to go on"),
+    ("give a coarser --level or a --region", "choose a coarser level, or a region"),
+    ("give a coarser --level", "choose a coarser level"),
+    ("or give a --region", "or choose a region"),
+)
+"""What the engine says to whoever types commands, and what this window has in its place: the first that fits counts."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -116,7 +132,9 @@ def remote_outcome(
 
 
 def sentence(text: str) -> str:
-    """With a capital and a full stop, as a notice in a window is written; paths keep their first letter.
+    """With a capital and a full stop, as a notice in a window is written, and without options of the command.
+
+    Paths keep their first letter.
 
     Examples
     --------
@@ -124,6 +142,8 @@ def sentence(text: str) -> str:
     'Memory ran out: crop the image.'
     """
     text = text.strip()
+    for option, place in IN_THE_WINDOW if "--" in text else ():
+        text = text.replace(option, place)
     first = text.split(" ", 1)[0]
     if first.isalpha() and first.islower():
         text = text[0].upper() + text[1:]

@@ -1,4 +1,4 @@
-"""What the engine's process does beside a run: images registered, a heart followed, a slide, a film, a cluster.
+"""What an engine's process does beside a run: images registered, a heart followed, a slide, a film, a cluster, a store.
 
 Each ends with an `Outcome` whose result is that of the engine's function; nothing is raised out of here. No Qt, no
 torch before it runs.
@@ -9,10 +9,13 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Callable, Generator
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import time
 from typing import Any
 
+import numpy as np
 import platformdirs
 
 from napari_mamba.ui.run.process.outcome import Outcome, sentence_of
@@ -64,12 +67,34 @@ def _on_cluster(
         return (yield from run_on(cluster, volume, bundles.load(bundle), options, cancel, folder=folder))
 
 
+def _store(
+    cancel: threading.Event, volume: Any, bundle: str, options: Any, target: str, scheduler: str
+) -> Generator[Any, None, Any]:
+    """A run into a store, which goes on where it was stopped before; whether it is whole."""
+    from napari_mamba import bundles
+    from napari_mamba.engine.stored.run import run_into
+
+    with ExitStack() as stack:
+        spread = None
+        if scheduler:
+            from napari_mamba.cluster import Carried, SpreadJobs, connect
+
+            spread = SpreadJobs(stack.enter_context(connect(scheduler)))
+            if isinstance(volume.data, np.ndarray):  # it would be sent with every block
+                beside = stack.enter_context(TemporaryDirectory(prefix=".image-", dir=Path(target).parent))
+                volume = Carried.of(volume, Path(beside))
+        found = bundles.load(bundle)
+        result = yield from run_into(volume, found, Path(target), options, cancel, resume=True, spread=spread)
+    return not result.cancelled
+
+
 WORK: dict[str, Callable[..., Generator[Any, None, Any]]] = {
     "register": _register,
     "follow": _follow,
     "slide": _slide,
     "film": _film,
     "on_cluster": _on_cluster,
+    "store": _store,
 }
 """By name: a function of an event that stops it, and of arguments that go through a pipe."""
 

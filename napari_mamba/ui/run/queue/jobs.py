@@ -67,6 +67,10 @@ class Job:
         It is run on one colour layer.
     region : str
         Name of the layer around which it is run; empty for the whole image.
+    level : int
+        Which resolution of a layer that has several; 0 is the finest.
+    table : (str, str)
+        The CSV beside the image, and what its row says; empty where there is none.
 
     Attributes
     ----------
@@ -102,6 +106,8 @@ class Job:
     frame: int | None = None
     colours: bool = False
     region: str = ""
+    level: int = 0
+    table: tuple[str, str] = ("", "")
     state: State = State.WAITING
     stage: str = ""
     note: str = ""

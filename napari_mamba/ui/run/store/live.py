@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,9 +37,9 @@ class LiveStore:
 class LiveLevel:
     """One level of one channel, with the layer's axes; reads what is indexed.
 
-    While the coarser levels are not written, a slice of one is every second, fourth, ... voxel of the finest level's:
-    so a slice shows what is there at any zoom. The whole of a coarser level, for the view in 3D, comes when it is
-    there.
+    What of a coarser level is not written yet is, in a slice, every second, fourth, ... voxel of the finest level: so a
+    slice shows what is there at any zoom, and is read quickly where coarser levels are there. The whole of a coarser
+    level, for the view in 3D, shows what is written of it.
     """
 
     def __init__(self, store: LiveStore, level: int, channel: int = 0):
@@ -70,19 +72,40 @@ class LiveLevel:
         ]
         if self.store.flat:
             ranges.insert(0, 0)
+        wanted: list[Any] = [slice(0)] * 3
+        for axis, one in zip(self.store.order, ranges, strict=True):
+            wanted[axis] = slice(one, one + 1) if isinstance(one, int) else slice(one.start, one.stop)
+        block = self._read(self.level, wanted)
         sliced = any(isinstance(one, int) for one in ranges)
-        finest = self.level > 0 and sliced and not self.store.whole
-        block = self._read(ranges, 0 if finest else self.level)
+        if self.level > 0 and sliced and not self.store.whole:
+            for part in self._unwritten(wanted):
+                block[tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(part, wanted, strict=True))] = (
+                    self._from_finest(part)
+                )
+        block = block.transpose(self.store.order)
         return block[tuple(0 if isinstance(one, int) else slice(None) for one in ranges)]
 
-    def _read(self, ranges: Sequence[range | int], level: int) -> np.ndarray:
-        array, own = self.store.levels[level], self.store.levels[self.level]
-        wanted: list[Any] = [self.channel, None, None, None]
-        for axis, one in zip(self.store.order, ranges, strict=True):
-            step = max(round(array.shape[axis + 1] / own.shape[axis + 1]), 1)
-            first, last = (one, one + 1) if isinstance(one, int) else (one.start, one.stop)
-            wanted[axis + 1] = slice(first * step, min((last - 1) * step + 1, array.shape[axis + 1]), step)
+    def _read(self, level: int, spans: Sequence[slice]) -> np.ndarray:
+        return np.array(self.store.levels[level][(self.channel, *spans)])
+
+    def _unwritten(self, spans: Sequence[slice]) -> Iterator[tuple[slice, ...]]:
+        """What lies within spans of each chunk that has no file: not written yet, or of zeros alone."""
+        array = self.store.levels[self.level]
+        folder = Path(array.store.root) / array.path / str(self.channel)
+        grid = [range(s.start // c, -(-s.stop // c)) for s, c in zip(spans, array.chunks[1:], strict=True)]
+        for place in itertools.product(*grid):
+            if not folder.joinpath(*map(str, place)).exists():
+                yield tuple(
+                    slice(max(i * c, s.start), min((i + 1) * c, s.stop))
+                    for i, c, s in zip(place, array.chunks[1:], spans, strict=True)
+                )
+
+    def _from_finest(self, spans: Sequence[slice]) -> np.ndarray:
+        finest, own = self.store.levels[0].shape[1:], self.store.levels[self.level].shape[1:]
+        steps = [max(round(a / b), 1) for a, b in zip(finest, own, strict=True)]
         # Zarr reads steps slowly: the span, then the steps in memory
-        spans = tuple(slice(one.start, one.stop) for one in wanted[1:])
-        steps = tuple(slice(None, None, one.step) for one in wanted[1:])
-        return np.asarray(array[(self.channel, *spans)])[steps].transpose(self.store.order)
+        wide = [
+            slice(s.start * step, min((s.stop - 1) * step + 1, n))
+            for s, step, n in zip(spans, steps, finest, strict=True)
+        ]
+        return self._read(0, wide)[tuple(slice(None, None, step) for step in steps)]

@@ -64,9 +64,8 @@ class StoreEntry(QObject):
         except NapariMambaError as error:
             self.message.say(sentence(str(error)), "error")
             return
-        run = StoreRun(
-            volume, self.session.place_of(job), job.bundle, job.options, target, self.session.options.cluster
-        )
+        place = self.session.place_of(job).of_grid(volume.affine)  # of a region, its box
+        run = StoreRun(volume, place, job.bundle, job.options, target, self.session.options.cluster)
         self.runner = StoreRunner(self.session.viewer, run, self)
         self.runner.said.connect(self.message.say)
         self.runner.ended.connect(self._ended)

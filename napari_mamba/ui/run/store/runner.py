@@ -1,27 +1,26 @@
-"""Runs a layer into a store in a thread, and shows the store while it is written."""
+"""Runs a layer into a store in a process of its own, and shows the store while it is written."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Generator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from pickle import PicklingError
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from napari.layers import Image, Labels
 from napari.qt.threading import create_worker
 from qtpy.QtCore import QObject, Signal, Slot
 from superqt.utils import GeneratorWorker
 
-from napari_mamba.errors import NapariMambaError
 from napari_mamba.ui.layers import KEY, Placement
 from napari_mamba.ui.results.layers import class_colormap
-from napari_mamba.ui.run.process.outcome import sentence
+from napari_mamba.ui.run.process.engine_process import EngineProcess, EngineThread
 from napari_mamba.ui.run.store.live import LiveStore
+from napari_mamba.ui.widgets.pauses import short_turns
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -50,6 +49,8 @@ class StoreRun:
     target : Path
     scheduler : str
         Address of a Dask scheduler whose workers compute, and see the target and what the volume's data lie in.
+    engine : EngineProcess or EngineThread, optional
+        What computes, and is ended afterwards; by default a process of its own.
     """
 
     volume: Volume
@@ -58,36 +59,30 @@ class StoreRun:
     options: RunOptions
     target: Path
     scheduler: str = ""
+    engine: EngineProcess | EngineThread | None = None
     cancel: threading.Event = field(default_factory=threading.Event)
     said: str = ""
     kind: str = "hint"
     done: bool = False
 
     def events(self) -> Generator[Progress, None, str]:
-        """The run's events; the sentence with which it failed, or nothing. Goes on where it was stopped before."""
-        from napari_mamba.engine.stored.run import run_into
+        """The run's events; the sentence with which it failed, or nothing. Goes on where it was stopped before.
 
+        A process of its own computes: PyTorch would hold the window up, and the window's other runs need not wait.
+        """
+        with short_turns():
+            import zarr  # noqa: F401  (for `opened`, which the window's thread calls)
+        request = "store", (self.volume, str(self.bundle.path), self.options, str(self.target), self.scheduler)
+        engine = self.engine or EngineProcess()
         try:
-            with ExitStack() as stack:
-                source, spread = self._on_cluster(stack) if self.scheduler else (self.volume, None)
-                result = yield from run_into(
-                    source, self.bundle, self.target, self.options, self.cancel, resume=True, spread=spread
-                )
-        except NapariMambaError as error:
-            return sentence(str(error))
-        self.done = not result.cancelled
-        return ""
-
-    def _on_cluster(self, stack: ExitStack) -> tuple[Any, Any]:
-        """What opens the image on a worker, and what has blocks computed there."""
-        from napari_mamba.cluster import Carried, SpreadJobs, connect
-
-        spread = SpreadJobs(stack.enter_context(connect(self.scheduler)))
-        if not isinstance(self.volume.data, np.ndarray):
-            return self.volume, spread
-        # an array would be sent with every block
-        beside = stack.enter_context(TemporaryDirectory(prefix=".image-", dir=self.target.parent))
-        return Carried.of(self.volume, Path(beside)), spread
+            try:
+                outcome = yield from engine.work(*request, self.cancel)
+            except (TypeError, AttributeError, PicklingError):  # an image that only this process can read
+                outcome = yield from EngineThread().work(*request, self.cancel)
+        finally:
+            engine.end()
+        self.done = bool(outcome.result)
+        return outcome.error
 
     def opened(self) -> LiveStore:
         """The store's arrays, once they are made."""

@@ -100,9 +100,10 @@ class FolderDialog(QDialog):
                 Path(self.source.text.text()),
                 Path(self.target.text.text()),
                 self.session.bundle,
-                self.session.options.run_options(self.session.bundle),
+                self.session.options.run_options(self.session.bundle, name=None),
                 self.suffix.currentData(),
                 self.overwrite.isChecked(),
+                self.session.options.table if self.session.bundle.columns else "",
             ).jobs()
             for job in self.jobs:
                 job.server, job.cluster = self.session.server, self.session.options.cluster

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QSignalBlocker, Slot
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QLineEdit, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QLabel,
+    QLineEdit,
+    QStyle,
+    QVBoxLayout,
+    QWidget,
+)
 from superqt import QCollapsible
 
 from napari_mamba.engine import PRECISIONS
@@ -33,6 +43,13 @@ AXES = (
     ("x (sagittal)", "x"),
     ("All three, averaged", "all"),
 )
+PROFILES = (
+    ("As the file says", None),
+    ("Of a 3D acquisition (sinc)", "sinc"),
+    ("Boxes", "box"),
+    ("Gaussian", "gaussian"),
+    ("Unknown", "unknown"),
+)
 TICKS = (
     ("mirror", "Average over mirrored copies",
      "Runs the model on mirrored copies too: up to 8 times slower, a little more accurate."),
@@ -47,6 +64,7 @@ TICKS = (
      "On a GPU: deterministic algorithms, which are slower. On the CPU it is always so."),
 )  # fmt: skip
 TEXTS = (
+    ("level", "Level", "Of an image in several resolutions: 0 is the finest, 1 the next.", "0, the finest"),
     ("strength", "Strength", "In %, 0 to 150: how much of the model's change is made.", "100: the model's answer"),
     ("spacing", "Voxel size", "In mm: one number, or three for z, y and x, such as 1,0.8,0.8.", "the shortest side"),
     ("tile", "Tile", "Voxels that the network sees at once, such as 64 or 32,64,64. Smaller needs less memory.", OWN),
@@ -60,6 +78,11 @@ TEXTS = (
     ("batch_size", "Batch", "Tiles that go through the network together. More needs more memory.", OWN),
     ("replace_nonfinite", "NaN becomes", "A value to put in the place of NaN and infinite voxels.", "refused"),
 )
+TABLE = (
+    ("table", "Table", "A CSV that has the columns the model takes beside the image, a row a person.", "a CSV file"),
+    ("table_row", "Row", "What a cell of the image's row says: by default the image's name.", "the image's name"),
+)
+"""Never folded away: a model that takes a table does not run without."""
 
 
 class OptionsView(QWidget):
@@ -84,6 +107,12 @@ class OptionsView(QWidget):
         )
         for title, axis in AXES:
             self.axis.addItem(title, axis)
+        self.slice_profile = combo_box(
+            "What each slice is of the image across it, where it is known: the answer then agrees with every slice. "
+            "Files seldom say it; a DICOM series may say that it is 3D. A wrong choice is worse than none."
+        )
+        for title, profile in PROFILES:
+            self.slice_profile.addItem(title, profile)
         self.region = combo_box("Run on the box around the shapes or labels of a layer: quicker, and less memory.")
         self.trial = TrialView(host, self)
         self.ticks: dict[str, QCheckBox] = {}
@@ -100,6 +129,7 @@ class OptionsView(QWidget):
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
         self._add(form, "region", "Region", self.region)
         self._add(form, "axis", "Slices along", self.axis)
+        self._add(form, "slice_profile", "Slices are", self.slice_profile)
         for name, title, tip in TICKS:
             tick = self.ticks[name] = QCheckBox(title)
             tick.setToolTip(tip)
@@ -107,11 +137,7 @@ class OptionsView(QWidget):
             self._rows[name] = [tick]
         self._add(form, "precision", "Precision", self.precision)
         for name, title, tip, empty in TEXTS:
-            text = self.texts[name] = QLineEdit()
-            text.setToolTip(tip)
-            show_when_empty(text, empty, self.session.viewer)
-            text.setClearButtonEnabled(True)
-            self._add(form, name, title, text)
+            self._add_text(form, name, title, tip, empty)
         self.folded = QCollapsible("More options", expandedIcon="▾", collapsedIcon="▸")
         self.folded.setContent(inner)
         self.folded.layout().setContentsMargins(0, 0, 0, 0)
@@ -124,12 +150,31 @@ class OptionsView(QWidget):
         first = QFormLayout()
         first.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
         self._add(first, "device", "Device", self.device)
+        for name, title, tip, empty in TABLE:
+            self._add_text(first, name, title, tip, empty)
+        browse = self.texts["table"].addAction(
+            self.style().standardIcon(QStyle.StandardPixmap.SP_DirOpenIcon), QLineEdit.ActionPosition.TrailingPosition
+        )
+        browse.setToolTip("Choose the table…")
+        browse.triggered.connect(self._ask_table)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(first)
         layout.addWidget(self.notice)
         layout.addWidget(self.trial)
         layout.addWidget(self.folded)
+
+    def _add_text(self, form: QFormLayout, name: str, title: str, tip: str, empty: str) -> None:
+        text = self.texts[name] = QLineEdit()
+        text.setToolTip(tip)
+        show_when_empty(text, empty, self.session.viewer)
+        text.setClearButtonEnabled(True)
+        self._add(form, name, title, text)
+
+    def _ask_table(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "The table beside the images", "", "Tables (*.csv *.tsv *.txt)")
+        if path:
+            self.texts["table"].setText(path)
 
     def _add(self, form: QFormLayout, name: str, title: str, widget: QWidget) -> None:
         label = row_label(title)
@@ -139,7 +184,7 @@ class OptionsView(QWidget):
         self._rows[name] = [label, widget]
 
     def _connect(self) -> None:
-        for name in ("device", "precision", "axis", "region"):
+        for name in ("device", "precision", "axis", "slice_profile", "region"):
             combo: QComboBox = getattr(self, name)
             combo.currentIndexChanged.connect(lambda _, n=name, c=combo: self._set(n, c.currentData()))
         self.device.activated.connect(self._on_device)
@@ -149,6 +194,7 @@ class OptionsView(QWidget):
             text.textChanged.connect(lambda value, n=name: self._set(n, value))
         self._host.devices_known.connect(self.draw)
         self.session.bundle_changed.connect(self.draw)
+        self.session.inputs.changed.connect(self._on_inputs)
         self.options.events.connect(self._on_options)
         events = self.session.viewer.layers.events
         self._listened = (events.inserted, events.removed, events.renamed)
@@ -159,6 +205,7 @@ class OptionsView(QWidget):
         """The dock is closed; the session stays."""
         self.trial.disconnect_from_model()
         self.session.bundle_changed.disconnect(self.draw)
+        self.session.inputs.changed.disconnect(self._on_inputs, missing_ok=True)
         self.options.events.disconnect(self._on_options)
         for event in self._listened:
             event.disconnect(self._on_layers)
@@ -166,7 +213,8 @@ class OptionsView(QWidget):
     @property
     def stops(self) -> list[QWidget]:
         """What is folded away, from the top to the bottom."""
-        return [self.region, self.axis, *self.ticks.values(), self.precision, *self.texts.values()]
+        texts = [self.texts[name] for name, *_ in TEXTS]
+        return [self.region, self.axis, self.slice_profile, *self.ticks.values(), self.precision, *texts]
 
     @property
     def effective_device(self) -> str:
@@ -200,6 +248,9 @@ class OptionsView(QWidget):
             show_error(sentence(str(error)))
         self._draw_devices()
 
+    def _on_inputs(self) -> None:
+        self.draw()
+
     def _on_options(self, _: Any = None) -> None:
         self.draw()
 
@@ -212,11 +263,15 @@ class OptionsView(QWidget):
         self._draw_devices()
         self._draw_regions()
         bundle = self.session.bundle
-        suited = suited_options(bundle) | {"device", "precision", "region", "replace_nonfinite", "deterministic"}
+        chosen = [layer for layers in self.session.inputs.runs for layer in layers]
+        several = {"level"} if any(getattr(layer, "multiscale", False) for layer in chosen) else set()
+        suited = (
+            suited_options(bundle) | several | {"device", "precision", "region", "replace_nonfinite", "deterministic"}
+        )
         for name, widgets in self._rows.items():
             for widget in widgets:
                 widget.setVisible(name in suited)
-        for name in ("precision", "axis"):
+        for name in ("precision", "axis", "slice_profile"):
             combo: QComboBox = getattr(self, name)
             _choose(combo, getattr(self.options, name))
         for name, tick in self.ticks.items():

@@ -1,0 +1,161 @@
+"""What is done beside the network: tiles made ahead, coarser levels made as soon as they can be, the device's time."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+
+import numpy as np
+import pytest
+import torch
+from engine_fakes import Apply, fake_bundle, two_classes
+from stored_fakes import drain
+
+from napari_mamba.engine import RunOptions, run_to_end
+from napari_mamba.engine.stored import layout as layout_module
+from napari_mamba.engine.stored.coarsening import Coarsening, threads_for
+from napari_mamba.engine.stored.layout import Layout
+from napari_mamba.engine.stored.pyramid import coarser, factors, finer_box, parts
+from napari_mamba.engine.stored.reading.bands import Prefetched
+from napari_mamba.engine.stored.run import run_into
+from napari_mamba.engine.stored.times import Times
+from napari_mamba.engine.tiling.pace import AHEAD, Pace
+from napari_mamba.volume import Volume
+
+SHAPE, CHUNKS, BLOCK = (300, 140, 520), (64, 128, 128), (64, 128, 256)
+
+
+class Written:
+    """In the place of `Work`: notes the parts that are made, and of what was there at that moment."""
+
+    class Cpu:
+        torch_device = torch.device("cpu")
+
+    def __init__(self):
+        layout = Layout(SHAPE, 0, CHUNKS, BLOCK)
+        self.boxes, self.device = layout.boxes(), self.Cpu()
+        self.made, self.lock = [], threading.Lock()
+
+    def coarsen(self, level, key, box, step):
+        with self.lock:
+            self.made.append((level, key, box, step))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_part_is_made_when_all_that_it_is_made_of_is_written_and_once(seed):
+    work, scales = Written(), factors(SHAPE, (1, 1, 1))
+    shapes = [coarser(SHAPE, one) for one in scales]
+    steps = [tuple(a // b for a, b in zip(*pair, strict=True)) for pair in zip(scales[1:], scales[:-1], strict=True)]
+    order = list(np.random.default_rng(seed).permutation(list(work.boxes)))
+    there = np.zeros(SHAPE, bool)
+    with Coarsening(work, shapes, steps, CHUNKS, BLOCK, list(work.boxes), {}) as coarsening:
+        assert not work.made
+        for key in order:
+            there[work.boxes[key]] = True
+            coarsening.written(key)
+            coarsening.pool.submit(lambda: None).result()  # one thread: what was begun before is done
+            with work.lock:
+                for _, _, box, _ in [one for one in work.made if one[0] == 1]:
+                    assert there[finer_box(box, steps[0], SHAPE)].all()
+        assert list(coarsening.rest()) == list(range(1, coarsening.total + 1))
+    wanted = [parts(shape, level, tuple(map(min, CHUNKS, shape))) for level, shape in enumerate(shapes[1:], 1)]
+    assert sorted(key for _, key, _, _ in work.made) == sorted(itertools.chain(*wanted))
+    assert [level for level, *_ in work.made][-1] == len(shapes) - 1
+
+
+def test_what_an_earlier_run_has_made_is_not_made_again_and_an_error_is_told():
+    work, scales = Written(), factors(SHAPE, (1, 1, 1))
+    shapes = [coarser(SHAPE, one) for one in scales]
+    steps = [tuple(a // b for a, b in zip(*pair, strict=True)) for pair in zip(scales[1:], scales[:-1], strict=True)]
+    first = next(iter(parts(shapes[1], 1, CHUNKS)))
+    with Coarsening(work, shapes, steps, CHUNKS, BLOCK, list(work.boxes), {*work.boxes, first}) as coarsening:
+        list(coarsening.rest())
+    assert first not in {key for _, key, _, _ in work.made}
+
+    def full(*_):
+        raise OSError("no space left")
+
+    work.coarsen = full
+    with (
+        Coarsening(work, shapes, steps, CHUNKS, BLOCK, list(work.boxes), set(work.boxes)) as coarsening,
+        pytest.raises(OSError, match="no space left"),
+    ):
+        list(coarsening.rest())
+
+
+def test_on_a_cpu_one_thread_makes_them():
+    assert threads_for(torch.device("cpu")) == 1 <= threads_for(torch.device("cuda"))
+
+
+def test_tiles_come_in_their_order_and_so_many_are_made_ahead():
+    starts = list(itertools.product(range(3), range(2), range(1)))
+    made, allowed = [], threading.Semaphore(0)
+
+    def read(start):
+        allowed.acquire()
+        made.append(start)
+        return np.array(start)
+
+    with Prefetched(read, starts, 2) as prefetched:
+        assert [one for one, _ in prefetched.coming] == starts[:2]
+        for start in starts:
+            allowed.release()
+            np.testing.assert_array_equal(prefetched(start), start)
+    assert made == starts
+    assert prefetched.waited > 0
+
+
+def test_what_goes_wrong_with_a_tile_made_ahead_is_raised_where_it_is_asked_for():
+    def read(start):
+        raise OSError("a damaged chunk")
+
+    with Prefetched(read, [(0, 0, 0)], 4) as prefetched, pytest.raises(OSError, match="a damaged chunk"):
+        prefetched((0, 0, 0))
+
+
+class Mark:
+    """A moment on a device whose passes take two seconds each, and which waits one between them."""
+
+    now = 0.0
+
+    def __init__(self, device):
+        Mark.now += 1.0 if Mark.now % 3 == 0 else 2.0
+        self.at, self.waited = Mark.now, False
+
+    def synchronize(self):
+        self.waited = True
+
+    def elapsed_time(self, other):
+        assert other.waited
+        return 1000 * (other.at - self.at)
+
+
+def test_the_device_s_time_is_that_of_its_passes_alone():
+    pace, device = Pace(Mark), torch.device("cuda")
+    for _ in range(5):
+        pace.begins(device)
+        pace.passed(device)
+    assert len(pace.waiting) == AHEAD
+    assert pace.computed == 2.0 * (5 - AHEAD)
+    pace.finish()
+    assert pace.computed == 10.0
+
+
+def test_the_share_is_of_the_whole_time():
+    times = Times(began=0.0)
+    times.add({"computing": 3.0, "reading": 0.5, "writing": 0.25})
+    facts = times.facts(1)
+    assert facts["share_computed"] == pytest.approx(3.0 / sum(facts["seconds"].values()), abs=1e-3)
+    assert facts["bounded_by"] == "waiting"
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_store_holds_what_a_run_in_memory_answers(tmp_path, monkeypatch):
+    for name, value in (("CHUNK", 16), ("LAYER", 8), ("MOST_MEMORY", 2**18)):
+        monkeypatch.setattr(layout_module, name, value)
+    volume = Volume(np.random.default_rng(0).random((1, 32, 40, 36), np.float32), name="image")
+    options = RunOptions(device="cuda", precision="float32")
+    found = drain(run_into(volume, fake_bundle(Apply(two_classes), classes=2), tmp_path / "out.zarr", options))
+    wanted = run_to_end(volume, fake_bundle(Apply(two_classes), classes=2), options)
+    np.testing.assert_array_equal(np.asarray(found.labels.data), wanted.labels.data)
+    assert 0 < found.provenance["stored"]["share_computed"] < 1
