@@ -114,7 +114,7 @@ def warn_position(
     ml = _volumes(labels, spacing, names)
     wanted = sorted({int(rule[i]) for rule in rules for i in (0, 2)})
     there = [index for index in wanted if ml.get(index, 0) > smallest]
-    middles = centres_of(labels, there) if there else []
+    middles: list[np.ndarray] = list(centres_of(labels, there)) if there else []
     world = {i: affine[:3, :3] @ m + affine[:3, 3] for i, m in zip(there, middles, strict=True)}
     found = []
     for first, direction, second, least in rules:
