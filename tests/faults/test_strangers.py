@@ -253,6 +253,10 @@ class TestRecords:
             with pytest.raises(NapariMambaError, match="is cut off or damaged"):
                 read(tmp_path / "a.pt")
 
+    def test_that_ask_for_a_long_name(self, tmp_path):
+        (tmp_path / "a.pkl").write_bytes(b"c" + b"numpy._core.multi" * 60 + b"\nscalar\n.")
+        assert "asks for numpy._core" in refusal(read_pickle, tmp_path / "a.pkl")
+
     def test_of_which_one_bit_is_wrong(self, tmp_path, rezipped):
         content = bytearray((path := rezipped(zipfile.ZIP_STORED)).read_bytes())
         place = content.find(np.arange(4, dtype=np.float32).tobytes())

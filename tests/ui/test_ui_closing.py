@@ -72,7 +72,7 @@ def test_maps_go_and_a_window_closed_while_it_looks_inside_ends_its_program(bund
             told.append(line.strip())
             if told[-1] == "closing":
                 break
-        said, _ = child.communicate(timeout=60)  # a tenth of it where nobody else works
+        said, _ = child.communicate(timeout=180)  # seconds where nobody else works
         said = "\n".join([*told, said])
     finally:
         child.kill()

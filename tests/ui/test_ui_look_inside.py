@@ -7,7 +7,7 @@ from napari.layers import Image
 
 from napari_mamba.explain.maps import MAPS
 from napari_mamba.explain.recorded.recording import Layer
-from napari_mamba.ui.look_inside import drawing
+from napari_mamba.ui.look_inside import drawing, saving
 from napari_mamba.ui.look_inside.model import SLICE, WHOLE, WINDOW, LookModel, Walk, tree_of
 from napari_mamba.ui.look_inside.parts.maps import OF_CLASS, OF_LAYER, OF_VOXEL
 from napari_mamba.ui.look_inside.parts.titles import SAYS, TITLES
@@ -342,6 +342,8 @@ def test_the_walk_is_saved(qtbot, widget, viewer, tmp_path, monkeypatch):
         return np.full((40, 60, 4), len(slices) % 256, np.uint8)
 
     monkeypatch.setattr(viewer.__class__, "screenshot", screenshot, raising=False)
+    frames = saving.frames
+    monkeypatch.setattr(saving, "frames", lambda model, draw, count: frames(model, draw, min(count, 20)))
     step, shown = widget.model.step, viewer.dims.current_step
     widget.saving.save_walk(tmp_path / "walk.gif")
     with Picture.open(tmp_path / "walk.gif") as walk_picture:

@@ -233,8 +233,8 @@ def _explained(path: Path, error: Exception) -> BundleError:
     text = str(error)
     if named := re.search(r"GLOBAL ([\w.]+)", text):
         return BundleError(
-            f"{path}: was not read, because it asks for {named.group(1)} to be run, which weights have no need of: "
-            "get the bare weights (a state_dict or safetensors) from its author"
+            f"{path}: was not read, because it asks for {named.group(1)[:80]} to be run, which weights have no need "
+            "of: get the bare weights (a state_dict or safetensors) from its author"
         )
     if "TorchScript" in text:
         return BundleError(f"{path}: is a TorchScript program, not weights: get the state_dict it was made from")

@@ -15,7 +15,7 @@ from napari_mamba import bundles
 from napari_mamba.bundles import Channel, Tile
 from napari_mamba.bundles.spec import from_json, to_json
 from napari_mamba.engine import RunOptions, run_to_end
-from napari_mamba.engine.networks import scans
+from napari_mamba.engine.networks.loading import scans
 from napari_mamba.engine.suitability import examine
 from napari_mamba.errors import BundleError, InputError, RunError
 from napari_mamba.radiotherapy.inputs import Inputs, Organ

@@ -16,7 +16,7 @@ MAX_FACTOR = 2**30
 """Voxels of a grid beyond which a voxel size is taken for a slip: 4 GiB of float32."""
 
 PROFILES = ("gaussian", "box", "sinc")
-"""Slice profiles, see `engine.preparation.slices.slice_weights`."""
+"""Slice profiles, see `engine.preparation.grids.slices.slice_weights`."""
 
 MIN_UPSAMPLING = 1.25
 """Ratio of the two voxel sides below which there is nothing to restore."""
@@ -247,7 +247,7 @@ def _told(
         return linear, linear, slice_sampling_matrix(*place)
     import torch
 
-    from napari_mamba.engine.preparation.slices import estimate, least_change, slice_weights
+    from napari_mamba.engine.preparation.grids.slices import estimate, least_change, slice_weights
 
     count, n, step, start = place
     centres = (torch.arange(count, dtype=torch.float64) - start) / step
