@@ -75,8 +75,9 @@ REMAINS = """
 - Damage that no checksum covers is read as it is: a changed byte in raw voxels; a missing last slice of a DICOM series
   whose headers do not count slices and that has no index. An absent chunk of a Zarr image is its fill value, as the
   format has it, with a doubt.
-- GDCM, tifffile's and Pillow's codecs are C and C++ and run in this process. So is Blosc: a chunk of a Zarr image whose
-  Blosc header is damaged can end it (`python tests/faults/fuzz.py --target zarr --seed 19 --first 42497 --inputs 1`).
+- GDCM, tifffile's, Pillow's and Blosc's codecs are C and C++ and run in this process. The header of a Blosc chunk is
+  checked before it is unpacked where a store is a folder on disk; in an archive, in an object store and within a shard
+  it is not.
 - Without a GPU at hand, the allocations that fail are those of the CPU and simulated ones. The deterministic mode of
   a GPU is tested by what it switches on, and on a GPU by `pytest -m gpu tests/engine/reproducibility`: on an NVIDIA
   H200 four runs and one of another process gave the same bytes (30 November 2026).

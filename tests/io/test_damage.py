@@ -251,6 +251,25 @@ class TestZarr:
         np.asarray(io.read(tmp_path / "a.zarr").data)
         return tmp_path / "a.zarr"
 
+    @pytest.mark.parametrize("at", [0, 1, 3, 7, 11, 15])
+    def test_a_header_of_blosc_that_is_damaged(self, tmp_path, rng, at):
+        path = self.store(tmp_path, rng, "blosc")
+        chunk = next(file for file in (path / "0").rglob("[0-9]*") if file.is_file())
+        content = bytearray(chunk.read_bytes())
+        content[at] = 0 if at == 3 else 0x7F  # versions, size of a value, the highest byte of each length
+        chunk.write_bytes(content)
+        assert "damaged" in refusal(path)
+
+    def test_a_header_of_blosc_that_is_damaged_in_zarr_3(self, tmp_path, rng):
+        made = zarr.create_array(
+            str(tmp_path / "a.zarr"), shape=(8, 9, 10), dtype="int16", compressors=zarr.codecs.BloscCodec()
+        )
+        made[...] = rng.integers(0, 99, (8, 9, 10))
+        np.asarray(io.read(tmp_path / "a.zarr").data)
+        chunk = next(file for file in (tmp_path / "a.zarr" / "c").rglob("*") if file.is_file())
+        chunk.write_bytes(b"\x07" + chunk.read_bytes()[1:])
+        assert "damaged" in refusal(tmp_path / "a.zarr")
+
     @pytest.mark.parametrize("size", [10**9, 2**40, 10**19])
     def test_an_axis_that_nothing_has(self, tmp_path, rng, size):
         path = self.store(tmp_path, rng, "none")

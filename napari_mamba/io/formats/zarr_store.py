@@ -1,12 +1,14 @@
 """A Zarr store on disk whose chunks are whole: what a codec's own header says of its length is checked.
 
 numcodecs' Blosc reads beyond the end of a chunk that was cut off, and gives what lies in memory there
-(github.com/zarr-developers/numcodecs/issues/228). Its header is of sixteen bytes, the last four the chunk's length:
-github.com/Blosc/c-blosc, README_CHUNK_FORMAT.rst.
+(github.com/zarr-developers/numcodecs/issues/228); other damage to the header ends the process. It is of sixteen bytes:
+versions of the format and of the compressor, flags, the size of a value, then the lengths of the chunk when unpacked,
+of a block and of the chunk as stored (github.com/Blosc/c-blosc, README_CHUNK_FORMAT.rst).
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from napari_mamba.errors import InputError
 from napari_mamba.io.common.guard import ZARR_METADATA, quoted
 
 _HEADER = 16
+_ARRAYS = (".zarray", "zarr.json")  # what describes an array, in Zarr 2 and 3
 _VERSIONS = (1, 2)  # of Blosc 1's format, and of its compressor's
 
 
@@ -30,6 +33,7 @@ class CheckedStore(LocalStore):
 
     def __init__(self, path: Path, **options: Any) -> None:
         super().__init__(path, read_only=True)
+        self._by_blosc: dict[Path, bool] = {}
 
     async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
         """The bytes of a key; `InputError` where a Blosc chunk is shorter than it says, or the key is no file."""
@@ -39,15 +43,41 @@ class CheckedStore(LocalStore):
         value = await super().get(key, prototype, byte_range)
         if value is not None and not _is_metadata(key):
             content = value.to_bytes() if len(value) < _HEADER else value[:_HEADER].to_bytes()
-            if (wanted := _blosc_length(content, len(value))) is not None and wanted > len(value):
+            wanted = _blosc_length(content, len(value))
+            if wanted is None and byte_range is None and self._is_by_blosc(key):
+                raise InputError(f"{self.root} is damaged: its chunk {key} does not begin as Blosc's do; copy it anew")
+            if wanted is not None and wanted > len(value):
                 raise InputError(
                     f"{self.root} is damaged: its chunk {key} has {len(value):,} of {wanted:,} bytes; copy it anew"
                 )
         return value
 
+    def _is_by_blosc(self, key: str) -> bool:
+        """Whether what describes the key's array says that whole chunks were written by Blosc."""
+        chunk = self.root / key
+        for folder in chunk.parents:
+            about = next((file for name in _ARRAYS if (file := folder / name).is_file()), None)
+            if about is not None:
+                if about not in self._by_blosc:
+                    self._by_blosc[about] = _says_blosc(about)
+                return self._by_blosc[about]
+            if folder == self.root:
+                break
+        return False
+
 
 def _is_metadata(key: str) -> bool:
     return key.rsplit("/", 1)[-1] in ZARR_METADATA
+
+
+def _says_blosc(about: Path) -> bool:
+    """Whether an array's description names Blosc as what its chunks went through last."""
+    try:
+        said = json.loads(about.read_bytes())
+        last = said["codecs"][-1]["name"] if about.name == "zarr.json" else said["compressor"]["id"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return False  # what is wrong with it is told where the array is opened
+    return bool(last == "blosc")
 
 
 def _blosc_length(content: bytes, there: int) -> int | None:
