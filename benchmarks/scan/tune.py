@@ -1,10 +1,10 @@
-"""Other ways to cut the CUDA scan, forward and backward, beside the package's own: checked, then timed.
+"""Other ways to cut the gradients of a scan with 1 to 4 states, beside the package's own: checked, then timed.
 
-    python -m benchmarks.scan.tune [--compile] [--seconds 110] [--only backward1 forward ...] [--write tune]
+    python -m benchmarks.scan.tune [--compile] [--seconds 110] [--write scan-tune]
 
 Kernels are compiled in threads, those of a case at once, or all of them before with --compile. The results of a way
 must be those of the package's own but for rounding; each table gives the largest difference, relative to the largest
-value.
+value. Where it is built (`build_vmamba.sh`), VMamba's kernel for one state is timed beside them.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import argparse
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from benchmarks.common.gpu import DEVICE, Report, milliseconds, reason
+from benchmarks.common.gpu import Report, milliseconds, reason
 from benchmarks.scan import peers, vmamba
 from benchmarks.scan.tables import inputs, name
 from napari_mamba.scan.arguments import ScanArguments, scan_arguments
@@ -28,7 +29,6 @@ from napari_mamba.scan.cuda.backward import NAMES, Written, launch_backward, wri
 from napari_mamba.scan.cuda.backward_layout import Layout, facts_of
 from napari_mamba.scan.cuda.backward_plan import TUNING, Tuning
 from napari_mamba.scan.cuda.forward import multiprocessors, prepare, selective_scan_forward
-from napari_mamba.scan.cuda.plan import Plan, make_plan, short_plan, split_plan, with_rounds
 from napari_mamba.scan.cuda.rehearsal import Rehearsal
 
 RESULTS = Path(__file__).parent / "results"
@@ -50,31 +50,20 @@ class Case(NamedTuple):
     ways: list[Way]
 
 
-FEW = replace(TUNING, few=4)
-ONE_STATE = {
-    "without few": replace(TUNING, few=0),
-    "few": FEW,
-    "few, 12 warps": replace(FEW, few_resident=12),
-    "few, span 32, 8 warps": replace(FEW, few_span=32, few_resident=8),
-    "few, at most 16 segments": replace(FEW, few_segments=16),
-    "few, whole sequences": replace(FEW, few_whole=0.0, few_resident=12),
-    "few, blocks of 4 warps": replace(FEW, few_warps=4),
-}
-FEW_STATES = {
-    "without few": replace(TUNING, few=0),
-    "few": FEW,
-    "few, 12 warps": replace(FEW, few_resident=12),
-}
-SIXTEEN = {
+LARGE, MANY = (8, 384, 32**3), (128, 384, 56**2)
+ALWAYS = replace(TUNING, few_gated=4, whole=0)  # chunks, also of what the package has another way for
+WAYS = {
     "today": TUNING,
-    "two channels, 12 warps": replace(TUNING, channels=2, resident=12, warps=(6, 4, 3, 2, 1)),
-    "two channels, 12 warps, blocks of 4": replace(TUNING, channels=2, resident=12, warps=(4,)),
-    "two channels, 16 warps": replace(TUNING, channels=2, resident=16, warps=(8, 4, 2, 1)),
-    "one channel, 16 warps": replace(TUNING, channels=1, resident=16, warps=(8, 4, 2, 1)),
+    "scan_gradients": replace(TUNING, few=0, few_gated=0),
+    "few, 16 warps": replace(ALWAYS, narrow=4, roomy=16),
+    "few, 12 warps": replace(ALWAYS, resident=12),
+    "few, at most 16 segments": replace(ALWAYS, segments=16),
+    "few, blocks of 4 warps": replace(ALWAYS, warps=4),
 }
+WHOLE = {"few, whole sequences": replace(TUNING, whole=4, full=0.0)}
 
 
-def backward_case(shape: Shape, dtype: torch.dtype, states: int, tunings: dict[str, Tuning], gated: bool) -> Case:
+def backward_case(shape: Shape, dtype: torch.dtype, states: int, gated: bool) -> Case:
     """The backward pass with each tuning."""
     x = inputs(shape, dtype, states=states)
     if not gated:
@@ -84,6 +73,7 @@ def backward_case(shape: Shape, dtype: torch.dtype, states: int, tunings: dict[s
     grad = torch.randn_like(x["u"])
     assert made.starts is not None
     facts, starts = facts_of(args, made.chunk, grad), made.starts
+    tunings = WAYS if gated else WAYS | WHOLE
     ways = [backward_way(title, args, starts, grad, facts, tuning) for title, tuning in tunings.items()]
     if states == 1 and not gated and not vmamba.unavailable():
         ways.append(vmamba_way(x, grad))
@@ -123,77 +113,21 @@ def vmamba_way(x: peers.Inputs, grad: Tensor) -> Way:
     return Way("VMamba", [peer.backward], results)
 
 
-def forward_case(shape: Shape, dtype: torch.dtype, plans: dict[str, Plan]) -> Case:
-    """The forward pass with each plan."""
-    size = 4 * shape[0] * shape[1] * shape[2] * dtype.itemsize
-    sets = []
-    with torch.inference_mode():
-        for seed in range(max(1, min(16, int(2e8 / size) + 1))):
-            x = inputs(shape, dtype, seed=seed)
-            sets.append(prepare(scan_arguments(**x, delta_softplus=True, order=None, merge="sum")[0]))
-
-    def way(title: str, plan: Plan) -> Way:
-        def results() -> tuple[Tensor, ...]:
-            made = selective_scan_forward(sets[0], plan=plan)
-            return made.y, made.last
-
-        threads = 32 * plan.warps if plan.kind == "short" else plan.threads
-        cut = f"{plan.chunks} chunks of {plan.chunk}, blocks of {threads}"
-        calls = [lambda args=args: selective_scan_forward(args, plan=plan) for args in sets]
-        return Way(f"{title} ({cut})", calls, results)
-
-    return Case(f"forward ({name(shape)}), {str(dtype)[6:]}", [way(*each) for each in plans.items()])
-
-
-def chunk_plans(shape: Shape, states: int = 16) -> dict[str, Plan]:
-    """Today's plan, and those with lanes that share a channel."""
-    batch, width, length = shape
-    processors = multiprocessors(torch.device(DEVICE, 0))
-    plans = {"today": make_plan(batch, 1, length, width, 1, states, processors, False)}
-    for lanes, warps, ahead in ((2, 24, 4), (2, 20, 4), (2, 32, 4), (2, 16, 8), (4, 32, 4)):
-        base = split_plan(batch, length, width, states, processors, False, lanes)
-        blocks = max(1, 32 * warps // base.threads)
-        wanted = max(1, blocks * processors // (batch * -(-width * lanes // base.threads)))
-        chunk = -(-max(64, -(-length // wanted)) // 16) * 16
-        cut = replace(base, kind="chunks", blocks=blocks, ahead=ahead, chunk=chunk, chunks=-(-length // chunk))
-        plans[f"{lanes} lanes, {warps} warps, ahead {ahead}"] = cut
-    return plans
-
-
-def short_plans(shape: Shape, states: int = 16) -> dict[str, Plan]:
-    """Today's plan of a short sequence, and those that load everything at once."""
-    batch, width, length = shape
-    base = short_plan(batch, length, width, states, multiprocessors(torch.device(DEVICE, 0)))
-    plans = {"today": base}
-    for split, warps in ((4, 16), (4, 32), (8, 16), (8, 32)):
-        chunk = -(-length // warps // split) * split
-        cut = replace(base, split=split, warps=warps, chunk=chunk, chunks=-(-length // chunk))
-        if (made := with_rounds(cut, states)).rounds:
-            plans[f"rounds, split {split}, {warps} warps"] = made
-    return plans
-
-
-def cases(only: list[str]) -> Iterator[Callable[[], Case]]:
+def cases() -> Iterator[Callable[[], Case]]:
     """Makers of the problems, the ones that decide most first."""
-    half, single = torch.bfloat16, torch.float32
-    if "backward1" in only:
-        for shape, dtype in (((128, 384, 56**2), single), ((8, 384, 32**3), single), ((8, 384, 32**3), half)):
-            yield lambda shape=shape, dtype=dtype: backward_case(shape, dtype, 1, ONE_STATE, False)
-    if "backward16" in only:
-        yield lambda: backward_case((1, 384, 32**3), single, 16, SIXTEEN, True)
-    if "short" in only:
-        yield lambda: forward_case((1, 1024, 512), half, short_plans((1, 1024, 512)))
-    if "forward" in only:
-        for shape, dtype in (((1, 384, 32**3), half), ((4, 768, 16**3), half), ((8, 384, 32**3), single)):
-            yield lambda shape=shape, dtype=dtype: forward_case(shape, dtype, chunk_plans(shape))
-    if "backward1" in only:
-        for states in (2, 4):
-            yield lambda states=states: backward_case((8, 384, 32**3), half, states, FEW_STATES, False)
-        yield lambda: backward_case((8, 384, 32**3), single, 1, ONE_STATE, True)
-    if "backward16" in only:
-        yield lambda: backward_case((1, 128, 64**3), single, 16, SIXTEEN, True)
-    if "forward" in only:
-        yield lambda: forward_case((1, 128, 64**3), half, chunk_plans((1, 128, 64**3)))
+    single, half = torch.float32, torch.bfloat16
+    for shape, dtype, states, gated in (
+        (MANY, single, 1, False),
+        (LARGE, single, 1, False),
+        (LARGE, half, 1, False),
+        (LARGE, half, 2, False),
+        (LARGE, half, 4, False),
+        (LARGE, single, 1, True),
+        (LARGE, half, 2, True),
+        (MANY, single, 1, True),
+        (MANY, half, 2, False),
+    ):
+        yield partial(backward_case, shape, dtype, states, gated)
 
 
 def compile_all(found: list[Case]) -> None:
@@ -241,18 +175,17 @@ def measure(report: Report, case: Case, until: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=110)
-    parser.add_argument("--only", nargs="*", default=["backward1", "backward16", "forward", "short"])
     parser.add_argument("--write", default="")
     parser.add_argument("--compile", action="store_true", help="only compile, into the cache on disk")
     options = parser.parse_args()
     if options.compile:
         begin = time.perf_counter()
-        compile_all([make() for make in cases(options.only)])
+        compile_all([make() for make in cases()])
         print(f"compiled in {time.perf_counter() - begin:.0f} s")
         return
     until = time.perf_counter() + options.seconds
-    report = Report("Ways to cut the scan", options.write, RESULTS)
-    for make in cases(options.only):
+    report = Report("Ways to cut the gradients of a scan with few states", options.write, RESULTS)
+    for make in cases():
         if time.perf_counter() > until:
             report.say("\nOut of time.")
             break

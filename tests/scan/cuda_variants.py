@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
 from typing import NamedTuple
 from unittest import mock
 
@@ -14,8 +12,7 @@ import torch
 
 from napari_mamba.scan.arguments import conv_arguments, scan_arguments
 from napari_mamba.scan.cuda import backward, backward_layout, conv, forward, instance_norm, runtime, token_norm
-from napari_mamba.scan.cuda.backward_plan import TUNING, Shared
-from napari_mamba.scan.cuda.plan import short_plan, split_plan, with_rounds
+from napari_mamba.scan.cuda.backward_plan import Shared
 
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 STATES = (1, 4, 8, 10, 16, 32, 64)
@@ -92,29 +89,6 @@ def scan_launches() -> list[Launch]:
             done = forward.selective_scan_forward(args, keep=True)
             memory = SMALL if i % 7 == 0 else LARGE
             with mock.patch.object(backward_layout, "_shared", return_value=memory):
-                backward.selective_scan_backward(args, done.starts, done.chunk, done.y)
-    return launches
-
-
-def other_ways() -> list[Launch]:
-    """Return the launches of ways to cut a scan that `benchmarks.scan.tune` times beside the package's own."""
-    with recorded() as launches:
-        for dtype, ordered in itertools.product(TYPES, (False, True)):
-            long = forward.prepare(scan_problem(dtype, 16, 5000, 40, 1, ordered=ordered, gated=ordered, softplus=True))
-            short = forward.prepare(scan_problem(dtype, 16, 100, 24, 1, ordered=ordered, gated=ordered, softplus=True))
-            for lanes in (2, 4):
-                forward.selective_scan_forward(long, plan=split_plan(1, 5000, 40, 16, LARGE_GPU, False, lanes))
-            forward.selective_scan_forward(short, plan=with_rounds(short_plan(1, 100, 24, 16, LARGE_GPU), 16))
-        for states, changed in (
-            (1, {"few": 0}),
-            (1, {"few": 4}),
-            (4, {"few": 4}),
-            (16, {"channels": 2, "resident": 12}),
-        ):
-            args = forward.prepare(scan_problem(torch.float32, states, 300, 40, 1))
-            done, tuning = forward.selective_scan_forward(args, keep=True), replace(TUNING, **changed)
-            made = partial(backward_layout.Layout, shared=LARGE, multiprocessors=LARGE_GPU, tuning=tuning)
-            with mock.patch.object(backward, "layout_for", made):
                 backward.selective_scan_backward(args, done.starts, done.chunk, done.y)
     return launches
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cuda_emulator import emulated_device, find_compiler
+from cuda_variants import scan_problem
 
 from napari_mamba.errors import InputError
 from napari_mamba.scan import reference, scan_order, torch_backend
@@ -130,7 +131,8 @@ def test_gradients_are_those_of_the_reference(case, reverse):
     found, launched = run(args, chunk_starts(args, 16), 16, grad, reverse)
     assert max(errors(found, truth(args, grad)).values()) < 2e-6
     turns = args.paths if found["z"] is not None or args.u.shape[1] < args.paths else 1
-    name = "scan_gradients_few" if args.A.shape[-1] <= TUNING.few else "scan_gradients"
+    few = TUNING.few if found["z"] is None else TUNING.few_gated
+    name = "scan_gradients_few" if args.A.shape[-1] <= few else "scan_gradients"
     assert sum(one in (name, f"{name}_gated") for one in launched) == turns
     assert launched.count("scan_adjoint_combine") == launched.count("scan_sum_shares") == 1
 
@@ -145,37 +147,63 @@ def cut(monkeypatch, **changed):
 @pytest.mark.parametrize("case", [name for name in CASES if CASES[name].get("states", 4) <= 4])
 def test_the_kernel_for_few_states(monkeypatch, case):
     args, grad = make(**CASES[case])
-    cut(monkeypatch, few=4)
+    cut(monkeypatch, few_gated=4)
     found, launched = run(args, chunk_starts(args, 16), 16, grad)
     assert "scan_gradients_few" in launched
     assert max(errors(found, truth(args, grad)).values()) < 2e-6
 
 
 @emulated
-@pytest.mark.parametrize(("states", "span", "most"), [(1, 16, 1), (1, 32, 2), (3, 0, 100)])
-def test_few_states_in_spans_and_chunks_of_any_number_of_segments(monkeypatch, states, span, most):
-    args, grad = make(states=states, width=35, length=120)
-    cut(monkeypatch, few=4, few_span=span, few_segments=most, few_resident=1)
-    found, launched = run(args, chunk_starts(args, 32), 32, grad, reverse=span == 32)
+@pytest.mark.parametrize(("states", "most"), [(1, 1), (1, 2), (3, 100)])
+def test_few_states_in_chunks_of_any_number_of_segments(monkeypatch, states, most):
+    args, grad = make(states=states, width=35, length=120, without=("z",))
+    cut(monkeypatch, whole=0, segments=most, resident=1, roomy=1)
+    found, launched = run(args, chunk_starts(args, 32), 32, grad, reverse=most == 2)
     assert max(errors(found, truth(args, grad)).values()) < 2e-6
     assert ("scan_adjoint_chunks" in launched) == (most < 5)  # a single chunk has none behind it
 
 
 @emulated
-@pytest.mark.parametrize("channels", [1, 2])
-def test_lanes_that_share_fewer_channels(monkeypatch, channels):
-    args, grad = make(states=16, width=33, length=45)
-    cut(monkeypatch, channels=channels, resident=12)
-    found, _ = run(args, chunk_starts(args, 32), 32, grad)
+@pytest.mark.parametrize(("batch", "whole"), [(6, True), (7, False)])
+def test_many_sequences_of_one_state_are_not_cut(monkeypatch, batch, whole):
+    args, grad = make(states=1, width=33, length=70, batch=batch, without=("z",))
+    cut(monkeypatch, segments=1)
+    found, launched = run(args, chunk_starts(args, 32), 32, grad)
     assert max(errors(found, truth(args, grad)).values()) < 2e-6
+    assert "scan_gradients_few" in launched
+    assert ("scan_adjoint_chunks" not in launched) == whole  # of 12 warps at once: 12, or 14
+
+
+def plan_of(states=1, batch=8, width=384, length=32**3, gated=False, **options):
+    """The layout of a problem on an H200, whose values mean nothing."""
+    args = scan_problem(torch.float32, states, length, width, batch, gated=gated, **options)
+    facts = backward_layout.facts_of(args, 32, torch.zeros(1).expand(batch, length, width))
+    return backward_layout.Layout(facts, LARGE, 132)
+
+
+def test_which_cut_a_problem_of_few_states_takes():
+    """Those of benchmarks/scan/results/scan-tune.md that took the least time."""
+    cuts = {1: (True, 64, 16), 2: (True, 64, 16), 4: (True, 49, 12)}
+    for states, wanted in cuts.items():
+        plan = plan_of(states)
+        assert (plan.few, plan.chunks, plan.resident) == wanted
+    gated = plan_of(gated=True)
+    assert (gated.few, gated.chunks, gated.resident) == (True, 49, 12)
+    assert not plan_of(5).few
+    assert not plan_of(2, gated=True).few
+    many = plan_of(batch=128, length=56**2)
+    assert (many.few, many.chunks, many.resident) == (True, 1, 12)
+    assert plan_of(batch=133, length=56**2).chunks > 1  # a few sequences more than fill the device once
+    assert plan_of(2, batch=128, length=56**2).chunks > 1  # not measured
+    assert plan_of(batch=128, length=56**2, gated=True).chunks > 1
+    assert plan_of(batch=32, length=56**2, paths=4).chunks > 1  # paths that share u take turns: a quarter at once
 
 
 @emulated
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float16, 1e-3), (torch.bfloat16, 5e-3)])
-@pytest.mark.parametrize(("paths", "width", "few"), [(1, 5, 0), (2, 8, 0), (2, 5, 4)])
-def test_half_precision(monkeypatch, dtype, limit, paths, width, few):
-    args, grad = make(states=1 if few else 16, width=width, paths=paths, dtype=dtype)
-    cut(monkeypatch, few=few)
+@pytest.mark.parametrize(("paths", "width", "states"), [(1, 5, 16), (2, 8, 16), (2, 5, 1)])
+def test_half_precision(dtype, limit, paths, width, states):
+    args, grad = make(states=states, width=width, paths=paths, dtype=dtype)
     found, _ = run(args, chunk_starts(args, 16), 16, grad)
     assert max(errors(found, truth(args, grad)).values()) < limit
     assert all(found[name].dtype == getattr(args, name).dtype for name in NAMES)

@@ -36,6 +36,7 @@ MOST = [
     ("scan_short.cu", {"IO": 2, "SPLIT": 16, "HAS_Z": 1}),
     ("scan_combine.cu", {"IO": 1, "HAS_Z": 1, "WARPS": 8}),
     ("instance_norm.cu", {"IO": 2}),
+    ("scan_backward_few.cu", {"STATES": 1, "RESIDENT": 12, "GATED": 1}),
 ]
 FEWER = [
     ("scan_chunks.cu", CHUNKS | {"MODE": 0}),

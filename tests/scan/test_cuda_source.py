@@ -12,7 +12,7 @@ from functools import cache
 import pytest
 import torch
 from cuda_emulator import emulate, find_compiler
-from cuda_variants import conv_launches, covering, norm_launches, other_ways, scan_launches, scan_problem, variants
+from cuda_variants import conv_launches, covering, norm_launches, scan_launches, scan_problem, variants
 
 from napari_mamba.errors import InputError
 from napari_mamba.scan import cuda_backend, selective_scan
@@ -27,7 +27,7 @@ emulated = pytest.mark.skipif(find_compiler() is None, reason="needs g++ on Linu
 
 @cache
 def launches():
-    return {"scan": scan_launches() + other_ways(), "conv": conv_launches(), "norm": norm_launches()}
+    return {"scan": scan_launches(), "conv": conv_launches(), "norm": norm_launches()}
 
 
 NORMS = ("instance_norm.cu", "instance_norm_last.cu", "token_norm.cu", "token_norm_last.cu")
@@ -47,8 +47,7 @@ def _compile(source: str, defines: dict[str, int], target) -> str:
 @pytest.mark.parametrize(
     "source",
     [
-        *("conv.cu", "scan_backward.cu", "scan_backward_few.cu", "scan_chunks.cu", "scan_combine.cu"),
-        *("scan_rounds.cu", "scan_short.cu", "scan_split.cu"),
+        *("conv.cu", "scan_backward.cu", "scan_backward_few.cu", "scan_chunks.cu", "scan_combine.cu", "scan_short.cu"),
         *NORMS,
     ],
 )

@@ -17,6 +17,7 @@ from napari_mamba.scan.arguments import ScanArguments
 from napari_mamba.scan.cuda.backward_plan import (
     BLOCK,
     LONGEST,
+    MAX_SEGMENTS,
     RESERVED,
     ROOMY,
     TUNING,
@@ -25,6 +26,7 @@ from napari_mamba.scan.cuda.backward_plan import (
     plan_for,
     segments_for,
     warps_for,
+    whole_sequences_fill,
 )
 from napari_mamba.scan.cuda.forward import multiprocessors
 from napari_mamba.scan.cuda.runtime import Launch, kernel
@@ -116,6 +118,8 @@ class Layout:
     ----------
     splits : int
         Shares of the gradients of B and C, which are added up at the end.
+    resident : int
+        Warps of scan_gradients_few on a multiprocessor, where it runs.
     scratch : Scratch
     vectorable : bool
         Strides and groups let rows be read four elements at a time; addresses have to, too.
@@ -125,8 +129,12 @@ class Layout:
         self.facts, self.tuning = facts, tuning
         self.batch, self.paths, self.length, self.width = facts.shape
         self.each = self.width // facts.groups
-        self.plan = plan_for(facts.states, tuning)
-        self.few = facts.states <= tuning.few
+        self.plan = plan_for(facts.states)
+        gated = facts.z is not None
+        self.few = facts.states <= (tuning.few_gated if gated else tuning.few)
+        share_u, share_z = facts.u_paths == 1 and self.paths > 1, gated and self.paths > 1
+        # Paths that add to one row run one after the other; in float32 the result itself holds the sum so far.
+        self.in_turn, self.share_u, self.share_z = share_u or share_z, share_u, share_z
         kept = facts.chunk
         if kept >= self.length:  # one state, and an unused end of any length: one that divides well
             unit = BLOCK if self.length <= LONGEST else LONGEST
@@ -134,27 +142,35 @@ class Layout:
         self.segment = self.plan.segment(kept, Shared(ROOMY, ROOMY) if self.few else shared)
         self.ratio = kept // self.segment
         self.segments = -(-self.length // self.segment)
+        self.resident = tuning.roomy if gated or facts.states > tuning.narrow else tuning.resident
         if self.few:
-            self.warps, self.splits = tuning.few_warps, -(-self.each // WARP)
-            resident, most, each = multiprocessors * tuning.few_resident, tuning.few_segments, 1
+            self.warps, self.splits = tuning.warps, -(-self.each // WARP)
+            self.chunk = self.segment * self._few_segments(multiprocessors)
         else:
             self.warps = warps_for(self.plan, self.segment, self.each, shared)
             self.splits = max(1, -(-self.each // (self.plan.tile * self.warps)))
             resident = multiprocessors * self.plan.resident(self.segment, self.warps, shared)
-            most, each = tuning.segments, self.warps
-        whole = self.batch * self.paths * facts.groups * self.splits * each
-        count = segments_for(self.segments * whole, resident, min(most, self.segments))
-        self.chunk = self.segment * (self.segments if self.few and whole >= tuning.few_whole * resident else count)
+            warps = self.batch * self.paths * facts.groups * self.splits * self.warps
+            self.chunk = self.segment * segments_for(self.segments * warps, resident, min(MAX_SEGMENTS, self.segments))
         self.chunks = -(-self.length // self.chunk)
-        share_u, share_z = facts.u_paths == 1 and self.paths > 1, facts.z is not None and self.paths > 1
-        # Paths that add to one row run one after the other; in float32 the result itself holds the sum so far.
-        self.in_turn, self.share_u, self.share_z = share_u or share_z, share_u, share_z
         self.scratch = self._scratch()
         read = [x for x in (facts.u, facts.delta, facts.z, facts.grad) if x is not None]
         # What is written is contiguous, and allocations are aligned.
         self.vectorable = self.each % 4 == 0 and not any(stride % 4 for x in read for stride in x[:-1])
         self.vector_bytes = 4 * facts.dtype.itemsize
         self._rounds: dict[bool, tuple[tuple[tuple[Launch, ...], bytes], ...]] = {}
+
+    def _few_segments(self, multiprocessors: int) -> int:
+        """The segments of a chunk of scan_gradients_few; all of them where whole sequences fill the device."""
+        facts, tuning = self.facts, self.tuning
+        warps = self.batch * facts.groups * self.splits
+        at_once = warps * (1 if self.in_turn else self.paths)
+        allowed = facts.z is None and facts.states <= tuning.whole
+        if allowed and whole_sequences_fill(at_once, multiprocessors * tuning.roomy, tuning.full):
+            self.resident = tuning.roomy
+            return self.segments
+        most = min(tuning.segments, self.segments)
+        return segments_for(self.segments * warps * self.paths, multiprocessors * self.resident, most)
 
     def _scratch(self) -> Scratch:
         facts, end = self.facts, 0
@@ -232,22 +248,17 @@ class Layout:
         return before, (self._gradients(),), (after,)
 
     def _macros(self) -> dict[str, int]:
-        facts, tuning = self.facts, self.tuning
-        macros = {"IO": TYPES[facts.dtype], "STATES": facts.states}
-        if self.few:
-            return macros | {"GRADIENTS": 0}
-        return macros | {"WARPS": self.warps, "CHANNELS": tuning.channels, "RESIDENT": tuning.resident}
+        macros = {"IO": TYPES[self.facts.dtype], "STATES": self.facts.states}
+        return macros | ({"GRADIENTS": 0} if self.few else {"WARPS": self.warps})
 
     def _gradients(self) -> Launch:
         """The launch of the gradients: of all paths, or of one where these take turns."""
-        facts, plan, tuning = self.facts, self.plan, self.tuning
+        facts, plan = self.facts, self.plan
         sequences = self.batch * (1 if self.in_turn else self.paths)
         if self.few:
             macros = {"IO": TYPES[facts.dtype], "STATES": facts.states, "WARPS": self.warps}
             macros |= {"ORDERED": int(facts.ordered), "GATED": int(facts.z is not None), "SHARED": int(self.share_u)}
-            macros |= {"SOFTPLUS": int(facts.softplus), "RESIDENT": tuning.few_resident}
-            if tuning.few_span:
-                macros["SPAN"] = tuning.few_span
+            macros |= {"SOFTPLUS": int(facts.softplus), "RESIDENT": self.resident}
             grid = (self.chunks, facts.groups * -(-self.splits // self.warps), sequences)
             return kernel(FEW_SOURCE, "scan_gradients_few", LAYOUT, **macros), grid, WARP * self.warps, 0
         name = "scan_gradients" if facts.z is None else "scan_gradients_gated"

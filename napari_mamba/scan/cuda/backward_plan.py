@@ -7,7 +7,9 @@ from functools import cache, cached_property
 
 BLOCK = 4  # positions whose states are in registers
 LONGEST = 32  # positions of a segment
+MAX_SEGMENTS = 16  # of a chunk
 ENOUGH = 3  # blocks, one after another, that keep a device busy to the end
+RESIDENT = 8  # warps of scan_gradients on a multiprocessor, by their registers
 RESERVED = 1024  # bytes of shared memory that a block takes beside its own
 ROOMY = 160 * 1024  # bytes of shared memory that one block may have, where segments are long
 
@@ -26,39 +28,35 @@ class Shared:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What only measuring decides; the kernels are right with any of it.
+    """Which problems scan_gradients_few takes, and how it cuts them, as an H200 decided; right with any of it.
+
+    `benchmarks.scan.tune` times others, and `benchmarks/scan/results/scan-tune.md` has what it found.
 
     Attributes
     ----------
-    channels : int
-        That lanes share, at most.
-    warps : tuple of int
-        Of a block, those to choose from.
-    resident : int
-        Warps of scan_gradients on a multiprocessor, by their registers.
-    segments : int
-        Of a chunk, at most.
-    few : int
-        States up to which scan_gradients_few runs in place of scan_gradients, 4 at most; 0, since no GPU has timed it
-        yet (`benchmarks.scan.tune` does).
-    few_warps, few_resident, few_segments : int
-        Its warps of a block, its warps on a multiprocessor, and segments of a chunk at most.
-    few_span : int
-        Positions that it keeps in registers; 0: what the kernel has by itself.
-    few_whole : float
-        Share of the device's warps from which on it has whole sequences, and nothing runs before it.
+    few, few_gated : int
+        States up to which scan_gradients_few runs in place of scan_gradients, without and with z; 4 at most.
+    whole : int
+        States up to which it may have whole sequences, without z.
+    full : float
+        Share of a device's warps, in the last round of blocks too, that whole sequences have to fill.
+    warps, segments : int
+        Its warps of a block, and segments of a chunk at most.
+    resident, roomy : int
+        Its warps on a multiprocessor, of chunks of up to `narrow` states without z, and of all else.
+    narrow : int
+        States that leave registers for so many warps.
     """
 
-    channels: int = 4
-    warps: tuple[int, ...] = (4, 3, 2, 1)
-    resident: int = 8
-    segments: int = 16
-    few: int = 0
-    few_warps: int = 2
-    few_resident: int = 16
-    few_segments: int = 128
-    few_span: int = 0
-    few_whole: float = 1e9
+    few: int = 4
+    few_gated: int = 1
+    whole: int = 1
+    full: float = 0.9
+    warps: int = 2
+    segments: int = 128
+    resident: int = 16
+    roomy: int = 12
+    narrow: int = 2
 
 
 TUNING = Tuning()
@@ -69,7 +67,6 @@ class Plan:
     """The sizes that scan_backward.cu derives from STATES, and what a launch derives from them."""
 
     states: int
-    tuning: Tuning = TUNING
 
     @cached_property
     def lanes(self) -> int:
@@ -84,7 +81,7 @@ class Plan:
     @cached_property
     def channels(self) -> int:
         """Channels that lanes share."""
-        return min(self.tuning.channels, self.lanes)
+        return min(4, self.lanes)
 
     @cached_property
     def tile(self) -> int:
@@ -115,7 +112,7 @@ class Plan:
         needed = self.gradients_shared(segment, warps)
         if needed > shared.block:
             return 0
-        return warps * min(self.tuning.resident // warps, shared.multiprocessor // (needed + RESERVED))
+        return warps * min(RESIDENT // warps, shared.multiprocessor // (needed + RESERVED))
 
     def segment(self, kept: int, shared: Shared) -> int:
         """Return the longest part of `kept` positions that suits shared memory and divides them."""
@@ -138,10 +135,10 @@ def warps_for(plan: Plan, segment: int, channels: int, shared: Shared) -> int:
         # A block brings B and C, which costs its warps the less the more they are.
         return plan.resident(segment, warps, shared) * tiles / (-(-tiles // warps) * (warps + 0.5))
 
-    return max(plan.tuning.warps, key=busy)
+    return max((4, 3, 2, 1), key=busy)
 
 
-def segments_for(warps: int, resident: int, most: int = TUNING.segments) -> int:
+def segments_for(warps: int, resident: int, most: int = MAX_SEGMENTS) -> int:
     """Return the segments of a chunk, at most `most`, where `warps` warps of one segment share a device of `resident`.
 
     As many as do not leave the device idle at the end: fewer chunks have fewer states and sums between them.
@@ -160,7 +157,20 @@ def segments_for(warps: int, resident: int, most: int = TUNING.segments) -> int:
     return max(good, default=1)
 
 
+def whole_sequences_fill(warps: int, resident: int, full: float = TUNING.full) -> bool:
+    """Whether `warps` warps, each with a whole sequence, keep a device of `resident` warps busy to the end.
+
+    Nothing then has to run before the gradients, which a cut into chunks takes.
+
+    Examples
+    --------
+    >>> [whole_sequences_fill(warps, 1584) for warps in (96, 1536, 1600, 15000)]
+    [False, True, False, True]
+    """
+    return warps >= full * resident * -(-warps // resident)
+
+
 @cache
-def plan_for(states: int, tuning: Tuning = TUNING) -> Plan:
+def plan_for(states: int) -> Plan:
     """Return the one plan of a number of states, which keeps what it has worked out."""
-    return Plan(states, tuning)
+    return Plan(states)

@@ -106,16 +106,12 @@ def _kernels(plan: Plan, macros: tuple[tuple[str, int], ...]) -> tuple:
     """Return a plan's kernels in the order of their launches."""
     defines = dict(macros)
     if plan.kind == "short":
-        short = {"SPLIT": plan.split, "WARPS": plan.warps, **defines}
-        if plan.rounds:
-            return (kernel("scan_rounds.cu", "scan_rounds", LAYOUT, ROUNDS=plan.rounds, **short),)
-        return (kernel("scan_short.cu", "scan_short", LAYOUT, **short),)
-    chunk = {"THREADS": plan.threads, "BLOCKS": plan.blocks, "AHEAD": plan.ahead, **defines}
-    chunk |= {"LANES": plan.lanes} if plan.lanes > 1 else {"POLY": plan.poly, "CHANNELS": plan.channels}
-    name = "scan_split" if plan.lanes > 1 else "scan_chunks"
+        return (kernel("scan_short.cu", "scan_short", LAYOUT, SPLIT=plan.split, WARPS=plan.warps, **defines),)
+    chunk = {"THREADS": plan.threads, "BLOCKS": plan.blocks, "AHEAD": plan.ahead, "POLY": plan.poly, **defines}
+    chunk["CHANNELS"] = plan.channels
 
     def pass_(mode: int):
-        return kernel(f"{name}.cu", name, LAYOUT, MODE=mode, **chunk)
+        return kernel("scan_chunks.cu", "scan_chunks", LAYOUT, MODE=mode, **chunk)
 
     if plan.kind == "single":
         return (pass_(2),)
@@ -154,7 +150,7 @@ class _Layout:
             "ORDERED": int(args.table is not None),
             "VEC": align // self.size,
         }
-        if self.plan.kind == "short" and not self.plan.rounds:  # a lane's own states in one load, or in a few
+        if self.plan.kind == "short":  # a lane's own states in one load, or in a few
             lane = self.states // self.plan.split if self.states % self.plan.split == 0 else 1
             self.macros["VEC"] = math.gcd(align // self.size, lane)
         # Pieces of chunks whose states are kept: the backward pass would else walk each chunk once more to find them.
@@ -175,8 +171,7 @@ class _Layout:
         sums = self.plan.chunks * self.width
         self.rest = (*self.state_strides, self.together * sums, sums, self.paths * self.states * self.width)
         self.beside, self.alone = (self.paths * row, row), (row, 0)
-        wide = self.plan.threads * self.plan.channels // self.plan.lanes
-        channels = 32 // self.plan.split if self.plan.kind == "short" else wide
+        channels = 32 // self.plan.split if self.plan.kind == "short" else self.plan.threads * self.plan.channels
         self.group_blocks = -(-each // channels)
         self._launches: dict[tuple, tuple] = {}
 
@@ -187,7 +182,7 @@ class _Layout:
         return (*self.strides, *out_strides, *self.rest, *sizes, int(self.keep), *rows)
 
     def launches(self, paths: int, out_strides: tuple[int, int], out_float: bool, add: bool, gate: bool) -> tuple:
-        """Return the numbers and the launches, (kernel, grid, block, shared bytes), of some paths at once."""
+        """Return the numbers and the launches, (kernel, grid, block), of some paths at once."""
         key = (paths, out_strides, out_float, add, gate)
         if key not in self._launches:
             macros = {**self.macros, "HAS_Z": int(gate), "ADD": int(add), "OUT_FLOAT": int(out_float)}
@@ -198,16 +193,15 @@ class _Layout:
     def _grids(self, kernels: tuple, paths: int) -> tuple:
         plan, blocks = self.plan, self.groups * self.group_blocks
         if plan.kind == "short":
-            staged = 8 * plan.warps * plan.chunk * self.states if plan.rounds else 0
-            return ((kernels[0], (blocks, paths, self.batch), 32 * plan.warps, staged),)
+            return ((kernels[0], (blocks, paths, self.batch), 32 * plan.warps),)
         whole = (blocks * plan.chunks, paths, self.batch)
         if plan.kind == "single":
-            return ((kernels[0], whole, plan.threads, 0),)
+            return ((kernels[0], whole, plan.threads),)
         ends = blocks * (plan.chunks - 1)
-        tails = ((kernels[0], (ends, paths, self.batch), plan.threads, 0),) if ends else ()
+        tails = ((kernels[0], (ends, paths, self.batch), plan.threads),) if ends else ()
         warps = 32 if plan.chunks > 64 else 8
-        combine = (kernels[1], (-(-self.states * self.width // 32), paths, self.batch), 32 * warps, 0)
-        return (*tails, combine, (kernels[2], whole, plan.threads, 0))
+        combine = (kernels[1], (-(-self.states * self.width // 32), paths, self.batch), 32 * warps)
+        return (*tails, combine, (kernels[2], whole, plan.threads))
 
 
 _LAYOUTS: dict[tuple, _Layout] = {}
@@ -289,8 +283,8 @@ class _Forward:
         numbers, launches = self.layout.launches(paths, out_strides, out_float, total is not None, gate)
         values = (*self._pointers(k, out, total), *numbers)
         index = self.device.index or 0
-        for call, grid, block, shared in launches:
-            call(index, grid, block, values, shared)
+        for call, grid, block in launches:
+            call(index, grid, block, values)
 
     def run(self, before: Callable[[int], None] | None = None) -> Tensor:
         """Launch everything; return the output. `before` is called with each path that runs in its turn."""

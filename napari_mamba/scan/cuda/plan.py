@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 TILE = 16  # positions staged at once; a chunk is a multiple of it
@@ -12,9 +12,6 @@ SHORT = 2048  # the longest sequence that one block holds
 PARALLEL_BYTES = 16 * 2**20  # outputs of single paths kept side by side rather than added up one path after another
 RESIDENT = {16: 16, 64: 8}  # warps of a multiprocessor, by the states a thread holds: what its registers allow
 PAIRED = {8: 16, 16: 12, 32: 6}  # ... where a thread has two channels
-SHARED = {8: 32, 16: 24, 32: 16}  # ... where two lanes share a channel
-MOST_ROUNDS = 8  # of a lane that holds all its rows
-STAGED_BYTES = 72 * 1024  # of shared memory for B and C of a whole sequence
 MIDDLE = 1024  # ... and half a block, where many sequences fill the card
 SPLITS = (4, 8, 16)  # lanes that share a channel of a short sequence
 LONG = 256  # positions of a chunk, from which on eight rows under way are better than four
@@ -36,12 +33,8 @@ class Plan:
     ahead, poly, channels : int
         The macros AHEAD, POLY and CHANNELS of the kernels; channels of a thread are 1 where threads * channels does not
         divide those of a group.
-    lanes : int
-        Lanes that share a channel (kinds "single" and "chunks"); 1 where 4 * lanes does not divide the states.
     split, warps : int
         Lanes that share a channel, and chunks (kind "short").
-    rounds : int
-        Positions of a lane whose rows it loads at once, with B and C in shared memory (kind "short"); 0: in turn.
     """
 
     kind: str
@@ -52,10 +45,8 @@ class Plan:
     ahead: int = 4
     poly: int = 0  # on an H200 the special-function units alone were as fast as or faster than any mixture
     channels: int = 1
-    lanes: int = 1
     split: int = 8
     warps: int = 32
-    rounds: int = 0
 
 
 def _up(x: int, multiple: int) -> int:
@@ -79,35 +70,6 @@ def short_plan(sequences: int, length: int, channels: int, states: int, multipro
         warps = min(warps, 16)
     chunk = _up(-(-length // warps), split)
     return Plan("short", chunk, -(-length // chunk), split=split, warps=warps)
-
-
-def with_rounds(plan: Plan, states: int) -> Plan:
-    """Return a plan for a short sequence that loads everything at once, where that fits; else the same plan.
-
-    Examples
-    --------
-    >>> plan = short_plan(1, 512, 1024, 16, 132)
-    >>> with_rounds(plan, 16).rounds
-    8
-    """
-    rounds, staged = plan.chunk // plan.split, 8 * plan.warps * plan.chunk * states
-    if plan.kind != "short" or states % plan.split or rounds > MOST_ROUNDS or staged > STAGED_BYTES:
-        return plan
-    return replace(plan, rounds=rounds)
-
-
-def split_plan(
-    sequences: int, length: int, channels: int, states: int, multiprocessors: int, keep: bool, lanes: int = 2
-) -> Plan:
-    """Return `chunk_plan`'s plan with lanes that share a channel, for states that 4 * lanes divides."""
-    warps = next(count for most, count in SHARED.items() if states <= most)
-    threads = min((128, 192, 96, 64), key=lambda threads: _up(channels * lanes, threads))
-    resident = max(1, 32 * warps // threads)
-    rows = sequences * -(-channels * lanes // threads)
-    wanted = max(1, WAVES * resident * multiprocessors // rows)
-    chunk = _up(max(SHORTEST, -(-length // wanted)), KEPT if keep else TILE)
-    kind, cut = "single" if chunk >= length else "chunks", min(chunk, _up(length, KEPT))
-    return Plan(kind, cut, -(-length // chunk), threads, blocks=resident, ahead=4, lanes=lanes)
 
 
 def chunk_plan(

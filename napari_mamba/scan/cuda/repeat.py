@@ -164,7 +164,7 @@ def _template(tensors: Optional8, softplus: bool, merge: str) -> Template | None
         scratch=states + sums,
         sums=4 * states,
         rest=REST.pack(*numbers),
-        launches=launches,
+        launches=tuple((*launch, 0) for launch in launches),
         in_place=layout.plan.kind != "short" and (delta.shape, delta.stride()) == (shape, strides),
     )
 

@@ -105,7 +105,7 @@ def _template(tensors: Optional8, softplus: bool, merge: str) -> Template | None
         scratch=scratch,
         sums=4 * states if layout.pieces else 0,
         rest=REST.pack(*numbers),
-        launches=launches,
+        launches=tuple((*launch, 0) for launch in launches),
         facts=facts_of(args, KEPT if layout.pieces else plan.chunk, like),
         layouts={},
         shapes=tuple(() if x is None else tuple(x.shape) for x in (u, delta, B, C, z)),

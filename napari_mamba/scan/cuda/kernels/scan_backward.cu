@@ -14,12 +14,6 @@
 #ifndef WARPS  // of a block of scan_gradients
 #define WARPS 2
 #endif
-#ifndef RESIDENT  // warps of scan_gradients on a multiprocessor; bounds the registers
-#define RESIDENT 8
-#endif
-#ifndef CHANNELS  // that lanes share, at most
-#define CHANNELS 4
-#endif
 #ifndef GRADIENTS  // 0: without scan_gradients, where scan_gradients_few takes its place
 #define GRADIENTS 1
 #endif
@@ -255,7 +249,7 @@ extern "C" __global__ void __launch_bounds__(32 * COMBINE_PARTS) scan_adjoint_co
 // A warp has a tile of TILE channels: LANES lanes share PD channels, each with PER states of all of them, so that what is
 // summed over channels and what is summed over states both start within a lane.
 constexpr int LANES = power_of_two((STATES + 3) / 4), PER = (STATES + LANES - 1) / LANES, ROW = LANES * PER;
-constexpr int PD = lowest(CHANNELS, LANES), ACROSS = 32 / LANES, TILE = ACROSS * PD;
+constexpr int PD = lowest(4, LANES), ACROSS = 32 / LANES, TILE = ACROSS * PD;
 constexpr int BLOCK = 4;                      // positions whose h and a are in registers
 constexpr int PAIRS = power_of_two(2 * PER);  // a lane's values of dB and dC
 constexpr int STATE_FLOATS = PER * PD * 32, SUM_FLOATS = BLOCK * 2 * ROW;  // of a warp and a BLOCK
@@ -674,9 +668,9 @@ DEVICE void gradients(const Backward &p) {
     store_chunk_shares(p, at, me);
 }
 
-// Grid (chunks, groups * splits, B * paths of the launch), block 32 * WARPS. GATED: with z. Where lanes share four channels
-// there are registers for 8 warps of a multiprocessor: 16 values of each lane at 4 positions are what there is room for.
-#define BOUNDS __launch_bounds__(32 * WARPS, RESIDENT / WARPS)
+// Grid (chunks, groups * splits, B * paths of the launch), block 32 * WARPS. GATED: with z. Registers for 8 warps of a
+// multiprocessor: 16 values of each lane at 4 positions are what there is room for.
+#define BOUNDS __launch_bounds__(32 * WARPS, 8 / WARPS)
 extern "C" __global__ void BOUNDS scan_gradients(const Backward p) { gradients<false>(p); }
 extern "C" __global__ void BOUNDS scan_gradients_gated(const Backward p) { gradients<true>(p); }
 

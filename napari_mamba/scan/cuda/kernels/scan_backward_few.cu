@@ -6,7 +6,7 @@
 // What is summed over channels is summed for GROUP positions at once: 32 values over 32 lanes, each of which is left with
 // one, by 31 shuffles. Rows, B and C of a segment's positions are in the lanes of their number. The warps of a group are
 // shares of d B and d C, which scan_sum_shares adds up.
-//   SPAN     positions in registers, a multiple of GROUP; a segment's spans before its last are walked once more
+// SPAN is a multiple of GROUP; a segment's spans before its last are walked once more.
 //   ORDERED  1: rows come from a table
 //   GATED    1: with z
 //   SOFTPLUS 1: step sizes are softplus of delta and the bias
@@ -34,10 +34,7 @@
 
 constexpr int SEGMENT = 32;  // the most positions of a segment: one for each lane
 constexpr int VALUES = 2 * power_of_two(STATES), GROUP = 32 / VALUES;
-#ifndef SPAN
-#define SPAN (STATES == 1 ? 16 : 8)
-#endif
-constexpr int SPANS = SEGMENT / SPAN;
+constexpr int SPAN = STATES == 1 ? 16 : 8, SPANS = SEGMENT / SPAN;
 static_assert(SPAN % GROUP == 0 && SEGMENT % SPAN == 0, "whole groups, whole spans");
 
 // A lane's channel over one chunk.
