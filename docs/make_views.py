@@ -52,13 +52,13 @@ def save(viewer: napari.Viewer, name: str) -> None:
 
 
 def another_head(fixed: Volume) -> Volume:
-    """The head turned by 8 degrees, shifted, warped by up to 6 mm, dark where it was bright."""
-    noise = gaussian_filter(np.random.default_rng(3).normal(size=(*fixed.shape, 3)), (14, 14, 14, 0))
+    """The head turned by 8 degrees, shifted, warped by up to 14 mm, dark where it was bright."""
+    noise = gaussian_filter(np.random.default_rng(3).normal(size=(*fixed.shape, 3)), (11, 11, 11, 0))
     angle = np.radians(8)
     turn = np.eye(4)
     turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     turn[:3, 3] = (4, -6, 5)
-    warp = Transform(turn, (6 * noise / np.abs(noise).max()).astype(np.float32), fixed.affine)
+    warp = Transform(turn, (14 * noise / np.abs(noise).max()).astype(np.float32), fixed.affine)
     moved = np.asarray(resample(fixed, fixed, warp).data, np.float32)
     return Volume(np.where(moved > 8, 1.3 * moved.max() - moved, 0), fixed.affine, name="other contrast")
 

@@ -352,7 +352,6 @@ def test_none_of_these_takes_memory(tmp_path, copy):
         from napari_mamba import bundles
         from napari_mamba.bundles.importers import import_checkpoint
         from napari_mamba.errors import BundleError, NapariMambaError
-from napari_mamba.slides import files as bags
         import torch, napari_mamba.models
         have = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (have + 2**30, have + 2**30))

@@ -142,6 +142,8 @@ ELSEWHERE = {
     "resume": "More: Run into a store",
     "scheduler": "for the command: a cluster has no window",
     "ahead": "the Film dock: Frames ahead",
+    "row": "Table, below Device, for bundles that take a row",
+    "row_of": "Row, beside it",
     "workers": "for the command: the window's engine is one process",
 }
 """Options of `napari-mamba run` that are no option of the widget, and where the window has them."""
