@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from time import perf_counter
 from types import TracebackType
+from typing import Self
 
 import numpy as np
 import torch
@@ -55,34 +56,33 @@ class Assembler:
                 self.put(key, box, block)
 
 
-class Writer:
-    """Writes blocks in a thread of its own, one at a time; who brings the next waits until the one before is written.
+class _OneBehind:
+    """A thread of its own that does one thing at a time; who brings the next waits until the one before is done.
+
+    Parameters
+    ----------
+    name : str
+        Of the thread.
 
     Attributes
     ----------
     waited : float
-        Seconds for which a block had to wait.
+        Seconds for which what was brought had to wait.
     """
 
-    def __init__(self, write: Put):
-        self.write = write
+    def __init__(self, name: str):
         self.waited = 0.0
-        self.pool = ThreadPoolExecutor(1, "writing")
+        self.pool = ThreadPoolExecutor(1, name)
         self.pending: Future[None] | None = None
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.pool.shutdown(wait=True)
 
-    def put(self, key: str, box: Box | None, block: np.ndarray | None) -> None:
-        """Have a block written; raises what went wrong with the one before."""
-        self.finish()
-        self.pending = self.pool.submit(self.write, key, box, block)
-
     def finish(self) -> None:
-        """Wait until all that was brought is written."""
+        """Wait until all that was brought is done; raises what went wrong with it."""
         since = perf_counter()
         if self.pending is not None:
             pending, self.pending = self.pending, None
@@ -90,7 +90,20 @@ class Writer:
         self.waited += perf_counter() - since
 
 
-class Behind:
+class Writer(_OneBehind):
+    """Writes blocks in a thread of its own, one at a time; `waited` says for how long a block had to wait."""
+
+    def __init__(self, write: Put):
+        super().__init__("writing")
+        self.write = write
+
+    def put(self, key: str, box: Box | None, block: np.ndarray | None) -> None:
+        """Have a block written; raises what went wrong with the one before."""
+        self.finish()
+        self.pending = self.pool.submit(self.write, key, box, block)
+
+
+class Behind(_OneBehind):
     """Hands slices on to a sink in a thread of its own, so that a GPU does not wait for their way into main memory.
 
     Parameters
@@ -98,24 +111,11 @@ class Behind:
     sink : Assembler
     device : torch.device
         Of the slices. They are copied on a stream of their own, beside the network's.
-
-    Attributes
-    ----------
-    waited : float
-        Seconds for which slices had to wait for those before.
     """
 
     def __init__(self, sink: Assembler, device: torch.device):
-        self.sink, self.waited = sink, 0.0
-        self.stream = torch.cuda.Stream(device)
-        self.pool = ThreadPoolExecutor(1, "assembling")
-        self.pending: Future[None] | None = None
-
-    def __enter__(self) -> Behind:
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.pool.shutdown(wait=True)
+        super().__init__("assembling")
+        self.sink, self.stream = sink, torch.cuda.Stream(device)
 
     def enlarge(self, factors: tuple[int, int, int]) -> None:
         """As the sink."""
@@ -132,14 +132,6 @@ class Behind:
         there.record(torch.cuda.current_stream(values.device))
         self.finish()
         self.pending = self.pool.submit(self._hand_on, z, taken, there)
-
-    def finish(self) -> None:
-        """Wait until all slices are handed on."""
-        since = perf_counter()
-        if self.pending is not None:
-            pending, self.pending = self.pending, None
-            pending.result()
-        self.waited += perf_counter() - since
 
     def _hand_on(self, z: int, taken: torch.Tensor, there: torch.cuda.Event) -> None:
         with torch.inference_mode(), torch.cuda.stream(self.stream):

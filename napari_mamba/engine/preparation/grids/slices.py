@@ -82,12 +82,14 @@ def least_change(weights: Tensor) -> Tensor:
 
 
 def estimate(weights: Tensor) -> Tensor:
-    """The best linear estimate (n, S) of fine voxels from slices that are `weights` (S, n) of them."""
-    places = torch.arange(weights.shape[1], dtype=weights.dtype)
-    seen = weights @ (torch.exp((places[:, None] - places).abs() / -CORRELATION) + LEVEL)
-    noise = NOISE * torch.eye(len(weights), dtype=weights.dtype)
-    found = torch.linalg.solve(seen @ weights.T + noise, seen).T
-    return found / found.sum(dim=1, keepdim=True)
+    """The best linear estimate (..., n, S) of fine voxels from slices that are `weights` (..., S, n) of them."""
+    places = torch.arange(weights.shape[-1], dtype=weights.dtype, device=weights.device)
+    covariance = torch.exp((places[:, None] - places).abs() / -CORRELATION) + LEVEL
+    seen = weights @ covariance
+    noise = NOISE * torch.eye(weights.shape[-2], dtype=weights.dtype, device=weights.device)
+    factor, _ = torch.linalg.cholesky_ex(seen @ weights.mT + noise)  # does not wait for a GPU, as cholesky does
+    found = torch.cholesky_solve(seen, factor).mT
+    return found / found.sum(dim=-1, keepdim=True)
 
 
 def interpolator(length: int, centres: Tensor, width: Tensor) -> Tensor:
@@ -115,11 +117,4 @@ def interpolator(length: int, centres: Tensor, width: Tensor) -> Tensor:
     [1.0, 1.0, 1.0]
     """
     places = torch.arange(length, dtype=centres.dtype, device=centres.device)
-    covariance = torch.exp((places[:, None] - places).abs() / -CORRELATION) + LEVEL
-    profile = gaussian_profile(places - centres[..., None], width[:, None, None])  # (B, S, n)
-    seen = profile @ covariance
-    among = seen @ profile.transpose(1, 2)
-    noise = NOISE * torch.eye(centres.shape[1], dtype=centres.dtype, device=centres.device)
-    factor, _ = torch.linalg.cholesky_ex(among + noise)  # does not wait for a GPU, as cholesky does
-    weights = torch.cholesky_solve(seen, factor).transpose(1, 2)
-    return weights / weights.sum(dim=2, keepdim=True)
+    return estimate(gaussian_profile(places - centres[..., None], width[:, None, None]))
