@@ -14,6 +14,7 @@ import numpy as np
 from napari_mamba.engine.tiling.tiles import Box, Shape
 from napari_mamba.errors import NapariMambaError, OutputError
 from napari_mamba.io.common.atomic import reason_of
+from napari_mamba.io.common.settling import remove_for_good, settle
 from napari_mamba.io.stores import address_of, is_address, open_store, remove
 
 
@@ -109,6 +110,10 @@ def explained(address: str) -> Iterator[None]:
 
 def discard(address: str) -> None:
     """Remove what there is of a store that could not be made."""
+    if not is_address(address):
+        remove_for_good(Path(address))
+        return
+    settle()
     with suppress(Exception):
         remove(open_store(address, read_only=False))
 

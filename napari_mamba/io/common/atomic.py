@@ -8,7 +8,6 @@ import os
 import platform
 import shutil
 import tempfile
-import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from napari_mamba.errors import NapariMambaError, OutputError
 from napari_mamba.io.common.guard import shortened
+from napari_mamba.io.common.settling import remove_for_good
 
 _REASONS = {
     errno.ENOSPC: "no space is left on its disk: free some, or choose another folder",
@@ -86,6 +86,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             if other != temporary:
                 os.replace(other, path.parent / other.name)
         _replace(temporary, path)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder = None
     except NapariMambaError as error:
         if folder is not None and (text := str(error).replace(str(folder), str(path.parent))) != str(error):
             raise type(error)(text) from error
@@ -99,7 +101,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise OutputError(reason) from error
     finally:
         if folder is not None:
-            _remove(folder)
+            remove_for_good(folder)
 
 
 def _prefix(path: Path) -> str:
@@ -127,21 +129,6 @@ def _is_running(process: int) -> bool:
     except OSError:
         return True
     return True
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder; one with a store in it for good: after a failure, Zarr's threads may still write chunks into it.
-
-    Such a thread makes the folder anew, so that it has to stay away for a while.
-    """
-    store = folder.is_dir() and any(inside.is_dir() for inside in folder.iterdir())
-    away = 0
-    for _ in range(60):
-        shutil.rmtree(folder, ignore_errors=True)
-        away = 0 if folder.exists() else away + 1
-        if away == (3 if store else 1):
-            return
-        time.sleep(0.05)
 
 
 def _replace(temporary: Path, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import shutil
@@ -13,6 +14,7 @@ import pytest
 import zarr
 from engine_fakes import Apply, fake_bundle, two_classes
 from stored_fakes import drain
+from zarr.storage import LocalStore
 
 from napari_mamba import io
 from napari_mamba.engine import RunOptions, run_to_end
@@ -22,6 +24,7 @@ from napari_mamba.engine.stored.run import run_into
 from napari_mamba.engine.stored.work import Work
 from napari_mamba.errors import InputError, OutputError
 from napari_mamba.io import stores
+from napari_mamba.io.common.settling import settle
 from napari_mamba.volume import Volume
 
 CPU = RunOptions(device="cpu", precision="float32", mirror=False)
@@ -183,3 +186,21 @@ def test_a_folder_that_is_read_only_is_told_before_anything_is_computed(tmp_path
     with pytest.raises(OutputError, match=r"cannot be written \(Read-only file system\): choose another folder"):
         drain(events)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("failing", [".zgroup", ".zattrs", "0/.zarray"])
+def test_a_store_that_could_not_be_made_stays_away(tmp_path, volume, monkeypatch, failing):
+    """Zarr writes side by side: when one file fails, others are still on their way to the disk."""
+    whole, late = LocalStore.set, threading.Event()
+
+    async def set_slowly(store, key, value):
+        if key == failing:
+            raise OSError(errno.EFBIG, "File too large")
+        await asyncio.to_thread(late.wait, 0.2)  # long after the failure
+        await whole(store, key, value)
+
+    monkeypatch.setattr(LocalStore, "set", set_slowly)
+    with pytest.raises(OutputError, match="cannot be written: the file grows larger"):
+        drain(run_into(volume, bundle(), tmp_path / "out.zarr", CPU))
+    settle()
+    assert not list(tmp_path.iterdir())

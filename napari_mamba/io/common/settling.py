@@ -1,0 +1,55 @@
+"""Zarr writes a store's chunks side by side: when one fails, the call ends and the others are still at work."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+
+def settle(seconds: float = 10.0) -> None:
+    """Wait for what Zarr still writes in its own event loop, for at most `seconds`.
+
+    Whatever it writes after a store was removed makes the store's folder anew. Nothing is waited for where no Zarr was
+    imported.
+
+    Examples
+    --------
+    >>> settle()
+    """
+    if (zarr_sync := sys.modules.get("zarr.core.sync")) is None or (loop := zarr_sync.loop[0]) is None:
+        return
+
+    async def others() -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
+
+    with suppress(TimeoutError, RuntimeError):  # a loop that has ended
+        asyncio.run_coroutine_threadsafe(others(), loop).result(seconds + 1)
+
+
+def remove_for_good(folder: Path) -> None:
+    """Remove a folder after a failure, and what Zarr's threads are about to write into it.
+
+    A thread whose task was cancelled runs on, and nobody can wait for it: the folder has to stay away for a while.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> remove_for_good(folder)
+    >>> folder.exists()
+    False
+    """
+    settle()
+    away = 0
+    for _ in range(60):
+        shutil.rmtree(folder, ignore_errors=True)
+        away = 0 if folder.exists() else away + 1
+        if away == 3:
+            return
+        time.sleep(0.05)
