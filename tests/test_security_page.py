@@ -25,11 +25,11 @@ def test_every_file_that_the_page_links_exists(repository: Path):
 
 
 def test_what_was_found_names_tests_that_exist(repository: Path):
-    found = json.loads((repository / "docs" / "reliability_found.json").read_text(encoding="utf-8"))
+    found = json.loads((repository / "docs" / "scripts" / "reliability_found.json").read_text(encoding="utf-8"))
     page = (repository / "docs" / "reliability.md").read_text(encoding="utf-8")
     for one in found:
         path, _, name = one["test"].partition("::")
         tree = ast.parse((repository / path).read_text(encoding="utf-8"))
         names = [node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
         assert not name or name in names, one["test"]
-        assert one["found"] in page, "run docs/make_reliability.py"
+        assert one["found"] in page, "run docs/scripts/make_reliability.py"

@@ -120,7 +120,7 @@ def main() -> None:
     """Measure, and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=20)
-    parser.add_argument("--json", type=Path, help="write the outcome to this file, for docs/make_reliability.py")
+    parser.add_argument("--json", type=Path, help="write the outcome to this file, for make_reliability.py")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         write("server", measure(chosen.clients, Path(folder)), chosen.json)

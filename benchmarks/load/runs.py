@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=500)
     parser.add_argument("--bundle", help="one of the installed ones; otherwise a tiny one is made")
-    parser.add_argument("--json", type=Path, help="write the outcome to this file, for docs/make_reliability.py")
+    parser.add_argument("--json", type=Path, help="write the outcome to this file, for make_reliability.py")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         write("process", measure(chosen.bundle or str(tiny(Path(folder))), chosen.runs), chosen.json)

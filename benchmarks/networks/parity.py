@@ -3,7 +3,7 @@
 The parity vectors of `tests/models` hold what the authors' own code computed. Each network runs in float32, without
 TF32. One that lies further away than 3e-5 runs in float64 too, and once more with every weight moved by half a bit:
 what that changes is what rounding alone may change. Several processes share the GPU, since filling weights takes longer
-than the networks do. `python docs/make_architectures.py --gpu FILE` takes what was written into the page.
+than the networks do. `python docs/scripts/make_architectures.py --gpu FILE` takes what was written into the page.
 """
 
 from __future__ import annotations

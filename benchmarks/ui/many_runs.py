@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--bundle", help="one of the installed ones; otherwise a tiny one is made")
     parser.add_argument("--sample", default="hippocampus_left")
     parser.add_argument("--uncertainty", action="store_true", help="with a map of uncertainty beside each answer")
-    parser.add_argument("--json", type=Path, help="write the outcome to this file, for docs/make_reliability.py")
+    parser.add_argument("--json", type=Path, help="write the outcome to this file, for make_reliability.py")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if chosen.bundle is None:  # in a process of its own: the window's is not to hold PyTorch

@@ -1,4 +1,4 @@
-"""What was measured of the registered networks, as `docs/make_architectures.py` wrote it down."""
+"""What was measured of the registered networks, as `docs/scripts/make_architectures.py` wrote it down."""
 
 from __future__ import annotations
 

@@ -11,14 +11,14 @@ import pytest
 from napari_mamba import models
 from napari_mamba.models.measured import measured
 
-REMEDY = "run python docs/make_architectures.py"
+REMEDY = "run python docs/scripts/make_architectures.py"
 
 
 @pytest.fixture(scope="module")
 def maker() -> ModuleType:
     """The script that writes the page."""
     spec = importlib.util.spec_from_file_location(
-        "make_architectures", parity_vectors.REPOSITORY / "docs/make_architectures.py"
+        "make_architectures", parity_vectors.REPOSITORY / "docs/scripts/make_architectures.py"
     )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

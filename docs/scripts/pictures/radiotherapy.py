@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.ui import driving
-from docs.pictures.person import Person
+from docs.scripts.pictures.person import Person
 
 
 def plan(folder: Path) -> None:

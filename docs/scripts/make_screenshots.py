@@ -1,6 +1,6 @@
 """Take the pictures of docs/images in a real napari window, by clicking what the documentation tells a reader to click.
 
-    xvfb-run -a -s "-screen 0 1280x800x24" python docs/make_screenshots.py [SCENE...]
+    xvfb-run -a -s "-screen 0 1280x800x24" python docs/scripts/make_screenshots.py [SCENE...]
 
 Without a scene, all of them, each in a process of its own. A scene that finds no such menu entry or button, or one that
 is greyed out, ends with a sentence: then the text, or the window, is wrong.
@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ROOT / "docs" / "images"
 SCENES = {
     "tutorial": "tutorial:follow",
@@ -33,7 +33,7 @@ def scene(name: str) -> None:
     from importlib import import_module
 
     module, function = SCENES[name].split(":")
-    getattr(import_module(f"docs.pictures.{module}"), function)(IMAGES / "windows")
+    getattr(import_module(f"docs.scripts.pictures.{module}"), function)(IMAGES / "windows")
 
 
 def main(names: list[str]) -> int:
@@ -51,7 +51,7 @@ def main(names: list[str]) -> int:
                 "XDG_DATA_HOME": fresh,
                 "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache")),
             }
-            program = f"import sys; sys.path[:0] = ['docs']; import make_screenshots; make_screenshots.scene({name!r})"
+            program = f"from docs.scripts.make_screenshots import scene; scene({name!r})"
             done = subprocess.run([sys.executable, "-c", program], env=environment, cwd=ROOT)
         print(f"{name}: {'ends with ' + str(done.returncode) if done.returncode else 'ok'}", flush=True)
         failed += done.returncode != 0

@@ -1,8 +1,8 @@
 """Write docs/architectures.md, the page of the networks, from their registry.
 
-    python docs/make_architectures.py
-    python docs/make_architectures.py --machine "AMD EPYC" --time [VECTOR...]
-    python docs/make_architectures.py --gpu FILE
+    python docs/scripts/make_architectures.py
+    python docs/scripts/make_architectures.py --machine "AMD EPYC" --time [VECTOR...]
+    python docs/scripts/make_architectures.py --gpu FILE
 
 Counts parameters on the meta device. With `--time` every network (or those of the vectors named) also runs on the CPU
 in one thread, on the input and with the weights of its parity vector: once to warm up, once timed and compared with the
@@ -25,7 +25,7 @@ import torch
 from napari_mamba import models
 from napari_mamba.models.measured import FILE, Measured
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = REPOSITORY / "docs" / "architectures.md"
 MEASURED = REPOSITORY / "napari_mamba" / "models" / FILE
 sys.path.insert(0, str(REPOSITORY / "tests" / "models"))
@@ -33,7 +33,7 @@ sys.path.insert(0, str(REPOSITORY / "tests" / "models"))
 HEAD = """\
 # Architectures
 
-<!-- Written by docs/make_architectures.py. -->
+<!-- Written by docs/scripts/make_architectures.py. -->
 
 The networks that a bundle can hold, from the registry in `napari_mamba.models`; `napari-mamba models --architectures`
 lists the same. They are re-implementations from the papers, with the authors' argument names and state_dict keys.

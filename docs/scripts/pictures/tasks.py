@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.ui import driving
-from docs.pictures.person import Person
-from docs.pictures.tutorial import SAMPLES, open_look
+from docs.scripts.pictures.person import Person
+from docs.scripts.pictures.tutorial import SAMPLES, open_look
 
 
 def denoise(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Draw the figures of docs/look_inside.md from shipped bundles on sample data: `python docs/make_look_inside.py`.
+"""Draw the figures of docs/look_inside.md from shipped bundles on sample data.
 
 Needs matplotlib. About three minutes on two cores that do nothing else.
 """
@@ -21,9 +21,9 @@ from napari_mamba.explain.figure import is_signed, limits_of
 from napari_mamba.explain.methods.order import neighbour_distance
 from napari_mamba.scan import scan_order
 
-HERE = Path(__file__).parent
-SAMPLES = HERE.parent / "sample_data"
-IMAGES = HERE / "images"
+DOCS = Path(__file__).parents[1]
+SAMPLES = DOCS.parent / "sample_data"
+IMAGES = DOCS / "images"
 BUNDLE = "hippocampus-mr"
 LAYER = "encoder.mamba_layers.1.mamba"
 CLASS = "anterior hippocampus"

@@ -1,10 +1,11 @@
-"""Writes docs/reliability.md from what the fuzzers and the tests say: `python docs/make_reliability.py`.
+"""Writes docs/reliability.md from what the fuzzers and the tests say: `python docs/scripts/make_reliability.py`.
 
 The fuzzers' outcomes are read from benchmarks/engine/results/fuzz.json, to which
 `python tests/faults/fuzz.py --results benchmarks/engine/results/fuzz.json --seed N` adds, going on where the last run
 with this seed ended, and `--add FILE…` adds those of `python tests/faults/fuzz.py --json FILE`. Runs under load are
 read from benchmarks/load/results/*.json, which the commands of benchmarks/load and benchmarks.ui.many_runs write with
-`--json`. What the tests hold is collected by pytest; what was found and mended is in docs/reliability_found.json.
+`--json`. What the tests hold is collected by pytest; what was found and mended is in reliability_found.json beside
+this script.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 OUTCOMES = ROOT / "benchmarks" / "engine" / "results" / "fuzz.json"
 LOADS = ROOT / "benchmarks" / "load" / "results"
-FOUND = ROOT / "docs" / "reliability_found.json"
+FOUND = Path(__file__).with_name("reliability_found.json")
 PAGE = ROOT / "docs" / "reliability.md"
 ROOMS = (
     "tests/faults", "tests/io", "tests/engine/reproducibility", "tests/server", "tests/scan/test_cuda_emulator.py",
@@ -56,7 +57,8 @@ READERS = {
 
 HEAD = """# Reliability
 
-What was tried to break the program, and what came of it. This page is written by `python docs/make_reliability.py`;
+What was tried to break the program, and what came of it. This page is written by
+`python docs/scripts/make_reliability.py`;
 [SECURITY.md](../SECURITY.md) says what a stranger's file may try and what stops it.
 
 ## Mutated files

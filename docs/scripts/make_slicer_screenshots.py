@@ -1,6 +1,6 @@
 """Pictures of the 3D Slicer extension, without the application: a slice, surfaces, and its panel.
 
-    NAPARI_MAMBA_PYTHON=env/bin/python python docs/make_slicer_screenshots.py
+    NAPARI_MAMBA_PYTHON=env/bin/python python docs/scripts/make_slicer_screenshots.py
 
 Needs an environment with slicer-core, PySide6, psutil and pytest, and in NAPARI_MAMBA_PYTHON one with napari-mamba.
 Slice and surfaces are drawn by Slicer's own C++ code (slicer-core) of a real run; the panel is drawn by stand-ins for
@@ -16,7 +16,7 @@ import time
 import types
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SHOTS = ROOT / "slicer_extension" / "Screenshots"
 sys.path[:0] = [str(ROOT), str(ROOT / "slicer_extension" / "MambaImaging"), str(ROOT / "tests" / "slicer")]
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")

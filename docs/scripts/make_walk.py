@@ -1,4 +1,4 @@
-"""Draw the walk of a volume through the program: `python docs/make_walk.py` writes docs/images/walk.svg."""
+"""Draw the walk of a volume through the program: `python docs/scripts/make_walk.py` writes docs/images/walk.svg."""
 
 from __future__ import annotations
 
@@ -64,6 +64,6 @@ def _way_back() -> list[str]:
 
 
 if __name__ == "__main__":
-    target = Path(__file__).parent / "images" / "walk.svg"
+    target = Path(__file__).parents[1] / "images" / "walk.svg"
     target.write_text(walk(), encoding="utf-8")
     print(target)

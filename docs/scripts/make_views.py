@@ -1,6 +1,6 @@
 """Take the pictures of registration.md and heart.md in a real napari window, from what the repository holds.
 
-    xvfb-run -a -s "-screen 0 1280x800x24" python docs/make_views.py [registration] [heart]
+    xvfb-run -a -s "-screen 0 1280x800x24" python docs/scripts/make_views.py [registration] [heart]
 
 The head is the ICBM sample; it is turned, warped and given another contrast, so that it has to be found again. The
 beating heart is drawn: tubes in a chest, with the network's answer on top of them.
@@ -25,8 +25,8 @@ from napari_mamba.registration.transforms import Transform, resample
 from napari_mamba.volume import Volume
 
 SIZE = (1280, 800)
-IMAGES = Path(__file__).parent / "images"
-HEAD = Path(__file__).parents[1] / "sample_data" / "icbm2009a_t1.nii.gz"
+IMAGES = Path(__file__).parents[1] / "images"
+HEAD = Path(__file__).parents[2] / "sample_data" / "icbm2009a_t1.nii.gz"
 
 
 def wait(until: Callable[[], bool], seconds: float = 600) -> None:

@@ -1,6 +1,6 @@
 """Follows docs/learn_in_napari.md click by click, prints what came of it, and makes its picture.
 
-    xvfb-run -a -s "-screen 0 1280x800x24" python docs/make_learn.py [MINUTES]
+    xvfb-run -a -s "-screen 0 1280x800x24" python docs/scripts/make_learn.py [MINUTES]
 
 The strokes are where the shipped model sees the hippocampus, as a person's would be.
 """
@@ -26,7 +26,7 @@ from napari_mamba.ui.layers import layers_to_volume
 from napari_mamba.ui.learn import menu
 
 IMAGES = ("hippocampus_left", "hippocampus_right")
-PICTURE = Path(__file__).parent / "images" / "learn.png"
+PICTURE = Path(__file__).parents[1] / "images" / "learn.png"
 
 
 def until(true: Callable[[], object], seconds: float = 3000) -> None:

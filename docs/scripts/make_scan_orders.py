@@ -1,4 +1,4 @@
-"""Draw docs/scan_orders.png, every 2D scan order on a small grid: `python docs/make_scan_orders.py` (matplotlib)."""
+"""Draw docs/scan_orders.png, every 2D scan order on a small grid (needs matplotlib)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def main() -> None:
     figure, panels = plt.subplots(4, 5, figsize=(9, 8.2), layout="constrained")
     for axes, panel in zip(panels.flat, PANELS, strict=True):
         draw(axes, *panel)
-    figure.savefig(Path(__file__).with_name("scan_orders.png"), dpi=80)
+    figure.savefig(Path(__file__).parents[1] / "scan_orders.png", dpi=80)
 
 
 if __name__ == "__main__":

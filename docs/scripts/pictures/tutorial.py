@@ -15,12 +15,12 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QFileDialog, QLineEdit
 
 from benchmarks.ui import driving
-from docs.pictures.person import NotThere, Person
+from docs.scripts.pictures.person import NotThere, Person
 
 SAMPLES = ("File", "Open Sample", "Mamba medical imaging")
 PLUGIN = ("Plugins", "Mamba medical imaging")
 MODEL = "hippocampus-mr"
-SAMPLE = Path(__file__).resolve().parents[2] / "sample_data"
+SAMPLE = Path(__file__).resolve().parents[3] / "sample_data"
 BATCH = (
     "mkdir scans",
     "cp sample_data/hippocampus_*.nii.gz scans",
