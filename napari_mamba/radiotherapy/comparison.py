@@ -138,7 +138,8 @@ def gamma(
     try:
         import pymedphys
     except ImportError as error:
-        raise InputError("the gamma index needs PyMedPhys: pip install 'napari-mamba[radiotherapy]'") from error
+        how = "pip install 'napari-mamba[radiotherapy]', on Python 3.12 or earlier (it has no version for later ones)"
+        raise InputError(f"the gamma index needs PyMedPhys: {how}") from error
     true, seen = np.asarray(reference.data[0], np.float64), on_grid(dose, reference).astype(np.float64)
     if not true.max() > 0:
         raise InputError("the reference dose is zero everywhere: gamma compares with its maximum")

@@ -122,7 +122,11 @@ def _apart(against: Path, dose: Path) -> str:
 def _compare(dose: Volume, other: Volume, percent: float, distance: float) -> None:
     from napari_mamba.radiotherapy import comparison
 
-    agreed = comparison.gamma(dose, other, percent=percent, distance=distance)
+    try:
+        agreed = comparison.gamma(dose, other, percent=percent, distance=distance)
+    except InputError as error:  # the tables and the difference are worth having without it
+        print(f"note: no gamma index is given: {error}", file=sys.stderr)
+        return
     print(f"gamma {percent:g}%/{distance:g} mm: {agreed.pass_rate:.1f}% of the voxels above {agreed.cutoff:g}% pass")
 
 
