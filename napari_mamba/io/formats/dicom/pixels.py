@@ -17,6 +17,7 @@ import numpy as np
 from napari_mamba.errors import InputError
 from napari_mamba.io.common import colour as _colour
 from napari_mamba.io.common import guard as _guard
+from napari_mamba.io.common.rescaling import rescaled
 from napari_mamba.io.formats.dicom.headers import Slice
 from napari_mamba.io.formats.itk import quiet, simpleitk
 
@@ -92,28 +93,6 @@ def _plane(array: np.ndarray, entry: Slice, colour: _colour.Colour) -> np.ndarra
     if colour is not None:
         return _colour.taken(np.moveaxis(plane, -1, 0), colour)
     return rescaled(plane, entry.slope, entry.intercept)[np.newaxis]
-
-
-def rescaled(plane: np.ndarray, slope: float, intercept: float) -> np.ndarray:
-    """Values by RescaleSlope and RescaleIntercept, in integers where both are."""
-    if slope in (0, 1) and intercept == 0:
-        return plane
-    slope = slope or 1.0  # no scanner means that all values are one: `stack` says what was assumed
-    if plane.dtype.kind == "f":
-        return _linear(plane.astype(plane.dtype), slope, intercept)
-    if slope == int(slope) and intercept == int(intercept) and max(abs(slope), abs(intercept)) < 2**31:
-        limits = np.iinfo(plane.dtype)
-        ends = [int(end) * int(slope) + int(intercept) for end in (limits.min, limits.max)]
-        for kind in ("int16", "int32", "int64"):
-            if np.iinfo(kind).min <= min(ends) and max(ends) <= np.iinfo(kind).max:
-                return _linear(plane.astype(kind), int(slope), int(intercept))
-    exact = np.float32 if plane.dtype.itemsize <= 2 else np.float64
-    return _linear(plane.astype(exact), slope, intercept)
-
-
-def _linear(values: np.ndarray, slope: float, intercept: float) -> np.ndarray:
-    np.multiply(values, values.dtype.type(slope), out=values)
-    return np.add(values, values.dtype.type(intercept), out=values)
 
 
 def stored(path: Path) -> np.ndarray:
