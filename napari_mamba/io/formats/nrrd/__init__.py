@@ -1,6 +1,6 @@
 """NRRD read here rather than by SimpleITK, which a damaged header can crash, and which knows no bzip2.
 
-Format: teem.sourceforge.net/nrrd/format.html; its header: `nrrd_header`. Writing is ITK's (`itk`).
+Format: teem.sourceforge.net/nrrd/format.html; its header: `header`. Writing is ITK's (`itk`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from napari_mamba.io.common import colour as _colour
 from napari_mamba.io.common import frames as _frames
 from napari_mamba.io.common import guard as _guard
 from napari_mamba.io.common import source as _source
-from napari_mamba.io.formats.nrrd_header import LONGEST, Header, parse
+from napari_mamba.io.formats.nrrd.header import LONGEST, Header, parse
 from napari_mamba.volume import Volume
 
 __all__ = ["parse", "read"]

@@ -46,6 +46,7 @@ _LPS_OF = {  # what turns a vector of the space into LPS
     "left-anterior-superior-time": (1.0, -1.0, 1.0),
     "last": (1.0, -1.0, 1.0),
 }
+_WITH_TIME = tuple(name for name in _LPS_OF if name.endswith("time") or name in ("rast", "last"))
 _PATIENT = (*_LPS_OF, "left-posterior-superior", "lps", "left-posterior-superior-time", "lpst")
 _OTHER_NAMES = {"datafile": "data file", "lineskip": "line skip", "byteskip": "byte skip"}
 LONGEST, _MOST_AXES = 1 << 20, 16
@@ -76,6 +77,11 @@ class Header:
             found.append(
                 f"The image's header does not say how the patient lies (space: {said}): left-posterior-superior is "
                 "assumed, and other programs may assume another."
+            )
+        elif name in _WITH_TIME:
+            found.append(
+                f"The image's header gives its place in the space {name}, which programs of ITK take for "
+                "left-posterior-superior: they show the image, but not a result on it, on the other side."
             )
         if unit := other_unit(_unit_names(self.fields)):
             found.append(unit)

@@ -24,7 +24,7 @@ from napari_mamba.io.common import guard as _guard
 from napari_mamba.io.common import source as _source
 from napari_mamba.io.common.geometry import without_orientation
 from napari_mamba.io.common.rescaling import rescaled
-from napari_mamba.io.formats.tiff_metadata import Calibration, calibrated, files_of, is_coloured
+from napari_mamba.io.formats.tiff.metadata import Calibration, calibrated, files_of, is_coloured
 from napari_mamba.volume import Volume
 
 _LISTED = 6
