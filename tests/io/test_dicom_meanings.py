@@ -62,6 +62,19 @@ class TestValues:
                    BitsStored=12, HighBit=15)  # fmt: skip
         np.testing.assert_array_equal(io.read(path).data[0, 0], values)
 
+    @pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.5"])
+    def test_overlays_that_were_compressed_along(self, tmp_path, syntax):
+        def compress(data):
+            if syntax.endswith(".5"):
+                data.compress(syntax)
+                return
+            data.PixelData = encapsulate([jpeg_2000(PIXELS | 0x8000)])
+            data["PixelData"].VR, data["PixelData"].is_undefined_length = "OB", True
+            data.file_meta.TransferSyntaxUID = UID(syntax)
+
+        path = one(tmp_path / "a.dcm", compress, pixels=PIXELS | 0x8000, BitsStored=12, HighBit=11)
+        np.testing.assert_array_equal(io.read(path).data[0, 0], PIXELS)
+
     def test_decimal_commas(self, tmp_path):
         path = one(tmp_path / "a.dcm", RescaleSlope=0.5, RescaleIntercept=-1.5)
         content = path.read_bytes()
@@ -70,6 +83,12 @@ class TestValues:
         volume = io.read(path)
         np.testing.assert_allclose(volume.spacing[1:], [0.7, 0.9])
         np.testing.assert_allclose(volume.data[0, 0], PIXELS * 0.5 - 1.5)
+
+
+def jpeg_2000(pixels) -> bytes:
+    target = memory.BytesIO()
+    Image.fromarray(pixels).save(target, "JPEG2000", irreversible=False, no_jp2=True)
+    return target.getvalue()
 
 
 def jpeg(marked: bool, ycc: bool) -> tuple[bytes, np.ndarray]:

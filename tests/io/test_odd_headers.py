@@ -206,6 +206,13 @@ class TestTiff:
         with pytest.raises(InputError, match="imagecodecs"):
             io.read(path)
 
+    @pytest.mark.parametrize(("size", "units"), [(0.0, "pixel"), (-2.0, "mm")])
+    def test_ome_sizes_that_are_none(self, tmp_path, size, units):
+        sizes = {"PhysicalSizeX": 5.0, "PhysicalSizeY": 6.0, "PhysicalSizeZ": size}
+        self.write(tmp_path / "a.ome.tif", ARRAY.astype(np.uint16), metadata={"axes": "ZYX", **sizes})
+        volume = io.read(tmp_path / "a.ome.tif")
+        assert (volume.units, volume.affine[2, 0] > 0) == (units, True)
+
     def test_ome_sizes_of_which_one_has_no_length(self, tmp_path):
         sizes = {"PhysicalSizeX": 5.0, "PhysicalSizeXUnit": "pixel", "PhysicalSizeY": 6.0, "PhysicalSizeZ": 7.0}
         array = ARRAY.astype(np.uint16)
@@ -336,6 +343,26 @@ class TestPictures:
         header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
         pixel = zlib.compress(b"\0" + struct.pack(">3H", 51234, 1, 2))
         path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixel) + chunk(b"IEND", b""))
+
+
+class TestSurplus:
+    @pytest.mark.parametrize("suffix", [".nii", ".nrrd", ".mha", ".mhd"])
+    def test_a_header_that_tells_of_less_than_is_there(self, tmp_path, suffix):
+        io.write(io.read(write_mha(tmp_path / "from.mha", ARRAY)), path := tmp_path / f"a{suffix}")
+        if suffix != ".nii":  # ours are compressed
+            image = sitk.GetImageFromArray(ARRAY)
+            sitk.WriteImage(image, str(path), False)
+        assert not doubts(io.read(path))
+        content = path.read_bytes()
+        if suffix == ".nii":
+            content = content[:46] + struct.pack("<h", 1) + content[48:]
+        elif suffix == ".nrrd":
+            content = content.replace(b"sizes: 4 3 2", b"sizes: 4 3 1")
+        else:
+            content = content.replace(b"MET_SHORT", b"MET_CHAR")
+        path.write_bytes(content)
+        assert "tells of" in doubts(io.read(path))[-1]
+        assert "tells of" in doubts(io.open_volume(path))[-1]
 
 
 def test_points_on_surfaces_are_no_volume(tmp_path):

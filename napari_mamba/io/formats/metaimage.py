@@ -119,7 +119,8 @@ def read(path: Path, frame: _frames.Frame = None, colour: _colour.Colour = None)
     names = _colour.NAMES if colour == "channels" else ()
     classes = labels.from_segment_fields(header.fields)
     return _source.attached(
-        Volume(data, header.affine, names, header.units), _source.Source(classes, bool(classes), header.doubts)
+        Volume(data, header.affine, names, header.units),
+        _source.Source(classes, bool(classes), header.doubts + _surplus(header, path)),
     )
 
 
@@ -215,6 +216,16 @@ def _place(fields: dict[str, str], rank: int, path: Path) -> tuple[np.ndarray, s
         direction[:inside, :inside] = matrix.reshape(rank, rank)[:inside, :inside].T
     direction[:, :inside] *= np.sign(spacing[:inside])  # a negative spacing runs against its axis, as ITK has it
     return from_itk(size, origin, direction), units
+
+
+def _surplus(header: Header, path: Path) -> tuple[str, ...]:
+    if header.compressed or header.text:
+        return ()
+    announced = _guard.counted((*header.sizes, header.values), header.dtype.itemsize)
+    files = _files(header, path)
+    return _guard.surplus(
+        announced, sum(file.stat().st_size for file in files) - (header.start if files == [path] else 0)
+    )
 
 
 def _voxels(header: Header, path: Path) -> np.ndarray:

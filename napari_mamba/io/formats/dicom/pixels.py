@@ -225,7 +225,10 @@ def _by_gdcm(tags: Any) -> np.ndarray:
     array = array.reshape(*shape, 3) if colours else array.reshape(shape)
     if str(tags.PhotometricInterpretation).startswith("PALETTE"):
         return _in_eight_bits(_colours().apply_color_lut(array, tags))
-    return array
+    if colours:
+        return array
+    allocated, used = int(tags.BitsAllocated), int(tags.get("BitsStored", tags.BitsAllocated))
+    return _used_bits(array, allocated, used, used - 1)  # overlays in the bits above are compressed along
 
 
 def _marked(tags: Any) -> str:

@@ -71,7 +71,7 @@ def read(path: Path, frame: _frames.Frame = None, colour: _colour.Colour = None)
     if colour is not None and header.values in (3, 4):
         array = _colour.taken(array, colour)
     data = np.ascontiguousarray(array.astype(header.dtype.newbyteorder("="), copy=False))
-    classes, doubts = labels.from_segment_fields(header.fields), header.doubts
+    classes, doubts = labels.from_segment_fields(header.fields), header.doubts + _surplus(header, path)
     if header.is_layered:
         data, classes, overlap = _layers_as_one(data, header.fields, classes)
         doubts += overlap
@@ -79,6 +79,15 @@ def read(path: Path, frame: _frames.Frame = None, colour: _colour.Colour = None)
     says = bool(classes) or "segmentation" in " ".join(header.fields)
     source = _source.Source(classes, says, doubts)
     return _source.attached(Volume(data, header.affine, names, header.units), source)
+
+
+def _surplus(header: Header, path: Path) -> tuple[str, ...]:
+    if header.fields.get("encoding", "raw").lower() != "raw":
+        return ()
+    announced = _guard.counted(header.sizes, header.dtype.itemsize)
+    files = _files(header, path)
+    skipped = header.start if files == [path] else 0
+    return _guard.surplus(announced, sum(file.stat().st_size for file in files) - skipped)
 
 
 def _layers_as_one(

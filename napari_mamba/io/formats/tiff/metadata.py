@@ -118,9 +118,9 @@ def _ome(xml: str, index: int) -> Calibration:
     names = tuple(child.get("Name", "") for child in node if child.tag.endswith("}Channel"))
     names = names if all(names) else ()
     needed = "ZYX" if int(node.get("SizeZ", 1)) > 1 else "YX"
-    if any(node.get(f"PhysicalSize{axis}") is None for axis in needed):
+    sizes = [abs(float(node.get(f"PhysicalSize{axis}") or (0.0 if axis in needed else 1.0))) for axis in "ZYX"]
+    if not all(0 < size < np.inf for size in sizes):  # left out, or 0, as programs write what they do not know
         return Calibration(np.ones(3), names=names)
-    sizes = [float(node.get(f"PhysicalSize{axis}", 1.0)) for axis in "ZYX"]
     spacing, unit = _in_millimetres(sizes, [node.get(f"PhysicalSize{axis}Unit", "µm") for axis in "ZYX"])
     comments = [child.text or "" for child in tree.iter() if child.tag.endswith("}Value")]
     return Calibration(spacing, unit, names, " ".join(comments))
