@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from napari_mamba.errors import InputError
-from napari_mamba.io.common.guard import quoted
 from napari_mamba.radiotherapy.structures import StructureSet
 
 COLUMNS = ("D99", "D95", "D50", "D1", "D0.1cc", "mean")
@@ -122,7 +121,7 @@ def measure(doses: np.ndarray, what: str, voxel: float) -> float:
             return dose_at_percent(doses, value)
     if found := _VOLUME_AT.match(name):
         return volume_at(doses, float(found[1]))
-    raise InputError(f"{quoted(what)} is no measure of a histogram: use D95, D0.1cc, V20, mean, max or min")
+    raise InputError(f"{what!r} is no measure of a histogram: use D95, D0.1cc, V20, mean, max or min")
 
 
 def is_volume(what: str) -> bool:
