@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from napari_mamba.errors import InputError
-from napari_mamba.io.common.guard import quoted
 from napari_mamba.radiotherapy.histogram import is_volume, measure
 from napari_mamba.radiotherapy.structures import StructureSet, plain, prescription_of
 
@@ -50,11 +49,11 @@ class Goal:
     limit: float
 
     def __post_init__(self) -> None:
-        relation, of = _RELATIONS.get(self.relation.strip().lower()), quoted(self.structure)
+        relation = _RELATIONS.get(self.relation.strip().lower())
         if relation is None:
-            raise InputError(f"the goal for {of} says {quoted(self.relation)}: write <= or >=")
+            raise InputError(f"the goal for {self.structure} says {self.relation!r}: write <= or >=")
         if not (math.isfinite(self.limit) and self.limit >= 0):
-            raise InputError(f"the goal for {of} has the limit {self.limit:g}: give a positive number")
+            raise InputError(f"the goal for {self.structure} has the limit {self.limit:g}: give a positive number")
         measure(np.zeros(1), self.measure, 1.0)  # refuses unknown ones now, not after the reading of a dose
         object.__setattr__(self, "relation", relation)
 
