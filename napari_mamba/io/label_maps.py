@@ -13,11 +13,11 @@ from napari_mamba.io.common.frames import Frame
 from napari_mamba.io.common.source import LabelEntry, attached, classes_of, doubts, of
 from napari_mamba.volume import Volume
 
+_NEARLY = 1e-3  # off a whole number: a slope such as 0.0039215689 is rounded in the file
+_PICTURES = (".png", ".bmp")
 _MOST_LABELS = 2000  # that a map without names may have
 _ALIKE = 0.7  # of neighbours inside a structure have the same label; in a grey image few do
 _LOOKED_AT = 64  # slices
-_NEARLY = 1e-3  # off a whole number: a slope such as 0.0039215689 is rounded in the file
-_PICTURES = (".png", ".bmp")
 
 
 @dataclass(frozen=True)
