@@ -12,11 +12,11 @@ import SimpleITK as sitk
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import UID, JPEGBaseline8Bit
+from pydicom.uid import UID, JPEGBaseline8Bit, generate_uid
 from test_dicom_io import CT, ORIGIN, TURN, write_series, write_slice
 
 from napari_mamba import io
-from napari_mamba.errors import InputError
+from napari_mamba.errors import ChoiceError, InputError
 from napari_mamba.io.common.source import doubts
 from napari_mamba.io.formats.itk import affine_of
 
@@ -252,6 +252,24 @@ class TestFrames:
         np.testing.assert_array_equal(volume.data[0], FRAMES[[1, 3, 0, 2]])
         np.testing.assert_allclose(volume.spacing[0], 1.5)
         assert "ultrasound" in doubts(volume)[0]
+
+
+def test_parts_of_a_complex_image_are_told_apart_by_their_kind(tmp_path):
+    """Whatever their numbers say: a scanner may count one upwards and the other downwards."""
+    magnitude = write_series(tmp_path / "s", 3, uid="1.2.3", ImageType=["ORIGINAL", "PRIMARY", "M", "FFE"])
+    for number, path in enumerate(sorted((tmp_path / "s").iterdir())):
+        changed(path, lambda data, number=number: setattr(data, "InstanceNumber", (5, 3, 1)[number]))
+    for number, path in enumerate(sorted((tmp_path / "s").iterdir())):
+        data = pydicom.dcmread(path)
+        data.ImageType, data.InstanceNumber = ["ORIGINAL", "PRIMARY", "P", "FFE"], (4, 2, 6)[number]
+        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        data.PixelData = (data.pixel_array + 1).tobytes()
+        data.save_as(tmp_path / "s" / f"p{number}.dcm")
+    with pytest.raises(ChoiceError) as caught:
+        io.read(tmp_path / "s")
+    assert [option.label for option in caught.value.options[:2]] == ["M\\FFE", "P\\FFE"]
+    np.testing.assert_array_equal(io.read(tmp_path / "s", frame=0).data[0], magnitude)
+    np.testing.assert_array_equal(io.read(tmp_path / "s", frame=1).data[0], magnitude + 1)
 
 
 class TestOldFiles:

@@ -238,4 +238,6 @@ def _moment(tags: Any) -> tuple:
     found = [(name, sortable(tags.get(name))) for name in (*names, "AcquisitionTime", "InstanceNumber")]
     day = sortable(tags.get("AcquisitionDate")) or 0.0  # 20261130; the time is 235959: a scan may go on past midnight
     by_day = [(name, value + 1e6 * day if name == "AcquisitionTime" and value else value) for name, value in found]
-    return tuple((name, value) for name, value in by_day if value is not None)
+    words = tags.get("ImageType") or ()
+    kind = "" if isinstance(words, str) else "\\".join(str(word) for word in list(words)[2:])  # "M" and "P", "WATER"
+    return (*((name, value) for name, value in by_day if value is not None), *([("ImageType", kind)] if kind else ()))

@@ -28,6 +28,7 @@ _NAMES = {
     "TriggerTime": "{:g} ms after the trigger",
     "AcquisitionNumber": "acquisition {:g}",
     "Frame": "frame {:g}",
+    "ImageType": "{}",
 }
 
 
