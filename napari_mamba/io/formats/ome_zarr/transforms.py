@@ -126,7 +126,7 @@ def _directions(space: dict[str, dict[str, Any]]) -> tuple[np.ndarray | None, tu
     columns = (LPS_TO_RAS[:3, :3])[:, ::-1].copy()
     known = [name for name, value in said.items() if isinstance(value, str) and value in _DIRECTIONS]
     for name in known:
-        columns[:, "zyx".index(name)] = _DIRECTIONS[said[name]]
+        columns[:, "zyx".index(name)] = _DIRECTIONS[str(said[name])]
     if len(known) < len(space) or abs(np.linalg.det(columns)) < 1:
         words = ", ".join(_guard.quoted(value) for value in said.values())
         return None, (f"The image's axes run {words}, which is no orientation of a patient: left, front and up are "
