@@ -12,8 +12,9 @@ import torch
 from benchmarks.common.gpu import copy_bandwidth, graph_milliseconds, machine, milliseconds
 from benchmarks.gpu.results import kind_of
 from benchmarks.gpu.rows import HIGHER, Found, Row
-from benchmarks.scan import peers, vmamba
+from benchmarks.scan import peers
 from benchmarks.scan.cuda import RESULTS, calls_of, floors
+from benchmarks.scan.peers import vmamba
 from benchmarks.scan.tables import attempt, inputs, name
 from napari_mamba.scan.arguments import scan_arguments
 from napari_mamba.scan.cuda.backward import selective_scan_backward

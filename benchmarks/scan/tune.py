@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.gpu import Report, milliseconds, reason
-from benchmarks.scan import peers, vmamba
+from benchmarks.scan import peers
+from benchmarks.scan.peers import vmamba
 from benchmarks.scan.tables import inputs, name
 from napari_mamba.scan.arguments import ScanArguments, scan_arguments
 from napari_mamba.scan.cuda import backward_layout

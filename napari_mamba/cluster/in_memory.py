@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import sleep
@@ -17,6 +16,7 @@ from napari_mamba.cluster.on_worker import BundleReference, Outcome, outcome_of
 from napari_mamba.cluster.spreading import SpreadJobs, spread
 from napari_mamba.errors import OutputError
 from napari_mamba.io.common.atomic import reason_of
+from napari_mamba.io.common.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
@@ -107,20 +107,20 @@ def run_on(
         whole = False
     except NeedsMemory:
         whole = True
-    try:
-        scratch = tempfile.TemporaryDirectory(prefix=".on-cluster-", dir=folder, ignore_cleanup_errors=True)
-    except OSError as error:
-        raise OutputError(
-            f"the image cannot be handed to the cluster in {folder}: {reason_of(error)}; name a folder that this "
-            "computer and all workers see"
-        ) from error
-    with scratch as place:
+    with ExitStack() as stack:
         try:
-            carried = Carried.of(volume, Path(place))
+            place = stack.enter_context(scratch_folder(".on-cluster-", folder))
+        except OSError as error:
+            raise OutputError(
+                f"the image cannot be handed to the cluster in {folder}: {reason_of(error)}; name a folder that this "
+                "computer and all workers see"
+            ) from error
+        try:
+            carried = Carried.of(volume, place)
         except OSError as error:
             raise OutputError(f"the image cannot be handed to the cluster in {folder}: {reason_of(error)}") from error
         call = _whole if whole else _blocks
-        result = yield from call(cluster, carried, bundle, options, cancel or threading.Event(), Path(place))
+        result = yield from call(cluster, carried, bundle, options, cancel or threading.Event(), place)
     return _on_grid_of(volume, result)
 
 

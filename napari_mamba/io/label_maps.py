@@ -13,6 +13,8 @@ from napari_mamba.io.common.frames import Frame
 from napari_mamba.io.common.source import LabelEntry, attached, classes_of, doubts, of
 from napari_mamba.volume import Volume
 
+_NEARLY = 1e-3  # off a whole number: a slope such as 0.0039215689 is rounded in the file
+_PICTURES = (".png", ".bmp")
 _MOST_LABELS = 2000  # that a map without names may have
 _ALIKE = 0.7  # of neighbours inside a structure have the same label; in a grey image few do
 _LOOKED_AT = 64  # slices
@@ -67,33 +69,57 @@ def read_labels(
     >>> [entry.name for entry in read_labels("segmentation.seg.nrrd").classes]  # doctest: +SKIP
     ['liver', 'spleen']
     """
-    from napari_mamba.io.files import read
-
-    volume = read(path, series=series, frame=frame)
+    volume = _with_its_numbers(path, series, frame)
     known = {entry.index: entry for entry in classes_of(volume)}
     values = np.asarray(volume.data)
     if values.shape[0] != 1:
         raise InputError(f"{volume.name} has {values.shape[0]} channels, and a label map one: choose one of them")
-    whole = _whole(values, volume.name)
+    whole, rounded = _whole(values, volume.name)
     found = [int(value) for value in np.unique(whole) if value != 0]
     classes = [known.pop(value, LabelEntry(value, f"label {value}")) for value in found[:_MOST_LABELS]]
     classes += known.values()  # named, and nowhere drawn
     read_volume = attached(replace(volume, data=whole), of(volume))
     named = bool(classes_of(volume))
-    return LabelMap(read_volume, tuple(sorted(classes, key=lambda c: c.index)), named, tuple(doubts(volume)))
+    notes = (*doubts(volume), rounded) if rounded else tuple(doubts(volume))
+    return LabelMap(read_volume, tuple(sorted(classes, key=lambda c: c.index)), named, notes)
 
 
-def _whole(values: np.ndarray, name: str) -> np.ndarray:
+def _with_its_numbers(
+    path: str | PathLike[str] | Sequence[str | PathLike[str]], series: str | int | None, frame: Frame
+) -> Volume:
+    """As `read` has it; of a picture that draws its labels by a table of colours, the numbers in the table."""
+    from napari_mamba.io.files import read, stem
+    from napari_mamba.io.paths import expanded
+
+    if isinstance(path, str | PathLike) and series is None and frame is None:
+        file = expanded(path)
+        if file.suffix.lower() in _PICTURES and file.is_file():
+            from napari_mamba.io.formats import pictures
+
+            found = pictures.numbers(file)
+            if found is not None:
+                return replace(found, name=stem(file))
+    return read(path, series=series, frame=frame)
+
+
+def _whole(values: np.ndarray, name: str) -> tuple[np.ndarray, str]:
+    """Values in the smallest unsigned type, and a sentence where they had to be rounded."""
+    rounded = ""
     if values.dtype.kind == "f":
-        if not np.isfinite(values).all() or (values != np.round(values)).any():
+        nearest = np.round(values)
+        apart = float(np.abs(values - nearest).max(initial=0.0)) if np.isfinite(values).all() else np.inf
+        if apart > _NEARLY:
             raise InputError(f"{name} holds values that are no whole numbers: it is an image, not a label map")
+        if apart:
+            rounded = f"Its values are up to {apart:.1g} off whole numbers and are rounded."
+            values = nearest
     elif values.dtype.kind not in "bui":
         raise InputError(f"{name} holds values of the type {values.dtype}: it is no label map")
     low, high = values.min(), values.max()
     if low < 0 or high >= 2**32:
         raise InputError(f"{name} holds the value {low if low < 0 else high:g}: labels are 0 or more")
     kind = np.uint8 if high < 256 else np.uint16 if high < 65536 else np.uint32
-    return values.astype(kind, copy=False)
+    return values.astype(kind, copy=False), rounded
 
 
 def is_label_map(volume: Volume) -> bool:

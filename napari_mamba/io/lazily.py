@@ -95,7 +95,8 @@ def _nifti(path: Path, frame: _frames.Frame) -> Volume | None:
     wanted = list(range(header.vector)) if header.vector > 1 else wanted
     stored = np.memmap(path, header.dtype, "r", header.offset, (count, *header.shape))
     data = Mapped(stored[wanted[0] : wanted[-1] + 1], header.slope, header.intercept)
-    source = _source.Source(classes, header.says_labels, header.kept.doubts, header.kept)
+    surplus = _guard.surplus(announced, path.stat().st_size - header.offset)
+    source = _source.Source(classes, header.says_labels, header.kept.doubts + surplus, header.kept)
     return _source.attached(Volume(data, header.affine), source)
 
 

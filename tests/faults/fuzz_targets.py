@@ -223,7 +223,7 @@ def _checkpoint(folder: Path) -> Target:
 
 
 def _pickle(folder: Path) -> Target:
-    from napari_mamba.bundles.importers.nnunet_v1 import read_plan
+    from napari_mamba.bundles.importers.nnunet.v1 import read_plan
 
     stage = {"patch_size": np.array([20, 24, 40]), "current_spacing": np.array([3.0, 1, 0.5]),
              "pool_op_kernel_sizes": [[1, 2, 2], [2, 2, 2]]}  # fmt: skip
@@ -276,16 +276,16 @@ def _plans(folder: Path) -> Target:
     import json
 
     from napari_mamba.bundles.doors import explained
-    from napari_mamba.bundles.importers import nnunet_plans
+    from napari_mamba.bundles.importers.nnunet import plans as reader
 
     plans, dataset = json.dumps(PLANS).encode(), json.dumps(DATASET).encode()
 
     @explained  # as every importer is
     def use(where: Path) -> object:
-        about = nnunet_plans.load_json(folder / "dataset.json")
-        channels = nnunet_plans.channels_of(about, where)
-        settings = nnunet_plans.resolve(nnunet_plans.load_json(where), "child", where)
-        return nnunet_plans.classes_of(about, where), nnunet_plans.preparation_of(settings, len(channels), where)
+        about = reader.load_json(folder / "dataset.json")
+        channels = reader.channels_of(about, where)
+        settings = reader.resolve(reader.load_json(where), "child", where)
+        return reader.classes_of(about, where), reader.preparation_of(settings, len(channels), where)
 
     def target(rng: np.random.Generator) -> object:
         (folder / "plans.json").write_bytes(mutated_json(plans, rng) if rng.random() < 0.7 else plans)
@@ -299,8 +299,9 @@ def _monai(folder: Path) -> Target:
     import json
 
     from napari_mamba.bundles.doors import explained
-    from napari_mamba.bundles.importers import monai, monai_steps
-    from napari_mamba.bundles.importers.monai_config import Config
+    from napari_mamba.bundles.importers.monai import bundle as monai
+    from napari_mamba.bundles.importers.monai import steps as monai_steps
+    from napari_mamba.bundles.importers.monai.config import Config
 
     text = json.dumps(
         {

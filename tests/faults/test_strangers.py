@@ -22,8 +22,8 @@ import torch
 from napari_mamba import bundles
 from napari_mamba.bundles import doors
 from napari_mamba.bundles.importers import import_checkpoint
-from napari_mamba.bundles.importers.monai_config import Config
-from napari_mamba.bundles.importers.nnunet_plans import load_json
+from napari_mamba.bundles.importers.monai.config import Config
+from napari_mamba.bundles.importers.nnunet.plans import load_json
 from napari_mamba.bundles.importers.pickles import _encode, _scalar, read_checkpoint, read_pickle
 from napari_mamba.errors import BundleError, NapariMambaError
 from napari_mamba.slides import files as bags

@@ -202,7 +202,7 @@ class TestRefused:
 
     def test_a_rotation(self, tmp_path):
         path = write_store(tmp_path / "a.zarr", [IMAGE], "czyx", [[{"type": "rotation", "rotation": []}]])
-        with pytest.raises(InputError, match="rotation transform"):
+        with pytest.raises(InputError, match="'rotation' transform"):
             io.read(path)
 
     def test_damaged_metadata(self, tmp_path):

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pytestqt.qtbot import QtBot
 
 from napari_mamba import bundles
 from napari_mamba.bundles import Bundle, BundleSpec, Channel, LabelClass, Network, Tile
 from napari_mamba.ui.run.process.devices import DeviceFacts
 from napari_mamba.volume import Volume
+
+PATIENCE = 60_000  # ms; pytest-qt's own 5 s are too few for a loaded machine, and cost nothing where all goes well
+for _wait in ("waitUntil", "waitSignal", "waitSignals"):
+    setattr(QtBot, _wait, partialmethod(getattr(QtBot, _wait), timeout=PATIENCE))
 
 ANTERIOR, POSTERIOR = LabelClass(1, "Anterior", "#e4a63a"), LabelClass(2, "Posterior", "#3a8fd9")
 

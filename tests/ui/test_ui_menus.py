@@ -93,8 +93,8 @@ def test_menus_open_the_dock_on_a_model_of_their_task_and_never_hide_it(make_nap
         qtbot.waitUntil(lambda d=dock: d.inner is not None, timeout=60_000)
         inner = dock.inner
         for part in (lambda i: i.model.combo, lambda i: i.channels.combos[0], lambda i: i.options.device):
-            qtbot.waitUntil(lambda p=part, i=inner: p(i).isVisible(), timeout=10_000)
-        qtbot.waitUntil(lambda d=dock: d.inner.height() == d.height(), timeout=10_000)
+            qtbot.waitUntil(lambda p=part, i=inner: p(i).isVisible(), timeout=60_000)
+        qtbot.waitUntil(lambda d=dock: d.inner.height() == d.height(), timeout=60_000)
         assert dock.inner.session.bundle.task == task
     menus.visualize(viewer)
     assert dock.inner.session.options.uncertainty
@@ -118,10 +118,10 @@ def test_the_docks_are_tabs_of_one_place_whichever_menu_opened_them(make_napari_
     qtbot.waitUntil(lambda: len(window.tabifiedDockWidgets(places[0])) == 3, timeout=20_000)
     assert {place.windowTitle() for place in places} == {"Run a model", "Results", "Models", "Look inside"}
     assert panel.open_panel(viewer) is opened[1], "opened from the plugin's menu, it is found and not made twice"
-    qtbot.waitUntil(lambda: opened[1].height() > 500, timeout=10_000)
+    qtbot.waitUntil(lambda: opened[1].height() > 500, timeout=60_000)
     places[2].setFloating(True)
     menus.open_dock(viewer)
-    qtbot.waitUntil(lambda: not opened[0].visibleRegion().isEmpty(), timeout=10_000)
+    qtbot.waitUntil(lambda: not opened[0].visibleRegion().isEmpty(), timeout=60_000)
     assert places[2].isFloating(), "what the user drags away stays there"
 
 

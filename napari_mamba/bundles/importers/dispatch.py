@@ -11,9 +11,9 @@ from typing import Any
 
 from napari_mamba.bundles.doors import explained
 from napari_mamba.bundles.importers.archives import names_in, unpacked
-from napari_mamba.bundles.importers.monai import import_monai
-from napari_mamba.bundles.importers.nnunet import import_nnunet
-from napari_mamba.bundles.importers.nnunet_v1 import import_nnunet_v1
+from napari_mamba.bundles.importers.monai.bundle import import_monai
+from napari_mamba.bundles.importers.nnunet.v1 import import_nnunet_v1
+from napari_mamba.bundles.importers.nnunet.v2 import import_nnunet
 from napari_mamba.bundles.importers.parts import is_in_parts
 from napari_mamba.bundles.importers.plain import import_weights
 from napari_mamba.bundles.progress import OnProgress, part, silent

@@ -20,12 +20,12 @@ from napari_mamba.engine.progress.record import Record, TimeEstimator
 from napari_mamba.engine.progress.reporting import Cancelled, Events, Reporter
 from napari_mamba.engine.reproducibility.determinism import determinism_facts
 from napari_mamba.engine.result import Result
-from napari_mamba.engine.stored import largest
-from napari_mamba.engine.stored.coarsening import Coarsening, tasks_of
+from napari_mamba.engine.stored.finishing import largest
+from napari_mamba.engine.stored.finishing.coarsening import Coarsening, tasks_of
+from napari_mamba.engine.stored.finishing.pyramid import coarser, factors
 from napari_mamba.engine.stored.journal import Journal
 from napari_mamba.engine.stored.layout import Layout, lay_out, split
 from napari_mamba.engine.stored.outcome import finished_result, result_of
-from napari_mamba.engine.stored.pyramid import coarser, factors
 from napari_mamba.engine.stored.reading.checking import check_on_disk
 from napari_mamba.engine.stored.reading.lazy import cut, lazy_volume
 from napari_mamba.engine.stored.reading.passes import Watch

@@ -22,9 +22,9 @@ from napari_mamba.engine.preparation.steps import preparation_steps
 from napari_mamba.engine.reproducibility.determinism import check_deterministic, in_reproducible_steps
 from napari_mamba.engine.stored.answers import stored_answer
 from napari_mamba.engine.stored.assembling import Assembler, Behind, Writer
+from napari_mamba.engine.stored.finishing.pyramid import finer_box, halved
 from napari_mamba.engine.stored.journal import Journal
 from napari_mamba.engine.stored.layout import Layout
-from napari_mamba.engine.stored.pyramid import finer_box, halved
 from napari_mamba.engine.stored.reading.bands import BandReader, Prefetched
 from napari_mamba.engine.stored.reading.checking import replaced
 from napari_mamba.engine.stored.reading.lazy import cut, lazy_volume

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -24,9 +26,7 @@ _MILLIMETRES = {
     "um": 1e-3,
     "µm": 1e-3,  # U+00B5, the micro sign
     "μm": 1e-3,  # U+03BC, the Greek letter
-    "\\u00b5m": 1e-3,  # as ImageJ escapes it in a TIFF description
     "micron": 1e-3,
-    "microns": 1e-3,
     "micrometer": 1e-3,
     "micrometre": 1e-3,
     "nm": 1e-6,
@@ -36,13 +36,34 @@ _MILLIMETRES = {
     "å": 1e-7,
     "angstrom": 1e-7,
     "inch": 25.4,
+    "inches": 25.4,
     "in": 25.4,
+    "foot": 304.8,
+    "ft": 304.8,
+    "yard": 914.4,
+    "thou": 0.0254,
 }
+_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")  # as ImageJ writes letters that are not ASCII
+_SHORTEST_PLURAL = 4  # "ms" are no metres
 
 
 def millimetres(unit: str | None) -> float | None:
     """Millimetres in one `unit`, or None where the name is no length (absent, "pixel")."""
-    return _MILLIMETRES.get((unit or "").strip().strip('"').lower())
+    name = _ESCAPE.sub(lambda found: chr(int(found[1], 16)), (unit or "").strip().strip('"')).lower()
+    if name not in _MILLIMETRES and len(name) > _SHORTEST_PLURAL:
+        name = name.removesuffix("s")
+    return _MILLIMETRES.get(name)
+
+
+def other_unit(names: set[str]) -> str:
+    """A doubt where a NRRD or MetaImage counts in another length than mm, which ITK does not look at; else empty."""
+    found = sorted(name for name in names if millimetres(name) not in (None, 1.0))
+    if not found:
+        return ""
+    return (
+        f"The image's header counts lengths in {found[0].strip()}; 3D Slicer and other programs of ITK take its "
+        "numbers as millimetres and show it, but not a result on it, that much larger or smaller."
+    )
 
 
 def from_xyz_ras(matrix: np.ndarray) -> np.ndarray:

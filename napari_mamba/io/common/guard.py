@@ -66,6 +66,16 @@ def check_stored(announced: int, there: int, path: object) -> None:
         )
 
 
+def surplus(announced: int, there: int) -> tuple[str, ...]:
+    """A doubt where voxels that are stored as they are leave at least as many bytes over as the header tells of."""
+    if announced <= 0 or there < 2 * announced:
+        return ()
+    return (
+        f"The file holds {there:,} bytes of voxels and its header tells of {announced:,}: the rest is left out, and "
+        "the header's sizes or type may be wrong.",
+    )
+
+
 def check_unpacked(announced: int, there: int, path: object) -> None:
     """Raise `InputError` if compressed voxels would become more than a real image of this size on disk does."""
     if announced > max(LARGE, RATIO * there):

@@ -19,7 +19,7 @@ from napari_mamba.io.common import colour as _colour
 from napari_mamba.io.common import frames as _frames
 from napari_mamba.io.common import guard as _guard
 from napari_mamba.io.common import source as _source
-from napari_mamba.io.common.geometry import from_itk
+from napari_mamba.io.common.geometry import from_itk, millimetres, other_unit
 from napari_mamba.io.formats.nrrd import numbered
 from napari_mamba.volume import Volume
 
@@ -32,7 +32,7 @@ _TYPES = {
     "MET_USHORT": "u2",
     "MET_INT": "i4",
     "MET_UINT": "u4",
-    "MET_LONG": "i4",
+    "MET_LONG": "i4",  # of 4 bytes on every system, as MetaIO has it
     "MET_ULONG": "u4",
     "MET_LONG_LONG": "i8",
     "MET_ULONG_LONG": "u8",
@@ -68,6 +68,19 @@ class Header:
     def shape(self) -> tuple[int, int, int]:
         sizes = self.sizes[:3]
         return (*[1] * (3 - len(sizes)), *sizes[::-1])  # type: ignore[return-value]
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What other programs may take differently."""
+        found = [other_unit({self.fields.get("distanceunits", "")})]
+        slope, offset = (self.fields.get(f"elementtointensityfunction{name}", "") for name in ("slope", "offset"))
+        if slope not in ("", "1") or offset not in ("", "0"):
+            found.append(
+                "The image's header has a function from its numbers to intensities (slope "
+                f"{_guard.quoted(slope or 1)}, offset {_guard.quoted(offset or 0)}): the numbers are taken as they "
+                "are, as ITK takes them."
+            )
+        return tuple(filter(None, found))
 
     @property
     def is_colour(self) -> bool:
@@ -106,7 +119,8 @@ def read(path: Path, frame: _frames.Frame = None, colour: _colour.Colour = None)
     names = _colour.NAMES if colour == "channels" else ()
     classes = labels.from_segment_fields(header.fields)
     return _source.attached(
-        Volume(data, header.affine, names, header.units), _source.Source(classes, says_labels=bool(classes))
+        Volume(data, header.affine, names, header.units),
+        _source.Source(classes, bool(classes), header.doubts + _surplus(header, path)),
     )
 
 
@@ -119,12 +133,12 @@ def parse(path: Path) -> Header:
     (values,) = _integers(fields, "elementnumberofchannels", path, "1")[:1] or (0,)
     if min(*sizes, values) < 1:
         raise InputError(f"{path} has the size {min(*sizes, values)} in its header: the image is empty or damaged")
-    kind = _TYPES.get(fields.get("elementtype", ""))
+    kind = _TYPES.get(fields.get("elementtype", "").removesuffix("_ARRAY"))
     if kind is None:
         raise InputError(f"{path} holds values of the type {_guard.quoted(fields.get('elementtype', 'none'))}")
     dtype = np.dtype(kind).newbyteorder(">" if _flag(fields, "binarydatabyteordermsb") else "<")
     affine, units = _place(fields, len(sizes), path)
-    text = fields.get("binarydata", "true").lower() in ("false", "0")
+    text = not _flag(fields, "binarydata", "true")
     compressed = _flag(fields, "compresseddata")
     return Header(
         dtype, sizes, values, affine, units, compressed, text, fields["elementdatafile"], fields, start
@@ -154,8 +168,9 @@ def _fields(path: Path) -> tuple[dict[str, str], int]:
     return fields, last.end()
 
 
-def _flag(fields: dict[str, str], key: str) -> bool:
-    return fields.get(key, "").lower() in ("true", "1", "yes")
+def _flag(fields: dict[str, str], key: str, default: str = "") -> bool:
+    """As MetaIO reads a flag: by its first letter, of "True", "T" or "1"."""
+    return fields.get(key, default)[:1] in ("T", "t", "1")
 
 
 def _integers(fields: dict[str, str], key: str, path: Path, default: str = "") -> tuple[int, ...]:
@@ -189,16 +204,28 @@ def _place(fields: dict[str, str], rank: int, path: Path) -> tuple[np.ndarray, s
         spacing = np.ones(rank)
     if (spacing[:3] == 0).any():
         raise InputError(f"{path} has a voxel size of 0 in its header: repair its ElementSpacing")
+    unit = millimetres(fields.get("distanceunits")) or 1.0
     size, origin, direction = np.ones(3), np.zeros(3), np.eye(3)
     inside = min(rank, 3)
-    size[:inside] = np.abs(spacing[:inside])
+    size[:inside] = np.abs(spacing[:inside]) * unit
     offset = _numbers(fields, "offset", rank, path)
     if offset is not None:
-        origin[:inside] = offset[:inside]
+        origin[:inside] = offset[:inside] * unit
     matrix = _numbers(fields, "transformmatrix", rank * rank, path)
     if matrix is not None:  # a row is the direction of an axis
         direction[:inside, :inside] = matrix.reshape(rank, rank)[:inside, :inside].T
+    direction[:, :inside] *= np.sign(spacing[:inside])  # a negative spacing runs against its axis, as ITK has it
     return from_itk(size, origin, direction), units
+
+
+def _surplus(header: Header, path: Path) -> tuple[str, ...]:
+    if header.compressed or header.text:
+        return ()
+    announced = _guard.counted((*header.sizes, header.values), header.dtype.itemsize)
+    files = _files(header, path)
+    return _guard.surplus(
+        announced, sum(file.stat().st_size for file in files) - (header.start if files == [path] else 0)
+    )
 
 
 def _voxels(header: Header, path: Path) -> np.ndarray:
@@ -222,8 +249,8 @@ def _voxels(header: Header, path: Path) -> np.ndarray:
             raw.seek(header.start if file == path else 0)
             if skip == -1 and not header.compressed:
                 raw.seek(-part.nbytes, 2)
-            elif skip > 0:
-                raw.seek(skip, 1)
+            elif skip > 0:  # counted from the file's first byte, of one that begins with the header, too
+                raw.seek(skip)
             if header.compressed:
                 _inflate(raw, part, path)
             else:

@@ -66,8 +66,10 @@ def read(path: Path, frame: _frames.Frame = None, colour: _colour.Colour = None)
         header, extensions = _read_header(stream, path)
         (_colour.check if header.is_colour else _colour.refuse)(colour, path)
         announced = _guard.counted((*header.shape, header.frames, header.vector), header.dtype.itemsize)
+        surplus: tuple[str, ...] = ()
         if limit is None:
             _guard.check_stored(announced, path.stat().st_size - header.offset, path)
+            surplus = _guard.surplus(announced, path.stat().st_size - header.offset)
         else:
             _guard.check_unpacked(announced, limit, path)
         if header.frames > 1 and header.vector > 1:
@@ -84,7 +86,7 @@ def read(path: Path, frame: _frames.Frame = None, colour: _colour.Colour = None)
         parts = np.moveaxis(data[0].view(np.uint8).reshape(*header.shape, header.colours), -1, 0)
         data = np.ascontiguousarray(_colour.taken(parts, colour))
         names = _colour.NAMES if colour == "channels" else ()
-    source = _source.Source(_label_table(extensions), header.says_labels, header.kept.doubts, header.kept)
+    source = _source.Source(_label_table(extensions), header.says_labels, header.kept.doubts + surplus, header.kept)
     names = labels.comment_names(extensions, len(data)) if header.vector > 1 else names
     return _source.attached(Volume(_scaled(data, header), header.affine, names), source)
 

@@ -83,6 +83,7 @@ _REFUSED = {
     2048: "complex numbers",
 }
 _VECTOR_INTENT, LABEL_INTENT = 1007, 1002
+_SURFACES = range(3000, 3100)  # intents of CIFTI-2, whose numbers are points of surfaces
 _CODES = range(6)  # of the standard's kinds of place
 _LONGEST_QUATERNION = 1.01  # its length squared, rounding allowed
 _SAME_PLACE = 0.05  # of a voxel: a quaternion in float32 places far corners a little apart from the matrix
@@ -178,6 +179,8 @@ def parse(raw: bytes, structure: np.dtype, path: object) -> Header:
     code = int(fields["datatype"])
     if code not in TYPES | COLOURS:
         raise InputError(f"{path} holds {_REFUSED.get(code, f'the unknown data type {code}')}: convert it to numbers")
+    if int(fields["intent_code"]) in _SURFACES:
+        raise InputError(f"{path} is a CIFTI file of points on surfaces: take its volume by wb_command -cifti-separate")
     count = int(fields["dim"][0])
     sizes = [int(n) for n in fields["dim"][1 : count + 1]] if 1 <= count <= 7 else []
     if not sizes or min(sizes) < 1:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from napari_mamba.errors import InputError
 from napari_mamba.io.common import colour as _colour
+from napari_mamba.io.common import source as _source
 from napari_mamba.io.common.geometry import without_orientation
 from napari_mamba.volume import Volume
+
+_ORIENTATION = 0x112  # EXIF's tag
 
 
 def read(path: Path, colour: _colour.Colour = None) -> Volume:
@@ -35,6 +39,7 @@ def read(path: Path, colour: _colour.Colour = None) -> Volume:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=("PNG", "JPEG", "BMP")) as picture:
+                doubts = _doubts(picture)
                 picture.load()
                 array = _pixels(picture)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -46,11 +51,43 @@ def read(path: Path, colour: _colour.Colour = None) -> Volume:
         raise InputError(f"{path} cannot be read, it is truncated or damaged ({error}): copy it anew") from error
     if array.ndim == 2:
         _colour.refuse(colour, path)
-        return Volume(array[np.newaxis, np.newaxis], without_orientation(np.ones(3)), units="pixel")
-    _colour.check(colour, path)
-    data = np.ascontiguousarray(_colour.taken(np.moveaxis(array, -1, 0)[:, np.newaxis], colour))
-    names = _colour.NAMES if colour == "channels" else ()
-    return Volume(data, without_orientation(np.ones(3)), names, "pixel")
+        volume = Volume(array[np.newaxis, np.newaxis], without_orientation(np.ones(3)), units="pixel")
+    else:
+        _colour.check(colour, path)
+        data = np.ascontiguousarray(_colour.taken(np.moveaxis(array, -1, 0)[:, np.newaxis], colour))
+        names = _colour.NAMES if colour == "channels" else ()
+        volume = Volume(data, without_orientation(np.ones(3)), names, "pixel")
+    return _source.attached(volume, _source.Source(doubts=doubts)) if doubts else volume
+
+
+def numbers(path: Path) -> Volume | None:
+    """The numbers of a picture with a table of colours, as programs draw labels; None where it has none."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=("PNG", "BMP")) as picture:
+                if picture.mode != "P":
+                    return None
+                array = np.asarray(picture)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return None  # `read` says what is wrong
+    return Volume(array[np.newaxis, np.newaxis], without_orientation(np.ones(3)), units="pixel")
+
+
+def _doubts(picture: Any) -> tuple[str, ...]:
+    """What of a picture is left out."""
+    found = []
+    if (count := getattr(picture, "n_frames", 1)) > 1:
+        found.append(f"The file holds {count} pictures, the first of which is taken.")
+    if "16" in str(picture.tile[0][3] if picture.tile else "") and picture.mode in ("RGB", "RGBA", "LA", "L"):
+        found.append("The picture's 16 bits a colour are read as 8: save each colour as a file of its own.")
+    if (turned := picture.getexif().get(_ORIENTATION, 1)) not in (0, 1):
+        found.append(
+            f"The picture asks to be shown turned or mirrored (EXIF orientation {turned}): it is taken as it is stored."
+        )
+    return tuple(found)
 
 
 def _pixels(picture: object) -> np.ndarray:

@@ -37,7 +37,7 @@ def read(
         raise InputError(f"{path} holds no numbers: name an array of an image")
     if max(array.shape, default=0) >= _LONGEST_AXIS:
         raise InputError(f"{path} announces an axis of {max(array.shape):.3g} voxels: its metadata are damaged")
-    named = getattr(array.metadata, "dimension_names", None) or ()
+    named = getattr(array.metadata, "dimension_names", None) or _by_xarray(array)
     axes = "".join(str(name) for name in named) if all(named) and named else _AXES.get(array.ndim, "")
     if len(axes) != array.ndim or [a for a in "tczyx" if a in axes] != list(axes) or not {"y", "x"} <= set(axes):
         raise InputError(
@@ -50,3 +50,10 @@ def read(
     absent = on_disk.absent_chunks(array, path)
     volume = Volume(on_disk.OnDisk(array, axes, frames, path), without_orientation(np.ones(3)), units="pixel")
     return _source.attached(volume, _source.Source(doubts=(absent,))) if absent else volume
+
+
+def _by_xarray(array: Any) -> tuple[str, ...]:
+    """The axes' names that xarray puts beside an array of version 2, where they are of t, c, z, y and x."""
+    names = dict(array.attrs).get("_ARRAY_DIMENSIONS")
+    good = isinstance(names, list) and len(names) == array.ndim and all(name in list("tczyx") for name in names)
+    return tuple(names) if good else ()

@@ -12,7 +12,7 @@ from typing import Any
 
 from napari_mamba import bundles, models
 from napari_mamba.bundles import BundleSpec, LabelClass
-from napari_mamba.bundles.importers.nnunet import read_results
+from napari_mamba.bundles.importers.nnunet.v2 import read_results
 from napari_mamba.bundles.importers.places import plain_name
 from napari_mamba.io.common.atomic import atomic_path
 from napari_mamba.training.nnunet.checks import Facts

@@ -9,10 +9,10 @@ from stored_fakes import drain
 
 from napari_mamba.engine import RunOptions, run_to_end
 from napari_mamba.engine.answers import postprocessing
-from napari_mamba.engine.stored import largest
 from napari_mamba.engine.stored import layout as layout_module
+from napari_mamba.engine.stored.finishing import largest
+from napari_mamba.engine.stored.finishing.largest import keep_largest
 from napari_mamba.engine.stored.journal import Journal
-from napari_mamba.engine.stored.largest import keep_largest
 from napari_mamba.engine.stored.reading.needs import NeedsMemory
 from napari_mamba.engine.stored.run import run_into
 from napari_mamba.engine.stored.work import Work
@@ -91,11 +91,11 @@ def test_stopped_while_parts_are_taken_away_it_goes_on(tmp_path, volume, monkeyp
             if len(calls) == 2:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr("napari_mamba.engine.stored.largest.keep_largest", stops)
+    monkeypatch.setattr("napari_mamba.engine.stored.finishing.largest.keep_largest", stops)
     with pytest.raises(KeyboardInterrupt):
         drain(run_into(volume, bundle(), target, CPU))
     assert Journal(target).done()
-    monkeypatch.setattr("napari_mamba.engine.stored.largest.keep_largest", real)
+    monkeypatch.setattr("napari_mamba.engine.stored.finishing.largest.keep_largest", real)
     monkeypatch.setattr(Work, "run", None)  # no block is computed again
     found = drain(run_into(volume, bundle(), target, CPU, resume=True))
     wanted = run_to_end(volume, bundle(), CPU)

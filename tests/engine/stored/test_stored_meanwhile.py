@@ -13,9 +13,9 @@ from stored_fakes import drain
 
 from napari_mamba.engine import RunOptions, run_to_end
 from napari_mamba.engine.stored import layout as layout_module
-from napari_mamba.engine.stored.coarsening import Coarsening, threads_for
+from napari_mamba.engine.stored.finishing.coarsening import Coarsening, threads_for
+from napari_mamba.engine.stored.finishing.pyramid import coarser, factors, finer_box, parts
 from napari_mamba.engine.stored.layout import Layout
-from napari_mamba.engine.stored.pyramid import coarser, factors, finer_box, parts
 from napari_mamba.engine.stored.reading.bands import Prefetched
 from napari_mamba.engine.stored.run import run_into
 from napari_mamba.engine.stored.times import Times

@@ -188,4 +188,4 @@ def test_one_frame_is_told(widget, viewer, qtbot):
 def test_a_folder_is_opened_in_the_background(widget, viewer, qtbot, tmp_path):
     (tmp_path / "notes.txt").write_text("no image")
     widget.open_cine(tmp_path)
-    qtbot.waitUntil(lambda: "holds no DICOM images" in widget.notice.text(), timeout=10_000)
+    qtbot.waitUntil(lambda: "holds no DICOM images" in widget.notice.text(), timeout=60_000)

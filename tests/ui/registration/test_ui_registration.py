@@ -226,15 +226,15 @@ def test_a_run_in_the_window_adds_the_moved_image_and_views(widget, viewer, qtbo
     assert "moved: other" in viewer.layers
     way = widget.model.finished.found.transform(np.zeros((1, 3)))[0]
     np.testing.assert_allclose(way, SHIFT, atol=1.0)
-    qtbot.waitUntil(lambda: "checkerboard: other" in viewer.layers, timeout=10_000)
+    qtbot.waitUntil(lambda: "checkerboard: other" in viewer.layers, timeout=60_000)
     assert not viewer.layers["still"].visible
     widget.views["overlay"].setChecked(True)
-    qtbot.waitUntil(lambda: "overlay: other" in viewer.layers, timeout=10_000)
+    qtbot.waitUntil(lambda: "overlay: other" in viewer.layers, timeout=60_000)
     assert "checkerboard: other" not in viewer.layers
     widget.opacity.setValue(0)
     assert (viewer.layers["overlay: still"].opacity, viewer.layers["overlay: other"].opacity) == (1, 0)
     widget.views["grid"].setChecked(True)
-    qtbot.waitUntil(lambda: "grid: other" in viewer.layers, timeout=10_000)
+    qtbot.waitUntil(lambda: "grid: other" in viewer.layers, timeout=60_000)
     before = viewer.layers["grid: other"]
     viewer.dims.order = (1, 0, 2)
     qtbot.waitUntil(lambda: "grid: other" in viewer.layers and viewer.layers["grid: other"] is not before)
@@ -263,7 +263,7 @@ def test_cancel_adds_nothing(widget, viewer, qtbot, monkeypatch):
     monkeypatch.setitem(work.WORK, "register", slow)
     widget.row.start_button.click()
     qtbot.waitUntil(begun.is_set)
-    with qtbot.waitSignal(widget.work.ended, timeout=10_000):
+    with qtbot.waitSignal(widget.work.ended, timeout=60_000):
         widget.row.stop_button.click()
     assert "Cancelled" in widget.notice.text()
     assert len(viewer.layers) == 2
@@ -277,6 +277,6 @@ def test_a_fault_is_a_sentence(widget, qtbot, monkeypatch):
         yield
 
     monkeypatch.setitem(work.WORK, "register", broken)
-    with qtbot.waitSignal(widget.work.ended, timeout=10_000):
+    with qtbot.waitSignal(widget.work.ended, timeout=60_000):
         widget.row.start_button.click()
     assert "please report this" in widget.notice.text()

@@ -353,7 +353,7 @@ def test_three_planes_follow_and_lead(qtbot, viewer, image, labels):
     np.testing.assert_allclose(coronal.point_at(coronal.place(target)), (target[0], viewer.dims.point[1], target[2]))
     before = sagittal.drawn.rgb.copy()
     image.contrast_limits = (0, 1000)
-    qtbot.waitUntil(lambda: not np.array_equal(sagittal.drawn.rgb, before), timeout=5000)
+    qtbot.waitUntil(lambda: not np.array_equal(sagittal.drawn.rgb, before), timeout=60_000)
 
     class Event:
         modifiers, position = ("Shift",), image.data_to_world((2, 3, 4))

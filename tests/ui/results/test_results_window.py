@@ -97,7 +97,7 @@ def test_letters_and_three_planes_are_drawn_and_the_panel_opens_once(window, qtb
     assert len(changed) > 100
     assert np.ptp(changed, axis=0).min() > 300, "at all four rims"
     panel.space.planes.setChecked(True)
-    qtbot.waitUntil(lambda: all(pane.drawn is not None for pane in panel.space.orthogonal.panes), timeout=10_000)
+    qtbot.waitUntil(lambda: all(pane.drawn is not None for pane in panel.space.orthogonal.panes), timeout=60_000)
     assert all(pane.drawn.rgb.max() > 100 for pane in panel.space.orthogonal.panes)
     assert open_panel(viewer) is panel
     viewer.screenshot(str(tmp_path / "window.png"), canvas_only=False, flash=False)

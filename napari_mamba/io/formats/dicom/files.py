@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from napari_mamba.errors import InputError
-from napari_mamba.io.formats.dicom.headers import NotDicomError, Slice, has_preamble, slices_of
+from napari_mamba.io.formats.dicom.headers import NotDicomError, Slice, begins_as_dicom, has_preamble, slices_of
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
 _PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".part", ".crdownload", ".partial", ".tmp", ".filepart", ".download")
@@ -46,8 +46,8 @@ class Found:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether the file has DICOM's preamble ("DICM" after 128 bytes)."""
-    return path.is_file() and has_preamble(path)
+    """Whether the file has DICOM's preamble ("DICM" after 128 bytes), or begins with DICOM's elements without one."""
+    return path.is_file() and (has_preamble(path) or begins_as_dicom(path))
 
 
 def is_folder(path: Path) -> bool:
@@ -126,7 +126,7 @@ def _gathered(files: Iterable[Path], folder: Path) -> Found:
             if file.stat().st_size == 0:
                 empty.append(file)
             elif named or is_dicom(file):
-                found.slices += slices_of(file, force=named)
+                found.slices += slices_of(file, force=named or not has_preamble(file))
             else:
                 others.append(file)
         except NotDicomError:

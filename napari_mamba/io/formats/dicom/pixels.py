@@ -17,10 +17,15 @@ import numpy as np
 from napari_mamba.errors import InputError
 from napari_mamba.io.common import colour as _colour
 from napari_mamba.io.common import guard as _guard
-from napari_mamba.io.formats.dicom.headers import Slice
+from napari_mamba.io.common.rescaling import rescaled
+from napari_mamba.io.formats.dicom.headers import Slice, has_table
 from napari_mamba.io.formats.itk import quiet, simpleitk
 
 _BY_PYDICOM = ("1.2.840.10008.1.2.5",)  # RLE, beside all that is not compressed
+_JPEG = "1.2.840.10008.1.2.4."
+_BY_GDCM = tuple(_JPEG + kind for kind in ("50", "51", "57", "70", "80", "81", "90", "91", "201", "202", "203"))
+_WITH_MARKERS = (_JPEG + "50", _JPEG + "51")  # JPEG's first kinds, whose codecs look for JFIF's and Adobe's markers
+_START_OF_SCAN, _ADOBE, _JFIF = 0xDA, 0xEE, 0xE0
 _PIXEL_MODULE = (
     "Rows",
     "Columns",
@@ -33,6 +38,10 @@ _PIXEL_MODULE = (
     "NumberOfFrames",
     "PixelData",
 )
+_PLAIN = (
+    "Implicit VR Little Endian", "Explicit VR Little Endian", "Explicit VR Big Endian",
+    "Deflated Explicit VR Little Endian",
+)  # fmt: skip
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # SOP class Secondary Capture: an image and nothing else
@@ -94,28 +103,6 @@ def _plane(array: np.ndarray, entry: Slice, colour: _colour.Colour) -> np.ndarra
     return rescaled(plane, entry.slope, entry.intercept)[np.newaxis]
 
 
-def rescaled(plane: np.ndarray, slope: float, intercept: float) -> np.ndarray:
-    """Values by RescaleSlope and RescaleIntercept, in integers where both are."""
-    if slope in (0, 1) and intercept == 0:
-        return plane
-    slope = slope or 1.0  # no scanner means that all values are one: `stack` says what was assumed
-    if plane.dtype.kind == "f":
-        return _linear(plane.astype(plane.dtype), slope, intercept)
-    if slope == int(slope) and intercept == int(intercept) and max(abs(slope), abs(intercept)) < 2**31:
-        limits = np.iinfo(plane.dtype)
-        ends = [int(end) * int(slope) + int(intercept) for end in (limits.min, limits.max)]
-        for kind in ("int16", "int32", "int64"):
-            if np.iinfo(kind).min <= min(ends) and max(ends) <= np.iinfo(kind).max:
-                return _linear(plane.astype(kind), int(slope), int(intercept))
-    exact = np.float32 if plane.dtype.itemsize <= 2 else np.float64
-    return _linear(plane.astype(exact), slope, intercept)
-
-
-def _linear(values: np.ndarray, slope: float, intercept: float) -> np.ndarray:
-    np.multiply(values, values.dtype.type(slope), out=values)
-    return np.add(values, values.dtype.type(intercept), out=values)
-
-
 def stored(path: Path) -> np.ndarray:
     """The stored values of a file, shape (frames, rows, columns) or (frames, rows, columns, 3)."""
     import pydicom
@@ -125,10 +112,15 @@ def stored(path: Path) -> np.ndarray:
         try:
             tags = pydicom.dcmread(path, force=True)
             syntax = tags.file_meta.TransferSyntaxUID if "TransferSyntaxUID" in tags.file_meta else None
-            if syntax is None or not syntax.is_compressed or syntax in _BY_PYDICOM:
-                array = _by_pydicom(tags, syntax)
-            else:
-                array = _by_gdcm(tags)
+            known = syntax is None or syntax in (*_BY_PYDICOM, *_BY_GDCM) or syntax.name in _PLAIN
+            if not known:
+                raise InputError(
+                    f"{path} is compressed as {_guard.quoted(syntax.name)}, which is not read here: export it without "
+                    "compression"
+                )
+            array = _by_gdcm(tags) if syntax in _BY_GDCM else _by_pydicom(tags, syntax)
+            if has_table(tags):
+                array = _colours().apply_modality_lut(array, tags)
         except InputError:
             raise
         except MemoryError:
@@ -146,13 +138,26 @@ def _by_pydicom(tags: Any, syntax: Any) -> np.ndarray:
     if not any(name in tags for name in _PIXELS):
         raise InputError(f"{tags.filename} holds no pixels: export it anew")
     several, colours = int(tags.get("NumberOfFrames") or 1) > 1, int(tags.get("SamplesPerPixel") or 1) > 1
+    meaning = str(tags.get("PhotometricInterpretation", ""))
+    if not colours and not meaning.startswith("PALETTE"):
+        array = _by_pydicom_grey(tags)
+        return array if several else array[np.newaxis]
     array = tags.pixel_array
-    if str(tags.get("PhotometricInterpretation", "")).startswith("PALETTE"):
-        array, colours = _in_eight_bits(_colours().apply_color_lut(array, tags)), True
-    elif colours and "YBR" in str(tags.get("PhotometricInterpretation", "")) and array.dtype == np.uint8:
+    if meaning.startswith("PALETTE"):
+        array = _in_eight_bits(_colours().apply_color_lut(array, tags))
+    elif "YBR" in meaning and array.dtype == np.uint8:
         array = _colours().convert_color_space(array, tags.PhotometricInterpretation, "RGB", per_frame=several)
-    array = array if several else array[np.newaxis]
-    return array if colours else _used_bits(array, tags)
+    return array if several else array[np.newaxis]
+
+
+def _by_pydicom_grey(tags: Any) -> np.ndarray:
+    """The bits that hold the value, wherever they lie: pydicom clears those above the lowest `BitsStored`."""
+    allocated = int(tags.BitsAllocated)
+    used = int(tags.get("BitsStored", allocated))
+    high = int(tags.get("HighBit", used - 1))
+    if 0 < used < allocated and "PixelData" in tags:
+        tags.BitsStored, tags.HighBit = allocated, allocated - 1
+    return _used_bits(tags.pixel_array, allocated, used, high)
 
 
 def _colours() -> Any:
@@ -169,13 +174,10 @@ def _in_eight_bits(array: np.ndarray) -> np.ndarray:
     return (array >> 8).astype(np.uint8) if array.dtype == np.uint16 else array
 
 
-def _used_bits(array: np.ndarray, tags: Any) -> np.ndarray:
+def _used_bits(array: np.ndarray, allocated: int, used: int, high: int) -> np.ndarray:
     """The bits that hold the value: older files keep overlays in the others."""
-    allocated, used = int(tags.BitsAllocated), int(tags.get("BitsStored", tags.BitsAllocated))
-    if not 0 < used < allocated or array.dtype.kind not in "iu":
-        return array
-    low = int(tags.get("HighBit", used - 1)) + 1 - used
-    if not 0 <= low <= allocated - used:
+    low = high + 1 - used
+    if not 0 < used < allocated or array.dtype.kind not in "iu" or not 0 <= low <= allocated - used:
         return array
     return (array << (allocated - used - low)) >> (allocated - used)
 
@@ -206,7 +208,7 @@ def _by_gdcm(tags: Any) -> np.ndarray:
         if name in tags:
             copy[name] = tags[name]
     colours = int(tags.get("SamplesPerPixel") or 1) > 1
-    copy.PhotometricInterpretation = tags.PhotometricInterpretation if colours else "MONOCHROME2"
+    copy.PhotometricInterpretation = _marked(tags) if colours else "MONOCHROME2"
     copy.SOPClassUID = copy_class = UID(_CAPTURE)
     copy.SOPInstanceUID = UID("1.2.3")
     meta = FileMetaDataset()
@@ -220,4 +222,28 @@ def _by_gdcm(tags: Any) -> np.ndarray:
         with quiet():
             array = itk.GetArrayFromImage(itk.ReadImage(str(path)))
     shape = (int(tags.get("NumberOfFrames") or 1), int(tags.Rows), int(tags.Columns))
-    return array.reshape(*shape, 3) if colours else array.reshape(shape)
+    array = array.reshape(*shape, 3) if colours else array.reshape(shape)
+    if str(tags.PhotometricInterpretation).startswith("PALETTE"):
+        return _in_eight_bits(_colours().apply_color_lut(array, tags))
+    if colours:
+        return array
+    allocated, used = int(tags.BitsAllocated), int(tags.get("BitsStored", tags.BitsAllocated))
+    return _used_bits(array, allocated, used, used - 1)  # overlays in the bits above are compressed along
+
+
+def _marked(tags: Any) -> str:
+    """What colours a JPEG's own markers say that it holds, which programs write apart from the header's word."""
+    said = str(tags.PhotometricInterpretation)
+    if tags.file_meta.TransferSyntaxUID not in _WITH_MARKERS or said not in ("RGB", "YBR_FULL", "YBR_FULL_422"):
+        return said
+    data = bytes(tags.PixelData)
+    place = data.find(b"\xff\xd8") + 2
+    while place >= 2 and place + 16 <= len(data) and data[place] == 0xFF and data[place + 1] != _START_OF_SCAN:
+        kind, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
+        content = data[place + 4 : place + 2 + length]
+        if kind == _JFIF and content.startswith(b"JFIF\0"):
+            return "YBR_FULL_422"
+        if kind == _ADOBE and content.startswith(b"Adobe") and len(content) >= 12:
+            return "YBR_FULL_422" if content[11] == 1 else "RGB" if content[11] == 0 else said
+        place += 2 + length
+    return said

@@ -28,6 +28,7 @@ _NAMES = {
     "TriggerTime": "{:g} ms after the trigger",
     "AcquisitionNumber": "acquisition {:g}",
     "Frame": "frame {:g}",
+    "ImageType": "{}",
 }
 
 
@@ -73,6 +74,8 @@ def doubts_about(moments: Sequence[Sequence[Slice]]) -> tuple[str, ...]:
             )
     if any(entry.slope == 0 for entry in files.values()):
         found.append("The files' rescale slope is 0, with which all values would be equal: 1 is taken instead.")
+    if first.assumed:
+        found.append(first.assumed)
     return tuple(found)
 
 

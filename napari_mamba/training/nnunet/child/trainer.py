@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from napari_mamba import models
-from napari_mamba.bundles.importers.nnunet import NETWORK_FILE
+from napari_mamba.bundles.importers.nnunet.v2 import NETWORK_FILE
 from napari_mamba.training.nnunet.child.settings import Settings
 from napari_mamba.training.nnunet.networks import (
     TRAINABLE,

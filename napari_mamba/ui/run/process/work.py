@@ -11,13 +11,13 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from time import time
 from typing import Any
 
 import numpy as np
 import platformdirs
 
+from napari_mamba.io.common.scratch import scratch_folder
 from napari_mamba.ui.run.process.outcome import Outcome, sentence_of
 
 
@@ -81,8 +81,8 @@ def _store(
 
             spread = SpreadJobs(stack.enter_context(connect(scheduler)))
             if isinstance(volume.data, np.ndarray):  # it would be sent with every block
-                beside = stack.enter_context(TemporaryDirectory(prefix=".image-", dir=Path(target).parent))
-                volume = Carried.of(volume, Path(beside))
+                beside = stack.enter_context(scratch_folder(".image-", Path(target).parent))
+                volume = Carried.of(volume, beside)
         found = bundles.load(bundle)
         result = yield from run_into(volume, found, Path(target), options, cancel, resume=True, spread=spread)
     return not result.cancelled

@@ -11,7 +11,7 @@ from types import TracebackType
 
 import torch
 
-from napari_mamba.engine.stored.pyramid import finer_box, keys_within, parts, sides_of
+from napari_mamba.engine.stored.finishing.pyramid import finer_box, keys_within, parts, sides_of
 from napari_mamba.engine.stored.tasks import Task
 from napari_mamba.engine.stored.work import Work
 from napari_mamba.engine.tiling.tiles import Box, Shape

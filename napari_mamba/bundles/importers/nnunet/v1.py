@@ -16,7 +16,7 @@ from typing import Any
 
 from napari_mamba import models
 from napari_mamba.bundles.doors import explained
-from napari_mamba.bundles.importers.nnunet_common import (
+from napari_mamba.bundles.importers.nnunet.common import (
     NNUNET,
     Folds,
     card,
@@ -26,7 +26,7 @@ from napari_mamba.bundles.importers.nnunet_common import (
     identified,
     only_training,
 )
-from napari_mamba.bundles.importers.nnunet_plans import modality_of
+from napari_mamba.bundles.importers.nnunet.plans import modality_of
 from napari_mamba.bundles.importers.pickles import read_checkpoint, read_pickle
 from napari_mamba.bundles.importers.places import place_for
 from napari_mamba.bundles.progress import Counted, OnProgress, part, silent

@@ -19,15 +19,14 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.gpu import DEVICE, Report, milliseconds, peak_bytes, reason, relative_l2, sets_needed
-from benchmarks.scan import ssd_peers
-from benchmarks.scan.ssd_inputs import SHAPES, Inputs, Shape, inputs
+from benchmarks.scan.ssd import peers
+from benchmarks.scan.ssd.inputs import SHAPES, SHORT, Inputs, Shape, inputs
 from benchmarks.scan.tables import attempt, cell
 from napari_mamba.nn.mixers.mamba2 import scan_heads
 from napari_mamba.scan.ssd import ssd, triton_backend
 
-RESULTS = Path(__file__).with_name("results")
+RESULTS = Path(__file__).parents[1] / "results"
 GRADIENTS = ("x", "B", "C", "dt", "A_log", "D")
-SHORT = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float32: "float32"}
 
 
 def kernels(shape: Shape, order: Tensor | None = None) -> Callable[..., Tensor]:
@@ -81,7 +80,7 @@ def gradients(shape: Shape, scan: Callable[..., Tensor], given: Inputs) -> list[
 def peer_gradients(shape: Shape, given: Inputs) -> list[Tensor]:
     """mamba-ssm's, likewise."""
     t = Theirs(*(x.detach().requires_grad_() for x in Theirs.of(shape, given)))
-    y = ssd_peers.scan(*t)
+    y = peers.scan(*t)
     x, dt, A, B, C, D = torch.autograd.grad(y, list(t), given.dy.unflatten(-1, (shape.heads, -1)))
     return [y.detach().flatten(2), x.flatten(2)[:, None], B.flatten(2)[:, None], C.flatten(2)[:, None], dt[:, None],
             A * t.A.detach(), D]  # fmt: skip
@@ -126,7 +125,7 @@ def times(shape: Shape, dtype: torch.dtype, peers: bool) -> list[str]:
     def peer_training(one: Inputs) -> Callable[[], object]:
         leaves = [x.detach().requires_grad_() for x in Theirs.of(shape, one)]
         dy = one.dy.unflatten(-1, (shape.heads, -1))
-        return lambda: torch.autograd.grad(ssd_peers.scan(*leaves), leaves, dy)
+        return lambda: torch.autograd.grad(peers.scan(*leaves), leaves, dy)
 
     for backward in (False, True):
         found = {"mamba-ssm": math.nan}
@@ -140,7 +139,7 @@ def times(shape: Shape, dtype: torch.dtype, peers: bool) -> list[str]:
             if backward:
                 calls = [peer_training(one) for one in given]
             else:
-                calls = [lambda t=t: ssd_peers.scan(*t) for t in [Theirs.of(shape, one) for one in given]]
+                calls = [lambda t=t: peers.scan(*t) for t in [Theirs.of(shape, one) for one in given]]
             found["mamba-ssm"] = attempt(milliseconds, calls)
         ours = found["ours"]
         line += [cell(found["mamba-ssm"]), cell(ours), cell(found["PyTorch"])]
@@ -184,10 +183,10 @@ def memory(shape: Shape, dtype: torch.dtype, peers: bool) -> list[str]:
 def warm(index: int) -> None:
     """Compile, by running them once, what one shape needs; for processes side by side before the times are taken."""
     shape = SHAPES[index]
-    ssd_peers.compile_in_threads()
+    peers.compile_in_threads()
     for dtype in SHORT:
         attempt(lambda dtype=dtype: float(gradients(shape, kernels(shape), inputs(shape, dtype))[0].sum()))
-    if not ssd_peers.unavailable():
+    if not peers.unavailable():
         attempt(lambda: float(peer_gradients(shape, inputs(shape, torch.bfloat16))[0].sum()))
 
 
@@ -207,10 +206,10 @@ def main() -> None:
         return
     began = time.monotonic()
     report = Report("Mamba-2's scan on a GPU", options.write, RESULTS)
-    missing = ssd_peers.unavailable()
+    missing = peers.unavailable()
     report.say(missing or "Beside mamba-ssm's Triton kernels, autotuned, chunks of 256, in bfloat16.")
     if not missing:
-        ssd_peers.compile_in_threads()
+        peers.compile_in_threads()
 
     def rows(make: Rows, *dtypes: torch.dtype):
         for dtype in dtypes:

@@ -5,7 +5,7 @@
 # The two source archives from PyPI lie in PEERS: `pip download --no-deps --no-build-isolation --no-binary :all:
 # mamba-ssm==2.3.2.post1 causal-conv1d==1.7.0` with MAMBA_SKIP_CUDA_BUILD=TRUE CAUSAL_CONV1D_SKIP_CUDA_BUILD=TRUE.
 # TORCH, PYINC, EXT and CUDA may name another machine's PyTorch, so that a machine without a GPU builds for one with.
-# Usage: PEERS=DIR SITE=DIR bash benchmarks/scan/build_peers.sh [jobs]; then add SITE to PYTHONPATH.
+# Usage: PEERS=DIR SITE=DIR bash benchmarks/scan/peers/build_peers.sh [jobs]; then add SITE to PYTHONPATH.
 set -euo pipefail
 HERE=$(cd "${PEERS:-.}" && pwd)
 JOBS=${1:-16}

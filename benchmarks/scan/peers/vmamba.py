@@ -37,7 +37,7 @@ def _library() -> ctypes.CDLL:
 def unavailable() -> str:
     """Why VMamba's scan kernel cannot be called here, or an empty text."""
     if "VMAMBA_SCAN" not in os.environ:
-        return "VMAMBA_SCAN does not name VMamba's library (benchmarks/scan/build_vmamba.sh)"
+        return "VMAMBA_SCAN does not name VMamba's library (benchmarks/scan/peers/build_vmamba.sh)"
     try:
         _library()
     except (OSError, AttributeError) as error:

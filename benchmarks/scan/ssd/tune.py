@@ -1,4 +1,4 @@
-"""Other cuts of Mamba-2's scan than the plan's, on a GPU: `python -m benchmarks.scan.ssd_tune`.
+"""Other cuts of Mamba-2's scan than the plan's, on a GPU: `python -m benchmarks.scan.ssd.tune`.
 
 For each shape and cut the microseconds of every kernel, forward and backward, as PyTorch's profiler sees them on the
 GPU. `--warm I/N` only compiles every Nth cut from the Ith, for processes side by side before.
@@ -14,12 +14,11 @@ from pathlib import Path
 import torch
 
 from benchmarks.common.gpu import Report, milliseconds, reason
-from benchmarks.scan.ssd import SHORT
-from benchmarks.scan.ssd_inputs import SHAPES, Shape, inputs
+from benchmarks.scan.ssd.inputs import SHAPES, SHORT, Shape, inputs
 from napari_mamba.scan.ssd import launching
 from napari_mamba.scan.ssd.plan import Layout, Tuning
 
-RESULTS = Path(__file__).with_name("results")
+RESULTS = Path(__file__).parents[1] / "results"
 KERNELS = ("carry", "pass_on", "outputs", "input_gradients", "matrix_gradients")
 ROUNDS = 5
 

@@ -24,6 +24,7 @@ class Shape(NamedTuple):
         return f"{self.batch} × {self.length}, {self.heads} × {self.width}, N {self.states}"
 
 
+SHORT = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float32: "float32"}
 SHAPES = (Shape(2, 4096, 24, 64, 128), Shape(8, 3136, 12, 64, 64), Shape(1, 32**3, 8, 32, 16))
 
 

@@ -1,4 +1,4 @@
-"""OME-Zarr 0.4 and 0.5 (ngff.openmicroscopy.org) through zarr 3, lazily: voxels stay on disk until indexed."""
+"""OME-Zarr 0.4 to 0.6 (ngff.openmicroscopy.org) through zarr 3, lazily: voxels stay on disk until indexed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from napari_mamba.io import labels
 from napari_mamba.io.common import frames as _frames
 from napari_mamba.io.common import source as _source
 from napari_mamba.io.common.calibration import KEY
-from napari_mamba.io.common.geometry import LPS_TO_RAS, millimetres, without_orientation
+from napari_mamba.io.common.geometry import LPS_TO_RAS, without_orientation
 from napari_mamba.io.formats import on_disk
+from napari_mamba.io.formats.ome_zarr.transforms import affine_of, axes_of
+from napari_mamba.io.stores import is_address
 from napari_mamba.volume import Volume
 
 _VERSION = "0.4"  # of what is written: the version that most viewers read
@@ -31,7 +33,8 @@ def read(path: Path, *, series: str | int | None = None, frame: _frames.Frame = 
     ----------
     path : Path
         The folder of the image, its zip or its address: the group that holds `multiscales`, or a bioformats2raw
-        collection of such. A bare Zarr array is taken as (z, y, x) or (c, z, y, x), without a voxel size.
+        collection of such. A bare Zarr array is taken as (z, y, x) or (c, z, y, x), without a voxel size; one that is a
+        level of an image is that level.
     series : str or int, optional
         Which image of a collection.
     frame : int or "all", optional
@@ -50,7 +53,7 @@ def read(path: Path, *, series: str | int | None = None, frame: _frames.Frame = 
     ChoiceError
         If it holds several images or time points and none is chosen.
     InputError
-        If it is no OME-Zarr 0.4 or 0.5 image, or has other axes or transforms. Reading the values raises it too, when a
+        If it is no OME-Zarr 0.4 to 0.6 image, or has other axes or transforms. Reading the values raises it too, when a
         damaged chunk is met.
 
     Examples
@@ -63,6 +66,8 @@ def read(path: Path, *, series: str | int | None = None, frame: _frames.Frame = 
     from napari_mamba.io.stores import open_store
 
     opened = zarr.open(open_store(path), mode="r")
+    if isinstance(opened, zarr.Array) and series is None and not level and (image := _image_of(path)):
+        return read(image[0], frame=frame, level=image[1])
     if isinstance(opened, zarr.Array):
         return zarr_array.read(opened, path, series=series, frame=frame, level=level)
     group, described = _image(opened, series, path)
@@ -71,7 +76,7 @@ def read(path: Path, *, series: str | int | None = None, frame: _frames.Frame = 
         raise InputError(f"{path} names no arrays of its levels (multiscales): repair its metadata")
     if not 0 <= level < len(scales):
         raise InputError(f"{path} has no level {level}: choose from 0 to {len(scales) - 1}")
-    axes = _axes(described, path)
+    axes = axes_of(described, path)
     try:
         source = group[scales[level]["path"]]
     except (KeyError, TypeError) as error:
@@ -86,16 +91,31 @@ def read(path: Path, *, series: str | int | None = None, frame: _frames.Frame = 
     frames = _frames.choose(source.shape[names.index("t")] if "t" in names else 1, frame, path)
     if len(frames) > 1 and "c" in names and source.shape[names.index("c")] > 1:
         raise InputError(f"{path} has {len(frames)} time points of several channels: choose one frame")
-    affine, units = _affine(described, level, axes, path)
+    affine, units, doubts = affine_of(described, level, axes, path)
     kept = _kept(group)
     if kept is not None:  # our note is about level 0: a coarser level lies in it as the transforms say
-        finest, _ = _affine(described, 0, axes, path)
+        finest, _, _ = affine_of(described, 0, axes, path)
         affine = kept @ np.linalg.inv(finest) @ affine
     data = on_disk.OnDisk(source, names, frames, path)
     label = _attributes(group).get("image-label")
     absent = "" if label is not None else on_disk.absent_chunks(source, path)
-    header = _source.Source(labels.from_image_label(label), label is not None, (absent,) if absent else ())
+    header = _source.Source(labels.from_image_label(label), label is not None, (*doubts, absent) if absent else doubts)
     return _source.attached(Volume(data, affine, _channel_names(group, source, names), units), header)
+
+
+def _image_of(path: Path) -> tuple[Path, int] | None:
+    """The image on disk of which the array in a folder is a level, and which one; None where it is none's."""
+    import zarr
+
+    folder = path.resolve().parent
+    if is_address(path) or not any((folder / name).is_file() for name in (".zattrs", "zarr.json")):
+        return None
+    try:
+        found = _attributes(zarr.open_group(str(folder), mode="r"))["multiscales"][0]["datasets"]
+        names = [one["path"] for one in found]
+    except Exception:  # no group, or no image: the array stands for itself
+        return None
+    return (folder, names.index(path.name)) if path.name in names else None
 
 
 def _attributes(group: Any) -> dict[str, Any]:
@@ -136,53 +156,6 @@ def _described(attributes: dict[str, Any], path: Path) -> dict[str, Any]:
     if not isinstance(found, list) or not found or not isinstance(found[0], dict) or "datasets" not in found[0]:
         raise InputError(f"{path} describes no image (multiscales): repair its metadata")
     return found[0]
-
-
-def _axes(metadata: dict[str, Any], path: Path) -> list[dict[str, Any]]:
-    axes = metadata.get("axes")
-    if not axes or not all(isinstance(axis, dict) for axis in axes):
-        raise InputError(f"{path} is of an OME-Zarr version before 0.4: convert it to 0.4 or 0.5")
-    names = [axis.get("name") for axis in axes]
-    if sorted(names, key="tczyx".find) != names or not set(names) <= set("tczyx") or not {"y", "x"} <= set(names):
-        raise InputError(
-            f"{path} has the axes {', '.join(map(str, names))}, expected some of t, c, z, y, x in this order"
-        )
-    return axes
-
-
-def _affine(metadata: dict[str, Any], level: int, axes: list[dict], path: Path) -> tuple[np.ndarray, str]:
-    scale, translation = np.ones(len(axes)), np.zeros(len(axes))
-    steps = metadata["datasets"][level].get("coordinateTransformations", [])
-    for step in [*steps, *metadata.get("coordinateTransformations", [])]:
-        if step.get("type") == "scale" and "scale" in step:
-            by = _numbers(step["scale"], len(axes), "scale", path)
-            if (by == 0).any():
-                raise InputError(f"{path} has a scale of 0: repair its metadata")
-            scale, translation = scale * by, translation * by
-        elif step.get("type") == "translation" and "translation" in step:
-            translation = translation + _numbers(step["translation"], len(axes), "translation", path)
-        elif step.get("type") != "identity":
-            raise InputError(
-                f"{path} is placed by a {step.get('type')} transform, only scale and translation are known"
-            )
-    size, place, known = np.ones(3), np.zeros(3), True
-    for axis, step, offset in zip(axes, scale, translation, strict=True):
-        if axis["name"] in "zyx":
-            unit = millimetres(axis.get("unit"))
-            known = known and unit is not None
-            index = "zyx".index(axis["name"])
-            size[index], place[index] = step * (unit or 1.0), offset * (unit or 1.0)
-    return without_orientation(size, place), "mm" if known else "pixel"
-
-
-def _numbers(given: Any, count: int, what: str, path: Path) -> np.ndarray:
-    """A number for each axis."""
-    good = isinstance(given, list) and len(given) == count and all(isinstance(one, int | float) for one in given)
-    if not good or not np.isfinite(np.array(given, np.float64)).all():
-        raise InputError(
-            f"{path} has a {what} that is not one number for each of its {count} axes: repair its metadata"
-        )
-    return np.array(given, np.float64)
 
 
 def _kept(group: Any) -> np.ndarray | None:

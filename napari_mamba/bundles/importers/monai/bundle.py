@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from napari_mamba.bundles.doors import explained
-from napari_mamba.bundles.importers.monai_config import Config, target
-from napari_mamba.bundles.importers.monai_steps import preparation_of
+from napari_mamba.bundles.importers.monai.config import Config, target
+from napari_mamba.bundles.importers.monai.steps import preparation_of
 from napari_mamba.bundles.importers.pickles import read_checkpoint
 from napari_mamba.bundles.importers.places import place_for, plain_name
 from napari_mamba.bundles.importers.plain import identified_weights, make_spec

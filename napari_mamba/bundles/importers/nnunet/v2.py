@@ -20,7 +20,7 @@ from torch import Tensor
 from napari_mamba import models
 from napari_mamba.bundles.checks import Fields
 from napari_mamba.bundles.doors import explained
-from napari_mamba.bundles.importers.nnunet_common import (
+from napari_mamba.bundles.importers.nnunet.common import (
     NNUNET,
     Folds,
     card,
@@ -30,7 +30,7 @@ from napari_mamba.bundles.importers.nnunet_common import (
     identified,
     only_training,
 )
-from napari_mamba.bundles.importers.nnunet_plans import (
+from napari_mamba.bundles.importers.nnunet.plans import (
     Configuration,
     channels_of,
     classes_of,

@@ -2,7 +2,7 @@
 # Build VMamba's selective scan for sm_90 as SITE/vmamba_scan.so, from a clone of github.com/MzeroMiko/VMamba, with its
 # setup.py's flags. It needs nvcc and PyTorch's headers (any build's), no GPU; the two headers that only a CUDA build of
 # PyTorch has are replaced by what the kernels use of them. About a minute.
-# Usage: VMAMBA=CLONE SITE=DIR bash benchmarks/scan/build_vmamba.sh; then VMAMBA_SCAN=DIR/vmamba_scan.so.
+# Usage: VMAMBA=CLONE SITE=DIR bash benchmarks/scan/peers/build_vmamba.sh; then VMAMBA_SCAN=DIR/vmamba_scan.so.
 set -euo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
 SITE=${SITE:-.}

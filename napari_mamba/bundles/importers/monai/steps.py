@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from napari_mamba.bundles.importers.monai_config import target
+from napari_mamba.bundles.importers.monai.config import target
 from napari_mamba.errors import BundleError
 
 Transform = Mapping[str, Any]

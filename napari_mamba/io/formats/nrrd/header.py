@@ -1,15 +1,11 @@
-"""NRRD read here rather than by SimpleITK, which a damaged header can crash, and which knows no bzip2.
+"""A NRRD's header: its fields, its axes sorted into space and the rest, and where they place the voxels.
 
 Format: teem.sourceforge.net/nrrd/format.html. Geometry as ITK gives it: spaces other than RAS, LAS and LPS are taken as
-LPS. Writing is ITK's (`itk`).
+LPS. What ITK leaves out is read as the format defines it: units, the spaces with time, spacings from `axis maxs`.
 """
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import io as memory
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from napari_mamba.errors import InputError
-from napari_mamba.io import labels
-from napari_mamba.io.common import colour as _colour
-from napari_mamba.io.common import frames as _frames
 from napari_mamba.io.common import guard as _guard
-from napari_mamba.io.common import source as _source
-from napari_mamba.io.common.geometry import from_itk, millimetres, without_orientation
-from napari_mamba.volume import Volume
+from napari_mamba.io.common.geometry import from_itk, millimetres, other_unit, without_orientation
 
 _COLOUR_KINDS = {"rgb-color", "rgba-color", "hsv-color", "xyz-color"}
-_CHANNEL_KINDS = {"list", "vector", "point", "normal", "none", "???", "2-vector", "3-vector", "4-vector"}
+_CHANNEL_KINDS = {
+    "list", "vector", "covariant-vector", "point", "normal", "none", "???", "2-vector", "3-vector", "4-vector",
+    "3-gradient", "3-normal",
+}  # fmt: skip
 _SPACE_KINDS = {"domain", "space"}
 _SERIES_KEYS = re.compile(r"axis \d+ index|multivolume\.|dwmri_")
 _TYPES = {
@@ -47,10 +41,15 @@ _LPS_OF = {  # what turns a vector of the space into LPS
     "ras": (-1.0, -1.0, 1.0),
     "left-anterior-superior": (1.0, -1.0, 1.0),
     "las": (1.0, -1.0, 1.0),
+    "right-anterior-superior-time": (-1.0, -1.0, 1.0),
+    "rast": (-1.0, -1.0, 1.0),
+    "left-anterior-superior-time": (1.0, -1.0, 1.0),
+    "last": (1.0, -1.0, 1.0),
 }
-_PATIENT = (*_LPS_OF, "left-posterior-superior", "lps")
+_WITH_TIME = tuple(name for name in _LPS_OF if name.endswith("time") or name in ("rast", "last"))
+_PATIENT = (*_LPS_OF, "left-posterior-superior", "lps", "left-posterior-superior-time", "lpst")
 _OTHER_NAMES = {"datafile": "data file", "lineskip": "line skip", "byteskip": "byte skip"}
-_HEADER, _MOST_AXES = 1 << 20, 16
+LONGEST, _MOST_AXES = 1 << 20, 16
 
 
 @dataclass(frozen=True)
@@ -71,13 +70,27 @@ class Header:
     @property
     def doubts(self) -> tuple[str, ...]:
         """What had to be assumed about its place."""
+        found = []
         name = self.fields.get("space", "").lower()
-        if name in _PATIENT or "space directions" not in self.fields:
-            return ()
-        return (
-            f"The image's header does not say how the patient lies (space: {_guard.quoted(name) if name else 'none'}): "
-            "left-posterior-superior is assumed, and other programs may assume another.",
-        )
+        if name not in _PATIENT and "space directions" in self.fields:
+            said = _guard.quoted(name) if name else "none"
+            found.append(
+                f"The image's header does not say how the patient lies (space: {said}): left-posterior-superior is "
+                "assumed, and other programs may assume another."
+            )
+        elif name in _WITH_TIME:
+            found.append(
+                f"The image's header gives its place in the space {name}, which programs of ITK take for "
+                "left-posterior-superior: they show the image, but not a result on it, on the other side."
+            )
+        if unit := other_unit(_unit_names(self.fields)):
+            found.append(unit)
+        return tuple(found)
+
+    @property
+    def is_layered(self) -> bool:
+        """Whether 3D Slicer put segments that overlap into layers, one beside the other."""
+        return self.kind == "list" and self.other is not None and "segment0_layer" in self.fields
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -92,62 +105,14 @@ class Header:
 
     @property
     def is_colour(self) -> bool:
+        if self.is_layered:
+            return False
         return self.kind in _COLOUR_KINDS or (self.values in (3, 4) and self.dtype == np.uint8)
 
     @property
     def values(self) -> int:
-        return self.sizes[self.other] if self.other is not None and not self.is_series else 1
-
-
-def read(path: Path, frame: _frames.Frame = None, colour: _colour.Colour = None) -> Volume:
-    """Read a NRRD, attached or detached (`.nhdr`), raw, in text, gzip or bzip2.
-
-    Parameters
-    ----------
-    path : Path
-    frame : int or "all", optional
-        Which volume of a series; "all" takes each as a channel.
-    colour : {"grey", "channels"}, optional
-        How a colour image is taken.
-
-    Returns
-    -------
-    Volume
-        In the file's own type. The values of a "list" or "vector" axis are channels. `units` is "pixel" where the
-        header has no spacing.
-
-    Raises
-    ------
-    InputError
-        If it is damaged, or its axes are not those of a volume.
-    ChoiceError
-        If it holds several volumes or colours and none is chosen.
-    """
-    header = parse(path)
-    if header.is_colour:
-        _colour.check(colour, path)
-    else:
-        _colour.refuse(colour, path)
-    wanted = _frames.choose(header.frames, frame, path)
-    array = _voxels(header, path).reshape(header.sizes[::-1])
-    rank = len(header.sizes)
-    order = [rank - 1 - axis for axis in (*([] if header.other is None else [header.other]), *header.space[::-1])]
-    array = array.transpose(order)  # values, (time,) z, y, x
-    if header.other is None:
-        array = array[np.newaxis]
-    if len(header.space) == 4:
-        array = array[0]
-    array = array.reshape(len(array), *header.shape)
-    if header.frames > 1:
-        array = array[wanted]
-    if colour is not None and header.values in (3, 4):
-        array = _colour.taken(array, colour)
-    data = np.ascontiguousarray(array.astype(header.dtype.newbyteorder("="), copy=False))
-    names = _colour.NAMES if colour == "channels" else labels.channel_names(header.fields, len(data))
-    classes = labels.from_segment_fields(header.fields)
-    says = bool(classes) or "segmentation" in " ".join(header.fields)
-    source = _source.Source(classes, says, header.doubts)
-    return _source.attached(Volume(data, header.affine, names, header.units), source)
+        single = self.other is None or self.is_series or self.is_layered
+        return 1 if single else self.sizes[self.other]  # type: ignore[index]
 
 
 def parse(path: Path) -> Header:
@@ -169,7 +134,7 @@ def parse(path: Path) -> Header:
     vectors = _vectors(fields.get("space directions"), len(sizes), path)
     space, other = _axes(sizes, kinds, vectors, path)
     kind = kinds[other].lower() if kinds and other is not None else ""
-    affine, units = _place(fields, vectors, space, len(sizes), path)
+    affine, units = _place(fields, vectors, space, sizes, path)
     named = fields.get("axis 0 index type") == "text"  # a sequence over names, not over time: channels
     series = other is not None and not named and (kind == "time" or any(_SERIES_KEYS.match(key) for key in fields))
     return Header(dtype, sizes, space, other, kind, series, affine, units, fields, start)
@@ -178,13 +143,13 @@ def parse(path: Path) -> Header:
 def _fields(path: Path) -> tuple[dict[str, str], int]:
     """The header's fields and key-value pairs, keys in lower case, and where the header ends."""
     with open(path, "rb") as file:
-        start = file.read(_HEADER)
+        start = file.read(LONGEST)
     if not start:
         raise InputError(f"{path} is empty: check where it came from")
     if not start.startswith(b"NRRD"):
         raise InputError(f"{path} is no NRRD file, whatever its name says: check where it came from")
     blank = re.search(rb"\r?\n\r?\n", start)
-    if blank is None and len(start) == _HEADER:
+    if blank is None and len(start) == LONGEST:
         raise InputError(f"{path} has a header of more than 1 MB: check where it came from")
     end = (blank.start(), blank.end()) if blank else (len(start), len(start))
     fields: dict[str, str] = {}
@@ -232,6 +197,7 @@ def _vectors(text: str | None, count: int, path: Path) -> list[np.ndarray | None
             None if word == "none" else np.array([float(n) for n in word.strip("()").split(",")])
             for word in re.findall(r"none|\([^)]*\)", text)
         ]
+        found = [None if vector is None or np.isnan(vector).all() else vector for vector in found]
     except ValueError as error:
         raise InputError(f"{path} has space directions that are no numbers: repair its header") from error
     lengths = {len(vector) for vector in found if vector is not None}
@@ -263,28 +229,22 @@ def _axes(
 
 
 def _place(
-    fields: dict[str, str], vectors: list[np.ndarray | None] | None, space: tuple[int, ...], count: int, path: Path
+    fields: dict[str, str],
+    vectors: list[np.ndarray | None] | None,
+    space: tuple[int, ...],
+    sizes: tuple[int, ...],
+    path: Path,
 ) -> tuple[np.ndarray, str]:
     """The affine, and its units."""
-    names = set(re.findall(r'"([^"]*)"', fields.get("space units", "")))
+    names = _unit_names(fields)
     if len(names) > 1:
         raise InputError(f"{path} has different units along its axes ({', '.join(sorted(names))}): convert it to mm")
     unit = millimetres(names.pop()) or 1.0 if names else 1.0
-    matrix, origin = np.eye(3), np.zeros(3)
-    rank = min(len(space), 3)
-    if vectors is not None:
-        for column, axis in enumerate(space[:3]):
-            step = vectors[axis]
-            matrix[: len(step[:3]), column] = step[:3]  # type: ignore[index,arg-type]
-        given = _numbers(fields.get("space origin", "").strip("()").replace(",", " "), path, "space origin")[:3]
-        origin[: len(given)] = given
-    else:
-        steps = _numbers(fields.get("spacings", ""), path, "spacings")
-        if not steps:
-            return without_orientation(np.ones(3)), "pixel"
-        if len(steps) != count:
-            raise InputError(f"{path} has {len(steps)} spacings for {count} axes: repair its header")
-        matrix[range(rank), range(rank)] = [abs(steps[axis]) for axis in space[:3]]
+    axes = space[:3]
+    placed = _by_vectors(fields, vectors, axes, path) if vectors else _by_spacings(fields, axes, sizes, path)
+    if placed is None:
+        return without_orientation(np.ones(3)), "pixel"
+    matrix, origin = placed
     size = np.linalg.norm(matrix, axis=0)
     if not np.isfinite(origin).all():
         raise InputError(f"{path} has an origin that is no number in its header: repair it there")
@@ -296,94 +256,69 @@ def _place(
     return affine, "mm"
 
 
-def _numbers(text: str, path: Path, what: str) -> list[float]:
+def _by_vectors(
+    fields: dict[str, str], vectors: list[np.ndarray | None], axes: tuple[int, ...], path: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """Steps (3, 3) as columns and the origin, by `space directions`; one slice in space has its normal as the third."""
+    matrix, origin = np.eye(3), np.zeros(3)
+    for column, axis in enumerate(axes):
+        step = vectors[axis]
+        matrix[:, column] = 0.0
+        matrix[: len(step[:3]), column] = step[:3]  # type: ignore[index,arg-type]
+    if len(axes) == 2 and len(vectors[axes[0]]) > 2:  # type: ignore[arg-type]
+        normal = np.cross(matrix[:, 0], matrix[:, 1])
+        length = np.linalg.norm(normal)
+        matrix[:, 2] = normal / length if length > 0 else 0.0
+    given = _origin(fields, path)
+    origin[: len(given)] = given
+    return matrix, origin
+
+
+def _by_spacings(
+    fields: dict[str, str], axes: tuple[int, ...], sizes: tuple[int, ...], path: Path
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """As `_by_vectors`, by `spacings`, or `axis mins` and `axis maxs`; None where neither is there.
+
+    A negative spacing runs against its axis. `axis mins` are the border of the first voxel, or its centre where the
+    axis is centred on nodes (the format's "Axis ordering" and "centerings").
+    """
+    count = len(sizes)
+    steps, lowest = _numbers(fields, "spacings", count, path), _numbers(fields, "axis mins", count, path)
+    highest = _numbers(fields, "axis maxs", count, path)
+    nodes = [word.lower() == "node" for word in _words(fields, "centerings", count, path)] or [False] * count
+    if not steps and lowest and highest:
+        gaps = [max(size - 1, 1) if node else size for size, node in zip(sizes, nodes, strict=True)]
+        steps = [(high - low) / gap for high, low, gap in zip(highest, lowest, gaps, strict=True)]
+    if not steps:
+        return None
+    matrix, origin = np.eye(3), np.zeros(3)
+    given = _origin(fields, path)
+    origin[: len(given)] = given
+    for column, axis in enumerate(axes):
+        matrix[column, column] = steps[axis]
+        if lowest and not given and np.isfinite(lowest[axis]):
+            origin[column] = lowest[axis] + (0.0 if nodes[axis] else steps[axis] / 2)
+    return matrix, origin
+
+
+def _unit_names(fields: dict[str, str]) -> set[str]:
+    return set(re.findall(r'"([^"]*)"', fields.get("space units", "")))
+
+
+def _origin(fields: dict[str, str], path: Path) -> list[float]:
+    return _floats(fields.get("space origin", "").strip("()").replace(",", " "), path, "space origin")[:3]
+
+
+def _numbers(fields: dict[str, str], key: str, count: int, path: Path) -> list[float]:
+    """A number for each axis, or none."""
+    found = _floats(fields.get(key, ""), path, key)
+    if found and len(found) != count:
+        raise InputError(f"{path} has {len(found)} {key} for {count} axes: repair its header")
+    return found
+
+
+def _floats(text: str, path: Path, what: str) -> list[float]:
     try:
         return [float(word) for word in text.split()]
     except ValueError as error:
         raise InputError(f"{path} has {what} that are no numbers: repair its header") from error
-
-
-def _voxels(header: Header, path: Path) -> np.ndarray:
-    """The values, in one dimension, in the file's order."""
-    encoding = header.fields.get("encoding", "raw").lower()
-    announced = _guard.counted(header.sizes, header.dtype.itemsize)
-    files = _files(header, path)
-    there = sum(file.stat().st_size for file in files) - (0 if files != [path] else header.start)
-    if encoding == "raw":
-        _guard.check_stored(announced, there, path)
-    else:
-        _guard.check_unpacked(announced, there, path)
-    if encoding in ("txt", "text", "ascii"):
-        return _text(header, files, announced, there, path)
-    openers = {"raw": open, "gz": gzip.open, "gzip": gzip.open, "bz2": bz2.open, "bzip2": bz2.open}
-    if encoding not in openers:
-        raise InputError(f"{path} is stored as {_guard.quoted(encoding)}: save it as raw or gzip")
-    data = np.empty(announced // header.dtype.itemsize, header.dtype)
-    parts = np.split(data, len(files)) if len(data) % len(files) == 0 else []
-    if not parts:
-        raise InputError(f"{path} spreads its voxels unevenly over {len(files)} files: save it as one")
-    for file, part in zip(files, parts, strict=True):
-        with open(file, "rb") as raw:
-            raw.seek(header.start if file == path else 0)
-            _skip(raw, header, encoding, part.nbytes)
-            try:
-                stream = raw if encoding == "raw" else openers[encoding](raw)  # type: ignore[operator]
-                _guard.filled(stream, part, path)
-                if stream is not raw:
-                    _guard.to_the_end(stream, path)
-            except (*_guard.STREAM_ERRORS, OSError) as error:
-                raise InputError(f"{path} is truncated or damaged ({error}): copy it anew") from error
-    return data
-
-
-def _skip(raw: memory.BufferedReader, header: Header, encoding: str, size: int) -> None:
-    """Go past `line skip` and `byte skip`; those of a compressed file count before it is unpacked."""
-    try:
-        lines, count = (int(header.fields.get(key, "0")) for key in ("line skip", "byte skip"))
-    except ValueError:
-        lines, count = 0, 0
-    for _ in range(min(max(lines, 0), 10_000)):
-        raw.readline(_HEADER)
-    if count == -1 and encoding == "raw":
-        raw.seek(-size, os.SEEK_END)
-    elif count > 0:
-        raw.seek(count, os.SEEK_CUR)
-
-
-def _text(header: Header, files: list[Path], announced: int, there: int, path: Path) -> np.ndarray:
-    if len(files) > 1 or there > 1 << 28:
-        raise InputError(f"{path} is a very large text file: save it as raw or gzip")
-    content = files[0].read_bytes()[header.start if files[0] == path else 0 :]
-    try:
-        values = np.array(content.split(), header.dtype.newbyteorder("="))
-    except (ValueError, OverflowError) as error:
-        raise InputError(f"{path} holds something else than numbers where its voxels should be") from error
-    if len(values) * header.dtype.itemsize != announced:
-        raise InputError(f"{path} is truncated: its header announces other than the {len(values):,} values it holds")
-    return values
-
-
-def _files(header: Header, path: Path) -> list[Path]:
-    text = header.fields.get("data file")
-    if text is None:
-        return [path]
-    if text.startswith("LIST"):
-        return [_guard.beside(path, name.strip()) for name in text.splitlines()[1:] if name.strip()]
-    words = text.split()
-    if len(words) in (4, 5) and "%" in words[0]:
-        return [_guard.beside(path, name) for name in numbered(words[0], words[1:4], path)]
-    return [_guard.beside(path, text)]
-
-
-def numbered(pattern: str, limits: list[str], path: Path) -> list[str]:
-    """The names that a pattern such as "slice%03d.raw" stands for, from first to last number by a step."""
-    match = re.fullmatch(r"([^%]*)%(0?)(\d{0,2})d([^%]*)", pattern)
-    try:
-        first, last, step = (int(word) for word in limits)
-        numbers = range(first, last + (1 if step > 0 else -1), step)
-    except ValueError as error:
-        raise InputError(f"{path} names its files by a pattern that cannot be read: save it as one file") from error
-    if match is None or not 0 < len(numbers) <= 100_000:
-        raise InputError(f"{path} names its files by a pattern that cannot be read: save it as one file")
-    head, zero, width, tail = match.groups()
-    return [f"{head}{n:{zero}{width}d}{tail}" for n in numbers]

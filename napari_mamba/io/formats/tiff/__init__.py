@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
-from xml.etree import ElementTree
 
 import numpy as np
 
@@ -22,7 +21,10 @@ from napari_mamba.io.common import calibration as _calibration
 from napari_mamba.io.common import colour as _colour
 from napari_mamba.io.common import frames as _frames
 from napari_mamba.io.common import guard as _guard
-from napari_mamba.io.common.geometry import millimetres, without_orientation
+from napari_mamba.io.common import source as _source
+from napari_mamba.io.common.geometry import without_orientation
+from napari_mamba.io.common.rescaling import rescaled
+from napari_mamba.io.formats.tiff.metadata import Calibration, calibrated, files_of, is_coloured
 from napari_mamba.volume import Volume
 
 _LISTED = 6
@@ -74,33 +76,40 @@ def read(
         image = _choose(file.series, series, path)
         if not 0 <= level < len(image.levels):
             raise InputError(f"{path} has no level {level}: choose from 0 to {len(image.levels) - 1}")
-        axes, sizes = image.levels[level].axes, image.levels[level].shape
-        coloured = _check_axes(axes, sizes, colour, path)
-        check_size(image.levels[level], sum(name.stat().st_size for name in _files(file, path)), path)
+        coloured, axes = _checked_axes(image.levels[level], colour, path)
+        check_size(image.levels[level], sum(name.stat().st_size for name in files_of(file, path)), path)
         _check_pages(image.levels[level], path)
         try:
             array = image.levels[level].asarray()
-        except ValueError as error:
-            if "imagecodecs" in str(error):
+        except (ValueError, ImportError) as error:
+            if isinstance(error, ImportError) or "imagecodecs" in str(error):
                 raise InputError(
                     f"{path} is compressed in a way that needs another package: pip install imagecodecs, or save it "
                     "uncompressed"
                 ) from error
             raise InputError(f"{path} is truncated or damaged ({error}): copy it anew") from error
-        spacing, unit, names, comment = _calibrated(file, image)
+        said = calibrated(file, image)
         full = dict(zip(image.axes, image.shape, strict=True))
     if complaints:  # tifffile carries on with the pages it finds, which would be a part of the image
         raise InputError(f"{path} is truncated or damaged ({complaints[0]}): copy it anew")
+    names = said.names
     if coloured:
         place = axes.index("S")
         array = np.stack(list(_colour.taken(np.moveaxis(array, place, 0), colour)))
         axes = "C" + axes.replace("S", "")
         names = _colour.NAMES if colour == "channels" else ()
     data = _channels_first(array, axes, frame, path)
+    if not coloured:
+        data = rescaled(data, said.slope, said.intercept)
+    return _volume(data, said, full, names if "C" in axes else ())
+
+
+def _volume(data: Any, said: Calibration, full: dict[str, int], names: tuple[str, ...]) -> Volume:
     _, depth, height, width = data.shape
-    affine = _affine(spacing, unit, comment, full, (depth, height, width))
-    names = names if len(names) == data.shape[0] and "C" in axes else ()
-    return Volume(data, affine, names, units="pixel" if unit is None else "mm")
+    affine = _affine(said, full, (depth, height, width))
+    names = names if len(names) == data.shape[0] else ()
+    volume = Volume(data, affine, names, units="pixel" if said.unit is None else "mm")
+    return _source.attached(volume, _source.Source(doubts=said.doubts)) if said.doubts else volume
 
 
 def layout(path: Path, series: str | int | None, level: int) -> tuple[str, Callable[[Any], Volume]] | None:
@@ -115,24 +124,21 @@ def layout(path: Path, series: str | int | None, level: int) -> tuple[str, Calla
         image = _choose(file.series, series, path)
         if not 0 <= level < len(image.levels) or complaints:
             return None
-        axes, sizes = image.levels[level].axes, image.levels[level].shape
-        if "S" in axes or _check_axes(axes, sizes, None, path):
+        axes = image.levels[level].axes
+        if "S" in axes:
             return None
-        check_size(image.levels[level], sum(name.stat().st_size for name in _files(file, path)), path)
+        _checked_axes(image.levels[level], None, path)
+        check_size(image.levels[level], sum(name.stat().st_size for name in files_of(file, path)), path)
         _check_pages(image.levels[level], path)
-        spacing, unit, names, comment = _calibrated(file, image)
+        said = calibrated(file, image)
         full = dict(zip(image.axes, image.shape, strict=True))
+    if (said.slope, said.intercept) != (1.0, 0.0):
+        return None
     known = "".join("z" if axis in _PAGE_AXES else axis.lower() for axis in axes)
     if [axis for axis in "tczyx" if axis in known] != list(known):
         return None
 
-    def volume(data: Any) -> Volume:
-        kept = names if len(names) == data.shape[0] and "c" in known else ()
-        return Volume(
-            data, _affine(spacing, unit, comment, full, data.shape[1:]), kept, "pixel" if unit is None else "mm"
-        )
-
-    return known, volume
+    return known, lambda data: _volume(data, said, full, said.names if "c" in known else ())
 
 
 def summary(path: Path) -> dict[str, Any]:
@@ -143,23 +149,23 @@ def summary(path: Path) -> dict[str, Any]:
     with logged(), tifffile.TiffFile(path) as file:
         if not file.series:
             raise InputError(f"{path} holds no image: check where it came from")
-        _files(file, path)
+        files_of(file, path)
         images = list(file.series)
         image = images[0]
         sizes = dict(zip(image.axes, image.shape, strict=True))
-        spacing, unit, _, _ = _calibrated(file, image)
+        said = calibrated(file, image)
+    coloured = sizes.get("S", 1) > 1 and is_coloured(image.keyframe.photometric, path)
     depth = next((sizes[axis] for axis in "Z" + _PAGE_AXES if sizes.get(axis, 1) > 1), 1)
     frames = sizes.get("T", 1)
-    scale = millimetres(unit) or 1.0
     listed = [Option(i, f"{'×'.join(map(str, one.shape))} ({one.axes})") for i, one in enumerate(images)]
     return {
         "shape": (depth, sizes.get("Y", 1), sizes.get("X", 1)),
-        "spacing": tuple(float(size) * scale for size in spacing),
-        "units": "pixel" if unit is None else "mm",
+        "spacing": tuple(float(size) for size in said.spacing),
+        "units": "pixel" if said.unit is None else "mm",
         "frames": frames,
         "moments": tuple(Option(i, f"volume {i}") for i in range(frames)) if frames > 1 else (),
-        "channels": sizes.get("C", 1),
-        "colour": sizes.get("S", 1) > 1,
+        "channels": sizes.get("C", 1) if coloured else sizes.get("C", 1) * sizes.get("S", 1),
+        "colour": coloured,
         "images": tuple(listed) if len(listed) > 1 else (),
     }
 
@@ -203,21 +209,28 @@ def _choose(images: Sequence[Any], series: str | int | None, path: Path) -> Any:
     return images[int(series)]
 
 
-def _check_axes(axes: str, sizes: tuple[int, ...], colour: _colour.Colour, path: Path) -> bool:
-    """Whether the image has colours, which are then chosen; `InputError` if its axes are not those of a volume."""
-    long = [axis for axis, size in zip(axes, sizes, strict=True) if size > 1]
-    coloured = "S" in long
+def _checked_axes(level: Any, colour: _colour.Colour, path: Path) -> tuple[bool, str]:
+    """Whether the image has colours, which are then chosen, and its axes; `InputError` if they are not a volume's.
+
+    Several samples a pixel that are no colours are channels.
+    """
+    axes: str = level.axes
+    sizes = dict(zip(axes, level.shape, strict=True))
+    coloured = sizes.get("S", 1) > 1 and is_coloured(level.keyframe.photometric, path)
+    if sizes.get("S", 1) > 1 and not coloured and sizes.get("C", 1) == 1:
+        axes = axes.replace("C", "H").replace("S", "C")  # a C of length 1 becomes an axis of length 1 among others
     if coloured:
         _colour.check(colour, path)
     else:
         _colour.refuse(colour, path)
+    long = [axis for axis, size in zip(axes, level.shape, strict=True) if size > 1]
     unknown = [axis for axis in long if axis not in "CTYXS" + _PAGE_AXES]
     pages = [axis for axis in long if axis in _PAGE_AXES]
-    if unknown or len(pages) > 1 or (coloured and "C" in long):
+    if unknown or len(pages) > 1 or ("S" in long and "C" in long):
         raise InputError(
             f"{path} has the axes {axes}, not all of which are space, channel or time: save one volume of it"
         )
-    return coloured
+    return coloured, axes
 
 
 def _check_pages(level: Any, path: Path) -> None:
@@ -260,39 +273,6 @@ def check_size(level: Any, there: int, path: Path) -> None:
         raise InputError(f"{path} announces more strips or tiles than it holds: it is damaged, copy it anew")
 
 
-def _files(file: Any, path: Path) -> set[Path]:
-    """The files of the image: the OME metadata may name others beside.
-
-    Raises
-    ------
-    InputError
-        If one of them is not there: tifffile would give zeros in its place.
-    """
-    files = {path}
-    if not file.is_ome or not file.ome_metadata:
-        return files
-    for node in _parsed(file.ome_metadata, path).iter():
-        if node.tag.endswith("}BinaryOnly"):
-            other = _guard.quoted(node.get("MetadataFile") or "another file")
-            raise InputError(f"{path} holds pixels alone, and {other} what they are: save the whole image as one file")
-        name = node.get("FileName") if node.tag.endswith("}UUID") else None
-        if name and not (path.parent / Path(name).name).is_file():
-            raise InputError(f"{path} is one file of several, and {_guard.quoted(name)} is missing: put it beside")
-        if name:
-            files.add(path.parent / Path(name).name)
-    return files
-
-
-def _parsed(xml: str, path: Path | None = None) -> ElementTree.Element:
-    """OME-XML; `InputError` where it is damaged or defines entities, which none does and which can fill the memory."""
-    if "<!ENTITY" in xml or "<!DOCTYPE" in xml:
-        raise InputError(f"{path or 'the file'} has OME metadata that define entities: save it anew")
-    try:
-        return ElementTree.fromstring(xml)
-    except ElementTree.ParseError as error:
-        raise InputError(f"{path or 'the file'} has damaged OME metadata: save it anew") from error
-
-
 def _channels_first(array: np.ndarray, axes: str, frame: _frames.Frame, path: Path) -> np.ndarray:
     """Values (C, Z, Y, X), the time point chosen."""
     order: dict[str, int] = {}
@@ -312,55 +292,12 @@ def _channels_first(array: np.ndarray, axes: str, frame: _frames.Frame, path: Pa
     return np.ascontiguousarray(data.astype(data.dtype.newbyteorder("="), copy=False))
 
 
-def _calibrated(file: Any, image: Any) -> tuple[np.ndarray, str | None, tuple[str, ...], str]:
-    """Spacing (z, y, x), its unit or None, channel names, and the text that may hold our own comment."""
-    if file.is_ome and file.ome_metadata:
-        return _ome(file.ome_metadata, list(file.series).index(image))
-    if file.is_imagej and file.imagej_metadata:
-        metadata, tags = file.imagej_metadata, file.pages[0].tags
-        in_plane = [_per_pixel(tags.get(name)) for name in ("YResolution", "XResolution")]
-        spacing = np.array([abs(float(metadata.get("spacing") or 1.0)), *in_plane])
-        unit = str(metadata.get("unit", ""))
-        return spacing, unit if millimetres(unit) else None, (), str(metadata.get(_calibration.KEY, ""))
-    return np.ones(3), None, (), ""
-
-
-def _per_pixel(tag: Any) -> float:
-    """Length of a pixel from a resolution tag, a fraction of pixels per unit."""
-    if tag is None:
-        return 1.0
-    numerator, denominator = tag.value
-    return denominator / numerator if numerator and denominator else 1.0
-
-
-def _ome(xml: str, index: int) -> tuple[np.ndarray, str | None, tuple[str, ...], str]:
-    pixels = [node for node in _parsed(xml).iter() if node.tag.endswith("}Pixels")]
-    if index >= len(pixels):
-        return np.ones(3), None, (), xml
-    node = pixels[index]
-    names = tuple(child.get("Name", "") for child in node if child.tag.endswith("}Channel"))
-    names = names if all(names) else ()
-    needed = "ZYX" if int(node.get("SizeZ", 1)) > 1 else "YX"
-    if any(node.get(f"PhysicalSize{axis}") is None for axis in needed):
-        return np.ones(3), None, names, ""
-    spacing, known = [], True
-    for axis in "ZYX":
-        scale = millimetres(node.get(f"PhysicalSize{axis}Unit", "µm"))
-        known = known and scale is not None  # else "pixel" or "reference frame": proportions without a unit
-        spacing.append(float(node.get(f"PhysicalSize{axis}", 1.0)) * (scale or 1.0))
-    comments = [node.text or "" for node in _parsed(xml).iter() if node.tag.endswith("}Value")]
-    return np.array(spacing), "mm" if known else None, names, " ".join(comments)
-
-
-def _affine(
-    spacing: np.ndarray, unit: str | None, comment: str, full: dict[str, int], shape: tuple[int, int, int]
-) -> np.ndarray:
-    spacing = np.asarray(spacing, dtype=np.float64) * (millimetres(unit) or 1.0)
-    kept = _calibration.kept_affine(comment, shape, spacing)
+def _affine(said: Calibration, full: dict[str, int], shape: tuple[int, int, int]) -> np.ndarray:
+    kept = _calibration.kept_affine(said.comment, shape, said.spacing)
     if kept is not None:
         return kept
     ratio = np.array([1.0, full["Y"] / shape[1], full["X"] / shape[2]])  # of a coarser level's voxel
-    return without_orientation(spacing * ratio, spacing * (ratio - 1) / 2)
+    return without_orientation(said.spacing * ratio, said.spacing * (ratio - 1) / 2)
 
 
 def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> None:
