@@ -17,13 +17,13 @@ from torch.utils.checkpoint import checkpoint
 
 from napari_mamba.errors import InputError
 from napari_mamba.models.classification.efficient_vmamba import PatchMerging
-from napari_mamba.models.classification.vmamba import ACTIVATIONS, patch_embed
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import depths as depths_of
 from napari_mamba.models.shapes import has
 from napari_mamba.nn.blocks.bi_attn import BiAttn
 from napari_mamba.nn.blocks.drop import DropPath, drop_path_rates
 from napari_mamba.nn.blocks.tokens import without_autocast
+from napari_mamba.nn.blocks.vmamba import ACTIVATIONS, patch_embed
 from napari_mamba.nn.blocks.vss import grey_to_rgb, init_vss_weights, stage_dims
 from napari_mamba.nn.mixers.images.local_paths import LocalPath, local_path
 from napari_mamba.nn.mixers.images.multi_mamba import ALL, searched
