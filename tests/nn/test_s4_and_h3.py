@@ -11,7 +11,8 @@ from napari_mamba.nn import H3, S4
 
 
 def close(result, truth, bound=1e-4):
-    assert float((result.double() - truth.double()).norm() / truth.double().norm()) < bound
+    result, truth = result.detach().double(), truth.detach().double()
+    assert float((result - truth).norm() / truth.norm()) < bound
 
 
 @pytest.mark.parametrize(
