@@ -21,7 +21,7 @@ import torch
 
 from napari_mamba import models
 from napari_mamba.models.video.vmrnn import VMRNNCell
-from napari_mamba.nn import H3, S4, Mamba2
+from napari_mamba.nn import H3, S4, S4D, Mamba2, Mamba2Simple
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHARED = REPOSITORY.parent / "shared" / "parity"
@@ -56,16 +56,18 @@ CALLS: dict[str, Callable[[torch.nn.Module, list[torch.Tensor]], object]] = {
     "GFEMamba": lambda m, x: m(*x, return_features=True),
     "GFEMamba_generator": lambda m, x: (lambda y: (y[2], *y[:2]))(m(*x, output_vit_mid=True)),
     "GATMamba": lambda m, x: m(x[0], x[1], torch.cat([x[2].to(x[0].dtype), x[3]], dim=1), x[4]),
-    **{name: lambda m, x: m(x[0].transpose(1, 2)).transpose(1, 2) for name in ("S4_block", "S4_block_fresh")},
+    **{f"{name}_block": lambda m, x: m(x[0].mT).mT for name in ("S4", "S4D")},
+    "S4_block_fresh": lambda m, x: m(x[0].mT).mT,
     "VMRNN_Cell": lambda m, x: of_a_cell(m, *(t.unflatten(1, (8, 12)) for t in x)),
 }
 # Layers by themselves, which no network is named after.
 LAYERS: dict[str, Callable[[], torch.nn.Module]] = {
     "S4_block": lambda: S4(32),
     "S4_block_fresh": lambda: S4(32),
+    "S4D_block": lambda: S4D(32),
     "H3_block": lambda: H3(48),
     "Mamba2_block": lambda: Mamba2(128, 32, headdim=32, ngroups=2),
-    "Mamba2Simple_block": lambda: Mamba2(128, 64, headdim=64),
+    "Mamba2Simple_block": lambda: Mamba2Simple(128, headdim=64),
     "VMRNN_Cell": lambda: VMRNNCell(64, [0.0, 0.0]),
 }
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from napari_mamba.errors import InputError
-from napari_mamba.nn import S4D, S5, Mamba2, mixer
+from napari_mamba.nn import S4D, S5, Mamba2, Mamba2Simple, mixer
 from napari_mamba.nn.mixers.linear.s5 import hippo_normal
 from napari_mamba.scan import scan_order
 from napari_mamba.scan.ssd import ssd
@@ -23,17 +23,18 @@ def close(result, truth, bound):
 def test_s4d_is_a_recurrence_of_each_channel(length):
     torch.manual_seed(0)
     layer, u = S4D(5, d_state=8), torch.randn(2, length, 5)
-    A = torch.complex(-torch.exp(layer.log_A_real.double()), layer.A_imag.double())
-    dt = torch.exp(layer.log_dt.double())[:, None]
+    kernel, last = layer.kernel, layer.output_linear[0]
+    A = torch.complex(-torch.exp(kernel.log_A_real.double()), kernel.A_imag.double())
+    dt = torch.exp(kernel.log_dt.double())[:, None]
     decay, gain = torch.exp(A * dt), (torch.exp(A * dt) - 1) / A
-    C = torch.view_as_complex(layer.C.double().contiguous())
+    C = torch.view_as_complex(kernel.C.double().contiguous())
     h, outputs = torch.zeros(2, *A.shape, dtype=torch.complex128), []
     for t in range(length):
         h = decay * h + gain * u[:, t, :, None]
         outputs.append(2 * (C * h).sum(-1).real + layer.D.double() * u[:, t])
     y = torch.stack(outputs, 1)
     close(layer.convolve(u) + layer.D * u, y, 1e-5)
-    a, b = F.linear(F.gelu(y), layer.out_proj.weight.double(), layer.out_proj.bias.double()).chunk(2, -1)
+    a, b = F.linear(F.gelu(y), last.weight[..., 0].double(), last.bias.double()).chunk(2, -1)
     close(layer(u), a * torch.sigmoid(b), 1e-5)
 
 
@@ -133,6 +134,57 @@ def test_mamba2_is_the_published_block():
     y = y.flatten(2) * F.silu(z)
     y = y / torch.sqrt((y**2).mean(-1, keepdim=True) + 1e-5)
     close(layer(x), y @ twin.out_proj.weight.T, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("build", "options"),
+    [
+        (Mamba2, {"d_ssm": 32, "ngroups": 2}),
+        (Mamba2, {"D_has_hdim": True, "norm_before_gate": True, "ngroups": 2}),
+        (Mamba2, {"rmsnorm": False, "dt_limit": (0.02, 0.03), "d_ssm": 48}),
+        (Mamba2Simple, {"learnable_init_states": True, "ngroups": 4}),
+        (Mamba2Simple, {"use_mem_eff_path": False, "ngroups": 2}),
+    ],
+)
+def test_mamba2_with_its_options_is_a_recurrence(build, options):
+    torch.manual_seed(0)
+    layer, u = build(32, d_state=8, headdim=16, **options).double(), torch.randn(2, 20, 32).double()
+    for parameter in layer.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    scanned, groups = options.get("d_ssm", 64), options.get("ngroups", 1)
+    heads = scanned // 16
+    gate, value, z, xBC, dt = layer.in_proj(u).split([64 - scanned] * 2 + [scanned, scanned + 16 * groups, heads], -1)
+    xBC = F.silu(layer.conv1d(xBC.mT)[..., :20].mT)
+    x = xBC[..., :scanned].unflatten(-1, (heads, 16))
+    B, C = (t.unflatten(-1, (groups, 8)).repeat_interleave(heads // groups, 2) for t in xBC[..., scanned:].chunk(2, -1))
+    dt = F.softplus(dt + layer.dt_bias).clamp(*options.get("dt_limit", (0, torch.inf)))
+    h = torch.zeros(2, heads, 16, 8).double() if layer.init_states is None else layer.init_states.expand(2, -1, -1, -1)
+    y = []
+    for t in range(20):
+        gained = (dt[:, t, :, None] * x[:, t])[..., None] * B[:, t, :, None]
+        h = torch.exp(-dt[:, t] * layer.A_log.exp())[..., None, None] * h + gained
+        y.append((h * C[:, t, :, None]).sum(-1) + layer.D.view(heads, -1) * x[:, t])
+    y = torch.stack(y, 1).flatten(2)
+    before = options.get("norm_before_gate", False)
+    y = y if before else y * F.silu(z)
+    if options.get("rmsnorm", True):
+        apart = groups if options.get("use_mem_eff_path", True) else 1
+        parts = y.unflatten(-1, (apart, -1))
+        y = (parts / torch.sqrt((parts**2).mean(-1, keepdim=True) + 1e-5)).flatten(2) * layer.norm.weight
+    y = y * F.silu(z) if before else y
+    close(layer(u), layer.out_proj(torch.cat([F.silu(gate) * value, y], -1)), 1e-5)
+
+
+def test_s4d_takes_weights_that_were_saved_under_its_earlier_names():
+    layer = S4D(5, d_state=8)
+    weights = layer.state_dict()
+    earlier = {
+        key.replace("kernel.", "").replace("output_linear.0", "out_proj"): value for key, value in weights.items()
+    }
+    earlier["out_proj.weight"] = earlier["out_proj.weight"][..., 0]
+    again = S4D(5, d_state=8)
+    again.load_state_dict(earlier, strict=True)
+    assert all(torch.equal(value, weights[key]) for key, value in again.state_dict().items())
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,26 +11,44 @@ from napari_mamba.nn import H3, S4
 
 
 def close(result, truth, bound=1e-4):
-    assert float((result.double() - truth.double()).norm() / truth.double().norm()) < bound
+    result, truth = result.detach().double(), truth.detach().double()
+    assert float((result - truth).norm() / truth.norm()) < bound
 
 
-@pytest.mark.parametrize("length", [2, 63, 100])
-def test_s4_is_a_recurrence_of_each_channel(length):
+@pytest.mark.parametrize(
+    ("length", "options"),
+    [
+        (2, {}),
+        (63, {"rank": 2, "channels": 2, "n_ssm": 1}),
+        (40, {"bidirectional": True, "dt_tie": False, "channels": 2, "swap_channels": True}),
+        (50, {"l_max": 20, "rank": 3}),
+    ],
+)
+def test_s4_is_a_recurrence_of_each_channel(length, options):
     """With the matrix as a whole: discretised by the bilinear rule, step by step."""
     torch.manual_seed(0)
-    layer, u = S4(3, d_state=8), torch.randn(2, length, 3)
-    kernel = layer.layer.kernel
-    dt, A, B, C, P = (x.detach().to(torch.cdouble) for x in kernel._parameters_of())
-    A, B, C, P = (torch.cat([x, x.conj()], -1) for x in (A, B, C, P))
-    matrix = torch.diag_embed(A) - P[..., :, None] * P.conj()[..., None, :]
-    eye, step = torch.eye(8, dtype=torch.cdouble), dt[..., None] / 2
-    dA = torch.linalg.solve(eye - step * matrix, eye + step * matrix)
-    dB = torch.linalg.solve(eye - step * matrix, dt * B)
-    h, outputs = torch.zeros(2, 3, 8, dtype=torch.cdouble), []
+    layer, u = S4(3, d_state=8, **options).layer, torch.randn(2, length, 3)
+    layer.kernel.P.data += 0.1 * torch.randn_like(layer.kernel.P)
+    dt, A, B, C, P = (x.detach().to(torch.cdouble) for x in layer.kernel._parameters_of())
+    dt, A, B, C, P = (torch.cat([x, x.conj()], -1) for x in (dt.expand_as(A), A, B[0], C, P))
+    matrix = torch.diag_embed(A) - sum(p[:, :, None] * p.conj()[:, None] for p in P)
+    rate = torch.diag_embed(2 / dt)
+    dA, dB = torch.linalg.solve(rate - matrix, rate + matrix), torch.linalg.solve(rate - matrix, 2 * B)
+    taps, h = [], dB
+    for _ in range(min(length, options.get("l_max", length))):
+        taps.append((C * h).sum(-1).real)  # (channels, 3)
+        h = torch.einsum("hmn,hn->hm", dA, h)
+    outputs, wide = torch.zeros(2, length, options.get("channels", 1), 3).double(), u.double()[:, :, None]
+    ahead = len(layer.D)
     for t in range(length):
-        h = torch.einsum("hmn,bhn->bhm", dA, h) + dB * u[:, t, :, None]
-        outputs.append((C * h).sum(-1).real + layer.layer.D[0].double() * u[:, t])
-    close(layer.layer(u), torch.stack(outputs, 1))
+        outputs[:, t] += layer.D.double() * wide[:, t]
+        for lag, tap in enumerate(taps):
+            if t >= lag:
+                outputs[:, t] += tap[:ahead] * wide[:, t - lag]
+            if options.get("bidirectional") and t + lag + 1 < length:
+                outputs[:, t] += tap[ahead:] * wide[:, t + lag + 1]
+    outputs = outputs.mT if options.get("swap_channels") else outputs
+    close(layer(u), outputs.flatten(2))
 
 
 def test_a_stored_c_serves_shorter_sequences_and_doubles_for_longer_ones():
@@ -38,29 +56,36 @@ def test_a_stored_c_serves_shorter_sequences_and_doubles_for_longer_ones():
     kernel = S4(3, d_state=8).layer.kernel
     with torch.no_grad():
         whole = kernel(100)
-        C, length = kernel._transformed(torch.view_as_complex(kernel.C[0].contiguous()), 0, 40)
-        kernel.C[0] = torch.view_as_real(C)
+        C, length = kernel._transformed(torch.view_as_complex(kernel.C.contiguous()), 0, 40)
+        kernel.C[:] = torch.view_as_real(C)
         kernel.l_kernel.fill_(length)
         for wanted in (30, 40, 100):
-            close(kernel(wanted), whole[:, :wanted], 1e-3)
+            close(kernel(wanted), whole[..., :wanted], 1e-3)
 
 
-def test_h3_is_a_shift_then_a_recurrence():
+@pytest.mark.parametrize("head_dim", [1, 2])
+def test_h3_is_a_shift_then_a_recurrence(head_dim):
     torch.manual_seed(0)
-    layer, u = H3(4, d_state=6), torch.randn(2, 30, 4)
+    layer, u = H3(4, d_state=6, head_dim=head_dim, n_ssm=1), torch.randn(2, 30, 4)
+    heads = 4 // head_dim
     q, k, v = (p(u).double() for p in (layer.q_proj, layer.k_proj, layer.v_proj))
     shift, diagonal = layer.ssm_k_kernel.kernel, layer.kernel.kernel
     taps = torch.stack([(shift.B[:, : 6 - n] * shift.C[0, :, n:]).sum(-1) for n in range(6)], -1).double()
     shifted = torch.stack([sum(taps[:, n] * k[:, t - n] for n in range(min(6, t + 1))) for t in range(30)], 1)
-    kv = (shifted + layer.ssm_k_D.double() * k) * v
+    k = shifted + layer.ssm_k_D.double() * k
     dt = diagonal.log_dt.double().exp()[:, None]
     A = torch.complex(-diagonal.inv_A_real.double().exp(), diagonal.A_imag.double()) * dt
     B, C = (torch.view_as_complex(x.double().contiguous()) for x in (diagonal.B, diagonal.C[0]))
-    h, outputs = torch.zeros(2, 4, 3, dtype=torch.cdouble), []
-    for t in range(30):
-        h = (1 + A / 2) / (1 - A / 2) * h + dt * B / (1 - A / 2) * kv[:, t, :, None]
-        outputs.append(2 * (C * h).sum(-1).real + layer.D.double() * kv[:, t])
-    y = torch.stack(outputs, 1) * q
+    y = torch.zeros(2, 30, 4).double()
+    for head in range(heads):
+        for one in range(head_dim):
+            for other in range(head_dim):
+                kv, h = k[..., head * head_dim + one] * v[..., head * head_dim + other], 0
+                for t in range(30):
+                    a = A[head]
+                    h = (1 + a / 2) / (1 - a / 2) * h + dt[head] * B[0] / (1 - a / 2) * kv[:, t, None]
+                    out = 2 * (C[head] * h).sum(-1).real + layer.D.double()[head] * kv[:, t]
+                    y[:, t, other * heads + head] += out * q[:, t, head * head_dim + one]
     close(layer(u), F.linear(y, layer.output_linear.weight.double(), layer.output_linear.bias.double()))
 
 

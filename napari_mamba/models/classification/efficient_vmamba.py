@@ -16,13 +16,13 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from napari_mamba.errors import InputError
-from napari_mamba.models.classification.vmamba import PatchMerge, ToRows, downsample, patch_embed
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, has
 from napari_mamba.nn.blocks.bi_attn import BiAttn
 from napari_mamba.nn.blocks.drop import DropPath, drop_path_rates
 from napari_mamba.nn.blocks.tokens import without_autocast
 from napari_mamba.nn.blocks.transformers.mlp import Mlp
+from napari_mamba.nn.blocks.vmamba import PatchMerge, ToRows, downsample, patch_embed
 from napari_mamba.nn.blocks.vss import grey_to_rgb, init_vss_weights, stage_dims
 from napari_mamba.nn.mixers.images.ss2d import SS2D
 from napari_mamba.nn.mixers.selective import project_and_scan

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -18,16 +17,12 @@ from napari_mamba.errors import InputError
 from napari_mamba.models.classification.vim import PatchEmbed, RotaryEmbedding, pair
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, has
-from napari_mamba.nn.blocks.bi_attn import BiAttn
 from napari_mamba.nn.blocks.drop import DropPath, rising_rates
-from napari_mamba.nn.blocks.tokens import Float32Module, from_tokens, to_tokens, without_autocast
+from napari_mamba.nn.blocks.tokens import from_tokens, to_tokens
 from napari_mamba.nn.blocks.vss import grey_to_rgb
-from napari_mamba.nn.mixers.exchange import PathMixers, ReplaceableMixer
-from napari_mamba.nn.mixers.images.local_paths import LocalPath, local_path
-from napari_mamba.nn.mixers.mamba import init_dt_, s4d_real_log
-from napari_mamba.nn.mixers.selective import project_and_scan, rank_of
+from napari_mamba.nn.mixers.images.multi_mamba import MultiMamba
+from napari_mamba.nn.mixers.selective import rank_of
 from napari_mamba.nn.norms.norm import LayerNorm, RMSNorm, at_least_float32
-from napari_mamba.scan import causal_conv1d, placed
 
 Directions = Sequence[Sequence[str]]
 SEARCHED: Directions = [
@@ -62,81 +57,6 @@ TINY = {**PUBLISHED, **ROPE, "directions": "searched"}
 TINY_CLASS_TOKEN = {**PUBLISHED, "directions": "searched", "if_cls_token": True, "use_middle_cls_token": True}
 
 
-class MultiMamba(Float32Module, ReplaceableMixer):
-    """Mamba along several scans of a map, each with its own convolution and S6, gated, weighed by channel and summed.
-
-    Parameters
-    ----------
-    d_model, d_state, d_conv, expand, dt_rank, conv_bias, bias
-        As in `mamba_ssm.Mamba`.
-    directions : sequence of str
-        The scans, as `local_path` names them.
-    class_token : bool
-        Whether a class token stands in the middle of the others.
-    """
-
-    def __init__(
-        self,
-        d_model: int,
-        directions: Sequence[str],
-        class_token: bool = False,
-        d_state: int = 16,
-        d_conv: int = 4,
-        expand: float = 2,
-        dt_rank: int | str = "auto",
-        conv_bias: bool = True,
-        bias: bool = False,
-    ) -> None:
-        super().__init__()
-        self.directions, self.class_token, self.d_state = tuple(directions), class_token, d_state
-        self.d_inner = inner = int(expand * d_model)
-        rank = rank_of(dt_rank, d_model)
-        self.in_proj = nn.Linear(d_model, 2 * inner, bias=bias)
-        for i in range(len(directions)):
-            self.register_parameter(f"A_log_{i}", nn.Parameter(s4d_real_log(inner, d_state)))
-            self.register_parameter(f"D_{i}", nn.Parameter(torch.ones(inner)))
-            conv = nn.Conv1d(inner, inner, d_conv, groups=inner, padding=d_conv - 1, bias=conv_bias)
-            step = nn.Linear(rank, inner)
-            init_dt_(step, dt_min=0.001, dt_max=0.1)
-            setattr(self, f"conv1d_{i}", conv)
-            setattr(self, f"x_proj_{i}", nn.Linear(inner, rank + 2 * d_state, bias=False))
-            setattr(self, f"dt_proj_{i}", step)
-        self.out_proj = nn.Linear(inner, d_model, bias=bias)
-        self.attn = BiAttn(inner)
-
-    def replace_mixer(self, name: str) -> None:
-        paths = len(self.directions)
-        self.exchanged = PathMixers(name, self.d_inner, paths, d_state=self.d_state, expand=1)
-        parts = ("A_log", "D", "conv1d", "x_proj", "dt_proj")
-        self.remove_modules(*(f"{part}_{i}" for i in range(paths) for part in parts))
-
-    def _scan(self, i: int, u: Tensor, z: Tensor) -> Tensor:
-        """One scan of tokens and gates (B, T, D), in its order."""
-        if self.exchanged is not None:
-            return self.exchanged.mixers[i](u) * F.silu(z)
-        conv = self.get_submodule(f"conv1d_{i}")
-        assert isinstance(conv, nn.Conv1d)
-        u = causal_conv1d(u, conv.weight[:, 0], conv.bias)
-        names = (f"x_proj_{i}.weight", f"dt_proj_{i}.weight", f"dt_proj_{i}.bias", f"A_log_{i}", f"D_{i}")
-        return project_and_scan(u, *(self.get_parameter(name)[None] for name in names), order=None, z=z)
-
-    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """(B, L, C) of a map `grid` to (B, L, C), in float32 also under autocast."""
-        with without_autocast(x):
-            u, z = self.in_proj(x.to(self.in_proj.weight.dtype)).chunk(2, dim=-1)
-            total = torch.zeros_like(u)
-            for i, direction in enumerate(self.directions):
-                path = local_path(direction, grid, self.class_token)
-                with placed(partial(self._places, path, grid)):
-                    y = self._scan(i, path.gather(u), path.gather(z))
-                total = total + self.attn(path.put_back(y))
-            return self.out_proj(total).to(x.dtype)
-
-    @staticmethod
-    def _places(path: LocalPath, grid: tuple[int, int]) -> tuple[tuple[int, int], Tensor]:
-        return grid, path.cells
-
-
 class Block(nn.Module):
     """Adds what came before to the residual, normalises and mixes: (hidden, residual) to (hidden, residual)."""
 
@@ -164,9 +84,11 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.stack([-odd, even], dim=-1).flatten(-2) * sin
 
 
-def layer_directions(directions: str | Directions | None, depth: int) -> Directions:
-    """The scans of each layer."""
+def layer_directions(directions: str | Directions | None, depth: int) -> Sequence[Sequence[str] | None]:
+    """The scans of each layer; None where it weighs them all."""
     if directions is None:
+        return [None] * depth
+    if not directions:
         raise InputError('LocalVim needs the scans of each layer: directions, such as "searched" for the published T')
     if isinstance(directions, str):
         known = {"searched": SEARCHED, "unsearched": [UNSEARCHED] * depth}
@@ -190,6 +112,8 @@ def identify(shapes: Shapes) -> Identification | None:
     class_token, depth = "cls_token" in shapes, count(shapes, "layers.")
     positions = shapes["pos_embed"][1] - class_token if "pos_embed" in shapes else 0
     tokens = shapes.get("rope.freqs_cos", (positions,))[0]
+    mixer = "layers.0.mixer."
+    inner, rank = shapes[f"{mixer}D_0"][0], shapes[f"{mixer}dt_proj_0.weight"][1]
     arguments: dict[str, Any] = {
         "patch_size": patch[0],
         "depth": depth,
@@ -203,20 +127,34 @@ def identify(shapes: Shapes) -> Identification | None:
         "if_rope_residual": "rope.freqs_cos" in shapes,
         "if_cls_token": class_token,
         "use_middle_cls_token": class_token,
-        "ssm_cfg": {"d_state": shapes["layers.0.mixer.A_log_0"][1]},
+        "ssm_cfg": {
+            "d_state": shapes[f"{mixer}A_log_0"][1],
+            "d_conv": shapes[f"{mixer}conv1d_0.weight"][2],
+            "expand": inner / dim,
+            "dt_rank": "auto" if rank == rank_of("auto", dim) else rank,
+            "conv_bias": f"{mixer}conv1d_0.bias" in shapes,
+            "bias": f"{mixer}in_proj.bias" in shapes,
+        },
     }
+    side = math.isqrt(tokens)
     if tokens:
-        arguments["img_size"] = math.isqrt(tokens) * patch[0]
-    published = dim == PUBLISHED["embed_dim"] and depth == PUBLISHED["depth"]
+        arguments["img_size"] = side * patch[0] if side**2 == tokens else (patch[0], tokens * patch[0])
+    unsaid = () if side**2 == tokens else ("img_size",)
+    size = "The number of positions is no square: name the img_size the network was trained with. " * bool(unsaid)
+    if f"{mixer}multi_scan.weights" in shapes:
+        return Identification("local_vim", "search", arguments | {"directions": None}, unsaid, size)
+    four = f"{mixer}A_log_3" in shapes and f"{mixer}A_log_4" not in shapes
+    published = four and dim == PUBLISHED["embed_dim"] and depth == PUBLISHED["depth"]
     if published:
         arguments["directions"] = "searched"
     return Identification(
         "local_vim",
         arguments=arguments,
-        ambiguous=() if published else ("directions",),
-        note="Taken as the published LocalVim-T is, with the scans that its search chose."
+        ambiguous=unsaid if published else ("directions", *unsaid),
+        note=size + "Taken as the published LocalVim-T is, with the scans that its search chose."
         if published
-        else 'The weights do not say which scans each layer runs: name its directions ("searched" or "unsearched").',
+        else size
+        + 'The weights do not say which scans each layer runs: name its directions ("searched" or "unsearched").',
     )
 
 
@@ -246,9 +184,10 @@ class LocalVim(nn.Module):
     use_middle_cls_token
         As in `Vim`; a class token stands in the middle or there is none, and "max" is no pooling here. Positions are
         interpolated for images of another size.
-    directions : sequence of sequences of str, "searched" or "unsearched"
+    directions : sequence of sequences of str, "searched", "unsearched" or None
         The scans of each layer, as `local_path` names them; those that the published search chose, for the first
-        twenty layers; or rows and 2 x 2 windows, both ways, in each.
+        twenty layers; or rows and 2 x 2 windows, both ways, in each. None: every layer weighs all eight, as
+        `local_vim_tiny_search` does.
     bimamba_type, ft_seq_len, initializer_cfg, fused_add_norm, residual_in_fp32
         The authors' arguments that change nothing here: the residual is always float32.
     """
@@ -278,7 +217,7 @@ class LocalVim(nn.Module):
         bimamba_type: str = "none",
         if_cls_token: bool = False,
         use_middle_cls_token: bool = False,
-        directions: str | Directions | None = None,
+        directions: str | Directions | None = "",
     ) -> None:
         super().__init__()
         if if_cls_token != use_middle_cls_token or (if_cls_token and if_rope):

@@ -46,8 +46,8 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path)
         self.down_sample_layer = PatchMerging(dim) if merge else None
 
-    def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
-        """(B, L, C) of a map to (B, L', C) and the map that they are of."""
+    def forward(self, x: Tensor, grid: Grid, skip: bool = True) -> tuple[Tensor, Grid]:
+        """(B, L, C) of a map to (B, L', C) and the map that they are of; without `skip` what the mixer makes alone."""
         if self.transpose and grid[0] != grid[1]:
             raise InputError(
                 f"Mamba-ND scans columns of square maps only, not of {grid} patches; crop or pad the image"
@@ -56,7 +56,8 @@ class Block(nn.Module):
             rows = self.norm(x)
             wide = rows.to(self.norm.weight.dtype)
             mixed = self.mixer(wide, path(grid, self.reverse, self.transpose, x.device))
-            x = rows + self.drop_path(mixed).to(rows.dtype)
+            mixed = self.drop_path(mixed).to(rows.dtype)
+            x = rows + mixed if skip else mixed
         return (x, grid) if self.down_sample_layer is None else self.down_sample_layer(x, grid)
 
     @staticmethod
@@ -156,6 +157,10 @@ class MambaND(nn.Module):
         Layers after which 2 x 2 tokens become one.
     expand, d_state
         Inner channels per channel, and states per channel.
+    update_interval : int, optional
+        As many layers in turn read the same tokens, and what they make is added.
+    constant_dim, use_ref, fused_add_norm, with_cls_token, out_type, is_2d, use_mlp
+        The authors' arguments, of which the published code runs one value each, as it is here.
     """
 
     def __init__(
@@ -176,13 +181,24 @@ class MambaND(nn.Module):
         expand: float = 2,
         d_state: int = 16,
         num_classes: int = 1000,
+        update_interval: int | None = None,
+        constant_dim: bool = True,
+        use_ref: bool = False,
+        fused_add_norm: bool = False,
+        with_cls_token: bool = False,
+        out_type: str = "avg_featmap",
+        is_2d: bool = False,
+        use_mlp: bool = False,
     ) -> None:
         super().__init__()
         if arch not in ARCHITECTURES:
             raise InputError(f"arch must be one of {', '.join(ARCHITECTURES)}, not {arch!r}")
         dim, depth = embed_dims or ARCHITECTURES[arch][0], 2 * (num_layers or ARCHITECTURES[arch][1])
         side = math.ceil(img_size / patch_size)
+        if fused_add_norm or with_cls_token or is_2d or use_mlp or out_type != "avg_featmap":
+            raise InputError("Mamba-ND's class token, perceptron, fused norm and 2D blocks are not in its classifiers")
         self.grid, self.mode, self.in_channels = (side, side), interpolate_mode, in_channels
+        self.update_interval = update_interval
         backbone: dict[str, nn.Module] = {
             "patch_embed": PatchEmbed(in_channels, dim, patch_size),
             "drop_after_pos": nn.Dropout(drop_rate),
@@ -221,7 +237,13 @@ class MambaND(nn.Module):
         x = self.backbone["drop_after_pos"](to_tokens(x) + self._positions(grid))
         layers = self.backbone["layers"]
         assert isinstance(layers, nn.ModuleList)
-        for layer in layers:
-            x, grid = layer(x, grid)
+        given = x
+        for i, layer in enumerate(layers):
+            if self.update_interval is None:
+                x, grid = layer(x, grid)
+                continue
+            mixed, grid = layer(given, grid, skip=False)
+            x = x + mixed
+            given = x if (i + 1) % self.update_interval == 0 else given
         x = self.backbone["ln1"](x) if "ln1" in self.backbone else x
         return self.head["fc"](self.backbone["ln2"](x.mean(dim=1)))

@@ -154,13 +154,13 @@ def _conv_norm(channels: int, out: int) -> nn.Sequential:
 def identify(shapes: Shapes) -> Identification | None:
     """Recognise a Microscopic-Mamba state_dict by its MIFA blocks."""
     block = "layers.0.blocks.0."
-    if not has(shapes, f"{block}MIFA.DWConv.weight", f"{block}pvm_layer.mamba.A_logs", "head.weight"):
+    if not has(shapes, f"{block}MIFA.DWConv.weight", f"{block}pvm_layer.mamba.A_logs"):
         return None
     stages = depths_of(shapes, "layers.", ".blocks.")
     return Identification(
         "microscopic_mamba",
         arguments={
-            "num_classes": shapes["head.weight"][0],
+            "num_classes": shapes.get("head.weight", (0,))[0],
             "depths": stages,
             "dims": [2 * shapes[f"layers.{i}.blocks.0.MIFA.DWConv.weight"][0] for i in range(len(stages))],
             "d_state": shapes[f"{block}pvm_layer.mamba.A_logs"][1],

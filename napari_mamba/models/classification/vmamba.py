@@ -12,23 +12,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from napari_mamba.errors import InputError
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import depths as depths_of
 from napari_mamba.models.shapes import has
-from napari_mamba.nn.blocks.drop import DropPath, drop_path_rates
-from napari_mamba.nn.blocks.transformers.mlp import Mlp
+from napari_mamba.nn.blocks.drop import drop_path_rates
+from napari_mamba.nn.blocks.transformers.mlp import GatedMlp, Mlp
+from napari_mamba.nn.blocks.vmamba import ACTIVATIONS, NORMS, VSSBlock, downsample, patch_embed
 from napari_mamba.nn.blocks.vss import grey_to_rgb, init_vss_weights, stage_dims
 from napari_mamba.nn.mixers.images.ss2d import SS2D
 from napari_mamba.nn.mixers.images.ss2d_m0 import SS2Dm0
-from napari_mamba.nn.mixers.images.ss2d_v2 import MapConv, SS2Dv2
+from napari_mamba.nn.mixers.images.ss2d_v2 import SS2Dv2
 from napari_mamba.nn.mixers.selective import rank_of
-from napari_mamba.nn.norms.norm import LayerNorm
-
-ACTIVATIONS = {"silu": nn.SiLU, "gelu": nn.GELU, "relu": nn.ReLU, "sigmoid": nn.Sigmoid}
 
 TINY_V0 = {"forward_type": "v0", "mlp_ratio": 0.0, "downsample_version": "v1", "drop_path_rate": 0.2}
 TINY_V05_NOZ = {
@@ -55,77 +51,6 @@ TINY_M2 = {
     "drop_path_rate": 0.2,
 }
 """The published `vanilla_vmamba_tiny`, `vmamba_tiny_s1l8` and `vmamba_tiny_m2`."""
-
-
-class PatchMerge(nn.Module):
-    """Each 2 x 2 pixels side by side in the channels; an odd row or column is padded with zeros."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
-        return torch.cat([x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)], dim=-1)
-
-
-class ToRows(nn.Module):
-    """(B, C, H, W) as (B, H, W, C)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.movedim(1, -1)
-
-
-class VSSBlock(nn.Module):
-    """Mixer and, where there is one, perceptron, each normalised and added."""
-
-    def __init__(
-        self, dim: int, mixer: nn.Module | None, mlp: nn.Module | None, drop_path: float, use_checkpoint: bool
-    ) -> None:
-        super().__init__()
-        self.use_checkpoint = use_checkpoint
-        self.drop_path = DropPath(drop_path)
-        self.op, self.mlp = mixer, mlp
-        self.norm = LayerNorm(dim) if mixer is not None else None
-        self.norm2 = LayerNorm(dim) if mlp is not None else None
-
-    def _forward(self, x: Tensor) -> Tensor:
-        if self.op is not None:
-            x = x + self.drop_path(self.op(self.norm(x)))
-        return x if self.mlp is None else x + self.drop_path(self.mlp(self.norm2(x)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.use_checkpoint and self.training:
-            return checkpoint(self._forward, x, use_reentrant=False)
-        return self._forward(x)
-
-
-def patch_embed(version: str, in_chans: int, dim: int, patch_size: int, norm: bool) -> nn.Sequential:
-    """(B, C, H, W) to (B, H / p, W / p, dim): one strided convolution ("v1") or two ("v2")."""
-    make = LayerNorm if norm else lambda *_, **__: nn.Identity()
-    if version == "v1":
-        return nn.Sequential(nn.Conv2d(in_chans, dim, patch_size, patch_size), ToRows(), make(dim))
-    if version != "v2":
-        raise InputError(f'patchembed_version must be "v1" or "v2", not {version!r}')
-    stride = patch_size // 2
-    conv = {"kernel_size": stride + 1, "stride": stride, "padding": 1}
-    return nn.Sequential(
-        nn.Conv2d(in_chans, dim // 2, **conv),
-        ToRows(),
-        make(dim // 2),
-        nn.Identity(),
-        nn.GELU(),
-        MapConv(dim // 2, dim, **conv),
-        nn.Identity(),
-        make(dim),
-    )
-
-
-def downsample(version: str, dim: int, out_dim: int) -> nn.Module:
-    """Half the sides: patch merging ("v1"), a 2-convolution ("v2"), an overlapping 3-convolution ("v3")."""
-    if version == "v1":
-        return nn.Sequential(PatchMerge(), LayerNorm(4 * dim), nn.Linear(4 * dim, out_dim, bias=False))
-    if version not in ("v2", "v3"):
-        raise InputError(f'downsample_version must be "v1", "v2" or "v3", not {version!r}')
-    kernel, padding = (2, 0) if version == "v2" else (3, 1)
-    conv = MapConv(dim, out_dim, kernel, stride=2, padding=padding)
-    return nn.Sequential(nn.Identity(), conv, nn.Identity(), LayerNorm(out_dim))
 
 
 OLD_KEYS = (
@@ -175,8 +100,10 @@ def identify(shapes: Shapes) -> Identification | None:
     gated = shapes[f"{op}in_proj.weight"][0] == 2 * d_inner
     down = shapes.get("layers.0.downsample.1.weight", (0,))
     mlp = shapes.get("layers.0.blocks.0.mlp.fc1.weight", (0,))
+    hidden = shapes.get("layers.0.blocks.0.mlp.fc2.weight", (0, 0))[1]
     # Version 0 has no perceptron, and its projections are parameters.
-    first = f"{op}x_proj_weight" in shapes and not mlp[0] and len(shapes[f"{op}Ds"]) == 1
+    first = f"{op}x_proj_weight" in shapes and not mlp[0] and gated and len(shapes[f"{op}Ds"]) == 1
+    first = first and f"{op}out_norm.weight" in shapes and f"{op}conv2d.weight" in shapes
     heads = shapes[f"{op}Ds"][1] if len(shapes[f"{op}Ds"]) == 3 else 0  # of Mamba-2's scan
     conv = shapes.get(f"{op}conv2d.1.weight" if heads else f"{op}conv2d.weight")
     rank = heads or shapes.get(f"{op}dt_projs_weight", shapes.get(f"{op}dt_projs.weight", (0,)))[-1]
@@ -195,13 +122,15 @@ def identify(shapes: Shapes) -> Identification | None:
         "ssm_conv": conv[2] if conv else 1,
         "ssm_conv_bias": f"{op}conv2d.1.bias" in shapes or f"{op}conv2d.bias" in shapes,
         "forward_type": "v0" if first else ("m0" if heads else "v05") + norm + ("" if gated else "_noz"),
-        "mlp_ratio": mlp[0] / dims[0],
+        "mlp_ratio": hidden / dims[0],
+        "gmlp": hidden != mlp[0],
+        "norm_layer": "bn" if "classifier.norm.running_mean" in shapes else "ln",
         "downsample_version": "v1" if len(down) != 4 else "v2" if down[2] == 2 else "v3",
         "patchembed_version": "v2" if two_step else "v1",
         "patch_norm": "patch_embed.2.weight" in shapes,
     }
-    if heads:
-        arguments["ssm_init"] = "v2"
+    if heads:  # the weights do not say the activation: it is that of the published networks
+        arguments |= {"ssm_init": "v2", "ssm_act_layer": "gelu"}
     if "pos_embed" in shapes:
         arguments |= {"posembed": True, "imgsize": shapes["pos_embed"][2] * arguments["patch_size"]}
     bare = norm == "_onnone"
@@ -247,7 +176,7 @@ class VMamba(nn.Module):
     patch_norm : bool
         Whether embedded patches are normalised.
     norm_layer : str
-        "ln" or "ln2d".
+        "ln" or "ln2d", of channels, or "bn", of the batch.
     downsample_version, patchembed_version : str
         "v1", "v2" or "v3"; "v1" or "v2".
     use_checkpoint : bool
@@ -255,7 +184,7 @@ class VMamba(nn.Module):
     posembed, imgsize
         Whether there is a position embedding, and for which image size.
     gmlp : bool
-        The authors' argument that changes nothing.
+        Whether the perceptron is gated.
     """
 
     def __init__(
@@ -288,39 +217,42 @@ class VMamba(nn.Module):
         imgsize: int = 224,
     ) -> None:
         super().__init__()
-        if norm_layer.lower() not in ("ln", "ln2d"):
-            raise InputError(f'norm_layer must be "ln" or "ln2d", not {norm_layer!r}')
+        if norm_layer.lower() not in NORMS:
+            raise InputError(f'norm_layer must be "ln", "ln2d" or "bn", not {norm_layer!r}')
+        norm = NORMS[norm_layer.lower()]
         dims = stage_dims(dims, len(depths))
         self.in_chans = in_chans
         self.pos_embed = None
         if posembed:
             side = imgsize // patch_size
             self.pos_embed = nn.Parameter(nn.init.trunc_normal_(torch.zeros(1, dims[0], side, side), std=0.02))
-        self.patch_embed = patch_embed(patchembed_version, in_chans, dims[0], patch_size, patch_norm)
+        self.patch_embed = patch_embed(patchembed_version, in_chans, dims[0], patch_size, patch_norm, norm)
 
         def mixer(dim: int) -> nn.Module | None:
             shared = {"d_state": ssm_d_state, "dt_rank": ssm_dt_rank, "dropout": ssm_drop_rate}
+            act = ACTIVATIONS[ssm_act_layer.lower()]
             if ssm_ratio <= 0:
                 return None
             if forward_type in ("v0", "v0seq"):
-                return SS2D(dim, expand=ssm_ratio, **shared)
-            act = ACTIVATIONS[ssm_act_layer.lower()]
+                first = {"d_conv": max(ssm_conv, 1), "conv_bias": ssm_conv_bias}
+                return SS2D(dim, expand=ssm_ratio, act=act, **first, **shared)
             form = {"d_conv": ssm_conv, "conv_bias": ssm_conv_bias, "initialize": ssm_init}
             kind = SS2Dm0 if forward_type.startswith("m0") else SS2Dv2
             return kind(dim, ssm_ratio=ssm_ratio, act=act, forward_type=forward_type, **shared, **form)
 
         def block(dim: int, rate: float) -> VSSBlock:
             act = ACTIVATIONS[mlp_act_layer.lower()]
-            mlp = Mlp(dim, int(dim * mlp_ratio), act, mlp_drop_rate) if mlp_ratio > 0 else None
-            return VSSBlock(dim, mixer(dim), mlp, rate, use_checkpoint)
+            perceptron = GatedMlp if gmlp else Mlp
+            mlp = perceptron(dim, int(dim * mlp_ratio), act, mlp_drop_rate) if mlp_ratio > 0 else None
+            return VSSBlock(dim, mixer(dim), mlp, rate, use_checkpoint, norm)
 
         self.layers = nn.ModuleList()
         for stage, rates in enumerate(drop_path_rates(drop_path_rate, depths)):
             blocks = nn.Sequential(*[block(dims[stage], rate) for rate in rates])
             last = stage == len(dims) - 1
-            down = nn.Identity() if last else downsample(downsample_version, dims[stage], dims[stage + 1])
+            down = nn.Identity() if last else downsample(downsample_version, dims[stage], dims[stage + 1], norm)
             self.layers.append(nn.Sequential(OrderedDict(blocks=blocks, downsample=down)))
-        self.classifier = nn.ModuleDict({"norm": LayerNorm(dims[-1]), "head": nn.Linear(dims[-1], num_classes)})
+        self.classifier = nn.ModuleDict({"norm": norm(dims[-1]), "head": nn.Linear(dims[-1], num_classes)})
         self.apply(init_vss_weights)
         self.register_load_state_dict_pre_hook(remap_old_keys)
 

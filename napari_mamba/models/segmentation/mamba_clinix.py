@@ -189,7 +189,9 @@ class Decoder(nn.Module):
 
 def identify(shapes: Shapes) -> Identification | None:
     """Recognise a MambaClinix by its gated convolutions and scans."""
-    if not has(shapes, "encoder.encoder_layers.0.hgConvs.proj_in.weight", "encoder.LayerNorm.gamma"):
+    if not has(shapes, "encoder.LayerNorm.gamma", "decoder.Init_Residual.conv1.conv.weight"):
+        return None
+    if not any(key.endswith(".hgConvs.proj_in.weight") for key in shapes):
         return None
     arguments = plan_arguments(shapes, "v1")
     stages = range(len(arguments["features_per_stage"]))

@@ -6,6 +6,8 @@ Nasiri-Sarvi et al.; read in github.com/AtlasAnalyticsLab/Vim4Path, `dino/vim/mo
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,7 +30,7 @@ def identify(shapes: Shapes) -> Identification | None:
     if not has(shapes, "cls_token", "pos_embed", "layers.0.mixer.A_b_log", "norm_f.weight"):
         return None
     classes = shapes["head.weight"][0] if "head.weight" in shapes else 0
-    if classes not in (0, 2) or "norm_f.bias" in shapes:
+    if classes not in (0, 2):
         return None
     dim, channels, patch, _ = shapes["patch_embed.proj.weight"]
     return Identification(
@@ -40,7 +42,9 @@ def identify(shapes: Shapes) -> Identification | None:
             "embed_dim": dim,
             "d_state": shapes["layers.0.mixer.A_log"][1],
             "channels": channels,
+            "rms_norm": "norm_f.bias" not in shapes,
             **({} if classes else {"num_classes": 0}),
+            **({"init_layer_scale": 1.0} if "layers.0.mixer.gamma" in shapes else {}),
         },
         ambiguous=("if_devide_out",),
         note='A Vim classifier of two classes has the same keys: give the name "vim" if it is one. For Vim4Path say '
@@ -81,6 +85,14 @@ class Vim4Path(Vim):
         Dropout of the tokens, and of blocks.
     if_devide_out : bool
         Average the two directions instead of adding them; spelt as the authors do.
+    stride, rms_norm, norm_epsilon, ssm_cfg, init_layer_scale
+        As in `Vim`; the published configurations have none of their own.
+    use_middle_cls_token, return_features : bool
+        Whether the second class token stands in the middle or first; whether features are returned, or the head's
+        scores.
+    attn_drop_rate, residual_in_fp32, fused_add_norm, final_pool_type, if_abs_pos_embed, if_rope, if_rope_residual, \
+    if_cls_token, bimamba_type
+        The authors' arguments, of which their configurations have one value each, as it is here.
 
     Examples
     --------
@@ -100,11 +112,29 @@ class Vim4Path(Vim):
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.1,
         if_devide_out: bool = True,
+        stride: int | None = None,
+        rms_norm: bool = True,
+        norm_epsilon: float = 1e-5,
+        ssm_cfg: Mapping[str, Any] | None = None,
+        init_layer_scale: float | None = None,
+        use_middle_cls_token: bool = True,
+        return_features: bool = True,
+        attn_drop_rate: float = 0.0,
+        residual_in_fp32: bool = True,
+        fused_add_norm: bool = True,
+        final_pool_type: str = "mean",
+        if_abs_pos_embed: bool = True,
+        if_rope: bool = False,
+        if_rope_residual: bool = False,
+        if_cls_token: bool = True,
+        bimamba_type: str = "v2",
     ) -> None:
+        if not (if_cls_token and if_abs_pos_embed) or if_rope or bimamba_type != "v2" or final_pool_type == "all":
+            raise InputError("Vim4Path has a class token, learned positions, no rotary ones, and scans both ways")
         super().__init__(
             img_size,
             patch_size,
-            stride=patch_size,
+            stride=stride or patch_size,
             depth=depth,
             embed_dim=embed_dim,
             d_state=d_state,
@@ -112,9 +142,14 @@ class Vim4Path(Vim):
             num_classes=num_classes,
             drop_rate=drop_rate,
             drop_path_rate=drop_path_rate,
-            use_middle_cls_token=False,
+            use_middle_cls_token=use_middle_cls_token,
             if_divide_out=if_devide_out,
+            rms_norm=rms_norm,
+            norm_epsilon=norm_epsilon,
+            ssm_cfg=ssm_cfg,
+            init_layer_scale=init_layer_scale,
         )
+        self.return_features = return_features
         self.patch = patch_size
         self.learned = self.grid
 
@@ -135,15 +170,17 @@ class Vim4Path(Vim):
                 f"Vim4Path takes images of {self.channels} channels and sides that are multiples of {self.patch}, not "
                 f"{tuple(x.shape[1:])}; crop or resize them"
             )
-        self.grid = tuple(side // self.patch for side in x.shape[2:])
+        stride = self.patch_embed.proj.stride[0]
+        self.grid = tuple((side - self.patch) // stride + 1 for side in x.shape[2:])
         token = self.cls_token.expand(len(x), -1, -1)
         x = torch.cat([token, self.patch_embed(x)], dim=1) + self._positions(self.grid)
         x = self.pos_drop(x)
-        place = x.shape[1] // 2
+        place = x.shape[1] // 2 if self.middle else 0
         x = torch.cat([x[:, :place], token.to(x.dtype), x[:, place:]], dim=1)
-        x, residual = self._blocks(x, [0, place])
+        x, residual = self._blocks(x, [0, place or 1])
         return self.norm_f(residual + self.drop_path(x)).to(x.dtype), [place]
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W) to features (B, embed_dim)."""
-        return self.features(x)
+        """(B, channels, H, W) to features (B, embed_dim), or scores (B, num_classes) without `return_features`."""
+        features = self.features(x)
+        return features if self.return_features else self.head(features)

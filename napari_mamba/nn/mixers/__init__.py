@@ -5,7 +5,7 @@ from napari_mamba.nn.mixers.linear.s4 import S4
 from napari_mamba.nn.mixers.linear.s4d import S4D
 from napari_mamba.nn.mixers.linear.s5 import S5
 from napari_mamba.nn.mixers.mamba import Mamba
-from napari_mamba.nn.mixers.mamba2 import Mamba2
+from napari_mamba.nn.mixers.mamba2 import Mamba2, Mamba2Simple
 from napari_mamba.nn.mixers.registry import mixer
 
-__all__ = ["H3", "S4", "S4D", "S5", "Mamba", "Mamba2", "mixer"]
+__all__ = ["H3", "S4", "S4D", "S5", "Mamba", "Mamba2", "Mamba2Simple", "mixer"]

@@ -7,6 +7,7 @@ initialisation are those of `mamba_ssm.Mamba2` (github.com/state-spaces/mamba).
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -89,17 +90,20 @@ def _wide(x: Tensor) -> Tensor:
 
 
 class GatedRMSNorm(nn.Module):
-    """RMS norm of x · silu(z) over the channels of each of some groups."""
+    """RMS norm of x · silu(z) over the channels of each of some groups; `norm_before_gate`: of x, then · silu(z)."""
 
-    def __init__(self, channels: int, groups: int = 1, eps: float = 1e-5) -> None:
+    def __init__(self, channels: int, groups: int = 1, eps: float = 1e-5, norm_before_gate: bool = False) -> None:
         super().__init__()
         self.weight, self.groups, self.eps = nn.Parameter(torch.ones(channels)), groups, eps
+        self.norm_before_gate = norm_before_gate
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         """Normalise x (…, C) gated by z (…, C), in float32."""
-        gated = (x.float() * F.silu(z.float())).unflatten(-1, (self.groups, -1))
+        gate = F.silu(z.float())
+        gated = (x.float() if self.norm_before_gate else x.float() * gate).unflatten(-1, (self.groups, -1))
         scale = torch.rsqrt(gated.square().mean(-1, keepdim=True) + self.eps)
-        return ((gated * scale).flatten(-2) * self.weight).to(z.dtype)
+        y = (gated * scale).flatten(-2) * self.weight
+        return (y * gate if self.norm_before_gate else y).to(z.dtype)
 
 
 @register_mixer("mamba2")
@@ -123,6 +127,18 @@ class Mamba2(nn.Module):
         Steps weighed at once; it changes speed and memory, not the result.
     backend : str
         The convolution's backend; "torch" is the scan's too.
+    d_ssm : int, optional
+        Inner channels that are scanned; the others are a gated product of two. None: all.
+    D_has_hdim : bool
+        The skip has a weight for each channel, not for each head.
+    rmsnorm, norm_before_gate : bool
+        Normalise what is projected (else it is gated alone); before the gate, not after it.
+    dt_limit : (float, float)
+        Smallest and greatest step size.
+    learnable_init_states : bool
+        The scan begins in a state that is learned, on every path.
+    conv_init : float, optional
+        The convolution's weights begin within this of zero.
 
     Examples
     --------
@@ -148,37 +164,96 @@ class Mamba2(nn.Module):
         bias: bool = False,
         chunk_size: int = 64,
         backend: str = "auto",
+        *,
+        d_ssm: int | None = None,
+        D_has_hdim: bool = False,
+        rmsnorm: bool = True,
+        norm_before_gate: bool = False,
+        dt_limit: tuple[float, float] = (0.0, math.inf),
+        learnable_init_states: bool = False,
+        conv_init: float | None = None,
     ) -> None:
         super().__init__()
         inner = int(expand * d_model)
-        headdim = math.gcd(inner, 64) if headdim is None else headdim
-        if inner % headdim or (inner // headdim) % ngroups:
+        scanned = inner if d_ssm is None else d_ssm
+        headdim = math.gcd(scanned, 64) if headdim is None else headdim
+        if scanned % headdim or (scanned // headdim) % ngroups or not 0 < scanned <= inner:
             raise InputError(
-                f"{inner} inner channels do not divide into heads of {headdim} in {ngroups} groups; choose a headdim "
-                "that divides them, and ngroups that divides the number of heads."
+                f"{scanned} of {inner} inner channels do not divide into heads of {headdim} in {ngroups} groups; "
+                "choose a headdim that divides them, and ngroups that divides the number of heads."
             )
-        self.d_inner, self.d_state, self.headdim, self.ngroups = inner, d_state, headdim, ngroups
-        self.nheads, self.chunk_size, self.backend = inner // headdim, chunk_size, backend
-        mixed = inner + 2 * ngroups * d_state
-        self.in_proj = nn.Linear(d_model, inner + mixed + self.nheads, bias=bias)
+        self.d_inner, self.d_ssm, self.d_state, self.headdim, self.ngroups = inner, scanned, d_state, headdim, ngroups
+        self.nheads, self.chunk_size, self.backend = scanned // headdim, chunk_size, backend
+        self.dt_limit, self.D_has_hdim = tuple(dt_limit), D_has_hdim
+        mixed = scanned + 2 * ngroups * d_state
+        self.in_proj = nn.Linear(d_model, 2 * inner - scanned + mixed + self.nheads, bias=bias)
         self.conv1d = nn.Conv1d(mixed, mixed, d_conv, groups=mixed, padding=d_conv - 1, bias=conv_bias)
+        if conv_init is not None:
+            nn.init.uniform_(self.conv1d.weight, -conv_init, conv_init)
+        states = nn.Parameter(torch.zeros(self.nheads, headdim, d_state)) if learnable_init_states else None
+        self.register_parameter("init_states", states)
         dt = torch.exp(torch.rand(self.nheads) * math.log(dt_max / dt_min) + math.log(dt_min)).clamp(min=dt_init_floor)
         self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
         self.A_log = nn.Parameter(torch.empty(self.nheads).uniform_(*A_init_range).log())
-        self.D = nn.Parameter(torch.ones(self.nheads))
-        self.norm = GatedRMSNorm(inner, ngroups)
+        self.D = nn.Parameter(torch.ones(scanned if D_has_hdim else self.nheads))
+        self.norm = GatedRMSNorm(scanned, ngroups, norm_before_gate=norm_before_gate) if rmsnorm else None
         self.out_proj = nn.Linear(inner, d_model, bias=bias)
 
     def forward(self, x: Tensor, order: ScanOrder | Tensor | None = None) -> Tensor:
         """Mix x (B, L, C), rows in grid order, along an order; returns (B, L, C). Several paths are summed."""
-        mixed = self.d_inner + 2 * self.ngroups * self.d_state
-        z, xBC, dt = self.in_proj(x).split([self.d_inner, mixed, self.nheads], dim=-1)
+        mixed, aside = self.d_ssm + 2 * self.ngroups * self.d_state, self.d_inner - self.d_ssm
+        parts = self.in_proj(x).split([aside, aside, self.d_ssm, mixed, self.nheads], dim=-1)
+        gate, value, z, xBC, dt = parts
         xBC = causal_conv1d(xBC, self.conv1d.weight.squeeze(1), self.conv1d.bias, order, backend=self.backend)
         xBC = xBC[:, None] if xBC.ndim == 3 else xBC
-        dt = F.softplus(dt.float() + self.dt_bias.float())[:, None].expand(-1, xBC.shape[1], -1, -1)
+        dt = F.softplus(dt.float() + self.dt_bias.float()).clamp(*self.dt_limit)
+        dt = dt[:, None].expand(-1, xBC.shape[1], -1, -1)
         form = "torch" if self.backend == "torch" else "auto"
+        D = self.D.unflatten(0, (-1, self.headdim)) if self.D_has_hdim else self.D
         with torch.autocast(x.device.type, enabled=False):
-            y = scan_heads(
-                xBC, dt, self.A_log, self.D, self.d_state, self.ngroups, order, self.chunk_size, backend=form
-            )
-        return self.out_proj(self.norm(y.to(x.dtype), z))
+            y = scan_heads(xBC, dt, self.A_log, D, self.d_state, self.ngroups, order, self.chunk_size, backend=form)
+            if self.init_states is not None:
+                y = y + along_paths(self._from_initial_states, order, _wide(xBC), dt, paths=True)
+        y = y.to(x.dtype)
+        y = y * F.silu(z) if self.norm is None else self.norm(y, z)
+        return self.out_proj(torch.cat([F.silu(gate) * value, y], dim=-1) if aside else y)
+
+    def _from_initial_states(self, xBC: Tensor, dt: Tensor) -> Tensor:
+        """What the states that a path begins in add to its outputs: the scan is linear in them. (B, L, inner)."""
+        assert self.init_states is not None
+        C = xBC[..., -self.ngroups * self.d_state :].unflatten(-1, (self.ngroups, self.d_state))
+        states = self.init_states.to(C.dtype).unflatten(0, (self.ngroups, -1))
+        kept = (-self.A_log.float().exp() * dt).cumsum(1).exp()
+        return (torch.einsum("blgn,ghpn->blghp", C, states).flatten(2, 3) * kept[..., None]).flatten(2)
+
+
+class Mamba2Simple(Mamba2):
+    """`mamba_ssm.modules.mamba2_simple.Mamba2Simple`: the same block, with its defaults.
+
+    Parameters
+    ----------
+    d_model, d_state, headdim
+        As in `Mamba2`.
+    use_mem_eff_path : bool
+        As in the authors' fused kernel each group of heads is normalised by itself; False: all channels at once, as
+        their code does beside it. With one group there is no difference.
+    **arguments
+        Those of `Mamba2`.
+
+    Examples
+    --------
+    >>> Mamba2Simple(64, learnable_init_states=True)(torch.randn(1, 100, 64)).shape
+    torch.Size([1, 100, 64])
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int = 64,
+        headdim: int = 128,
+        use_mem_eff_path: bool = True,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(d_model, d_state, headdim=headdim, **arguments)
+        if not use_mem_eff_path and self.norm is not None:
+            self.norm.groups = 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,13 +60,27 @@ class ViLLayer(Float32Module):
         Inner channels over `dim`.
     block_size : int
         Channels that a query's, key's or value's projection mixes, and the number of heads of the mLSTM, as published.
+    proj_bias, norm_bias : bool
+        Version 2's biases of the projections and of the norm.
+    conv_kind : {"2d", "causal1d"}
+        Version 2's convolution: of the map, or along the tokens, never ahead.
     """
 
     def __init__(
-        self, dim: int, backwards: bool = False, version: int = 1, expansion: int = 2, block_size: int = 4
+        self,
+        dim: int,
+        backwards: bool = False,
+        version: int = 1,
+        expansion: int = 2,
+        block_size: int = 4,
+        proj_bias: bool = True,
+        norm_bias: bool = True,
+        conv_kind: str = "2d",
     ) -> None:
         super().__init__()
-        inner, bias = expansion * dim, version == 2
+        inner, bias = expansion * dim, version == 2 and proj_bias
+        if conv_kind not in ("2d", "causal1d"):
+            raise InputError(f'conv_kind must be "2d" or "causal1d", not {conv_kind!r}')
         if inner % block_size:
             raise InputError(f"an mLSTM of {inner} channels does not divide into blocks of {block_size}")
         self.backwards = backwards
@@ -74,9 +89,11 @@ class ViLLayer(Float32Module):
         self.q_proj, self.k_proj, self.v_proj = (Headwise(inner, block_size, bias) for _ in range(3))
         if version == 1:
             self.conv1d = CausalConv(inner, 4)
+        elif conv_kind == "causal1d":
+            self.conv: nn.Module = CausalConv(inner, 3)
         else:
             self.conv = nn.Conv2d(inner, inner, 3, padding=1, groups=inner)
-        self.mlstm_cell = MLSTMCell(inner, block_size, norm_bias=bias)
+        self.mlstm_cell = MLSTMCell(inner, block_size, norm_bias=version == 2 and norm_bias)
         self.proj_down = nn.Linear(inner, dim, bias=bias)
 
     def forward(self, x: Tensor, size: Sequence[int] = ()) -> Tensor:
@@ -86,10 +103,15 @@ class ViLLayer(Float32Module):
             x = x.to(self.proj_up.weight.dtype)
             x = x.flip(1) if self.backwards else x
             u, z = self.proj_up(x).chunk(2, dim=-1)
-            near = F.silu(self.conv1d(u) if not hasattr(self, "conv") else to_tokens(self.conv(from_tokens(u, size))))
+            near = F.silu(self._near(u, size))
             y = self.mlstm_cell(self.q_proj(near), self.k_proj(near), self.v_proj(u))
             y = self.proj_down((y + self.learnable_skip * near) * F.silu(z))
             return (y.flip(1) if self.backwards else y).to(dtype)
+
+    def _near(self, u: Tensor, size: Sequence[int]) -> Tensor:
+        """The tokens convolved with those near them."""
+        conv = self.conv if hasattr(self, "conv") else self.conv1d
+        return conv(u) if isinstance(conv, CausalConv) else to_tokens(conv(from_tokens(u, size)))
 
 
 class ViLBlock(nn.Module):
@@ -102,11 +124,18 @@ class ViLBlock(nn.Module):
     """
 
     def __init__(
-        self, dim: int, backwards: bool = False, version: int = 1, block_size: int = 4, drop_path: float = 0.0
+        self,
+        dim: int,
+        backwards: bool = False,
+        version: int = 1,
+        block_size: int = 4,
+        drop_path: float = 0.0,
+        norm_bias: bool = True,
+        **layer: Any,
     ) -> None:
         super().__init__()
-        self.norm = ResidualNorm(dim, bias=version == 2)
-        self.layer = ViLLayer(dim, backwards, version, block_size=block_size)
+        self.norm = ResidualNorm(dim, bias=version == 2 and norm_bias)
+        self.layer = ViLLayer(dim, backwards, version, block_size=block_size, norm_bias=norm_bias, **layer)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, size: Sequence[int] = ()) -> Tensor:

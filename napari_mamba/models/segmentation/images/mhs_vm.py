@@ -5,8 +5,9 @@ Read in github.com/PixDeep/MHS-VM, `models/vmunet/mhsm.py`, `routegen.py` and `s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -226,11 +227,13 @@ class MHSVM(nn.Module):
     drop_path_rate : float
         Of stochastic depth.
     head_num : {3, 4}
-        Heads, in the authors' `para_dict`; the fourth scans the raster.
+        Heads; the fourth scans the raster.
     gfu_t : float
-        Threshold of the fusion of paths, in `para_dict`; no checkpoint holds it.
+        Threshold of the fusion of paths; no checkpoint holds it.
     with_proj : bool
-        Whether the heads are normalised and projected together, in `para_dict`.
+        Whether the heads are normalised and projected together.
+    para_dict : mapping, optional
+        These three, as the authors' configurations have them.
     route_dict_path
         Accepted as the authors' configurations name it; routes are computed for any size.
 
@@ -251,8 +254,13 @@ class MHSVM(nn.Module):
         gfu_t: float = 0.0,
         with_proj: bool = True,
         route_dict_path: str | None = None,
+        para_dict: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        head_num, gfu_t, with_proj = (
+            (para_dict or {}).get(name, given)
+            for name, given in (("head_num", head_num), ("gfu_t", gfu_t), ("with_proj", with_proj))
+        )
         if head_num not in (3, 4):
             raise InputError(f"MHS-VM has 3 or 4 heads, not {head_num}; set head_num to one of them")
         self.input_channels = input_channels

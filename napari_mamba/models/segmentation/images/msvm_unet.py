@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from napari_mamba.errors import InputError
-from napari_mamba.models.classification.vmamba import VSSBlock, downsample, patch_embed
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import depths as depths_of
 from napari_mamba.models.shapes import has
 from napari_mamba.nn.blocks.drop import drop_path_rates
 from napari_mamba.nn.blocks.transformers.mlp import Mlp
+from napari_mamba.nn.blocks.vmamba import VSSBlock, downsample, patch_embed
 from napari_mamba.nn.blocks.vss import grey_to_rgb, init_vss_weights, stage_dims
 from napari_mamba.nn.mixers.images.ss2d_v2 import SS2Dv2
 from napari_mamba.nn.norms.norm import LayerNorm

@@ -175,8 +175,9 @@ class MUCMNet(nn.Module):
         Channels of the six levels, divisible by 4 and by the number of chunks, and of the input.
     drop_rate, drop_path_rate : float
         Dropout inside blocks, and of a block's second half.
-    input_channels : int
-        The authors' argument that changes nothing.
+    input_channels, img_size, patch_size, in_chans, num_heads, mlp_ratios, qkv_bias, qk_scale, attn_drop_rate, depths, \
+    sr_ratios
+        The authors' arguments that change nothing.
 
     Examples
     --------
@@ -193,6 +194,16 @@ class MUCMNet(nn.Module):
         embed_dims: Sequence[int] = (8, 16, 24, 32, 48, 64, 3),
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
+        img_size: int = 256,
+        patch_size: int = 16,
+        in_chans: int = 3,
+        num_heads: Sequence[int] = (1,),
+        mlp_ratios: Sequence[float] = (4, 4, 4, 4),
+        qkv_bias: bool = False,
+        qk_scale: float | None = None,
+        attn_drop_rate: float = 0.0,
+        depths: Sequence[int] = (1, 1, 1),
+        sr_ratios: Sequence[int] = (8, 4, 2, 1),
     ) -> None:
         super().__init__()
         if variant not in CHUNKS:

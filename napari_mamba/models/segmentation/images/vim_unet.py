@@ -21,6 +21,7 @@ from napari_mamba.models.classification.vim import Vim
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, has
 from napari_mamba.nn.blocks.probability import Probability
+from napari_mamba.nn.blocks.vss import grey_to_rgb
 
 WIDTHS = {"vim_t": 192, "vim_s": 384, "vim_b": 768}
 LEVELS = 4
@@ -254,12 +255,12 @@ class ViMUNet(nn.Module):
         return self.out_conv(self.decoder_head(torch.cat([x, sides[-1]], dim=1)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W) to (B, out_channels, H, W).
+        """(B, channels, H, W) to (B, out_channels, H, W); one grey channel stands for three.
 
         As published, an image larger than `img_size` is cut to it, right and bottom, and the result stretched back.
         """
         height, width = x.shape[2:]
-        x = F.pad(x, (0, self.img_size - width, 0, self.img_size - height))
+        x = F.pad(grey_to_rgb(x, self.encoder.channels), (0, self.img_size - width, 0, self.img_size - height))
         y = self.probability(self._decode(self.encoder(x)))[..., :height, :width]
         if y.shape[2:] == (height, width):
             return y

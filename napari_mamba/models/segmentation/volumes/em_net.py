@@ -28,7 +28,8 @@ from napari_mamba.nn.mixers.multipath import MultiPathMamba
 from napari_mamba.nn.norms.norm import LayerNorm
 from napari_mamba.scan import placed, scan_order
 
-STEM = 4
+STEM, UNIT = 4, 32
+"""Voxels of a side that the stem makes one, and of which the sides are multiples."""
 Size = tuple[int, ...]
 
 
@@ -162,30 +163,34 @@ class EMNetUpBlock(nn.Module):
 
 def patch_size(shapes: Shapes) -> tuple[Size, bool]:
     """The size that position tables and spectra fit, and whether they leave it open."""
-    pattern = re.compile(r"mamba_encoder\.stages\.(\d)\.\d+\.(pos_embed|ffp_module\.complex_weight)$")
-    found = {match[2]: (STEM * 2 ** int(match[1]), shapes[key]) for key in shapes if (match := pattern.match(key))}
-    if "pos_embed" not in found:
-        decoder = re.compile(r"decoder(\d)\.decoder_block\.0\.0\.pos_embed$")
-        tables = [(2 ** int(match[1]), shapes[key]) for key in shapes if (match := decoder.match(key))]
-        if tables:
-            found["pos_embed"] = tables[0]
-    if "pos_embed" not in found:  # spectra alone: their last axis is an even size's
-        scale, shape = found["ffp_module.complex_weight"]
-        return (scale * shape[1], scale * shape[2], scale * 2 * (shape[3] - 1)), True
-    scale, table = found["pos_embed"]
-    if "ffp_module.complex_weight" not in found:
-        side = round(table[1] ** (1 / 3))
-        return (scale * side,) * 3, True
-    spectral, shape = found["ffp_module.complex_weight"]
-    first, second = spectral * shape[1], spectral * shape[2]
-    return (first, second, scale * (table[1] // (first // scale * (second // scale)))), False
+    layer = re.compile(r"mamba_encoder\.stages\.(\d)\.\d+\.(pos_embed|ffp_module\.complex_weight)$")
+    decoder = re.compile(r"decoder(\d)\.decoder_block\.0\.0\.pos_embed$")
+    tables = {2 ** int(match[1]): shapes[key][1] for key in shapes if (match := decoder.match(key))}
+    spectra: dict[int, tuple[int, ...]] = {}
+    for key, match in ((key, match) for key in shapes if (match := layer.match(key))):
+        scale = STEM * 2 ** int(match[1])
+        if match[2] == "pos_embed":
+            tables[scale] = shapes[key][1]
+        else:
+            spectra[scale] = shapes[key]
+    if not spectra:  # the number of tokens is known
+        scale, tokens = next(iter(tables.items()), (UNIT, 1))
+        units = tokens // (UNIT // scale) ** 3
+        side = round(units ** (1 / 3))
+        return ((UNIT * side,) * 3 if side**3 == units else (UNIT, UNIT, UNIT * units)), True
+    finest = min(spectra)
+    first, second = (finest * n for n in spectra[finest][1:3])
+    if not tables:  # a spectrum's last axis is half the map's, and of the coarsest stage that is rounded
+        return (first, second, 2 * finest * (spectra[finest][3] - 1) or UNIT), finest == UNIT
+    scale, tokens = next(iter(tables.items()))
+    return (first, second, scale * (tokens // (first // scale * (second // scale)))), False
 
 
 def identify(shapes: Shapes) -> Identification | None:
     """Recognise an EM-Net state_dict; whether it is of before 13 December 2024 leaves no trace in it."""
     if not has(shapes, "mamba_encoder.downsample_layers.0.0.weight", "mamba_encoder.mlps.3.fc1.weight"):
         return None
-    if not any(key.endswith("conv51.conv1.conv.weight") for key in shapes):
+    if not any(key.endswith(("conv51.conv1.conv.weight", "ffp_module.complex_weight")) for key in shapes):
         return None
     stages = [f"mamba_encoder.stages.{stage}." for stage in range(4)]
     depths = [count(shapes, stage) for stage in stages]
@@ -203,6 +208,8 @@ def identify(shapes: Shapes) -> Identification | None:
         "conv_decoder": "decoder4.conv_block.conv1.conv.weight" in shapes,
         "fft_nums": spectral,
         "ds": "out2.conv.conv.weight" in shapes,
+        "res_block": "encoder1.layer.conv3.conv.weight" in shapes,
+        "norm_name": "batch" if "encoder1.layer.norm1.running_mean" in shapes else "instance",
         "in_shpae": size,
     }
     return Identification(
@@ -251,12 +258,16 @@ class EMNet(nn.Module):
         See `make_norm`.
     conv_decoder : bool
         A decoder of convolutions instead of scans.
+    res_block : bool
+        Whether convolutional blocks have a residual; without it the decoder's scans give way to such blocks, too.
     ds : bool
         Return also what is at a quarter and an eighth of the resolution.
     in_shpae : sequence of int
         The size of the images, spelt as the authors do: tables of positions and spectra are made for it.
     spatial_mamba : bool
         Whether the spatial branch is scanned too, as since 13 December 2024.
+    drop_path_rate, layer_scale_init_value, conv_block, spatial_dims
+        The authors' arguments that change nothing.
 
     Raises
     ------
@@ -283,20 +294,26 @@ class EMNet(nn.Module):
         ds: bool = False,
         in_shpae: Sequence[int] = (128, 128, 128),
         spatial_mamba: bool = True,
+        res_block: bool = True,
+        drop_path_rate: float = 0.0,
+        layer_scale_init_value: float = 1e-6,
+        conv_block: bool = True,
+        spatial_dims: int = 3,
     ) -> None:
         super().__init__()
         self.size = size = tuple(in_shpae)
-        if len(size) != 3 or any(n % 32 for n in size) or (any(fft_nums) and size[0] != size[1]):
+        if len(size) != 3 or any(n % UNIT for n in size) or (any(fft_nums) and size[0] != size[1]):
             raise InputError(f"EM-Net takes volumes with two equal sides, multiples of 32 voxels, not {size}")
         if in_chans != 1 or len(depths) != 4 or hidden_size != feat_size[3]:
             raise InputError("EM-Net takes one channel, in four stages, the last of hidden_size channels")
         self.mamba_encoder = MambaEncoder(feat_size, depths, fft_nums, size, spatial_mamba)
-        self.encoder1 = UnetrBasicBlock(3, in_chans, feat_size[0], 3, norm_name)
+        self.encoder1 = UnetrBasicBlock(3, in_chans, feat_size[0], 3, norm_name, res_block)
         dims = [hidden_size, feat_size[2], feat_size[1], feat_size[0], feat_size[0]]
         for number, (below, dim) in zip((4, 3, 2, 1), itertools.pairwise(dims), strict=True):
-            factor, grid = (4, None) if number == 1 else (2, tuple(n // 2**number for n in size))
+            factor = 4 if number == 1 else 2
+            grid = tuple(n // 2**number for n in size) if res_block and number > 1 else None
             block: nn.Module = (
-                UnetrUpBlock(3, below, dim, 3, factor, norm_name)
+                UnetrUpBlock(3, below, dim, 3, factor, norm_name, res_block)
                 if conv_decoder
                 else EMNetUpBlock(below, dim, factor, norm_name, grid, spatial_mamba)
             )

@@ -90,19 +90,26 @@ class VisionMamba(nn.Module):
 
 
 class UnetrPrUpBlock(nn.Module):
-    """Enlarges by transposed convolutions, a `UnetrConvBlock` after each but the first."""
+    """Enlarges by transposed convolutions, with or without a `UnetrConvBlock` after each but the first."""
 
-    def __init__(self, in_channels: int, out_channels: int, num_layer: int, norm: NormName, res_block: bool) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, num_layer: int, norm: NormName, conv_block: bool, res_block: bool
+    ) -> None:
         super().__init__()
 
         def enlarge(channels: int) -> nn.Module:
             return named_conv(nn.ConvTranspose3d(channels, out_channels, 2, 2, bias=False))
 
         self.transp_conv_init = enlarge(in_channels)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(enlarge(out_channels), UnetrConvBlock(3, out_channels, out_channels, 3, norm, res_block))
-            for _ in range(num_layer)
-        )
+
+        def stage() -> nn.Module:
+            if not conv_block:
+                return enlarge(out_channels)
+            return nn.Sequential(
+                enlarge(out_channels), UnetrConvBlock(3, out_channels, out_channels, 3, norm, res_block)
+            )
+
+        self.blocks = nn.ModuleList(stage() for _ in range(num_layer))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.transp_conv_init(x)
@@ -127,6 +134,15 @@ def identify(shapes: Shapes) -> Identification | None:
     hidden, in_channels = shapes["vit.patch_embed.projection.weight"][:2]
     size = likely_size(shapes["vit.pos_embed"][1])
     cube = len(set(size)) == 1
+    norm = "encoder1.layer.norm1."
+    unsaid = () if cube else ("img_size",)
+    notes = [f"The weights hold the number of patches, not the size: {size} is the likeliest (img_size)."][: not cube]
+    norm_name: NormName = "instance"
+    if f"{norm}running_mean" in shapes:
+        norm_name = "batch"
+    elif f"{norm}weight" in shapes:
+        norm_name, unsaid = ("instance", {"affine": True}), (*unsaid, "norm_name")
+        notes.append("The weights do not say what is normalised together: name the norm_name.")
     return Identification(
         "mamba_nd_unetr",
         arguments={
@@ -135,12 +151,12 @@ def identify(shapes: Shapes) -> Identification | None:
             "img_size": size,
             "feature_size": shapes["encoder1.layer.conv2.conv.weight"][0],
             "hidden_size": hidden,
+            "norm_name": norm_name,
+            "conv_block": "encoder3.blocks.0.0.conv.weight" in shapes,
             "res_block": "decoder2.conv_block.conv3.conv.weight" in shapes,
         },
-        ambiguous=() if cube else ("img_size",),
-        note=""
-        if cube
-        else f"The weights hold the number of patches, not the size: {size} is the likeliest (img_size).",
+        ambiguous=unsaid,
+        note=" ".join(notes),
     )
 
 
@@ -177,10 +193,12 @@ class MambaNDUNETR(nn.Module):
         Channels at full resolution, and of a token.
     norm_name : str or (str, dict)
         See `make_norm`.
-    res_block : bool
-        Whether the convolutional blocks have a residual.
+    conv_block, res_block : bool
+        Whether skips are convolved after each enlargement, and whether the convolutional blocks have a residual.
     dropout_rate : float
         Of tokens and layers.
+    mlp_dim, num_heads, ssm_policy, pos_embed, use_mamba
+        The authors' arguments that change nothing here: of the transformer that Mamba stands for.
 
     Raises
     ------
@@ -202,8 +220,14 @@ class MambaNDUNETR(nn.Module):
         feature_size: int = 16,
         hidden_size: int = 768,
         norm_name: NormName = "instance",
+        conv_block: bool = True,
         res_block: bool = True,
         dropout_rate: float = 0.0,
+        mlp_dim: int = 3072,
+        num_heads: int = 12,
+        ssm_policy: str | None = None,
+        pos_embed: str = "perceptron",
+        use_mamba: bool = True,
     ) -> None:
         super().__init__()
         self.img_size = tuple(img_size)
@@ -215,7 +239,7 @@ class MambaNDUNETR(nn.Module):
         self.vit = VisionMamba(in_channels, img_size, hidden_size, dropout_rate)
         self.encoder1 = UnetrBasicBlock(3, in_channels, f, 3, norm_name, res_block)
         for number, layers in ((2, 2), (3, 1), (4, 0)):
-            skip = UnetrPrUpBlock(hidden_size, f * 2 ** (number - 1), layers, norm_name, res_block)
+            skip = UnetrPrUpBlock(hidden_size, f * 2 ** (number - 1), layers, norm_name, conv_block, res_block)
             self.add_module(f"encoder{number}", skip)
         for number, below, here in ((5, hidden_size, 8 * f), (4, 8 * f, 4 * f), (3, 4 * f, 2 * f), (2, 2 * f, f)):
             self.add_module(f"decoder{number}", UnetrUpBlock(3, below, here, 3, 2, norm_name, res_block))

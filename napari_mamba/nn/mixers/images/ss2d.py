@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from napari_mamba.nn.blocks.tokens import Float32Module
 from napari_mamba.nn.mixers.exchange import PathMixers, ReplaceableMixer
@@ -26,7 +25,7 @@ class SS2D(Float32Module, ReplaceableMixer):
     d_state : int
         States per channel.
     d_conv : int
-        Side of the depth-wise kernel.
+        Side of the depth-wise kernel; below 2 there is none.
     expand : float
         Inner channels per channel.
     dt_rank : int or "auto"
@@ -37,6 +36,10 @@ class SS2D(Float32Module, ReplaceableMixer):
         Name of a scan order over (H, W); its number of paths is the number of directions.
     dt_min, dt_max, dt_init, dt_scale, dt_init_floor, conv_bias, bias
         As in `mamba_ssm.Mamba`.
+    act : type
+        Activation class, of the convolution and of the gate.
+    paths : int, optional
+        Directions, where they are not those of the order.
 
     Examples
     --------
@@ -60,15 +63,19 @@ class SS2D(Float32Module, ReplaceableMixer):
         conv_bias: bool = True,
         bias: bool = False,
         order: str = "ss2d",
+        act: type[nn.Module] = nn.SiLU,
+        paths: int | None = None,
     ) -> None:
         super().__init__()
         self.order = order
         self.d_state = d_state
-        self.paths = paths = scan_order(order, (2, 2)).paths
+        self.paths = paths = paths or scan_order(order, (2, 2)).paths
         self.d_inner = d_inner = int(expand * d_model)
         rank = rank_of(dt_rank, d_model)
         self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=bias)
-        self.conv2d = nn.Conv2d(d_inner, d_inner, d_conv, padding=(d_conv - 1) // 2, groups=d_inner, bias=conv_bias)
+        self.act = act()
+        if d_conv > 1:
+            self.conv2d = nn.Conv2d(d_inner, d_inner, d_conv, padding=(d_conv - 1) // 2, groups=d_inner, bias=conv_bias)
         weight, step_bias = initial_step(paths, d_inner, rank, dt_min, dt_max, dt_init, dt_scale, dt_init_floor)
         self.x_proj_weight = nn.Parameter(initial_projection(paths, rank + 2 * d_state, d_inner))
         self.dt_projs_weight = nn.Parameter(weight)
@@ -103,6 +110,6 @@ class SS2D(Float32Module, ReplaceableMixer):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to (B, H, W, C)."""
         u, z = self.in_proj(x.to(self.in_proj.weight.dtype)).chunk(2, dim=-1)
-        u = F.silu(self.conv2d(u.movedim(-1, 1)).movedim(1, -1))
-        y = self.out_norm(self.scan(u)).to(z.dtype)
-        return self.dropout(self.out_proj(y * F.silu(z))).to(x.dtype)
+        u = self.conv2d(u.movedim(-1, 1)).movedim(1, -1) if hasattr(self, "conv2d") else u
+        y = self.out_norm(self.scan(self.act(u))).to(z.dtype)
+        return self.dropout(self.out_proj(y * self.act(z))).to(x.dtype)

@@ -10,6 +10,7 @@ from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from napari_mamba.errors import InputError
 from napari_mamba.nn.blocks.tokens import Float32Module
@@ -22,7 +23,10 @@ from napari_mamba.scan import scan_order
 PATHS = 4
 CROSS = ("v01", "v02", "v03", "v04", "v05", "v2", "v3")
 """Versions that scan rows and columns both ways: they differ in how the authors computed it, not in what."""
-KINDS = {"v051d": "one way", "v052d": "two ways", "v052d3": "rotations", **dict.fromkeys(CROSS, "cross")}
+KINDS = {
+    **{"v051d": "one way", "v052d": "two ways", "v052d3": "rotations", "v052dc": "rows, then columns"},
+    **dict.fromkeys(CROSS, "cross"),
+}
 
 
 class MapConv(nn.Conv2d):
@@ -131,6 +135,9 @@ class SS2Dv2(Float32Module, ReplaceableMixer):
 
     def scan(self, u: Tensor) -> Tensor:
         """Four paths over (B, H, W, D), summed."""
+        if self.kind == "rows, then columns":
+            rows = self._sweep(u, 0)
+            return self._sweep(rows.transpose(1, 2), 2).transpose(1, 2)
         shape, grid = (PATHS, u.shape[-1], -1), tuple(u.shape[1:3])
         order = scan_order("ss2d", grid) if self.kind == "cross" else ablation_paths(self.kind, *grid)
         if self.exchanged is not None:
@@ -144,6 +151,21 @@ class SS2Dv2(Float32Module, ReplaceableMixer):
             order,
         )
         return y.view(u.shape)
+
+    def _sweep(self, u: Tensor, first: int) -> Tensor:
+        """Each row of (B, H, W, D), normalised, both ways through two paths of its own.
+
+        What comes back is added as it comes, not turned again, as published.
+        """
+        rows = F.layer_norm(at_least_float32(u), u.shape[-1:]).flatten(0, 1)
+        both = torch.stack([rows, rows.flip(1)], dim=1)
+        two = slice(first, first + 2)
+        if self.exchanged is not None:
+            y = torch.stack([mix(way) for mix, way in zip(self.exchanged.mixers[two], both.unbind(1), strict=True)])
+            return y.sum(0).view(u.shape)
+        A, D = self.A_logs.view(PATHS, -1, self.d_state)[two], self.Ds.view(PATHS, -1)[two]
+        weights = [weight[two] for weight in (*self.projections(), self.dt_projs_bias)]
+        return project_and_scan(both, *weights, A, D, None).view(u.shape)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to (B, H, W, C)."""

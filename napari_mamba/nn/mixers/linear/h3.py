@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_mamba.errors import InputError
 from napari_mamba.nn.blocks.tokens import Float32Module
 from napari_mamba.nn.mixers.along import along_paths
 from napari_mamba.nn.mixers.linear.s4 import long_convolution
@@ -38,20 +39,21 @@ class _Shift(Float32Module):
 class _Diagonal(Float32Module):
     """A diagonal state space, discretised by the bilinear rule."""
 
-    def __init__(self, d_model: int, d_state: int, dt_min: float, dt_max: float) -> None:
+    def __init__(self, d_model: int, d_state: int, dt_min: float, dt_max: float, n_ssm: int | None = None) -> None:
         super().__init__()
-        half = max(d_state // 2, 1)
+        half, own = max(d_state // 2, 1), d_model if n_ssm is None else n_ssm
         self.C = nn.Parameter(torch.view_as_real(torch.randn(1, d_model, half, dtype=torch.cfloat)))
         self.log_dt = nn.Parameter(torch.empty(d_model).uniform_(math.log(dt_min), math.log(dt_max)))
-        self.B = nn.Parameter(torch.view_as_real(torch.ones(d_model, half, dtype=torch.cfloat)))
-        self.inv_A_real = nn.Parameter(torch.full((d_model, half), math.log(0.5)))
-        self.A_imag = nn.Parameter(math.pi * torch.arange(half, dtype=torch.float32).repeat(d_model, 1))
+        self.B = nn.Parameter(torch.view_as_real(torch.ones(own, half, dtype=torch.cfloat)))
+        self.inv_A_real = nn.Parameter(torch.full((own, half), math.log(0.5)))
+        self.A_imag = nn.Parameter(math.pi * torch.arange(half, dtype=torch.float32).repeat(own, 1))
 
     def forward(self, length: int) -> Tensor:
         """(H, length)."""
         dt = self.log_dt.exp()[:, None]
-        dtA = torch.complex(-self.inv_A_real.exp(), self.A_imag) * dt
-        B, C = torch.view_as_complex(self.B), torch.view_as_complex(self.C)[0]
+        copies = len(dt) // len(self.B)
+        dtA = torch.complex(-self.inv_A_real.exp(), self.A_imag).repeat(copies, 1) * dt
+        B, C = torch.view_as_complex(self.B).repeat(copies, 1), torch.view_as_complex(self.C)[0]
         gain = B * C * dt / (1 - dtA / 2)
         rate = ((1 + dtA / 2) / (1 - dtA / 2)).log()
         # Two tables of about the length's root, as in S4D: no (channels, states, length) tensor is made.
@@ -75,7 +77,7 @@ class _Kernel(nn.Module):
 
 @register_mixer("h3")
 class H3(nn.Module):
-    """Mix the tokens of a sequence with H3, heads of one channel.
+    """Mix the tokens of a sequence with H3.
 
     Parameters
     ----------
@@ -84,27 +86,56 @@ class H3(nn.Module):
     d_state : int
         States of the shift, and real states of the diagonal state space.
     dt_min, dt_max : float
-        Range of the latter's initial step sizes, log-uniform over the channels.
+        Range of the latter's initial step sizes, log-uniform over the heads.
+    head_dim : int
+        Channels of a head, in which every key meets every value.
+    l_max : int, optional
+        Taps of both kernels at most; None: as many as there are tokens.
+    n_ssm : int, optional
+        Diagonal matrices of their own, shared by the heads in turn; None: each head has its own.
 
     Examples
     --------
-    >>> H3(32)(torch.randn(1, 100, 32)).shape
+    >>> H3(32, head_dim=4)(torch.randn(1, 100, 32)).shape
     torch.Size([1, 100, 32])
     """
 
-    def __init__(self, d_model: int, d_state: int = 64, dt_min: float = 0.001, dt_max: float = 0.1) -> None:
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int = 64,
+        dt_min: float = 0.001,
+        dt_max: float = 0.1,
+        head_dim: int = 1,
+        l_max: int | None = None,
+        n_ssm: int | None = None,
+    ) -> None:
         super().__init__()
-        self.ssm_k_D, self.D = nn.Parameter(torch.randn(d_model)), nn.Parameter(torch.randn(d_model))
+        heads = d_model // head_dim
+        if d_model % head_dim or heads % (n_ssm or 1):
+            raise InputError(
+                f"H3 takes a head_dim that divides its {d_model} channels, and an n_ssm that divides heads."
+            )
+        self.head_dim, self.l_max = head_dim, l_max
+        self.ssm_k_D, self.D = nn.Parameter(torch.randn(d_model)), nn.Parameter(torch.randn(heads))
         self.q_proj, self.k_proj, self.v_proj = (nn.Linear(d_model, d_model) for _ in range(3))
         self.ssm_k_kernel = _Kernel(_Shift(d_model, d_state))
-        self.kernel = _Kernel(_Diagonal(d_model, d_state, dt_min, dt_max))
+        self.kernel = _Kernel(_Diagonal(heads, d_state, dt_min, dt_max, n_ssm))
         self.output_linear = nn.Linear(d_model, d_model)
 
     def _mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         length = q.shape[1]
-        k = long_convolution(k, self.ssm_k_kernel(length)) + self.ssm_k_D.float() * k
-        kv = k * v
-        return (long_convolution(kv, self.kernel(length)) + self.D.float() * kv) * q
+        reach = min(length, self.l_max or length)
+        k = long_convolution(k, self.ssm_k_kernel(reach)) + self.ssm_k_D.float() * k
+        kernel = self.kernel(reach)
+        # A head's channels lie beside each other; what comes out has the heads beside each other, as published.
+        q, k, v = (x.unflatten(2, (-1, self.head_dim)).transpose(2, 3) for x in (q, k, v))
+        values = []
+        for value in v.unbind(2):
+            kv = k * value[:, :, None]
+            kv = long_convolution(kv.flatten(2), kernel.repeat(self.head_dim, 1)).view_as(kv) + self.D.float() * kv
+            values.append((kv * q).sum(2))
+        return torch.cat(values, dim=2)
 
     def forward(self, x: Tensor, order: ScanOrder | Tensor | None = None) -> Tensor:
         """Mix x (B, L, C), rows in grid order, along an order; returns (B, L, C). Several paths are summed."""
