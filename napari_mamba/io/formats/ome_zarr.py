@@ -98,6 +98,21 @@ def read(path: Path, *, series: str | int | None = None, frame: _frames.Frame = 
     return _source.attached(Volume(data, affine, _channel_names(group, source, names), units), header)
 
 
+def levels(path: Path, series: str | int | None = None) -> int:
+    """How many resolutions an image has; of a bare array, or a folder of something else, one."""
+    import zarr
+
+    from napari_mamba.io.stores import open_store
+
+    if path.is_dir() and not any((path / name).is_file() for name in (".zgroup", ".zattrs", "zarr.json")):
+        return 1
+    opened = zarr.open(open_store(path), mode="r")
+    if isinstance(opened, zarr.Array):
+        return 1
+    datasets = _image(opened, series, path)[1]["datasets"]
+    return len(datasets) if isinstance(datasets, list) else 1
+
+
 def _attributes(group: Any) -> dict[str, Any]:
     """OME's metadata: in version 0.5 under "ome", in 0.4 at the top."""
     attributes = dict(group.attrs)
