@@ -9,6 +9,7 @@ from napari_mamba.io.common.source import (
     classes_of,
     doubts,
     series_files,
+    shown_channels,
     slice_thickness,
 )
 from napari_mamba.io.files import LABEL_SUFFIXES, SUFFIXES, WRITE_SUFFIXES, can_read, check_writable, read, write
@@ -39,6 +40,7 @@ __all__ = [
     "read_rows",
     "row_of",
     "series_files",
+    "shown_channels",
     "slice_thickness",
     "write",
 ]

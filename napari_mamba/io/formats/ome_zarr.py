@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,8 @@ def read(path: Path, *, series: str | int | None = None, frame: _frames.Frame = 
     data = on_disk.OnDisk(source, names, frames, path)
     label = _attributes(group).get("image-label")
     absent = "" if label is not None else on_disk.absent_chunks(source, path)
-    header = _source.Source(labels.from_image_label(label), label is not None, (absent,) if absent else ())
+    shown = _shown(group) if "c" in names else ()
+    header = _source.Source(labels.from_image_label(label), label is not None, (absent,) if absent else (), shown=shown)
     return _source.attached(Volume(data, affine, _channel_names(group, source, names), units), header)
 
 
@@ -212,9 +214,31 @@ def _kept(group: Any) -> np.ndarray | None:
 def _channel_names(group: Any, source: Any, axes: str) -> tuple[str, ...]:
     if "c" not in axes:
         return ()
-    channels = (_attributes(group).get("omero") or {}).get("channels") or []
-    names = tuple(str(channel.get("label", "")) for channel in channels)
+    names = tuple(str(channel.get("label", "")) for channel in _omero_channels(group))
     return names if all(names) and len(names) == source.shape[axes.index("c")] else ()
+
+
+def _omero_channels(group: Any) -> list[dict[str, Any]]:
+    """What OMERO says of the channels; empty where it is nothing of sense."""
+    omero = _attributes(group).get("omero")
+    channels = omero.get("channels") if isinstance(omero, dict) else None
+    good = isinstance(channels, list) and all(isinstance(channel, dict) for channel in channels)
+    return channels if good else []  # type: ignore[return-value]
+
+
+def _shown(group: Any) -> tuple[_source.ShownChannel, ...]:
+    """Colours and windows of the channels; empty where one has no colour."""
+    found = []
+    for channel in _omero_channels(group):
+        color = channel.get("color")
+        if not isinstance(color, str) or not re.fullmatch("#?[0-9A-Fa-f]{6}", color):
+            return ()
+        window = channel.get("window")
+        ends = [window.get(end) for end in ("start", "end")] if isinstance(window, dict) else []
+        good = len(ends) == 2 and all(isinstance(end, int | float) and np.isfinite(end) for end in ends)
+        limits = (float(ends[0]), float(ends[1])) if good and ends[0] < ends[1] else None
+        found.append(_source.ShownChannel(f"#{color[-6:].lower()}", limits, channel.get("active") is not False))
+    return tuple(found)
 
 
 def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> None:

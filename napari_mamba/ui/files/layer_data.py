@@ -40,9 +40,20 @@ def layers_of(volume: Volume, path: str = "", coarser: Sequence[Volume] = ()) ->
         ]
     if io.is_label_map(volume):
         return [labels_data(layers[0], io.classes_of(volume))]
+    for (_, keywords, _), one in zip(layers, io.shown_channels(volume), strict=False):
+        keywords |= _as_shown(one)
     if (window := ct_window(io.series_files(volume.header))) is not None and len(layers) == 1:
         layers[0][1]["contrast_limits"] = window  # else air to metal, in which soft tissue is one grey
     return layers
+
+
+def _as_shown(channel: Any) -> dict[str, Any]:
+    """How a layer is drawn as its file has it: channels of a microscope in their colours, which add up."""
+    from napari.utils.colormaps import Colormap
+
+    shades = Colormap(["#000000", channel.color], name=channel.color)
+    look: dict[str, Any] = {"colormap": shades, "blending": "additive", "visible": channel.visible}
+    return look if channel.window is None else {**look, "contrast_limits": channel.window}
 
 
 def labels_data(image: LayerData, classes: Any = ()) -> LayerData:

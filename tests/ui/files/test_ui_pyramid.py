@@ -127,3 +127,40 @@ def test_a_large_plain_nifti_stays_on_disk(tmp_path, monkeypatch):
     ((read, _, _),) = read_layers(str(tmp_path / "a.nii"))
     assert isinstance(read, np.ndarray)
     np.testing.assert_array_equal(data, read)
+
+
+def test_channels_are_shown_as_the_file_has_them(store):
+    path, _ = store()
+    group = zarr.open_group(str(path), mode="r+")
+    window = {"start": 100, "end": 700, "min": 0, "max": 65535}
+    blue = {"label": "DAPI", "color": "0000FF", "window": window}
+    group.attrs["omero"] = {"channels": [blue, {"label": "GFP", "color": "00FF00", "active": False}]}
+    blue, green = (Layer.create(*one) for one in read_layers(str(path)))
+    assert (blue.name, green.name) == ("cells DAPI", "cells GFP")
+    np.testing.assert_allclose(blue.colormap.map(np.array([0.0, 1.0])), [[0, 0, 0, 1], [0, 0, 1, 1]])
+    np.testing.assert_allclose(green.colormap.map(np.array([1.0])), [[0, 1, 0, 1]])
+    assert (blue.blending, tuple(blue.contrast_limits)) == ("additive", (100, 700))
+    assert (blue.visible, green.visible) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "channels",
+    [None, 3, [1, 2], [{"color": "red"}, {"color": "00FF00"}], [{"color": "00FF00"}], [{"color": 7, "window": 3}] * 2],
+)
+def test_channels_of_which_the_file_says_nothing_sensible_stay_grey(store, channels):
+    path, _ = store()
+    zarr.open_group(str(path), mode="r+").attrs["omero"] = {"channels": channels}
+    for _, keywords, _ in read_layers(str(path)):
+        assert "colormap" not in keywords
+
+
+def test_a_window_that_is_none_is_left_out(store):
+    path, _ = store()
+    odd = [
+        {"color": "#00ff00", "window": {"start": 5, "end": 5}},
+        {"color": "ff0000", "window": {"start": "a", "end": 9}},
+    ]
+    zarr.open_group(str(path), mode="r+").attrs["omero"] = {"channels": odd}
+    for _, keywords, _ in read_layers(str(path)):
+        assert keywords["blending"] == "additive"
+        assert "contrast_limits" not in keywords

@@ -11,10 +11,12 @@ from napari.layers import Layer
 from napari_mamba.engine import Result
 from napari_mamba.errors import InputError
 from napari_mamba.ui.layers import layers_to_volume, volume_to_layers
+from napari_mamba.ui.run.choice.inputs import SELECTED
 from napari_mamba.ui.run.choice.layer_jobs import layer_job
 from napari_mamba.ui.run.choice.options import Options
 from napari_mamba.ui.run.choice.region import draw_region, region_of, same_units
 from napari_mamba.ui.run.session import RunSession
+from napari_mamba.ui.run.views.region_view import DRAW
 from napari_mamba.volume import Volume
 
 VALUES = np.random.default_rng(0).random((1, 20, 24, 28)).astype(np.float32)
@@ -174,3 +176,39 @@ def test_what_is_said_follows_the_box_that_is_drawn(viewer, tiny):
     told.clear()
     drawn.add_rectangles(rectangle(2))
     assert not told
+
+
+def test_levels_are_listed_with_their_sizes_and_none_counts_that_is_not_shown(qtbot, widget):
+    """One that was chosen for an image of several levels would refuse the next image, out of sight."""
+    view, options = widget.options.level, widget.session.options
+    assert view.isHidden()
+    fine = np.zeros((24, 16, 20), np.float32)
+    layer = widget.viewer.add_image([fine, fine[::2, ::2, ::2]], multiscale=True, name="pyramid", units=("mm",) * 3)
+    widget.session.inputs.choose(0, layer)
+    entries = [view.combo.itemText(i) for i in range(view.combo.count())]
+    assert entries == ["0: 24 x 16 x 20 voxels", "1: 12 x 8 x 10 voxels"]
+    assert not view.isHidden()
+    view.combo.setCurrentIndex(1)
+    assert options.level == "1"
+    assert widget.session.job_of([layer])[1].shape == (12, 8, 10)
+    widget.session.inputs.choose(0, widget.viewer.layers["scan"])
+    assert options.level == ""
+    assert view.isHidden()
+
+
+def test_a_box_is_drawn_from_the_list_and_the_image_stays_chosen(qtbot, widget):
+    combo, inputs = widget.options.region.combo, widget.session.inputs
+    inputs.choose(0, SELECTED)
+    index = combo.findData(DRAW)
+    assert combo.itemText(index) == "Draw a box…"
+    combo.setCurrentIndex(index)
+    combo.activated.emit(index)
+    assert (combo.currentText(), widget.session.options.region) == ("Around 'region'", "region")
+    assert inputs.runs == [[widget.viewer.layers["scan"]]]
+    qtbot.waitUntil(lambda: "'region' is empty" in widget.before.text(), timeout=5000)
+    widget.viewer.layers["region"].add_rectangles(rectangle(2))
+    qtbot.waitUntil(lambda: widget.run_button.isEnabled(), timeout=5000)
+    widget.viewer.layers.remove("region")
+    assert (combo.currentText(), widget.session.options.region) == ("The whole image", "")
+    widget.viewer.layers.clear()
+    assert not combo.model().item(combo.findData(DRAW)).isEnabled()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from napari_mamba.engine import Progress, RunOptions
     from napari_mamba.volume import Volume
 
-STOPPING = "Stopping: the tiles that are under way are finished first."
+STOPPING = "Stopping: what is under way is finished first."
 REDRAWN_S = 2.0
 """Seconds between two looks at what was written."""
 

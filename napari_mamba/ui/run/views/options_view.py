@@ -24,6 +24,7 @@ from napari_mamba.errors import NapariMambaError
 from napari_mamba.ui.run.choice.options import suited_options
 from napari_mamba.ui.run.process.devices import automatic
 from napari_mamba.ui.run.process.outcome import sentence
+from napari_mamba.ui.run.views.level_view import LevelView
 from napari_mamba.ui.run.views.region_view import RegionView
 from napari_mamba.ui.run.views.trial_view import TrialView
 from napari_mamba.ui.widgets.forms import combo_box, row_label
@@ -65,7 +66,6 @@ TICKS = (
      "On a GPU: deterministic algorithms, which are slower. On the CPU it is always so."),
 )  # fmt: skip
 TEXTS = (
-    ("level", "Level", "Of an image in several resolutions: 0 is the finest, 1 the next.", "0, the finest"),
     ("strength", "Strength", "In %, 0 to 150: how much of the model's change is made.", "100: the model's answer"),
     ("spacing", "Voxel size", "In mm: one number, or three for z, y and x, such as 1,0.8,0.8.", "the shortest side"),
     ("tile", "Tile", "Voxels that the network sees at once, such as 64 or 32,64,64. Smaller needs less memory.", OWN),
@@ -115,6 +115,7 @@ class OptionsView(QWidget):
         for title, profile in PROFILES:
             self.slice_profile.addItem(title, profile)
         self.region = RegionView(host.session)
+        self.level = LevelView(host.session)
         self.trial = TrialView(host, self)
         self.ticks: dict[str, QCheckBox] = {}
         self.texts: dict[str, QLineEdit] = {}
@@ -130,6 +131,7 @@ class OptionsView(QWidget):
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
         self._add(form, "region", "Region", self.region)
         self.region.combo.setAccessibleName("Region")
+        self._add(form, "level", "Level", self.level)
         self._add(form, "axis", "Slices along", self.axis)
         self._add(form, "slice_profile", "Slices are", self.slice_profile)
         for name, title, tip in TICKS:
@@ -211,7 +213,15 @@ class OptionsView(QWidget):
     def stops(self) -> list[QWidget]:
         """What is folded away, from the top to the bottom."""
         texts = [self.texts[name] for name, *_ in TEXTS]
-        return [self.region.combo, self.axis, self.slice_profile, *self.ticks.values(), self.precision, *texts]
+        return [
+            self.region.combo,
+            self.level.combo,
+            self.axis,
+            self.slice_profile,
+            *self.ticks.values(),
+            self.precision,
+            *texts,
+        ]
 
     @property
     def effective_device(self) -> str:
@@ -256,9 +266,9 @@ class OptionsView(QWidget):
         """Show the options as they are, and those that suit the bundle."""
         self._draw_devices()
         self.region.draw()
+        self.level.draw()
         bundle = self.session.bundle
-        chosen = [layer for layers in self.session.inputs.runs for layer in layers]
-        several = {"level"} if any(getattr(layer, "multiscale", False) for layer in chosen) else set()
+        several = {"level"} if self.level.sizes else set()
         suited = (
             suited_options(bundle) | several | {"device", "precision", "region", "replace_nonfinite", "deterministic"}
         )
