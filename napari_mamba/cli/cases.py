@@ -31,6 +31,8 @@ class Case:
         What `io.read` takes besides, where it differs from the command's options.
     region : tuple of float, optional
         See `RunOptions.region`; instead of the command's.
+    row : dict of str to str, optional
+        See `RunOptions.row`; instead of one of the command's table.
     """
 
     inputs: tuple[Path, ...]
@@ -38,14 +40,15 @@ class Case:
     name: str = ""
     reading: dict[str, Any] = field(default_factory=dict)
     region: tuple[float, ...] | None = None
+    row: dict[str, str] | None = None
 
 
 def read_cases(path: Path) -> list[Case]:
     """The cases of a file: a JSON list of objects, or one object a line.
 
     Each object has `inputs` (a path or a list of paths) and outputs by the names of the command's options: `output`,
-    `probabilities`, `uncertainty`, `residual`, `report`, `table`, `overlay`; `name`, `region`, `series`, `frame` and
-    `level` if need be. Paths count from the file's folder.
+    `probabilities`, `uncertainty`, `residual`, `report`, `table`, `overlay`; `name`, `region`, `row`, `series`, `frame`
+    and `level` if need be. Paths count from the file's folder.
 
     Raises
     ------
@@ -87,6 +90,9 @@ def _case(item: Any, number: int, path: Path) -> Case:
         isinstance(region, list) and len(region) == 6 and all(isinstance(n, int | float) for n in region)
     ):
         raise InputError(f"{where}: a region is six numbers in RAS mm")
+    row = item.pop("row", None)
+    if row is not None and not (isinstance(row, dict) and all(isinstance(cell, str) for cell in row.values())):
+        raise InputError(f"{where}: a row is an object of texts, the cells by their headings")
     reading = {key: item.pop(key) for key in _READING if item.get(key) is not None}
     for key, value in reading.items():
         if not isinstance(value, _READING[key]) or isinstance(value, bool):  # type: ignore[arg-type]
@@ -94,7 +100,7 @@ def _case(item: Any, number: int, path: Path) -> Case:
     if odd := [key for key, value in item.items() if value is not None]:
         raise InputError(f"{where} has the unknown field {str(odd[0])[:40]!r}: see docs/events.md")
     paths = tuple(folder / one for one in inputs)
-    return Case(paths, Outputs(**outputs), name, reading, tuple(region) if region else None)
+    return Case(paths, Outputs(**outputs), name, reading, tuple(region) if region else None, row)
 
 
 def _text(value: Any, key: str, where: str) -> str:

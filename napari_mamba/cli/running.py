@@ -106,8 +106,8 @@ class _Work:
         asked = {name: True for name in ("uncertainty", "probabilities", "residual") if getattr(case.outputs, name)}
         region = {"region": case.region} if case.region else {}
         table, says = self.row
-        row = {}
-        if table is not None:
+        row = {} if case.row is None else {"row": case.row}
+        if table is not None and case.row is None:
             from napari_mamba.io import row_of
 
             name = says or (case.inputs[0].name if case.inputs else case.name)

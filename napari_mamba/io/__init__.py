@@ -9,11 +9,12 @@ from napari_mamba.io.common.source import (
     classes_of,
     doubts,
     series_files,
+    shown_channels,
     slice_thickness,
 )
 from napari_mamba.io.files import LABEL_SUFFIXES, SUFFIXES, WRITE_SUFFIXES, can_read, check_writable, read, write
 from napari_mamba.io.label_maps import LabelMap, is_label_map, read_labels
-from napari_mamba.io.lazily import Opener, open_volume
+from napari_mamba.io.lazily import Opener, levels, open_volume
 from napari_mamba.io.listing import SeriesInfo, list_series
 from napari_mamba.io.rows import read_rows, row_of
 
@@ -31,6 +32,7 @@ __all__ = [
     "classes_of",
     "doubts",
     "is_label_map",
+    "levels",
     "list_series",
     "open_volume",
     "read",
@@ -38,6 +40,7 @@ __all__ = [
     "read_rows",
     "row_of",
     "series_files",
+    "shown_channels",
     "slice_thickness",
     "write",
 ]

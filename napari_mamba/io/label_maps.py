@@ -18,6 +18,7 @@ _PICTURES = (".png", ".bmp")
 _MOST_LABELS = 2000  # that a map without names may have
 _ALIKE = 0.7  # of neighbours inside a structure have the same label; in a grey image few do
 _LOOKED_AT = 64  # slices
+_LOOKED_AT_WIDE = 512  # voxels of each side of a slice, in its middle: of a larger image that is on disk
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def is_label_map(volume: Volume) -> bool:
     Parameters
     ----------
     volume : Volume
-        Up to 64 slices of it are looked at.
+        Up to 64 slices of it are looked at, of an image on disk the middle of each.
 
     Examples
     --------
@@ -148,7 +149,10 @@ def is_label_map(volume: Volume) -> bool:
         return True
     depth = volume.shape[0]
     step = max(1, depth // _LOOKED_AT)
-    some = np.stack([np.asarray(volume.data[0, z]) for z in range(0, depth, step)])
+    middle = (slice(None), slice(None))
+    if not isinstance(volume.data, np.ndarray):
+        middle = tuple(_middle(size) for size in volume.shape[1:])
+    some = np.stack([np.asarray(volume.data[(0, z, *middle)]) for z in range(0, depth, step)])
     if some.min() < 0 or len(np.unique(some)) > _MOST_LABELS:
         return False
     if len(np.unique(some)) == 2 and some.min() == 0:
@@ -156,3 +160,8 @@ def is_label_map(volume: Volume) -> bool:
     left, right = some[..., :-1], some[..., 1:]
     inside = (left > 0) & (right > 0)
     return bool(inside.any() and (left == right)[inside].mean() >= _ALIKE)
+
+
+def _middle(size: int) -> slice:
+    start = max(size - _LOOKED_AT_WIDE, 0) // 2
+    return slice(start, start + _LOOKED_AT_WIDE)

@@ -48,6 +48,32 @@ def open_volume(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
     return files.read(several if len(several) != 1 else several[0], **choices)
 
 
+def levels(path: str | os.PathLike[str], *, series: str | int | None = None) -> int:
+    """How many resolutions an image has: of an OME-Zarr or a TIFF perhaps several, of all others one.
+
+    Raises
+    ------
+    InputError
+        As `read` does where the image cannot be opened.
+
+    Examples
+    --------
+    >>> levels("brain.ome.zarr")  # doctest: +SKIP
+    5
+    """
+    path = expanded(path)
+    name = path.name.lower()
+    if ".zarr" in name or name.endswith(".ozx") or (path.is_dir() and files.can_read(path)):
+        from napari_mamba.io.formats import ome_zarr
+
+        return files.explained(path, lambda: ome_zarr.levels(path, series))
+    if name.endswith((".tif", ".tiff")):
+        from napari_mamba.io.formats import tiff
+
+        return files.explained(path, lambda: tiff.levels(path, series))
+    return 1
+
+
 @dataclass(frozen=True)
 class Opener:
     """What opens a volume, here or in another process.

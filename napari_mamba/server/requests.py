@@ -15,6 +15,7 @@ OUTPUTS = ("output", "probabilities", "uncertainty", "residual")
 _Text = Annotated[str, Field(max_length=200)]
 _Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cluster|cuda(:\d{1,3})?)$")]
 _Map = Annotated[str, Field(pattern=f"^({'|'.join(MAPS)})$")]
+_Cell = Annotated[str, Field(max_length=400)]
 _Sizes = Annotated[str, Field(max_length=40, pattern=r"^[0-9.,x]*$")]
 
 
@@ -35,6 +36,8 @@ class Options(_Strict):
     mirror: bool | None = None
     strength: Annotated[float, Field(ge=0, le=150)] | None = None
     resample_channels: bool = False
+    batch_size: Annotated[int, Field(ge=1, le=1024)] | None = None
+    replace_nonfinite: Annotated[float, Field(allow_inf_nan=False)] | None = None
     deterministic: bool = False
     clip: bool = True
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
@@ -52,6 +55,10 @@ class Options(_Strict):
             words.append(f"--overlap={self.overlap:g}")
         if self.strength is not None:
             words.append(f"--strength={self.strength:g}")
+        if self.batch_size is not None:
+            words.append(f"--batch-size={self.batch_size}")
+        if self.replace_nonfinite is not None:
+            words.append(f"--replace-nonfinite={self.replace_nonfinite!r}")
         if self.mirror is not None:
             words.append("--mirror" if self.mirror else "--no-mirror")
         if self.resample_channels:
@@ -66,12 +73,17 @@ class Options(_Strict):
 
 
 class CaseRequest(_Strict):
-    """One image: a suffix for each channel that will be uploaded, and one for each output that is wanted."""
+    """One image: a suffix for each channel that will be uploaded, and one for each output that is wanted.
+
+    `row` are cells of a table beside the image, by their headings, for models that take some.
+    """
 
     name: _Text = ""
     inputs: Annotated[list[InputSuffix], Field(min_length=1, max_length=16)]
     outputs: dict[Literal["output", "probabilities", "uncertainty", "residual"], ImageSuffix] = {}
     region: Annotated[list[Annotated[float, Field(ge=-1e6, le=1e6)]], Field(min_length=6, max_length=6)] | None = None
+
+    row: Annotated[dict[_Text, _Cell], Field(max_length=256)] | None = None
 
     @field_validator("name")
     @classmethod
@@ -116,7 +128,9 @@ class RunRequest(_Strict):
 
     @model_validator(mode="after")
     def _one_image(self) -> RunRequest:
-        if self.explain is not None and (len(self.cases) != 1 or self.cases[0].outputs or self.cases[0].region):
+        if self.explain is not None and (
+            len(self.cases) != 1 or self.cases[0].outputs or self.cases[0].region or self.cases[0].row
+        ):
             raise ValueError("a look inside is of one image, and its maps are no outputs")
         return self
 

@@ -94,6 +94,8 @@ class RunFiles:
             item |= {name: self.output(number, name).name for name in case.outputs}
             if case.region is not None:
                 item["region"] = case.region
+            if case.row is not None:
+                item["row"] = case.row
             items.append(item)
         path = self.folder / "cases.json"
         path.write_text(json.dumps(items), encoding="utf-8")

@@ -20,6 +20,7 @@ import numpy as np
 from napari.utils.transforms import Affine
 
 from napari_mamba.errors import InputError
+from napari_mamba.io.common.view import DiskView
 from napari_mamba.ui.channels import ChannelStack
 from napari_mamba.volume import Volume
 
@@ -123,7 +124,7 @@ def volume_to_layers(volume: Volume, path: str = "") -> list[tuple[Any, dict[str
     matrix = WORLD_FROM_RAS @ volume.affine @ arrangement
     scale = np.linalg.norm(matrix[:3, :3], axis=0)
     rigid = matrix @ np.diag([*1 / scale, 1.0])
-    data = _transposable(volume.data)
+    data = _turnable(volume.data)
     layers = []
     for channel in range(volume.channels):
         keywords = {
@@ -269,7 +270,7 @@ def layers_to_volume(
     singles = []
     for layer in layers:
         place = first if layer is layers[0] else placement(layer)
-        data = place.to_volume_axes(_transposable(_finest(layer)))
+        data = place.to_volume_axes(_turnable(_finest(layer)))
         header = place.geometry.get("header")
         singles.append(Volume(data[None], place.affine, (layer.name,), place.units, layer.name, header))
     return stack_channels(singles), first
@@ -337,10 +338,6 @@ def _channel_name(volume: Volume, channel: int) -> str:
     return f"{name} {volume.channel_names[channel] if volume.channel_names else channel + 1}"
 
 
-def _transposable(data: Any) -> Any:
-    """The array itself, or a Dask view of one that cannot be transposed in place (Zarr)."""
-    if hasattr(data, "transpose"):
-        return data
-    import dask.array
-
-    return dask.array.from_array(data)
+def _turnable(data: Any) -> Any:
+    """The array itself, or a view of one whose axes cannot be turned (Zarr), which reads no more than what is shown."""
+    return data if hasattr(data, "transpose") else DiskView(data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -121,12 +122,31 @@ def test_a_server_that_is_not_there_is_a_sentence(tiny_bundle, volume):
         drain(remote.run(volume, bundles.load(tiny_bundle), RunOptions(), threading.Event(), "http://127.0.0.1:9"))
 
 
-@pytest.mark.parametrize("option", [{"batch_size": 2}, {"replace_nonfinite": 0.0}])
-def test_an_option_that_the_server_does_not_take_is_told_before_anything_is_sent(tiny_bundle, volume, option):
-    with pytest.raises(InputError, match="run it here"):
-        drain(
-            remote.run(volume, bundles.load(tiny_bundle), RunOptions(**option), threading.Event(), "http://127.0.0.1:9")
-        )
+def test_nan_a_region_and_batches_are_answered_there_as_here(server, tiny_bundle, volume):
+    data = np.array(volume.data)
+    data[0, 3, 4, 5] = np.nan
+    holed = volume.with_data(data, volume.channel_names)
+    ends = np.sort([(volume.affine @ [*index, 1])[:3] for index in ((1, 2, 3), (9, 9, 9))], axis=0)
+    options = RunOptions(device="cpu", batch_size=2, replace_nonfinite=-1.5, region=tuple(ends.ravel()))
+    bundle = bundles.load(tiny_bundle)
+    _, there = drain(remote.run(holed, bundle, options, threading.Event(), server.address, TOKEN))
+    np.testing.assert_array_equal(there.labels.data, engine.run_to_end(holed, bundle, options).labels.data)
+    assert there.provenance["options"]["replace_nonfinite"] == -1.5
+
+
+def test_of_a_row_the_columns_of_the_model_are_sent_and_come_to_the_run(volume, tmp_path):
+    from napari_mamba.bundles import Column
+    from napari_mamba.cli.cases import read_cases
+    from napari_mamba.server.requests import RunRequest
+    from napari_mamba.server.store import RunFiles
+
+    columns = (Column("Age"), Column("sex", ("F", "M")))
+    bundle = SimpleNamespace(name="of-people", task="classification", columns=columns)
+    options = RunOptions(row={"name": "Doe^Jane", "age": "71", "Sex": "F"})
+    body = remote.request_of(volume, bundle, options)
+    assert body["cases"][0]["row"] == {"age": "71", "Sex": "F"}
+    (case,) = read_cases(RunFiles(tmp_path, "1", RunRequest(**body)).write_cases())
+    assert case.row == {"age": "71", "Sex": "F"}
 
 
 def test_options_that_it_takes_are_written_as_it_takes_them(tiny_bundle, volume):

@@ -106,6 +106,19 @@ def encoded(bundle: Any, row: Mapping[str, str] | None) -> tuple[list[int], list
     return categories, numbers
 
 
+def taken(bundle: Any, row: Mapping[str, str]) -> dict[str, str]:
+    """The cells that a bundle takes, and no others: a table may say more of a person than the network asks.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> taken(SimpleNamespace(columns=(Column("Age"),)), {"name": "Doe", "age": "71"})
+    {'age': '71'}
+    """
+    wanted = {_plain(one.name) for one in bundle.columns}
+    return {heading: cell for heading, cell in row.items() if _plain(heading) in wanted}
+
+
 def _category(column: Column, cell: str, name: str) -> int:
     known = [_plain(value) for value in column.values]
     if _plain(cell) in known:

@@ -20,6 +20,15 @@ class LabelEntry:
 
 
 @dataclass(frozen=True)
+class ShownChannel:
+    """How a file has a channel shown: a colour such as "#00ff00", the values that are black and bright, and whether."""
+
+    color: str
+    window: tuple[float, float] | None = None
+    visible: bool = True
+
+
+@dataclass(frozen=True)
 class Source:
     """A source's own header.
 
@@ -40,6 +49,8 @@ class Source:
     acquisition : str
         "2D" where slices were excited one by one, "3D" where they were sampled in k-space; "" where the file says
         nothing.
+    shown : tuple of ShownChannel
+        How the file has each channel shown; empty where it says nothing.
     values : int
         `id` of the values that `classes` are about: other values on the same grid have other classes.
     """
@@ -51,6 +62,7 @@ class Source:
     dicom: tuple[Path, ...] = ()
     slice_thickness: float | None = None
     acquisition: str = ""
+    shown: tuple[ShownChannel, ...] = ()
     values: int = 0
 
 
@@ -86,6 +98,12 @@ def slice_thickness(volume: Volume) -> float | None:
 def acquisition(volume: Volume) -> str:
     """ "2D" or "3D" MR; "" where the volume's file says nothing."""
     return of(volume).acquisition
+
+
+def shown_channels(volume: Volume) -> tuple[ShownChannel, ...]:
+    """How the volume's file has each of its channels shown; empty where it says nothing."""
+    found = of(volume).shown
+    return found if len(found) == volume.channels else ()
 
 
 def doubts(volume: Volume) -> list[str]:

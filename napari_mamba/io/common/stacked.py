@@ -26,7 +26,7 @@ class Stacked:
         self.parts = list(parts)
         self.shape = (sum(len(part) for part in parts), *parts[0].shape[1:])
         self.dtype = np.result_type(*(part.dtype for part in parts))
-        self.chunks = next((found for part in parts if (found := _chunks(part))), None)
+        self.chunks = next((found for part in parts if (found := stored_together(part))), None)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -57,7 +57,10 @@ class Stacked:
         return np.asarray(self[:], dtype)
 
 
-def _chunks(part: Any) -> tuple[int, ...] | None:
+def stored_together(part: Any) -> tuple[int, ...] | None:
+    """Voxels of each axis (c, z, y, x) that are stored together; None where nothing says so."""
+    if len(getattr(part, "chunks", None) or ()) == 4 and all(isinstance(one, int) for one in part.chunks):
+        return tuple(part.chunks)
     source, axes = getattr(part, "source", None), getattr(part, "axes", "")
     chunks = getattr(source, "chunks", None)
     if not chunks:

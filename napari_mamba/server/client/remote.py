@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mamba import io
+from napari_mamba.bundles.guards.columns import taken
 from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.progress.events import Progress
 from napari_mamba.engine.result import ClassRow, Result
-from napari_mamba.errors import InputError, NapariMambaError, RunError
+from napari_mamba.errors import NapariMambaError, RunError
 from napari_mamba.server.client.connection import BrokenOff, Connection, Stopped
 
 if TYPE_CHECKING:
@@ -28,9 +29,7 @@ if TYPE_CHECKING:
 SUFFIX = ".nrrd"  # its affine is text, with every digit
 _ATTEMPTS, _BETWEEN_S = 6, 1.0
 _TAKEN = ("precision", "tile", "spacing", "axis", "slice_profile", "overlap", "mirror")
-_SWITCHES = ("clip", "deterministic", "seed")
-_NOT_TAKEN = {"batch_size": "the batch size", "replace_nonfinite": "a value for NaN", "region": "a region"}
-_NOT_TAKEN |= {"row": "a row of a table"}
+_SWITCHES = ("clip", "deterministic", "seed", "batch_size", "replace_nonfinite")
 
 
 def run(
@@ -53,8 +52,6 @@ def run(
 
     Raises
     ------
-    InputError
-        If an option cannot be used there.
     RunError
         If the server refuses, fails or cannot be reached.
 
@@ -89,16 +86,7 @@ def run(
 
 
 def request_of(volume: Volume, bundle: Bundle, options: RunOptions) -> dict[str, Any]:
-    """A run as the server takes it: no name of the image or of a file is in it.
-
-    Raises
-    ------
-    InputError
-        If an option cannot be used there.
-    """
-    for name, words in _NOT_TAKEN.items():
-        if getattr(options, name) is not None:
-            raise InputError(f"{words} cannot be given to a run on another computer: leave it empty, or run it here")
+    """A run as the server takes it: no name of the image or of a file is in it, and of a row what the bundle takes."""
     plain = RunOptions()
     chosen: dict[str, Any] = {
         name: getattr(options, name) for name in _SWITCHES if getattr(options, name) != getattr(plain, name)
@@ -112,7 +100,11 @@ def request_of(volume: Volume, bundle: Bundle, options: RunOptions) -> dict[str,
             chosen[name] = str(joined) if name in ("tile", "spacing") else joined
     outputs = {} if bundle.task == "classification" else {"output": SUFFIX}
     outputs |= {name: SUFFIX for name in ("probabilities", "uncertainty", "residual") if getattr(options, name)}
-    case = {"name": "image", "inputs": [SUFFIX] * volume.channels, "outputs": outputs}
+    case: dict[str, Any] = {"name": "image", "inputs": [SUFFIX] * volume.channels, "outputs": outputs}
+    if options.region is not None:
+        case["region"] = list(options.region)
+    if options.row is not None:
+        case["row"] = taken(bundle, options.row)
     return {"bundle": bundle.name, "cases": [case], "options": chosen}
 
 

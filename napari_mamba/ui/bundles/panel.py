@@ -65,6 +65,7 @@ class BundlesPanel(QWidget):
         self.tree.setHeaderHidden(True)
         self.tree.setRootIsDecorated(False)
         self.tree.setAccessibleName("Models")
+        self.tree.setToolTip("The models by their tasks; choose one to read its card")
         self.about = QTextBrowser()
         self.about.setOpenLinks(False)
         self.about.setAccessibleName("About this model")

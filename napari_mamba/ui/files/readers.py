@@ -11,6 +11,7 @@ from typing import Any
 from napari_mamba.errors import ChoiceError, NapariMambaError
 from napari_mamba.ui.context_menu import add_to_layer_menu
 from napari_mamba.ui.files.layer_data import LayerData, layers_of
+from napari_mamba.ui.files.pyramid import coarser, opened
 
 Paths = str | Sequence[str]
 NOTHING: list[Any] = [(None,)]
@@ -51,8 +52,6 @@ def read_layers(path: Paths) -> list[LayerData]:
     InputError
         As `napari_mamba.io.read` does; napari shows it as a notification.
     """
-    from napari_mamba import io
-
     add_to_layer_menu()
     paths = [path] if isinstance(path, str) else list(path)
     planned = radiotherapy_layers(paths[0]) if len(paths) == 1 else None
@@ -60,8 +59,16 @@ def read_layers(path: Paths) -> list[LayerData]:
         return planned
     if len(paths) == 1 and _DROPPED.again(paths[0]):
         return NOTHING
+    began = monotonic()
     try:
-        volume = io.read(paths)
+        return _read(paths)
+    finally:
+        _DROPPED.done(monotonic() - began)
+
+
+def _read(paths: list[str]) -> list[LayerData]:
+    try:
+        volume = opened(paths)
     except ChoiceError:
         layers = _ask(paths)
         if layers is None:
@@ -73,9 +80,8 @@ def read_layers(path: Paths) -> list[LayerData]:
             if layers is not None:
                 return layers
         raise without_folders(error, paths) from error
-    finally:
-        _DROPPED.done()
-    return [*layers_of(volume, str(paths[0])), *_drawn_in(paths)]
+    levels = coarser(volume, paths[0]) if len(paths) == 1 else []
+    return [*layers_of(volume, str(paths[0]), levels), *_drawn_in(paths)]
 
 
 def _drawn_in(paths: list[str]) -> list[LayerData]:
@@ -146,9 +152,9 @@ class _Dropped:
         self.done()
         return same
 
-    def done(self) -> None:
-        """A file was dealt with: the next may follow from now on."""
-        self._until = monotonic() + DROPPED_TOGETHER_S
+    def done(self, seconds: float = 0.0) -> None:
+        """A file was dealt with, in so many seconds: the next may follow from now on, as slow a computer as it is."""
+        self._until = monotonic() + max(DROPPED_TOGETHER_S, 2 * seconds)
 
 
 _DROPPED = _Dropped()

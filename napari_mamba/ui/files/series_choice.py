@@ -12,6 +12,7 @@ from psygnal import Signal
 
 from napari_mamba.errors import Option
 from napari_mamba.ui.files.layer_data import LayerData, colour_data, layers_of, series_data
+from napari_mamba.ui.files.pyramid import coarser
 
 if TYPE_CHECKING:
     from napari_mamba.io import SeriesInfo
@@ -95,7 +96,10 @@ class SeriesChoice:
         )
         if colour == COLOUR:
             return colour_data(volume, path)
-        return series_data(volume, path) if frame == SLIDER else layers_of(volume, path)
+        if frame == SLIDER:
+            return series_data(volume, path)
+        levels = coarser(volume, path, series=series, frame=frame) if len(entry.paths) == 1 else []
+        return layers_of(volume, path, levels)
 
 
 def structure_sets(place: Path, deep: bool = True) -> list[SeriesInfo]:

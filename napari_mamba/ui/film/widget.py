@@ -53,7 +53,9 @@ class FilmWidget(DockPage):
         self.ahead.setRange(0, MOST_AHEAD)
         self.ahead.setSpecialValueText("as many as the film has")
         self.ahead.setToolTip("How many frames are predicted after the last one; the later, the less they are worth")
-        self.row = WorkRow(self.work, "Run over the film", STAGES, SHARES)
+        self.row = WorkRow(
+            self.work, "Run over the film", STAGES, SHARES, "Run the model over every frame; the answer is a film, too"
+        )
         self.notice = Notice(napari_viewer)
         grid = QGridLayout()
         self._ahead_name = row_label("Frames ahead")

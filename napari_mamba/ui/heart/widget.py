@@ -63,7 +63,9 @@ class HeartWidget(DockPage):
         self.cine = combo_box("A short-axis cine: an image layer of four axes, the first of them time")
         self.open = QPushButton("Open folder…")
         self.open.setToolTip("A folder of DICOM files as a scanner writes them: phases and slices are sorted")
-        self.row = WorkRow(self.work, "Follow the heart", STAGES, FOLLOWING)
+        self.row = WorkRow(
+            self.work, "Follow the heart", STAGES, FOLLOWING, "Outline every phase, and draw the volume over the beat"
+        )
         self.notice = Notice(napari_viewer)
         self.plot = BeatPlot(self.model.show_phase)
         self.table = QTableWidget(0, 2)
@@ -73,6 +75,7 @@ class HeartWidget(DockPage):
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.table.setTabKeyNavigation(False)
         self.table.setAccessibleName("Numbers of the beat")
+        self.table.setToolTip("Volumes, ejection fraction and mass, from the phases that are drawn")
         self.measure = QPushButton("Measure again")
         self.measure.setToolTip("After the labels were corrected by hand")
         self.save = QPushButton("Save…")

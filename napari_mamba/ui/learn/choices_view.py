@@ -22,7 +22,7 @@ from superqt import QCollapsible
 
 from napari_mamba.ui.learn.choices import CLASSES, SCHEMES, UNPAINTED
 from napari_mamba.ui.learn.session import LearnSession
-from napari_mamba.ui.widgets.forms import combo_box, row_label
+from napari_mamba.ui.widgets.forms import combo_box, explain, row_label
 
 
 class PlaceLine(QWidget):
@@ -40,7 +40,7 @@ class PlaceLine(QWidget):
         self._files = files
         self.line = QLineEdit()
         self.line.setPlaceholderText(empty)
-        self.line.setToolTip(tip)
+        explain(self.line, tip, tip)
         self.folder = QPushButton("Folder…")
         self.folder.setToolTip(tip)
         row = QHBoxLayout(self)
@@ -98,6 +98,10 @@ class ChoicesView(QWidget):
         self.previews = QCheckBox("Preview after each better round")
         self.previews.setToolTip("The answer on the image of the chosen row, as a layer")
         self.folded = QCollapsible("More options", expandedIcon="▾", collapsedIcon="▸")
+        self.folded.toggleButton().setToolTip("Time before, unlabelled images, what stays as it is: rarely changed")
+        self.background.setAccessibleName("Value of the painted background")
+        self.minutes.setAccessibleName("Minutes")
+        self.pretrain.setAccessibleName("Minutes before")
         self._background_label = row_label("Painted background")
         self._build()
         self._connect()

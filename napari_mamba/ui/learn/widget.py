@@ -26,7 +26,7 @@ from napari_mamba.ui.learn.session import IDLE, RUNNING, STOPPING
 from napari_mamba.ui.run.choice.texts import duration
 from napari_mamba.ui.run.session import session_of
 from napari_mamba.ui.widgets.docks import DockPage
-from napari_mamba.ui.widgets.forms import combo_box, row_label
+from napari_mamba.ui.widgets.forms import combo_box, explain, row_label
 from napari_mamba.ui.widgets.theme import Notice
 
 if TYPE_CHECKING:
@@ -62,10 +62,10 @@ class LearnWidget(DockPage):
         self.viewer = self.session.viewer
         self.start_from = combo_box("The model to begin from: one that knows similar images learns from fewer")
         self.name = QLineEdit()
-        self.name.setToolTip("What the new model is called")
+        explain(self.name, "What the new model is called", "Name of the new model")
         self.source = QComboBox()
         self.source.addItems(["Layers of this window", "A folder or a list"])
-        self.source.setToolTip("Where images and labels are")
+        explain(self.source, "Where images and labels are", "Images and labels")
         self.pairs = PairsView(self.session)
         self.place = PlaceLine(
             "A folder with images/ and labels/ (or imagesTr/, labelsTr/), or a CSV: image,label,person",

@@ -63,6 +63,7 @@ class LookInsideWidget(DockPage):
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.cancel_button = QPushButton("Cancel")
+        self.cancel_button.setToolTip("Stop what is being computed; what is shown stays")
         self.saving = SavingButtons(napari_viewer, self.model, self._title, self.scene.follow)
         self.message = Notice(napari_viewer)
         self._build()

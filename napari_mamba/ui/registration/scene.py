@@ -23,6 +23,14 @@ VIEWS = {
     "vectors": "Displacement as arrows",
     "jacobian": "Change of volume",
 }
+EXPLAINED = {
+    "checkerboard": "Squares of the fixed image beside squares of the moved one: edges should go on",
+    "overlay": "The fixed image in magenta, the moved one in green: white where both are bright",
+    "grid": "A regular grid, as the transform bends it",
+    "vectors": "Which way, and how far, each place is moved",
+    "jacobian": "How much each place grows or shrinks; below 0 it is folded",
+}
+"""What each view shows."""
 """Views, as a user reads them."""
 CHANGE = "change of volume: 1 none, below smaller, above larger"
 FIXED_COLOR, MOVED_COLOR = "magenta", "green"

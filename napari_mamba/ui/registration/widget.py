@@ -26,7 +26,7 @@ from qtpy.QtWidgets import (
 from napari_mamba.engine.progress.overall import REGISTERING
 from napari_mamba.ui.preferences import preferences
 from napari_mamba.ui.registration.model import AFFINES, RegistrationModel, bundles_for, register_pair
-from napari_mamba.ui.registration.scene import VIEWS, result_layers
+from napari_mamba.ui.registration.scene import EXPLAINED, VIEWS, result_layers
 from napari_mamba.ui.registration.shown import ShownViews
 from napari_mamba.ui.run.process.engine_process import shared_engine
 from napari_mamba.ui.run.session import session_of
@@ -87,9 +87,11 @@ class RegistrationWidget(DockPage):
         self.labels.setToolTip("Labels of the moving image that are ticked are carried along, by nearest neighbour")
         self.labels.setMaximumHeight(70)
         self.labels.setAccessibleName("Labels to carry along")
-        self.row = WorkRow(self.work, "Register", STAGES, REGISTERING)
+        self.row = WorkRow(self.work, "Register", STAGES, REGISTERING, "Move the second image onto the first")
         self.notice = Notice(napari_viewer)
         self.views = {view: QCheckBox(name) for view, name in VIEWS.items()}
+        for view, box in self.views.items():
+            box.setToolTip(EXPLAINED[view])
         self.opacity = QSlider(Qt.Orientation.Horizontal)
         self.opacity.setRange(0, 100)
         self.opacity.setValue(50)

@@ -41,6 +41,7 @@ class LayerCombo(QComboBox):
         self._shown: list[Layer | None] = []
         self._named: list[Layer] = []
         self.setAccessibleName(name)
+        self.setToolTip(f"{name}: one of the layers that are open")
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.setMinimumContentsLength(8)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)

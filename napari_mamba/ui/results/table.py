@@ -26,6 +26,8 @@ class ResultsTable(QTableWidget):
         self.setShowGrid(False)
         self.setWordWrap(False)
         self.verticalHeader().hide()
+        self.setAccessibleName("Results")
+        self.setToolTip("What the run found; a click on a class makes it the brush's")
         self.setStyleSheet("QTableWidget::item { padding: 2px 6px }")
         self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)

@@ -18,6 +18,7 @@ from napari_mamba.ui.run.queue.estimates import Estimate, key_of
 from napari_mamba.ui.run.queue.jobs import Job, State
 from napari_mamba.ui.run.queue.worker import Runner
 from napari_mamba.ui.run.session import RunSession, forget, session_of
+from napari_mamba.ui.run.store.runs import StoreRuns
 from napari_mamba.ui.widgets.background import Background
 from napari_mamba.ui.widgets.pauses import NoFullCollections
 
@@ -60,6 +61,7 @@ class RunHost(QObject):
         self.adding = 0
         """Results of which not all layers are in the viewer yet."""
         self.activity: Activity | None = None
+        self.stored = StoreRuns(self)
         self._shown: Any = None
         self._background = Background(self)
         self._counting = QTimer(self)
@@ -214,6 +216,7 @@ class RunHost(QObject):
         """The viewer is gone."""
         self.closed = True
         self.session.queue.changed.disconnect(self._keep_steady)
+        self.stored.stop()
         self._steady.switch(False)
         self._end_preferences()
         if self.activity is not None:

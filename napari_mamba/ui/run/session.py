@@ -19,7 +19,9 @@ from napari_mamba.ui.run.choice.elsewhere import ELSEWHERE, elsewhere
 from napari_mamba.ui.run.choice.examined import Examined
 from napari_mamba.ui.run.choice.inputs import NO_IMAGE, NO_MASK, Inputs
 from napari_mamba.ui.run.choice.layer_jobs import layer_job
+from napari_mamba.ui.run.choice.memory_needed import too_large
 from napari_mamba.ui.run.choice.options import Options
+from napari_mamba.ui.run.choice.region_watch import RegionWatch
 from napari_mamba.ui.run.process.devices import DeviceFacts, automatic
 from napari_mamba.ui.run.process.outcome import sentence
 from napari_mamba.ui.run.queue.cache import ResultCache
@@ -81,6 +83,9 @@ class RunSession:
         self.take_preferences()
         self.inputs.changed.connect(self._on_change)
         self.options.events.connect(self._on_change)
+        self._region = RegionWatch(self.viewer)
+        self._region.changed.connect(self._on_change)
+        self.options.events.region.connect(self._region.follow)
         self.library.changed.connect(self._on_library)
         self.queue.ended.connect(self._on_ended)
         self._choose(self.library.find(DEFAULT) or next(iter(self.library.bundles), None))
@@ -192,7 +197,9 @@ class RunSession:
         except NapariMambaError as error:
             return [Remark("error", sentence(str(error)))]
         seen = self._examined(layers, volume, self.bundle, job.options)
+        large = too_large(volume)
         return [
+            *([Remark("error", sentence(large))] if large else []),
             *(Remark("error", sentence(text)) for text in seen.refusals),
             *(Remark("warning", text) for text in seen.warnings),
         ]

@@ -16,6 +16,7 @@ from napari_mamba.ui.run.host import host_of
 from napari_mamba.ui.run.parts import Parts
 from napari_mamba.ui.run.process.outcome import sentence
 from napari_mamba.ui.run.queue.jobs import Job
+from napari_mamba.ui.run.store.menu import StoreView
 from napari_mamba.ui.run.views.more_menu import run_menu
 from napari_mamba.ui.widgets.theme import Notice
 
@@ -54,12 +55,14 @@ class RunWidget(QWidget):
         self.cancel_button = QPushButton("Cancel")
         self.more_button = QPushButton("More")
         self.before = Notice(self.viewer)
+        self.stored = StoreView(self.host)
         self.message = Notice(self.viewer)
         self._later = QTimer(self)
         self._later.setSingleShot(True)
         self._later.setInterval(0)
         self._left = False
         self._wrong = ""
+        self._told: Any = None
         self._build()
         self._connect()
         self.draw()
@@ -71,7 +74,7 @@ class RunWidget(QWidget):
         self.run_button.setToolTip("Run the model on the chosen image (Enter)")
         self.cancel_button.setToolTip("Stop all runs; nothing more is added (Escape)")
         self.more_button.setToolTip("Run on a folder, copy this run as a script or a command, or reset the options")
-        self.more_button.setMenu(run_menu(self, self.session, self.message))
+        self.more_button.setMenu(run_menu(self, self.host, self.message))
         buttons = QHBoxLayout()
         buttons.addWidget(self.run_button, 3)
         buttons.addWidget(self.cancel_button, 1)
@@ -86,10 +89,10 @@ class RunWidget(QWidget):
         layout.addWidget(self.options)
         layout.addWidget(self.before)
         layout.addLayout(buttons)
-        for widget in (self.progress, self.message, self.results):
+        for widget in (self.progress, self.stored, self.message, self.results):
             layout.addWidget(widget)
         layout.addStretch(1)
-        area = QScrollArea()
+        area = self._area = QScrollArea()
         area.setWidgetResizable(True)
         area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         area.setFrameShape(QScrollArea.Shape.NoFrame)
@@ -129,6 +132,7 @@ class RunWidget(QWidget):
         self.host.added.connect(self._on_added)
         self.host.runner.ended.connect(self._on_ended)
         self.host.devices_known.connect(self.draw)
+        self.host.stored.changed.connect(self._on_stored)
         self.host.estimated.connect(self._on_estimated)
         self.host.watched += 1
         leave = self._leave  # a window that closes tells its widgets no change of parent
@@ -152,7 +156,7 @@ class RunWidget(QWidget):
         count = len(session.inputs.runs)
         waits = session.queue.running is not None
         self.run_button.setText(f"Run {count} layers" if count > 1 else "Run after the present one" if waits else "Run")
-        self.cancel_button.setEnabled(session.queue.busy)
+        self.cancel_button.setEnabled(session.queue.busy or self.host.stored.busy)
         worst = "error" if any(one.kind == "error" for one in remarks) else remarks[0].kind if remarks else "hint"
         text = [one.text for one in remarks]
         if not remarks and not session.queue.busy:
@@ -186,17 +190,37 @@ class RunWidget(QWidget):
         if estimate is not None:
             for job in jobs:
                 job.clock.expected, job.clock.pass_seconds = estimate.seconds, estimate.pass_seconds
+        if not self.host.stored.busy:
+            self.host.stored.forget()
         self.draw()
+        self._show(self.progress)
 
     @Slot()
     def cancel(self) -> None:
         """Stop what runs and what waits."""
         self.session.queue.stop_all()
+        self.host.stored.stop()
 
     def _on_added(self, job: Job) -> None:
         assert job.result is not None
         assert job.place is not None
         self.results.show_result(job.result, job.bundle, job.place, job.layer)
+
+    @Slot()
+    def _on_stored(self) -> None:
+        self.cancel_button.setEnabled(self.session.queue.busy or self.host.stored.busy)
+        if self.stored.isVisibleTo(self) and self._told is not self.host.stored.run:
+            self._told = self.host.stored.run
+            self._show(self.stored)
+
+    def _show(self, widget: QWidget) -> None:
+        """Scroll to what has just begun or ended below the button, once it is laid out."""
+
+        def show() -> None:
+            if not self._left:
+                self._area.ensureWidgetVisible(widget, 0, 60)
+
+        QTimer.singleShot(50, self, show)
 
     @Slot(object)
     def _on_ended(self, _: Job) -> None:
@@ -215,6 +239,7 @@ class RunWidget(QWidget):
     def _fail(self, text: str) -> None:
         self._wrong = sentence(text)
         self.message.say(self._wrong, "error")
+        self._show(self.message)
 
     @Slot(bool)
     def _forget_wrong(self, _: bool) -> None:

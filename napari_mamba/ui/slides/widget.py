@@ -29,7 +29,7 @@ from napari_mamba.ui.run.session import session_of
 from napari_mamba.ui.slides.model import SlideModel
 from napari_mamba.ui.widgets.background import Background
 from napari_mamba.ui.widgets.docks import DockPage, open_widget
-from napari_mamba.ui.widgets.forms import combo_box, row_label
+from napari_mamba.ui.widgets.forms import combo_box, explain, row_label
 from napari_mamba.ui.widgets.theme import Notice
 from napari_mamba.ui.widgets.work import Work, WorkRow
 
@@ -69,8 +69,18 @@ class SlidesWidget(DockPage):
         self.downsample = QDoubleSpinBox()
         self.downsample.setRange(0.01, 4096.0)
         self.downsample.setDecimals(2)
-        self.downsample.setToolTip("Pixels of the slide at its finest level for one pixel of the thumbnail")
-        self.row = WorkRow(self.work, "Score the slide", STAGES, SHARES)
+        explain(
+            self.downsample,
+            "Pixels of the slide at its finest level for one pixel of the thumbnail",
+            "Slide pixels for one of the thumbnail",
+        )
+        self.row = WorkRow(
+            self.work,
+            "Score the slide",
+            STAGES,
+            SHARES,
+            "Score the whole slide, and show which patches the network weighed",
+        )
         self.notice = Notice(napari_viewer)
         self.scores = self._table(("class", "score"), "Scores")
         self.patches = self._table(("patch", "x", "y", "attention"), "Patches with most attention")
@@ -101,6 +111,7 @@ class SlidesWidget(DockPage):
         table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         table.setTabKeyNavigation(False)
         table.setAccessibleName(name)
+        table.setToolTip(f"{name} of the slide")
         return table
 
     def _lay_out(self) -> None:

@@ -103,15 +103,18 @@ class WorkRow(QWidget):
         What each stage of the work is called.
     shares : mapping
         What part of the work each stage is.
+    tip : str
+        What the button does, where nothing speaks against it.
     """
 
     asked = Signal()
 
-    def __init__(self, work: Work, name: str, stages: Mapping[str, str], shares: Mapping[str, float]):
+    def __init__(self, work: Work, name: str, stages: Mapping[str, str], shares: Mapping[str, float], tip: str):
         super().__init__()
-        self.work, self._stages, self._shares = work, stages, shares
+        self.work, self._stages, self._shares, self._tip = work, stages, shares, tip
         self.start_button, self.stop_button = QPushButton(name), QPushButton("Cancel")
         self.bar, self.stage = QProgressBar(), QLabel()
+        self.start_button.setToolTip(tip)
         self.stop_button.setToolTip("Stop this; nothing is added")
         self.bar.setTextVisible(False)
         self.bar.setAccessibleName("Progress")
@@ -142,7 +145,7 @@ class WorkRow(QWidget):
     def set_ready(self, ready: bool, why: str = "") -> None:
         """Whether the button can be pressed; if not, its tooltip says why."""
         self._ready = ready
-        self.start_button.setToolTip(why)
+        self.start_button.setToolTip(why or self._tip)
         self.draw()
 
     @Slot()

@@ -75,6 +75,21 @@ def test_a_row_goes_in_with_the_image_as_with_the_networks_themselves(place, bun
     assert abs(other["converts"] - found["scores"]["converts"]) > 1e-4
 
 
+def test_a_case_of_a_list_brings_its_own_row(place, capsys):
+    """As the server writes them."""
+    row = {"Sex": "m", "APOE4": "2", "age": "62", "mmse": "28", "education": "15"}
+    cases = [{"inputs": "sub-02.nii.gz", "row": row, "report": "case.json"}]
+    (place / "cases.json").write_text(json.dumps(cases))
+    assert main(["run", str(place / "gfe"), "--cases", str(place / "cases.json"), "--device", "cpu"]) == 0
+    alone = ["run", str(place / "gfe"), str(place / "sub-02.nii.gz"), "--device", "cpu", "--row-of", "1"]
+    assert main([*alone, "--row", str(place / "people.csv"), "--report", str(place / "alone.json")]) == 0
+    one, other = (json.loads((place / name).read_text())["scores"] for name in ("case.json", "alone.json"))
+    assert one == other
+    (place / "cases.json").write_text(json.dumps([{**cases[0], "row": {"age": 62}}]))
+    assert main(["run", str(place / "gfe"), "--cases", str(place / "cases.json")]) == 2
+    assert "a row is an object of texts" in capsys.readouterr().err
+
+
 def test_a_batch_takes_each_images_row(place):
     out = place / "out"
     command = ["batch", str(place / "gfe"), str(place / "sub-02.nii.gz"), "-o", str(out), "--device", "cpu"]

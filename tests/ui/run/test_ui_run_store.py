@@ -9,11 +9,16 @@ import zarr
 from napari.components import ViewerModel
 
 from napari_mamba import engine, io
+from napari_mamba.engine.progress.events import Progress
 from napari_mamba.ui.layers import layers_to_volume
 from napari_mamba.ui.run.process.engine_process import EngineThread
+from napari_mamba.ui.run.process.outcome import Outcome
 from napari_mamba.ui.run.session import RunSession
+from napari_mamba.ui.run.store import runner as store_runner
 from napari_mamba.ui.run.store.live import LiveStore
-from napari_mamba.ui.run.store.runner import StoreRun, StoreRunner
+from napari_mamba.ui.run.store.menu import StoreEntry
+from napari_mamba.ui.run.store.runner import STOPPING, StoreRun, StoreRunner
+from napari_mamba.ui.run.widget import RunWidget
 
 VALUES = np.random.default_rng(1).random((20, 24, 300)).astype(np.float32)
 
@@ -66,7 +71,7 @@ def test_a_lazy_layer_becomes_a_store_and_a_layer(qtbot, session, tmp_path):
     with qtbot.waitSignal(runner.ended, timeout=300_000):
         runner.start()
     assert lines[-1][:2] == (f"{tmp_path / 'labels.ome.zarr'} is written.", "good")
-    assert any("network" in text and count == 2 for text, _, count in lines), "no layer while it is written"
+    assert any("running" in text and count == 2 for text, _, count in lines), "no layer while it is written"
     layer = session.viewer.layers[-1]
     assert layer.multiscale
     assert tuple(layer.scale) == (2, 1, 1)
@@ -103,3 +108,70 @@ def test_what_cannot_be_is_said(qtbot, session, tmp_path):
     assert run.kind == "error"
     assert "already there" in run.said
     assert len(session.viewer.layers) == 1
+
+
+class Endless:
+    """Stands for an engine that computes until it is told to stop."""
+
+    def work(self, kind, arguments, cancel):
+        yield Progress("network", 1, 4, 60.0)
+        assert cancel.wait(60)
+        return Outcome(False)
+
+    def end(self):
+        pass
+
+
+@pytest.fixture
+def endless(monkeypatch):
+    monkeypatch.setattr(store_runner, "EngineProcess", Endless)
+    monkeypatch.setattr(StoreRunner, "_show", lambda self: None)  # nothing is written
+
+
+def test_a_run_into_a_store_is_shown_and_cancelled_like_any_other_and_outlives_the_dock(
+    qtbot, widget, endless, tmp_path
+):
+    stored = widget.host.stored
+    assert not widget.stored.isVisibleTo(widget)
+    stored.start(tmp_path / "a.zarr")
+    line = "Into a.zarr: running, 25%, about 1 min 0 s left."
+    qtbot.waitUntil(lambda: widget.stored.line.text() == line, timeout=20_000)
+    assert widget.stored.bar.isVisibleTo(widget)
+    assert widget.cancel_button.isEnabled()
+    widget.session.changed.emit()
+    widget.draw()
+    assert widget.stored.line.text() == line, "drawing what is chosen says nothing of the store"
+    widget.close()  # the dock
+    again = RunWidget(widget.viewer)
+    qtbot.addWidget(again)
+    assert again.stored.line.text() == line
+    assert again.cancel_button.isEnabled()
+    with qtbot.waitSignal(stored.changed):
+        again.cancel_button.click()
+    assert again.stored.line.text() == STOPPING, "at once"
+    qtbot.waitUntil(lambda: not stored.busy, timeout=20_000)
+    assert again.stored.line.text() == "Stopped: the same run into a.zarr goes on where it was."
+    assert not again.cancel_button.isEnabled()
+    stored.forget()
+    assert not again.stored.isVisibleTo(again)
+
+
+def test_the_entry_of_the_menu_starts_and_stops(qtbot, widget, endless, tmp_path, monkeypatch):
+    (entry,) = widget.findChildren(StoreEntry)
+    asked = []
+
+    def name(parent, title, suggested, *_, **__):
+        asked.append(suggested)
+        return str(tmp_path / "b"), ""
+
+    monkeypatch.setattr("napari_mamba.ui.run.store.menu.QFileDialog.getSaveFileName", name)
+    entry.triggered()
+    assert asked == ["scan_tiny.ome.zarr"]
+    assert widget.host.stored.run.target == tmp_path / "b.ome.zarr"
+    widget.more_button.menu().aboutToShow.emit()
+    assert entry.action.text() == "Stop the run into a store"
+    entry.triggered()
+    qtbot.waitUntil(lambda: not widget.host.stored.busy, timeout=20_000)
+    widget.session.inputs.viewer.layers.clear()
+    widget.more_button.menu().aboutToShow.emit()
+    assert (entry.action.text(), entry.action.isEnabled()) == ("Run into a store…", False)

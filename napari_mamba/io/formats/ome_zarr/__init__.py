@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,9 @@ def read(path: Path, *, series: str | int | None = None, frame: _frames.Frame = 
     data = on_disk.OnDisk(source, names, frames, path)
     label = _attributes(group).get("image-label")
     absent = "" if label is not None else on_disk.absent_chunks(source, path)
-    header = _source.Source(labels.from_image_label(label), label is not None, (*doubts, absent) if absent else doubts)
+    told = (*doubts, absent) if absent else doubts
+    shown = _shown(group) if "c" in names else ()
+    header = _source.Source(labels.from_image_label(label), label is not None, told, shown=shown)
     return _source.attached(Volume(data, affine, _channel_names(group, source, names), units), header)
 
 
@@ -116,6 +119,21 @@ def _image_of(path: Path) -> tuple[Path, int] | None:
     except Exception:  # no group, or no image: the array stands for itself
         return None
     return (folder, names.index(path.name)) if path.name in names else None
+
+
+def levels(path: Path, series: str | int | None = None) -> int:
+    """How many resolutions an image has; of a bare array, or a folder of something else, one."""
+    import zarr
+
+    from napari_mamba.io.stores import open_store
+
+    if path.is_dir() and not any((path / name).is_file() for name in (".zgroup", ".zattrs", "zarr.json")):
+        return 1
+    opened = zarr.open(open_store(path), mode="r")
+    if isinstance(opened, zarr.Array):
+        return 1
+    datasets = _image(opened, series, path)[1]["datasets"]
+    return len(datasets) if isinstance(datasets, list) else 1
 
 
 def _attributes(group: Any) -> dict[str, Any]:
@@ -170,9 +188,31 @@ def _kept(group: Any) -> np.ndarray | None:
 def _channel_names(group: Any, source: Any, axes: str) -> tuple[str, ...]:
     if "c" not in axes:
         return ()
-    channels = (_attributes(group).get("omero") or {}).get("channels") or []
-    names = tuple(str(channel.get("label", "")) for channel in channels)
+    names = tuple(str(channel.get("label", "")) for channel in _omero_channels(group))
     return names if all(names) and len(names) == source.shape[axes.index("c")] else ()
+
+
+def _omero_channels(group: Any) -> list[dict[str, Any]]:
+    """What OMERO says of the channels; empty where it is nothing of sense."""
+    omero = _attributes(group).get("omero")
+    channels = omero.get("channels") if isinstance(omero, dict) else None
+    good = isinstance(channels, list) and all(isinstance(channel, dict) for channel in channels)
+    return channels if good else []  # type: ignore[return-value]
+
+
+def _shown(group: Any) -> tuple[_source.ShownChannel, ...]:
+    """Colours and windows of the channels; empty where one has no colour."""
+    found = []
+    for channel in _omero_channels(group):
+        color = channel.get("color")
+        if not isinstance(color, str) or not re.fullmatch("#?[0-9A-Fa-f]{6}", color):
+            return ()
+        window = channel.get("window")
+        ends = [window.get(end) for end in ("start", "end")] if isinstance(window, dict) else []
+        good = len(ends) == 2 and all(isinstance(end, int | float) and np.isfinite(end) for end in ends)
+        limits = (float(ends[0]), float(ends[1])) if good and ends[0] < ends[1] else None
+        found.append(_source.ShownChannel(f"#{color[-6:].lower()}", limits, channel.get("active") is not False))
+    return tuple(found)
 
 
 def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> None:

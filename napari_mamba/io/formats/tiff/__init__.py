@@ -141,6 +141,14 @@ def layout(path: Path, series: str | int | None, level: int) -> tuple[str, Calla
     return known, lambda data: _volume(data, said, full, said.names if "c" in known else ())
 
 
+def levels(path: Path, series: str | int | None = None) -> int:
+    """How many resolutions an image has."""
+    import tifffile
+
+    with logged(), tifffile.TiffFile(path) as file:
+        return len(_choose(file.series, series, path).levels)
+
+
 def summary(path: Path) -> dict[str, Any]:
     """What `listing.SeriesInfo` says of a TIFF: its sizes, images and time points, without its pixels."""
     import tifffile

@@ -19,6 +19,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_mamba.ui.widgets.forms import explain
+
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
@@ -45,7 +47,7 @@ class OrdersBox(QWidget):
             side.setRange(1, 64)
             side.setValue(8)
             side.setPrefix(f"{axis} ")
-            side.setToolTip("Cells of the grid along this axis; z = 1 for a flat one")
+            explain(side, "Cells of the grid along this axis; z = 1 for a flat one", f"Cells along {axis}")
             side.valueChanged.connect(self.refresh)
         self.table = QTableWidget(0, len(COLUMNS))
         self.table.setHorizontalHeaderLabels(list(COLUMNS))
@@ -54,6 +56,9 @@ class OrdersBox(QWidget):
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.table.verticalHeader().hide()
+        explain(
+            self.table, "Orders in which a scan can go through the grid, and how far apart neighbours come", "Orders"
+        )
         self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         self.table.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         self.table.setMinimumHeight(260)

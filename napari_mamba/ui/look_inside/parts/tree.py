@@ -26,6 +26,7 @@ class LayerTree(QTreeWidget):
     def __init__(self, parent: QWidget | None = None):
         super().__init__(parent)
         self.setHeaderLabels(["Layer", "Tokens"])
+        self.setAccessibleName("Layers of the network")
         self.setToolTip("The layers of the network that scan. Grey ones scan channels, which are no places.")
         self.header().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         self.header().setSectionResizeMode(1, QHeaderView.ResizeMode.ResizeToContents)

@@ -7,7 +7,7 @@ from qtpy.QtWidgets import QComboBox, QHBoxLayout, QPushButton, QSlider, QVBoxLa
 
 from napari_mamba.ui.look_inside.model import SHOWN, LookModel
 from napari_mamba.ui.look_inside.parts.curve import CurveView
-from napari_mamba.ui.widgets.forms import combo_box
+from napari_mamba.ui.widgets.forms import combo_box, explain
 
 FRAME_MS = 60
 
@@ -22,7 +22,7 @@ class WalkBox(QWidget):
         self.shown: QComboBox = combo_box("Which part of the path is drawn")
         self.shown.addItems(SHOWN)
         self.slider = QSlider(Qt.Orientation.Horizontal)
-        self.slider.setToolTip("Where on the path the marker stands")
+        explain(self.slider, "Where on the path the marker stands", "Step of the path")
         self.play = QPushButton("Play")
         self.play.setToolTip("Walk along the path")
         self.curve = CurveView()

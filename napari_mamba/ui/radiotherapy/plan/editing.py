@@ -153,6 +153,15 @@ def chosen_rows(table: QTableWidget) -> set[int]:
     return {index.row() for index in table.selectionModel().selectedRows()}
 
 
+BUTTONS = {
+    "Add": "One more row, to be edited",
+    "Remove": "Take the chosen rows away",
+    "Usual": "Those that are usual, in place of these",
+    "Open…": "Read them from a file",
+    "Save…": "Write them to a file, for the next plan",
+}
+
+
 class _Box(QWidget):
     """A table and its buttons."""
 
@@ -167,6 +176,7 @@ class _Box(QWidget):
         self.buttons: dict[str, QPushButton] = {}
         for text, action in buttons.items():
             button = QPushButton(text)
+            button.setToolTip(BUTTONS[text])
             button.clicked.connect(action)
             row.addWidget(button)
             self.buttons[text] = button

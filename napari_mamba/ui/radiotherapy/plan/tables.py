@@ -35,6 +35,7 @@ class Table(QTableWidget):
         self.setTabKeyNavigation(False)
         self.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
         self.setAccessibleName(title)
+        self.setToolTip(f"{title}: the columns' names tell what each is")
         self.filling = False
 
     def put(self, row: int, column: int, text: str, *, right: bool = False, edit: bool = False) -> QTableWidgetItem:

@@ -260,6 +260,7 @@ def _unit_combo() -> QComboBox:
 
 def _folded(title: str, widget: QWidget, open_: bool = False) -> QCollapsible:
     part = QCollapsible(title, expandedIcon="▾", collapsedIcon="▸")
+    part.toggleButton().setToolTip(f"{title}: fold or unfold")
     part.addWidget(widget)
     if open_:
         part.expand(animate=False)

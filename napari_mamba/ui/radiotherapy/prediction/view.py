@@ -66,7 +66,9 @@ class PredictionView(QWidget):
         self.table = QTableWidget(0, 3)
         self.notice = Notice(viewer)
         self.run = QPushButton("Predict the dose")
+        self.run.setToolTip("Predict it from the CT, the structures and what each of them is")
         self.cancel = QPushButton("Cancel")
+        self.cancel.setToolTip("Stop the prediction; nothing is added")
         self.progress = ProgressView(self.session.queue)
         self.worker = Latest(self.model.check, self._on_checked, self._on_failed, wait_ms=200, parent=self)
         self._own: list[Job] = []
@@ -88,6 +90,7 @@ class PredictionView(QWidget):
         self.table.setShowGrid(False)
         self.table.setSelectionMode(QTableWidget.SelectionMode.NoSelection)
         self.table.setAccessibleName("What each structure is")
+        self.table.setToolTip("Which organ or target each structure is, and what a target is given")
         self.table.setMinimumHeight(220)
         warned = QLabel(WARNED)
         warned.setWordWrap(True)

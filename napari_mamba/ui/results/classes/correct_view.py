@@ -32,6 +32,7 @@ class CorrectBox(QCollapsible):
 
     def __init__(self) -> None:
         super().__init__("Correct", expandedIcon="▾", collapsedIcon="▸")
+        self.toggleButton().setToolTip("Tools that correct the chosen class: islands, holes, smoothing, margins")
         self.settings = Corrections()
         self.link: ClassLink | None = None
         self.about = QLabel()
@@ -74,6 +75,7 @@ class CorrectBox(QCollapsible):
         self.undo.setToolTip("Take back the last stroke or correction (Ctrl+Z in the picture)")
         self.redo.setToolTip("Do it again (Ctrl+Shift+Z in the picture)")
         self.duplicate.setToolTip("Copy the layer, so that the model's answer stays as it is")
+        self.in_slices.setToolTip("Fills what is closed within one slice, too, not only in 3D")
         self.over_others.setToolTip("Without the tick a class grows into the background alone")
         self.undo.clicked.connect(lambda: self.link and self.link.layer.undo())
         self.redo.clicked.connect(lambda: self.link and self.link.layer.redo())

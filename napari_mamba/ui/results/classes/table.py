@@ -38,6 +38,7 @@ class ClassTable(QTableWidget):
         self.listed = model
         self._filling = False
         self.setAccessibleName("Classes")
+        self.setToolTip("Click the eye to show or hide, the lock to protect; a double click goes there")
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)

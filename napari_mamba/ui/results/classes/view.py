@@ -68,6 +68,7 @@ class ClassesView(QWidget):
     def _build(self) -> None:
         show_when_empty(self.search, "Search a class", self.viewer)
         self.search.setAccessibleName("Search a class")
+        self.search.setToolTip("Lists only classes with this in their name")
         self.search.setClearButtonEnabled(True)
         self.origin.setWordWrap(True)
         menu = QMenu(self)

@@ -78,6 +78,8 @@ class MeasureBox(QWidget):
         self.table.setWordWrap(False)
         self.table.verticalHeader().hide()
         self.table.setAccessibleName("Agreement")
+        self.table.setToolTip("How well A and B agree")
+        self.save.setToolTip("Save these numbers as a table")
         self.table.setMinimumHeight(120)
         self.line_button.setToolTip("Draw a line in the picture: press where it begins, and drag to where it ends")
         row = QHBoxLayout()

@@ -89,6 +89,7 @@ class CompareView(QWidget):
         self.slider.setRange(0, 1000)
         self.slider.setValue(500)
         self.slider.setAccessibleName("Line or opacity")
+        self.slider.setToolTip("Where the line between A and B is, or how much of B is seen")
         self.slider.hide()
         self.difference.setToolTip("Add a layer that shows where B differs from A")
         self.timer.setInterval(700)

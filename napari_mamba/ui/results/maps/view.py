@@ -47,6 +47,7 @@ class MapsView(QWidget):
         self.share = QSlider(Qt.Orientation.Horizontal)
         self.share_label = QLabel()
         self.next_button, self.back_button = QPushButton("Next uncertain place"), QPushButton("Back")
+        self.back_button.setToolTip("To the place before")
         self.where = QLabel()
         self.notice = Notice(self.viewer)
         self.chart = ScoreChart()

@@ -72,6 +72,7 @@ class SpaceView(QWidget):
             "Drag over the image: right and left for the window, up and down for the level. The wheel still zooms"
         )
         self.preset.setAccessibleName("Contrast preset")
+        self.preset.setToolTip("Window and level of the chosen image, such as those for lung or bone in a CT")
         self.preset.addItem("Preset…")
         self.preset.addItem("Whole range")
         for name, (window, level) in PRESETS.items():

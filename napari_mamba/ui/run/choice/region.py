@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mamba.errors import InputError
+from napari_mamba.ui.results.space.position import millimetres
 from napari_mamba.volume import Volume
 
 if TYPE_CHECKING:
+    from napari.components import ViewerModel
     from napari.layers import Layer
 
     from napari_mamba.engine import Result
+
+
+MOST_READ = 2**28
+"""Voxels of a labels layer on disk that are looked through: the window waits meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,9 @@ def region_of(layer: Layer, volume: Volume, source: Layer, to_volume_axes: Any) 
     world = np.array([layer.data_to_world(tuple(corner)) for corner in box])
     if world.shape[1] < source.ndim:
         raise InputError(f"the layer '{layer.name}' has fewer axes than '{source.name}': draw it on that image")
-    inside = np.array([source.world_to_data(tuple(point[-source.ndim :])) for point in world])
+    # Worlds count in the units of their layers
+    world = world[:, -source.ndim :] * (millimetres(layer.units) / millimetres(source.units))[-source.ndim :]
+    inside = np.array([source.world_to_data(tuple(point)) for point in world])
     low, high = inside.min(axis=0), inside.max(axis=0)
     flat = high - low < 0.5  # drawn in one slice: through all of them
     low, high = np.where(flat, -np.inf, low), np.where(flat, np.inf, high)
@@ -97,6 +105,35 @@ def region_of(layer: Layer, volume: Volume, source: Layer, to_volume_axes: Any) 
     return Region(tuple(start.tolist()), tuple(stop.tolist()))
 
 
+def regions(viewer: ViewerModel) -> list[Layer]:
+    """The layers whose box can be a region, the uppermost first."""
+    from napari.layers import Labels, Shapes
+
+    return [layer for layer in reversed(viewer.layers) if isinstance(layer, Shapes | Labels)]
+
+
+def draw_region(viewer: ViewerModel, image: Layer) -> Layer:
+    """A layer in the image's place, with its units, in which the next drag of the pointer draws a box."""
+    transforms = {
+        name: getattr(image, name) for name in ("scale", "translate", "rotate", "shear", "units", "axis_labels")
+    }
+    layer = viewer.add_shapes(  # type: ignore[attr-defined]
+        ndim=image.ndim, name="region", affine=image.affine.affine_matrix, face_color="transparent",
+        edge_color="#ffd33d", edge_width=max(0.004 * max(image.data.shape[-2:]), 0.5), **transforms,
+    )  # fmt: skip
+    layer.mode = "add_rectangle"
+    return layer
+
+
+def same_units(viewer: ViewerModel, layer: Layer, image: Layer) -> None:
+    """Give a layer without units of length those of the image, where the viewer has none because of that.
+
+    Until then napari takes coordinates as they are, so that nothing moves; afterwards it can draw a scale bar again.
+    """
+    if viewer.layers.extent.units is None and all(str(unit) == "pixel" for unit in layer.units):
+        layer.units = image.units[-layer.ndim :]
+
+
 def _marked(layer: Layer) -> tuple[np.ndarray, np.ndarray] | None:
     """Lowest and highest index, (n,) each, that a layer marks; None if there is none."""
     from napari.layers import Shapes
@@ -106,7 +143,12 @@ def _marked(layer: Layer) -> tuple[np.ndarray, np.ndarray] | None:
             return None
         points = np.concatenate([np.asarray(shape) for shape in layer.data])
         return points.min(axis=0), points.max(axis=0)
-    data = np.asarray(layer.data[0] if getattr(layer, "multiscale", False) else layer.data)
+    data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
+    if not isinstance(data, np.ndarray) and np.prod(data.shape) > MOST_READ:
+        raise InputError(
+            f"the layer '{layer.name}' does not lie in memory and is too large to be looked through: draw a box instead"
+        )
+    data = np.asarray(data)
     found = [np.flatnonzero(np.any(data, axis=tuple(a for a in range(data.ndim) if a != axis)))
              for axis in range(data.ndim)]  # fmt: skip
     if any(len(one) == 0 for one in found):

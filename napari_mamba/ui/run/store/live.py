@@ -61,7 +61,7 @@ class LiveLevel:
         return np.asarray(self[...], dtype)
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        """The values at `key`, as NumPy's basic indexing would give them; steps are 1."""
+        """The values at `key`, as NumPy's basic indexing would give them."""
         parts = list(key) if isinstance(key, tuple) else [key]
         if Ellipsis in [one for one in parts if not isinstance(one, np.ndarray)]:
             place = parts.index(Ellipsis)
@@ -69,6 +69,11 @@ class LiveLevel:
         parts += [slice(None)] * (self.ndim - len(parts))
         ranges = [
             range(n)[one] if isinstance(one, slice) else int(one) for one, n in zip(parts, self.shape, strict=True)
+        ]
+        steps = tuple(slice(None, None, one.step) for one in ranges if isinstance(one, range))
+        ranges = [
+            range(min(one[0], one[-1]), max(one[0], one[-1]) + 1) if isinstance(one, range) and len(one) else one
+            for one in ranges
         ]
         if self.store.flat:
             ranges.insert(0, 0)
@@ -83,7 +88,7 @@ class LiveLevel:
                     self._from_finest(part)
                 )
         block = block.transpose(self.store.order)
-        return block[tuple(0 if isinstance(one, int) else slice(None) for one in ranges)]
+        return block[tuple(0 if isinstance(one, int) else slice(None) for one in ranges)][steps]
 
     def _read(self, level: int, spans: Sequence[slice]) -> np.ndarray:
         return np.array(self.store.levels[level][(self.channel, *spans)])

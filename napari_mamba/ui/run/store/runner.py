@@ -18,6 +18,7 @@ from superqt.utils import GeneratorWorker
 
 from napari_mamba.ui.layers import KEY, Placement
 from napari_mamba.ui.results.layers import class_colormap
+from napari_mamba.ui.run.choice.texts import STAGES, duration
 from napari_mamba.ui.run.process.engine_process import EngineProcess, EngineThread
 from napari_mamba.ui.run.store.live import LiveStore
 from napari_mamba.ui.widgets.pauses import short_turns
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from napari_mamba.engine import Progress, RunOptions
     from napari_mamba.volume import Volume
 
+STOPPING = "Stopping: what is under way is finished first."
 REDRAWN_S = 2.0
 """Seconds between two looks at what was written."""
 
@@ -63,6 +65,7 @@ class StoreRun:
     cancel: threading.Event = field(default_factory=threading.Event)
     said: str = ""
     kind: str = "hint"
+    fraction: float | None = None
     done: bool = False
 
     def events(self) -> Generator[Progress, None, str]:
@@ -94,12 +97,13 @@ class StoreRun:
 
     def tell(self, event: Progress) -> None:
         """Take an event in, as a line for the user."""
-        left = "" if event.seconds_left is None else f", {_time(event.seconds_left)} left"
-        self.said = f"Writing {self.target.name}: {event.stage}, {event.fraction:.0%}{left}."
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{max(round(seconds / 60), 1)} min"
+        if self.cancel.is_set():
+            self.fraction, self.said = None, STOPPING
+            return
+        self.fraction = event.fraction
+        left = "" if event.seconds_left is None else f", about {duration(max(event.seconds_left, 1.0))} left"
+        stage = STAGES.get(event.stage, event.stage)
+        self.said = f"Into {self.target.name}: {stage[:1].lower()}{stage[1:]}, {event.fraction:.0%}{left}."
 
 
 class _Worker(GeneratorWorker):
@@ -146,8 +150,10 @@ class StoreRunner(QObject):
         self.worker.start()
 
     def stop(self) -> None:
-        """Ask the run to stop; what is finished stays."""
+        """Ask the run to stop, and say so; what is finished stays."""
         self.run.cancel.set()
+        self.run.fraction, self.run.said = None, STOPPING
+        self.said.emit(self.run.said, "hint")
 
     @Slot(object)
     def _on_progress(self, event: Progress) -> None:

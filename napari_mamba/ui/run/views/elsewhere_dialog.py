@@ -121,8 +121,8 @@ class ElsewhereDialog(QDialog):
             said = "This address is this computer: nothing leaves it."
         else:
             where = address or "the server"
-            said = f"The images of your runs are sent to {where} and computed there. The answer comes back; the server "
-            said += "deletes both."
+            said = f"The images of your runs are sent to {where} and computed there, and of a table's row what a model "
+            said += "takes. The answer comes back; the server deletes both."
             if address.startswith("http:"):
                 said += " <b>The connection is not encrypted:</b> others on the way can read the images and the token."
         self.about.setText(said)

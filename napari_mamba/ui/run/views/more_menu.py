@@ -13,13 +13,14 @@ from napari_mamba.ui.run.process.outcome import sentence
 from napari_mamba.ui.run.store.menu import StoreEntry
 
 if TYPE_CHECKING:
+    from napari_mamba.ui.run.host import RunHost
     from napari_mamba.ui.run.session import RunSession
     from napari_mamba.ui.widgets.theme import Notice
 
 
-def run_menu(parent: QWidget, session: RunSession, message: Notice) -> QMenu:
+def run_menu(parent: QWidget, host: RunHost, message: Notice) -> QMenu:
     """The menu; `message`, below the button, says what came of each entry."""
-    menu = QMenu(parent)
+    session, menu = host.session, QMenu(parent)
     menu.setToolTipsVisible(True)
     folder = menu.addAction("Run on a folder…", lambda: run_on_folder(session, parent))
     folder.setToolTip("Every image of a folder, with results and one table in another folder")
@@ -28,7 +29,7 @@ def run_menu(parent: QWidget, session: RunSession, message: Notice) -> QMenu:
     command = menu.addAction("Copy as command", lambda: copy(session, message, "command"))
     command.setToolTip("Exactly this run for a terminal, on the clipboard")
     menu.addAction("Reset options", lambda: session.options.reset(preferences()))
-    StoreEntry(menu, parent, session, message)
+    StoreEntry(menu, parent, host, message)
     menu.aboutToShow.connect(lambda: _enable(menu, session))
     return menu
 

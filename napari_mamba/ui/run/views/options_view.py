@@ -24,6 +24,8 @@ from napari_mamba.errors import NapariMambaError
 from napari_mamba.ui.run.choice.options import suited_options
 from napari_mamba.ui.run.process.devices import automatic
 from napari_mamba.ui.run.process.outcome import sentence
+from napari_mamba.ui.run.views.level_view import LevelView
+from napari_mamba.ui.run.views.region_view import RegionView
 from napari_mamba.ui.run.views.trial_view import TrialView
 from napari_mamba.ui.widgets.forms import combo_box, row_label
 from napari_mamba.ui.widgets.theme import show_when_empty
@@ -64,7 +66,6 @@ TICKS = (
      "On a GPU: deterministic algorithms, which are slower. On the CPU it is always so."),
 )  # fmt: skip
 TEXTS = (
-    ("level", "Level", "Of an image in several resolutions: 0 is the finest, 1 the next.", "0, the finest"),
     ("strength", "Strength", "In %, 0 to 150: how much of the model's change is made.", "100: the model's answer"),
     ("spacing", "Voxel size", "In mm: one number, or three for z, y and x, such as 1,0.8,0.8.", "the shortest side"),
     ("tile", "Tile", "Voxels that the network sees at once, such as 64 or 32,64,64. Smaller needs less memory.", OWN),
@@ -113,7 +114,8 @@ class OptionsView(QWidget):
         )
         for title, profile in PROFILES:
             self.slice_profile.addItem(title, profile)
-        self.region = combo_box("Run on the box around the shapes or labels of a layer: quicker, and less memory.")
+        self.region = RegionView(host.session)
+        self.level = LevelView(host.session)
         self.trial = TrialView(host, self)
         self.ticks: dict[str, QCheckBox] = {}
         self.texts: dict[str, QLineEdit] = {}
@@ -128,6 +130,8 @@ class OptionsView(QWidget):
         form.setContentsMargins(0, 0, 0, 0)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
         self._add(form, "region", "Region", self.region)
+        self.region.combo.setAccessibleName("Region")
+        self._add(form, "level", "Level", self.level)
         self._add(form, "axis", "Slices along", self.axis)
         self._add(form, "slice_profile", "Slices are", self.slice_profile)
         for name, title, tip in TICKS:
@@ -184,7 +188,7 @@ class OptionsView(QWidget):
         self._rows[name] = [label, widget]
 
     def _connect(self) -> None:
-        for name in ("device", "precision", "axis", "slice_profile", "region"):
+        for name in ("device", "precision", "axis", "slice_profile"):
             combo: QComboBox = getattr(self, name)
             combo.currentIndexChanged.connect(lambda _, n=name, c=combo: self._set(n, c.currentData()))
         self.device.activated.connect(self._on_device)
@@ -196,10 +200,6 @@ class OptionsView(QWidget):
         self.session.bundle_changed.connect(self.draw)
         self.session.inputs.changed.connect(self._on_inputs)
         self.options.events.connect(self._on_options)
-        events = self.session.viewer.layers.events
-        self._listened = (events.inserted, events.removed, events.renamed)
-        for event in self._listened:
-            event.connect(self._on_layers)
 
     def disconnect_from_model(self) -> None:
         """The dock is closed; the session stays."""
@@ -207,14 +207,21 @@ class OptionsView(QWidget):
         self.session.bundle_changed.disconnect(self.draw)
         self.session.inputs.changed.disconnect(self._on_inputs, missing_ok=True)
         self.options.events.disconnect(self._on_options)
-        for event in self._listened:
-            event.disconnect(self._on_layers)
+        self.region.disconnect_from_model()
 
     @property
     def stops(self) -> list[QWidget]:
         """What is folded away, from the top to the bottom."""
         texts = [self.texts[name] for name, *_ in TEXTS]
-        return [self.region, self.axis, self.slice_profile, *self.ticks.values(), self.precision, *texts]
+        return [
+            self.region.combo,
+            self.level.combo,
+            self.axis,
+            self.slice_profile,
+            *self.ticks.values(),
+            self.precision,
+            *texts,
+        ]
 
     @property
     def effective_device(self) -> str:
@@ -254,17 +261,14 @@ class OptionsView(QWidget):
     def _on_options(self, _: Any = None) -> None:
         self.draw()
 
-    def _on_layers(self, _: Any = None) -> None:
-        self._draw_regions()
-
     @Slot()
     def draw(self) -> None:
         """Show the options as they are, and those that suit the bundle."""
         self._draw_devices()
-        self._draw_regions()
+        self.region.draw()
+        self.level.draw()
         bundle = self.session.bundle
-        chosen = [layer for layers in self.session.inputs.runs for layer in layers]
-        several = {"level"} if any(getattr(layer, "multiscale", False) for layer in chosen) else set()
+        several = {"level"} if self.level.sizes else set()
         suited = (
             suited_options(bundle) | several | {"device", "precision", "region", "replace_nonfinite", "deterministic"}
         )
@@ -308,20 +312,6 @@ class OptionsView(QWidget):
         del blocker
         _choose(self.device, self.options.device)
         self.notice.setVisible(self.effective_device == "cpu")
-
-    def _draw_regions(self) -> None:
-        from napari.layers import Labels, Shapes
-
-        blocker = QSignalBlocker(self.region)
-        self.region.clear()
-        self.region.addItem("The whole image", "")
-        for layer in reversed(self.session.viewer.layers):
-            if isinstance(layer, Shapes | Labels):
-                self.region.addItem(f"Around '{layer.name}'", layer.name)
-        del blocker
-        if self.region.findData(self.options.region) < 0:
-            self.options.region = ""  # its layer is gone
-        _choose(self.region, self.options.region)
 
 
 def _choose(combo: QComboBox, value: Any) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 STAGES = {"checking": "Looking at the slices", "warming up": "Loading the model", "network": "Restoring the slice"}
 SHARES = {"warming up": 0.2, "network": 0.8}
 NAME = "tried on this slice"
+TIP = "Restores the slice that is shown, in a layer of its own: move the slider and look"
 
 
 class TrialView(QWidget):
@@ -45,8 +46,7 @@ class TrialView(QWidget):
         self.value = QLabel()
         self.value.setMinimumWidth(self.fontMetrics().horizontalAdvance("150% "))
         self.work = Work(self)
-        self.row = WorkRow(self.work, "Try on this slice", STAGES, SHARES)
-        self.row.set_ready(True, "Restores the slice that is shown, in a layer of its own: move the slider and look")
+        self.row = WorkRow(self.work, "Try on this slice", STAGES, SHARES, TIP)
         self.notice = Notice(session.viewer)
         top = QHBoxLayout()
         top.addWidget(QLabel("Strength"))
