@@ -14,6 +14,7 @@ from napari_mamba.io.common.geometry import largest_displacement
 from napari_mamba.io.common.guard import quoted
 from napari_mamba.radiotherapy.comparison import check_dose
 from napari_mamba.radiotherapy.dicom import rtdose
+from napari_mamba.radiotherapy.dicom.beams import doses_in, plan_dose
 from napari_mamba.radiotherapy.dicom.grids import check_slices
 from napari_mamba.radiotherapy.dicom.reference import Reference, series_of
 from napari_mamba.radiotherapy.dicom.rtstruct import read_structures
@@ -76,9 +77,13 @@ def dose(path: Path | str, *, unit: str = "Gy", frame: str = "") -> Volume:
     return volume
 
 
-def part_of_plan(path: Path | str) -> str:
-    """A sentence where a file says that its dose is of a part of the plan: of one fraction, say."""
-    return rtdose.part_of_plan(path) if modality(Path(path)) == "RTDOSE" else ""
+def told_dose(path: Path | str, *, unit: str = "Gy", frame: str = "") -> tuple[Volume, tuple[str, ...]]:
+    """A dose as `dose` gives it, and what is to be told of it; also from a folder of the doses of a plan's beams."""
+    path = Path(path)
+    if path.is_dir() and doses_in(path):
+        return plan_dose(path, frame=frame)
+    found = dose(path, unit=unit, frame=frame)
+    return found, tuple(rtdose.notes_of(path, frame=frame)) if modality(path) == "RTDOSE" else ()
 
 
 def planning_ct(path: Path | str) -> tuple[Volume, Reference | None]:
@@ -164,6 +169,10 @@ def structures(
         return read_structures(path, image, frame=frame)
     if path.is_dir():
         files = [file for file in sorted(path.iterdir()) if file.name.lower().endswith(io.WRITE_SUFFIXES)]
+        if not files and (drawn := [file for file in sorted(path.iterdir()) if modality(file) == "RTSTRUCT"]):
+            if len(drawn) > 1:
+                raise InputError(f"{path} holds {len(drawn)} RTSTRUCT files: name those that are meant")
+            return structures(drawn[0], image, frame=frame, reference=reference)
         if not files:
             raise InputError(f"{path} holds no masks: give a folder of images, each called after its structure")
         found = [_structure(_stem(file), _on(file, image) > 0) for file in files]

@@ -149,9 +149,20 @@ def test_a_dose_and_structures_that_changed_places(tmp_path, image, dose, anatom
         sources.structures(write_dose(dose, tmp_path / "d.dcm"), image)
 
 
-def test_the_dose_of_one_fraction_is_said_to_be_one(tmp_path, dose):
-    assert sources.part_of_plan(write_dose(dose, tmp_path / "d.dcm")) == ""
-    assert "one fraction, not of the plan" in sources.part_of_plan(
-        write_dose(dose, tmp_path / "f.dcm", summed="FRACTION")
-    )
-    assert sources.part_of_plan(io.write(dose, tmp_path / "d.nii.gz")) == ""
+@pytest.mark.parametrize(
+    ("summed", "says"), [("FRACTION", "one fraction group,"), ("FRACTION_SESSION", "one fraction,"), ("BEAM", "beams,")]
+)
+def test_the_dose_of_a_part_is_said_to_be_one(tmp_path, dose, summed, says):
+    _, told = sources.told_dose(write_dose(dose, tmp_path / "f.dcm", summed=summed))
+    assert [says in note for note in told] == [True]
+    assert sources.told_dose(write_dose(dose, tmp_path / "d.dcm"))[1] == ()
+    assert sources.told_dose(io.write(dose, tmp_path / "d.nii.gz"))[1] == ()
+
+
+def test_the_one_rtstruct_of_a_folder(tmp_path, image, dose, anatomy):
+    write_structures(anatomy, tmp_path / "s.dcm")
+    write_dose(dose, tmp_path / "d.dcm")
+    assert len(sources.structures(tmp_path, image)) == 3
+    write_structures(anatomy, tmp_path / "t.dcm")
+    with pytest.raises(InputError, match="2 RTSTRUCT files"):
+        sources.structures(tmp_path, image)

@@ -10,7 +10,7 @@ import numpy as np
 from napari_mamba import io
 from napari_mamba.errors import InputError, NapariMambaError
 from napari_mamba.radiotherapy.dicom.grids import drawn_on, frame_at, own_grid, planning_image
-from napari_mamba.radiotherapy.dicom.rtdose import part_of_plan, read_dose
+from napari_mamba.radiotherapy.dicom.rtdose import notes_of, read_dose
 from napari_mamba.radiotherapy.dicom.rtstruct import OUTSIDE, read_structures
 from napari_mamba.ui.layers import layers_to_volume
 from napari_mamba.ui.radiotherapy.layers import dose_data, frame_of, is_image, structures_data
@@ -35,7 +35,7 @@ def open_file(path: Path | str, modality: str) -> list[LayerData]:
     """
     path = Path(path)
     if modality == "RTDOSE":
-        if note := part_of_plan(path):
+        for note in notes_of(path):
             _tell(note)
         return [dose_data(read_dose(path), str(path), frame_at(path))]
     grid = image_for(path, open_images())
