@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_mamba.errors import InputError, NapariMambaError
-from napari_mamba.radiotherapy.goals import Goal, Judged, read_goals, write_goals
+from napari_mamba.radiotherapy.goals import Goal, Judged, goal_of, read_goals, write_goals
 from napari_mamba.radiotherapy.isodose import level
 from napari_mamba.ui.radiotherapy.plan.review import ISODOSES, PlanReview
 from napari_mamba.ui.radiotherapy.plan.tables import Table
@@ -89,11 +89,7 @@ class GoalTable(Table):
 
     def _goal(self, row: int) -> Goal:
         structure, measure, relation, limit = (self.item(row, column).text().strip() for column in range(4))
-        try:
-            number = float(limit.replace(",", ".").lower().removesuffix("gy").removesuffix("%"))
-        except ValueError:
-            raise InputError(f"the limit {limit!r} is no number: write Gy, or percent for V…") from None
-        return Goal(structure, measure, relation, number)
+        return goal_of(structure, measure, relation, limit)
 
 
 class IsodoseTable(Table):
