@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from napari_mamba import io
-from napari_mamba.errors import InputError
+from napari_mamba.errors import ChoiceError, InputError
 from napari_mamba.io.common.geometry import largest_displacement
 from napari_mamba.io.common.guard import quoted
 from napari_mamba.radiotherapy.comparison import check_dose
 from napari_mamba.radiotherapy.dicom import rtdose
 from napari_mamba.radiotherapy.dicom.beams import doses_in, plan_dose
-from napari_mamba.radiotherapy.dicom.grids import check_slices
+from napari_mamba.radiotherapy.dicom.grids import check_slices, drawn_on
 from napari_mamba.radiotherapy.dicom.reference import Reference, series_of
 from napari_mamba.radiotherapy.dicom.rtstruct import read_structures
 from napari_mamba.radiotherapy.structures import Structure, StructureSet, joined, prescription_of
@@ -86,8 +86,8 @@ def told_dose(path: Path | str, *, unit: str = "Gy", frame: str = "") -> tuple[V
     return found, tuple(rtdose.notes_of(path, frame=frame)) if modality(path) == "RTDOSE" else ()
 
 
-def planning_ct(path: Path | str) -> tuple[Volume, Reference | None]:
-    """A CT and, where it is a DICOM series, what its files share.
+def planning_ct(path: Path | str, drawn: Sequence[Path | str] = ()) -> tuple[Volume, Reference | None]:
+    """A CT and, where it is a DICOM series, what its files share; parameters as those of `planning_image`.
 
     Raises
     ------
@@ -95,10 +95,45 @@ def planning_ct(path: Path | str) -> tuple[Volume, Reference | None]:
         If it is another modality, or its values are not those of a CT: no air, or nothing below zero.
     """
     path = Path(path)
-    volume = io.read(path)
+    volume = planning_image(path, drawn)
     reference = series_of(io.series_files(volume.header))
     check_ct(volume, str(path), reference)
     return volume, reference
+
+
+def planning_image(path: Path | str, drawn: Sequence[Path | str] = ()) -> Volume:
+    """An image; of a folder that holds a whole plan, its CT.
+
+    Parameters
+    ----------
+    path : path
+    drawn : sequence of path
+        Where structures are: of several CT series, the one that an RTSTRUCT there was drawn on.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or it is not clear which one of several is meant.
+    """
+    try:
+        return io.read(path)
+    except ChoiceError as error:
+        found = [entry.uid for entry in io.list_series(path) if entry.modality == "CT"]
+        if error.argument != "series" or not found:
+            raise
+        named = {uid for file in drawn for one in rtstructs(Path(file)) for uid in drawn_on(one).series}
+        chosen = [uid for uid in found if uid in named] if len(found) > 1 else found
+        if len(chosen) != 1:
+            raise InputError(
+                f"{path} holds {len(found)} series of CT: give the folder of the one that the structures were drawn on"
+            ) from error
+        return io.read(path, series=chosen[0])
+
+
+def rtstructs(path: Path) -> list[Path]:
+    """The RTSTRUCT files directly in a folder, or the file itself where it is one."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [file for file in files if modality(file) == "RTSTRUCT"]
 
 
 def check_ct(volume: Volume, name: str = "the image", reference: Reference | None = None) -> None:
@@ -169,7 +204,7 @@ def structures(
         return read_structures(path, image, frame=frame)
     if path.is_dir():
         files = [file for file in sorted(path.iterdir()) if file.name.lower().endswith(io.WRITE_SUFFIXES)]
-        if not files and (drawn := [file for file in sorted(path.iterdir()) if modality(file) == "RTSTRUCT"]):
+        if not files and (drawn := rtstructs(path)):
             if len(drawn) > 1:
                 raise InputError(f"{path} holds {len(drawn)} RTSTRUCT files: name those that are meant")
             return structures(drawn[0], image, frame=frame, reference=reference)

@@ -166,3 +166,23 @@ def test_the_one_rtstruct_of_a_folder(tmp_path, image, dose, anatomy):
     write_structures(anatomy, tmp_path / "t.dcm")
     with pytest.raises(InputError, match="2 RTSTRUCT files"):
         sources.structures(tmp_path, image)
+
+
+def test_the_ct_of_a_folder_that_holds_the_whole_plan(tmp_path, image, dose, anatomy, ct_folder):
+    import pydicom
+
+    reference = read_reference(ct_folder)
+    write_structures(anatomy, ct_folder / "s.dcm", reference)
+    write_dose(dose, ct_folder / "d.dcm", reference)
+    assert sources.planning_image(ct_folder).shape == image.shape
+    assert len(sources.structures(ct_folder, image, reference=reference)) == 3
+    for file in sorted(ct_folder.glob("0*.dcm")):  # a second CT of the patient
+        dataset = pydicom.dcmread(file)
+        dataset.SeriesInstanceUID += ".1"
+        dataset.SOPInstanceUID += ".1"
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        dataset.save_as(ct_folder / f"second{file.name}")
+    found = sources.planning_image(ct_folder, [ct_folder])
+    assert sources.series_of(io.series_files(found.header)).series == reference.series
+    with pytest.raises(InputError, match="2 series of CT"):
+        sources.planning_image(ct_folder)

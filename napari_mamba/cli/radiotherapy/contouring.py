@@ -31,7 +31,7 @@ def write(structures: Sequence[Path], output: Path, image: Path | None, names: s
             raise OutputError(f"{output} has an unknown suffix: .dcm, an image's as .seg.nrrd, or none for a folder")
         if output.exists() and not overwrite:
             raise OutputError(f"{output} is already there: add --overwrite to replace it, or choose another name")
-        grid = io.read(image) if image is not None else _grid_of(structures[0])
+        grid = sources.planning_image(image, structures) if image is not None else _grid_of(structures[0])
         reference = series_of(io.series_files(grid.header))
         found = sources.structures_of(structures, grid, names=sources.names_of(names), reference=reference)
         if contours:

@@ -72,7 +72,7 @@ def show(
         from napari_mamba.radiotherapy.review import review
 
         wanted = read_goals(goals) if goals else []
-        ct, reference = sources.planning_ct(image) if image else (None, None)
+        ct, reference = sources.planning_ct(image, structures_paths) if image else (None, None)
         frame = (reference.frame if reference else "") or frame_at(dose_path)
         dose, told = sources.told_dose(dose_path, unit=unit, frame=frame)
         structures = sources.structures_of(
