@@ -16,7 +16,7 @@ from napari_mamba.radiotherapy.comparison import check_dose
 from napari_mamba.radiotherapy.dicom import rtdose
 from napari_mamba.radiotherapy.dicom.beams import doses_in, plan_dose
 from napari_mamba.radiotherapy.dicom.grids import check_slices, drawn_on
-from napari_mamba.radiotherapy.dicom.reference import Reference, series_of
+from napari_mamba.radiotherapy.dicom.reference import Reference, modality_of, series_of
 from napari_mamba.radiotherapy.dicom.rtstruct import read_structures
 from napari_mamba.radiotherapy.structures import Structure, StructureSet, joined, prescription_of
 from napari_mamba.volume import Volume
@@ -30,16 +30,7 @@ AIR, BONE = -500.0, 200.0
 
 def modality(path: Path) -> str:
     """DICOM's modality of a file; empty where it is no DICOM file."""
-    from napari_mamba.io.formats import dicom
-
-    if not path.is_file() or not dicom.is_dicom(path):
-        return ""
-    import pydicom
-
-    try:
-        return str(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Modality"]).get("Modality", ""))
-    except Exception:  # a damaged file: the reading itself says what is wrong with it
-        return ""
+    return modality_of(path) if path.is_file() else ""
 
 
 def dose(path: Path | str, *, unit: str = "Gy", frame: str = "") -> Volume:

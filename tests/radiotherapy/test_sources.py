@@ -186,3 +186,19 @@ def test_the_ct_of_a_folder_that_holds_the_whole_plan(tmp_path, image, dose, ana
     assert sources.series_of(io.series_files(found.header)).series == reference.series
     with pytest.raises(InputError, match="2 series of CT"):
         sources.planning_image(ct_folder)
+
+
+def test_files_without_a_preamble(tmp_path, image, dose, anatomy):
+    import pydicom
+
+    for path in (write_structures(anatomy, tmp_path / "s.dcm"), write_dose(dose, tmp_path / "d.dcm")):
+        dataset = pydicom.dcmread(path)
+        bare = pydicom.Dataset(dataset)
+        bare.save_as(path, implicit_vr=True, little_endian=True, enforce_file_format=False)
+        assert path.read_bytes()[128:132] != b"DICM"
+    assert len(sources.structures(tmp_path / "s.dcm", image)) == 3
+    np.testing.assert_allclose(sources.dose(tmp_path / "d.dcm").data, dose.data, atol=1e-4)
+    (tmp_path / "text.dcm").write_text("nothing of the kind " * 20)
+    assert sources.modality(tmp_path / "text.dcm") == ""
+    with pytest.raises(InputError):
+        sources.dose(tmp_path / "text.dcm")
