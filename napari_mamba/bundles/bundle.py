@@ -148,7 +148,11 @@ class Bundle(BundleSpec):
         """
         from napari_mamba.bundles.weights import build, fill
 
-        return [fill(build(self, weights), weights, str(self.path)).eval() for weights in self.state_dicts()]
+        kinds = self.networks_of(len(self.weights))
+        return [
+            fill(build(self, weights, kind), weights, str(self.path)).eval()
+            for kind, weights in zip(kinds, self.state_dicts(), strict=True)
+        ]
 
 
 class KeptBundle(Bundle):

@@ -1,4 +1,4 @@
-"""Several bundles of one network as one: the members of an ensemble, whose answers a run averages."""
+"""Several bundles as one: the members of an ensemble, whose answers a run averages."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from napari_mamba.bundles.writer import check_destination, save
 from napari_mamba.errors import InputError
 from napari_mamba.io.paths import expanded
 
-SINGLE_BUNDLE_KEYS = ("metrics", "changelog")
-"""What tells of one member alone, and may differ."""
+SINGLE_BUNDLE_KEYS = ("metrics", "changelog", "description", "references")
+"""What tells of one member alone, and may differ; the first one's is kept."""
+_NETWORK = ("network", "members")
 
 
 def join(
@@ -25,7 +26,9 @@ def join(
     round_robin: bool = False,
     overwrite: bool = False,
 ) -> Path:
-    """Write the ensemble of bundles that differ in their weights alone, such as those of one recipe and several seeds.
+    """Write the ensemble of bundles that differ in their weights, such as those of one recipe and several seeds.
+
+    Their networks may be of several kinds, where all are prepared and tiled alike: a recipe's variants, say.
 
     Its numbers are those of none of its members: its card says that nothing was measured, until an evaluation does.
 
@@ -48,8 +51,7 @@ def join(
     Raises
     ------
     InputError
-        If there is one member alone, the same one twice, or two that are not of the same network, preparation, tile or
-        classes.
+        If there is one member alone, the same one twice, or two that are not of the same preparation, tile or classes.
     OutputError
         If `destination` exists or cannot be written.
 
@@ -62,30 +64,32 @@ def join(
     check_destination(expanded(destination), overwrite)
     bundles = [load(member) for member in members]
     if len(bundles) < 2:
-        raise InputError("an ensemble has two members or more: name two bundles of the same network")
+        raise InputError("an ensemble has two members or more: name two bundles")
     first, *others = bundles
     for other in others:
-        _check_same_network(first, other)
+        _check_alike(first, other)
     if len({bundle.sha256 for bundle in bundles}) < len(bundles):
         raise InputError("the same bundle is named twice: the mean of an answer and itself is that answer")
     weights = [one for bundle in bundles for one in bundle.state_dicts()]
     runs = [run for bundle in bundles for run in _runs(bundle)]
     tile = replace(first.tile, round_robin=round_robin or first.tile.round_robin)
-    described = replace(first.spec, tile=tile, metrics={"trained": {"members": runs}}, changelog={})
+    kinds = [kind for bundle in bundles for kind in bundle.networks_of(len(bundle.weights))]
+    several = tuple(kinds) if any(kind != kinds[0] for kind in kinds) else ()
+    described = replace(first.spec, tile=tile, metrics={"trained": {"members": runs}}, changelog={}, members=several)
     card = _card(described, len(weights))
     return save(destination, described, weights, card, dtype=smallest(weights), overwrite=overwrite)
 
 
-def _check_same_network(first: Bundle, other: Bundle) -> None:
+def _check_alike(first: Bundle, other: Bundle) -> None:
     differ = [
         field.name
         for field in fields(BundleSpec)
-        if field.name not in SINGLE_BUNDLE_KEYS and getattr(first, field.name) != getattr(other, field.name)
+        if field.name not in SINGLE_BUNDLE_KEYS + _NETWORK and getattr(first, field.name) != getattr(other, field.name)
     ]
     if differ:
         raise InputError(
             f"{first.path} and {other.path} differ in {', '.join(differ)}: "
-            "the members of an ensemble differ in their weights alone"
+            "the members of an ensemble differ in their networks and weights alone"
         )
 
 

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from typing import Any, Literal
 
 from napari_mamba.bundles.checks import Fields
@@ -190,7 +191,8 @@ class BundleSpec:
     (`classes[0]` is the background); with "sigmoid" channels above one half are painted in order, later over earlier,
     on a background of 0 (nnU-Net's regions). `planning` is what a bundle of the task "dose" takes of a plan, and
     `locator` the bundle that finds where in a larger image a segmentation looks; `columns` are those of a table, of
-    which the network takes a row beside the image.
+    which the network takes a row beside the image. `members` are the networks of an ensemble of several kinds, one for
+    each file of weights, `network` the first of them; empty where all are `network`.
 
     Raises
     ------
@@ -222,11 +224,16 @@ class BundleSpec:
     planning: Inputs | None = None
     locator: Locator | None = None
     columns: tuple[Column, ...] = ()
+    members: tuple[Network, ...] = ()
 
     def __post_init__(self) -> None:
-        for attribute in ("channels", "preparation", "classes", "references", "postprocessing", "columns"):
+        for attribute in ("channels", "preparation", "classes", "references", "postprocessing", "columns", "members"):
             object.__setattr__(self, attribute, tuple(getattr(self, attribute)))
         check(self)
+
+    def networks_of(self, count: int) -> tuple[Network, ...]:
+        """The network of each of `count` files of weights."""
+        return self.members or (self.network,) * count
 
 
 def check(spec: BundleSpec) -> None:
@@ -241,6 +248,8 @@ def check(spec: BundleSpec) -> None:
         )
     if not spec.channels:
         raise BundleError(f"bundle {spec.name}: names no input channel")
+    if spec.members and spec.members[0] != spec.network:
+        raise BundleError(f"bundle {spec.name}: the first of its members is another network than 'network'")
     check_planning(spec)
     check_columns(spec)
     _check_tile(spec)
@@ -295,9 +304,10 @@ def _check_tile(spec: BundleSpec) -> None:
     sides, labels = tile.left_right_pairs, {label.index for label in spec.classes}
     if len(sides) % 2 or len(set(sides)) < len(sides) or not set(sides) <= labels:
         raise BundleError(f"bundle {spec.name}: the tile's sides are pairs of its labels, each once, not {list(sides)}")
-    dims = spec.network.arguments.get("spatial_dims", rank)
-    if dims != rank:
-        raise BundleError(f"bundle {spec.name}: a {dims}D network cannot take a {rank}D tile")
+    for network in spec.networks_of(1):
+        dims = network.arguments.get("spatial_dims", rank)
+        if dims != rank:
+            raise BundleError(f"bundle {spec.name}: a {dims}D network cannot take a {rank}D tile")
 
 
 def _check_classes(spec: BundleSpec) -> None:
@@ -330,8 +340,8 @@ def _check_classes(spec: BundleSpec) -> None:
 
 
 def _check_count(spec: BundleSpec, names: tuple[str, ...], count: int, what: str) -> None:
-    for name in names:
-        wanted = spec.network.arguments.get(name)
+    for name, network in product(names, spec.networks_of(1)):
+        wanted = network.arguments.get(name)
         if isinstance(wanted, int) and wanted != count:
             raise BundleError(f"bundle {spec.name}: lists {count} {what}, but its network has {wanted}")
 
@@ -359,6 +369,8 @@ def to_json(spec: BundleSpec, weights: Mapping[str, str], others: Mapping[str, s
         del values["locator"]
     if not spec.columns:
         del values["columns"]
+    if not spec.members:
+        del values["members"]
     if not spec.tile.smaller:
         del values["tile"]["smaller"]
     head = {"format": FORMAT, "format_version": FORMAT_VERSION}
@@ -402,6 +414,8 @@ def from_json(values: Any, where: str) -> tuple[BundleSpec, tuple[str, ...], dic
     weights = top.texts("weights")
     if not 0 < len(weights) <= _MOST_NETWORKS or len(set(weights)) < len(weights):
         raise BundleError(f"{where}: 'weights' names each of 1 to {_MOST_NETWORKS} weight files once")
+    if spec.members and len(spec.members) != len(weights):
+        raise BundleError(f"{where}: names {len(weights)} weight files, and {len(spec.members)} networks for them")
     for name in weights:
         if not _WEIGHTS.fullmatch(name) or len(name) > _LONGEST_NAME:
             raise BundleError(f"{where}: weights are '.safetensors' files beside bundle.json, not {quoted(name)}")
@@ -429,6 +443,7 @@ def _spec(top: Fields) -> BundleSpec:
         planning=planning_of(top.fields("planning")) if "planning" in top.values else None,
         locator=locator_of(top.fields("locator")) if "locator" in top.values else None,
         columns=columns_of(top.items("columns", ())),
+        members=tuple(_network(one) for one in top.items("members", ())),
     )
 
 

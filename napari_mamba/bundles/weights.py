@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from napari_mamba import models
 from napari_mamba.bundles.doors import no_larger_than
 from napari_mamba.bundles.int8 import SCALE, dequantize, quantize
-from napari_mamba.bundles.spec import BundleSpec, Dtype
+from napari_mamba.bundles.spec import BundleSpec, Dtype, Network
 from napari_mamba.errors import BundleError, InputError
 from napari_mamba.io.common.guard import quoted
 
@@ -37,26 +37,27 @@ class _Unfilled(TorchFunctionMode):
         return func(*args, **given)
 
 
-def build(spec: BundleSpec, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
+def build(spec: BundleSpec, weights: Mapping[str, Tensor] | None = None, network: Network | None = None) -> nn.Module:
     """The network `spec` names, with random weights; with none that mean anything where `weights` will `fill` it.
 
-    Half of what building takes goes into random numbers.
+    Half of what building takes goes into random numbers. `network` is another one than `spec.network`: of a member.
 
     Raises
     ------
     BundleError
         If it cannot be built, or would be much larger than the `weights` that are meant for it.
     """
+    network = network or spec.network
     try:
         if weights is None:
-            return models.create(spec.network.name, **spec.network.arguments)
+            return models.create(network.name, **network.arguments)
         with no_larger_than(weights), _Unfilled():
-            return models.create(spec.network.name, **spec.network.arguments)
+            return models.create(network.name, **network.arguments)
     except InputError as error:
         raise BundleError(f"bundle {spec.name}: {error}") from error
     except Exception as error:  # a network may fail on arguments from outside in any way
         raise BundleError(
-            f"bundle {spec.name}: the network {spec.network.name} cannot be built with its arguments ({quoted(error)})"
+            f"bundle {spec.name}: the network {network.name} cannot be built with its arguments ({quoted(error)})"
         ) from error
 
 

@@ -16,7 +16,7 @@ from napari_mamba.bundles.bundle import Bundle
 from napari_mamba.bundles.guards.familiarity import FAMILIARITY, Familiarity
 from napari_mamba.bundles.progress import Counted, OnProgress, part, silent
 from napari_mamba.bundles.source import CARD, DESCRIPTION
-from napari_mamba.bundles.spec import BundleSpec, Dtype, to_json
+from napari_mamba.bundles.spec import BundleSpec, Dtype, Network, to_json
 from napari_mamba.errors import BundleError, InputError, OutputError
 from napari_mamba.io.paths import expanded
 
@@ -47,7 +47,8 @@ def save(
     spec : BundleSpec
         What goes into `bundle.json`.
     state_dicts : sequence of mapping
-        One a member of the ensemble. Each must be exactly the weights of `spec.network`.
+        One a member of the ensemble. Each must be exactly the weights of `spec.network`, or of its own of
+        `spec.members`.
     card : str
         Markdown for `README.md`.
     dtype : {"float32", "float16", "int8"}
@@ -177,15 +178,23 @@ def _weights(
 
     from napari_mamba.bundles.weights import build, compact, fill
 
-    network = build(spec, state_dicts[0] if len(state_dicts) else None)
-    files = {}
+    files, network, built = {}, None, None
     counted = Counted(on_progress, "Checking the weights", len(state_dicts))
-    for number, weights in enumerate(state_dicts):
+    for number, (kind, weights) in enumerate(zip(_kinds(spec, len(state_dicts)), state_dicts, strict=True)):
+        if network is None or kind != built:
+            network, built = build(spec, weights, kind), kind
         fill(network, weights, f"bundle {spec.name}")
         name = "weights.safetensors" if len(state_dicts) == 1 else f"weights_{number}.safetensors"
         files[name] = serialise(compact(network, weights, dtype), metadata={"format": "pt"})
         counted.add(1)
     return files
+
+
+def _kinds(spec: BundleSpec, count: int) -> tuple[Network, ...]:
+    kinds = spec.networks_of(count)
+    if len(kinds) != count:
+        raise BundleError(f"bundle {spec.name}: has {count} sets of weights, and {len(kinds)} networks for them")
+    return kinds
 
 
 def _write_folder(beside: Path, files: Mapping[str, bytes], counted: Counted) -> Path:

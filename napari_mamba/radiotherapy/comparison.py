@@ -14,7 +14,7 @@ import numpy as np
 from napari_mamba.errors import InputError
 from napari_mamba.volume import Volume
 
-_SAME_PLACE_VOXELS = 1e-3
+_SAME_PLACE_VOXELS, _SAME_PLACE_MM = 1e-3, 1e-2
 LIKELY_CENTIGRAY = 200.0
 """Gy that no fractionated plan reaches."""
 HIGHEST = 1.5
@@ -121,7 +121,7 @@ def gamma(
     Parameters
     ----------
     dose, reference : Volume
-        Gy; the dose is brought onto the reference's grid.
+        Gy. A dose whose grid has the reference's axes is compared as it is, another one is brought onto its grid first.
     percent : float
         Dose difference that counts as one, in percent of the reference's maximum (of each voxel's dose if `local`).
     distance : float
@@ -140,19 +140,42 @@ def gamma(
     except ImportError as error:
         how = "pip install 'napari-mamba[radiotherapy]', on Python 3.12 or earlier (it has no version for later ones)"
         raise InputError(f"the gamma index needs PyMedPhys: {how}") from error
-    true, seen = np.asarray(reference.data[0], np.float64), on_grid(dose, reference).astype(np.float64)
+    true = np.asarray(reference.data[0], np.float64)
     if not true.max() > 0:
         raise InputError("the reference dose is zero everywhere: gamma compares with its maximum")
     sides = reference.affine[:3, :3] / reference.spacing
     if np.abs(sides.T @ sides - np.eye(3)).max() > 1e-3:
         raise InputError("the reference dose lies on a sheared grid: resample it to right angles first")
     axes = tuple(side * np.arange(n) for side, n in zip(reference.spacing, true.shape, strict=True))
+    where, seen = _along(dose, reference) or (axes, on_grid(dose, reference))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its own about names of arguments
         index = pymedphys.gamma(
-            axes, true, axes, seen, percent, distance,
+            axes, true, where, seen.astype(np.float64), percent, distance,
             lower_percent_dose_cutoff=cutoff, local_gamma=local, max_gamma=HIGHEST, quiet=True, ram_available=MEMORY,
         )  # fmt: skip
     judged = np.isfinite(index)
     rate = float(100 * np.mean(index[judged] <= 1)) if judged.any() else float("nan")
     return Gamma(index, rate, percent, distance, cutoff)
+
+
+def _along(dose: Volume, reference: Volume) -> tuple[tuple[np.ndarray, ...], np.ndarray] | None:
+    """Where a dose's voxels lie along the reference's axes, mm from its first one, and its values in their order.
+
+    None where its own axes are others, or it is a single plane: then it is to be interpolated.
+    """
+    directions = reference.affine[:3, :3] / reference.spacing
+    steps = directions.T @ dose.affine[:3, :3]
+    first = directions.T @ (dose.affine[:3, 3] - reference.affine[:3, 3])
+    order = [int(axis) for axis in np.abs(steps).argmax(axis=1)]
+    along = steps[range(3), order]
+    apart = steps.copy()
+    apart[range(3), order] = 0
+    reach = np.abs(apart) @ (np.array(dose.shape) - 1)  # mm that other axes add over the whole grid
+    if sorted(order) != [0, 1, 2] or reach.max() > _SAME_PLACE_MM or min(dose.shape) < 2:
+        return None
+    values = np.asarray(dose.data[0]).transpose(order)
+    axes = [start + step * np.arange(n) for start, step, n in zip(first, along, values.shape, strict=True)]
+    turned = tuple(slice(None, None, -1 if step < 0 else 1) for step in along)
+    # Contiguous, since PyMedPhys compiles its interpolation for arrays of one layout.
+    return tuple(np.ascontiguousarray(axis[turn]) for axis, turn in zip(axes, turned, strict=True)), values[turned]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from napari_mamba.errors import InputError
-from napari_mamba.radiotherapy.histogram import is_volume, measure
+from napari_mamba.radiotherapy.measures import GRAY, PERCENT, VOLUME, measure, parsed
 from napari_mamba.radiotherapy.structures import StructureSet, plain, prescription_of
 
 COLUMNS = ("structure", "measure", "relation", "limit")
-_RELATIONS = {"<=": "<=", "<": "<=", "≤": "<=", "at most": "<=", ">=": ">=", ">": ">=", "≥": ">=", "at least": ">="}
+_RELATIONS = {
+    **dict.fromkeys(("<=", "<", "≤", "=<", "at most"), "<="),
+    **dict.fromkeys((">=", ">", "≥", "=>", "at least"), ">="),
+}
+_LIMIT = re.compile(r"(-?\d+(?:[.,]\d+)?(?:e-?\d+)?|nan|-?inf)\s*(gy|cgy|%|cc|cm3|cm³|ml)?$", re.IGNORECASE)
 
 _LONGEST_LINE = 10_000
 
@@ -35,7 +40,7 @@ _USUAL: tuple[tuple[tuple[str, ...], str, float], ...] = (
 
 @dataclass(frozen=True)
 class Goal:
-    """`measure` of `structure` is to be at most ("<=") or at least (">=") `limit`, in Gy, or percent for V….
+    """`measure` of `structure` is to be at most ("<=") or at least (">=") `limit`, in the measure's unit.
 
     Raises
     ------
@@ -54,15 +59,53 @@ class Goal:
             raise InputError(f"the goal for {self.structure} says {self.relation!r}: write <= or >=")
         if not (math.isfinite(self.limit) and self.limit >= 0):
             raise InputError(f"the goal for {self.structure} has the limit {self.limit:g}: give a positive number")
-        measure(np.zeros(1), self.measure, 1.0)  # refuses unknown ones now, not after the reading of a dose
+        parsed(self.measure)  # refuses unknown ones now, not after the reading of a dose
         object.__setattr__(self, "relation", relation)
 
     @property
     def unit(self) -> str:
-        return "%" if is_volume(self.measure) else "Gy"
+        """Of the limit: "Gy", "%" or "cm³"."""
+        return parsed(self.measure).unit
 
     def __str__(self) -> str:
         return f"{self.structure} {self.measure} {self.relation} {self.limit:g} {self.unit}"
+
+
+def goal_of(structure: str, what: str, relation: str, limit: str) -> Goal:
+    """A goal from text as one writes it.
+
+    Parameters
+    ----------
+    structure, what, relation : str
+    limit : str
+        A number, perhaps with a unit; a dose in percent is of the prescription that the structure's name states.
+
+    Raises
+    ------
+    InputError
+        As `Goal` does, and if the limit is no number, or in a unit that the measure has not.
+
+    Examples
+    --------
+    >>> str(goal_of("PTV70", "D95", ">=", "95%")), str(goal_of("lung", "V20Gy[cc]", "<", "300 cc"))
+    ('PTV70 D95 >= 66.5 Gy', 'lung V20Gy[cc] <= 300 cm³')
+    """
+    found = _LIMIT.match(limit.strip())
+    if not found:
+        raise InputError(f"the limit of {structure} is no number: write 45, or 45 Gy")
+    number, unit = float(found[1].replace(",", ".")), _unit(found[2] or "")
+    made = Goal(structure, what, relation, number / 100 if unit == "cgy" else number)
+    if unit in ("", made.unit, "cgy" if made.unit == GRAY else None):
+        return made
+    prescribed = prescription_of(structure) if (unit, made.unit) == (PERCENT, GRAY) else None
+    if not prescribed:
+        raise InputError(f"{what} of {structure} is in {made.unit}, its limit in {found[2]}: give {made.unit}")
+    return Goal(structure, what, relation, round(number * prescribed / 100, 6))
+
+
+def _unit(text: str) -> str:
+    known = {"": "", "gy": GRAY, "cgy": "cgy", "%": PERCENT}
+    return known.get(text.lower(), VOLUME)
 
 
 @dataclass(frozen=True)
@@ -83,32 +126,37 @@ def read_goals(path: Path | str) -> list[Goal]:
         If the file is not such a table, with the line that is wrong.
     """
     path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as a table of goals: give a CSV file in UTF-8") from error
-    kept = [(number, line) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
+    kept = [(number, line) for number, line in enumerate(_lines(path), 1) if line.strip() and not line.startswith("#")]
     if not kept:
         raise InputError(f"{path} has no goals: write a line of {', '.join(COLUMNS)}, then a line for each goal")
-    separator = ";" if kept[0][1].count(";") > kept[0][1].count(",") else ","
+    separator = max(",;\t", key=kept[0][1].count)
     if max(len(line) for _, line in kept) > _LONGEST_LINE or "\0" in kept[0][1]:
         raise InputError(f"{path} is no table of goals: give a CSV file in UTF-8")
     header = [cell.strip().lower() for cell in next(csv.reader([kept[0][1]], delimiter=separator))]
     if missing := [column for column in COLUMNS if column not in header]:
         raise InputError(f"{path} lacks the column {missing[0]!r}: its first line must name {', '.join(COLUMNS)}")
+    if len(kept) == 1:
+        raise InputError(f"{path} has no goals below its first line: write a line for each")
     return [_goal(path, number, line, header, separator) for number, line in kept[1:]]
 
 
+def _lines(path: Path) -> list[str]:
+    try:
+        raw = path.read_bytes()
+        wide = raw[:2] in (b"\xff\xfe", b"\xfe\xff")  # as spreadsheets write "Unicode text"
+        return raw.decode("utf-16" if wide else "utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as a table of goals: give a CSV file in UTF-8") from error
+
+
 def _goal(path: Path, number: int, line: str, header: list[str], separator: str) -> Goal:
-    cells = dict(zip(header, (cell.strip() for cell in next(csv.reader([line], delimiter=separator))), strict=False))
-    if len(cells) < len(header):
-        raise InputError(f"{path}, line {number}: has {len(cells)} of {len(header)} columns")
+    found = [cell.strip() for cell in next(csv.reader([line], delimiter=separator))]
+    if len(found) < len(header) or any(found[len(header) :]):
+        hint = ": write 45.5, not 45,5" if len(found) > len(header) and separator == "," else ""
+        raise InputError(f"{path}, line {number}: has {len(found)} of {len(header)} columns{hint}")
+    cells = dict(zip(header, found, strict=False))
     try:
-        limit = float(cells["limit"].replace(",", ".").lower().removesuffix("gy").removesuffix("%"))
-    except ValueError:
-        raise InputError(f"{path}, line {number}: the limit is no number") from None
-    try:
-        return Goal(cells["structure"], cells["measure"], cells["relation"], limit)
+        return goal_of(*(cells[column] for column in COLUMNS))
     except InputError as error:
         raise InputError(f"{path}, line {number}: {error}") from error
 
@@ -126,6 +174,8 @@ def write_goals(goals: Iterable[Goal], path: Path | str) -> Path:
 def judged(goals: Iterable[Goal], dose: np.ndarray, structures: StructureSet) -> list[Judged]:
     """Each goal beside what the dose (Z, Y, X) in Gy has.
 
+    Raises `InputError` where a goal counts in percent of a prescription, and its structure has none.
+
     Examples
     --------
     >>> from napari_mamba.radiotherapy.structures import Structure
@@ -138,7 +188,9 @@ def judged(goals: Iterable[Goal], dose: np.ndarray, structures: StructureSet) ->
         if goal.structure not in structures or structures[goal.structure].empty:
             results.append(Judged(goal, None, None))
             continue
-        value = measure(dose[structures[goal.structure].mask], goal.measure, structures.voxel)
+        structure = structures[goal.structure]
+        prescribed = structure.prescription or prescription_of(structure.name)
+        value = measure(dose[structure.mask], goal.measure, structures.voxel, prescribed)
         results.append(Judged(goal, value, value <= goal.limit if goal.relation == "<=" else value >= goal.limit))
     return results
 

@@ -14,7 +14,7 @@ DEFAULT = "107%, 100%, 95%, 90%, 80%, 70%, 50%, 30%, 10%"
 COLORS = ("#ff2d95", "#ff3b30", "#ff9500", "#ffd60a", "#34c759", "#30d5c8", "#0a84ff", "#5e5ce6", "#8e8e93")
 """Of the levels, from the hottest on; the last one is for all that follow."""
 
-_LEVEL = re.compile(r"(\d+(?:\.\d+)?)\s*(%|gy)?$", re.IGNORECASE)
+_LEVEL = re.compile(r"(\d+(?:\.\d+)?)\s*(%|c?gy)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ def level(text: str, color: str, prescription: float | None = None) -> Level:
     if not found or not float(found[1]) > 0:
         raise InputError(f"{text.strip()!r} is no isodose: write 95% or 20 Gy")
     value = float(found[1])
+    if (found[2] or "").lower() == "cgy":
+        value /= 100
     if found[2] != "%":
         return Level(value, f"{value:g} Gy", color)
     if not prescription:

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from napari_mamba import io
-from napari_mamba.errors import InputError
+from napari_mamba.errors import ChoiceError, InputError
 from napari_mamba.io.common.geometry import largest_displacement
 from napari_mamba.io.common.guard import quoted
 from napari_mamba.radiotherapy.comparison import check_dose
 from napari_mamba.radiotherapy.dicom import rtdose
-from napari_mamba.radiotherapy.dicom.grids import check_slices
-from napari_mamba.radiotherapy.dicom.reference import Reference, series_of
+from napari_mamba.radiotherapy.dicom.beams import doses_in, plan_dose
+from napari_mamba.radiotherapy.dicom.grids import check_slices, drawn_on
+from napari_mamba.radiotherapy.dicom.reference import Reference, modality_of, series_of
 from napari_mamba.radiotherapy.dicom.rtstruct import read_structures
 from napari_mamba.radiotherapy.structures import Structure, StructureSet, joined, prescription_of
 from napari_mamba.volume import Volume
@@ -29,16 +30,7 @@ AIR, BONE = -500.0, 200.0
 
 def modality(path: Path) -> str:
     """DICOM's modality of a file; empty where it is no DICOM file."""
-    from napari_mamba.io.formats import dicom
-
-    if not path.is_file() or not dicom.is_dicom(path):
-        return ""
-    import pydicom
-
-    try:
-        return str(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Modality"]).get("Modality", ""))
-    except Exception:  # a damaged file: the reading itself says what is wrong with it
-        return ""
+    return modality_of(path) if path.is_file() else ""
 
 
 def dose(path: Path | str, *, unit: str = "Gy", frame: str = "") -> Volume:
@@ -76,13 +68,17 @@ def dose(path: Path | str, *, unit: str = "Gy", frame: str = "") -> Volume:
     return volume
 
 
-def part_of_plan(path: Path | str) -> str:
-    """A sentence where a file says that its dose is of a part of the plan: of one fraction, say."""
-    return rtdose.part_of_plan(path) if modality(Path(path)) == "RTDOSE" else ""
+def told_dose(path: Path | str, *, unit: str = "Gy", frame: str = "") -> tuple[Volume, tuple[str, ...]]:
+    """A dose as `dose` gives it, and what is to be told of it; also from a folder of the doses of a plan's beams."""
+    path = Path(path)
+    if path.is_dir() and doses_in(path):
+        return plan_dose(path, frame=frame)
+    found = dose(path, unit=unit, frame=frame)
+    return found, tuple(rtdose.notes_of(path, frame=frame)) if modality(path) == "RTDOSE" else ()
 
 
-def planning_ct(path: Path | str) -> tuple[Volume, Reference | None]:
-    """A CT and, where it is a DICOM series, what its files share.
+def planning_ct(path: Path | str, drawn: Sequence[Path | str] = ()) -> tuple[Volume, Reference | None]:
+    """A CT and, where it is a DICOM series, what its files share; parameters as those of `planning_image`.
 
     Raises
     ------
@@ -90,10 +86,45 @@ def planning_ct(path: Path | str) -> tuple[Volume, Reference | None]:
         If it is another modality, or its values are not those of a CT: no air, or nothing below zero.
     """
     path = Path(path)
-    volume = io.read(path)
+    volume = planning_image(path, drawn)
     reference = series_of(io.series_files(volume.header))
     check_ct(volume, str(path), reference)
     return volume, reference
+
+
+def planning_image(path: Path | str, drawn: Sequence[Path | str] = ()) -> Volume:
+    """An image; of a folder that holds a whole plan, its CT.
+
+    Parameters
+    ----------
+    path : path
+    drawn : sequence of path
+        Where structures are: of several CT series, the one that an RTSTRUCT there was drawn on.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or it is not clear which one of several is meant.
+    """
+    try:
+        return io.read(path)
+    except ChoiceError as error:
+        found = [entry.uid for entry in io.list_series(path) if entry.modality == "CT"]
+        if error.argument != "series" or not found:
+            raise
+        named = {uid for file in drawn for one in rtstructs(Path(file)) for uid in drawn_on(one).series}
+        chosen = [uid for uid in found if uid in named] if len(found) > 1 else found
+        if len(chosen) != 1:
+            raise InputError(
+                f"{path} holds {len(found)} series of CT: give the folder of the one that the structures were drawn on"
+            ) from error
+        return io.read(path, series=chosen[0])
+
+
+def rtstructs(path: Path) -> list[Path]:
+    """The RTSTRUCT files directly in a folder, or the file itself where it is one."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [file for file in files if modality(file) == "RTSTRUCT"]
 
 
 def check_ct(volume: Volume, name: str = "the image", reference: Reference | None = None) -> None:
@@ -164,6 +195,10 @@ def structures(
         return read_structures(path, image, frame=frame)
     if path.is_dir():
         files = [file for file in sorted(path.iterdir()) if file.name.lower().endswith(io.WRITE_SUFFIXES)]
+        if not files and (drawn := rtstructs(path)):
+            if len(drawn) > 1:
+                raise InputError(f"{path} holds {len(drawn)} RTSTRUCT files: name those that are meant")
+            return structures(drawn[0], image, frame=frame, reference=reference)
         if not files:
             raise InputError(f"{path} holds no masks: give a folder of images, each called after its structure")
         found = [_structure(_stem(file), _on(file, image) > 0) for file in files]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -94,7 +95,8 @@ class StructureSet:
         return len(self.structures)
 
     def __getitem__(self, name: str) -> Structure:
-        found = next((s for s in self.structures if plain(s.name) == plain(name)), None)
+        same = [s for s in self.structures if plain(s.name) == plain(name)]
+        found = next((s for s in same if s.name == name), next(iter(same), None))
         if found is None:
             raise InputError(f"there is no structure {name!r}; there are {', '.join(s.name for s in self.structures)}")
         return found
@@ -113,12 +115,13 @@ class StructureSet:
 
 
 def plain(name: str) -> str:
-    """A name as one compares it: lower case, without spaces and signs.
+    """A name as one compares it, in any script: without case, spaces and signs, unless it is nothing but signs.
 
-    >>> plain("Spinal_Cord") == plain("spinal cord")
-    True
+    >>> plain("Spinal_Cord") == plain("spinal cord"), plain("脑干") == plain("脊髓")
+    (True, False)
     """
-    return re.sub(r"[^0-9a-zäöüß]+", "", name.lower())
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return re.sub(r"[\W_]+", "", folded) or folded.strip()
 
 
 def is_outline(structure: Structure) -> bool:

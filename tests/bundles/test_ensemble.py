@@ -1,5 +1,6 @@
 """Bundles joined to an ensemble: what is alike stays, what differs is refused, and a run averages the members."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from toy import ARGUMENTS, SPEC
 
 from napari_mamba import bundles, engine, models
-from napari_mamba.errors import InputError, OutputError
+from napari_mamba.errors import BundleError, InputError, OutputError
 from napari_mamba.volume import Volume
 
 
@@ -84,6 +85,44 @@ def test_no_members_numbers_are_those_of_the_ensemble(member, tmp_path):
     assert "not been measured" in whole.card
     assert "Not for clinical use" in whole.card
     assert "ensemble of 3" in whole.card
+
+
+def test_networks_of_several_kinds(member, tmp_path):
+    """Another kind in the middle: each file of weights has its own network, and a run averages all."""
+    torch.manual_seed(7)
+    network = models.create("umamba_enc", **ARGUMENTS)
+    odd = replace(
+        bundles.load(member(5)).spec, network=bundles.Network("umamba_enc", ARGUMENTS), description="Another."
+    )
+    different = bundles.save(tmp_path / "other", odd, [network.state_dict()], "# Toy\n")
+    parts = [member(1), different, member(2)]
+    whole = bundles.load(bundles.join(parts, tmp_path / "all"))
+    kinds = ["umamba_bot", "umamba_enc", "umamba_bot"]
+    assert [kind.name for kind in whole.members] == kinds
+    assert [kind.name for kind in whole.networks_of(3)] == kinds
+    x = torch.rand(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        apart = [bundles.load(part).networks()[0](x) for part in parts]
+        together = [one(x) for one in whole.networks()]
+    assert all(torch.equal(one, two) for one, two in zip(apart, together, strict=True))
+    again = bundles.load(bundles.join([whole.path, member(3)], tmp_path / "more"))
+    assert [kind.name for kind in again.members] == [*kinds, "umamba_bot"]
+    bundles.writer.update(again, card="# Again\n")
+    assert [kind.name for kind in bundles.load(again.path).members] == [*kinds, "umamba_bot"]
+
+
+def test_members_are_as_many_as_files_of_weights(member, tmp_path):
+    weights = list(bundles.load(member(1)).state_dicts())
+    spec = replace(SPEC, members=(SPEC.network, SPEC.network))
+    with pytest.raises(BundleError, match="1 sets of weights, and 2 networks"):
+        bundles.save(tmp_path / "odd", spec, weights)
+    with pytest.raises(BundleError, match="first of its members"):
+        replace(SPEC, members=(bundles.Network("umamba_enc"),))
+    place = bundles.join([member(2), member(3)], tmp_path / "both")
+    text = json.loads((place / "bundle.json").read_text())
+    (place / "bundle.json").write_text(json.dumps({**text, "members": [text["network"]]}))
+    with pytest.raises(BundleError, match="2 weight files, and 1 networks"):
+        bundles.load(place)
 
 
 def test_what_is_no_ensemble_is_refused(member, tmp_path):

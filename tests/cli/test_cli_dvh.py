@@ -237,6 +237,8 @@ def test_contours_become_masks_and_a_label_map_and_measure_the_same(command, fil
     for output in (masks, labels):
         outcome = command("rtstruct", contours, "--image", files["ct"], "-o", output)
         assert (outcome.code, outcome.out.strip()) == (0, str(output))
+    outcome = command("rtstruct", contours, "-o", tmp_path / "own")
+    assert (outcome.code, "masks are on a grid of their own" in outcome.err) == (0, True)
     assert sorted(path.name for path in masks.iterdir()) == [
         "PTV70.nii.gz", "right_parotid.nii.gz", "spinal_cord.nii.gz"
     ]  # fmt: skip

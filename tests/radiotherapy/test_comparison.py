@@ -103,3 +103,33 @@ def test_what_is_no_dose(change, says):
     with pytest.raises(InputError, match=says):
         check_dose(Volume(change(dose.data), dose.affine))
     check_dose(dose)
+
+
+def test_gamma_on_another_grid_is_the_library_s_own():
+    """Finer voxels, axes in another order and direction: as PyMedPhys has it from the dose's own voxels."""
+    import pymedphys
+
+    def places(shape, spacing):
+        return tuple(side * (np.arange(n) - (n - 1) / 2) for n, side in zip(shape, spacing, strict=True))
+
+    def blob(shape, spacing, shift):
+        z, y, x = np.meshgrid(*places(shape, spacing), indexing="ij")
+        return 60 * np.exp(-((z - shift) ** 2 + y**2 + x**2) / 15**2)
+
+    def centred(shape, spacing):
+        affine = np.diag([*spacing, 1.0])
+        affine[:3, 3] = [-side * (n - 1) / 2 for n, side in zip(shape, spacing, strict=True)]
+        return affine
+
+    (coarse, wide), (fine, narrow) = ((8, 9, 10), (3.0, 3.0, 3.0)), ((10, 11, 12), (2.5, 2.5, 2.5))
+    true, seen = blob(coarse, wide, 0), blob(fine, narrow, 2.5)
+    reference = Volume(true[np.newaxis].astype(np.float32), centred(coarse, wide))
+    turned = centred(fine, narrow)[:, [2, 0, 1, 3]]  # the axes are x, z, y, and z runs downwards
+    turned[:3, 3] += turned[:3, 1] * 9
+    turned[:3, 1] *= -1
+    dose = Volume(seen.transpose(2, 0, 1)[np.newaxis, :, ::-1].astype(np.float32), turned)
+    axes = [places(coarse, wide), places(fine, narrow)]
+    expected = pymedphys.gamma(
+        axes[0], true, axes[1], seen, 3, 3, lower_percent_dose_cutoff=10, max_gamma=1.5, quiet=True
+    )
+    np.testing.assert_allclose(gamma(dose, reference).index, expected, atol=1e-4)

@@ -27,8 +27,8 @@ def drawn(tmp_path, ct_folder, anatomy):
 
 def test_it_says_what_it_was_drawn_on(drawn, ct_folder):
     reference = read_reference(ct_folder)
-    assert drawn_on(drawn).frame == reference.frame == frame_at(ct_folder) == frame_at(drawn)
-    assert drawn_on(drawn).series == reference.series
+    assert drawn_on(drawn).frames[0] == reference.frame == frame_at(ct_folder) == frame_at(drawn)
+    assert drawn_on(drawn).series == (reference.series,)
     assert frame_at(drawn.parent / "nothing.nii.gz") == ""
 
 

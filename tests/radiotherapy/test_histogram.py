@@ -5,7 +5,8 @@ import pytest
 
 from napari_mamba.errors import InputError
 from napari_mamba.radiotherapy.goals import Goal, judged, read_goals, write_goals
-from napari_mamba.radiotherapy.histogram import cumulative, curves, measure, table
+from napari_mamba.radiotherapy.histogram import cumulative, curves, table
+from napari_mamba.radiotherapy.measures import measure
 from napari_mamba.radiotherapy.structures import (
     Structure,
     StructureSet,
@@ -43,14 +44,24 @@ def test_a_curve_is_the_share_of_voxels_that_get_so_much():
 @pytest.mark.parametrize(
     ("what", "value"),
     [("D95", 52.45), ("d 95 %", 52.45), ("D50", 74.5), ("D1", 98.51), ("mean", 74.5), ("Dmean", 74.5), ("max", 99.0),
-     ("Dmin", 50.0), ("V75", 50.0), ("V75Gy", 50.0), ("D0.1cc", 97.04), ("D2.5cc", 50.0)],
+     ("Dmin", 50.0), ("V75", 50.0), ("V75Gy", 50.0), ("D0.1cc", 97.04), ("D2.5cc", 50.0),
+     ("D95%[Gy]", 52.45), ("D_95%", 52.45), ("Mean dose", 74.5), ("D2.5 cm3 (Gy)", 50.0), ("V75Gy[%]", 50.0),
+     ("V7500cGy", 50.0), ("V75Gy[cc]", 1.25), ("V75(cm³)", 1.25)],
 )  # fmt: skip
 def test_measures(plan, what, value):
     dose, structures = plan
     assert measure(dose[structures["PTV70"].mask], what, 50.0) == pytest.approx(value)
 
 
-@pytest.mark.parametrize("what", ["D", "D101", "X5", "", "Dmode", "V"])
+def test_a_volume_at_a_share_of_the_prescription(plan):
+    doses = plan[0][plan[1]["PTV70"].mask]
+    assert measure(doses, "V95%", 50.0, 70.0) == pytest.approx(100 * np.mean(doses >= 66.5))
+    assert measure(doses, "V95%[cc]", 50.0, 70.0) == pytest.approx(0.05 * np.sum(doses >= 66.5))
+    with pytest.raises(InputError, match="percent of a prescription"):
+        measure(doses, "V95%", 50.0)
+
+
+@pytest.mark.parametrize("what", ["V95%[Gy]", "D95[%]", "D", "D101", "X5", "", "Dmode", "V"])
 def test_what_is_no_measure(what):
     with pytest.raises(InputError, match="no measure"):
         measure(np.ones(3), what, 1.0)
@@ -79,6 +90,26 @@ def test_goals_as_a_spreadsheet_in_other_countries_writes_them(tmp_path):
     assert read_goals(tmp_path / "g.csv") == [Goal("Cord", "max", "<=", 45.5)]
 
 
+def test_goals_in_every_unit_that_is_meant(tmp_path):
+    lines = [
+        "PTV_6000,D95%,=>,95%", "cord,D0.03cc,=<,4500 cGy", "lung,V20Gy,<,30 %", "lung,V20Gy[cc],at most,300cc",
+        "PTV70,V95%,at least,98",
+    ]  # fmt: skip
+    text = "\n".join(["structure\tmeasure\trelation\tlimit", *(line.replace(",", "\t") for line in lines)])
+    (tmp_path / "g.txt").write_text(text, "utf-16")  # as a spreadsheet's "Unicode text"
+    assert [str(goal) for goal in read_goals(tmp_path / "g.txt")] == [
+        "PTV_6000 D95% >= 57 Gy", "cord D0.03cc <= 45 Gy", "lung V20Gy <= 30 %", "lung V20Gy[cc] <= 300 cm³",
+        "PTV70 V95% >= 98 %",
+    ]  # fmt: skip
+
+
+def test_a_goal_of_the_prescription_takes_the_structure_s_own(plan):
+    dose, structures = plan
+    assert [one.value for one in judged([Goal("PTV70", "V95%", ">=", 98)], dose, structures)] == [66.0]
+    with pytest.raises(InputError, match="there is none"):
+        judged([Goal("Spinal Cord", "V95%", "<=", 1)], dose, structures)
+
+
 def test_goals_are_judged(plan):
     goals = [Goal("spinal_cord", "max", "<=", 45), Goal("PTV70", "D95", ">=", 50), Goal("Lens", "max", "<=", 5)]
     goals += [Goal("Larynx", "mean", "<=", 40)]
@@ -90,7 +121,9 @@ def test_goals_are_judged(plan):
 @pytest.mark.parametrize(
     ("line", "says"),
     [("cord,D0.1cc,about,45", "write <="), ("cord,D0.1cc,<=,much", "no number"), ("cord,X,<=,45", "no measure"),
-     ("cord,max,<=,-4", "positive"), ("cord,max", "columns")],
+     ("cord,max,<=,-4", "positive"), ("cord,max", "columns"), ("cord,D95,>=,95%", "in Gy"),
+     ("cord,V20,<=,30Gy", "in %"), ("cord,max,<=,nan", "positive"), ("cord,max,<=,45 cc", "in Gy"),
+     ("cord,max,<=,45,5", r"write 45\.5")],
 )  # fmt: skip
 def test_a_wrong_goal_names_its_line(tmp_path, line, says):
     (tmp_path / "g.csv").write_text(f"structure,measure,relation,limit\n\n{line}\n")
@@ -98,7 +131,7 @@ def test_a_wrong_goal_names_its_line(tmp_path, line, says):
         read_goals(tmp_path / "g.csv")
 
 
-@pytest.mark.parametrize("text", ["", "# nothing\n", "structure,measure\ncord,max\n"])
+@pytest.mark.parametrize("text", ["", "# no\n", "structure,measure\ncord,max\n", "structure,measure,relation,limit\n"])
 def test_a_file_without_goals(tmp_path, text):
     (tmp_path / "g.csv").write_text(text)
     with pytest.raises(InputError, match=r"g\.csv"):

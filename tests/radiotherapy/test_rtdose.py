@@ -6,7 +6,7 @@ import pytest
 
 from napari_mamba.errors import InputError, OutputError
 from napari_mamba.radiotherapy.dicom.reference import read_reference
-from napari_mamba.radiotherapy.dicom.rtdose import read_dose, write_dose
+from napari_mamba.radiotherapy.dicom.rtdose import notes_of, read_dose, write_dose
 from napari_mamba.volume import Volume
 
 
@@ -113,11 +113,54 @@ def changed(tmp_path, dose, **tags):
         ({"GridFrameOffsetVector": [0, *range(2, 25)]}, "unevenly"),
         ({"PixelData": b"\0\0"}, "damaged"),
         ({"Modality": "CT"}, "not RTDOSE"),
+        ({"DoseUnits": None}, "no stated unit"),
+        ({"DoseType": "ERROR"}, "difference"),
+        ({"PixelData": None}, "no dose grid"),
     ],
 )
 def test_refused(tmp_path, dose, tags, says):
     with pytest.raises(InputError, match=says):
         read_dose(changed(tmp_path, dose, **tags))
+
+
+def test_units_however_they_are_spelt(tmp_path, dose):
+    assert np.allclose(read_dose(changed(tmp_path, dose, DoseUnits="Gy")).data, dose.data, atol=1e-4)
+    assert np.allclose(read_dose(changed(tmp_path, dose, DoseUnits="cGy")).data, dose.data / 100, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("tags", "says"),
+    [({"FrameOfReferenceUID": None}, "no frame of reference"), ({"DoseType": "EFFECTIVE"}, "biological effect")],
+)
+def test_told(tmp_path, dose, tags, says):
+    path = changed(tmp_path, dose, **tags)
+    assert [says in note for note in notes_of(path, frame="1.2")] == [True]
+    assert len(notes_of(path)) == ("DoseType" in tags)
+
+
+ORIENTATIONS = {
+    "head first, supine": [1, 0, 0, 0, 1, 0], "head first, prone": [-1, 0, 0, 0, -1, 0],
+    "feet first, supine": [-1, 0, 0, 0, 1, 0], "feet first, prone": [1, 0, 0, 0, -1, 0],
+    "on the right side": [0, 1, 0, -1, 0, 0], "coronal": [1, 0, 0, 0, 0, -1],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["relative", "descending", "absolute"])
+@pytest.mark.parametrize("orientation", ORIENTATIONS.values(), ids=ORIENTATIONS)
+def test_every_orientation_and_way_to_count_planes(tmp_path, dose, orientation, way):
+    row, column = np.array(orientation, float).reshape(2, 3)
+    normal, start = np.cross(row, column), np.array([3.0, 5.0, 40.0])
+    offsets = 2.5 * np.arange(dose.shape[0]) * (-1 if way == "descending" else 1)
+    planes = start + offsets[:, np.newaxis] * normal  # where each plane's first voxel lies
+    if way == "absolute":
+        if not normal[2]:
+            pytest.skip("coordinates are for axial grids alone")
+        offsets = planes[:, 2]
+    tags = {"ImageOrientationPatient": orientation, "ImagePositionPatient": list(start)}
+    path = changed(tmp_path, dose, **tags, GridFrameOffsetVector=[f"{v:.3f}" for v in offsets])
+    read = read_dose(path)
+    seen = (read.affine @ np.stack([[z, 0, 0, 1] for z in range(len(planes))], 1))[:3].T
+    np.testing.assert_allclose(seen, planes * [-1, -1, 1], atol=1e-3)
 
 
 def test_below_zero_is_not_written(tmp_path, dose):

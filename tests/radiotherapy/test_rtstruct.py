@@ -9,7 +9,8 @@ from skimage.measure import marching_cubes
 
 from napari_mamba import io
 from napari_mamba.errors import InputError
-from napari_mamba.radiotherapy.dicom.contours import filled, outlines, rasterised
+from napari_mamba.radiotherapy.dicom.contours import outlines, rasterised
+from napari_mamba.radiotherapy.dicom.filling import filled
 from napari_mamba.radiotherapy.dicom.reference import read_reference
 from napari_mamba.radiotherapy.dicom.rtstruct import read_structures, write_structures
 from napari_mamba.radiotherapy.structures import Structure, StructureSet

@@ -149,9 +149,56 @@ def test_a_dose_and_structures_that_changed_places(tmp_path, image, dose, anatom
         sources.structures(write_dose(dose, tmp_path / "d.dcm"), image)
 
 
-def test_the_dose_of_one_fraction_is_said_to_be_one(tmp_path, dose):
-    assert sources.part_of_plan(write_dose(dose, tmp_path / "d.dcm")) == ""
-    assert "one fraction, not of the plan" in sources.part_of_plan(
-        write_dose(dose, tmp_path / "f.dcm", summed="FRACTION")
-    )
-    assert sources.part_of_plan(io.write(dose, tmp_path / "d.nii.gz")) == ""
+@pytest.mark.parametrize(
+    ("summed", "says"), [("FRACTION", "one fraction group,"), ("FRACTION_SESSION", "one fraction,"), ("BEAM", "beams,")]
+)
+def test_the_dose_of_a_part_is_said_to_be_one(tmp_path, dose, summed, says):
+    _, told = sources.told_dose(write_dose(dose, tmp_path / "f.dcm", summed=summed))
+    assert [says in note for note in told] == [True]
+    assert sources.told_dose(write_dose(dose, tmp_path / "d.dcm"))[1] == ()
+    assert sources.told_dose(io.write(dose, tmp_path / "d.nii.gz"))[1] == ()
+
+
+def test_the_one_rtstruct_of_a_folder(tmp_path, image, dose, anatomy):
+    write_structures(anatomy, tmp_path / "s.dcm")
+    write_dose(dose, tmp_path / "d.dcm")
+    assert len(sources.structures(tmp_path, image)) == 3
+    write_structures(anatomy, tmp_path / "t.dcm")
+    with pytest.raises(InputError, match="2 RTSTRUCT files"):
+        sources.structures(tmp_path, image)
+
+
+def test_the_ct_of_a_folder_that_holds_the_whole_plan(tmp_path, image, dose, anatomy, ct_folder):
+    import pydicom
+
+    reference = read_reference(ct_folder)
+    write_structures(anatomy, ct_folder / "s.dcm", reference)
+    write_dose(dose, ct_folder / "d.dcm", reference)
+    assert sources.planning_image(ct_folder).shape == image.shape
+    assert len(sources.structures(ct_folder, image, reference=reference)) == 3
+    for file in sorted(ct_folder.glob("0*.dcm")):  # a second CT of the patient
+        dataset = pydicom.dcmread(file)
+        dataset.SeriesInstanceUID += ".1"
+        dataset.SOPInstanceUID += ".1"
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        dataset.save_as(ct_folder / f"second{file.name}")
+    found = sources.planning_image(ct_folder, [ct_folder])
+    assert sources.series_of(io.series_files(found.header)).series == reference.series
+    with pytest.raises(InputError, match="2 series of CT"):
+        sources.planning_image(ct_folder)
+
+
+def test_files_without_a_preamble(tmp_path, image, dose, anatomy):
+    import pydicom
+
+    for path in (write_structures(anatomy, tmp_path / "s.dcm"), write_dose(dose, tmp_path / "d.dcm")):
+        dataset = pydicom.dcmread(path)
+        bare = pydicom.Dataset(dataset)
+        bare.save_as(path, implicit_vr=True, little_endian=True, enforce_file_format=False)
+        assert path.read_bytes()[128:132] != b"DICM"
+    assert len(sources.structures(tmp_path / "s.dcm", image)) == 3
+    np.testing.assert_allclose(sources.dose(tmp_path / "d.dcm").data, dose.data, atol=1e-4)
+    (tmp_path / "text.dcm").write_text("nothing of the kind " * 20)
+    assert sources.modality(tmp_path / "text.dcm") == ""
+    with pytest.raises(InputError):
+        sources.dose(tmp_path / "text.dcm")

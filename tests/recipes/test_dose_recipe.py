@@ -100,6 +100,21 @@ def test_points_of_a_structure_lie_in_it_and_where_their_dose_is(made, seed, tur
     assert min(hits) > 0.5  # of three voxels across, resampled
 
 
+def test_a_bent_patient_s_points_lie_where_their_voxels_are_shown():
+    """Coordinates as images: what the sample shows at a voxel's place is that voxel."""
+    whole, size = (40, 48, 56), (32, 40, 48)
+    knots = torch.randn(1, 3, 4, 4, 4, generator=torch.Generator().manual_seed(3))
+    pose = Pose((19.0, 24.0, 27.0), size, True, 0.3, (1.1, 0.9, 0.9), knots)
+    coordinates = torch.stack(torch.meshgrid(*[torch.arange(float(n)) for n in whole], indexing="ij"))[None]
+    shown = F.grid_sample(coordinates, pose.grid(whole, CPU), align_corners=False)
+    voxels = torch.tensor([[19.0, 24.0, 27.0], [12.0, 20.0, 30.0], [25.0, 30.0, 18.0]])
+    places = pose.places(voxels)
+    seen = F.grid_sample(shown, places[None, None, None], align_corners=False)[0, :, 0, 0].T
+    torch.testing.assert_close(seen, voxels, atol=0.15, rtol=0)
+    straight = replace(pose, bends=None).places(voxels)
+    assert (straight - places).abs().max() > 0.01
+
+
 def test_a_mirrored_patient_s_right_parotid_is_at_the_right(made):
     patients = data.Patients(made.arrays, "training", CPU)
     patients.guesses = [torch.zeros(2, *SHAPE) for _ in range(3)]

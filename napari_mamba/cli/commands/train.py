@@ -189,7 +189,7 @@ def evaluate(
 
 def join(
     members: Annotated[
-        list[str], typer.Argument(metavar="BUNDLE BUNDLE...", help="Bundles that differ in their weights alone.")
+        list[str], typer.Argument(metavar="BUNDLE BUNDLE...", help="Bundles alike but for their networks and weights.")
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder or .zip of the ensemble.")],
     round_robin: Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,9 +32,11 @@ def write(structures: Sequence[Path], output: Path, image: Path | None, names: s
             raise OutputError(f"{output} has an unknown suffix: .dcm, an image's as .seg.nrrd, or none for a folder")
         if output.exists() and not overwrite:
             raise OutputError(f"{output} is already there: add --overwrite to replace it, or choose another name")
-        grid = io.read(image) if image is not None else _grid_of(structures[0])
+        grid, told = (sources.planning_image(image, structures), "") if image is not None else _grid_of(structures[0])
         reference = series_of(io.series_files(grid.header))
         found = sources.structures_of(structures, grid, names=sources.names_of(names), reference=reference)
+        for note in filter(None, (told, *found.notes)):
+            print(f"note: {note}", file=sys.stderr)
         if contours:
             print(write_structures(found, output, reference))
         elif folder:
@@ -42,8 +45,8 @@ def write(structures: Sequence[Path], output: Path, image: Path | None, names: s
             print(_labels(found, grid, output))
 
 
-def _grid_of(structures: Path) -> Volume:
-    """The grid of the first source: its own, or that of the CT beside an RTSTRUCT."""
+def _grid_of(structures: Path) -> tuple[Volume, str]:
+    """The grid of the first source, its own or that of the CT beside an RTSTRUCT; and what is to be told of it."""
     from napari_mamba import io
     from napari_mamba.radiotherapy import sources
     from napari_mamba.radiotherapy.dicom.grids import own_grid, planning_image
@@ -51,8 +54,10 @@ def _grid_of(structures: Path) -> Volume:
     if structures.is_dir():
         raise InputError(f"{structures} is a folder of masks: name the CT that they lie on with --image")
     if sources.modality(structures) == "RTSTRUCT":
-        return planning_image(structures) or own_grid(structures)
-    return io.read(structures)
+        if (beside := planning_image(structures)) is not None:
+            return beside, ""
+        return own_grid(structures), "the whole CT does not lie beside the file: masks are on a grid of their own"
+    return io.read(structures), ""
 
 
 def _labels(structures: StructureSet, grid: Volume, output: Path) -> Path:

@@ -72,19 +72,19 @@ def show(
         from napari_mamba.radiotherapy.review import review
 
         wanted = read_goals(goals) if goals else []
-        ct, reference = sources.planning_ct(image) if image else (None, None)
+        ct, reference = sources.planning_ct(image, structures_paths) if image else (None, None)
         frame = (reference.frame if reference else "") or frame_at(dose_path)
-        dose = sources.dose(dose_path, unit=unit, frame=frame)
+        dose, told = sources.told_dose(dose_path, unit=unit, frame=frame)
         structures = sources.structures_of(
             structures_paths, ct or dose, names=sources.names_of(names), frame=frame, reference=reference
         )
         doses = {dose_path.name: dose}
-        other = sources.dose(against, unit=unit, frame=frame) if against else None
-        if against and other is not None:
-            doses[_apart(against, dose_path)] = other
-        parts = [sources.part_of_plan(path) for path in (dose_path, against) if path]
+        other = None
+        if against:
+            other, more = sources.told_dose(against, unit=unit, frame=frame)
+            doses[_apart(against, dose_path)], told = other, (*told, *more)
         found = review(doses, structures, wanted)
-        for note in (*filter(None, parts), *found.notes):
+        for note in dict.fromkeys((*told, *found.notes)):
             print(f"note: {note}", file=sys.stderr)
         rows = found.rows if other else [{k: v for k, v in row.items() if k != "dose"} for row in found.rows]
         print_table(rows)

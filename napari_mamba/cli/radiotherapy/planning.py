@@ -97,7 +97,7 @@ def _predict(
         bundle = bundles.load(name)
         if bundle.planning is None:
             raise InputError(f"{bundle.name} predicts no dose: choose a bundle for doses, such as dose-headneck-ct")
-        ct, reference = sources.planning_ct(image)
+        ct, reference = sources.planning_ct(image, structures_paths)
         structures = sources.structures_of(structures_paths, ct, names=sources.names_of(names), reference=reference)
         plan = planning.planned(ct, structures, bundle.planning, prescriptions_of(prescription))
         for note in plan.notes:
@@ -161,7 +161,8 @@ def prescriptions_of(given: Sequence[str]) -> dict[str, float]:
     for text in given:
         name, _, dose = text.rpartition("=")
         try:
-            found[name.strip()] = float(dose.lower().removesuffix("gy"))
+            gray = dose.strip().lower().removesuffix("gy")
+            found[name.strip()] = float(gray.removesuffix("c")) / (100 if gray.endswith("c") else 1)
         except ValueError:
             raise InputError(f"{text!r} prescribes nothing: write the target's name, = and Gy, PTV=70") from None
     return found

@@ -106,8 +106,9 @@ def give_back(bundle: Bundle, ensemble: Ensemble) -> None:
 
 def scans(bundle: Bundle) -> bool:
     """Whether a bundle's network has selective scans, whose kernels are to be compiled."""
-    within = getattr(bundle.network, "arguments", {}).get("network")  # as a dose's has one
-    names = (bundle.network.name, within)
+    kinds = bundle.networks_of(1)
+    within = [kind.arguments.get("network") for kind in kinds]  # as a dose's has one
+    names = (*(kind.name for kind in kinds), *within)
     return any(model.name in names and model.scan_order for model in list_models())
 
 

@@ -1,24 +1,22 @@
 """Masks as contours in parallel planes, and back: what an RTSTRUCT holds.
 
-A structure's contours on one plane are combined by exclusive or (DICOM PS3.3, C.8.8.6.3): a contour within another is a
+Contours of one plane (DICOM PS3.3, C.8.8.6.3) are put together by `filling.combined`: a contour within another is a
 hole in it, one within that an island, and an outline that reaches its hole through a keyhole is filled right as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
-from napari_mamba.errors import InputError
+from napari_mamba.radiotherapy.dicom.filling import combined, filled
+from napari_mamba.radiotherapy.dicom.planes import FARTHEST, normal_of, planes_of
 
 ON_SLICE = 0.05
 """Of the distance of slices: contours so near to a slice lie on it."""
-
-PARALLEL = 1e-2
-"""Largest difference of two planes' unit normals."""
 
 GAP = 1.5
 """Planes that are so many usual distances apart belong to two pieces of a structure."""
@@ -48,44 +46,14 @@ def outlines(mask: np.ndarray, affine: np.ndarray) -> list[np.ndarray]:
     return found
 
 
-def filled(polygons: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
-    """Which pixels' centres lie inside an odd number of polygons.
-
-    Parameters
-    ----------
-    polygons : sequence of (N, 2) array
-        Corners (y, x) in pixels.
-    shape : (int, int)
-
-    Returns
-    -------
-    (Y, X) bool array
-
-    Examples
-    --------
-    >>> square = np.array([[0.5, 0.5], [0.5, 3.5], [3.5, 3.5], [3.5, 0.5]])
-    >>> int(filled([square], (5, 5)).sum())
-    9
-    """
-    height, width = shape
-    if not len(polygons):
-        return np.zeros(shape, bool)
-    start = np.concatenate(polygons)
-    end = np.concatenate([np.roll(polygon, -1, axis=0) for polygon in polygons])
-    low, high = (
-        np.clip(np.ceil(side(start[:, 0], end[:, 0])), 0, height).astype(int) for side in (np.minimum, np.maximum)
-    )
-    counts = high - low  # rows that an edge crosses: low <= row < high
-    edge = np.repeat(np.arange(len(start)), counts)
-    rows = np.arange(len(edge)) + np.repeat(low - np.cumsum(counts) + counts, counts)
-    (y0, x0), (y1, x1) = start[edge].T, end[edge].T
-    crossing = x0 + (rows - y0) * (x1 - x0) / (y1 - y0)
-    columns = np.clip(np.ceil(crossing), 0, width).astype(int)
-    changes = np.bincount(rows * (width + 1) + columns, minlength=height * (width + 1)).reshape(height, width + 1)
-    return np.cumsum(changes, axis=1)[:, :width] % 2 == 1
-
-
-def rasterised(contours: Sequence[np.ndarray], affine: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+def rasterised(
+    contours: Sequence[np.ndarray],
+    affine: np.ndarray,
+    shape: tuple[int, int, int],
+    *,
+    thickness: float | None = None,
+    exclusive: bool = False,
+) -> np.ndarray:
     """The voxels inside a structure's contours.
 
     Contours on the grid's own slices are filled there. Others, oblique to it or further apart, are filled in their
@@ -99,6 +67,10 @@ def rasterised(contours: Sequence[np.ndarray], affine: np.ndarray, shape: tuple[
     affine : (4, 4) array
         From voxel index (z, y, x, 1) to the same millimetres.
     shape : (int, int, int)
+    thickness : float, optional
+        mm of a plane that has no neighbour: the distance of the slices that it was drawn on. Else the grid's.
+    exclusive : bool
+        Contours of a plane are combined by exclusive or, as DICOM's CLOSEDPLANAR_XOR says, and not by `combined`.
 
     Raises
     ------
@@ -109,27 +81,35 @@ def rasterised(contours: Sequence[np.ndarray], affine: np.ndarray, shape: tuple[
     mask = np.zeros(shape, bool)
     if not contours:
         return mask
+    fill = filled if exclusive else combined
     back = np.linalg.inv(affine)
     indices = [contour @ back[:3, :3].T + back[:3, 3] for contour in contours]
-    planes = _on_slices(indices)
+    planes = _on_slices(indices, float(np.linalg.norm(affine[:3, 0])))
     if planes is None:
-        return _between(contours, affine, shape)
+        return _between(contours, affine, shape, thickness, fill)
     for z in set(planes):
         if 0 <= z < shape[0]:
-            mask[z] = filled([c[:, 1:] for c, place in zip(indices, planes, strict=True) if place == z], shape[1:])
+            mask[z] = fill([c[:, 1:] for c, place in zip(indices, planes, strict=True) if place == z], shape[1:])
     return mask
 
 
-def _on_slices(indices: Sequence[np.ndarray]) -> list[int] | None:
-    """The slice of each contour; None where one lies between slices, or slices are left out in equal steps."""
+def _on_slices(indices: Sequence[np.ndarray], distance: float) -> list[int] | None:
+    """The slice of each contour; None where one lies between slices, or slices are mostly left out.
+
+    `distance` is that of slices, mm.
+    """
     places = [float(contour[:, 0].mean()) for contour in indices]
     off = max(float(np.abs(contour[:, 0] - round(place)).max()) for contour, place in zip(indices, places, strict=True))
     if off > ON_SLICE:
         return None
     steps = np.diff(sorted({round(place) for place in places}))
-    if len(steps) and steps.min() > 1:
+    if len(steps) and 1 < np.median(steps) <= FARTHEST / distance:
         return None
     return [round(place) for place in places]
+
+
+Fill = Callable[[Sequence[np.ndarray], tuple[int, int]], np.ndarray]
+"""A rule by which the polygons of a plane are filled."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,8 +133,10 @@ class _Stack:
         return np.where(wide, np.rint(plane), plane)
 
 
-def _between(contours: Sequence[np.ndarray], affine: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    stack = _stack(contours, float(np.linalg.norm(affine[:3, :3], axis=0).min()) / 2)
+def _between(
+    contours: Sequence[np.ndarray], affine: np.ndarray, shape: tuple[int, int, int], thickness: float | None, fill: Fill
+) -> np.ndarray:
+    stack = _stack(contours, affine, thickness, fill)
     mask = np.zeros(shape, bool)
     box = _box(np.concatenate(contours), affine, shape, stack.step)
     if any(part.start >= part.stop for part in box):
@@ -170,47 +152,28 @@ def _between(contours: Sequence[np.ndarray], affine: np.ndarray, shape: tuple[in
     return mask
 
 
-def _stack(contours: Sequence[np.ndarray], side: float) -> _Stack:
+def _stack(contours: Sequence[np.ndarray], affine: np.ndarray, thickness: float | None, fill: Fill) -> _Stack:
+    side = float(np.linalg.norm(affine[:3, :3], axis=0).min()) / 2
     normal = normal_of(contours)
     across = np.cross(normal, np.eye(3)[int(np.abs(normal).argmin())])
     across /= np.linalg.norm(across)
     axes = np.stack([normal, np.cross(normal, across), across])
     local = [contour @ axes.T for contour in contours]
     every = np.concatenate(local)
-    rough = np.array([contour[:, 0].mean() for contour in local])
-    places = _distinct(rough)
+    places, on = planes_of(np.array([contour[:, 0].mean() for contour in local]))
     gaps = np.diff(places)
-    step = float(np.median(gaps)) if len(gaps) else 2 * side  # a single plane is as thick as a voxel
+    step = float(np.median(gaps)) if len(gaps) else np.inf
+    if step > FARTHEST:
+        step = thickness or float(np.abs(normal @ affine[:3, :3]).max())  # the grid's distance along the normal
     start = every[:, 1:].min(0) - 4 * side
     size = np.ceil((every[:, 1:].max(0) - start) / side).astype(int) + 5
     distances = []
-    for place in places:
-        here = [(c[:, 1:] - start) / side for c, at in zip(local, rough, strict=True) if abs(at - place) < 1e-2]
-        inside = filled(here, (int(size[0]), int(size[1])))
+    for number in range(len(places)):
+        here = [(c[:, 1:] - start) / side for c, plane in zip(local, on, strict=True) if plane == number]
+        inside = fill(here, (int(size[0]), int(size[1])))
         out = ndimage.distance_transform_edt(~inside) if inside.any() else np.full(inside.shape, 1e3)
         distances.append(side * (ndimage.distance_transform_edt(inside) - out))
     return _Stack(np.stack(distances), places, step, axes, start, side)
-
-
-def _distinct(places: np.ndarray, tolerance: float = 1e-2) -> np.ndarray:
-    """Places in order, those within `tolerance` mm of one another once."""
-    order = np.sort(places)
-    return order[np.concatenate([[True], np.diff(order) > tolerance])]
-
-
-def normal_of(contours: Sequence[np.ndarray]) -> np.ndarray:
-    """The unit normal that all contours share; the direction of the widest one's."""
-    normals = [_plane_normal(contour) for contour in contours]
-    widest = max(range(len(contours)), key=lambda n: float(np.ptp(contours[n], axis=0).max()))
-    for contour, normal in zip(contours, normals, strict=True):
-        if len(contour) > 8 and 1 - abs(float(normal @ normals[widest])) > PARALLEL:
-            raise InputError("the contours of a structure do not lie in parallel planes: draw it on one orientation")
-    return normals[widest]
-
-
-def _plane_normal(contour: np.ndarray) -> np.ndarray:
-    centred = contour - contour.mean(0)
-    return np.linalg.svd(centred, full_matrices=False)[2][-1]
 
 
 def _box(

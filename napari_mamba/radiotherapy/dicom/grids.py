@@ -5,50 +5,65 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from napari_mamba import io
 from napari_mamba.errors import InputError, NapariMambaError
-from napari_mamba.radiotherapy.dicom.contours import normal_of
+from napari_mamba.radiotherapy.dicom.planes import normal_of, planes_of
 from napari_mamba.radiotherapy.dicom.reference import Reference, read_dataset
-from napari_mamba.radiotherapy.dicom.rtstruct import contours_of, frame_of
+from napari_mamba.radiotherapy.dicom.regions import frames_of, regions_of
 from napari_mamba.volume import Volume
 
 SIDE = 1.0
 """mm within a plane, of a grid that is made for contours."""
-_SAME_PLANE = 1e-2
 _MOST_VOXELS = 3e8
 _MOST_FILES = 5000
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What an RTSTRUCT was drawn on: UIDs of the frame of reference and of the image series; empty where not told."""
+    """What an RTSTRUCT was drawn on.
 
-    frame: str = ""
-    series: str = ""
+    Attributes
+    ----------
+    frames : tuple of str
+        UIDs of its frames of reference, the most used one first; empty where not told.
+    series : tuple of str
+        UIDs of the image series, those of the first frame first.
+    """
+
+    frames: tuple[str, ...] = ()
+    series: tuple[str, ...] = ()
 
 
 def drawn_on(path: Path | str) -> Drawn:
     """What an RTSTRUCT was drawn on; raises `InputError` where the file is none."""
     dataset = read_dataset(path, "RTSTRUCT")
+    frames = frames_of(dataset)
+    series = [(frame != next(iter(frames), frame), uid) for frame, uid, _ in _series(dataset)]
+    return Drawn(frames, tuple(uid for _, uid in sorted(series, key=lambda one: one[0]) if uid))
+
+
+def _series(dataset: Any) -> Iterator[tuple[str, str, Any]]:
+    """The frame of reference, the UID and the slices of each image series that an RTSTRUCT names."""
     for frame in dataset.get("ReferencedFrameOfReferenceSequence", None) or []:
         for study in frame.get("RTReferencedStudySequence", None) or []:
             for series in study.get("RTReferencedSeriesSequence", None) or []:
-                return Drawn(frame_of(dataset), str(series.get("SeriesInstanceUID", "") or ""))
-    return Drawn(frame_of(dataset))
+                images = series.get("ContourImageSequence", None) or []
+                yield str(frame.get("FrameOfReferenceUID", "") or ""), str(series.get("SeriesInstanceUID", "")), images
 
 
 def check_slices(path: Path | str, reference: Reference) -> None:
     """Raise `InputError` where an RTSTRUCT was drawn on slices of a series that are not there: it is half a series."""
-    drawn, there = set(), {one.uid for one in reference.slices}
-    for frame in read_dataset(path, "RTSTRUCT").get("ReferencedFrameOfReferenceSequence", None) or []:
-        for study in frame.get("RTReferencedStudySequence", None) or []:
-            for series in study.get("RTReferencedSeriesSequence", None) or []:
-                if str(series.get("SeriesInstanceUID", "")) == reference.series:
-                    images = series.get("ContourImageSequence", None) or []
-                    drawn |= {str(image.get("ReferencedSOPInstanceUID", "")) for image in images}
+    there = {one.uid for one in reference.slices}
+    drawn = {
+        str(image.get("ReferencedSOPInstanceUID", ""))
+        for _, uid, images in _series(read_dataset(path, "RTSTRUCT"))
+        if uid == reference.series
+        for image in images
+    }
     if missing := drawn - there:
         raise InputError(
             f"{path} was drawn on {len(drawn)} slices of this CT, and {len(missing)} of them are missing: copy the "
@@ -77,17 +92,21 @@ def frame_at(path: Path | str) -> str:
 def planning_image(path: Path | str) -> Volume | None:
     """The image series that an RTSTRUCT was drawn on, if its files lie beside it, below or in a folder beside it."""
     path = Path(path)
-    series = drawn_on(path).series
-    if not series:
+    named = drawn_on(path).series
+    if not named:
         return None
     folders = [path.parent, *_folders(path.parent), *_folders(path.parent.parent)]
+    found: dict[str, Path] = {}
     for folder in dict.fromkeys(folders):
         for file in _first_files(folder, path):
-            if _tag(file, "SeriesInstanceUID") == series:
-                try:
-                    return io.read(folder, series=series)
-                except NapariMambaError:  # half a series, say: a grid of its own is better than none
-                    return None
+            found.setdefault(_tag(file, "SeriesInstanceUID"), folder)
+        if named[0] in found:
+            break
+    for series in filter(found.__contains__, named):
+        try:
+            return io.read(found[series], series=series)
+        except NapariMambaError:  # half a series, say: a grid of its own is better than none
+            return None
     return None
 
 
@@ -100,7 +119,9 @@ def own_grid(path: Path | str, side: float = SIDE) -> Volume:
         If there are no contours, they lie in crossing planes, or the grid would be too large.
     """
     dataset = read_dataset(path, "RTSTRUCT")
-    contours = [one for item in dataset.get("ROIContourSequence", None) or [] for one in contours_of(item)]
+    regions = regions_of(dataset)
+    frame = next(iter(frames_of(dataset, regions)), "")
+    contours = [one for region in regions if region.frame in (frame, "") for one in region.contours]
     if not contours:
         raise InputError(f"{path} holds no contours: export them anew")
     normal = normal_of(contours)
@@ -110,9 +131,7 @@ def own_grid(path: Path | str, side: float = SIDE) -> Volume:
     across /= np.linalg.norm(across)
     axes = np.stack([normal, np.cross(normal, across), across], axis=1)  # columns: z, y, x
     local = [contour @ axes for contour in contours]
-    planes = np.sort([one[:, 0].mean() for one in local])
-    gaps = np.diff(planes)
-    gaps = gaps[gaps > _SAME_PLANE]
+    gaps = np.diff(planes_of(np.array([one[:, 0].mean() for one in local]))[0])
     steps = np.array([float(np.median(gaps)) if len(gaps) else 2 * side, side, side])
     points = np.concatenate(local)
     low, high = points.min(0), points.max(0)

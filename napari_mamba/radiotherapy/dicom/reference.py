@@ -12,9 +12,12 @@ import numpy as np
 from napari_mamba.errors import InputError
 from napari_mamba.io.common.explaining import explained, explains
 from napari_mamba.io.common.guard import quoted
+from napari_mamba.io.formats.dicom.headers import has_preamble
 
 _PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
 _STUDY = ("StudyInstanceUID", "StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName")
+BARE = ("", ".dcm", ".dicom", ".ima")
+"""Suffixes of files that are looked into although they lack DICOM's preamble."""
 CT = "1.2.840.10008.5.1.4.1.1.2"
 """SOP class of CT images."""
 
@@ -172,13 +175,11 @@ def save(dataset: Any, path: Path | str) -> Path:
 
 def read_dataset(path: Path | str, modality: str) -> Any:
     """A DICOM file of one modality; raises `InputError` where it is none, or another."""
-    import pydicom
-
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path} does not exist: check the name")
     try:
-        dataset = pydicom.dcmread(path)
+        dataset = _dataset(path)
         found = str(dataset.get("Modality", ""))
     except Exception as error:  # parsers raise anything on damaged files
         raise InputError(f"{path} is no DICOM file, or a damaged one: export it anew") from error
@@ -186,3 +187,34 @@ def read_dataset(path: Path | str, modality: str) -> Any:
         kind = quoted(found) if found else "no known modality"
         raise InputError(f"{path} is a DICOM file of {kind}, not {modality}: choose another")
     return dataset
+
+
+def _dataset(path: Path) -> Any:
+    """A file's data set, also where it has no DICOM preamble, as some programs leave it out."""
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    try:
+        return pydicom.dcmread(path)
+    except InvalidDicomError:
+        dataset = pydicom.dcmread(path, force=True)
+        if "SOPClassUID" not in dataset:
+            raise
+        if "TransferSyntaxUID" not in dataset.file_meta:
+            implicit = dataset.original_encoding[0]
+            dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+        return dataset
+
+
+def modality_of(path: Path) -> str:
+    """DICOM's modality of a file; empty where it is no DICOM file, or a damaged one."""
+    import pydicom
+
+    tags = ["Modality", "SOPClassUID"]
+    try:
+        bare = path.suffix.lower() in BARE and not has_preamble(path)
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags, force=bare)
+        return str(header.get("Modality", "")) if not bare or "SOPClassUID" in header else ""
+    except Exception:  # no DICOM, or a damaged one: the reading itself says what is wrong with it
+        return ""

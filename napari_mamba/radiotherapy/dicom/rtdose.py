@@ -18,9 +18,23 @@ from napari_mamba.volume import Volume
 SOP_CLASS = "1.2.840.10008.5.1.4.1.1.481.2"
 _EVEN = 0.02
 """Of the distance of planes: what offsets may differ by, since they are rounded to text."""
+_AXIAL = 0.999
+"""Part of a plane's normal along the body from which on its offsets can be coordinates."""
 _STEPS = 2**32 - 1
+_UNITS = {"GY": 1.0, "CGY": 0.01}
+"""Gy of DoseUnits; the standard knows the first alone, of those that are absolute."""
 _WHOLE = ("PLAN", "MULTI_PLAN", "PLAN_OVERVIEW", "RECORD", "")
 """DoseSummationType of a dose that is not of a part of the treatment."""
+_PARTS = {
+    "FRACTION": "one fraction group",
+    "FRACTION_SESSION": "one fraction",
+    "BEAM": "single beams",
+    "BEAM_SESSION": "single beams in one fraction",
+    "BRACHY": "single applications",
+    "BRACHY_SESSION": "single applications in one fraction",
+    "CONTROL_POINT": "a part of a beam",
+}
+"""What a dose is of that is not the plan's, by its DoseSummationType."""
 
 
 @explains
@@ -48,12 +62,9 @@ def read_dose(path: Path | str, *, frame: str = "") -> Volume:
     own = str(dataset.get("FrameOfReferenceUID", "") or "")
     if frame and own and own != frame:
         raise InputError(f"{path} lies in another frame of reference than the image: choose the dose of this image")
-    units = str(dataset.get("DoseUnits", "") or "")
-    if units != "GY":
-        unit = quoted(units) if units else "no stated unit"
-        raise InputError(f"{path} has a dose in {unit}, not in Gy: export the absolute dose")
+    gray = _unit(dataset, path)
     scaling = dataset.get("DoseGridScaling")
-    if scaling is None or not float(scaling) > 0:
+    if scaling is None or not 0 < float(scaling) < np.inf:
         raise InputError(f"{path} has no dose grid scaling: export it anew")
     offsets = _offsets(dataset, path)
     try:
@@ -61,7 +72,7 @@ def read_dose(path: Path | str, *, frame: str = "") -> Volume:
     except Exception as error:  # decoders raise anything on damaged files
         raise InputError(f"{path} has damaged or truncated values: copy it anew") from error
     values = np.asarray(stored, np.float64).reshape(len(offsets), int(dataset.Rows), int(dataset.Columns))
-    values *= float(scaling)
+    values *= float(scaling) * gray
     if values.min() < 0:
         raise InputError(f"{path} has a dose below zero: it is a difference or an error, export the plan's dose")
     if values.max() > LIKELY_CENTIGRAY:
@@ -69,12 +80,38 @@ def read_dose(path: Path | str, *, frame: str = "") -> Volume:
     return Volume(values[np.newaxis].astype(np.float32), _affine(dataset, offsets), name=Path(path).stem)
 
 
-def part_of_plan(path: Path | str) -> str:
-    """A sentence where an RTDOSE says that it is the dose of a fraction or a beam; empty for a whole plan's."""
-    what = str(read_dataset(path, "RTDOSE").get("DoseSummationType", "") or "").upper()
-    if what in _WHOLE:
-        return ""
-    return f"{Path(path).name} is the dose of one {what.lower().replace('_', ' ')}, not of the plan"
+def notes_of(path: Path | str, *, frame: str = "") -> list[str]:
+    """What is to be told of an RTDOSE beside its values, a sentence each.
+
+    It may be of a part of the plan, or weighted by what radiation does; or it may not say in which frame of reference
+    it lies, while the image has one (`frame`).
+    """
+    dataset, name, notes = read_dataset(path, "RTDOSE"), Path(path).name, []
+    what = _word(dataset, "DoseSummationType")
+    if what not in _WHOLE:
+        notes.append(f"{name} is the dose of {_PARTS.get(what, f'a part ({quoted(what)})')}, not of the plan")
+    if _word(dataset, "DoseType") == "EFFECTIVE":
+        notes.append(f"{name} is weighted by biological effect, and no physical dose")
+    if frame and not dataset.get("FrameOfReferenceUID"):
+        notes.append(f"{name} names no frame of reference: it is taken to lie in the image's")
+    return notes
+
+
+def _unit(dataset: Any, path: Path | str) -> float:
+    """Gy of one of the file's units; raises `InputError` where it has no dose in Gy."""
+    units = _word(dataset, "DoseUnits")
+    if units not in _UNITS:
+        unit = quoted(units) if units else "no stated unit"
+        raise InputError(f"{path} has a dose in {unit}, not in Gy: export the absolute dose")
+    if _word(dataset, "DoseType") == "ERROR":
+        raise InputError(f"{path} is the difference of two doses: export the plan's dose")
+    if "PixelData" not in dataset:
+        raise InputError(f"{path} holds no dose grid, but histograms or points alone: export the dose as a grid")
+    return _UNITS[units]
+
+
+def _word(dataset: Any, key: str) -> str:
+    return str(dataset.get(key, "") or "").strip(" \0").upper()
 
 
 def _offsets(dataset: Any, path: Path | str) -> np.ndarray:
@@ -99,7 +136,9 @@ def _affine(dataset: Any, offsets: np.ndarray) -> np.ndarray:
     if len(offsets) == 1:
         step = float(dataset.get("SliceThickness") or 1.0)
     # Offsets count along the normal from the first plane; where the first one is not zero they are z coordinates.
-    along = np.array([0.0, 0.0, 1.0]) if offsets[0] else np.cross(*orientation)
+    along = np.cross(*orientation)
+    if offsets[0] and abs(along[2]) > _AXIAL:
+        along = np.array([0.0, 0.0, 1.0])
     matrix = np.eye(4)
     matrix[:3, 0] = along * step
     matrix[:3, 1] = orientation[1] * row

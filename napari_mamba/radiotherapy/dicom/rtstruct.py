@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from napari_mamba.io.common.explaining import explains
 from napari_mamba.io.common.geometry import LPS_TO_RAS
 from napari_mamba.io.labels import rgb
 from napari_mamba.radiotherapy.dicom.contours import outlines, rasterised
+from napari_mamba.radiotherapy.dicom.planes import usual_distance
 from napari_mamba.radiotherapy.dicom.reference import Reference, new_dataset, read_dataset, save, without_series
+from napari_mamba.radiotherapy.dicom.regions import Region, contradicts, frames_of, regions_of
 from napari_mamba.radiotherapy.structures import Structure, StructureSet, prescription_of
 from napari_mamba.volume import Volume
 
@@ -21,7 +23,6 @@ SOP_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
 OUTSIDE = "has nothing inside the image"
 """What a note says of a structure that lies elsewhere."""
 
-_CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 _COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c", "#fabebe", "#008080")
 
 
@@ -41,7 +42,9 @@ def read_structures(path: Path | str, image: Volume, *, frame: str = "") -> Stru
     Returns
     -------
     StructureSet
-        In the file's order, empty ones included; `notes` tell which lie outside the image, wholly or in part.
+        In the file's order, empty ones included; `notes` tell which lie outside the image, wholly or in part, which are
+        points or lines alone, and which are left out, since they lie in another frame of reference than the image or,
+        where its is not known, than most.
 
     Raises
     ------
@@ -54,36 +57,63 @@ def read_structures(path: Path | str, image: Volume, *, frame: str = "") -> Stru
     >>> structures["spinal cord"].mask.sum()  # doctest: +SKIP
     """
     dataset = read_dataset(path, "RTSTRUCT")
-    own = frame_of(dataset)
-    if frame and own and own != frame:
+    regions = regions_of(dataset)
+    if not regions:
+        raise InputError(f"{path} holds no structures: export them anew")
+    frames = frames_of(dataset, regions)
+    if frame and frames and frame not in frames:
         raise InputError(
             f"{path} lies in another frame of reference than the image: choose the structures of this image, or "
             "register the two first"
         )
-    regions = {int(roi.ROINumber): roi for roi in dataset.get("StructureSetROISequence", [])}
-    if not regions:
-        raise InputError(f"{path} holds no structures: export them anew")
-    kinds = {
-        int(o.ReferencedROINumber): str(o.get("RTROIInterpretedType", "") or "")
-        for o in dataset.get("RTROIObservationsSequence", [])
-    }
-    drawn = {int(item.ReferencedROINumber): item for item in dataset.get("ROIContourSequence", [])}
-    named = _distinct({number: str(roi.get("ROIName", "") or f"structure {number}") for number, roi in regions.items()})
-    structures, notes, inside = [], [], False
-    for number in regions:
-        contours = contours_of(drawn.get(number))
-        mask = rasterised(contours, image.affine, image.shape)
-        inside = inside or bool(mask.any())
-        if contours and not mask.any():
-            notes.append(f"{named[number]} {OUTSIDE}")
-        elif contours and _beyond(contours, image):
-            notes.append(f"{named[number]} reaches beyond the image: what lies outside counts nowhere")
-        prescribed = prescription_of(named[number]) if kinds.get(number, "") in ("PTV", "CTV", "GTV", "") else None
-        color = _color(drawn.get(number))
-        structures.append(Structure(named[number], mask, color, kinds.get(number, ""), prescribed))
-    if not inside:
+    own = frame if frame in frames else next(iter(frames), "")
+    elsewhere = [region for region in regions if region.frame and own and region.frame != own]
+    kept = [region for region in regions if region not in elsewhere]
+    thickness = usual_distance([contour for region in kept for contour in region.contours])
+    structures, notes = [], _file_notes(contradicts(dataset, frames), elsewhere, kept)
+    for region in kept:
+        mask, told = _drawn(region, image, thickness)
+        notes += told
+        prescribed = prescription_of(region.name) if region.kind in ("PTV", "CTV", "GTV", "") else None
+        structures.append(Structure(region.name, mask, region.color, region.kind, prescribed))
+    if not any(structure.mask.any() for structure in structures):
         raise InputError(f"no structure in {path} lies inside the image: choose the structures of this image")
     return StructureSet(tuple(structures), image.affine, own, tuple(notes))
+
+
+def _file_notes(contradicting: bool, elsewhere: Sequence[Region], kept: Sequence[Region]) -> list[str]:
+    """What is to be told of the file as a whole."""
+    notes = []
+    if contradicting:
+        notes.append("the structures name another frame of reference than their file lists: check that they fit")
+    if drawn := [region.name for region in elsewhere if region.contours]:
+        notes.append(f"{_listed(drawn)}: left out, drawn in another frame of reference")
+    if lines := [region.name for region in kept if region.open and not region.contours]:
+        notes.append(f"{_listed(lines)}: points or open lines, which enclose nothing")
+    return notes
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _drawn(region: Region, image: Volume, thickness: float | None) -> tuple[np.ndarray, list[str]]:
+    """A structure's mask, and a sentence for all that is odd about it."""
+    notes = [f"{region.name} has {region.damaged} damaged contours: they are left out"] if region.damaged else []
+    if region.open and region.contours:
+        notes.append(f"{region.name} has points or open lines beside its contours: they are left out")
+    contours = region.contours
+    try:
+        mask = rasterised(contours, image.affine, image.shape, thickness=thickness, exclusive=region.exclusive)
+    except InputError:  # the other structures can do without it
+        notes.append(f"{region.name}: left empty, its contours do not lie in parallel planes")
+        return np.zeros(image.shape, bool), notes
+    if contours and not mask.any():
+        notes.append(f"{region.name} {OUTSIDE}")
+    elif contours and _beyond(contours, image):
+        notes.append(f"{region.name} reaches beyond the image: what lies outside counts nowhere")
+    return mask, notes
 
 
 def write_structures(structures: StructureSet, path: Path | str, reference: Reference | None = None) -> Path:
@@ -133,43 +163,11 @@ def _item(**values: Any) -> Any:
     return item
 
 
-def frame_of(dataset: Any) -> str:
-    """The frame of reference of the structures, or of the file."""
-    for roi in dataset.get("StructureSetROISequence", []):
-        if roi.get("ReferencedFrameOfReferenceUID"):
-            return str(roi.ReferencedFrameOfReferenceUID)
-    return str(dataset.get("FrameOfReferenceUID", "") or "")
-
-
-def contours_of(drawn: Any) -> list[np.ndarray]:
-    """The closed contours of a structure, corners (N, 3) in RAS millimetres."""
-    found = []
-    for item in (drawn.get("ContourSequence", None) or []) if drawn is not None else []:
-        values = np.array(item.get("ContourData") or [], float)
-        if str(item.get("ContourGeometricType", "")) not in _CLOSED or values.size < 9 or values.size % 3:
-            continue
-        found.append(values.reshape(-1, 3) * np.diag(LPS_TO_RAS)[:3])
-    return found
-
-
-def _beyond(contours: list[np.ndarray], image: Volume) -> bool:
+def _beyond(contours: Sequence[np.ndarray], image: Volume) -> bool:
     """Whether contours leave an image by more than a voxel."""
     back = np.linalg.inv(image.affine)
     index = np.concatenate(contours) @ back[:3, :3].T + back[:3, 3]
     return bool((index.min(0) < -1).any() or (index.max(0) > np.array(image.shape)).any())
-
-
-def _color(drawn: Any) -> str:
-    values = drawn.get("ROIDisplayColor") if drawn is not None else None
-    if values is None or len(values) != 3:
-        return ""
-    return "#" + "".join(f"{min(max(int(v), 0), 255):02x}" for v in values)
-
-
-def _distinct(names: Mapping[int, str]) -> dict[int, str]:
-    """Names, those that occur twice with their number."""
-    counts = list(names.values())
-    return {number: name if counts.count(name) == 1 else f"{name} {number}" for number, name in names.items()}
 
 
 def _frame_item(reference: Reference) -> Any:
@@ -198,8 +196,7 @@ def _contour_item(structure: Structure, number: int, affine: np.ndarray, referen
         if (on := reference.nearest(line[0])) is not None:
             contour.ContourImageSequence = [_item(ReferencedSOPClassUID=on.kind, ReferencedSOPInstanceUID=on.uid)]
         contours.append(contour)
-    return _item(
-        ReferencedROINumber=number,
-        ROIDisplayColor=[round(255 * part) for part in color],
-        ContourSequence=contours,
-    )
+    drawn = _item(ReferencedROINumber=number, ROIDisplayColor=[round(255 * part) for part in color])
+    if contours:  # the standard knows no sequence without an item
+        drawn.ContourSequence = contours
+    return drawn

@@ -35,20 +35,24 @@ ANCHOR = (2.43, 1.48)
 """Gy of the challenge's winners, dose score and DVH score, on its test patients."""
 
 
-def spec() -> BundleSpec:
-    """What `bundle.json` says, before anything is measured."""
+CORRECTED_BY = {"umamba": "a U-Mamba", "cascade": "a cascade of two U-Nets", "small": "a small U-Mamba"}
+
+
+def spec(variant: str = "umamba") -> BundleSpec:
+    """What `bundle.json` says of a variant, before anything is measured."""
     ct, *drawn = task.HEAD_NECK.channels
     return BundleSpec(
         name="dose-headneck-ct",
         version="0.10.0",
         title="Dose of a head-and-neck plan from CT and structures",
         task="dose",
-        network=Network("fluence_dose", task.arguments("umamba")),
+        network=Network("fluence_dose", task.arguments(variant)),
         channels=(Channel(ct, "CT"), *(Channel(name, "RTSTRUCT") for name in drawn)),
         preparation=({"step": "planning_grid", **{key: list(sizes) for key, sizes in GRID.items()}},),
         tile=Tile((96, 80, 128), divisor=(16, 16, 16), fixed=True),
         activation="none",
-        description=f"The dose in units of {task.UNIT:g} Gy: a fitted fluence of nine beams, corrected by a U-Mamba.",
+        description=f"The dose in units of {task.UNIT:g} Gy: a fitted fluence of nine beams, corrected by "
+        f"{CORRECTED_BY[variant]}.",
         authors="The napari-mamba developers",
         copyright="Weights: MIT, as the data they were trained on",
         licence="MIT",
@@ -68,7 +72,7 @@ def spec() -> BundleSpec:
 
 def export(recipe: Recipe, weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
     """Write the bundle of averaged weights, in eight bits; `history` says how far the schedule went."""
-    return export_averaged(spec(), card, weights, destination, history, dtype="int8")
+    return export_averaged(spec(recipe.variant), card, weights, destination, history, dtype="int8")
 
 
 def card(metrics: Mapping[str, Any]) -> str:

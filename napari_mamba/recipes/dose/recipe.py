@@ -43,6 +43,8 @@ class DoseHeadNeck(Recipe):
     variants = ("umamba", "cascade", "small")
     on_device = True
     use_cuda_graph = True
+    bent = 0.0
+    """Share of the samples in other voxels than their patient's which are bent smoothly, too; none of those so far."""
 
     def __init__(self, data: Path, seed: int = 2410, variant: str = "") -> None:
         super().__init__(data, seed, variant)
@@ -75,7 +77,9 @@ class DoseHeadNeck(Recipe):
         draw = self.generator(step, device)
         turned = bool(random.rand() < TURNED)
         numbers = random.choice(len(patients), self.schedule.batch_size, replace=len(patients) < 2)
-        inputs, (dose, *rest) = collated([sample(patients, points, int(n), turned, random, draw) for n in numbers])
+        inputs, (dose, *rest) = collated(
+            [sample(patients, points, int(n), turned, random, draw, self.bent) for n in numbers]
+        )
         return inputs, (dose, possible_of(inputs), *rest)
 
     def loss(self, output: Tensor | tuple[Tensor, Tensor], target: tuple[Tensor, ...]) -> Tensor:

@@ -28,6 +28,12 @@ ALONG, WITHIN = (0.75, 1.25), (0.8, 1.15)
 OUT_OF_PLANE_ROTATION = math.radians(5)
 """Largest turn of a resampled patient beside those by whole beams."""
 
+BEND, KNOTS = (0.7, 1.2, 1.2), 4
+"""Standard deviation of a bent patient's displacement at each of so many knots an axis, voxels (z, y, x)."""
+
+INVERTED = 3
+"""Steps by which a bend is undone."""
+
 POINTS = 2048
 """Voxels drawn of each structure."""
 
@@ -55,6 +61,8 @@ class Pose:
         By which the patient is turned about z.
     scale : (float, float, float)
         Voxels of the sample for one of the patient, along (z, y, x); the latter two are equal.
+    bends : (1, 3, K, K, K) tensor, optional
+        By how many voxels (z, y, x) the patient is bent at knots that span the window, smooth between them.
     """
 
     centre: tuple[float, float, float]
@@ -62,12 +70,20 @@ class Pose:
     mirrored: bool = False
     angle: float = 0.0
     scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    bends: Tensor | None = None
 
     @staticmethod
     def drawn(
-        box: Sequence[tuple[int, int]], whole: Sequence[int], turned: bool, random: np.random.RandomState
+        box: Sequence[tuple[int, int]],
+        whole: Sequence[int],
+        turned: bool,
+        random: np.random.RandomState,
+        bent: float = 0.0,
     ) -> Pose:
-        """A random one; the window holds as much of the box, where there can be dose, as it can."""
+        """A random one; the window holds as much of the box, where there can be dose, as it can.
+
+        `bent` is the share of those that are not the patient's own voxels which are bent besides.
+        """
         wanted = task.TURNED if turned else task.WINDOW
         size = (min(wanted[0], whole[0]), min(wanted[1], whole[1]), min(wanted[2], whole[2]))
         mirrored = bool(random.rand() < 0.5)
@@ -83,12 +99,16 @@ class Pose:
         for (first, last), n, factor in zip(box, size, scale, strict=True):
             spare = abs(n / factor - (last + 1 - first)) / 2
             middle.append((first + last) / 2 + float(random.uniform(-spare, spare)) * (0.2 if turned else 1.0))
-        return Pose((middle[0], middle[1], middle[2]), size, mirrored, angle, scale)
+        bends = None
+        if bent and random.rand() < bent:
+            knots = random.standard_normal((1, 3, KNOTS, KNOTS, KNOTS)) * np.reshape(BEND, (1, 3, 1, 1, 1))
+            bends = torch.tensor(knots, dtype=torch.float32)
+        return Pose((middle[0], middle[1], middle[2]), size, mirrored, angle, scale, bends)
 
     @property
     def exact(self) -> bool:
         """Whether the sample's voxels are the patient's own."""
-        return not self.angle and self.scale == (1.0, 1.0, 1.0)
+        return not self.angle and self.scale == (1.0, 1.0, 1.0) and self.bends is None
 
     def cut(self, volume: Tensor) -> Tensor:
         """The window of (C, Z, Y, X), where `exact`; sides not exchanged."""
@@ -104,12 +124,30 @@ class Pose:
             x = -x
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         x, y = cos * x - sin * y, sin * x + cos * y
-        places = (v + middle for v, middle in zip((z, y, x), self.centre, strict=True))
+        places = [v + middle for v, middle in zip((z, y, x), self.centre, strict=True)]
+        if self.bends is not None:
+            smooth = F.interpolate(self.bends.to(device), self.size, mode="trilinear", align_corners=True)[0]
+            places = [v + bend for v, bend in zip(places, smooth, strict=True)]
         z, y, x = ((2 * v + 1) / n - 1 for v, n in zip(places, whole, strict=True))
         return torch.stack([x, y, z], -1)[None]
 
     def places(self, voxels: Tensor) -> Tensor:
         """Where voxels (..., 3) of the patient (z, y, x) lie in the sample: (..., 3), x first, from -1 to 1."""
+        places = self._unbent(voxels)
+        for _ in range(INVERTED if self.bends is not None else 0):
+            places = self._unbent(voxels - self._bend_at(places))
+        return places
+
+    def _bend_at(self, places: Tensor) -> Tensor:
+        """The displacement (..., 3), z first, at places of the sample."""
+        assert self.bends is not None
+        ends = places.new_tensor([n / max(n - 1, 1) for n in reversed(self.size)])  # knots lie on the outer voxels
+        grid = (places * ends).reshape(1, 1, 1, -1, 3)
+        bends = self.bends.to(places.device)
+        found = F.grid_sample(bends, grid, padding_mode="border", align_corners=True)
+        return found[0, :, 0, 0].T.reshape(places.shape)
+
+    def _unbent(self, voxels: Tensor) -> Tensor:
         z, y, x = ((voxels[..., axis] - self.centre[axis]) * self.scale[axis] for axis in range(3))
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         x, y = cos * x + sin * y, cos * y - sin * x
@@ -185,10 +223,16 @@ def _measures(counts: Tensor, volume: float) -> tuple[Tensor, Tensor]:
 
 
 def sample(
-    patients: Patients, points: Points, number: int, turned: bool, random: np.random.RandomState, draw: Generator
+    patients: Patients,
+    points: Points,
+    number: int,
+    turned: bool,
+    random: np.random.RandomState,
+    draw: Generator,
+    bent: float = 0.0,
 ) -> Sample:
     """One patient: input (C, *window), dose (1, *window) in units, places (S, K, 3), doses (S, K), what to compare."""
-    pose = Pose.drawn(patients.boxes[number], points.shape, turned, random)
+    pose = Pose.drawn(patients.boxes[number], points.shape, turned, random, bent)
     x, dose = _shown(patients, number, pose)
     voxels, doses = points.drawn(number, draw)
     places, shares, weights = pose.places(voxels), points.shares[number], points.weights[number]

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_mamba import io
 from napari_mamba.errors import InputError, NapariMambaError
 from napari_mamba.radiotherapy.dicom.grids import drawn_on, frame_at, own_grid, planning_image
-from napari_mamba.radiotherapy.dicom.rtdose import part_of_plan, read_dose
+from napari_mamba.radiotherapy.dicom.rtdose import notes_of, read_dose
 from napari_mamba.radiotherapy.dicom.rtstruct import OUTSIDE, read_structures
 from napari_mamba.ui.layers import layers_to_volume
 from napari_mamba.ui.radiotherapy.layers import dose_data, frame_of, is_image, structures_data
@@ -34,11 +35,11 @@ def open_file(path: Path | str, modality: str) -> list[LayerData]:
     """
     path = Path(path)
     if modality == "RTDOSE":
-        if note := part_of_plan(path):
+        for note in notes_of(path):
             _tell(note)
         return [dose_data(read_dose(path), str(path), frame_at(path))]
     grid = image_for(path, open_images())
-    structures = read_structures(path, grid)
+    structures = read_structures(path, grid, frame=_frame(grid))
     for note in structures.notes:
         _tell(note)
     return structures_data(structures, grid, str(path))
@@ -53,9 +54,9 @@ def image_for(path: Path, layers: list[Any]) -> Volume:
     layers : list of Image layers
         Those that are open, the uppermost first.
     """
-    frame = drawn_on(path).frame
+    frames = drawn_on(path).frames
     known = [(layer, frame_of(layer)) for layer in layers]
-    for layer in [layer for layer, own in known if frame and own == frame]:
+    for layer in [layer for layer, own in known if own in frames]:
         return _volume(layer)
     if (beside := planning_image(path)) is not None:
         return beside
@@ -76,6 +77,12 @@ def open_images() -> list[Any]:
 
     viewer = napari.current_viewer()
     return [] if viewer is None else [layer for layer in reversed(viewer.layers) if is_image(layer)]
+
+
+def _frame(grid: Volume) -> str:
+    """The frame of reference UID of the series that a volume was read from; empty where it was none."""
+    files = io.series_files(grid.header)
+    return frame_at(files[0]) if files else ""
 
 
 def _volume(layer: Any) -> Volume:

@@ -77,6 +77,30 @@ def test_a_goal_is_edited_and_judged_anew(panel, qtbot):
     assert plan.model.goals[0].limit == 5
 
 
+def test_results_of_goals_are_to_be_read_in_every_theme(qtbot):
+    from qtpy.QtGui import QPalette
+
+    from napari_mamba.radiotherapy.goals import Judged
+    from napari_mamba.ui.radiotherapy.plan.editing import GoalTable
+    from napari_mamba.ui.widgets.theme import DARK_TEXT, LIGHT_TEXT
+
+    table, goal = GoalTable(), Goal("spinal cord", "D0.1cc", "<=", 45.0)
+    qtbot.addWidget(table)
+    seen = []
+    for text in (Qt.GlobalColor.white, Qt.GlobalColor.black):
+        palette = QPalette()
+        for role in (QPalette.ColorRole.Text, QPalette.ColorRole.WindowText):
+            palette.setColor(role, text)
+        background = Qt.GlobalColor.black if text == Qt.GlobalColor.white else Qt.GlobalColor.white
+        for role in (QPalette.ColorRole.Base, QPalette.ColorRole.Window):
+            palette.setColor(role, background)
+        table.setPalette(palette)
+        if not seen:
+            table.show_goals([goal, goal], [[Judged(goal, 40.0, True)], [Judged(goal, 50.0, False)]], two=False)
+        seen.append([table.item(row, 4).foreground().color().name() for row in range(2)])
+    assert seen == [[colors["good"], colors["error"]] for colors in (DARK_TEXT, LIGHT_TEXT)]
+
+
 def test_isodoses_are_edited(panel):
     plan = panel.plan
     plan.isodoses.levels.item(0, 0).setText("20 Gy")

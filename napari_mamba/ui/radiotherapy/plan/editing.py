@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import Signal
+from qtpy.QtCore import QEvent, Qt, Signal
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QColorDialog,
@@ -20,12 +21,15 @@ from qtpy.QtWidgets import (
 )
 
 from napari_mamba.errors import InputError, NapariMambaError
-from napari_mamba.radiotherapy.goals import Goal, Judged, read_goals, write_goals
+from napari_mamba.radiotherapy.goals import Goal, Judged, goal_of, read_goals, write_goals
 from napari_mamba.radiotherapy.isodose import level
 from napari_mamba.ui.radiotherapy.plan.review import ISODOSES, PlanReview
 from napari_mamba.ui.radiotherapy.plan.tables import Table
 from napari_mamba.ui.results.parts import is_dark, swatch
 from napari_mamba.ui.widgets.theme import DARK_TEXT, LIGHT_TEXT
+
+_MET = Qt.ItemDataRole.UserRole
+"""Of a result's cell: whether the goal is met."""
 
 
 class GoalTable(Table):
@@ -42,8 +46,8 @@ class GoalTable(Table):
     refused = Signal(str)
 
     def __init__(self) -> None:
-        tips = ["Of the chosen structures", "D95, D0.1cc, V20, mean, max or min", "At most or at least",
-                "Gy, or % for V…", "What dose A has", "What dose B has"]  # fmt: skip
+        tips = ["Of the chosen structures", "D95, D0.1cc, V20, V95%, V20Gy[cc], mean, max or min",
+                "At most or at least", "Gy; % or cm³ for V…", "What dose A has", "What dose B has"]  # fmt: skip
         super().__init__(["Goal for", "Measure", "", "Limit", "A", "B"], tips, "Goals")
         self.goals: list[Goal] = []
         self.itemChanged.connect(self._on_changed)
@@ -72,9 +76,21 @@ class GoalTable(Table):
             self.put(row, column, "–", right=True).setToolTip("There is no such structure, or it is empty")
             return
         item = self.put(row, column, f"{result.value:.1f} {'✓' if result.met else '✗'}", right=True)
-        colors = DARK_TEXT if is_dark(self) else LIGHT_TEXT
-        item.setForeground(QColor(colors["good" if result.met else "error"]))
+        item.setData(_MET, bool(result.met))
+        self._colour(item)
         item.setToolTip(f"{'Met' if result.met else 'Not met'}: {result.value:.2f} {result.goal.unit}")
+
+    def _colour(self, item: QTableWidgetItem) -> None:
+        colors = DARK_TEXT if is_dark(self) else LIGHT_TEXT
+        item.setForeground(QColor(colors["good" if item.data(_MET) else "error"]))
+
+    def changeEvent(self, event: QEvent) -> None:
+        super().changeEvent(event)
+        if event.type() in (QEvent.Type.StyleChange, QEvent.Type.PaletteChange):  # another theme
+            for row, column in product(range(self.rowCount()), (4, 5)):
+                item = self.item(row, column)
+                if item is not None and item.data(_MET) is not None:
+                    self._colour(item)
 
     def _on_changed(self, item: QTableWidgetItem) -> None:
         if self.filling or item.column() > 3:
@@ -89,11 +105,7 @@ class GoalTable(Table):
 
     def _goal(self, row: int) -> Goal:
         structure, measure, relation, limit = (self.item(row, column).text().strip() for column in range(4))
-        try:
-            number = float(limit.replace(",", ".").lower().removesuffix("gy").removesuffix("%"))
-        except ValueError:
-            raise InputError(f"the limit {limit!r} is no number: write Gy, or percent for V…") from None
-        return Goal(structure, measure, relation, number)
+        return goal_of(structure, measure, relation, limit)
 
 
 class IsodoseTable(Table):
