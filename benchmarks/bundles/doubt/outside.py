@@ -1,13 +1,13 @@
 """What every shipped bundle says, before a run, of scans that no fitting saw: a person, a macaque, a head CT, atlases.
 
     apt-get download mricron-data invesalius-examples   # and unpack both into DIR: dpkg-deb -x FILE DIR
-    python -m benchmarks.bundles.doubt.outside --packages DIR --data DATA [--each]
+    python -m benchmarks.bundles.doubt.outside --packages DIR --data DATA [--each] [--run hippocampus-mr]
 
 `mricron-data` has the Colin 27 head (T1, whole, and with the skull stripped), the INIA19 macaque and label maps of
 both; `invesalius-examples` a CT of a head. DATA is the folder of training data, whose label maps and masks are given as
 if they were scans. Each image is looked at as it is and changed (`CHANGES`), and by `engine.suitability.examine`, as a
-window does it: refused and doubted count alike. What matters to no voxel's neighbours does not count against the
-restoring bundles, left and right against none (`docs/familiarity.md` says why).
+window does it: refused and doubted count alike, advice ("there is little to restore") does not. `--run` runs a bundle
+and counts what the run says, too. What matters to no voxel's neighbours does not count against the restoring bundles.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from benchmarks.bundles.doubt.kinds.hippocampi import MNI
 from benchmarks.bundles.doubt.kinds.images import CHANGES, SMALL, WINDOWS, changed, crop, windowed
 from napari_mamba import bundles, io
 from napari_mamba.bundles import Bundle
+from napari_mamba.engine import RunOptions, run_to_end
 from napari_mamba.engine.checks import value_warnings
 from napari_mamba.engine.familiarity.judge import judge_image, unfamiliar
 from napari_mamba.engine.suitability import examine
@@ -146,17 +147,27 @@ def _elsewhere(head: Volume, number: int) -> Volume:
             return made
 
 
-def said(volume: Volume, bundle: Bundle) -> list[str]:
+ADVICE = ("little to restore", "voxels, much less than")
+"""What sentences have that doubt nothing about the image's kind."""
+
+
+def said(volume: Volume, bundle: Bundle, run: bool = False) -> list[str]:
     """What is refused or doubted; of a bundle of several images the first is looked at, as a run does it."""
-    if len(bundle.channels) == 1:
-        found = examine(volume, bundle)
-        return [*found.refusals, *found.warnings]
     first = bundle.channels[0]
     try:
-        doubts = value_warnings(np.asarray(volume.data[0]), first.name, first.modality, bundle)
+        if len(bundle.channels) > 1:
+            words = value_warnings(np.asarray(volume.data[0]), first.name, first.modality, bundle)
+            words = words + unfamiliar(judge_image(volume, bundle), bundle.name)
+        elif run:
+            words = run_to_end(volume, bundle, RunOptions(device="cpu")).warnings
+        else:
+            found = examine(volume, bundle)
+            if found.refusals:
+                return list(found.refusals)
+            words = list(found.warnings)
     except NapariMambaError as error:
         return [str(error)]
-    return doubts + unfamiliar(judge_image(volume, bundle), bundle.name)
+    return [one for one in words if not any(advice in one for advice in ADVICE)]
 
 
 def main() -> None:
@@ -164,9 +175,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packages", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--run", choices=tuple(KINDS), help="this bundle alone, and by its runs")
     parser.add_argument("--each", action="store_true", help="print each image that is answered wrongly")
     asked = parser.parse_args()
-    known = {name: bundles.load(name) for name in (*KINDS, "brain-register-mr")}
+    names = (asked.run,) if asked.run else (*KINDS, "brain-register-mr")
+    known = {name: bundles.kept(bundles.load(name)) for name in names}
     counts: dict[str, dict[str, list[bool]]] = {}
     for number, one in enumerate(given(asked.packages, asked.data)):
         volume = one.make()
@@ -174,7 +187,7 @@ def main() -> None:
             located = bundle.locator is not None and max(volume.shape * volume.spacing) > 80
             if name in one.left_out or located or (one.kind.startswith("right") and name not in one.right):
                 continue  # a whole head has its hippocampi found first: only a run tells
-            words = said(volume, bundle)
+            words = said(volume, bundle, bool(asked.run))
             counts.setdefault(one.kind, {}).setdefault(name, []).append(bool(words))
             if asked.each and bool(words) == (name in one.right):
                 print(f"{number} {one.kind}: {name} {words}", flush=True)

@@ -118,18 +118,16 @@ def steps(name: str, seen: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def sides(seen: list[dict[str, Any]]) -> dict[str, Any]:
-    """The largest difference of left and right over people and structures of at least 1 ml."""
+    """The largest difference of left and right over people, of each pair of structures of at least 1 ml, widened."""
     from napari_mamba.recipes.brain.structures import LEFT_RIGHT, STRUCTURES
 
     pairs = [(left, right) for left, right in LEFT_RIGHT.items() if left in STRUCTURES and left not in (4, 5, 26, 28)]
-    worst = [
-        abs(one["ml"][a] - one["ml"][b]) / (one["ml"][a] + one["ml"][b])
-        for one in seen
-        for a, b in pairs
-        if a in one["ml"] and b in one["ml"]
-    ]
-    most = float(max(worst) + WIDER["brain-structures-mr"] * np.std(worst))
-    return {"pairs": [label for pair in pairs for label in pair], "difference": _round(most), "smallest": 1.0}
+    limits = []
+    for a, b in pairs:
+        there = [one["ml"] for one in seen if a in one["ml"] and b in one["ml"]]
+        far = [abs(ml[a] - ml[b]) / (ml[a] + ml[b]) for ml in there]
+        limits.append(_round(max(far) + WIDER["brain-structures-mr"] * float(np.std(far))))
+    return {"pairs": [label for pair in pairs for label in pair], "difference": limits, "smallest": 1.0}
 
 
 def _round(value: float) -> float:

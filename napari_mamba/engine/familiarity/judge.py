@@ -45,8 +45,8 @@ class Judgement:
         """What a user should read, of the bundle `name`."""
         if self.part == "flat":
             return (
-                f"This image looks like labels, flat pieces of a few whole numbers, and {name} expects a scan: give the "
-                "scan that they were drawn on. Do not trust this result unseen."
+                f"This image looks like labels, flat pieces of a few whole numbers, and {name} expects a scan: give "
+                "the scan that they were drawn on. Do not trust this result unseen."
             )
         if self.part.endswith("_kinds"):
             what = f"looks {self.strangest[0]} to {name}, not like those that it was made from"
