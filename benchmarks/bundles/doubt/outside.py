@@ -30,6 +30,7 @@ from napari_mamba.bundles import Bundle
 from napari_mamba.engine import RunOptions, run_to_end
 from napari_mamba.engine.checks import value_warnings
 from napari_mamba.engine.familiarity.judge import judge_image, unfamiliar
+from napari_mamba.engine.locating import is_located
 from napari_mamba.engine.suitability import examine
 from napari_mamba.errors import NapariMambaError
 from napari_mamba.volume import Volume
@@ -184,8 +185,11 @@ def main() -> None:
     for number, one in enumerate(given(asked.packages, asked.data)):
         volume = one.make()
         for name, bundle in known.items():
-            located = bundle.locator is not None and max(volume.shape * volume.spacing) > 80
-            if name in one.left_out or located or (one.kind.startswith("right") and name not in one.right):
+            if (
+                name in one.left_out
+                or (is_located(volume, bundle) and not asked.run)
+                or (one.kind.startswith("right") and name not in one.right)
+            ):
                 continue  # a whole head has its hippocampi found first: only a run tells
             words = said(volume, bundle, bool(asked.run))
             counts.setdefault(one.kind, {}).setdefault(name, []).append(bool(words))

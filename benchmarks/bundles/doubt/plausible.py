@@ -24,6 +24,8 @@ from napari_mamba.engine.answers.plausibility import DIRECTIONS
 from napari_mamba.volume import Volume
 
 WIDER: Mapping[str, float] = {"hippocampus-mr": 3.0, "brain-structures-mr": 3.0, "heart-mr": 1.5}
+SCATTER, MOST_DIFFERENT = 2.0, 0.7
+"""How much more than people's own a network's sides may differ, and that at most."""
 RULES: Mapping[str, Sequence[tuple[int, str, int]]] = {
     "hippocampus-mr": [(1, "A", 2), (2, "S", 1)],
     "brain-structures-mr": [
@@ -126,7 +128,8 @@ def sides(seen: list[dict[str, Any]]) -> dict[str, Any]:
     for a, b in pairs:
         there = [one["ml"] for one in seen if a in one["ml"] and b in one["ml"]]
         far = [abs(ml[a] - ml[b]) / (ml[a] + ml[b]) for ml in there]
-        limits.append(_round(max(far) + WIDER["brain-structures-mr"] * float(np.std(far))))
+        people = max(far) + WIDER["brain-structures-mr"] * float(np.std(far))
+        limits.append(_round(min(SCATTER * people, MOST_DIFFERENT)))
     return {"pairs": [label for pair in pairs for label in pair], "difference": limits, "smallest": 1.0}
 
 

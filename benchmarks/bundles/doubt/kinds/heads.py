@@ -145,7 +145,7 @@ def _labels(path: Path) -> np.ndarray:
 
 
 @lru_cache(maxsize=8)
-def _box(path: Path, brain: bool) -> tuple[np.ndarray, np.ndarray]:
+def box_of(path: Path, brain: bool) -> tuple[np.ndarray, np.ndarray]:
     """Of the head, or of the brain in it: first (z, y, x), and last + 1."""
     labels = _labels(path)
     inside = np.isin(labels, list(STRUCTURES)) & (labels != 24) if brain else labels > 0
@@ -168,7 +168,7 @@ def drawn(head: Head, random: np.random.Generator) -> Volume:
     size = np.array(_labels(head.path).shape)
     middle, mm = size / 2, size
     if step < 2 or random.random() < 0.5:  # as scans and atlases have it: little air about the head, or the brain
-        low, high = _box(head.path, stripped)
+        low, high = box_of(head.path, stripped)
         middle, mm = (low + high) / 2, (high - low) * 1.1 + random.uniform(0, 20, 3)
     made = draw(head, random, middle, mm, step, stripped=stripped)
     if random.random() < 0.3:
@@ -236,7 +236,7 @@ WRONG = ("upside down", "back to front", "inverted", "axes exchanged", "turned b
 def examples(data: Path, thick: bool = False) -> Iterator[Example]:
     """Images of every head, of each image one of the changes that are `WRONG`, in turn; other scans and parts."""
     for head in [*scans(data), *maps(data)]:
-        for number in range(8 if head.is_map else 3):
+        for number in range(4 if head.is_map else 3):
             what = "the sample" if head.path == SAMPLE else "drawn from labels" if head.is_map else "a scan"
             name = f"{head.path.parent.name}/{head.path.name} {number}"
 

@@ -30,8 +30,8 @@ from napari_mamba.volume import Volume
 
 MNI = np.array([[26.0, -22.0, -14.0], [-26.0, -22.0, -14.0]])
 WRONG = (*CHANGES,)
-SIDES, DRAWN = (17, 53), 4
-"""Labels of the two hippocampi, and how many boxes of each a label map has drawn."""
+SIDES, DRAWN, DRAWN_ELSEWHERE = (17, 53), 4, 4
+"""Labels of the two hippocampi, and how many boxes a label map has drawn of each, and elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +160,9 @@ def _drawn(head: heads.Head) -> Iterator[Example]:
             yield Example(name, head.part, "drawn from labels", True, make)
             for how in WRONG if head.part != TEST else [WRONG[(number + 3 * side + head.number) % len(WRONG)]]:
                 yield Example(f"{name} {how}", head.part, how, False, lambda m=make, how=how: changed(m(), how))
+        for number in range(DRAWN_ELSEWHERE):
+            other = lambda seed=(number, side): _elsewhere(head, np.random.default_rng([*seed, head.number]))  # noqa: E731
+            yield Example(f"{name} elsewhere {number}", head.part, "elsewhere in a head, T1", False, other)
         for kind in ("t2", "flair"):
             yield Example(f"{name} {kind}", head.part, "a hippocampus, T2 or FLAIR", False, lambda m=make, k=kind: m(k))
 
@@ -168,6 +171,16 @@ def _box_drawn(head: heads.Head, label: int, random: np.random.Generator, kind: 
     middle = heads.middle_of(head, label) + random.uniform(-3, 3, 3)
     mm = np.array([random.uniform(30, 54), random.uniform(46, 66), random.uniform(32, 50)])
     return vary(heads.draw(head, random, middle, mm, float(random.uniform(0.8, 1.3)), kind), random)
+
+
+def _elsewhere(head: heads.Head, random: np.random.Generator) -> Volume:
+    """A box of a label map drawn as T1, 30 mm or more from the middles of both hippocampi."""
+    low, high = heads.box_of(head.path, brain=True)
+    while True:
+        middle = random.uniform(low, high)
+        if min(np.linalg.norm(middle - heads.middle_of(head, label)) for label in SIDES) > 30:
+            mm = np.array([random.uniform(30, 54), random.uniform(46, 66), random.uniform(32, 50)])
+            return vary(heads.draw(head, random, middle, mm, float(random.uniform(0.8, 1.3)), "t1"), random)
 
 
 def box(path: Path, middle: tuple[float, float, float], random: np.random.Generator, fine: bool) -> Volume:
