@@ -13,7 +13,9 @@ from napari_mamba.errors import BundleError
 
 _UNSEEN = "Do not trust this result unseen."
 _TURNED = "Check the image's orientation and what it shows."
-_ONE_SIDED = "Check for a tumour or another lesion on one side, for a part that is cut off, and the image's orientation."
+_ONE_SIDED = (
+    "Check for a tumour or another lesion on one side, for a part that is cut off, and the image's orientation."
+)
 DIRECTIONS: Mapping[str, tuple[int, int, str]] = {
     "R": (0, 1, "to the right of"),
     "L": (0, -1, "to the left of"),
