@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -333,3 +334,15 @@ def test_a_run_doubts_labels_given_as_a_scan(bundle):
     assert sum("looks like labels" in one for one in told) == 1
     assert not any("looks like labels" in one for one in examine(scan(1), bundle).warnings)
     assert run_to_end(volume, bundle, RunOptions(device="cpu")).provenance["familiarity"]["flat"]["familiar"] is False
+
+
+def test_both_images_of_a_pair_are_looked_at(bundle):
+    pair = SimpleNamespace(channels=bundle.channels * 2, familiarity=bundle.familiarity, task="registration")
+    one, other = (np.asarray(scan(seed).data) for seed in (30, 31))
+
+    def familiar(*images: np.ndarray) -> bool:
+        return all(one.familiar for one in judge_image(Volume(np.concatenate(images), RAS), pair))
+
+    assert familiar(one, other)
+    assert not familiar(one, other[:, ::-1])
+    assert not familiar(one[:, ::-1], other)

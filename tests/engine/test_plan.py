@@ -32,7 +32,9 @@ def test_a_shipped_bundle_goes_back_to_tiles_that_keep_its_answer_alone(name, si
 
 
 def test_a_bundle_says_below_which_size_images_are_mirrored():
-    plan = plan_run(fake_bundle(classes=2, tile=Tile((16, 16, 16), reflect_below=(8, 9, 10))), RunOptions(), torch.device("cpu"))
+    plan = plan_run(
+        fake_bundle(classes=2, tile=Tile((16, 16, 16), reflect_below=(8, 9, 10))), RunOptions(), torch.device("cpu")
+    )
     shapes = [(8, 9, 10), (7, 20, 20), (20, 8, 20), (20, 20, 9)]
     assert [plan.tiling(shape).reflect for shape in shapes] == [False, True, True, True]
     with pytest.raises(BundleError, match="reflect_below has one size for each of 3 axes"):

@@ -70,13 +70,24 @@ def familiarity_of(bundle: Any) -> Familiarity | None:
 
 
 def judge_image(volume: Volume, bundle: Any) -> list[Judgement]:
-    """From the image as it is given; empty where the bundle keeps nothing to compare with."""
+    """From the image as it is given; empty where the bundle keeps nothing to compare with.
+
+    Of a pair to be registered both images are looked at, and the stranger one counts.
+    """
     known = familiarity_of(bundle)
     if known is None or min(volume.shape) < 1 or (known.image is None and known.image_kinds is None):
         return []
     mask = any(channel.modality.upper() == "MASK" for channel in bundle.channels)
-    labels = [] if mask else _judge_flat(volume)
-    return labels + _judge(known, "image", image_features(volume, mask, known.frame))
+    both = volume.channels > 1 and getattr(bundle, "task", "") == "registration"
+    worst: dict[str, Judgement] = {}
+    for channel in range(volume.channels if both else 1):
+        image = Volume(volume.data[channel : channel + 1], volume.affine, name=volume.name) if both else volume
+        labels = [] if mask else _judge_flat(image)
+        for one in labels + _judge(known, "image", image_features(image, mask, known.frame)):
+            last = worst.get(one.part)
+            if last is None or one.distance / one.limit > last.distance / last.limit:
+                worst[one.part] = one
+    return list(worst.values())
 
 
 def _judge_flat(volume: Volume) -> list[Judgement]:

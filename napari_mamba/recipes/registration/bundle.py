@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from napari_mamba.bundles import BundleSpec, Channel, Network, Tile
+from napari_mamba.recipes.elsewhere import elsewhere
 from napari_mamba.recipes.registration.recipe import FEATURES, WINDOW
 from napari_mamba.training.recipe import Recipe
 from napari_mamba.training.scoring.scores import format_summary
@@ -66,6 +67,14 @@ def export(recipe: Recipe, weights: dict[str, Tensor], destination: Path, histor
     return export_averaged(spec(), card, weights, destination, history)
 
 
+ELSEWHERE = (
+    "No pair of scans with labels from other hospitals was tried: there are none here.",
+    "Both images of a pair are looked at, by what brain-structures-mr knows of heads. A macaque's brain, a head that "
+    "lies turned, or a CT is not warped by itself, and doubted where this network is named.",
+)
+"""What was tried elsewhere, and by whom."""
+
+
 def card(metrics: Mapping[str, Any]) -> str:
     """The model card, in Markdown; says so where a number was not measured."""
     measured = metrics.get("validation")
@@ -109,7 +118,8 @@ Held out are three label maps, so that the pairs are not independent; their imag
 scanner took it has been scored, for want of two heads with labels. Where an image is unlike the training's the command
 does not take this network by itself; a warp with which the two images fit less well, or more than 0.5% of the voxels
 fold, is left away.
-"""
+
+{elsewhere(ELSEWHERE, metrics.get("familiar"))}"""
 
 
 def table(measured: Mapping[str, Any] | None) -> str:
