@@ -37,7 +37,7 @@ def spec() -> BundleSpec:
     """What `bundle.json` says, before anything is measured."""
     return BundleSpec(
         name="brain-register-mr",
-        version="1.0.0",
+        version="1.0.1",
         title="Two MR images of the head onto each other",
         task="registration",
         network=Network("velocity_umamba", {"features": list(FEATURES), "first_scan": 2, "passes": 2}),
@@ -55,6 +55,9 @@ def spec() -> BundleSpec:
         licence="Apache-2.0",
         data_source="The 20 label maps of SynthSeg (Billot et al.), from which images of any contrast are made",
         intended_use=USE,
+        changelog={
+            "1.0.1": "CTs kept in a window, half heads and label maps are doubted; the weights are the same.",
+        },
         references=(
             "Hoffmann et al.: SynthMorph, IEEE TMI 41:543, 2022, arXiv:2004.10282",
             "Ma, Li and Wang: U-Mamba, arXiv:2401.04722",
