@@ -103,3 +103,23 @@ def test_the_better_setting_of_a_method_counts() -> None:
     scores = {"noisy": [20.0], "nlm 0.8": [25.0], "nlm 1": [24.0], "bm4d": [26.0], "mr-denoise": [27.5]}
     assert kspace.best_of(scores, "nlm") == ("nlm 0.8", 25.0)
     assert kspace.row(0.9, scores) == "| 0.9 | 20.00 | 25.00 | 26.00 | 27.50 | +1.50 |"
+
+
+def test_a_ct_in_a_window_has_no_hounsfield_units() -> None:
+    from benchmarks.bundles.doubt.kinds.images import windowed
+
+    made = windowed(Volume(np.array([-1000.0, -160.0, 40.0, 239.0, 900.0]).reshape(1, 5, 1, 1), RAS), "soft tissue")
+    np.testing.assert_array_equal(np.asarray(made.data).ravel(), [0, 0, 128, 254, 255])
+
+
+def test_sides_differ_pair_by_pair_as_far_as_people_do() -> None:
+    from benchmarks.bundles.doubt import plausible
+    from napari_mamba.recipes.brain.bundle import COMPARED_SIDES
+
+    even = dict.fromkeys(COMPARED_SIDES, 100.0)
+    found = plausible.sides([{"ml": even}, {"ml": {**even, 2: 102.0, 41: 98.0, 17: 190.0, 53: 10.0}}])
+    assert found["pairs"] == list(COMPARED_SIDES)
+    limits = dict(zip(COMPARED_SIDES[::2], found["difference"], strict=True))
+    assert limits[2] == pytest.approx(2 * (0.02 + 3 * 0.01), abs=0.002)  # 2 and 3 times a deviation of 0.01
+    assert limits[17] == plausible.MOST_DIFFERENT  # more than that is told whatever people are like
+    assert limits[3] == 0

@@ -2,6 +2,7 @@
 
     python -m benchmarks.bundles.denoise_limits --data DIR
     python -m benchmarks.bundles.denoise_limits --data DIR --best-strength
+    python -m benchmarks.bundles.denoise_limits --data DIR --told
 
 DIR holds `native_mr` and `stroke_mr`; the scans are those of the people that training never saw.
 """
@@ -19,6 +20,7 @@ from scipy import ndimage
 from napari_mamba import bundles
 from napari_mamba.bundles import Bundle
 from napari_mamba.engine import RunOptions
+from napari_mamba.nn.descriptors.noise import estimate_noise_std, log_noise_channel
 from napari_mamba.recipes.restore import measure
 from napari_mamba.recipes.restore.denoise import KEPT_SHARES
 from napari_mamba.recipes.restore.denoise_bundle import SIZE, restore
@@ -77,6 +79,35 @@ def print_best_strengths(data: Path, bundle: Bundle, options: RunOptions) -> Non
         print(f"| {case.source} | {' | '.join(f'{best:.0%}: {gain:+.2f} dB' for best, gain in found)} |", flush=True)
 
 
+def told(case: measure.Case, bundle: Bundle, share: float) -> tuple[float, float]:
+    """What the network's own estimate of the noise gives, in dB, and what the true strength in its place would add.
+
+    As BM4D and non-local means are told it. In one tile and without the preparation's cropping, on the CPU.
+    """
+    noisy, true = measure.noisy(case, LEVEL, rician=True), case
+    if share < 1:
+        noisy, true = measure.partly_sampled(case, share, LEVEL)
+    network = bundle.networks()[0].eval().float()
+    white = float(np.percentile(noisy, 99.9))
+    image = torch.from_numpy(noisy / white)[None, None].float()
+    found = []
+    with torch.inference_mode():
+        own = estimate_noise_std(image)
+        for noise in (own, torch.full_like(own, LEVEL * case.peak / white)):
+            answer = image + noise * network.change(torch.cat([image, log_noise_channel(noise)], dim=1))
+            found.append(psnr(answer[0, 0].numpy() * white, true))
+    return found[0], found[1] - found[0]
+
+
+def print_told(data: Path, bundle: Bundle) -> None:
+    """A line each scan: what is kept of k-space from column to column."""
+    print(f"| scan | {' | '.join(f'{share:g} of k-space' for share in KEPT_SHARES)} |")
+    print("|" + " --- |" * (len(KEPT_SHARES) + 1))
+    for case in measure.cases(data, SIZE):
+        found = [told(case, bundle, share) for share in KEPT_SHARES]
+        print(f"| {case.source} | {' | '.join(f'{own:.2f} dB, {gain:+.2f}' for own, gain in found)} |", flush=True)
+
+
 def psnr(answer: np.ndarray, case: measure.Case, where: np.ndarray | None = None) -> float:
     """Of an answer in dB, everywhere or where told."""
     wrong = np.square(answer - case.truth)
@@ -90,11 +121,15 @@ def main() -> None:
     parser.add_argument("--bundle", default="mr-denoise")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--told", action="store_true", help="what being told the noise's strength would add, alone")
     parser.add_argument("--best-strength", action="store_true", help="what the best strength of all would add, alone")
     asked = parser.parse_args()
     if asked.threads:
         torch.set_num_threads(asked.threads)
     bundle = bundles.load(asked.bundle)
+    if asked.told:
+        print_told(asked.data, bundle)
+        return
     if asked.best_strength:
         print_best_strengths(asked.data, bundle, RunOptions(device=asked.device))
         return

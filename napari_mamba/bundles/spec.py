@@ -160,6 +160,9 @@ class Tile:
         What smaller tiles cost, largest first; empty where that was not measured.
     frames : int
         How many frames of a film the network sees at once; 0: it sees one image. Windows of frames overlap as tiles do.
+    reflect_below : tuple of int
+        An image shorter than this along any axis of `size` is filled up to a tile with its mirror image, not with
+        zeros: its border cuts through what training images had in their middle. Empty: zeros.
     """
 
     size: tuple[int, ...]
@@ -173,6 +176,7 @@ class Tile:
     round_robin: bool = False
     smaller: tuple[SmallerTile, ...] = ()
     frames: int = 0
+    reflect_below: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -294,6 +298,8 @@ def _check_tile(spec: BundleSpec) -> None:
         raise BundleError(f"bundle {spec.name}: mirror_axes {list(tile.mirror_axes)} are not axes of a {rank}D tile")
     if tile.divisor and (len(tile.divisor) != rank or any(s % d for s, d in zip(tile.size, tile.divisor, strict=True))):
         raise BundleError(f"bundle {spec.name}: the tile {list(tile.size)} is no multiple of {list(tile.divisor)}")
+    if tile.reflect_below and (len(tile.reflect_below) != rank or min(tile.reflect_below) < 1):
+        raise BundleError(f"bundle {spec.name}: reflect_below has one size for each of {rank} axes, of 1 or more")
     if tile.accumulate_dtype not in ("float32", "float16"):
         raise BundleError(f"bundle {spec.name}: tiles are summed in float32 or float16, not {tile.accumulate_dtype!r}")
     if tile.round_robin and spec.task == "classification":
@@ -465,6 +471,7 @@ def _tile(one: Fields) -> Tile:
         round_robin=one.flag("round_robin", False),
         smaller=tuple(SmallerTile(each.integers("size"), each.number("kept")) for each in one.items("smaller", ())),
         frames=one.integer("frames", 0),
+        reflect_below=one.integers("reflect_below", ()),
     )
 
 

@@ -17,6 +17,8 @@ from napari_mamba.volume import Volume
 MIN_FIELD_OF_VIEW_MM, MAX_FIELD_OF_VIEW_MM = 10.0, 2000.0
 _BEYOND, LOOKED_AT, _LARGEST = 1e5, 4_000_000, 1e38  # of float32: 3.4e38
 MIN_SPACING_MM, MAX_SPACING_MM = 0.05, 15.0
+PIECE = 32
+"""Voxels along the shortest side of the pieces that restoring networks are trained on."""
 
 
 def load_checked(volume: Volume, bundle: Any, replace_nonfinite: float | None = None) -> tuple[Volume, list[str]]:
@@ -309,6 +311,15 @@ def slice_warnings(volume: Volume, bundle: Any) -> list[str]:
 
 def _refines(bundle: Any) -> bool:
     return any(step.get("step") == "refine" for step in bundle.preparation)
+
+
+def trained_on(bundle: Any, tile: Sequence[int]) -> tuple[int, ...]:
+    """Voxels that a prepared image is held against: the tile's, or those of a restoring network's training pieces.
+
+    Such networks look at a neighbourhood, their tiles fit the image, and the pieces lay along any axis.
+    """
+    local = bundle.task == "restoration" and bundle.tile.fit_tiles
+    return tuple(min(n, PIECE) for n in tile) if local else tuple(tile)
 
 
 def size_warnings(shape: Sequence[int], tile: Sequence[int]) -> list[str]:

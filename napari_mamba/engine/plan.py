@@ -44,6 +44,8 @@ class Plan:
         Tiles are shorter where as many of them cover an image as well.
     smaller_tiles : tuple of SmallerTile
         What to go back to, one after the other, where memory ends.
+    reflect_below : tuple of int
+        Images shorter than this along any axis are filled up with their mirror image.
     """
 
     tile: Shape
@@ -57,10 +59,13 @@ class Plan:
     half: bool = False
     fit_tiles: bool = False
     smaller_tiles: tuple[SmallerTile, ...] = ()
+    reflect_below: tuple[int, ...] = ()
 
     def tiling(self, shape: Shape) -> Tiling:
         """The tiles over an image of this shape."""
-        return Tiling(shape, self._fitted(shape) if self.fit_tiles else self.tile, self.overlap, self.half)
+        tile = self._fitted(shape) if self.fit_tiles else self.tile
+        cut = any(n < least for n, least in zip(shape, self.reflect_below, strict=False))
+        return Tiling(shape, tile, self.overlap, self.half, reflect=cut)
 
     def _fitted(self, shape: Shape) -> Shape:
         sides = zip(shape, self.tile, self.divisor, strict=True)
@@ -131,6 +136,7 @@ def plan_run(bundle: Any, options: RunOptions, device: torch.device) -> Plan:
         half=tile.accumulate_dtype == "float16",
         fit_tiles=tile.fit_tiles and options.tile is None,
         smaller_tiles=_smaller_tiles(tile, size, divisor),
+        reflect_below=tile.reflect_below,
     )
 
 

@@ -12,7 +12,7 @@ import torch
 
 from napari_mamba.engine import memory
 from napari_mamba.engine.answers.registry import answer_for
-from napari_mamba.engine.checks import check_row, load_checked, size_warnings
+from napari_mamba.engine.checks import check_row, load_checked, size_warnings, trained_on
 from napari_mamba.engine.context import Context, NewArray
 from napari_mamba.engine.device import choose_device, unused_gpu
 from napari_mamba.engine.familiarity.judge import (
@@ -164,7 +164,8 @@ class Session:
         steps = preparation_steps(context.bundle, options.spacing, profile)
         prepared, doubts = choose_view(prepare(self._with_channels(), steps), options.axis)
         for view in range(3 if options.axis == "all" else 1):
-            doubts += size_warnings(axis_first(prepared.data, view).shape[1:], context.plan.tile)
+            known = trained_on(context.bundle, context.plan.tile)
+            doubts += size_warnings(axis_first(prepared.data, view).shape[1:], known)
         yield from report.warn("preparing", 1, 1, [*prepared.warnings, *doubts])
         return prepared
 

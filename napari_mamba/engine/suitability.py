@@ -20,6 +20,7 @@ from napari_mamba.engine.checks import (
     size_warnings,
     slice_warnings,
     takes_rgb,
+    trained_on,
     value_warnings,
 )
 from napari_mamba.engine.familiarity.judge import judge_image, unfamiliar
@@ -214,7 +215,7 @@ def _layout(volume: Volume, bundle: Any, options: RunOptions) -> list[str]:
     if isinstance(options.tile, tuple) and len(options.tile) == len(tile):
         tile = options.tile
     if len(tile) == 3:
-        return [*warnings, *size_warnings(shape, tile)]
+        return [*warnings, *size_warnings(shape, trained_on(bundle, tile))]
     for axis in range(3) if options.axis == "all" else [0]:
         warnings += size_warnings([1, *(n for a, n in enumerate(shape) if a != axis)], (1, *tile))
     return warnings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -306,3 +307,42 @@ def test_a_structure_in_strange_surroundings_is_doubted_after_the_run():
         (judgement,) = judge_around(volume, labels, bundle)
         assert judgement.familiar == familiar
     assert judge_around(volume, volume.with_data(np.ones_like(volume.data)), bundle) == []
+
+
+def labels_of(size: int, seed: int = 0) -> np.ndarray:
+    """Flat pieces of whole numbers about a few places, as an atlas has them."""
+    places = np.random.default_rng(seed).uniform(0, size, (12, 3))
+    grid = np.stack(np.meshgrid(*[np.arange(size)] * 3, indexing="ij"), -1)
+    return np.square(grid[..., None, :] - places).sum(-1).argmin(-1)
+
+
+def test_labels_are_told_from_scans():
+    from napari_mamba.engine.familiarity.flat import LIMIT, share_of_equal_neighbours
+
+    smooth = np.rint(scan(0).data[0] / 2)  # eight bits, and smooth
+    clipped = np.clip(np.random.default_rng(0).normal(60, 80, (30, 30, 30)).astype(int), 0, 120)
+    assert share_of_equal_neighbours(labels_of(30)) > LIMIT
+    assert share_of_equal_neighbours(labels_of(30) > 3) == 1
+    assert share_of_equal_neighbours(labels_of(30) + 0.25) == 0  # not whole numbers
+    assert share_of_equal_neighbours(smooth) < LIMIT
+    assert share_of_equal_neighbours(clipped) < LIMIT / 2  # a window's ends do not count
+
+
+def test_a_run_doubts_labels_given_as_a_scan(bundle):
+    volume = Volume(labels_of(20)[None].astype(np.int16), RAS)
+    told = examine(volume, bundle).warnings
+    assert sum("looks like labels" in one for one in told) == 1
+    assert not any("looks like labels" in one for one in examine(scan(1), bundle).warnings)
+    assert run_to_end(volume, bundle, RunOptions(device="cpu")).provenance["familiarity"]["flat"]["familiar"] is False
+
+
+def test_both_images_of_a_pair_are_looked_at(bundle):
+    pair = SimpleNamespace(channels=bundle.channels * 2, familiarity=bundle.familiarity, task="registration")
+    one, other = (np.asarray(scan(seed).data) for seed in (30, 31))
+
+    def familiar(*images: np.ndarray) -> bool:
+        return all(one.familiar for one in judge_image(Volume(np.concatenate(images), RAS), pair))
+
+    assert familiar(one, other)
+    assert not familiar(one, other[:, ::-1])
+    assert not familiar(one[:, ::-1], other)

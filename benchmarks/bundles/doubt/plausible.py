@@ -24,6 +24,8 @@ from napari_mamba.engine.answers.plausibility import DIRECTIONS
 from napari_mamba.volume import Volume
 
 WIDER: Mapping[str, float] = {"hippocampus-mr": 3.0, "brain-structures-mr": 3.0, "heart-mr": 1.5}
+SCATTER, MOST_DIFFERENT = 2.0, 0.7
+"""How much more than people's own a network's sides may differ, and that at most."""
 RULES: Mapping[str, Sequence[tuple[int, str, int]]] = {
     "hippocampus-mr": [(1, "A", 2), (2, "S", 1)],
     "brain-structures-mr": [
@@ -118,18 +120,17 @@ def steps(name: str, seen: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def sides(seen: list[dict[str, Any]]) -> dict[str, Any]:
-    """The largest difference of left and right over people and structures of at least 1 ml."""
+    """The largest difference of left and right over people, of each pair of structures of at least 1 ml, widened."""
     from napari_mamba.recipes.brain.structures import LEFT_RIGHT, STRUCTURES
 
     pairs = [(left, right) for left, right in LEFT_RIGHT.items() if left in STRUCTURES and left not in (4, 5, 26, 28)]
-    worst = [
-        abs(one["ml"][a] - one["ml"][b]) / (one["ml"][a] + one["ml"][b])
-        for one in seen
-        for a, b in pairs
-        if a in one["ml"] and b in one["ml"]
-    ]
-    most = float(max(worst) + WIDER["brain-structures-mr"] * np.std(worst))
-    return {"pairs": [label for pair in pairs for label in pair], "difference": _round(most), "smallest": 1.0}
+    limits = []
+    for a, b in pairs:
+        there = [one["ml"] for one in seen if a in one["ml"] and b in one["ml"]]
+        far = [abs(ml[a] - ml[b]) / (ml[a] + ml[b]) for ml in there]
+        people = max(far) + WIDER["brain-structures-mr"] * float(np.std(far))
+        limits.append(_round(min(SCATTER * people, MOST_DIFFERENT)))
+    return {"pairs": [label for pair in pairs for label in pair], "difference": limits, "smallest": 1.0}
 
 
 def _round(value: float) -> float:

@@ -12,6 +12,10 @@ from napari_mamba.editing.parts import centres_of, counted
 from napari_mamba.errors import BundleError
 
 _UNSEEN = "Do not trust this result unseen."
+_TURNED = "Check the image's orientation and what it shows."
+_ONE_SIDED = (
+    "Check for a tumour or another lesion on one side, for a part that is cut off, and the image's orientation."
+)
 DIRECTIONS: Mapping[str, tuple[int, int, str]] = {
     "R": (0, 1, "to the right of"),
     "L": (0, -1, "to the left of"),
@@ -29,7 +33,7 @@ def warn_sides(
     spacing: Sequence[float],
     names: Mapping[int, str],
     pairs: Sequence[int],
-    difference: float,
+    difference: float | Sequence[float],
     smallest: float = 0.0,
 ) -> tuple[np.ndarray, list[str]]:
     """A doubt where left and right are of very different volume.
@@ -43,20 +47,23 @@ def warn_sides(
         Of the labels.
     pairs : sequence of int
         Labels in pairs: left, right, left, right.
-    difference : float
-        Largest |left - right| / (left + right) that people have.
+    difference : float or sequence of float
+        Largest |left - right| / (left + right) that people have: of all pairs, or one for each of them.
     smallest : float
         Pairs of less ml together are not compared.
     """
     if len(pairs) % 2:
         raise BundleError(f"the postprocessing's sides are pairs of labels, not {list(pairs)}")
+    limits = [float(difference)] * (len(pairs) // 2) if isinstance(difference, (int, float)) else list(difference)
+    if len(limits) != len(pairs) // 2:
+        raise BundleError(f"the postprocessing has {len(limits)} differences for {len(pairs) // 2} pairs of sides")
     ml = _volumes(labels, spacing, names)
     found = []
-    for left, right in zip(pairs[::2], pairs[1::2], strict=True):
+    for left, right, limit in zip(pairs[::2], pairs[1::2], limits, strict=True):
         both = ml[left] + ml[right]
-        if both > max(smallest, 0) and abs(ml[left] - ml[right]) / both > difference:
+        if both > max(smallest, 0) and abs(ml[left] - ml[right]) / both > limit:
             found.append(f"{names[left]} {ml[left]:.2g} ml and {names[right]} {ml[right]:.2g} ml")
-    return labels, _sentence("Left and right differ more than in people", found)
+    return labels, _sentence("Left and right differ more than in people", found, _ONE_SIDED)
 
 
 def warn_pieces(
@@ -147,8 +154,8 @@ def _volumes(labels: np.ndarray, spacing: Sequence[float], names: Mapping[int, s
     return {index: float(counts[index]) for index in names}
 
 
-def _sentence(what: str, found: Sequence[str]) -> list[str]:
+def _sentence(what: str, found: Sequence[str], check: str = _TURNED) -> list[str]:
     if not found:
         return []
     shown = "; ".join(found[:_SHOWN]) + (f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
-    return [f"{what}: {shown}. Check the image's orientation and what it shows. {_UNSEEN}"]
+    return [f"{what}: {shown}. {check} {_UNSEEN}"]

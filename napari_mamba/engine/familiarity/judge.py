@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from napari_mamba.bundles.guards.familiarity import Familiarity
+from napari_mamba.engine.familiarity import flat
 from napari_mamba.engine.familiarity.around_features import around_features
 from napari_mamba.engine.familiarity.image_features import image_features
 from napari_mamba.volume import Volume
@@ -22,7 +23,8 @@ class Judgement:
     ----------
     part : str
         "image", as it is given, "network", what the network's layers answer, or "around", what lies around what it
-        found; with "_kinds" behind it: whether that is like what is known of other kinds.
+        found; with "_kinds" behind it: whether that is like what is known of other kinds. "flat": whether it is a scan
+        at all, or labels.
     distance, limit : float
         About 1 is usual, of kinds 0; above `limit` it is doubted.
     strangest : tuple of str
@@ -41,6 +43,11 @@ class Judgement:
 
     def sentence(self, name: str) -> str:
         """What a user should read, of the bundle `name`."""
+        if self.part == "flat":
+            return (
+                f"This image looks like labels, flat pieces of a few whole numbers, and {name} expects a scan: give "
+                "the scan that they were drawn on. Do not trust this result unseen."
+            )
         if self.part.endswith("_kinds"):
             what = f"looks {self.strangest[0]} to {name}, not like those that it was made from"
         elif self.part == "network":
@@ -63,12 +70,30 @@ def familiarity_of(bundle: Any) -> Familiarity | None:
 
 
 def judge_image(volume: Volume, bundle: Any) -> list[Judgement]:
-    """From the image as it is given; empty where the bundle keeps nothing to compare with."""
+    """From the image as it is given; empty where the bundle keeps nothing to compare with.
+
+    Of a pair to be registered both images are looked at, and the stranger one counts.
+    """
     known = familiarity_of(bundle)
     if known is None or min(volume.shape) < 1 or (known.image is None and known.image_kinds is None):
         return []
     mask = any(channel.modality.upper() == "MASK" for channel in bundle.channels)
-    return _judge(known, "image", image_features(volume, mask, known.frame))
+    both = volume.channels > 1 and getattr(bundle, "task", "") == "registration"
+    worst: dict[str, Judgement] = {}
+    for channel in range(volume.channels if both else 1):
+        image = Volume(volume.data[channel : channel + 1], volume.affine, name=volume.name) if both else volume
+        labels = [] if mask else _judge_flat(image)
+        for one in labels + _judge(known, "image", image_features(image, mask, known.frame)):
+            last = worst.get(one.part)
+            if last is None or one.distance / one.limit > last.distance / last.limit:
+                worst[one.part] = one
+    return list(worst.values())
+
+
+def _judge_flat(volume: Volume) -> list[Judgement]:
+    """Kept where it is doubted alone: a scan's share of equal neighbours says nothing about its kind."""
+    share = flat.share_of_equal_neighbours(np.asarray(volume.data[0]))
+    return [Judgement("flat", share, flat.LIMIT)] if share > flat.LIMIT else []
 
 
 def judge_network(features: np.ndarray | None, bundle: Any) -> list[Judgement]:

@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 from napari_mamba.engine import memory
-from napari_mamba.engine.checks import size_warnings
+from napari_mamba.engine.checks import size_warnings, trained_on
 from napari_mamba.engine.progress.events import Progress
 from napari_mamba.engine.progress.record import Record, TimeEstimator
 from napari_mamba.engine.progress.reporting import Cancelled, Events, Reporter
@@ -111,7 +111,8 @@ class StoredSession:
         check_axis(volume, job.options.axis)
         yield from self.report.stage("preparing")
         self.work = work = yield from self._watched("preparing", lambda watch: Work(job, watch))
-        doubts = [*work.doubts, *size_warnings(work.prepared.data.shape[1:], work.plan.tile)]
+        known = trained_on(job.bundle, work.plan.tile)
+        doubts = [*work.doubts, *size_warnings(work.prepared.data.shape[1:], known)]
         yield from self.report.warn("preparing", 1, 1, [*work.prepared.warnings, *doubts])
         if kept is None:
             job.layout = lay_out(

@@ -88,7 +88,7 @@ def gaussian_weights(tile: Shape, half: bool = False) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Tiling:
-    """Tiles over an image of the shape `image`, padded with zeros on both sides where a tile is larger.
+    """Tiles over an image of the shape `image`, padded on both sides where a tile is larger: with zeros, or mirrored.
 
     Parameters
     ----------
@@ -98,6 +98,10 @@ class Tiling:
     half : bool
         Sum overlapping tiles in half precision, as nnU-Net does. In an image's corners, where a single tile's smallest
         weights are all there is, its rounding moves a probability by up to 0.1.
+    margins : tuple of (int, int), optional
+        The padding, where it is not what the sizes make it.
+    reflect : bool
+        The padding is the image's mirror image, without its border twice.
     """
 
     image: Shape
@@ -105,7 +109,7 @@ class Tiling:
     overlap: float = 0.5
     half: bool = False
     margins: tuple[tuple[int, int], ...] | None = None
-    """The padding, where it is not what the sizes make it."""
+    reflect: bool = False
 
     def enlarged(self, factors: Shape) -> Tiling:
         """The tiling of answers that have `factors` times as many voxels along (z, y, x)."""
@@ -116,7 +120,7 @@ class Tiling:
 
     @property
     def padding(self) -> tuple[tuple[int, int], ...]:
-        """Zeros to add before and after, per axis; the odd one after."""
+        """Voxels to add before and after, per axis; the odd one after."""
         if self.margins is not None:
             return self.margins
         missing = [max(t - n, 0) for n, t in zip(self.image, self.tile, strict=True)]
@@ -166,7 +170,16 @@ class Tiling:
         """`data` (C, Z, Y, X) with its padding; itself where there is none."""
         if not any(before or after for before, after in self.padding):
             return data
-        return np.pad(data, ((0, 0), *self.padding))
+        return np.pad(data, ((0, 0), *self.padding), mode="reflect" if self.reflect else "constant")
+
+    def filled(self, tile: np.ndarray) -> np.ndarray:
+        """A tile (C, *tile) whose padding is zero, with what `pad` would have put there."""
+        padded = [(before, after) for before, after in self.padding]
+        if not self.reflect or not any(map(any, padded)):
+            return tile
+        sides = zip(padded, tile.shape[1:], strict=True)
+        inside = tuple(slice(before, n - after) for (before, after), n in sides)
+        return np.pad(tile[(slice(None), *inside)], ((0, 0), *padded), mode="reflect")
 
 
 class RollingBlend:

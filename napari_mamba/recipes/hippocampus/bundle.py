@@ -19,13 +19,13 @@ def spec() -> BundleSpec:
     """What `bundle.json` says, before anything is measured."""
     return BundleSpec(
         name="hippocampus-mr",
-        version="1.2.3",
+        version="1.2.4",
         title="Anterior and posterior hippocampus in T1-weighted MR",
         task="segmentation",
         network=Network("umamba_enc", task.NETWORK),
         channels=(Channel("T1-weighted MR, cropped around one hippocampus", "MR"),),
         preparation=task.PREPARATION,
-        tile=Tile(task.TILE, overlap=0.5, mirror_axes=(2,), divisor=(8, 8, 8)),
+        tile=Tile(task.TILE, overlap=0.5, mirror_axes=(2,), divisor=(8, 8, 8), reflect_below=task.SMALLEST_CROP),
         classes=(
             LabelClass(0, "background"),
             LabelClass(1, "anterior hippocampus", "#e4a63a", "SCT:5366008", "Hippocampus"),
@@ -34,6 +34,8 @@ def spec() -> BundleSpec:
         postprocessing=task.POSTPROCESSING,
         locator=Locator("brain-structures-mr", {"left": (17,), "right": (53,)}, task.LARGEST_CROP, margin_mm=6.0),
         changelog={
+            "1.2.4": "A box that cuts through a hippocampus is filled up with its mirror image, not with zeros; right "
+            "images of smaller voxels are not doubted any more, more wrong ones are; the weights are the same.",
             "1.2.3": "Right images from other scanners and in other boxes are not doubted any more, wrong ones still "
             "are; the weights are the same.",
             "1.2.2": "Finds the hippocampi of a whole head by brain-structures-mr, doubts images that are not like its "

@@ -29,6 +29,8 @@ POSTPROCESSING = (
 """By `benchmarks/bundles/doubt/plausible.py`, from the training people."""
 LARGEST_CROP = (52.0, 68.0, 56.0)
 """Sides along right, anterior, superior, in mm; a fifth more than those of the largest crop of Task04."""
+SMALLEST_CROP = (24, 40, 31)
+"""Voxels (z, y, x) of 1 mm: the least that a crop of Task04 has along each axis. What is shorter cuts a hippocampus."""
 NETWORK: dict[str, Any] = {
     "spatial_dims": 3,
     "input_channels": 1,

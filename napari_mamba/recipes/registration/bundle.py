@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from napari_mamba.bundles import BundleSpec, Channel, Network, Tile
+from napari_mamba.recipes.elsewhere import elsewhere
 from napari_mamba.recipes.registration.recipe import FEATURES, WINDOW
 from napari_mamba.training.recipe import Recipe
 from napari_mamba.training.scoring.scores import format_summary
@@ -36,7 +37,7 @@ def spec() -> BundleSpec:
     """What `bundle.json` says, before anything is measured."""
     return BundleSpec(
         name="brain-register-mr",
-        version="1.0.0",
+        version="1.0.1",
         title="Two MR images of the head onto each other",
         task="registration",
         network=Network("velocity_umamba", {"features": list(FEATURES), "first_scan": 2, "passes": 2}),
@@ -54,6 +55,9 @@ def spec() -> BundleSpec:
         licence="Apache-2.0",
         data_source="The 20 label maps of SynthSeg (Billot et al.), from which images of any contrast are made",
         intended_use=USE,
+        changelog={
+            "1.0.1": "CTs kept in a window, half heads and label maps are doubted; the weights are the same.",
+        },
         references=(
             "Hoffmann et al.: SynthMorph, IEEE TMI 41:543, 2022, arXiv:2004.10282",
             "Ma, Li and Wang: U-Mamba, arXiv:2401.04722",
@@ -64,6 +68,14 @@ def spec() -> BundleSpec:
 def export(recipe: Recipe, weights: dict[str, Tensor], destination: Path, history: dict[str, Any]) -> Path:
     """Write the bundle of averaged weights; `history` says how far the schedule went."""
     return export_averaged(spec(), card, weights, destination, history)
+
+
+ELSEWHERE = (
+    "No pair of scans with labels from other hospitals was tried: there are none here.",
+    "Both images of a pair are looked at, by what brain-structures-mr knows of heads. A macaque's brain, a head that "
+    "lies turned, or a CT is not warped by itself, and doubted where this network is named.",
+)
+"""What was tried elsewhere, and by whom."""
 
 
 def card(metrics: Mapping[str, Any]) -> str:
@@ -109,7 +121,8 @@ Held out are three label maps, so that the pairs are not independent; their imag
 scanner took it has been scored, for want of two heads with labels. Where an image is unlike the training's the command
 does not take this network by itself; a warp with which the two images fit less well, or more than 0.5% of the voxels
 fold, is left away.
-"""
+
+{elsewhere(ELSEWHERE, metrics.get("familiar"))}"""
 
 
 def table(measured: Mapping[str, Any] | None) -> str:

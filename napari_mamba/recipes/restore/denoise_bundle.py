@@ -43,7 +43,7 @@ def spec() -> BundleSpec:
     """What `bundle.json` says, before anything is measured."""
     return BundleSpec(
         name="mr-denoise",
-        version="1.3.0",
+        version="1.3.1",
         title="Denoise MR, blind to the noise's level",
         task="restoration",
         network=Network("voxel_mamba_unet", {**SCALED, "scan": SCANS[Denoise.variants[0]]}),
@@ -67,6 +67,7 @@ def spec() -> BundleSpec:
             "1.2.1": "Images that are no head in MR are doubted; the weights are the same.",
             "1.3.0": "Learnt the noise that scans have, correlated where a part of k-space is missing; a little less "
             "of white noise is removed.",
+            "1.3.1": "CTs kept in a window and label maps are doubted; the weights are the same.",
         },
         references=(
             "Guo et al.: MambaIR, arXiv:2402.15648",

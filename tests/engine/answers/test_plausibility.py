@@ -36,6 +36,10 @@ def test_sides_of_different_volume_are_doubted():
     labels[5:, :, 2:8] = 0  # half of the left one: (216 - 108) / 324 = 0.33
     assert said(labels, **step)[0].startswith("Left and right differ more than in people: left part 0.11 ml and right")
     assert said(labels, **{**step, "smallest": 1.0}) == []
+    assert said(labels, **{**step, "difference": [0.4]}) == []
+    assert "a tumour" in said(labels, **{**step, "difference": [0.2]})[0]
+    with pytest.raises(BundleError, match="2 differences for 1 pairs"):
+        said(labels, **{**step, "difference": [0.2, 0.3]})
 
 
 def test_pieces_are_counted_and_crumbs_are_not():

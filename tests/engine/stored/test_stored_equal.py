@@ -165,8 +165,10 @@ def test_a_fused_image_equals_that_in_memory(tmp_path, steps, region):
     assert io.read(tmp_path / "out.zarr").shape == volume.shape
 
 
-def test_an_image_thinner_than_a_tile(tmp_path):
-    bundle = fake_bundle(Seams(), classes=3, preparation=STEPS["turned"])
+@pytest.mark.parametrize("reflect_below", [(), (12, 12, 12)])
+def test_an_image_thinner_than_a_tile(tmp_path, reflect_below):
+    tile = Tile((16, 16, 16), divisor=(4, 4, 4), reflect_below=reflect_below)
+    bundle = fake_bundle(Seams(), classes=3, preparation=STEPS["turned"], tile=tile)
     volume = image((1, 11, 40, 13), empty=False)
     wanted = run_to_end(volume, bundle, CPU)
     found = drain(run_into(volume, bundle, tmp_path / "out.zarr", CPU))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -233,3 +234,14 @@ def test_dealt_copies_are_answered_by_one_network_each(members, axes, pass_sched
             networks[i](tiles.flip([a + 2 for a in flips])).flip([a + 2 for a in flips]) for i, flips in pass_schedule
         ]
     assert torch.allclose(drained(ensemble.mean(tiles)), torch.stack(apart).mean(0), atol=1e-6)
+
+
+def test_a_short_image_is_filled_up_with_its_mirror_image():
+    data = np.random.default_rng(0).random((2, 5, 9, 4)).astype(np.float32)
+    tiling = Tiling((5, 9, 4), (8, 8, 8), reflect=True)
+    wanted = np.pad(data, [(0, 0), (1, 2), (0, 0), (2, 2)], mode="reflect")
+    np.testing.assert_array_equal(tiling.pad(data), wanted)
+    zeros = replace(tiling, reflect=False).pad(data)
+    for _, y, _ in tiling.starts:
+        tile = (slice(None), slice(None), slice(y, y + 8))
+        np.testing.assert_array_equal(tiling.filled(zeros[tile]), wanted[tile])  # as one that is read from a disk

@@ -19,15 +19,18 @@ from benchmarks.bundles.doubt.kinds.images import (
     FIT,
     SMALL,
     TEST,
+    WINDOWS,
     Example,
+    at_one_mm,
     changed,
     foreign_crops,
     read,
     whole_scans,
+    windowed,
 )
 from napari_mamba.engine.preparation.axes import orient
 from napari_mamba.engine.preparation.state import State
-from napari_mamba.recipes.brain.structures import HEAD, NAMES, tables
+from napari_mamba.recipes.brain.structures import HEAD, NAMES, STRUCTURES, tables
 from napari_mamba.recipes.brain.synthetic import contrast
 from napari_mamba.volume import Volume
 
@@ -53,6 +56,7 @@ class Head:
     path: Path
     part: str
     is_map: bool = False
+    number: int = 0
 
 
 def scans(data: Path) -> Iterator[Head]:
@@ -68,7 +72,7 @@ def maps(data: Path) -> Iterator[Head]:
     """The label maps."""
     for part, numbers in MAPS.items():
         for number in numbers:
-            yield Head(data / f"brain_label_maps/training_seg_{number:02d}.nii.gz", part, True)
+            yield Head(data / f"brain_label_maps/training_seg_{number:02d}.nii.gz", part, True, number)
 
 
 @lru_cache(maxsize=1)
@@ -140,21 +144,62 @@ def _labels(path: Path) -> np.ndarray:
     return np.asarray(state.data[0]).astype(np.int16)
 
 
-def drawn(head: Head, random: np.random.Generator, step: float = 2.0) -> Volume:
-    """An image of a label map at about 2 mm, turned by up to some ten degrees, of a contrast of the synthesis."""
+@lru_cache(maxsize=8)
+def box_of(path: Path, brain: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Of the head, or of the brain in it: first (z, y, x), and last + 1."""
+    labels = _labels(path)
+    inside = np.isin(labels, list(STRUCTURES)) & (labels != 24) if brain else labels > 0
+    spans = [np.flatnonzero(inside.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    return np.array([int(s[0]) for s in spans]), np.array([int(s[-1]) + 1 for s in spans])
+
+
+@lru_cache(maxsize=8)
+def middle_of(head: Head, label: int) -> np.ndarray:
+    """The middle (z, y, x) of a label, in voxels of 1 mm."""
+    return np.argwhere(_labels(head.path) == label).mean(0)
+
+
+def drawn(head: Head, random: np.random.Generator) -> Volume:
+    """An image of a label map at 1 to 2 mm, turned by up to some ten degrees, of a contrast of the synthesis.
+
+    Some are stripped, some laid out on voxels of half the size, as scanners interpolate and atlases are kept.
+    """
+    step, stripped = float(random.choice([1.0, 1.5, 2.0, 2.0])), bool(random.random() < 0.35)
+    size = np.array(_labels(head.path).shape)
+    middle, mm = size / 2, size
+    if step < 2 or random.random() < 0.5:  # as scans and atlases have it: little air about the head, or the brain
+        low, high = box_of(head.path, stripped)
+        middle, mm = (low + high) / 2, (high - low) * 1.1 + random.uniform(0, 20, 3)
+    made = draw(head, random, middle, mm, step, stripped=stripped)
+    if random.random() < 0.3:
+        finer = np.diag([0.5, 0.5, 0.5, 1.0])
+        values = ndimage.zoom(np.asarray(made.data[0]), 2, order=1, grid_mode=True, mode="nearest")
+        return Volume(values[None], made.affine @ finer, name=made.name)
+    return made
+
+
+def draw(
+    head: Head,
+    random: np.random.Generator,
+    middle: np.ndarray,
+    mm: np.ndarray,
+    step: float,
+    kind: str = "",
+    stripped: bool = False,
+) -> Volume:
+    """A box of `mm` (z, y, x) around a place (z, y, x) of a label map as an image, voxels of `step`, of a contrast."""
     labels = _labels(head.path)
-    size = np.array(labels.shape)
-    count = (size / step).astype(int)
+    size, count = np.array(labels.shape), np.maximum((np.asarray(mm) / step).astype(int), 8)
     turn = np.eye(3) + _skew(random.normal(0, 0.1, 3))
-    grid = np.stack(np.meshgrid(*(np.arange(n) * step for n in count), indexing="ij")).reshape(3, -1)
-    places = turn @ (grid - size[:, None] / 2) / random.uniform(0.9, 1.12) + size[:, None] / 2
+    grid = np.stack(np.meshgrid(*((np.arange(n) - (n - 1) / 2) * step for n in count), indexing="ij")).reshape(3, -1)
+    places = turn @ grid / random.uniform(0.9, 1.12) + np.asarray(middle)[:, None]
     index = np.rint(places).astype(int)
     inside = ((index >= 0) & (index < size[:, None])).all(0)
     seen = np.where(inside, labels[tuple(np.clip(index, 0, size[:, None] - 1))], 0).reshape(count)
     raw = np.unique(seen)
     group = tables(raw)["group"]
-    mean, deviation = contrast.draw(random)
-    if random.random() < 0.35:  # stripped
+    mean, deviation = contrast.draw(random, kind)
+    if stripped:
         gone = np.isin(group, [NAMES.index(name) for name in HEAD])
         group = np.where(gone, NAMES.index("air"), group)
     which = group[np.searchsorted(raw, seen)]
@@ -163,17 +208,35 @@ def drawn(head: Head, random: np.random.Generator, step: float = 2.0) -> Volume:
     return Volume(values[None], np.diag([step, step, step, 1.0])[[2, 1, 0, 3]], name=head.path.name)
 
 
+def head_ct(path: Path, window: str) -> Volume:
+    """The upper 14 to 24 cm of a planning CT, with little air about it, in a window; every second one of 1 mm."""
+    volume = read(path)
+    random = np.random.default_rng([*f"{path.parent.name} {window}".encode()])
+    state = orient(State(np.asarray(volume.data[:1], np.float32), np.array(volume.affine[:3, :3])), "RAS")[0]
+    values, sides = np.asarray(state.data[0]), np.array(state.spacing)
+    body = values > -300
+    top = int(np.flatnonzero(body.mean((1, 2)) > 0.01)[-1]) + 1
+    first = max(top - round(float(random.uniform(140, 240)) / sides[0]), 0)
+    places = [np.flatnonzero(body[first:top].any(axis=axes)) for axes in ((0, 2), (0, 1))]
+    edge = int(random.integers(0, 6))
+    box = tuple(slice(max(int(one[0]) - edge, 0), int(one[-1]) + 1 + edge) for one in places)
+    affine = np.eye(4)
+    affine[:3, :3] = state.affine
+    made = Volume(np.ascontiguousarray(values[(slice(first, top + edge), *box)])[None], affine, name=path.parent.name)
+    return windowed(at_one_mm(made) if random.random() < 0.5 else made, window)
+
+
 def _skew(a: np.ndarray) -> np.ndarray:
     return np.array([[0, -a[2], a[1]], [a[2], 0, -a[0]], [-a[1], a[0], 0]])
 
 
-WRONG = ("upside down", "back to front", "inverted", "axes exchanged", "turned by 90 degrees", SMALL)
+WRONG = ("upside down", "back to front", "inverted", "axes exchanged", "turned by 90 degrees", "half of it", SMALL)
 
 
 def examples(data: Path, thick: bool = False) -> Iterator[Example]:
     """Images of every head, of each image one of the changes that are `WRONG`, in turn; other scans and parts."""
     for head in [*scans(data), *maps(data)]:
-        for number in range(8 if head.is_map else 3):
+        for number in range(4 if head.is_map else 3):
             what = "the sample" if head.path == SAMPLE else "drawn from labels" if head.is_map else "a scan"
             name = f"{head.path.parent.name}/{head.path.name} {number}"
 
@@ -201,6 +264,9 @@ def others(data: Path) -> Iterator[Example]:
         for path in paths[-count:] if part == CHOOSE else paths[:count]:
             name = f"{people} {path.parent.name}"
             yield Example(name, part, "head and neck, CT", False, lambda path=path: read(path), False)
+            for window in WINDOWS:
+                make = lambda path=path, window=window: head_ct(path, window)  # noqa: E731
+                yield Example(f"{name} {window}", part, "a head, CT in a window", False, make, False)
     for number, path in enumerate(sorted((data / "heart_mr/stacks").glob("*_ED_image.nii.gz"))):
         held = task.part(path.name.rsplit("_", 2)[0]) == "test"
         part = TEST if held else (FIT, CHOOSE)[number % 2]

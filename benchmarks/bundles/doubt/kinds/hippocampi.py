@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from benchmarks.bundles.doubt.kinds import heads
 from benchmarks.bundles.doubt.kinds.heads import SAMPLE, shading
 from benchmarks.bundles.doubt.kinds.images import (
     CHANGES,
@@ -29,6 +30,8 @@ from napari_mamba.volume import Volume
 
 MNI = np.array([[26.0, -22.0, -14.0], [-26.0, -22.0, -14.0]])
 WRONG = (*CHANGES,)
+SIDES, DRAWN, DRAWN_ELSEWHERE = (17, 53), 4, 4
+"""Labels of the two hippocampi, and how many boxes a label map has drawn of each, and elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,8 @@ def examples(data: Path) -> Iterator[Example]:
                 yield from _of(f"{path.name} {varied}", part, "a crop of Task04", number + varied, path, varied)
     for place in PLACES:
         yield from _in_head(data, place)
+    for head in heads.maps(data):
+        yield from _drawn(head)
     for name in ("hippocampus_left", "hippocampus_right", "hippocampus_left_oblique"):
         path = SAMPLE.parent / f"{name}.nii.gz"
         yield Example(path.name, TEST, "the sample's crops", True, lambda path=path: io.read(path))
@@ -132,14 +137,50 @@ def _in_head(data: Path, place: Place) -> Iterator[Example]:
 
             name = f"{place.path} {side} {number}"
             yield Example(name, place.part, "a box in the sample" if sample else "a box in a head", True, make)
-            how = WRONG[(number + 2 * side + len(place.path)) % len(WRONG)]
-            yield Example(f"{name} {how}", place.part, how, False, lambda m=make, how=how: changed(m(), how))
+            turn = number + 2 * side + len(place.path)
+            for how in WRONG if place.part != TEST else [WRONG[turn % len(WRONG)]]:
+                yield Example(f"{name} {how}", place.part, how, False, lambda m=make, how=how: changed(m(), how))
         for other in place.others:
 
             def else_(other: str = other, middle: tuple = middle, side: int = side) -> Volume:
                 return box(data / other, middle, np.random.default_rng([side, *other.encode()]), True)
 
             yield Example(f"{other} {side} at it", place.part, "a hippocampus, T2 or FLAIR", False, else_)
+
+
+def _drawn(head: heads.Head) -> Iterator[Example]:
+    """Boxes of a label map drawn as T1, each changed; as T2 and FLAIR they are none of its kind."""
+    for side, label in enumerate(SIDES):
+        for number in range(DRAWN):
+            name = f"{head.path.name} {side} {number}"
+
+            def make(kind: str = "t1", label: int = label, seed: tuple = (number, side)) -> Volume:
+                return _box_drawn(head, label, np.random.default_rng([*seed, *head.path.name.encode()]), kind)
+
+            yield Example(name, head.part, "drawn from labels", True, make)
+            for how in WRONG if head.part != TEST else [WRONG[(number + 3 * side + head.number) % len(WRONG)]]:
+                yield Example(f"{name} {how}", head.part, how, False, lambda m=make, how=how: changed(m(), how))
+        for number in range(DRAWN_ELSEWHERE):
+            other = lambda seed=(number, side): _elsewhere(head, np.random.default_rng([*seed, head.number]))  # noqa: E731
+            yield Example(f"{name} elsewhere {number}", head.part, "elsewhere in a head, T1", False, other)
+        for kind in ("t2", "flair"):
+            yield Example(f"{name} {kind}", head.part, "a hippocampus, T2 or FLAIR", False, lambda m=make, k=kind: m(k))
+
+
+def _box_drawn(head: heads.Head, label: int, random: np.random.Generator, kind: str) -> Volume:
+    middle = heads.middle_of(head, label) + random.uniform(-3, 3, 3)
+    mm = np.array([random.uniform(30, 54), random.uniform(46, 66), random.uniform(32, 50)])
+    return vary(heads.draw(head, random, middle, mm, float(random.uniform(0.8, 1.3)), kind), random)
+
+
+def _elsewhere(head: heads.Head, random: np.random.Generator) -> Volume:
+    """A box of a label map drawn as T1, 30 mm or more from the middles of both hippocampi."""
+    low, high = heads.box_of(head.path, brain=True)
+    while True:
+        middle = random.uniform(low, high)
+        if min(np.linalg.norm(middle - heads.middle_of(head, label)) for label in SIDES) > 30:
+            mm = np.array([random.uniform(30, 54), random.uniform(46, 66), random.uniform(32, 50)])
+            return vary(heads.draw(head, random, middle, mm, float(random.uniform(0.8, 1.3)), "t1"), random)
 
 
 def box(path: Path, middle: tuple[float, float, float], random: np.random.Generator, fine: bool) -> Volume:
@@ -168,6 +209,10 @@ def vary(volume: Volume, random: np.random.Generator) -> Volume:
     values = np.clip((values - low) / (high - low), 0, 1.3) ** np.exp(random.normal(0, 0.25))
     if random.random() < 0.4:
         values = values + random.uniform(0, 0.05) * random.standard_normal(values.shape)
+    if random.random() < 0.3:  # laid out on smaller voxels, as atlases are
+        finer = random.uniform(1.25, 2.0)
+        values, affine = ndimage.zoom(values, finer, order=1), volume.affine @ np.diag([1 / finer] * 3 + [1])
+        return Volume(values[None].astype(np.float32), affine, name=volume.name)
     return Volume(values[None].astype(np.float32), volume.affine, name=volume.name)
 
 

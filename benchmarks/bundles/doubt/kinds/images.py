@@ -79,6 +79,9 @@ CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 SMALL = "half the size"
 """An image whose header says half of its voxel size, as a head of an animal might be."""
 
+WINDOWS = {"brain": (0.0, 80.0), "soft tissue": (-160.0, 240.0), "bone": (-500.0, 1500.0), "all": (-1024.0, 3071.0)}
+"""Windows of a CT as pictures of it are kept, in Hounsfield units: the darkest becomes 0."""
+
 LOOKS: dict[str, str] = {
     "upside down": "upside down",
     "back to front": "back to front",
@@ -92,6 +95,7 @@ LOOKS: dict[str, str] = {
     SMALL: "too small",
     "abdomen, CT": "like a CT scan",
     "head and neck, CT": "like a CT scan",
+    "a head, CT in a window": "like a CT scan",
 }
 """What a user is told such an image looks; what is not here looks like another part of the body or another contrast."""
 ELSE = "like another part of the body or another contrast"
@@ -112,6 +116,13 @@ def changed(volume: Volume, how: str) -> Volume:
         return Volume(volume.data, volume.affine @ np.diag([0.5, 0.5, 0.5, 1]), volume.channel_names, name=volume.name)
     data = np.ascontiguousarray(CHANGES[how](np.asarray(volume.data, np.float32)))
     return Volume(data, volume.affine, volume.channel_names, name=volume.name)
+
+
+def windowed(volume: Volume, name: str) -> Volume:
+    """A CT as a picture of it has it: from 0 to 255, one of `WINDOWS`; its Hounsfield units are gone."""
+    low, high = WINDOWS[name]
+    values = np.clip((np.asarray(volume.data, np.float32) - low) / (high - low), 0, 1)
+    return Volume(np.rint(values * 255), volume.affine, volume.channel_names, name=volume.name)
 
 
 def crop(volume: Volume, centre: np.ndarray, mm: np.ndarray) -> Volume:

@@ -56,7 +56,7 @@ class BandReader:
         self.slabs.clear()
 
     def __call__(self, start: Shape) -> np.ndarray:
-        """The tile (C, *tile) that begins at `start` of the padded image; zeros outside of the image."""
+        """The tile (C, *tile) that begins at `start` of the padded image."""
         corner = [s - pad for s, (pad, _) in zip(start, self.tiling.padding, strict=True)]
         self._hold(corner[0], min(corner[0] + self.tiling.tile[0], int(self.high[0])))
         tile = np.zeros((self.image.channels, *self.tiling.tile), np.float32)
@@ -66,7 +66,7 @@ class BandReader:
             if a < b:
                 part = slab[:, a - first : b - first, in_y, in_x]
                 tile[:, a - corner[0] : b - corner[0], of_y, of_x] = self.image.processed(part)
-        return tile
+        return self.tiling.filled(tile)
 
     def _plane(self, axis: int, corner: int) -> tuple[slice, slice]:
         """What a tile from `corner` on shares with a slab along an axis: as slices of the tile and of the slab."""
