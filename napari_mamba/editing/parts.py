@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-from scipy import ndimage
 
 Box = tuple[slice, ...]
 CONNECTED: Final = 26
@@ -73,6 +72,8 @@ def relabelled(labels: np.ndarray, voxels: np.ndarray, spacing: Sequence[float])
     spacing : sequence of float
         (z, y, x) in mm.
     """
+    from scipy import ndimage
+
     mended, stray = labels.copy(), np.zeros(labels.shape, bool)
     stray.reshape(-1)[voxels] = True
     places = np.stack(np.unravel_index(voxels, labels.shape))

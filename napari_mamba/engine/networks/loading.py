@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from napari_mamba import models
 from napari_mamba.engine.device import Device
 from napari_mamba.engine.networks.idle import IDLE, key_of
 from napari_mamba.engine.plan import Plan
 from napari_mamba.engine.tiling.infer import Ensemble
 from napari_mamba.engine.tiling.passes import share_memory
 from napari_mamba.engine.tiling.several import OfClip, OfPair
-from napari_mamba.models import list_models
 from napari_mamba.scan import selective_scan
 
 if TYPE_CHECKING:
@@ -107,8 +107,7 @@ def give_back(bundle: Bundle, ensemble: Ensemble) -> None:
 def scans(bundle: Bundle) -> bool:
     """Whether a bundle's network has selective scans, whose kernels are to be compiled."""
     within = getattr(bundle.network, "arguments", {}).get("network")  # as a dose's has one
-    names = (bundle.network.name, within)
-    return any(model.name in names and model.scan_order for model in list_models())
+    return any(models.scans(name) for name in (bundle.network.name, within) if name)
 
 
 @torch.inference_mode()

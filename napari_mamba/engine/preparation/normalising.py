@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
-from scipy.ndimage import binary_fill_holes
 
 from napari_mamba.engine.preparation.state import State, Undo
 from napari_mamba.errors import BundleError, InputError
@@ -39,6 +38,8 @@ def normalise(state: State, schemes: Sequence[str | Mapping[str, Any]]) -> tuple
     found = state.mask
     for c, options in enumerate(schemes_of(schemes, len(state.data))):
         if options.get("use_mask") and found is None:
+            from scipy.ndimage import binary_fill_holes
+
             found = binary_fill_holes((state.data != 0).any(axis=0))
         mask = found if options.get("use_mask") else state.data[c] != 0 if options.get("nonzero") else None
         known = state.data if options.get("joint") else state.data[c]

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from monai.inferers import sliding_window_inference
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from napari_mamba.engine.device import choose_device
+from napari_mamba.engine.tiling import tiles
 from napari_mamba.engine.tiling.infer import Ensemble, predict_tiles
 from napari_mamba.engine.tiling.tiles import RollingBlend, Tiling, fitted_tile_length, gaussian_weights, tile_starts
 
@@ -233,3 +234,10 @@ def test_dealt_copies_are_answered_by_one_network_each(members, axes, pass_sched
             networks[i](tiles.flip([a + 2 for a in flips])).flip([a + 2 for a in flips]) for i, flips in pass_schedule
         ]
     assert torch.allclose(drained(ensemble.mean(tiles)), torch.stack(apart).mean(0), atol=1e-6)
+
+
+def test_the_weights_profile_is_scipys_to_the_bit():
+    for n in (*range(1, 20), 96, 112, 127, 300):
+        impulse = np.zeros(n)
+        impulse[n // 2] = 1.0
+        np.testing.assert_array_equal(tiles._gaussian(n), gaussian_filter1d(impulse, n / 8, mode="constant"))
