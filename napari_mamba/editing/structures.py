@@ -103,8 +103,8 @@ class Structures:
         """The middles (z, y, x) of labels that are there, in voxels, (len(wanted), 3)."""
         runs = self.runs
         z, y, x = np.unravel_index(runs.starts, runs.shape)
-        sums = [np.bincount(runs.labels, one * runs.lengths) for one in (z, y)]
-        sums.append(np.bincount(runs.labels, (2 * x + runs.lengths - 1) * runs.lengths) / 2)
+        twice = (2 * z, 2 * y, 2 * x + runs.lengths - 1)
+        sums = [np.bincount(runs.labels, one * runs.lengths) / 2 for one in twice]
         return np.stack(sums, axis=1)[list(wanted)] / self.counts()[list(wanted), None]
 
     def are(self, chosen: Sequence[int]) -> np.ndarray:
