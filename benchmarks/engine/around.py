@@ -1,7 +1,7 @@
 """What a run costs around its network: the time of the processor for each stage, with an answer that is known.
 
     python -m benchmarks.engine.around [--bundle brain-structures-mr] [--image sample_data/icbm2009a_t1.nii.gz]
-        --answer FILE.npz [--repeats 5] [--profile] [--file TARGET.nii.gz]
+        --answer FILE.npz [--repeats 5] [--device cuda] [--profile] [--file TARGET.nii.gz]
 
 Where FILE is not there yet the network runs once, and what it answered is kept in it; from then on that is put in the
 place of its passes. What is left is NumPy, SciPy and cc3d on the CPU, which takes as long beside a GPU: it is most
@@ -101,12 +101,13 @@ def main() -> None:
     parser.add_argument("--image", type=Path, default=ROOT / "sample_data" / "icbm2009a_t1.nii.gz")
     parser.add_argument("--answer", type=Path, required=True, metavar="FILE.npz")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", default="cpu", help="where the answer is made, and networks are kept")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--file", type=Path, metavar="TARGET")
     arguments = parser.parse_args()
     folder = SHIPPED / arguments.bundle
     volume, bundle = io.read(arguments.image), bundles.load(folder if folder.exists() else arguments.bundle)
-    options = engine.RunOptions(device="cpu")
+    options = engine.RunOptions(device=arguments.device)
     with_answer(volume, bundle, options, arguments.answer)
     record.perf_counter = process_time  # type: ignore[attr-defined]
     runs: list[dict[str, float]] = []

@@ -36,8 +36,13 @@ def test_what_is_no_gpu_here_is_left_to_the_run(gpus, device):
     assert gpus == []
 
 
-def test_what_goes_wrong_is_left_to_the_run(gpus, monkeypatch):
-    monkeypatch.setattr(waking, "first_steps", lambda device, dtype: (_ for _ in ()).throw(RuntimeError("no memory")))
+@pytest.mark.parametrize("error", [RuntimeError("no memory"), AssertionError("no CUDA in this build")])
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_what_goes_wrong_is_left_to_the_run(gpus, monkeypatch, error):
+    def fails(device, dtype):
+        raise error
+
+    monkeypatch.setattr(waking, "first_steps", fails)
     thread = waking.wake("cuda")
     thread.join()
     assert not thread.is_alive()

@@ -58,7 +58,7 @@ def _wake(index: int, precision: str) -> None:
     try:
         with memory.LOCK:  # no graph is captured meanwhile
             first_steps(torch.device("cuda", index), half)
-    except (RuntimeError, MemoryError):  # the run meets it again, and says it
+    except Exception:  # whatever it is, the run meets it again, and says it
         pass
 
 
