@@ -60,8 +60,8 @@ def warn_volume(
     indices: Sequence[int] = (),
 ) -> Postprocessed:
     """A doubt where the labels `indices` (all but the background if empty) add up to less or more than `ml` has."""
-    chosen = [int(i) for i in indices] or [i for i in names if i]
-    return seen, doubt_volume(int(seen.counts(max(chosen) + 1)[chosen].sum()), spacing, ml, what)
+    chosen = sorted({int(i) for i in indices} or {i for i in names if i})
+    return seen, doubt_volume(int(seen.counts(max(chosen, default=0) + 1)[chosen].sum()), spacing, ml, what)
 
 
 def doubt_volume(voxels: int, spacing: Sequence[float], ml: Sequence[float], what: str) -> list[str]:
