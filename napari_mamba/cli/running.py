@@ -188,6 +188,7 @@ def _run_case(name: str, case: Case, work: _Work, overall: Any, cancel: threadin
     tell(Progress("loading", 0, 1))
     from napari_mamba import io
     from napari_mamba.engine import run_to_end
+    from napari_mamba.engine.networks.waking import wake
 
     bundle = work.bundle(name)
     slide = slides.is_slide(case, bundle)
@@ -207,6 +208,8 @@ def _run_case(name: str, case: Case, work: _Work, overall: Any, cancel: threadin
         return
     stored = _stored(case, work, bundle, tell, cancel)
     if stored is None:
+        if not work.storing.asked:
+            wake(str(work.options.get("device", "auto")), str(work.options.get("precision", "auto")))
         volume = _read(case.inputs, reading, bundle)
         cluster = work.cluster() if work.storing.asked else None
         if cluster is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_mamba.editing.parts import parts_of
+from napari_mamba.editing.structures import Structures
 
 
 def keep_largest_island(mask: np.ndarray) -> np.ndarray:
@@ -15,8 +15,13 @@ def keep_largest_island(mask: np.ndarray) -> np.ndarray:
     >>> keep_largest_island(np.array([True, True, False, True])).tolist()
     [True, True, False, False]
     """
-    pieces, sizes, _ = parts_of(mask)
-    return mask.copy() if len(sizes) <= 2 else pieces == 1 + sizes[1:].argmax()
+    seen = Structures(np.ascontiguousarray(mask).view(np.uint8))
+    pieces, sizes = seen.pieces([1])
+    if len(sizes) <= 2:
+        return mask.copy()
+    kept = np.zeros(mask.shape, bool)
+    kept.reshape(-1)[seen.runs.only(pieces == sizes.argmax()).voxels] = True
+    return kept
 
 
 def remove_islands(mask: np.ndarray, least_voxels: int) -> np.ndarray:

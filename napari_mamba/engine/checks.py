@@ -48,19 +48,20 @@ def load_checked(volume: Volume, bundle: Any, replace_nonfinite: float | None = 
     """
     names, repeated = check_channels(volume, bundle)
     data = np.asarray(volume.data)
-    data, warnings = _finite(data, replace_nonfinite)
-    _check_range(data)
+    data, extremes, warnings = _finite(data, replace_nonfinite)
+    for channel, (low, high) in zip(data, extremes, strict=True):
+        _check_range(channel, float(low), float(high))
     if repeated:
         warnings.append(f"{bundle.name} takes colour images: the one channel was repeated as red, green and blue.")
         names = names[:1]
-    for channel, name, wanted in zip(data, names, bundle.channels, strict=False):
+    for (low, high), name, wanted in zip(extremes, names, bundle.channels, strict=False):
         if wanted.modality.upper() == "RTSTRUCT":  # an organ that nobody drew
             continue
-        check_constant(channel.min(), channel.max(), name)
-    for channel, wanted in zip(data, bundle.channels[: len(names)], strict=True):
+        check_constant(low, high, name)
+    for channel, (low, high), wanted in zip(data, extremes, bundle.channels[: len(names)], strict=True):
         if wanted.modality.upper() == "MASK":
             check_mask(channel, wanted.name)
-        warnings += value_warnings(channel, wanted.name, wanted.modality, bundle)
+        warnings += _value_warnings(channel, float(low), float(high), wanted.name, wanted.modality, bundle)
     warnings += doubts(volume) + grid_warnings(volume) + slice_warnings(volume, bundle)
     return volume.with_data(data, volume.channel_names), warnings
 
@@ -179,16 +180,25 @@ def takes_rgb(bundle: Any) -> bool:
     return names in (("r", "g", "b"), ("red", "green", "blue"))
 
 
-def _finite(data: np.ndarray, replacement: float | None) -> tuple[np.ndarray, list[str]]:
-    if data.dtype.kind != "f":
-        return data, []
+Extremes = list[tuple[np.generic, np.generic]]
+"""The smallest and the largest value of each channel: looked for once, since each takes a pass over the image."""
+
+
+def _finite(data: np.ndarray, replacement: float | None) -> tuple[np.ndarray, Extremes, list[str]]:
+    extremes = _extremes(data)
+    if data.dtype.kind != "f" or np.isfinite(extremes).all():  # NaN and infinity are extremes
+        return data, extremes, []
     finite = np.isfinite(data)
     wrong = finite.size - int(np.count_nonzero(finite))
-    if not wrong:
-        return data, []
     if replacement is None:
         raise finite_problem(wrong)
-    return np.where(finite, data, np.asarray(replacement, data.dtype)), [finite_warning(wrong, replacement)]
+    data = np.where(finite, data, np.asarray(replacement, data.dtype))
+    return data, _extremes(data), [finite_warning(wrong, replacement)]
+
+
+def _extremes(data: np.ndarray) -> Extremes:
+    with np.errstate(invalid="ignore"):
+        return [(channel.min(), channel.max()) for channel in data]
 
 
 def finite_problem(wrong: int) -> InputError:
@@ -204,16 +214,15 @@ def finite_warning(wrong: int, replacement: float) -> str:
     return f"{_count(wrong, 'NaN or infinite value')} of the image replaced by {replacement:g}."
 
 
-def _check_range(data: np.ndarray) -> None:
-    for channel in data:
-        some = channel.reshape(-1)[:: channel.size // LOOKED_AT + 1]
-        low, high = float(channel.min()), float(channel.max())
-        limit = max(abs(low), abs(high)) / _BEYOND
-        if limit * _BEYOND <= _LARGEST:  # cheaper than the percentile, which is sought where these do not tell
-            many = some.size / 1000
-            if np.count_nonzero((some >= limit) | (some <= -limit)) > many + 1 or np.count_nonzero(some) < many - 1:
-                continue
-        check_span(np.abs(some.astype(np.float64)), low, high, partial(_beyond, channel))
+def _check_range(channel: np.ndarray, low: float, high: float) -> None:
+    some = channel.reshape(-1)[:: channel.size // LOOKED_AT + 1]
+    limit = max(abs(low), abs(high)) / _BEYOND
+    if limit * _BEYOND <= _LARGEST:  # cheaper than the percentile, which is sought where these do not tell
+        many = some.size / 1000
+        large = np.count_nonzero(some >= limit) + (np.count_nonzero(some <= -limit) if low < 0 or not limit else 0)
+        if large > many + 1 or np.count_nonzero(some) < many - 1:
+            return
+    check_span(np.abs(some.astype(np.float64)), low, high, partial(_beyond, channel))
 
 
 def _beyond(channel: np.ndarray, limit: float) -> int:
@@ -243,8 +252,12 @@ def check_span(some: np.ndarray, low: float, high: float, count: Callable[[float
 
 def value_warnings(values: np.ndarray, name: str, modality: str, bundle: Any) -> list[str]:
     """Warnings where a channel's values are unlike its modality; raises as `range_warnings` does."""
-    below = float(np.mean(values <= -500))
-    return range_warnings(float(values.min()), float(values.max()), below, name, modality, bundle)
+    return _value_warnings(values, float(values.min()), float(values.max()), name, modality, bundle)
+
+
+def _value_warnings(values: np.ndarray, low: float, high: float, name: str, modality: str, bundle: Any) -> list[str]:
+    below = np.count_nonzero(values <= -500) / values.size if low <= -500 else 0.0
+    return range_warnings(low, high, below, name, modality, bundle)
 
 
 def range_warnings(low: float, high: float, below: float, name: str, modality: str, bundle: Any) -> list[str]:

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import ndimage
 
 from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.preparation.axes import orient
@@ -110,6 +109,8 @@ def _told(events: Generator[Progress, None, Result], name: str) -> Generator[Pro
 
 def places(seen: Result, locator: Locator) -> dict[str, Box]:
     """Boxes in RAS mm, lowest x, y, z, then highest, around the largest piece of each part that was found."""
+    from scipy import ndimage
+
     assert seen.labels is not None
     labels, affine = np.asarray(seen.labels.data)[0], seen.labels.affine
     least = locator.min_ml / voxel_ml(seen.labels)

@@ -166,12 +166,16 @@ def class_table(labels: np.ndarray, image: np.ndarray, classes: Iterable[Any], m
     bins = max([int(labels.max(initial=0)), *(c.index for c in classes)], default=0) + 1
     voxels = np.zeros(bins, np.int64)
     sums = np.zeros((image.shape[0], bins))
-    # Slice by slice: bincount makes a float64 copy of what it weighs.
-    for z in np.flatnonzero(labels.any(axis=(1, 2))):
-        flat = labels[z].ravel()
-        voxels += np.bincount(flat, minlength=bins)
+    # Slice by slice: bincount makes a float64 copy of what it weighs. The background, most of an image, is left away.
+    for z, one in enumerate(labels):
+        flat = one.ravel()
+        there = np.flatnonzero(flat != 0)
+        if not len(there):
+            continue
+        own = flat[there].astype(np.intp)
+        voxels += np.bincount(own, minlength=bins)
         for channel in range(image.shape[0]):
-            sums[channel] += np.bincount(flat, weights=image[channel, z].ravel(), minlength=bins)
+            sums[channel] += np.bincount(own, weights=image[channel, z].ravel()[there], minlength=bins)
     return [_row(c, int(voxels[c.index]), sums[:, c.index], ml_per_voxel) for c in classes]
 
 

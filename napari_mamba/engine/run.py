@@ -72,10 +72,13 @@ def run(
         if bundle.tile.frames or bundle.task == "prediction":
             seen = f"sees {bundle.tile.frames} frames of a film at once" if bundle.tile.frames else "predicts a film"
             raise InputError(f"{bundle.name} {seen}, not one image: give it a film, or an image with time")
+        options = options or RunOptions()
         # Here, because PyTorch takes seconds to import and a GUI should not wait for it before the first run.
+        from napari_mamba.engine.networks.waking import wake
+
+        wake(options.device, options.precision)
         from napari_mamba.engine.session import Session
 
-        options = options or RunOptions()
         stored = {} if new_array is None else {"new_array": new_array}
         if options.region is not None:
             from napari_mamba.engine.region import events_within

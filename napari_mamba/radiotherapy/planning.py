@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from itertools import permutations
 
 import numpy as np
-from scipy import ndimage
 
 from napari_mamba.errors import InputError
 from napari_mamba.radiotherapy.comparison import at_whole_voxels, on_grid
@@ -181,6 +180,8 @@ def patient_in(values: np.ndarray) -> np.ndarray:
     It is the largest piece of tissue, and what lies above or below it, apart from it where slices are spoilt; a couch
     lies beside it.
     """
+    from scipy import ndimage
+
     tissue = ndimage.binary_opening(values > TISSUE, iterations=1)
     pieces, count = ndimage.label(tissue)
     if not count:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_mamba.editing.parts import parts_of, relabelled, stray_parts
+from napari_mamba.editing.parts import relabelled, strays
+from napari_mamba.editing.structures import RunLengths, Structures
 
 EVERY = np.ones((3, 3, 3), bool)
 
@@ -16,10 +17,19 @@ def speckled(seed: int, dtype=np.uint8) -> np.ndarray:
     return (rng.integers(0, 4, (11, 13, 12)) * (rng.random((11, 13, 12)) < 0.4)).astype(dtype)
 
 
+def painted(labels: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """A number a run as a number a voxel."""
+    whole = np.zeros(labels.size, numbers.dtype)
+    runs = RunLengths.of(labels)
+    whole[runs.voxels] = np.repeat(numbers, runs.lengths)
+    return whole.reshape(labels.shape)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
 def test_parts_are_those_of_each_label_alone(dtype):
     labels = speckled(1, dtype)
-    parts, sizes, owners = parts_of(labels)
+    numbers, sizes, owners = Structures(labels).parts
+    parts = painted(labels, numbers)
     for index in (1, 2, 3):
         wanted, count = ndimage.label(labels == index, EVERY)
         own = np.flatnonzero(owners == index)
@@ -38,8 +48,9 @@ def test_strays_are_all_but_the_largest_part(seed):
         pieces, _ = ndimage.label(labels == index, EVERY)
         largest = 1 + np.argmax(np.bincount(pieces.ravel())[1:])
         wanted |= (labels == index) & (pieces != largest)
-    np.testing.assert_array_equal(stray_parts(labels, [1, 3]), wanted)
-    assert not stray_parts(labels, [9]).any()
+    numbers, sizes, owners = Structures(labels).parts
+    np.testing.assert_array_equal(painted(labels, strays(sizes, owners, [1, 3])[numbers]), wanted)
+    assert not strays(sizes, owners, [9]).any()
 
 
 def test_strays_take_the_label_next_to_them_in_millimetres():
@@ -47,19 +58,52 @@ def test_strays_take_the_label_next_to_them_in_millimetres():
     labels[:, :, 5:] = 6
     labels[1, 4, 3] = 7  # one voxel from 5's side, two from 6
     stray = labels == 7
-    mended = relabelled(labels, stray, (1.0, 1.0, 1.0))
+    mended = relabelled(labels, np.flatnonzero(stray), (1.0, 1.0, 1.0))
     assert mended[1, 4, 3] == 5
     labels[:, :, 2:5] = 7  # three wide: the middle is nearer to neither, the ends are
-    mended = relabelled(labels, labels == 7, (50.0, 50.0, 1.0))
+    mended = relabelled(labels, np.flatnonzero(labels == 7), (50.0, 50.0, 1.0))
     assert (mended[:, :, 2] == 5).all()
     assert (mended[:, :, 4] == 6).all()
 
 
-@pytest.mark.parametrize("share", [0.001, 0.3])
+@pytest.mark.parametrize("share", [0.001, 0.02, 0.3])
 def test_one_part_at_a_time_and_all_at_once_agree(share):
     rng = np.random.default_rng(3)
     labels = rng.integers(1, 5, (40, 40, 40)).astype(np.uint8)
     stray = rng.random(labels.shape) < share
-    distances, nearest = ndimage.distance_transform_edt(stray, sampling=[1.3, 1, 0.7], return_indices=True)
-    assert distances.max() < 8
-    np.testing.assert_array_equal(relabelled(labels, stray, [1.3, 1, 0.7]), labels[tuple(nearest)])
+    _, nearest = ndimage.distance_transform_edt(stray, sampling=[1.3, 1, 0.7], return_indices=True)
+    np.testing.assert_array_equal(relabelled(labels, np.flatnonzero(stray), [1.3, 1, 0.7]), labels[tuple(nearest)])
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.0, 0.4, 2.5)])
+def test_the_nearest_neighbour_of_a_stray_part_touches_it(spacing):
+    labels = np.random.default_rng(8).integers(4, 250, (40, 40, 40)).astype(np.uint8)
+    labels[9:16, 9:20, 9:12] = 3
+    labels[12:30, 5:9, 8:11] = 3  # bent
+    labels[0, 0, 0] = labels[2, 38:, 39] = 3  # at the edge
+    stray = labels == 3
+    _, nearest = ndimage.distance_transform_edt(stray, sampling=spacing, return_indices=True)
+    np.testing.assert_array_equal(relabelled(labels, np.flatnonzero(stray), spacing), labels[tuple(nearest)])
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_counts_middles_and_pieces_are_scipys(background):
+    labels = speckled(5)
+    seen = Structures(labels, background)
+    asked = [0, 3, 1] if background else [3, 1]
+    assert seen.counts(9).tolist() == np.bincount(labels.ravel(), minlength=9).tolist()
+    middles = ndimage.center_of_mass(np.ones(labels.shape), labels, asked)
+    np.testing.assert_allclose(seen.centres(asked), middles, rtol=1e-12)
+    pieces, count = ndimage.label(np.isin(labels, asked), EVERY)
+    assert sorted(seen.pieces(asked)[1][1:]) == sorted(np.bincount(pieces.ravel(), minlength=count + 1)[1:])
+
+
+def test_what_was_made_background_is_known_of_what_is_left():
+    labels = speckled(6)
+    for background in (False, True):
+        seen = Structures(labels, background)
+        left = seen.without(seen.runs.labels == 2)
+        np.testing.assert_array_equal(left.labels, np.where(labels == 2, 0, labels))
+        assert left.counts().tolist() == np.bincount(left.labels.ravel()).tolist()
+        wanted = RunLengths.of(left.labels, background)
+        np.testing.assert_array_equal(left.runs.voxels, wanted.voxels)

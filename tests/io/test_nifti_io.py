@@ -276,3 +276,17 @@ def test_a_grey_image_has_no_colours_to_choose(tmp_path):
     nib.save(nib.Nifti1Image(np.zeros((3, 4, 5), np.uint8), np.eye(4)), tmp_path / "grey.nii")
     with pytest.raises(InputError, match="no colour image"):
         io.read(tmp_path / "grey.nii", colour="grey")
+
+
+def test_quaternions_are_scipys_to_the_bit():
+    from scipy.spatial.transform import Rotation
+
+    from napari_mamba.io.formats.nifti_header import _rotation
+
+    rng = np.random.default_rng(5)
+    some = rng.normal(size=(300, 4))
+    some = [*(some / np.linalg.norm(some, axis=1)[:, None])[:, :3], np.zeros(3), np.array([0, 1.0, 0])]
+    for quaternion in some:
+        given = quaternion.astype(np.float32).astype(np.float64)
+        last = np.sqrt(max(0.0, 1.0 - float(given @ given)))
+        np.testing.assert_array_equal(_rotation(given), Rotation.from_quat([*given, last]).as_matrix())

@@ -38,7 +38,11 @@ CUTS: dict[str, tuple[Tuning, int]] = {
     "part 32, 3 stages": (same(64, 4, 3, 32), 4),
     "8 warps": (same(64, 8, 2), 4),
     "chunk 32": (same(32, 4, 2), 4),
+    "2 warps": (same(64, 2, 2), 4),
+    "2 warps, part 32": (same(64, 2, 2, 32), 4),
 }
+"""With two warps Triton multiplies without warp groups (wgmma), in which its compiled code has faulted on Hopper."""
+
 FULL_CUTS: dict[str, tuple[Tuning, int]] = {
     "part 32, together 64": (same(32, 4, 1, 32, 64), 4),
     "2 stages, part 32, together 64": (same(32, 4, 2, 32, 64), 4),

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
-from napari_mamba.editing.parts import centres_of, counted
+from napari_mamba.editing.structures import Structures
 from napari_mamba.errors import BundleError
 
 _UNSEEN = "Do not trust this result unseen."
@@ -29,18 +28,19 @@ _SHOWN = 3
 
 
 def warn_sides(
-    labels: np.ndarray,
+    seen: Structures,
     spacing: Sequence[float],
     names: Mapping[int, str],
     pairs: Sequence[int],
     difference: float | Sequence[float],
     smallest: float = 0.0,
-) -> tuple[np.ndarray, list[str]]:
+) -> tuple[Structures, list[str]]:
     """A doubt where left and right are of very different volume.
 
     Parameters
     ----------
-    labels : ndarray of int, shape (Z, Y, X)
+    seen : Structures
+        Of labels (Z, Y, X).
     spacing : sequence of float
         (z, y, x) in mm.
     names : mapping
@@ -57,51 +57,51 @@ def warn_sides(
     limits = [float(difference)] * (len(pairs) // 2) if isinstance(difference, (int, float)) else list(difference)
     if len(limits) != len(pairs) // 2:
         raise BundleError(f"the postprocessing has {len(limits)} differences for {len(pairs) // 2} pairs of sides")
-    ml = _volumes(labels, spacing, names)
+    ml = _volumes(seen, spacing, names)
     found = []
     for left, right, limit in zip(pairs[::2], pairs[1::2], limits, strict=True):
         both = ml[left] + ml[right]
         if both > max(smallest, 0) and abs(ml[left] - ml[right]) / both > limit:
             found.append(f"{names[left]} {ml[left]:.2g} ml and {names[right]} {ml[right]:.2g} ml")
-    return labels, _sentence("Left and right differ more than in people", found, _ONE_SIDED)
+    return seen, _sentence("Left and right differ more than in people", found, _ONE_SIDED)
 
 
 def warn_pieces(
-    labels: np.ndarray,
+    seen: Structures,
     spacing: Sequence[float],
     names: Mapping[int, str],
     most: int,
     indices: Sequence[int] = (),
     smallest: float = 0.0,
-) -> tuple[np.ndarray, list[str]]:
+) -> tuple[Structures, list[str]]:
     """A doubt where the labels `indices` (all but the background if empty) together lie in more than `most` pieces.
 
     Pieces of less than `smallest` ml do not count.
     """
     chosen = [int(i) for i in indices] or [i for i in names if i]
-    pieces, count = ndimage.label(np.isin(labels, chosen), np.ones((3, 3, 3), bool))
-    sizes = np.bincount(pieces.ravel(), minlength=count + 1)[1:] * float(np.prod(spacing)) / 1000
+    sizes = seen.pieces(chosen)[1][1:] * float(np.prod(spacing)) / 1000
     large = int(np.count_nonzero(sizes > smallest))
     if large <= most:
-        return labels, []
+        return seen, []
     what = names[chosen[0]] if len(chosen) == 1 else "What was found"
     said = f"{what[0].upper()}{what[1:]} lies in {large} pieces, where people have {most}"
-    return labels, [f"{said}: look for what else was taken for it. {_UNSEEN}"]
+    return seen, [f"{said}: look for what else was taken for it. {_UNSEEN}"]
 
 
 def warn_position(
-    labels: np.ndarray,
+    seen: Structures,
     spacing: Sequence[float],
     names: Mapping[int, str],
     rules: Sequence[Sequence[Any]],
     affine: np.ndarray,
     smallest: float = 0.0,
-) -> tuple[np.ndarray, list[str]]:
+) -> tuple[Structures, list[str]]:
     """A doubt where a structure does not lie in front of, above or beside another, as it does in people.
 
     Parameters
     ----------
-    labels : ndarray of int, shape (Z, Y, X)
+    seen : Structures
+        Of labels (Z, Y, X).
     spacing, names
         As above.
     rules : sequence of (int, str, int, float)
@@ -114,14 +114,14 @@ def warn_position(
 
     Examples
     --------
-    >>> labels = np.array([[[1, 2]]])
-    >>> warn_position(labels, (1, 1, 1), {1: "head", 2: "tail"}, [[1, "R", 2, 0]], np.eye(4)[[2, 1, 0, 3]])[1][0][:48]
+    >>> seen = Structures(np.array([[[1, 2]]]))
+    >>> warn_position(seen, (1, 1, 1), {1: "head", 2: "tail"}, [[1, "R", 2, 0]], np.eye(4)[[2, 1, 0, 3]])[1][0][:48]
     'Structures do not lie as in people: head is not '
     """
-    ml = _volumes(labels, spacing, names)
+    ml = _volumes(seen, spacing, names)
     wanted = sorted({int(rule[i]) for rule in rules for i in (0, 2)})
     there = [index for index in wanted if ml.get(index, 0) > smallest]
-    middles = centres_of(labels, there) if there else np.zeros((0, 3))
+    middles = seen.centres(there) if there else np.zeros((0, 3))
     world = {i: affine[:3, :3] @ m + affine[:3, 3] for i, m in zip(there, middles, strict=True)}
     found = []
     for first, direction, second, least in rules:
@@ -130,27 +130,27 @@ def warn_position(
         axis, sign, words = DIRECTIONS[direction]
         if first in world and second in world and sign * (world[first] - world[second])[axis] < least:
             found.append(f"{names[first]} is not {words} {names[second]}")
-    return labels, _sentence("Structures do not lie as in people", found)
+    return seen, _sentence("Structures do not lie as in people", found)
 
 
 def warn_mirrored(
-    labels: np.ndarray,
+    seen: Structures,
     spacing: Sequence[float],
     names: Mapping[int, str],
     dice: float,
     agreement: float | None,
-) -> tuple[np.ndarray, list[str]]:
+) -> tuple[Structures, list[str]]:
     """A doubt where the passes over mirrored copies, and the members, agree less with their mean than `dice`."""
     if agreement is None or agreement >= dice:
-        return labels, []
-    return labels, [
+        return seen, []
+    return seen, [
         f"The network's answers to the image and to its mirrored copies differ (Dice {agreement:.2f}; images like "
         f"those it was made from have {dice:.2f} or more). {_UNSEEN}"
     ]
 
 
-def _volumes(labels: np.ndarray, spacing: Sequence[float], names: Mapping[int, str]) -> dict[int, float]:
-    counts = counted(labels, max(names) + 1) * float(np.prod(spacing)) / 1000
+def _volumes(seen: Structures, spacing: Sequence[float], names: Mapping[int, str]) -> dict[int, float]:
+    counts = seen.counts(max(names) + 1) * float(np.prod(spacing)) / 1000
     return {index: float(counts[index]) for index in names}
 
 

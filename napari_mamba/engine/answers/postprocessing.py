@@ -1,7 +1,7 @@
 """What a bundle does to its label map after the network, and what makes it doubt the answer.
 
-A step takes labels on the input's grid and returns them, changed or not, with sentences for the user. Nothing is done
-that the bundle does not name under "postprocessing".
+A step takes labels on the input's grid, with what earlier steps have found out about them, and returns them, changed or
+not, with sentences for the user. Nothing is done that the bundle does not name under "postprocessing".
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from napari_mamba.editing import keep_largest_island
-from napari_mamba.editing.parts import MARGIN, counted, relabelled, stray_parts
+from napari_mamba.editing.parts import MARGIN, strays
+from napari_mamba.editing.structures import Structures
 from napari_mamba.engine.answers.plausibility import warn_mirrored, warn_pieces, warn_position, warn_sides
 from napari_mamba.errors import BundleError
 
-Postprocessed = tuple[np.ndarray, list[str]]
+Postprocessed = tuple[Structures, list[str]]
 
 
 def keep_largest(
-    labels: np.ndarray,
+    seen: Structures,
     spacing: Sequence[float],
     names: Mapping[int, str],
     indices: Sequence[int] = (),
@@ -30,7 +30,8 @@ def keep_largest(
 
     Parameters
     ----------
-    labels : ndarray of int, shape (Z, Y, X)
+    seen : Structures
+        Of labels (Z, Y, X).
     spacing : sequence of float
         (z, y, x) in mm.
     names : mapping
@@ -42,14 +43,16 @@ def keep_largest(
     """
     chosen = [int(i) for i in indices] or [i for i in names if i]
     if as_one_structure:
-        structure = np.isin(labels, chosen)
-        return np.where(structure & ~keep_largest_island(structure), 0, labels).astype(labels.dtype), []
-    stray = stray_parts(labels, chosen)
-    return (relabelled(labels, stray, spacing) if stray.any() else labels), []
+        pieces, sizes = seen.pieces(chosen)
+        gone = (pieces > 0) & (pieces != sizes.argmax())
+        return (seen.without(gone) if gone.any() else seen), []
+    parts, sizes, owners = seen.parts
+    stray = strays(sizes, owners, chosen)[parts]
+    return (seen.relabelled(stray, spacing) if stray.any() else seen), []
 
 
 def warn_volume(
-    labels: np.ndarray,
+    seen: Structures,
     spacing: Sequence[float],
     names: Mapping[int, str],
     ml: Sequence[float],
@@ -57,8 +60,8 @@ def warn_volume(
     indices: Sequence[int] = (),
 ) -> Postprocessed:
     """A doubt where the labels `indices` (all but the background if empty) add up to less or more than `ml` has."""
-    chosen = [int(i) for i in indices] or [i for i in names if i]
-    return labels, doubt_volume(int(np.count_nonzero(np.isin(labels, chosen))), spacing, ml, what)
+    chosen = sorted({int(i) for i in indices} or {i for i in names if i})
+    return seen, doubt_volume(int(seen.counts(max(chosen, default=0) + 1)[chosen].sum()), spacing, ml, what)
 
 
 def doubt_volume(voxels: int, spacing: Sequence[float], ml: Sequence[float], what: str) -> list[str]:
@@ -73,11 +76,11 @@ def doubt_volume(voxels: int, spacing: Sequence[float], ml: Sequence[float], wha
 
 
 def warn_missing(
-    labels: np.ndarray, spacing: Sequence[float], names: Mapping[int, str], allowed: int = 0, smallest: float = 0.0
+    seen: Structures, spacing: Sequence[float], names: Mapping[int, str], allowed: int = 0, smallest: float = 0.0
 ) -> Postprocessed:
     """A doubt that names the structures of less than `smallest` ml, where more than `allowed` are."""
-    counts = counted(labels, max(names) + 1)
-    return labels, doubt_missing(dict(enumerate(counts.tolist())), spacing, names, allowed, smallest)
+    counts = seen.counts(max(names) + 1)
+    return seen, doubt_missing(dict(enumerate(counts.tolist())), spacing, names, allowed, smallest)
 
 
 def doubt_missing(
@@ -120,7 +123,7 @@ def postprocess(
     *,
     affine: np.ndarray | None = None,
     agreement: float | None = None,
-) -> Postprocessed:
+) -> tuple[np.ndarray, list[str]]:
     """Carry out a bundle's `postprocessing` on labels (Z, Y, X); returns them, and sentences of doubt.
 
     `spacing` (z, y, x) is in mm; `names` are the bundle's classes by label; `affine` (4, 4) is the labels', without
@@ -133,9 +136,9 @@ def postprocess(
     >>> postprocess(labels, (1, 1, 1), {1: "a"}, [{"step": "keep_largest", "as_one_structure": True}])[0]
     array([[[1, 1, 0, 0]]])
     """
-    box = _around_all(labels, steps)
-    kept, labels = labels, np.ascontiguousarray(labels[box])
-    inside = labels
+    background = any(map(_asks_for_background, steps))
+    box = (slice(None),) * labels.ndim if background else _around_all(labels)
+    inside = seen = Structures(np.ascontiguousarray(labels[box]), background)
     if affine is not None:
         affine = affine @ _shift(box)
     warnings: list[str] = []
@@ -149,26 +152,25 @@ def postprocess(
         if name in _ASKS_FOR:
             options[_ASKS_FOR[name]] = affine if name == "warn_position" else agreement
         try:
-            labels, said = STEPS[name](labels, spacing, names, **options)
+            seen, said = STEPS[name](seen, spacing, names, **options)
         except (TypeError, ValueError, LookupError) as error:
             raise BundleError(f"the postprocessing step {name!r} has wrong options ({error})") from error
         warnings += said
-    if labels is not inside:
-        kept = kept.copy()
-        kept[box] = labels
-    return kept, warnings
+    if seen is not inside:
+        labels = labels.copy()
+        labels[box] = seen.labels
+    return labels, warnings
 
 
-def _around_all(labels: np.ndarray, steps: Sequence[Mapping[str, Any]]) -> tuple[slice, ...]:
-    """The box of what is labelled, of which alone the steps have to look; all where one asks for the background.
+def _around_all(labels: np.ndarray) -> tuple[slice, ...]:
+    """The box of what is labelled, at which alone the steps have to look where none asks for the background.
 
     With the margin in which `relabelled` looks for neighbours, so that its answers are the same.
     """
-    if any(_asks_for_background(step) for step in steps):
-        return (slice(None),) * labels.ndim
-    found = []
-    for axis in range(labels.ndim):
-        there = np.flatnonzero(labels.any(axis=tuple(i for i in range(labels.ndim) if i != axis)))
+    found: list[slice] = []
+    for axis in range(labels.ndim):  # each axis within the box of those before
+        left = labels[tuple(found)]
+        there = np.flatnonzero(left.any(axis=tuple(i for i in range(left.ndim) if i != axis)))
         found.append(slice(max(there[0] - MARGIN, 0), there[-1] + MARGIN + 1) if len(there) else slice(None))
     return tuple(found)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy import ndimage
 
 from napari_mamba.engine.familiarity.image_features import framed
 from napari_mamba.engine.preparation.state import State
@@ -48,6 +47,8 @@ def around_features(volume: Volume, mask: np.ndarray, frame: Sequence[Sequence[f
     >>> around_features(volume, np.repeat(ball[None], 4, 0)).shape
     (188,)
     """
+    from scipy import ndimage
+
     both = np.stack([np.asarray(volume.data[0], np.float32), np.asarray(mask, np.float32)])
     state = framed(State(both, np.array(volume.affine[:3, :3])), frame if len(frame) else _RAS)
     image, found = state.data[0], state.data[1] > 0.5
@@ -69,6 +70,8 @@ def around_features(volume: Volume, mask: np.ndarray, frame: Sequence[Sequence[f
 
 def _rings(plane: np.ndarray, middle: np.ndarray, sides: np.ndarray) -> np.ndarray:
     """Brightness of a slice, a little smoothed, at (rings, sectors) around a place."""
+    from scipy import ndimage
+
     angle = np.arange(SECTORS) * 2 * np.pi / SECTORS
     away = np.array(RINGS)[:, None]
     places = [middle[0] + away * np.sin(angle) / sides[0], middle[1] + away * np.cos(angle) / sides[1]]

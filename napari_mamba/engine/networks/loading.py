@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from napari_mamba import models
 from napari_mamba.engine.device import Device
 from napari_mamba.engine.networks.idle import IDLE, key_of
 from napari_mamba.engine.plan import Plan
 from napari_mamba.engine.tiling.infer import Ensemble
 from napari_mamba.engine.tiling.passes import share_memory
 from napari_mamba.engine.tiling.several import OfClip, OfPair
-from napari_mamba.models import list_models
 from napari_mamba.scan import selective_scan
 
 if TYPE_CHECKING:
@@ -108,8 +108,7 @@ def scans(bundle: Bundle) -> bool:
     """Whether a bundle's network has selective scans, whose kernels are to be compiled."""
     kinds = bundle.networks_of(1)
     within = [kind.arguments.get("network") for kind in kinds]  # as a dose's has one
-    names = (*(kind.name for kind in kinds), *within)
-    return any(model.name in names and model.scan_order for model in list_models())
+    return any(models.scans(name) for name in (*(kind.name for kind in kinds), *within) if name)
 
 
 @torch.inference_mode()

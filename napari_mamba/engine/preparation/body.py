@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from scipy import ndimage
 
 from napari_mamba.engine.preparation.crop_or_pad import Window
 from napari_mamba.engine.preparation.state import State, Undo
@@ -40,6 +39,8 @@ def crop_to_body(state: State, margin: float = 30.0, multiple: int = 16) -> tupl
     >>> crop_to_body(State(data, np.eye(3)), margin=2, multiple=8)[0].data.shape
     (1, 8, 16, 16)
     """
+    from scipy import ndimage
+
     if margin < 0 or multiple < 1:
         raise BundleError("the preparation step 'crop_to_body' has a margin in mm and a positive multiple of voxels")
     patient = ndimage.binary_dilation(patient_in(state.data[0]), iterations=1)  # the skin is partly air

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.ndimage import center_of_mass
 
 from napari_mamba.engine.preparation.axes import transpose
 from napari_mamba.engine.preparation.state import Fill, State, Undo
@@ -58,6 +57,8 @@ def centre(
     A warning says where the image covers less than the share `min_coverage` of the window along an axis, and, if it
     has to be seen whole (`require_whole`), where what is above 0 does not fit into it.
     """
+    from scipy.ndimage import center_of_mass
+
     if len(size) != 3 or min(size) < 1:
         raise BundleError(f"the preparation's window has three positive sizes, not {list(size)}")
     drawn: np.ndarray = np.any(state.data > 0, axis=0)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.ndimage import binary_fill_holes
 
 from napari_mamba.engine.preparation.state import Fill, State, Undo
 
@@ -40,5 +39,9 @@ def crop_nonzero(state: State, keep_mask: bool = False) -> tuple[State, Undo]:
     for axis in range(3):
         inside = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
         box.append(slice(int(inside[0]), int(inside[-1]) + 1) if len(inside) else slice(0, mask.shape[axis]))
-    kept = binary_fill_holes(mask)[tuple(box)] if keep_mask else None
+    kept = None
+    if keep_mask:
+        from scipy.ndimage import binary_fill_holes
+
+        kept = binary_fill_holes(mask)[tuple(box)]
     return replace(state, data=state.data[(slice(None), *box)], mask=kept), UndoCrop(mask.shape, tuple(box))

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, find_objects, label
 
 from napari_mamba.engine.preparation.state import State, Undo
 from napari_mamba.errors import BundleError, InputError
@@ -32,6 +31,8 @@ def binarise(state: State, smallest: int = 0, ml: Sequence[float] = ()) -> tuple
     InputError
         If fewer voxels than `smallest` are drawn.
     """
+    from scipy.ndimage import label
+
     mask = state.data != 0
     voxels = int(np.count_nonzero(mask))
     if voxels < max(smallest, 1):
@@ -58,6 +59,8 @@ def signed_distance(state: State, limit: float) -> tuple[State, Undo]:
 
     The surface runs halfway between two voxels: a voxel beside it has half a voxel's side.
     """
+    from scipy.ndimage import find_objects
+
     if not limit > 0:
         raise BundleError(f"the preparation's distances are cut off at a positive number of mm, not {limit}")
     sides = np.asarray(state.spacing)
@@ -82,6 +85,8 @@ def distance(mask: np.ndarray, sides: Sequence[float] | np.ndarray = (1.0, 1.0, 
     >>> distance(np.array([[[False, True, True, True, False]]]))[0, 0].tolist()
     [-0.5, 0.5, 0.5, 0.5, -0.5]
     """
+    from scipy.ndimage import distance_transform_edt
+
     half = float(min(sides)) / 2
     padded = np.pad(mask, 1)
     inside = distance_transform_edt(padded, sides)[1:-1, 1:-1, 1:-1]

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
-from scipy.ndimage import binary_fill_holes
 
 from napari_mamba.engine.preparation.state import State, Undo
 from napari_mamba.errors import BundleError, InputError
@@ -39,13 +38,15 @@ def normalise(state: State, schemes: Sequence[str | Mapping[str, Any]]) -> tuple
     found = state.mask
     for c, options in enumerate(schemes_of(schemes, len(state.data))):
         if options.get("use_mask") and found is None:
+            from scipy.ndimage import binary_fill_holes
+
             found = binary_fill_holes((state.data != 0).any(axis=0))
         mask = found if options.get("use_mask") else state.data[c] != 0 if options.get("nonzero") else None
         known = state.data if options.get("joint") else state.data[c]
         if mask is not None and mask.any():
             known = known[..., mask]
         scaling = scaling_of(options, Values(known))
-        data[c] = scaling.applied(state.data[c], mask)
+        scaling.applied(state.data[c], mask, out=data[c])
         if options.get("use_mask") and state.mask is not None:
             data[c][~state.mask] = 0  # interpolation has blurred the image's edge into the empty part
         scales.append(scaling.scale)
@@ -73,13 +74,25 @@ class Scaling:
     high: float | None = None
     unchanged: bool = False
 
-    def applied(self, image: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-        """A channel's values after it, inside the mask if there is one."""
+    def applied(self, image: np.ndarray, mask: np.ndarray | None = None, out: np.ndarray | None = None) -> np.ndarray:
+        """A channel's values after it, float32, inside the mask if there is one; written into `out` where it is given.
+
+        `image` is float32; it stays as it is, and may be what is returned.
+        """
         if self.unchanged:
+            if out is not None:
+                out[...] = image
             return image
-        new = image if self.low is None else np.clip(image, np.float32(self.low), np.float32(self.high))
-        new = (new - np.float32(self.shift)) / np.float32(self.scale)
-        return new if mask is None else np.where(mask, new, image)
+        new = np.empty(image.shape, np.float32) if out is None else out
+        if self.low is None:
+            np.subtract(image, np.float32(self.shift), out=new)
+        else:
+            np.clip(image, np.float32(self.low), np.float32(self.high), out=new)
+            np.subtract(new, np.float32(self.shift), out=new)
+        np.divide(new, np.float32(self.scale), out=new)
+        if mask is not None:
+            np.copyto(new, image, where=~mask)
+        return new
 
 
 class Known(Protocol):

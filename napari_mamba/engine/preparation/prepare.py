@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import expit, softmax
 
 from napari_mamba.engine.preparation.grids.upsampling import UndoUpsample
 from napari_mamba.engine.preparation.state import Fill, State, Undo
@@ -70,6 +69,8 @@ class Prepared:
         ndarray, shape (K, *input grid), float32
             Outside of what the network saw: surely background (channel 0), or with "sigmoid" no class at all.
         """
+        from scipy.special import expit, softmax
+
         first, rest = self._interpolating
         logit = _fill(len(values), activation, outside=0.0 if activation == "none" else _BACKGROUND_LOGIT)
         whole: Any = None

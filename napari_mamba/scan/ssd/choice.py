@@ -16,7 +16,8 @@ SSD_BACKENDS = ("auto", "torch", "triton")
 SWITCH = "NAPARI_MAMBA_SSD_KERNELS"
 """Environment variable: with "1", "auto" takes the kernels. On an H200 they agree with float64 in every type
 (`benchmarks/scan/results/ssd-errors.md`), but a cut that was only tried touched memory not its own
-(`ssd-tune.md`): until it is known why, whoever does not ask for them gets plain PyTorch."""
+(`ssd-tune.md`), likely by the compiler's fault (`docs/scan_cuda.md`): until a GPU has shown which cuts are safe,
+whoever does not ask for them gets plain PyTorch."""
 
 _log = logging.getLogger(__name__)
 

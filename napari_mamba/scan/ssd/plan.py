@@ -142,7 +142,8 @@ def tunings(plan: Plan, dtype: torch.dtype) -> Iterable[Tuning]:
     if dtype == torch.float32 and states * channels > 2048:
         best = Tuning(32).smaller(1, 32, 32)
     yield best
-    # Two stages wherever 16 bits are: on an H200 one stage of 32 channels and 64 steps touched memory not its own.
+    # Two stages wherever 16 bits are: on an H200 one stage of 32 channels and 64 steps touched memory not its own,
+    # likely by the compiler's fault (docs/scan_cuda.md).
     yield best.smaller(2, 32, 64)
     yield best.smaller(2, 32, 32)
     yield best.smaller(2, 16, 32)

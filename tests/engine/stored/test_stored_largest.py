@@ -8,7 +8,7 @@ from engine_fakes import Apply, fake_bundle, two_classes
 from stored_fakes import drain
 
 from napari_mamba.engine import RunOptions, run_to_end
-from napari_mamba.engine.answers import postprocessing
+from napari_mamba.engine.answers.postprocessing import postprocess
 from napari_mamba.engine.stored import layout as layout_module
 from napari_mamba.engine.stored.finishing import largest
 from napari_mamba.engine.stored.finishing.largest import keep_largest
@@ -31,7 +31,7 @@ def test_parts_wind_through_boxes(monkeypatch, share, chunks):
     found, counts = labels.copy(), []
     for box, values in keep_largest(found, (1, 2), chunks, lambda done, total: counts.append((done, total))):
         found[(slice(None), *box)] = values
-    wanted, _ = postprocessing.keep_largest(labels[0], (1, 1, 1), {1: "a", 2: "b"}, (1, 2), True)
+    wanted, _ = postprocess(labels[0], (1, 1, 1), {1: "a", 2: "b"}, [{**STEPS[0], "indices": [1, 2]}])
     np.testing.assert_array_equal(found[0], wanted)
     assert (found != labels).any(), "nothing was to be taken away"
     assert counts[-1][0] == counts[-1][1]
@@ -42,7 +42,7 @@ def test_of_two_of_one_size_the_first_is_kept(monkeypatch):
     labels = np.zeros((1, 1, 4, 9), np.uint8)
     labels[0, 0, 0, 6:8], labels[0, 0, 3, 1:3] = 1, 1
     ((_, values),) = keep_largest(labels, (1,), (1, 2, 9), lambda *_: None)
-    wanted, _ = postprocessing.keep_largest(labels[0], (1, 1, 1), {1: "a"}, (1,), True)
+    wanted, _ = postprocess(labels[0], (1, 1, 1), {1: "a"}, STEPS[:1])
     assert not values.any()
     assert wanted[0, 0].any()
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from monai.inferers import sliding_window_inference
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from napari_mamba.engine.device import choose_device
+from napari_mamba.engine.tiling import tiles
 from napari_mamba.engine.tiling.infer import Ensemble, predict_tiles
 from napari_mamba.engine.tiling.tiles import RollingBlend, Tiling, fitted_tile_length, gaussian_weights, tile_starts
 
@@ -245,3 +246,10 @@ def test_a_short_image_is_filled_up_with_its_mirror_image():
     for _, y, _ in tiling.starts:
         tile = (slice(None), slice(None), slice(y, y + 8))
         np.testing.assert_array_equal(tiling.filled(zeros[tile]), wanted[tile])  # as one that is read from a disk
+
+
+def test_the_weights_profile_is_scipys_to_the_bit():
+    for n in (*range(1, 20), 96, 112, 127, 300):
+        impulse = np.zeros(n)
+        impulse[n // 2] = 1.0
+        np.testing.assert_array_equal(tiles._gaussian(n), gaussian_filter1d(impulse, n / 8, mode="constant"))

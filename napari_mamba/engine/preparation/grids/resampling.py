@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from scipy import ndimage
 
 Shape = tuple[int, ...]
 ANISOTROPIC = 3.0
@@ -153,6 +152,8 @@ def _along(values: np.ndarray, n: int, axis: int, order: int) -> np.ndarray:
 @lru_cache(maxsize=32)
 def _matrix(size: int, n: int, order: int) -> np.ndarray:
     """The linear map (n, size) that SciPy's spline zoom of `size` values to `n` is, float32."""
+    from scipy import ndimage
+
     unit = np.zeros(size)
     matrix = np.empty((n, size), np.float32)
     for column in range(size):

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from napari_mamba.engine.preparation.state import Fill, State, Undo
 from napari_mamba.errors import BundleError, InputError
@@ -80,6 +79,8 @@ class UndoUpsample(Undo):
         return self._coarse(labels, 0)
 
     def _coarse(self, values: np.ndarray, order: int) -> np.ndarray:
+        from scipy import ndimage
+
         back = np.linalg.inv(self.index)
         turned = self._turned(values)
         return np.stack(
@@ -211,6 +212,8 @@ def _factor_warnings(factor: float, largest: float) -> list[str]:
 
 def spline_matrix(count: int, n: int, step: float, start: float, order: int) -> np.ndarray:
     """The map (n, count) from values to those at the places `start + step * i` (i < n), by a spline."""
+    from scipy import ndimage
+
     matrix = np.empty((n, count), np.float32)
     unit = np.zeros(count)
     for column in range(len(unit)):

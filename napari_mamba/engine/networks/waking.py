@@ -1,0 +1,72 @@
+"""A GPU's start, beside what a first run does before it: the CUDA context, and what PyTorch's libraries set up once.
+
+On one H200 the context takes 0.3 s and cuDNN's first convolution as long, in which the host only waits. In a thread of
+its own that time goes to reading and checking the image, and to what is imported for the run.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def wake(device: str, precision: str = "auto") -> threading.Thread | None:
+    """Begin to set a GPU up, once a process; None where the device is no GPU.
+
+    Parameters
+    ----------
+    device, precision : str
+        As in `RunOptions`. What is wrong with them the run says.
+
+    Returns
+    -------
+    Thread or None
+        No daemon: Python's end in the middle of it could crash. It takes less than a second.
+
+    Examples
+    --------
+    >>> wake("cpu") is None
+    True
+    """
+    if device not in ("auto", "cuda") and not device.startswith("cuda:"):
+        return None
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    index = int(device[5:]) if device[5:].isdecimal() else 0
+    return _woken(index, precision) if index < torch.cuda.device_count() else None
+
+
+@cache
+def _woken(index: int, precision: str) -> threading.Thread:
+    thread = threading.Thread(target=_wake, args=(index, precision), name="waking the GPU")
+    thread.start()
+    return thread
+
+
+def _wake(index: int, precision: str) -> None:
+    import torch
+
+    from napari_mamba.engine import memory
+
+    half = torch.float16 if precision == "auto" else getattr(torch, precision, torch.float32)
+    try:
+        with memory.LOCK:  # no graph is captured meanwhile
+            first_steps(torch.device("cuda", index), half)
+    except Exception:  # whatever it is, the run meets it again, and says it
+        pass
+
+
+def first_steps(device: torch.device, dtype: torch.dtype) -> None:
+    """A convolution on a device, and its end; no product: cuBLAS keeps memory for each thread that asks for one."""
+    import torch
+
+    with torch.inference_mode():
+        x = torch.ones(1, 8, 8, 8, 8, device=device, dtype=dtype)
+        weight = torch.ones(8, 8, 3, 3, 3, device=device, dtype=dtype)
+        torch.nn.functional.conv3d(x, weight, padding=1).sum().item()
