@@ -16,7 +16,7 @@ from napari_mamba.io.paths import expanded
 
 SINGLE_BUNDLE_KEYS = ("metrics", "changelog", "description", "references")
 """What tells of one member alone, and may differ; the first one's is kept."""
-_NETWORK = ("network", "members")
+_NETWORK = ("network", "member_networks")
 
 
 def join(
@@ -75,7 +75,9 @@ def join(
     tile = replace(first.tile, round_robin=round_robin or first.tile.round_robin)
     kinds = [kind for bundle in bundles for kind in bundle.networks_of(len(bundle.weights))]
     several = tuple(kinds) if any(kind != kinds[0] for kind in kinds) else ()
-    described = replace(first.spec, tile=tile, metrics={"trained": {"members": runs}}, changelog={}, members=several)
+    described = replace(
+        first.spec, tile=tile, metrics={"trained": {"members": runs}}, changelog={}, member_networks=several
+    )
     card = _card(described, len(weights))
     return save(destination, described, weights, card, dtype=smallest(weights), overwrite=overwrite)
 

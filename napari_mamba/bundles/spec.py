@@ -195,7 +195,7 @@ class BundleSpec:
     (`classes[0]` is the background); with "sigmoid" channels above one half are painted in order, later over earlier,
     on a background of 0 (nnU-Net's regions). `planning` is what a bundle of the task "dose" takes of a plan, and
     `locator` the bundle that finds where in a larger image a segmentation looks; `columns` are those of a table, of
-    which the network takes a row beside the image. `members` are the networks of an ensemble of several kinds, one for
+    which the network takes a row beside the image. `member_networks` are those of an ensemble of several kinds, one for
     each file of weights, `network` the first of them; empty where all are `network`.
 
     Raises
@@ -228,16 +228,17 @@ class BundleSpec:
     planning: Inputs | None = None
     locator: Locator | None = None
     columns: tuple[Column, ...] = ()
-    members: tuple[Network, ...] = ()
+    member_networks: tuple[Network, ...] = ()
 
     def __post_init__(self) -> None:
-        for attribute in ("channels", "preparation", "classes", "references", "postprocessing", "columns", "members"):
+        several = ("channels", "preparation", "classes", "references", "postprocessing", "columns", "member_networks")
+        for attribute in several:
             object.__setattr__(self, attribute, tuple(getattr(self, attribute)))
         check(self)
 
     def networks_of(self, count: int) -> tuple[Network, ...]:
         """The network of each of `count` files of weights."""
-        return self.members or (self.network,) * count
+        return self.member_networks or (self.network,) * count
 
 
 def check(spec: BundleSpec) -> None:
@@ -252,7 +253,7 @@ def check(spec: BundleSpec) -> None:
         )
     if not spec.channels:
         raise BundleError(f"bundle {spec.name}: names no input channel")
-    if spec.members and spec.members[0] != spec.network:
+    if spec.member_networks and spec.member_networks[0] != spec.network:
         raise BundleError(f"bundle {spec.name}: the first of its members is another network than 'network'")
     check_planning(spec)
     check_columns(spec)
@@ -375,8 +376,8 @@ def to_json(spec: BundleSpec, weights: Mapping[str, str], others: Mapping[str, s
         del values["locator"]
     if not spec.columns:
         del values["columns"]
-    if not spec.members:
-        del values["members"]
+    if not spec.member_networks:
+        del values["member_networks"]
     if not spec.tile.smaller:
         del values["tile"]["smaller"]
     head = {"format": FORMAT, "format_version": FORMAT_VERSION}
@@ -420,8 +421,10 @@ def from_json(values: Any, where: str) -> tuple[BundleSpec, tuple[str, ...], dic
     weights = top.texts("weights")
     if not 0 < len(weights) <= _MOST_NETWORKS or len(set(weights)) < len(weights):
         raise BundleError(f"{where}: 'weights' names each of 1 to {_MOST_NETWORKS} weight files once")
-    if spec.members and len(spec.members) != len(weights):
-        raise BundleError(f"{where}: names {len(weights)} weight files, and {len(spec.members)} networks for them")
+    if spec.member_networks and len(spec.member_networks) != len(weights):
+        raise BundleError(
+            f"{where}: names {len(weights)} weight files, and {len(spec.member_networks)} networks for them"
+        )
     for name in weights:
         if not _WEIGHTS.fullmatch(name) or len(name) > _LONGEST_NAME:
             raise BundleError(f"{where}: weights are '.safetensors' files beside bundle.json, not {quoted(name)}")
@@ -449,7 +452,7 @@ def _spec(top: Fields) -> BundleSpec:
         planning=planning_of(top.fields("planning")) if "planning" in top.values else None,
         locator=locator_of(top.fields("locator")) if "locator" in top.values else None,
         columns=columns_of(top.items("columns", ())),
-        members=tuple(_network(one) for one in top.items("members", ())),
+        member_networks=tuple(_network(one) for one in top.items("member_networks", ())),
     )
 
 

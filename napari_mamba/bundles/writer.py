@@ -48,7 +48,7 @@ def save(
         What goes into `bundle.json`.
     state_dicts : sequence of mapping
         One a member of the ensemble. Each must be exactly the weights of `spec.network`, or of its own of
-        `spec.members`.
+        `spec.member_networks`.
     card : str
         Markdown for `README.md`.
     dtype : {"float32", "float16", "int8"}

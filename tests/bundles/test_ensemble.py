@@ -98,7 +98,7 @@ def test_networks_of_several_kinds(member, tmp_path):
     parts = [member(1), different, member(2)]
     whole = bundles.load(bundles.join(parts, tmp_path / "all"))
     kinds = ["umamba_bot", "umamba_enc", "umamba_bot"]
-    assert [kind.name for kind in whole.members] == kinds
+    assert [kind.name for kind in whole.member_networks] == kinds
     assert [kind.name for kind in whole.networks_of(3)] == kinds
     x = torch.rand(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
@@ -106,21 +106,21 @@ def test_networks_of_several_kinds(member, tmp_path):
         together = [one(x) for one in whole.networks()]
     assert all(torch.equal(one, two) for one, two in zip(apart, together, strict=True))
     again = bundles.load(bundles.join([whole.path, member(3)], tmp_path / "more"))
-    assert [kind.name for kind in again.members] == [*kinds, "umamba_bot"]
+    assert [kind.name for kind in again.member_networks] == [*kinds, "umamba_bot"]
     bundles.writer.update(again, card="# Again\n")
-    assert [kind.name for kind in bundles.load(again.path).members] == [*kinds, "umamba_bot"]
+    assert [kind.name for kind in bundles.load(again.path).member_networks] == [*kinds, "umamba_bot"]
 
 
 def test_members_are_as_many_as_files_of_weights(member, tmp_path):
     weights = list(bundles.load(member(1)).state_dicts())
-    spec = replace(SPEC, members=(SPEC.network, SPEC.network))
+    spec = replace(SPEC, member_networks=(SPEC.network, SPEC.network))
     with pytest.raises(BundleError, match="1 sets of weights, and 2 networks"):
         bundles.save(tmp_path / "odd", spec, weights)
     with pytest.raises(BundleError, match="first of its members"):
-        replace(SPEC, members=(bundles.Network("umamba_enc"),))
+        replace(SPEC, member_networks=(bundles.Network("umamba_enc"),))
     place = bundles.join([member(2), member(3)], tmp_path / "both")
     text = json.loads((place / "bundle.json").read_text())
-    (place / "bundle.json").write_text(json.dumps({**text, "members": [text["network"]]}))
+    (place / "bundle.json").write_text(json.dumps({**text, "member_networks": [text["network"]]}))
     with pytest.raises(BundleError, match="2 weight files, and 1 networks"):
         bundles.load(place)
 
