@@ -16,11 +16,11 @@ from napari_mamba.bundles import BundleSpec, Channel, LabelClass, Network, Tile
 class FakeBundle(BundleSpec):
     """A bundle whose networks are given, not read."""
 
-    given: Sequence[nn.Module] = field(default_factory=tuple)
+    members: Sequence[nn.Module] = field(default_factory=tuple)
     sha256: str = "0" * 64
 
     def networks(self) -> list[nn.Module]:
-        return list(self.given)
+        return list(self.members)
 
 
 def fake_bundle(
@@ -39,7 +39,7 @@ def fake_bundle(
         "tile": Tile((16, 16, 16), divisor=(4, 4, 4)),
         "classes": tuple(LabelClass(i, "background" if i == 0 else f"class {i}") for i in indices),
     }
-    return FakeBundle(given=members, **(facts | changes))
+    return FakeBundle(members=members, **(facts | changes))
 
 
 class Apply(nn.Module):

@@ -39,7 +39,7 @@ def by_threshold(*limits: float) -> Apply:
 @pytest.fixture
 def finder(monkeypatch):
     found = fake_bundle(by_threshold(0.5, 1.5), name="finder", classes=[0, 4, 5])
-    found.given[0].function = lambda x: torch.stack([0.5 + 0 * x[:, 0], x[:, 0], 4 * (x[:, 0] - 1.4)], 1)
+    found.members[0].function = lambda x: torch.stack([0.5 + 0 * x[:, 0], x[:, 0], 4 * (x[:, 0] - 1.4)], 1)
     monkeypatch.setattr(bundles, "available", lambda: [found])
     return found
 
@@ -94,7 +94,7 @@ def test_a_side_that_is_not_found_is_said(finder):
 def test_a_crop_is_answered_as_it_is(finder):
     data = np.random.default_rng(0).random((1, 20, 20, 20)).astype(np.float32)
     run_to_end(Volume(data, RAS), small())
-    assert not finder.given[0].shapes
+    assert not finder.members[0].shapes
 
 
 def test_a_missing_locator_is_a_sentence_before_the_run_and_in_it(monkeypatch):
