@@ -149,7 +149,7 @@ def is_label_map(volume: Volume) -> bool:
         return True
     depth = volume.shape[0]
     step = max(1, depth // _LOOKED_AT)
-    middle = (slice(None), slice(None))
+    middle: tuple[slice, ...] = (slice(None), slice(None))
     if not isinstance(volume.data, np.ndarray):
         middle = tuple(_middle(size) for size in volume.shape[1:])
     some = np.stack([np.asarray(volume.data[(0, z, *middle)]) for z in range(0, depth, step)])

@@ -61,7 +61,8 @@ class RunHost(QObject):
         self.adding = 0
         """Results of which not all layers are in the viewer yet."""
         self.activity: Activity | None = None
-        self.stored = StoreRuns(self)
+        self.stored = StoreRuns(session, self)
+        self.stored.ended.connect(self._on_stored)
         self._shown: Any = None
         self._background = Background(self)
         self._counting = QTimer(self)
@@ -208,6 +209,12 @@ class RunHost(QObject):
         layer, source = self._shown
         if layer in self.session.viewer.layers and source == job.place.name:
             layer.visible = False
+
+    def _on_stored(self, run: Any) -> None:
+        if run.kind == "error":
+            show_error(run.said)
+        elif not self.watched:
+            show_info(run.said)
 
     def _on_preferences(self) -> None:
         self.session.take_preferences()

@@ -208,7 +208,7 @@ def _shown(group: Any) -> tuple[_source.ShownChannel, ...]:
         if not isinstance(color, str) or not re.fullmatch("#?[0-9A-Fa-f]{6}", color):
             return ()
         window = channel.get("window")
-        ends = [window.get(end) for end in ("start", "end")] if isinstance(window, dict) else []
+        ends: list[Any] = [window.get(end) for end in ("start", "end")] if isinstance(window, dict) else []
         good = len(ends) == 2 and all(isinstance(end, int | float) and np.isfinite(end) for end in ends)
         limits = (float(ends[0]), float(ends[1])) if good and ends[0] < ends[1] else None
         found.append(_source.ShownChannel(f"#{color[-6:].lower()}", limits, channel.get("active") is not False))

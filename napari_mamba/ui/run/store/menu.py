@@ -65,7 +65,8 @@ class StoreEntry(QObject):
     def _suggested(self) -> str:
         """A name that says what will be in it."""
         session = self.host.session
-        parts = [session.inputs.runs[0][0].name if session.inputs.runs else "", session.bundle and session.bundle.name]
+        parts = [session.inputs.runs[0][0].name if session.inputs.runs else ""]
+        parts += [session.bundle.name] if session.bundle else []
         words = "_".join(filter(None, parts)) or "labels"
         return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in words)
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QObject, Signal, Slot
 
 if TYPE_CHECKING:
-    from napari_mamba.ui.run.host import RunHost
+    from napari_mamba.ui.run.session import RunSession
     from napari_mamba.ui.run.store.runner import StoreRun, StoreRunner
 
 
@@ -18,7 +17,9 @@ class StoreRuns(QObject):
 
     Parameters
     ----------
-    host : RunHost
+    session : RunSession
+    parent : QObject
+        The viewer's host.
 
     Attributes
     ----------
@@ -29,13 +30,15 @@ class StoreRuns(QObject):
     -------
     changed
         Something began, went on or ended.
+    ended : StoreRun
     """
 
     changed = Signal()
+    ended = Signal(object)
 
-    def __init__(self, host: RunHost):
-        super().__init__(host)
-        self._host = host
+    def __init__(self, session: RunSession, parent: QObject):
+        super().__init__(parent)
+        self.session = session
         self.runner: StoreRunner | None = None
         self.run: StoreRun | None = None
 
@@ -54,7 +57,7 @@ class StoreRuns(QObject):
         """
         from napari_mamba.ui.run.store.runner import StoreRun, StoreRunner
 
-        session = self._host.session
+        session = self.session
         job, volume = session.job_of(session.inputs.runs[0])
         place = session.place_of(job).of_grid(volume.affine)  # of a region, its box
         self.run = StoreRun(volume, place, job.bundle, job.options, target, session.options.cluster)
@@ -77,9 +80,6 @@ class StoreRuns(QObject):
 
     @Slot()
     def _on_ended(self) -> None:
-        self.runner, run = None, self.run
-        if run is not None and run.kind == "error":
-            show_error(run.said)
-        elif run is not None and not self._host.watched:
-            show_info(run.said)
+        self.runner = None
+        self.ended.emit(self.run)
         self.changed.emit()

@@ -52,7 +52,8 @@ class RegionView(QWidget):
             self.combo.addItem(f"Around '{layer.name}'", layer.name)
         self.combo.insertSeparator(self.combo.count())
         self.combo.addItem("Draw a box…", DRAW)
-        self.combo.model().item(self.combo.count() - 1).setEnabled(bool(self.session.inputs.runs))
+        entries: Any = self.combo.model()
+        entries.item(self.combo.count() - 1).setEnabled(bool(self.session.inputs.runs))
         del blocker
         if self.combo.findData(options.region) < 0:
             options.region = ""  # its layer is gone
