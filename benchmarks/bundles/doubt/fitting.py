@@ -55,6 +55,8 @@ def fit(name: str, rows: Rows) -> Familiarity:
         distances = np.full(len(values), np.nan)
         distances[here] = [reference.distance(one) for one in values[here]]
         strange = np.sort(distances[choose & ~right & ~known])[int(MISSED * (choose & ~right).sum()) :]
+        if not part.endswith("_kinds"):  # no distance tells what lies among the right ones: it lowers no limit
+            strange = strange[strange > np.quantile(distances[choose & right], 1 - MISSED)]
         limit = choose_limit(distances[choose & right], strange if len(strange) else np.array([1e6]))
         if part.endswith("_kinds"):
             limit = max(limit, LEAST)

@@ -90,8 +90,8 @@ def spec() -> BundleSpec:
         ),
         postprocessing=POSTPROCESSING,
         changelog={
-            "1.6.4": "Left and right are compared by limits of each structure; CTs kept in a window, half heads and label "
-            "maps are doubted, fewer right heads are; the weights are the same.",
+            "1.6.4": "Left and right are compared by limits of each structure; most CTs kept in a window, half heads "
+            "and label maps are doubted, fewer right heads are; the weights are the same.",
             "1.6.3": "Images that are no head in MR, or lie turned, are doubted before the run; "
             "the weights are the same.",
             "1.6.2": "Structures that do not lie as in people, and sides that differ more, are doubted; label 24 is "

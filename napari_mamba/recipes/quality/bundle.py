@@ -51,7 +51,7 @@ def spec(variant: str) -> BundleSpec:
         intended_use=USE,
         changelog={
             "1.0.1": "Images that are no head in MR are answered by 'none of these' first; the weights are the same.",
-            "1.0.2": "CTs kept in a window, half heads and label maps too; the weights are the same.",
+            "1.0.2": "Most CTs kept in a window, half heads and label maps too; the weights are the same.",
         },
         references=(
             "Gong et al.: nnMamba, arXiv:2402.03526",

@@ -41,8 +41,8 @@ ELSEWHERE = (
     "A CT of a head, and a macaque's MR, are called 'bias field' with 0.99 (an examination of version 1.0.0 by "
     "others).",
     "An image of another kind (a CT, a spine, an abdomen, a head that lies upside down) is answered 'none of these' "
-    "first since version 1.0.1, as far as the numbers below say; so are a macaque's brain (INIA19) and a CT of a head, in "
-    "Hounsfield units and, since 1.0.2, as pictures of it are kept (`docs/familiarity.md`).",
+    "first since version 1.0.1, as far as the numbers below say; so are a macaque's brain (INIA19) and a CT of a head "
+    "in Hounsfield units. As pictures of it are kept, in a window, some are not (`docs/familiarity.md`).",
     "Weak ghosting and a bias field of 1:2.2 are missed, there is no class for mild blur, and 'clean' with 0.74 can "
     "stand beside 'bias field' with 0.97 (the same).",
 )

@@ -56,7 +56,7 @@ def spec() -> BundleSpec:
         data_source="The 20 label maps of SynthSeg (Billot et al.), from which images of any contrast are made",
         intended_use=USE,
         changelog={
-            "1.0.1": "CTs kept in a window, half heads and label maps are doubted; the weights are the same.",
+            "1.0.1": "Most CTs kept in a window, half heads and label maps are doubted; the weights are the same.",
         },
         references=(
             "Hoffmann et al.: SynthMorph, IEEE TMI 41:543, 2022, arXiv:2004.10282",
