@@ -45,7 +45,7 @@ class RunLengths:
     def of(cls, labels: np.ndarray, background: bool = False) -> RunLengths:
         """The runs of a label map, in the order of its voxels; those of 0 only with `background`."""
         flat = labels.reshape(-1)
-        first = np.empty(flat.size, bool)
+        first: np.ndarray = np.empty(flat.size, bool)
         np.not_equal(flat[1:], flat[:-1], out=first[1:])
         first.reshape(-1, labels.shape[-1])[:, 0] = True
         starts = np.flatnonzero(first)

@@ -180,7 +180,7 @@ def takes_rgb(bundle: Any) -> bool:
     return names in (("r", "g", "b"), ("red", "green", "blue"))
 
 
-Extremes = list[tuple[np.generic, np.generic]]
+Extremes = list[tuple[Any, Any]]
 """The smallest and the largest value of each channel: looked for once, since each takes a pass over the image."""
 
 

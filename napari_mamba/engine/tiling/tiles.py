@@ -92,7 +92,7 @@ def _gaussian(n: int) -> np.ndarray:
     away = np.arange(-reach, reach + 1)
     kernel = np.exp(-0.5 / (sigma * sigma) * away**2)
     kernel = kernel / kernel.sum()
-    places = np.arange(n) - n // 2
+    places: np.ndarray = np.arange(n) - n // 2
     return np.where(np.abs(places) <= reach, kernel[np.clip(places + reach, 0, 2 * reach)], 0.0)
 
 
