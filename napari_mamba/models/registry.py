@@ -56,8 +56,8 @@ def tensors_of(state_dict: Mapping[str, Any]) -> dict[str, torch.Tensor]:
 class ModelInfo:
     """A registered network. `vectors` maps a parity vector's name to the arguments that build it.
 
-    `frames` is how many frames of a film it takes at once, 0 for a network of one image. `unused` are arguments that the
-    authors' constructor has and that change nothing in it: they are taken, so that their configurations can be used.
+    `frames` is how many frames of a film it takes at once, 0 for a network of one image. `unused` are arguments of the
+    authors' constructor that change nothing: they are taken, so that the authors' configurations can be used.
     """
 
     name: str

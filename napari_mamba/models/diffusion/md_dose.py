@@ -1,7 +1,8 @@
 """MD-Dose: a U of Vision Mamba stacks that takes the noise off a dose, given what it belongs to (Fu et al.).
 
 arXiv:2403.08479; read in github.com/LinjieFu-U/mamba_dose, `vim/mamba_unet.py`, and `vim/mamba_struc_unet.py` and
-`vim/mamba_struc_adapter_unet.py`, whose classes have the same name and an encoder more, the last also perceptrons. `sampling.py` has the steps.
+`vim/mamba_struc_adapter_unet.py`, whose classes have the same name and an encoder more, the last also perceptrons.
+`sampling.py` has the steps.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ class MambaMorph(DisplacementNetwork):
     embed_dim : int
         Channels of a patch.
     depths : sequence of int
-        One entry a stage, three; as published, each stage has one scan whatever its entry, and more stages are not used.
+        One entry a stage; as published, each has one scan whatever its entry, and stages after the third are not used.
     reg_head_chan : int
         Channels at full resolution.
     if_transskip, if_convskip : bool

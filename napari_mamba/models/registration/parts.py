@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_mamba.errors import InputError
-from napari_mamba.models.registry import Shapes
 from napari_mamba.models.registration.features import ConvBlock, FeatureUnet
+from napari_mamba.models.registry import Shapes
 from napari_mamba.nn.blocks.tokens import Float32Module, from_tokens, to_tokens
 from napari_mamba.nn.norms.instance_norm import InstanceNorm3d, norm_act
 from napari_mamba.nn.norms.norm import LayerNorm

@@ -255,8 +255,8 @@ class GFEGenerator(Float32Module):
         self.image_size, self.is_segmentation, self.final_sigmoid = tuple(image_size), is_segmentation, final_sigmoid
         ins = [in_channels, *f_maps[:-1]]
         self.encoders = nn.ModuleList(
-            nn.ModuleDict({"basic_module": ResidualBlock(a, b, num_groups, layer_order)})
-            for a, b in zip(ins, f_maps, strict=True)
+            nn.ModuleDict({"basic_module": ResidualBlock(*channels, num_groups, layer_order)})
+            for channels in zip(ins, f_maps, strict=True)
         )
         falling = list(f_maps)[::-1]
         self.decoders = nn.ModuleList(Up(a, b, num_groups, layer_order) for a, b in pairwise(falling))

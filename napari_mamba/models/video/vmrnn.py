@@ -1,7 +1,7 @@
 """VMRNN: the next frames of a video, by a recurrent cell of VSS blocks (Tang et al., arXiv:2403.16536).
 
-Read in github.com/yyyujintang/VMRNN-PyTorch, `Moving_MNIST_VMRNN/VMRNN_B.py`, `VMRNN_D.py` and `functions.py`, and its copy of
-OpenSTL (`openstl/modules/VMRNN_modules.py`), whose VMRNN-B has one cell under another name, and whose VMRNN-D any patch.
+Read in github.com/yyyujintang/VMRNN-PyTorch, `Moving_MNIST_VMRNN/VMRNN_B.py`, `VMRNN_D.py` and `functions.py`, and
+`openstl/modules/VMRNN_modules.py`, where VMRNN-B has one cell under another name, and VMRNN-D any patch.
 """
 
 from __future__ import annotations
