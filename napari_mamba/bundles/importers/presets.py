@@ -215,8 +215,8 @@ PRESETS: Mapping[str, Preset] = {
         preparation=(normalise("rgb_0_1"), resize(512, antialias=False)),
         channels={3: RGB},
         overlap=0.0,
-        note="As with the authors each frame is made 512 x 512 and seen as a whole; what comes back has the frame's own "
-        "size, and no more detail than 512 pixels hold.",
+        note="As with the authors each frame is made 512 x 512 and seen as a whole; what comes back has the frame's "
+        "own size, and no more detail than 512 pixels hold.",
     ),
     "adni": Preset(
         networks=("gfe_mamba_pair",),
@@ -226,8 +226,8 @@ PRESETS: Mapping[str, Preset] = {
         channels={1: ("MRI",), 2: ("MRI", "PET")},
         classes=("converts to Alzheimer's disease",),
         arguments={"heads": 8},
-        note=f"{ADNI_NOTE} The columns of the table have to be said: categories are numbered by their sorted values, and "
-        "numbers are standardised by the table's own mean and deviation.",
+        note=f"{ADNI_NOTE} The columns of the table have to be said: categories are numbered by their sorted values, "
+        "and numbers are standardised by the table's own mean and deviation.",
     ),
     "adni-pet": Preset(
         networks=("gfe_mamba_generator",),
