@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from napari_mamba import models
+from napari_mamba.errors import InputError
 
 PATH = parity_vectors.LOCAL / "other_configurations.npz"
 
@@ -72,3 +73,17 @@ def test_arguments_that_change_nothing_are_taken() -> None:
         plain = models.create("vivim", **small)
         said = models.create("vivim", **small, hidden_size=512, norm_name="batch", spatial_dims=2)
     assert plain.state_dict().keys() == said.state_dict().keys()
+
+
+@torch.no_grad()
+def test_lightm_unets_norms_and_end(one_thread: None) -> None:
+    size = {"spatial_dims": 2, "init_filters": 4, "blocks_down": (1, 1), "blocks_up": (1,)}
+    norm = {"norm": ("GROUP", {"num_groups": 2})}
+    classes = models.create("lightm_unet", **size, **norm, num_groups=3).eval()  # no name: the number says nothing
+    channels = models.create("lightm_unet", **size, norm_name="group", num_groups=2, use_conv_final=False).eval()
+    channels.load_state_dict(classes.state_dict(), strict=True)
+    image = torch.rand(1, 1, 4, 6)
+    torch.testing.assert_close(channels.conv_final(channels(image)), classes(image))
+    assert models.identify(classes.state_dict()).ambiguous == ("norm",)
+    with pytest.raises(InputError, match="group norms alone"):
+        models.create("lightm_unet", **size, norm="instance")
