@@ -106,7 +106,7 @@ def import_weights(
     if not isinstance(checkpoint, Mapping):
         raise BundleError(f"{path}: holds no weights by name: choose the checkpoint that the training wrote")
     named = _columns(columns or ())
-    usual = PRESETS[preset].arguments if preset in PRESETS else None
+    usual = PRESETS[preset].arguments if preset is not None and preset in PRESETS else None
     found, info, network_arguments = identified_weights(path, checkpoint, network, arguments, usual)
     if named:
         network_arguments |= {"categories": [len(one.values) for one in named if one.values]}
