@@ -58,6 +58,7 @@ def sentence(error: BaseException) -> str:
         text = error.format_message().rstrip(".") + ": see napari-mamba --help"  # type: ignore[attr-defined]
     elif isinstance(error, ChoiceError) and error.argument in ("series", "frame"):
         text = f"{error}, with --{error.argument}"
+        text += "; or run each by itself with --frame each" if error.argument == "frame" else ""
     elif isinstance(error, NapariMambaError):
         text = str(error)
     elif isinstance(error, MemoryError):

@@ -56,7 +56,8 @@ def tensors_of(state_dict: Mapping[str, Any]) -> dict[str, torch.Tensor]:
 class ModelInfo:
     """A registered network. `vectors` maps a parity vector's name to the arguments that build it.
 
-    `frames` is how many frames of a film it takes at once, 0 for a network of one image.
+    `frames` is how many frames of a film it takes at once, 0 for a network of one image. `unused` are arguments of the
+    authors' constructor that change nothing: they are taken, so that the authors' configurations can be used.
     """
 
     name: str
@@ -71,6 +72,7 @@ class ModelInfo:
     vectors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     identify: Callable[[Shapes], Identification | None] | None = None
     frames: int = 0
+    unused: tuple[str, ...] = ()
 
 
 _REGISTRY: dict[str, ModelInfo] = {}
@@ -178,7 +180,7 @@ def create(name: str, *, mixer: str = "mamba", logits: bool = False, **arguments
     """
     model = info(name)
     try:
-        network = model.build(**arguments)
+        network = model.build(**{key: value for key, value in arguments.items() if key not in model.unused})
     except TypeError as error:
         raise InputError(f"{name} cannot be built with these arguments: {error}") from error
     replace_mixers(network, mixer, name)

@@ -158,3 +158,40 @@ def test_a_network_can_be_named_where_its_keys_do_not_tell(tmp_path):
         import_checkpoint(tmp_path / "best.pth", tmp_path / "out", network="resnet")
     path = import_checkpoint(tmp_path / "best.pth", tmp_path / "out", network="vm_unet", preset="lesion")
     assert bundles.load(path).network.name == "vm_unet"
+
+
+def test_slices_last_as_sam_with_adapters_takes_them(tmp_path):
+    small = {"embed_dim": 16, "depth": 4, "num_heads": 2, "img_size": 64, "out_dim": 4, "rank": 2}
+    torch.save(built("tp_mamba", num_classes=14, mode=2, **small).state_dict(), tmp_path / "tp.pth")
+    with pytest.raises(BundleError, match="say its mode"):
+        import_checkpoint(tmp_path / "tp.pth", tmp_path / "out", preset="btcv")
+    bundle = bundles.load(
+        import_checkpoint(tmp_path / "tp.pth", tmp_path / "out", preset="btcv", arguments={"mode": 2})
+    )
+    data = np.arange(4 * 6 * 8, dtype=np.float32).reshape(1, 4, 6, 8) - 175
+    ready = prepare(Volume(data, affine=np.diag([1.5, 1.5, 1.5, 1.0])[[2, 1, 0, 3]]), bundle.preparation).data
+    # RAS, as MONAI's arrays have it: (x, y, z), and -175 to 250 HU as 0 to 1.
+    assert ready.shape == (1, 8, 6, 4)
+    np.testing.assert_allclose(np.sort(ready.ravel()), np.arange(192) / 425, atol=1e-6)
+    assert (len(bundle.classes), bundle.classes[6].name, bundle.network.arguments["mode"]) == (14, "liver", 2)
+
+
+def test_exposure_sees_a_frame_as_a_whole(tmp_path):
+    torch.save(built("fdv_net", n_blocks=1, side=8).state_dict(), tmp_path / "fdv.pth")
+    bundle = bundles.load(import_checkpoint(tmp_path / "fdv.pth", tmp_path / "out", preset="exposure"))
+    volume = picture(shape=(40, 60))
+    theirs = torch_resized(np.asarray(volume.data)[:, 0] / 255, 512, antialias=False)
+    np.testing.assert_allclose(prepared(bundle, volume), theirs, atol=1e-5)
+    assert [channel.name for channel in bundle.channels] == ["red", "green", "blue"]
+
+
+def test_adni_scales_percentiles_to_minus_one_and_one():
+    steps = PRESETS["adni"].preparation
+    volume = Volume(np.random.default_rng(0).gamma(2.0, 100.0, (1, 12, 20, 20)).astype(np.float32), affine=np.eye(4))
+    ready = prepare(volume, [*steps[:2]]).data
+    values = np.asarray(volume.data)
+    low, high = np.percentile(values, (0.1, 99.9))
+    middle, half = (low + high) / 2, (high - low) / 2
+    np.testing.assert_allclose(ready, ((values - middle) / half).clip(-1, 1), atol=1e-4)
+    assert prepare(volume, steps).data.shape == (1, 96, 160, 160)
+    assert dict(PRESETS["adni"].arguments) == {"heads": 8}

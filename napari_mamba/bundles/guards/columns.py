@@ -46,11 +46,13 @@ def check_columns(spec: Any) -> None:
     """Raise `BundleError` where a bundle's columns are not those of its network."""
     columns, arguments = spec.columns, spec.network.arguments
     wanted = ("categories" in arguments or "num_continuous" in arguments) and "generator" in arguments
-    if bool(columns) != wanted:
+    if wanted and not columns:
         raise BundleError(
-            f"bundle {spec.name}: a bundle has the field 'columns' where its network takes a row of a table, and only "
-            "then"
+            f"bundle {spec.name}: its network takes a row of a table beside the image: say which columns, categories "
+            "with their values first, then numbers (--columns, or the field 'columns')"
         )
+    if columns and not wanted:
+        raise BundleError(f"bundle {spec.name}: its network takes no row of a table: leave the field 'columns' out")
     if not columns:
         return
     if spec.task != "classification" or len(columns) > _MOST_COLUMNS:

@@ -16,7 +16,7 @@ from napari_mamba.bundles.guards.columns import Column, columns_of
 from napari_mamba.bundles.importers.parts import read_parts
 from napari_mamba.bundles.importers.pickles import read_checkpoint
 from napari_mamba.bundles.importers.places import place_for, plain_name
-from napari_mamba.bundles.importers.presets import Preset, preset_for, presets_for, slide_usage
+from napari_mamba.bundles.importers.presets import PRESETS, Preset, preset_for, presets_for, slide_usage
 from napari_mamba.bundles.progress import OnProgress, part, silent
 from napari_mamba.bundles.spec import WITHOUT_CLASSES, BundleSpec, Channel, Dtype, LabelClass, Network, Tile
 from napari_mamba.bundles.writer import save
@@ -25,7 +25,7 @@ from napari_mamba.io.paths import expanded
 from napari_mamba.nn.blocks.probability import Probability
 
 _INPUTS = ("in_chans", "input_channels", "in_channels", "inp_channels", "in_ch", "channels")
-_OUTPUTS = ("num_classes", "out_chans", "out_channels", "number_classes", "n_classes")
+_OUTPUTS = ("num_classes", "out_chans", "out_channels", "number_classes", "n_classes", "dim_out")
 
 
 @explained
@@ -106,7 +106,8 @@ def import_weights(
     if not isinstance(checkpoint, Mapping):
         raise BundleError(f"{path}: holds no weights by name: choose the checkpoint that the training wrote")
     named = _columns(columns or ())
-    found, info, network_arguments = identified_weights(path, checkpoint, network, arguments)
+    usual = PRESETS[preset].arguments if preset is not None and preset in PRESETS else None
+    found, info, network_arguments = identified_weights(path, checkpoint, network, arguments, usual)
     if named:
         network_arguments |= {"categories": [len(one.values) for one in named if one.values]}
     usage: dict[str, Any] = {
@@ -229,11 +230,11 @@ def _of_preset(path: Path, preset: str, network: str) -> Preset:
 def _from_preset(path: Path, preset: Preset, network_arguments: Mapping[str, Any], task: str) -> dict[str, Any]:
     """The preset's choices for a network of these arguments."""
     inputs = next(
-        (network_arguments[key] for key in _INPUTS if isinstance(network_arguments.get(key), int)), max(preset.channels)
+        (network_arguments[key] for key in _INPUTS if isinstance(network_arguments.get(key), int)), min(preset.channels)
     )
     outputs = next((network_arguments[key] for key in _OUTPUTS if isinstance(network_arguments.get(key), int)), None)
     classes: Sequence[str] | None = preset.classes
-    if task == "classification":
+    if task == "classification" and not classes:
         classes = [f"class {index}" for index in range(outputs or 0)] or None
     elif outputs is not None and classes and outputs != len(classes):
         classes = None  # trained on something else: its classes have to be said

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from napari_mamba.errors import InputError
@@ -27,6 +27,8 @@ class Preset:
         As in `import_weights`; `channels` by the number of the network's input channels.
     note : str
         What differs from the authors' code, if anything.
+    arguments : mapping
+        Of the network, where its weights do not tell them and its authors have them so.
     """
 
     networks: tuple[str, ...]
@@ -39,6 +41,7 @@ class Preset:
     overlap: float = 0.5
     mirror_axes: tuple[int, ...] = ()
     note: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 def resize(side: int, antialias: bool = True) -> dict[str, Any]:
@@ -63,6 +66,15 @@ LESION = (
     normalise({"scheme": "ct", "lower": 0.0, "upper": 1.0, "mean": 0.0, "std": 1 / 255}),
 )
 """Their standardisation by the data set's mean and deviation drops out of the min-max that follows it."""
+
+ADNI = (
+    normalise({"scheme": "percentile", "lower": 0.1, "upper": 99.9}),
+    normalise(standardised(0.5, 0.5, 0.0, 1.0)),
+)
+ADNI_NOTE = (
+    "The authors take percentiles over voxels that are not negative and average areas to resize; here they are of all "
+    "voxels, and voxels are interpolated linearly."
+)
 
 PRESETS: Mapping[str, Preset] = {
     "restoration": Preset(
@@ -165,6 +177,70 @@ PRESETS: Mapping[str, Preset] = {
         preparation=(normalise(*IMAGENET),),
         channels={3: RGB},
         note="Give the level of the slide at which a pixel is about 1 µm (10x).",
+    ),
+    "btcv": Preset(
+        networks=("mamba_mim", "tp_mamba"),
+        source="github.com/FengheTan9/MambaMIM, its fine-tuning on BTCV (arXiv:2408.08070, section 4)",
+        tile=(96, 96, 96),
+        preparation=(
+            {"step": "orient", "axcodes": "RAS"},
+            {"step": "transpose", "axes": [2, 1, 0]},
+            normalise(standardised(0.0, 1.0, -175.0, 250.0)),
+            {"step": "respace", "spacing": [1.5, 1.5, 1.5]},
+        ),
+        channels={1: ("CT",)},
+        classes=(
+            "background",
+            "spleen",
+            "right kidney",
+            "left kidney",
+            "gallbladder",
+            "oesophagus",
+            "liver",
+            "stomach",
+            "aorta",
+            "inferior vena cava",
+            "portal and splenic veins",
+            "pancreas",
+            "right adrenal gland",
+            "left adrenal gland",
+        ),
+        note="TP-Mamba's authors publish no preparation, only that volumes are 96 x 96 x 96 with slices along the last "
+        "axis: where theirs was another, give the steps yourself.",
+    ),
+    "exposure": Preset(
+        networks=("fdv_net",),
+        source="github.com/zzr-idam/FDV-NET, dataset.py and our_train.py",
+        tile=(512, 512),
+        preparation=(normalise("rgb_0_1"), resize(512, antialias=False)),
+        channels={3: RGB},
+        overlap=0.0,
+        note="As with the authors each frame is made 512 x 512 and seen as a whole; what comes back has the frame's "
+        "own size, and no more detail than 512 pixels hold.",
+    ),
+    "adni": Preset(
+        networks=("gfe_mamba_pair",),
+        source="github.com/Tinysqua/GFE-Mamba, dataloader/pic_table_loader.py, utils/data_normalization.py and config",
+        tile=(96, 160, 160),
+        preparation=(*ADNI, {"step": "resize", "shape": [96, 160, 160], "antialias": False}),
+        channels={1: ("MRI",), 2: ("MRI", "PET")},
+        classes=("converts to Alzheimer's disease",),
+        arguments={"heads": 8},
+        note=f"{ADNI_NOTE} The columns of the table have to be said: categories are numbered by their sorted values, "
+        "and numbers are standardised by the table's own mean and deviation.",
+    ),
+    "adni-pet": Preset(
+        networks=("gfe_mamba_generator",),
+        source="github.com/Tinysqua/GFE-Mamba, dataloader/pic_table_loader.py and utils/data_normalization.py",
+        tile=(160, 160, 96),
+        preparation=(
+            {"step": "transpose", "axes": [2, 1, 0]},
+            *ADNI,
+            {"step": "resize", "shape": [160, 160, 96], "antialias": False},
+        ),
+        channels={1: ("MRI",)},
+        overlap=0.0,
+        note=f"{ADNI_NOTE} The PET that comes out is on the MR image's scale of values, not on a PET's.",
     ),
     "imagenet": Preset(
         networks=("vim", "vmamba"),

@@ -18,7 +18,8 @@ from napari_mamba.io.moving.film import MILLISECONDS, Film
 from napari_mamba.volume import Volume
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".wmv", ".webm")
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+SINGLE = (".png", ".jpg", ".jpeg", ".bmp")
+PICTURES = (*SINGLE, ".tif", ".tiff")
 NIFTI, TIFF, DICOM = (".nii", ".nii.gz"), (".tif", ".tiff"), (".dcm", ".dicom", ".ima")
 
 
@@ -63,6 +64,8 @@ def _one(path: Path, colour: Colour) -> Film:
         return _video(path, colour)
     if name.endswith(TIFF) and (film := _colour_tiff(path, colour)) is not None:
         return film
+    if name.endswith(SINGLE):
+        return Film(1, lambda t: files.read(path, colour=_of(path, colour)), name=path.stem)
     return _series(path, colour)
 
 

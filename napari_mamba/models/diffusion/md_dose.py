@@ -1,7 +1,8 @@
 """MD-Dose: a U of Vision Mamba stacks that takes the noise off a dose, given what it belongs to (Fu et al.).
 
-arXiv:2403.08479; read in github.com/LinjieFu-U/mamba_dose, `vim/mamba_unet.py` and `vim/mamba_struc_unet.py`, whose
-class has the same name and an encoder more. `sampling.py` has the steps.
+arXiv:2403.08479; read in github.com/LinjieFu-U/mamba_dose, `vim/mamba_unet.py`, and `vim/mamba_struc_unet.py` and
+`vim/mamba_struc_adapter_unet.py`, whose classes have the same name and an encoder more, the last also perceptrons.
+`sampling.py` has the steps.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from napari_mamba.errors import InputError
 from napari_mamba.models.classification.vim import Vim
@@ -85,6 +87,7 @@ def identify(shapes: Shapes) -> Identification | None:
         "dim": shapes["output.weight"][1],
         "bias": "output.bias" in shapes,
         "inp_struc_channels": shapes.get("head_struc.weight", (0, 0))[1],
+        "adapter": "linear_down1.weight" in shapes,
         "img_size": math.isqrt(shapes["d_1.pos_embed"][1]),
         "depths": [count(shapes, f"{stack}.layers.") for stack in (*DOWN, *UP)],
     }
@@ -119,6 +122,8 @@ class MDDose(Float32Module):
         Whether the 1-convolutions after skips and the last convolution have one.
     inp_struc_channels : int
         Channels of the structures; 0: no second encoder.
+    adapter : bool
+        Whether a perceptron of each place follows every stack of the encoder, before the structures are added.
     img_size : int
         Side of the images, for which positions are learned.
     depths : sequence of int
@@ -149,6 +154,7 @@ class MDDose(Float32Module):
         dropout: float = 0,
         *,
         inp_struc_channels: int = 0,
+        adapter: bool = False,
         img_size: int = 128,
         depths: Sequence[int] = DEPTHS,
     ) -> None:
@@ -163,6 +169,10 @@ class MDDose(Float32Module):
         if self.structured:
             self.head_struc = nn.Conv2d(inp_struc_channels, dim // 2, 3, padding=1)
             self._add_encoder("_struc", wide, depths)
+        self.adapter = adapter
+        for level, channels in enumerate(wide if adapter else (), start=1):
+            self.add_module(f"linear_down{level}", nn.Linear(channels, 2 * channels))
+            self.add_module(f"linear_up{level}", nn.Linear(2 * channels, channels))
         for name, level in zip(UP, (2, 1, 0, 0), strict=True):
             side = img_size >> int(name[-1]) - 1
             self.add_module(name, Stack(side, 1, wide[level], depths[4 + UP.index(name)], wide[level]))
@@ -192,6 +202,9 @@ class MDDose(Float32Module):
         structure = None if structure is None else self.head_struc(structure)
         for name in DOWN:
             x = self.get_submodule(name)(x)
+            if self.adapter:
+                down, up = (self.get_submodule(f"linear_{way}{name[-1]}") for way in ("down", "up"))
+                x = up(F.gelu(down(x.movedim(1, -1)))).movedim(-1, 1)
             if structure is not None:
                 structure = self.get_submodule(f"{name}_struc")(structure)
                 x = x + structure

@@ -6,6 +6,7 @@ Read in github.com/Lizhe1228/MambaDFuse, `models/network.py` and `models/mamba_s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,11 @@ LEAK = 0.2
 STACK, DEEP = 8, 5
 """Blocks of each stack, and of the fusion of three."""
 RGB_MEAN = (0.4488, 0.4371, 0.4040)
+UNUSED = (
+    *("Ex_depths", "Fusion_depths", "Re_depths", "Ex_num_heads", "Fusion_num_heads", "Re_num_heads", "window_size"),
+    *("qkv_bias", "qk_scale", "attn_drop_rate", "drop_path_rate", "upscale", "resi_connection"),
+)
+"""Of the authors' arguments: what changes nothing."""
 
 
 class Norm(nn.Module):
@@ -151,11 +157,11 @@ class M3(nn.Module):
 
 
 class PatchNorm(nn.Module):
-    """Layer norm of a map's tokens, stored under `norm`: the published patches are pixels."""
+    """A map's tokens, with a layer norm stored under `norm` if asked: the published patches are pixels."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, norm: bool = True) -> None:
         super().__init__()
-        self.norm = LayerNorm(dim)
+        self.norm = LayerNorm(dim) if norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(to_tokens(x))
@@ -167,13 +173,15 @@ def identify(shapes: Shapes) -> Identification | None:
         return None
     if count(shapes, "feature_re.") != STACK:
         return None
-    return Identification(
-        "mambadfuse",
-        arguments={
-            "in_chans": shapes["low_level_feature_extraction1.weight"][1],
-            "embed_dim": shapes["patch_embed.norm.weight"][0],
-        },
-    )
+    embed, _, *_ = shapes["low_level_feature_extraction2.weight"]
+    arguments: dict[str, Any] = {
+        "in_chans": shapes["low_level_feature_extraction1.weight"][1],
+        "embed_dim": embed,
+        "patch_norm": "patch_embed.norm.weight" in shapes,
+    }
+    if "absolute_pos_embed" in shapes:  # one place after another: only how many there are is told
+        arguments |= {"ape": True, "img_size": (1, shapes["absolute_pos_embed"][1])}
+    return Identification("mambadfuse", arguments=arguments)
 
 
 @register(
@@ -187,20 +195,29 @@ def identify(shapes: Shapes) -> Identification | None:
     scan_order="raster",
     vectors={"MambaDFuse": {"embed_dim": 60}},
     identify=identify,
+    unused=UNUSED,
 )
 class MambaDFuse(nn.Module):
     """MambaDFuse; takes two registered images (B, in_chans, H, W), grey from 0 to 1, and returns one of that size.
 
-    The authors' depths, heads, windows and image size change nothing, and are not taken.
+    The authors' depths, heads and windows change nothing.
 
     Parameters
     ----------
-    in_chans : {1, 3}
+    in_chans : int
         Channels of each image; of colour images a mean is taken off.
     embed_dim : int
         Channels of the tokens, one for each pixel.
     img_range : float
         Factor on the images.
+    patch_norm : bool
+        Whether tokens are normalised where maps become tokens.
+    ape : bool
+        Whether tokens have learned positions; then images have as many pixels as `img_size` has patches.
+    drop_rate : float
+        Dropout of the first tokens.
+    img_size, patch_size
+        Of the learned positions alone.
 
     Raises
     ------
@@ -213,15 +230,30 @@ class MambaDFuse(nn.Module):
     torch.Size([1, 1, 6, 8])
     """
 
-    def __init__(self, in_chans: int = 1, embed_dim: int = 96, img_range: float = 1.0) -> None:
+    def __init__(
+        self,
+        in_chans: int = 1,
+        embed_dim: int = 96,
+        img_range: float = 1.0,
+        patch_norm: bool = True,
+        ape: bool = False,
+        drop_rate: float = 0.0,
+        img_size: int | Sequence[int] = 64,
+        patch_size: int = 1,
+    ) -> None:
         super().__init__()
-        if in_chans not in (1, 3):
-            raise InputError(f"MambaDFuse takes images of one or three channels, not {in_chans}")
+        if in_chans == 2 * len(RGB_MEAN):
+            raise InputError(f"MambaDFuse takes each image by itself, not {in_chans} channels of both together")
         self.in_chans, self.img_range = in_chans, img_range
         half = embed_dim // 2
         mean = torch.tensor(RGB_MEAN if in_chans == 3 else (0.0,)).view(1, -1, 1, 1)
         self.register_buffer("mean", mean, persistent=False)
-        self.patch_embed = PatchNorm(embed_dim)
+        self.patch_embed = PatchNorm(embed_dim, patch_norm)
+        if ape:
+            rows, columns = (img_size, img_size) if isinstance(img_size, int) else img_size
+            places = torch.empty(1, (rows // patch_size) * (columns // patch_size), embed_dim)
+            self.absolute_pos_embed = nn.Parameter(nn.init.trunc_normal_(places, std=0.02))
+        self.pos_drop = nn.Dropout(drop_rate)
         self.low_level_feature_extraction1 = nn.Conv2d(in_chans, half, 3, 1, 1)
         self.low_level_feature_extraction2 = nn.Conv2d(half, embed_dim, 3, 1, 1)
         for name in ("high_level_feature_extraction1", "high_level_feature_extraction2", "feature_re"):
@@ -244,7 +276,8 @@ class MambaDFuse(nn.Module):
 
     def _low(self, x: Tensor) -> Tensor:
         x = F.leaky_relu(self.low_level_feature_extraction1(x), LEAK)
-        return self.patch_embed(F.leaky_relu(self.low_level_feature_extraction2(x), LEAK))
+        x = self.patch_embed(F.leaky_relu(self.low_level_feature_extraction2(x), LEAK))
+        return self.pos_drop(x + self.absolute_pos_embed if hasattr(self, "absolute_pos_embed") else x)
 
     def _fused(self, pair: tuple[Tensor, Tensor], residuals: tuple[Tensor, Tensor], size: Sequence[int]) -> Tensor:
         for swap in (self.channel_exchange1, self.channel_exchange2):
@@ -266,6 +299,11 @@ class MambaDFuse(nn.Module):
                 f"and {tuple(B.shape[1:])}; resample one onto the other"
             )
         size = tuple(A.shape[2:])
+        if hasattr(self, "absolute_pos_embed") and size[0] * size[1] != self.absolute_pos_embed.shape[1]:
+            raise InputError(
+                f"this MambaDFuse has learned positions of {self.absolute_pos_embed.shape[1]} pixels, not of {size[0]} "
+                f"x {size[1]}: use tiles of the size that it was trained on"
+            )
         first, second = (self._low((x - self.mean) * self.img_range) for x in (A, B))
         a, residual_a = self._stack("high_level_feature_extraction1", first, size)
         b, residual_b = self._stack("high_level_feature_extraction2", second, size)

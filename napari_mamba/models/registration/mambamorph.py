@@ -9,10 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from napari_mamba.errors import InputError
-from napari_mamba.models.registration.parts import FEATURES, DisplacementNetwork, PatchMerging3D, ScanEncoder
+from napari_mamba.models.registration.parts import (
+    FEATURES,
+    UNUSED,
+    DisplacementNetwork,
+    PatchMerging3D,
+    Positions,
+    ScanEncoder,
+    position_arguments,
+)
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import count, has
 from napari_mamba.nn.mixers.token_mixer import MambaLayer
@@ -50,6 +58,7 @@ def identify(shapes: Shapes) -> Identification | None:
             "d_conv": shapes["transformer.layers.0.mamba.conv1d.weight"][2],
             "expand": inner // embed,
             "variant": VARIANTS[2 if extract else int(integrated)],
+            **position_arguments(shapes),
         },
     )
 
@@ -69,6 +78,7 @@ def identify(shapes: Shapes) -> Identification | None:
         "MambaMorphFeat": {"img_size": (32, 48, 32), "variant": "MambaMorphFeat"},
     },
     identify=identify,
+    unused=UNUSED,
 )
 class MambaMorph(DisplacementNetwork):
     """MambaMorph; takes a moving and a fixed image, (B, 1, *img_size) each.
@@ -89,13 +99,19 @@ class MambaMorph(DisplacementNetwork):
     embed_dim : int
         Channels of a patch.
     depths : sequence of int
-        One entry a stage, three; as published, each stage has one scan whatever its entry.
+        One entry a stage; as published, each has one scan whatever its entry, and stages after the third are not used.
     reg_head_chan : int
         Channels at full resolution.
     if_transskip, if_convskip : bool
         Whether the decoder sees the encoder's maps, and convolutions of the images.
     spe : bool
         Whether patches carry a sinusoidal position code.
+    patch_norm : bool
+        Whether patches are normalised.
+    ape : bool
+        Whether patches have learned positions, in place of the code.
+    drop_rate : float
+        Dropout of patches.
     d_state, d_conv, expand : int
         Of the mixers.
     variant : {"MambaMorphOri", "MambaMorph", "MambaMorphFeat"}
@@ -130,17 +146,23 @@ class MambaMorph(DisplacementNetwork):
         d_conv: int = 4,
         expand: int = 2,
         variant: str = "MambaMorphOri",
+        patch_norm: bool = True,
+        ape: bool = False,
+        drop_rate: float = 0.0,
     ):
-        if patch_size != 4 or len(depths) != 3 or any(size % 16 for size in img_size):
+        if patch_size != 4 or len(depths) < 3 or any(size % 16 for size in img_size):
             raise InputError("MambaMorph needs patches of 4, three stages, and image sizes that are multiples of 16")
         if variant not in VARIANTS:
             raise InputError(f"MambaMorph's variant is one of {', '.join(VARIANTS)}, not {variant!r}")
         extract = variant == "MambaMorphFeat"
         enters = 2 * FEATURES if extract else in_chans
         mixer = {"d_state": d_state, "d_conv": d_conv, "expand": expand}
-        encoder = ScanEncoder(
-            patch_size, enters, embed_dim, len(depths), spe, lambda dim, halve, _: ScanStage(dim, halve, **mixer)
-        )
+        positions = Positions(spe, ape, patch_norm, drop_rate)
+
+        def stage(dim: int, downsample: bool, number: int) -> nn.Module:
+            return ScanStage(dim, downsample, **mixer)
+
+        encoder = ScanEncoder(patch_size, enters, embed_dim, len(depths), positions, stage)
         super().__init__(
             encoder,
             img_size,

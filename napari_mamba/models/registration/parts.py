@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,7 @@ from torch.nn import functional as F
 
 from napari_mamba.errors import InputError
 from napari_mamba.models.registration.features import ConvBlock, FeatureUnet
+from napari_mamba.models.registry import Shapes
 from napari_mamba.nn.blocks.tokens import Float32Module, from_tokens, to_tokens
 from napari_mamba.nn.norms.instance_norm import InstanceNorm3d, norm_act
 from napari_mamba.nn.norms.norm import LayerNorm
@@ -19,6 +22,10 @@ STEPS = 7
 """Of scaling and squaring."""
 FEATURES = 16
 """Channels of the feature extractor's output."""
+LEARNED_SIDE, USED_STAGES = 224, 3
+"""Of the images that learned positions are made for; stages that the decoder sees."""
+UNUSED = ("drop_path_rate", "rpe", "use_checkpoint", "out_indices")
+"""Of the authors' configuration: what changes nothing."""
 
 
 def position_code(channels: int, spatial: Sequence[int], like: Tensor) -> Tensor:
@@ -37,12 +44,12 @@ def position_code(channels: int, spatial: Sequence[int], like: Tensor) -> Tensor
 
 
 class PatchEmbed3D(nn.Module):
-    """Strided convolution to patches, normalised: (B, C, *spatial) to (B, embed_dim, *spatial / patch)."""
+    """Strided convolution to patches, normalised if asked: (B, C, *spatial) to (B, embed_dim, *spatial / patch)."""
 
-    def __init__(self, patch_size: int, in_chans: int, embed_dim: int):
+    def __init__(self, patch_size: int, in_chans: int, embed_dim: int, norm: bool):
         super().__init__()
         self.proj = nn.Conv3d(in_chans, embed_dim, patch_size, stride=patch_size)
-        self.norm = LayerNorm(embed_dim, channels_first=True)
+        self.norm = LayerNorm(embed_dim, channels_first=True) if norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.proj(x))
@@ -64,10 +71,24 @@ class PatchMerging3D(nn.Module):
         return from_tokens(self.reduction(self.norm(to_tokens(x))), x.shape[2:])
 
 
-class ScanEncoder(nn.Module):
-    """Patches with a position code, then stages of scans; returns every stage's normalised map.
+@dataclass(frozen=True)
+class Positions:
+    """How patches enter: normalised or not, with learned positions, a sinusoidal code, or neither; then dropout.
 
-    `stage(dim, downsample, number)` makes a stage, whose `downsample` halves the map after it, if it is not None.
+    Learned positions go before the code. As published they are made for images of 224³ and stretched to the real ones.
+    """
+
+    spe: bool = True
+    ape: bool = False
+    patch_norm: bool = True
+    drop_rate: float = 0.0
+
+
+class ScanEncoder(nn.Module):
+    """Patches with their positions, then stages of scans; returns the first three stages' normalised maps.
+
+    `stage(dim, downsample, number)` makes a stage, whose `downsample` halves the map after it, if it is not None. More
+    than three stages can be built and are stored; nothing uses them, as published.
     """
 
     def __init__(
@@ -76,23 +97,30 @@ class ScanEncoder(nn.Module):
         in_chans: int,
         embed_dim: int,
         stages: int,
-        spe: bool,
+        positions: Positions,
         stage: Callable[[int, bool, int], nn.Module],
     ):
         super().__init__()
-        self.spe = spe
-        self.patch_embed = PatchEmbed3D(patch_size, in_chans, embed_dim)
+        self.spe = positions.spe and not positions.ape
+        self.patch_embed = PatchEmbed3D(patch_size, in_chans, embed_dim, positions.patch_norm)
+        if positions.ape:
+            learned = torch.empty(1, embed_dim, *[LEARNED_SIDE // patch_size] * 3)
+            self.absolute_pos_embed = nn.Parameter(nn.init.trunc_normal_(learned, std=0.02))
+        self.pos_drop = nn.Dropout(positions.drop_rate)
         dims = [embed_dim * 2**number for number in range(stages)]
         self.layers = nn.ModuleList(stage(dim, number < stages - 1, number) for number, dim in enumerate(dims))
-        for number, dim in enumerate(dims):
+        for number, dim in enumerate(dims[:USED_STAGES]):
             self.add_module(f"norm{number}", LayerNorm(dim, channels_first=True))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x = self.patch_embed(x)
-        if self.spe:
+        if hasattr(self, "absolute_pos_embed"):
+            x = x + F.interpolate(self.absolute_pos_embed, size=x.shape[2:], mode="trilinear").to(x.dtype)
+        elif self.spe:
             x = x + position_code(x.shape[1], x.shape[2:], x)
+        x = self.pos_drop(x)
         maps = []
-        for number, layer in enumerate(self.layers):
+        for number, layer in enumerate(list(self.layers)[:USED_STAGES]):
             x = layer(x)
             maps.append(self.get_submodule(f"norm{number}")(x))
             if isinstance(merge := layer.downsample, PatchMerging3D):
@@ -166,6 +194,14 @@ class VecInt(nn.Module):
         return flow
 
 
+def position_arguments(shapes: Shapes) -> dict[str, Any]:
+    """What a state_dict tells of `Positions`; the sinusoidal code leaves no trace."""
+    return {
+        "ape": "transformer.absolute_pos_embed" in shapes,
+        "patch_norm": "transformer.patch_embed.norm.weight" in shapes,
+    }
+
+
 class DisplacementNetwork(nn.Module):
     """Two images to a displacement: an encoder of three stages over patches of 4, and a convolutional decoder.
 
@@ -210,9 +246,8 @@ class DisplacementNetwork(nn.Module):
         for number, (below, here, skip) in enumerate(zip(dims, dims[1:], skipped, strict=False), start=1):
             self.add_module(f"up{number}", UpBlock(below, here, here * skip))
         self.if_transskip, self.if_convskip = if_transskip, if_convskip
-        # The authors' later networks keep these convolutions where they are not used.
-        if if_convskip or integrate:
-            self.c1, self.c2 = ConvNormReLU(in_chans, embed_dim // 2), ConvNormReLU(in_chans, reg_head_chan)
+        # The authors keep these convolutions where they are not used.
+        self.c1, self.c2 = ConvNormReLU(in_chans, embed_dim // 2), ConvNormReLU(in_chans, reg_head_chan)
         head = nn.Conv3d(reg_head_chan, 3, 3, padding=1)
         nn.init.normal_(head.weight, std=1e-5)
         nn.init.zeros_(head.bias)  # type: ignore[arg-type]

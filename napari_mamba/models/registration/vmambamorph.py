@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_mamba.errors import InputError
-from napari_mamba.models.registration.parts import FEATURES, DisplacementNetwork, PatchMerging3D, ScanEncoder
+from napari_mamba.models.registration.parts import (
+    FEATURES,
+    UNUSED,
+    DisplacementNetwork,
+    PatchMerging3D,
+    Positions,
+    ScanEncoder,
+    position_arguments,
+)
 from napari_mamba.models.registry import Identification, Shapes, register
 from napari_mamba.models.shapes import depths, has
 from napari_mamba.nn.mixers.images.ss2d import SS2D
@@ -22,6 +30,8 @@ from napari_mamba.nn.norms.norm import LayerNorm, at_least_float32
 from napari_mamba.scan import placed, scan_order
 
 VARIANTS = ("VMambaMorph", "VMambaMorphFeat")
+EXPAND = 2
+"""Of the scans, whatever the authors' configuration has."""
 
 
 class CubeSS2D(SS2D):
@@ -96,7 +106,6 @@ def identify(shapes: Shapes) -> Identification | None:
     if not has(shapes, "transformer.patch_embed.proj.weight", f"{block}conv3d.weight", "integrate.transformer.grid"):
         return None
     embed = shapes["transformer.patch_embed.proj.weight"][0]
-    paths_inner, d_state = shapes[f"{block}A_logs"]
     extract = "feature_extractor.encoder.0.0.main.weight" in shapes
     return Identification(
         "vmambamorph",
@@ -107,9 +116,9 @@ def identify(shapes: Shapes) -> Identification | None:
             "reg_head_chan": shapes["reg_head.0.weight"][1],
             "if_transskip": shapes["up1.conv1.0.weight"][1] > 4 * embed,
             "if_convskip": shapes["up4.conv1.0.weight"][1] > embed // 2,
-            "d_state": d_state,
-            "expand": paths_inner // 4 // embed,
+            "d_state": shapes[f"{block}A_logs"][1],
             "variant": VARIANTS[int(extract)],
+            **position_arguments(shapes),
         },
         ambiguous=("rec_num",) if extract else (),
         note="VMambaMorphFeat and RecVMambaMorphFeat have the same keys: say how often the network is applied "
@@ -134,6 +143,7 @@ def identify(shapes: Shapes) -> Identification | None:
         "RecVMambaMorphFeat": {"img_size": (32, 32, 32), "variant": "VMambaMorphFeat", "rec_num": 2},
     },
     identify=identify,
+    unused=(*UNUSED, "expand", "d_conv"),
 )
 class VMambaMorph(DisplacementNetwork):
     """VMambaMorph; takes a moving and a fixed image, (B, 1, *img_size) each, cubes.
@@ -149,14 +159,16 @@ class VMambaMorph(DisplacementNetwork):
     in_chans, embed_dim : int
         Channels of both images together; of a patch.
     depths : sequence of int
-        Blocks of the three stages, of which only the last counts.
+        Blocks of the stages, of which only the last counts; of more than three stages three are used.
     reg_head_chan : int
         Channels at full resolution.
     if_transskip, if_convskip, spe : bool
         Whether the decoder sees the encoder's maps, and convolutions of the images; whether patches carry a position
         code.
-    d_state, expand : int
-        Of the scans.
+    patch_norm, ape, drop_rate, patch_size
+        As in `MambaMorph`.
+    d_state : int
+        Of the scans. The authors' `expand` and `d_conv` change nothing in them.
     variant : {"VMambaMorph", "VMambaMorphFeat"}
         The authors' class: with or without a U-Net that makes features of each image first.
     rec_num : int
@@ -187,21 +199,27 @@ class VMambaMorph(DisplacementNetwork):
         if_convskip: bool = True,
         spe: bool = True,
         d_state: int = 16,
-        expand: int = 2,
         variant: str = "VMambaMorph",
         rec_num: int = 1,
+        patch_norm: bool = True,
+        ape: bool = False,
+        drop_rate: float = 0.0,
+        patch_size: int = 4,
     ):
-        if len(depths) != 3 or len(set(img_size)) != 1 or any(size % 16 for size in img_size):
-            raise InputError("VMambaMorph registers cubes whose side is a multiple of 16, in three stages of blocks")
+        if patch_size != 4 or len(depths) < 3 or len(set(img_size)) != 1 or any(size % 16 for size in img_size):
+            raise InputError(
+                "VMambaMorph registers cubes whose side is a multiple of 16, in patches of 4 and three stages of blocks"
+            )
         if variant not in VARIANTS or rec_num < 1:
             raise InputError(f"VMambaMorph's variant is one of {', '.join(VARIANTS)}, and rec_num at least 1")
         extract = variant == "VMambaMorphFeat"
         enters = 2 * FEATURES if extract else in_chans
 
         def stage(dim: int, downsample: bool, number: int) -> nn.Module:
-            return ScanStage(dim, downsample, depths[number], d_state, expand)
+            return ScanStage(dim, downsample, depths[number], d_state, EXPAND)
 
-        encoder = ScanEncoder(4, enters, embed_dim, len(depths), spe, stage)
+        positions = Positions(spe, ape, patch_norm, drop_rate)
+        encoder = ScanEncoder(patch_size, enters, embed_dim, len(depths), positions, stage)
         build = partial(super().__init__, integrate=True, extract=extract)
         build(encoder, img_size, enters, embed_dim, reg_head_chan, if_transskip, if_convskip)
         self.rec_num = rec_num

@@ -7,7 +7,7 @@ other keys).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -80,8 +80,21 @@ class DecoderBlock(nn.Module):
         return F.relu_(self.norm2(y))
 
 
+def groups_of(norm: object, name: str) -> int:
+    """The groups of a group norm as MONAI names it; raises `InputError` for any other norm.
+
+    >>> groups_of(("GROUP", {"num_groups": 4}), "group")
+    4
+    """
+    kind, facts = norm if isinstance(norm, tuple | list) and len(norm) == 2 else (norm, {})
+    groups = facts.get("num_groups") if isinstance(facts, Mapping) else None
+    if str(kind).lower() != "group" or name.lower() != "group" or not isinstance(groups, int) or groups < 1:
+        raise InputError(f'LightM-UNet has group norms alone, ("group", {{"num_groups": 8}}), not {norm!r}')
+    return groups
+
+
 def identify(shapes: Shapes) -> Identification | None:
-    """Recognise a LightM-UNet state_dict; its shapes determine every argument."""
+    """Recognise a LightM-UNet state_dict; groups, and whether classes are returned, leave no trace in it."""
     if not has(shapes, "convInit.0.conv.weight", "down_layers.0.1.conv1.skip_scale", "up_layers.0.0.skip_scale"):
         return None
     first, last = shapes["convInit.1.conv.weight"], shapes["conv_final.2.1.conv.weight"]
@@ -98,6 +111,10 @@ def identify(shapes: Shapes) -> Identification | None:
             "blocks_down": tuple(down[level] - (level > 0) for level in range(levels)),
             "blocks_up": tuple(depths(shapes, "up_layers.", ".")),
         },
+        ambiguous=("norm",) if first[0] % NORM_GROUPS else (),
+        note="The weights do not say how many groups the group norms have (norm); the authors' 8 do not fit them."
+        if first[0] % NORM_GROUPS
+        else "",
     )
 
 
@@ -124,13 +141,17 @@ class LightMUNet(nn.Module):
     spatial_dims : int
         2 or 3.
     init_filters : int
-        Channels of the highest resolution, a multiple of `num_groups`; the authors' nnU-Net trainer takes 32.
+        Channels of the highest resolution, a multiple of the norms' groups; the authors' nnU-Net trainer takes 32.
     in_channels, out_channels : int
         Channels of the image; classes, the background included.
     blocks_down, blocks_up : sequence of int
         Blocks of every encoder and decoder level; the decoder has one level less.
-    num_groups : int
-        Groups of the group norms.
+    norm : (str, mapping)
+        Group norm and the number of its groups, as MONAI has it; no other norm.
+    norm_name, num_groups
+        "group" and the number of groups, in place of `norm`: `num_groups` alone changes nothing, as with the authors.
+    use_conv_final : bool
+        Whether the channels of the highest resolution become classes; if not, they are returned.
     dropout_prob : float, optional
         Dropout after the first convolution, in training.
 
@@ -152,16 +173,21 @@ class LightMUNet(nn.Module):
         in_channels: int = 1,
         out_channels: int = 2,
         dropout_prob: float | None = None,
+        norm: tuple[str, Mapping[str, int]] = ("GROUP", {"num_groups": NORM_GROUPS}),
+        norm_name: str = "",
         num_groups: int = NORM_GROUPS,
+        use_conv_final: bool = True,
         blocks_down: Sequence[int] = (1, 2, 2, 4),
         blocks_up: Sequence[int] = (1, 1, 1),
     ):
         super().__init__()
-        if len(blocks_up) != len(blocks_down) - 1 or init_filters % num_groups:
+        groups = groups_of(("group", {"num_groups": num_groups}) if norm_name else norm, norm_name or "group")
+        if len(blocks_up) != len(blocks_down) - 1 or init_filters % groups:
             raise InputError(
                 "LightM-UNet needs one decoder level less than encoder levels, and filters that are a multiple of "
-                f"num_groups; it was given {len(blocks_down)}, {len(blocks_up)}, {init_filters} and {num_groups}"
+                f"its norms' groups; it was given {len(blocks_down)}, {len(blocks_up)}, {init_filters} and {groups}"
             )
+        self.use_conv_final = use_conv_final
         self.step = 2 ** len(blocks_up)
         self.convInit = Float32Sequential(*separable_conv(in_channels, init_filters, 3, spatial_dims))
         self.dropout = dimensional("Dropout", spatial_dims)(dropout_prob or 0.0)
@@ -173,7 +199,7 @@ class LightMUNet(nn.Module):
                 halve = nn.Sequential(
                     ScaledMambaLayer(channels // 2, channels), dimensional("MaxPool", spatial_dims)(2)
                 )
-            blocks = [ResidualMambaBlock(channels, num_groups) for _ in range(number)]
+            blocks = [ResidualMambaBlock(channels, groups) for _ in range(number)]
             self.down_layers.append(Float32Sequential(halve, *blocks))
         self.up_layers, self.up_samples = nn.ModuleList(), nn.ModuleList()
         enlarge = nn.Upsample(scale_factor=2, mode="bilinear" if spatial_dims == 2 else "trilinear")
@@ -181,11 +207,9 @@ class LightMUNet(nn.Module):
             channels = init_filters * 2**level
             reduce = pointwise(2 * channels, channels, spatial_dims, bias=False)
             self.up_samples.append(nn.Sequential(named_conv(reduce), enlarge))
-            self.up_layers.append(
-                nn.Sequential(*[DecoderBlock(channels, num_groups, spatial_dims) for _ in range(number)])
-            )
+            self.up_layers.append(nn.Sequential(*[DecoderBlock(channels, groups, spatial_dims) for _ in range(number)]))
         self.conv_final = nn.Sequential(
-            nn.GroupNorm(num_groups, init_filters),
+            nn.GroupNorm(groups, init_filters),
             nn.ReLU(inplace=True),
             separable_conv(init_filters, out_channels, 1, spatial_dims, bias=True),
         )
@@ -213,4 +237,4 @@ class LightMUNet(nn.Module):
         x = skips[-1]
         for up, layer, skip in zip(self.up_samples, self.up_layers, skips[-2::-1], strict=True):
             x = layer(up(x) + skip)
-        return self.conv_final(x)
+        return self.conv_final(x) if self.use_conv_final else x

@@ -25,8 +25,8 @@ from napari_mamba.scan.ssd import choose_ssd, ssd_from
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
 ATTENTION_WIDTH = 128
 HEADDIM = 64
-STRETCH = 4096
-"""Patches that go through a direction together."""
+ORDERS, STRETCH = 4, 4096
+"""Orders of the patches; patches that go through a direction together."""
 
 
 class DirectMamba(Float32Module):
@@ -102,21 +102,24 @@ class DirectMamba(Float32Module):
 def identify(shapes: Shapes) -> Identification | None:
     """Recognise a MamMIL state_dict; the activation and the kind of orders leave no trace in it."""
     first = "layers.0.1."
-    if not has(shapes, "ft_head.0.weight", f"{first}A_log_list.0", "attention.2.weight", "head.weight"):
+    if not has(shapes, "ft_head.0.weight", f"{first}A_log_list.0", "attention.2.weight", "norm.weight"):
         return None
     embed, input_dim = shapes["ft_head.0.weight"]
     inner = shapes[f"{first}out_proj.weight"][1]
+    directions = count(shapes, f"{first}A_log_list.")
     return Identification(
         "mammil",
         arguments={
             "input_dim": input_dim,
-            "n_directions": count(shapes, f"{first}A_log_list.") // 2,
+            # The network hands its mixers four orders always.
+            "n_directions": ORDERS,
+            "bidirectional": directions == 2 * ORDERS,
             "embed_dim": embed,
             "layer_n": count(shapes, "layers."),
             "d_state": (shapes[f"{first}conv1d_list.0.weight"][0] - inner) // 2,
             "d_conv": shapes[f"{first}conv1d_list.0.weight"][2],
             "expand": inner // embed,
-            "num_classes": shapes["head.weight"][0],
+            "num_classes": shapes.get("head.weight", (0,))[0],
         },
         ambiguous=("act", "survival"),
         note="MamMIL's keys do not tell all: say with which activation (act) it was trained, and whether for survival.",
@@ -155,7 +158,7 @@ class MamMIL(nn.Module):
     dropout : float
         After the first layer.
     num_classes : int
-        Classes; for survival, intervals of time.
+        Classes, 0 for the slide's feature; for survival, intervals of time.
     survival : bool
         Return hazards and survival instead of logits and probabilities.
 
@@ -203,7 +206,7 @@ class MamMIL(nn.Module):
         self.ppeg = nn.ModuleList(DeepGCNLayer(embed_dim) for _ in range(layer_n - 1))
         self.norm = LayerNorm(embed_dim)
         self.attention = nn.Sequential(nn.Linear(embed_dim, ATTENTION_WIDTH), nn.Tanh(), nn.Linear(ATTENTION_WIDTH, 1))
-        self.head = nn.Linear(embed_dim, num_classes)
+        self.head = nn.Linear(embed_dim, num_classes) if num_classes else nn.Identity()
 
     def features(self, x: Tensor, edge_index: Tensor, orders: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """The slide's feature (1, embed_dim), and each patch's share in it (1, L), which sums to 1."""

@@ -8,7 +8,8 @@ transformer.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -27,37 +28,57 @@ UNUSED = (960, 1024)
 """Sizes of a linear layer that is stored and never used."""
 
 
-def layers_of(channels: int, groups: int, act: bool) -> nn.Sequential:
-    """Group norm, 3-convolution and, where `act`, ReLU."""
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gcr": F.relu,
+    "gcl": partial(F.leaky_relu, negative_slope=0.1),
+    "gce": F.elu,
+}
+"""By the authors' order of layers: group norm, convolution, and the activation."""
+
+
+class Activation(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def layers_of(channels: int, groups: int, act: Callable[[Tensor], Tensor] | None) -> nn.Sequential:
+    """Group norm, 3-convolution and, where there is one, the activation."""
     layers = nn.Sequential()
     layers.add_module("groupnorm", nn.GroupNorm(groups if channels >= groups else 1, channels))
     layers.add_module("conv", nn.Conv3d(channels, channels, 3, padding=1, bias=False))
-    if act:
-        layers.add_module("ReLU", nn.ReLU())
+    if act is not None:
+        layers.add_module("act", Activation(act))
     return layers
 
 
 class ResidualBlock(nn.Module):
     """A 1-convolution where the channels change, and two units added to what it gives."""
 
-    def __init__(self, channels: int, out: int, groups: int) -> None:
+    def __init__(self, channels: int, out: int, groups: int, order: str) -> None:
         super().__init__()
+        self.act = ACTIVATIONS[order]
         self.conv1 = nn.Conv3d(channels, out, 1) if channels != out else nn.Identity()
-        self.conv2, self.conv3 = layers_of(out, groups, act=True), layers_of(out, groups, act=False)
+        self.conv2, self.conv3 = layers_of(out, groups, self.act), layers_of(out, groups, None)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(x)
-        return F.relu(x + self.conv3(self.conv2(x)))
+        return self.act(x + self.conv3(self.conv2(x)))
 
 
 class Up(nn.Module):
     """A transposed convolution to one voxel less than twice the sides, the nearest voxel for the rest, and the skip."""
 
-    def __init__(self, channels: int, out: int, groups: int) -> None:
+    def __init__(self, channels: int, out: int, groups: int, order: str) -> None:
         super().__init__()
         conv = nn.ConvTranspose3d(channels, out, 3, stride=2, padding=1, bias=False)
         self.upsampling = nn.ModuleDict({"upsample": nn.ModuleDict({"conv_transposed": conv})})
-        self.basic_module = ResidualBlock(out, out, groups)
+        self.basic_module = ResidualBlock(out, out, groups, order)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         x = self.upsampling.get_submodule("upsample.conv_transposed")(x)
@@ -194,6 +215,8 @@ class GFEGenerator(Float32Module):
         Channels of each level.
     num_groups : int
         Of the group norms.
+    layer_order : {"gcr", "gcl", "gce"}
+        Group norm, convolution, and ReLU (as its authors have it), leaky ReLU or ELU; no weights tell it.
     image_size : (int, int, int)
         The volumes' sides.
     patch_size, dim, depth, heads, mlp_dim : int
@@ -208,6 +231,7 @@ class GFEGenerator(Float32Module):
         f_maps: Sequence[int] = (64, 128, 256, 512),
         num_groups: int = 8,
         is_segmentation: bool = True,
+        layer_order: str = "gcr",
         *,
         image_size: Sequence[int] = (160, 160, 96),
         patch_size: int = 40,
@@ -217,6 +241,8 @@ class GFEGenerator(Float32Module):
         mlp_dim: int = 2048,
     ) -> None:
         super().__init__()
+        if layer_order not in ACTIVATIONS:
+            raise InputError(f"the generator's layer_order is one of {', '.join(ACTIVATIONS)}, not {layer_order!r}")
         step = 2 ** (len(f_maps) - 1)
         deep = tuple(side // step for side in image_size)
         flat = (deep[1] * BLOCKS, deep[0] // BLOCKS * deep[2])
@@ -229,10 +255,11 @@ class GFEGenerator(Float32Module):
         self.image_size, self.is_segmentation, self.final_sigmoid = tuple(image_size), is_segmentation, final_sigmoid
         ins = [in_channels, *f_maps[:-1]]
         self.encoders = nn.ModuleList(
-            nn.ModuleDict({"basic_module": ResidualBlock(a, b, num_groups)}) for a, b in zip(ins, f_maps, strict=True)
+            nn.ModuleDict({"basic_module": ResidualBlock(*channels, num_groups, layer_order)})
+            for channels in zip(ins, f_maps, strict=True)
         )
         falling = list(f_maps)[::-1]
-        self.decoders = nn.ModuleList(Up(a, b, num_groups) for a, b in pairwise(falling))
+        self.decoders = nn.ModuleList(Up(a, b, num_groups, layer_order) for a, b in pairwise(falling))
         self.mid = MapTransformer(flat, patch_size, f_maps[-1], dim, depth, heads, mlp_dim)
         self.mid_linear = nn.Linear(*UNUSED)
         self.final_conv = nn.Conv3d(f_maps[0], out_channels, 1)

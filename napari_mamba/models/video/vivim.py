@@ -156,6 +156,14 @@ def identify(shapes: Shapes) -> Identification | None:
     vectors={"Vivim": {}},
     identify=identify,
     frames=FRAMES,
+    unused=(
+        "layer_scale_init_value",
+        "hidden_size",
+        "norm_name",
+        "conv_block",
+        "res_block",
+        "spatial_dims",
+    ),
 )
 class Vivim(nn.Module):
     """Vivim: the frames of a clip (B, F, in_chans, H, W) to class scores of each frame (B · F, out_chans, H, W).

@@ -1,6 +1,7 @@
 """VMRNN: the next frames of a video, by a recurrent cell of VSS blocks (Tang et al., arXiv:2403.16536).
 
-Read in github.com/yyyujintang/VMRNN-PyTorch, `Moving_MNIST_VMRNN/VMRNN_B.py`, `VMRNN_D.py` and `functions.py`.
+Read in github.com/yyyujintang/VMRNN-PyTorch, `Moving_MNIST_VMRNN/VMRNN_B.py`, `VMRNN_D.py` and `functions.py`, and
+`openstl/modules/VMRNN_modules.py`, where VMRNN-B has one cell under another name, and VMRNN-D any patch.
 """
 
 from __future__ import annotations
@@ -102,10 +103,14 @@ def embedding_arguments(shapes: Shapes, prefix: str) -> dict[str, Any]:
 
 def identify_b(shapes: Shapes) -> Identification | None:
     """Recognise VMRNN-B, whose cells are of one resolution."""
-    if not has(shapes, "ST.patch_embed.proj.weight", "ST.layers.0.VSBs.0.linear.weight"):
+    if not has(shapes, "ST.patch_embed.proj.weight"):
         return None
-    arguments = embedding_arguments(shapes, "ST.") | {"depths": cell_depths(shapes, "ST.layers.")}
-    return Identification("vmrnn_b", arguments=arguments)
+    cell = count(shapes, "ST.layer.VSBs.")  # OpenSTL's
+    depths = cell or cell_depths(shapes, "ST.layers.")
+    if not depths:
+        return None
+    arguments = embedding_arguments(shapes, "ST.") | {"depths": depths}
+    return Identification("vmrnn_b", "OpenSTL" if cell else "", arguments)
 
 
 def identify_d(shapes: Shapes) -> Identification | None:
@@ -119,6 +124,8 @@ def identify_d(shapes: Shapes) -> Identification | None:
     return Identification("vmrnn_d", arguments=arguments)
 
 
+UNUSED = ("num_heads", "heads_number", "window_size")
+"""Of OpenSTL's configurations: they are SwinLSTM's."""
 FACTS: dict[str, Any] = {
     "task": "prediction",
     "spatial_dims": (2,),
@@ -137,18 +144,26 @@ class Cells(nn.Module):
         patch_size: int,
         in_chans: int,
         embed_dim: int,
-        depths: Sequence[int],
+        depths: int | Sequence[int],
         attn_drop: float,
         drop_path: float,
     ) -> None:
         super().__init__()
         self.patch_embed = PatchEmbed2D(patch_size, in_chans, embed_dim)
         self.patch_inflated = PatchInflated(in_chans, embed_dim, patch_size)
-        self.layers = nn.ModuleList(VMRNNCell(embed_dim, [drop_path] * depth, attn_drop) for depth in depths)
+
+        def cell(depth: int) -> VMRNNCell:
+            return VMRNNCell(embed_dim, [drop_path] * depth, attn_drop)
+
+        if isinstance(depths, int):
+            self.layer = cell(depths)
+        else:
+            self.layers = nn.ModuleList(cell(depth) for depth in depths)
 
     def forward(self, x: Tensor, states: Sequence[State | None]) -> tuple[Tensor, list[State]]:
         x, after = self.patch_embed(x), []
-        for layer, state in zip(self.layers, states, strict=True):
+        cells = self.layers if hasattr(self, "layers") else [self.layer]
+        for layer, state in zip(cells, states, strict=True):
             after.append(layer(x, state))
             x = after[-1][0]
         return torch.sigmoid(self.patch_inflated(x)), after
@@ -159,6 +174,7 @@ class Cells(nn.Module):
     title="VMRNN-B",
     vectors={"VMRNN_B": {"patch_size": 2, "in_chans": 1, "embed_dim": 128, "depths": [6]}},
     identify=identify_b,
+    unused=UNUSED,
     **FACTS,
 )
 class VMRNNB(nn.Module):
@@ -170,8 +186,8 @@ class VMRNNB(nn.Module):
     ----------
     patch_size, in_chans, embed_dim : int
         Side of a patch, a power of two; channels of a frame; channels of a token.
-    depths : sequence of int
-        Blocks of each cell.
+    depths : int or sequence of int
+        Blocks of each cell; a number is OpenSTL's single cell, which has another name in the keys.
     attn_drop_rate, drop_path_rate : float
         Dropout inside the scans, and of blocks.
     img_size, drop_rate
@@ -190,13 +206,14 @@ class VMRNNB(nn.Module):
         patch_size: int = 2,
         in_chans: int = 1,
         embed_dim: int = 128,
-        depths: Sequence[int] = (12,),
+        depths: int | Sequence[int] = (12,),
         drop_rate: float = 0.0,
         attn_drop_rate: float = 0.0,
         drop_path_rate: float = 0.1,
     ) -> None:
         super().__init__()
-        self.in_chans, self.unit, self.layers = in_chans, patch_size, len(depths)
+        self.in_chans, self.unit = in_chans, patch_size
+        self.layers = 1 if isinstance(depths, int) else len(depths)
         self.ST = Cells(patch_size, in_chans, embed_dim, depths, attn_drop_rate, drop_path_rate)
 
     def forward(self, input: Tensor, states: Sequence[State | None] | None = None) -> tuple[Tensor, list[State]]:
@@ -214,7 +231,7 @@ class Half(nn.Module):
         narrow = dims[-1] // 2 if up else dims[0]
         self.patch_embed = PatchEmbed2D(patch_size, in_chans, narrow)
         if up:
-            self.Unembed = nn.ModuleDict({"Conv": enlarge(narrow, in_chans)})
+            self.Unembed = PatchInflated(in_chans, narrow, patch_size)
         self.layers = nn.ModuleList(VMRNNCell(dim, rate, attn_drop) for dim, rate in zip(dims, rates, strict=True))
         steps = [PatchExpand(dim, dim // 2) if up else PatchMerging2D(dim) for dim in dims]
         self.add_module("upsample" if up else "downsample", nn.ModuleList(steps))
@@ -234,6 +251,7 @@ class Half(nn.Module):
     title="VMRNN-D",
     vectors={"VMRNN_D": {"embed_dim": 128, "depths_downsample": [2, 6], "depths_upsample": [6, 2]}},
     identify=identify_d,
+    unused=UNUSED,
     **FACTS,
 )
 class VMRNND(nn.Module):
@@ -242,7 +260,7 @@ class VMRNND(nn.Module):
     Parameters
     ----------
     patch_size, in_chans, embed_dim : int
-        Side of a patch, of which the decoder undoes 2 alone; channels of a frame; channels of a token, which double.
+        Side of a patch, a power of two; channels of a frame; channels of a token, which double.
     depths_downsample, depths_upsample : sequence of int
         Blocks of each cell, finest first going down; the authors give those going up as [6, 2] and read them from
         behind.
@@ -265,8 +283,8 @@ class VMRNND(nn.Module):
         drop_path_rate: float = 0.1,
     ) -> None:
         super().__init__()
-        if patch_size != 2 or len(depths_downsample) != len(depths_upsample):
-            raise InputError("VMRNN-D's patches have a side of 2, and as many cells go up as down")
+        if len(depths_downsample) != len(depths_upsample):
+            raise InputError("VMRNN-D has as many cells going up as going down")
         stages = len(depths_downsample)
         self.in_chans, self.unit, self.stages = in_chans, patch_size * 2**stages, stages
         dims = [embed_dim << stage for stage in range(stages)]
@@ -286,7 +304,7 @@ class VMRNND(nn.Module):
         none: list[State | None] = [None] * self.stages
         x, down = self.Downsample(self.Downsample.patch_embed(input), none if states_down is None else states_down)
         x, up = self.Upsample(x, none if states_up is None else states_up)
-        return torch.sigmoid(self.Upsample.Unembed["Conv"](x.movedim(-1, 1))), down, up
+        return torch.sigmoid(self.Upsample.Unembed(x)), down, up
 
 
 @torch.no_grad()

@@ -136,7 +136,7 @@ def test_a_bundle_and_its_columns_agree(bundle, tmp_path, place):
     assert bundle.columns[2] == Column("age", (), 70.0, 8.0)
     facts = {name: getattr(bundle, name) for name in bundles.BundleSpec.__dataclass_fields__}
     for columns, said in [
-        ((), "has the field 'columns' where"),
+        ((), "say which columns"),
         (bundle.columns[:4], "its network has others"),
         ((*bundle.columns[:4], Column("Age")), "a name of its own"),
         ((*bundle.columns[:4], Column("x", std=0.0)), "std above 0"),
