@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_mamba.errors import InputError
+from napari_mamba.io.common.guard import shortened
 from napari_mamba.radiotherapy.measures import GRAY, PERCENT, VOLUME, measure, parsed
 from napari_mamba.radiotherapy.structures import StructureSet, plain, prescription_of
 
@@ -158,7 +159,7 @@ def _goal(path: Path, number: int, line: str, header: list[str], separator: str)
     try:
         return goal_of(*(cells[column] for column in COLUMNS))
     except InputError as error:
-        raise InputError(f"{path}, line {number}: {error}") from error
+        raise InputError(f"{path}, line {number}: {shortened(str(error))}") from error
 
 
 def write_goals(goals: Iterable[Goal], path: Path | str) -> Path:

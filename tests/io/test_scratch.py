@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from napari_mamba.io.common import scratch
+from napari_mamba.io.common import scratch, settling
 
 
 def fails_in(parent):
@@ -26,16 +26,16 @@ def test_a_thread_that_writes_on_after_a_failure(tmp_path, monkeypatch, late):
         if len(removals) <= late:
             (folder / "image.zarr" / "c").mkdir(parents=True)
 
-    monkeypatch.setattr(scratch.shutil, "rmtree", remove)
-    monkeypatch.setattr(scratch.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(settling.shutil, "rmtree", remove)
+    monkeypatch.setattr(settling.time, "sleep", lambda seconds: None)
     with pytest.raises(OSError, match="the disk is full"):
         fails_in(tmp_path)
     assert not list(tmp_path.iterdir())
     assert len(removals) > late
 
 
-def test_a_folder_without_a_store_goes_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(scratch.time, "sleep", lambda seconds: pytest.fail("waited"))
+def test_a_folder_goes_at_once_where_nothing_failed(tmp_path, monkeypatch):
+    monkeypatch.setattr(settling.time, "sleep", lambda seconds: pytest.fail("waited"))
     with scratch.scratch_folder(".image-", tmp_path) as folder:
         (folder / "a").write_text("b")
     assert not list(tmp_path.iterdir())

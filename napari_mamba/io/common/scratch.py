@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_TRIES, _PAUSE, _AWAY = 60, 0.05, 3
+from napari_mamba.io.common.settling import remove_for_good
 
 
 @contextmanager
@@ -36,17 +35,7 @@ def scratch_folder(prefix: str, parent: Path | str | None = None) -> Iterator[Pa
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     try:
         yield folder
-    finally:
+    except BaseException:
         remove_for_good(folder)
-
-
-def remove_for_good(folder: Path) -> None:
-    """Remove a folder; one with stores in it until it stays away, for a thread that writes makes it anew."""
-    holds_stores = folder.is_dir() and any(inside.is_dir() for inside in folder.iterdir())
-    away = 0
-    for _ in range(_TRIES):
-        shutil.rmtree(folder, ignore_errors=True)
-        away = 0 if folder.exists() else away + 1
-        if away == (_AWAY if holds_stores else 1):
-            return
-        time.sleep(_PAUSE)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)

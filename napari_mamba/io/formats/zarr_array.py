@@ -55,5 +55,6 @@ def read(
 def _by_xarray(array: Any) -> tuple[str, ...]:
     """The axes' names that xarray puts beside an array of version 2, where they are of t, c, z, y and x."""
     names = dict(array.attrs).get("_ARRAY_DIMENSIONS")
-    good = isinstance(names, list) and len(names) == array.ndim and all(name in list("tczyx") for name in names)
-    return tuple(names) if good else ()
+    if not isinstance(names, list) or len(names) != array.ndim:
+        return ()
+    return tuple(names) if all(name in list("tczyx") for name in names) else ()

@@ -112,8 +112,7 @@ def stored(path: Path) -> np.ndarray:
         try:
             tags = pydicom.dcmread(path, force=True)
             syntax = tags.file_meta.TransferSyntaxUID if "TransferSyntaxUID" in tags.file_meta else None
-            known = syntax is None or syntax in (*_BY_PYDICOM, *_BY_GDCM) or syntax.name in _PLAIN
-            if not known:
+            if syntax is not None and syntax not in (*_BY_PYDICOM, *_BY_GDCM) and syntax.name not in _PLAIN:
                 raise InputError(
                     f"{path} is compressed as {_guard.quoted(syntax.name)}, which is not read here: export it without "
                     "compression"
