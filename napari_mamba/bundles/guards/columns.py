@@ -49,7 +49,7 @@ def check_columns(spec: Any) -> None:
     if wanted and not columns:
         raise BundleError(
             f"bundle {spec.name}: its network takes a row of a table beside the image: say which columns, categories "
-            "with their values first, then numbers (--columns, or the field 'columns')"
+            "with their values first, then numbers (the field 'columns')"
         )
     if columns and not wanted:
         raise BundleError(f"bundle {spec.name}: its network takes no row of a table: leave the field 'columns' out")
