@@ -67,8 +67,8 @@ def spec() -> BundleSpec:
             "1.2.1": "Images that are no head in MR are doubted; the weights are the same.",
             "1.3.0": "Learnt the noise that scans have, correlated where a part of k-space is missing; a little less "
             "of white noise is removed.",
-            "1.3.1": "CTs kept in a window (28 of 32 in the test, none of 8 from elsewhere) and label maps are doubted; "
-            "the weights are the same.",
+            "1.3.1": "CTs kept in a window (28 of 32 in the test, none of 8 from elsewhere) and label maps are "
+            "doubted; the weights are the same.",
         },
         references=(
             "Guo et al.: MambaIR, arXiv:2402.15648",
