@@ -199,6 +199,8 @@ def requirements(repository):
 def test_no_requirement_excludes_what_slicer_has(repository, slicer):
     """Without a network; check_install.py installs in earnest."""
     pytest.importorskip("packaging")
+    if sys.version_info >= (3, 12):
+        pytest.skip("pip may have taken newer packages here than Slicer's NumPy lets it take there")
     excluded = []
     for asks, one in requirements(repository):
         has = PINS[slicer].get(one.name.lower().replace("_", "-"))
