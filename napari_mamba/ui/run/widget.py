@@ -220,7 +220,7 @@ class RunWidget(QWidget):
             if not self._left:
                 self._area.ensureWidgetVisible(widget, 0, 60)
 
-        QTimer.singleShot(50, self, show)
+        QTimer.singleShot(50, show)
 
     @Slot(object)
     def _on_ended(self, _: Job) -> None:
