@@ -16,7 +16,7 @@ from napari_mamba.cluster.on_worker import BundleReference, Outcome, outcome_of
 from napari_mamba.cluster.spreading import SpreadJobs, spread
 from napari_mamba.errors import OutputError
 from napari_mamba.io.common.atomic import reason_of
-from napari_mamba.io.common.scratch import scratch_folder
+from napari_mamba.io.common.settling import scratch_folder
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import platformdirs
 
-from napari_mamba.io.common.scratch import scratch_folder
+from napari_mamba.io.common.settling import scratch_folder
 from napari_mamba.ui.run.process.outcome import Outcome, sentence_of
 
 

@@ -6,11 +6,11 @@ import shutil
 
 import pytest
 
-from napari_mamba.io.common import scratch, settling
+from napari_mamba.io.common import settling
 
 
 def fails_in(parent):
-    with scratch.scratch_folder(".image-", parent) as folder:
+    with settling.scratch_folder(".image-", parent) as folder:
         (folder / "image.zarr").mkdir()
         raise OSError("the disk is full")
 
@@ -36,6 +36,6 @@ def test_a_thread_that_writes_on_after_a_failure(tmp_path, monkeypatch, late):
 
 def test_a_folder_goes_at_once_where_nothing_failed(tmp_path, monkeypatch):
     monkeypatch.setattr(settling.time, "sleep", lambda seconds: pytest.fail("waited"))
-    with scratch.scratch_folder(".image-", tmp_path) as folder:
+    with settling.scratch_folder(".image-", tmp_path) as folder:
         (folder / "a").write_text("b")
     assert not list(tmp_path.iterdir())
