@@ -1,7 +1,7 @@
 """A GPU's start, beside what a first run does before it: the CUDA context, and what PyTorch's libraries set up once.
 
-On one H200 the context takes 0.3 s and cuDNN's first convolution as long, in which the host only waits. In a thread of
-its own that time goes to reading and checking the image, and to what is imported for the run.
+The host only waits for both. In a thread of its own that time goes to reading and checking the image, and to what is
+imported for the run.
 """
 
 from __future__ import annotations
