@@ -259,7 +259,7 @@ PRESETS: Mapping[str, Preset] = {
         note="The authors' code cuts the middle out of an image made 256 pixels high; here the whole image is resized.",
     ),
     "sr-reg": Preset(
-        networks=("mambamorph",),
+        networks=("mambamorph", "vmambamorph"),
         source="github.com/Guo-Stone/MambaMorph, scripts/torch/test_cross.py, generators.py and configs_TransMorph.py",
         tile=(176, 208, 192),
         preparation=(
@@ -272,7 +272,7 @@ PRESETS: Mapping[str, Preset] = {
         note=f"{SR_REG_NOTE} Voxels of 1 mm, in a window of the network's size about what both images show.",
     ),
     "sr-reg-128": Preset(
-        networks=("vmambamorph",),
+        networks=("mambamorph", "vmambamorph"),
         source="github.com/ziyangwang007/VMambaMorph, README.md, scripts/torch/test_cross.py and generators.py",
         tile=(128, 128, 128),
         preparation=(*PATIENT_AXES, normalise("rescale_0_1"), {"step": "resize", "shape": NETWORK_SIZE}),

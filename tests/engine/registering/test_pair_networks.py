@@ -171,7 +171,7 @@ def test_what_weights_do_not_say_is_asked_for(tmp_path):
     torch.save(network("vmambamorph", arguments).state_dict(), tmp_path / "net.pt")
     with pytest.raises(UnsaidError, match="rec_num"):
         import_checkpoint(tmp_path / "net.pt", tmp_path / "b", preset="sr-reg-128")
-    with pytest.raises(UnsaidError, match="give preparation, or the preset sr-reg-128"):
+    with pytest.raises(UnsaidError, match="give preparation, or the preset sr-reg or sr-reg-128"):
         import_checkpoint(tmp_path / "net.pt", tmp_path / "b", arguments={"rec_num": 2})
     with pytest.raises(BundleError, match=r"images of \[32, 32, 32\] voxels, not \[64, 64, 64\]"):
         import_checkpoint(
