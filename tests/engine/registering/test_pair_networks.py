@@ -17,7 +17,7 @@ from napari_mamba.errors import BundleError, UnsaidError
 from napari_mamba.volume import Volume
 
 SMALL = {"embed_dim": 12, "depths": (1, 1, 1)}
-BOX, CUBE = (32, 48, 32), (32, 32, 32)
+BOX, CUBE = (32, 48, 32), (16, 16, 16)
 VARIANTS = [
     ("mambamorph", {"img_size": BOX, "variant": "MambaMorphOri"}, "sr-reg"),
     ("mambamorph", {"img_size": BOX, "variant": "MambaMorph"}, "sr-reg"),
@@ -84,7 +84,7 @@ def test_a_constant_flow_moves_points_by_as_many_voxels(tmp_path, name, argument
 
     transform, seen = sitk.ReadTransform(files[5]), sitk.ReadImage(files[2])
     # VMambaMorph's cube is the whole image: its voxels along (x, y, z) of the patient.
-    sides = np.array([1.5 * 24, 1.2 * 30, 2.0 * 24]) / 32 if name == "vmambamorph" else np.ones(3)
+    sides = np.array([1.5 * 24, 1.2 * 30, 2.0 * 24]) / 16 if name == "vmambamorph" else np.ones(3)
     expected = np.array(BIAS) * sides * arguments.get("rec_num", 1)
     for place in ((15, 12, 12), (13, 10, 11), (18, 13, 14)):
         point = seen.TransformIndexToPhysicalPoint(place)
@@ -173,7 +173,7 @@ def test_what_weights_do_not_say_is_asked_for(tmp_path):
         import_checkpoint(tmp_path / "net.pt", tmp_path / "b", preset="sr-reg-128")
     with pytest.raises(UnsaidError, match="give preparation, or the preset sr-reg or sr-reg-128"):
         import_checkpoint(tmp_path / "net.pt", tmp_path / "b", arguments={"rec_num": 2})
-    with pytest.raises(BundleError, match=r"images of \[32, 32, 32\] voxels, not \[64, 64, 64\]"):
+    with pytest.raises(BundleError, match=r"images of \[16, 16, 16\] voxels, not \[64, 64, 64\]"):
         import_checkpoint(
             tmp_path / "net.pt", tmp_path / "b", arguments={"rec_num": 2}, preset="sr-reg-128", tile=(64, 64, 64)
         )
