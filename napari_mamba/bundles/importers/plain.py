@@ -16,7 +16,8 @@ from napari_mamba.bundles.guards.columns import Column, columns_of
 from napari_mamba.bundles.importers.parts import read_parts
 from napari_mamba.bundles.importers.pickles import read_checkpoint
 from napari_mamba.bundles.importers.places import place_for, plain_name
-from napari_mamba.bundles.importers.presets import PRESETS, Preset, preset_for, presets_for, slide_usage
+from napari_mamba.bundles.importers.presets import PRESETS, Preset, preset_for, presets_for
+from napari_mamba.bundles.importers.usages import pair_usage, slide_usage
 from napari_mamba.bundles.progress import OnProgress, part, silent
 from napari_mamba.bundles.spec import WITHOUT_CLASSES, BundleSpec, Channel, Dtype, LabelClass, Network, Tile
 from napari_mamba.bundles.writer import save
@@ -66,7 +67,8 @@ def import_weights(
         The published preparation of this network's images, one of `presets.PRESETS`: what of the following is not
         given is taken from it.
     tile : sequence of int
-        Voxels that the network was trained on, (z, y, x) or (y, x); of a network for slides nothing has to be said.
+        Voxels that the network was trained on, (z, y, x) or (y, x). Not of a network for slides, nor of one for
+        registration whose weights are made for one size of images.
     channels, classes : sequence of str, Channel, LabelClass
         In the network's order; classes begin with the background, and restoration has none.
     preparation : sequence of mapping
@@ -129,6 +131,8 @@ def import_weights(
         }
     if task_of(info) == "slide":
         usage = slide_usage(network_arguments, usage)
+    elif info.task == "registration":
+        usage = _of_pair(path, info.name, network_arguments, usage, tile)
     _check_complete(path, info, usage)
     name = name or plain_name(f"{path.stem}-{info.name}")
     destination = place_for(destination, name, overwrite)
@@ -170,7 +174,8 @@ def make_spec(
             tuple(usage["tile"]),
             overlap,
             tuple(usage["mirror_axes"] or ()),
-            fixed=task == "diffusion" or bool(columns),
+            tuple(usage.get("divisor") or ()),
+            fixed=task == "diffusion" or bool(columns) or bool(usage.get("fixed")),
             frames=info.frames,
         ),
         activation=activation,
@@ -223,6 +228,15 @@ def identified_weights(
 def _of_preset(path: Path, preset: str, network: str) -> Preset:
     try:
         return preset_for(preset, network)
+    except InputError as error:
+        raise BundleError(f"{path}: {error}") from error
+
+
+def _of_pair(
+    path: Path, network: str, arguments: Mapping[str, Any], usage: Mapping[str, Any], tile: Sequence[int] | None
+) -> dict[str, Any]:
+    try:
+        return pair_usage(network, arguments, usage, tile)
     except InputError as error:
         raise BundleError(f"{path}: {error}") from error
 

@@ -9,8 +9,8 @@ from typing import Any
 from napari_mamba.errors import InputError
 
 RGB = ("red", "green", "blue")
-PATCH_FEATURES = 1024
-"""Of a patch, for the networks that do not say: GAT-Mamba's encoder is UNI."""
+NETWORK_SIZE = "img_size"
+"""In a step of a preset: the size of images that the weights are made for."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,14 @@ ADNI = (
 ADNI_NOTE = (
     "The authors take percentiles over voxels that are not negative and average areas to resize; here they are of all "
     "voxels, and voxels are interpolated linearly."
+)
+
+PATIENT_AXES = ({"step": "orient", "axcodes": "LPS"}, {"step": "transpose", "axes": [2, 1, 0]})
+"""The order of axes in which NiBabel reads the NIfTI files of SynthRAD 2023: x first."""
+PAIR = ("moving MR of the brain", "fixed CT of the brain")
+SR_REG_NOTE = (
+    "The authors' volumes (SR-Reg) come stripped of the skull and affinely aligned; their axes are taken to be those "
+    "of SynthRAD 2023's files, of which they were made."
 )
 
 PRESETS: Mapping[str, Preset] = {
@@ -250,28 +258,28 @@ PRESETS: Mapping[str, Preset] = {
         channels={3: RGB},
         note="The authors' code cuts the middle out of an image made 256 pixels high; here the whole image is resized.",
     ),
+    "sr-reg": Preset(
+        networks=("mambamorph", "vmambamorph"),
+        source="github.com/Guo-Stone/MambaMorph, scripts/torch/test_cross.py, generators.py and configs_TransMorph.py",
+        tile=(176, 208, 192),
+        preparation=(
+            *PATIENT_AXES,
+            {"step": "resample", "spacing": [1.0, 1.0, 1.0], "order": 1},
+            normalise("rescale_0_1"),
+            {"step": "centre", "size": NETWORK_SIZE},
+        ),
+        channels={2: PAIR},
+        note=f"{SR_REG_NOTE} Voxels of 1 mm, in a window of the network's size about what both images show.",
+    ),
+    "sr-reg-128": Preset(
+        networks=("mambamorph", "vmambamorph"),
+        source="github.com/ziyangwang007/VMambaMorph, README.md, scripts/torch/test_cross.py and generators.py",
+        tile=(128, 128, 128),
+        preparation=(*PATIENT_AXES, normalise("rescale_0_1"), {"step": "resize", "shape": NETWORK_SIZE}),
+        channels={2: PAIR},
+        note=f"{SR_REG_NOTE} How they were made 128 x 128 x 128 is not told: here the whole image is resized.",
+    ),
 }
-
-
-def slide_usage(arguments: Mapping[str, Any], usage: Mapping[str, Any]) -> dict[str, Any]:
-    """How a network for slides is used: its features as they are. Only names of its classes can be given.
-
-    Survival's classes are intervals of time, whose hazards are sigmoids; a network without classes gives a risk.
-    """
-    width = next((arguments[key] for key in ("in_dim", "input_dim") if key in arguments), PATCH_FEATURES)
-    count = next((arguments[key] for key in ("n_classes", "num_classes") if key in arguments), 0)
-    survival = bool(arguments.get("survival"))
-    named = [f"interval {n + 1}" if survival else f"class {n}" for n in range(count)] or ["risk"]
-    activation = "none" if not count else "sigmoid" if survival else "softmax"
-    return {
-        "tile": (width,),
-        "channels": usage["channels"] or ("features of a patch",),
-        "preparation": (),
-        "classes": usage["classes"] or named,
-        "activation": usage["activation"] or activation,
-        "overlap": 0.0,
-        "mirror_axes": (),
-    }
 
 
 def presets_for(network: str) -> list[str]:

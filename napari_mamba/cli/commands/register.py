@@ -45,6 +45,10 @@ def register(
             help="Fit a warp to this pair; kept only where it fits better. Not given: only where no network warps.",
         ),
     ] = None,
+    keep_warp: Annotated[
+        bool,
+        typer.Option("--keep-warp", help="Keep the network's warp even where the images fit less well with it."),
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
     report: Annotated[
@@ -58,7 +62,7 @@ def register(
     from napari_mamba.engine.registering.options import RegistrationOptions
 
     outputs = RegisterOutputs(output, transform, displacement, jacobian, labels_output, report)
-    options = RegistrationOptions(affine, refine, device, precision)
+    options = RegistrationOptions(affine, refine, device, precision, keep_warp)
     return register_files(
         fixed, moving, outputs, options, labels=labels, bundle=bundle, events=events, replace=overwrite
     )

@@ -77,7 +77,8 @@ def _check(case: Case, bundle: Bundle, reading: dict[str, Any]) -> None:
         raise InputError(f"results over time are written as {', '.join(SUFFIXES)}, not as {main.name}")
     for name in ("probabilities", "uncertainty", "residual", "overlay"):
         if getattr(case.outputs, name):
-            raise InputError(f"over time there is no {name}: leave --{name} out, or run one frame with --frame")
+            alone = "" if bundle.tile.frames or bundle.task == "prediction" else ", or run one frame with --frame"
+            raise InputError(f"over time there is no {name}: leave --{name} out{alone}")
 
 
 def _write(result: FilmResult, bundle: Bundle, path: Any) -> None:

@@ -10,6 +10,7 @@ import torch
 from napari_mamba.engine.answers.base import Answer
 from napari_mamba.engine.answers.registry import answers
 from napari_mamba.engine.context import Context
+from napari_mamba.engine.preparation.crop_or_pad import Window
 from napari_mamba.engine.preparation.prepare import Prepared
 from napari_mamba.engine.progress.reporting import Events
 from napari_mamba.engine.tiling.infer import Ensemble, NotFinite, Passes
@@ -51,10 +52,11 @@ class RegistrationAnswer(Answer):
         from napari_mamba.registration.transforms import Transform, jacobian_determinant, resample
 
         yield from self.context.report.stage("restoring")
+        yield from self.context.report.warn("restoring", 0, 1, self._cut(prepared))
         assert sink.displacement is not None  # a run gets here after its passes
         assert prepared.directions is not None
         volume, result = self.context.volume, self.context.result
-        steps = prepared.restore_values(sink.displacement)
+        steps = prepared.restore_field(sink.displacement)
         world = np.einsum("wv,vzyx->wzyx", prepared.directions, steps).astype(np.float32)
         result.extra["displacement"] = volume.with_data(world, ("x in mm", "y in mm", "z in mm"))
         transform = Transform(displacement=np.moveaxis(world, 0, -1), grid=volume.affine)
@@ -62,6 +64,16 @@ class RegistrationAnswer(Answer):
         result.image = resample(moving, volume, transform)
         result.extra["jacobian"] = volume.with_data(jacobian_determinant(transform)[np.newaxis], ("volume change",))
         yield from self.context.report.say("restoring", 1, 1)
+
+    def _cut(self, prepared: Prepared) -> list[str]:
+        """A sentence where the images reach beyond the window that the network sees."""
+        if not any(isinstance(undo, Window) and undo.cuts for undo in prepared.undos):
+            return []
+        sides = " x ".join(f"{n * mm:.0f}" for n, mm in zip(prepared.data.shape[1:], prepared.spacing, strict=True))
+        return [
+            f"{self.context.bundle.name} sees {sides} mm of the images, and they reach further: outside of that they "
+            "are moved as its border is. Crop both to the part of the body that matters."
+        ]
 
 
 def _whole(data: np.ndarray, divisor: Sequence[int], ensemble: Ensemble, sink: DisplacementSink) -> Passes:

@@ -71,6 +71,7 @@ def run_film(
     """
     options, cancel = options or RunOptions(), cancel or threading.Event()
     with explained(bundle):
+        _check_length(film, bundle)
         check_film(film)
         _check(bundle, options)
         if new_array is None:
@@ -106,11 +107,24 @@ def film_to_end(
     return to_end(run_film(film, bundle, options, cancel), on_progress)
 
 
+def _check_length(film: Film, bundle: Bundle) -> None:
+    """Raise `InputError` for one image and a network that has no answer to one."""
+    if film.count > 1 or not (bundle.tile.frames or bundle.task == "prediction"):
+        return
+    frames = bundle.tile.frames
+    what = f"sees {frames} frames of a film at once" if frames else "predicts how a film goes on"
+    raise InputError(
+        f"{bundle.name} {what}, and this is one image: give the film, or two or more of its frames as files in their "
+        "order; for one image choose a bundle for images"
+    )
+
+
 def _check(bundle: Bundle, options: RunOptions) -> None:
     if bundle.task not in _TASKS:
         raise InputError(f"{bundle.name} is for {bundle.task}, which is no matter of frames: choose another bundle")
     asked: dict[str, Any] = {name: getattr(options, name) for name in ("uncertainty", "probabilities", "residual")}
     if odd := [name for name, value in asked.items() if value]:
-        raise InputError(f"over time there is no {odd[0]}: leave it away, or run one frame by itself")
+        alone = "" if bundle.tile.frames or bundle.task == "prediction" else ", or run one frame by itself"
+        raise InputError(f"over time there is no {odd[0]}: leave it away{alone}")
     if options.region is not None:
         raise InputError("over time there is no region: leave it away, or crop the film")

@@ -13,7 +13,7 @@ from napari_mamba.engine.networks.idle import IDLE, key_of
 from napari_mamba.engine.plan import Plan
 from napari_mamba.engine.tiling.infer import Ensemble
 from napari_mamba.engine.tiling.passes import share_memory
-from napari_mamba.engine.tiling.several import OfClip, OfPair
+from napari_mamba.engine.tiling.several import DisplacementOfPair, OfClip, OfPair
 from napari_mamba.scan import selective_scan
 
 if TYPE_CHECKING:
@@ -96,6 +96,10 @@ def _built(bundle: Bundle) -> list[torch.nn.Module]:
     networks = bundle.networks()
     if bundle.task == "fusion":
         networks = [OfPair(network) for network in networks]
+    if bundle.task == "registration":
+        from napari_mamba.models.registration.parts import DisplacementNetwork
+
+        networks = [DisplacementOfPair(one) if isinstance(one, DisplacementNetwork) else one for one in networks]
     return [OfClip(network, bundle.tile.frames) for network in networks] if bundle.tile.frames else networks
 
 

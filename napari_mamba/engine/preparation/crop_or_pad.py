@@ -48,6 +48,17 @@ class Window(Undo):
         whole[(slice(None), *grid)] = values[(slice(None), *window)]
         return whole
 
+    def extended(self, values: np.ndarray) -> np.ndarray:
+        """(K, *size) back on the grid, the window's border repeated outside of it."""
+        grid, window = self.overlap()
+        around = [(part.start, length - part.stop) for part, length in zip(grid, self.shape, strict=True)]
+        return np.pad(values[(slice(None), *window)], [(0, 0), *around], mode="edge")
+
+    @property
+    def cuts(self) -> bool:
+        """Whether the grid reaches beyond the window."""
+        return any(part.stop - part.start < n for part, n in zip(self.overlap()[0], self.shape, strict=True))
+
 
 def centre(
     state: State, size: Sequence[int], min_coverage: float = 0.0, require_whole: bool = False

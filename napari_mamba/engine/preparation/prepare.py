@@ -127,6 +127,16 @@ class Prepared:
         """Any values (K, Z, Y, X) on the grid of `data` back on the input's, interpolated; 0 outside."""
         return np.ascontiguousarray(_invert_steps(np.asarray(values, np.float32), tuple(reversed(self.undos)), 0.0))
 
+    def restore_field(self, values: np.ndarray) -> np.ndarray:
+        """A field of vectors (3, Z, Y, X) on the grid of `data` back on the input's, as `restore_values` does it.
+
+        Outside of a window it goes on as it is at the window's border: zeros would tear it there.
+        """
+        field = np.asarray(values, np.float32)
+        for undo in reversed(self.undos):
+            field = undo.extended(field)
+        return np.ascontiguousarray(field)
+
     def restore_map(self, labels: np.ndarray) -> np.ndarray:
         """A label map (Z, Y, X) on the grid of `data` back on the input's, by nearest neighbour; 0 outside."""
         values = labels[None]

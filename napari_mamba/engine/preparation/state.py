@@ -41,6 +41,10 @@ class Undo:
         """Network outputs (K, Z, Y, X) back on the grid before the step; `fill` where there were none."""
         return values
 
+    def extended(self, values: np.ndarray) -> np.ndarray:
+        """Like `values`; a step that cuts a window out repeats the window's border around it."""
+        return self.values(values)
+
     def image(self, image: np.ndarray) -> np.ndarray:
         """An image (C, Z, Y, X) in the step's output scale back in the scale and on the grid before it."""
         return self.values(image)

@@ -24,6 +24,9 @@ class RegistrationOptions:
     refine : bool or None
         Fit a warp to this pair, after the network's; it is kept only where the images fit better. None: only where no
         network has warped.
+    keep_warp : bool
+        Keep the network's warp even where the images fit less well with it or much folds: to look at a network of
+        one's own.
     device, precision : str
         Of the network, as in `RunOptions`.
 
@@ -37,6 +40,7 @@ class RegistrationOptions:
     refine: bool | None = None
     device: str = "auto"
     precision: str = "auto"
+    keep_warp: bool = False
 
     def __post_init__(self) -> None:
         if self.affine not in AFFINES:

@@ -155,7 +155,7 @@ class Session:
 
     def _network(self, bundle: Bundle) -> Generator[Progress, None, None]:
         """The network's warp over the pair as the affine brought it together."""
-        aligned = resample(self.moving, self.fixed, self.found.transform)
+        aligned = self._aligned()
         data = np.concatenate([aligned.data, np.asarray(self.fixed.data, np.float32)])
         pair = self.fixed.with_data(data, tuple(channel.name for channel in bundle.channels))
         chosen = RunOptions(device=self.options.device, precision=self.options.precision)
@@ -167,14 +167,25 @@ class Session:
         world = np.moveaxis(np.asarray(result.extra["displacement"].data), 0, -1)
         warped = Transform(self.found.transform.affine, np.ascontiguousarray(world), self.fixed.affine)
         facts = self._judged(warped)
-        self.found.facts["network"] = {"bundle": bundle.name, "provenance": result.provenance, **facts}
-        if facts["kept"]:
+        fits = facts["kept"]
+        self.found.facts["network"] = facts
+        facts |= {"bundle": bundle.name, "provenance": result.provenance}
+        kept = facts["kept"] = facts["kept"] or self.options.keep_warp
+        if kept:
             self.found.transform = warped
-        else:
+        if not fits:
+            done = "kept, as was asked" if kept else "left away"
             self._warn(
-                f"The warp of {bundle.name} was left away: with it the two images fit less well, or more than "
+                f"The warp of {bundle.name} was {done}: with it the two images fit less well, or more than "
                 f"{MOST_FOLDED}% of the voxels fold. Look whether both images are of the kind that it is for."
             )
+
+    def _aligned(self) -> Volume:
+        """The moving image on the fixed one's grid, by the affine; dark where it shows nothing, also in a CT."""
+        darkest = min(float(np.asarray(self.moving.data).min()), 0.0)
+        lifted = self.moving.with_data(np.asarray(self.moving.data, np.float32) - np.float32(darkest))
+        aligned = resample(lifted, self.fixed, self.found.transform)
+        return aligned.with_data(aligned.data + np.float32(darkest))
 
     def _judged(self, warped: Transform) -> dict[str, Any]:
         """How unlike the images are without a network's warp and with it, how much folds, and whether it is kept."""

@@ -26,6 +26,21 @@ class OfPair(nn.Module):
         return self.network(*x.chunk(2, dim=1))
 
 
+class DisplacementOfPair(nn.Module):
+    """A network that moves the first of two images onto the second: (B, 2, ...) to the displacement, (B, 3, ...).
+
+    MambaMorph and its kin answer the moved image, what they made of the two, and last the displacement in voxels along
+    the image's axes, which says where in the moving image each voxel of the fixed one is seen.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(*x.chunk(2, dim=1))[-1].float()
+
+
 class OfClip(nn.Module):
     """A network of a clip: (B, F C, ...), the channels of each frame after the other, to (B, F K, ...)."""
 

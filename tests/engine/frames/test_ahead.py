@@ -81,6 +81,9 @@ def test_weights_become_a_bundle_that_predicts_a_file(tmp_path):
 def test_what_cannot_be_predicted_is_refused():
     with pytest.raises(InputError, match="not one image"):
         run_to_end(Volume(np.zeros((1, 1, 8, 8))), predictor(Line()), CPU)
+    still = np.zeros((1, 1, 1, 8, 8), np.float32)
+    with pytest.raises(InputError, match="predicts how a film goes on, and this is one image: give the film, or two"):
+        film_to_end(of_array(still, Volume(still[0])), predictor(Line()), CPU)
     with pytest.raises(InputError, match="frames can be predicted"):
         RunOptions(ahead=0)
     with pytest.raises(BundleError, match="predicted by one"):

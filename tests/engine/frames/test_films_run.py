@@ -153,8 +153,12 @@ def test_blank_frames_are_left_empty_and_said():
 
 def test_what_is_no_film_is_refused():
     bundle = clip_bundle(own, 3)
-    with pytest.raises(InputError, match="two frames or more"):
+    with pytest.raises(
+        InputError, match="sees 3 frames of a film at once, and this is one image: give the film, or two"
+    ):
         film_to_end(film_of(moving(1)), bundle, CPU)
+    with pytest.raises(InputError, match="two frames or more, this is one image: run it without time"):
+        film_to_end(film_of(moving(1)), fake_bundle(Apply(two_classes), classes=2, tile=Tile((16, 16))), CPU)
     with pytest.raises(InputError, match="sees 3 frames of a film at once, not one image"):
         run_to_end(Volume(moving()[0]), bundle, CPU)
     with pytest.raises(InputError, match="over time there is no uncertainty"):
