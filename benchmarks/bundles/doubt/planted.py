@@ -7,7 +7,7 @@ Without `--scans` the 20 label maps stand for answers: an image is drawn of each
 noise, shading), as it is and with a tumour (rim, core, oedema) of several sizes anywhere in a half of the brain. It is
 labelled in five ways that a network may: by its grey values, as white matter, as cortex, half and half, or as if it
 were not there. Prints the largest pieces of healthy brains, from which the limits come (`WIDER` times the largest of
-those that fit and choose), and the share of tumours that the shipped bundle's steps doubt. With `--scans` the network
+those that fit and choose), and the share of tumours that the bundle's steps doubt. With `--scans` the network
 itself answers on so many scans of people, as they are or with a tumour of so many ml in each.
 """
 
@@ -27,6 +27,7 @@ from napari_mamba import bundles
 from napari_mamba.editing.structures import Structures
 from napari_mamba.engine import RunOptions, run_to_end
 from napari_mamba.engine.answers import lesions
+from napari_mamba.recipes.brain.bundle import POSTPROCESSING
 from napari_mamba.recipes.brain.structures import MERGED, NAMES, STRUCTURES, tables
 from napari_mamba.recipes.brain.synthetic import contrast
 from napari_mamba.volume import Volume
@@ -128,7 +129,7 @@ def maps(data: Path) -> None:
     test = np.array([one.number in heads.MAPS[TEST] for one in everyone])
     print(f"healthy, thick and unlike, ml: fit and choose at most {healthy[~test].max(0)}, test {healthy[test].max(0)}")
     print(f"limits {WIDER} times that: {WIDER * healthy[~test].max(0)}")
-    steps = [step for step in bundles.load("brain-structures-mr").postprocessing if step["step"] in LESIONS]
+    steps = [step for step in POSTPROCESSING if step["step"] in LESIONS]
     names = dict(STRUCTURES)
     false = sum(bool(said(one.labels, one.image, steps, names)) for one in everyone)
     print(f"doubted as they are: {false} of {len(everyone)}")
