@@ -34,10 +34,11 @@ ELSEWHERE = (
     "Two of these scans beside Brainchop's MeshNet (left and right merged): 0.855 and 0.832, MeshNet "
     "0.813 and 0.800 (the "
     "same).",
-    "A glioma of 112 ml was labelled as white matter and cortex, without a warning (the same). Since version 1.6.5 cortex "
-    "of more than 8 mm and white matter unlike the rest of it are doubted "
+    "A glioma of 112 ml was labelled as white matter and cortex, without a warning (the same). Since version 1.6.5 "
+    "cortex of more than 8 mm and white matter unlike the rest of it are doubted "
     "(`python -m benchmarks.bundles.doubt.planted`): a tumour of 109 ml planted in the ICBM template is, which version "
-    "1.6.4 said nothing of. There is no scan of a real one in the data here. What a tumour pushes aside was not planted.",
+    "1.6.4 said nothing of. There is no scan of a real one in the data here. "
+    "What a tumour pushes aside was not planted.",
     "An image upside down, or with its axes exchanged, is doubted where the structures found do not lie as in the "
     "20 label maps. How often, was not measured.",
 )
