@@ -68,6 +68,8 @@ POSTPROCESSING_STEPS: Mapping[str, frozenset[str]] = {
     "warn_pieces": frozenset({"most", "indices", "smallest"}),
     "warn_position": frozenset({"rules", "smallest"}),
     "warn_mirrored": frozenset({"dice"}),
+    "warn_thick": frozenset({"rules"}),
+    "warn_unlike": frozenset({"rules"}),
 }
 """Steps of a segmentation's postprocessing; `napari_mamba.engine.answers.postprocessing` carries them out."""
 

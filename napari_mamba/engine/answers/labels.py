@@ -217,6 +217,7 @@ class LabelsAnswer(Answer):
             steps,
             affine=context.volume.affine,
             agreement=ensemble.agreement.dice if ensemble.agreement is not None else None,
+            image=context.volume.data[0],
         )
         yield from context.report.stage("measuring")
         self._keep(found)

@@ -13,6 +13,7 @@ import numpy as np
 
 from napari_mamba.editing.parts import MARGIN, strays
 from napari_mamba.editing.structures import Structures
+from napari_mamba.engine.answers.lesions import warn_thick, warn_unlike
 from napari_mamba.engine.answers.plausibility import warn_mirrored, warn_pieces, warn_position, warn_sides
 from napari_mamba.errors import BundleError
 
@@ -110,8 +111,15 @@ STEPS: Mapping[str, Callable[..., Postprocessed]] = {
     "warn_pieces": warn_pieces,
     "warn_position": warn_position,
     "warn_mirrored": warn_mirrored,
+    "warn_thick": warn_thick,
+    "warn_unlike": warn_unlike,
 }
-_ASKS_FOR: Mapping[str, str] = {"warn_position": "affine", "warn_mirrored": "agreement"}
+_ASKS_FOR: Mapping[str, tuple[str, ...]] = {
+    "warn_position": ("affine",),
+    "warn_mirrored": ("agreement",),
+    "warn_thick": ("affine",),
+    "warn_unlike": ("image", "affine"),
+}
 """What a step takes beside the labels, their spacing and names."""
 
 
@@ -123,11 +131,13 @@ def postprocess(
     *,
     affine: np.ndarray | None = None,
     agreement: float | None = None,
+    image: np.ndarray | None = None,
 ) -> tuple[np.ndarray, list[str]]:
     """Carry out a bundle's `postprocessing` on labels (Z, Y, X); returns them, and sentences of doubt.
 
     `spacing` (z, y, x) is in mm; `names` are the bundle's classes by label; `affine` (4, 4) is the labels', without
-    which positions are not looked at; `agreement` is the Dice of the passes with their mean, where there are several.
+    which positions are not looked at; `agreement` is the Dice of the passes with their mean, where there are several;
+    `image` (Z, Y, X) is what was segmented, without which no tissue is compared with the rest of it.
     Raises `BundleError` for an unknown step.
 
     Examples
@@ -141,6 +151,7 @@ def postprocess(
     inside = seen = Structures(np.ascontiguousarray(labels[box]), background)
     if affine is not None:
         affine = affine @ _shift(box)
+    given = {"affine": affine, "agreement": agreement, "image": None if image is None else image[box]}
     warnings: list[str] = []
     for step in steps:
         options = dict(step)
@@ -149,8 +160,7 @@ def postprocess(
             raise BundleError(f"the postprocessing step {name!r} is not known; known are {', '.join(STEPS)}")
         if name == "warn_position" and affine is None:
             continue
-        if name in _ASKS_FOR:
-            options[_ASKS_FOR[name]] = affine if name == "warn_position" else agreement
+        options |= {one: given[one] for one in _ASKS_FOR.get(name, ())}
         try:
             seen, said = STEPS[name](seen, spacing, names, **options)
         except (TypeError, ValueError, LookupError) as error:

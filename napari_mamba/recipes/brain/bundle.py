@@ -60,8 +60,11 @@ POSTPROCESSING: tuple[dict[str, Any], ...] = (
         "smallest": 0.3,
     },
     {"step": "warn_sides", "pairs": list(COMPARED_SIDES), "difference": list(DIFFERENCES), "smallest": 1.0},
+    {"step": "warn_thick", "rules": [[3, 8, 5], [42, 8, 5]]},
+    {"step": "warn_unlike", "rules": [[[2, 41], 4, 7]]},
 )
-"""Positions and sides by `benchmarks/bundles/doubt/plausible.py`, from the 20 label maps."""
+"""Positions and sides by `benchmarks/bundles/doubt/plausible.py`, from the 20 label maps; the last two by `planted.py`
+beside it, from those maps and answers on scans."""
 
 
 def spec() -> BundleSpec:
@@ -90,6 +93,8 @@ def spec() -> BundleSpec:
         ),
         postprocessing=POSTPROCESSING,
         changelog={
+            "1.6.5": "Cortex that is far too thick and white matter unlike the rest of it are doubted, as where a "
+            "tumour was labelled as healthy tissue; the weights are the same.",
             "1.6.4": "Left and right are compared by limits of each structure; most CTs kept in a window, half heads "
             "and label maps are doubted, fewer right heads are; the weights are the same.",
             "1.6.3": "Images that are no head in MR, or lie turned, are doubted before the run; "
