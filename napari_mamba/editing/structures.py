@@ -95,7 +95,11 @@ class Structures:
 
     def counts(self, least: int = 1) -> np.ndarray:
         """How many voxels each label from 0 has, of `least` labels at least."""
-        counts = self.runs.total(self.runs.labels, least)
+        return np.pad(self._counts, (0, max(least - len(self._counts), 0)))
+
+    @cached_property
+    def _counts(self) -> np.ndarray:
+        counts = self.runs.total(self.runs.labels, 1)
         counts[0] += self.labels.size - counts.sum()
         return counts
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -157,12 +158,14 @@ class Session:
             yield from report.warn("checking", 0, 1, [slower])
         context.volume, warnings = load_checked(context.volume, context.bundle, options.replace_nonfinite)
         yield from report.warn("checking", 1, 1, warnings)
-        yield from self._doubt("checking", judge_image(context.volume, context.bundle))
         check_axis(context.volume, options.axis)
-        yield from report.stage("preparing")
-        profile = known_profile(context.volume, context.bundle, options.slice_profile)
-        steps = preparation_steps(context.bundle, options.spacing, profile)
-        prepared, doubts = choose_view(prepare(self._with_channels(), steps), options.axis)
+        with ThreadPoolExecutor(1) as beside:
+            judging = beside.submit(judge_image, context.volume, context.bundle)
+            yield from report.stage("preparing")
+            profile = known_profile(context.volume, context.bundle, options.slice_profile)
+            steps = preparation_steps(context.bundle, options.spacing, profile)
+            prepared, doubts = choose_view(prepare(self._with_channels(), steps), options.axis)
+            yield from self._doubt("preparing", judging.result())
         for view in range(3 if options.axis == "all" else 1):
             known = trained_on(context.bundle, context.plan.tile)
             doubts += size_warnings(axis_first(prepared.data, view).shape[1:], known)
