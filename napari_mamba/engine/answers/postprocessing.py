@@ -162,13 +162,17 @@ def mended(
     affine: np.ndarray | None = None,
     agreement: float | None = None,
     image: np.ndarray | None = None,
+    device: str = "",
 ) -> tuple[np.ndarray, list[Doubt]]:
-    """As `postprocess`: labels, and what looks for doubts, step by step, in other threads if one likes."""
+    """As `postprocess`: labels, and what looks for doubts, step by step, in other threads if one likes.
+
+    With a `device`, a GPU as PyTorch names it, connected parts are looked for there: the same ones.
+    """
     if unknown := [step.get("step") for step in steps if step.get("step") not in STEPS]:
         raise BundleError(f"the postprocessing step {unknown[0]!r} is not known; known are {', '.join(STEPS)}")
     background = any(map(_asks_for_background, steps))
     box = (slice(None),) * labels.ndim if background else _around_all(labels)
-    inside = seen = Structures(np.ascontiguousarray(labels[box]), background)
+    inside = seen = Structures(np.ascontiguousarray(labels[box]), background, device)
     if affine is not None:
         affine = affine @ _shift(box)
     given = {"affine": affine, "agreement": agreement, "image": None if image is None else image[box]}
