@@ -192,6 +192,8 @@ def label_dtype(indices: Sequence[int]) -> type:
 class LabelsAnswer(Answer):
     """`Result.labels` and its table, and where asked for "uncertainty", "probabilities" and overlapping "regions"."""
 
+    imports = ("cc3d", "scipy.ndimage", "numpy.ma")
+
     @property
     def entropy(self) -> str:  # type: ignore[override]
         return self.context.bundle.activation if self.context.options.uncertainty else ""

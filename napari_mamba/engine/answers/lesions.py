@@ -106,7 +106,9 @@ def warn_unlike(
             raise BundleError(f"the postprocessing's tissue {list(indices)} is not made of the bundle's labels")
         tissue = np.logical_or.reduce([labels == int(index) for index in indices])
         far = residuals(values, tissue)
-        size, middle = max((_largest(opened(one, 3)) for one in (far > deviations, far < -deviations)), key=lambda one: one[0])
+        size, middle = max(
+            (_largest(opened(one, 3)) for one in (far > deviations, far < -deviations)), key=lambda one: one[0]
+        )
         if size > ml:
             what = " and ".join(names[int(index)] for index in indices)
             said.append(f"A region of {size:.0f} ml in {what}{_at(middle, places, affine)}")

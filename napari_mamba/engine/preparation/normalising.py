@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -85,10 +88,14 @@ class Scaling:
                 out[...] = image
             return image
         new = np.empty(image.shape, np.float32) if out is None else out
-        step = max(1, _AT_ONCE // max(1, math.prod(image.shape[1:])))
-        pieces = [slice(start, start + step) for start in range(0, len(image) if image.ndim else 0, step)]
-        for piece in pieces or [...]:  # so small that they stay in the processor's cache from step to step
-            self._apply(image[piece], None if mask is None else mask[piece], new[piece])
+        threads = min(_MOST_THREADS, os.cpu_count() or 1, new.size // _AT_ONCE, len(new) if new.ndim else 1)
+        if threads < 2:
+            self._apply(image, mask, new)
+            return new
+        ends = np.linspace(0, len(new), threads + 1).astype(int)
+        pieces = [slice(start, end) for start, end in itertools.pairwise(ends)]
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(lambda i: self._apply(image[i], None if mask is None else mask[i], new[i]), pieces))
         return new
 
     def _apply(self, image: np.ndarray, mask: np.ndarray | None, new: np.ndarray) -> None:
@@ -165,7 +172,7 @@ def scaling_of(options: Mapping[str, Any], known: Known) -> Scaling:
     raise BundleError(f"the preparation's normalisation scheme {kind!r} is not known")
 
 
-_AT_ONCE, _SOME = 2**17, 2**15
+_AT_ONCE, _MOST_THREADS, _SOME = 2**20, 4, 2**15
 MAX_PERCENTILE_VOXELS = 4_000_000
 """Voxels that percentiles are taken over: of a larger image every second, third, … one."""
 
