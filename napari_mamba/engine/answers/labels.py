@@ -199,7 +199,7 @@ class LabelsAnswer(Answer):
         return self.context.bundle.activation if self.context.options.uncertainty else ""
 
     @property
-    def _parts_on(self) -> str:
+    def parts_on(self) -> str:
         """The GPU that looks for connected parts, or "" for the processor."""
         device = self.context.device.torch_device
         return str(device) if device.type == "cuda" and not self.context.options.deterministic else ""
@@ -231,9 +231,9 @@ class LabelsAnswer(Answer):
             image=context.volume.data[0],
         )
         try:
-            found.labels, doubting = mend(device=self._parts_on)
+            found.labels, doubting = mend(device=self.parts_on)
         except RuntimeError as error:
-            if not self._parts_on or not is_out_of_memory(error):
+            if not self.parts_on or not is_out_of_memory(error):
                 raise
             found.labels, doubting = mend()
         yield from context.report.stage("measuring")
