@@ -128,7 +128,7 @@ def test_so_many_blocks_are_written_at_a_time_and_an_error_is_raised():
     with Writer(write, 2) as writer:
         writer.put("a", None, None)
         writer.put("b", None, None)
-        assert begun.acquire(timeout=10) and begun.acquire(timeout=10)  # both at once, nothing is done
+        assert all(begun.acquire(timeout=10) for _ in range(2))  # both at once, nothing is done
         assert not there
         allowed.release(2)
         writer.put("c", None, None)
