@@ -209,8 +209,8 @@ def structures(
         raise InputError(f"{path} labels nothing: give the label map of the structures")
     if len(numbers) > 500 or (labels != np.rint(labels)).any():
         raise InputError(f"{path} is no label map: its values are not whole numbers, one for each structure")
-    known, colors = (dict(names), {}) if names else _named(path)
-    found = [_structure(known.get(n, f"label {n}"), labels == n, colors.get(n, "")) for n in numbers]
+    known, colors, codes = (dict(names), {}, {}) if names else _named(path)
+    found = [_structure(known.get(n, f"label {n}"), labels == n, colors.get(n, ""), codes.get(n, "")) for n in numbers]
     return StructureSet(tuple(found), image.affine)
 
 
@@ -228,17 +228,19 @@ def names_of(text: str) -> dict[int, str]:
     return found
 
 
-def _structure(name: str, mask: np.ndarray, color: str = "") -> Structure:
-    return Structure(name, mask, color, prescription=prescription_of(name))
+def _structure(name: str, mask: np.ndarray, color: str = "", code: str = "") -> Structure:
+    return Structure(name, mask, color, prescription=prescription_of(name), code=code)
 
 
-def _named(path: Path) -> tuple[dict[int, str], dict[int, str]]:
-    """Names and colours that a label map's file carries for its numbers."""
+def _named(path: Path) -> tuple[dict[int, str], dict[int, str], dict[int, str]]:
+    """Names, colours and SNOMED CT codes that a label map's file carries for its numbers."""
     found = io.read_labels(path)
-    if not found.named:
-        return {}, {}
-    entries = {entry.index: entry for entry in found.classes}
-    return {n: one.name for n, one in entries.items()}, {n: one.color or "" for n, one in entries.items()}
+    entries = {entry.index: entry for entry in found.classes} if found.named else {}
+    return (
+        {n: one.name for n, one in entries.items()},
+        {n: one.color or "" for n, one in entries.items()},
+        {n: one.code or "" for n, one in entries.items()},
+    )
 
 
 def _stem(file: Path) -> str:

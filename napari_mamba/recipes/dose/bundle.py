@@ -43,7 +43,7 @@ def spec(variant: str = "umamba") -> BundleSpec:
     ct, *drawn = task.HEAD_NECK.channels
     return BundleSpec(
         name="dose-headneck-ct",
-        version="0.10.0",
+        version="0.10.1",
         title="Dose of a head-and-neck plan from CT and structures",
         task="dose",
         network=Network("fluence_dose", task.arguments(variant)),
@@ -61,6 +61,7 @@ def spec(variant: str = "umamba") -> BundleSpec:
         changelog={
             "0.9.1": "Images that are no planning CT of a head and neck are doubted; the weights are the same.",
             "0.10.0": "Two networks, of two trainings, and the mean of their doses: a better one than either's.",
+            "0.10.1": "Organs go by more names, in more languages; the weights are the same.",
         },
         references=(
             "Babier et al.: OpenKBP, Medical Physics 48:5549, 2021",

@@ -11,7 +11,8 @@ from napari_mamba import io
 from napari_mamba.errors import InputError, NapariMambaError
 from napari_mamba.radiotherapy.dicom.grids import drawn_on, frame_at, own_grid, planning_image
 from napari_mamba.radiotherapy.dicom.rtdose import notes_of, read_dose
-from napari_mamba.radiotherapy.dicom.rtstruct import OUTSIDE, read_structures
+from napari_mamba.radiotherapy.dicom.rtstruct import read_structures
+from napari_mamba.radiotherapy.structures import OUTSIDE
 from napari_mamba.ui.layers import layers_to_volume
 from napari_mamba.ui.radiotherapy.layers import dose_data, frame_of, is_image, structures_data
 from napari_mamba.volume import Volume
