@@ -14,7 +14,7 @@ from napari_mamba.io.common.geometry import largest_displacement
 from napari_mamba.io.common.guard import quoted
 from napari_mamba.radiotherapy.comparison import check_dose
 from napari_mamba.radiotherapy.dicom import rtdose
-from napari_mamba.radiotherapy.dicom.beams import doses_in, plan_dose
+from napari_mamba.radiotherapy.dicom.beams import doses_in, files_of, plan_dose
 from napari_mamba.radiotherapy.dicom.grids import check_slices, drawn_on
 from napari_mamba.radiotherapy.dicom.reference import Reference, modality_of, series_of
 from napari_mamba.radiotherapy.dicom.rtstruct import read_structures
@@ -122,9 +122,8 @@ def planning_image(path: Path | str, drawn: Sequence[Path | str] = ()) -> Volume
 
 
 def rtstructs(path: Path) -> list[Path]:
-    """The RTSTRUCT files directly in a folder, or the file itself where it is one."""
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return [file for file in files if modality(file) == "RTSTRUCT"]
+    """The RTSTRUCT files in a folder, or below it where there are none directly; the file itself where it is one."""
+    return files_of("RTSTRUCT", path) if path.is_dir() else [path] if modality(path) == "RTSTRUCT" else []
 
 
 def check_ct(volume: Volume, name: str = "the image", reference: Reference | None = None) -> None:

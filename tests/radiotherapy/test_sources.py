@@ -188,6 +188,23 @@ def test_the_ct_of_a_folder_that_holds_the_whole_plan(tmp_path, image, dose, ana
         sources.planning_image(ct_folder)
 
 
+@pytest.mark.parametrize("places", [("", "", "ct"), ("rs", "rd", "ct"), ("a/b", "a/b", "a/c")])
+def test_one_folder_is_enough_however_an_export_is_laid_out(tmp_path, image, dose, anatomy, ct_folder, places):
+    plan = tmp_path / "patient"
+    for place in places:
+        (plan / place).mkdir(parents=True, exist_ok=True)
+    reference = read_reference(ct_folder)
+    write_structures(anatomy, plan / places[0] / "s.dcm", reference)
+    write_dose(dose, plan / places[1] / "d.dcm", reference)
+    for file in ct_folder.iterdir():
+        file.rename(plan / places[2] / file.name)
+    ct = sources.planning_image(plan, [plan])
+    assert sources.series_of(io.series_files(ct.header)).series == reference.series
+    assert len(sources.structures(plan, ct, reference=reference)) == 3
+    found, _ = sources.told_dose(plan, frame=reference.frame)
+    np.testing.assert_allclose(found.data, dose.data, atol=1e-4)
+
+
 def test_files_without_a_preamble(tmp_path, image, dose, anatomy):
     import pydicom
 

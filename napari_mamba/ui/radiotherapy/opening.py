@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from napari_mamba import io
 from napari_mamba.errors import InputError, NapariMambaError
+from napari_mamba.radiotherapy.dicom.beams import summed
 from napari_mamba.radiotherapy.dicom.grids import drawn_on, frame_at, own_grid, planning_image
 from napari_mamba.radiotherapy.dicom.rtdose import notes_of, read_dose
 from napari_mamba.radiotherapy.dicom.rtstruct import read_structures
@@ -44,6 +46,15 @@ def open_file(path: Path | str, modality: str) -> list[LayerData]:
     for note in structures.notes:
         _tell(note)
     return structures_data(structures, grid, str(path))
+
+
+def open_sum(paths: Sequence[Path]) -> list[LayerData]:
+    """The layer of the sum of several RTDOSE files of one plan; raises `InputError` where they cannot be summed."""
+    dose, notes = summed(paths)
+    for note in notes:
+        _tell(note)
+    name = f"sum of {len(paths)} doses"
+    return [dose_data(dose.with_data(dose.data, name=name), str(paths[0].parent), frame_at(paths[0]))]
 
 
 def image_for(path: Path, layers: list[Any]) -> Volume:
