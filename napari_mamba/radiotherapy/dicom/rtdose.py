@@ -73,13 +73,13 @@ def read_dose(path: Path | str, *, frame: str = "") -> Volume:
         stored = dataset.pixel_array
     except Exception as error:  # decoders raise anything on damaged files
         raise InputError(f"{path} has damaged or truncated values: copy it anew") from error
-    values = np.asarray(stored, np.float64).reshape(len(offsets), int(dataset.Rows), int(dataset.Columns))
-    values *= float(scaling) * gray
+    values = np.asarray(stored, np.float32).reshape(len(offsets), int(dataset.Rows), int(dataset.Columns))
+    values *= np.float32(float(scaling) * gray)
     if values.min() < 0:
         raise InputError(f"{path} has a dose below zero: it is a difference or an error, export the plan's dose")
     if values.max() > LIKELY_CENTIGRAY:
         raise InputError(f"{path} reaches {values.max():g} Gy: its values must be in cGy, export it anew in Gy")
-    return Volume(values[np.newaxis].astype(np.float32), _affine(dataset, offsets), name=Path(path).stem)
+    return Volume(values[np.newaxis], _affine(dataset, offsets), name=Path(path).stem)
 
 
 def notes_of(path: Path | str, *, frame: str = "") -> list[str]:

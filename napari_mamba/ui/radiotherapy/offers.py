@@ -35,6 +35,21 @@ def with_sums(entries: Sequence[SeriesInfo]) -> list[SeriesInfo]:
     return [*others[:before], *sums, *alone.values(), *others[before:]]
 
 
+def whole_plan(entries: Sequence[SeriesInfo]) -> list[int]:
+    """Which lines make up a plan, where there is but one: its CT, structures and, if there is one, dose; else none.
+
+    Of several doses the first one is a sum (`with_sums`), or it is not clear which one is meant.
+    """
+    readable = [number for number, entry in enumerate(entries) if not entry.problem]
+    ct, drawn, doses = (
+        [number for number in readable if entries[number].modality == kind] for kind in ("CT", "RTSTRUCT", "RTDOSE")
+    )
+    if len(ct) != 1 or len(drawn) != 1:
+        return []
+    clear = len(doses) == 1 or (len(doses) > 1 and len(entries[doses[0]].paths) == len(doses) - 1)
+    return [*ct, *doses[: int(clear)], *drawn]
+
+
 def _alone(entry: SeriesInfo, path: Path) -> SeriesInfo:
     several = len(entry.paths) > 1
     title = f"{entry.title}: {path.name}" if several else entry.title

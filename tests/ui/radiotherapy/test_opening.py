@@ -13,7 +13,7 @@ from napari_mamba.ui.files.readers import get_reader, read_layers
 from napari_mamba.ui.files.series_choice import SeriesChoice, describe, structure_sets
 from napari_mamba.ui.radiotherapy import opening
 from napari_mamba.ui.radiotherapy.layers import dose_of, frame_of, is_dose, structures_of
-from napari_mamba.ui.radiotherapy.offers import with_sums
+from napari_mamba.ui.radiotherapy.offers import whole_plan, with_sums
 
 
 def opened(viewer, path):
@@ -77,7 +77,10 @@ def test_a_folder_with_a_ct_and_its_structures_brings_both(viewer, export, made,
 def test_the_dialog_offers_all_that_an_export_holds(viewer, export, made):
     from napari_mamba import io
 
-    choice = SeriesChoice([*io.list_series(export), *structure_sets(export)])
+    offered = [*io.list_series(export), *structure_sets(export)]
+    assert [offered[number].modality for number in whole_plan(offered)] == ["CT", "RTDOSE", "RTSTRUCT"]
+    assert whole_plan([*offered, offered[0]]) == whole_plan(offered[:1]) == []
+    choice = SeriesChoice(offered)
     kinds = [entry.modality for entry in choice.entries]
     assert sorted(kinds) == ["CT", "RTDOSE", "RTSTRUCT"]
     assert describe(choice.entries[kinds.index("RTSTRUCT")]) == "contours of structures"
