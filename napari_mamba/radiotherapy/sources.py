@@ -12,7 +12,7 @@ from napari_mamba import io
 from napari_mamba.errors import ChoiceError, InputError
 from napari_mamba.io.common.geometry import largest_displacement
 from napari_mamba.io.common.guard import quoted
-from napari_mamba.radiotherapy.comparison import check_dose
+from napari_mamba.radiotherapy.comparison import at_whole_voxels, check_dose
 from napari_mamba.radiotherapy.dicom import rtdose
 from napari_mamba.radiotherapy.dicom.beams import doses_in, files_of, plan_dose
 from napari_mamba.radiotherapy.dicom.grids import check_slices, drawn_on
@@ -202,6 +202,11 @@ def structures(
             raise InputError(f"{path} holds no masks: give a folder of images, each called after its structure")
         found = [_structure(_stem(file), _on(file, image) > 0) for file in files]
         return StructureSet(tuple(found), image.affine)
+    if not names and (segments := io.read_segments(path)):
+        found = [segment_structure(entry, _placed(mask, image, path)) for entry, mask in segments]
+        if not any(one.mask.any() for one in found):
+            raise InputError(f"{path} labels nothing inside the image: give the segmentation of this image")
+        return StructureSet(tuple(found), image.affine)
     labels = _on(path, image)
     numbers = [int(number) for number in np.unique(labels) if number != 0]
     if not numbers:
@@ -231,6 +236,17 @@ def _structure(name: str, mask: np.ndarray, color: str = "", code: str = "") -> 
     return Structure(name, mask, color, prescription=prescription_of(name), code=code)
 
 
+def segment_structure(entry: io.LabelEntry, mask: np.ndarray) -> Structure:
+    """A segment of a file as a structure, with the prescription that its name states."""
+    return _structure(entry.name, mask, entry.color, snomed(entry.code))
+
+
+def snomed(code: str) -> str:
+    """A code of SNOMED CT, "SCT:15926001" say, without its scheme; empty for one of another."""
+    scheme, _, value = code.rpartition(":")
+    return value if scheme in ("SCT", "") else ""
+
+
 def _named(path: Path) -> tuple[dict[int, str], dict[int, str], dict[int, str]]:
     """Names, colours and SNOMED CT codes that a label map's file carries for its numbers."""
     found = io.read_labels(path)
@@ -238,7 +254,7 @@ def _named(path: Path) -> tuple[dict[int, str], dict[int, str], dict[int, str]]:
     return (
         {n: one.name for n, one in entries.items()},
         {n: one.color or "" for n, one in entries.items()},
-        {n: one.code or "" for n, one in entries.items()},
+        {n: snomed(one.code or "") for n, one in entries.items()},
     )
 
 
@@ -252,6 +268,18 @@ def _on(path: Path, image: Volume) -> np.ndarray:
     volume = io.read(path)
     if volume.channels != 1:
         raise InputError(f"{path} has {volume.channels} channels: give one for each structure, as files of their own")
-    if volume.shape != image.shape or largest_displacement(volume.affine, image.affine, image.shape) > _SAME_PLACE_MM:
+    return _placed(volume, image, path)
+
+
+def _placed(volume: Volume, image: Volume, path: Path) -> np.ndarray:
+    """The values (Z, Y, X) of one channel on an image's grid: it may have other axes, or be of a part of the image."""
+    values = np.asarray(volume.data[0])
+    same = volume.shape == image.shape
+    if same and largest_displacement(volume.affine, image.affine, image.shape) <= _SAME_PLACE_MM:
+        return values
+    turned = at_whole_voxels(values, volume, image)
+    if turned is None:
         raise InputError(f"{path} does not lie on the grid of the dose or CT: export the structures on it")
-    return np.asarray(volume.data[0])
+    if np.count_nonzero(turned) < np.count_nonzero(values):
+        raise InputError(f"{path} reaches beyond the dose or CT: export the structures on its grid")
+    return turned

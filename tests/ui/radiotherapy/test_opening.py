@@ -127,3 +127,24 @@ def _item(**values):
     for key, value in values.items():
         setattr(item, key, value)
     return item
+
+
+def test_a_segmentation_whose_segments_overlap_opens_with_all_of_them_whole(viewer, export, made, tmp_path):
+    hd = pytest.importorskip("highdicom")
+    from pydicom.sr.coding import Code
+
+    slices = [pydicom.dcmread(file) for file in sorted((export / "ct").iterdir())]
+    kind, manual = Code("123037004", "SCT", "Anatomical Structure"), hd.seg.SegmentAlgorithmTypeValues.MANUAL
+    names = ("Body", "PTV70", "spinal cord")
+    named = [
+        hd.seg.SegmentDescription(number, name, kind, Code("2748008", "SCT", name), manual)
+        for number, name in enumerate(names, 1)
+    ]
+    pixels = np.stack([made.structures[name].mask for name in names], -1).astype(np.uint8)
+    seg = hd.seg.Segmentation(slices, pixels, "BINARY", named, hd.UID(), 9, hd.UID(), 1, "m", "m", "1", "0")
+    seg.save_as(tmp_path / "seg.dcm")
+    found = structures_of(opened(viewer, tmp_path / "seg.dcm"))
+    assert sorted(one.name for one in found) == sorted(names)
+    for one in found:
+        assert one.mask.sum() == made.structures[one.name].mask.sum()
+    assert (found["spinal cord"].code, found["PTV70"].prescription) == ("2748008", 70.0)
