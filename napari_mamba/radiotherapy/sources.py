@@ -242,7 +242,7 @@ def segment_structure(entry: io.LabelEntry, mask: np.ndarray) -> Structure:
 
 
 def snomed(code: str) -> str:
-    """A code of SNOMED CT, "SCT:15926001" say, without its scheme; empty for one of another."""
+    """A code of SNOMED CT, "SCT:119238007" say, without its scheme; empty for one of another."""
     scheme, _, value = code.rpartition(":")
     return value if scheme in ("SCT", "") else ""
 

@@ -193,4 +193,4 @@ def test_organs_go_by_names_as_hospitals_write_them_or_by_their_code():
     assert known("Lt. Parotid") == "left parotid"
     assert (known("Tronc cerebral"), known("Esophagus_Cerv")) == ("brainstem", "oesophagus")
     assert (known("SpinalCord_PRV"), known("Cord+5mm"), known("Parotids")) == (None, None, None)
-    assert (known("Struct 3", "15926001"), known("Struct 4", "45289007")) == ("brainstem", None)  # either parotid's
+    assert (known("Struct 3", "119238007"), known("Struct 4", "45289007")) == ("brainstem", None)  # either parotid's

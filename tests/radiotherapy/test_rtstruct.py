@@ -93,10 +93,10 @@ def test_the_file_names_its_patient_and_slices_and_holes_lie_inside(tmp_path, ct
 def test_kinds_and_codes_come_back(tmp_path, image, anatomy):
     mask = anatomy["PTV70"].mask
     named = [Structure(name, mask) for name in ("CTV 60", "GTVp", "PTV70", "Body", "Ring PTV70")]
-    given = StructureSet((*named, Structure("Struct 1", mask, code="15926001")), image.affine)
+    given = StructureSet((*named, Structure("Struct 1", mask, code="119238007")), image.affine)
     read = read_structures(write_structures(given, tmp_path / "s.dcm"), image)
     assert [one.kind for one in read] == ["CTV", "GTV", "PTV", "EXTERNAL", "ORGAN", "ORGAN"]
-    assert [one.code for one in read] == ["", "", "", "", "", "15926001"]
+    assert [one.code for one in read] == ["", "", "", "", "", "119238007"]
 
 
 def test_the_real_reader_s_ct_and_the_structures_meet(tmp_path, ct_folder, anatomy):

@@ -41,7 +41,7 @@ def _parotid(side: str, *sides: str) -> tuple[str, ...]:
 HEAD_NECK = Inputs(
     "head and neck",
     (
-        Organ("brainstem", BRAINSTEM, "15926001"),
+        Organ("brainstem", BRAINSTEM, "119238007"),
         Organ("spinal cord", SPINAL_CORD, "2748008"),
         Organ(
             "right parotid",
