@@ -4,6 +4,7 @@ docs/formats.md says what is read from each format, what is kept on writing, and
 """
 
 from napari_mamba.io.common.source import (
+    OVERLAP,
     LabelEntry,
     acquisition,
     classes_of,
@@ -17,9 +18,11 @@ from napari_mamba.io.label_maps import LabelMap, is_label_map, read_labels
 from napari_mamba.io.lazily import Opener, levels, open_volume
 from napari_mamba.io.listing import SeriesInfo, list_series
 from napari_mamba.io.rows import read_rows, row_of
+from napari_mamba.io.segments import read_segments
 
 __all__ = [
     "LABEL_SUFFIXES",
+    "OVERLAP",
     "SUFFIXES",
     "WRITE_SUFFIXES",
     "LabelEntry",
@@ -38,6 +41,7 @@ __all__ = [
     "read",
     "read_labels",
     "read_rows",
+    "read_segments",
     "row_of",
     "series_files",
     "shown_channels",

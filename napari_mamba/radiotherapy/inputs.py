@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from napari_mamba.radiotherapy.structures import plain
+from napari_mamba.radiotherapy.structures import Structure, plain
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,17 @@ class Inputs:
     unit: float
     reach: float = 50.0
     at_least: int = 2
+
+    def organ_of(self, structure: Structure) -> Organ | None:
+        """The organ that a structure is by its name, or else by its code; None where it is none of these.
+
+        A code that two organs share, as both parotids do, tells nothing.
+        """
+        name = plain(structure.name)
+        if named := next((organ for organ in self.organs if name in organ.names), None):
+            return named
+        coded = [organ for organ in self.organs if organ.code and organ.code == structure.code]
+        return coded[0] if len(coded) == 1 and not structure.target else None
 
     @property
     def channels(self) -> tuple[str, ...]:

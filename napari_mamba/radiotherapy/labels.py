@@ -54,12 +54,12 @@ def structures_in(values: np.ndarray, known: Mapping[int, Structure]) -> list[St
     ----------
     values : (Z, Y, X) array of whole numbers
     known : mapping of int to Structure
-        Their names, colours, kinds and prescriptions; their masks are not used.
+        Their names, colours, kinds, prescriptions and codes; their masks are not used.
     """
     present = [int(number) for number in np.unique(values) if number != 0]
     found = []
     for number in sorted({*present, *known}):
         one = known.get(number) or Structure(f"label {number}", values)
         prescribed = one.prescription if one.prescription is not None else prescription_of(one.name)
-        found.append(Structure(one.name, values == number, one.color, one.kind, prescribed))
+        found.append(Structure(one.name, values == number, one.color, one.kind, prescribed, one.code))
     return found

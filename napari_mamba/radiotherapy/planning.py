@@ -12,6 +12,7 @@ from napari_mamba.errors import InputError
 from napari_mamba.radiotherapy.comparison import at_whole_voxels, on_grid
 from napari_mamba.radiotherapy.inputs import Inputs, Organ
 from napari_mamba.radiotherapy.structures import (
+    OUTSIDE,
     Structure,
     StructureSet,
     is_outline,
@@ -41,10 +42,13 @@ class Plan:
         prescription in the targets in units, a mask of where there can be dose. `Inputs.channels` are their names.
     notes : tuple of str
         What a planner should be told, a sentence each.
+    prescribed : dict of str to float
+        Gy by target, as they were taken.
     """
 
     volume: Volume
     notes: tuple[str, ...] = field(default=())
+    prescribed: Mapping[str, float] = field(default_factory=dict)
 
 
 def planned(
@@ -74,11 +78,10 @@ def planned(
     >>> plan = planned(ct, structures, bundle.planning, {"PTV": 70.0})  # doctest: +SKIP
     >>> dose = run_to_end(plan.volume, bundle).image  # doctest: +SKIP
     """
-    structures, left_out = _planning_targets(_with_prescriptions(structures, prescribed or {}), prescribed or {})
+    structures, undrawn = _drawn_targets(_with_prescriptions(structures, prescribed or {}))
+    structures, left_out = _planning_targets(structures, prescribed or {})
     doses = prescriptions(structures)
-    if empty := [name for name in doses if structures[name].empty]:
-        raise InputError(f"the target {empty[0]!r} has nothing inside the image: choose the structures of this CT")
-    known = [_found(organ, structures) for organ in inputs.organs]
+    known = [_found(organ, structures, inputs) for organ in inputs.organs]
     _check_organs(known, inputs)
     patient = outline(ct, structures)
     channels = np.zeros((len(inputs.channels), *ct.shape), np.float32)
@@ -90,9 +93,11 @@ def planned(
         channels[-2][structures[name].mask] = dose / inputs.unit
     channels[-1] = possible_dose(patient, ct, structures, inputs.reach)
     notes = _notes(structures, known, doses, inputs)
+    if undrawn:
+        notes += (f"{', '.join(undrawn)}: nobody drew it, and no dose is planned to it",)
     if left_out:
         notes += (f"{', '.join(left_out)}: no prescription, and the dose is planned to the PTV alone",)
-    return Plan(ct.with_data(channels, inputs.channels), notes)
+    return Plan(ct.with_data(channels, inputs.channels), notes, doses)
 
 
 def network_channels(plan: Volume, grid: Volume) -> np.ndarray:
@@ -206,8 +211,10 @@ def _check_organs(known: list[Structure | None], inputs: Inputs) -> None:
         )
 
 
-def _found(organ: Organ, structures: StructureSet) -> Structure | None:
-    return next((s for s in structures if plain(s.name) in organ.names), None)
+def _found(organ: Organ, structures: StructureSet, inputs: Inputs) -> Structure | None:
+    """The structure that is an organ: one that is drawn before one that a template left empty, then the first."""
+    fitting = [one for one in structures if inputs.organ_of(one) == organ]
+    return next((one for one in fitting if not one.empty), next(iter(fitting), None))
 
 
 def _with_prescriptions(structures: StructureSet, prescribed: Mapping[str, float]) -> StructureSet:
@@ -222,6 +229,18 @@ def _with_prescriptions(structures: StructureSet, prescribed: Mapping[str, float
             for s in structures
         ),
     )
+
+
+def _drawn_targets(structures: StructureSet) -> tuple[StructureSet, tuple[str, ...]]:
+    """The set without targets that nobody drew, as templates leave them, and their names.
+
+    Raises `InputError` where one lies outside the image, or none is drawn.
+    """
+    empty = tuple(one.name for one in structures.targets if one.empty)
+    lost = [name for name in empty if f"{name} {OUTSIDE}" in structures.notes]
+    if lost or (empty and len(empty) == len(structures.targets)):
+        raise InputError(f"the target {[*lost, *empty][0]!r} {OUTSIDE}: choose the structures of this CT")
+    return replace(structures, structures=tuple(one for one in structures if one.name not in empty)), empty
 
 
 def _planning_targets(

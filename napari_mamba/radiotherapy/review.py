@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from napari_mamba.errors import InputError
 from napari_mamba.radiotherapy import comparison, histogram
 from napari_mamba.radiotherapy.goals import Goal, Judged, judged
 from napari_mamba.radiotherapy.histogram import Curve
-from napari_mamba.radiotherapy.structures import StructureSet, is_outline, prescription_of
+from napari_mamba.radiotherapy.structures import Structure, StructureSet, is_outline, prescription_of
 from napari_mamba.volume import Volume
 
 
@@ -40,6 +40,8 @@ class Reviewed:
 
 LOW, HIGH = 0.4, 1.6
 """Of the highest prescription: a plan's highest dose lies between them."""
+MEDIAN_LOW, MEDIAN_HIGH = 0.6, 1.4
+"""The same of the median dose in the target that it is prescribed to."""
 
 
 def review(doses: Mapping[str, Volume], structures: StructureSet, goals: Iterable[Goal] = ()) -> Reviewed:
@@ -69,8 +71,9 @@ def review(doses: Mapping[str, Volume], structures: StructureSet, goals: Iterabl
         raise InputError("there are no structures: open or draw some")
     goals = list(goals)
     grid = Volume(np.broadcast_to(np.float32(0), (1, *shape)), structures.affine)
-    notes = (*structures.notes, *doubted_heights(doses, structures), *beyond_doses(doses, structures))
-    found = Reviewed([], {}, {}, notes)
+    heights = doubted_heights(doses, structures)
+    found = Reviewed([], {}, {}, (*structures.notes, *heights.values(), *beyond_doses(doses, structures)))
+    medians = []
     for name, dose in doses.items():
         comparison.check_dose(dose)
         values = comparison.on_grid(dose, grid)
@@ -79,7 +82,8 @@ def review(doses: Mapping[str, Volume], structures: StructureSet, goals: Iterabl
         found.rows.extend({"dose": name, **row} for row in histogram.table(values, structures))
         found.curves[name] = histogram.curves(values, structures)
         found.goals[name] = judged(goals, values, structures)
-    return found
+        medians += [] if name in heights else doubted_median(name, values, structures)
+    return replace(found, notes=(*found.notes, *medians))
 
 
 def beyond_doses(doses: Mapping[str, Volume], structures: StructureSet) -> list[str]:
@@ -115,24 +119,47 @@ def _ends(mask: np.ndarray) -> np.ndarray:
     return np.concatenate([np.column_stack([lines, end, np.ones(len(lines))]) for end in (first, last)])
 
 
-def doubted_heights(doses: Mapping[str, Volume], structures: StructureSet) -> list[str]:
-    """A sentence for each dose whose maximum does not fit the highest prescription of the targets: another unit, say.
+def doubted_heights(doses: Mapping[str, Volume], structures: StructureSet) -> dict[str, str]:
+    """Each dose whose maximum does not fit the highest prescription of the targets, another unit say; in a sentence.
 
     Examples
     --------
     >>> from napari_mamba.radiotherapy.structures import Structure
     >>> target = StructureSet((Structure("PTV70", np.ones((1, 2, 2), bool)),), np.eye(4))
-    >>> doubted_heights({"plan": Volume(np.full((1, 1, 2, 2), 2.0), np.eye(4))}, target)
-    ['plan reaches 2 Gy where 70 Gy are prescribed: check its unit, and that it is of the whole plan']
+    >>> doubted_heights({"plan": Volume(np.full((1, 1, 2, 2), 2.0), np.eye(4))}, target)["plan"]
+    'plan reaches 2 Gy where 70 Gy are prescribed: check its unit, and that it is of the whole plan'
     """
-    prescribed = [one.prescription or prescription_of(one.name) for one in structures.targets]
-    highest = max((dose for dose in prescribed if dose), default=None)
+    highest = max((dose for _, dose in _prescribed(structures)), default=None)
     if highest is None:
-        return []
+        return {}
     reached = {name: float(np.max(dose.data)) for name, dose in doses.items()}
-    return [
-        f"{name} reaches {most:.3g} Gy where {highest:g} Gy are prescribed: check its unit, and that it is of the "
-        "whole plan"
+    return {
+        name: f"{name} reaches {most:.3g} Gy where {highest:g} Gy are prescribed: check its unit, and that it is of "
+        "the whole plan"
         for name, most in reached.items()
         if not LOW * highest <= most <= HIGH * highest
+    }
+
+
+def doubted_median(name: str, values: np.ndarray, structures: StructureSet) -> list[str]:
+    """A sentence where a dose's median in the highest target does not fit its prescription: in percent, say.
+
+    `values` (Z, Y, X) are the dose in Gy on the structures' grid.
+    """
+    drawn = [(one, dose) for one, dose in _prescribed(structures) if not one.empty]
+    if not drawn:
+        return []
+    target, prescribed = max(drawn, key=lambda pair: pair[1])
+    median = float(np.median(values[target.mask]))
+    if MEDIAN_LOW * prescribed <= median <= MEDIAN_HIGH * prescribed:
+        return []
+    return [
+        f"half of {target.name} gets {median:.3g} Gy of {name} or more, where {prescribed:g} Gy are prescribed: check "
+        "the dose's unit, and that it is of this plan"
     ]
+
+
+def _prescribed(structures: StructureSet) -> list[tuple[Structure, float]]:
+    """The targets whose prescription is known, with it in Gy."""
+    known = [(one, one.prescription or prescription_of(one.name)) for one in structures.targets]
+    return [(one, dose) for one, dose in known if dose]

@@ -12,9 +12,9 @@ from napari_mamba import io
 from napari_mamba.errors import ChoiceError, InputError
 from napari_mamba.io.common.geometry import largest_displacement
 from napari_mamba.io.common.guard import quoted
-from napari_mamba.radiotherapy.comparison import check_dose
+from napari_mamba.radiotherapy.comparison import at_whole_voxels, check_dose
 from napari_mamba.radiotherapy.dicom import rtdose
-from napari_mamba.radiotherapy.dicom.beams import doses_in, plan_dose
+from napari_mamba.radiotherapy.dicom.beams import doses_in, files_of, plan_dose
 from napari_mamba.radiotherapy.dicom.grids import check_slices, drawn_on
 from napari_mamba.radiotherapy.dicom.reference import Reference, modality_of, series_of
 from napari_mamba.radiotherapy.dicom.rtstruct import read_structures
@@ -122,9 +122,8 @@ def planning_image(path: Path | str, drawn: Sequence[Path | str] = ()) -> Volume
 
 
 def rtstructs(path: Path) -> list[Path]:
-    """The RTSTRUCT files directly in a folder, or the file itself where it is one."""
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return [file for file in files if modality(file) == "RTSTRUCT"]
+    """The RTSTRUCT files in a folder, or below it where there are none directly; the file itself where it is one."""
+    return files_of("RTSTRUCT", path) if path.is_dir() else [path] if modality(path) == "RTSTRUCT" else []
 
 
 def check_ct(volume: Volume, name: str = "the image", reference: Reference | None = None) -> None:
@@ -203,14 +202,19 @@ def structures(
             raise InputError(f"{path} holds no masks: give a folder of images, each called after its structure")
         found = [_structure(_stem(file), _on(file, image) > 0) for file in files]
         return StructureSet(tuple(found), image.affine)
+    if not names and (segments := io.read_segments(path)):
+        found = [segment_structure(entry, _placed(mask, image, path)) for entry, mask in segments]
+        if not any(one.mask.any() for one in found):
+            raise InputError(f"{path} labels nothing inside the image: give the segmentation of this image")
+        return StructureSet(tuple(found), image.affine)
     labels = _on(path, image)
     numbers = [int(number) for number in np.unique(labels) if number != 0]
     if not numbers:
         raise InputError(f"{path} labels nothing: give the label map of the structures")
     if len(numbers) > 500 or (labels != np.rint(labels)).any():
         raise InputError(f"{path} is no label map: its values are not whole numbers, one for each structure")
-    known, colors = (dict(names), {}) if names else _named(path)
-    found = [_structure(known.get(n, f"label {n}"), labels == n, colors.get(n, "")) for n in numbers]
+    known, colors, codes = (dict(names), {}, {}) if names else _named(path)
+    found = [_structure(known.get(n, f"label {n}"), labels == n, colors.get(n, ""), codes.get(n, "")) for n in numbers]
     return StructureSet(tuple(found), image.affine)
 
 
@@ -228,17 +232,30 @@ def names_of(text: str) -> dict[int, str]:
     return found
 
 
-def _structure(name: str, mask: np.ndarray, color: str = "") -> Structure:
-    return Structure(name, mask, color, prescription=prescription_of(name))
+def _structure(name: str, mask: np.ndarray, color: str = "", code: str = "") -> Structure:
+    return Structure(name, mask, color, prescription=prescription_of(name), code=code)
 
 
-def _named(path: Path) -> tuple[dict[int, str], dict[int, str]]:
-    """Names and colours that a label map's file carries for its numbers."""
+def segment_structure(entry: io.LabelEntry, mask: np.ndarray) -> Structure:
+    """A segment of a file as a structure, with the prescription that its name states."""
+    return _structure(entry.name, mask, entry.color, snomed(entry.code))
+
+
+def snomed(code: str) -> str:
+    """A code of SNOMED CT, "SCT:119238007" say, without its scheme; empty for one of another."""
+    scheme, _, value = code.rpartition(":")
+    return value if scheme in ("SCT", "") else ""
+
+
+def _named(path: Path) -> tuple[dict[int, str], dict[int, str], dict[int, str]]:
+    """Names, colours and SNOMED CT codes that a label map's file carries for its numbers."""
     found = io.read_labels(path)
-    if not found.named:
-        return {}, {}
-    entries = {entry.index: entry for entry in found.classes}
-    return {n: one.name for n, one in entries.items()}, {n: one.color or "" for n, one in entries.items()}
+    entries = {entry.index: entry for entry in found.classes} if found.named else {}
+    return (
+        {n: one.name for n, one in entries.items()},
+        {n: one.color or "" for n, one in entries.items()},
+        {n: snomed(one.code or "") for n, one in entries.items()},
+    )
 
 
 def _stem(file: Path) -> str:
@@ -251,6 +268,18 @@ def _on(path: Path, image: Volume) -> np.ndarray:
     volume = io.read(path)
     if volume.channels != 1:
         raise InputError(f"{path} has {volume.channels} channels: give one for each structure, as files of their own")
-    if volume.shape != image.shape or largest_displacement(volume.affine, image.affine, image.shape) > _SAME_PLACE_MM:
+    return _placed(volume, image, path)
+
+
+def _placed(volume: Volume, image: Volume, path: Path) -> np.ndarray:
+    """The values (Z, Y, X) of one channel on an image's grid: it may have other axes, or be of a part of the image."""
+    values = np.asarray(volume.data[0])
+    same = volume.shape == image.shape
+    if same and largest_displacement(volume.affine, image.affine, image.shape) <= _SAME_PLACE_MM:
+        return values
+    turned = at_whole_voxels(values, volume, image)
+    if turned is None:
         raise InputError(f"{path} does not lie on the grid of the dose or CT: export the structures on it")
-    return np.asarray(volume.data[0])
+    if np.count_nonzero(turned) < np.count_nonzero(values):
+        raise InputError(f"{path} reaches beyond the dose or CT: export the structures on its grid")
+    return turned

@@ -14,11 +14,26 @@ from napari_mamba.errors import InputError
 _TARGET = re.compile(r"(?:^|[^a-z])[pcig]tv", re.IGNORECASE)
 _LESS = re.compile(r"(?:[0-9a-z][ _]*-|\b(?:minus|not|no|without|ohne))[ _]*$", re.IGNORECASE)
 """Before "PTV": what is left of another structure, a ring for the optimiser say, and no target."""
-_DOSE = re.compile(r"(?<![\d.,x])(\d+(?:[.,]\d+)?)(?![\d.,]|\s*(?:mm|cm|fx|x\s*\d))", re.IGNORECASE)
+_AROUND = re.compile(
+    r"(?:^|[^a-z])(?:ring|rind|shell|halo|avoid(?:ance)?|outside|spill|fall ?off|hot|cold|expan(?:sion|ded)?|dummy)"
+    r"s?(?:[^a-z]|$)|tv(?:ring|rind|shell)|tv.*\+\s*(?:[12]?\d|\d\.\d+)\s*(?:[mc]m|$)",
+    re.IGNORECASE,
+)
+"""In the name of what lies about a target or in a part of it, for the optimiser."""
+_DOSE = re.compile(r"(?<![\d.,x])(\d+(?:[.,]\d+)?)(?![\d.,]|\s*(?:%|mm|cm|fx|x\s*\d))", re.IGNORECASE)
+_FRACTIONS = re.compile(
+    r"(?<![\d.,])(\d+(?:[.,]\d+)?) *(?:gy)? *[x×*] *(\d+(?:[.,]\d+)?)(?![\d.,]| *[mc]m)", re.IGNORECASE
+)
+"""35 x 2 Gy, or the other way about."""
+_BEFORE = re.compile(r"(?<![\d.,])(\d+(?:[.,]\d+)?)[ _]*c?gy", re.IGNORECASE)
+_ACCENTS = re.compile("[\u0300-\u036f]")
 _CENTIGRAY_FROM, _LEAST_CENTIGRAY = 200.0, 1000.0
 """No target is prescribed so many Gy: the name says cGy, of a whole plan."""
 _LEAST = 10.0
 """A smaller number in a target's name counts targets: PTV1, PTV2."""
+
+OUTSIDE = "has nothing inside the image"
+"""What a note says of a structure that lies elsewhere."""
 
 BODY = ("body", "external", "patient", "skin", "outer contour", "possible dose")
 """Names by which the patient's outline goes."""
@@ -38,6 +53,8 @@ class Structure:
         DICOM's RTROIInterpretedType: "ORGAN", "PTV", "EXTERNAL", …; empty if nobody said.
     prescription : float, optional
         Gy, of a target.
+    code : str
+        SNOMED CT, where the file tells it.
     """
 
     name: str
@@ -45,6 +62,7 @@ class Structure:
     color: str = ""
     kind: str = ""
     prescription: float | None = None
+    code: str = ""
 
     @property
     def target(self) -> bool:
@@ -115,12 +133,15 @@ class StructureSet:
 
 
 def plain(name: str) -> str:
-    """A name as one compares it, in any script: without case, spaces and signs, unless it is nothing but signs.
+    """A name as one compares it, in any script: without case, accents, spaces and signs, unless it is signs alone.
 
     >>> plain("Spinal_Cord") == plain("spinal cord"), plain("脑干") == plain("脊髓")
     (True, False)
+    >>> plain("Tronc cérébral") == plain("TRONC CEREBRAL")
+    True
     """
-    folded = unicodedata.normalize("NFKC", name).casefold()
+    folded = _ACCENTS.sub("", unicodedata.normalize("NFKD", name).casefold())
+    folded = unicodedata.normalize("NFKC", folded)
     return re.sub(r"[\W_]+", "", folded) or folded.strip()
 
 
@@ -129,28 +150,54 @@ def is_outline(structure: Structure) -> bool:
     return structure.kind.upper() == "EXTERNAL" or plain(structure.name) in map(plain, BODY)
 
 
+def kind_of(structure: Structure) -> str:
+    """DICOM's RTROIInterpretedType: what the structure says, else what its name does.
+
+    >>> nothing = np.zeros((1, 1, 1), bool)
+    >>> [kind_of(Structure(name, nothing)) for name in ("PTV70", "ctv 60", "Body", "larynx")]
+    ['PTV', 'CTV', 'EXTERNAL', 'ORGAN']
+    """
+    if structure.kind:
+        return structure.kind
+    if end := _end_of_target(structure.name):
+        kind = structure.name[end - 3 : end].upper()
+        return "CTV" if kind == "ITV" else kind
+    return "EXTERNAL" if is_outline(structure) else "ORGAN"
+
+
 def prescription_of(name: str) -> float | None:
     """The dose in Gy that a target's name states, if it does; large numbers are taken for cGy, small ones are none.
 
     >>> prescription_of("PTV70"), prescription_of("PTV_5600"), prescription_of("brainstem")
     (70.0, 56.0, None)
-    >>> prescription_of("PTV1"), prescription_of("PTV2_66Gy"), prescription_of("Body-PTV70")
+    >>> prescription_of("PTV1"), prescription_of("PTV2_66Gy"), prescription_of("Ring PTV70")
     (None, 66.0, None)
+    >>> prescription_of("PTV 35 x 2 Gy"), prescription_of("60 Gy PTV"), prescription_of("PTV 95%")
+    (70.0, 60.0, None)
     """
     end = _end_of_target(name)
-    for number in _DOSE.findall(name[end:]) if end else ():
-        stated = float(number.replace(",", "."))
-        if stated >= _LEAST_CENTIGRAY:
-            return stated / 100
-        if _LEAST <= stated < _CENTIGRAY_FROM:
-            return stated
-    return None
+    if not end:
+        return None
+    products = [_number(one) * _number(other) for one, other in _FRACTIONS.findall(name)]
+    after, before = ([_number(text) for text in found] for found in (_DOSE.findall(name[end:]), _BEFORE.findall(name)))
+    return next(filter(None, map(_prescribed, (*products, *after, *before))), None)
+
+
+def _number(text: str) -> float:
+    return float(text.replace(",", "."))
+
+
+def _prescribed(stated: float) -> float | None:
+    """Gy of a number in a target's name; None where it counts or dates something."""
+    if _LEAST_CENTIGRAY <= stated < 100 * _CENTIGRAY_FROM:
+        return stated / 100
+    return stated if _LEAST <= stated < _CENTIGRAY_FROM else None
 
 
 def _end_of_target(name: str) -> int:
     """Where the letters PTV, CTV, … of a target's name end; 0 where it names none."""
     found = _TARGET.search(name)
-    return 0 if not found or _LESS.search(name[: found.end() - 3]) else found.end()
+    return 0 if not found or _LESS.search(name[: found.end() - 3]) or _AROUND.search(name) else found.end()
 
 
 def check_same(first: StructureSet, second: StructureSet, tolerance: float = 0.01) -> None:

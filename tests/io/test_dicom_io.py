@@ -170,6 +170,10 @@ class TestRefused:
         (tmp_path / "s" / "03.dcm").unlink()
         self.read(tmp_path / "s", r"misses slices: 5\.00 mm lie between 04\.dcm and 02\.dcm, elsewhere 2\.50 mm")
 
+    def test_slices_at_two_distances(self, tmp_path):
+        write_series(tmp_path / "s", 9, places=[0, 3, 6, 9, 12, 15, 21, 27, 33])
+        self.read(tmp_path / "s", r"3\.00 mm apart in one part and 6\.00 mm in another: .* resample it")
+
     def test_doubled_slices(self, tmp_path):
         write_series(tmp_path / "s", uid="1.2.3")
         write_series(tmp_path / "s", 3, uid="1.2.3", prefix="echo2-")

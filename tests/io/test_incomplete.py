@@ -308,6 +308,10 @@ def test_segments_that_overlap_and_shares(tmp_path):
     both = segments(np.stack([random > 0.3, random > 0.6], -1).astype(np.uint8), "BINARY")
     assert sorted(np.asarray(both.data).ravel()) == sorted(((random > 0.3) + 1 * (random > 0.6)).ravel())
     assert "overlap" in io.doubts(both)[0]
+    (first, mask), (second, other) = io.read_segments(tmp_path / "seg.dcm")
+    assert (first.name, second.code, mask.shape) == ("s0", "SCT:10200004", both.shape)
+    np.testing.assert_array_equal(np.where(other.data, 2, mask.data), both.data)
+    assert int(mask.data.sum()) == int((random > 0.3).sum())
     shares = segments(random[..., np.newaxis].astype(np.float32), "FRACTIONAL")
     assert int(np.asarray(shares.data).sum()) == int((np.round(random * 255) / 255 >= 0.5).sum())
     assert "shares" in io.doubts(shares)[0]

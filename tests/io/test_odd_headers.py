@@ -115,6 +115,11 @@ class TestNrrd:
         assert [entry.name for entry in found.classes] == [f"part {i}" for i in range(count)]
         assert any("overlap" in note for note in found.notes) == (count == 3)
         assert next(iter(io.list_series(path))).channels == 1
+        apart = io.read_segments(path)
+        assert [entry.name for entry, _ in apart] == [f"part {i}" for i in range(count)]
+        for i, (_, mask) in enumerate(apart):  # whole, whatever lies over it
+            np.testing.assert_array_equal(mask.data[0], layers[..., i] > 0)
+            np.testing.assert_array_equal(mask.affine, found.volume.affine)
 
 
 class TestMetaImage:

@@ -146,14 +146,17 @@ def test_prescriptions(plan):
     ("name", "dose"),
     [
         ("CTV 59.4", 59.4), ("ptv_5600", 56.0), ("gtv-66", 66.0), ("HN PTV54,25", 54.25), ("PTV2_66Gy", 66.0),
-        ("PTV_High_7000_3mm", 70.0), ("PTV_3mm_70", 70.0), ("PTV60x1", None), ("PTV_2x35", None), ("PTV", None),
+        ("PTV_High_7000_3mm", 70.0), ("PTV_3mm_70", 70.0), ("PTV60x1", 60.0), ("PTV_2x35", 70.0), ("PTV", None),
         ("PTV1", None), ("PTV_700", None), ("PTV 15mm", None), ("Parotid_R", None), ("Larynx - PTV70", None),
-        ("NT minus PTV60", None), ("mydptv70", None),
+        ("NT minus PTV60", None), ("mydptv70", None), ("PTV 35 x 2.0 Gy", 70.0), ("60 Gy PTV", 60.0), ("PTV 95%", None),
+        ("PTV 20240101", None), ("Ring_PTV70", None), ("PTV70 + 5mm", None), ("Hot spot PTV70", None),
     ],
 )  # fmt: skip
 def test_a_prescription_in_a_name(name, dose):
     assert prescription_of(name) == dose
-    target = name not in ("Parotid_R", "Larynx - PTV70", "NT minus PTV60", "mydptv70")
+    target = name not in (
+        "Parotid_R", "Larynx - PTV70", "NT minus PTV60", "mydptv70", "Ring_PTV70", "PTV70 + 5mm", "Hot spot PTV70",
+    )  # fmt: skip
     assert Structure(name, np.ones((1, 1, 1), bool)).target == target
 
 

@@ -166,3 +166,31 @@ class TestRefused:
         ct, structures = straight
         with pytest.raises(InputError, match="no patient"):
             planned(ct.with_data(np.asarray(ct.data) * 0 - 1000), structures, HEAD_NECK)
+
+
+def test_a_template_s_empty_structures_are_no_structures(straight):
+    ct, structures = straight
+    nothing = np.zeros(SHAPE, bool)
+    cord = structures["Spinal_Cord"]
+    empty = (Structure("Spinal Cord", nothing), Structure("PTV54", nothing), Structure("PTV High", nothing, kind="PTV"))
+    drawn = [replace(cord, name="Cord") if one is cord else one for one in structures]
+    plan = planned(ct, replace(structures, structures=(*empty, *drawn)), HEAD_NECK)
+    np.testing.assert_array_equal(plan.volume.data, planned(ct, structures, HEAD_NECK).volume.data)
+    assert plan.prescribed == {"PTV70": 70.0}
+    assert any(note.startswith("PTV54, PTV High: nobody drew it") for note in plan.notes)
+    lost = replace(structures, structures=(empty[1], *drawn), notes=("PTV54 has nothing inside the image",))
+    with pytest.raises(InputError, match="'PTV54' has nothing inside"):
+        planned(ct, lost, HEAD_NECK)
+
+
+def test_organs_go_by_names_as_hospitals_write_them_or_by_their_code():
+    def known(name, code=""):
+        found = HEAD_NECK.organ_of(Structure(name, np.zeros((1, 1, 1), bool), code=code))
+        return found and found.name
+
+    for name in ("Rt Parotid", "PAROTID_R", "Parotid Gland R", "Glnd_Parotid_R", "Parotis re", "Parotide D"):
+        assert known(name) == "right parotid"
+    assert known("Lt. Parotid") == "left parotid"
+    assert (known("Tronc cerebral"), known("Esophagus_Cerv")) == ("brainstem", "oesophagus")
+    assert (known("SpinalCord_PRV"), known("Cord+5mm"), known("Parotids")) == (None, None, None)
+    assert (known("Struct 3", "119238007"), known("Struct 4", "45289007")) == ("brainstem", None)  # either parotid's

@@ -117,3 +117,11 @@ def test_the_phantom_is_a_ct_and_its_doses_are_doses(made):
         assert dose.data.min() == 0
         assert dose.data[0][outside].max() == 0
         assert np.median(dose.data[0][made.structures["PTV70"].mask]) == pytest.approx(70, abs=2)
+
+
+def test_a_dose_in_percent_is_doubted_by_its_target(made):
+    dose = made.doses["A"]
+    percent = dose.with_data(dose.data / 70 * 100)
+    assert not review({"plan": dose}, made.structures).notes
+    (note,) = review({"plan": percent}, made.structures).notes
+    assert "half of PTV70 gets 1" in note

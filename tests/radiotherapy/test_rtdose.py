@@ -1,12 +1,14 @@
 """RTDOSE: grids and values that come back, and files that are refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pydicom
 import pytest
 
 from napari_mamba.errors import InputError, OutputError
 from napari_mamba.radiotherapy.dicom.reference import read_reference
-from napari_mamba.radiotherapy.dicom.rtdose import notes_of, read_dose, write_dose
+from napari_mamba.radiotherapy.dicom.rtdose import notes_of, plan_of, read_dose, write_dose
 from napari_mamba.volume import Volume
 
 
@@ -88,7 +90,12 @@ def test_coordinates_of_a_grid_whose_normal_points_down(tmp_path, dose):
 def test_the_file_belongs_to_the_ct(tmp_path, dose, ct_folder):
     reference = read_reference(ct_folder)
     path = write_dose(dose, tmp_path / "d.dcm", reference)
-    assert pydicom.dcmread(path).PatientID == "7"
+    written = pydicom.dcmread(path)
+    assert (written.PatientID, written.OperatorsName, written.InstanceNumber) == ("7", "", 1)
+    assert (
+        plan_of(path) == written.ReferencedRTPlanSequence[0].ReferencedSOPInstanceUID != ""
+    )  # the standard asks for one
+    assert plan_of(write_dose(dose, tmp_path / "p.dcm", replace(reference, plan="1.2.3"))) == "1.2.3"
     read_dose(path, frame=reference.frame)
     with pytest.raises(InputError, match="frame of reference"):
         read_dose(path, frame="1.2.3")

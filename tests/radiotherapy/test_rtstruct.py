@@ -90,6 +90,15 @@ def test_the_file_names_its_patient_and_slices_and_holes_lie_inside(tmp_path, ct
         assert contour.NumberOfContourPoints == len(points)
 
 
+def test_kinds_and_codes_come_back(tmp_path, image, anatomy):
+    mask = anatomy["PTV70"].mask
+    named = [Structure(name, mask) for name in ("CTV 60", "GTVp", "PTV70", "Body", "Ring PTV70")]
+    given = StructureSet((*named, Structure("Struct 1", mask, code="119238007")), image.affine)
+    read = read_structures(write_structures(given, tmp_path / "s.dcm"), image)
+    assert [one.kind for one in read] == ["CTV", "GTV", "PTV", "EXTERNAL", "ORGAN", "ORGAN"]
+    assert [one.code for one in read] == ["", "", "", "", "", "119238007"]
+
+
 def test_the_real_reader_s_ct_and_the_structures_meet(tmp_path, ct_folder, anatomy):
     ct = io.read(ct_folder)
     reference = read_reference(ct_folder)
@@ -131,6 +140,11 @@ class TestRefused:
     def test_a_file_without_structures(self, tmp_path, image, anatomy):
         empty = StructureSet((), image.affine)
         with pytest.raises(InputError, match="no structures"):
+            read_structures(write_structures(empty, tmp_path / "s.dcm"), image)
+
+    def test_structures_that_nobody_drew(self, tmp_path, image, anatomy):
+        empty = StructureSet((anatomy["Larynx"],), image.affine)
+        with pytest.raises(InputError, match="holds no contours"):
             read_structures(write_structures(empty, tmp_path / "s.dcm"), image)
 
     def test_contours_in_crossing_planes(self):

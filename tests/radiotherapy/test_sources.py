@@ -5,6 +5,7 @@ import pytest
 
 from napari_mamba import io
 from napari_mamba.errors import InputError
+from napari_mamba.io.common.geometry import LPS_TO_RAS
 from napari_mamba.io.common.source import LabelEntry
 from napari_mamba.radiotherapy import sources
 from napari_mamba.radiotherapy.dicom.reference import read_reference, without_series
@@ -59,6 +60,45 @@ def test_structures_of_each_kind(tmp_path, image, anatomy, labels):
         ("PTV70", "#ff0000", 70.0),
         ("spinal cord", "#00ff00", None),
     ]
+
+
+def test_segments_that_overlap_stay_whole(tmp_path, image, anatomy):
+    names, masks = (
+        ("PTV70", "Spinal Cord"),
+        [anatomy["PTV70"].mask, anatomy["PTV70"].mask | anatomy["Spinal Cord"].mask],
+    )
+    step = LPS_TO_RAS @ image.affine
+    vectors = " ".join(f"({','.join(map(repr, map(float, step[:3, axis])))})" for axis in (2, 1, 0))
+    lines = [
+        "NRRD0005", "type: uchar", "dimension: 4", f"sizes: 2 {' '.join(map(str, image.shape[::-1]))}", "encoding: raw",
+        "space: LPS", f"space directions: none {vectors}", "kinds: list domain domain domain",
+        f"space origin: ({','.join(map(repr, map(float, step[:3, 3])))})",
+    ]  # fmt: skip
+    for number, name in enumerate(names):
+        lines += [f"Segment{number}_Name:={name}", f"Segment{number}_LabelValue:=1", f"Segment{number}_Layer:={number}"]
+    path = tmp_path / "a.seg.nrrd"
+    path.write_bytes(("\n".join(lines) + "\n\n").encode() + np.stack(masks, -1).astype(np.uint8).tobytes())
+    found = sources.structures(path, image)
+    assert tuple(one.name for one in found) == names
+    for one, mask in zip(found, masks, strict=True):
+        np.testing.assert_array_equal(one.mask, mask)
+
+
+def test_labels_of_other_axes_or_of_a_part_are_placed(tmp_path, image, labels):
+    values = np.asarray(labels.data)
+    used = np.flatnonzero(values.any((0, 2, 3)))
+    first, last = int(used[0]), int(used[-1]) + 1
+    part = labels.affine.copy()
+    part[:3, 3] += first * part[:3, 0]
+    turned = part.copy()
+    turned[:3, 3] += turned[:3, 2] * (image.shape[2] - 1)
+    turned[:3, 2] *= -1
+    path = io.write(Volume(values[:, first:last, :, ::-1], turned), tmp_path / "l.nii.gz")
+    found = sources.structures(path, image, names={1: "PTV70", 2: "cord"})
+    np.testing.assert_array_equal(found["PTV70"].mask, values[0] == 1)
+    small = Volume(image.data[:, : last - 1], image.affine)
+    with pytest.raises(InputError, match="reaches beyond"):
+        sources.structures(path, small)
 
 
 def test_labels_on_another_grid(tmp_path, image, labels):
@@ -186,6 +226,23 @@ def test_the_ct_of_a_folder_that_holds_the_whole_plan(tmp_path, image, dose, ana
     assert sources.series_of(io.series_files(found.header)).series == reference.series
     with pytest.raises(InputError, match="2 series of CT"):
         sources.planning_image(ct_folder)
+
+
+@pytest.mark.parametrize("places", [("", "", "ct"), ("rs", "rd", "ct"), ("a/b", "a/b", "a/c")])
+def test_one_folder_is_enough_however_an_export_is_laid_out(tmp_path, image, dose, anatomy, ct_folder, places):
+    plan = tmp_path / "patient"
+    for place in places:
+        (plan / place).mkdir(parents=True, exist_ok=True)
+    reference = read_reference(ct_folder)
+    write_structures(anatomy, plan / places[0] / "s.dcm", reference)
+    write_dose(dose, plan / places[1] / "d.dcm", reference)
+    for file in ct_folder.iterdir():
+        file.rename(plan / places[2] / file.name)
+    ct = sources.planning_image(plan, [plan])
+    assert sources.series_of(io.series_files(ct.header)).series == reference.series
+    assert len(sources.structures(plan, ct, reference=reference)) == 3
+    found, _ = sources.told_dose(plan, frame=reference.frame)
+    np.testing.assert_allclose(found.data, dose.data, atol=1e-4)
 
 
 def test_files_without_a_preamble(tmp_path, image, dose, anatomy):

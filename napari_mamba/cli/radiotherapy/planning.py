@@ -23,6 +23,7 @@ NOT_A_PLAN = "A prediction of what was done in one hospital, never a plan. Not f
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
     from napari_mamba.engine import Progress, Result
+    from napari_mamba.radiotherapy.planning import Plan
     from napari_mamba.volume import Volume
 
 
@@ -115,15 +116,14 @@ def _predict(
             io.write(dose, output)
         inputs = {"image": str(image), "structures": ", ".join(map(str, structures_paths))}
         if report is not None:
-            write_text(report, _report(result, plan.notes, inputs))
+            write_text(report, _report(result, plan, inputs))
         rows = histogram.table(dose.data[0], structures)  # type: ignore[arg-type]  # the engine's are NumPy's
     if isinstance(told, JsonLines):
         outputs = {"dose": str(output), **({"report": str(report)} if report else {})}
-        told.result(
-            _facts(result, plan.notes, [image, *structures_paths], outputs, rows, perf_counter() - began), (), "ml"
-        )
+        told.result(_facts(result, plan, [image, *structures_paths], outputs, rows, perf_counter() - began), (), "ml")
     else:
         print_table(rows)
+        print("prescribed:", ", ".join(f"{name} {gray:g} Gy" for name, gray in plan.prescribed.items()))
         print(f"{output}: {NOT_A_PLAN}")
     return DONE
 
@@ -137,7 +137,7 @@ def _note(told: Reporter, note: str) -> None:
 
 def _facts(
     result: Result,
-    notes: Sequence[str],
+    plan: Plan,
     inputs: Sequence[Path],
     outputs: dict[str, str],
     rows: Sequence[dict[str, Any]],
@@ -149,7 +149,8 @@ def _facts(
         "inputs": list(map(str, inputs)),
         "outputs": outputs,
         "structures": list(rows),
-        "warnings": [*result.warnings, *(note[:1].upper() + note[1:] + "." for note in notes), NOT_A_PLAN],
+        "prescribed": dict(plan.prescribed),
+        "warnings": [*result.warnings, *(note[:1].upper() + note[1:] + "." for note in plan.notes), NOT_A_PLAN],
         "provenance": result.provenance,
         "seconds": round(seconds, 3),
     }
@@ -180,7 +181,7 @@ def _run(
     return run_to_end(plan, bundle, RunOptions(**options), on_progress=tell, cancel=cancel)
 
 
-def _report(result: Result, notes: Sequence[str], inputs: dict[str, str]) -> str:
-    """Warnings, notes and provenance as the JSON of a report file."""
-    told = {**result.report(), "notes": list(notes), "inputs": inputs}
+def _report(result: Result, plan: Plan, inputs: dict[str, str]) -> str:
+    """Warnings, notes, prescriptions and provenance as the JSON of a report file."""
+    told = {**result.report(), "notes": list(plan.notes), "prescribed": dict(plan.prescribed), "inputs": inputs}
     return json.dumps(strict(told), indent=2, ensure_ascii=False, allow_nan=False) + "\n"

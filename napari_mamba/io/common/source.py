@@ -8,6 +8,9 @@ from typing import Any
 
 from napari_mamba.volume import Volume
 
+OVERLAP = "Segments of the file overlap: in the label map the later one lies on top."
+"""The doubt of a label map that was made of segments which overlap (`napari_mamba.io.read_segments` has them whole)."""
+
 
 @dataclass(frozen=True)
 class LabelEntry:

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from napari_mamba.errors import InputError, NapariMambaError
-from napari_mamba.radiotherapy.dicom.reference import read_dataset
+from napari_mamba.radiotherapy.dicom.reference import modality_of, read_dataset
 from napari_mamba.radiotherapy.dicom.rtdose import notes_of, read_dose
 from napari_mamba.volume import Volume
 
 _SUMMED = ("BEAM", "BRACHY", "FRACTION")
 """DoseSummationType of parts of which all together are the plan's dose."""
 _WHOLE = ("PLAN", "MULTI_PLAN")
-_MOST = 2000
+_MOST = 5000
 
 
 def doses_in(folder: Path | str) -> list[Path]:
-    """The RTDOSE files directly in a folder, in the order of their names."""
-    return [file for file in _files(Path(folder)) if _told(file, "Modality") == "RTDOSE"]
+    """The RTDOSE files in a folder, in the order of their names; where there are none directly, those below it."""
+    return files_of("RTDOSE", Path(folder))
+
+
+def files_of(modality: str, folder: Path) -> list[Path]:
+    """The DICOM files of a modality in a folder, in the order of their names; else those at any depth below it."""
+    for files in (folder.iterdir, lambda: folder.rglob("*")):
+        if found := [file for file in _files(files()) if modality_of(file) == modality]:
+            return found
+    return []
 
 
 def plan_dose(folder: Path | str, *, frame: str = "") -> tuple[Volume, tuple[str, ...]]:
@@ -55,10 +64,23 @@ def plan_dose(folder: Path | str, *, frame: str = "") -> tuple[Volume, tuple[str
         return read_dose(whole[0], frame=frame), (f"of {len(files)} doses, {whole[0].name} is the plan's",)
     if whole or set(kinds.values()) not in [{kind} for kind in _SUMMED]:
         raise InputError(f"{folder} holds {len(files)} doses that are not the beams of one plan: name the one you mean")
-    return _sum(files, Path(folder), frame)
+    return summed(files, frame=frame)
 
 
-def _sum(files: Sequence[Path], folder: Path, frame: str) -> tuple[Volume, tuple[str, ...]]:
+def plans_in_parts(files: Sequence[Path]) -> list[tuple[Path, ...]]:
+    """The RTDOSE files whose sum is the dose of a plan that none of them holds whole; for each such plan its own."""
+    kinds = {file: _told(file, "DoseSummationType").upper() for file in files}
+    whole = {_parts(file)[0] for file, kind in kinds.items() if kind in _WHOLE}
+    found: dict[tuple[str, str], list[Path]] = {}
+    for file, kind in kinds.items():
+        if kind in _SUMMED and (plan := _parts(file)[0]) not in whole:
+            found.setdefault((plan, kind), []).append(file)
+    return [tuple(parts) for parts in found.values() if len(parts) > 1]
+
+
+def summed(files: Sequence[Path], *, frame: str = "") -> tuple[Volume, tuple[str, ...]]:
+    """The sum of the doses of a plan's parts; what it returns and raises is as of `plan_dose`."""
+    folder = files[0].parent
     parts = [_parts(file) for file in files]
     plans = {plan for plan, _ in parts}
     if len(plans) > 1:
@@ -85,7 +107,10 @@ def _sum(files: Sequence[Path], folder: Path, frame: str) -> tuple[Volume, tuple
 
 def _parts(file: Path) -> tuple[str, list[int]]:
     """The plan that a dose is of, and the numbers of its parts in it: of beams, or else of fraction groups."""
-    plan = next(iter(read_dataset(file, "RTDOSE").get("ReferencedRTPlanSequence", None) or []), None)
+    import pydicom
+
+    header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+    plan = next(iter(header.get("ReferencedRTPlanSequence", None) or []), None)
     if plan is None:
         return "", []
     groups = list(plan.get("ReferencedFractionGroupSequence", None) or [])
@@ -103,7 +128,7 @@ def _parts(file: Path) -> tuple[str, list[int]]:
 
 def _planned(folder: Path, plan: str, *, groups: bool) -> set[int]:
     """The numbers of the beams that treat, or of the fraction groups, of an RTPLAN by its UID; none if it is absent."""
-    for file in _files(folder) if plan else ():
+    for file in _files(folder.iterdir()) if plan else ():
         if _told(file, "Modality") == "RTPLAN" and _told(file, "SOPInstanceUID") == plan:
             found = read_dataset(file, "RTPLAN").get("FractionGroupSequence", None) or []
             if groups:
@@ -117,10 +142,10 @@ def _planned(folder: Path, plan: str, *, groups: bool) -> set[int]:
     return set()
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _files(files: Iterable[Path]) -> Iterator[Path]:
     from napari_mamba.io.formats import dicom
 
-    for file in sorted(folder.iterdir())[:_MOST]:
+    for file in sorted(islice(files, _MOST)):
         try:
             if file.is_file() and dicom.is_dicom(file):
                 yield file

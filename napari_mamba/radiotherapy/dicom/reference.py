@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ class Reference:
         In no order; empty where no DICOM series is known.
     normal : (float, float, float)
         Of the slices, LPS.
+    plan : str
+        SOP instance UID of the RTPLAN that a dose is of; empty where there is none.
     """
 
     frame: str
@@ -53,7 +55,7 @@ class Reference:
     shared: Mapping[str, Any]
     slices: tuple[Slice, ...] = ()
     normal: tuple[float, float, float] = (0.0, 0.0, 1.0)
-    kinds: tuple[str, ...] = field(default=())
+    plan: str = ""
 
     def nearest(self, point: np.ndarray) -> Slice | None:
         """The slice on which a point (3,) in LPS lies, or is nearest to."""
@@ -140,8 +142,8 @@ def without_series(frame: str = "") -> Reference:
     return Reference(frame or generate_uid(), generate_uid(), "", {**shared, "AccessionNumber": ""})
 
 
-def new_dataset(reference: Reference, modality: str, sop_class: str) -> Any:
-    """A DICOM data set with what every file of this patient has, and today's date."""
+def new_dataset(reference: Reference, modality: str, sop_class: str, described: str = "") -> Any:
+    """A DICOM data set with what every file of this patient has, today's date, and what a list of series shows."""
     from datetime import datetime
 
     from pydicom.dataset import FileDataset, FileMetaDataset
@@ -156,6 +158,7 @@ def new_dataset(reference: Reference, modality: str, sop_class: str) -> Any:
         setattr(dataset, key, value)
     dataset.SOPClassUID, dataset.SOPInstanceUID = sop_class, meta.MediaStorageSOPInstanceUID
     dataset.Modality, dataset.SeriesInstanceUID, dataset.SeriesNumber = modality, generate_uid(), None
+    dataset.InstanceNumber, dataset.OperatorsName, dataset.SeriesDescription = 1, "", described
     dataset.FrameOfReferenceUID, dataset.PositionReferenceIndicator = reference.frame, ""
     now = datetime.now()
     dataset.InstanceCreationDate, dataset.InstanceCreationTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")

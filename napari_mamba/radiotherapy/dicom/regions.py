@@ -39,6 +39,8 @@ class Region:
         Its contours are combined by exclusive or, as the file says.
     open, damaged : int
         Points and lines that enclose nothing; contours whose coordinates cannot be read.
+    code : str
+        SNOMED CT, where the file tells it.
     """
 
     name: str
@@ -49,22 +51,20 @@ class Region:
     exclusive: bool = False
     open: int = 0
     damaged: int = 0
+    code: str = ""
 
 
 def regions_of(dataset: Any) -> list[Region]:
     """The structures of an RTSTRUCT in the file's order, those that nobody drew included."""
     rois = {int(roi.ROINumber): roi for roi in dataset.get("StructureSetROISequence", None) or []}
-    kinds = {
-        int(o.ReferencedROINumber): str(o.get("RTROIInterpretedType", "") or "").strip()
-        for o in dataset.get("RTROIObservationsSequence", None) or []
-    }
+    told = {int(o.ReferencedROINumber): o for o in dataset.get("RTROIObservationsSequence", None) or []}
     drawn: dict[int, list[Any]] = {}  # some programs write an item for each contour
     for item in dataset.get("ROIContourSequence", None) or []:
         drawn.setdefault(int(item.ReferencedROINumber), []).append(item)
     names = distinct({number: _text(roi, "ROIName") or f"structure {number}" for number, roi in rois.items()})
     usual = _usual_frame(dataset)
     return [
-        _region(names[number], kinds.get(number, ""), _text(roi, "ReferencedFrameOfReferenceUID") or usual, items)
+        _region(names[number], told.get(number, {}), _text(roi, "ReferencedFrameOfReferenceUID") or usual, items)
         for number, roi in rois.items()
         for items in [drawn.get(number, [])]
     ]
@@ -108,7 +108,7 @@ def distinct(names: Mapping[int, str]) -> dict[int, str]:
     return found
 
 
-def _region(name: str, kind: str, frame: str, items: Sequence[Any]) -> Region:
+def _region(name: str, observed: Any, frame: str, items: Sequence[Any]) -> Region:
     contours, exclusive, open_, damaged = [], False, 0, 0
     for geometry, values in _drawn(items):
         points = _points(values)
@@ -120,7 +120,14 @@ def _region(name: str, kind: str, frame: str, items: Sequence[Any]) -> Region:
         else:
             open_ += 1
     color = next(filter(None, map(_color, items)), "")
-    return Region(name, kind, color, frame, tuple(contours), exclusive, open_, damaged)
+    kind, code = _text(observed, "RTROIInterpretedType"), _code(observed)
+    return Region(name, kind, color, frame, tuple(contours), exclusive, open_, damaged, code)
+
+
+def _code(observed: Any) -> str:
+    """The SNOMED CT code that a file gives a structure; empty where it gives none, or one of another scheme."""
+    codes = observed.get("RTROIIdentificationCodeSequence", None) or []
+    return next((_text(one, "CodeValue") for one in codes if _text(one, "CodingSchemeDesignator") == "SCT"), "")
 
 
 def _drawn(items: Sequence[Any]) -> Iterator[tuple[str, Any]]:

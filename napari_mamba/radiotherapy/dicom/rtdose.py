@@ -16,6 +16,8 @@ from napari_mamba.radiotherapy.dicom.reference import Reference, new_dataset, re
 from napari_mamba.volume import Volume
 
 SOP_CLASS = "1.2.840.10008.5.1.4.1.1.481.2"
+_PLAN = "1.2.840.10008.5.1.4.1.1.481.5"
+"""SOP class of RTPLAN."""
 _EVEN = 0.02
 """Of the distance of planes: what offsets may differ by, since they are rounded to text."""
 _AXIAL = 0.999
@@ -71,13 +73,13 @@ def read_dose(path: Path | str, *, frame: str = "") -> Volume:
         stored = dataset.pixel_array
     except Exception as error:  # decoders raise anything on damaged files
         raise InputError(f"{path} has damaged or truncated values: copy it anew") from error
-    values = np.asarray(stored, np.float64).reshape(len(offsets), int(dataset.Rows), int(dataset.Columns))
-    values *= float(scaling) * gray
+    values = np.asarray(stored, np.float32).reshape(len(offsets), int(dataset.Rows), int(dataset.Columns))
+    values *= np.float32(float(scaling) * gray)
     if values.min() < 0:
         raise InputError(f"{path} has a dose below zero: it is a difference or an error, export the plan's dose")
     if values.max() > LIKELY_CENTIGRAY:
         raise InputError(f"{path} reaches {values.max():g} Gy: its values must be in cGy, export it anew in Gy")
-    return Volume(values[np.newaxis].astype(np.float32), _affine(dataset, offsets), name=Path(path).stem)
+    return Volume(values[np.newaxis], _affine(dataset, offsets), name=Path(path).stem)
 
 
 def notes_of(path: Path | str, *, frame: str = "") -> list[str]:
@@ -95,6 +97,12 @@ def notes_of(path: Path | str, *, frame: str = "") -> list[str]:
     if frame and not dataset.get("FrameOfReferenceUID"):
         notes.append(f"{name} names no frame of reference: it is taken to lie in the image's")
     return notes
+
+
+def plan_of(path: Path | str) -> str:
+    """The SOP instance UID of the RTPLAN that an RTDOSE file is of; empty where it does not tell."""
+    plan = next(iter(read_dataset(path, "RTDOSE").get("ReferencedRTPlanSequence", None) or []), None)
+    return "" if plan is None else str(plan.get("ReferencedSOPInstanceUID", "") or "")
 
 
 def _unit(dataset: Any, path: Path | str) -> float:
@@ -158,7 +166,8 @@ def write_dose(
         Gy, one channel, never negative.
     path : path
     reference : Reference, optional
-        The series that it belongs to (`read_reference`); without one it is of an unnamed patient.
+        The series that it belongs to (`read_reference`); without one it is of an unnamed patient. The file names its
+        `plan`, or, as the standard asks for one, a plan that there is nowhere.
     kind, summed : str
         DoseType and DoseSummationType.
 
@@ -175,7 +184,7 @@ def write_dose(
     matrix, values = _right_handed(LPS_TO_RAS @ dose.affine, values)
     sides = np.linalg.norm(matrix[:3, :3], axis=0)
     reference = reference or without_series()
-    dataset = new_dataset(reference, "RTDOSE", SOP_CLASS)
+    dataset = new_dataset(reference, "RTDOSE", SOP_CLASS, "Dose (napari-mamba)")
     dataset.ImagePositionPatient = [_text(v) for v in matrix[:3, 3]]
     directions = [*(matrix[:3, 2] / sides[2]), *(matrix[:3, 1] / sides[1])]
     dataset.ImageOrientationPatient = [_text(v) for v in directions]
@@ -186,11 +195,21 @@ def write_dose(
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 32, 32, 31, 0
     dataset.DoseUnits, dataset.DoseType, dataset.DoseSummationType = "GY", kind, summed
+    dataset.ReferencedRTPlanSequence = [_plan_item(reference.plan)]
     dataset.DoseComment = "Predicted or processed by napari-mamba. Not for clinical use."
     scaling = f"{max(float(values.max()), 1e-3) / _STEPS * (1 + 1e-8):.9e}"
     dataset.DoseGridScaling = scaling
     dataset.PixelData = np.rint(values / float(scaling)).clip(0, _STEPS).astype("<u4").tobytes()
     return save(dataset, path)
+
+
+def _plan_item(uid: str) -> Any:
+    from pydicom.dataset import Dataset
+    from pydicom.uid import generate_uid
+
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = _PLAN, uid or generate_uid()
+    return item
 
 
 def _right_handed(matrix: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,13 +16,10 @@ from napari_mamba.radiotherapy.dicom.contours import outlines, rasterised
 from napari_mamba.radiotherapy.dicom.planes import usual_distance
 from napari_mamba.radiotherapy.dicom.reference import Reference, new_dataset, read_dataset, save, without_series
 from napari_mamba.radiotherapy.dicom.regions import Region, contradicts, frames_of, regions_of
-from napari_mamba.radiotherapy.structures import Structure, StructureSet, prescription_of
+from napari_mamba.radiotherapy.structures import OUTSIDE, Structure, StructureSet, kind_of, prescription_of
 from napari_mamba.volume import Volume
 
 SOP_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
-OUTSIDE = "has nothing inside the image"
-"""What a note says of a structure that lies elsewhere."""
-
 _COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c", "#fabebe", "#008080")
 
 
@@ -75,7 +72,9 @@ def read_structures(path: Path | str, image: Volume, *, frame: str = "") -> Stru
         mask, told = _drawn(region, image, thickness)
         notes += told
         prescribed = prescription_of(region.name) if region.kind in ("PTV", "CTV", "GTV", "") else None
-        structures.append(Structure(region.name, mask, region.color, region.kind, prescribed))
+        structures.append(Structure(region.name, mask, region.color, region.kind, prescribed, region.code))
+    if not any(region.contours for region in kept):
+        raise InputError(f"{path} names structures, but holds no contours: export them anew")
     if not any(structure.mask.any() for structure in structures):
         raise InputError(f"no structure in {path} lies inside the image: choose the structures of this image")
     return StructureSet(tuple(structures), image.affine, own, tuple(notes))
@@ -128,7 +127,7 @@ def write_structures(structures: StructureSet, path: Path | str, reference: Refe
         one it is of an unnamed patient.
     """
     reference = reference or without_series(structures.frame)
-    dataset = new_dataset(reference, "RTSTRUCT", SOP_CLASS)
+    dataset = new_dataset(reference, "RTSTRUCT", SOP_CLASS, "Structures (napari-mamba)")
     dataset.StructureSetLabel = "napari-mamba"
     dataset.StructureSetDate, dataset.StructureSetTime = dataset.InstanceCreationDate, dataset.InstanceCreationTime
     dataset.ReferencedFrameOfReferenceSequence = [_frame_item(reference)]
@@ -143,15 +142,18 @@ def write_structures(structures: StructureSet, path: Path | str, reference: Refe
             )
         )
         dataset.ROIContourSequence.append(_contour_item(structure, number, structures.affine, reference))
-        dataset.RTROIObservationsSequence.append(
-            _item(
-                ObservationNumber=number,
-                ReferencedROINumber=number,
-                RTROIInterpretedType=structure.kind or ("PTV" if structure.target else "ORGAN"),
-                ROIInterpreter="",
-            )
-        )
+        dataset.RTROIObservationsSequence.append(_observed(structure, number))
     return save(dataset, path)
+
+
+def _observed(structure: Structure, number: int) -> Any:
+    """What a structure is: its kind, and its code where it has one."""
+    kind = kind_of(structure)
+    item = _item(ObservationNumber=number, ReferencedROINumber=number, RTROIInterpretedType=kind, ROIInterpreter="")
+    if structure.code:
+        code = _item(CodeValue=structure.code, CodingSchemeDesignator="SCT", CodeMeaning=structure.name[:64])
+        item.RTROIIdentificationCodeSequence = [code]
+    return item
 
 
 def _item(**values: Any) -> Any:

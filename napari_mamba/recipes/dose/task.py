@@ -6,16 +6,56 @@ from typing import Any
 
 from napari_mamba.radiotherapy.inputs import Inputs, Organ
 
+BRAINSTEM = ("brain stem", "hirnstamm", "tronc cérébral", "tronco encefálico", "tronco", "hersenstam", "truncus")
+SPINAL_CORD = (
+    *("cord", "myelon", "spinal canal", "spinalkanal", "rückenmark", "canal médullaire", "canal rachidien", "moelle"),
+    *(
+        "moelle épinière",
+        "médula",
+        "médula espinal",
+        "midollo",
+        "midollo spinale",
+        "canal medular",
+        "ruggenmerg",
+        "myelum",
+    ),
+)
+OESOPHAGUS = (
+    *("esophagus", "ösophagus", "oesophage", "esófago", "esofago", "slokdarm", "speiseröhre"),
+    *("esophagus_cerv", "esophagus_s", "cervical esophagus", "cervical oesophagus", "upper esophagus"),
+)
+LARYNX = ("kehlkopf", "glottis", "laringe", "strottenhoofd", "larynx whole")
+MANDIBLE = (
+    *("bone_mandible", "mandible bone", "mandibula", "mandibule", "mandíbula", "mandibola", "unterkiefer", "jaw"),
+    *("jaw bone", "lower jaw", "onderkaak"),
+)
+
+
+def _parotid(side: str, *sides: str) -> tuple[str, ...]:
+    """The names of one parotid, with its side before or after, from the words for it."""
+    glands = ("parotid", "parotid gland", "parotid glnd", "glnd parotid", "parotis", "parotide", "parótida")
+    names = [name for word in (side, *sides) for gland in glands for name in (f"{gland} {word}", f"{word} {gland}")]
+    return tuple(dict.fromkeys(name for name in names if name != f"{side} parotid"))
+
+
 HEAD_NECK = Inputs(
     "head and neck",
     (
-        Organ("brainstem", ("brain stem", "brain_stem", "hirnstamm"), "15926001"),
-        Organ("spinal cord", ("cord", "spinalcord", "myelon", "spinal canal"), "2748008"),
-        Organ("right parotid", ("parotid_r", "parotid right", "r parotid", "glnd_parotid_r"), "45289007"),
-        Organ("left parotid", ("parotid_l", "parotid left", "l parotid", "glnd_parotid_l"), "45289007"),
-        Organ("oesophagus", ("esophagus", "ösophagus"), "32849002"),
-        Organ("larynx", ("kehlkopf", "glottis"), "4596009"),
-        Organ("mandible", ("bone_mandible", "unterkiefer", "jaw"), "91609006"),
+        Organ("brainstem", BRAINSTEM, "119238007"),
+        Organ("spinal cord", SPINAL_CORD, "2748008"),
+        Organ(
+            "right parotid",
+            _parotid("right", "rt", "r", "rechts", "re", "droite", "d", "derecha", "destra", "dx"),
+            "45289007",
+        ),
+        Organ(
+            "left parotid",
+            _parotid("left", "lt", "l", "links", "li", "gauche", "g", "izquierda", "i", "sinistra", "sx"),
+            "45289007",
+        ),
+        Organ("oesophagus", OESOPHAGUS, "32849002"),
+        Organ("larynx", LARYNX, "4596009"),
+        Organ("mandible", MANDIBLE, "91609006"),
     ),
     unit=70.0,
 )

@@ -80,6 +80,15 @@ def _read(paths: list[str]) -> list[LayerData]:
             if layers is not None:
                 return layers
         raise without_folders(error, paths) from error
+    from napari_mamba import io
+
+    files = io.series_files(volume.header)
+    if len(files) == 1 and (doses := radiotherapy_layers(str(files[0]))):  # a folder that holds a dose
+        return [*doses, *_drawn_in(paths)]
+    if len(paths) == 1 and io.OVERLAP in io.doubts(volume):
+        from napari_mamba.ui.radiotherapy.opening import overlapping
+
+        return overlapping(Path(files[0] if files else paths[0]), volume)
     levels = coarser(volume, paths[0]) if len(paths) == 1 else []
     return [*layers_of(volume, str(paths[0]), levels), *_drawn_in(paths)]
 

@@ -82,9 +82,9 @@ class SeriesChoice:
     def _read(self, index: int) -> list[LayerData]:
         entry, path = self.entries[index], str(self.entries[index].paths[0])
         if entry.modality in ("RTDOSE", "RTSTRUCT"):
-            from napari_mamba.ui.radiotherapy.opening import open_file
+            from napari_mamba.ui.radiotherapy.opening import open_file, open_sum
 
-            return open_file(path, entry.modality)
+            return open_file(path, entry.modality) if len(entry.paths) == 1 else open_sum(entry.paths)
         frame = self.frames.get(index, SLIDER) if entry.frames > 1 else None
         colour = self.colours.get(index, COLOUR) if entry.colour else None
         images = self.image_choices(index)

@@ -160,10 +160,11 @@ def ask_series(paths: Sequence[str]) -> list[LayerData] | None:
         If there is no image, or a chosen one cannot be read.
     """
     from napari_mamba import io
+    from napari_mamba.ui.radiotherapy.offers import whole_plan, with_sums
 
     place: Any = paths[0] if len(paths) == 1 else list(paths)
-    entries = [*io.list_series(place), *(structure_sets(Path(place)) if len(paths) == 1 else ())]
-    dialog = SeriesDialog(SeriesChoice(entries), QApplication.activeWindow())
+    entries = [*with_sums(io.list_series(place)), *(structure_sets(Path(place)) if len(paths) == 1 else ())]
+    dialog = SeriesDialog(SeriesChoice(entries, whole_plan(entries)), QApplication.activeWindow())
     try:
         if dialog.exec() != QDialog.DialogCode.Accepted:
             return None

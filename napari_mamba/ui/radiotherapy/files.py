@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from napari_mamba import io
-from napari_mamba.errors import InputError
+from napari_mamba.errors import InputError, NapariMambaError
 from napari_mamba.radiotherapy.dicom.grids import check_slices
 from napari_mamba.radiotherapy.dicom.reference import Reference, series_of, without_series
-from napari_mamba.radiotherapy.dicom.rtdose import write_dose
+from napari_mamba.radiotherapy.dicom.rtdose import plan_of, write_dose
 from napari_mamba.radiotherapy.dicom.rtstruct import write_structures
 from napari_mamba.radiotherapy.sources import modality
 from napari_mamba.ui.layers import KEY
@@ -60,7 +61,17 @@ def save_dose(dose: Any, path: Path | str, layers: Sequence[Any] = ()) -> Path:
     OutputError
         If the file cannot be written, or the dose is none.
     """
-    return write_dose(dose_of(dose), _ended(path), reference_for([dose], layers))
+    reference = replace(reference_for([dose], layers), plan=_plan_of(dose))
+    return write_dose(dose_of(dose), _ended(path), reference)
+
+
+def _plan_of(dose: Any) -> str:
+    """The RTPLAN that a dose layer is of, where it was opened from an RTDOSE file that is still there."""
+    path = Path(str(dose.metadata.get(KEY, {}).get("path", "")))
+    try:
+        return plan_of(path) if path.is_file() and modality(path) == "RTDOSE" else ""
+    except NapariMambaError:
+        return ""
 
 
 def save_structures(chosen: Sequence[Any], path: Path | str, layers: Sequence[Any] = ()) -> Path:

@@ -18,7 +18,7 @@ from napari_mamba.errors import InputError
 from napari_mamba.radiotherapy.comparison import on_grid
 from napari_mamba.radiotherapy.dicom.grids import frame_at
 from napari_mamba.radiotherapy.labels import packed, structures_in
-from napari_mamba.radiotherapy.sources import UNITS
+from napari_mamba.radiotherapy.sources import UNITS, snomed
 from napari_mamba.radiotherapy.structures import Structure, StructureSet, is_outline, joined
 from napari_mamba.ui.files.layer_data import LayerData, labels_data
 from napari_mamba.ui.layers import KEY, layers_to_volume, volume_to_layers
@@ -78,7 +78,8 @@ class _Class:
     """A class as `labels_data` takes it."""
 
     def __init__(self, index: int, structure: Structure):
-        self.index, self.name, self.code = index, structure.name, ""
+        self.index, self.name = index, structure.name
+        self.code = f"SCT:{structure.code}" if structure.code else ""
         self.color = structure.color or default_color(index)
 
 
@@ -170,12 +171,12 @@ def structures_of(layers: Sequence[Labels], grid: Volume | None = None) -> Struc
 
 
 def _known(layer: Labels) -> Mapping[int, Structure]:
-    """Name, colour, kind and prescription by number; the masks are empty."""
+    """Name, colour, kind, prescription and code by number; the masks are empty."""
     record = {int(entry["index"]): entry for entry in layer.metadata.get(KEY, {}).get("classes", ())}
     nothing = np.zeros((0, 0, 0), bool)
     found = {}
     for one in classes_of(layer):
         entry = record.get(one.index, {})
-        prescription = entry.get("prescription")
-        found[one.index] = Structure(one.name, nothing, one.color, str(entry.get("kind") or ""), prescription)
+        prescription, code = entry.get("prescription"), snomed(str(entry.get("code") or ""))
+        found[one.index] = Structure(one.name, nothing, one.color, str(entry.get("kind") or ""), prescription, code)
     return found

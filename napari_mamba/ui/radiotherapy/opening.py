@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +10,12 @@ import numpy as np
 
 from napari_mamba import io
 from napari_mamba.errors import InputError, NapariMambaError
+from napari_mamba.radiotherapy.dicom.beams import summed
 from napari_mamba.radiotherapy.dicom.grids import drawn_on, frame_at, own_grid, planning_image
 from napari_mamba.radiotherapy.dicom.rtdose import notes_of, read_dose
-from napari_mamba.radiotherapy.dicom.rtstruct import OUTSIDE, read_structures
+from napari_mamba.radiotherapy.dicom.rtstruct import read_structures
+from napari_mamba.radiotherapy.sources import segment_structure
+from napari_mamba.radiotherapy.structures import OUTSIDE, StructureSet
 from napari_mamba.ui.layers import layers_to_volume
 from napari_mamba.ui.radiotherapy.layers import dose_data, frame_of, is_image, structures_data
 from napari_mamba.volume import Volume
@@ -42,6 +46,23 @@ def open_file(path: Path | str, modality: str) -> list[LayerData]:
     structures = read_structures(path, grid, frame=_frame(grid))
     for note in structures.notes:
         _tell(note)
+    return structures_data(structures, grid, str(path))
+
+
+def open_sum(paths: Sequence[Path]) -> list[LayerData]:
+    """The layer of the sum of several RTDOSE files of one plan; raises `InputError` where they cannot be summed."""
+    dose, notes = summed(paths)
+    for note in notes:
+        _tell(note)
+    name = f"sum of {len(paths)} doses"
+    return [dose_data(dose.with_data(dose.data, name=name), str(paths[0].parent), frame_at(paths[0]))]
+
+
+def overlapping(path: Path, grid: Volume) -> list[LayerData]:
+    """Layers of a segmentation whose segments overlap, as few as hold them all whole; `grid` is its label map."""
+    structures = StructureSet(
+        tuple(segment_structure(entry, mask.data[0]) for entry, mask in io.read_segments(path)), grid.affine
+    )
     return structures_data(structures, grid, str(path))
 
 

@@ -12,7 +12,7 @@ from napari.layers import Layer
 from napari_mamba import io
 from napari_mamba.errors import InputError
 from napari_mamba.io.formats.dicom.window import SOFT_TISSUE, ct_window
-from napari_mamba.radiotherapy.dicom.rtdose import read_dose
+from napari_mamba.radiotherapy.dicom.rtdose import plan_of, read_dose
 from napari_mamba.radiotherapy.dicom.rtstruct import read_structures
 from napari_mamba.ui.files.readers import read_layers
 from napari_mamba.ui.layers import KEY
@@ -44,6 +44,7 @@ def test_a_dose_that_a_model_made_is_written_for_the_ct_s_patient(viewer, export
         written, first = pydicom.dcmread(path), pydicom.dcmread(export / "ct" / "000.dcm")
         for name in ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID"):
             assert written[name].value == first[name].value
+        assert (plan_of(path) == plan_of(export / "dose" / "rd.dcm")) == (layer is dose)
         assert np.allclose(read_dose(path).data, made.doses["A"].data, atol=1e-3)
         assert np.allclose(read_dose(path).affine, made.ct.affine, atol=1e-3)
 

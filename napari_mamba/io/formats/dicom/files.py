@@ -66,6 +66,8 @@ def is_folder(path: Path) -> bool:
 def found_in(folder: Path, files: Sequence[Path] | None = None) -> Found:
     """The slices of `files`, or of those in the folder; where it holds no image itself, of those at any depth.
 
+    Doses are no images in this sense: planning systems put them beside the folder of the CT that they belong to.
+
     Raises
     ------
     InputError
@@ -77,6 +79,10 @@ def found_in(folder: Path, files: Sequence[Path] | None = None) -> Found:
         found = _gathered(_directly(folder), folder)
         if found.slices:
             _check_directory_above(folder)
+            if all(entry.modality == "RTDOSE" for entry in found.slices):
+                deeper = _gathered(_below(folder), folder)
+                found.slices += deeper.slices
+                found.damaged |= deeper.damaged
         else:
             deeper = _gathered(_below(folder), folder)
             deeper.damaged |= {path: why for path, why in found.damaged.items() if path.name.upper() != "DICOMDIR"}

@@ -15,7 +15,7 @@ from napari_mamba.io import labels
 from napari_mamba.io.common import guard as _guard
 from napari_mamba.io.common import source as _source
 from napari_mamba.io.common.geometry import LPS_TO_RAS
-from napari_mamba.io.formats.dicom.headers import Slice
+from napari_mamba.io.formats.dicom.headers import SEGMENTATIONS, Slice
 from napari_mamba.volume import Volume
 
 _TRACKING = "napari-mamba label "  # and the label's own value: segments are numbered 1, 2, 3
@@ -87,6 +87,33 @@ def _read(path: Path, frame: Slice) -> Volume:
     return _source.attached(volume, _source.Source(classes, True, doubts))
 
 
+def segments(path: Path) -> list[tuple[_source.LabelEntry, Volume]]:
+    """The segments of a segmentation, each a mask, so that they may overlap; an entry's `index` is its segment's.
+
+    Empty where the file is another one. Raises `InputError` where it is damaged, or its frames make no regular grid.
+    """
+    import pydicom
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if str(pydicom.dcmread(path, specific_tags=["SOPClassUID"]).get("SOPClassUID", "")) not in SEGMENTATIONS:
+                return []
+            seg = _highdicom().seg.segread(path)
+            found = seg.get_volume(combine_segments=False)
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # highdicom and pydicom raise anything on damaged files
+        raise InputError(f"{path} is a damaged DICOM segmentation: export it anew") from error
+    masks, matrix = np.asarray(found.array) >= _HALF, np.array(found.affine, dtype=np.float64)
+    read = []
+    for position, number in enumerate(seg.segment_numbers):
+        mask, turned = _along_the_normal(masks[..., position], matrix)
+        entry = _entry(seg.get_segment_description(number), int(number))
+        read.append((entry, Volume(mask[np.newaxis], LPS_TO_RAS @ turned)))
+    return read
+
+
 def _combined(seg: Any, path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """The segments in one map, its matrix, and what is doubtful."""
     doubts: tuple[str, ...] = ()
@@ -95,7 +122,7 @@ def _combined(seg: Any, path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, 
     except RuntimeError:  # segments overlap; the error keeps highdicom's tables locked
         found = None
     if found is None:
-        doubts = ("Segments of the file overlap: in the label map the later one lies on top.",)
+        doubts = (_source.OVERLAP,)
         again = _highdicom().seg.segread(path)
         found = again.get_volume(combine_segments=True, rescale_fractional=False, skip_overlap_checks=True)
     return np.asarray(found.array), np.array(found.affine, dtype=np.float64), doubts

@@ -199,6 +199,12 @@ def _in_order(slices: list[Slice], source: Path) -> tuple[list[Slice], np.ndarra
         )
     wide = int(np.argmax(gaps))
     if gaps[wide] > 1.5 * usual:
+        other = gaps[gaps > 1.5 * usual]
+        if len(other) > 2 and np.ptp(other) < _SAME_STEP * usual:
+            raise InputError(
+                f"{source} has slices {usual:.2f} mm apart in one part and {gaps[wide]:.2f} mm in another: fetch "
+                "those that are missing or, if none is, resample it to even spacing first"
+            )
         raise InputError(
             f"{source} misses slices: {gaps[wide]:.2f} mm lie between {_called(order[wide])} and "
             f"{_called(order[wide + 1])}, elsewhere {usual:.2f} mm; fetch the whole series"

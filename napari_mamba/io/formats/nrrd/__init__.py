@@ -10,6 +10,7 @@ import gzip
 import io as memory
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,15 +58,7 @@ def read(path: Path, frame: _frames.Frame = None, colour: _colour.Colour = None)
     else:
         _colour.refuse(colour, path)
     wanted = _frames.choose(header.frames, frame, path)
-    array = _voxels(header, path).reshape(header.sizes[::-1])
-    rank = len(header.sizes)
-    order = [rank - 1 - axis for axis in (*([] if header.other is None else [header.other]), *header.space[::-1])]
-    array = array.transpose(order)  # values, (time,) z, y, x
-    if header.other is None:
-        array = array[np.newaxis]
-    if len(header.space) == 4:
-        array = array[0]
-    array = array.reshape(len(array), *header.shape)
+    array = _arranged(header, path)
     if header.frames > 1:
         array = array[wanted]
     if colour is not None and header.values in (3, 4):
@@ -79,6 +72,45 @@ def read(path: Path, frame: _frames.Frame = None, colour: _colour.Colour = None)
     says = bool(classes) or "segmentation" in " ".join(header.fields)
     source = _source.Source(classes, says, doubts)
     return _source.attached(Volume(data, header.affine, names, header.units), source)
+
+
+def segments(path: Path) -> list[tuple[_source.LabelEntry, Volume]]:
+    """The segments of a file in which 3D Slicer put those that overlap into layers, each a mask; else none.
+
+    Raises `InputError` as `read` does.
+    """
+    header = parse(path)
+    if not header.is_layered:
+        return []
+    layers = _arranged(header, path)
+    found = []
+    for _, entry, layer in _drawn(labels.from_segment_fields(header.fields), header.fields, len(layers)):
+        mask = (layers[layer] == entry.index)[np.newaxis]
+        found.append((entry, Volume(mask, header.affine, units=header.units)))
+    return found
+
+
+def _arranged(header: Header, path: Path) -> np.ndarray:
+    """The file's values as an array of values or times, z, y, x."""
+    array = _voxels(header, path).reshape(header.sizes[::-1])
+    rank = len(header.sizes)
+    order = [rank - 1 - axis for axis in (*([] if header.other is None else [header.other]), *header.space[::-1])]
+    array = array.transpose(order)  # values, (time,) z, y, x
+    if header.other is None:
+        array = array[np.newaxis]
+    if len(header.space) == 4:
+        array = array[0]
+    return array.reshape(len(array), *header.shape)
+
+
+def _drawn(
+    classes: tuple[_source.LabelEntry, ...], fields: dict[str, str], layers: int
+) -> Iterator[tuple[int, _source.LabelEntry, int]]:
+    """Each segment, its position and the layer that it lies in; those of layers that are not there are left out."""
+    for number, entry in enumerate(classes):
+        layer = fields.get(f"segment{number}_layer", "0")
+        if layer.isdigit() and int(layer) < layers:
+            yield number, entry, int(layer)
 
 
 def _surplus(header: Header, path: Path) -> tuple[str, ...]:
@@ -103,14 +135,11 @@ def _layers_as_one(
     kind = np.uint8 if max(values, default=0) < 256 else np.uint16 if max(values) < 65536 else np.uint32
     together = np.zeros((1, *layers.shape[1:]), kind)
     overlap = False
-    for number, (entry, value) in enumerate(zip(classes, values, strict=True)):
-        layer = fields.get(f"segment{number}_layer", "0")
-        if not layer.isdigit() or int(layer) >= len(layers):
-            continue
-        drawn = layers[int(layer)] == entry.index
+    for number, entry, layer in _drawn(classes, fields, len(layers)):
+        drawn = layers[layer] == entry.index
         overlap = overlap or bool(together[0][drawn].any())
-        together[0][drawn] = value
-    doubt = ("Segments of the file overlap: in the label map the later one lies on top.",) if overlap else ()
+        together[0][drawn] = values[number]
+    doubt = (_source.OVERLAP,) if overlap else ()
     return together, tuple(replace(one, index=value) for one, value in zip(classes, values, strict=True)), doubt
 
 

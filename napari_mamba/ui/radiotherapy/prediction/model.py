@@ -14,7 +14,7 @@ from napari_mamba.errors import InputError
 from napari_mamba.radiotherapy.inputs import Inputs
 from napari_mamba.radiotherapy.planning import Plan, planned
 from napari_mamba.radiotherapy.sources import check_ct
-from napari_mamba.radiotherapy.structures import Structure, StructureSet, is_outline, plain
+from napari_mamba.radiotherapy.structures import Structure, StructureSet, is_outline
 from napari_mamba.ui.layers import layers_to_volume, placement
 from napari_mamba.ui.radiotherapy.files import check_whole, series_under
 from napari_mamba.ui.radiotherapy.layers import check_frames, is_dose, structures_of
@@ -99,9 +99,8 @@ class Prediction:
 
     def _use_of(self, one: Structure) -> Use:
         inputs: Inputs | None = self.bundle.planning if self.bundle else None
-        for organ in inputs.organs if inputs else ():
-            if plain(one.name) in organ.names:
-                return Use(organ.name)
+        if inputs and (organ := inputs.organ_of(one)):
+            return Use(NOTHING if one.empty else organ.name)
         if is_outline(one):
             return Use(OUTLINE)
         if one.target and one.kind.upper() not in ("CTV", "GTV"):
@@ -145,9 +144,9 @@ class Prediction:
             if use.what == NOTHING:
                 continue
             if use.what == TARGET:
-                if not use.dose > 0:
+                if not use.dose > 0 and not one.empty:
                     raise InputError(f"the target {one.name!r} has no prescription: give it in Gy")
-                found.append(replace(one, kind="PTV", prescription=use.dose))
+                found.append(replace(one, kind="PTV", prescription=use.dose or None))
                 continue
             if use.what in taken:
                 raise InputError(
