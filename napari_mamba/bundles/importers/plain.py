@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,9 +131,9 @@ def import_weights(
             **{key: v for key, v in usage.items() if v is not None},
         }
     if task_of(info) == "slide":
-        usage = slide_usage(network_arguments, usage)
+        usage = _of_task(path, partial(slide_usage, network_arguments, usage))
     elif info.task == "registration":
-        usage = _of_pair(path, info.name, network_arguments, usage, tile)
+        usage = _of_task(path, partial(pair_usage, info.name, network_arguments, usage, tile))
     _check_complete(path, info, usage)
     name = name or plain_name(f"{path.stem}-{info.name}")
     destination = place_for(destination, name, overwrite)
@@ -232,11 +233,9 @@ def _of_preset(path: Path, preset: str, network: str) -> Preset:
         raise BundleError(f"{path}: {error}") from error
 
 
-def _of_pair(
-    path: Path, network: str, arguments: Mapping[str, Any], usage: Mapping[str, Any], tile: Sequence[int] | None
-) -> dict[str, Any]:
+def _of_task(path: Path, usage: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
-        return pair_usage(network, arguments, usage, tile)
+        return usage()
     except InputError as error:
         raise BundleError(f"{path}: {error}") from error
 

@@ -269,6 +269,7 @@ PRESETS: Mapping[str, Preset] = {
             {"step": "centre", "size": NETWORK_SIZE},
         ),
         channels={2: PAIR},
+        overlap=0.0,
         note=f"{SR_REG_NOTE} Voxels of 1 mm, in a window of the network's size about what both images show.",
     ),
     "sr-reg-128": Preset(
@@ -277,6 +278,7 @@ PRESETS: Mapping[str, Preset] = {
         tile=(128, 128, 128),
         preparation=(*PATIENT_AXES, normalise("rescale_0_1"), {"step": "resize", "shape": NETWORK_SIZE}),
         channels={2: PAIR},
+        overlap=0.0,
         note=f"{SR_REG_NOTE} How they were made 128 x 128 x 128 is not told: here the whole image is resized.",
     ),
 }
