@@ -18,6 +18,7 @@ from napari_mamba.bundles.importers.parts import read_parts
 from napari_mamba.bundles.importers.pickles import read_checkpoint
 from napari_mamba.bundles.importers.places import place_for, plain_name
 from napari_mamba.bundles.importers.presets import PRESETS, Preset, preset_for, presets_for
+from napari_mamba.bundles.importers.said import check_complete, check_meant
 from napari_mamba.bundles.importers.usages import pair_usage, slide_usage
 from napari_mamba.bundles.progress import OnProgress, part, silent
 from napari_mamba.bundles.spec import WITHOUT_CLASSES, BundleSpec, Channel, Dtype, LabelClass, Network, Tile
@@ -111,6 +112,7 @@ def import_weights(
     named = _columns(columns or ())
     usual = PRESETS[preset].arguments if preset is not None and preset in PRESETS else None
     found, info, network_arguments = identified_weights(path, checkpoint, network, arguments, usual)
+    check_meant(path, info, network_arguments, classes, activation, named)
     if named:
         network_arguments |= {"categories": [len(one.values) for one in named if one.values]}
     usage: dict[str, Any] = {
@@ -134,7 +136,7 @@ def import_weights(
         usage = _of_task(path, partial(slide_usage, network_arguments, usage))
     elif info.task == "registration":
         usage = _of_task(path, partial(pair_usage, info.name, network_arguments, usage, tile))
-    _check_complete(path, info, usage)
+    check_complete(path, info, usage)
     name = name or plain_name(f"{path.stem}-{info.name}")
     destination = place_for(destination, name, overwrite)
     source = f" Prepared as {used.source} does. {used.note}".rstrip() if used is not None else ""
@@ -261,16 +263,6 @@ def _from_preset(path: Path, preset: Preset, network_arguments: Mapping[str, Any
         "overlap": preset.overlap,
         "mirror_axes": preset.mirror_axes,
     }
-
-
-def _check_complete(path: Path, info: models.ModelInfo, usage: Mapping[str, Any]) -> None:
-    needed = ["tile", "channels", "preparation", *(["classes"] if info.task not in WITHOUT_CLASSES else [])]
-    if missing := [key for key in needed if usage[key] is None]:
-        fitting = presets_for(info.name)
-        hint = f", or the preset {' or '.join(fitting)}" if fitting and missing != ["classes"] else ""
-        title = info.title or info.name
-        said = f"{path}: is {title}; weights do not say how they are used: give {', '.join(missing)}{hint}"
-        raise UnsaidError(said, title, missing, (), fitting if missing != ["classes"] else ())
 
 
 def _columns(columns: Sequence[Mapping[str, Any] | Column]) -> tuple[Column, ...]:
