@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from napari_mamba import models
+from napari_mamba.bundles.doors import no_larger_than
 from napari_mamba.errors import InputError
 
 PLAN = {
@@ -84,3 +85,50 @@ def test_a_damaged_checkpoint_is_named() -> None:
     weights.pop("encoder.stages.1.blocks.0.conv2.norm.bias")
     with pytest.raises(InputError, match=r"resemble U-Mamba.*encoder\.stages\.1\.blocks\.0\.conv2\.norm\.bias"):
         models.identify(weights)
+
+
+AFFINE, GROUP = ["instance", {"affine": True}], ["group", {"num_groups": 4}]
+STAGES = {"depths": [1, 1, 1, 1], "feat_size": [8, 8, 16, 16], "hidden_size": 16}
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("segmamba", STAGES),
+        ("segmamba_v2", STAGES),
+        ("em_net", STAGES | {"fft_nums": [0, 0, 1, 0], "in_shpae": [32, 32, 32]}),
+        ("swin_umamba", {"feat_size": [8, 8, 16, 16, 16], "hidden_size": 16}),
+    ],
+)
+def test_norms_with_weights_are_asked_for(name: str, more: dict) -> None:
+    """Those of instances and of groups have the same keys; those of batches, and those without weights, show."""
+    for norm in ("instance", "batch", AFFINE, GROUP):
+        with torch.device("meta"):
+            made = models.create(name, **more, norm_name=norm)
+        found = models.identify(made.state_dict())
+        said = {key: more[key] for key in found.ambiguous if key in more}
+        if isinstance(norm, str):
+            assert found.arguments["norm_name"] == norm
+        else:
+            assert "norm_name" in found.ambiguous
+            said["norm_name"] = norm
+        with torch.device("meta"):
+            again = models.create(name, **{**found.arguments, **said})
+        assert str(again.encoder1) == str(made.encoder1)
+
+
+def test_a_swin_umamba_without_a_norm_after_its_patches_is_recognised() -> None:
+    with torch.device("meta"):
+        encoder = {"in_chans": 1, "patch_size": 4, "depths": [1, 1], "dims": 8, "patch_norm": False}
+        decoder = {"num_classes": 2, "features_per_stage": [8, 16]}
+        weights = models.create("swin_umamba_d", vss_args=encoder, decoder_args=decoder).state_dict()
+    assert models.identify(weights).arguments["vss_args"]["patch_norm"] is False
+
+
+def test_mammil_makes_no_more_than_it_keeps() -> None:
+    """Or its bundles are refused as descriptions of a network that is much larger than its weights."""
+    with torch.device("meta"):
+        arguments = models.info("mammil").vectors["MamMIL2"]
+        weights = models.create("mammil", **arguments).state_dict()
+        with no_larger_than(weights):
+            models.create("mammil", **arguments)

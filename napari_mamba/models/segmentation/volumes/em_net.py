@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from napari_mamba.errors import InputError
 from napari_mamba.models.registry import Identification, Shapes, register
+from napari_mamba.models.segmentation.norms import norm_of
 from napari_mamba.models.shapes import count, has
 from napari_mamba.nn.blocks.tokens import Float32Module, from_tokens, to_tokens, without_autocast
 from napari_mamba.nn.blocks.unets.unetr import (
@@ -199,6 +200,7 @@ def identify(shapes: Shapes) -> Identification | None:
         for stage, depth in zip(stages, depths, strict=True)
     ]
     size, open_size = patch_size(shapes)
+    norm = norm_of(shapes)
     arguments = {
         "in_chans": shapes["encoder1.layer.conv1.conv.weight"][1],
         "out_chans": shapes["out.conv.conv.weight"][0],
@@ -209,14 +211,15 @@ def identify(shapes: Shapes) -> Identification | None:
         "fft_nums": spectral,
         "ds": "out2.conv.conv.weight" in shapes,
         "res_block": "encoder1.layer.conv3.conv.weight" in shapes,
-        "norm_name": "batch" if "encoder1.layer.norm1.running_mean" in shapes else "instance",
+        "norm_name": norm.name,
         "in_shpae": size,
     }
     return Identification(
         "em_net",
         arguments=arguments,
-        ambiguous=("spatial_mamba", "in_shpae") if open_size else ("spatial_mamba",),
-        note="EM-Net's keys are the same before and after 13 December 2024, when the spatial branch got its scan: say "
+        ambiguous=("spatial_mamba", *(["in_shpae"] if open_size else []), *norm.unsaid),
+        note=f"{norm.note} ".lstrip()
+        + "EM-Net's keys are the same before and after 13 December 2024, when the spatial branch got its scan: say "
         "whether the network has it (spatial_mamba).",
     )
 
