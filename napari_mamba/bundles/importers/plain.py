@@ -19,7 +19,7 @@ from napari_mamba.bundles.importers.pickles import read_checkpoint
 from napari_mamba.bundles.importers.places import place_for, plain_name
 from napari_mamba.bundles.importers.presets import PRESETS, Preset, preset_for, presets_for
 from napari_mamba.bundles.importers.said import check_complete, check_meant
-from napari_mamba.bundles.importers.usages import pair_usage, slide_usage
+from napari_mamba.bundles.importers.usages import pair_usage, slide_usage, whole_usage
 from napari_mamba.bundles.progress import OnProgress, part, silent
 from napari_mamba.bundles.spec import WITHOUT_CLASSES, BundleSpec, Channel, Dtype, LabelClass, Network, Tile
 from napari_mamba.bundles.writer import save
@@ -137,6 +137,8 @@ def import_weights(
     elif info.task == "registration":
         usage = _of_task(path, partial(pair_usage, info.name, network_arguments, usage, tile))
     check_complete(path, info, usage)
+    if used is not None and used.whole:
+        usage = _of_task(path, partial(whole_usage, info.name, network_arguments, usage))
     name = name or plain_name(f"{path.stem}-{info.name}")
     destination = place_for(destination, name, overwrite)
     source = f" Prepared as {used.source} does. {used.note}".rstrip() if used is not None else ""
@@ -179,6 +181,7 @@ def make_spec(
             tuple(usage["mirror_axes"] or ()),
             tuple(usage.get("divisor") or ()),
             fixed=task == "diffusion" or bool(columns) or bool(usage.get("fixed")),
+            fit_tiles=bool(usage.get("fit_tiles")),
             frames=info.frames,
         ),
         activation=activation,

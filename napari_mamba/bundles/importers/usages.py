@@ -84,6 +84,16 @@ def pair_usage(
     return {**known, "tile": tuple(size), "divisor": tuple(size), "fixed": True, "preparation": steps}
 
 
+def whole_usage(network: str, arguments: Mapping[str, Any], usage: Mapping[str, Any]) -> dict[str, Any]:
+    """How a network is used that takes images whole: tiles shrink with them to what it divides the sides by."""
+    if arguments.get("ape"):  # learned positions are of one size
+        return dict(usage)
+    divisor = _divisor(network, arguments)
+    if odd := [side for side in usage["tile"] if side % divisor]:
+        raise InputError(f"this network takes tiles whose sides are multiples of {divisor}, which {odd[0]} is not")
+    return {**usage, "divisor": (divisor,) * len(usage["tile"]), "fit_tiles": True}
+
+
 def _refuse(usage: Mapping[str, Any], unfollowed: Sequence[str], why: str) -> None:
     """Raise `InputError` where something was said that a network cannot follow."""
     if odd := [name for name in unfollowed if usage[name]]:
