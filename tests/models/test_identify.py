@@ -132,3 +132,17 @@ def test_mammil_makes_no_more_than_it_keeps() -> None:
         weights = models.create("mammil", **arguments).state_dict()
         with no_larger_than(weights):
             models.create("mammil", **arguments)
+
+
+def test_weights_under_a_name_that_nobody_knows_are_found_if_they_are_alone() -> None:
+    weights = models.create("umamba_bot", **PLAN).state_dict()
+    optimiser = {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 0.1}]}
+    for checkpoint in (
+        {"best_of_all": weights, "epoch": 3, "optimizer": optimiser},
+        {"gen": {"weights": {f"module.{key}": value for key, value in weights.items()}}, "disc": weights},
+    ):
+        found = models.identify(checkpoint)
+        assert found.name == "umamba_bot"
+        assert set(found.weights(checkpoint)) == set(weights)
+    with pytest.raises(InputError, match="holds no network weights"):
+        models.identify({"one": weights, "two": weights})

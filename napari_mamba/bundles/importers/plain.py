@@ -14,6 +14,7 @@ from napari_mamba import models
 from napari_mamba.bundles.checks import Fields
 from napari_mamba.bundles.doors import explained
 from napari_mamba.bundles.guards.columns import Column, columns_of
+from napari_mamba.bundles.importers.cards import weights_card
 from napari_mamba.bundles.importers.parts import read_parts
 from napari_mamba.bundles.importers.pickles import read_checkpoint
 from napari_mamba.bundles.importers.places import place_for, plain_name
@@ -147,7 +148,9 @@ def import_weights(
         name, title or f"{info.title or info.name} ({path.stem})", info, network_arguments, usage, bundle_info
     )
     saving = part(on_progress, 0.4, 1)
-    return save(destination, spec, [found.weights(checkpoint)], dtype=dtype, overwrite=overwrite, on_progress=saving)
+    about = weights_card(spec, path)
+    weights = [found.weights(checkpoint)]
+    return save(destination, spec, weights, about, dtype=dtype, overwrite=overwrite, on_progress=saving)
 
 
 def make_spec(
