@@ -146,3 +146,18 @@ def test_weights_under_a_name_that_nobody_knows_are_found_if_they_are_alone() ->
         assert set(found.weights(checkpoint)) == set(weights)
     with pytest.raises(InputError, match="holds no network weights"):
         models.identify({"one": weights, "two": weights})
+
+
+@pytest.mark.parametrize("name", ["umamba_enc", "umamba_bot"])
+def test_a_stem_of_other_channels_counts_in_the_first_generation_alone(name: str) -> None:
+    """As published: the code of March 2024 takes the argument and has the first stage's channels."""
+    made = {g: models.create(name, **PLAN, input_size=(8, 8, 8), generation=g, stem_channels=6) for g in ("v1", "v2")}
+    assert made["v1"].encoder.stem.convs[0].conv.out_channels == 6
+    assert made["v1"].encoder.stages[0].blocks[0].conv1.conv.in_channels == 6
+    assert models.identify(made["v1"].state_dict()).arguments["stem_channels"] == 6
+    assert made["v2"].encoder.stem[0].conv1.out_channels == 4
+
+
+def test_an_argument_that_a_network_does_not_take_is_named_beside_those_that_it_takes() -> None:
+    with pytest.raises(InputError, match=r"^mambamil takes no argument 'rates': it takes in_dim, n_classes, "):
+        models.create("mambamil", in_dim=8, rates=3)
