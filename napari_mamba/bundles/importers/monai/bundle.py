@@ -115,8 +115,8 @@ def import_monai(
     }
     spec = make_spec(name, str(metadata.get("task") or name), info, network_arguments, usage, bundle_info)
     saving = part(on_progress, 0.4, 1)
-    weights, about = [found.weights(checkpoint)], weights_card(spec, path)
-    return save(destination, spec, weights, about, dtype=dtype, overwrite=overwrite, on_progress=saving)
+    about, members = weights_card(spec, weights), [found.weights(checkpoint)]
+    return save(destination, spec, members, about, dtype=dtype, overwrite=overwrite, on_progress=saving)
 
 
 def find_bundle(path: Path) -> Path:
