@@ -32,8 +32,8 @@ class UndoNormalise(Undo):
 
 
 DARK = (
-    "The image's values go from 0 to 1 and are taken to be of 8 bits: the network sees it as nearly black. Give it with "
-    "values from 0 to 255."
+    "The image's values go from 0 to 1 and are taken to be of 8 bits: the network sees it as nearly black. Give it "
+    "with values from 0 to 255."
 )
 
 
