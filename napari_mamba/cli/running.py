@@ -194,6 +194,13 @@ def _run_case(name: str, case: Case, work: _Work, overall: Any, cancel: threadin
     slide = slides.is_slide(case, bundle)
     case.outputs.check_task(bundle)
     reading = {**work.reading, **case.reading}
+    if work.storing.dry_run:
+        from napari_mamba.cli.runs.forecasts import tell_forecast
+
+        emit = report.emit if isinstance(report, JsonLines) else None
+        workers, output = work.storing.workers or 1, case.outputs.main
+        tell_forecast(case.inputs, reading, bundle, output, work.chosen(case), workers=workers, emit=emit)
+        return
     ended: Any = False
     if slide:
         ended = slides.run_case(case, bundle, work.chosen(case), tell, cancel, overwrite=work.overwrite)

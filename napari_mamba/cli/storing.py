@@ -32,11 +32,14 @@ class Storing:
         Address of a Dask scheduler.
     workers : int, optional
         Processes of this machine; None: as many as there are GPUs, one where there is none.
+    dry_run : bool
+        Tell what a run would take, and stop.
     """
 
     resume: bool = False
     scheduler: str | None = None
     workers: int | None = None
+    dry_run: bool = False
 
     def check(self, output: Path | None) -> None:
         """Raise `InputError` where options for stores are given with another output."""

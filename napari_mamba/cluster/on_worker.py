@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from napari_mamba import __version__
@@ -132,14 +133,18 @@ def _blocks(work: Work, keys: list[str]) -> dict[str, float]:
     seconds = {"computing": 0.0, "reading": 0.0, "writing": 0.0}
     missing = [key for key in keys if not work.journal.has(key)]
     assert work.job.layout is not None
-    for column in work.job.layout.columns(missing):
-        ticks = work.run(column)
-        while True:
-            try:
-                next(ticks)
-            except StopIteration as end:
-                seconds = {name: value + end.value[name] for name, value in seconds.items()}
-                break
+    with work.writer() as writer:
+        for column in work.job.layout.columns(missing):
+            ticks = work.run(column, writer)
+            while True:
+                try:
+                    next(ticks)
+                except StopIteration as end:
+                    seconds = {name: value + end.value[name] for name, value in seconds.items()}
+                    break
+        since = perf_counter()
+        writer.finish()
+        seconds["writing"] += perf_counter() - since
     return seconds
 
 

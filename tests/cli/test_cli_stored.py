@@ -43,6 +43,20 @@ def test_a_store_becomes_a_store(command, tiny_bundle, store, folder, wanted):
     assert sorted(path.name for path in folder.iterdir()) == ["out.ome.zarr", "report.json", "table.csv"]
 
 
+def test_a_dry_run_tells_what_the_run_takes_and_writes_nothing(command, tiny_bundle, store, folder):
+    line = ("run", tiny_bundle, store, "-o", folder / "out.ome.zarr", "--device", "cpu", "--dry-run")
+    done = command(*line)
+    assert done.code == 0, done.err
+    assert [row.split()[0] for row in done.out.splitlines()] == ["image", "network", "time", "memory", "disk"]
+    done = command(*line, "--events", "jsonl", "--workers", "2")
+    (told,) = (one for one in map(json.loads, done.out.splitlines()) if one["event"] == "forecast")
+    assert told["seconds"] == pytest.approx(told["reading_seconds"] + told["passes"] * told["pass_seconds"] / 2)
+    assert list(folder.iterdir()) == []
+    done = command("run", tiny_bundle, store, "-o", folder / "out.nii.gz", "--dry-run")
+    assert (done.code, list(folder.iterdir())) == (2, [])
+    assert "--dry-run is for outputs in a Zarr store" in done.err
+
+
 def made(kind, volume, folder):
     """The same image in a store or file of some kind, and what `run` needs to be told."""
     data = volume.data[0]

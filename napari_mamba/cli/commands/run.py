@@ -60,6 +60,14 @@ def run(
             "--resume", help="Zarr store: go on where a run of the same command was stopped.", rich_help_panel=OUT
         ),
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Zarr store: tell what the run would take (time, memory, disk), and stop. Nothing is written.",
+            rich_help_panel=OUT,
+        ),
+    ] = False,
     events: Annotated[
         Optional[str],
         typer.Option(metavar="jsonl", help="Progress and result as JSON lines on stdout.", rich_help_panel=OUT),
@@ -219,7 +227,7 @@ def run(
             reading=parsing.read_options(series, frame, level, resample_channels, colour),
             overwrite=overwrite,
             events=events,
-            storing=Storing(resume, scheduler, workers),
+            storing=Storing(resume, scheduler, workers, dry_run),
             row=(row, row_of or ""),
         )
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from time import perf_counter
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -56,13 +56,15 @@ class Assembler:
                 self.put(key, box, block)
 
 
-class _OneBehind:
-    """A thread of its own that does one thing at a time; who brings the next waits until the one before is done.
+class _Behind:
+    """Threads that do what they are brought; who brings the next waits until one of them is free.
 
     Parameters
     ----------
     name : str
-        Of the thread.
+        Of the threads.
+    most : int
+        Things that are done at a time.
 
     Attributes
     ----------
@@ -70,10 +72,10 @@ class _OneBehind:
         Seconds for which what was brought had to wait.
     """
 
-    def __init__(self, name: str):
-        self.waited = 0.0
-        self.pool = ThreadPoolExecutor(1, name)
-        self.pending: Future[None] | None = None
+    def __init__(self, name: str, most: int = 1):
+        self.waited, self.most = 0.0, most
+        self.pool = ThreadPoolExecutor(most, name)
+        self.pending: deque[Future[None]] = deque()
 
     def __enter__(self) -> Self:
         return self
@@ -81,29 +83,37 @@ class _OneBehind:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.pool.shutdown(wait=True)
 
+    def bring(self, call: Callable[..., None], *arguments: Any) -> None:
+        """Have something done; raises what went wrong with what was brought before."""
+        self._wait(self.most - 1)
+        self.pending.append(self.pool.submit(call, *arguments))
+
     def finish(self) -> None:
         """Wait until all that was brought is done; raises what went wrong with it."""
+        self._wait(0)
+
+    def _wait(self, left: int) -> None:
         since = perf_counter()
-        if self.pending is not None:
-            pending, self.pending = self.pending, None
-            pending.result()
-        self.waited += perf_counter() - since
+        try:
+            while self.pending and (len(self.pending) > left or self.pending[0].done()):
+                self.pending.popleft().result()
+        finally:
+            self.waited += perf_counter() - since
 
 
-class Writer(_OneBehind):
-    """Writes blocks in a thread of its own, one at a time; `waited` says for how long a block had to wait."""
+class Writer(_Behind):
+    """Writes blocks in threads of its own, so many at a time; `waited` says for how long a block had to wait."""
 
-    def __init__(self, write: Put):
-        super().__init__("writing")
+    def __init__(self, write: Put, most: int = 1):
+        super().__init__("writing", most)
         self.write = write
 
     def put(self, key: str, box: Box | None, block: np.ndarray | None) -> None:
-        """Have a block written; raises what went wrong with the one before."""
-        self.finish()
-        self.pending = self.pool.submit(self.write, key, box, block)
+        """Have a block written; raises what went wrong with one before."""
+        self.bring(self.write, key, box, block)
 
 
-class Behind(_OneBehind):
+class Behind(_Behind):
     """Hands slices on to a sink in a thread of its own, so that a GPU does not wait for their way into main memory.
 
     Parameters
@@ -130,8 +140,7 @@ class Behind(_OneBehind):
         taken = values.clone()  # the values are cleared when this returns
         there = torch.cuda.Event()
         there.record(torch.cuda.current_stream(values.device))
-        self.finish()
-        self.pending = self.pool.submit(self._hand_on, z, taken, there)
+        self.bring(self._hand_on, z, taken, there)
 
     def _hand_on(self, z: int, taken: torch.Tensor, there: torch.cuda.Event) -> None:
         with torch.inference_mode(), torch.cuda.stream(self.stream):

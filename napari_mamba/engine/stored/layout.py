@@ -102,19 +102,35 @@ def lay_out(
     read_bytes, written_bytes : int
         Of one voxel of the input, and of what waits to be written.
     """
-    axis, density = placement.axis(0), max(math.prod(tiling.image) / math.prod(shape), 1.0)
+    axis = placement.axis(0)
     chunks = tuple(min(LAYER if a == axis else CHUNK, n) for a, n in enumerate(shape))
-    deep = tiling.tile[0]
-    sums = 4 * (channels + 1) * deep
-    slabs = read_bytes * (deep + 2 * LAYER)
-    waiting = written_bytes * 3 * chunks[axis]
-    if density > 1:  # resampled to smaller voxels, and held as float32
-        slabs *= 4
+    needed = held_bytes(shape, chunks[axis], tiling, channels, read_bytes, written_bytes)
     free = memory.available_bytes()
     budget = MOST_MEMORY if free is None else min(MOST_MEMORY, int(free * 0.4))
-    most = max(int(budget / (density * (sums + slabs + waiting))), 1)
+    most = max(int(budget / needed), 1)
     block = _widest(shape, chunks, axis, most, [tiling.tile[i] for i in range(3)], placement)
     return Layout(shape, axis, chunks, block)  # type: ignore[arg-type]
+
+
+def held_bytes(
+    shape: Shape, layer: int, tiling: Tiling, channels: int, read_bytes: int, written_bytes: int
+) -> float:
+    """Bytes held for each voxel of a block's cross-section: sums of tiles, slabs of the image, blocks to be written.
+
+    Parameters
+    ----------
+    shape, tiling, channels, read_bytes, written_bytes
+        As of `lay_out`.
+    layer : int
+        Voxels of a block along the axis on which tiles move on.
+    """
+    density, deep = max(math.prod(tiling.image) / math.prod(shape), 1.0), tiling.tile[0]
+    sums = 4 * (channels + 1) * deep
+    slabs = read_bytes * (deep + 2 * LAYER)
+    waiting = written_bytes * 3 * layer
+    if density > 1:  # resampled to smaller voxels, and held as float32
+        slabs *= 4
+    return density * (sums + slabs + waiting)
 
 
 def _widest(

@@ -220,19 +220,23 @@ class StoredSession:
         total = sum(max(self.work.passes(keys), 1) for keys in columns)
         estimate = TimeEstimator(total)
         yield from self.report.say("network", 0, total)
-        for keys in columns:
-            ticks = self.work.run(keys)
-            with closing(ticks):
-                since = perf_counter()
-                while True:
-                    try:
-                        next(ticks)
-                    except StopIteration as end:
-                        times.add(end.value)
-                        break
-                    estimate.add(perf_counter() - since)
-                    yield from self.report.say("network", min(estimate.done, total), total, estimate.seconds_left)
+        with self.work.writer() as writer:
+            for keys in columns:
+                ticks = self.work.run(keys, writer)
+                with closing(ticks):
                     since = perf_counter()
+                    while True:
+                        try:
+                            next(ticks)
+                        except StopIteration as end:
+                            times.add(end.value)
+                            break
+                        estimate.add(perf_counter() - since)
+                        yield from self.report.say("network", min(estimate.done, total), total, estimate.seconds_left)
+                        since = perf_counter()
+            since = perf_counter()
+            writer.finish()
+            times.add({"writing": perf_counter() - since})
 
     def _elsewhere(self, stage: str, tasks: Sequence[Task], times: Times) -> Events:
         assert self.spread is not None

@@ -175,32 +175,35 @@ class Work:
 
     # ---- blocks of the answer
 
-    def run(self, keys: Sequence[str]) -> Ticks:
-        """Compute a column of blocks and write them, each with its entry in the journal.
+    def writer(self) -> Writer:
+        """What writes blocks: for columns one after the other, so that the next is computed meanwhile.
+
+        A GPU is quicker than one thread that packs and writes. There the sums of tiles lie in the GPU's memory, and
+        the room that the layout has for them goes to a second block.
+        """
+        return Writer(self.write, 2 if self._on_gpu else 1)
+
+    def run(self, keys: Sequence[str], writer: Writer) -> Ticks:
+        """Compute a column of blocks and have them written, each with its entry in the journal.
 
         Raises
         ------
         RunError, OutOfMemoryError
             With what to do.
         """
-        began, window = perf_counter(), self._window(keys)
-        with Writer(self.write) as writer:
-            if window is None:
-                for key in keys:
-                    writer.put(key, None, None)
-                    yield
-                waited = {"reading": 0.0, "writing": 0.0}
-            else:
-                waited = yield from self._computed(keys, window, writer)
-            since = perf_counter()
-            writer.finish()
-            last = perf_counter() - since
+        began, waited_before, window = perf_counter(), writer.waited, self._window(keys)
+        if window is None:
+            for key in keys:
+                writer.put(key, None, None)
+                yield
+            waited = {"reading": 0.0, "writing": 0.0}
+        else:
+            waited = yield from self._computed(keys, window, writer)
         if self._on_gpu and window is not None:  # what threads wait for is not what the device waits for
             self.ensemble.pace.finish()
             computing, self.ensemble.pace.computed = self.ensemble.pace.computed, 0.0
-            waited["writing"] += last
         else:
-            waited["writing"] += writer.waited
+            waited["writing"] += writer.waited - waited_before
             computing = perf_counter() - began - sum(waited.values())
         return {"computing": computing, **waited}
 
@@ -224,6 +227,7 @@ class Work:
                     raise
                 if not drop_graphs(self.ensemble.networks, for_good=True):  # without graphs the same plan may fit
                     self._fewer_at_a_time()
+            writer.finish()  # blocks of this attempt, which the next one writes again
             memory.release(self.device.torch_device)
 
     def _attempt(

@@ -13,12 +13,14 @@ from stored_fakes import drain
 
 from napari_mamba.engine import RunOptions, run_to_end
 from napari_mamba.engine.stored import layout as layout_module
+from napari_mamba.engine.stored.assembling import Writer
 from napari_mamba.engine.stored.finishing.coarsening import Coarsening, threads_for
 from napari_mamba.engine.stored.finishing.pyramid import coarser, factors, finer_box, parts
 from napari_mamba.engine.stored.layout import Layout
 from napari_mamba.engine.stored.reading.bands import Prefetched
 from napari_mamba.engine.stored.run import run_into
 from napari_mamba.engine.stored.times import Times
+from napari_mamba.engine.stored.work import Work
 from napari_mamba.engine.tiling.pace import AHEAD, Pace
 from napari_mamba.volume import Volume
 
@@ -111,6 +113,42 @@ def test_what_goes_wrong_with_a_tile_made_ahead_is_raised_where_it_is_asked_for(
 
     with Prefetched(read, [(0, 0, 0)], 4) as prefetched, pytest.raises(OSError, match="a damaged chunk"):
         prefetched((0, 0, 0))
+
+
+def test_so_many_blocks_are_written_at_a_time_and_an_error_is_raised():
+    allowed, begun, there = threading.Semaphore(0), threading.Semaphore(0), []
+
+    def write(key, box, block):
+        begun.release()
+        allowed.acquire()
+        if key == "d":
+            raise OSError("no space left")
+        there.append(key)
+
+    with Writer(write, 2) as writer:
+        writer.put("a", None, None)
+        writer.put("b", None, None)
+        assert all(begun.acquire(timeout=10) for _ in range(2))  # both at once, nothing is done
+        assert not there
+        allowed.release(2)
+        writer.put("c", None, None)
+        allowed.release(2)
+        writer.put("d", None, None)
+        with pytest.raises(OSError, match="no space left"):
+            writer.finish()
+    assert sorted(there) == ["a", "b", "c"]
+
+
+def test_blocks_that_are_written_by_two_threads_are_the_same(tmp_path, monkeypatch):
+    for name, value in (("CHUNK", 16), ("LAYER", 8), ("MOST_MEMORY", 2**18)):
+        monkeypatch.setattr(layout_module, name, value)
+    monkeypatch.setattr(Work, "writer", lambda work: Writer(work.write, 2))
+    volume = Volume(np.random.default_rng(0).random((1, 32, 40, 36), np.float32), name="image")
+    bundle, options = fake_bundle(Apply(two_classes), classes=2), RunOptions(device="cpu")
+    found = drain(run_into(volume, bundle, tmp_path / "out.zarr", options))
+    np.testing.assert_array_equal(np.asarray(found.labels.data), run_to_end(volume, bundle, options).labels.data)
+    assert set(np.unique(found.labels.data)) == {0, 1}
+    assert sum(row.voxels for row in found.table if row.index == 1) == int(np.asarray(found.labels.data).sum())
 
 
 class Mark:

@@ -50,7 +50,8 @@ class UndoScaling(Undo):
         whole = np.empty(image.shape, np.float32)
         given = np.asarray(self.before[(slice(None), *box)]) if any(self.nonzero) else image
         for c, (scaling, nonzero) in enumerate(zip(self.scalings, self.nonzero, strict=True)):
-            whole[c] = image[c] * np.float32(scaling.scale) + np.float32(scaling.shift)
+            np.multiply(image[c], np.float32(scaling.scale), out=whole[c])
+            whole[c] += np.float32(scaling.shift)
             if nonzero:
                 np.copyto(whole[c], image[c], where=given[c] == 0)
         return whole

@@ -1,0 +1,249 @@
+"""What a run into a store will take, told before it: passes, time, memory and disk, from a look and a few passes."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from napari_mamba.engine import memory
+from napari_mamba.engine.checks import check_channels
+from napari_mamba.engine.options import RunOptions
+from napari_mamba.engine.preparation.steps import preparation_steps
+from napari_mamba.engine.run import explained
+from napari_mamba.engine.stored.finishing.pyramid import coarser, factors
+from napari_mamba.engine.stored.layout import held_bytes, lay_out
+from napari_mamba.engine.stored.reading.lazy import LazyImage, lazy_volume
+from napari_mamba.engine.stored.reading.passes import boxes
+from napari_mamba.engine.stored.reading.preparing import prepare_on_disk
+from napari_mamba.engine.stored.run import check_stored
+from napari_mamba.engine.stored.work import Job, Work
+from napari_mamba.engine.tiling.views import check_axis
+from napari_mamba.io.stores import is_address
+from napari_mamba.volume import Volume
+
+if TYPE_CHECKING:
+    from napari_mamba.bundles import Bundle
+
+TIMED_S, MOST_TIMED = 3.0, 8
+"""Seconds for which passes are timed, and how many at most; one more goes before them, to warm up."""
+_OF_VALUES = ("normalise", "crop_nonzero")
+"""Steps whose numbers take a pass over the image. A forecast leaves them out: a crop makes the run shorter."""
+MORE, BESIDE = 1.4, 2**27
+"""By how much what is held is more than planned, and what threads, packing and coarser levels take: with these a
+forecast lies within a tenth of the peaks in docs/scale_measured.md."""
+_SIDE = 24
+"""Voxels along each side of the image on which passes over it are counted."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will take on this machine; "at most", where a preparation crops to what is not empty.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (C, Z, Y, X) of what is read.
+    dtype : str
+    read_bytes : int
+        Of the image, unpacked.
+    tile : str
+    passes : int
+        Of the network, each over one batch of tiles.
+    pass_seconds : float
+        Of one on `device`.
+    readings : int
+        Passes over the image before the network's.
+    reading_seconds : float
+        Of all of them, by how quick one part of the image was read.
+    device : str
+    memory_bytes : int
+        Of this process at its peak; PyTorch and the network as they were timed, and what the run holds beside them.
+    free_memory_bytes : int or None
+    levels : int
+    written_bytes : int
+        Of all levels, not packed.
+    free_disk_bytes : int or None
+        Where the store will lie; None where it has an address.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    read_bytes: int
+    tile: str
+    passes: int
+    pass_seconds: float
+    readings: int
+    reading_seconds: float
+    device: str
+    memory_bytes: int
+    free_memory_bytes: int | None
+    levels: int
+    written_bytes: int
+    free_disk_bytes: int | None
+
+    def seconds(self, workers: int = 1) -> float:
+        """Of the whole run, on so many workers that are as quick as this machine."""
+        return self.reading_seconds + self.passes * self.pass_seconds / max(workers, 1)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What will not fit, a sentence each."""
+        found = []
+        if self.free_memory_bytes is not None and self.memory_bytes > self.free_memory_bytes:
+            found.append(
+                f"The run needs about {gib(self.memory_bytes)} of memory, {gib(self.free_memory_bytes)} are free: close "
+                "other programs, or give a smaller --tile."
+            )
+        if self.free_disk_bytes is not None and self.written_bytes > self.free_disk_bytes:
+            found.append(
+                f"The store takes at most {gib(self.written_bytes)}, {gib(self.free_disk_bytes)} are free on its disk. "
+                "Labels pack well, images do not: choose another disk, or a coarser --level."
+            )
+        return found
+
+
+def gib(count: float) -> str:
+    """A number of bytes for people.
+
+    >>> gib(2**30), gib(3 * 2**20)
+    ('1.0 GiB', '3 MiB')
+    """
+    return f"{count / 2**30:.1f} GiB" if count >= 2**29 else f"{count / 2**20:.0f} MiB"
+
+
+def forecast(
+    source: Volume | Callable[[], Volume], bundle: Bundle, target: str | os.PathLike[str], options: RunOptions
+) -> Forecast:
+    """What `run_into` will take. Reads one part of the image, runs a few passes on noise, and writes nothing.
+
+    Parameters
+    ----------
+    source, bundle, target, options
+        As of `run_into`.
+
+    Raises
+    ------
+    NeedsMemory
+        If the bundle or an option takes the image whole.
+    InputError, BundleError, OutOfMemoryError
+        As `run_into`.
+
+    Examples
+    --------
+    >>> forecast(io.Opener(("image.ome.zarr",)), bundle, "out.zarr", RunOptions()).passes  # doctest: +SKIP
+    23040
+    """
+    with explained(bundle):
+        check_stored(bundle, options)
+        volume = lazy_volume(source if isinstance(source, Volume) else source())
+        check_channels(volume, bundle)
+        check_axis(volume, options.axis)
+        geometry = [step for step in bundle.preparation if step.get("step") not in _OF_VALUES]
+        found: dict[str, Any] = {f"{n} {step['step']}": [] for n, step in enumerate(geometry)}  # of values not read
+        work = Work(Job(volume, replace(bundle, preparation=tuple(geometry)), options, str(target), found))
+        seconds = _pass_seconds(work)
+        readings = 1 + _passes_over(volume, bundle, options)
+        shapes = [coarser(volume.shape, one) for one in factors(volume.shape, volume.spacing.tolist())]
+        inside = volume.shape if work.block is None else tuple(one.stop - one.start for one in work.block)
+        read_bytes = math.prod(inside) * volume.channels * volume.data.dtype.itemsize
+        held, passes = _blocks(work)
+        peak = memory.peak_memory(work.device.torch_device)["process_bytes"] or 0
+        free, here = memory.available_bytes(), _here()
+        return Forecast(
+            shape=(volume.channels, *inside),
+            dtype=str(volume.data.dtype),
+            read_bytes=read_bytes,
+            tile=work.plan.shown(),
+            passes=passes,
+            pass_seconds=seconds,
+            readings=readings,
+            reading_seconds=readings * read_bytes * _reading_seconds(volume.data),
+            device=work.device.name,
+            memory_bytes=int(peak + MORE * held + BESIDE),
+            free_memory_bytes=None if free is None else free + here,
+            levels=len(shapes),
+            written_bytes=work.answer.channels * work.answer.dtype.itemsize * sum(map(math.prod, shapes)),
+            free_disk_bytes=None if is_address(target) else _free_disk(Path(target)),
+        )
+
+
+def _blocks(work: Work) -> tuple[float, int]:
+    """Bytes that a run holds beside the network, and its passes."""
+    volume, answer, tiling = work.volume, work.answer, work.tiling
+    read = volume.channels * volume.data.dtype.itemsize
+    layout = lay_out(volume.shape, work.placement, tiling, answer.answered, read, answer.held)
+    work.job.layout = layout
+    layer = layout.block[layout.axis]
+    each = held_bytes(volume.shape, layer, tiling, answer.answered, read, answer.held)
+    return each * math.prod(layout.block) / layer, sum(map(work.passes, layout.columns(work.wanted())))
+
+
+def _pass_seconds(work: Work) -> float:
+    """Of a pass over one batch of tiles of noise, the median of a few."""
+    ensemble, device = work.ensemble, work.device.torch_device
+    shape = (work.plan.batch_size, len(work.job.bundle.channels), *work.tiling.tile)
+    noise = torch.from_numpy(np.random.default_rng(0).standard_normal(shape, np.float32)).to(device)
+    found: list[float] = []
+    while len(found) <= MOST_TIMED and sum(found[1:]) < TIMED_S:
+        ticks = ensemble.mean(noise)
+        while len(found) <= MOST_TIMED and sum(found[1:]) < TIMED_S:
+            since = perf_counter()
+            try:
+                next(ticks)
+            except StopIteration:
+                break
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            found.append(perf_counter() - since)
+    return float(np.median(found[1:]))
+
+
+def _passes_over(volume: Volume, bundle: Bundle, options: RunOptions) -> int:
+    """How often the preparation goes over the image, counted on a small one of noise."""
+    count = 0
+
+    def watch(done: int, total: int) -> None:
+        nonlocal count
+        count += done == total
+
+    rng = np.random.default_rng(0)
+    values = rng.integers(1, 100, (volume.channels, *(min(n, _SIDE) for n in volume.shape)))
+    small = replace(volume, data=values.astype(volume.data.dtype), header=None)
+    prepare_on_disk(
+        small, preparation_steps(bundle, options.spacing, options.slice_profile), len(bundle.channels), watch
+    )
+    return count
+
+
+def _reading_seconds(image: LazyImage) -> float:
+    """Of a byte of the image, by how quick its middle part is read."""
+    every = boxes(image)
+    part = image[(slice(None), *every[len(every) // 2])]
+    since = perf_counter()
+    size = np.asarray(part).nbytes
+    return (perf_counter() - since) / size
+
+
+def _free_disk(target: Path) -> int | None:
+    """Of the disk of the nearest folder that is there."""
+    for folder in target.absolute().parents:
+        with suppress(OSError):
+            return shutil.disk_usage(folder).free
+    return None
+
+
+def _here() -> int:
+    """Bytes of memory that this process holds already."""
+    with suppress(OSError, ValueError, KeyError), open("/proc/self/status", encoding="ascii") as lines:
+        return 1024 * int(dict(line.split(":", 1) for line in lines)["VmRSS"].split()[0])
+    return 0
