@@ -13,6 +13,39 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 AXES = ("z", "y", "x")
 SLICE_PROFILES = ("gaussian", "box", "sinc", "unknown")
 MOST_AHEAD = 10_000
+_NAMES: Mapping[str, str] = {
+    "tile": "tile",
+    "overlap": "overlap of tiles",
+    "mirror": "mirrored copies",
+    "batch_size": "batch size",
+    "axis": "axis of the slices",
+    "spacing": "voxel size",
+    "slice_profile": "slices' profile",
+    "strength": "strength",
+    "clip": "limit to the input's range",
+    "replace_nonfinite": "value for NaN",
+    "region": "region",
+    "seed": "seed",
+    "ahead": "number of frames to predict",
+}
+"""What a user reads, of the options that not every bundle can follow."""
+_WHOLE = ("overlap", "mirror", "batch_size")
+_SLIDE = ("tile", *_WHOLE, "axis", "spacing", "slice_profile", "replace_nonfinite", "region")
+_UNFOLLOWED: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "registration": (("tile", *_WHOLE, "axis", "spacing", "slice_profile"), "sees both images whole, as they are"),
+    "slide": (_SLIDE, "takes a slide's bag of features whole"),
+    "features": (tuple(name for name in _SLIDE if name != "batch_size"), "cuts a slide into its own patches"),
+    "prediction": (("tile", *_WHOLE, "axis", "spacing", "slice_profile"), "sees each frame of a film whole"),
+    "diffusion": (("overlap", "mirror"), "samples whole slices"),
+}
+"""Of tasks, what their bundles cannot be asked for, and why."""
+_OF_TASKS: Mapping[str, str] = {
+    "strength": "restoration",
+    "clip": "restoration",
+    "seed": "diffusion",
+    "ahead": "prediction",
+}
+"""Options that are for one task alone."""
 MAX_STRENGTH = 1.5
 """Half as much again as the network would change: what it left of structured noise goes, and fine detail with it."""
 
@@ -151,3 +184,36 @@ class RunOptions:
             if isinstance(options[key], tuple):
                 options[key] = list(options[key])
         return options
+
+
+def check_followed(bundle: Any, options: RunOptions) -> list[str]:
+    """Look whether a bundle can follow what was chosen; returns sentences about what makes no difference.
+
+    Raises
+    ------
+    InputError
+        If an option that is not as by default means nothing to the bundle's task.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> check_followed(SimpleNamespace(name="a", task="segmentation"), RunOptions(seed=1))
+    Traceback (most recent call last):
+    napari_mamba.errors.InputError: a is for segmentation, and a seed is for diffusion: leave the seed away
+    """
+    plain = RunOptions()
+    unlike = [name for name in _NAMES if getattr(options, name) != getattr(plain, name)]
+    chosen = [name for name in unlike if name != "mirror" or options.mirror]  # without copies any bundle does
+    unfollowed, why = _UNFOLLOWED.get(bundle.task, ((), ""))
+    for name in chosen:
+        said = _NAMES[name]
+        if name in unfollowed:
+            raise InputError(f"{bundle.name} {why}: leave the {said} away")
+        if (task := _OF_TASKS.get(name, bundle.task)) != bundle.task:
+            article = "an" if said[0] in "aeiou" else "a"
+            raise InputError(
+                f"{bundle.name} is for {bundle.task}, and {article} {said} is for {task}: leave the {said} away"
+            )
+    if "mirror" in chosen and not bundle.tile.mirror_axes:
+        return [f"{bundle.name} allows no mirrored copies: none were averaged."]
+    return []

@@ -23,7 +23,7 @@ from napari_mamba.engine.networks.idle import IDLE
 from napari_mamba.engine.networks.loading import Loading, compile_scan, give_back, load_ensemble, loads_beside, scans
 from napari_mamba.engine.networks.rehearsing import first_tiles, rehearse
 from napari_mamba.engine.networks.waking import import_beside
-from napari_mamba.engine.options import RunOptions
+from napari_mamba.engine.options import RunOptions, check_followed
 from napari_mamba.engine.plan import plan_run
 from napari_mamba.engine.preparation.prepare import Prepared, prepare
 from napari_mamba.engine.preparation.steps import known_profile, preparation_steps
@@ -64,6 +64,7 @@ class Session:
         new_array: NewArray = host_array,
     ):
         check_row(bundle, options.row)
+        self.unfollowed = check_followed(bundle, options)
         device = choose_device(options.device, options.precision)
         check_deterministic(device.torch_device, options.deterministic)
         self.record = Record()
@@ -151,7 +152,7 @@ class Session:
         if options.device == "auto" and (slower := unused_gpu(context.device)):
             yield from report.warn("checking", 0, 1, [slower])
         context.volume, warnings = load_checked(context.volume, context.bundle, options.replace_nonfinite)
-        yield from report.warn("checking", 1, 1, warnings)
+        yield from report.warn("checking", 1, 1, [*warnings, *self.unfollowed])
         check_axis(context.volume, options.axis)
         with ThreadPoolExecutor(1) as beside:
             judging = beside.submit(judge.judge_image, context.volume, context.bundle)

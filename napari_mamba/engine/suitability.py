@@ -25,7 +25,7 @@ from napari_mamba.engine.checks import (
 )
 from napari_mamba.engine.familiarity.judge import judge_image, unfamiliar
 from napari_mamba.engine.locating import installed_locator, is_located
-from napari_mamba.engine.options import AXES, RunOptions
+from napari_mamba.engine.options import AXES, RunOptions, check_followed
 from napari_mamba.engine.preparation.body import rounded_up
 from napari_mamba.engine.preparation.crop_or_pad import coverage_warnings
 from napari_mamba.engine.preparation.grids.resampling import new_shape
@@ -90,6 +90,7 @@ def examine(volume: Volume, bundle: Any, options: RunOptions | None = None, valu
     found = _Findings()
     found.collect(lambda: _check_kind(volume, bundle))
     found.collect(lambda: check_row(bundle, options.row))
+    found.collect(lambda: check_followed(bundle, options))
     if found.refusals:  # what follows would speak of the wrong channels
         return found.result()
     in_memory = isinstance(volume.data, np.ndarray) or getattr(volume.data, "in_memory", False)

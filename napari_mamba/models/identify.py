@@ -29,6 +29,9 @@ CONTAINERS = (
     "teacher",
 )
 
+# How entries begin that hold something else: what an optimiser remembers, a network that is not the one to use.
+ASIDE = ("optim", "sched", "scaler", "student", "disc", "critic", "loss")
+
 # Looked for after all others: a Vim of two classes has the keys of a Vim4Path, which asks.
 LAST = ("vim",)
 
@@ -38,7 +41,8 @@ def identify(
 ) -> Identification:
     """Recognise the network, its generation and its arguments.
 
-    Looks into the entries that hold weights in common checkpoints (`CONTAINERS`), and past prefixes that all keys
+    Looks into the entries that hold weights in common checkpoints (`CONTAINERS`; into another one where no other entry
+    holds tensors), and past prefixes that all keys
     share ("module.", "_orig_mod.", "mamba_unet."…). Of a DINO checkpoint it is the teacher's encoder, as its authors
     take it.
 
@@ -96,6 +100,21 @@ def _contained(checkpoint: Mapping[str, Any], depth: int = 3) -> Iterator[tuple[
         if isinstance(inner := checkpoint.get(entry), Mapping):
             for path, shapes in _contained(inner, depth - 1):
                 yield (entry, *path), shapes
+    others = {entry: list(_contained(checkpoint[entry], depth - 1)) for entry in _other_entries(checkpoint, depth)}
+    if len(holding := {entry: found for entry, found in others.items() if found}) == 1:
+        entry, found = holding.popitem()
+        yield from (((entry, *path), shapes) for path, shapes in found)
+
+
+def _other_entries(checkpoint: Mapping[str, Any], depth: int) -> list[str]:
+    """Entries of other names that may hold a network; of several nobody could say which is meant."""
+    if not depth or any(isinstance(checkpoint.get(entry), Mapping) for entry in CONTAINERS):
+        return []
+    return [
+        entry
+        for entry, inner in checkpoint.items()
+        if isinstance(entry, str) and isinstance(inner, Mapping) and not entry.lower().startswith(ASIDE)
+    ]
 
 
 def _unprefixed(shapes: Shapes) -> Iterator[tuple[str, Shapes]]:

@@ -31,6 +31,10 @@ class Measured:
     cuda_moved : float or None
         How far that answer moves, there, where every weight is multiplied by 1 + 6e-8 N(0, 1): what rounding alone may
         change. None: not measured, since the distance is small.
+    cuda_to_float64 : float or None
+        How far that answer is from our own in float64. None: not measured, since the distance is small.
+    float64 : float or None
+        How far our answer in float64 is from the authors' float32: how far those are rounded. None: as above.
     cuda_machine : str
         Where that was.
     """
@@ -42,6 +46,8 @@ class Measured:
     machine: str = ""
     cuda_relative_l2: float | None = None
     cuda_moved: float | None = None
+    cuda_to_float64: float | None = None
+    float64: float | None = None
     cuda_machine: str = ""
 
 

@@ -7,6 +7,7 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from inspect import signature
 from typing import Any
 
 import torch
@@ -179,8 +180,14 @@ def create(name: str, *, mixer: str = "mamba", logits: bool = False, **arguments
     torch.Size([1, 1, 64, 64])
     """
     model = info(name)
+    used = {key: value for key, value in arguments.items() if key not in model.unused}
+    taken = signature(model.build).parameters
+    if all(one.kind is not one.VAR_KEYWORD for one in taken.values()) and (
+        odd := [key for key in used if key not in taken]
+    ):
+        raise InputError(f"{name} takes no argument {odd[0]!r}: it takes {', '.join(taken)}")
     try:
-        network = model.build(**{key: value for key, value in arguments.items() if key not in model.unused})
+        network = model.build(**used)
     except TypeError as error:
         raise InputError(f"{name} cannot be built with these arguments: {error}") from error
     replace_mixers(network, mixer, name)

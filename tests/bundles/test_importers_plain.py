@@ -1,5 +1,7 @@
 """Files of weights alone: the network is recognised, what weights do not say has to be said."""
 
+import hashlib
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -77,3 +79,25 @@ def test_weights_of_something_else(tmp_path):
     torch.save([1, 2, 3], tmp_path / "list.pth")
     with pytest.raises(BundleError, match="no weights by name"):
         import_checkpoint(tmp_path / "list.pth", tmp_path / "out", **SAID)
+
+
+def test_the_card_says_where_network_and_weights_are_from(tmp_path):
+    torch.save(network().state_dict(), tmp_path / "net.pth")
+    card = bundles.load(import_checkpoint(tmp_path / "net.pth", tmp_path / "b", **SAID)).card
+    digest = hashlib.sha256((tmp_path / "net.pth").read_bytes()).hexdigest()
+    for said in (
+        f"Weights: `net.pth`, SHA-256 `{digest}`.",
+        "arXiv:2401.04722; its authors' code: https://github.com/bowang-lab/U-Mamba.",
+        "The code of the network's authors is under: Apache-2.0. No licence of the weights came with them.",
+        "Not for clinical use.",
+        "Input channels, in this order: ultrasound. Tile: 16 x 16.",
+        "| 1 | nerve |",
+    ):
+        assert said in card
+
+
+def test_a_tile_has_as_many_sides_as_the_network_has_axes(tmp_path):
+    torch.save(models.create("ultralight_vm_unet").state_dict(), tmp_path / "net.pth")
+    wrong = {key: value for key, value in SAID.items() if key != "arguments"} | {"tile": (16, 16, 16)}
+    with pytest.raises(BundleError, match="is UltraLight VM-UNet, a 2D network, which takes no tile of 16 x 16 x 16"):
+        import_checkpoint(tmp_path / "net.pth", tmp_path / "b", **wrong)

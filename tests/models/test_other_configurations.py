@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from napari_mamba import models
+from napari_mamba.errors import InputError
 from napari_mamba.models.classification.mamba_nd import MambaND
 from napari_mamba.nn.blocks.transformers.mlp import GatedMlp
 from napari_mamba.nn.blocks.vmamba import MapBatchNorm
@@ -40,6 +41,8 @@ TOLD = [
     ("vim4path", {"img_size": 64, "embed_dim": 16, "depth": 1, "rms_norm": False, "init_layer_scale": 1.0}),
     ("em_net", {**EM_NET, "in_shpae": (64, 64, 32), "conv_decoder": True, "res_block": False}),
     ("em_net", {**EM_NET, "in_shpae": (32, 64, 32), "fft_nums": [0] * 4, "norm_name": "batch", "ds": True}),
+    ("em_net", {**EM_NET, "in_shpae": (64, 64, 32), "fft_nums": [1, 1, 0, 0], "variant": "EMNet_Bot"}),
+    ("em_net", {**EM_NET, "in_shpae": (64, 64, 32), "fft_nums": [1, 1, 0, 0], "variant": "EMNet_Conv_Enc"}),
     ("microscopic_mamba", {"num_classes": 0, "depths": [1], "dims": [32]}),
 ]
 
@@ -144,3 +147,17 @@ def test_vision_lstm2s_poolings_are_of_the_same_tokens() -> None:
         assert torch.equal(build("to_image")(image), tokens.mT.unflatten(2, (2, 3)))
         assert torch.equal(build("bilateral_flatten")(image), tokens[:, [0, -1]].flatten(1))
         torch.testing.assert_close(build("bilateral_avg")(image), tokens[:, [0, -1]].mean(1))
+
+
+def test_vision_lstm2_folds_its_patches_to_its_own_rows() -> None:
+    """As published: an image of other sides with as many patches is folded to the network's own map."""
+    torch.manual_seed(0)
+    network = models.create("vision_lstm2", **VISION_LSTM, output_shape=[4]).eval()
+    torch.nn.init.zeros_(network.pos_embed.embed)
+    image = torch.randn(1, 3, 48, 32)
+    patches = image.unfold(2, 16, 16).unfold(3, 16, 16).flatten(2, 3)
+    own = patches.unflatten(2, (2, 3)).permute(0, 1, 2, 4, 3, 5).reshape(1, 3, 32, 48)
+    with torch.inference_mode():
+        torch.testing.assert_close(network(image), network(own))
+    with pytest.raises(InputError, match="folds its patches to 2 rows, and"):
+        network(torch.zeros(1, 3, 48, 48))

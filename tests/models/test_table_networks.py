@@ -8,7 +8,7 @@ from tiny_networks import GFE, GFE_GENERATOR
 
 from napari_mamba import models
 from napari_mamba.errors import InputError
-from napari_mamba.models.tables.gfe_generator import MapTransformer
+from napari_mamba.models.tables.gfe_generator import MapTransformer, ResidualBlock
 from napari_mamba.models.tables.gfe_mamba import classify, joined
 
 ROW = torch.tensor([[1, 2]]), torch.tensor([[0.5, -1.0, 2.0]])
@@ -90,3 +90,19 @@ def test_refusals_are_sentences(pair) -> None:
         models.create("gfe_mamba_generator", **GFE_GENERATOR | {"image_size": (16, 16, 10)})
     with pytest.raises(InputError, match="at least one column"):
         models.create("gfe_mamba", **GFE | {"categories": [], "num_continuous": 0})
+
+
+@pytest.mark.parametrize(("order", "slopes"), [("gcr", (0.0, 0.0)), ("gcl", (0.01, 0.1))])
+def test_a_block_is_leakier_at_its_end_than_within(order: str, slopes: tuple[float, float]) -> None:
+    """The authors' blocks make their inner activation with PyTorch's slope, the last one with another."""
+    torch.manual_seed(0)
+    block = ResidualBlock(4, 6, 2, order)
+    x = torch.randn(1, 4, 3, 4, 5)
+    first = block.conv1(x)
+    y = first
+    for unit, slope in ((block.conv2, slopes[0]), (block.conv3, 1.0)):
+        grouped = y.unflatten(1, (2, 3)).flatten(2)
+        deviation, mean = torch.std_mean(grouped, dim=2, correction=0, keepdim=True)
+        y = ((grouped - mean) / (deviation**2 + 1e-5).sqrt()).reshape(first.shape)
+        y = torch.nn.functional.leaky_relu(torch.conv3d(y, unit.conv.weight, padding=1), slope)
+    torch.testing.assert_close(block(x), torch.nn.functional.leaky_relu(first + y, slopes[1]), rtol=1e-4, atol=1e-5)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from napari_mamba import models
 from napari_mamba.bundles.checks import Fields
 from napari_mamba.bundles.doors import explained
 from napari_mamba.bundles.guards.columns import Column, columns_of
+from napari_mamba.bundles.importers.cards import weights_card
 from napari_mamba.bundles.importers.parts import read_parts
 from napari_mamba.bundles.importers.pickles import read_checkpoint
 from napari_mamba.bundles.importers.places import place_for, plain_name
 from napari_mamba.bundles.importers.presets import PRESETS, Preset, preset_for, presets_for
-from napari_mamba.bundles.importers.usages import pair_usage, slide_usage
+from napari_mamba.bundles.importers.said import check_complete, check_meant
+from napari_mamba.bundles.importers.usages import pair_usage, slide_usage, whole_usage
 from napari_mamba.bundles.progress import OnProgress, part, silent
 from napari_mamba.bundles.spec import WITHOUT_CLASSES, BundleSpec, Channel, Dtype, LabelClass, Network, Tile
 from napari_mamba.bundles.writer import save
@@ -110,6 +113,7 @@ def import_weights(
     named = _columns(columns or ())
     usual = PRESETS[preset].arguments if preset is not None and preset in PRESETS else None
     found, info, network_arguments = identified_weights(path, checkpoint, network, arguments, usual)
+    check_meant(path, info, network_arguments, classes, activation, named)
     if named:
         network_arguments |= {"categories": [len(one.values) for one in named if one.values]}
     usage: dict[str, Any] = {
@@ -130,10 +134,12 @@ def import_weights(
             **{key: v for key, v in usage.items() if v is not None},
         }
     if task_of(info) == "slide":
-        usage = slide_usage(network_arguments, usage)
+        usage = _of_task(path, partial(slide_usage, network_arguments, usage))
     elif info.task == "registration":
-        usage = _of_pair(path, info.name, network_arguments, usage, tile)
-    _check_complete(path, info, usage)
+        usage = _of_task(path, partial(pair_usage, info.name, network_arguments, usage, tile))
+    check_complete(path, info, usage)
+    if used is not None and used.whole:
+        usage = _of_task(path, partial(whole_usage, info.name, network_arguments, usage))
     name = name or plain_name(f"{path.stem}-{info.name}")
     destination = place_for(destination, name, overwrite)
     source = f" Prepared as {used.source} does. {used.note}".rstrip() if used is not None else ""
@@ -142,7 +148,9 @@ def import_weights(
         name, title or f"{info.title or info.name} ({path.stem})", info, network_arguments, usage, bundle_info
     )
     saving = part(on_progress, 0.4, 1)
-    return save(destination, spec, [found.weights(checkpoint)], dtype=dtype, overwrite=overwrite, on_progress=saving)
+    about = weights_card(spec, path)
+    weights = [found.weights(checkpoint)]
+    return save(destination, spec, weights, about, dtype=dtype, overwrite=overwrite, on_progress=saving)
 
 
 def make_spec(
@@ -176,6 +184,7 @@ def make_spec(
             tuple(usage["mirror_axes"] or ()),
             tuple(usage.get("divisor") or ()),
             fixed=task == "diffusion" or bool(columns) or bool(usage.get("fixed")),
+            fit_tiles=bool(usage.get("fit_tiles")),
             frames=info.frames,
         ),
         activation=activation,
@@ -232,11 +241,9 @@ def _of_preset(path: Path, preset: str, network: str) -> Preset:
         raise BundleError(f"{path}: {error}") from error
 
 
-def _of_pair(
-    path: Path, network: str, arguments: Mapping[str, Any], usage: Mapping[str, Any], tile: Sequence[int] | None
-) -> dict[str, Any]:
+def _of_task(path: Path, usage: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
-        return pair_usage(network, arguments, usage, tile)
+        return usage()
     except InputError as error:
         raise BundleError(f"{path}: {error}") from error
 
@@ -262,16 +269,6 @@ def _from_preset(path: Path, preset: Preset, network_arguments: Mapping[str, Any
         "overlap": preset.overlap,
         "mirror_axes": preset.mirror_axes,
     }
-
-
-def _check_complete(path: Path, info: models.ModelInfo, usage: Mapping[str, Any]) -> None:
-    needed = ["tile", "channels", "preparation", *(["classes"] if info.task not in WITHOUT_CLASSES else [])]
-    if missing := [key for key in needed if usage[key] is None]:
-        fitting = presets_for(info.name)
-        hint = f", or the preset {' or '.join(fitting)}" if fitting and missing != ["classes"] else ""
-        title = info.title or info.name
-        said = f"{path}: is {title}; weights do not say how they are used: give {', '.join(missing)}{hint}"
-        raise UnsaidError(said, title, missing, (), fitting if missing != ["classes"] else ())
 
 
 def _columns(columns: Sequence[Mapping[str, Any] | Column]) -> tuple[Column, ...]:

@@ -27,6 +27,9 @@ class Preset:
         As in `import_weights`; `channels` by the number of the network's input channels.
     note : str
         What differs from the authors' code, if anything.
+    whole : bool
+        The authors' code takes images whole, of any size that the network can take: a smaller one is not filled up to
+        a tile.
     arguments : mapping
         Of the network, where its weights do not tell them and its authors have them so.
     """
@@ -41,6 +44,7 @@ class Preset:
     overlap: float = 0.5
     mirror_axes: tuple[int, ...] = ()
     note: str = ""
+    whole: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -91,7 +95,8 @@ PRESETS: Mapping[str, Preset] = {
         tile=(128, 128),
         preparation=(normalise("rgb_0_1"),),
         channels={1: ("grey",), 3: RGB},
-        note="The authors' code takes an image whole; here it goes through in overlapping tiles.",
+        note="The authors' code takes an image whole; here a larger one than a tile goes through in overlapping ones.",
+        whole=True,
     ),
     "fusion": Preset(
         networks=("mambadfuse", "fusionmamba"),
@@ -102,6 +107,7 @@ PRESETS: Mapping[str, Preset] = {
         channels={1: ("first modality", "second modality")},
         note="The authors' code takes pictures of 8 bits over 255 and whole; here each volume's range becomes 0 to 1. "
         "FusionMamba's also stretches each answer to the whole range.",
+        whole=True,
     ),
     "lesion": Preset(
         networks=("vm_unet", "vm_unet_v2", "h_vmunet", "ultralight_vm_unet", "hmt_unet"),
@@ -269,6 +275,7 @@ PRESETS: Mapping[str, Preset] = {
             {"step": "centre", "size": NETWORK_SIZE},
         ),
         channels={2: PAIR},
+        overlap=0.0,
         note=f"{SR_REG_NOTE} Voxels of 1 mm, in a window of the network's size about what both images show.",
     ),
     "sr-reg-128": Preset(
@@ -277,6 +284,7 @@ PRESETS: Mapping[str, Preset] = {
         tile=(128, 128, 128),
         preparation=(*PATIENT_AXES, normalise("rescale_0_1"), {"step": "resize", "shape": NETWORK_SIZE}),
         channels={2: PAIR},
+        overlap=0.0,
         note=f"{SR_REG_NOTE} How they were made 128 x 128 x 128 is not told: here the whole image is resized.",
     ),
 }

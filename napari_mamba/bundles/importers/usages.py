@@ -20,8 +20,16 @@ def slide_usage(arguments: Mapping[str, Any], usage: Mapping[str, Any]) -> dict[
     """How a network for slides is used: its features as they are. Only names of its classes can be given.
 
     Survival's classes are intervals of time, whose hazards are sigmoids; a network without classes gives a risk.
+
+    Raises
+    ------
+    InputError
+        If something else was said of it.
     """
+    _refuse(usage, ("preparation", "overlap", "mirror_axes"), "takes a slide's features as they are")
     width = next((arguments[key] for key in ("in_dim", "input_dim") if key in arguments), PATCH_FEATURES)
+    if usage["tile"] is not None and list(usage["tile"]) != [width]:
+        raise InputError(f"this network takes {width} features a patch, not {list(usage['tile'])}: leave the tile out")
     count = next((arguments[key] for key in ("n_classes", "num_classes") if key in arguments), 0)
     survival = bool(arguments.get("survival"))
     named = [f"interval {n + 1}" if survival else f"class {n}" for n in range(count)] or ["risk"]
@@ -58,8 +66,10 @@ def pair_usage(
     Raises
     ------
     InputError
-        If the tile that was named is not the size that the weights are made for.
+        If the tile that was named is not the size that the weights are made for, or tiles were to overlap or to be
+        mirrored.
     """
+    _refuse(usage, ("overlap", "mirror_axes"), "sees both images whole and as they are")
     known = {**usage, "channels": usage["channels"] or IMAGES, "overlap": 0.0, "mirror_axes": ()}
     if "img_size" not in arguments:
         return {**known, "divisor": (_divisor(network, arguments),) * 3}
@@ -72,6 +82,22 @@ def pair_usage(
         if not any(size in (step.get("size"), step.get("shape")) for step in steps):
             steps.append({"step": "centre", "size": size})
     return {**known, "tile": tuple(size), "divisor": tuple(size), "fixed": True, "preparation": steps}
+
+
+def whole_usage(network: str, arguments: Mapping[str, Any], usage: Mapping[str, Any]) -> dict[str, Any]:
+    """How a network is used that takes images whole: tiles shrink with them to what it divides the sides by."""
+    if arguments.get("ape"):  # learned positions are of one size
+        return dict(usage)
+    divisor = _divisor(network, arguments)
+    if odd := [side for side in usage["tile"] if side % divisor]:
+        raise InputError(f"this network takes tiles whose sides are multiples of {divisor}, which {odd[0]} is not")
+    return {**usage, "divisor": (divisor,) * len(usage["tile"]), "fit_tiles": True}
+
+
+def _refuse(usage: Mapping[str, Any], unfollowed: Sequence[str], why: str) -> None:
+    """Raise `InputError` where something was said that a network cannot follow."""
+    if odd := [name for name in unfollowed if usage[name]]:
+        raise InputError(f"this network {why}: leave {odd[0]} out")
 
 
 def _divisor(network: str, arguments: Mapping[str, Any]) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mamba.engine.frames.result import FilmResult
-from napari_mamba.engine.options import RunOptions
+from napari_mamba.engine.options import RunOptions, check_followed
 from napari_mamba.engine.progress.events import Progress
 from napari_mamba.engine.progress.to_end import to_end
 from napari_mamba.engine.run import explained
@@ -74,6 +74,7 @@ def run_film(
         _check_length(film, bundle)
         check_film(film)
         _check(bundle, options)
+        unfollowed = check_followed(bundle, options)
         if new_array is None:
             from napari_mamba.engine.memory import host_array
 
@@ -91,7 +92,7 @@ def run_film(
         result.affine, result.units = np.array(first.affine), first.units
         result.times = film.times if result.times is None else result.times
         result.time_unit = film.time_unit
-        result.warnings[:0] = film.notes
+        result.warnings[:0] = [*film.notes, *(unfollowed if bundle.tile.frames else ())]  # others say it of a frame
         result.provenance |= {"frames": film.count, "window": bundle.tile.frames or 1}
         return result
 
@@ -128,3 +129,5 @@ def _check(bundle: Bundle, options: RunOptions) -> None:
         raise InputError(f"over time there is no {odd[0]}: leave it away{alone}")
     if options.region is not None:
         raise InputError("over time there is no region: leave it away, or crop the film")
+    if bundle.tile.frames and options.axis is not None:
+        raise InputError(f"{bundle.name} sees several frames at once, as they lie in the film: leave the axis away")

@@ -35,6 +35,12 @@ class UndoNormalise(Undo):
         return whole
 
 
+DARK = (
+    "The image's values go from 0 to 1 and are taken to be of 8 bits: the network sees it as nearly black. Give it "
+    "with values from 0 to 255."
+)
+
+
 def normalise(state: State, schemes: Sequence[str | Mapping[str, Any]]) -> tuple[State, Undo]:
     """Shift and scale each channel by its scheme (one scheme counts for all); see `docs/bundles.md`."""
     data = np.empty(state.data.shape, np.float32)
@@ -56,7 +62,10 @@ def normalise(state: State, schemes: Sequence[str | Mapping[str, Any]]) -> tuple
         scales.append(scaling.scale)
         shifts.append(scaling.shift)
         masks.append(mask)
-    return replace(state, data=data), UndoNormalise(tuple(scales), tuple(shifts), tuple(masks))
+    warnings = state.warnings
+    if any(one["scheme"] == "rgb_0_1" for one in schemes_of(schemes, len(data))) and state.data.max() <= 1:
+        warnings += (DARK,)
+    return replace(state, data=data, warnings=warnings), UndoNormalise(tuple(scales), tuple(shifts), tuple(masks))
 
 
 def schemes_of(schemes: Sequence[str | Mapping[str, Any]], channels: int) -> list[dict[str, Any]]:

@@ -94,6 +94,8 @@ class Session:
             start = perf_counter()
             yield from self._network(self.bundle)
             self._time("network", start)
+        elif self.options.keep_warp:
+            self._warn("No network warped this pair, so that there was no warp to keep: name one for such images.")
         warped = self.found.transform.displacement is not None
         if self.options.refine or (self.options.refine is None and not warped):
             start = perf_counter()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_mamba.engine.options import RunOptions
+from napari_mamba.engine.options import RunOptions, check_followed
 from napari_mamba.engine.progress.events import Progress
 from napari_mamba.engine.progress.to_end import to_end
 from napari_mamba.engine.run import explained
@@ -77,6 +77,7 @@ def run_features(
         from napari_mamba.engine.progress.reporting import Cancelled, Reporter
 
         options = options or RunOptions()
+        check_followed(bundle, options)
         device = choose_device(options.device, options.precision)
         report = Reporter(Record(), cancel or threading.Event())
         encoder = _Encoder(bundle, device, options.batch_size or _BATCH)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
-from napari_mamba.engine.options import RunOptions
+from napari_mamba.engine.options import RunOptions, check_followed
 from napari_mamba.engine.preparation.steps import preparation_steps
 from napari_mamba.engine.progress.events import Progress
 from napari_mamba.engine.result import Result
@@ -84,6 +84,7 @@ def run_into(
 
 def check_stored(bundle: Bundle, options: RunOptions) -> None:
     """Raise `NeedsMemory` where a bundle or an option is not for runs out of core, without looking at an image."""
+    check_followed(bundle, options)
     wanted = [name for name in ("uncertainty", "probabilities", "residual") if getattr(options, name)]
     if wanted or options.axis == "all":
         what = f"the {wanted[0]}" if wanted else "the mean of slices along three axes"

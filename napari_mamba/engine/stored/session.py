@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from napari_mamba.engine import memory
 from napari_mamba.engine.checks import size_warnings, trained_on
+from napari_mamba.engine.options import check_followed
 from napari_mamba.engine.progress.events import Progress
 from napari_mamba.engine.progress.record import Record, TimeEstimator
 from napari_mamba.engine.progress.reporting import Cancelled, Events, Reporter
@@ -107,7 +108,8 @@ class StoredSession:
         volume = lazy_volume(job.source if isinstance(job.source, Volume) else job.source())
         if "warnings" not in job.found:
             yield from self._checked(volume)
-        yield from self.report.warn("checking", 1, 1, job.found["warnings"])
+        unfollowed = check_followed(job.bundle, job.options)
+        yield from self.report.warn("checking", 1, 1, [*job.found["warnings"], *unfollowed])
         check_axis(volume, job.options.axis)
         yield from self.report.stage("preparing")
         self.work = work = yield from self._watched("preparing", lambda watch: Work(job, watch))

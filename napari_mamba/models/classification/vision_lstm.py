@@ -76,6 +76,8 @@ class _Tokens(nn.Module):
     """What both versions share: patches, positions, blocks, and how tokens become one answer."""
 
     poolings: tuple[str | None, ...] = ()
+    folds = False
+    """Whether tokens are folded to a map."""
 
     def __init__(
         self,
@@ -99,17 +101,27 @@ class _Tokens(nn.Module):
             )
         self.channels, self.patch, self.pooling = channels, patch_size, pooling
         self.patch_embed = PatchEmbed(channels, dim, patch_size, stride)
+        self.rows = sides[0] // patch_size
         self.pos_embed = PositionEmbed([side // patch_size for side in sides], dim)
 
     def tokens(self, x: Tensor) -> tuple[Tensor, Sequence[int]]:
-        """(B, C, H, W) to the tokens behind the last block (B, L, dim), and the map that they are of."""
+        """(B, C, H, W) to the tokens behind the last block (B, L, dim), and the map that they are folded to.
+
+        As published, that map has as many rows as the network's own images have, whatever this image has.
+        """
         if x.shape[1] != self.channels or any(side % self.patch or not side for side in x.shape[2:]):
             raise InputError(
                 f"Vision-LSTM takes images of {self.channels} channels and sides that are multiples of {self.patch}, "
                 f"not {tuple(x.shape[1:])}; crop or resize them"
             )
         tokens = self.pos_embed(self.patch_embed(x))
-        size, tokens = tokens.shape[1:3], tokens.flatten(1, 2)
+        tokens = tokens.flatten(1, 2)
+        if self.folds and tokens.shape[1] % self.rows:
+            raise InputError(
+                f"this Vision-LSTM folds its patches to {self.rows} rows, and {tuple(x.shape[2:])} pixels give "
+                f"{tokens.shape[1]} patches: resize the image to the network's own size"
+            )
+        size = (self.rows, tokens.shape[1] // self.rows)
         for block in self.blocks.children():
             tokens = block(tokens, size)
         return tokens, size
@@ -290,6 +302,7 @@ class VisionLSTM2(_Tokens):
         init_weights: str = "original",
     ) -> None:
         super().__init__(dim, input_shape, patch_size, stride, mode, pooling)
+        self.folds = conv_kind == "2d" or pooling == "to_image"
         layer = {"conv_kind": conv_kind, "proj_bias": proj_bias, "norm_bias": norm_bias}
         rates = self.rates(drop_path_rate, depth, drop_path_decay)
         self.blocks = nn.ModuleList(BlockPair(dim, rate, **layer) for rate in rates)

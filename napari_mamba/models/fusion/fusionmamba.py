@@ -215,7 +215,7 @@ class FusionMamba(nn.Module):
     ) -> None:
         super().__init__()
         dims = stage_dims(dims, len(depths))
-        self.unit = patch_size * 2 ** (len(dims) - 1)
+        self.divisor = self.unit = patch_size * 2 ** (len(dims) - 1)
         self.patch_embed1 = PatchEmbed2D(patch_size, in_chans, dims[0], norm=patch_norm)
         self.patch_embed2 = PatchEmbed2D(patch_size, in_chans, dims[0], norm=patch_norm)
         self.pos_drop = nn.Dropout(drop_rate)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_mamba.models.registry import Identification, Shapes, register
+from napari_mamba.models.segmentation.norms import norm_of
 from napari_mamba.models.shapes import depths as depths_of
 from napari_mamba.models.shapes import has
 from napari_mamba.nn.blocks.layout import for_convolutions
@@ -163,7 +164,7 @@ def head_arguments(shapes: Shapes) -> dict:
         "feat_size": levels[:4],
         "hidden_size": levels[4],
         "res_block": "decoder5.conv_block.conv3.conv.weight" in shapes,
-        "norm_name": "batch" if "encoder1.layer.norm1.running_mean" in shapes else "instance",
+        "norm_name": norm_of(shapes).name,
     }
 
 
@@ -171,11 +172,13 @@ def identify(shapes: Shapes) -> Identification | None:
     """Recognise a SegMamba state_dict; its keys cannot tell whether ToM has a residual."""
     if not has(shapes, "vit.gscs.0.proj4.weight", "vit.stages.0.0.mamba.A_s_log", "encoder1.layer.conv1.conv.weight"):
         return None
+    norm = norm_of(shapes)
     return Identification(
         "segmamba",
         arguments={**head_arguments(shapes), "depths": depths_of(shapes, "vit.stages.", ".")},
-        ambiguous=("tom_residual",),
-        note="SegMamba added a residual around ToM on 2024-06-05 without changing a key: say whether the weights were "
+        ambiguous=("tom_residual", *norm.unsaid),
+        note=f"{norm.note} ".lstrip()
+        + "SegMamba added a residual around ToM on 2024-06-05 without changing a key: say whether the weights were "
         "trained with code from before that day (tom_residual=False) or after it (tom_residual=True).",
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from napari_mamba.models.registry import Identification, Shapes, register
+from napari_mamba.models.segmentation.norms import norm_of
 from napari_mamba.models.segmentation.segmamba import StagedEncoder, UNETRHead, head_arguments
 from napari_mamba.models.shapes import depths as depths_of
 from napari_mamba.models.shapes import has
@@ -94,7 +95,9 @@ def identify(shapes: Shapes) -> Identification | None:
     if not has(shapes, "vit.gscs.0.0.deep_path.0.block.0.weight", "vit.stages.2.0.mamba.A_log", "out.conv.conv.weight"):
         return None
     depths = depths_of(shapes, "vit.gscs.", ".")
-    return Identification("segmamba_v2", arguments={**head_arguments(shapes), "depths": depths})
+    norm = norm_of(shapes)
+    arguments = {**head_arguments(shapes), "depths": depths}
+    return Identification("segmamba_v2", arguments=arguments, ambiguous=norm.unsaid, note=norm.note)
 
 
 @register(

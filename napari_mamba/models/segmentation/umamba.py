@@ -45,6 +45,8 @@ class UMamba(nn.Module):
         The published code of March, or of January 2024.
     deep_supervision : bool
         Return the logits of every decoder stage, highest resolution first.
+    stem_channels : int, optional
+        Channels that leave the first convolution, in generation v1; v2 has the first stage's, whatever it is given.
 
     Raises
     ------
@@ -76,6 +78,7 @@ class UMamba(nn.Module):
         n_stages: int | None = None,
         generation: str = "v2",
         deep_supervision: bool = False,
+        stem_channels: int | None = None,
     ):
         super().__init__()
         self.plan = make_plan(
@@ -89,6 +92,7 @@ class UMamba(nn.Module):
             n_conv_per_stage_decoder=n_conv_per_stage_decoder,
             n_stages=n_stages,
             generation=generation,
+            stem_channels=stem_channels,
         )
         self.input_size = tuple(input_size) if input_size is not None else None
         self.encoder = self.build_encoder()
@@ -235,6 +239,8 @@ def identify(name: str, shapes: Shapes) -> Identification | None:
         return None
     arguments = plan_arguments(shapes, generation) | {"generation": generation}
     if generation == "v1":
+        stem = shapes["encoder.stem.convs.0.conv.weight"][0]
+        arguments |= {"stem_channels": stem} if stem != arguments["features_per_stage"][0] else {}
         return Identification(name, generation, arguments | {"strides": transposed_strides(shapes)})
     ambiguous = ("strides", "input_size") if name == "umamba_enc" else ("strides",)
     note = f"{' and '.join(ambiguous)} leave no trace in the weights: take them from nnU-Net's plans.json"

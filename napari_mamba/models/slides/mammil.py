@@ -44,7 +44,8 @@ class DirectMamba(Float32Module):
         like = Mamba2(d_model, d_state, d_conv, expand, headdim=HEADDIM)
         self.inner, self.d_state, self.bidirectional = like.d_inner, d_state, bidirectional
         directions = n_directions * (2 if bidirectional else 1)
-        mixers = [Mamba2(d_model, d_state, d_conv, expand, headdim=HEADDIM) for _ in range(directions)]
+        # Of these the parts within count, not the projections: those would be 27 of 33 million numbers, made in vain.
+        mixers = [Mamba2(1, d_state, d_conv, like.d_inner, headdim=HEADDIM) for _ in range(directions)]
         self.in_proj, self.out_proj = like.in_proj, like.out_proj
         self.norm = GatedRMSNorm(like.d_inner)
         self.conv1d_list = nn.ModuleList(mixer.conv1d for mixer in mixers)

@@ -28,12 +28,12 @@ UNUSED = (960, 1024)
 """Sizes of a linear layer that is stored and never used."""
 
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gcr": F.relu,
-    "gcl": partial(F.leaky_relu, negative_slope=0.1),
-    "gce": F.elu,
+ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "gcr": (F.relu, F.relu),
+    "gcl": (F.leaky_relu, partial(F.leaky_relu, negative_slope=0.1)),
+    "gce": (F.elu, F.elu),
 }
-"""By the authors' order of layers: group norm, convolution, and the activation."""
+"""By the authors' order of layers (group norm, convolution, activation): within a block, and at its end."""
 
 
 class Activation(nn.Module):
@@ -62,9 +62,9 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, out: int, groups: int, order: str) -> None:
         super().__init__()
-        self.act = ACTIVATIONS[order]
+        inner, self.act = ACTIVATIONS[order]
         self.conv1 = nn.Conv3d(channels, out, 1) if channels != out else nn.Identity()
-        self.conv2, self.conv3 = layers_of(out, groups, self.act), layers_of(out, groups, None)
+        self.conv2, self.conv3 = layers_of(out, groups, inner), layers_of(out, groups, None)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(x)

@@ -70,6 +70,8 @@ class RegistrationModel:
         None: only where no network warps.
     bundle : str
         Path of a bundle for registration, "auto" for one that knows such images, or "none".
+    keep_warp : bool
+        The network's warp is kept even where the images fit less well with it.
     labels : list of layers
         Carried along; on the moving image's grid.
     finished : Finished or None
@@ -83,6 +85,7 @@ class RegistrationModel:
     affine: str = "auto"
     refine: bool | None = None
     bundle: str = "auto"
+    keep_warp: bool = False
     labels: list[Layer] = field(default_factory=list)
     finished: Finished | None = None
     message: str = ""
@@ -134,7 +137,7 @@ class RegistrationModel:
         self.changed.emit()
 
     def choose(self, **chosen: Any) -> None:
-        """Set any of `fixed`, `moving`, `affine`, `refine`, `bundle` and `labels`."""
+        """Set any of `fixed`, `moving`, `affine`, `refine`, `bundle`, `keep_warp` and `labels`."""
         for name, value in chosen.items():
             setattr(self, name, value)
         self.labels = [layer for layer in self.labels if layer in self.label_layers]
@@ -152,6 +155,11 @@ class RegistrationModel:
         if self.fixed is self.moving:
             return "Choose two different images: an image lies on itself already."
         return ""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the warp of a network is kept in any case; without one there is none."""
+        return self.keep_warp and self.bundle != "none"
 
     # ---- running
 
@@ -175,7 +183,7 @@ class RegistrationModel:
         """As the engine takes them."""
         from napari_mamba.engine.registering.options import RegistrationOptions
 
-        return RegistrationOptions(self.affine, self.refine, device, precision)
+        return RegistrationOptions(self.affine, self.refine, device, precision, self.keeps)
 
     def end(self, outcome: Outcome) -> Finished | None:
         """Take in how it ended; returns what is to be shown."""

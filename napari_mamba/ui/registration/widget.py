@@ -77,6 +77,10 @@ class RegistrationWidget(DockPage):
         self.swap.setToolTip("The fixed image becomes the moving one")
         self.affine = combo_box("What is done first, by mutual information and edges: any two contrasts")
         self.bundle = combo_box("A network that warps, after the affine; kept only where the images fit better")
+        self.keep_warp = QCheckBox("Keep the network's warp in any case")
+        self.keep_warp.setToolTip(
+            "Also where the images fit less well with it, or much folds: to look at what a network of your own does"
+        )
         self.refine = QCheckBox("Fit a warp to this pair")
         self.refine.setTristate(True)
         self.refine.setToolTip(
@@ -111,6 +115,7 @@ class RegistrationWidget(DockPage):
             combo.currentIndexChanged.connect(self._on_choice)
         self.refine.setCheckState(Qt.CheckState.PartiallyChecked)
         self.refine.stateChanged.connect(self._on_choice)
+        self.keep_warp.toggled.connect(self._on_choice)
         self.labels.itemChanged.connect(self._on_choice)
         self.swap.clicked.connect(self.model.swap)
         self.row.asked.connect(self.run)
@@ -149,6 +154,7 @@ class RegistrationWidget(DockPage):
         form.addRow(row_label("Moving"), self.moving)
         form.addRow(row_label("Affine"), self.affine)
         form.addRow(row_label("Network"), self.bundle)
+        form.addRow(row_label(""), self.keep_warp)
         form.addRow(row_label(""), self.refine)
         self._labels_name = row_label("Labels")
         form.addRow(self._labels_name, self.labels)
@@ -201,6 +207,7 @@ class RegistrationWidget(DockPage):
             self.labels.addItem(item)
         for one in (self.labels, self._labels_name):
             one.setVisible(bool(model.label_layers))
+        self.keep_warp.setEnabled(model.bundle != "none")
         self.row.set_ready(not model.problem, model.problem)
         problem = model.problem if not model.message and not self.work.running else ""
         self.notice.say(model.message or problem, model.kind if model.message else "hint")
@@ -217,6 +224,7 @@ class RegistrationWidget(DockPage):
             moving=self.moving.currentData(),
             affine=self.affine.currentData(),
             bundle=self.bundle.currentData(),
+            keep_warp=self.keep_warp.isChecked(),
             refine=None if self.refine.checkState() == Qt.CheckState.PartiallyChecked else self.refine.isChecked(),
             labels=[i.data(Qt.ItemDataRole.UserRole) for i in items if i.checkState() == Qt.CheckState.Checked],
         )

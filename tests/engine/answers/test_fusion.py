@@ -63,7 +63,7 @@ def test_the_authors_network_fuses_a_volume_slice_by_slice(tmp_path, two):
     torch.manual_seed(0)
     network = models.create("mambadfuse", embed_dim=8).eval()
     torch.save(network.state_dict(), tmp_path / "w.pth")
-    path = bundles.import_checkpoint(tmp_path / "w.pth", tmp_path / "fuse", preset="fusion", tile=(24, 24))
+    path = bundles.import_checkpoint(tmp_path / "w.pth", tmp_path / "fuse", preset="fusion")
     assert bundles.load(path).task == "fusion"
     files = [
         io.write(Volume(two.data[c : c + 1, :2], two.affine), tmp_path / f"{name}.nii.gz")
@@ -74,7 +74,20 @@ def test_the_authors_network_fuses_a_volume_slice_by_slice(tmp_path, two):
     fused = io.read(out).data[0]
     low, high = (f(two.data[:, :2], axis=(1, 2, 3), keepdims=True) for f in (np.min, np.max))
     scaled = torch.from_numpy((two.data[:, :2] - low) / (high - low))
-    padded = torch.nn.functional.pad(scaled, (0, 0, 2, 2))  # 20 rows in a tile of 24
-    with torch.inference_mode():
-        expected = network(padded[0][:, None], padded[1][:, None])[:, 0, 2:-2].clamp(0, 1)
+    with torch.inference_mode():  # whole, though the preset's tile is larger: as its authors do
+        expected = network(scaled[0][:, None], scaled[1][:, None])[:, 0].clamp(0, 1)
     np.testing.assert_allclose(fused, expected, atol=1e-4)
+
+
+def test_tiles_shrink_with_an_image_to_what_its_network_divides_by(tmp_path):
+    small = {"depths": [1, 1], "depths_decoder": [1, 1], "dims": [8, 16], "dims_decoder": [16, 8]}
+    torch.save(models.create("fusionmamba", **small).state_dict(), tmp_path / "w.pth")
+    tile = bundles.load(bundles.import_checkpoint(tmp_path / "w.pth", tmp_path / "fuse", preset="fusion")).tile
+    assert (tile.divisor, tile.fit_tiles) == ((8, 8), True)
+    with pytest.raises(BundleError, match="multiples of 8, which 20 is not"):
+        bundles.import_checkpoint(tmp_path / "w.pth", tmp_path / "other", preset="fusion", tile=(20, 32))
+    learned = models.create("mambadfuse", embed_dim=8, ape=True, img_size=16)
+    torch.save(learned.state_dict(), tmp_path / "w.pth")
+    how = {"preset": "fusion", "tile": (16, 16), "arguments": {"img_size": 16, "patch_size": 1}}
+    tile = bundles.load(bundles.import_checkpoint(tmp_path / "w.pth", tmp_path / "of one size", **how)).tile
+    assert not tile.fit_tiles

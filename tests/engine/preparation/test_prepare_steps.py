@@ -207,3 +207,11 @@ def test_respace_keeps_the_first_voxel_and_comes_back(spacing):
     assert undo.values(found.data).shape == plane.shape
     np.testing.assert_allclose(undo.values(found.data)[0, :8, :12, :9], plane[0, :8, :12, :9], atol=1e-4)
     assert undo.nearest(np.ones(found.data.shape, np.uint8)).shape == plane.shape
+
+
+@pytest.mark.parametrize(("top", "told"), [(1.0, True), (200.0, False)])
+def test_values_from_0_to_1_are_said_to_be_dark_for_a_network_of_8_bits(top, told):
+    data = np.linspace(0, top, 64, dtype=np.float32).reshape(1, 1, 8, 8)
+    prepared, _ = normalise(State(data, np.eye(3)), ["rgb_0_1"])
+    np.testing.assert_allclose(prepared.data, data / 255)
+    assert any("nearly black" in warning for warning in prepared.warnings) is told

@@ -200,3 +200,13 @@ def test_other_networks_for_registration_are_imported_too(tmp_path):
         preparation=steps,
     )  # fmt: skip
     assert bundles.load(path).tile.divisor == (32, 32, 32)
+
+
+def test_what_such_a_network_cannot_follow_is_refused_or_said(tmp_path):
+    name, arguments, preset = VARIANTS[0]
+    for odd in ({"overlap": 0.5}, {"mirror_axes": (0,)}, {"classes": ["a", "b"]}, {"activation": "sigmoid"}):
+        with pytest.raises(BundleError, match=r"leave .* out"):
+            imported(tmp_path, network(name, arguments), preset, arguments, **odd)
+    fixed, moving = pair((8, 8, 8), LPS)
+    found = to_end(register(fixed, moving, None, RegistrationOptions("none", refine=False, keep_warp=True)))
+    assert "No network warped this pair, so that there was no warp to keep: name one for such images." in found.warnings

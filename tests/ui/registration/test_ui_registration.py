@@ -216,6 +216,16 @@ def widget(qtbot, viewer, monkeypatch):
     widget.close()
 
 
+def test_a_network_s_warp_is_kept_where_that_is_asked(widget):
+    widget.keep_warp.setChecked(True)
+    assert widget.model.options().keep_warp
+    widget.bundle.setCurrentIndex(widget.bundle.findData("none"))
+    assert not widget.keep_warp.isEnabled()
+    assert not widget.model.options().keep_warp
+    widget.bundle.setCurrentIndex(widget.bundle.findData("auto"))
+    assert widget.model.options().keep_warp
+
+
 def test_a_run_in_the_window_adds_the_moved_image_and_views(widget, viewer, qtbot):
     """The real engine, an affine alone."""
     widget.refine.setChecked(False)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_mamba.bundles.doors import explained
+from napari_mamba.bundles.importers.cards import weights_card
 from napari_mamba.bundles.importers.monai.config import Config, target
 from napari_mamba.bundles.importers.monai.steps import preparation_of
 from napari_mamba.bundles.importers.pickles import read_checkpoint
@@ -114,7 +115,8 @@ def import_monai(
     }
     spec = make_spec(name, str(metadata.get("task") or name), info, network_arguments, usage, bundle_info)
     saving = part(on_progress, 0.4, 1)
-    return save(destination, spec, [found.weights(checkpoint)], dtype=dtype, overwrite=overwrite, on_progress=saving)
+    about, members = weights_card(spec, weights), [found.weights(checkpoint)]
+    return save(destination, spec, members, about, dtype=dtype, overwrite=overwrite, on_progress=saving)
 
 
 def find_bundle(path: Path) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_mamba import models
+from napari_mamba.bundles.importers.cards import licence, origin
 from napari_mamba.bundles.importers.places import plain_name
 from napari_mamba.bundles.spec import BundleSpec, Network
 from napari_mamba.errors import BundleError, InputError
@@ -93,8 +94,11 @@ Input channels, in this order: {channels}. Checkpoints: {folds}.
 | --- | --- |
 {classes}
 
-No results on held-out data came with the checkpoint. {spec.intended_use} The weights are under the terms of whoever
-trained them{f" ({spec.licence})" if spec.licence else ""}.
+No results on held-out data came with the checkpoint. Not for clinical use. {spec.intended_use}
+
+{origin(spec)}
+
+{licence(spec)}
 
 {references}
 """

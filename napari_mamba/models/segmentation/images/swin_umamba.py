@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_mamba.models.registry import Identification, Shapes, register
+from napari_mamba.models.segmentation.norms import norm_of
 from napari_mamba.models.shapes import count, has
 from napari_mamba.models.shapes import depths as depths_of
 from napari_mamba.nn.blocks.drop import rising_rates
@@ -47,6 +48,7 @@ def identify(shapes: Shapes) -> Identification | None:
     """Recognise a Swin-UMamba state_dict by its stem and UNETR decoder."""
     if not has(shapes, "stem.0.weight", "vssm_encoder.patch_embed.proj.weight", "decoder6.transp_conv.conv.weight"):
         return None
+    norm = norm_of(shapes)
     return Identification(
         "swin_umamba",
         arguments={
@@ -55,7 +57,10 @@ def identify(shapes: Shapes) -> Identification | None:
             "feat_size": [shapes[f"encoder{level}.layer.conv2.conv.weight"][0] for level in range(1, 6)],
             "hidden_size": shapes["decoder6.transp_conv.conv.weight"][0],
             "res_block": "decoder6.conv_block.conv3.conv.weight" in shapes,
+            "norm_name": norm.name,
         },
+        ambiguous=norm.unsaid,
+        note=norm.note,
     )
 
 
@@ -193,6 +198,7 @@ def identify_d(shapes: Shapes) -> Identification | None:
                 "depths": depths_of(shapes, "vssm_encoder.layers.", ".blocks."),
                 "dims": dims,
                 "d_state": shapes[f"vssm_encoder.layers.0.{attention}"][1],
+                "patch_norm": "vssm_encoder.patch_embed.norm.weight" in shapes,
             },
             "decoder_args": {
                 "num_classes": shapes["decoder.seg_layers.0.weight"][0],

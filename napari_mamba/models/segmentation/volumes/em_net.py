@@ -1,6 +1,6 @@
 """EM-Net: scans and filters of the spectrum in the stages of a U-Net (Chang et al., arXiv:2409.17675).
 
-Read in github.com/zang0902/EM-Net, `models/em_net_model.py`, class `EMNet`.
+Read in github.com/zang0902/EM-Net, `models/em_net_model.py`.
 """
 
 from __future__ import annotations
@@ -9,13 +9,19 @@ import itertools
 import re
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from napari_mamba.errors import InputError
 from napari_mamba.models.registry import Identification, Shapes, register
+from napari_mamba.models.segmentation.norms import norm_of
+from napari_mamba.models.segmentation.volumes.em_net_layers import (
+    MambaConvLayer,
+    MambaLayer,
+    MlpChannel,
+    Size,
+    SpectralLayer,
+)
 from napari_mamba.models.shapes import count, has
-from napari_mamba.nn.blocks.tokens import Float32Module, from_tokens, to_tokens, without_autocast
 from napari_mamba.nn.blocks.unets.unetr import (
     NormName,
     UnetOutBlock,
@@ -24,99 +30,25 @@ from napari_mamba.nn.blocks.unets.unetr import (
     UnetrUpBlock,
     named_conv,
 )
-from napari_mamba.nn.mixers.multipath import MultiPathMamba
 from napari_mamba.nn.norms.norm import LayerNorm
-from napari_mamba.scan import placed, scan_order
 
 STEM, UNIT = 4, 32
 """Voxels of a side that the stem makes one, and of which the sides are multiples."""
-Size = tuple[int, ...]
-
-
-class MlpChannel(nn.Module):
-    """Perceptron over the channels of a map."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1, self.act, self.fc2 = nn.Conv3d(dim, hidden, 1), nn.GELU(), nn.Conv3d(hidden, dim, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.act(self.fc1(x)))
-
-
-class MambaLayer(nn.Module):
-    """One mixer over the tokens, both ways, and again over a perceptron of them; then a residual of convolutions.
-
-    Until 13 December 2024 the perceptron's branch was not scanned, with the same keys: `spatial_mamba=False`.
-    """
-
-    def __init__(self, dim: int, grid: Size, spatial_mamba: bool) -> None:
-        super().__init__()
-        self.spatial_mamba = spatial_mamba
-        self.norm, self.norm1, self.norm2 = LayerNorm(dim), LayerNorm(dim), LayerNorm(dim)
-        self.mamba = MultiPathMamba(dim)
-        self.pos_embed = nn.Parameter(torch.zeros(1, torch.Size(grid).numel(), dim))
-        self.gamma = nn.Parameter(torch.full((dim,), 1e-6))
-        self.mlp = MlpChannel(dim, dim // 4)
-        self.conv51 = UnetrConvBlock(3, dim, dim, 3, "batch")
-        self.conv8 = nn.Sequential(nn.Dropout3d(0.1), nn.Conv3d(dim, dim, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        size = tuple(x.shape[2:])
-        tokens = to_tokens(x) + self.pos_embed
-        rows = self.norm(tokens)
-        beside = to_tokens(self.mlp(from_tokens(rows, size)))
-        both = self.norm1(self._mix(rows, size))
-        both = both + self.norm2(self._mix(beside, size) if self.spatial_mamba else beside)
-        out = from_tokens(tokens + self.gamma * both, size)
-        return out + self.conv8(self.conv51(out))
-
-    def _mix(self, rows: Tensor, size: Size) -> Tensor:
-        with placed(lambda: (size, None)):
-            return self.mamba(rows, scan_order("bidirectional", (rows.shape[1],)))
-
-
-class SpectralFilter(Float32Module):
-    """Multiplies the spectrum of a map, channel by channel, by learned weights; in float32."""
-
-    def __init__(self, dim: int, grid: Size) -> None:
-        super().__init__()
-        self.complex_weight = nn.Parameter(0.02 * torch.randn(dim, *grid[:2], grid[2] // 2 + 1, 2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        with without_autocast(x):
-            axes = (2, 3, 4)
-            spectrum = torch.fft.rfftn(x.to(self.complex_weight.dtype), dim=axes, norm="ortho")
-            spectrum = spectrum * torch.view_as_complex(self.complex_weight)
-            return torch.fft.irfftn(spectrum, s=x.shape[2:], dim=axes, norm="ortho").to(x.dtype)
-
-
-class SpectralLayer(nn.Module):
-    """Filters the normalised map and adds a perceptron of it.
-
-    As published the normalised tokens (B, L, C) are read as (B, C, *size) without a transposition, and the result's
-    last two axes are exchanged.
-    """
-
-    def __init__(self, dim: int, grid: Size) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = LayerNorm(dim), LayerNorm(dim)
-        self.mlp = MlpChannel(dim, dim // 2)
-        self.ffp_module = SpectralFilter(dim, grid)
-
-    def forward(self, x: Tensor) -> Tensor:
-        size = tuple(x.shape[2:])
-        scrambled = self.norm1(to_tokens(x)).reshape(x.shape)
-        filtered = self.norm2(to_tokens(self.ffp_module(scrambled)))
-        y = x + self.mlp(from_tokens(filtered, size))
-        return y.transpose(-1, -2).reshape(x.shape)
+VARIANTS = ("EMNet", "EMNet_Bot", "EMNet_Conv_Enc")
+"""The authors' classes: as published, with a scan at the bottom, with convolutions beside the encoder's scans."""
 
 
 class MambaEncoder(nn.Module):
     """Stem and four stages; returns each stage's map, normalised and through a perceptron."""
 
     def __init__(
-        self, dims: Sequence[int], depths: Sequence[int], fft_nums: Sequence[int], size: Size, spatial_mamba: bool
+        self,
+        dims: Sequence[int],
+        depths: Sequence[int],
+        fft_nums: Sequence[int],
+        size: Size,
+        spatial_mamba: bool,
+        scanning: type[MambaLayer],
     ) -> None:
         super().__init__()
         # The published encoder has one input channel whatever in_chans is.
@@ -129,7 +61,7 @@ class MambaEncoder(nn.Module):
         for stage, (dim, depth, spectral) in enumerate(zip(dims, depths, fft_nums, strict=True)):
             grid = tuple(n // (STEM * 2**stage) for n in size)
             layers = [
-                SpectralLayer(dim, grid) if number < spectral else MambaLayer(dim, grid, spatial_mamba)
+                SpectralLayer(dim, grid) if number < spectral else scanning(dim, grid, spatial_mamba)
                 for number in range(depth)
             ]
             self.stages.append(nn.Sequential(*layers))
@@ -186,6 +118,14 @@ def patch_size(shapes: Shapes) -> tuple[Size, bool]:
     return (first, second, scale * (tokens // (first // scale * (second // scale)))), False
 
 
+def variant_of(shapes: Shapes) -> str:
+    """Which of the authors' classes the weights are of."""
+    if "encoder_hidden.pos_embed" in shapes:
+        return "EMNet_Bot"
+    beside = re.compile(r"mamba_encoder\.stages\.\d+\.\d+\.res_block\.")
+    return "EMNet_Conv_Enc" if any(beside.match(key) for key in shapes) else "EMNet"
+
+
 def identify(shapes: Shapes) -> Identification | None:
     """Recognise an EM-Net state_dict; whether it is of before 13 December 2024 leaves no trace in it."""
     if not has(shapes, "mamba_encoder.downsample_layers.0.0.weight", "mamba_encoder.mlps.3.fc1.weight"):
@@ -199,6 +139,7 @@ def identify(shapes: Shapes) -> Identification | None:
         for stage, depth in zip(stages, depths, strict=True)
     ]
     size, open_size = patch_size(shapes)
+    norm = norm_of(shapes)
     arguments = {
         "in_chans": shapes["encoder1.layer.conv1.conv.weight"][1],
         "out_chans": shapes["out.conv.conv.weight"][0],
@@ -209,14 +150,16 @@ def identify(shapes: Shapes) -> Identification | None:
         "fft_nums": spectral,
         "ds": "out2.conv.conv.weight" in shapes,
         "res_block": "encoder1.layer.conv3.conv.weight" in shapes,
-        "norm_name": "batch" if "encoder1.layer.norm1.running_mean" in shapes else "instance",
+        "norm_name": norm.name,
         "in_shpae": size,
+        "variant": variant_of(shapes),
     }
     return Identification(
         "em_net",
         arguments=arguments,
-        ambiguous=("spatial_mamba", "in_shpae") if open_size else ("spatial_mamba",),
-        note="EM-Net's keys are the same before and after 13 December 2024, when the spatial branch got its scan: say "
+        ambiguous=("spatial_mamba", *(["in_shpae"] if open_size else []), *norm.unsaid),
+        note=f"{norm.note} ".lstrip()
+        + "EM-Net's keys are the same before and after 13 December 2024, when the spatial branch got its scan: say "
         "whether the network has it (spatial_mamba).",
     )
 
@@ -266,6 +209,9 @@ class EMNet(nn.Module):
         The size of the images, spelt as the authors do: tables of positions and spectra are made for it.
     spatial_mamba : bool
         Whether the spatial branch is scanned too, as since 13 December 2024.
+    variant : {"EMNet", "EMNet_Bot", "EMNet_Conv_Enc"}
+        The authors' classes: EMNet_Bot scans once more at the bottom, EMNet_Conv_Enc has a residual of convolutions
+        beside each of the encoder's scans.
     drop_path_rate, layer_scale_init_value, conv_block, spatial_dims
         The authors' arguments that change nothing.
 
@@ -299,14 +245,21 @@ class EMNet(nn.Module):
         layer_scale_init_value: float = 1e-6,
         conv_block: bool = True,
         spatial_dims: int = 3,
+        variant: str = "EMNet",
     ) -> None:
         super().__init__()
+        if variant not in VARIANTS:
+            raise InputError(f"EM-Net's variant is one of {', '.join(VARIANTS)}, not {variant!r}")
         self.size = size = tuple(in_shpae)
         if len(size) != 3 or any(n % UNIT for n in size) or (any(fft_nums) and size[0] != size[1]):
             raise InputError(f"EM-Net takes volumes with two equal sides, multiples of 32 voxels, not {size}")
         if in_chans != 1 or len(depths) != 4 or hidden_size != feat_size[3]:
             raise InputError("EM-Net takes one channel, in four stages, the last of hidden_size channels")
-        self.mamba_encoder = MambaEncoder(feat_size, depths, fft_nums, size, spatial_mamba)
+        scanning = MambaConvLayer if variant == "EMNet_Conv_Enc" else MambaLayer
+        self.mamba_encoder = MambaEncoder(feat_size, depths, fft_nums, size, spatial_mamba, scanning)
+        self.encoder_hidden: nn.Module = nn.Identity()
+        if variant == "EMNet_Bot":
+            self.encoder_hidden = MambaLayer(hidden_size, tuple(n // UNIT for n in size), spatial_mamba)
         self.encoder1 = UnetrBasicBlock(3, in_chans, feat_size[0], 3, norm_name, res_block)
         dims = [hidden_size, feat_size[2], feat_size[1], feat_size[0], feat_size[0]]
         for number, (below, dim) in zip((4, 3, 2, 1), itertools.pairwise(dims), strict=True):
@@ -328,7 +281,7 @@ class EMNet(nn.Module):
         if tuple(x.shape[2:]) != self.size or x.shape[1] != 1:
             raise InputError(f"this network was built for (1, {self.size}), not {tuple(x.shape[1:])}; use tiles")
         maps = self.mamba_encoder(x)
-        y = maps.pop()
+        y = self.encoder_hidden(maps.pop())
         skips, coarse = [self.encoder1(x), *maps], []
         for number in (4, 3, 2, 1):
             y = self.get_submodule(f"decoder{number}")(y, skips)

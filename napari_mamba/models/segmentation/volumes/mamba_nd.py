@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from napari_mamba.errors import InputError
 from napari_mamba.models.registry import Identification, Shapes, register
+from napari_mamba.models.segmentation.norms import norm_of
 from napari_mamba.models.shapes import count, has
 from napari_mamba.nn.blocks.drop import DropPath
 from napari_mamba.nn.blocks.tokens import from_tokens, to_tokens, without_autocast
@@ -134,15 +135,10 @@ def identify(shapes: Shapes) -> Identification | None:
     hidden, in_channels = shapes["vit.patch_embed.projection.weight"][:2]
     size = likely_size(shapes["vit.pos_embed"][1])
     cube = len(set(size)) == 1
-    norm = "encoder1.layer.norm1."
     unsaid = () if cube else ("img_size",)
     notes = [f"The weights hold the number of patches, not the size: {size} is the likeliest (img_size)."][: not cube]
-    norm_name: NormName = "instance"
-    if f"{norm}running_mean" in shapes:
-        norm_name = "batch"
-    elif f"{norm}weight" in shapes:
-        norm_name, unsaid = ("instance", {"affine": True}), (*unsaid, "norm_name")
-        notes.append("The weights do not say what is normalised together: name the norm_name.")
+    norm = norm_of(shapes)
+    unsaid, notes = (*unsaid, *norm.unsaid), [*notes, norm.note]
     return Identification(
         "mamba_nd_unetr",
         arguments={
@@ -151,12 +147,12 @@ def identify(shapes: Shapes) -> Identification | None:
             "img_size": size,
             "feature_size": shapes["encoder1.layer.conv2.conv.weight"][0],
             "hidden_size": hidden,
-            "norm_name": norm_name,
+            "norm_name": norm.name,
             "conv_block": "encoder3.blocks.0.0.conv.weight" in shapes,
             "res_block": "decoder2.conv_block.conv3.conv.weight" in shapes,
         },
         ambiguous=unsaid,
-        note=" ".join(notes),
+        note=" ".join(filter(None, notes)),
     )
 
 

@@ -114,6 +114,9 @@ class RestormerUNet(nn.Module):
         Whether the 1-convolutions after the skips have one.
     """
 
+    divisor = 8
+    """Of which the sides are multiples."""
+
     def __init__(
         self,
         inp_channels: int,

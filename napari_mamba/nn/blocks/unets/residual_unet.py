@@ -43,6 +43,8 @@ class Plan:
     blocks: tuple[int, ...]
     decoder_blocks: tuple[int, ...]
     generation: str
+    stem: int
+    """Channels that leave the first convolution."""
 
     @property
     def stages(self) -> int:
@@ -77,8 +79,12 @@ def make_plan(
     n_conv_per_stage_decoder: PerStage,
     n_stages: int | None = None,
     generation: str = "v2",
+    stem_channels: int | None = None,
 ) -> Plan:
-    """The plan with one entry a stage; a scalar stands for every stage, a scalar in a list for every axis."""
+    """The plan with one entry a stage; a scalar stands for every stage, a scalar in a list for every axis.
+
+    Generation v2 takes `stem_channels` and has the first stage's, as published.
+    """
     if generation not in GENERATIONS:
         raise InputError(f"the network has the generations {' and '.join(GENERATIONS)}, not {generation!r}")
     lists = [features_per_stage, kernel_sizes, strides, n_conv_per_stage]
@@ -101,16 +107,18 @@ def make_plan(
     if generation == "v2":  # one block a stage in the lower half of the encoder, and in the decoder's last stages
         blocks = [1 if stage >= math.ceil(stages / 2) else n for stage, n in enumerate(blocks)]
         decoder_blocks = [1 if stage >= math.ceil(stages / 2) else n for stage, n in enumerate(decoder_blocks)]
+    features = tuple(spread(features_per_stage))
     return Plan(
         spatial_dims=spatial_dims,
         input_channels=input_channels,
         num_classes=num_classes,
-        features=tuple(spread(features_per_stage)),
+        features=features,
         kernels=tuple(per_axis(kernel, spatial_dims) for kernel in spread(kernel_sizes)),
         strides=tuple(per_axis(stride, spatial_dims) for stride in spread(strides)),
         blocks=tuple(blocks),
         decoder_blocks=tuple(decoder_blocks),
         generation=generation,
+        stem=stem_channels if stem_channels and generation == "v1" else features[0],
     )
 
 
@@ -133,10 +141,10 @@ class Encoder(nn.Module):
         features, kernels = plan.features, plan.kernels
         stack = ResidualStack if plan.generation == "v1" else projected_stack
         if plan.generation == "v1":
-            self.stem: nn.Module = Stem(plan.input_channels, features[0], kernels[0])
+            self.stem: nn.Module = Stem(plan.input_channels, plan.stem, kernels[0])
         else:
             self.stem = projected_stack(plan.blocks[0], plan.input_channels, features[0], kernels[0])
-        channels = (features[0], *features)
+        channels = (plan.stem, *features)
         self.stages = nn.ModuleList(
             stack(plan.blocks[s], channels[s], features[s], kernels[s], plan.strides[s]) for s in range(plan.stages)
         )

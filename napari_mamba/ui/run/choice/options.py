@@ -127,9 +127,9 @@ class Options:
             "probabilities": self.probabilities and "probabilities" in suited,
             "residual": self.residual and "residual" in suited,
             "strength": self._strength() if "strength" in suited else 1.0,
-            "clip": self.clip,
+            "clip": self.clip or "clip" not in suited,
             "deterministic": self.deterministic,
-            "overlap": one_number(self.overlap, "overlap", float),
+            "overlap": one_number(self.overlap, "overlap", float) if "overlap" in suited else None,
             "batch_size": one_number(self.batch_size, "batch size", int),
             "replace_nonfinite": one_number(self.replace_nonfinite, "value for NaN", float),
             "seed": (one_number(self.seed, "seed", int) if "seed" in suited else None) or 0,
@@ -171,7 +171,7 @@ def suited_options(bundle: Bundle | None) -> set[str]:
     """The options that a bundle can be given beside those of every run."""
     if bundle is None:
         return set()
-    names = {"overlap", "batch_size"}
+    names = {"batch_size"} if bundle.task == "diffusion" else {"overlap", "batch_size"}
     if not bundle.tile.fixed:
         names.add("tile")
     if takes_slices(bundle):
