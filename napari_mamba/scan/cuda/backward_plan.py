@@ -46,6 +46,8 @@ class Tuning:
         Its warps on a multiprocessor, of chunks of up to `narrow` states without z, and of all else.
     narrow : int
         States that leave registers for so many warps.
+    fetch : bool
+        What a segment reads is asked for while the one after it is worked on.
     """
 
     few: int = 4
@@ -57,6 +59,7 @@ class Tuning:
     resident: int = 16
     roomy: int = 12
     narrow: int = 2
+    fetch: bool = True
 
 
 TUNING = Tuning()
