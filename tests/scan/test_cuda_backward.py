@@ -183,7 +183,7 @@ def plan_of(states=1, batch=8, width=384, length=32**3, gated=False, **options):
 
 
 def test_which_cut_a_problem_of_few_states_takes():
-    """Those of benchmarks/scan/results/scan-tune.md that took the least time."""
+    """Those of benchmarks/scan/results/scan-tune-2.md that took the least time."""
     cuts = {1: (True, 64, 16), 2: (True, 64, 16), 4: (True, 49, 12)}
     for states, wanted in cuts.items():
         plan = plan_of(states)

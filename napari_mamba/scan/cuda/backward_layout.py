@@ -259,7 +259,6 @@ class Layout:
             macros = {"IO": TYPES[facts.dtype], "STATES": facts.states, "WARPS": self.warps}
             macros |= {"ORDERED": int(facts.ordered), "GATED": int(facts.z is not None), "SHARED": int(self.share_u)}
             macros |= {"SOFTPLUS": int(facts.softplus), "RESIDENT": self.resident}
-            macros |= {"SEGMENT": 16 if self.segment <= 16 else 32, "FETCH": int(self.tuning.fetch)}
             grid = (self.chunks, facts.groups * -(-self.splits // self.warps), sequences)
             return kernel(FEW_SOURCE, "scan_gradients_few", LAYOUT, **macros), grid, WARP * self.warps, 0
         name = "scan_gradients" if facts.z is None else "scan_gradients_gated"

@@ -30,7 +30,7 @@ class Shared:
 class Tuning:
     """Which problems scan_gradients_few takes, and how it cuts them, as an H200 decided; right with any of it.
 
-    `benchmarks.scan.tune` times others, and `benchmarks/scan/results/scan-tune.md` has what it found.
+    `benchmarks.scan.tune` times others, and `benchmarks/scan/results/scan-tune-2.md` has what it found.
 
     Attributes
     ----------
@@ -46,8 +46,6 @@ class Tuning:
         Its warps on a multiprocessor, of chunks of up to `narrow` states without z, and of all else.
     narrow : int
         States that leave registers for so many warps.
-    fetch : bool
-        What a segment reads is asked for while the one after it is worked on.
     """
 
     few: int = 4
@@ -60,7 +58,6 @@ class Tuning:
     resident: int = 16
     roomy: int = 12
     narrow: int = 2
-    fetch: bool = True
 
 
 TUNING = Tuning()

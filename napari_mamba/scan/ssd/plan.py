@@ -39,7 +39,7 @@ class Tuning:
     """Steps of a chunk, and the layouts of the kernels: see `states`, `output` and `gradients`.
 
     `together` is how many states' gradients of B and C one program sums. As an H200 decided: see
-    `benchmarks/scan/results/ssd-tune.md`.
+    `benchmarks/scan/results/ssd-tune-2.md`.
     """
 
     chunk: int = 64

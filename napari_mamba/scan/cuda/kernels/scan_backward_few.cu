@@ -11,8 +11,6 @@
 //   GATED    1: with z
 //   SOFTPLUS 1: step sizes are softplus of delta and the bias
 //   SHARED   1: paths share u, and each adds to what the earlier ones left
-//   SEGMENT  the most positions of a segment, up to 32: one for each lane
-//   FETCH    1: while a segment is worked on, what the one before it reads is on its way to the L2 cache
 #include "scan_backward.cuh"
 
 #ifndef WARPS
@@ -33,13 +31,8 @@
 #ifndef SHARED
 #define SHARED 0
 #endif
-#ifndef SEGMENT
-#define SEGMENT 32
-#endif
-#ifndef FETCH
-#define FETCH 0
-#endif
 
+constexpr int SEGMENT = 32;  // the most positions of a segment: one for each lane
 constexpr int VALUES = 2 * power_of_two(STATES), GROUP = 32 / VALUES;
 constexpr int SPAN = STATES == 1 ? 16 : 8, SPANS = SEGMENT / SPAN;
 static_assert(SPAN % GROUP == 0 && SEGMENT % SPAN == 0, "whole groups, whole spans");
@@ -47,7 +40,6 @@ static_assert(SPAN % GROUP == 0 && SEGMENT % SPAN == 0, "whole groups, whole spa
 // A lane's channel over one chunk.
 struct Channel {
     int lane, start, count;  // the segment's first position, and how many it has
-    int past;                // channels from the warp's first one to this
     bool live;               // there is such a channel; others repeat the last one, and add nothing
     int row;                 // of the position whose number in the segment is the lane's; so are B and C
     float B[STATES], C[STATES];
@@ -203,27 +195,6 @@ DEVICE void begin_segment(const Backward &p, Channel &me, wide k, const io_t *B,
     }
 }
 
-// A line of memory on its way to the L2 cache; nothing waits for it.
-DEVICE void fetch(const void *line) {
-#ifdef __CUDA_ARCH__
-    asm volatile("prefetch.global.L2 [%0];" : : "l"(line));
-#endif
-}
-
-// What the segment before this one will read: a lane asks for the rows of one position, whose 32 channels are a line.
-DEVICE void fetch_before(const Backward &p, const Channel &me, wide k, const io_t *B, const io_t *C, const float *start) {
-    const int t = me.start - (int)p.segment + lowest(me.lane, (int)p.segment - 1);
-    const wide row = ORDERED ? p.table[k * p.length + t] : t;
-    if (me.lane < (int)p.segment) {
-        fetch((const char *)(me.delta - me.past) + row * me.delta_row);
-        fetch((const char *)(me.u - me.past) + row * me.u_row);
-        fetch((const char *)(me.grad - me.past) + row * me.grad_row);
-        if (GATED) fetch((const char *)(me.z - me.past) + row * me.z_row);
-    }
-    if (ORDERED || me.lane == 0) fetch(B + row * (int)p.B_l), fetch(C + row * (int)p.C_l);
-    if (me.lane < STATES) fetch(start - STATES * p.width - me.past + me.lane * p.width);
-}
-
 // All gradients of a segment.
 DEVICE void reverse_segment(const Backward &p, Channel &me, const Results &to, wide k, const float *start) {
     float h[SPANS][STATES];  // before each span
@@ -258,8 +229,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, RESIDENT / WARPS) scan_
     Channel me;
     me.lane = threadIdx.x % 32;
     me.live = tile * 32 + me.lane < per_group;
-    me.past = lowest(me.lane, per_group - 1 - tile * 32);
-    const wide d = (wide)group * per_group + tile * 32 + me.past, at = k * p.width + d;
+    const wide d = (wide)group * per_group + lowest(tile * 32 + me.lane, per_group - 1), at = k * p.width + d;
     me.u = p.u + b * p.u_b + k * p.u_k + d, me.u_row = (int)(p.u_l * sizeof(io_t));
     me.delta = p.delta + b * p.delta_b + k * p.delta_k + d, me.delta_row = (int)(p.delta_l * sizeof(io_t));
     me.grad = p.grad + b * p.grad_b + k * p.grad_k + d, me.grad_row = (int)(p.grad_l * sizeof(io_t));
@@ -291,9 +261,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, RESIDENT / WARPS) scan_
         me.start = (int)start;
         me.count = lowest((int)p.segment, (int)(end - start));
         begin_segment(p, me, k, B, C);
-        const float *before = starts + start / p.segment * STATES * p.width;
-        if (FETCH && start > first) fetch_before(p, me, k, B, C, before);
-        reverse_segment(p, me, to, k, before);
+        reverse_segment(p, me, to, k, starts + start / p.segment * STATES * p.width);
     }
     if (!me.live) return;
 #pragma unroll
