@@ -59,7 +59,8 @@ WAYS = {
     "scan_gradients": replace(TUNING, few=0, few_gated=0),
     "few, 16 warps": replace(ALWAYS, narrow=4, roomy=16),
     "few, 12 warps": replace(ALWAYS, resident=12),
-    "few, blocks of 4 warps": replace(ALWAYS, warps=4),
+    "few, blocks of 4 warps": replace(ALWAYS, warps=4, warps_gated=4),
+    "few, blocks of 2 warps": replace(ALWAYS, warps=2, warps_gated=2),
 }
 WHOLE = {"few, whole sequences": replace(TUNING, whole=4, full=0.0)}
 

@@ -47,8 +47,8 @@ def scan_heads(
     chunk : int
         See `ssd`; the kernels choose their own.
     backend : {"auto", "torch", "triton"}
-        "auto" is plain PyTorch, and with `NAPARI_MAMBA_SSD_KERNELS=1` Triton kernels on a CUDA device that takes them;
-        they read along any order without a copy.
+        "auto" is Triton kernels on a CUDA device where they were checked (`NAPARI_MAMBA_SSD_KERNELS`), else plain
+        PyTorch; the kernels read along any order without a copy.
 
     Returns
     -------

@@ -144,7 +144,7 @@ class Layout:
         self.segments = -(-self.length // self.segment)
         self.resident = tuning.roomy if gated or facts.states > tuning.narrow else tuning.resident
         if self.few:
-            self.warps, self.splits = tuning.warps, -(-self.each // WARP)
+            self.warps, self.splits = tuning.warps_gated if gated else tuning.warps, -(-self.each // WARP)
             self.chunk = self.segment * self._few_segments(multiprocessors)
         else:
             self.warps = warps_for(self.plan, self.segment, self.each, shared)

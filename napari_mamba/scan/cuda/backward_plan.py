@@ -30,7 +30,7 @@ class Shared:
 class Tuning:
     """Which problems scan_gradients_few takes, and how it cuts them, as an H200 decided; right with any of it.
 
-    `benchmarks.scan.tune` times others, and `benchmarks/scan/results/scan-tune.md` has what it found.
+    `benchmarks.scan.tune` times others, and `benchmarks/scan/results/scan-tune-2.md` has what it found.
 
     Attributes
     ----------
@@ -40,8 +40,8 @@ class Tuning:
         States up to which it may have whole sequences, without z.
     full : float
         Share of a device's warps, in the last round of blocks too, that whole sequences have to fill.
-    warps, segments : int
-        Its warps of a block, and segments of a chunk at most.
+    warps, warps_gated, segments : int
+        Its warps of a block, without and with z, and segments of a chunk at most.
     resident, roomy : int
         Its warps on a multiprocessor, of chunks of up to `narrow` states without z, and of all else.
     narrow : int
@@ -49,10 +49,11 @@ class Tuning:
     """
 
     few: int = 4
-    few_gated: int = 1
-    whole: int = 2
+    few_gated: int = 2
+    whole: int = 4
     full: float = 0.9
     warps: int = 2
+    warps_gated: int = 4
     segments: int = 128
     resident: int = 16
     roomy: int = 12

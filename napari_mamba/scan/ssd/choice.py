@@ -14,10 +14,10 @@ from napari_mamba.scan.ssd import triton_backend
 
 SSD_BACKENDS = ("auto", "torch", "triton")
 SWITCH = "NAPARI_MAMBA_SSD_KERNELS"
-"""Environment variable: with "1", "auto" takes the kernels. On an H200 they agree with float64 in every type
-(`benchmarks/scan/results/ssd-errors.md`), but a cut that was only tried touched memory not its own
-(`ssd-tune.md`), likely by the compiler's fault (`docs/scan_cuda.md`): until a GPU has shown which cuts are safe,
-whoever does not ask for them gets plain PyTorch."""
+"""Environment variable: "0" keeps "auto" from the kernels, "1" has it take them on every GPU that can run them.
+
+Without it they are taken where they were checked: on GPUs of compute capability 9.0 (`docs/scan_cuda.md`)."""
+CHECKED = ((9, 0),)
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def ssd_backend_on(device: torch.device) -> tuple[str, str]:
     >>> ssd_backend_on(torch.device("cpu"))
     ('torch', '')
     """
-    if device.type != "cuda" or not _switched_on():
+    if device.type != "cuda" or not _wanted_on(device):
         return "torch", ""
     reason = triton_backend.unavailable()
     return ("torch", reason) if reason else ("triton", "")
@@ -43,7 +43,7 @@ def choose_ssd(xBC: Tensor, d_state: int, backend: str = "auto") -> str:
     """
     if backend not in SSD_BACKENDS:
         raise InputError(f"The backend {backend!r} of Mamba-2's scan is unknown; use one of {', '.join(SSD_BACKENDS)}.")
-    if backend == "torch" or (backend == "auto" and (xBC.device.type != "cuda" or not _switched_on())):
+    if backend == "torch" or (backend == "auto" and (xBC.device.type != "cuda" or not _wanted_on(xBC.device))):
         return "torch"
     if xBC.device.type != "cuda":
         raise InputError(f"Mamba-2's Triton kernels compute on CUDA devices, and x is on {xBC.device}; use 'auto'.")
@@ -55,8 +55,14 @@ def choose_ssd(xBC: Tensor, d_state: int, backend: str = "auto") -> str:
     return "torch" if reason else "triton"
 
 
-def _switched_on() -> bool:
-    return os.environ.get(SWITCH) == "1"
+def _wanted_on(device: torch.device) -> bool:
+    said = os.environ.get(SWITCH, "")
+    return said == "1" or (said != "0" and _capability(device) in CHECKED)
+
+
+@cache
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
 
 
 @cache

@@ -39,7 +39,7 @@ class Tuning:
     """Steps of a chunk, and the layouts of the kernels: see `states`, `output` and `gradients`.
 
     `together` is how many states' gradients of B and C one program sums. As an H200 decided: see
-    `benchmarks/scan/results/ssd-tune.md`.
+    `benchmarks/scan/results/ssd-tune-2.md`.
     """
 
     chunk: int = 64
@@ -139,9 +139,12 @@ def _power(number: int) -> int:
 def tunings(plan: Plan, dtype: torch.dtype) -> Iterable[Tuning]:
     """What to try, best first; later ones need less shared memory."""
     states, channels = plan.tile
-    best = Tuning()
+    usual = states <= 128 and channels <= 64  # others were checked with fewer stages alone
+    best = Tuning() if usual else Tuning(carry=Layout(), matrices=Layout())
     if dtype == torch.float32 and states * channels > 2048:
-        best = replace(Tuning(32).smaller(1, 32, 32), outputs=Layout(8, 1, 64), matrices=Layout(4, 2, 32))
+        best = best.smaller(1, 32, 32)
+        if usual:
+            best = replace(best, outputs=Layout(8, 1, 64), matrices=Layout(4, 2, 32))
     yield best
     # Two stages wherever 16 bits are: on an H200 one stage of 32 channels and 64 steps touched memory not its own,
     # likely by the compiler's fault (docs/scan_cuda.md).

@@ -33,11 +33,18 @@ def switched_on(monkeypatch):
     monkeypatch.setenv(choice.SWITCH, "1")
 
 
-def test_kernels_that_nobody_asked_for_are_not_taken(told, monkeypatch):
+@pytest.mark.parametrize(
+    ("switch", "capability", "taken"),
+    [(None, (9, 0), "triton"), (None, (8, 6), "torch"), ("1", (8, 6), "triton"), ("0", (9, 0), "torch")],
+)
+def test_kernels_are_taken_where_they_were_checked_or_are_asked_for(told, monkeypatch, switch, capability, taken):
     monkeypatch.delenv(choice.SWITCH, raising=False)
+    if switch is not None:
+        monkeypatch.setenv(choice.SWITCH, switch)
+    monkeypatch.setattr(choice, "_capability", lambda device: capability)
     monkeypatch.setattr(triton_backend, "unavailable", lambda: "")
-    assert ssd_backend_on(CUDA) == ("torch", "")
-    assert choose_ssd(on_gpu(), 16) == "torch"
+    assert ssd_backend_on(CUDA) == (taken, "")
+    assert choose_ssd(on_gpu(), 16) == taken
     assert choose_ssd(on_gpu(), 16, "triton") == "triton"
     assert told() == []
 
