@@ -1,8 +1,6 @@
 """`python -m napari_mamba`: the command, for programs that cannot rely on console scripts."""
 
-import sys
-
-from napari_mamba.cli import main
+from napari_mamba.cli import command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

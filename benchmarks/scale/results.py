@@ -166,6 +166,7 @@ def draw(growth: dict[str, Any]) -> None:
     right.set(xlabel="GiB of uint8", ylabel="peak of memory, GiB", ylim=(0, 2.2))
     right.axhline(2, color="0.6", linestyle=":")
     left.legend(fontsize=8, frameon=False)
+    PICTURE.parent.mkdir(parents=True, exist_ok=True)  # where only a part of the repository is
     figure.savefig(PICTURE, metadata={"Date": None})
     pyplot.close(figure)
 

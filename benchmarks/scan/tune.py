@@ -30,6 +30,7 @@ from napari_mamba.scan.cuda.backward import NAMES, Written, launch_backward, wri
 from napari_mamba.scan.cuda.backward_layout import Layout, facts_of
 from napari_mamba.scan.cuda.backward_plan import TUNING, Tuning
 from napari_mamba.scan.cuda.forward import multiprocessors, prepare, selective_scan_forward
+from napari_mamba.scan.cuda.plan import KEPT
 from napari_mamba.scan.cuda.rehearsal import Rehearsal
 
 RESULTS = Path(__file__).parent / "results"
@@ -58,7 +59,6 @@ WAYS = {
     "scan_gradients": replace(TUNING, few=0, few_gated=0),
     "few, 16 warps": replace(ALWAYS, narrow=4, roomy=16),
     "few, 12 warps": replace(ALWAYS, resident=12),
-    "few, at most 16 segments": replace(ALWAYS, segments=16),
     "few, blocks of 4 warps": replace(ALWAYS, warps=4),
 }
 WHOLE = {"few, whole sequences": replace(TUNING, whole=4, full=0.0)}
@@ -76,6 +76,10 @@ def backward_case(shape: Shape, dtype: torch.dtype, states: int, gated: bool) ->
     facts, starts = facts_of(args, made.chunk, grad), made.starts
     tunings = WAYS if gated else WAYS | WHOLE
     ways = [backward_way(title, args, starts, grad, facts, tuning) for title, tuning in tunings.items()]
+    if made.chunk < KEPT:
+        ways.append(
+            backward_way("pieces of 32", args, starts[:, :, ::2].contiguous(), grad, facts._replace(chunk=KEPT), TUNING)
+        )
     if states == 1 and not gated and not vmamba.unavailable():
         ways.append(vmamba_way(x, grad))
     kind = "with z" if gated else "without z"
@@ -127,6 +131,7 @@ def cases() -> Iterator[Callable[[], Case]]:
         (LARGE, half, 2, True),
         (MANY, single, 1, True),
         (MANY, half, 2, False),
+        (MANY, half, 4, False),
     ):
         yield partial(backward_case, shape, dtype, states, gated)
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from napari_mamba.cli.failures import exit_code, explain
 
-__all__ = ["main"]
+__all__ = ["command", "main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,3 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(explain(error), file=sys.stderr)
         return exit_code(error)
     return code if isinstance(code, int) else 0
+
+
+def command() -> NoReturn:
+    """`main`, and the end of the process."""
+    from napari_mamba.cli.ending import leave
+
+    leave(main())

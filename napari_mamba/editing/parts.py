@@ -18,13 +18,15 @@ On a line of voxels to the nearest neighbour all are nearer than it, so stray, a
 """
 
 
-def components(labels: np.ndarray) -> np.ndarray:
+def components(labels: np.ndarray, connectivity: int = CONNECTED) -> np.ndarray:
     """The number of each voxel's connected part, in the order in which they are met; 0 where labels are.
 
     Parameters
     ----------
     labels : ndarray of int or bool, of up to three dimensions
         Voxels of one label belong together where they touch.
+    connectivity : {6, 18, 26}
+        Where voxels touch: at faces, edges too, or corners too.
 
     Returns
     -------
@@ -41,9 +43,9 @@ def components(labels: np.ndarray) -> np.ndarray:
     """
     import cc3d
 
-    values: Any = np.ascontiguousarray(labels.view(np.uint8) if labels.dtype == bool else labels)
+    values: Any = np.ascontiguousarray(labels)  # cc3d is faster where it is told that there are two values, by bool
     solid = values.reshape((1,) * (3 - values.ndim) + values.shape)
-    return cc3d.connected_components(solid, connectivity=CONNECTED).reshape(labels.shape)
+    return cc3d.connected_components(solid, connectivity=connectivity).reshape(labels.shape)
 
 
 def strays(sizes: np.ndarray, owners: np.ndarray, chosen: Sequence[int]) -> np.ndarray:
@@ -82,16 +84,23 @@ def relabelled(labels: np.ndarray, voxels: np.ndarray, spacing: Sequence[float])
     order, firsts = _by_part(components(stray[whole])[inside])
     places = places[:, order]
     low, high = np.minimum.reduceat(places, firsts, axis=1), np.maximum.reduceat(places, firsts, axis=1) + 1
-    boxes = [_around(one, other, labels.shape) for one, other in zip(low.T, high.T, strict=True)]
+    low = np.maximum(low - MARGIN, 0)
+    high = np.minimum(high + MARGIN, np.array(labels.shape)[:, None])
     ends = [*firsts[1:], len(voxels)]
-    if sum(map(_voxels, boxes)) > _voxels(whole):  # so many parts that all at once are less work
-        boxes, firsts, ends = [whole], firsts[:1], ends[-1:]
-    for box, first, end in zip(boxes, firsts, ends, strict=True):
-        own, corner = places[:, first:end], np.array([[one.start] for one in box])
-        nearest = ndimage.distance_transform_edt(
-            stray[box], sampling=list(spacing), return_distances=False, return_indices=True
-        )
-        mended[tuple(own)] = labels[box][tuple(nearest[(slice(None), *(own - corner))])]
+    if (high - low).prod(0).sum() > _voxels(whole):  # so many parts that all at once are less work
+        low, high = (np.array([[getattr(one, end)] for one in whole]) for end in ("start", "stop"))
+        firsts, ends = firsts[:1], ends[-1:]
+    nearest: dict[tuple[Any, bytes], np.ndarray] = {}  # of what is stray in a box; most strays are a voxel or two
+    for corner, opposite, first, end in zip(low.T.tolist(), high.T.tolist(), firsts, ends, strict=True):
+        box = tuple(map(slice, corner, opposite))
+        inside = np.ascontiguousarray(stray[box])
+        key = inside.shape, inside.tobytes()
+        if key not in nearest:
+            nearest[key] = ndimage.distance_transform_edt(
+                inside, sampling=list(spacing), return_distances=False, return_indices=True
+            )
+        own = places[:, first:end]
+        mended[tuple(own)] = labels[box][tuple(nearest[key][(slice(None), *(own - np.array(corner)[:, None]))])]
     return mended
 
 

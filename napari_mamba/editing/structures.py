@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -77,6 +78,8 @@ class Structures:
         C-contiguous; not to be changed from now on.
     background : bool
         0 is asked for as any other label; without, it is only counted.
+    device : str
+        Where runs and their parts are looked for: a GPU as PyTorch names it, or "" for the processor. The same numbers.
 
     Examples
     --------
@@ -85,17 +88,40 @@ class Structures:
     ([1, 2, 1, 0], [[0.0, 0.0, 3.0], [0.0, 0.0, 0.5]])
     """
 
-    def __init__(self, labels: np.ndarray, background: bool = False) -> None:
-        self.labels, self.background = labels, background
+    def __init__(self, labels: np.ndarray, background: bool = False, device: str = "") -> None:
+        self.labels, self.background, self.device = labels, background, device
 
     @cached_property
     def runs(self) -> RunLengths:
         """Its runs."""
-        return RunLengths.of(self.labels, self.background)
+        if not self.device:
+            return RunLengths.of(self.labels, self.background)
+        starts, lengths, labels = (one.cpu().numpy() for one in self._on_device)
+        return RunLengths(self.labels.shape, starts, lengths, labels.astype(self.labels.dtype))
+
+    @cached_property
+    def _on_device(self) -> tuple[Any, Any, Any]:
+        from napari_mamba.editing.runs_on_device import runs_on
+
+        return runs_on(self.labels, self.background, self.device)
+
+    def _components(self, among: np.ndarray | None = None) -> np.ndarray:
+        """Each run's part on the device: of runs of one label, or of those by a mask (R,), whatever their labels."""
+        import torch
+
+        from napari_mamba.editing.runs_on_device import run_components
+
+        starts, lengths, labels = self._on_device
+        keys = labels if among is None else torch.from_numpy(among).to(labels.device)
+        return run_components(starts, lengths, keys, self.labels.shape).cpu().numpy()
 
     def counts(self, least: int = 1) -> np.ndarray:
         """How many voxels each label from 0 has, of `least` labels at least."""
-        counts = self.runs.total(self.runs.labels, least)
+        return np.pad(self._counts, (0, max(least - len(self._counts), 0)))
+
+    @cached_property
+    def _counts(self) -> np.ndarray:
+        counts = self.runs.total(self.runs.labels, 1)
         counts[0] += self.labels.size - counts.sum()
         return counts
 
@@ -122,6 +148,9 @@ class Structures:
             Voxels of each piece; 0 of the first.
         """
         among = self.are(chosen)
+        if self.device:
+            numbers = self._components(among)
+            return numbers, _sizes(self.runs, numbers)
         mask = self.labels != 0 if among.all() and not self.background else np.isin(self.labels, chosen)
         numbers = components(mask).reshape(-1)[self.runs.starts]
         numbers[~among] = 0
@@ -130,7 +159,7 @@ class Structures:
     @cached_property
     def parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Connected parts of every label: each run's (R,), their voxels (P + 1,), the first 0, and labels (P + 1,)."""
-        numbers = components(self.labels).reshape(-1)[self.runs.starts]
+        numbers = self._components() if self.device else components(self.labels).reshape(-1)[self.runs.starts]
         sizes = _sizes(self.runs, numbers)
         owners = np.zeros(len(sizes), self.labels.dtype)
         owners[numbers] = self.runs.labels
@@ -138,15 +167,15 @@ class Structures:
 
     def without(self, gone: np.ndarray) -> Structures:
         """The same, runs by a mask (R,) made background."""
-        left = Structures(self.labels.copy(), self.background)
+        left = Structures(self.labels.copy(), self.background, self.device)
         left.labels.reshape(-1)[self.runs.only(gone).voxels] = 0
-        if not self.background:
+        if not self.background and not self.device:
             left.runs = self.runs.only(~gone)
         return left
 
     def relabelled(self, stray: np.ndarray, spacing: Sequence[float]) -> Structures:
         """The same, runs by a mask (R,) given the label nearest to them; `spacing` (z, y, x) in mm."""
-        return Structures(relabelled(self.labels, self.runs.only(stray).voxels, spacing), self.background)
+        return Structures(relabelled(self.labels, self.runs.only(stray).voxels, spacing), self.background, self.device)
 
 
 def _sizes(runs: RunLengths, numbers: np.ndarray) -> np.ndarray:

@@ -123,6 +123,17 @@ def release(device: torch.device) -> None:
         torch.mps.empty_cache()
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait for all that was begun on a device, as `torch.cuda.synchronize`, and never while a graph is captured.
+
+    CUDA refuses to wait for a whole device meanwhile, whichever thread asks, and spoils the capture. Runs themselves
+    wait for their own events and streams alone.
+    """
+    if device.type == "cuda":
+        with LOCK:
+            torch.cuda.synchronize(device)
+
+
 def available_bytes() -> int | None:
     """Host memory that can still be taken, None where the system does not say (only Linux does without psutil)."""
     try:

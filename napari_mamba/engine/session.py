@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,19 +16,13 @@ from napari_mamba.engine.answers.registry import answer_for
 from napari_mamba.engine.checks import check_row, load_checked, size_warnings, trained_on
 from napari_mamba.engine.context import Context, NewArray
 from napari_mamba.engine.device import choose_device, unused_gpu
-from napari_mamba.engine.familiarity.judge import (
-    Judgement,
-    familiarity_of,
-    judge_around,
-    judge_image,
-    judge_network,
-    unfamiliar,
-)
+from napari_mamba.engine.familiarity import judge
 from napari_mamba.engine.familiarity.network_features import ChannelStatistics
 from napari_mamba.engine.memory import host_array
 from napari_mamba.engine.networks.idle import IDLE
 from napari_mamba.engine.networks.loading import Loading, compile_scan, give_back, load_ensemble, loads_beside, scans
 from napari_mamba.engine.networks.rehearsing import first_tiles, rehearse
+from napari_mamba.engine.networks.waking import import_beside
 from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.plan import plan_run
 from napari_mamba.engine.preparation.prepare import Prepared, prepare
@@ -157,12 +152,14 @@ class Session:
             yield from report.warn("checking", 0, 1, [slower])
         context.volume, warnings = load_checked(context.volume, context.bundle, options.replace_nonfinite)
         yield from report.warn("checking", 1, 1, warnings)
-        yield from self._doubt("checking", judge_image(context.volume, context.bundle))
         check_axis(context.volume, options.axis)
-        yield from report.stage("preparing")
-        profile = known_profile(context.volume, context.bundle, options.slice_profile)
-        steps = preparation_steps(context.bundle, options.spacing, profile)
-        prepared, doubts = choose_view(prepare(self._with_channels(), steps), options.axis)
+        with ThreadPoolExecutor(1) as beside:
+            judging = beside.submit(judge.judge_image, context.volume, context.bundle)
+            yield from report.stage("preparing")
+            profile = known_profile(context.volume, context.bundle, options.slice_profile)
+            steps = preparation_steps(context.bundle, options.spacing, profile)
+            prepared, doubts = choose_view(prepare(self._with_channels(), steps), options.axis)
+            yield from self._doubt("preparing", judging.result())
         for view in range(3 if options.axis == "all" else 1):
             known = trained_on(context.bundle, context.plan.tile)
             doubts += size_warnings(axis_first(prepared.data, view).shape[1:], known)
@@ -182,7 +179,7 @@ class Session:
         yield from self._loading()
         entropy = "" if context.options.axis == "all" else self.answer.entropy
         ensemble = load_ensemble(bundle, context.device, context.plan, entropy, self.loading)
-        if (known := familiarity_of(bundle)) is not None and known.layers:
+        if (known := judge.familiarity_of(bundle)) is not None and known.layers:
             ensemble.statistics = ChannelStatistics(ensemble.networks[0], known.layers)
         if any(step.get("step") == "warn_mirrored" for step in getattr(bundle, "postprocessing", ())):
             ensemble.agreement = Agreement(len(bundle.classes))
@@ -208,7 +205,7 @@ class Session:
             yield from self.context.report.say("warming up", 1, 2, message=message)
 
     def _ssd(self) -> Events:
-        """Say which form of Mamba-2's scan runs, and where it is the slow one, why."""
+        """The same of Mamba-2's scan."""
         self.ssd, reason = ssd_backend_on(self.context.device.torch_device)
         doubts = [f"This run is several times slower than it need be, for want of Mamba-2's kernels. {reason}"]
         yield from self.context.report.warn("warming up", 1, 2, doubts if reason else [])
@@ -221,6 +218,7 @@ class Session:
 
     def infer(self, prepared: Prepared, ensemble: Ensemble) -> Generator[Progress, None, Any]:
         """Run the tiles until an attempt gets through; returns what its slices went into."""
+        import_beside(self.answer.imports)
         self.record.start_stage("network")
         while True:
             sink, problem = None, ""
@@ -245,28 +243,30 @@ class Session:
             if problem != "memory" or not freed:  # without graphs and idle networks the same plan may fit
                 yield from self._fall_back(problem, ensemble)
 
-    def _doubt(self, stage: str, judgements: list[Judgement]) -> Events:
+    def _doubt(self, stage: str, judgements: list[judge.Judgement]) -> Events:
         """Keep judgements, and say what they doubt where nothing has been doubted yet."""
         context = self.context
         doubted = any(not one.familiar for one in context.familiar)
         context.familiar += judgements
-        yield from context.report.warn(stage, 1, 1, [] if doubted else unfamiliar(judgements, context.bundle.name))
+        yield from context.report.warn(
+            stage, 1, 1, [] if doubted else judge.unfamiliar(judgements, context.bundle.name)
+        )
 
     def _judge_network(self, ensemble: Ensemble) -> Events:
         features = ensemble.statistics.features() if ensemble.statistics is not None else None
-        yield from self._doubt("network", judge_network(features, self.context.bundle))
+        yield from self._doubt("network", judge.judge_network(features, self.context.bundle))
 
     def _judge_answer(self) -> Events:
         """Look at what lies around what was found."""
         context = self.context
-        yield from self._doubt("measuring", judge_around(context.volume, context.result.labels, context.bundle))
+        yield from self._doubt("measuring", judge.judge_around(context.volume, context.result.labels, context.bundle))
 
     def _fall_back(self, problem: str, ensemble: Ensemble) -> Events:
         """Change the plan or the precision after a failed attempt, and say so; or give up with a sentence."""
         context, device = self.context, self.context.device
         if problem == "not finite" and context.plan.half:
-            said = "Sums of tiles overflowed in half precision: the run was repeated with sums in float32."
             context.plan = replace(context.plan, half=False)
+            said = "Sums of tiles overflowed in half precision: the run was repeated with sums in float32."
         elif problem == "not finite":
             if not device.chosen or device.dtype == torch.float32:
                 raise RunError(

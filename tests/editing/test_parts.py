@@ -107,3 +107,22 @@ def test_what_was_made_background_is_known_of_what_is_left():
         assert left.counts().tolist() == np.bincount(left.labels.ravel()).tolist()
         wanted = RunLengths.of(left.labels, background)
         np.testing.assert_array_equal(left.runs.voxels, wanted.voxels)
+
+
+def test_runs_and_parts_on_a_device_are_those_of_the_processor():
+    random = np.random.default_rng(5)
+    for _ in range(40):
+        shape, classes = tuple(random.integers(1, 9, 3)), int(random.choice([2, 3, 300]))
+        here = random.random(shape) < random.choice([0.2, 0.5, 0.9])
+        labels = np.where(here, random.integers(1, classes, shape), 0).astype(np.uint16)
+        one, other = Structures(labels), Structures(labels, device="cpu")
+        chosen = [1, 2, 299]
+        for found, wanted in (
+            ((other.runs.starts, other.runs.lengths, other.runs.labels), vars(one.runs).values().__iter__()),
+            (other.parts, iter(one.parts)),
+            (other.pieces(chosen), iter(one.pieces(chosen))),
+        ):
+            wanted = [array for array in wanted if isinstance(array, np.ndarray)]
+            assert all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
+        gone = random.random(len(one.runs.starts)) < 0.3
+        assert np.array_equal(one.without(gone).parts[0], other.without(gone).parts[0])

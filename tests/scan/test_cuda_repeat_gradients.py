@@ -75,7 +75,7 @@ def the_long_way(merge):
         ("state", 132, "sum", {"width": 80, "length": 37}),  # shares of the gradients of B and C are added up
         ("state", 132, "none", {"paths": 2, "batch": 2, "groups": (3,)}),
         ("pieces", 1, "sum", {"length": 2100, "width": 3}),
-        ("zeros", 1, "sum", {"length": 65, "batch": 16, "width": 1}),
+        ("pieces", 1, "sum", {"length": 65, "batch": 16, "width": 1, "states": 2}),
     ],
 )
 def test_the_bits_of_the_long_way_and_the_gradients_of_float64(kept, multiprocessors, merge, options):

@@ -86,7 +86,7 @@ def peer_gradients(shape: Shape, given: Inputs) -> list[Tensor]:
             A * t.A.detach(), D]  # fmt: skip
 
 
-def errors(shape: Shape, dtype: torch.dtype, peers: bool) -> list[list[str]]:
+def errors(shape: Shape, dtype: torch.dtype, beside: bool) -> list[list[str]]:
     """Relative L2 of the output and of each gradient, ours, PyTorch's and mamba-ssm's."""
     given = inputs(shape, dtype)
     truth = gradients(shape, exact(shape), given)
@@ -94,7 +94,7 @@ def errors(shape: Shape, dtype: torch.dtype, peers: bool) -> list[list[str]]:
         "ours": lambda: gradients(shape, kernels(shape), given),
         "PyTorch": lambda: gradients(shape, plain(shape), given),
     }
-    if peers:
+    if beside:
         ways["mamba-ssm"] = lambda: peer_gradients(shape, given)
     rows = []
     for name, way in ways.items():
@@ -106,7 +106,7 @@ def errors(shape: Shape, dtype: torch.dtype, peers: bool) -> list[list[str]]:
     return rows
 
 
-def times(shape: Shape, dtype: torch.dtype, peers: bool) -> list[str]:
+def times(shape: Shape, dtype: torch.dtype, beside: bool) -> list[str]:
     """A line: forward of mamba-ssm, ours, PyTorch, their ratio to ours; the same of forward and backward."""
     given = [inputs(shape, dtype)]
     size = sum(x.numel() * x.element_size() for x in given[0]) / 2**20
@@ -135,7 +135,7 @@ def times(shape: Shape, dtype: torch.dtype, peers: bool) -> list[str]:
             else:
                 calls = [lambda one=one, scan=scan: scan(*one[:4]) for one in given]
             found[name] = attempt(milliseconds, calls)
-        if peers:
+        if beside:
             if backward:
                 calls = [peer_training(one) for one in given]
             else:
@@ -160,7 +160,7 @@ def ordered(shape: Shape, dtype: torch.dtype) -> list[str]:
     return line
 
 
-def memory(shape: Shape, dtype: torch.dtype, peers: bool) -> list[str]:
+def memory(shape: Shape, dtype: torch.dtype, beside: bool) -> list[str]:
     """MiB that forward and backward take beside their inputs, at the peak."""
     given = inputs(shape, dtype)
     leaves = given.leaves()
@@ -168,7 +168,7 @@ def memory(shape: Shape, dtype: torch.dtype, peers: bool) -> list[str]:
         lambda: torch.autograd.grad(kernels(shape)(*leaves), leaves, given.dy),
         lambda: torch.autograd.grad(plain(shape)(*leaves), leaves, given.dy.float()),
     ]
-    if peers:
+    if beside:
         ways.append(lambda: peer_gradients(shape, given))
     line = [str(shape), SHORT[dtype]]
     for way in ways:

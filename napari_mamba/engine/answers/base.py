@@ -26,10 +26,13 @@ class Answer(ABC):
         The activation whose entropy the network's passes append as a channel; "" for none.
     wants_spread : bool
         Whether the passes append the standard deviation over mirrored copies and members.
+    imports : tuple of str
+        Modules that `finish` will import: a new process has it done while the network runs.
     """
 
     entropy: str = ""
     wants_spread: bool = False
+    imports: tuple[str, ...] = ()
 
     def __init__(self, context: Context):
         self.context = context

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from napari_mamba.engine.answers.base import Answer
-from napari_mamba.engine.answers.postprocessing import postprocess
+from napari_mamba.engine.answers.postprocessing import mended
 from napari_mamba.engine.answers.registry import answers
 from napari_mamba.engine.context import NewArray
-from napari_mamba.engine.memory import host_array
+from napari_mamba.engine.memory import host_array, is_out_of_memory
 from napari_mamba.engine.preparation.prepare import Prepared
 from napari_mamba.engine.progress.reporting import Events
 from napari_mamba.engine.result import class_table, region_table, voxel_ml
@@ -190,9 +192,17 @@ def label_dtype(indices: Sequence[int]) -> type:
 class LabelsAnswer(Answer):
     """`Result.labels` and its table, and where asked for "uncertainty", "probabilities" and overlapping "regions"."""
 
+    imports = ("cc3d", "scipy.ndimage", "numpy.ma")
+
     @property
     def entropy(self) -> str:  # type: ignore[override]
         return self.context.bundle.activation if self.context.options.uncertainty else ""
+
+    @property
+    def parts_on(self) -> str:
+        """The GPU that looks for connected parts, or "" for the processor."""
+        device = self.context.device.torch_device
+        return str(device) if device.type == "cuda" and not self.context.options.deterministic else ""
 
     def new_sink(self, prepared: Prepared) -> SegmentSink:
         options = self.context.options
@@ -210,7 +220,8 @@ class LabelsAnswer(Answer):
         found = restore_segmentation(prepared, sink, probabilities=context.options.probabilities)
         names = {int(c.index): c.name for c in context.bundle.classes}
         steps = getattr(context.bundle, "postprocessing", ())
-        found.labels, doubts = postprocess(
+        mend = partial(
+            mended,
             found.labels,
             context.volume.spacing.tolist(),
             names,
@@ -219,8 +230,18 @@ class LabelsAnswer(Answer):
             agreement=ensemble.agreement.dice if ensemble.agreement is not None else None,
             image=context.volume.data[0],
         )
+        try:
+            found.labels, doubting = mend(device=self.parts_on)
+        except RuntimeError as error:
+            if not self.parts_on or not is_out_of_memory(error):
+                raise
+            found.labels, doubting = mend()
         yield from context.report.stage("measuring")
-        self._keep(found)
+        with ThreadPoolExecutor(2) as beside:  # nothing changes the labels now, and NumPy lets threads compute at once
+            # The last first: those that look at the image take longest.
+            said = [beside.submit(doubt) for doubt in reversed(doubting)]
+            self._keep(found)
+            doubts = [one for found_out in reversed(said) for one in found_out.result()]
         if not any(row.voxels for row in context.result.table):
             doubts = ["No voxel was labelled: check that the image shows what this bundle was made for."]
         yield from context.report.warn("measuring", 0, 1, doubts)

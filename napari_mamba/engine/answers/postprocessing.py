@@ -18,6 +18,7 @@ from napari_mamba.engine.answers.plausibility import warn_mirrored, warn_pieces,
 from napari_mamba.errors import BundleError
 
 Postprocessed = tuple[Structures, list[str]]
+Doubt = Callable[[], list[str]]
 
 
 def keep_largest(
@@ -121,6 +122,8 @@ _ASKS_FOR: Mapping[str, tuple[str, ...]] = {
     "warn_unlike": ("image", "affine"),
 }
 """What a step takes beside the labels, their spacing and names."""
+_CHANGING = frozenset({"keep_largest"})
+"""Steps after which labels may be others; the rest only doubts."""
 
 
 def postprocess(
@@ -146,30 +149,54 @@ def postprocess(
     >>> postprocess(labels, (1, 1, 1), {1: "a"}, [{"step": "keep_largest", "as_one_structure": True}])[0]
     array([[[1, 1, 0, 0]]])
     """
+    labels, doubts = mended(labels, spacing, names, steps, affine=affine, agreement=agreement, image=image)
+    return labels, [one for doubt in doubts for one in doubt()]
+
+
+def mended(
+    labels: np.ndarray,
+    spacing: Sequence[float],
+    names: Mapping[int, str],
+    steps: Sequence[Mapping[str, Any]],
+    *,
+    affine: np.ndarray | None = None,
+    agreement: float | None = None,
+    image: np.ndarray | None = None,
+    device: str = "",
+) -> tuple[np.ndarray, list[Doubt]]:
+    """As `postprocess`: labels, and what looks for doubts, step by step, in other threads if one likes.
+
+    With a `device`, a GPU as PyTorch names it, connected parts are looked for there: the same ones.
+    """
+    if unknown := [step.get("step") for step in steps if step.get("step") not in STEPS]:
+        raise BundleError(f"the postprocessing step {unknown[0]!r} is not known; known are {', '.join(STEPS)}")
     background = any(map(_asks_for_background, steps))
     box = (slice(None),) * labels.ndim if background else _around_all(labels)
-    inside = seen = Structures(np.ascontiguousarray(labels[box]), background)
+    inside = seen = Structures(np.ascontiguousarray(labels[box]), background, device)
     if affine is not None:
         affine = affine @ _shift(box)
     given = {"affine": affine, "agreement": agreement, "image": None if image is None else image[box]}
-    warnings: list[str] = []
-    for step in steps:
+
+    def carried_out(step: Mapping[str, Any], seen: Structures) -> Postprocessed:
         options = dict(step)
-        name = options.pop("step", None)
-        if name not in STEPS:
-            raise BundleError(f"the postprocessing step {name!r} is not known; known are {', '.join(STEPS)}")
+        name = str(options.pop("step"))
         if name == "warn_position" and affine is None:
-            continue
+            return seen, []
         options |= {one: given[one] for one in _ASKS_FOR.get(name, ())}
         try:
-            seen, said = STEPS[name](seen, spacing, names, **options)
+            return STEPS[name](seen, spacing, names, **options)
         except (TypeError, ValueError, LookupError) as error:
             raise BundleError(f"the postprocessing step {name!r} has wrong options ({error})") from error
+
+    last = max((i + 1 for i, step in enumerate(steps) if step["step"] in _CHANGING), default=0)
+    warnings: list[str] = []
+    for step in steps[:last]:
+        seen, said = carried_out(step, seen)
         warnings += said
     if seen is not inside:
         labels = labels.copy()
         labels[box] = seen.labels
-    return labels, warnings
+    return labels, [lambda: warnings, *(lambda step=step: carried_out(step, seen)[1] for step in steps[last:])]
 
 
 def _around_all(labels: np.ndarray) -> tuple[slice, ...]:

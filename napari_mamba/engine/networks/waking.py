@@ -6,7 +6,11 @@ imported for the run.
 
 from __future__ import annotations
 
+import importlib
+import sys
 import threading
+from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -70,3 +74,25 @@ def first_steps(device: torch.device, dtype: torch.dtype) -> None:
         x = torch.ones(1, 8, 8, 8, 8, device=device, dtype=dtype)
         weight = torch.ones(8, 8, 3, 3, 3, device=device, dtype=dtype)
         torch.nn.functional.conv3d(x, weight, padding=1).sum().item()
+
+
+def import_beside(names: Iterable[str]) -> threading.Thread | None:
+    """Begin to import modules that are not there yet; None where all are. Of one that fails whoever needs it says so.
+
+    Examples
+    --------
+    >>> import_beside(["sys"]) is None
+    True
+    """
+    missing = [name for name in names if name not in sys.modules]
+    if not missing:
+        return None
+
+    def go() -> None:
+        for name in missing:
+            with suppress(Exception):
+                importlib.import_module(name)
+
+    thread = threading.Thread(target=go, name="importing")
+    thread.start()
+    return thread

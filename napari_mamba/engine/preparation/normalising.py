@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -84,6 +88,17 @@ class Scaling:
                 out[...] = image
             return image
         new = np.empty(image.shape, np.float32) if out is None else out
+        threads = min(_MOST_THREADS, os.cpu_count() or 1, new.size // _AT_ONCE, len(new) if new.ndim else 1)
+        if threads < 2:
+            self._apply(image, mask, new)
+            return new
+        ends = np.linspace(0, len(new), threads + 1).astype(int)
+        pieces = [slice(start, end) for start, end in itertools.pairwise(ends)]
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(lambda i: self._apply(image[i], None if mask is None else mask[i], new[i]), pieces))
+        return new
+
+    def _apply(self, image: np.ndarray, mask: np.ndarray | None, new: np.ndarray) -> None:
         if self.low is None:
             np.subtract(image, np.float32(self.shift), out=new)
         else:
@@ -92,7 +107,6 @@ class Scaling:
         np.divide(new, np.float32(self.scale), out=new)
         if mask is not None:
             np.copyto(new, image, where=~mask)
-        return new
 
 
 class Known(Protocol):
@@ -158,6 +172,7 @@ def scaling_of(options: Mapping[str, Any], known: Known) -> Scaling:
     raise BundleError(f"the preparation's normalisation scheme {kind!r} is not known")
 
 
+_AT_ONCE, _MOST_THREADS, _SOME = 2**20, 4, 2**15
 MAX_PERCENTILE_VOXELS = 4_000_000
 """Voxels that percentiles are taken over: of a larger image every second, third, … one."""
 
@@ -178,7 +193,47 @@ def _percentiles(known: Known, options: Mapping[str, Any]) -> tuple[float, float
     if not 0 <= lower < upper <= 100:
         raise BundleError(f"the preparation's percentiles are 0 to 100, the lower first, not {lower:g} and {upper:g}")
     some = known.sample()
-    low, high = np.percentile(some, (lower, upper))
+    low, high = percentiles(some, (lower, upper))
     if not high > low:  # nearly everything is one value, a small object in an empty image
         low, high = some.min(), some.max()
     return (0.0 if zero else float(low)), float(high)
+
+
+def percentiles(values: np.ndarray, percents: Sequence[float]) -> np.ndarray:
+    """As `np.percentile` of values (N,), to the bit; several times faster where there are millions.
+
+    Each lies between two neighbours of the sorted values. Every so many values, sorted, tell between which values
+    those are; only what lies there is looked at.
+    """
+    values = np.ascontiguousarray(values)
+    n = len(values)
+    if n < 2 * _SOME or values.dtype != np.float32:
+        return np.percentile(values, percents)
+    sample = np.sort(values[:: n // _SOME])
+    found = []
+    for share in np.asarray(percents, np.float64) / 100:
+        place = (n - 1) * share
+        first = math.floor(place)
+        pair = _neighbours(values, sample, first, min(first + 1, n - 1))
+        if pair is None:
+            return np.percentile(values, percents)
+        found.append(np.quantile(pair, np.array([place - first]))[0])
+    return np.array(found)
+
+
+def _neighbours(values: np.ndarray, sample: np.ndarray, first: int, second: int) -> np.ndarray | None:
+    """The values of two ranks, by a sorted sample; None where it tells too little, or has NaN."""
+    if np.isnan(sample[-1]):
+        return None
+    at, off = len(sample) * first / len(values), 4 * len(sample) ** 0.5 + 2  # eight standard deviations of its rank
+    low, high = int(at - off), int(at + off) + 2
+    least = sample[low] if low >= 0 else -np.inf
+    most = sample[high] if high < len(sample) else np.inf
+    below = np.count_nonzero(values < least) if low >= 0 else 0
+    if least == most:
+        there = np.count_nonzero(values == least)
+        return np.array([least, least]) if below <= first and second < below + there else None
+    some = values[(values >= least) & (values <= most)]
+    if not below <= first <= second < below + len(some):
+        return None
+    return np.partition(some, (first - below, second - below))[[first - below, second - below]]

@@ -29,6 +29,9 @@ from napari_mamba.scan import listening
 SWITCH = "NAPARI_MAMBA_CUDA_GRAPHS"
 """The environment variable that turns graphs off (0)."""
 
+MOST_DISTURBED = 3
+"""How often a network's capture may be spoilt by another thread before its passes run as written for good."""
+
 MOST_GRAPHS = 4  # of a network: the tiles of one image have one shape, or two
 _log = logging.getLogger(__name__)
 
@@ -122,6 +125,7 @@ class PassGraphs:
     def __init__(self, capture: Callable[[Run, Tensor, Any], Graph] | None = None, pool: Pool | None = None) -> None:
         self.capture, self.pool = capture or Captured, pool or Pool()
         self.failed = False
+        self._disturbed = 0
         self._kinds: dict[tuple, Graph | None] = {}  # None: one pass, as written
 
     def answer(self, kind: tuple, x: Tensor, run: Run) -> Pass:
@@ -144,7 +148,8 @@ class PassGraphs:
         except Exception as error:  # memory, or an operation that a graph cannot hold: it runs as it does without
             _log.debug("no CUDA graph of this network: %s", error)
             self.drop()
-            self.failed = True
+            self._disturbed += 1
+            self.failed = self._disturbed > MOST_DISTURBED or not _disturbed(error)
             return None
 
     @property
@@ -245,6 +250,19 @@ class Captured:
         output, heard = self.pass_
         # The graph's own memory is written again by the next pass.
         return Pass(output.clone(), [one._replace(values=one.values.clone()) for one in heard])
+
+
+def _disturbed(error: BaseException | None) -> bool:
+    """Whether a capture failed by what another thread did: waiting for the whole device ends every capture on it.
+
+    What this thread may not do within a capture fails with words of its own, before the capture's end does.
+    """
+    said = []
+    while error is not None:
+        said.append(str(error))
+        error = error.__context__
+    spoilt = any("previous error during capture" in one or "StreamCaptureInvalidated" in one for one in said)
+    return spoilt and not any("not permitted" in one or "StreamCaptureUnsupported" in one for one in said)
 
 
 def _leave_capture(device: torch.device) -> None:

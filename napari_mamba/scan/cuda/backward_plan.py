@@ -50,7 +50,7 @@ class Tuning:
 
     few: int = 4
     few_gated: int = 1
-    whole: int = 1
+    whole: int = 2
     full: float = 0.9
     warps: int = 2
     segments: int = 128

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from napari_mamba.errors import InputError
 from napari_mamba.scan.arguments import ScanArguments
-from napari_mamba.scan.cuda.plan import KEPT, PARALLEL_BYTES, Plan, make_plan
+from napari_mamba.scan.cuda.plan import PARALLEL_BYTES, Plan, make_plan, piece_of
 from napari_mamba.scan.cuda.runtime import kernel
 
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
@@ -154,10 +154,11 @@ class _Layout:
             lane = self.states // self.plan.split if self.states % self.plan.split == 0 else 1
             self.macros["VEC"] = math.gcd(align // self.size, lane)
         # Pieces of chunks whose states are kept: the backward pass would else walk each chunk once more to find them.
-        fine = keep and self.plan.kind == "chunks" and self.plan.chunk % KEPT == 0
-        self.pieces = -(-self.length // KEPT) if fine and self.plan.chunk > KEPT else 0
+        self.piece = piece_of(self.states)
+        fine = keep and self.plan.kind != "short" and self.plan.chunk % self.piece == 0
+        self.pieces = -(-self.length // self.piece) if fine and self.plan.chunk > self.piece else 0
         if self.pieces:
-            self.macros["KEEP"] = 1
+            self.macros |= {"KEEP": 1, "PIECE": self.piece}
         self.u_k = 0 if args.u.shape[1] == 1 else args.u.stride(1)
         self.path_bytes = tuple(self.size * x for x in (self.u_k, *(y.stride(1) for y in (delta, args.B, args.C))))
         z = (0, 0) if args.z is None else args.z.stride()[:2]
@@ -336,8 +337,8 @@ def selective_scan_forward(
     args : ScanArguments
         From `prepare`.
     keep : bool
-        Keep states for the backward pass, (B, K, pieces, N, D) float32: before every 32 positions where chunks are a
-        multiple of that, else before every chunk; `Scanned.chunk` says which.
+        Keep states for the backward pass, (B, K, pieces, N, D) float32: before every 32 positions (16 of one or two
+        states) where chunks are a multiple of that, else before every chunk; `Scanned.chunk` says which.
     plan : Plan, optional
         How to cut the sequence; by default `plan.make_plan` says.
     before : callable, optional
@@ -361,7 +362,7 @@ def selective_scan_forward(
         return Scanned(y[:, 0] if args.merge == "sum" else y, forward.last.zero_(), None, 1)
     y = forward.run(before)
     if forward.pieces is not None:
-        return Scanned(y, forward.last, forward.pieces, KEPT)
+        return Scanned(y, forward.last, forward.pieces, forward.layout.piece)
     starts = forward.state if keep else None
     if keep and starts is None:  # a single chunk starts from nothing
         starts = torch.zeros_like(forward.last).transpose(2, 3)[:, :, None].contiguous()

@@ -9,6 +9,7 @@ TILE = 16  # positions staged at once; a chunk is a multiple of it
 KEPT = 32  # ... and of this where its start states are kept: the backward pass cuts it into such pieces
 SHORTEST = 64  # positions of a chunk, below which its launch costs more than its work
 SHORT = 2048  # the longest sequence that one block holds
+FINE, KEPT_FINE = 2, 16  # ... shorter ones of so few states, which cost little memory and spare it a second walk
 PARALLEL_BYTES = 16 * 2**20  # outputs of single paths kept side by side rather than added up one path after another
 RESIDENT = {16: 16, 64: 8}  # warps of a multiprocessor, by the states a thread holds: what its registers allow
 PAIRED = {8: 16, 16: 12, 32: 6}  # ... where a thread has two channels
@@ -56,6 +57,17 @@ def _up(x: int, multiple: int) -> int:
 def block_width(channels: int) -> int:
     """Return the channels of a block that leave the fewest idle, 64 where several do."""
     return min((64, 96, 128, 32), key=lambda threads: _up(channels, threads))
+
+
+def piece_of(states: int) -> int:
+    """Positions of the pieces before which start states are kept.
+
+    Examples
+    --------
+    >>> piece_of(1), piece_of(16)
+    (16, 32)
+    """
+    return KEPT_FINE if states <= FINE else KEPT
 
 
 def short_plan(sequences: int, length: int, channels: int, states: int, multiprocessors: int) -> Plan:

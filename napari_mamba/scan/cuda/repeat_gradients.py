@@ -16,7 +16,6 @@ from torch import Tensor
 from napari_mamba.scan.cuda.backward import MAX_SEQUENCES, Written, launch_backward
 from napari_mamba.scan.cuda.backward_layout import Facts, Layout, facts_of, layout_for
 from napari_mamba.scan.cuda.forward import layout_of
-from napari_mamba.scan.cuda.plan import KEPT
 from napari_mamba.scan.cuda.repeat import HEAD, REST, Optional8, Templates, output_shape, ready_arguments
 from napari_mamba.scan.cuda.runtime import Kernel, Launch, on_device
 
@@ -32,7 +31,7 @@ class Template(NamedTuple):
         Shape and strides of the output.
     kept : int
         Floats that the forward pass leaves for the backward, the states before each piece.
-    kept_is : {"state", "pieces", "zeros"}
+    kept_is : {"state", "pieces"}
         What the forward pass knows them as.
     scratch : int
         Floats that it needs for itself; `sums` is bytes from their start.
@@ -90,8 +89,6 @@ def _template(tensors: Optional8, softplus: bool, merge: str) -> Template | None
         kept, kept_is, scratch = batch * paths * layout.pieces * layout.states * width, "pieces", states + sums
     elif plan.kind == "chunks":
         scratch = sums
-    elif plan.kind == "single":
-        kept, kept_is = batch * paths * layout.states * width, "zeros"
     numbers, launches = layout.launches(paths, layout.beside, dtype == torch.float32, False, layout.gated)
     like = torch.empty(shape, device="meta")
     rows, k, n = layout.states + 2, (paths,) if multi else (), layout.states
@@ -106,7 +103,7 @@ def _template(tensors: Optional8, softplus: bool, merge: str) -> Template | None
         sums=4 * states if layout.pieces else 0,
         rest=REST.pack(*numbers),
         launches=tuple((*launch, 0) for launch in launches),
-        facts=facts_of(args, KEPT if layout.pieces else plan.chunk, like),
+        facts=facts_of(args, layout.piece if layout.pieces else plan.chunk, like),
         layouts={},
         shapes=tuple(() if x is None else tuple(x.shape) for x in (u, delta, B, C, z)),
         strides=tuple(None if x is None else x.stride() for x in tensors),
@@ -125,14 +122,13 @@ def _forward(template: Template, pointers: list[int]) -> tuple[Tensor, Tensor]:
     """The output, and what the backward pass needs beside the arguments."""
     facts = template.facts
     out = torch.empty_strided(template.out, template.out_strides, dtype=facts.dtype, device=facts.device)
-    make = torch.zeros if template.kept_is == "zeros" else torch.empty
-    kept = make(template.kept, dtype=torch.float32, device=facts.device)
+    kept = torch.empty(template.kept, dtype=torch.float32, device=facts.device)
     scratch = kept
     if template.scratch:
         scratch = torch.empty(template.scratch, dtype=torch.float32, device=facts.device)
     u, delta, A, B, C, D, z, bias = pointers
     place, own = kept.data_ptr(), scratch.data_ptr()
-    state, pieces = {"pieces": (own, place), "state": (place, 0), "zeros": (0, 0)}[template.kept_is]
+    state, pieces = {"pieces": (own, place), "state": (place, 0)}[template.kept_is]
     values = [u, delta, B, C, z, A, D, bias, 0, 0, out.data_ptr(), state, own + template.sums, 0, pieces]
     Kernel.together(template.launches, facts.device.index or 0, HEAD, values, template.rest)
     return out, kept

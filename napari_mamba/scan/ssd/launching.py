@@ -136,22 +136,44 @@ def forward(args: Arguments, plan: Plan, tuning: Tuning) -> tuple[Tensor, Tensor
     return y, starts
 
 
+_READY: dict[tuple, tuple[Any, tuple[str, ...]]] = {}
+"""Kernels that have run, by all that they were compiled for, and the names of their constants in their order."""
+
+
 def _launch(kernel: Any, grid: tuple[int, ...], device: torch.device, *args: Any, **meta: Any) -> None:
-    """Launch a kernel; where a network's first pass is only rehearsed, have it compiled instead."""
+    """Launch a kernel; where a network's first pass is only rehearsed, have it compiled instead.
+
+    Triton looks anew at every argument of every launch, for longer than a GPU takes for a short sequence: what it found
+    out is kept here, and a kernel that fits is launched as it is.
+    """
+    key = (id(kernel), device.index, *_facts(args), *meta.items())
 
     def compile() -> None:
         with torch.cuda.device(device):
             kernel.warmup(*args, grid=grid, **meta)
 
-    if not compiled_instead((kernel, *map(_facts, args), *sorted(meta.items())), compile):
-        kernel[grid](*args, **meta)
+    if compiled_instead(key, compile):
+        return
+    ready = _READY.get(key)
+    if ready is not None:
+        compiled, names = ready
+        compiled[(*grid, 1, 1)[:3]](*args, *[meta[name] for name in names])
+        return
+    compiled = kernel[grid](*args, **meta)
+    if hasattr(compiled, "packed_metadata"):  # not of the interpreter, nor of a Triton that gives nothing back
+        _READY[key] = compiled, tuple(kernel.arg_names[len(args) :])
 
 
-def _facts(x: Any) -> Hashable:
-    """What a kernel is compiled for of an argument."""
-    if isinstance(x, Tensor):
-        return x.dtype, x.data_ptr() % 16 == 0
-    return (x == 1, x % 16 == 0) if isinstance(x, int) else x
+def _facts(args: tuple) -> list[Hashable]:
+    """What a kernel is compiled for of its arguments, as Triton tells them apart, or finer."""
+    return [
+        (x.dtype, x.data_ptr() % 16 == 0)
+        if isinstance(x, Tensor)
+        else (x == 1, x % 16 == 0, x.bit_length() > 31)
+        if isinstance(x, int)
+        else x
+        for x in args
+    ]
 
 
 class Gradients(NamedTuple):

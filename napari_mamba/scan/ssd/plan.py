@@ -38,14 +38,15 @@ class Layout:
 class Tuning:
     """Steps of a chunk, and the layouts of the kernels: see `states`, `output` and `gradients`.
 
-    `together` is how many states' gradients of B and C one program sums.
+    `together` is how many states' gradients of B and C one program sums. As an H200 decided: see
+    `benchmarks/scan/results/ssd-tune.md`.
     """
 
     chunk: int = 64
-    carry: Layout = Layout()
+    carry: Layout = Layout(stages=3)
     outputs: Layout = Layout()
     inputs: Layout = Layout(part=32)
-    matrices: Layout = Layout()
+    matrices: Layout = Layout(stages=3)
     together: int = 128
 
     def smaller(self, stages: int, part: int, chunk: int) -> Tuning:
@@ -140,7 +141,7 @@ def tunings(plan: Plan, dtype: torch.dtype) -> Iterable[Tuning]:
     states, channels = plan.tile
     best = Tuning()
     if dtype == torch.float32 and states * channels > 2048:
-        best = Tuning(32).smaller(1, 32, 32)
+        best = replace(Tuning(32).smaller(1, 32, 32), outputs=Layout(8, 1, 64), matrices=Layout(4, 2, 32))
     yield best
     # Two stages wherever 16 bits are: on an H200 one stage of 32 channels and 64 steps touched memory not its own,
     # likely by the compiler's fault (docs/scan_cuda.md).

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from napari_mamba.errors import NapariMambaError
+from napari_mamba.scan.cuda.runtime import on_device
 from napari_mamba.scan.ssd.plan import MOST_STATES, Plan, Tuning, tunings
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -76,7 +76,7 @@ class _Scan(torch.autograd.Function):
 
         args = launching.Arguments(xBC, dt, A_log, D, table)
         plan = launching.plan_of(args, d_state, groups)
-        with _on(xBC.device):
+        with on_device(xBC.device):
             y, starts = _first_that_fits("forward", xBC, plan, lambda tuning: launching.forward(args, plan, tuning))
         ctx.save_for_backward(xBC, dt, A_log, D, table, starts)
         ctx.plan = plan
@@ -90,15 +90,11 @@ class _Scan(torch.autograd.Function):
         xBC, dt, A_log, D, table, starts = ctx.saved_tensors
         args, plan = launching.Arguments(xBC, dt, A_log, D, table), ctx.plan
         dy = _dense(dy)[:, None].expand(-1, plan.paths, -1, -1)
-        with _on(xBC.device):
+        with on_device(xBC.device):
             found = _first_that_fits(
                 "backward", xBC, plan, lambda tuning: launching.backward(args, plan, tuning, starts, dy)
             )
         return found.xBC, found.dt, found.A_log.to(A_log.dtype), found.D.to(D.dtype), None, None, None
-
-
-def _on(device: torch.device) -> AbstractContextManager:
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()  # the interpreter's
 
 
 def _dense(x: Tensor) -> Tensor:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import ClassVar
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from torch import nn
 
 from napari_mamba import models
+from napari_mamba.engine import memory
 from napari_mamba.engine.device import choose_device
 from napari_mamba.engine.familiarity.network_features import ChannelStatistics
 from napari_mamba.engine.networks.idle import IdleNetworks
@@ -242,7 +245,7 @@ def test_two_threads_capture_and_replay_side_by_side(monkeypatch):
     @torch.inference_mode()
     def passes_of(network):
         found = [run_pass(network, x, device).output for x in tiles]
-        torch.cuda.synchronize()
+        memory.synchronize(device.torch_device)
         return found
 
     monkeypatch.setenv(passes.SWITCH, "0")
@@ -252,3 +255,59 @@ def test_two_threads_capture_and_replay_side_by_side(monkeypatch):
         replayed = list(pool.map(passes_of, networks))
     assert not any(graphs_of(network).failed for network in networks)
     assert all(torch.equal(a, b) for x, y in zip(written, replayed, strict=True) for a, b in zip(x, y, strict=True))
+
+
+@pytest.mark.gpu
+def test_a_stranger_that_waits_for_the_whole_device_changes_no_answer(monkeypatch):
+    device, ended = choose_device("cuda", "float32"), threading.Event()
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv3d(1, 8, 3, padding=1), nn.Conv3d(8, 2, 1)).cuda()
+    tiles = [torch.randn(1, 1, 24, 24, 24, device="cuda") for _ in range(12)]
+
+    @torch.inference_mode()
+    def passes_of():
+        return [run_pass(network, x, device).output.cpu() for x in tiles]
+
+    def stranger():
+        while not ended.is_set():
+            with suppress(RuntimeError):  # CUDA refuses it while a graph is captured
+                torch.cuda.synchronize()
+
+    monkeypatch.setenv(passes.SWITCH, "0")
+    written = passes_of()
+    monkeypatch.setenv(passes.SWITCH, "1")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(stranger)
+        try:
+            beside = passes_of()
+        finally:
+            ended.set()
+        waiting.result()
+    torch.cuda.empty_cache()  # PyTorch's memory is sane after captures that were spoilt
+    assert all(torch.equal(a, b) for a, b in zip(written, beside, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(written, passes_of(), strict=True))
+
+
+def spoilt(*said: str) -> Exception:
+    """What PyTorch raises of a capture: the last error, with those before it as its context."""
+    error: Exception | None = None
+    for one in said:
+        last, error = error, RuntimeError(f"CUDA error: {one}")
+        error.__context__ = last
+    assert error is not None
+    return error
+
+
+def test_a_capture_that_another_thread_spoilt_is_tried_again_a_few_times():
+    others, own = "operation failed due to a previous error during capture", "operation not permitted when stream is"
+    for errors, captures in (([spoilt(others)] * 9, 4), ([spoilt(own, others)] * 9, 1), ([spoilt("memory")] * 9, 1)):
+        left = list(errors)
+
+        def capture(run, x, graphs, left=left):
+            raise left.pop()
+
+        graphs = PassGraphs(capture)
+        for _ in range(20):
+            assert graphs.answer((1,), torch.ones(1), lambda x: Pass(x, [])).output.item() == 1
+        assert graphs.failed
+        assert len(errors) - len(left) == captures

@@ -85,3 +85,54 @@ def test_kernels_of_different_layouts_fit_each_other(device, monkeypatch):
     monkeypatch.setattr(triton_backend, "_CHOSEN", {})
     worst = errors(*make(device, 1, 1, 130, 1, 70, 1, 20))
     assert max(worst.values()) < 2e-5, worst
+
+
+class Recorder:
+    """A kernel that notes how it was launched: through Triton, or as it was compiled before."""
+
+    arg_names = ("x", "length", "table", "SIZE", "SPLIT")
+
+    def __init__(self):
+        self.launches = []
+
+    def __getitem__(self, grid):
+        def launch(*args, **meta):
+            self.launches.append(("Triton", grid, *args[1:], meta))
+            return Compiled(self.launches)
+
+        return launch
+
+
+class Compiled:
+    packed_metadata = ()
+
+    def __init__(self, launches):
+        self.launches = launches
+
+    def __getitem__(self, grid):
+        return lambda *args: self.launches.append(("as compiled", grid, *args[1:]))
+
+
+def test_a_kernel_that_ran_is_launched_as_it_was_compiled_where_it_fits(device):
+    from napari_mamba.scan.ssd import launching
+
+    kernel, x = Recorder(), torch.zeros(64)
+
+    def launch(x, length, **other):
+        launching._launch(kernel, (2, 3), torch.device("cpu"), x, length, None, **{"SPLIT": True, "SIZE": 8} | other)
+
+    launch(x, 33)
+    launch(x[4:], 47)
+    assert kernel.launches.pop() == ("as compiled", (2, 3, 1), 47, None, 8, True)
+    for change in (
+        lambda: launch(x[1:], 33),  # another alignment
+        lambda: launch(x.half(), 33),
+        lambda: launch(x, 48),  # divides by 16
+        lambda: launch(x, 1),
+        lambda: launch(x, 2**31 + 1),  # 64 bits
+        lambda: launch(x, 33, SPLIT=False),
+        lambda: launch(x, 33, num_warps=8),
+    ):
+        for how in ("Triton", "as compiled"):
+            change()
+            assert kernel.launches[-1][0] == how

@@ -46,7 +46,9 @@ DEVICE float out_to_float(out_t x) { return to_float(x); }
 #ifndef KEEP  // the states within a chunk are kept for a backward pass
 #define KEEP 0
 #endif
+#ifndef PIECE  // positions between them: TILEs
 #define PIECE 32
+#endif
 #define PADDED ((STATES + 3) / 4 * 4)
 
 // Strides in elements; *_l is from row to row, the last axis is contiguous. out and sum: rows of `width`.
