@@ -142,7 +142,15 @@ def stained(rng, tmp_path):
 
 @pytest.mark.parametrize(
     ("which", "numbers"),
-    [(1, [1]), ("1", [1]), ("gfp", [1]), ("GFP, dapi", [1, 0]), ([2, "DAPI"], [2, 0]), ("0", [0]), ("0,1,2", [0, 1, 2])],
+    [
+        (1, [1]),
+        ("1", [1]),
+        ("gfp", [1]),
+        ("GFP, dapi", [1, 0]),
+        ([2, "DAPI"], [2, 0]),
+        ("0", [0]),
+        ("0,1,2", [0, 1, 2]),
+    ],
 )
 def test_channels_are_chosen_by_number_or_name_and_stay_on_disk(stained, which, numbers):
     path, values = stained
@@ -159,7 +167,7 @@ def test_channels_are_chosen_by_number_or_name_and_stay_on_disk(stained, which, 
 
 @pytest.mark.parametrize("which", [3, -1, "mCherry", "GFP,", ""])
 def test_a_channel_that_is_not_there_is_told_with_those_that_are(stained, which):
-    with pytest.raises(InputError, match="has no channel .*: choose of 0 DAPI, 1 GFP, 2 0"):
+    with pytest.raises(InputError, match=r"has no channel .*: choose of 0 DAPI, 1 GFP, 2 0"):
         io.read(stained[0], channel=which)
     with pytest.raises(InputError, match="choose of 0 to 1"):
         chosen_channels(Volume(np.zeros((2, 2, 2, 2))), 5)

@@ -55,8 +55,6 @@ def some_values(image: LazyImage) -> str:
     every = boxes(image)
     found = hashlib.sha256()
     for number in sorted({round(i) for i in np.linspace(0, len(every) - 1, _LOOKS)}):
-        z, y, x = (
-            slice(middle := (one.start + one.stop) // 2, min(middle + _SIDE, one.stop)) for one in every[number]
-        )
+        z, y, x = (slice(middle := (one.start + one.stop) // 2, min(middle + _SIDE, one.stop)) for one in every[number])
         found.update(np.ascontiguousarray(image[:, z, y, x]).tobytes())
     return found.hexdigest()
