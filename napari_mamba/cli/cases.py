@@ -12,7 +12,7 @@ from napari_mamba.cli.outputs import Outputs
 from napari_mamba.errors import InputError
 
 _OUTPUTS = tuple(f.name for f in fields(Outputs))
-_READING = {"series": str, "frame": (str, int), "level": int, "colour": str}
+_READING = {"series": str, "frame": (str, int), "level": int, "colour": str, "channel": (str, int)}
 _LARGEST = 64 << 20
 
 

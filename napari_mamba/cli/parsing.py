@@ -73,7 +73,12 @@ def run_options(**chosen: Any) -> dict[str, Any]:
 
 
 def read_options(
-    series: str | None, frame: str | None, level: int, resample_channels: bool = False, colour: str | None = None
+    series: str | None,
+    frame: str | None,
+    level: int,
+    resample_channels: bool = False,
+    colour: str | None = None,
+    channel: str | None = None,
 ) -> dict[str, Any]:
     """What `io.read` takes, from the text of the options.
 
@@ -84,7 +89,7 @@ def read_options(
         raise InputError(f"--frame {frame} is no volume of a 4D file: give its number from 0, all, or each")
     if colour not in (None, "grey", "channels"):
         raise InputError(f"--colour {colour} is not known: take a colour image as grey, or as channels")
-    chosen = {"colour": colour} if colour else {}
+    chosen = {name: value for name, value in (("colour", colour), ("channel", channel)) if value}
     return {
         **chosen,
         "series": int(series) if series is not None and series.isdigit() else series,

@@ -85,7 +85,8 @@ def check_channels(volume: Volume, bundle: Any) -> tuple[list[str], bool]:
     if volume.channels != len(names) and not repeated:
         raise InputError(
             f"{bundle.name} takes {_count(len(names), 'channel')} ({', '.join(names)}), this image has "
-            f"{volume.channels}: give exactly these, in this order, one file a channel"
+            f"{volume.channels}: give exactly these, in this order, one file a channel, or choose of its own "
+            "(--channel)"
         )
     if volume.units == "pixel" and _refines(bundle):
         raise InputError(

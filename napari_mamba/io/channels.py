@@ -1,10 +1,15 @@
-"""Images on different grids as channels of one: each is interpolated onto the first one's grid, through the affines."""
+"""Channels: chosen of an image's own, or images on different grids brought onto the first one's, by the affines."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from napari_mamba.errors import InputError
+from napari_mamba.io.common import source
 from napari_mamba.volume import Volume
 
 
@@ -68,3 +73,87 @@ def _check_overlap(volume: Volume, reference: Volume, matrix: np.ndarray) -> Non
             f"{volume.name or 'a channel'} and {reference.name or 'the first channel'} do not overlap: check that they "
             "show the same person in one position, or register them first"
         )
+
+
+def chosen_channels(volume: Volume, which: str | int | Sequence[str | int]) -> Volume:
+    """Some channels of a volume, in the order that is asked for; what is on disk stays there.
+
+    Parameters
+    ----------
+    volume : Volume
+    which : int, str, or sequence of these
+        Numbers from 0, or names that the file gives its channels; a string may list several with commas.
+
+    Raises
+    ------
+    InputError
+        If the volume lacks one.
+
+    Examples
+    --------
+    >>> volume = Volume(np.arange(2.0).reshape(2, 1, 1, 1), channel_names=("nuclei", "actin"))
+    >>> chosen_channels(volume, "actin").data.ravel().tolist(), chosen_channels(volume, "1,0").channel_names
+    ([1.0], ('actin', 'nuclei'))
+    """
+    wanted = [which] if isinstance(which, str | int) else list(which)
+    numbers = [number for one in wanted for number in _numbers(volume, one)]
+    if numbers == list(range(volume.channels)):
+        return volume
+    shown = source.shown_channels(volume)
+    names = tuple(volume.channel_names[number] for number in numbers) if volume.channel_names else ()
+    data = volume.data[numbers] if isinstance(volume.data, np.ndarray) else Picked(volume.data, numbers)
+    header = replace(source.of(volume), shown=tuple(shown[number] for number in numbers) if shown else ())
+    return source.attached(replace(volume, data=data, channel_names=names), header)
+
+
+def _numbers(volume: Volume, which: str | int) -> list[int]:
+    """The numbers of the channels that a number, a name, or a list of these with commas means."""
+    known = {name.lower(): number for number, name in enumerate(volume.channel_names)}
+    known |= {str(number): number for number in range(volume.channels)}  # a number is a number
+    text = str(which).strip().lower()
+    parts = [text] if text in known else [part.strip() for part in text.split(",")]
+    for part in parts:
+        if part not in known:
+            named = ", ".join(f"{n} {name}".strip() for n, name in enumerate(volume.channel_names[:12]))
+            said = named or f"0 to {volume.channels - 1}"
+            raise InputError(f"{volume.name or 'the image'} has no channel {part[:40]!r}: choose of {said}")
+    return [known[part] for part in parts]
+
+
+class Picked:
+    """Some channels of an image on disk (C, Z, Y, X), which stay there until they are indexed.
+
+    Parameters
+    ----------
+    base : array-like
+        Takes slices.
+    numbers : sequence of int
+        Its channels.
+    """
+
+    ndim = 4
+
+    def __init__(self, base: Any, numbers: Sequence[int]):
+        self.base, self.numbers = base, list(numbers)
+        self.shape = (len(self.numbers), *base.shape[1:])
+        self.dtype = np.dtype(base.dtype)
+        for name in ("source", "axes"):  # by which chunks are found
+            if hasattr(base, name):
+                setattr(self, name, getattr(base, name))
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        parts = list(key) if isinstance(key, tuple) else [key]
+        if Ellipsis in parts:
+            place = parts.index(Ellipsis)
+            parts[place : place + 1] = [slice(None)] * (self.ndim - len(parts) + 1)
+        first, rest = parts[0], tuple(parts[1:])
+        if not isinstance(first, slice):
+            return np.asarray(self.base[(self.numbers[first], *rest)])
+        found = [np.asarray(self.base[(number, *rest)]) for number in self.numbers[first]]
+        return np.stack(found) if found else np.asarray(self.base[(slice(0, 0), *rest)])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[...], dtype)

@@ -75,6 +75,7 @@ def read(
     level: int = 0,
     colour: Colour = None,
     resample_channels: bool = False,
+    channel: str | int | Sequence[str | int] | None = None,
 ) -> Volume:
     """Read an image with its geometry.
 
@@ -94,6 +95,8 @@ def read(
         How a colour image is taken: its luminance, or red, green and blue as channels.
     resample_channels : bool
         Of several files that lie on different grids: interpolate each onto the first one's, through the affines.
+    channel : int, str, or sequence of these, optional
+        Only these channels, in this order: numbers from 0, or the names that the file gives them.
 
     Returns
     -------
@@ -116,6 +119,16 @@ def read(
     ('flair', 't1')
     """
     chosen = _Choice(series, frame, level, colour)
+    if channel is not None:
+        from napari_mamba.io.channels import chosen_channels
+
+        return chosen_channels(_read_any(path, chosen, resample_channels), channel)
+    return _read_any(path, chosen, resample_channels)
+
+
+def _read_any(
+    path: str | PathLike[str] | Sequence[str | PathLike[str]], chosen: _Choice, resample_channels: bool
+) -> Volume:
     if isinstance(path, str | PathLike):
         return _read_one(expanded(path), chosen)
     paths = [expanded(item) for item in path]
@@ -126,7 +139,7 @@ def read(
     if all(item.is_file() and _format(item) == "dicom" for item in paths):
         from napari_mamba.io.formats import dicom
 
-        return explained(paths[0], lambda: dicom.read_files(paths, series, frame, colour))
+        return explained(paths[0], lambda: dicom.read_files(paths, chosen.series, chosen.frame, chosen.colour))
     return _stack([(item, _read_one(item, chosen)) for item in paths], resample_channels)
 
 

@@ -39,6 +39,10 @@ def open_volume(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
     --------
     >>> open_volume("whole_body.nii").data[0, 100]  # doctest: +SKIP
     """
+    if (channel := choices.pop("channel", None)) is not None:
+        from napari_mamba.io.channels import chosen_channels
+
+        return chosen_channels(open_volume(paths, **choices), channel)
     several = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if len(several) == 1:
         path = expanded(several[0])

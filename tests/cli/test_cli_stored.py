@@ -118,6 +118,18 @@ def test_a_coarser_level_and_a_region_of_it(command, tiny_bundle, volume, tmp_pa
     np.testing.assert_array_equal(np.asarray(io.read(folder / "out.zarr").data), expected.labels.data)
 
 
+def test_one_channel_of_several(command, tiny_bundle, volume, tmp_path, folder, wanted):
+    both = Volume(np.concatenate([volume.data[:, ::-1], volume.data]), volume.affine, ("actin", "nuclei"), name="image")
+    path = io.write(both, tmp_path / "stained.ome.zarr")
+    line = ("run", tiny_bundle, path, "-o", folder / "out.ome.zarr", "--device", "cpu")
+    refused = command(*line)
+    assert refused.code == 2
+    assert "choose of its own (--channel)" in refused.err
+    done = command(*line, "--channel", "nuclei")
+    assert done.code == 0, done.err
+    np.testing.assert_array_equal(np.asarray(io.read(folder / "out.ome.zarr").data), wanted.labels.data)
+
+
 def test_into_an_address(command, tiny_bundle, store, wanted):
     done = command("run", tiny_bundle, store, "-o", "memory://results/out.zarr", "--device", "cpu")
     assert done.code == 0, done.err

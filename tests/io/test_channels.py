@@ -10,7 +10,7 @@ import SimpleITK
 
 from napari_mamba import bundles, io
 from napari_mamba.errors import InputError
-from napari_mamba.io.channels import onto_grid
+from napari_mamba.io.channels import chosen_channels, onto_grid
 from napari_mamba.io.formats import itk
 from napari_mamba.io.regions import region_of
 from napari_mamba.io.terminology import terminology_entry
@@ -130,3 +130,44 @@ def test_names_that_do_not_fit_are_passed_over(content):
 
     assert labels.comment_names([b"", b"\xff", content], 3) == ()
     assert labels.comment_names([content, labels.names_comment("xyz") + bytes(5)], 3) == ("x", "y", "z")
+
+
+@pytest.fixture
+def stained(rng, tmp_path):
+    """An image of three stained channels in a store, and its values."""
+    values = rng.integers(0, 255, (3, 6, 7, 8)).astype(np.uint8)
+    names = ("DAPI", "GFP", "0")
+    return io.write(Volume(values, channel_names=names), tmp_path / "stained.ome.zarr"), values
+
+
+@pytest.mark.parametrize(
+    ("which", "numbers"),
+    [
+        (1, [1]),
+        ("1", [1]),
+        ("gfp", [1]),
+        ("GFP, dapi", [1, 0]),
+        ([2, "DAPI"], [2, 0]),
+        ("0", [0]),
+        ("0,1,2", [0, 1, 2]),
+    ],
+)
+def test_channels_are_chosen_by_number_or_name_and_stay_on_disk(stained, which, numbers):
+    path, values = stained
+    names = ("DAPI", "GFP", "0")
+    for volume in (io.read(path, channel=which), io.open_volume(path, channel=which)):
+        assert not isinstance(volume.data, np.ndarray)
+        assert volume.channel_names == tuple(names[number] for number in numbers)
+        np.testing.assert_array_equal(np.asarray(volume.data), values[numbers])
+        np.testing.assert_array_equal(volume.data[:, 1:3, ..., 2], values[numbers][:, 1:3, ..., 2])
+        np.testing.assert_array_equal(volume.data[-1, 2], values[numbers][-1, 2])
+    in_memory = chosen_channels(Volume(values, channel_names=names), which)
+    np.testing.assert_array_equal(in_memory.data, values[numbers])
+
+
+@pytest.mark.parametrize("which", [3, -1, "mCherry", "GFP,", ""])
+def test_a_channel_that_is_not_there_is_told_with_those_that_are(stained, which):
+    with pytest.raises(InputError, match=r"has no channel .*: choose of 0 DAPI, 1 GFP, 2 0"):
+        io.read(stained[0], channel=which)
+    with pytest.raises(InputError, match="choose of 0 to 1"):
+        chosen_channels(Volume(np.zeros((2, 2, 2, 2))), 5)

@@ -49,6 +49,14 @@ def batch(
     frame: Annotated[
         Optional[str], typer.Option(help='Which volume of 4D files, from 0, or "all".', rich_help_panel=IN)
     ] = None,
+    channel: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="N|NAME,...",
+            help="Only these channels of the image, in this order: numbers from 0, or names that the file gives.",
+            rich_help_panel=IN,
+        ),
+    ] = None,
     level: Annotated[int, typer.Option(help="Of multi-resolution images; 0 is the finest.", rich_help_panel=IN)] = 0,
     resample_channels: Annotated[
         bool,
@@ -119,7 +127,7 @@ def batch(
             inputs,
             output,
             options,
-            reading=parsing.read_options(None, frame, level, resample_channels),
+            reading=parsing.read_options(None, frame, level, resample_channels, channel=channel),
             suffixes=suffix or (),
             resume=resume,
             overwrite=overwrite,

@@ -176,6 +176,14 @@ def run(
             rich_help_panel=IN,
         ),
     ] = None,
+    channel: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="N|NAME,...",
+            help="Only these channels of the image, in this order: numbers from 0, or names that the file gives.",
+            rich_help_panel=IN,
+        ),
+    ] = None,
     row: Row = None,
     row_of: Annotated[
         Optional[str],
@@ -224,7 +232,7 @@ def run(
             bundle,
             one_case(inputs, outputs) if cases is None else cases,
             options,
-            reading=parsing.read_options(series, frame, level, resample_channels, colour),
+            reading=parsing.read_options(series, frame, level, resample_channels, colour, channel),
             overwrite=overwrite,
             events=events,
             storing=Storing(resume, scheduler, workers, dry_run),

@@ -101,8 +101,8 @@ class Forecast:
         found = []
         if self.free_memory_bytes is not None and self.memory_bytes > self.free_memory_bytes:
             found.append(
-                f"The run needs about {gib(self.memory_bytes)} of memory, {gib(self.free_memory_bytes)} are free: close "
-                "other programs, or give a smaller --tile."
+                f"The run needs about {gib(self.memory_bytes)} of memory, {gib(self.free_memory_bytes)} are free: "
+                "close other programs, or give a smaller --tile."
             )
         if self.free_disk_bytes is not None and self.written_bytes > self.free_disk_bytes:
             found.append(

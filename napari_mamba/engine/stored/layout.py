@@ -112,9 +112,7 @@ def lay_out(
     return Layout(shape, axis, chunks, block)  # type: ignore[arg-type]
 
 
-def held_bytes(
-    shape: Shape, layer: int, tiling: Tiling, channels: int, read_bytes: int, written_bytes: int
-) -> float:
+def held_bytes(shape: Shape, layer: int, tiling: Tiling, channels: int, read_bytes: int, written_bytes: int) -> float:
     """Bytes held for each voxel of a block's cross-section: sums of tiles, slabs of the image, blocks to be written.
 
     Parameters

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +22,7 @@ from napari_mamba.engine.result import Result
 from napari_mamba.engine.stored.finishing import largest
 from napari_mamba.engine.stored.finishing.coarsening import Coarsening, tasks_of
 from napari_mamba.engine.stored.finishing.pyramid import coarser, factors
+from napari_mamba.engine.stored.identity import identity
 from napari_mamba.engine.stored.journal import Journal
 from napari_mamba.engine.stored.layout import Layout, lay_out, split
 from napari_mamba.engine.stored.outcome import finished_result, result_of
@@ -154,7 +153,7 @@ class StoredSession:
         """Make the store and its journal, or see that those there are of this run."""
         job, work, layout = self.job, self.work, self.job.layout
         assert layout is not None
-        what = self._identity(volume)
+        what = identity(volume, self.work)
         if kept is None:
             self.journal.clear()
             try:
@@ -170,24 +169,6 @@ class StoredSession:
                 f"{job.target} was begun with another image, bundle or options: give the same ones, or begin anew with "
                 "--overwrite"
             )
-
-    def _identity(self, volume: Volume) -> str:
-        """What decides about an answer: the image, the bundle, the options and how they are carried out."""
-        options = self.job.options.to_dict()
-        for free in ("device", "batch_size"):
-            del options[free]
-        plan = self.work.plan
-        facts = [
-            volume.name,
-            list(volume.data.shape),
-            str(volume.data.dtype),
-            volume.affine.tolist(),
-            self.job.bundle.sha256,
-            options,
-            [list(plan.tile), plan.overlap, list(plan.mirror_axes), plan.half],
-            str(self.work.device.dtype),
-        ]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
     # ---- the network
 

@@ -102,11 +102,13 @@ def test_without_a_word_nothing_that_is_there_is_touched(tmp_path, volume):
     assert (tmp_path / "thesis").read_text() == "years of work"
 
 
-@pytest.mark.parametrize("what", ["image", "bundle", "options"])
+@pytest.mark.parametrize("what", ["image", "values", "bundle", "options"])
 def test_what_was_begun_with_something_else_is_not_gone_on_with(tmp_path, volume, what):
     target = tmp_path / "out.zarr"
     stopped(run_into(volume, bundle(), target, CPU), 3)
     other = Volume(volume.data[:, :-1], volume.affine, name="image") if what == "image" else volume
+    if what == "values":  # another frame or channel, or another image of the same name
+        other = Volume(volume.data[:, ::-1], volume.affine, name="image")
     changed = bundle(sha256="1" * 64) if what == "bundle" else bundle()
     options = replace(CPU, overlap=0.25) if what == "options" else CPU
     with pytest.raises(OutputError, match="begun with another image, bundle or options"):

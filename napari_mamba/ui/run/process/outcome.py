@@ -32,6 +32,7 @@ GPU_GONE = (
 IN_THE_WINDOW = (
     (" (replace_nonfinite; --replace-nonfinite)", " (NaN becomes, under More options)"),
     (" (--resample-channels)", ""),
+    (", one file a channel, or choose of its own (--channel)", ", one layer a channel"),
     ("begin anew with --precision float32 --overwrite", "choose float32 under More options, and another name"),
     ("begin anew with a smaller --tile and --overwrite", "choose a smaller tile under More options, and another name"),
     ("go on with --resume, or begin anew with --overwrite", "run into it again to go on, or choose another name"),
