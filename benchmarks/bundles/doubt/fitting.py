@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.bundles.doubt.bundles import KINDS, Kind
-from benchmarks.bundles.doubt.kinds.images import CHOOSE, ELSE, FIT, LOOKS, TEST
+from benchmarks.bundles.doubt.kinds.images import CHOOSE, COMPUTED, ELSE, FIT, LOOKS, TEST
 from napari_mamba import bundles
 from napari_mamba.bundles.guards.familiarity import PARTS, Familiarity
 from napari_mamba.engine.familiarity.around_features import AROUND_GROUPS
@@ -42,6 +42,8 @@ def fit(name: str, rows: Rows) -> Familiarity:
     for part in sorted(kind.parts, key=lambda part: not part.endswith("_kinds")):
         values = rows[part.removesuffix("_kinds")].astype(np.float64)
         here = counted & whole(values)
+        if part.startswith("depth"):
+            here &= rows["right"] | np.array([LOOKS.get(str(one)) == COMPUTED for one in rows["kind"]])
         groups = groups_of(name, part.removesuffix("_kinds"), values.shape[1])
         teach, choose = here & (rows["part"] == FIT), here & (rows["part"] == CHOOSE)
         right = rows["right"]
@@ -118,6 +120,9 @@ def doubted(rows: Rows, familiarity: Familiarity) -> dict[str, np.ndarray]:
     """Which images are doubted, by their features of each sort and by any; a refused one is doubted too."""
     found = {}
     for part in PARTS:
+        if part not in rows:  # of an older cache
+            found[part] = rows["refused"]
+            continue
         values, far = rows[part].astype(np.float64), rows["refused"].copy()
         for kept in (getattr(familiarity, part), getattr(familiarity, f"{part}_kinds")):
             if kept is not None and values.shape[1]:
@@ -130,7 +135,12 @@ def table(name: str, rows: Rows, familiarity: Familiarity) -> str:
     """Shares doubted, by kind, of the people and sources that were left out; Markdown."""
     said, held = doubted(rows, familiarity), used(rows, KINDS[name]) & (rows["part"] == TEST)
     parts = [part for part in PARTS if getattr(familiarity, part) or getattr(familiarity, f"{part}_kinds")]
-    words = {"image": "before the run", "network": "by the network", "around": "by what lies around the answer"}
+    words = {
+        "image": "before the run",
+        "network": "by the network",
+        "around": "by what lies around the answer",
+        "depth": "before the run, by what lies how deep",
+    }
     lines = [f"| images | number | {' | '.join(words[p] for p in parts)} | in all |", f"|{' --- |' * (len(parts) + 3)}"]
     unseen = KINDS[name].unseen
     for right in (True, False):

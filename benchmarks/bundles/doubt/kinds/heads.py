@@ -261,11 +261,12 @@ def others(data: Path) -> Iterator[Example]:
         for example in foreign_crops(data, mm, 4, lambda *_: False, brains=False):
             yield replace(example, network=False)
     yield from whole_scans(data, lambda source: not source.brain)
-    for people, part, count in (("train", FIT, 8), ("train", CHOOSE, 8), ("validation", TEST, 8)):
+    for people, part, count in (("train", FIT, 24), ("train", CHOOSE, 8), ("validation", TEST, 8)):
         paths = sorted((data / "headneck_rt" / people).glob("*/ct.nii.gz"))
-        for path in paths[-count:] if part == CHOOSE else paths[:count]:
+        for number, path in enumerate(paths[-count:] if part == CHOOSE else paths[:count]):
             name = f"{people} {path.parent.name}"
-            yield Example(name, part, "head and neck, CT", False, lambda path=path: read(path), False)
+            if number < 8:
+                yield Example(name, part, "head and neck, CT", False, lambda path=path: read(path), False)
             for window in WINDOWS:
                 make = lambda path=path, window=window: head_ct(path, window)  # noqa: E731
                 yield Example(f"{name} {window}", part, "a head, CT in a window", False, make, False)

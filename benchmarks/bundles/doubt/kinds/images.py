@@ -82,6 +82,8 @@ SMALL = "half the size"
 WINDOWS = {"brain": (0.0, 80.0), "soft tissue": (-160.0, 240.0), "bone": (-500.0, 1500.0), "all": (-1024.0, 3071.0)}
 """Windows of a CT as pictures of it are kept, in Hounsfield units: the darkest becomes 0."""
 
+COMPUTED = "like a CT scan"
+
 LOOKS: dict[str, str] = {
     "upside down": "upside down",
     "back to front": "back to front",
@@ -93,9 +95,9 @@ LOOKS: dict[str, str] = {
     "inverted": "inverted",
     "half of it": "cut off",
     SMALL: "too small",
-    "abdomen, CT": "like a CT scan",
-    "head and neck, CT": "like a CT scan",
-    "a head, CT in a window": "like a CT scan",
+    "abdomen, CT": COMPUTED,
+    "head and neck, CT": COMPUTED,
+    "a head, CT in a window": COMPUTED,
 }
 """What a user is told such an image looks; what is not here looks like another part of the body or another contrast."""
 ELSE = "like another part of the body or another contrast"
