@@ -25,6 +25,9 @@ JUST_BELOW = 0.99
 MISSED = 0.02
 """Share of the other images that a limit may miss, so that a few near ones do not cost right ones."""
 
+NONE = np.array([1e6])
+"""Distances of other images where none is to be told."""
+
 
 def used(rows: Rows, kind: Kind) -> np.ndarray:
     """Rows that count: not the changes that do not matter, and of kinds held out those of the test alone."""
@@ -59,10 +62,13 @@ def fit(name: str, rows: Rows) -> Familiarity:
         strange = np.sort(distances[choose & ~right & ~known])[int(MISSED * (choose & ~right).sum()) :]
         if not part.endswith("_kinds"):  # no distance tells what lies among the right ones: it lowers no limit
             strange = strange[strange > np.quantile(distances[choose & right], 1 - MISSED)]
-        limit = choose_limit(distances[choose & right], strange if len(strange) else np.array([1e6]))
+        limit = choose_limit(distances[choose & right], strange if len(strange) else NONE)
         if part.endswith("_kinds"):
             limit = max(limit, LEAST)
             known |= ~right & (np.nan_to_num(distances) > limit)
+        else:  # as far as familiar ones leave it, where that saves more of the right ones than it misses of the others
+            limits = (limit, choose_limit(distances[choose & right], NONE))
+            limit = min(limits, key=lambda one: _wrong(distances > one, known, choose & right, choose & ~right))
         found[part] = replace(reference, limit=limit)
     counts = {
         p: {"right": count(rows, counted, p, True), "others": count(rows, counted, p, False)}
@@ -71,6 +77,11 @@ def fit(name: str, rows: Rows) -> Familiarity:
     layers = kind.layers if any(part.startswith("network") for part in kind.parts) else ()
     known_now = Familiarity(**found, layers=layers, fitted=counts, frame=kind.frame, structure=kind.structure)
     return spared(known_now, rows, counted & (rows["part"] == CHOOSE) & ~rows["right"]) if kind.sparing else known_now
+
+
+def _wrong(far: np.ndarray, known: np.ndarray, right: np.ndarray, others: np.ndarray) -> float:
+    """Share of the right images doubted, and of the others that are neither far nor known, together."""
+    return float(np.mean(far[right]) + 1 - np.mean((far | known)[others]))
 
 
 def spared(familiarity: Familiarity, rows: Rows, others: np.ndarray) -> Familiarity:
@@ -90,6 +101,8 @@ def groups_of(name: str, part: str, size: int) -> Mapping[str, int]:
     """Groups of features; of the network's two a layer, in halves: the channels' means, and their spreads."""
     if part == "around":
         return AROUND_GROUPS
+    if part == "depth":
+        return {"what lies how deep in it": size}
     if part == "image":
         ends = dict(zip(GROUPS, np.cumsum(list(GROUPS.values())), strict=True))
         return {group: GROUPS[group] for group, end in ends.items() if end <= size}

@@ -19,7 +19,7 @@ USE = (
     "tumours or after resection, nor for CT."
 )
 
-VERSION = "1.6.5"
+VERSION = "1.6.6"
 
 AIMS = (
     "What it was made for: a mean Dice of 0.88 on held-out maps, 0.85 on each tissue of the template, and an agreement "
