@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks.bundles.doubt import page
 from benchmarks.bundles.doubt.bundles import KINDS
 from benchmarks.bundles.doubt.fitting import Rows, fit, summary, table
-from benchmarks.bundles.doubt.kinds.images import Example
+from benchmarks.bundles.doubt.kinds.images import IN_A_WINDOW, Example
 from napari_mamba import bundles
 from napari_mamba.bundles import Bundle
 from napari_mamba.bundles.guards.familiarity import PARTS, Familiarity
@@ -64,7 +64,7 @@ def look(example: Example, bundle: Bundle, network: bool) -> dict[str, Any]:
         else:
             mask = any(channel.modality.upper() == "MASK" for channel in bundle.channels)
             found["image"] = image_features(volume, mask, kind.frame)
-        if any(part.startswith("depth") for part in kind.parts):
+        if any(part.startswith("depth") for part in kind.parts) and (example.right or example.kind == IN_A_WINDOW):
             found["depth"] = depth_features(np.asarray(volume.data[0]), volume.spacing)
         if kind.structure and example.mask is not None:
             found["around"] = around_features(volume, example.mask(), kind.frame)

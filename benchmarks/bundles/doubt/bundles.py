@@ -38,7 +38,7 @@ class Kind:
         Least spreads other than those of `training.scoring.familiarity`.
     parts : tuple of str
         What of the features is fitted: "image", "network", "around", "depth", with or without "_kinds". What lies how
-        deep is taught CTs alone (`images.LOOKS`).
+        deep is looked at in right images and in CTs kept in a window alone.
     sparing : bool
         A false doubt is worse than a missed one: the surprise about an image's kind has the highest limit that leaves
         no more than `fitting.MISSED` of the other images that choose undoubted.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.bundles.doubt.bundles import KINDS, Kind
-from benchmarks.bundles.doubt.kinds.images import CHOOSE, COMPUTED, ELSE, FIT, LOOKS, TEST
+from benchmarks.bundles.doubt.kinds.images import CHOOSE, ELSE, FIT, IN_A_WINDOW, LOOKS, TEST
 from napari_mamba import bundles
 from napari_mamba.bundles.guards.familiarity import PARTS, Familiarity
 from napari_mamba.engine.familiarity.around_features import AROUND_GROUPS
@@ -46,7 +46,7 @@ def fit(name: str, rows: Rows) -> Familiarity:
         values = rows[part.removesuffix("_kinds")].astype(np.float64)
         here = counted & whole(values)
         if part.startswith("depth"):
-            here &= rows["right"] | np.array([LOOKS.get(str(one)) == COMPUTED for one in rows["kind"]])
+            here &= rows["right"] | (rows["kind"] == IN_A_WINDOW)
         groups = groups_of(name, part.removesuffix("_kinds"), values.shape[1])
         teach, choose = here & (rows["part"] == FIT), here & (rows["part"] == CHOOSE)
         right = rows["right"]

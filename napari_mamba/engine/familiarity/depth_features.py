@@ -7,6 +7,7 @@ nothing but air is dark; in MR fat comes first and bone is dark.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -58,7 +59,7 @@ def depth_features(image: np.ndarray, spacing: Sequence[float]) -> np.ndarray | 
     if inside.size < _LEAST_INSIDE:
         return None
     low_end, quarter, middle, three_quarters, high_end = np.percentile(inside, (10, 25, 50, 75, 90))
-    layers = [values[(depth > a) & (depth <= b)] for a, b in zip(DEPTHS, DEPTHS[1:], strict=False)]
+    layers = [values[(depth > a) & (depth <= b)] for a, b in pairwise(DEPTHS)]
     layers = [layer if layer.size else np.zeros(1, np.float32) for layer in layers]
     means = [np.log(np.clip(layer.mean() / max(middle, 0.02), 0.1, 5)) for layer in layers]
     dark = [np.mean(layer < 0.5 * middle) for layer in layers]

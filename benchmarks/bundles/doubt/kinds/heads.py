@@ -17,6 +17,7 @@ from scipy import ndimage
 from benchmarks.bundles.doubt.kinds.images import (
     CHOOSE,
     FIT,
+    IN_A_WINDOW,
     SMALL,
     TEST,
     WINDOWS,
@@ -269,7 +270,7 @@ def others(data: Path) -> Iterator[Example]:
                 yield Example(name, part, "head and neck, CT", False, lambda path=path: read(path), False)
             for window in WINDOWS:
                 make = lambda path=path, window=window: head_ct(path, window)  # noqa: E731
-                yield Example(f"{name} {window}", part, "a head, CT in a window", False, make, False)
+                yield Example(f"{name} {window}", part, IN_A_WINDOW, False, make, False)
     for number, path in enumerate(sorted((data / "heart_mr/stacks").glob("*_ED_image.nii.gz"))):
         held = task.part(path.name.rsplit("_", 2)[0]) == "test"
         part = TEST if held else (FIT, CHOOSE)[number % 2]

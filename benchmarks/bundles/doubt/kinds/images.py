@@ -82,8 +82,8 @@ SMALL = "half the size"
 WINDOWS = {"brain": (0.0, 80.0), "soft tissue": (-160.0, 240.0), "bone": (-500.0, 1500.0), "all": (-1024.0, 3071.0)}
 """Windows of a CT as pictures of it are kept, in Hounsfield units: the darkest becomes 0."""
 
-COMPUTED = "like a CT scan"
-
+IN_A_WINDOW = "a head, CT in a window"
+"""What is told by what lies how deep: of other wrong images that is not looked at."""
 LOOKS: dict[str, str] = {
     "upside down": "upside down",
     "back to front": "back to front",
@@ -95,9 +95,9 @@ LOOKS: dict[str, str] = {
     "inverted": "inverted",
     "half of it": "cut off",
     SMALL: "too small",
-    "abdomen, CT": COMPUTED,
-    "head and neck, CT": COMPUTED,
-    "a head, CT in a window": COMPUTED,
+    "abdomen, CT": "like a CT scan",
+    "head and neck, CT": "like a CT scan",
+    IN_A_WINDOW: "like a CT scan",
 }
 """What a user is told such an image looks; what is not here looks like another part of the body or another contrast."""
 ELSE = "like another part of the body or another contrast"
