@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.bundles.doubt.kinds import heads, hearts, hippocampi, plans, shapes
-from benchmarks.bundles.doubt.kinds.images import Example
+from benchmarks.bundles.doubt.kinds.images import ON_ITS_SIDE, Example
 
 ENCODER = tuple(f"encoder.stages.{stage}" for stage in range(4))
 ELSEWHERE = frozenset({"thigh, MR", "abdomen, MR"})
 """Kinds of wrong images that no fitting saw, of any bundle."""
-TURNED = frozenset({"upside down", "back to front", "axes exchanged", "turned by 90 degrees"})
+TURNED = frozenset({"upside down", "back to front", "axes exchanged", "turned by 90 degrees", ON_ITS_SIDE})
 HARMLESS = TURNED | {"half of it"}
 """What a network that looks at a few voxels at a time does the same to."""
 

@@ -57,8 +57,8 @@ def spec() -> BundleSpec:
         intended_use=USE,
         changelog={
             "1.0.1": "Most CTs kept in a window, half heads and label maps are doubted; the weights are the same.",
-            "1.0.2": "CTs kept in a window are told from MR by what lies how deep in them, and fewer right heads are "
-            "doubted; the weights are the same.",
+            "1.0.2": "CTs kept in a window, PET and heads on their side or twice as large are doubted, and fewer right "
+            "heads are; the weights are the same.",
         },
         references=(
             "Hoffmann et al.: SynthMorph, IEEE TMI 41:543, 2022, arXiv:2004.10282",

@@ -14,10 +14,13 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from benchmarks.bundles.doubt.kinds import pet
 from benchmarks.bundles.doubt.kinds.images import (
     CHOOSE,
     FIT,
     IN_A_WINDOW,
+    LARGE,
+    ON_ITS_SIDE,
     SMALL,
     TEST,
     WINDOWS,
@@ -233,7 +236,17 @@ def _skew(a: np.ndarray) -> np.ndarray:
     return np.array([[0, -a[2], a[1]], [a[2], 0, -a[0]], [-a[1], a[0], 0]])
 
 
-WRONG = ("upside down", "back to front", "inverted", "axes exchanged", "turned by 90 degrees", "half of it", SMALL)
+WRONG = (
+    "upside down",
+    "back to front",
+    "inverted",
+    "axes exchanged",
+    "turned by 90 degrees",
+    "half of it",
+    SMALL,
+    ON_ITS_SIDE,
+    LARGE,
+)
 
 
 def examples(data: Path, thick: bool = False) -> Iterator[Example]:
@@ -251,6 +264,10 @@ def examples(data: Path, thick: bool = False) -> Iterator[Example]:
             for how in WRONG if head.path == SAMPLE or head.part != TEST else [WRONG[turn % len(WRONG)]]:
                 make_wrong = lambda make=make, how=how: changed(make(), how)  # noqa: E731
                 yield Example(f"{name} {how}", head.part, how, False, make_wrong, False)
+    for head in maps(data):
+        for number in range(pet.IMAGES):
+            make_pet = lambda path=head.path, number=number: pet.pet(path, read, number)  # noqa: E731
+            yield Example(f"{head.path.name} PET {number}", head.part, pet.KIND, False, make_pet, False)
     yield from others(data)
 
 
