@@ -18,7 +18,7 @@ _LEAST_INSIDE = 200
 """Places that an inside has at least: a small box of a head has none."""
 
 
-def depth_features(image: np.ndarray, spacing: Sequence[float]) -> np.ndarray | None:
+def depth_features(image: np.ndarray, spacing: Sequence[float] | np.ndarray) -> np.ndarray | None:
     """Numbers of each depth, whatever the scale of the values; None where the image shows no inside.
 
     Parameters
