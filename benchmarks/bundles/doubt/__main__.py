@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks.bundles.doubt import page
 from benchmarks.bundles.doubt.bundles import KINDS
 from benchmarks.bundles.doubt.fitting import Rows, fit, summary, table
-from benchmarks.bundles.doubt.kinds.images import Example
+from benchmarks.bundles.doubt.kinds.images import IN_A_WINDOW, Example
 from napari_mamba import bundles
 from napari_mamba.bundles import Bundle
 from napari_mamba.bundles.guards.familiarity import PARTS, Familiarity
@@ -50,6 +50,7 @@ def features(name: str, data: Path, cache: Path, network: bool, most: int | None
 def look(example: Example, bundle: Bundle, network: bool) -> dict[str, Any]:
     """An image's features; a bundle that refuses it has none of it."""
     from napari_mamba.engine.familiarity.around_features import around_features
+    from napari_mamba.engine.familiarity.depth_features import depth_features
     from napari_mamba.engine.familiarity.extract import features_of
     from napari_mamba.engine.familiarity.image_features import image_features
 
@@ -63,6 +64,8 @@ def look(example: Example, bundle: Bundle, network: bool) -> dict[str, Any]:
         else:
             mask = any(channel.modality.upper() == "MASK" for channel in bundle.channels)
             found["image"] = image_features(volume, mask, kind.frame)
+        if any(part.startswith("depth") for part in kind.parts) and (example.right or example.kind == IN_A_WINDOW):
+            found["depth"] = depth_features(np.asarray(volume.data[0]), volume.spacing)
         if kind.structure and example.mask is not None:
             found["around"] = around_features(volume, example.mask(), kind.frame)
     except NapariMambaError as error:
@@ -86,7 +89,7 @@ def _unpack(cache: Path) -> list[dict[str, Any]]:
     rows = [{key: values[i] for key, values in stored.items()} for i in range(len(stored["name"]))]
     for row in rows:
         for part in PARTS:
-            row[part] = row[part] if len(row[part]) and np.isfinite(row[part]).all() else None
+            row[part] = row[part] if part in row and len(row[part]) and np.isfinite(row[part]).all() else None
     return rows
 
 

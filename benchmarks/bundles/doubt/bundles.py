@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.bundles.doubt.kinds import heads, hearts, hippocampi, plans, shapes
-from benchmarks.bundles.doubt.kinds.images import Example
+from benchmarks.bundles.doubt.kinds.images import ON_ITS_SIDE, Example
 
 ENCODER = tuple(f"encoder.stages.{stage}" for stage in range(4))
 ELSEWHERE = frozenset({"thigh, MR", "abdomen, MR"})
 """Kinds of wrong images that no fitting saw, of any bundle."""
-TURNED = frozenset({"upside down", "back to front", "axes exchanged", "turned by 90 degrees"})
+TURNED = frozenset({"upside down", "back to front", "axes exchanged", "turned by 90 degrees", ON_ITS_SIDE})
 HARMLESS = TURNED | {"half of it"}
 """What a network that looks at a few voxels at a time does the same to."""
 
@@ -37,7 +37,8 @@ class Kind:
     floors : mapping
         Least spreads other than those of `training.scoring.familiarity`.
     parts : tuple of str
-        What of the features is fitted: "image", "network", "around", with or without "_kinds".
+        What of the features is fitted: "image", "network", "around", "depth", with or without "_kinds". What lies how
+        deep is looked at in right images and in CTs kept in a window alone.
     sparing : bool
         A false doubt is worse than a missed one: the surprise about an image's kind has the highest limit that leaves
         no more than `fitting.MISSED` of the other images that choose undoubted.
@@ -55,6 +56,7 @@ class Kind:
 
 
 HEADS = ELSEWHERE
+_DEEP = ("image", "image_kinds", "depth_kinds")
 
 KINDS: Mapping[str, Kind] = {
     "hippocampus-mr": Kind(hippocampi.examples, layers=(*ENCODER, "decoder.stages.2")),
@@ -66,10 +68,10 @@ KINDS: Mapping[str, Kind] = {
         parts=("image", "image_kinds", "around_kinds"),
     ),
     "adrenal-shape": Kind(shapes.examples, frozenset({"parotid gland"}), layers=("layer1", "layer2", "layer3")),
-    "brain-structures-mr": Kind(heads.examples, HEADS),
-    "mr-quality": Kind(heads.examples, HEADS),
-    "mr-denoise": Kind(heads.examples, HEADS, HARMLESS),
-    "mr-superres": Kind(partial(heads.examples, thick=True), HEADS, HARMLESS, sparing=True),
+    "brain-structures-mr": Kind(heads.examples, HEADS, parts=_DEEP),
+    "mr-quality": Kind(heads.examples, HEADS, parts=_DEEP),
+    "mr-denoise": Kind(heads.examples, HEADS, HARMLESS, parts=_DEEP),
+    "mr-superres": Kind(partial(heads.examples, thick=True), HEADS, HARMLESS, parts=_DEEP, sparing=True),
     "dose-headneck-ct": Kind(plans.examples),
     "organs-headneck-ct": Kind(plans.examples),
 }

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.bundles.doubt.bundles import KINDS, Kind
-from benchmarks.bundles.doubt.kinds.images import CHOOSE, ELSE, FIT, LOOKS, TEST
+from benchmarks.bundles.doubt.kinds.images import CHOOSE, ELSE, FIT, IN_A_WINDOW, LOOKS, TEST
 from napari_mamba import bundles
 from napari_mamba.bundles.guards.familiarity import PARTS, Familiarity
 from napari_mamba.engine.familiarity.around_features import AROUND_GROUPS
@@ -24,6 +24,9 @@ JUST_BELOW = 0.99
 
 MISSED = 0.02
 """Share of the other images that a limit may miss, so that a few near ones do not cost right ones."""
+
+NONE = np.array([1e6])
+"""Distances of other images where none is to be told."""
 
 
 def used(rows: Rows, kind: Kind) -> np.ndarray:
@@ -42,6 +45,8 @@ def fit(name: str, rows: Rows) -> Familiarity:
     for part in sorted(kind.parts, key=lambda part: not part.endswith("_kinds")):
         values = rows[part.removesuffix("_kinds")].astype(np.float64)
         here = counted & whole(values)
+        if part.startswith("depth"):
+            here &= rows["right"] | (rows["kind"] == IN_A_WINDOW)
         groups = groups_of(name, part.removesuffix("_kinds"), values.shape[1])
         teach, choose = here & (rows["part"] == FIT), here & (rows["part"] == CHOOSE)
         right = rows["right"]
@@ -57,10 +62,13 @@ def fit(name: str, rows: Rows) -> Familiarity:
         strange = np.sort(distances[choose & ~right & ~known])[int(MISSED * (choose & ~right).sum()) :]
         if not part.endswith("_kinds"):  # no distance tells what lies among the right ones: it lowers no limit
             strange = strange[strange > np.quantile(distances[choose & right], 1 - MISSED)]
-        limit = choose_limit(distances[choose & right], strange if len(strange) else np.array([1e6]))
+        limit = choose_limit(distances[choose & right], strange if len(strange) else NONE)
         if part.endswith("_kinds"):
             limit = max(limit, LEAST)
             known |= ~right & (np.nan_to_num(distances) > limit)
+        else:  # as far as familiar ones leave it, where that saves more of the right ones than it misses of the others
+            limits = (limit, choose_limit(distances[choose & right], NONE))
+            limit = min(limits, key=lambda one: _wrong(distances > one, known, choose & right, choose & ~right))
         found[part] = replace(reference, limit=limit)
     counts = {
         p: {"right": count(rows, counted, p, True), "others": count(rows, counted, p, False)}
@@ -69,6 +77,11 @@ def fit(name: str, rows: Rows) -> Familiarity:
     layers = kind.layers if any(part.startswith("network") for part in kind.parts) else ()
     known_now = Familiarity(**found, layers=layers, fitted=counts, frame=kind.frame, structure=kind.structure)
     return spared(known_now, rows, counted & (rows["part"] == CHOOSE) & ~rows["right"]) if kind.sparing else known_now
+
+
+def _wrong(far: np.ndarray, known: np.ndarray, right: np.ndarray, others: np.ndarray) -> float:
+    """Share of the right images doubted, and of the others that are neither far nor known, together."""
+    return float(np.mean(far[right]) + 1 - np.mean((far | known)[others]))
 
 
 def spared(familiarity: Familiarity, rows: Rows, others: np.ndarray) -> Familiarity:
@@ -88,6 +101,8 @@ def groups_of(name: str, part: str, size: int) -> Mapping[str, int]:
     """Groups of features; of the network's two a layer, in halves: the channels' means, and their spreads."""
     if part == "around":
         return AROUND_GROUPS
+    if part == "depth":
+        return {"what lies how deep in it": size}
     if part == "image":
         ends = dict(zip(GROUPS, np.cumsum(list(GROUPS.values())), strict=True))
         return {group: GROUPS[group] for group, end in ends.items() if end <= size}
@@ -118,6 +133,9 @@ def doubted(rows: Rows, familiarity: Familiarity) -> dict[str, np.ndarray]:
     """Which images are doubted, by their features of each sort and by any; a refused one is doubted too."""
     found = {}
     for part in PARTS:
+        if part not in rows:  # of an older cache
+            found[part] = rows["refused"]
+            continue
         values, far = rows[part].astype(np.float64), rows["refused"].copy()
         for kept in (getattr(familiarity, part), getattr(familiarity, f"{part}_kinds")):
             if kept is not None and values.shape[1]:
@@ -130,7 +148,12 @@ def table(name: str, rows: Rows, familiarity: Familiarity) -> str:
     """Shares doubted, by kind, of the people and sources that were left out; Markdown."""
     said, held = doubted(rows, familiarity), used(rows, KINDS[name]) & (rows["part"] == TEST)
     parts = [part for part in PARTS if getattr(familiarity, part) or getattr(familiarity, f"{part}_kinds")]
-    words = {"image": "before the run", "network": "by the network", "around": "by what lies around the answer"}
+    words = {
+        "image": "before the run",
+        "network": "by the network",
+        "around": "by what lies around the answer",
+        "depth": "before the run, by what lies how deep",
+    }
     lines = [f"| images | number | {' | '.join(words[p] for p in parts)} | in all |", f"|{' --- |' * (len(parts) + 3)}"]
     unseen = KINDS[name].unseen
     for right in (True, False):

@@ -24,7 +24,16 @@ import numpy as np
 from benchmarks.bundles.doubt.bundles import HARMLESS, KINDS
 from benchmarks.bundles.doubt.kinds.heads import cut, shading, thickened
 from benchmarks.bundles.doubt.kinds.hippocampi import MNI
-from benchmarks.bundles.doubt.kinds.images import CHANGES, SMALL, WINDOWS, changed, crop, windowed
+from benchmarks.bundles.doubt.kinds.images import (
+    CHANGES,
+    LARGE,
+    ON_ITS_SIDE,
+    SMALL,
+    WINDOWS,
+    changed,
+    crop,
+    windowed,
+)
 from napari_mamba import bundles, io
 from napari_mamba.bundles import Bundle
 from napari_mamba.engine import RunOptions, run_to_end
@@ -78,7 +87,7 @@ def _of_a_head(path: Path, what: str) -> Iterator[Given]:
     yield Given(f"right: a head, {what}", lambda: scan(path), right)
     for number in range(VARIED):
         yield Given(f"right: a head, {what}, varied", lambda number=number: vary(scan(path), number), right)
-    for how in (*CHANGES, SMALL):
+    for how in (*CHANGES, ON_ITS_SIDE, SMALL, LARGE):
         harmless = RESTORING if how in HARMLESS else ()
         yield Given(f"a head, {how}", lambda how=how: changed(scan(path), how), (), harmless)
     for side, middle in enumerate(MNI):

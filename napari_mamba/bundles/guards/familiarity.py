@@ -23,7 +23,7 @@ from napari_mamba.errors import BundleError
 
 FAMILIARITY = "familiarity.json"
 FORMAT = "napari-mamba familiarity"
-PARTS = ("image", "network", "around")
+PARTS = ("image", "network", "around", "depth")
 KINDS = tuple(f"{part}_kinds" for part in PARTS)
 _MOST_FEATURES, _MOST_COMPONENTS, _MOST_LAYERS, _MOST_KINDS, _DIGITS = 20_000, 64, 32, 32, 5
 
@@ -133,12 +133,12 @@ def clipped(features: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.nda
 
 @dataclass(frozen=True, eq=False)
 class Familiarity:
-    """How the images of a training look: as they are, inside the network, and around what it found.
+    """How the images of a training look: as they are, below their surface, inside the network, around what it found.
 
     Attributes
     ----------
-    image, network, around : Reference or None
-    image_kinds, network_kinds, around_kinds : Kinds or None
+    image, network, around, depth : Reference or None
+    image_kinds, network_kinds, around_kinds, depth_kinds : Kinds or None
         Known images of other kinds, from the same features.
     layers : tuple of str
         Names of the modules of the first member whose outputs `network` is about.
@@ -161,6 +161,8 @@ class Familiarity:
     around_kinds: Kinds | None = None
     frame: tuple[tuple[float, float, float], ...] = ()
     structure: tuple[int, ...] = ()
+    depth: Reference | None = None
+    depth_kinds: Kinds | None = None
 
     def to_bytes(self) -> bytes:
         """The content of `familiarity.json`."""

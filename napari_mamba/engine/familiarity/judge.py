@@ -11,6 +11,7 @@ import numpy as np
 from napari_mamba.bundles.guards.familiarity import Familiarity
 from napari_mamba.engine.familiarity import flat
 from napari_mamba.engine.familiarity.around_features import around_features
+from napari_mamba.engine.familiarity.depth_features import depth_features
 from napari_mamba.engine.familiarity.image_features import image_features
 from napari_mamba.volume import Volume
 
@@ -22,9 +23,9 @@ class Judgement:
     Attributes
     ----------
     part : str
-        "image", as it is given, "network", what the network's layers answer, or "around", what lies around what it
-        found; with "_kinds" behind it: whether that is like what is known of other kinds. "flat": whether it is a scan
-        at all, or labels.
+        "image", as it is given, "depth", below the surface of what it shows, "network", what the network's layers
+        answer, or "around", what lies around what it found; with "_kinds" behind it: whether that is like what is known
+        of other kinds. "flat": whether it is a scan at all, or labels.
     distance, limit : float
         About 1 is usual, of kinds 0; above `limit` it is doubted.
     strangest : tuple of str
@@ -75,7 +76,7 @@ def judge_image(volume: Volume, bundle: Any) -> list[Judgement]:
     Of a pair to be registered both images are looked at, and the stranger one counts.
     """
     known = familiarity_of(bundle)
-    if known is None or min(volume.shape) < 1 or (known.image is None and known.image_kinds is None):
+    if known is None or min(volume.shape) < 1:
         return []
     mask = any(channel.modality.upper() == "MASK" for channel in bundle.channels)
     both = volume.channels > 1 and getattr(bundle, "task", "") == "registration"
@@ -83,11 +84,20 @@ def judge_image(volume: Volume, bundle: Any) -> list[Judgement]:
     for channel in range(volume.channels if both else 1):
         image = Volume(volume.data[channel : channel + 1], volume.affine, name=volume.name) if both else volume
         labels = [] if mask else _judge_flat(image)
-        for one in labels + _judge(known, "image", image_features(image, mask, known.frame)):
+        found = labels + _judge(known, "image", image_features(image, mask, known.frame)) + _judge_depth(known, image)
+        for one in found:
             last = worst.get(one.part)
             if last is None or one.distance / one.limit > last.distance / last.limit:
                 worst[one.part] = one
     return list(worst.values())
+
+
+def _judge_depth(known: Familiarity, volume: Volume) -> list[Judgement]:
+    """Empty where the bundle keeps nothing of the kind, or nothing of the image lies deep enough."""
+    if known.depth is None and known.depth_kinds is None:
+        return []
+    features = depth_features(np.asarray(volume.data[0]), volume.spacing)
+    return [] if features is None else _judge(known, "depth", features)
 
 
 def _judge_flat(volume: Volume) -> list[Judgement]:

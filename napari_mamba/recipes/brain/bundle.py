@@ -93,6 +93,8 @@ def spec() -> BundleSpec:
         ),
         postprocessing=POSTPROCESSING,
         changelog={
+            "1.6.6": "CTs kept in a window, PET and heads on their side or twice as large are doubted, and fewer right "
+            "heads are; the weights are the same.",
             "1.6.5": "Cortex that is far too thick and white matter unlike the rest of it are doubted, as where a "
             "tumour was labelled as healthy tissue; the weights are the same.",
             "1.6.4": "Left and right are compared by limits of each structure; most CTs kept in a window, half heads "

@@ -27,7 +27,7 @@ def spec(variant: str) -> BundleSpec:
     """What `bundle.json` says, before anything is measured."""
     return BundleSpec(
         name="mr-quality",
-        version="1.0.2",
+        version="1.0.3",
         title="Artefacts in a brain MR scan",
         task="classification",
         network=Network("nnmamba_cls", {**arguments(variant), "spectrum": HIDDEN * MEMBERS}),
@@ -52,6 +52,8 @@ def spec(variant: str) -> BundleSpec:
         changelog={
             "1.0.1": "Images that are no head in MR are answered by 'none of these' first; the weights are the same.",
             "1.0.2": "Most CTs kept in a window, half heads and label maps too; the weights are the same.",
+            "1.0.3": "CTs kept in a window, PET and heads on their side or twice as large too, and fewer right heads; "
+            "the weights are the same.",
         },
         references=(
             "Gong et al.: nnMamba, arXiv:2402.03526",

@@ -37,7 +37,7 @@ def spec() -> BundleSpec:
     """What `bundle.json` says, before anything is measured."""
     return BundleSpec(
         name="brain-register-mr",
-        version="1.0.1",
+        version="1.0.2",
         title="Two MR images of the head onto each other",
         task="registration",
         network=Network("velocity_umamba", {"features": list(FEATURES), "first_scan": 2, "passes": 2}),
@@ -57,6 +57,8 @@ def spec() -> BundleSpec:
         intended_use=USE,
         changelog={
             "1.0.1": "Most CTs kept in a window, half heads and label maps are doubted; the weights are the same.",
+            "1.0.2": "CTs kept in a window, PET and heads on their side or twice as large are doubted, and fewer right "
+            "heads are; the weights are the same.",
         },
         references=(
             "Hoffmann et al.: SynthMorph, IEEE TMI 41:543, 2022, arXiv:2004.10282",

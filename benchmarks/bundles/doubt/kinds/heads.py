@@ -14,9 +14,13 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from benchmarks.bundles.doubt.kinds import pet
 from benchmarks.bundles.doubt.kinds.images import (
     CHOOSE,
     FIT,
+    IN_A_WINDOW,
+    LARGE,
+    ON_ITS_SIDE,
     SMALL,
     TEST,
     WINDOWS,
@@ -232,7 +236,17 @@ def _skew(a: np.ndarray) -> np.ndarray:
     return np.array([[0, -a[2], a[1]], [a[2], 0, -a[0]], [-a[1], a[0], 0]])
 
 
-WRONG = ("upside down", "back to front", "inverted", "axes exchanged", "turned by 90 degrees", "half of it", SMALL)
+WRONG = (
+    "upside down",
+    "back to front",
+    "inverted",
+    "axes exchanged",
+    "turned by 90 degrees",
+    "half of it",
+    SMALL,
+    ON_ITS_SIDE,
+    LARGE,
+)
 
 
 def examples(data: Path, thick: bool = False) -> Iterator[Example]:
@@ -250,6 +264,10 @@ def examples(data: Path, thick: bool = False) -> Iterator[Example]:
             for how in WRONG if head.path == SAMPLE or head.part != TEST else [WRONG[turn % len(WRONG)]]:
                 make_wrong = lambda make=make, how=how: changed(make(), how)  # noqa: E731
                 yield Example(f"{name} {how}", head.part, how, False, make_wrong, False)
+    for head in maps(data):
+        for number in range(pet.IMAGES):
+            make_pet = lambda path=head.path, number=number: pet.pet(path, read, number)  # noqa: E731
+            yield Example(f"{head.path.name} PET {number}", head.part, pet.KIND, False, make_pet, False)
     yield from others(data)
 
 
@@ -261,14 +279,15 @@ def others(data: Path) -> Iterator[Example]:
         for example in foreign_crops(data, mm, 4, lambda *_: False, brains=False):
             yield replace(example, network=False)
     yield from whole_scans(data, lambda source: not source.brain)
-    for people, part, count in (("train", FIT, 8), ("train", CHOOSE, 8), ("validation", TEST, 8)):
+    for people, part, count in (("train", FIT, 24), ("train", CHOOSE, 8), ("validation", TEST, 8)):
         paths = sorted((data / "headneck_rt" / people).glob("*/ct.nii.gz"))
-        for path in paths[-count:] if part == CHOOSE else paths[:count]:
+        for number, path in enumerate(paths[-count:] if part == CHOOSE else paths[:count]):
             name = f"{people} {path.parent.name}"
-            yield Example(name, part, "head and neck, CT", False, lambda path=path: read(path), False)
+            if number < 8:
+                yield Example(name, part, "head and neck, CT", False, lambda path=path: read(path), False)
             for window in WINDOWS:
                 make = lambda path=path, window=window: head_ct(path, window)  # noqa: E731
-                yield Example(f"{name} {window}", part, "a head, CT in a window", False, make, False)
+                yield Example(f"{name} {window}", part, IN_A_WINDOW, False, make, False)
     for number, path in enumerate(sorted((data / "heart_mr/stacks").glob("*_ED_image.nii.gz"))):
         held = task.part(path.name.rsplit("_", 2)[0]) == "test"
         part = TEST if held else (FIT, CHOOSE)[number % 2]

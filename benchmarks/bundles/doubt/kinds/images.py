@@ -76,26 +76,35 @@ CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "half of it": lambda data: data[:, :, : data.shape[2] // 2],
 }
 """What makes a right image (C, Z, Y, X) a wrong one; its header stays as it is."""
+ON_ITS_SIDE = "on its side"
+"""A right image turned by 90 degrees about its second axis."""
 SMALL = "half the size"
 """An image whose header says half of its voxel size, as a head of an animal might be."""
+LARGE = "twice the size"
+"""The same of twice its voxel size, a header that is wrong."""
 
 WINDOWS = {"brain": (0.0, 80.0), "soft tissue": (-160.0, 240.0), "bone": (-500.0, 1500.0), "all": (-1024.0, 3071.0)}
 """Windows of a CT as pictures of it are kept, in Hounsfield units: the darkest becomes 0."""
 
+IN_A_WINDOW = "a head, CT in a window"
+"""What is told by what lies how deep: of other wrong images that is not looked at."""
 LOOKS: dict[str, str] = {
     "upside down": "upside down",
     "back to front": "back to front",
     "left to right": "mirrored",
     "axes exchanged": "turned",
+    ON_ITS_SIDE: "turned",
     "turned by 90 degrees": "turned",
     "turned by 180 degrees": "turned",
     "turned by 270 degrees": "turned",
     "inverted": "inverted",
     "half of it": "cut off",
     SMALL: "too small",
+    LARGE: "too large",
     "abdomen, CT": "like a CT scan",
     "head and neck, CT": "like a CT scan",
-    "a head, CT in a window": "like a CT scan",
+    IN_A_WINDOW: "like a CT scan",
+    "a head, PET drawn from labels": "like a PET scan",
 }
 """What a user is told such an image looks; what is not here looks like another part of the body or another contrast."""
 ELSE = "like another part of the body or another contrast"
@@ -111,10 +120,12 @@ def read(path: Path) -> Volume:
 
 
 def changed(volume: Volume, how: str) -> Volume:
-    """A right image made wrong, one of `CHANGES`, or `SMALL`."""
-    if how == SMALL:
-        return Volume(volume.data, volume.affine @ np.diag([0.5, 0.5, 0.5, 1]), volume.channel_names, name=volume.name)
-    data = np.ascontiguousarray(CHANGES[how](np.asarray(volume.data, np.float32)))
+    """A right image made wrong, one of `CHANGES`, or `ON_ITS_SIDE`, `SMALL` or `LARGE`."""
+    if how in (SMALL, LARGE):
+        sides = np.diag([0.5] * 3 + [1.0]) if how == SMALL else np.diag([2.0] * 3 + [1.0])
+        return Volume(volume.data, volume.affine @ sides, volume.channel_names, name=volume.name)
+    data = np.asarray(volume.data, np.float32)
+    data = np.ascontiguousarray(np.rot90(data, 1, (1, 3)) if how == ON_ITS_SIDE else CHANGES[how](data))
     return Volume(data, volume.affine, volume.channel_names, name=volume.name)
 
 
