@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from napari_mamba import models
-from napari_mamba.bundles.checks import Fields
+from napari_mamba.bundles.description.fields import Fields
 from napari_mamba.bundles.doors import explained
 from napari_mamba.bundles.guards.columns import Column, columns_of
 from napari_mamba.bundles.importers.parts import read_parts
@@ -19,7 +19,8 @@ from napari_mamba.bundles.importers.places import place_for, plain_name
 from napari_mamba.bundles.importers.presets import PRESETS, Preset, preset_for, presets_for
 from napari_mamba.bundles.importers.usages import pair_usage, slide_usage
 from napari_mamba.bundles.progress import OnProgress, part, silent
-from napari_mamba.bundles.spec import WITHOUT_CLASSES, BundleSpec, Channel, Dtype, LabelClass, Network, Tile
+from napari_mamba.bundles.spec import BundleSpec, Channel, LabelClass, Network, Tile
+from napari_mamba.bundles.vocabulary import WITHOUT_CLASSES, Dtype
 from napari_mamba.bundles.writer import save
 from napari_mamba.errors import BundleError, InputError, UnsaidError
 from napari_mamba.io.paths import expanded
