@@ -68,7 +68,7 @@ def test_everything_has_a_name_and_says_what_it_does(widget):
             assert part.accessibleName(), part
             assert part.toolTip(), part.accessibleName()
     for button in widget.findChildren(QAbstractButton):
-        if not isinstance(button.parent(), QLineEdit | QTableView):  # what clears a text, and a table's corner, are Qt's
+        if not isinstance(button.parent(), QLineEdit | QTableView):  # those are Qt's own
             assert button.text() or button.accessibleName()
             assert button.toolTip(), button.text()
 
