@@ -79,7 +79,8 @@ def _remote(address: str, read_only: bool) -> Any:
     try:
         import obstore
 
-        return ObjectStore(obstore.store.from_url(address), read_only=read_only)
+        plain: Any = {"client_options": {"allow_http": True}} if address.startswith("http://") else {}
+        return ObjectStore(obstore.store.from_url(address, **plain), read_only=read_only)
     except ImportError as error:
         problems.append(error)
     except Exception as error:

@@ -40,11 +40,8 @@ def explained(path: Path, reader: Callable[[], T]) -> T:
 
 def _reworded(where: str, error: Exception) -> InputError:
     """The sentence for what a library raised on reading `where`."""
-    if is_address(where) and _is_network(error):
-        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        return InputError(
-            f"{where} cannot be reached ({quoted(lines[0])}): check the address, your access, and the network"
-        )
+    if unreached := network_failure(where, error):
+        return unreached
     if isinstance(error, PermissionError):
         return InputError(f"{where} may not be read by you: change its permissions, or copy it")
     if isinstance(error, MemoryError):
@@ -55,8 +52,16 @@ def _reworded(where: str, error: Exception) -> InputError:
     return InputError(f"{where} is damaged or of another format than its name says ({detail})")
 
 
-def _is_network(error: Exception) -> bool:
-    return isinstance(error, ConnectionError | TimeoutError) or type(error).__module__.partition(".")[0] in _NETWORK
+def network_failure(path: Path | str, error: Exception) -> InputError | None:
+    """The sentence for what was raised on the way to an address; None for a path here, and for damage."""
+    of_network = isinstance(error, ConnectionError | TimeoutError) or type(error).__module__.startswith(_NETWORK)
+    if not is_address(path) or not of_network:
+        return None
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    reason = quoted(lines[0].rpartition(" - ")[2])  # before it obstore repeats the address
+    return InputError(
+        f"{address_of(path)} cannot be reached ({reason}): check the address, your access, and the network"
+    )
 
 
 def explains(reader: Callable[Concatenate[Where, P], T]) -> Callable[Concatenate[Where, P], T]:
