@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from napari_mamba import io
 from napari_mamba.cli.events import strict
 from napari_mamba.errors import InputError, OutputError
+from napari_mamba.io.common.atomic import check_length
 from napari_mamba.io.stores import is_address
 from napari_mamba.slides.files import is_bag
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 FEATURE_SUFFIXES = (".h5", ".csv", ".npz")
 """Of what encoders write."""
-_LONGEST_NAME = 255
 
 
 @dataclass(frozen=True)
@@ -227,8 +227,7 @@ def _check_place(path: Path, *, overwrite: bool) -> None:
             raise OutputError(f"{path} is already there: add --overwrite to replace it, or choose another name")
         if path.is_dir() and path.suffix != ".zarr":
             raise OutputError(f"{path} cannot be written: a folder of that name is there, choose another name")
-    if len(os.fsencode(path.name)) > _LONGEST_NAME:
-        raise OutputError(f"{path} cannot be written: the name is too long, choose a shorter one")
+    check_length(path)
     try:
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
