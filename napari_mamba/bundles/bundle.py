@@ -12,10 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_mamba.bundles.description.reading import from_json
 from napari_mamba.bundles.doors import explained, parsed
 from napari_mamba.bundles.guards.familiarity import FAMILIARITY, Familiarity, familiarity_of
 from napari_mamba.bundles.source import CARD, DESCRIPTION, Source
-from napari_mamba.bundles.spec import BundleSpec, from_json
+from napari_mamba.bundles.spec import BundleSpec
 from napari_mamba.errors import BundleError, InputError
 from napari_mamba.io.common.guard import quoted
 from napari_mamba.io.paths import expanded

@@ -12,7 +12,8 @@ from torch.overrides import TorchFunctionMode
 from napari_mamba import models
 from napari_mamba.bundles.doors import no_larger_than
 from napari_mamba.bundles.int8 import SCALE, dequantize, quantize
-from napari_mamba.bundles.spec import BundleSpec, Dtype, Network
+from napari_mamba.bundles.spec import BundleSpec, Network
+from napari_mamba.bundles.vocabulary import Dtype
 from napari_mamba.errors import BundleError, InputError
 from napari_mamba.io.common.guard import quoted
 

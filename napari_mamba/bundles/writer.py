@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from napari_mamba.bundles.bundle import Bundle
+from napari_mamba.bundles.description.writing import to_json
 from napari_mamba.bundles.guards.familiarity import FAMILIARITY, Familiarity
 from napari_mamba.bundles.progress import Counted, OnProgress, part, silent
 from napari_mamba.bundles.source import CARD, DESCRIPTION
-from napari_mamba.bundles.spec import BundleSpec, Dtype, Network, to_json
+from napari_mamba.bundles.spec import BundleSpec, Network
+from napari_mamba.bundles.vocabulary import Dtype
 from napari_mamba.errors import BundleError, InputError, OutputError
 from napari_mamba.io.paths import expanded
 

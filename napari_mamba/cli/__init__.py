@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import NoReturn
 
 from napari_mamba.cli.failures import exit_code, explain
@@ -35,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     from napari_mamba.cli.app import app
 
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a letter of a name shows its number
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(args=None if arguments is None else list(arguments), prog_name="napari-mamba", standalone_mode=False)
     except BaseException as error:  # Ctrl-C and typer's own exits too: this is where the process ends

@@ -14,6 +14,7 @@ from napari_mamba.errors import ChoiceError, InputError, NapariMambaError, OutOf
 DONE, EXIT_INTERNAL_ERROR, EXIT_BAD_INPUT, EXIT_OUT_OF_MEMORY, SOME_FAILED, CANCELLED = 0, 1, 2, 3, 4, 130
 DEBUG = "NAPARI_MAMBA_DEBUG"
 _DISK_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG})
+_NAMES = frozenset({errno.ENAMETOOLONG, errno.ELOOP})
 
 
 def debugging() -> bool:
@@ -64,6 +65,8 @@ def sentence(error: BaseException) -> str:
     elif isinstance(error, MemoryError):
         text = "the computer's memory is full: close other programs, crop the image, or choose a smaller --tile"
     elif _is_disk(error):
+        if error.errno in _NAMES:  # type: ignore[attr-defined]
+            return f"a name cannot be used ({error.strerror}): choose another one"  # type: ignore[attr-defined]
         text = f"{error}: free some space, or choose a folder that you may write to"
     elif exit_code(error) == CANCELLED:
         text = "cancelled"
@@ -84,4 +87,4 @@ def _is_usage(error: BaseException) -> bool:
 
 
 def _is_disk(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno in _DISK_ERRNOS
+    return isinstance(error, OSError) and error.errno in _DISK_ERRNOS | _NAMES

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from napari_mamba import io
 from napari_mamba.cli.events import strict
 from napari_mamba.errors import InputError, OutputError
+from napari_mamba.io.common.atomic import check_length
 from napari_mamba.io.stores import is_address
 from napari_mamba.slides.files import is_bag
 
@@ -64,9 +65,9 @@ class Outputs:
             if is_address(path):  # known when it is opened
                 continue
             _check_place(path, overwrite=overwrite or (resume and name == "main"))
-            place = path.resolve()
+            place = real_path(path)
             for given in inputs:
-                if place == given.resolve() or (given.suffix == ".zarr" and given.resolve() in place.parents):
+                if place == real_path(given) or (given.suffix == ".zarr" and real_path(given) in place.parents):
                     raise InputError(f"{path} is the input itself: choose another name for the output")
             if place in taken:
                 raise OutputError(f"{path} is named for two outputs ({taken[place]} and {name}): choose another name")
@@ -200,12 +201,22 @@ def _check_suffix(name: str, path: Path, bags: bool = False) -> None:
         images = (*images, *FEATURE_SUFFIXES)
     suffixes = {"report": (".json",), "table": (".csv",), "overlay": (".png",)}.get(name, images)
     if not path.name.lower().endswith(suffixes) or path.name.lower() in suffixes:
+        if bags and suffixes is images and path.name.lower().endswith(io.WRITE_SUFFIXES):
+            raise OutputError(
+                f"{path.name} is an image's name, and the input is a bag of features: give an image, or choose one of "
+                f"{', '.join(images)}"
+            )
         raise OutputError(f"{path} has no suffix of a format to write: choose one of {', '.join(suffixes)}")
+
+
+def real_path(path: Path) -> Path:
+    """Where a path leads; unlike `Path.resolve`, also of links that lead in a circle."""
+    return Path(os.path.realpath(path))
 
 
 def _check_place(path: Path, *, overwrite: bool) -> None:
     """Raise `OutputError` if nothing can be put there. Tries it: permissions alone do not tell (read-only disks)."""
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise OutputError(f"{path} cannot be written: the folder {path.parent} does not exist, create it first")
     if os.path.lexists(path):
         if not overwrite and os.path.lexists(f"{path}.unfinished"):
@@ -216,6 +227,7 @@ def _check_place(path: Path, *, overwrite: bool) -> None:
             raise OutputError(f"{path} is already there: add --overwrite to replace it, or choose another name")
         if path.is_dir() and path.suffix != ".zarr":
             raise OutputError(f"{path} cannot be written: a folder of that name is there, choose another name")
+    check_length(path)
     try:
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:

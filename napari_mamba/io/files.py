@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from os import PathLike
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -68,7 +68,7 @@ _SAME_PLACE_MM = 1e-3
 
 
 def read(
-    path: str | PathLike[str] | Sequence[str | PathLike[str]],
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     series: str | int | None = None,
     frame: Frame = None,
@@ -127,9 +127,9 @@ def read(
 
 
 def _read_any(
-    path: str | PathLike[str] | Sequence[str | PathLike[str]], chosen: _Choice, resample_channels: bool
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], chosen: _Choice, resample_channels: bool
 ) -> Volume:
-    if isinstance(path, str | PathLike):
+    if isinstance(path, str | os.PathLike):
         return _read_one(expanded(path), chosen)
     paths = [expanded(item) for item in path]
     if not paths:
@@ -143,7 +143,7 @@ def _read_any(
     return _stack([(item, _read_one(item, chosen)) for item in paths], resample_channels)
 
 
-def write(volume: Volume, path: str | PathLike[str], *, classes: Sequence[Class] = ()) -> Path:
+def write(volume: Volume, path: str | os.PathLike[str], *, classes: Sequence[Class] = ()) -> Path:
     """Write an image with its geometry: beside, then renamed, so that the file is whole or not there.
 
     Parameters
@@ -179,7 +179,7 @@ def write(volume: Volume, path: str | PathLike[str], *, classes: Sequence[Class]
     return path
 
 
-def check_writable(path: str | PathLike[str], *, overwrite: bool = False) -> None:
+def check_writable(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Find out before a run whether its result could be written: by its name, its folder, and by trying.
 
     Parameters
@@ -202,7 +202,7 @@ def check_writable(path: str | PathLike[str], *, overwrite: bool = False) -> Non
     check_place(path, overwrite=overwrite)
 
 
-def can_read(path: str | PathLike[str]) -> bool:
+def can_read(path: str | os.PathLike[str]) -> bool:
     """Whether `read` is likely to take `path`, judged by its name and at most a few bytes of it."""
     try:
         return _format(expanded(path)) is not None
@@ -356,7 +356,7 @@ def _by(shape: tuple[int, ...]) -> str:
 
 
 def _check_replaceable(path: Path, name: str) -> None:
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return
     if name != "ome_zarr" or not any((path / entry).exists() for entry in (".zgroup", ".zarray", "zarr.json")):
         raise OutputError(f"{path} cannot be written: a folder of that name is there, choose another name")

@@ -3,36 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
 
 from napari_mamba.errors import InputError
-from napari_mamba.io.common.guard import ZARR_METADATA, check_unpacked, quoted
+from napari_mamba.io.common.guard import ZARR_METADATA, address_of, check_unpacked, is_address, quoted
 
-_ADDRESS = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]+):/{1,2}(?=[^/\\])")
 ZIPS = (".zarr.zip", ".ozx")
 _LARGEST_TEXT = 16 << 20
-
-
-def is_address(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is an address such as "s3://bucket/image.zarr", also where `Path` has folded its slashes.
-
-    >>> is_address(Path("s3://bucket/image.zarr")), is_address("C:/image.zarr"), is_address("image.zarr")
-    (True, False, False)
-    """
-    return bool(_ADDRESS.match(os.fspath(path)))
-
-
-def address_of(path: str | os.PathLike[str]) -> str:
-    """The address, with both slashes; a path on this machine as it is.
-
-    >>> address_of(Path("s3://bucket/image.zarr"))
-    's3://bucket/image.zarr'
-    """
-    return _ADDRESS.sub(r"\1://", os.fspath(path), count=1)
 
 
 def open_store(path: str | os.PathLike[str], *, read_only: bool = True) -> Any:
@@ -99,7 +79,8 @@ def _remote(address: str, read_only: bool) -> Any:
     try:
         import obstore
 
-        return ObjectStore(obstore.store.from_url(address), read_only=read_only)
+        plain: Any = {"client_options": {"allow_http": True}} if address.startswith("http://") else {}
+        return ObjectStore(obstore.store.from_url(address, **plain), read_only=read_only)
     except ImportError as error:
         problems.append(error)
     except Exception as error:

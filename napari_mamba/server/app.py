@@ -12,9 +12,11 @@ from time import monotonic
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Header, HTTPException, Request
-from fastapi.responses import FileResponse, StreamingResponse
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 
 from napari_mamba import __version__
+from napari_mamba.io.common.guard import shortened
 from napari_mamba.server.queues import Queues
 from napari_mamba.server.requests import RunRequest
 from napari_mamba.server.runs import OVER, UPLOADING, ServerRun
@@ -77,10 +79,20 @@ def make_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="napari-mamba", version=__version__, docs_url=None, redoc_url=None, lifespan=service.life)
     app.state.service = service
     app.add_middleware(Gate, settings=settings)
+    app.add_exception_handler(RequestValidationError, _misunderstood)
     _add_facts(app, service)
     _add_runs(app, service)
     _add_files(app, service)
     return app
+
+
+async def _misunderstood(_: Request, error: Exception) -> JSONResponse:
+    """One sentence about the first thing that is wrong; FastAPI's own answer gives all that was sent back with it."""
+    assert isinstance(error, RequestValidationError)
+    wrong = error.errors()[0]
+    place = ".".join(str(part) for part in wrong["loc"][1:])
+    text = f"the request is wrong at {place}: {wrong['msg']}" if place else f"the request is wrong: {wrong['msg']}"
+    return JSONResponse({"detail": shortened(text)}, 422)
 
 
 def _add_facts(app: FastAPI, service: Service) -> None:

@@ -6,9 +6,10 @@ from dataclasses import fields
 import pytest
 
 from napari_mamba import bundles
-from napari_mamba.bundles import old_keys
 from napari_mamba.bundles.bundle import SHIPPED
-from napari_mamba.bundles.spec import POSTPROCESSING_STEPS, STEPS, Tile
+from napari_mamba.bundles.description import old_keys
+from napari_mamba.bundles.spec import Tile
+from napari_mamba.bundles.vocabulary import POSTPROCESSING_STEPS, STEPS
 
 
 def test_every_old_name_leads_to_one_that_is_known():

@@ -9,6 +9,7 @@ import os
 import pickle
 import shutil
 import sys
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import nibabel as nib
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from napari_mamba import io
+from napari_mamba.cli import main
 
 
 @pytest.fixture
@@ -36,6 +38,26 @@ def refused(command, tiny_bundle, folder):
 def nifti(path: Path, data: np.ndarray) -> Path:
     nib.save(nib.Nifti1Image(data, np.eye(4)), path)
     return path
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a permission there")
+def test_links_that_lead_in_a_circle(refused, tmp_path):
+    one, other = tmp_path / "one.nii", tmp_path / "other.nii"
+    one.symlink_to(other)
+    other.symlink_to(one)
+    assert "one.nii does not exist: check the name" in refused(one)
+
+
+def test_an_image_is_no_place_for_what_a_bag_of_features_gives(refused, tmp_path):
+    np.save(tmp_path / "bag.npy", np.zeros((3, 4), np.float32))
+    assert "labels.nii.gz is an image's name, and the input is a bag" in refused(tmp_path / "bag.npy")
+
+
+def test_a_terminal_that_lacks_a_letter(monkeypatch):
+    written = BytesIO()
+    monkeypatch.setattr(sys, "stderr", TextIOWrapper(written, encoding="ascii", write_through=True))
+    assert main(["info", "schädel"]) == 2
+    assert written.getvalue().decode().startswith(r"error: there is no bundle called 'sch\xe4del'")
 
 
 def test_missing_file(refused, tmp_path):
@@ -184,6 +206,8 @@ def test_options_that_cannot_be(refused, image, options, said):
 def test_outputs_that_cannot_be(refused, command, tiny_bundle, image, folder):
     assert "choose one of .nii" in refused(image, output="labels.doc")
     assert "does not exist, create it first" in refused(image, output="deeper/labels.nii.gz")
+    assert "the name is too long" in refused(image, output="a" * 252 + ".nii")
+    assert "a name cannot be used" in refused("a" * 256 + ".nii")
     assert "two outputs" in refused(image, options=("--uncertainty", folder / "labels.nii.gz"))
     assert "choose one of .png" in refused(image, options=("--overlay", folder / "overlay.jpg"))
     assert "choose one of .json" in refused(image, options=("--report", folder / "report.txt"))

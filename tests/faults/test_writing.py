@@ -88,7 +88,13 @@ def test_a_fault_in_any_writer_leaves_the_old_file(tmp_path, monkeypatch, suffix
 class TestBeforeTheRun:
     @pytest.mark.parametrize(
         ("name", "says"),
-        [("no/a.nii", "does not exist"), ("a.docx", "no suffix"), ("there.nii", "already there"), ("d.nii", "folder")],
+        [
+            ("no/a.nii", "does not exist"),
+            ("a.docx", "no suffix"),
+            ("there.nii", "already there"),
+            ("d.nii", "folder"),
+            ("é" * 126 + ".nii", "too long"),
+        ],
     )
     def test_what_cannot_be_written_is_refused(self, tmp_path, name, says):
         io.write(SMALL, tmp_path / "there.nii")
@@ -98,6 +104,10 @@ class TestBeforeTheRun:
         io.check_writable(tmp_path / "there.nii", overwrite=True)
         io.check_writable(tmp_path / "new.nii")
         assert {item.name for item in tmp_path.iterdir()} == {"there.nii", "d.nii"}
+
+    def test_a_name_that_no_disk_takes(self, tmp_path):
+        with pytest.raises(OutputError, match="the name is too long: choose a shorter one"):
+            io.write(SMALL, tmp_path / ("é" * 126 + ".nii"))
 
     @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder where not even root may write: /proc")
     def test_a_folder_where_nobody_may_write(self):

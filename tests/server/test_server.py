@@ -137,6 +137,25 @@ def test_what_is_not_allowed_is_refused(server, request_):
     assert not left(server)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[",
+        b"[]",
+        b'{"bundle": 1e400}',
+        b'{"bundle": "\\ud83d"}',
+        b'{"bundle": "\xed\xa0\xbd"}',
+        b'{"bundle": "tiny", "cases": [], "options": {"\\ud83d' + b"x" * 9999 + b'": 1}}',
+    ],
+)
+def test_what_cannot_be_understood_is_told_in_a_sentence_without_what_was_sent(server, body):
+    answer = server.ask("POST", "/v1/runs", data=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("the request is wrong")
+    assert len(answer.content) < 400
+    assert answer.json()["detail"].isprintable()
+
+
 def test_no_name_of_a_client_becomes_a_path(server, image):
     name = "../../../tmp/evil\x00\n"
     run = create(server, {**REQUEST, "cases": [{**REQUEST["cases"][0], "name": name}]})

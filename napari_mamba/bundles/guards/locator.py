@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from napari_mamba.bundles.checks import Fields
+from napari_mamba.bundles.description.fields import Fields
 from napari_mamba.errors import BundleError
 
 _MOST_PARTS = 16

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from napari_mamba import models
-from napari_mamba.bundles.checks import Fields
+from napari_mamba.bundles.description.fields import Fields
 from napari_mamba.bundles.doors import explained
 from napari_mamba.bundles.guards.columns import Column, columns_of
 from napari_mamba.bundles.importers.cards import weights_card
@@ -22,7 +22,8 @@ from napari_mamba.bundles.importers.presets import PRESETS, Preset, preset_for, 
 from napari_mamba.bundles.importers.said import check_complete, check_meant
 from napari_mamba.bundles.importers.usages import pair_usage, slide_usage, whole_usage
 from napari_mamba.bundles.progress import OnProgress, part, silent
-from napari_mamba.bundles.spec import WITHOUT_CLASSES, BundleSpec, Channel, Dtype, LabelClass, Network, Tile
+from napari_mamba.bundles.spec import BundleSpec, Channel, LabelClass, Network, Tile
+from napari_mamba.bundles.vocabulary import WITHOUT_CLASSES, Dtype
 from napari_mamba.bundles.writer import save
 from napari_mamba.errors import BundleError, InputError, UnsaidError
 from napari_mamba.io.paths import expanded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_mamba.cli.events import JsonLines, strict
 from napari_mamba.cli.failures import CANCELLED, DONE, quiet_libraries
-from napari_mamba.cli.outputs import write_text
+from napari_mamba.cli.outputs import real_path, write_text
 from napari_mamba.cli.reporting import Reporter, reporter
 from napari_mamba.cli.running import cancel_on_signals
 from napari_mamba.errors import ChoiceError, InputError, OutputError
@@ -45,18 +46,18 @@ class RegisterOutputs:
         from napari_mamba.io import SUFFIXES
 
         endings = {"transform": (".h5", ".tfm"), "displacement": NIFTI, "report": (".json",)}
-        taken: list[Path] = [path.resolve() for path in inputs]
+        taken: list[Path] = [real_path(path) for path in inputs]
         for name, path in self.chosen().items():
             allowed = endings.get(name, tuple(SUFFIXES))
             if not path.name.lower().endswith(allowed):
                 raise OutputError(f"{path} cannot hold the {name}: give it one of the endings {', '.join(allowed)}")
-            if not path.parent.is_dir():
+            if not os.path.isdir(path.parent):
                 raise OutputError(f"{path} cannot be written: the folder {path.parent} does not exist, create it first")
-            if path.resolve() in taken:
+            if real_path(path) in taken:
                 raise OutputError(f"{path} is named twice, as an input or another output: choose another name")
-            if path.exists() and not replace:
+            if os.path.lexists(path) and not replace:
                 raise OutputError(f"{path} is already there: add --overwrite to replace it, or choose another name")
-            taken.append(path.resolve())
+            taken.append(real_path(path))
 
 
 def register_files(

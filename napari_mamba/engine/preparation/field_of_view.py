@@ -31,7 +31,7 @@ def field_of_view(state: State, mm: Sequence[float], max_mm: float = 0.0) -> tup
     if len(mm) != 2 or not 0 <= mm[0] < mm[1]:
         raise BundleError(f"the preparation's field of view is two sizes in mm, the smaller first, not {list(mm)}")
     view = np.array(state.data.shape[1:]) * np.array(state.spacing)
-    shown = " x ".join(f"{side:.0f}" for side in view)
+    shown = " x ".join(f"{side:.0f}" if side < 1e6 else f"{side:.1g}" for side in view)
     if max_mm and view.max() > max_mm:
         raise InputError(
             f"the scan is {shown} mm large by its header, and this bundle expects a field of view of "

@@ -17,6 +17,7 @@ from napari_mamba.errors import NapariMambaError, OutputError
 from napari_mamba.io.common.guard import shortened
 from napari_mamba.io.common.settling import remove_for_good
 
+_LONGEST_NAME = 255  # bytes, of nearly every disk
 _REASONS = {
     errno.ENOSPC: "no space is left on its disk: free some, or choose another folder",
     errno.EDQUOT: "your disk quota is used up: free some space, or choose another folder",
@@ -36,11 +37,18 @@ def check_place(path: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{path} cannot be written: the folder {path.parent} does not exist, create it first")
     if os.path.lexists(path) and not overwrite:
         raise OutputError(f"{path} is already there: choose to overwrite it, or another name")
+    check_length(path)
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name[:40]}."):
             pass
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {reason_of(error)}") from error
+
+
+def check_length(path: Path) -> None:
+    """Raise `OutputError` where no disk takes a name so long."""
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        raise OutputError(f"{path} cannot be written: {_REASONS[errno.ENAMETOOLONG]}")
 
 
 def reason_of(error: OSError) -> str:

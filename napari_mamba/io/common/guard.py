@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import os
 import re
 import zlib
 from collections.abc import Sequence
@@ -24,9 +25,28 @@ ZARR_METADATA = (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json")
 """Names of a Zarr store's files that are no chunks."""
 _QUOTED = 60
 _LONGEST_PATHS = 1000
+_ADDRESS = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]+):/{1,2}(?=[^/\\])")
 _PATH = re.compile(r"""["'(]?([\w.~-]*/|[A-Za-z]:\\|\\\\\w)""")  # of a file's garbage, a word may hold any sign
 _CHUNK = 1 << 24
 STREAM_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile)
+
+
+def is_address(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is an address such as "s3://bucket/image.zarr", also where `Path` has folded its slashes.
+
+    >>> is_address(Path("s3://bucket/image.zarr")), is_address("C:/image.zarr"), is_address("image.zarr")
+    (True, False, False)
+    """
+    return bool(_ADDRESS.match(os.fspath(path)))
+
+
+def address_of(path: str | os.PathLike[str]) -> str:
+    """The address, with both slashes; a path on this machine as it is.
+
+    >>> address_of(Path("s3://bucket/image.zarr"))
+    's3://bucket/image.zarr'
+    """
+    return _ADDRESS.sub(r"\1://", os.fspath(path), count=1)
 
 
 def quoted(text: object) -> str:

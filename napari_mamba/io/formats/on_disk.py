@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_mamba.errors import InputError, NapariMambaError
 from napari_mamba.io.common import guard as _guard
+from napari_mamba.io.common.explaining import network_failure
 from napari_mamba.io.stores import is_address
 
 _MOST_CHUNKS = 10_000
@@ -71,9 +72,11 @@ class OnDisk:
         except MemoryError as error:
             raise InputError(f"{self.path} does not fit in memory: read a part or a coarser level of it") from error
         except Exception as error:  # codecs raise anything on damaged chunks
+            if unreached := network_failure(self.path, error):
+                raise unreached from error
             reason = _guard.quoted((str(error).strip().splitlines() or [type(error).__name__])[-1])
             raise InputError(
-                f"{self.path} is damaged, a chunk of it cannot be read ({reason}): copy it anew"
+                f"{_guard.address_of(self.path)} is damaged, a chunk of it cannot be read ({reason}): copy it anew"
             ) from error
         finally:
             self._check_there()

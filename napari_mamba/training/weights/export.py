@@ -13,7 +13,7 @@ from torch import Tensor
 
 from napari_mamba import bundles
 from napari_mamba.bundles import Bundle, BundleSpec
-from napari_mamba.bundles.spec import Dtype
+from napari_mamba.bundles.vocabulary import Dtype
 from napari_mamba.errors import InputError
 
 NAMES = {"adamw": "AdamW", "muon": "Muon"}

@@ -11,7 +11,6 @@ from qtpy.QtWidgets import (
     QMessageBox,
     QProgressBar,
     QPushButton,
-    QTextBrowser,
     QTreeWidget,
     QTreeWidgetItem,
     QVBoxLayout,
@@ -20,13 +19,14 @@ from qtpy.QtWidgets import (
 
 from napari_mamba import bundles
 from napari_mamba.errors import NapariMambaError
-from napari_mamba.ui.bundles.card import html_of, show_card
+from napari_mamba.ui.bundles.card import Page, html_of, show_card
 from napari_mamba.ui.bundles.library import tasks_of
 from napari_mamba.ui.bundles.opening import BundleOpener, open_menu
 from napari_mamba.ui.run.host import host_of
 from napari_mamba.ui.run.process.outcome import sentence
 from napari_mamba.ui.widgets.docks import OwnDock
 from napari_mamba.ui.widgets.theme import Notice, follow_theme, text_color, theme_of
+from napari_mamba.ui.widgets.tips import tip
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -66,8 +66,7 @@ class BundlesPanel(QWidget):
         self.tree.setRootIsDecorated(False)
         self.tree.setAccessibleName("Models")
         self.tree.setToolTip("The models by their tasks; choose one to read its card")
-        self.about = QTextBrowser()
-        self.about.setOpenLinks(False)
+        self.about = Page()
         self.about.setAccessibleName("About this model")
         self.use = _button("Use", "Choose this model in the dock 'Run a model'", self._on_use)
         self.card = _button("Card", "How good it is, on which data, and where it fails", self._on_card)
@@ -100,7 +99,6 @@ class BundlesPanel(QWidget):
         OwnDock(self)
         self.tree.currentItemChanged.connect(self._on_current)
         self.tree.itemActivated.connect(lambda *_: self._on_use())
-        self.about.anchorClicked.connect(QDesktopServices.openUrl)
         self.opener.opened.connect(self._on_opened)
         self.opener.failed.connect(lambda text: self.notice.say(sentence(text), "error"))
         self.opener.report.connect(lambda text: self.notice.say(text, "good"))
@@ -136,7 +134,7 @@ class BundlesPanel(QWidget):
                     continue
                 item = QTreeWidgetItem([f"{bundle.name}  {bundle.version}"])
                 item.setData(0, Qt.ItemDataRole.UserRole, bundle)
-                item.setToolTip(0, bundle.title or bundle.name)
+                item.setToolTip(0, tip(bundle.title or bundle.name))
                 group.addChild(item)
                 if kept is not None and bundle.path == kept.path:
                     self.tree.setCurrentItem(item)

@@ -8,6 +8,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QListWidget, QListWidgetItem
 
 from napari_mamba.ui.radiotherapy.layers import is_structures
+from napari_mamba.ui.widgets.tips import tip
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -62,7 +63,7 @@ class StructureLayers(QListWidget):
         self.clear()
         for layer in shown:
             item = QListWidgetItem(layer.name)
-            item.setToolTip(layer.name)
+            item.setToolTip(tip(layer.name))
             item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)
             ticked = id(layer) not in self._left
             item.setCheckState(Qt.CheckState.Checked if ticked else Qt.CheckState.Unchecked)

@@ -150,6 +150,8 @@ class RunWidget(QWidget):
     @Slot()
     def draw(self) -> None:
         """Show the session as it is."""
+        if self._left:
+            return
         session = self.session
         remarks = session.remarks()
         self.run_button.setEnabled(bool(session.inputs.runs) and all(one.kind == "warning" for one in remarks))
@@ -268,6 +270,16 @@ class RunWidget(QWidget):
         self.session.changed.disconnect(self._draw_later)
         self.session.bundle_changed.disconnect(self._on_bundle)
         self.session.queue.changed.disconnect(self._draw_later)
+        host = self.host  # older PySide6 goes on calling the slots of a widget that is gone
+        for signal, slot in (
+            (host.added, self._on_added),
+            (host.runner.ended, self._on_ended),
+            (host.devices_known, self.draw),
+            (host.stored.changed, self._on_stored),
+            (host.estimated, self._on_estimated),
+        ):
+            with suppress(RuntimeError, TypeError):
+                signal.disconnect(slot)
         for part in (self.model, self.channels, self.options, self.progress):
             part.disconnect_from_model()
         self.results.disconnect_from_viewer()

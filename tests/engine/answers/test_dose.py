@@ -13,7 +13,8 @@ from engine_fakes import Apply, fake_bundle
 
 from napari_mamba import bundles
 from napari_mamba.bundles import Channel, Tile
-from napari_mamba.bundles.spec import from_json, to_json
+from napari_mamba.bundles.description.reading import from_json
+from napari_mamba.bundles.description.writing import to_json
 from napari_mamba.engine import RunOptions, run_to_end
 from napari_mamba.engine.networks.loading import scans
 from napari_mamba.engine.suitability import examine

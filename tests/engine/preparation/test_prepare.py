@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, softmax
 
-from napari_mamba.bundles import spec
+from napari_mamba.bundles import vocabulary
 from napari_mamba.engine.preparation import steps as engine_steps
 from napari_mamba.engine.preparation.prepare import prepare
 from napari_mamba.errors import BundleError
@@ -109,6 +109,6 @@ def test_unknown_steps_and_options_are_one_sentence(volume):
 def test_bundles_allow_the_steps_that_the_engine_has():
     import inspect
 
-    assert set(spec.STEPS) == set(engine_steps.STEPS)
-    for name, options in spec.STEPS.items():
+    assert set(vocabulary.STEPS) == set(engine_steps.STEPS)
+    for name, options in vocabulary.STEPS.items():
         assert options == set(inspect.signature(engine_steps.STEPS[name]).parameters) - {"state"}

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from napari.components import ViewerModel
-from qtpy.QtCore import Qt
+from PIL import Image
+from qtpy.QtCore import Qt, QUrl
 from qtpy.QtWidgets import QMessageBox, QWidget
 
 from napari_mamba import bundles
@@ -191,6 +192,53 @@ def test_a_card_is_shown_whole_with_its_tables(qtbot):
         shown = show_card(bundle, parent).findChild(QTextBrowser).toPlainText()
         lacking = {word for word in words if word not in shown}
         assert not lacking, (bundle.name, sorted(lacking)[:5])
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "/dev/zero",
+        "//127.0.0.1/share/a.png",
+        "../a.png",
+        "linked.png",
+        "a.svg",
+        r"\\127.0.0.1\share\a.png",
+        "C:/a.png",
+        "large.png",
+        "http://127.0.0.1/a.png",
+    ],
+)
+def test_a_card_shows_pictures_of_its_own_folder_alone(tmp_path, place):
+    from napari_mamba.ui.bundles.card import picture
+
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    for path in (tmp_path / "a.png", folder / "a.png"):
+        Image.new("RGB", (3, 2)).save(path)
+    Image.new("1", (5000, 2)).save(folder / "large.png")
+    (folder / "linked.png").symlink_to(tmp_path / "a.png")
+    (folder / "a.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    assert picture(folder, QUrl("a.png")).width() == 3
+    assert picture(folder, QUrl(place)) is None
+    assert picture(None, QUrl("a.png")) is None
+
+
+def test_a_card_reads_no_other_place_and_starts_nothing(qtbot, monkeypatch):
+    from napari_mamba.ui.bundles import card
+
+    opened, asked = [], []
+    monkeypatch.setattr(card.QDesktopServices, "openUrl", lambda url: opened.append(url.toString()))
+    monkeypatch.setattr(card, "picture", lambda _, url: asked.append(url.toString()))
+    page = card.Page()
+    qtbot.addWidget(page)
+    page.setHtml(card.html_of("![x](/dev/zero) ![y](//127.0.0.1/share/a.png)"))
+    page.grab()
+    assert set(asked) == {"/dev/zero", "//127.0.0.1/share/a.png"}, "Qt asks nobody but us"
+    for link in ("evil.exe", "/bin/sh", "file:///bin/sh", "search-ms:query=x", "smb://host/a", "//host/a", "#top"):
+        page.anchorClicked.emit(QUrl(link))
+    assert opened == []
+    page.anchorClicked.emit(QUrl("https://example.org"))
+    assert opened == ["https://example.org"]
 
 
 def test_html_in_a_card_is_only_text(qtbot):

@@ -66,6 +66,7 @@ def _scan(folder: Path) -> str:
     return str(folder / "scan.nii.gz")
 
 
+@pytest.mark.window
 def test_a_typed_name_is_enough(save, tmp_path):
     for suffix in (".nii.gz", ".nii", ".nrrd", ".mha", ".mgz", ".tif", ".ome.zarr"):
         for selected in (0, 1):
@@ -89,6 +90,7 @@ def test_a_typed_name_is_enough(save, tmp_path):
         save("all.docx", selected=None)
 
 
+@pytest.mark.window
 def test_what_was_drawn_and_surfaces_do_not_stop_save_all(save, tmp_path):
     """A region's box, points and a surface lie among the layers as often as not."""
     viewer, labels = save.viewer, save.viewer.layers["drawn"]

@@ -100,8 +100,8 @@ def test_two_widgets_of_one_viewer_show_one_run(qtbot, widget, gate):
     other = RunWidget(widget.viewer)
     qtbot.addWidget(other)
     begin(qtbot, widget, gate)
-    qtbot.waitUntil(lambda: other.cancel_button.isEnabled(), timeout=TIMEOUT)
-    assert other.run_button.text() == "Run after the present one"
+    qtbot.waitUntil(lambda: other.run_button.text() == "Run after the present one", timeout=TIMEOUT)
+    assert other.cancel_button.isEnabled()
     end(qtbot, widget, gate)
     qtbot.waitUntil(lambda: other.message.text().startswith("Done"), timeout=TIMEOUT)
     assert [layer.name for layer in widget.viewer.layers] == ["scan", "tiny: scan"], "added once"

@@ -20,7 +20,8 @@ from napari_mamba.bundles.importers.pickles import read_checkpoint
 from napari_mamba.bundles.importers.places import place_for, plain_name
 from napari_mamba.bundles.importers.plain import identified_weights, make_spec
 from napari_mamba.bundles.progress import OnProgress, part, silent
-from napari_mamba.bundles.spec import Channel, Dtype
+from napari_mamba.bundles.spec import Channel
+from napari_mamba.bundles.vocabulary import Dtype
 from napari_mamba.bundles.writer import save
 from napari_mamba.errors import BundleError
 from napari_mamba.io.paths import expanded

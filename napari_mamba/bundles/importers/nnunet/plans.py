@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from napari_mamba.bundles.checks import Fields
+from napari_mamba.bundles.description.fields import Fields
 from napari_mamba.bundles.doors import json_of
 from napari_mamba.bundles.spec import Channel, LabelClass
 from napari_mamba.errors import BundleError

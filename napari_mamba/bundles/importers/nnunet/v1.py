@@ -30,7 +30,8 @@ from napari_mamba.bundles.importers.nnunet.plans import modality_of
 from napari_mamba.bundles.importers.pickles import read_checkpoint, read_pickle
 from napari_mamba.bundles.importers.places import place_for
 from napari_mamba.bundles.progress import Counted, OnProgress, part, silent
-from napari_mamba.bundles.spec import BundleSpec, Channel, Dtype, LabelClass, Network, Tile
+from napari_mamba.bundles.spec import BundleSpec, Channel, LabelClass, Network, Tile
+from napari_mamba.bundles.vocabulary import Dtype
 from napari_mamba.bundles.writer import save
 from napari_mamba.errors import BundleError
 from napari_mamba.io.paths import expanded

@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from napari_mamba import models
-from napari_mamba.bundles.checks import Fields
+from napari_mamba.bundles.description.fields import Fields
 from napari_mamba.bundles.doors import explained
 from napari_mamba.bundles.importers.nnunet.common import (
     NNUNET,
@@ -41,7 +41,8 @@ from napari_mamba.bundles.importers.nnunet.plans import (
 from napari_mamba.bundles.importers.pickles import read_checkpoint
 from napari_mamba.bundles.importers.places import place_for
 from napari_mamba.bundles.progress import Counted, OnProgress, part, silent
-from napari_mamba.bundles.spec import BundleSpec, Dtype, Network, Tile
+from napari_mamba.bundles.spec import BundleSpec, Network, Tile
+from napari_mamba.bundles.vocabulary import Dtype
 from napari_mamba.bundles.writer import save
 from napari_mamba.errors import BundleError
 from napari_mamba.io.paths import expanded

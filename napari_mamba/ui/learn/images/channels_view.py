@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 
 from napari_mamba.ui.learn.images.pairs import Pair, Pairs
 from napari_mamba.ui.widgets.forms import row_label
+from napari_mamba.ui.widgets.tips import tip
 
 
 class LayerCombo(QComboBox):
@@ -79,7 +80,7 @@ class ChannelsView(QWidget):
                 combo.addItem(layer.name, layer)
                 if layer is chosen:
                     combo.setCurrentIndex(combo.count() - 1)
-            combo.setToolTip(f"The layer that is {name} of '{pair.image.name}'")
+            combo.setToolTip(tip(f"The layer that is {name} of '{pair.image.name}'"))
             combo.setAccessibleName(f"{name} of {pair.image.name}")
             combo.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
             combo.setEnabled(idle)

@@ -32,6 +32,7 @@ from napari_mamba.ui.run.views.progress_view import ProgressView
 from napari_mamba.ui.widgets.background import Latest
 from napari_mamba.ui.widgets.forms import combo_box
 from napari_mamba.ui.widgets.theme import Notice
+from napari_mamba.ui.widgets.tips import tip
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -188,7 +189,7 @@ class PredictionView(QWidget):
         self.table.setRowCount(len(uses))
         for row, (name, use) in enumerate(uses.items()):
             item = QTableWidgetItem(name)
-            item.setToolTip(name)
+            item.setToolTip(tip(name))
             self.table.setItem(row, 0, item)
             self.table.setCellWidget(row, 1, self._use_combo(name, use))
             self.table.setCellWidget(row, 2, self._dose_spin(name, use))

@@ -16,6 +16,7 @@ from napari_mamba.ui.results.maps.tour import Tour, find_places, go_to
 from napari_mamba.ui.results.parts import LayerCombo
 from napari_mamba.ui.widgets.background import Latest
 from napari_mamba.ui.widgets.theme import Notice
+from napari_mamba.ui.widgets.tips import tip
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -63,7 +64,7 @@ class MapsView(QWidget):
         for slider, name in ((self.strength, "Opacity of the map"), (self.share, "From which value on")):
             slider.setRange(5, 100)
             slider.setAccessibleName(name)
-            slider.setToolTip(name)
+            slider.setToolTip(tip(name))
         self.share.setValue(50)
         self.next_button.setToolTip("Go to the place that holds the most uncertainty, and on to the next")
         opacity = QHBoxLayout()

@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 
 from napari_mamba.ui.run.choice.texts import duration, stage_text
 from napari_mamba.ui.run.queue.jobs import Job, State
+from napari_mamba.ui.widgets.tips import tip
 
 if TYPE_CHECKING:
     from napari_mamba.ui.run.queue.jobs import Queue
@@ -98,7 +99,7 @@ class ProgressView(QWidget):
         for job in self.queue.jobs:
             item = QListWidgetItem(f"{MARKS[job.state]}  {job.name}  {_note(job)}".rstrip())
             item.setData(Qt.ItemDataRole.UserRole, job)
-            item.setToolTip(job.sentence or f"{job.name}: {job.state}")
+            item.setToolTip(tip(job.sentence or f"{job.name}: {job.state}"))
             self.list.addItem(item)
         self.list.setCurrentRow(min(row, self.list.count() - 1))
         self.stop_one.setEnabled(self.queue.busy)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from napari_mamba.bundles.checks import Fields
+from napari_mamba.bundles.description.fields import Fields
 from napari_mamba.errors import BundleError
 from napari_mamba.io.common.guard import quoted
 from napari_mamba.radiotherapy.inputs import Inputs, Organ

@@ -1,0 +1,1 @@
+"""`bundle.json` as text: typed access to its fields, reading, writing."""
