@@ -8,7 +8,7 @@ from typing import Any
 
 from napari_mamba import models
 from napari_mamba.bundles.importers.presets import presets_for
-from napari_mamba.bundles.spec import WITHOUT_CLASSES
+from napari_mamba.bundles.vocabulary import WITHOUT_CLASSES
 from napari_mamba.errors import BundleError, UnsaidError
 
 
