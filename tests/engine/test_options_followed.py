@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from engine_fakes import Apply, fake_bundle, two_classes
 
-from napari_mamba.bundles.spec import TASKS, Tile
+from napari_mamba.bundles.spec import Tile
+from napari_mamba.bundles.vocabulary import TASKS
 from napari_mamba.engine import RunOptions, run_to_end
 from napari_mamba.engine.options import _NAMES, check_followed
 from napari_mamba.errors import InputError
