@@ -90,6 +90,7 @@ def test_the_file_names_its_patient_and_slices_and_holes_lie_inside(tmp_path, ct
         assert contour.NumberOfContourPoints == len(points)
 
 
+@pytest.mark.parametrize("image", [(0, 0, 0)], indirect=True)
 def test_kinds_and_codes_come_back(tmp_path, image, anatomy):
     mask = anatomy["PTV70"].mask
     named = [Structure(name, mask) for name in ("CTV 60", "GTVp", "PTV70", "Body", "Ring PTV70")]
