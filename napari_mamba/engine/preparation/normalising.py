@@ -229,11 +229,12 @@ def _neighbours(values: np.ndarray, sample: np.ndarray, first: int, second: int)
     low, high = int(at - off), int(at + off) + 2
     least = sample[low] if low >= 0 else -np.inf
     most = sample[high] if high < len(sample) else np.inf
-    below = np.count_nonzero(values < least) if low >= 0 else 0
+    below = int(np.count_nonzero(values < least)) if low >= 0 else 0
     if least == most:
         there = np.count_nonzero(values == least)
         return np.array([least, least]) if below <= first and second < below + there else None
     some = values[(values >= least) & (values <= most)]
     if not below <= first <= second < below + len(some):
         return None
-    return np.partition(some, (first - below, second - below))[[first - below, second - below]]
+    ranks = np.array([first - below, second - below])
+    return np.partition(some, ranks)[ranks]
