@@ -216,7 +216,7 @@ def percentiles(values: np.ndarray, percents: Sequence[float]) -> np.ndarray:
     """
     values = np.ascontiguousarray(values)
     n = len(values)
-    if n < 2 * _SOME or values.dtype != np.float32:
+    if n < 2 * _SOME or values.dtype != np.float32 or np.isnan(values.min()):
         return np.percentile(values, percents)
     sample = np.sort(values[:: n // _SOME])
     found = []
@@ -231,18 +231,17 @@ def percentiles(values: np.ndarray, percents: Sequence[float]) -> np.ndarray:
 
 
 def _neighbours(values: np.ndarray, sample: np.ndarray, first: int, second: int) -> np.ndarray | None:
-    """The values of two ranks, by a sorted sample; None where it tells too little, or has NaN."""
-    if np.isnan(sample[-1]):
-        return None
+    """The values of two ranks, by a sorted sample; None where it tells too little."""
     at, off = len(sample) * first / len(values), 4 * len(sample) ** 0.5 + 2  # eight standard deviations of its rank
     low, high = int(at - off), int(at + off) + 2
     least = sample[low] if low >= 0 else -np.inf
     most = sample[high] if high < len(sample) else np.inf
-    below = np.count_nonzero(values < least) if low >= 0 else 0
+    below = int(np.count_nonzero(values < least)) if low >= 0 else 0
     if least == most:
         there = np.count_nonzero(values == least)
         return np.array([least, least]) if below <= first and second < below + there else None
     some = values[(values >= least) & (values <= most)]
     if not below <= first <= second < below + len(some):
         return None
-    return np.partition(some, (first - below, second - below))[[first - below, second - below]]
+    ranks = np.array([first - below, second - below])
+    return np.partition(some, ranks)[ranks]
