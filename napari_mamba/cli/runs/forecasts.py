@@ -78,7 +78,7 @@ def rows(found: Forecast, workers: int = 1) -> list[tuple[str, str]]:
     packed = f"{found.levels} levels" if found.levels > 1 else "one level"
     network = found.seconds(workers) - found.reading_seconds
     by = f" by {workers} workers" if workers > 1 else ""
-    each = f"{found.pass_seconds:.2g} s" if found.pass_seconds >= 1 else f"{1000 * found.pass_seconds:.0f} ms"
+    each = duration(found.pass_seconds) if found.pass_seconds >= 10 else f"{1000 * found.pass_seconds:.0f} ms"
     looks = "one look" if found.readings == 1 else f"{found.readings} looks"
     free = "" if found.free_memory_bytes is None else f"; {gib(found.free_memory_bytes)} are free"
     room = "" if found.free_disk_bytes is None else f"; {gib(found.free_disk_bytes)} are free"

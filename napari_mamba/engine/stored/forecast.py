@@ -39,8 +39,8 @@ TIMED_S, MOST_TIMED = 3.0, 8
 _OF_VALUES = ("normalise", "crop_nonzero")
 """Steps whose numbers take a pass over the image. A forecast leaves them out: a crop makes the run shorter."""
 MORE, BESIDE = 1.4, 2**27
-"""By how much what is held is more than planned, and what threads, packing and coarser levels take: with these a
-forecast lies within a tenth of the peaks in docs/scale_measured.md."""
+"""By how much what is held is more than planned, and what threads, packing and coarser levels take: set by the peaks in
+docs/scale_measured.md."""
 _SIDE = 24
 """Voxels along each side of the image on which passes over it are counted."""
 
