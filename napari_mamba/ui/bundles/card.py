@@ -33,9 +33,9 @@ class Page(QTextBrowser):
         self.setOpenLinks(False)
         self.anchorClicked.connect(self._follow)
 
-    def loadResource(self, kind: int, url: QUrl) -> Any:
+    def loadResource(self, kind: int, name: QUrl | str) -> Any:
         """A picture of the bundle's own folder; nothing for anything else."""
-        return picture(self._folder, url) or QImage()
+        return picture(self._folder, QUrl(name)) or QImage()
 
     def _follow(self, url: QUrl) -> None:
         if not url.scheme() and not url.host() and not url.path() and url.hasFragment():

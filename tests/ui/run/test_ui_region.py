@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 from napari.layers import Layer
+from qtpy.QtCore import Qt
 
 from napari_mamba.engine import Result
 from napari_mamba.errors import InputError
@@ -211,4 +212,5 @@ def test_a_box_is_drawn_from_the_list_and_the_image_stays_chosen(qtbot, widget):
     widget.viewer.layers.remove("region")
     assert (combo.currentText(), widget.session.options.region) == ("The whole image", "")
     widget.viewer.layers.clear()
-    assert not combo.model().item(combo.findData(DRAW)).isEnabled()
+    draw = combo.model().index(combo.findData(DRAW), 0)
+    assert not combo.model().flags(draw) & Qt.ItemFlag.ItemIsEnabled

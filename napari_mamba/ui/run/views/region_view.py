@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSignalBlocker
+from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import QHBoxLayout, QWidget
 
 from napari_mamba.ui.run.choice.region import draw_region, regions, same_units
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 DRAW = "draw"
 """The entry that makes a layer to draw the box in."""
+
+_FLAGS = Qt.ItemDataRole.UserRole - 1  # where QStandardItem keeps whether it can be chosen
 
 
 class RegionView(QWidget):
@@ -52,8 +54,8 @@ class RegionView(QWidget):
             self.combo.addItem(f"Around '{layer.name}'", layer.name)
         self.combo.insertSeparator(self.combo.count())
         self.combo.addItem("Draw a box…", DRAW)
-        entries: Any = self.combo.model()
-        entries.item(self.combo.count() - 1).setEnabled(bool(self.session.inputs.runs))
+        if not self.session.inputs.runs:  # as data: before 6.11 an item asked for outlives its entry
+            self.combo.setItemData(self.combo.count() - 1, 0, _FLAGS)
         del blocker
         if self.combo.findData(options.region) < 0:
             options.region = ""  # its layer is gone
