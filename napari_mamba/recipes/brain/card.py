@@ -37,7 +37,8 @@ ELSEWHERE = (
     "A glioma of 112 ml was labelled as white matter and cortex, without a warning (the same). Since version 1.6.5 "
     "cortex of more than 8 mm and white matter unlike the rest of it are doubted "
     "(`python -m benchmarks.bundles.doubt.planted`): a tumour of 109 ml planted in the ICBM template is, which version "
-    "1.6.4 said nothing of. There is no scan of a real one in the data here. "
+    "1.6.4 said nothing of. In a FLAIR of a person with multiple sclerosis the doubt names the place of the largest "
+    "lesion (9 ml); a T2 of another is not doubted. There is no scan of a real tumour in the data here. "
     "What a tumour pushes aside was not planted.",
     "An image upside down, or with its axes exchanged, is doubted where the structures found do not lie as in the "
     "20 label maps. How often, was not measured.",
