@@ -270,19 +270,19 @@ class RunWidget(QWidget):
         self.session.changed.disconnect(self._draw_later)
         self.session.bundle_changed.disconnect(self._on_bundle)
         self.session.queue.changed.disconnect(self._draw_later)
-        host = self.host  # older PySide6 goes on calling the slots of a widget that is gone
-        for signal, slot in (
-            (host.added, self._on_added),
-            (host.runner.ended, self._on_ended),
-            (host.devices_known, self.draw),
-            (host.stored.changed, self._on_stored),
-            (host.estimated, self._on_estimated),
-        ):
-            with suppress(RuntimeError, TypeError):
-                signal.disconnect(slot)
         for part in (self.model, self.channels, self.options, self.progress):
             part.disconnect_from_model()
         self.results.disconnect_from_viewer()
+        self._leave_host()
+
+    def _leave_host(self) -> None:
+        """Older PySide6 goes on calling the slots of a widget that is gone; a host that is gone calls none."""
+        with suppress(RuntimeError, TypeError):
+            self.host.added.disconnect(self._on_added)
+            self.host.runner.ended.disconnect(self._on_ended)
+            self.host.devices_known.disconnect(self.draw)
+            self.host.stored.changed.disconnect(self._on_stored)
+            self.host.estimated.disconnect(self._on_estimated)
 
 
 def _heading(text: str) -> QLabel:
