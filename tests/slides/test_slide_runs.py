@@ -137,7 +137,10 @@ def test_the_command(mil, tmp_path, capsys):
     assert told["outputs"]["attention"] == str(out)
     for wrong, said in (
         (arguments, "already there"),
-        (["run", str(mil.path), str(bag), "-o", str(tmp_path / "x.nii.gz")], "no suffix of a format"),
+        (
+            ["run", str(mil.path), str(bag), "-o", str(tmp_path / "x.nii.gz")],
+            "is an image's name, and the input is a bag",
+        ),
         (["run", str(mil.path), str(bag), "--table", str(tmp_path / "x.csv")], "no table: leave --table out"),
         (["run", "hippocampus-mr", str(bag), "-o", str(tmp_path / "y.csv")], "is a bag of features"),
         (["run", str(mil.path), str(tmp_path / "none.h5")], "does not exist"),

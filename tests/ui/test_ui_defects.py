@@ -145,6 +145,8 @@ ELSEWHERE = {
     "row": "Table, below Device, for bundles that take a row",
     "row_of": "Row, beside it",
     "workers": "for the command: the window's engine is one process",
+    "channel": "the list of images: each channel is a layer",
+    "dry_run": "for the command: the window tells its estimate below Run",
 }
 """Options of `napari-mamba run` that are no option of the widget, and where the window has them."""
 

@@ -204,12 +204,16 @@ class RunWidget(QWidget):
         self.host.stored.stop()
 
     def _on_added(self, job: Job) -> None:
+        if self._left:  # older PySide6 goes on calling the slots of a widget that is gone
+            return
         assert job.result is not None
         assert job.place is not None
         self.results.show_result(job.result, job.bundle, job.place, job.layer)
 
     @Slot()
     def _on_stored(self) -> None:
+        if self._left:
+            return
         self.cancel_button.setEnabled(self.session.queue.busy or self.host.stored.busy)
         if self.stored.isVisibleTo(self) and self._told is not self.host.stored.run:
             self._told = self.host.stored.run
@@ -273,16 +277,6 @@ class RunWidget(QWidget):
         for part in (self.model, self.channels, self.options, self.progress):
             part.disconnect_from_model()
         self.results.disconnect_from_viewer()
-        self._leave_host()
-
-    def _leave_host(self) -> None:
-        """Older PySide6 goes on calling the slots of a widget that is gone; a host that is gone calls none."""
-        with suppress(RuntimeError, TypeError):
-            self.host.added.disconnect(self._on_added)
-            self.host.runner.ended.disconnect(self._on_ended)
-            self.host.devices_known.disconnect(self.draw)
-            self.host.stored.changed.disconnect(self._on_stored)
-            self.host.estimated.disconnect(self._on_estimated)
 
 
 def _heading(text: str) -> QLabel:
