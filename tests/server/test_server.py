@@ -57,10 +57,6 @@ def send(server, run, image, case=0, channel=0):
     assert answer.status_code == 201, answer.text
 
 
-def left(server):
-    return [path for path in server.folder.rglob("*") if path.is_file()]
-
-
 @pytest.fixture
 def image(tmp_path, volume):
     return io.write(volume, tmp_path / "block.nii.gz")
@@ -84,7 +80,7 @@ def test_a_run_from_upload_to_download(server, image, volume, tmp_path):
     assert np.allclose(back.affine, volume.affine, atol=1e-4)
     assert sum(row["voxels"] for row in result["table"]) == np.count_nonzero(back.data)
     assert server.ask("DELETE", f"/v1/runs/{run}").status_code == 204
-    assert not left(server)
+    assert not server.left()
     assert server.ask("GET", f"/v1/runs/{run}/events").status_code == 404
 
 
@@ -134,7 +130,7 @@ def test_web_pages_and_other_names_are_refused(serve):
 )
 def test_what_is_not_allowed_is_refused(server, request_):
     assert server.ask("POST", "/v1/runs", json=request_).status_code in (404, 422)
-    assert not left(server)
+    assert not server.left()
 
 
 @pytest.mark.parametrize(
@@ -164,7 +160,7 @@ def test_no_name_of_a_client_becomes_a_path(server, image):
         assert server.ask("PUT", f"/v1/runs/{run}/{path}", data=b"x").status_code in (404, 422)
     for path in ("0/cases.json", "0/..%2fcases.json", "0/output"):
         assert server.ask("GET", f"/v1/runs/{run}/outputs/{path}").status_code == 404
-    assert {path.name for path in left(server)} == {"0-0.nii.gz"}
+    assert {path.name for path in server.left()} == {"0-0.nii.gz"}
     server.ask("DELETE", f"/v1/runs/{run}")
 
 
@@ -175,7 +171,7 @@ def test_uploads_have_limits(serve, image):
     assert small.ask("PUT", path, data=bytes(3 << 20)).status_code == 413
     told = small.ask("PUT", path, data=iter([bytes(1 << 19)] * 6))
     assert told.status_code == 413, "a body that does not say how long it is"
-    assert not left(small)
+    assert not small.left()
     assert small.ask("POST", "/v1/runs", data=bytes(2 << 20)).status_code == 413
     send(small, run, image)
 
@@ -187,9 +183,9 @@ def test_a_broken_upload_leaves_nothing(server, image):
         raw.sendall((head + "Content-Length: 100000\r\n\r\n").encode() + bytes(5000))
         time.sleep(0.3)
     deadline = time.monotonic() + 60
-    while left(server) and time.monotonic() < deadline:
+    while server.left() and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not left(server)
+    assert not server.left()
     assert server.ask("POST", f"/v1/runs/{run}/start").status_code == 409
     send(server, run, image)
     server.ask("DELETE", f"/v1/runs/{run}")
@@ -203,7 +199,7 @@ def test_a_damaged_image_is_told_and_its_files_go(server):
     (error,) = [event for event in told if event["event"] == "error"]
     assert error["kind"] == "input"
     assert str(server.folder) not in error["message"]
-    assert not [path for path in left(server) if path.suffix != ".json"]
+    assert not [path for path in server.left() if path.suffix != ".json"]
     server.ask("DELETE", f"/v1/runs/{run}")
 
 
@@ -222,7 +218,7 @@ def test_cancelling_ends_the_process(server, sample_data):
     psutil.wait_procs(children, 60)
     assert not [child for child in children if child.is_running() and child.status() != "zombie"]
     server.ask("DELETE", f"/v1/runs/{run}")
-    assert not left(server)
+    assert not server.left()
 
 
 def test_three_clients_wait_for_one_device_and_all_are_served(server, image):
@@ -242,7 +238,7 @@ def test_three_clients_wait_for_one_device_and_all_are_served(server, image):
         assert places[0] == place
         assert places == sorted(places, reverse=True), "the place only falls"
         assert told[-1] == {"version": 2, "event": "end", "done": 1, "failed": 0, "cancelled": 0}
-    assert not left(server)
+    assert not server.left()
 
 
 def test_a_run_whose_client_is_gone_ends(serve, sample_data):
@@ -252,9 +248,9 @@ def test_a_run_whose_client_is_gone_ends(serve, sample_data):
     server.ask("POST", f"/v1/runs/{run}/start")
     events(server, run, stop=lambda event: event.get("stage") == "network")  # and away
     deadline = time.monotonic() + 60
-    while (left(server) or psutil.Process(server.process.pid).children()) and time.monotonic() < deadline:
+    while (server.left() or psutil.Process(server.process.pid).children()) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not left(server)
+    assert not server.left()
     assert not psutil.Process(server.process.pid).children()
 
 
@@ -268,9 +264,9 @@ def test_a_server_killed_in_mid_run_leaves_nothing_behind(serve, sample_data, im
     first.kill()
     psutil.wait_procs(children, 20)
     assert not [child for child in children if child.is_running()], "its runs end when nobody reads their events"
-    assert left(first)
+    assert first.left()
     second = serve(token=TOKEN, folder=first.folder)
-    assert not left(second)
+    assert not second.left()
     assert second.ask("GET", f"/v1/runs/{run}/events").status_code == 404
 
 
@@ -342,7 +338,7 @@ def test_the_extensions_client_brings_labels_back(server, image, volume, tmp_pat
     for case in outcome.done:
         assert np.allclose(io.read(case.result["outputs"]["labels"]).affine, volume.affine, atol=1e-4)
     runner.stop()
-    wait(lambda: not left(server) or None)
+    wait(lambda: not server.left() or None)
 
 
 def test_the_extensions_client_cancels_before_the_run_is_done(server, sample_data, tmp_path):
@@ -356,7 +352,7 @@ def test_the_extensions_client_cancels_before_the_run_is_done(server, sample_dat
     runner.cancel()
     outcome = wait(runner.poll)
     assert outcome.cancelled
-    wait(lambda: not left(server) or None)
+    wait(lambda: not server.left() or None)
     assert not (tmp_path / "l.seg.nrrd").exists()
 
 
@@ -376,7 +372,7 @@ def test_a_look_inside_over_http(server, image, volume, tmp_path):
     for number in ("-1", "99", "..%2f0-0.nii.gz"):
         assert server.ask("GET", f"/v1/runs/{run}/maps/{number}").status_code in (404, 422)
     server.ask("DELETE", f"/v1/runs/{run}")
-    assert not left(server)
+    assert not server.left()
 
 
 @pytest.mark.parametrize(
@@ -388,7 +384,7 @@ def test_a_look_inside_asks_for_listed_things_alone(server, explain):
     assert server.ask("POST", "/v1/runs", json=request).status_code == 422
     two = {**request, "cases": request["cases"] * 2, "explain": {}}
     assert server.ask("POST", "/v1/runs", json=two).status_code == 422
-    assert not left(server)
+    assert not server.left()
 
 
 def test_the_extensions_client_looks_inside(server, image, volume, tmp_path):
@@ -417,7 +413,7 @@ def test_the_extensions_client_looks_inside(server, image, volume, tmp_path):
     wrong.start(LookJob("tiny", (image,), Look(layer="nothing"), Options(device="cpu"), tmp_path))
     assert "no scanning layer" in wait(wrong.poll).error
     wrong.stop()
-    wait(lambda: not left(server) or None)
+    wait(lambda: not server.left() or None)
 
 
 def test_a_server_that_is_not_there_is_told(tmp_path, image):
