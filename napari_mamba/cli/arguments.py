@@ -33,4 +33,12 @@ Row = Annotated[
         rich_help_panel=IN,
     ),
 ]
+Channel = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        metavar="N|NAME,...",
+        help="Only these channels of the image, in this order: numbers from 0, or names that the file gives.",
+        rich_help_panel=IN,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]

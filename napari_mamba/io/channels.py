@@ -115,7 +115,7 @@ def _numbers(volume: Volume, which: str | int) -> list[int]:
     for part in parts:
         if part not in known:
             named = ", ".join(f"{n} {name}".strip() for n, name in enumerate(volume.channel_names[:12]))
-            said = named or f"0 to {volume.channels - 1}"
+            said = named or ("0, its only one" if volume.channels == 1 else f"0 to {volume.channels - 1}")
             raise InputError(f"{volume.name or 'the image'} has no channel {part[:40]!r}: choose of {said}")
     return [known[part] for part in parts]
 

@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from napari_mamba.cli.arguments import HOW, IN, OUT, Bundle, Device, Row, Scheduler, Workers
+from napari_mamba.cli.arguments import HOW, IN, OUT, Bundle, Channel, Device, Row, Scheduler, Workers
 
 
 def batch(
@@ -49,14 +49,7 @@ def batch(
     frame: Annotated[
         Optional[str], typer.Option(help='Which volume of 4D files, from 0, or "all".', rich_help_panel=IN)
     ] = None,
-    channel: Annotated[
-        Optional[str],
-        typer.Option(
-            metavar="N|NAME,...",
-            help="Only these channels of the image, in this order: numbers from 0, or names that the file gives.",
-            rich_help_panel=IN,
-        ),
-    ] = None,
+    channel: Channel = None,
     level: Annotated[int, typer.Option(help="Of multi-resolution images; 0 is the finest.", rich_help_panel=IN)] = 0,
     resample_channels: Annotated[
         bool,

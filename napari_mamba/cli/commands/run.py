@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from napari_mamba.cli.arguments import HOW, IN, OUT, Bundle, Device, Row, Scheduler, Workers
+from napari_mamba.cli.arguments import HOW, IN, OUT, Bundle, Channel, Device, Row, Scheduler, Workers
 
 
 def run(
@@ -176,14 +176,7 @@ def run(
             rich_help_panel=IN,
         ),
     ] = None,
-    channel: Annotated[
-        Optional[str],
-        typer.Option(
-            metavar="N|NAME,...",
-            help="Only these channels of the image, in this order: numbers from 0, or names that the file gives.",
-            rich_help_panel=IN,
-        ),
-    ] = None,
+    channel: Channel = None,
     row: Row = None,
     row_of: Annotated[
         Optional[str],
