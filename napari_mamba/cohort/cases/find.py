@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 
-from napari_mamba.cohort import bids, csv_list
-from napari_mamba.cohort.case import Case, check_names
+from napari_mamba.cohort.cases import bids, csv_list
+from napari_mamba.cohort.cases.case import Case, check_names
 from napari_mamba.errors import InputError
 from napari_mamba.io import SUFFIXES, list_series
 from napari_mamba.io.listing import SeriesInfo

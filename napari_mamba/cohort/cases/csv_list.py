@@ -6,7 +6,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from napari_mamba.cohort.case import Case
+from napari_mamba.cohort.cases.case import Case
 from napari_mamba.errors import InputError
 from napari_mamba.io.paths import expanded, is_there
 

@@ -9,8 +9,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from napari_mamba.cohort.outliers import FEWEST, THRESHOLD, outlier_scores
 from napari_mamba.cohort.row import DONE, Row
+from napari_mamba.cohort.summary.outliers import FEWEST, THRESHOLD, outlier_scores
 from napari_mamba.io.common.atomic import atomic_path
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from napari_mamba.cohort.case import Case
+from napari_mamba.cohort.cases.case import Case
 from napari_mamba.errors import InputError
 
 _NAME = re.compile(r"((?:[a-z]+-[A-Za-z0-9+]+_)+)([A-Za-z0-9]+)\.nii(?:\.gz)?", re.ASCII)
