@@ -85,8 +85,9 @@ def _predict(
         from napari_mamba import bundles, io
         from napari_mamba.engine import Progress
         from napari_mamba.engine.progress.overall import Overall
-        from napari_mamba.radiotherapy import histogram, planning, sources
+        from napari_mamba.radiotherapy import planning, sources
         from napari_mamba.radiotherapy.dicom.rtdose import write_dose
+        from napari_mamba.radiotherapy.dvh import histogram
 
         overall = Overall()
 

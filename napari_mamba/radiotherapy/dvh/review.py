@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from napari_mamba.errors import InputError
-from napari_mamba.radiotherapy import comparison, histogram
-from napari_mamba.radiotherapy.goals import Goal, Judged, judged
-from napari_mamba.radiotherapy.histogram import Curve
+from napari_mamba.radiotherapy import comparison
+from napari_mamba.radiotherapy.dvh import histogram
+from napari_mamba.radiotherapy.dvh.goals import Goal, Judged, judged
+from napari_mamba.radiotherapy.dvh.histogram import Curve
 from napari_mamba.radiotherapy.structures import Structure, StructureSet, is_outline, prescription_of
 from napari_mamba.volume import Volume
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from napari_mamba.errors import InputError
-from napari_mamba.radiotherapy.measures import measure
+from napari_mamba.radiotherapy.dvh.measures import measure
 from napari_mamba.radiotherapy.structures import StructureSet
 
 COLUMNS = ("D99", "D95", "D50", "D1", "D0.1cc", "mean")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from napari_mamba.errors import InputError
-from napari_mamba.radiotherapy.histogram import Curve
+from napari_mamba.radiotherapy.dvh.histogram import Curve
 
 STYLES = ("-", "--", ":", "-.")
 """Of the lines of one dose after another."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from napari_mamba.errors import InputError
 from napari_mamba.io.common.guard import shortened
-from napari_mamba.radiotherapy.measures import GRAY, PERCENT, VOLUME, measure, parsed
+from napari_mamba.radiotherapy.dvh.measures import GRAY, PERCENT, VOLUME, measure, parsed
 from napari_mamba.radiotherapy.structures import StructureSet, plain, prescription_of
 
 COLUMNS = ("structure", "measure", "relation", "limit")
