@@ -20,7 +20,7 @@ from napari_mamba.errors import InputError, OutputError
 if TYPE_CHECKING:
     import numpy as np
 
-    from napari_mamba.engine.over_time import Followed
+    from napari_mamba.engine.frames.over_time import Followed
     from napari_mamba.heart.cine import Cine
 
 
@@ -105,8 +105,8 @@ def _follow(
             found = _measured(labels, cine)
         else:
             from napari_mamba import bundles
+            from napari_mamba.engine.frames.over_time import follow
             from napari_mamba.engine.options import RunOptions
-            from napari_mamba.engine.over_time import follow
 
             chosen = bundles.load(bundle)
             classes = chosen.classes
@@ -136,7 +136,7 @@ def _follow(
 
 def _measured(path: Path, cine: Cine) -> Followed:
     """Labels over time from a file, measured."""
-    from napari_mamba.engine.over_time import Followed, measured
+    from napari_mamba.engine.frames.over_time import Followed, measured
 
     labels = _labels_of(path)
     beat = measured(labels, cine)

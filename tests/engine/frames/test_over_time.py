@@ -9,8 +9,8 @@ import torch
 from engine_fakes import Apply, fake_bundle
 
 from napari_mamba.bundles import LabelClass
+from napari_mamba.engine.frames.over_time import follow
 from napari_mamba.engine.options import RunOptions
-from napari_mamba.engine.over_time import follow
 from napari_mamba.errors import InputError
 from napari_mamba.heart.cine import Cine
 
