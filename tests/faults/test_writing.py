@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from napari_mamba import io
-from napari_mamba.cli import outputs as cli_outputs
-from napari_mamba.cli.outputs import Outputs
-from napari_mamba.cli.running import cancel_on_signals
+from napari_mamba.cli.runs import outputs as cli_outputs
+from napari_mamba.cli.runs.outputs import Outputs
+from napari_mamba.cli.runs.running import cancel_on_signals
 from napari_mamba.errors import OutputError
 from napari_mamba.io import files
 from napari_mamba.io.common import atomic as _atomic
@@ -149,7 +149,7 @@ def test_a_request_to_stop_while_writing_finishes_the_file(tmp_path, monkeypatch
 
 @pytest.mark.skipif(sys.platform == "win32", reason="closes a stream as a POSIX shell does")
 def test_a_command_whose_stderr_is_closed_still_works():
-    code = "from napari_mamba.cli.reporting import reporter; print(type(reporter(None)).__name__)"
+    code = "from napari_mamba.cli.reporting.progress import reporter; print(type(reporter(None)).__name__)"
     command = f'"{sys.executable}" -c "{code}" 2>&-'
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "Lines")

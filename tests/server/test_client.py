@@ -136,7 +136,7 @@ def test_nan_a_region_and_batches_are_answered_there_as_here(server, tiny_bundle
 
 def test_of_a_row_the_columns_of_the_model_are_sent_and_come_to_the_run(volume, tmp_path):
     from napari_mamba.bundles import Column
-    from napari_mamba.cli.cases import read_cases
+    from napari_mamba.cli.runs.cases import read_cases
     from napari_mamba.server.requests import RunRequest
     from napari_mamba.server.store import RunFiles
 

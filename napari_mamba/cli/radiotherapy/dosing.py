@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_mamba.cli.failures import quiet_libraries
-from napari_mamba.cli.outputs import write_text
+from napari_mamba.cli.reporting.failures import quiet_libraries
+from napari_mamba.cli.runs.outputs import write_text
 from napari_mamba.errors import InputError, OutputError
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
-from napari_mamba.cli.events import JsonLines
-from napari_mamba.cli.failures import sentence
+from napari_mamba.cli.reporting.events import JsonLines
+from napari_mamba.cli.reporting.failures import sentence
+from napari_mamba.cli.reporting.tables import aligned, class_columns
 
 if TYPE_CHECKING:
     from napari_mamba.engine import ClassRow, Progress
@@ -162,45 +163,6 @@ def reporter(events: str | None) -> Reporter:
         return JsonLines()
     terminal = all(stream is not None and stream.isatty() for stream in (sys.stderr, sys.stdout))
     return Bar() if terminal else Lines()
-
-
-def class_columns(rows: Sequence[ClassRow], volume_unit: str) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells of the table of classes; `volume_unit` is what `ClassRow.ml` counts."""
-    cells = [
-        [
-            str(row.index),
-            row.name,
-            str(row.voxels),
-            f"{row.ml:.3f}",
-            "-" if row.mean_intensity is None else f"{row.mean_intensity:.5g}",
-        ]
-        for row in rows
-    ]
-    return ["index", "class", "voxels", volume_unit, "mean intensity"], cells
-
-
-def aligned(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table as plain text, columns two spaces apart; numbers to the right.
-
-    Examples
-    --------
-    >>> print(aligned(["class", "ml"], [["anterior", "1.250"], ["posterior", "12.500"]]))
-    class          ml
-    anterior    1.250
-    posterior  12.500
-    """
-    widths = [max(len(line[i]) for line in [headings, *rows]) for i in range(len(headings))]
-    right = [all(_is_number(row[i]) for row in rows) for i in range(len(headings))]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(line, widths, right, strict=True)
-        ).rstrip()
-        for line in [headings, *rows]
-    )
-
-
-def _is_number(text: str) -> bool:
-    return text == "-" or text.replace(".", "", 1).replace("e+", "", 1).replace("-", "").isdigit()
 
 
 def summary(facts: dict[str, Any]) -> list[str]:

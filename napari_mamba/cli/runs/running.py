@@ -12,14 +12,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from napari_mamba.cli.cases import Case, read_cases
-from napari_mamba.cli.events import JsonLines
-from napari_mamba.cli.failures import CANCELLED, DONE, SOME_FAILED, quiet_libraries, sentence
-from napari_mamba.cli.outputs import Outputs
-from napari_mamba.cli.reporting import Reporter, reporter
+from napari_mamba.cli.reporting.events import JsonLines
+from napari_mamba.cli.reporting.failures import CANCELLED, DONE, SOME_FAILED, quiet_libraries, sentence
+from napari_mamba.cli.reporting.progress import Reporter, reporter
 from napari_mamba.cli.runs import features, films, slides
+from napari_mamba.cli.runs.cases import Case, read_cases
 from napari_mamba.cli.runs.colours import in_colour
-from napari_mamba.cli.storing import Storing, is_store, joined, run_on_cluster, run_stored
+from napari_mamba.cli.runs.outputs import Outputs
+from napari_mamba.cli.runs.storing import Storing, is_store, joined, run_on_cluster, run_stored
 from napari_mamba.errors import InputError
 from napari_mamba.io.stores import is_address
 

@@ -10,10 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_mamba.cli.events import JsonLines
-from napari_mamba.cli.failures import CANCELLED, DONE, SOME_FAILED, quiet_libraries
-from napari_mamba.cli.reporting import Reporter, reporter
-from napari_mamba.cli.storing import joined
+from napari_mamba.cli.reporting.events import JsonLines
+from napari_mamba.cli.reporting.failures import CANCELLED, DONE, SOME_FAILED, quiet_libraries
+from napari_mamba.cli.reporting.progress import Reporter, reporter
+from napari_mamba.cli.runs.storing import joined
 from napari_mamba.errors import InputError
 from napari_mamba.io.paths import expanded
 
@@ -38,7 +38,7 @@ def batch_command(
     rows: Path | None = None,
 ) -> int:
     """Carry the command out; returns the exit code, raises what stopped the whole batch."""
-    from napari_mamba.cli.running import cancel_on_signals
+    from napari_mamba.cli.runs.running import cancel_on_signals
 
     if events not in (None, "jsonl"):
         raise InputError(f"--events {events} is not known: the one format is jsonl")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from napari_mamba.cli.outputs import Outputs
+from napari_mamba.cli.runs.outputs import Outputs
 from napari_mamba.errors import InputError
 
 _OUTPUTS = tuple(f.name for f in fields(Outputs))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_mamba import io
-from napari_mamba.cli.events import strict
+from napari_mamba.cli.reporting.events import strict
 from napari_mamba.errors import InputError, OutputError
 from napari_mamba.io.common.atomic import check_length
 from napari_mamba.io.stores import is_address

@@ -73,7 +73,7 @@ class JsonLines:
         self.emit("result", cancelled=True, outputs={})
 
     def failure(self, error: BaseException) -> None:
-        from napari_mamba.cli.failures import exit_code, kind, sentence
+        from napari_mamba.cli.reporting.failures import exit_code, kind, sentence
 
         self.emit("error", kind=kind(error), message=sentence(error), exit_code=exit_code(error))
 
