@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from napari_mamba.errors import InputError
 from napari_mamba.io.common import source
+from napari_mamba.io.common.geometry import largest_displacement
+from napari_mamba.io.common.stacked import Stacked
 from napari_mamba.volume import Volume
+
+_SAME_PLACE_MM = 1e-3
 
 
 def onto_grid(volume: Volume, reference: Volume, *, order: int = 1) -> Volume:
@@ -73,6 +78,46 @@ def _check_overlap(volume: Volume, reference: Volume, matrix: np.ndarray) -> Non
             f"{volume.name or 'a channel'} and {reference.name or 'the first channel'} do not overlap: check that they "
             "show the same person in one position, or register them first"
         )
+
+
+def stacked(volumes: list[tuple[Path, Volume]], resample: bool = False) -> Volume:
+    """Several images as the channels of one; `InputError` if they do not lie on the same grid."""
+    path, first = volumes[0]
+    if resample:
+        volumes = [(other_path, _onto(other, first)) for other_path, other in volumes]
+    names: list[str] = []
+    for other_path, other in volumes:
+        if other.shape != first.shape:
+            raise InputError(
+                f"{other_path} has {_by(other.shape)} voxels (z, y, x) and {path} {_by(first.shape)}: channels must "
+                f"lie on one grid, resample one onto the other (--resample-channels)"
+            )
+        apart = largest_displacement(first.affine, other.affine, first.shape)
+        if apart > _SAME_PLACE_MM:
+            raise InputError(
+                f"{other_path} lies up to {apart:.3g} mm away from {path}: channels must lie on one grid, resample one "
+                f"onto the other (--resample-channels)"
+            )
+        if other.channels == 1:
+            names.append(other.channel_names[0] if other.channel_names else other.name)
+        else:
+            names += other.channel_names or [f"{other.name} {i}" for i in range(other.channels)]
+    parts = [volume.data for _, volume in volumes]
+    lazily = any(not isinstance(part, np.ndarray) for part in parts)
+    data = Stacked(parts) if lazily else np.concatenate(parts)
+    return replace(first, data=data, channel_names=tuple(names))
+
+
+def _onto(other: Volume, first: Volume) -> Volume:
+    """`other`, interpolated onto the grid of `first` unless it lies on it."""
+    same = other.shape == first.shape
+    if same and largest_displacement(first.affine, other.affine, first.shape) <= _SAME_PLACE_MM:
+        return other
+    return onto_grid(other, first)
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))
 
 
 def chosen_channels(volume: Volume, which: str | int | Sequence[str | int]) -> Volume:

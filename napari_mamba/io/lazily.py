@@ -15,6 +15,8 @@ from napari_mamba.io import files
 from napari_mamba.io.common import frames as _frames
 from napari_mamba.io.common import guard as _guard
 from napari_mamba.io.common import source as _source
+from napari_mamba.io.common.explaining import explained
+from napari_mamba.io.detection import can_read, stem
 from napari_mamba.io.paths import expanded
 from napari_mamba.volume import Volume
 
@@ -48,7 +50,7 @@ def open_volume(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
         path = expanded(several[0])
         opened = _opened(path, choices)
         if opened is not None:
-            return opened if opened.name else replace(opened, name=files.stem(path))
+            return opened if opened.name else replace(opened, name=stem(path))
     return files.read(several if len(several) != 1 else several[0], **choices)
 
 
@@ -67,14 +69,14 @@ def levels(path: str | os.PathLike[str], *, series: str | int | None = None) -> 
     """
     path = expanded(path)
     name = path.name.lower()
-    if ".zarr" in name or name.endswith(".ozx") or (path.is_dir() and files.can_read(path)):
+    if ".zarr" in name or name.endswith(".ozx") or (path.is_dir() and can_read(path)):
         from napari_mamba.io.formats import ome_zarr
 
-        return files.explained(path, lambda: ome_zarr.levels(path, series))
+        return explained(path, lambda: ome_zarr.levels(path, series))
     if name.endswith((".tif", ".tiff")):
         from napari_mamba.io.formats import tiff
 
-        return files.explained(path, lambda: tiff.levels(path, series))
+        return explained(path, lambda: tiff.levels(path, series))
     return 1
 
 
@@ -101,9 +103,9 @@ def _opened(path: Path, choices: dict[str, Any]) -> Volume | None:
     chosen = {name: value for name, value in choices.items() if value not in (None, 0, False)}
     name = path.name.lower()
     if name.endswith(".nii") and set(chosen) <= {"frame"}:
-        return files.explained(path, lambda: _nifti(path, choices.get("frame")))
+        return explained(path, lambda: _nifti(path, choices.get("frame")))
     if name.endswith((".tif", ".tiff")) and set(chosen) <= {"series", "frame", "level"}:
-        return files.explained(path, lambda: _tiff(path, choices))
+        return explained(path, lambda: _tiff(path, choices))
     return None
 
 

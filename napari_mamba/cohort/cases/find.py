@@ -11,7 +11,7 @@ from napari_mamba.cohort.cases import bids, csv_list
 from napari_mamba.cohort.cases.case import Case, check_names
 from napari_mamba.errors import InputError
 from napari_mamba.io import SUFFIXES, list_series
-from napari_mamba.io.listing import SeriesInfo
+from napari_mamba.io.listing.series import SeriesInfo
 from napari_mamba.io.paths import expanded
 
 

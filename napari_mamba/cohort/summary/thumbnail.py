@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mamba.io.common.atomic import atomic_path
-from napari_mamba.io.listing import windowed
+from napari_mamba.io.listing.series import windowed
 
 if TYPE_CHECKING:
     from napari_mamba.engine import Result

@@ -17,12 +17,13 @@ from typing import BinaryIO
 import numpy as np
 
 from napari_mamba.errors import InputError, OutputError
-from napari_mamba.io import labels
 from napari_mamba.io.common import colour as _colour
 from napari_mamba.io.common import frames as _frames
 from napari_mamba.io.common import guard as _guard
 from napari_mamba.io.common import source as _source
 from napari_mamba.io.formats import nifti_header as _nifti_header
+from napari_mamba.io.labels import naming
+from napari_mamba.io.labels.storing import storable
 from napari_mamba.volume import Volume
 
 _CHUNK = 1 << 24
@@ -87,7 +88,7 @@ def read(path: Path, frame: _frames.Frame = None, colour: _colour.Colour = None)
         data = np.ascontiguousarray(_colour.taken(parts, colour))
         names = _colour.NAMES if colour == "channels" else ()
     source = _source.Source(_label_table(extensions), header.says_labels, header.kept.doubts + surplus, header.kept)
-    names = labels.comment_names(extensions, len(data)) if header.vector > 1 else names
+    names = naming.comment_names(extensions, len(data)) if header.vector > 1 else names
     return _source.attached(Volume(_scaled(data, header), header.affine, names), source)
 
 
@@ -153,7 +154,7 @@ def _contents(extensions: bytes, byteorder: str) -> list[bytes]:
 def _label_table(extensions: list[bytes]) -> tuple[_source.LabelEntry, ...]:
     """The labels of the first extension that has a table."""
     for content in extensions:
-        if b"LabelTable" in content and (found := labels.from_caret_xml(content)):
+        if b"LabelTable" in content and (found := naming.from_caret_xml(content)):
             return found
     return ()
 
@@ -195,7 +196,7 @@ def scaled_type(stored: np.dtype, slope: float, intercept: float) -> type[np.flo
     return np.float32 if small and max(abs(slope) * 2.0**16, abs(intercept)) <= _LARGEST else np.float64
 
 
-def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> None:
+def write(volume: Volume, path: Path, classes: Sequence[naming.Class] = ()) -> None:
     """Write NIfTI-1, compressed if the name ends in `.gz`, with the names of classes and channels as header extensions.
 
     The affine is stored as sform and, unless it is sheared, as an equal qform; but what was read from a NIfTI keeps
@@ -207,12 +208,12 @@ def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> N
     OutputError
         If an axis is longer than NIfTI-1 can say (32767), or the values do not fit an image.
     """
-    array = labels.storable(volume.data, classes)
+    array = storable(volume.data, classes)
     if max(array.shape) > 32767:
         raise OutputError(f"{path} cannot be written: NIfTI holds at most 32767 voxels an axis, choose .nrrd")
-    extension = _extension(labels.caret_xml(classes)) if classes else b""
+    extension = _extension(naming.caret_xml(classes)) if classes else b""
     if len(volume.channel_names) == len(array) > 1:
-        extension += _extension(labels.names_comment(volume.channel_names), _COMMENT)
+        extension += _extension(naming.names_comment(volume.channel_names), _COMMENT)
     offset = 352 + len(extension)
     flag = b"\x01\0\0\0" if extension else b"\0\0\0\0"
     kept = _source.of(volume).nifti

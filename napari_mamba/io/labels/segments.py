@@ -5,7 +5,7 @@ from __future__ import annotations
 from os import PathLike
 
 from napari_mamba.io.common.source import LabelEntry
-from napari_mamba.io.files import expanded
+from napari_mamba.io.paths import expanded
 from napari_mamba.volume import Volume
 
 

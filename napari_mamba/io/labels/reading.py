@@ -89,7 +89,8 @@ def _with_its_numbers(
     path: str | PathLike[str] | Sequence[str | PathLike[str]], series: str | int | None, frame: Frame
 ) -> Volume:
     """As `read` has it; of a picture that draws its labels by a table of colours, the numbers in the table."""
-    from napari_mamba.io.files import read, stem
+    from napari_mamba.io.detection import stem
+    from napari_mamba.io.files import read
     from napari_mamba.io.paths import expanded
 
     if isinstance(path, str | PathLike) and series is None and frame is None:
