@@ -229,7 +229,7 @@ def test_noise_of_a_case_is_always_the_same():
 @pytest.fixture(scope="module")
 def template():
     """The middle of the ICBM template: a head that no network here has seen, without noise of its own."""
-    volume = io.read(Path(__file__).parents[2] / "sample_data/icbm2009a_t1.nii.gz")
+    volume = io.read(Path(__file__).parents[3] / "sample_data/icbm2009a_t1.nii.gz")
     middle = np.asarray(volume.data)[0, 70:106, 80:152, 60:120].astype(np.float32)
     return measure.Case("icbm", "icbm", middle, float(np.percentile(middle, 99.9)), np.eye(4))
 

@@ -7,10 +7,10 @@ import shutil
 import numpy as np
 import pydicom
 import pytest
+from made_dicom import ORIGIN, STEP, TURN, expected_affine, write_series, write_slice
 from pydicom.dataset import Dataset
 from pydicom.fileset import FileSet
 from pydicom.uid import generate_uid
-from test_dicom_io import ORIGIN, STEP, TURN, expected_affine, write_series, write_slice  # type: ignore[import-not-found]
 
 from napari_mamba import io
 from napari_mamba.errors import ChoiceError, InputError

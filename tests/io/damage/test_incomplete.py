@@ -12,9 +12,9 @@ import numpy as np
 import pydicom
 import pytest
 import tifffile
+from made_dicom import ORIGIN, write_series, write_slice
 from pydicom.fileset import FileSet
 from pydicom.uid import DeflatedExplicitVRLittleEndian
-from test_dicom_io import ORIGIN, write_series, write_slice  # type: ignore[import-not-found]
 
 from napari_mamba import io
 from napari_mamba.errors import InputError

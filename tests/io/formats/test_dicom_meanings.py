@@ -10,11 +10,11 @@ import PIL
 import pydicom
 import pytest
 import SimpleITK as sitk
+from made_dicom import CT, ORIGIN, TURN, write_series, write_slice
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, JPEGBaseline8Bit, generate_uid
-from test_dicom_io import CT, ORIGIN, TURN, write_series, write_slice
 
 from napari_mamba import io
 from napari_mamba.errors import ChoiceError, InputError
