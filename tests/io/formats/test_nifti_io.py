@@ -281,7 +281,7 @@ def test_a_grey_image_has_no_colours_to_choose(tmp_path):
 def test_quaternions_are_scipys_to_the_bit():
     from scipy.spatial.transform import Rotation
 
-    from napari_mamba.io.formats.nifti_header import _rotation
+    from napari_mamba.io.formats.nifti.header import _rotation
 
     rng = np.random.default_rng(5)
     some = rng.normal(size=(300, 4))

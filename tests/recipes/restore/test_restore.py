@@ -17,7 +17,8 @@ from napari_mamba.recipes.restore.acquisition.noise import add_noise, spatial_no
 from napari_mamba.recipes.restore.acquisition.profiles import NAMES, profile_weights
 from napari_mamba.recipes.restore.acquisition.slices import along, blurred, thick_slices
 from napari_mamba.recipes.restore.patch_sampler import PatchSampler
-from napari_mamba.training.loop import fit, history
+from napari_mamba.training.history import history
+from napari_mamba.training.loop import fit
 from napari_mamba.volume import Volume
 
 CPU = torch.device("cpu")
