@@ -42,26 +42,20 @@ def _mgh(path: Path) -> dict[str, Any]:
 
 def _nrrd(path: Path) -> dict[str, Any]:
     from napari_mamba.io.formats import nrrd
-    from napari_mamba.io.labels import naming
 
-    header = nrrd.parse(path)
-    return {
-        "shape": header.shape,
-        "spacing": _spacing(header.affine),
-        "units": header.units,
-        "frames": header.frames,
-        "moments": _moments(header.frames),
-        "channels": header.values,
-        "colour": header.is_colour,
-        "labels": bool(naming.from_segment_fields(header.fields)),
-    }
+    return _told(nrrd.parse(path))
 
 
 def _metaimage(path: Path) -> dict[str, Any]:
     from napari_mamba.io.formats import metaimage
+
+    return _told(metaimage.parse(path))
+
+
+def _told(header: Any) -> dict[str, Any]:
+    """Of a header with key-value pairs, which may name segments."""
     from napari_mamba.io.labels import naming
 
-    header = metaimage.parse(path)
     return {
         "shape": header.shape,
         "spacing": _spacing(header.affine),

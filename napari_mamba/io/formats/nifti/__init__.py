@@ -21,7 +21,8 @@ from napari_mamba.io.common import colour as _colour
 from napari_mamba.io.common import frames as _frames
 from napari_mamba.io.common import guard as _guard
 from napari_mamba.io.common import source as _source
-from napari_mamba.io.formats import nifti_header as _nifti_header
+from napari_mamba.io.formats.nifti import header as _nifti_header
+from napari_mamba.io.formats.nifti.fields import NIFTI_1, structure_of
 from napari_mamba.io.labels import naming
 from napari_mamba.io.labels.storing import storable
 from napari_mamba.volume import Volume
@@ -121,8 +122,8 @@ class _opened:
 
 def _read_header(stream: BinaryIO | gzip.GzipFile, path: Path) -> tuple[_nifti_header.Header, list[bytes]]:
     """The header and the content of its extensions; the stream is then at the voxels."""
-    raw = stream.read(_nifti_header.NIFTI_1.itemsize)
-    structure = _nifti_header.structure_of(raw)
+    raw = stream.read(NIFTI_1.itemsize)
+    structure = structure_of(raw)
     if structure is None:
         what = "is empty" if not raw else "is no NIfTI image, whatever its name says"
         raise InputError(f"{path} {what}: check where it came from")
