@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from napari_mamba.errors import ChoiceError, InputError
-from napari_mamba.io import files, lazily
+from napari_mamba.io import files
 from napari_mamba.io.common.colour import NAMES, Colour, taken
 from napari_mamba.io.common.explaining import explained
 from napari_mamba.io.common.geometry import without_orientation
 from napari_mamba.io.detection import stem
+from napari_mamba.io.lazy.opening import open_volume
 from napari_mamba.io.moving.film import MILLISECONDS, Film
 from napari_mamba.volume import Volume
 
@@ -94,7 +95,7 @@ def _of(path: Path, colour: Colour) -> Colour:
 def _series(path: Path, colour: Colour) -> Film:
     """An image of many volumes in one file, or a folder of DICOM."""
     try:
-        volume = lazily.open_volume(path, frame="all")
+        volume = open_volume(path, frame="all")
     except ChoiceError as error:
         if error.argument != "colour" or colour is None:
             raise

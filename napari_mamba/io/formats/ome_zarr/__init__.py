@@ -15,10 +15,10 @@ from napari_mamba.io.common import frames as _frames
 from napari_mamba.io.common import source as _source
 from napari_mamba.io.common.calibration import KEY
 from napari_mamba.io.common.geometry import LPS_TO_RAS, without_orientation
-from napari_mamba.io.formats import on_disk
 from napari_mamba.io.formats.ome_zarr.transforms import affine_of, axes_of
 from napari_mamba.io.labels import naming
 from napari_mamba.io.labels.storing import storable
+from napari_mamba.io.lazy import on_disk
 from napari_mamba.io.stores import is_address
 from napari_mamba.volume import Volume
 

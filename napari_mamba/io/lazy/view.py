@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_mamba.io.common.stacked import stored_together
+from napari_mamba.io.lazy.stacked import stored_together
 
 
 class DiskView:
@@ -19,7 +19,7 @@ class DiskView:
     Parameters
     ----------
     base : array-like
-        With `shape` and `dtype`, and basic slices that read: `napari_mamba.io.formats.on_disk.OnDisk`, for instance.
+        With `shape` and `dtype`, and basic slices that read: `napari_mamba.io.lazy.on_disk.OnDisk`, for instance.
     wanted : sequence of range or int, optional
         What of each of its axes; by default all.
     order : sequence of int or None, optional

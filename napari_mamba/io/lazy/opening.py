@@ -168,7 +168,7 @@ def _tiff(path: Path, choices: dict[str, Any]) -> Volume | None:
     import zarr
 
     from napari_mamba.io.formats import tiff
-    from napari_mamba.io.formats.on_disk import OnDisk
+    from napari_mamba.io.lazy.on_disk import OnDisk
 
     found = tiff.layout(path, choices.get("series"), choices.get("level") or 0)
     if found is None:
