@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from engine_fakes import Apply, fake_bundle
+from engine_fakes import Apply, drained, fake_bundle
 
 from napari_mamba.bundles import LabelClass
 from napari_mamba.engine.frames.over_time import follow
@@ -41,21 +41,12 @@ def bundle():
     return replace(fake_bundle(Apply(shells), classes=3), classes=CLASSES)
 
 
-def drive(steps):
-    events = []
-    while True:
-        try:
-            events.append(next(steps))
-        except StopIteration as stop:
-            return events, stop.value
-
-
 OPTIONS = RunOptions(device="cpu", precision="float32")
 
 
 def test_a_beat_is_followed_and_measured(bundle):
     cine = Cine(beating(), AFFINE, 40.0 * np.arange(5))
-    events, found = drive(follow(cine, bundle, OPTIONS))
+    events, found = drained(follow(cine, bundle, OPTIONS))
     image = np.round(beating())
     np.testing.assert_array_equal(found.labels == 1, image == 2)
     np.testing.assert_array_equal(found.labels == 2, image == 1)
@@ -72,7 +63,7 @@ def test_cancel_leaves_nothing(bundle):
     next(steps)
     next(steps)
     cancel.set()
-    _, found = drive(steps)
+    _, found = drained(steps)
     assert found.cancelled
     assert found.beat is None
 
@@ -80,14 +71,14 @@ def test_cancel_leaves_nothing(bundle):
 def test_what_cannot_be_followed_is_refused(bundle):
     data = beating()
     with pytest.raises(InputError, match="at least two phases"):
-        drive(follow(Cine(data[:1], AFFINE), bundle, OPTIONS))
+        drained(follow(Cine(data[:1], AFFINE), bundle, OPTIONS))
     with pytest.raises(InputError, match="no cavity of a heart: choose heart-mr"):
-        drive(follow(Cine(data, AFFINE), fake_bundle(Apply(shells), classes=3), OPTIONS))
+        drained(follow(Cine(data, AFFINE), fake_bundle(Apply(shells), classes=3), OPTIONS))
     with pytest.raises(InputError, match="no left ventricular cavity was found"):
-        drive(follow(Cine(data * 0.4, AFFINE), bundle, OPTIONS))
+        drained(follow(Cine(data * 0.4, AFFINE), bundle, OPTIONS))
 
 
 def test_phases_out_of_order_are_doubted(bundle):
     order = [0, 2, 1, 4, 3, 0, 2]
-    _, found = drive(follow(Cine(beating()[order], AFFINE), bundle, OPTIONS))
+    _, found = drained(follow(Cine(beating()[order], AFFINE), bundle, OPTIONS))
     assert any("out of order" in warning for warning in found.warnings)

@@ -11,6 +11,7 @@ from time import monotonic
 
 import numpy as np
 import pytest
+from engine_fakes import drained
 
 from napari_mamba.bundles import Bundle
 from napari_mamba.engine import RunOptions
@@ -30,15 +31,6 @@ def process():
     process.end()
 
 
-def drain(events):
-    seen = []
-    while True:
-        try:
-            seen.append(next(events))
-        except StopIteration as end:
-            return seen, end.value
-
-
 def test_messages_come_out_as_they_went_in_with_arrays_that_can_be_written():
     read, write = os.pipe()
     with os.fdopen(read, "rb") as ins, os.fdopen(write, "wb") as outs:
@@ -54,8 +46,8 @@ def test_messages_come_out_as_they_went_in_with_arrays_that_can_be_written():
 
 
 def test_it_answers_what_a_thread_answers(process, tiny: Bundle):
-    events, outcome = drain(process.run(SCAN, tiny, RunOptions(device="cpu"), threading.Event()))
-    _, here = drain(EngineThread().run(SCAN, tiny, RunOptions(device="cpu"), threading.Event()))
+    events, outcome = drained(process.run(SCAN, tiny, RunOptions(device="cpu"), threading.Event()))
+    _, here = drained(EngineThread().run(SCAN, tiny, RunOptions(device="cpu"), threading.Event()))
     np.testing.assert_array_equal(outcome.result.labels.data, here.result.labels.data)
     assert [row.voxels for row in outcome.result.table] == [row.voxels for row in here.result.table]
     assert events[0].stage == "checking"
@@ -68,10 +60,10 @@ def test_it_tells_the_devices_and_what_is_wrong(process, tiny: Bundle):
     (cpu, *_) = process.ask("devices")
     assert cpu.name == "cpu"
     assert cpu.hardware
-    _, outcome = drain(process.run(SCAN, tiny, RunOptions(device="cuda:77"), threading.Event()))
+    _, outcome = drained(process.run(SCAN, tiny, RunOptions(device="cuda:77"), threading.Event()))
     assert "there is no device 'cuda:77'" in outcome.error.lower()
     gone = Bundle(**{**vars(tiny), "path": tiny.path / "nowhere"})
-    _, outcome = drain(process.run(SCAN, gone, RunOptions(), threading.Event()))
+    _, outcome = drained(process.run(SCAN, gone, RunOptions(), threading.Event()))
     assert "no such bundle" in outcome.error
 
 
@@ -82,11 +74,11 @@ def test_cancelling_ends_it_at_once_even_within_a_pass(process, tiny: Bundle, mo
     next(events)
     cancel.set()
     began = monotonic()
-    _, outcome = drain(events)
+    _, outcome = drained(events)
     assert outcome.cancelled
     assert monotonic() - began < 5
     monkeypatch.undo()
-    _, outcome = drain(process.run(SCAN, tiny, RunOptions(device="cpu"), threading.Event()))
+    _, outcome = drained(process.run(SCAN, tiny, RunOptions(device="cpu"), threading.Event()))
     assert outcome.result.labels is not None, "the next run starts another process"
 
 
@@ -94,9 +86,9 @@ def test_a_process_that_the_system_kills_is_a_sentence_and_the_next_run_works(pr
     events = process.run(SCAN, tiny, RunOptions(device="cpu"), threading.Event())
     next(events)
     os.kill(process._process.pid, signal.SIGKILL)
-    _, outcome = drain(events)
+    _, outcome = drained(events)
     assert outcome.error == engine_process.GONE
-    _, outcome = drain(process.run(SCAN, tiny, RunOptions(device="cpu"), threading.Event()))
+    _, outcome = drained(process.run(SCAN, tiny, RunOptions(device="cpu"), threading.Event()))
     assert outcome.result.labels is not None
 
 
@@ -107,17 +99,17 @@ def test_what_the_user_prefers_now_holds_for_the_next_request(process, tiny: Bun
         held = int(line.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     large = Volume(np.ones((1, 320, 340, 340), np.float32) + np.arange(340, dtype=np.float32))  # more than may be grown
     usual, process.settings = process.settings, lambda: Settings("", held)
-    _, outcome = drain(process.run(large, tiny, RunOptions(device="cpu"), threading.Event()))
+    _, outcome = drained(process.run(large, tiny, RunOptions(device="cpu"), threading.Event()))
     assert "memory ran out" in outcome.error.lower()
     process.settings = lambda: Settings(str(tmp_path), 0)
-    _, outcome = drain(process.run(SCAN, tiny, RunOptions(device="cpu"), threading.Event()))
+    _, outcome = drained(process.run(SCAN, tiny, RunOptions(device="cpu"), threading.Event()))
     assert outcome.result.labels is not None, "there is no limit any more"
     process.settings = usual
 
 
 def test_what_comes_back_needs_no_torch_to_be_read(tiny: Bundle):
     """A version that torch gives is a class of torch's: read in the window, it would import all of torch there."""
-    _, outcome = drain(EngineThread().run(SCAN, tiny, RunOptions(device="cpu", uncertainty=True), threading.Event()))
+    _, outcome = drained(EngineThread().run(SCAN, tiny, RunOptions(device="cpu", uncertainty=True), threading.Event()))
     needed = set()
 
     class Watching(pickle.Unpickler):
