@@ -39,7 +39,7 @@ def types_of(repository: str, version: str) -> tuple[str, dict[tuple[str, str], 
 def main(repository: str) -> int:
     """See the module's docstring."""
     from napari_mamba import bundles
-    from napari_mamba.io.terminology import CONTEXT, terminology_entry
+    from napari_mamba.io.labels.terminology import CONTEXT, terminology_entry
 
     wrong = 0
     for version in VERSIONS:

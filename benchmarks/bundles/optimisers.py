@@ -16,6 +16,7 @@ import torch
 
 from napari_mamba import bundles, recipes
 from napari_mamba.training import loop
+from napari_mamba.training.history import history
 from napari_mamba.training.optimisation.optimisers import KINDS
 
 
@@ -39,7 +40,7 @@ def learn(arm: str, asked: argparse.Namespace, folder: Path) -> list[dict[str, f
         start=start,
         on_log=lambda entry: print(f"{arm} {format_entry(entry)}", flush=True),
     )
-    return loop.history(folder)
+    return history(folder)
 
 
 def checked(text: str) -> str:
@@ -64,9 +65,9 @@ def table(found: dict[str, list[dict[str, float]]]) -> str:
     steps = [int(entry["step"]) for entry in next(iter(found.values()))]
     head = ["optimiser, rate", "seconds a step", *(f"loss, score at {step}" for step in steps)]
     lines = [f"| {' | '.join(head)} |", f"| {' | '.join(['---'] * len(head))} |"]
-    for arm, history in found.items():
-        seconds = sum(entry["seconds_a_step"] for entry in history) / len(history)
-        cells = [arm.replace(":", ", "), f"{seconds:.3f}", *(f"{e['loss']:.3f}, {e['score']:.4f}" for e in history)]
+    for arm, entries in found.items():
+        seconds = sum(entry["seconds_a_step"] for entry in entries) / len(entries)
+        cells = [arm.replace(":", ", "), f"{seconds:.3f}", *(f"{e['loss']:.3f}, {e['score']:.4f}" for e in entries)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

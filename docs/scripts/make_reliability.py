@@ -26,7 +26,8 @@ FOUND = Path(__file__).with_name("reliability_found.json")
 PAGE = ROOT / "docs" / "reliability.md"
 ROOMS = (
     "tests/faults", "tests/io", "tests/engine/reproducibility", "tests/server", "tests/scan/test_cuda_emulator.py",
-    "tests/ui/run/test_ui_failures.py", "tests/engine/test_familiarity.py", "tests/engine/test_suitability.py",
+    "tests/ui/run/test_ui_failures.py", "tests/engine/familiarity/test_familiarity.py",
+    "tests/engine/test_suitability.py",
 )  # fmt: skip
 COMMANDS = {
     "process": "python -m benchmarks.load.runs --runs 500",

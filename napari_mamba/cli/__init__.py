@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from io import TextIOWrapper
 from typing import NoReturn
 
-from napari_mamba.cli.failures import exit_code, explain
+from napari_mamba.cli.reporting.failures import exit_code, explain
 
 __all__ = ["command", "main"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from napari_mamba.cli.failures import quiet_libraries
+from napari_mamba.cli.reporting.failures import quiet_libraries
 
 if TYPE_CHECKING:
     from napari_mamba.bundles.progress import OnProgress

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from napari_mamba.cli.reporting import aligned
+from napari_mamba.cli.reporting.tables import aligned
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle

@@ -3,8 +3,8 @@
 `find_cases` says which cases there are, `run_batch` runs them. See docs/cohorts.md.
 """
 
-from napari_mamba.cohort.case import Case
-from napari_mamba.cohort.find import find_cases
+from napari_mamba.cohort.cases.case import Case
+from napari_mamba.cohort.cases.find import find_cases
 from napari_mamba.cohort.row import Row, read_record
 from napari_mamba.cohort.run import CaseEnded, CaseStarted, run_batch
 

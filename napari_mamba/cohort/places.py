@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_mamba.cohort import bids
-from napari_mamba.cohort.case import Case
+from napari_mamba.cohort.cases import bids
+from napari_mamba.cohort.cases.case import Case
 from napari_mamba.errors import InputError, OutputError
 
 DERIVATIVES = Path("derivatives") / "napari-mamba"

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_mamba import __version__
-from napari_mamba.cohort import bids
-from napari_mamba.cohort.case import Case, check_names
+from napari_mamba.cohort.cases import bids
+from napari_mamba.cohort.cases.case import Case, check_names
 from napari_mamba.cohort.places import Places, all_places, batch_folder, check_free, locked
 from napari_mamba.cohort.row import Row, write_tables
-from napari_mamba.cohort.summary import write_summary
+from napari_mamba.cohort.summary.page import write_summary
 from napari_mamba.cohort.work import CaseEnded, Work, write_text
 from napari_mamba.engine import Progress, RunOptions
 from napari_mamba.engine.device import choose_device

@@ -11,12 +11,12 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from napari_mamba import io
-from napari_mamba.cohort import bids
-from napari_mamba.cohort.case import Case
+from napari_mamba.cohort.cases import bids
+from napari_mamba.cohort.cases.case import Case
 from napari_mamba.cohort.hashing import input_sha256
 from napari_mamba.cohort.places import Places
 from napari_mamba.cohort.row import DONE, FAILED, Row, read_record
-from napari_mamba.cohort.thumbnail import write_thumbnail
+from napari_mamba.cohort.summary.thumbnail import write_thumbnail
 from napari_mamba.engine import Progress, Result, RunOptions
 from napari_mamba.engine import run as run_engine
 from napari_mamba.errors import InputError, NapariMambaError

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from napari_mamba.cluster.on_worker import BundleReference, Outcome, outcome_of
 from napari_mamba.cluster.spreading import spread
-from napari_mamba.cohort.case import Case
+from napari_mamba.cohort.cases.case import Case
 from napari_mamba.cohort.places import Places
 from napari_mamba.cohort.row import FAILED, Row
 from napari_mamba.cohort.work import CaseEnded, Work, sentence_of

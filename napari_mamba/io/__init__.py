@@ -13,12 +13,14 @@ from napari_mamba.io.common.source import (
     shown_channels,
     slice_thickness,
 )
-from napari_mamba.io.files import LABEL_SUFFIXES, SUFFIXES, WRITE_SUFFIXES, can_read, check_writable, read, write
-from napari_mamba.io.label_maps import LabelMap, is_label_map, read_labels
-from napari_mamba.io.lazily import Opener, levels, open_volume
-from napari_mamba.io.listing import SeriesInfo, list_series
+from napari_mamba.io.detection import LABEL_SUFFIXES, SUFFIXES, WRITE_SUFFIXES, can_read
+from napari_mamba.io.files import check_writable, read, write
+from napari_mamba.io.labels.reading import LabelMap, is_label_map, read_labels
+from napari_mamba.io.labels.segments import read_segments
+from napari_mamba.io.lazy.opening import Opener, levels, open_volume
+from napari_mamba.io.listing.places import list_series
+from napari_mamba.io.listing.series import SeriesInfo
 from napari_mamba.io.rows import read_rows, row_of
-from napari_mamba.io.segments import read_segments
 
 __all__ = [
     "LABEL_SUFFIXES",

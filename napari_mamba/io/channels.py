@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
 from napari_mamba.errors import InputError
 from napari_mamba.io.common import source
+from napari_mamba.io.common.geometry import largest_displacement
+from napari_mamba.io.lazy.picked import Picked
+from napari_mamba.io.lazy.stacked import Stacked
 from napari_mamba.volume import Volume
+
+_SAME_PLACE_MM = 1e-3
 
 
 def onto_grid(volume: Volume, reference: Volume, *, order: int = 1) -> Volume:
@@ -75,6 +80,46 @@ def _check_overlap(volume: Volume, reference: Volume, matrix: np.ndarray) -> Non
         )
 
 
+def stacked(volumes: list[tuple[Path, Volume]], resample: bool = False) -> Volume:
+    """Several images as the channels of one; `InputError` if they do not lie on the same grid."""
+    path, first = volumes[0]
+    if resample:
+        volumes = [(other_path, _onto(other, first)) for other_path, other in volumes]
+    names: list[str] = []
+    for other_path, other in volumes:
+        if other.shape != first.shape:
+            raise InputError(
+                f"{other_path} has {_by(other.shape)} voxels (z, y, x) and {path} {_by(first.shape)}: channels must "
+                f"lie on one grid, resample one onto the other (--resample-channels)"
+            )
+        apart = largest_displacement(first.affine, other.affine, first.shape)
+        if apart > _SAME_PLACE_MM:
+            raise InputError(
+                f"{other_path} lies up to {apart:.3g} mm away from {path}: channels must lie on one grid, resample one "
+                f"onto the other (--resample-channels)"
+            )
+        if other.channels == 1:
+            names.append(other.channel_names[0] if other.channel_names else other.name)
+        else:
+            names += other.channel_names or [f"{other.name} {i}" for i in range(other.channels)]
+    parts = [volume.data for _, volume in volumes]
+    lazily = any(not isinstance(part, np.ndarray) for part in parts)
+    data = Stacked(parts) if lazily else np.concatenate(parts)
+    return replace(first, data=data, channel_names=tuple(names))
+
+
+def _onto(other: Volume, first: Volume) -> Volume:
+    """`other`, interpolated onto the grid of `first` unless it lies on it."""
+    same = other.shape == first.shape
+    if same and largest_displacement(first.affine, other.affine, first.shape) <= _SAME_PLACE_MM:
+        return other
+    return onto_grid(other, first)
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))
+
+
 def chosen_channels(volume: Volume, which: str | int | Sequence[str | int]) -> Volume:
     """Some channels of a volume, in the order that is asked for; what is on disk stays there.
 
@@ -118,42 +163,3 @@ def _numbers(volume: Volume, which: str | int) -> list[int]:
             said = named or ("0, its only one" if volume.channels == 1 else f"0 to {volume.channels - 1}")
             raise InputError(f"{volume.name or 'the image'} has no channel {part[:40]!r}: choose of {said}")
     return [known[part] for part in parts]
-
-
-class Picked:
-    """Some channels of an image on disk (C, Z, Y, X), which stay there until they are indexed.
-
-    Parameters
-    ----------
-    base : array-like
-        Takes slices.
-    numbers : sequence of int
-        Its channels.
-    """
-
-    ndim = 4
-
-    def __init__(self, base: Any, numbers: Sequence[int]):
-        self.base, self.numbers = base, list(numbers)
-        self.shape = (len(self.numbers), *base.shape[1:])
-        self.dtype = np.dtype(base.dtype)
-        for name in ("source", "axes"):  # by which chunks are found
-            if hasattr(base, name):
-                setattr(self, name, getattr(base, name))
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, key: Any) -> np.ndarray:
-        parts = list(key) if isinstance(key, tuple) else [key]
-        if Ellipsis in parts:
-            place = parts.index(Ellipsis)
-            parts[place : place + 1] = [slice(None)] * (self.ndim - len(parts) + 1)
-        first, rest = parts[0], tuple(parts[1:])
-        if not isinstance(first, slice):
-            return np.asarray(self.base[(self.numbers[first], *rest)])
-        found = [np.asarray(self.base[(number, *rest)]) for number in self.numbers[first]]
-        return np.stack(found) if found else np.asarray(self.base[(slice(0, 0), *rest)])
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self[...], dtype)

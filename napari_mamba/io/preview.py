@@ -13,7 +13,7 @@ import numpy as np
 
 from napari_mamba.errors import InputError
 from napari_mamba.io.common.atomic import atomic_path
-from napari_mamba.io.labels import Class, foreground, one_line, rgb
+from napari_mamba.io.labels.naming import Class, foreground, one_line, rgb
 from napari_mamba.volume import Volume
 
 _PANEL = 420  # pixels along the longest side of the largest panel

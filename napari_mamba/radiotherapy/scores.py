@@ -10,9 +10,6 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-TARGET_MEASURES = ("D99", "D95", "D1")
-ORGAN_MEASURES = ("D0.1cc", "mean")
-
 
 def dose_score(predicted: np.ndarray, truth: np.ndarray, possible: np.ndarray) -> float:
     """Mean absolute difference in Gy over the voxels where there can be dose.

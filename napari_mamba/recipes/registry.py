@@ -216,7 +216,8 @@ def train(
     """
     from napari_mamba import bundles
     from napari_mamba.training.curves import draw
-    from napari_mamba.training.loop import fit, history
+    from napari_mamba.training.history import history
+    from napari_mamba.training.loop import fit
     from napari_mamba.training.weights.export import interpolate_weights
 
     if learning_rate is not None and not 0 <= learning_rate < float("inf"):

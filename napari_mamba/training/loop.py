@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,13 +16,13 @@ from napari_mamba.errors import InputError
 from napari_mamba.training.batches import batches
 from napari_mamba.training.cuda_graph import CudaGraphStep
 from napari_mamba.training.distributed import SINGLE_PROCESS, ProcessGroup, init_process_group
+from napari_mamba.training.history import HISTORY, log, tensorboard_writer, truncate_history
 from napari_mamba.training.optimisation.optimisers import Optimiser
 from napari_mamba.training.precision import float32_small_convolutions
 from napari_mamba.training.recipe import Recipe
 from napari_mamba.training.weights.net2net import load_smaller_weights
 
 CHECKPOINT = "checkpoint.pt"
-HISTORY = "history.jsonl"
 LOSS_CHECK_INTERVAL = 50
 """Steps between two looks at the loss: each look waits for the GPU."""
 
@@ -123,7 +122,7 @@ class Run:
         self.average, self.step, self.seconds = state["average"], state["step"], state.get("seconds", 0.0)
         self.start = state.get("start", {})
         if self.group.is_main:
-            _truncate_history(self.output / HISTORY, self.step)
+            truncate_history(self.output / HISTORY, self.step)
 
     def advance(self, inputs: Tensor, target: Any, progress: float = 0.0) -> Tensor:
         """One optimiser step; returns the loss, still on the device."""
@@ -314,7 +313,7 @@ class LossLog:
 
     def __init__(self, output: Path, on_log: Callable[[dict[str, Any]], None] | None, written: bool = True) -> None:
         self.output, self.on_log = output, on_log
-        self.board = _tensorboard_writer(output) if written else None
+        self.board = tensorboard_writer(output) if written else None
         self.clear()
 
     def clear(self) -> None:
@@ -331,38 +330,7 @@ class LossLog:
         seconds = (time.monotonic() - self.began) / len(self.losses)
         scores = run.recipe.validate(run.ema_network(), run.device)
         entry = {"step": run.step, "loss": float(mean), "seconds_a_step": seconds, "seconds": run.seconds, **scores}
-        _log(self.output, self.board, entry)
+        log(self.output, self.board, entry)
         if self.on_log:
             self.on_log(entry)
         self.clear()
-
-
-def history(output: Path) -> list[dict[str, float]]:
-    """The entries of a run's `history.jsonl`."""
-    path = Path(output) / HISTORY
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def _tensorboard_writer(output: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:  # TensorBoard is an extra; history.jsonl holds the same numbers
-        return None
-    return SummaryWriter(str(output / "tensorboard"))
-
-
-def _log(output: Path, board: Any, entry: dict[str, float]) -> None:
-    with (output / HISTORY).open("a") as file:
-        file.write(json.dumps(entry) + "\n")
-    if board is not None:
-        for key, value in entry.items():
-            if key != "step":
-                board.add_scalar(key, value, entry["step"])
-        board.flush()
-
-
-def _truncate_history(path: Path, step: int) -> None:
-    """Drop entries past the checkpoint: the steps between are made again."""
-    if path.exists():
-        kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= step]
-        path.write_text("".join(line + "\n" for line in kept))

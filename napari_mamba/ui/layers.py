@@ -20,7 +20,7 @@ import numpy as np
 from napari.utils.transforms import Affine
 
 from napari_mamba.errors import InputError
-from napari_mamba.io.common.view import DiskView
+from napari_mamba.io.lazy.view import DiskView
 from napari_mamba.ui.channels import ChannelStack
 from napari_mamba.volume import Volume
 

@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from napari_mamba.cohort.outliers import outlier_scores, robust_z
 from napari_mamba.cohort.row import Row
-from napari_mamba.cohort.summary import write_summary
+from napari_mamba.cohort.summary.outliers import outlier_scores, robust_z
+from napari_mamba.cohort.summary.page import write_summary
 
 
 class Facts:

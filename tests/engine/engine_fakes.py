@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,3 +58,13 @@ class Apply(nn.Module):
 def two_classes(x: torch.Tensor) -> torch.Tensor:
     """Logits: class 1 where the first channel is above 0.5."""
     return torch.cat([torch.zeros_like(x[:, :1]), x[:, :1] - 0.5], dim=1)
+
+
+def drained(events: Generator[Any, None, Any]) -> tuple[list[Any], Any]:
+    """What a generator yields, and what it returns at its end."""
+    seen = []
+    while True:
+        try:
+            seen.append(next(events))
+        except StopIteration as end:
+            return seen, end.value

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from made_networks import OnMaps, made
 from published import filled, loaded, reference
-from test_others import OnMaps
 
 from napari_mamba.errors import InputError
 from napari_mamba.explain.methods.attention import attention_maps, attention_matrix, attention_of, linear_kernel
@@ -23,15 +23,6 @@ from napari_mamba.explain.methods.wider import channel_rows, gradient_weighted, 
 from napari_mamba.explain.recorded.recording import SelectivePath, record
 from napari_mamba.nn import S4D, S5, Mamba, Mamba2
 from napari_mamba.scan import scan_order, selective_scan
-
-
-def made(length=50, width=20, states=5, groups=1, seed=0):
-    torch.manual_seed(seed)
-    delta = F.softplus(torch.randn(length, width) - 2)
-    A = -torch.rand(width, states) - 0.1
-    B, C = torch.randn(length, groups, states), torch.randn(length, groups, states)
-    table = torch.randperm(length)
-    return SelectivePath(0, table, torch.arange(length), torch.randn(length, width), None, delta, A, B, C)
 
 
 def by_impulses(path):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from made_networks import OnMaps
 from published import filled, reference
 from torch import nn
 
@@ -19,17 +20,6 @@ from napari_mamba.explain.recorded.tokens import unusual_tokens
 from napari_mamba.nn import S4D, S5, Mamba, Mamba2
 from napari_mamba.scan import scan_order
 from napari_mamba.volume import Volume
-
-
-class OnMaps(nn.Module):
-    """A mixer on the cells of an image, in raster order."""
-
-    def __init__(self, mixer):
-        super().__init__()
-        self.mix = mixer
-
-    def forward(self, x):
-        return self.mix(x.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, x.shape[2:])
 
 
 def test_the_field_of_a_convolution_is_its_kernel():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_relevance import given
+from made_networks import given
 from tiny_networks import TINY
 
 from napari_mamba import bundles

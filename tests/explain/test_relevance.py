@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from made_networks import built, given
 from published import filled, reference
 from tiny_networks import TINY
 from torch import nn
@@ -16,34 +17,6 @@ from napari_mamba.explain.methods.rules import linearised
 EXACT = ("umamba_enc", "vmamba", "vim", "h_vmunet", "mambair_v2", "mambamorph", "mambamil")
 RECURRENT = ("vmrnn_b", "vmrnn_d")
 ONE_INPUT = [case for case in TINY if not case.more]
-
-
-class Pair(nn.Module):
-    """A network of two images (registration) as one of an image of two channels."""
-
-    def __init__(self, network):
-        super().__init__()
-        self.network = network
-
-    def forward(self, x):
-        answer = self.network(x[:, :1], x[:, 1:])
-        return answer if isinstance(answer, torch.Tensor) else answer[0]
-
-
-def given(case):
-    """A network with one input, and that input."""
-    network, inputs = built(case), case.inputs()
-    return (Pair(network), torch.cat(inputs, 1)) if case.more else (network, inputs[0][:1])
-
-
-def built(case):
-    torch.manual_seed(0)
-    network = models.create(case.name, **case.arguments).eval()
-    for module in network.modules():  # biases that are not zero, as trained ones are not
-        for name, parameter in module.named_parameters(recurse=False):
-            if name.endswith("bias") and parameter.ndim == 1 and not isinstance(module, nn.Embedding):
-                nn.init.normal_(parameter, std=0.05)
-    return network
 
 
 @pytest.mark.parametrize("case", [case for case in TINY if case.name in RECURRENT], ids=str)

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from made_networks import made
 from published import loaded, reference
-from test_attention import made
 
 from napari_mamba.explain.methods.states import (
     components,

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from engine_fakes import drained
 
 from napari_mamba import bundles
 from napari_mamba.engine.answers.image import ImageSink
@@ -178,13 +179,7 @@ def test_curves_of_the_whole_image_are_of_the_blended_answer(subject, blended, m
     logits, labels, _ = blended
     at = place_of(subject)
     work = Work(subject, Wish(VOXEL, whole=True), threading.Event())
-    events = _explained(work)
-    while True:
-        try:
-            next(events)
-        except StopIteration as end:
-            image, answer = end.value
-            break
+    _, (image, answer) = drained(_explained(work))
     with torch.no_grad():
         assert answer(image) == pytest.approx(float(logits[(int(labels[at]), *at)]), rel=1e-4, abs=1e-5)
         half = image * (torch.arange(image.shape[-1]) % 3 > 0)

@@ -103,9 +103,9 @@ def film(folder: Path) -> Target:
 
 def tables(folder: Path) -> Target:
     """Goals of a plan, cases of a cohort and of an adaptation, cases of the command."""
-    from napari_mamba.cli.cases import read_cases
-    from napari_mamba.cohort.csv_list import read_list
-    from napari_mamba.radiotherapy.goals import read_goals
+    from napari_mamba.cli.runs.cases import read_cases
+    from napari_mamba.cohort.cases.csv_list import read_list
+    from napari_mamba.radiotherapy.dvh.goals import read_goals
     from napari_mamba.training.adaptation.data.cases import find_cases
 
     (folder / "i.nii").write_bytes(b"")

@@ -128,7 +128,7 @@ def test_a_command_killed_at_each_event_leaves_no_half_file(tmp_path, volume, ti
         import contextlib, io as text, os, signal, sys
         from napari_mamba import io
         from napari_mamba.cli import main
-        from napari_mamba.cli.events import JsonLines
+        from napari_mamba.cli.reporting.events import JsonLines
         import napari_mamba.engine.session, napari_mamba.bundles, torch
 
         image, bundle, folder, other = sys.argv[1:]

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from napari_mamba import io
-from napari_mamba.cli import outputs as cli_outputs
-from napari_mamba.cli.outputs import Outputs
-from napari_mamba.cli.running import cancel_on_signals
+from napari_mamba.cli.runs import outputs as cli_outputs
+from napari_mamba.cli.runs.outputs import Outputs
+from napari_mamba.cli.runs.running import cancel_on_signals
 from napari_mamba.errors import OutputError
-from napari_mamba.io import files
+from napari_mamba.io import detection
 from napari_mamba.io.common import atomic as _atomic
 from napari_mamba.volume import Volume
 
@@ -70,7 +70,7 @@ def test_other_programs_folders_are_left_alone(tmp_path):
 @pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), MemoryError(), ValueError("odd\ntwo lines")])
 def test_a_fault_in_any_writer_leaves_the_old_file(tmp_path, monkeypatch, suffix, fault):
     path = io.write(SMALL, tmp_path / f"a{suffix}")
-    module = files._module(files._WRITERS[files._suffix(path, files._WRITERS)])
+    module = detection.module_of(detection.WRITERS[detection.suffix_of(path, detection.WRITERS)])
 
     def fail(volume, place, classes=()):
         (place.mkdir() if suffix == ".zarr" else place.write_bytes(b"half"))
@@ -149,7 +149,7 @@ def test_a_request_to_stop_while_writing_finishes_the_file(tmp_path, monkeypatch
 
 @pytest.mark.skipif(sys.platform == "win32", reason="closes a stream as a POSIX shell does")
 def test_a_command_whose_stderr_is_closed_still_works():
-    code = "from napari_mamba.cli.reporting import reporter; print(type(reporter(None)).__name__)"
+    code = "from napari_mamba.cli.reporting.progress import reporter; print(type(reporter(None)).__name__)"
     command = f'"{sys.executable}" -c "{code}" 2>&-'
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "Lines")

@@ -12,8 +12,8 @@ from napari_mamba import bundles, io
 from napari_mamba.errors import InputError
 from napari_mamba.io.channels import chosen_channels, onto_grid
 from napari_mamba.io.formats import itk
+from napari_mamba.io.labels.terminology import terminology_entry
 from napari_mamba.io.regions import region_of
-from napari_mamba.io.terminology import terminology_entry
 from napari_mamba.volume import Volume
 
 
@@ -126,10 +126,10 @@ def test_names_of_channels_come_back(rng, tmp_path, oblique_affine, suffix):
     [b'{"channel_names": ["a", "b"]}', b'{"channel_names": 3}', b'{"channel_names": [1, 2, 3]}', b'{"channel_'],
 )
 def test_names_that_do_not_fit_are_passed_over(content):
-    from napari_mamba.io import labels
+    from napari_mamba.io.labels import naming
 
-    assert labels.comment_names([b"", b"\xff", content], 3) == ()
-    assert labels.comment_names([content, labels.names_comment("xyz") + bytes(5)], 3) == ("x", "y", "z")
+    assert naming.comment_names([b"", b"\xff", content], 3) == ()
+    assert naming.comment_names([content, naming.names_comment("xyz") + bytes(5)], 3) == ("x", "y", "z")
 
 
 @pytest.fixture

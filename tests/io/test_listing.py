@@ -5,7 +5,7 @@ from __future__ import annotations
 import nibabel as nib
 import numpy as np
 import pytest
-from test_dicom_io import write_series  # type: ignore[import-not-found]
+from made_dicom import write_series
 
 from napari_mamba import io
 from napari_mamba.errors import InputError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_mamba.io.common.view import DiskView
+from napari_mamba.io.lazy.view import DiskView
 
 VALUES = np.random.default_rng(0).integers(0, 1000, (2, 5, 6, 7))
 

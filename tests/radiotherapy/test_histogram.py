@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from napari_mamba.errors import InputError
-from napari_mamba.radiotherapy.goals import Goal, judged, read_goals, write_goals
-from napari_mamba.radiotherapy.histogram import cumulative, curves, table
-from napari_mamba.radiotherapy.measures import measure
+from napari_mamba.radiotherapy.dvh.goals import Goal, judged, read_goals, write_goals
+from napari_mamba.radiotherapy.dvh.histogram import cumulative, curves, table
+from napari_mamba.radiotherapy.dvh.measures import measure
 from napari_mamba.radiotherapy.structures import (
     Structure,
     StructureSet,

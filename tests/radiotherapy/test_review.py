@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from napari_mamba.errors import InputError
-from napari_mamba.radiotherapy.goals import Goal, usual
+from napari_mamba.radiotherapy.dvh.goals import Goal, usual
+from napari_mamba.radiotherapy.dvh.review import review
 from napari_mamba.radiotherapy.isodose import level
 from napari_mamba.radiotherapy.labels import packed, structures_in
 from napari_mamba.radiotherapy.phantom import phantom
-from napari_mamba.radiotherapy.review import review
 from napari_mamba.radiotherapy.structures import Structure, StructureSet
 from napari_mamba.volume import Volume
 

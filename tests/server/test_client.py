@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from engine_fakes import drained
 
 from napari_mamba import bundles, engine, io
 from napari_mamba.engine import RunOptions
@@ -25,19 +26,10 @@ def server(serve):
     return serve("--gone-after", 60, token=TOKEN)
 
 
-def drain(events):
-    seen = []
-    while True:
-        try:
-            seen.append(next(events))
-        except StopIteration as end:
-            return seen, end.value
-
-
 def test_the_answer_is_the_one_that_this_computer_gives(server, tiny_bundle, volume):
     bundle = bundles.load(tiny_bundle)
     options = RunOptions(device="cpu", uncertainty=True)
-    events, there = drain(remote.run(volume, bundle, options, threading.Event(), server.address, TOKEN))
+    events, there = drained(remote.run(volume, bundle, options, threading.Event(), server.address, TOKEN))
     here = engine.run_to_end(volume, bundle, options)
     np.testing.assert_array_equal(there.labels.data, here.labels.data)
     np.testing.assert_array_equal(there.labels.affine, volume.affine)
@@ -69,7 +61,7 @@ def test_a_header_with_a_name_stays_here(server, tiny_bundle, volume, monkeypatc
         Connection, "upload", lambda self, *where: (sent.append(where[-1].read_bytes()), upload(self, *where))[1]
     )
     named = replace(volume, name="Doe^Jane", channel_names=("Doe^Jane T1",))
-    drain(remote.run(named, bundles.load(tiny_bundle), RunOptions(), threading.Event(), server.address, TOKEN))
+    drained(remote.run(named, bundles.load(tiny_bundle), RunOptions(), threading.Event(), server.address, TOKEN))
     assert sent
     assert b"Doe" not in sent[0]
 
@@ -82,7 +74,7 @@ def test_cancelling_ends_the_run_here_and_there_before_it_is_done(server, tiny_b
         if event.stage == "network":
             break
     cancel.set()
-    told, result = drain(events)
+    told, result = drained(events)
     assert result.cancelled
     assert not [event for event in told if event.stage == "network" and event.done == event.total]
     for _ in range(1200):
@@ -102,8 +94,8 @@ def test_the_second_of_two_is_told_its_place(server, tiny_bundle, volume, sample
     second = remote.run(volume, bundle, RunOptions(), threading.Event(), server.address, TOKEN)
     assert next(event for event in second if event.stage == "waiting").message == "1 run before this one"
     cancel.set()
-    drain(first)
-    _, result = drain(second)
+    drained(first)
+    _, result = drained(second)
     assert result.labels is not None
 
 
@@ -114,12 +106,12 @@ def test_the_second_of_two_is_told_its_place(server, tiny_bundle, volume, sample
 def test_what_the_server_refuses_is_its_sentence(server, tiny_bundle, volume, token, bundle, said):
     asked = replace(bundles.load(tiny_bundle), name=bundle)
     with pytest.raises(RunError, match=said):
-        drain(remote.run(volume, asked, RunOptions(), threading.Event(), server.address, token))
+        drained(remote.run(volume, asked, RunOptions(), threading.Event(), server.address, token))
 
 
 def test_a_server_that_is_not_there_is_a_sentence(tiny_bundle, volume):
     with pytest.raises(RunError, match="cannot be reached: check the address"):
-        drain(remote.run(volume, bundles.load(tiny_bundle), RunOptions(), threading.Event(), "http://127.0.0.1:9"))
+        drained(remote.run(volume, bundles.load(tiny_bundle), RunOptions(), threading.Event(), "http://127.0.0.1:9"))
 
 
 def test_nan_a_region_and_batches_are_answered_there_as_here(server, tiny_bundle, volume):
@@ -129,14 +121,14 @@ def test_nan_a_region_and_batches_are_answered_there_as_here(server, tiny_bundle
     ends = np.sort([(volume.affine @ [*index, 1])[:3] for index in ((1, 2, 3), (9, 9, 9))], axis=0)
     options = RunOptions(device="cpu", batch_size=2, replace_nonfinite=-1.5, region=tuple(ends.ravel()))
     bundle = bundles.load(tiny_bundle)
-    _, there = drain(remote.run(holed, bundle, options, threading.Event(), server.address, TOKEN))
+    _, there = drained(remote.run(holed, bundle, options, threading.Event(), server.address, TOKEN))
     np.testing.assert_array_equal(there.labels.data, engine.run_to_end(holed, bundle, options).labels.data)
     assert there.provenance["options"]["replace_nonfinite"] == -1.5
 
 
 def test_of_a_row_the_columns_of_the_model_are_sent_and_come_to_the_run(volume, tmp_path):
     from napari_mamba.bundles import Column
-    from napari_mamba.cli.cases import read_cases
+    from napari_mamba.cli.runs.cases import read_cases
     from napari_mamba.server.requests import RunRequest
     from napari_mamba.server.store import RunFiles
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("slicer_core", reason="needs Slicer's MRML: pip install slicer-core")
-from test_scene import GRIDS, bent, block, linear
+from made_scene import GRIDS, bent, block, linear
 
 TURN = np.array([[0, -1, 0, 40.0], [1, 0, 0, 5], [0, 0, 1, -7], [0, 0, 0, 1]])
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("slicer_core", reason="needs Slicer's MRML: pip install slicer-core")
-from test_scene import GRIDS, bent, block, labels_like, linear, nearest, points_of
+from made_scene import GRIDS, bent, block, labels_like, linear, nearest, points_of
 
 
 def labelled_points(node):

@@ -14,7 +14,8 @@ from torch import nn
 from napari_mamba.errors import InputError
 from napari_mamba.training.batches import batches
 from napari_mamba.training.distributed import ProcessGroup
-from napari_mamba.training.loop import _format, fit, history
+from napari_mamba.training.history import history
+from napari_mamba.training.loop import _format, fit
 from napari_mamba.training.recipe import Recipe, Schedule
 
 

@@ -10,7 +10,7 @@ import zarr
 from napari.layers import Image, Labels, Layer
 
 from napari_mamba.errors import InputError
-from napari_mamba.io.common.view import DiskView
+from napari_mamba.io.lazy.view import DiskView
 from napari_mamba.ui.layers import layers_to_volume, nearest_axes, placement, volume_to_layers
 from napari_mamba.volume import Volume
 

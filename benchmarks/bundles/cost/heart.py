@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from napari_mamba import bundles
+from napari_mamba.engine.frames.over_time import follow
 from napari_mamba.engine.options import RunOptions
-from napari_mamba.engine.over_time import follow
 from napari_mamba.heart.cine import Cine
 from napari_mamba.heart.files import read
 

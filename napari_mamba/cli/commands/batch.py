@@ -99,7 +99,8 @@ def batch(
 
     A case that fails has its row, and does not end the others. Exit codes: as those of run.
     """
-    from napari_mamba.cli import batching, parsing
+    from napari_mamba.cli import parsing
+    from napari_mamba.cli.runs import batching
 
     options = parsing.run_options(
         device=device,

@@ -16,7 +16,7 @@ from napari_mamba.errors import InputError, OutputError
 if TYPE_CHECKING:
     import numpy as np
 
-    from napari_mamba.cli.reporting import Reporter
+    from napari_mamba.cli.reporting.progress import Reporter
     from napari_mamba.explain.maps import Explained
     from napari_mamba.volume import Volume
 
@@ -58,9 +58,9 @@ def explain(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
 ) -> int:
     """Show how a model went through an image: scan order, states, attention, relevance. Not for clinical use."""
-    from napari_mamba.cli.events import JsonLines
-    from napari_mamba.cli.failures import quiet_libraries
-    from napari_mamba.cli.reporting import reporter
+    from napari_mamba.cli.reporting.events import JsonLines
+    from napari_mamba.cli.reporting.failures import quiet_libraries
+    from napari_mamba.cli.reporting.progress import reporter
 
     if events not in (None, "jsonl"):
         raise InputError(f"--events {events} is not known: the one format is jsonl")
@@ -103,9 +103,9 @@ def _explain(
     show: bool,
     report: Reporter,
 ) -> int:
-    from napari_mamba.cli.events import JsonLines
-    from napari_mamba.cli.failures import CANCELLED, DONE
-    from napari_mamba.cli.running import cancel_on_signals
+    from napari_mamba.cli.reporting.events import JsonLines
+    from napari_mamba.cli.reporting.failures import CANCELLED, DONE
+    from napari_mamba.cli.runs.running import cancel_on_signals
     from napari_mamba.engine import Progress, RunOptions
     from napari_mamba.engine.progress.overall import Overall, shares_of
 
@@ -181,7 +181,7 @@ def regions_of(path: Path, volume: Volume) -> np.ndarray:
 def write(found: Explained, subject: Any, output: Path, suffix: str, overwrite: bool) -> dict[str, Path]:
     """Write maps, paths (a table, and a curve for 3D Slicer), curves, the facts, and a figure; returns the files."""
     from napari_mamba import io
-    from napari_mamba.cli.outputs import write_text
+    from napari_mamba.cli.runs.outputs import write_text
     from napari_mamba.explain.figure import figure
     from napari_mamba.io.common.atomic import atomic_path
 
@@ -266,7 +266,7 @@ def listed(subject: Any) -> dict[str, list[dict[str, Any]]]:
 
 def listing(subject: Any) -> str:
     """The same, for people."""
-    from napari_mamba.cli.reporting import aligned
+    from napari_mamba.cli.reporting.tables import aligned
 
     found = listed(subject)
     maps = aligned(["map", "of a", "says"], [[one["name"], one["of"], one["says"]] for one in found["maps"]])

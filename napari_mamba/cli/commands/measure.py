@@ -81,7 +81,7 @@ def _names(bundle: str | None, first: Volume, second: Volume) -> dict[int, str]:
 
 
 def _labels_text(rows: list[Agreement], tolerance: float, units: str) -> str:
-    from napari_mamba.cli.reporting import aligned
+    from napari_mamba.cli.reporting.tables import aligned
 
     if not rows:
         return "neither holds a class: all values are 0"

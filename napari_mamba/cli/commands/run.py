@@ -194,10 +194,11 @@ def run(
     Exit codes: 0 done, 2 unusable input, option or output, 3 out of memory, 4 some cases failed, 130 cancelled,
     1 fault.
     """
-    from napari_mamba.cli import parsing, running
-    from napari_mamba.cli.cases import one_case
-    from napari_mamba.cli.outputs import Outputs
-    from napari_mamba.cli.storing import Storing
+    from napari_mamba.cli import parsing
+    from napari_mamba.cli.runs import running
+    from napari_mamba.cli.runs.cases import one_case
+    from napari_mamba.cli.runs.outputs import Outputs
+    from napari_mamba.cli.runs.storing import Storing
 
     outputs = Outputs(output, probabilities, uncertainty, residual, report, table, overlay)
     if cases is not None and (inputs or outputs.chosen()):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_mamba.cli.failures import quiet_libraries
+from napari_mamba.cli.reporting.failures import quiet_libraries
 from napari_mamba.errors import InputError, OutputError
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_mamba.cli.failures import quiet_libraries
-from napari_mamba.cli.outputs import write_text
+from napari_mamba.cli.reporting.failures import quiet_libraries
+from napari_mamba.cli.runs.outputs import write_text
 from napari_mamba.errors import InputError, OutputError
 
 if TYPE_CHECKING:
-    from napari_mamba.radiotherapy.goals import Judged
+    from napari_mamba.radiotherapy.dvh.goals import Judged
     from napari_mamba.volume import Volume
 
 
@@ -66,10 +66,11 @@ def show(
     percent, distance = criteria_of(criteria)
     with quiet_libraries():
         from napari_mamba import io
-        from napari_mamba.radiotherapy import comparison, report, sources
+        from napari_mamba.radiotherapy import comparison, sources
         from napari_mamba.radiotherapy.dicom.grids import frame_at
-        from napari_mamba.radiotherapy.goals import read_goals
-        from napari_mamba.radiotherapy.review import review
+        from napari_mamba.radiotherapy.dvh import report
+        from napari_mamba.radiotherapy.dvh.goals import read_goals
+        from napari_mamba.radiotherapy.dvh.review import review
 
         wanted = read_goals(goals) if goals else []
         ct, reference = sources.planning_ct(image, structures_paths) if image else (None, None)

@@ -10,12 +10,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from napari_mamba.cli.events import JsonLines, strict
-from napari_mamba.cli.failures import CANCELLED, DONE, quiet_libraries
-from napari_mamba.cli.outputs import write_text
 from napari_mamba.cli.radiotherapy.dosing import print_table
-from napari_mamba.cli.reporting import Lines, Reporter
-from napari_mamba.cli.running import cancel_on_signals
+from napari_mamba.cli.reporting.events import JsonLines, strict
+from napari_mamba.cli.reporting.failures import CANCELLED, DONE, quiet_libraries
+from napari_mamba.cli.reporting.progress import Lines, Reporter
+from napari_mamba.cli.runs.outputs import write_text
+from napari_mamba.cli.runs.running import cancel_on_signals
 from napari_mamba.errors import InputError, OutputError
 
 NOT_A_PLAN = "A prediction of what was done in one hospital, never a plan. Not for clinical use."
@@ -23,6 +23,7 @@ NOT_A_PLAN = "A prediction of what was done in one hospital, never a plan. Not f
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
     from napari_mamba.engine import Progress, Result
+    from napari_mamba.radiotherapy.dicom.reference import Reference
     from napari_mamba.radiotherapy.planning import Plan
     from napari_mamba.volume import Volume
 
@@ -82,11 +83,11 @@ def _predict(
 ) -> int:
     began = perf_counter()
     with quiet_libraries(), cancel_on_signals() as cancel:
-        from napari_mamba import bundles, io
+        from napari_mamba import bundles
         from napari_mamba.engine import Progress
         from napari_mamba.engine.progress.overall import Overall
-        from napari_mamba.radiotherapy import histogram, planning, sources
-        from napari_mamba.radiotherapy.dicom.rtdose import write_dose
+        from napari_mamba.radiotherapy import planning, sources
+        from napari_mamba.radiotherapy.dvh import histogram
 
         overall = Overall()
 
@@ -109,15 +110,11 @@ def _predict(
             print("cancelled: nothing was written", file=sys.stderr)
             return CANCELLED
         tell(Progress("writing", 0, 1))
-        dose = result.image
-        if output.suffix.lower() == ".dcm":
-            write_dose(dose, output, reference)
-        else:
-            io.write(dose, output)
+        _write(result.image, output, reference)
         inputs = {"image": str(image), "structures": ", ".join(map(str, structures_paths))}
         if report is not None:
             write_text(report, _report(result, plan, inputs))
-        rows = histogram.table(dose.data[0], structures)  # type: ignore[arg-type]  # the engine's are NumPy's
+        rows = histogram.table(result.image.data[0], structures)  # type: ignore[arg-type]  # the engine's are NumPy's
     if isinstance(told, JsonLines):
         outputs = {"dose": str(output), **({"report": str(report)} if report else {})}
         told.result(_facts(result, plan, [image, *structures_paths], outputs, rows, perf_counter() - began), (), "ml")
@@ -126,6 +123,17 @@ def _predict(
         print("prescribed:", ", ".join(f"{name} {gray:g} Gy" for name, gray in plan.prescribed.items()))
         print(f"{output}: {NOT_A_PLAN}")
     return DONE
+
+
+def _write(dose: Volume, output: Path, reference: Reference | None) -> None:
+    """As an RT Dose of the plan's, or as an image; the suffix says which."""
+    from napari_mamba import io
+    from napari_mamba.radiotherapy.dicom.rtdose import write_dose
+
+    if output.suffix.lower() == ".dcm":
+        write_dose(dose, output, reference)
+    else:
+        io.write(dose, output)
 
 
 def _note(told: Reporter, note: str) -> None:

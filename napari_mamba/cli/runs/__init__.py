@@ -1,1 +1,1 @@
-"""What is no single image: slides, films, features of patches, a beating heart, two images registered."""
+"""Runs of bundles: images, one or many, into files or stores; slides, films, features, a beat, a registration."""

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from napari_mamba.cli.cases import Case
-from napari_mamba.cli.outputs import write_text
+from napari_mamba.cli.runs.cases import Case
 from napari_mamba.cli.runs.colours import in_colour
+from napari_mamba.cli.runs.outputs import write_text
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from napari_mamba.cli.cases import Case
-from napari_mamba.cli.events import strict
-from napari_mamba.cli.outputs import write_text
+from napari_mamba.cli.reporting.events import strict
+from napari_mamba.cli.runs.cases import Case
 from napari_mamba.cli.runs.colours import in_colour
+from napari_mamba.cli.runs.outputs import write_text
 from napari_mamba.errors import InputError
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_mamba.cli.reporting import duration
-from napari_mamba.cli.storing import is_store
+from napari_mamba.cli.reporting.progress import duration
+from napari_mamba.cli.runs.storing import is_store
 from napari_mamba.errors import InputError
 from napari_mamba.io.stores import address_of, is_address
 

@@ -10,17 +10,17 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from napari_mamba.cli.events import JsonLines, strict
-from napari_mamba.cli.failures import CANCELLED, DONE, quiet_libraries
-from napari_mamba.cli.outputs import write_text
-from napari_mamba.cli.reporting import Reporter, reporter
-from napari_mamba.cli.running import cancel_on_signals
+from napari_mamba.cli.reporting.events import JsonLines, strict
+from napari_mamba.cli.reporting.failures import CANCELLED, DONE, quiet_libraries
+from napari_mamba.cli.reporting.progress import Reporter, reporter
+from napari_mamba.cli.runs.outputs import write_text
+from napari_mamba.cli.runs.running import cancel_on_signals
 from napari_mamba.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from napari_mamba.engine.over_time import Followed
+    from napari_mamba.engine.frames.over_time import Followed
     from napari_mamba.heart.cine import Cine
 
 
@@ -105,8 +105,8 @@ def _follow(
             found = _measured(labels, cine)
         else:
             from napari_mamba import bundles
+            from napari_mamba.engine.frames.over_time import follow
             from napari_mamba.engine.options import RunOptions
-            from napari_mamba.engine.over_time import follow
 
             chosen = bundles.load(bundle)
             classes = chosen.classes
@@ -136,7 +136,7 @@ def _follow(
 
 def _measured(path: Path, cine: Cine) -> Followed:
     """Labels over time from a file, measured."""
-    from napari_mamba.engine.over_time import Followed, measured
+    from napari_mamba.engine.frames.over_time import Followed, measured
 
     labels = _labels_of(path)
     beat = measured(labels, cine)

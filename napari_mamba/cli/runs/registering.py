@@ -11,11 +11,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from napari_mamba.cli.events import JsonLines, strict
-from napari_mamba.cli.failures import CANCELLED, DONE, quiet_libraries
-from napari_mamba.cli.outputs import real_path, write_text
-from napari_mamba.cli.reporting import Reporter, reporter
-from napari_mamba.cli.running import cancel_on_signals
+from napari_mamba.cli.reporting.events import JsonLines, strict
+from napari_mamba.cli.reporting.failures import CANCELLED, DONE, quiet_libraries
+from napari_mamba.cli.reporting.progress import Reporter, reporter
+from napari_mamba.cli.runs.outputs import real_path, write_text
+from napari_mamba.cli.runs.running import cancel_on_signals
 from napari_mamba.errors import ChoiceError, InputError, OutputError
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from napari_mamba.cli.cases import Case
-from napari_mamba.cli.events import strict
-from napari_mamba.cli.outputs import write_text
+from napari_mamba.cli.reporting.events import strict
+from napari_mamba.cli.runs.cases import Case
+from napari_mamba.cli.runs.outputs import write_text
 from napari_mamba.errors import InputError
 from napari_mamba.slides.files import is_bag
 

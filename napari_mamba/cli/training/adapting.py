@@ -8,9 +8,9 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from napari_mamba.cli.events import JsonLines
-from napari_mamba.cli.failures import CANCELLED, DONE, exit_code, quiet_libraries, sentence
-from napari_mamba.cli.running import cancel_on_signals
+from napari_mamba.cli.reporting.events import JsonLines
+from napari_mamba.cli.reporting.failures import CANCELLED, DONE, quiet_libraries
+from napari_mamba.cli.runs.running import cancel_on_signals
 
 if TYPE_CHECKING:
     from napari_mamba.training.adaptation.options import Adapted, AdaptProgress
@@ -113,9 +113,7 @@ class _Events:
         self._lines.emit("result", cancelled=result.cancelled, outputs=outputs, adapted=result.facts)
 
     def failure(self, error: BaseException) -> None:
-        from napari_mamba.cli.failures import kind
-
-        self._lines.emit("error", kind=kind(error), message=sentence(error), exit_code=exit_code(error))
+        self._lines.failure(error)
 
     def close(self) -> None:
         self._lines.close()

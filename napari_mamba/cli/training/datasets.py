@@ -8,10 +8,10 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from napari_mamba.cli.events import JsonLines
-from napari_mamba.cli.failures import CANCELLED, DONE, quiet_libraries
-from napari_mamba.cli.reporting import duration
-from napari_mamba.cli.running import cancel_on_signals
+from napari_mamba.cli.reporting.events import JsonLines
+from napari_mamba.cli.reporting.failures import CANCELLED, DONE, quiet_libraries
+from napari_mamba.cli.reporting.progress import duration
+from napari_mamba.cli.runs.running import cancel_on_signals
 
 if TYPE_CHECKING:
     from napari_mamba.training.nnunet.options import Trained, TrainProgress

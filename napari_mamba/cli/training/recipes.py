@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from napari_mamba.cli.events import JsonLines
-from napari_mamba.cli.failures import quiet_libraries
-from napari_mamba.cli.outputs import Outputs, write_text
+from napari_mamba.cli.reporting.events import JsonLines
+from napari_mamba.cli.reporting.failures import quiet_libraries
+from napari_mamba.cli.runs.outputs import Outputs, write_text
 
 
 def save_training_data(name: str, data: Path, destination: Path) -> None:

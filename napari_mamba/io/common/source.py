@@ -44,7 +44,7 @@ class Source:
     doubts : tuple of str
         What had to be assumed about its place, as sentences for people.
     nifti : object
-        Its fields, where it is a NIfTI: see `napari_mamba.io.formats.nifti_header.SourceHeader`.
+        Its fields, where it is a NIfTI: see `napari_mamba.io.formats.nifti.header.SourceHeader`.
     dicom : tuple of Path
         The files of a DICOM series in the order of the slices.
     slice_thickness : float or None

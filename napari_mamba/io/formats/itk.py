@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from napari_mamba.io import labels
 from napari_mamba.io.common.geometry import from_itk, to_itk
+from napari_mamba.io.labels import naming
+from napari_mamba.io.labels.storing import storable
 from napari_mamba.volume import Volume
 
 _lock = threading.Lock()
@@ -68,7 +69,7 @@ def place(image: Any, affine: np.ndarray) -> None:
     image.SetDirection(direction.ravel().tolist())
 
 
-def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> None:
+def write(volume: Volume, path: Path, classes: Sequence[naming.Class] = ()) -> None:
     """Write NRRD, MHA or MHD, compressed, with 3D Slicer's segment fields for the classes, and channels' names in NRRD.
 
     Raises
@@ -77,14 +78,14 @@ def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> N
         From SimpleITK, if it could not write, for instance on a full disk.
     """
     itk = simpleitk()
-    array = labels.storable(volume.data, classes)
+    array = storable(volume.data, classes)
     channels = array.shape[0]
     image = itk.GetImageFromArray(np.moveaxis(array, 0, -1) if channels > 1 else array[0], isVector=channels > 1)
     place(image, volume.affine)
-    fields = labels.segment_fields(classes, volume.shape) if classes else {}
+    fields = naming.segment_fields(classes, volume.shape) if classes else {}
     plain = path.suffix.lower() != ".nrrd"
     if channels > 1 and not plain:
-        fields |= labels.channel_fields(volume.channel_names)
+        fields |= naming.channel_fields(volume.channel_names)
     for key, text in fields.items():
         image.SetMetaData(key, _ascii(text) if plain else text)
     with quiet():

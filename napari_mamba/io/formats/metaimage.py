@@ -14,13 +14,13 @@ from typing import BinaryIO
 import numpy as np
 
 from napari_mamba.errors import InputError
-from napari_mamba.io import labels
 from napari_mamba.io.common import colour as _colour
 from napari_mamba.io.common import frames as _frames
 from napari_mamba.io.common import guard as _guard
 from napari_mamba.io.common import source as _source
 from napari_mamba.io.common.geometry import from_itk, millimetres, other_unit
 from napari_mamba.io.formats.nrrd import numbered
+from napari_mamba.io.labels import naming
 from napari_mamba.volume import Volume
 
 _HEADER = 1 << 20
@@ -117,7 +117,7 @@ def read(path: Path, frame: _frames.Frame = None, colour: _colour.Colour = None)
         array = _colour.taken(array, colour)
     data = np.ascontiguousarray(array.astype(header.dtype.newbyteorder("="), copy=False))
     names = _colour.NAMES if colour == "channels" else ()
-    classes = labels.from_segment_fields(header.fields)
+    classes = naming.from_segment_fields(header.fields)
     return _source.attached(
         Volume(data, header.affine, names, header.units),
         _source.Source(classes, bool(classes), header.doubts + _surplus(header, path)),

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from napari_mamba.errors import InputError, OutputError
-from napari_mamba.io import labels
 from napari_mamba.io.common import frames as _frames
 from napari_mamba.io.common import guard as _guard
 from napari_mamba.io.common import source as _source
 from napari_mamba.io.common.geometry import from_xyz_ras, is_orthogonal, to_xyz_ras
+from napari_mamba.io.labels import naming
+from napari_mamba.io.labels.storing import storable
 from napari_mamba.volume import Volume
 
 _TYPES = {0: "u1", 1: "i4", 3: "f4", 4: "i2"}
@@ -117,7 +118,7 @@ def _content(path: Path) -> bytes:
         return content + tags
 
 
-def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> None:
+def write(volume: Volume, path: Path, classes: Sequence[naming.Class] = ()) -> None:
     """Write `.mgh` or `.mgz`; channels are frames. The format has no place for names, which are left out.
 
     Raises
@@ -129,7 +130,7 @@ def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> N
 
     if not is_orthogonal(volume.affine, 1e-4):
         raise OutputError(f"{path} cannot be written: its axes are sheared, which MGH cannot say; choose .nii.gz")
-    array = labels.storable(volume.data, classes)
+    array = storable(volume.data, classes)
     kind = {"u1": "u1", "i2": "i2", "i4": "i4", "f4": "f4", "u2": "i4"}.get(array.dtype.str[1:], "")
     if not kind and array.dtype.kind in "iu" and array.size and array.min() >= -(2**31) and array.max() < 2**31:
         kind = "i4"

@@ -29,7 +29,7 @@ def read(
     InputError
         If its axes are others, it holds no numbers, or a series or level is chosen, of which it has none.
     """
-    from napari_mamba.io.formats import on_disk
+    from napari_mamba.io.lazy import on_disk
 
     if series is not None or level:
         raise InputError(f"{path} is one Zarr array, without series and levels: leave those out")

@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 
 from napari_mamba.errors import ChoiceError, InputError
-from napari_mamba.io import files, lazily
+from napari_mamba.io import files
 from napari_mamba.io.common.colour import NAMES, Colour, taken
+from napari_mamba.io.common.explaining import explained
 from napari_mamba.io.common.geometry import without_orientation
+from napari_mamba.io.detection import stem
+from napari_mamba.io.lazy.opening import open_volume
 from napari_mamba.io.moving.film import MILLISECONDS, Film
 from napari_mamba.volume import Volume
 
@@ -53,8 +56,8 @@ def open_film(paths: Sequence[Path | str], colour: Colour = None) -> Film:
         return Film(len(given), lambda t: files.read(given[t], colour=_of(given[t], colour)), name=given[0].parent.name)
     if not given[0].exists():
         raise InputError(f"{given[0]} does not exist: check the name")
-    film = files.explained(given[0], lambda: _one(given[0], colour))
-    return replace(film, get=lambda t: files.explained(given[0], lambda: film.get(t)))  # damage may be met later
+    film = explained(given[0], lambda: _one(given[0], colour))
+    return replace(film, get=lambda t: explained(given[0], lambda: film.get(t)))  # damage may be met later
 
 
 def _one(path: Path, colour: Colour) -> Film:
@@ -92,7 +95,7 @@ def _of(path: Path, colour: Colour) -> Colour:
 def _series(path: Path, colour: Colour) -> Film:
     """An image of many volumes in one file, or a folder of DICOM."""
     try:
-        volume = lazily.open_volume(path, frame="all")
+        volume = open_volume(path, frame="all")
     except ChoiceError as error:
         if error.argument != "colour" or colour is None:
             raise
@@ -200,10 +203,10 @@ def _colour_tiff(path: Path, colour: Colour) -> Film | None:
             page: Any = file.series[0].pages[t]
             if page.shape != shape:
                 raise InputError(f"{path} is damaged: its frame {t + 1} has another size than the first; copy it anew")
-            return picture(np.asarray(page.asarray()), colour, files.stem(path))
+            return picture(np.asarray(page.asarray()), colour, stem(path))
 
     times, unit = _times(path, pages)
-    return Film(pages, get, times, unit, files.stem(path))
+    return Film(pages, get, times, unit, stem(path))
 
 
 def _video(path: Path, colour: Colour) -> Film:
@@ -220,15 +223,14 @@ def _video(path: Path, colour: Colour) -> Film:
             f"{path} is a video in colour: choose whether to take it as grey or as three channels", "colour", ()
         )
 
-    def explained(read: Callable[[], Any]) -> Any:
-        return files.explained(path, read)
+    def decoded(read: Callable[[], Any]) -> Any:
+        return explained(path, read)
 
-    rate = float(explained(lambda: iio.immeta(path, plugin="FFMPEG")).get("fps") or 0)
-    count = int(explained(lambda: imageio_ffmpeg.count_frames_and_secs(str(path)))[0])
+    rate = float(decoded(lambda: iio.immeta(path, plugin="FFMPEG")).get("fps") or 0)
+    count = int(decoded(lambda: imageio_ffmpeg.count_frames_and_secs(str(path)))[0])
     reader = _Sequential(lambda: iio.imiter(path, plugin="FFMPEG"))
-    stem = path.stem
     times = 1000.0 / rate * np.arange(count) if rate > 0 else None
-    return Film(count, lambda t: picture(explained(lambda: reader[t]), colour, stem), times, "msec", stem)
+    return Film(count, lambda t: picture(decoded(lambda: reader[t]), colour, path.stem), times, "msec", path.stem)
 
 
 class _Sequential:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from napari_mamba.errors import OutputError
-from napari_mamba.io import labels as naming
 from napari_mamba.io.common.atomic import atomic_path
 from napari_mamba.io.common.geometry import to_xyz_ras
+from napari_mamba.io.labels import naming
 from napari_mamba.io.moving.film import MILLISECONDS
 
 NIFTI, TIFF = (".nii", ".nii.gz"), (".tif", ".tiff")

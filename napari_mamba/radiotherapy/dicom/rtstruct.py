@@ -11,7 +11,7 @@ import numpy as np
 from napari_mamba.errors import InputError
 from napari_mamba.io.common.explaining import explains
 from napari_mamba.io.common.geometry import LPS_TO_RAS
-from napari_mamba.io.labels import rgb
+from napari_mamba.io.labels.naming import rgb
 from napari_mamba.radiotherapy.dicom.contours import outlines, rasterised
 from napari_mamba.radiotherapy.dicom.planes import usual_distance
 from napari_mamba.radiotherapy.dicom.reference import Reference, new_dataset, read_dataset, save, without_series

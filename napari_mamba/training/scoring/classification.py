@@ -177,7 +177,7 @@ def last_scores(runs: Mapping[str, Path]) -> dict[str, dict[str, float]]:
     runs : mapping of str to Path
         The output folder of `napari_mamba.training.train` for each variant.
     """
-    from napari_mamba.training.loop import history
+    from napari_mamba.training.history import history
 
     return {name: dict(history(folder)[-1]) for name, folder in runs.items()}
 

@@ -76,16 +76,27 @@ class BundlesPanel(QWidget):
         self.remove = _button("Remove…", "Delete this model from your bundle folder", self._on_remove)
         self.folder = _button("Open folder", "Show your bundle folder", self._on_folder)
         self.notice = Notice(self.session.viewer)
+        self.importing = self._import_row()
+        self._lay_out()
+        OwnDock(self)
+        self._connect()
+        self.draw()
+
+    def _import_row(self) -> QWidget:
+        """How far an import is, and a way to end it; hidden while there is none."""
         self.bar = QProgressBar()
         self.bar.setRange(0, 100)
         self.bar.setAccessibleName("Progress of the import")
         self.stop = _button("Cancel", "End the import; nothing of it stays", self.opener.cancel)
-        self.importing = QWidget()
-        beside = QHBoxLayout(self.importing)
+        shown = QWidget()
+        beside = QHBoxLayout(shown)
         beside.setContentsMargins(0, 0, 0, 0)
         beside.addWidget(self.bar, 1)
         beside.addWidget(self.stop)
-        self.importing.hide()
+        shown.hide()
+        return shown
+
+    def _lay_out(self) -> None:
         row = QHBoxLayout()
         for button in (self.use, self.card, self.add, self.remove, self.folder):
             row.addWidget(button)
@@ -96,7 +107,8 @@ class BundlesPanel(QWidget):
         layout.addWidget(self.importing)
         layout.addWidget(self.notice)
         self.setMinimumWidth(380)
-        OwnDock(self)
+
+    def _connect(self) -> None:
         self.tree.currentItemChanged.connect(self._on_current)
         self.tree.itemActivated.connect(lambda *_: self._on_use())
         self.opener.opened.connect(self._on_opened)
@@ -109,7 +121,6 @@ class BundlesPanel(QWidget):
         follow_theme(self.session.viewer, self, self._describe)
         library, listener = self.library, self._on_library
         self.destroyed.connect(lambda *_: library.changed.disconnect(listener, missing_ok=True))
-        self.draw()
 
     @property
     def current(self) -> Bundle | None:

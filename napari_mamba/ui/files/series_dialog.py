@@ -38,17 +38,7 @@ class SeriesDialog(QDialog):
         super().__init__(parent)
         self.choice = choice
         self.setWindowTitle("Which images should be opened?")
-        self.list = QListWidget()
-        self.list.setAccessibleName("Images")
-        self.list.setSelectionMode(QListWidget.SelectionMode.ExtendedSelection)
-        self.list.setToolTip("Several can be selected with Ctrl or Shift; Ctrl+A takes all")
-        self.list.setWordWrap(True)
-        self.list.setSpacing(3)
-        for entry in choice.entries:
-            item = QListWidgetItem(f"{entry.title}\n{describe(entry)}")
-            if entry.problem:
-                item.setFlags(Qt.ItemFlag.NoItemFlags)
-            self.list.addItem(item)
+        self.list = self._list()
         self.picture = QLabel()
         self.picture.setFixedSize(PREVIEW, PREVIEW)
         self.picture.setAlignment(Qt.AlignmentFlag.AlignCenter)
@@ -57,6 +47,34 @@ class SeriesDialog(QDialog):
         self.image = combo_box("Which of the images in this file")
         self.frame = combo_box("A series of volumes as one layer with a slider, or one of them")
         self.colour = combo_box("How the colours are taken. Models take grey values or channels.")
+        self._lay_out()
+        for index in choice.chosen:
+            self.list.item(index).setSelected(True)
+        if choice.chosen:
+            self.list.setCurrentRow(choice.chosen[0])
+        self.list.itemSelectionChanged.connect(self._on_selected)
+        self.list.itemDoubleClicked.connect(lambda _: self.accept())
+        self.image.currentIndexChanged.connect(lambda _: self._set(self.choice.images, self.image))
+        self.frame.currentIndexChanged.connect(lambda _: self._set(self.choice.frames, self.frame))
+        self.colour.currentIndexChanged.connect(lambda _: self._set(self.choice.colours, self.colour))
+        self.draw()
+
+    def _list(self) -> QListWidget:
+        """The images, those with a problem not to be chosen."""
+        shown = QListWidget()
+        shown.setAccessibleName("Images")
+        shown.setSelectionMode(QListWidget.SelectionMode.ExtendedSelection)
+        shown.setToolTip("Several can be selected with Ctrl or Shift; Ctrl+A takes all")
+        shown.setWordWrap(True)
+        shown.setSpacing(3)
+        for entry in self.choice.entries:
+            item = QListWidgetItem(f"{entry.title}\n{describe(entry)}")
+            if entry.problem:
+                item.setFlags(Qt.ItemFlag.NoItemFlags)
+            shown.addItem(item)
+        return shown
+
+    def _lay_out(self) -> None:
         form = QFormLayout()
         self._rows: list[tuple[QLabel, Any]] = []
         for title, combo in (("Image", self.image), ("Volumes", self.frame), ("Colours", self.colour)):
@@ -80,16 +98,6 @@ class SeriesDialog(QDialog):
         layout.addLayout(row)
         layout.addWidget(buttons)
         self.resize(760, 420)
-        for index in choice.chosen:
-            self.list.item(index).setSelected(True)
-        if choice.chosen:
-            self.list.setCurrentRow(choice.chosen[0])
-        self.list.itemSelectionChanged.connect(self._on_selected)
-        self.list.itemDoubleClicked.connect(lambda _: self.accept())
-        self.image.currentIndexChanged.connect(lambda _: self._set(self.choice.images, self.image))
-        self.frame.currentIndexChanged.connect(lambda _: self._set(self.choice.frames, self.frame))
-        self.colour.currentIndexChanged.connect(lambda _: self._set(self.choice.colours, self.colour))
-        self.draw()
 
     @property
     def current(self) -> int | None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Labels
 
-    from napari_mamba.io.label_maps import LabelMap
+    from napari_mamba.io.labels.reading import LabelMap
 
 make_child: Any = Child
 """What trainings go to; tests put a script here."""

@@ -71,11 +71,24 @@ class RegistrationWidget(DockPage):
         self.shown = ShownViews(napari_viewer, self)
         self.work = Work(self)
         self.engine = make_engine()
+        self._make_choices()
+        self.row = WorkRow(self.work, "Register", STAGES, REGISTERING, "Move the second image onto the first")
+        self.notice = Notice(napari_viewer)
+        self._make_views()
+        self._lay_out()
+        self._filling = False
+        self._list_bundles()
+        self._connect()
+        self.draw()
+
+    def _make_choices(self) -> None:
         self.fixed = combo_box("The image that stays: the result lies on its grid")
         self.moving = combo_box("The image that is moved onto it")
         self.swap = QPushButton("Swap")
         self.swap.setToolTip("The fixed image becomes the moving one")
         self.affine = combo_box("What is done first, by mutual information and edges: any two contrasts")
+        for key, words in AFFINES.items():
+            self.affine.addItem(words, key)
         self.bundle = combo_box("A network that warps, after the affine; kept only where the images fit better")
         self.keep_warp = QCheckBox("Keep the network's warp in any case")
         self.keep_warp.setToolTip(
@@ -87,12 +100,13 @@ class RegistrationWidget(DockPage):
             "Takes a minute or two; kept only where the images fit better afterwards. Half ticked: only where no "
             "network warps."
         )
+        self.refine.setCheckState(Qt.CheckState.PartiallyChecked)
         self.labels = QListWidget()
         self.labels.setToolTip("Labels of the moving image that are ticked are carried along, by nearest neighbour")
         self.labels.setMaximumHeight(70)
         self.labels.setAccessibleName("Labels to carry along")
-        self.row = WorkRow(self.work, "Register", STAGES, REGISTERING, "Move the second image onto the first")
-        self.notice = Notice(napari_viewer)
+
+    def _make_views(self) -> None:
         self.views = {view: QCheckBox(name) for view, name in VIEWS.items()}
         for view, box in self.views.items():
             box.setToolTip(EXPLAINED[view])
@@ -101,19 +115,14 @@ class RegistrationWidget(DockPage):
         self.opacity.setValue(50)
         self.opacity.setToolTip("From the fixed image (magenta) to the moved one (green); white where both are bright")
         self.opacity.setAccessibleName("Overlay: fixed or moved")
+        self.opacity.hide()
         self.save = QPushButton("Save transform…")
         self.save.setToolTip("ITK transform (.h5, .tfm) for ANTs and 3D Slicer, or displacement field (.nii.gz, LPS)")
-        self._lay_out()
-        self._filling = False
-        for key, words in AFFINES.items():
-            self.affine.addItem(words, key)
-        self._list_bundles()
-        for combo in (self.affine, self.bundle):
-            combo.currentIndexChanged.connect(self._on_choice)
+
+    def _connect(self) -> None:
         self.library.changed.connect(self._list_bundles)
-        for combo in (self.fixed, self.moving):
+        for combo in (self.affine, self.bundle, self.fixed, self.moving):
             combo.currentIndexChanged.connect(self._on_choice)
-        self.refine.setCheckState(Qt.CheckState.PartiallyChecked)
         self.refine.stateChanged.connect(self._on_choice)
         self.keep_warp.toggled.connect(self._on_choice)
         self.labels.itemChanged.connect(self._on_choice)
@@ -123,12 +132,10 @@ class RegistrationWidget(DockPage):
         for view, box in self.views.items():
             box.toggled.connect(lambda on, view=view: self.shown.show(view, on))
         self.views["overlay"].toggled.connect(self.opacity.setVisible)
-        self.opacity.hide()
         self.shown.left.connect(self._on_view_left)
         self.opacity.valueChanged.connect(lambda value: self.shown.mix(value / 100))
         self.save.clicked.connect(self._ask_path)
         self.model.changed.connect(self.draw)
-        self.draw()
 
     def _list_bundles(self) -> None:
         """Offer the networks that there are; the chosen one stays where it is among them."""

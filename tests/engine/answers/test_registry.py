@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from engine_fakes import Apply, fake_bundle, two_classes
+from engine_fakes import Apply, drained, fake_bundle, two_classes
 
 from napari_mamba.engine import RunOptions, run, run_to_end
 from napari_mamba.engine.answers import registry
@@ -73,12 +73,7 @@ def test_slices_go_into_what_the_run_is_given(tmp_path, task, resampled):
     bundle = replace(fake_bundle(network, classes=2), task=task, preparation=steps)
     options = replace(CPU, uncertainty=task == "segmentation")
     in_memory = run_to_end(volume, bundle, options)
-    events = run(volume, bundle, options, new_array=on_disk)
-    try:
-        while True:
-            next(events)
-    except StopIteration as end:
-        stored = end.value
+    _, stored = drained(run(volume, bundle, options, new_array=on_disk))
     assert made
     for name in ("labels", "image"):
         one, other = getattr(in_memory, name), getattr(stored, name)

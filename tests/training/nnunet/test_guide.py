@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engine_fakes import drained
 
 from napari_mamba.errors import InputError, OutOfMemoryError, OutputError, RunError
 from napari_mamba.training.nnunet.child import process
@@ -73,12 +74,7 @@ def child(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cancel: th
 
     monkeypatch.setattr(process.subprocess, "Popen", started)
     settings = Settings(events=str(tmp_path / "events.jsonl"), stop=str(tmp_path / "stop"))
-    running, told = process.run_job({"action": "train"}, settings, tmp_path, cancel, 1), []
-    while True:
-        try:
-            told.append(next(running))
-        except StopIteration as end:
-            return told, end.value
+    return drained(process.run_job({"action": "train"}, settings, tmp_path, cancel, 1))
 
 
 _TELL = (

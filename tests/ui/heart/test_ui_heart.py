@@ -8,7 +8,7 @@ from napari.components import ViewerModel
 from napari.layers import Image, Layer
 
 from napari_mamba.bundles import LabelClass
-from napari_mamba.engine.over_time import Followed, measured
+from napari_mamba.engine.frames.over_time import Followed, measured
 from napari_mamba.heart.cine import Cine
 from napari_mamba.ui.heart.layers import cine_layer, cine_of, labels_layer, slices_across, times_of
 from napari_mamba.ui.heart.model import HeartModel

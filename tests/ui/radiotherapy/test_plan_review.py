@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_mamba.errors import InputError
-from napari_mamba.radiotherapy.goals import Goal
+from napari_mamba.radiotherapy.dvh.goals import Goal
 from napari_mamba.radiotherapy.isodose import Level
 from napari_mamba.radiotherapy.structures import StructureSet
 from napari_mamba.ui.layers import KEY

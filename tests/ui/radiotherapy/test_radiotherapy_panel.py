@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from qtpy.QtCore import QPointF, Qt
 
-from napari_mamba.radiotherapy.goals import Goal
+from napari_mamba.radiotherapy.dvh.goals import Goal
 from napari_mamba.ui.radiotherapy.panel import PLAN, RadiotherapyPanel
 from napari_mamba.ui.radiotherapy.plan.isodoses import NAME
 
@@ -80,7 +80,7 @@ def test_a_goal_is_edited_and_judged_anew(panel, qtbot):
 def test_results_of_goals_are_to_be_read_in_every_theme(qtbot):
     from qtpy.QtGui import QPalette
 
-    from napari_mamba.radiotherapy.goals import Judged
+    from napari_mamba.radiotherapy.dvh.goals import Judged
     from napari_mamba.ui.radiotherapy.plan.editing import GoalTable
     from napari_mamba.ui.widgets.theme import DARK_TEXT, LIGHT_TEXT
 

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from napari_mamba.errors import ChoiceError, InputError, Option, OutputError
-from napari_mamba.io import labels
 from napari_mamba.io.common import guard as _guard
 from napari_mamba.io.common import source as _source
 from napari_mamba.io.common.geometry import LPS_TO_RAS
 from napari_mamba.io.formats.dicom.headers import SEGMENTATIONS, Slice
+from napari_mamba.io.labels import naming
+from napari_mamba.io.labels.storing import storable
 from napari_mamba.volume import Volume
 
 _TRACKING = "napari-mamba label "  # and the label's own value: segments are numbered 1, 2, 3
@@ -83,7 +84,7 @@ def _read(path: Path, frame: Slice) -> Volume:
     array, values = _own_values(array, segments)
     classes = tuple(_entry(segment, value) for segment, value in zip(segments, values, strict=True))
     name = frame.description or path.stem
-    volume = Volume(labels.storable(array[np.newaxis].astype(np.int64), classes), LPS_TO_RAS @ matrix, name=name)
+    volume = Volume(storable(array[np.newaxis].astype(np.int64), classes), LPS_TO_RAS @ matrix, name=name)
     return _source.attached(volume, _source.Source(classes, True, doubts))
 
 
@@ -172,10 +173,10 @@ def _entry(segment: Any, value: int) -> _source.LabelEntry:
         color = f"#{red:02x}{green:02x}{blue:02x}"
     kind = segment.segmented_property_type
     code = f"{kind.scheme_designator}:{kind.value}"
-    return _source.LabelEntry(value, labels.one_line(segment.segment_label), color, code)
+    return _source.LabelEntry(value, naming.one_line(segment.segment_label), color, code)
 
 
-def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> None:
+def write(volume: Volume, path: Path, classes: Sequence[naming.Class] = ()) -> None:
     """Write a label map as a binary DICOM segmentation that refers to the series it was made from.
 
     Parameters
@@ -196,8 +197,8 @@ def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> N
         raise OutputError(f"{path} cannot be written: DICOM is written for label maps alone, choose .nii.gz")
     if not sources or len(sources) not in (1, volume.shape[0]):
         raise OutputError(f"{path} cannot be written: a DICOM segmentation refers to a DICOM series; choose .nii.gz")
-    array = labels.storable(volume.data, classes)[0]
-    drawn = [entry for entry in labels.foreground(classes) if (array == entry.index).any()]
+    array = storable(volume.data, classes)[0]
+    drawn = [entry for entry in naming.foreground(classes) if (array == entry.index).any()]
     if not drawn:
         raise OutputError(f"{path} cannot be written: no label is drawn, and a segmentation without one is not allowed")
     with warnings.catch_warnings():
@@ -205,7 +206,7 @@ def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> N
         _segmentation(sources, array, drawn).save_as(path)
 
 
-def _segmentation(sources: Sequence[Path], array: np.ndarray, drawn: Sequence[labels.Class]) -> Any:
+def _segmentation(sources: Sequence[Path], array: np.ndarray, drawn: Sequence[naming.Class]) -> Any:
     import pydicom
 
     hd = _highdicom()
@@ -230,14 +231,14 @@ def _segmentation(sources: Sequence[Path], array: np.ndarray, drawn: Sequence[la
     )
 
 
-def _description(number: int, entry: labels.Class) -> Any:
+def _description(number: int, entry: naming.Class) -> Any:
     import highdicom as hd
     from highdicom.color import CIELabColor
     from pydicom.sr.coding import Code
 
-    red, green, blue = (round(255 * part) for part in labels.rgb(entry.color))
+    red, green, blue = (round(255 * part) for part in naming.rgb(entry.color))
     scheme, _, value = str(getattr(entry, "code", "") or "").partition(":")
-    name = labels.one_line(entry.name)[:64] or f"label {entry.index}"
+    name = naming.one_line(entry.name)[:64] or f"label {entry.index}"
     return hd.seg.SegmentDescription(
         segment_number=number,
         segment_label=name,

@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 
 from napari_mamba.errors import InputError
-from napari_mamba.io import labels
 from napari_mamba.io.common import colour as _colour
 from napari_mamba.io.common import frames as _frames
 from napari_mamba.io.common import guard as _guard
 from napari_mamba.io.common import source as _source
 from napari_mamba.io.formats.nrrd.header import LONGEST, Header, parse
+from napari_mamba.io.labels import naming
 from napari_mamba.volume import Volume
 
 __all__ = ["parse", "read"]
@@ -64,11 +64,11 @@ def read(path: Path, frame: _frames.Frame = None, colour: _colour.Colour = None)
     if colour is not None and header.values in (3, 4):
         array = _colour.taken(array, colour)
     data = np.ascontiguousarray(array.astype(header.dtype.newbyteorder("="), copy=False))
-    classes, doubts = labels.from_segment_fields(header.fields), header.doubts + _surplus(header, path)
+    classes, doubts = naming.from_segment_fields(header.fields), header.doubts + _surplus(header, path)
     if header.is_layered:
         data, classes, overlap = _layers_as_one(data, header.fields, classes)
         doubts += overlap
-    names = _colour.NAMES if colour == "channels" else labels.channel_names(header.fields, len(data))
+    names = _colour.NAMES if colour == "channels" else naming.channel_names(header.fields, len(data))
     says = bool(classes) or "segmentation" in " ".join(header.fields)
     source = _source.Source(classes, says, doubts)
     return _source.attached(Volume(data, header.affine, names, header.units), source)
@@ -84,7 +84,7 @@ def segments(path: Path) -> list[tuple[_source.LabelEntry, Volume]]:
         return []
     layers = _arranged(header, path)
     found = []
-    for _, entry, layer in _drawn(labels.from_segment_fields(header.fields), header.fields, len(layers)):
+    for _, entry, layer in _drawn(naming.from_segment_fields(header.fields), header.fields, len(layers)):
         mask = (layers[layer] == entry.index)[np.newaxis]
         found.append((entry, Volume(mask, header.affine, units=header.units)))
     return found

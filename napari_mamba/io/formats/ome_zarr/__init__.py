@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from napari_mamba.errors import ChoiceError, InputError, Option
-from napari_mamba.io import labels
 from napari_mamba.io.common import frames as _frames
 from napari_mamba.io.common import source as _source
 from napari_mamba.io.common.calibration import KEY
 from napari_mamba.io.common.geometry import LPS_TO_RAS, without_orientation
-from napari_mamba.io.formats import on_disk
 from napari_mamba.io.formats.ome_zarr.transforms import affine_of, axes_of
+from napari_mamba.io.labels import naming
+from napari_mamba.io.labels.storing import storable
+from napari_mamba.io.lazy import on_disk
 from napari_mamba.io.stores import is_address
 from napari_mamba.volume import Volume
 
@@ -102,7 +103,7 @@ def read(path: Path, *, series: str | int | None = None, frame: _frames.Frame = 
     absent = "" if label is not None else on_disk.absent_chunks(source, path)
     told = (*doubts, absent) if absent else doubts
     shown = _shown(group) if "c" in names else ()
-    header = _source.Source(labels.from_image_label(label), label is not None, told, shown=shown)
+    header = _source.Source(naming.from_image_label(label), label is not None, told, shown=shown)
     return _source.attached(Volume(data, affine, _channel_names(group, source, names), units), header)
 
 
@@ -215,14 +216,14 @@ def _shown(group: Any) -> tuple[_source.ShownChannel, ...]:
     return tuple(found)
 
 
-def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> None:
+def write(volume: Volume, path: Path, classes: Sequence[naming.Class] = ()) -> None:
     """Write an OME-Zarr 0.4 image of one level, with `image-label` metadata for the classes.
 
     Scale and translation hold what they can of the affine; a rotation goes to an attribute of ours.
     """
     import zarr
 
-    array = labels.storable(volume.data, classes)
+    array = storable(volume.data, classes)
     group = zarr.open_group(str(path), mode="w", zarr_format=2)
     chunks = (1, *(min(_CHUNK, size) for size in volume.shape))
     stored = group.create_array(
@@ -235,7 +236,7 @@ def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> N
 def metadata(
     volume: Volume,
     name: str,
-    classes: Sequence[labels.Class] = (),
+    classes: Sequence[naming.Class] = (),
     factors: Sequence[tuple[int, int, int]] = ((1, 1, 1),),
 ) -> dict[str, Any]:
     """The attributes of an OME-Zarr 0.4 image whose levels are the arrays "0", "1", ...
@@ -272,7 +273,7 @@ def metadata(
     if volume.channel_names:
         attributes["omero"] = {"channels": [{"label": channel} for channel in volume.channel_names]}
     if classes:
-        attributes["image-label"] = labels.image_label(classes, _VERSION)
+        attributes["image-label"] = naming.image_label(classes, _VERSION)
     if not exact:
         attributes[KEY] = {"affine_zyx_to_ras_mm": np.asarray(volume.affine).tolist()}
     return attributes

@@ -16,7 +16,6 @@ from typing import Any, Literal
 import numpy as np
 
 from napari_mamba.errors import ChoiceError, InputError, Option
-from napari_mamba.io import labels
 from napari_mamba.io.common import calibration as _calibration
 from napari_mamba.io.common import colour as _colour
 from napari_mamba.io.common import frames as _frames
@@ -25,6 +24,8 @@ from napari_mamba.io.common import source as _source
 from napari_mamba.io.common.geometry import without_orientation
 from napari_mamba.io.common.rescaling import rescaled
 from napari_mamba.io.formats.tiff.metadata import Calibration, calibrated, files_of, is_coloured
+from napari_mamba.io.labels import naming
+from napari_mamba.io.labels.storing import storable
 from napari_mamba.volume import Volume
 
 _LISTED = 6
@@ -308,7 +309,7 @@ def _affine(said: Calibration, full: dict[str, int], shape: tuple[int, int, int]
     return without_orientation(said.spacing * ratio, said.spacing * (ratio - 1) / 2)
 
 
-def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> None:
+def write(volume: Volume, path: Path, classes: Sequence[naming.Class] = ()) -> None:
     """Write a TIFF: as ImageJ does where the type is one of ImageJ's (uint8, uint16, float32), else OME-TIFF.
 
     `.ome.tif` is OME-TIFF always. An affine that is more than a spacing goes to a comment of ours (`_calibration`);
@@ -316,7 +317,7 @@ def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> N
     """
     import tifffile
 
-    array = labels.storable(volume.data, classes)
+    array = storable(volume.data, classes)
     spacing = volume.spacing
     unit = "mm" if volume.units == "mm" else "pixel"
     note = _calibration.note(volume.affine, volume.shape)
@@ -329,7 +330,7 @@ def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> N
         if volume.channel_names:
             metadata["Channel"] = {"Name": list(volume.channel_names)}
         if classes:
-            names = {str(entry.index): labels.one_line(entry.name) for entry in labels.foreground(classes)}
+            names = {str(entry.index): naming.one_line(entry.name) for entry in naming.foreground(classes)}
             metadata["MapAnnotation"] = {"Namespace": "labels", **names}
         tifffile.imwrite(
             path, array, ome=True, photometric="minisblack", compression=compression, metadata=metadata,
@@ -338,7 +339,7 @@ def write(volume: Volume, path: Path, classes: Sequence[labels.Class] = ()) -> N
         return
     metadata = {"axes": "ZCYX", "spacing": float(spacing[0]), "unit": unit, _calibration.KEY: note}
     if classes:
-        metadata["Info"] = labels.as_text(classes)
+        metadata["Info"] = naming.as_text(classes)
     tifffile.imwrite(
         path, array.swapaxes(0, 1), imagej=True, photometric="minisblack", compression=compression, metadata=metadata,
         resolution=(1 / spacing[2], 1 / spacing[1]),

@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_mamba.errors import InputError, NapariMambaError
-from napari_mamba.radiotherapy.goals import Goal, Judged, goal_of, read_goals, write_goals
+from napari_mamba.radiotherapy.dvh.goals import Goal, Judged, goal_of, read_goals, write_goals
 from napari_mamba.radiotherapy.isodose import level
 from napari_mamba.ui.radiotherapy.plan.review import ISODOSES, PlanReview
 from napari_mamba.ui.radiotherapy.plan.tables import Table

@@ -10,11 +10,12 @@ import numpy as np
 from psygnal import SignalGroupDescriptor
 
 from napari_mamba.errors import InputError
-from napari_mamba.radiotherapy import comparison, report
-from napari_mamba.radiotherapy.goals import Goal, Judged, usual
-from napari_mamba.radiotherapy.histogram import COLUMNS, Curve
+from napari_mamba.radiotherapy import comparison
+from napari_mamba.radiotherapy.dvh import report
+from napari_mamba.radiotherapy.dvh.goals import Goal, Judged, usual
+from napari_mamba.radiotherapy.dvh.histogram import COLUMNS, Curve
+from napari_mamba.radiotherapy.dvh.review import Reviewed, review
 from napari_mamba.radiotherapy.isodose import COLORS, DEFAULT, Level, level
-from napari_mamba.radiotherapy.review import Reviewed, review
 from napari_mamba.radiotherapy.structures import StructureSet, is_outline, prescriptions
 from napari_mamba.ui.radiotherapy.layers import check_frames, dose_of, structures_of
 from napari_mamba.volume import Volume

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem
 
-from napari_mamba.radiotherapy.histogram import COLUMNS
+from napari_mamba.radiotherapy.dvh.histogram import COLUMNS
 from napari_mamba.ui.results.parts import swatch
 
 if TYPE_CHECKING:

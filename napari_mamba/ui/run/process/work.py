@@ -30,7 +30,7 @@ def _register(cancel: threading.Event, fixed: Any, moving: Any, bundle: str, opt
 
 def _follow(cancel: threading.Event, cine: Any, bundle: str, options: Any) -> Generator[Any, None, Any]:
     from napari_mamba import bundles
-    from napari_mamba.engine.over_time import follow
+    from napari_mamba.engine.frames.over_time import follow
 
     return follow(cine, bundles.load(bundle), options, cancel)
 

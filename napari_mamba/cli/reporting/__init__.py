@@ -1,0 +1,1 @@
+"""What a command tells: progress, tables, JSON lines for programs, and one line for a failure."""

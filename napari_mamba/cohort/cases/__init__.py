@@ -1,0 +1,1 @@
+"""Which cases there are: from files, folders, patterns, BIDS datasets and CSV lists."""

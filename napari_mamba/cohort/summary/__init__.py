@@ -1,0 +1,1 @@
+"""Quality control of a batch: cases unlike the others, small pictures, and one page of them all."""

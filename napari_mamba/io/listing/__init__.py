@@ -1,0 +1,1 @@
+"""What images there are in a place: one entry a series, from headers alone."""
