@@ -211,7 +211,10 @@ def summary(facts: dict[str, Any]) -> list[str]:
     lines += [(name, f"{score:.3f}") for name, score in (facts.get("scores") or {}).items()]
     if ran_on := Result(provenance=facts.get("provenance") or {}).ran_on:
         lines.append(("computed on", ran_on))
-    lines.append(("seconds", f"{facts['seconds']:.1f}"))
+    if facts.get("kept"):
+        lines.append(("kept", "finished before, not run again"))
+    else:
+        lines.append(("seconds", f"{facts['seconds']:.1f}"))
     width = max(13, *(len(name) for name, _ in lines))
     return [f"{name:<{width}} {what}" for name, what in lines]
 

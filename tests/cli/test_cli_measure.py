@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from napari_mamba import io
+from napari_mamba.bundles import LabelClass
 from napari_mamba.volume import Volume
 
 AFFINE = np.array([[0.0, 0, 1, 0], [0, 1, 0, 0], [2, 0, 0, 0], [0, 0, 0, 1]])  # 2 mm slices of 1 mm pixels
@@ -39,6 +40,38 @@ def test_label_maps(command, two_maps, tmp_path, tiny_bundle):
     text = command("measure", *two_maps, "--tolerance", "3").out
     assert "surface dice (3 mm)" in text
     assert text.splitlines()[1].split()[:3] == ["label", "1", "0.8"]
+
+
+def test_classes_that_two_files_number_differently_are_matched_by_their_names(command, tmp_path):
+    stem = np.zeros((1, 20, 20, 20), np.uint8)
+    stem[0, 5:15, 5:15, 5:15], stem[0, 0:2] = 1, 2
+    other = np.zeros_like(stem)
+    other[stem == 2], other[stem == 1], other[0, 19, 19, 19] = 1, 3, 2
+    one, two = {1: "brainstem", 2: "spinal cord"}, {1: "Spinal_Cord", 3: "brainstem", 2: "larynx"}
+    paths = [
+        io.write(
+            Volume(data, AFFINE), tmp_path / name, classes=[LabelClass(*item, "#ff0000") for item in names.items()]
+        )
+        for data, names, name in ((stem, one, "a.nii.gz"), (other, two, "b.seg.nrrd"))
+    ]
+    told = command("measure", *paths, "--json")
+    assert told.code == 0
+    assert {row["name"]: row["dice"] for row in json.loads(told.out)} == {"brainstem": 1, "spinal cord": 1, "larynx": 0}
+    assert "spinal cord is 2 in A and 1 in B" in told.err
+    by_value = command("measure", *paths, "--json", "--bundle", "hippocampus-mr")
+    assert [row["dice"] for row in json.loads(by_value.out)] == [0, 0, 0], "names of a bundle: by their values"
+
+
+def test_one_value_with_two_names_is_told(command, tmp_path):
+    data = np.zeros((1, 8, 8, 8), np.uint8)
+    data[0, 2:5, 2:5, 2:5] = 1
+    paths = [
+        io.write(Volume(data, AFFINE), tmp_path / f"{name}.nii.gz", classes=[LabelClass(1, name, "#ff0000")])
+        for name in ("liver", "spleen")
+    ]
+    told = command("measure", *paths, "--json")
+    assert json.loads(told.out)[0]["dice"] == 1
+    assert "1 is liver in A and spleen in B" in told.err
 
 
 def test_images(command, tmp_path, rng):

@@ -140,7 +140,8 @@ class MeasureBox(QWidget):
             self.pair.outdated = True
 
     def _on_outdated(self, *_: Any) -> None:
-        self.notice.say(OUTDATED if self.pair.outdated else "", "warning")
+        note = self.pair.measured.note if self.pair.measured is not None else ""
+        self.notice.say(OUTDATED if self.pair.outdated else note, "warning")
 
     def _on_removed(self, event: Any) -> None:
         if event.value is self.line.layer:
