@@ -84,6 +84,29 @@ def test_images(command, tmp_path, rng):
     assert "SSIM" in command("measure", a, b).out
 
 
+def test_what_the_second_image_does_not_reach_is_no_error_of_it(command, tmp_path, rng):
+    image = rng.integers(50, 200, (1, 24, 24, 24)).astype(np.uint8)
+    a = io.write(Volume(image, AFFINE), tmp_path / "a.nii.gz")
+    part = io.write(Volume(image[:, :16], AFFINE), tmp_path / "part.nii.gz")
+    (facts,) = json.loads(command("measure", a, part, "--json").out)
+    assert facts["psnr_db"] is None, "infinite: where both are, they are equal"
+    assert (facts["ssim"], facts["mean_absolute_error"]) == (1, 0)
+    assert facts["covered"] == pytest.approx(2 / 3)
+
+
+def test_a_label_map_and_an_image_are_not_compared(command, two_maps, tmp_path, rng):
+    image = io.write(Volume(rng.normal(100, 20, (1, 20, 20, 20)).astype(np.float32), AFFINE), tmp_path / "i.nii.gz")
+    told = command("measure", two_maps[0], image)
+    assert told.code == 2
+    assert "two of a kind" in told.error
+    assert "PSNR" in command("measure", two_maps[0], image, "--kind", "images").out
+
+
+def test_a_missing_argument_leads_to_the_commands_own_help(command, two_maps):
+    assert command("measure", two_maps[0]).error.endswith("see napari-mamba measure --help")
+    assert command("nothing").error.endswith("see napari-mamba --help")
+
+
 def test_an_integer_image_is_no_label_map(command, tmp_path, rng):
     image = rng.integers(0, 200, (1, 12, 16, 16)).astype(np.uint8)
     a = io.write(Volume(image, AFFINE), tmp_path / "a.nii.gz")

@@ -43,7 +43,13 @@ def measure(
     if not tolerance >= 0:
         raise InputError("--tolerance is a length in mm, 0 or more")
     one, two = io.read(first), io.read(second)
-    if kind == "labels" or (not kind and _labels(one) and _labels(two)):
+    labels = {kind == "labels"} if kind else {_labels(one), _labels(two)}
+    if len(labels) == 2:
+        raise InputError(
+            f"of {first} and {second} one looks like a label map and the other like an image: give two of a kind, or "
+            "say what they are with --kind"
+        )
+    if labels == {True}:
         two, names, note = _alike(bundle, one, two)
         if note:
             print(f"note: {note}", file=sys.stderr)
@@ -64,6 +70,7 @@ _IMAGE_WORDS = {
     "mean_absolute_error": "mean absolute error",
     "root_mean_square_error": "root mean square error",
     "data_range": "range of A's values",
+    "covered": "share of A that B covers",
 }
 
 

@@ -180,6 +180,8 @@ class MeasureBox(QWidget):
                 ["Root mean square error", number(facts.root_mean_square_error)],
                 ["Range of A", number(facts.data_range)],
             ]
+            if facts.covered < 1:
+                rows.append(["Share of A that B covers", f"{facts.covered:.3f}"])
             tips = ["", ""]
         else:
             mm = "mm" if measured.units == "mm" else "pixels"
