@@ -166,7 +166,7 @@ def check_destination(destination: Path, overwrite: bool) -> None:
     if not destination.exists():
         return
     if not overwrite:
-        raise OutputError(f"{destination}: exists already: choose another place, or ask to overwrite it")
+        raise OutputError(f"{destination}: exists already: choose another place, or overwrite it (--overwrite)")
     if not (
         (destination / DESCRIPTION).is_file() or (destination.suffix == ".zip" and zipfile.is_zipfile(destination))
     ):

@@ -336,9 +336,17 @@ def trained_on(bundle: Any, tile: Sequence[int]) -> tuple[int, ...]:
     return tuple(min(n, PIECE) for n in tile) if local else tuple(tile)
 
 
-def size_warnings(shape: Sequence[int], tile: Sequence[int]) -> list[str]:
-    """Warning where the prepared image fills less than half of a tile along an axis: the rest is padding."""
+def size_warnings(shape: Sequence[int], tile: Sequence[int], *, asked: bool = False) -> list[str]:
+    """Warning where the prepared image fills less than half of a tile along an axis: the rest is padding.
+
+    `asked`: the tile is another than the bundle's own.
+    """
     if any(2 * n < t for n, t in zip(shape, tile, strict=True) if t > 1):
+        if asked:
+            return [
+                f"After preparation the image has {_x(shape)} voxels, much less than the tile of {_x(tile)} that was "
+                "asked for: choose a smaller tile, or none."
+            ]
         return [
             f"After preparation the image has {_x(shape)} voxels, much less than the {_x(tile)} this network was "
             "trained on: give a larger part of the scan."

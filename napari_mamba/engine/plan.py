@@ -46,6 +46,8 @@ class Plan:
         What to go back to, one after the other, where memory ends.
     reflect_below : tuple of int
         Images shorter than this along any axis are filled up with their mirror image.
+    own_tile : tuple of int, optional
+        The bundle's own.
     """
 
     tile: Shape
@@ -60,6 +62,7 @@ class Plan:
     fit_tiles: bool = False
     smaller_tiles: tuple[SmallerTile, ...] = ()
     reflect_below: tuple[int, ...] = ()
+    own_tile: Shape | None = None
 
     def tiling(self, shape: Shape) -> Tiling:
         """The tiles over an image of this shape."""
@@ -84,7 +87,9 @@ class Plan:
             return None
         size, kept = self.smaller_tiles[0].size, self.smaller_tiles[0].kept
         cost = (
-            "how far that changes the answer was not measured for this model"
+            "those this model was made with"
+            if size == self.own_tile
+            else "how far that changes the answer was not measured for this model"
             if kept is None
             else f"{100 * kept:.1f}% of the answer stayed the same where that was measured"
         )
@@ -137,6 +142,7 @@ def plan_run(bundle: Any, options: RunOptions, device: torch.device) -> Plan:
         fit_tiles=tile.fit_tiles and options.tile is None,
         smaller_tiles=_smaller_tiles(tile, size, divisor),
         reflect_below=tile.reflect_below,
+        own_tile=_with_z(tuple(tile.size)),
     )
 
 
@@ -159,17 +165,28 @@ def halved_tiles(tile: Shape, divisor: Sequence[int]) -> list[Shape]:
 
 
 def _smaller_tiles(tile: Any, size: Shape, divisor: Shape) -> tuple[SmallerTile, ...]:
-    """What a bundle says of smaller tiles, where it does, down to `LEAST_KEPT`; else half of each side."""
+    """What a bundle says of smaller tiles, where it does, down to `LEAST_KEPT`; else half of each side.
+
+    Where a larger tile was asked for, the bundle's own comes first.
+    """
     if tile.fixed:
         return ()
+    own = _with_z(tuple(tile.size))
+    if own != size and all(map(int.__le__, own, size)):
+        return (SmallerTile(own), *_smaller_tiles(tile, own, divisor))
     if not tile.smaller:
         return tuple(SmallerTile(one) for one in halved_tiles(size, divisor))
-    known = [replace(one, size=(1,) * (3 - len(one.size)) + one.size) for one in tile.smaller]
+    known = [replace(one, size=_with_z(one.size)) for one in tile.smaller]
     return tuple(
         one
         for one in known
         if (one.kept or 0) >= LEAST_KEPT and one.size != size and all(map(int.__le__, one.size, size))
     )
+
+
+def _with_z(size: tuple[int, ...]) -> Shape:
+    """A tile's size along (z, y, x), that of a 2D network too."""
+    return (1,) * (3 - len(size)) + size  # type: ignore[return-value]
 
 
 def _requested_tile(

@@ -163,7 +163,8 @@ class Session:
             yield from self._doubt("preparing", judging.result())
         for view in range(3 if options.axis == "all" else 1):
             known = trained_on(context.bundle, context.plan.tile)
-            doubts += size_warnings(axis_first(prepared.data, view).shape[1:], known)
+            asked = options.tile is not None
+            doubts += size_warnings(axis_first(prepared.data, view).shape[1:], known, asked=asked)
         yield from report.warn("preparing", 1, 1, [*prepared.warnings, *doubts])
         return prepared
 

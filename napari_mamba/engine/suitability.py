@@ -213,12 +213,12 @@ def _layout(volume: Volume, bundle: Any, options: RunOptions) -> list[str]:
     """Size in mm, and voxels after preparation, against what the bundle was made for."""
     shape, warnings = _prepared(volume.shape, volume.affine, bundle, options)
     tile = tuple(bundle.tile.size)
-    if isinstance(options.tile, tuple) and len(options.tile) == len(tile):
+    if asked := isinstance(options.tile, tuple) and len(options.tile) == len(tile):
         tile = options.tile
     if len(tile) == 3:
-        return [*warnings, *size_warnings(shape, trained_on(bundle, tile))]
+        return [*warnings, *size_warnings(shape, trained_on(bundle, tile), asked=asked)]
     for axis in range(3) if options.axis == "all" else [0]:
-        warnings += size_warnings([1, *(n for a, n in enumerate(shape) if a != axis)], (1, *tile))
+        warnings += size_warnings([1, *(n for a, n in enumerate(shape) if a != axis)], (1, *tile), asked=asked)
     return warnings
 
 

@@ -8,6 +8,7 @@ from napari_mamba.measure.agreement import Agreement, label_agreement
 from napari_mamba.measure.classes import ClassStatistics, class_statistics
 from napari_mamba.measure.grids import onto_grid, same_grid
 from napari_mamba.measure.images import ImageAgreement, image_agreement
+from napari_mamba.measure.names import numbered_alike
 from napari_mamba.measure.places import Place, uncertain_places
 from napari_mamba.measure.profile import Profile, line_profile
 
@@ -21,6 +22,7 @@ __all__ = [
     "image_agreement",
     "label_agreement",
     "line_profile",
+    "numbered_alike",
     "onto_grid",
     "same_grid",
     "uncertain_places",

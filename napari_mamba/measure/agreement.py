@@ -20,7 +20,7 @@ class Agreement:
     Parameters
     ----------
     index : int
-        Its value in both.
+        Its value in both maps.
     name : str
     voxels : tuple of int
         In the first and the second map, on the first map's grid.

@@ -67,6 +67,21 @@ def onto_grid(volume: Volume, grid: Volume, *, order: int = 0) -> Volume:
     return Volume(np.stack(channels), grid.affine, volume.channel_names, volume.units, volume.name)
 
 
+def covered(volume: Volume, grid: Volume) -> np.ndarray | None:
+    """Which voxels of a grid, (Z, Y, X), lie within a volume, where `onto_grid` takes no 0 for them; None: all do.
+
+    Examples
+    --------
+    >>> a, b = Volume(np.zeros((1, 1, 1, 4))), Volume(np.zeros((1, 1, 1, 2)))
+    >>> covered(b, a).tolist(), covered(a, b) is None
+    ([[[True, True, False, False]]], True)
+    """
+    if same_grid(volume, grid):
+        return None
+    inside = onto_grid(volume.with_data(np.ones((1, *volume.shape), np.uint8), ()), grid).data[0] > 0
+    return None if inside.all() else inside
+
+
 def _overlap(index: np.ndarray, shape: tuple[int, ...], onto: tuple[int, ...]) -> bool:
     """Whether the boxes overlap, by the box of the transformed corners."""
     corners = np.array([[z, y, x, 1.0] for z in (0, 1) for y in (0, 1) for x in (0, 1)])

@@ -40,6 +40,21 @@ def nifti(path: Path, data: np.ndarray) -> Path:
     return path
 
 
+def test_a_dicom_segmentation_needs_a_dicom_series_which_is_told_before_the_run(refused, image, monkeypatch):
+    from napari_mamba import engine
+
+    monkeypatch.setattr(engine, "run_to_end", lambda *_, **__: pytest.fail("ran first"))
+    assert "refers to a DICOM series; choose .nii.gz" in refused(image, output="labels.dcm")
+    assert "DICOM is written for label maps alone" in refused(image, bundle="mr-denoise", output="clean.dcm")
+
+
+def test_suffixes_of_what_encoders_write_are_not_offered_for_an_image(refused, image):
+    line = refused(image, output="labels.doc")
+    assert ".nii.gz" in line
+    assert ".npz" not in line
+    assert "no place for an image" in refused(image, output="labels.npz")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a permission there")
 def test_links_that_lead_in_a_circle(refused, tmp_path):
     one, other = tmp_path / "one.nii", tmp_path / "other.nii"

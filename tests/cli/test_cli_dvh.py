@@ -85,7 +85,8 @@ def test_two_doses(command, files, tmp_path):
     [
         (["--unit", "mGy"], "not in 'mGy'"),
         (["--names", "PTV"], "names no label"),
-        (["--gamma", "3"], "write 3,3"),
+        (["--gamma", "3", "--against", "IMAGE"], "write 3,3"),
+        (["--gamma", "2,2"], "--gamma needs a second dose"),
         (["--difference", "d.nii.gz"], "--against"),
         (["--goals", "nothing.csv"], "goals"),
         (["--image", "IMAGE"], "Hounsfield"),

@@ -112,16 +112,25 @@ def test_layers_and_maps_are_listed(tiny_bundle, scan, tmp_path, capsys):
         (["--voxel", "1,2,3", "--world", "1,2,3"], "give one of them"),
         (["--voxel", "99,2,3"], "outside of the image"),
         (["--layer", "nothing"], "no scanning layer"),
-        (["--what", "attention", "--direction", "4"], "choose one from 1 to 1"),
+        (["--what", "attention", "--direction", "4"], "scans along 1 path: choose 1"),
         (["--what", "relevance", "--class", "liver"], "no class 'liver'"),
         (["--format", "dicom"], "--format dicom"),
-        (["--member", "3"], "has 1 networks"),
+        (["--member", "3"], "has 1 network: leave the member out"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_sentence(tiny_bundle, scan, tmp_path, capsys, more, said):
     assert main(["explain", str(tiny_bundle), str(scan), "-o", str(tmp_path / "out"), *more]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert said in error
+
+
+def test_maps_that_are_there_are_found_before_anything_is_computed(tiny_bundle, scan, tmp_path, capsys, monkeypatch):
+    from napari_mamba.explain import maps
+
+    monkeypatch.setattr(maps, "explaining", lambda *_, **__: pytest.fail("computed first"))
+    (tmp_path / "facts.json").write_text("{}")
+    assert main(["explain", str(tiny_bundle), str(scan), "-o", str(tmp_path)]) == 2
+    assert "facts.json is already there: add --overwrite" in capsys.readouterr().err
 
 
 def test_a_long_path_is_thinned_for_slicer():

@@ -87,7 +87,9 @@ def test_resume_runs_what_is_not_finished_or_has_changed(batch, scans, table, vo
     (scans / "bert.away").rename(scans / "bert.nii.gz")
     runs.clear()
     before = table()
-    assert batch(scans, "--resume").code == 0
+    again = batch(scans, "--resume")
+    assert again.code == 0
+    assert "finished before, not run again" in again.out
     assert runs == ["bert"]
     assert table()["anna"] == before["anna"]
     io.write(volume.with_data(volume.data * 2), scans / "carl.nii.gz")

@@ -60,6 +60,16 @@ def test_out_of_memory_goes_back_to_tiles_that_were_measured_alone(volume):
         run_to_end(volume, fake_bundle(hungry(16 * 8 * 8, MemoryError()), classes=2, tile=tile))
 
 
+def test_a_larger_tile_than_there_is_memory_for_goes_back_to_the_bundles_own_first(volume):
+    tile = Tile((16, 16, 16), divisor=(4, 4, 4), smaller=(SmallerTile((16, 16, 8), 0.97),))
+    bundle = fake_bundle(hungry(16**3, MemoryError()), classes=2, tile=tile)
+    result = run_to_end(volume, bundle, RunOptions(tile=64))
+    assert result.provenance["tiles"]["size"] == [16, 16, 16]
+    assert any("16x16x16 voxels: those this model was made with" in warning for warning in result.warnings)
+    assert not any("was trained on" in warning for warning in result.warnings), "64 is nobody's but the user's"
+    assert any("tile of 64x64x64 that was asked for" in warning for warning in result.warnings)
+
+
 def test_a_device_that_is_too_small_leaves_it_to_the_cpu_rather_than_answer_otherwise(volume, monkeypatch):
     """A device called meta, whose networks never fit, stands for a card."""
     tile = Tile((16, 16, 16), divisor=(4, 4, 4), smaller=(SmallerTile((8, 8, 8), 0.6),))

@@ -140,7 +140,7 @@ def _explain(
         voxel = where["voxel"] if where["world"] is None else subject.voxel_of(where["world"])
         if chosen["regions"] is not None:
             chosen["regions"] = regions_of(chosen["regions"], volume)
-        _make_folder(output)
+        _make_folder(output, overwrite=how["overwrite"])
         run = explaining(subject, what, voxel, cancel=cancel, **chosen)
         while True:
             try:
@@ -309,8 +309,15 @@ def _file(name: str) -> str:
     return name.replace(" ", "_")
 
 
-def _make_folder(folder: Path) -> None:
+def _make_folder(folder: Path, *, overwrite: bool) -> None:
+    """Make it; raise at once what would be found out after minutes: that maps are there, or none can be written."""
+    from napari_mamba.io.common.atomic import check_place
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"the folder {folder} cannot be made ({error.strerror}): choose another one") from error
+    facts = folder / "facts.json"
+    if facts.exists() and not overwrite:
+        raise OutputError(f"{facts} is already there: add --overwrite to replace it, or choose another folder")
+    check_place(facts, overwrite=True)

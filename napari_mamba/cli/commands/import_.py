@@ -42,7 +42,7 @@ def import_(
         Optional[str], typer.Option(help="3d_fullres, 2d, … where there are several.", rich_help_panel=NNUNET)
     ] = None,
     checkpoint: Annotated[
-        Optional[str], typer.Option(help="File in each fold [checkpoint_final.pth].", rich_help_panel=NNUNET)
+        Optional[str], typer.Option(help="File in each fold, if not checkpoint_final.pth.", rich_help_panel=NNUNET)
     ] = None,
     network: Annotated[
         Optional[str],

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -30,7 +31,8 @@ def measure(
 ) -> None:
     """Compare two label maps (Dice, 95% Hausdorff, surface Dice, volumes) or two images (PSNR, SSIM).
 
-    B is brought onto the grid of A: exactly, where it holds the same voxels in another order.
+    B is brought onto the grid of A: exactly, where it holds the same voxels in another order. Where both files name
+    their labels and number them differently, labels are matched by their names.
     """
     from napari_mamba import io
     from napari_mamba.errors import InputError
@@ -41,8 +43,17 @@ def measure(
     if not tolerance >= 0:
         raise InputError("--tolerance is a length in mm, 0 or more")
     one, two = io.read(first), io.read(second)
-    if kind == "labels" or (not kind and _labels(one) and _labels(two)):
-        rows = label_agreement(one, two, tolerance_mm=tolerance, names=_names(bundle, one, two))
+    labels = {kind == "labels"} if kind else {_labels(one), _labels(two)}
+    if len(labels) == 2:
+        raise InputError(
+            f"of {first} and {second} one looks like a label map and the other like an image: give two of a kind, or "
+            "say what they are with --kind"
+        )
+    if labels == {True}:
+        two, names, note = _alike(bundle, one, two)
+        if note:
+            print(f"note: {note}", file=sys.stderr)
+        rows = label_agreement(one, two, tolerance_mm=tolerance, names=names)
         facts = [_plain(asdict(row)) for row in rows]
         text = "\n".join([_labels_text(rows, tolerance, one.units)])
     else:
@@ -59,6 +70,7 @@ _IMAGE_WORDS = {
     "mean_absolute_error": "mean absolute error",
     "root_mean_square_error": "root mean square error",
     "data_range": "range of A's values",
+    "covered": "share of A that B covers",
 }
 
 
@@ -69,15 +81,17 @@ def _labels(volume: Volume) -> bool:
     return volume.channels == 1 and (io.is_label_map(volume) or looks_like_labels(volume.data[0]))
 
 
-def _names(bundle: str | None, first: Volume, second: Volume) -> dict[int, str]:
-    """Those of a bundle, or else those that the files have: A's before B's."""
+def _alike(bundle: str | None, first: Volume, second: Volume) -> tuple[Volume, dict[int, str], str]:
+    """B in A's numbers, the names of a bundle or else of the files, and a note where the files' names differ."""
     if bundle is None:
         from napari_mamba import io
+        from napari_mamba.measure import numbered_alike
 
-        return {c.index: c.name for volume in (second, first) for c in io.classes_of(volume)}
+        one, two = ({c.index: c.name for c in io.classes_of(volume)} for volume in (first, second))
+        return numbered_alike(second, one, two)
     from napari_mamba import bundles
 
-    return {c.index: c.name for c in bundles.load(bundle).classes}
+    return second, {c.index: c.name for c in bundles.load(bundle).classes}, ""
 
 
 def _labels_text(rows: list[Agreement], tolerance: float, units: str) -> str:

@@ -56,7 +56,10 @@ def kind(error: BaseException) -> str:
 def sentence(error: BaseException) -> str:
     """What is wrong and what to do, in one line."""
     if _is_usage(error):
-        text = error.format_message().rstrip(".") + ": see napari-mamba --help"  # type: ignore[attr-defined]
+        context = getattr(error, "ctx", None)
+        named = [context.info_name] if context is not None and context.parent is not None else []
+        text = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+        text += f": see {' '.join(['napari-mamba', *named, '--help'])}"
     elif isinstance(error, ChoiceError) and error.argument in ("series", "frame"):
         text = f"{error}, with --{error.argument}"
         text += "; or run each by itself with --frame each" if error.argument == "frame" else ""

@@ -169,11 +169,16 @@ def summary(facts: dict[str, Any]) -> list[str]:
     """What was written, the scores of a classification, what computed and for how long, one line each."""
     from napari_mamba.engine.result import Result
 
-    lines = [f"{name:<13} {path}" for name, path in facts["outputs"].items()]
-    lines += [f"{name:<13} {score:.3f}" for name, score in (facts.get("scores") or {}).items()]
+    lines = list(facts["outputs"].items())
+    lines += [(name, f"{score:.3f}") for name, score in (facts.get("scores") or {}).items()]
     if ran_on := Result(provenance=facts.get("provenance") or {}).ran_on:
-        lines.append(f"{'computed on':<13} {ran_on}")
-    return [*lines, f"{'seconds':<13} {facts['seconds']:.1f}"]
+        lines.append(("computed on", ran_on))
+    if facts.get("kept"):
+        lines.append(("kept", "finished before, not run again"))
+    else:
+        lines.append(("seconds", f"{facts['seconds']:.1f}"))
+    width = max(13, *(len(name) for name, _ in lines))
+    return [f"{name:<{width}} {what}" for name, what in lines]
 
 
 def duration(seconds: float) -> str:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from napari_mamba.engine.stored.forecast import Forecast
 
 
+_SMALL = 0.05
+"""Share of the free memory up to which an image surely fits, with all that a run makes of it."""
+
+
 def tell_forecast(
     inputs: Sequence[Path],
     reading: dict[str, Any],
@@ -47,6 +51,7 @@ def tell_forecast(
         If the output is no Zarr store, or the bundle takes the image whole.
     """
     from napari_mamba import io
+    from napari_mamba.engine.memory import available_bytes
     from napari_mamba.engine.stored.forecast import forecast, gib
     from napari_mamba.engine.stored.reading.needs import NeedsMemory
 
@@ -59,6 +64,12 @@ def tell_forecast(
     except NeedsMemory as error:
         volume = source()
         whole = math.prod(volume.data.shape) * (volume.data.dtype.itemsize + 4)
+        free = available_bytes()
+        if not is_address(output) and free is not None and whole < _SMALL * free and _whole(bundle, options):
+            raise InputError(
+                f"{bundle.name} takes an image whole into memory, where this one fits, and that is not forecast: run "
+                "it without --dry-run"
+            ) from error
         raise InputError(f"{error} (the image alone takes {gib(whole)} of memory there)") from error
     if emit is not None:
         emit("forecast", **asdict(found), seconds=found.seconds(workers), workers=workers, warnings=found.warnings)
@@ -67,6 +78,18 @@ def tell_forecast(
         print(f"{name:8}{text}")
     for warning in found.warnings:
         print(f"warning: {warning}")
+
+
+def _whole(bundle: Bundle, options: RunOptions) -> bool:
+    """Whether a run into a store takes the image whole instead of refusing it."""
+    from napari_mamba.engine.stored.reading.needs import NeedsMemory
+    from napari_mamba.engine.stored.run import check_stored
+
+    try:
+        check_stored(bundle, options)
+    except NeedsMemory:
+        return True
+    return False
 
 
 def rows(found: Forecast, workers: int = 1) -> list[tuple[str, str]]:

@@ -95,6 +95,8 @@ class Outputs:
             return
         if self.main is not None and self.main.name.lower().endswith(FEATURE_SUFFIXES):
             raise OutputError(f"{self.main} is no place for an image: {bundle.name} gives one, choose another suffix")
+        if bundle.task != "segmentation" and self._is_dicom():
+            raise OutputError(f"{self.main} cannot be written: DICOM is written for label maps alone, choose .nii.gz")
         if bundle.task in ("dose", "registration"):
             raise InputError(not_for_images(bundle))
         if self.main is None:
@@ -109,6 +111,16 @@ class Outputs:
                 continue
             if getattr(self, name):
                 raise InputError(f"{bundle.name} is for {bundle.task} and gives no {name}: leave --{name} out")
+
+    def _is_dicom(self) -> bool:
+        return self.main is not None and self.main.name.lower().endswith(io.LABEL_SUFFIXES)
+
+    def check_image(self, volume: Volume) -> None:
+        """Raise, before the run, what its label map could not be written for: DICOM SEG needs a DICOM series."""
+        if self.main is not None and self._is_dicom():
+            from napari_mamba.io.formats.dicom import segmentation
+
+            segmentation.sources_of(volume, self.main)
 
     def without_replacing(self, *, overwrite: bool) -> tuple[Outputs, list[str]]:
         """The outputs under names that are free, and a sentence for each that is another than was asked for.
@@ -197,10 +209,11 @@ def _check_suffix(name: str, path: Path, bags: bool = False) -> None:
     images: tuple[str, ...] = io.WRITE_SUFFIXES
     if bags:  # of a slide: its patches' attention
         images = (".csv", ".h5", ".geojson")
-    elif name == "main":  # or their features: which bundle it is, is not known yet
-        images = (*images, *FEATURE_SUFFIXES)
+    elif name == "main":
+        images = (*images, *io.LABEL_SUFFIXES)
     suffixes = {"report": (".json",), "table": (".csv",), "overlay": (".png",)}.get(name, images)
-    if not path.name.lower().endswith(suffixes) or path.name.lower() in suffixes:
+    features = FEATURE_SUFFIXES if name == "main" else ()  # of encoders: which bundle it is, is not known yet
+    if not path.name.lower().endswith((*suffixes, *features)) or path.name.lower() in suffixes:
         if bags and suffixes is images and path.name.lower().endswith(io.WRITE_SUFFIXES):
             raise OutputError(
                 f"{path.name} is an image's name, and the input is a bag of features: give an image, or choose one of "

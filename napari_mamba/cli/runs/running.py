@@ -218,6 +218,7 @@ def _run_case(name: str, case: Case, work: _Work, overall: Any, cancel: threadin
         if not work.storing.asked:
             wake(str(work.options.get("device", "auto")), str(work.options.get("precision", "auto")))
         volume = _read(case.inputs, reading, bundle)
+        case.outputs.check_image(volume)
         cluster = work.cluster() if work.storing.asked else None
         if cluster is None:
             result = run_to_end(volume, bundle, work.chosen(case), on_progress=tell, cancel=cancel)

@@ -47,6 +47,8 @@ def subject_of(volume: Volume, bundle: Bundle, options: RunOptions | None = None
     prepared = prepare(shown, [dict(step) for step in bundle.preparation])
     networks = bundle.networks()
     if not 0 <= member < len(networks):
+        if len(networks) == 1:
+            raise InputError(f"{bundle.name} has 1 network: leave the member out")
         raise InputError(f"{bundle.name} has {len(networks)} networks: choose one from 1 to {len(networks)}")
     network = networks[member].to(device).eval().requires_grad_(False)
     classes = [(int(c.index), c.name) for c in bundle.classes]

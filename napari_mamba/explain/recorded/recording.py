@@ -69,7 +69,8 @@ class LayerScan:
         """The sequences of one direction (windows have one each), or all."""
         if direction is not None and not 0 <= direction < self.directions:
             raise InputError(
-                f"{self.label} scans along {self.directions} paths: choose one from 1 to {self.directions}"
+                f"{self.label} scans along {self.directions} path{'s' * (self.directions > 1)}: "
+                f"choose {'1' if self.directions == 1 else f'one from 1 to {self.directions}'}"
             )
         return [path for path in self.paths if direction in (None, path.direction)]
 

@@ -12,6 +12,7 @@ import SimpleITK as sitk
 
 from napari_mamba import bundles, engine, io
 from napari_mamba.cli.parsing import parse_tile
+from napari_mamba.measure import label_agreement
 from napari_mamba.volume import Volume
 
 
@@ -115,6 +116,20 @@ def test_a_folder_of_dicom_slices_comes_back_in_its_place(command, tiny_bundle, 
         apart = np.subtract(labels.TransformContinuousIndexToPhysicalPoint(nearest.tolist()), place)
         assert np.linalg.norm(apart) < 1e-3
         assert all(0 <= i < n for i, n in zip(nearest, labels.GetSize(), strict=True))
+
+
+def test_labels_of_a_dicom_series_become_a_dicom_segmentation(command, tiny_bundle, shared_dir, tmp_path, folder):
+    slices = tmp_path / "series"
+    slices.mkdir()
+    for file in sorted((shared_dir / "data/dicom_mr").glob("*.dcm"))[:6]:
+        (slices / file.name).symlink_to(file)
+    how = ("--tile", "6,192,192", "--overlap", "0", "--no-mirror")
+    for name in ("labels.dcm", "labels.nii.gz"):
+        done = command("run", tiny_bundle, slices, "-o", folder / name, *how)
+        assert done.code == 0, done.err
+    segmentation, labels = (io.read_labels(folder / name) for name in ("labels.dcm", "labels.nii.gz"))
+    assert [entry.name for entry in segmentation.classes] == ["anterior", "posterior"]
+    assert label_agreement(labels.volume, segmentation.volume)[0].dice == 1
 
 
 def test_options_reach_the_engine(command, tiny_bundle, image, folder):

@@ -57,6 +57,12 @@ def test_a_dry_run_tells_what_the_run_takes_and_writes_nothing(command, tiny_bun
     assert "--dry-run is for outputs in a Zarr store" in done.err
 
 
+def test_a_dry_run_of_a_bundle_that_takes_a_small_image_whole_says_to_run_it(command, store, folder):
+    done = command("run", "hippocampus-mr", store, "-o", folder / "out.ome.zarr", "--device", "cpu", "--dry-run")
+    assert (done.code, list(folder.iterdir())) == (2, [])
+    assert "run it without --dry-run" in done.err
+
+
 def made(kind, volume, folder):
     """The same image in a store or file of some kind, and what `run` needs to be told."""
     data = volume.data[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from napari.layers import Image
 
 from napari_mamba.errors import InputError
 from napari_mamba.ui.layers import KEY
+from napari_mamba.ui.results.classes.record import classes_of, set_classes
 from napari_mamba.ui.results.compare.beside import SideBySide, is_view_only
 from napari_mamba.ui.results.compare.differences import (
     ONLY_FIRST,
@@ -183,6 +185,20 @@ def test_measuring_by_names_and_csv(viewer, labels, second):
     assert rows[1]["hausdorff95_mm"] == ""
     with pytest.raises(InputError, match="two of a kind"):
         measure_layers(viewer.layers["scan"], labels)
+
+
+def test_layers_that_number_their_classes_differently_are_matched_by_name(
+    viewer, image, labels, label_data, add_labels
+):
+    names = {c.index: c.name for c in classes_of(labels)}
+    turned = {1: 2, 2: 1}
+    other = add_labels(viewer, image, np.array([0, 2, 1], np.uint8)[label_data], "other")
+    classes = [replace(c, name=names[turned.get(c.index, c.index)]) for c in classes_of(labels)]
+    set_classes(other, classes)
+    measured = measure_layers(labels, other)
+    assert {row.dice for row in measured.rows} == {1}
+    assert "matched by their names" in measured.note
+    assert not np.asarray(label_difference(labels, other).data).any()
 
 
 def test_measuring_layers_whose_axes_lie_otherwise(viewer, image, labels):

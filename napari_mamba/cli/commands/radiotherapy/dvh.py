@@ -35,7 +35,9 @@ def dvh(
     ] = None,
     names: Annotated[str, typer.Option(help="Of a label map's numbers: 1=brainstem,2=cord.", rich_help_panel=IN)] = "",
     unit: Annotated[str, typer.Option(help="Of doses that are images: Gy or cGy.", rich_help_panel=IN)] = "Gy",
-    gamma: Annotated[str, typer.Option(help="Percent and mm of the gamma index.")] = "3,3",
+    gamma: Annotated[
+        Optional[str], typer.Option(metavar="%,MM", help="With --against: percent and mm of the gamma index [3,3].")
+    ] = None,
     table: Annotated[Optional[Path], typer.Option(metavar="CSV", help="The table.", rich_help_panel=OUT)] = None,
     curves: Annotated[Optional[Path], typer.Option(metavar="CSV", help="The histograms.", rich_help_panel=OUT)] = None,
     picture: Annotated[Optional[Path], typer.Option(metavar="PNG", help="Their picture.", rich_help_panel=OUT)] = None,
@@ -48,7 +50,10 @@ def dvh(
 ) -> None:
     """Show what each structure gets of a dose: histograms, a table, goals; and how two doses differ."""
     from napari_mamba.cli.radiotherapy.dosing import Report, show
+    from napari_mamba.errors import InputError
 
+    if gamma is not None and against is None:
+        raise InputError("--gamma needs a second dose: name it with --against")
     outputs = Report(table, curves, picture, difference)
-    options: dict[str, Any] = {"image": image, "goals": goals, "names": names, "unit": unit, "criteria": gamma}
+    options: dict[str, Any] = {"image": image, "goals": goals, "names": names, "unit": unit, "criteria": gamma or "3,3"}
     show(dose, structures, against, outputs, overwrite=overwrite, **options)

@@ -192,11 +192,9 @@ def write(volume: Volume, path: Path, classes: Sequence[naming.Class] = ()) -> N
     OutputError
         If there are no classes, the volume was not made from a DICOM series of one file a slice, or no label is drawn.
     """
-    sources = _source.of(volume).dicom
     if not classes:
         raise OutputError(f"{path} cannot be written: DICOM is written for label maps alone, choose .nii.gz")
-    if not sources or len(sources) not in (1, volume.shape[0]):
-        raise OutputError(f"{path} cannot be written: a DICOM segmentation refers to a DICOM series; choose .nii.gz")
+    sources = sources_of(volume, path)
     array = storable(volume.data, classes)[0]
     drawn = [entry for entry in naming.foreground(classes) if (array == entry.index).any()]
     if not drawn:
@@ -204,6 +202,20 @@ def write(volume: Volume, path: Path, classes: Sequence[naming.Class] = ()) -> N
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         _segmentation(sources, array, drawn).save_as(path)
+
+
+def sources_of(volume: Volume, path: Path) -> Sequence[Path]:
+    """The files that a segmentation of this image, written to `path`, refers to.
+
+    Raises
+    ------
+    OutputError
+        If the image was not made from a DICOM series of one file a slice.
+    """
+    sources = _source.of(volume).dicom
+    if not sources or len(sources) not in (1, volume.shape[0]):
+        raise OutputError(f"{path} cannot be written: a DICOM segmentation refers to a DICOM series; choose .nii.gz")
+    return sources
 
 
 def _segmentation(sources: Sequence[Path], array: np.ndarray, drawn: Sequence[naming.Class]) -> Any:

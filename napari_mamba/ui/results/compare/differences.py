@@ -10,7 +10,7 @@ from psygnal import SignalGroupDescriptor
 
 from napari_mamba.bundles import LabelClass
 from napari_mamba.errors import InputError
-from napari_mamba.measure import Agreement, ImageAgreement, image_agreement, label_agreement, onto_grid
+from napari_mamba.measure import Agreement, ImageAgreement, image_agreement, label_agreement, numbered_alike, onto_grid
 from napari_mamba.ui.layers import KEY, layers_to_volume
 from napari_mamba.ui.results.classes.record import classes_of
 from napari_mamba.ui.results.maps.look import signed_look
@@ -31,6 +31,7 @@ class Measured:
     images: ImageAgreement | None = None
     tolerance_mm: float = 1.0
     units: str = "mm"
+    note: str = ""
 
     def csv(self) -> str:
         """As comma-separated text."""
@@ -88,12 +89,17 @@ def measure_layers(first: Layer, second: Layer, tolerance_mm: float = 1.0) -> Me
     two, _ = layers_to_volume([second])
     kinds = {type(layer).__name__ for layer in (first, second)}
     if kinds == {"Labels"}:
-        names = {c.index: c.name for layer in (second, first) for c in classes_of(layer)}
+        two, names, note = numbered_alike(two, *_names(first, second))
         rows = label_agreement(one, two, tolerance_mm=tolerance_mm, names=names)
-        return Measured(first.name, second.name, tuple(rows), None, tolerance_mm, one.units)
+        return Measured(first.name, second.name, tuple(rows), None, tolerance_mm, one.units, note)
     if kinds == {"Image"}:
         return Measured(first.name, second.name, (), image_agreement(one, two), tolerance_mm, one.units)
     raise InputError("one is an image and the other is labels: choose two of a kind to measure")
+
+
+def _names(first: Labels, second: Labels) -> tuple[dict[int, str], dict[int, str]]:
+    one, two = ({c.index: c.name for c in classes_of(layer)} for layer in (first, second))
+    return one, two
 
 
 def label_difference(first: Labels, second: Labels) -> Labels:
@@ -109,7 +115,7 @@ def label_difference(first: Labels, second: Labels) -> Labels:
     from napari_mamba.ui.results.layers import class_colormap
 
     one, place = layers_to_volume([first])
-    two, _ = layers_to_volume([second])
+    two, _, _ = numbered_alike(layers_to_volume([second])[0], *_names(first, second))
     a, b = np.asarray(one.data)[0], np.asarray(onto_grid(two, one).data)[0]
     data = np.zeros(a.shape, np.uint8)
     data[(a != 0) & (b == 0)] = ONLY_FIRST

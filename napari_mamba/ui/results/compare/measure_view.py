@@ -140,7 +140,8 @@ class MeasureBox(QWidget):
             self.pair.outdated = True
 
     def _on_outdated(self, *_: Any) -> None:
-        self.notice.say(OUTDATED if self.pair.outdated else "", "warning")
+        note = self.pair.measured.note if self.pair.measured is not None else ""
+        self.notice.say(OUTDATED if self.pair.outdated else note, "warning")
 
     def _on_removed(self, event: Any) -> None:
         if event.value is self.line.layer:
@@ -179,6 +180,8 @@ class MeasureBox(QWidget):
                 ["Root mean square error", number(facts.root_mean_square_error)],
                 ["Range of A", number(facts.data_range)],
             ]
+            if facts.covered < 1:
+                rows.append(["Share of A that B covers", f"{facts.covered:.3f}"])
             tips = ["", ""]
         else:
             mm = "mm" if measured.units == "mm" else "pixels"
