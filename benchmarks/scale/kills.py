@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -202,7 +202,7 @@ class _Runs:
 
 def runs(
     count: int, shape: Sequence[int], network: str, seed: int, folder: Path, side_by_side: int = 1
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """A row for each run as it ends: its number, what was killed in it, whether its labels and table are the same."""
     source = material.volume(folder / "source.zarr", shape)
     bundle = material.bundle(folder, "segmentation", network)

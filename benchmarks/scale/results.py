@@ -3,9 +3,9 @@
     python -m benchmarks.scale.results
     python -m benchmarks.scale.results --merge FILE growth
 
-writes docs/scale_measured.md and its picture anew. Each benchmark does so itself where it is given --write; what one has
-written elsewhere, in another copy of results.json, is taken over kind by kind. Rows of growth are kept by their shape: a
-measurement of one depth leaves those of others, each with its own machine, date and note.
+writes docs/scale_measured.md and its picture anew. Each benchmark does so itself where it is given --write; what one
+has written elsewhere, in another copy of results.json, is taken over kind by kind. Rows of growth are kept by their
+shape: a measurement of one depth leaves those of others, each with its own machine, date and note.
 """
 
 from __future__ import annotations
