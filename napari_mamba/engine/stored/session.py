@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from napari_mamba.engine.result import Result
 from napari_mamba.engine.stored.finishing import largest
 from napari_mamba.engine.stored.finishing.coarsening import Coarsening, tasks_of
 from napari_mamba.engine.stored.finishing.pyramid import coarser, factors
+from napari_mamba.engine.stored.finishing.remembered import Remembered
 from napari_mamba.engine.stored.identity import identity
 from napari_mamba.engine.stored.journal import Journal
 from napari_mamba.engine.stored.layout import Layout, lay_out, split
@@ -174,19 +176,19 @@ class StoredSession:
 
     def _compute(self, fresh: bool) -> Generator[Progress, None, Times]:
         yield from self.report.stage("warming up")
-        if self.spread is None:
-            yield from self._watched("warming up", lambda watch: self.work.ensemble)
-        self.record.start_stage("network")
-        # Counted before one is lost: at the end, a worker that died is perhaps not back yet.
-        self.processes = 1 if self.spread is None else self.spread.workers
         layout = self.job.layout
         assert layout is not None
         done = {} if fresh else self.journal.done()
-        missing = [key for key in self.work.wanted() if key not in done]
+        columns = layout.columns([key for key in self.work.wanted() if key not in done])
+        if self.spread is None:
+            self.opened.callback(self.work.stop_reading)
+            yield from self._watched("warming up", lambda watch: self.work.warm_up(columns[:1]))
+        self.record.start_stage("network")
+        # Counted before one is lost: at the end, a worker that died is perhaps not back yet.
+        self.processes = 1 if self.spread is None else self.spread.workers
         times = Times()
         if done:
             yield from self.report.say("network", 0, 1, message=f"{len(done)} blocks are there already.")
-        columns = layout.columns(missing)
         if self.spread is None:
             if not largest.wanted(self.work):  # which changes blocks that are written
                 self.coarsening = self.opened.enter_context(self._coarsening())
@@ -202,8 +204,8 @@ class StoredSession:
         estimate = TimeEstimator(total)
         yield from self.report.say("network", 0, total)
         with self.work.writer() as writer:
-            for keys in columns:
-                ticks = self.work.run(keys, writer)
+            for keys, following in itertools.zip_longest(columns, columns[1:], fillvalue=()):
+                ticks = self.work.run(keys, writer, following)
                 with closing(ticks):
                     since = perf_counter()
                     while True:
@@ -236,9 +238,12 @@ class StoredSession:
     def _coarsening(self) -> Coarsening:
         layout, work = self.job.layout, self.work
         assert layout is not None
-        return Coarsening(
-            work, self.shapes, self.steps, layout.chunks, layout.block, work.wanted(), self.journal.done()
-        )
+        remembered = None
+        if work.beside_a_gpu:
+            remembered = Remembered(self.shapes, self.steps, layout.chunks, self.job.bundle.task == "segmentation")
+            work.remember = remembered.take
+        done = self.journal.done()
+        return Coarsening(work, self.shapes, self.steps, layout.chunks, layout.block, work.wanted(), done, remembered)
 
     def _coarsen(self) -> Events:
         """The coarser levels that are not there yet."""
