@@ -14,7 +14,9 @@ from typing import Any, TypeVar
 
 from napari_mamba.engine import memory
 from napari_mamba.engine.checks import size_warnings, trained_on
+from napari_mamba.engine.device import choose_device
 from napari_mamba.engine.options import check_followed
+from napari_mamba.engine.plan import plan_run
 from napari_mamba.engine.progress.events import Progress
 from napari_mamba.engine.progress.record import Record, TimeEstimator
 from napari_mamba.engine.progress.reporting import Cancelled, Events, Reporter
@@ -27,7 +29,7 @@ from napari_mamba.engine.stored.finishing.remembered import Remembered
 from napari_mamba.engine.stored.identity import identity
 from napari_mamba.engine.stored.journal import Journal
 from napari_mamba.engine.stored.layout import Layout, lay_out, split
-from napari_mamba.engine.stored.outcome import finished_result, result_of
+from napari_mamba.engine.stored.outcome import finished_result, maker_of, result_of
 from napari_mamba.engine.stored.reading.checking import check_on_disk
 from napari_mamba.engine.stored.reading.lazy import cut, lazy_volume
 from napari_mamba.engine.stored.reading.passes import Watch
@@ -66,6 +68,7 @@ class StoredSession:
             with self.journal.locked(), self.opened:
                 kept = self._begun(resume, overwrite)
                 if kept is None and state_of(job.target) == "image" and resume and not overwrite:
+                    self._see_whose_it_is()
                     return finished_result(job, self.journal)
                 yield from self._prepare(kept)
                 times = yield from self._compute(fresh=kept is None)
@@ -102,11 +105,31 @@ class StoredSession:
             raise OutputError(f"{target} is already there: add --overwrite to replace it, or choose another name")
         return None
 
+    def _opened_volume(self) -> Volume:
+        source = self.job.source
+        return lazy_volume(source if isinstance(source, Volume) else source())
+
+    def _see_whose_it_is(self) -> None:
+        """Raise `OutputError` unless the store, which is whole, says that it is the answer to what is asked."""
+        job, of = self.job, maker_of(self.job.target)
+        device = choose_device(job.options.device, job.options.precision)
+        plan = plan_run(job.bundle, job.options, device.torch_device)
+        if of is None:
+            raise OutputError(
+                f"{job.target} is whole, and does not say of what it is the answer: choose another name, or replace it "
+                "with --overwrite"
+            )
+        if of != identity(self._opened_volume(), job.bundle, job.options, plan, device.dtype):
+            raise OutputError(
+                f"{job.target} is whole, and the answer to another image, bundle or options: give the same ones, "
+                "choose another name, or replace it with --overwrite"
+            )
+
     def _prepare(self, kept: dict[str, Any] | None) -> Events:
         job = self.job
         if kept is not None:
             job.found |= kept["found"]
-        volume = lazy_volume(job.source if isinstance(job.source, Volume) else job.source())
+        volume = self._opened_volume()
         if "warnings" not in job.found:
             yield from self._checked(volume)
         unfollowed = check_followed(job.bundle, job.options)
@@ -155,7 +178,7 @@ class StoredSession:
         """Make the store and its journal, or see that those there are of this run."""
         job, work, layout = self.job, self.work, self.job.layout
         assert layout is not None
-        what = identity(volume, self.work)
+        job.of = what = identity(volume, job.bundle, job.options, work.plan, work.device.dtype)
         if kept is None:
             self.journal.clear()
             try:

@@ -66,6 +66,8 @@ class Job:
         Once it is made.
     levels : int
         Of the store.
+    of : str
+        What it is the answer to, as `identity` tells.
     """
 
     source: Callable[[], Volume] | Volume
@@ -75,6 +77,7 @@ class Job:
     found: dict[str, Any] = field(default_factory=dict)
     layout: Layout | None = None
     levels: int = 1
+    of: str = ""
 
     def volume(self) -> Volume:
         """The whole volume, its data a `LazyImage`."""
