@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -44,10 +43,11 @@ def tell_forecast(
     Raises
     ------
     InputError
-        If the output is no Zarr store, or the bundle takes the image whole.
+        If the output is no Zarr store; where the bundle takes the image whole, if that is more than memory has.
     """
     from napari_mamba import io
-    from napari_mamba.engine.stored.forecast import forecast, gib
+    from napari_mamba.engine.stored.forecast import forecast
+    from napari_mamba.engine.stored.forecast_in_memory import forecast_in_memory
     from napari_mamba.engine.stored.reading.needs import NeedsMemory
 
     if output is None or not is_store(output):
@@ -57,9 +57,9 @@ def tell_forecast(
     try:
         found = forecast(source, bundle, address_of(output) if is_address(output) else output, options)
     except NeedsMemory as error:
-        volume = source()
-        whole = math.prod(volume.data.shape) * (volume.data.dtype.itemsize + 4)
-        raise InputError(f"{error} (the image alone takes {gib(whole)} of memory there)") from error
+        if is_address(output):  # as the run itself
+            raise
+        found, workers = forecast_in_memory(source, bundle, output, options, str(error).partition(": ")[0]), 1
     if emit is not None:
         emit("forecast", **asdict(found), seconds=found.seconds(workers), workers=workers, warnings=found.warnings)
         return
@@ -82,12 +82,15 @@ def rows(found: Forecast, workers: int = 1) -> list[tuple[str, str]]:
     looks = "one look" if found.readings == 1 else f"{found.readings} looks"
     free = "" if found.free_memory_bytes is None else f"; {gib(found.free_memory_bytes)} are free"
     room = "" if found.free_disk_bytes is None else f"; {gib(found.free_disk_bytes)} are free"
+    taken = f"{looks} at all of the image" if not found.in_memory else "reading and preparing the image"
+    whole = [("run", f"in memory: {found.in_memory}")] if found.in_memory else []
     return [
+        *whole,
         ("image", f"{'x'.join(map(str, shape))} voxels{of_channels}, {found.dtype}, {gib(found.read_bytes)}"),
         ("network", f"{found.passes:,} passes over tiles of {found.tile}; one took {each} on {found.device}"),
         (
             "time",
-            f"about {duration(found.seconds(workers))}: {looks} at all of the image "
+            f"about {duration(found.seconds(workers))}: {taken} "
             f"{duration(found.reading_seconds)}, the network {duration(network)}{by}",
         ),
         ("memory", f"about {gib(found.memory_bytes)}{' in each' if workers > 1 else ''}{free}"),

@@ -23,7 +23,7 @@ def reader_over(data: np.ndarray | TileReader, tiling: Tiling) -> TileReader:
     >>> read((0, 0, 0))[0, :, 0, 0].tolist()
     [0.0, 1.0, 1.0, 0.0]
     """
-    if callable(data) or hasattr(data, "stacked"):
+    if callable(data) or not isinstance(data, np.ndarray):
         return data
     padded = tiling.pad(data)
     tz, ty, tx = tiling.tile
