@@ -203,9 +203,11 @@ class StoredSession:
         assert layout is not None
         done = {} if fresh else self.journal.done()
         columns = layout.columns([key for key in self.work.wanted() if key not in done])
+        memory.give_back_freed()  # by passes over the image
         if self.spread is None:
             self.opened.callback(self.work.stop_reading)
             yield from self._watched("warming up", lambda watch: self.work.warm_up(columns[:1]))
+        memory.give_back_freed()
         self.record.start_stage("network")
         # Counted before one is lost: at the end, a worker that died is perhaps not back yet.
         self.processes = 1 if self.spread is None else self.spread.workers
