@@ -250,8 +250,13 @@ class Work:
         """Begin to read the image of a column that a GPU will compute next."""
         self.stop_reading()
         window = self._window(keys) if keys and self.beside_a_gpu else None
-        if window is not None:
+        if window is None:
+            return
+        try:
             self._ahead = (window, self.plan.batch_size), self._uploaded(window)
+        except (RuntimeError, MemoryError) as error:  # then the column itself begins to read, with what is free by then
+            if not memory.is_out_of_memory(error):
+                raise
 
     def stop_reading(self) -> None:
         """Close what was begun to be read, and is not computed."""

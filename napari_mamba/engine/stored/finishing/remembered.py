@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,10 +18,10 @@ ROOM = 2**28
 
 @dataclass
 class _Filling:
-    """A part (C, z, y, x) of a level, and how many of its voxels are known."""
+    """A part (C, z, y, x) of a level, and the voxels that are known of it, by where what they came from begins."""
 
     values: np.ndarray
-    known: int = 0
+    known: dict[tuple[int, ...], int] = field(default_factory=dict)
 
 
 class Remembered:
@@ -55,7 +55,7 @@ class Remembered:
         self.lock = threading.Lock()
 
     def take(self, level: int, box: Box, block: np.ndarray) -> None:
-        """A block (C, z, y, x) of a level, each of its voxels once."""
+        """A block (C, z, y, x) of a level; the same one again, where it is computed again."""
         if level + 1 >= len(self.shapes):
             return
         step, shape = self.steps[level], self.shapes[level + 1]
@@ -81,7 +81,7 @@ class Remembered:
         )
         one.values[to] = values[of]
         with self.lock:
-            one.known += math.prod(a.stop - a.start for a in both)
+            one.known[tuple(a.start for a in both)] = math.prod(a.stop - a.start for a in both)
 
     def _part(self, key: str, shape: Sequence[int], dtype: np.dtype) -> _Filling | None:
         with self.lock:
@@ -99,4 +99,4 @@ class Remembered:
             if one is None:
                 return None
             self.room += one.values.nbytes
-        return one.values if one.known == math.prod(one.values.shape[1:]) else None
+        return one.values if sum(one.known.values()) == math.prod(one.values.shape[1:]) else None
