@@ -35,9 +35,10 @@ def child(source: str, bundle: str, target: str) -> None:
 
     from napari_mamba import bundles, io
     from napari_mamba.engine import RunOptions
-    from napari_mamba.engine.memory import peak_memory
+    from napari_mamba.engine.memory import keep_one_heap, peak_memory
     from napari_mamba.engine.stored.run import run_into
 
+    keep_one_heap()  # as the command does
     began, used, passes = perf_counter(), process_time(), 0
     events = run_into(io.Opener((source,)), bundles.load(bundle), target, RunOptions(device="cpu", mirror=False))
     while True:

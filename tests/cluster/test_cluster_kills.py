@@ -17,5 +17,6 @@ def test_killed_at_random_moments_a_run_gives_the_undisturbed_answer(tmp_path, m
     from benchmarks.scale import kills
 
     found = list(kills.runs(20, (768, 256, 256), "ultralight_vm_unet", 0, tmp_path))
-    assert [killed for killed, equal in found if not equal] == []
-    assert all(len(killed) == 2 for killed, _ in found), "a kill came after the run's end"
+    assert [row for row in found if not row["equal"]] == []
+    assert sorted(row["number"] for row in found) == list(range(1, 21))
+    assert all(len(row["killed"]) == 2 for row in found), "a kill came after the run's end"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -18,10 +17,6 @@ if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
     from napari_mamba.engine import RunOptions
     from napari_mamba.engine.stored.forecast import Forecast
-
-
-_SMALL = 0.05
-"""Share of the free memory up to which an image surely fits, with all that a run makes of it."""
 
 
 def tell_forecast(
@@ -48,11 +43,11 @@ def tell_forecast(
     Raises
     ------
     InputError
-        If the output is no Zarr store, or the bundle takes the image whole.
+        If the output is no Zarr store; where the bundle takes the image whole, if that is more than memory has.
     """
     from napari_mamba import io
-    from napari_mamba.engine.memory import available_bytes
-    from napari_mamba.engine.stored.forecast import forecast, gib
+    from napari_mamba.engine.stored.forecast import forecast
+    from napari_mamba.engine.stored.forecast_in_memory import forecast_in_memory
     from napari_mamba.engine.stored.reading.needs import NeedsMemory
 
     if output is None or not is_store(output):
@@ -62,15 +57,9 @@ def tell_forecast(
     try:
         found = forecast(source, bundle, address_of(output) if is_address(output) else output, options)
     except NeedsMemory as error:
-        volume = source()
-        whole = math.prod(volume.data.shape) * (volume.data.dtype.itemsize + 4)
-        free = available_bytes()
-        if not is_address(output) and free is not None and whole < _SMALL * free and _whole(bundle, options):
-            raise InputError(
-                f"{bundle.name} takes an image whole into memory, where this one fits, and that is not forecast: run "
-                "it without --dry-run"
-            ) from error
-        raise InputError(f"{error} (the image alone takes {gib(whole)} of memory there)") from error
+        if is_address(output):  # as the run itself
+            raise
+        found, workers = forecast_in_memory(source, bundle, output, options, str(error).partition(": ")[0]), 1
     if emit is not None:
         emit("forecast", **asdict(found), seconds=found.seconds(workers), workers=workers, warnings=found.warnings)
         return
@@ -78,18 +67,6 @@ def tell_forecast(
         print(f"{name:8}{text}")
     for warning in found.warnings:
         print(f"warning: {warning}")
-
-
-def _whole(bundle: Bundle, options: RunOptions) -> bool:
-    """Whether a run into a store takes the image whole instead of refusing it."""
-    from napari_mamba.engine.stored.reading.needs import NeedsMemory
-    from napari_mamba.engine.stored.run import check_stored
-
-    try:
-        check_stored(bundle, options)
-    except NeedsMemory:
-        return True
-    return False
 
 
 def rows(found: Forecast, workers: int = 1) -> list[tuple[str, str]]:
@@ -105,12 +82,15 @@ def rows(found: Forecast, workers: int = 1) -> list[tuple[str, str]]:
     looks = "one look" if found.readings == 1 else f"{found.readings} looks"
     free = "" if found.free_memory_bytes is None else f"; {gib(found.free_memory_bytes)} are free"
     room = "" if found.free_disk_bytes is None else f"; {gib(found.free_disk_bytes)} are free"
+    taken = f"{looks} at all of the image" if not found.in_memory else "reading and preparing the image"
+    whole = [("run", f"in memory: {found.in_memory}")] if found.in_memory else []
     return [
+        *whole,
         ("image", f"{'x'.join(map(str, shape))} voxels{of_channels}, {found.dtype}, {gib(found.read_bytes)}"),
         ("network", f"{found.passes:,} passes over tiles of {found.tile}; one took {each} on {found.device}"),
         (
             "time",
-            f"about {duration(found.seconds(workers))}: {looks} at all of the image "
+            f"about {duration(found.seconds(workers))}: {taken} "
             f"{duration(found.reading_seconds)}, the network {duration(network)}{by}",
         ),
         ("memory", f"about {gib(found.memory_bytes)}{' in each' if workers > 1 else ''}{free}"),

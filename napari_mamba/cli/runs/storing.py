@@ -82,6 +82,8 @@ def run_stored(
         Gives the workers that compute, None for this process.
     """
     from napari_mamba import io
+    from napari_mamba.engine.device import choose_device
+    from napari_mamba.engine.memory import keep_one_heap
     from napari_mamba.engine.stored.reading.needs import NeedsMemory
     from napari_mamba.engine.stored.run import check_stored, run_into
 
@@ -91,6 +93,8 @@ def run_stored(
         if storing.resume or is_address(output):
             raise
         return None
+    if choose_device(options.device, options.precision).torch_device.type == "cpu":  # a GPU's many threads would wait
+        keep_one_heap()
     paths = (address_of(path) if is_address(path) else os.path.abspath(path) for path in inputs)
     source = io.Opener(tuple(paths), reading)  # of a name that other processes find, too
     how: dict[str, Any] = {"resume": storing.resume, "overwrite": overwrite}

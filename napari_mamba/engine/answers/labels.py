@@ -154,20 +154,26 @@ def check_classes(values: torch.Tensor, indices: Sequence[int]) -> None:
 
 def winners(values: torch.Tensor, indices: Sequence[int]) -> np.ndarray:
     """The label (n, Y, X) of the class whose value (K, n, Y, X) is highest, of equal ones the first."""
-    return np.array(indices, label_dtype(indices))[_highest(values).cpu().numpy()]
+    return named(highest(values).cpu().numpy(), indices)
 
 
-def _highest(values: torch.Tensor) -> torch.Tensor:
-    """Which of the values (K, n, Y, X) is highest, of equal ones the first."""
+def named(channels: np.ndarray, indices: Sequence[int]) -> np.ndarray:
+    """The labels of channels by their numbers, any shape."""
+    return np.array(indices, label_dtype(indices))[channels]
+
+
+def highest(values: torch.Tensor) -> torch.Tensor:
+    """Which of the values (K, n, Y, X) is highest, of equal ones the first; a byte each where that is enough."""
     if values.device.type != "cpu" or len(values) > 100:
-        return values.argmax(0)
+        found = values.argmax(0)
+        return found.to(torch.uint8) if len(values) <= 256 else found
     # Class by class: PyTorch's argmax over the slowest axis takes 15 times as long of 2 classes, 2.5 times of 33.
-    highest = torch.zeros(values.shape[1:], dtype=torch.uint8)
+    found = torch.zeros(values.shape[1:], dtype=torch.uint8)
     best = values[0].clone()
     for k, one in enumerate(values[1:], 1):
-        highest.masked_fill_(one > best, k)
+        found.masked_fill_(one > best, k)
         torch.maximum(best, one, out=best)
-    return highest
+    return found
 
 
 def drawn(values: torch.Tensor) -> np.ndarray:

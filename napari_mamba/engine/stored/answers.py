@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from napari_mamba.engine.answers.labels import check_classes, drawn, label_dtype, logits_dtype, painted, winners
+from napari_mamba.engine.answers.labels import check_classes, highest, label_dtype, logits_dtype, named, painted
 from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.preparation.prepare import Prepared
 from napari_mamba.engine.result import ClassRow, class_table, region_table
@@ -35,16 +35,31 @@ class StoredAnswer(ABC):
         Channels that the network answers, for the plan of memory.
     held : int
         Bytes of a voxel that waits to be written.
+    by_voxel : bool
+        `written` treats each voxel by itself and gives no facts: a block may be written piece by piece.
     """
 
     channels: int
     dtype: np.dtype
     answered: int
     held: int
+    by_voxel = False
 
     @abstractmethod
+    def condensed(self, values: torch.Tensor) -> torch.Tensor:
+        """What of blended slices (K, n, y, x) goes to main memory (k, n, y, x): made where they are, not waited for."""
+
+    def in_memory(self, condensed: torch.Tensor) -> np.ndarray:
+        """What is kept of it, once it is in main memory, until its block is full; may share its memory."""
+        return condensed.numpy()
+
     def kept(self, values: torch.Tensor) -> np.ndarray:
-        """What is kept of blended slices (K, n, y, x) until their block is full."""
+        """What is kept of blended slices (K, n, y, x) until their block is full; may share their memory."""
+        return self.in_memory(self.condensed(values).cpu())
+
+    def asks_for_input(self, whole: bool) -> bool:
+        """Whether `written` looks at the input: of a block that is answered as a whole, or in part."""
+        return True
 
     def laid_out(
         self, placement: Placement | ResampledPlacement, kept: np.ndarray, prepared: Box, box: Box
@@ -69,7 +84,7 @@ class StoredAnswer(ABC):
         inside : tuple of slice
             Where it lies within the block.
         given : ndarray, shape (C, z, y, x)
-            The block of the input.
+            The block of the input; of its shape alone where it is not `asks_for_input`.
         seen : ndarray of bool, shape (z, y, x), optional
             Where an answer is wanted; elsewhere the block is `untouched`.
         """
@@ -114,14 +129,18 @@ class StoredLabels(StoredAnswer):
         else:
             self.held = self.answered if self.overlapping else self.dtype.itemsize
 
-    def kept(self, values: torch.Tensor) -> np.ndarray:
+    def condensed(self, values: torch.Tensor) -> torch.Tensor:
         check_classes(values, self.indices)
-        if self.resampled:  # logits are interpolated, not labels
-            return values.cpu().numpy().astype(self.rounded)
-        return self._chosen(values)
+        return values if self.resampled else self._chosen(values)  # logits are interpolated, not labels
 
-    def _chosen(self, values: torch.Tensor) -> np.ndarray:
-        return drawn(values) if self.overlapping else winners(values, self.indices)[None]
+    def in_memory(self, condensed: torch.Tensor) -> np.ndarray:
+        return condensed.numpy().astype(self.rounded) if self.resampled else self._named(condensed)
+
+    def _chosen(self, values: torch.Tensor) -> torch.Tensor:
+        return (values > 0).to(torch.uint8) if self.overlapping else highest(values)[None]
+
+    def _named(self, chosen: torch.Tensor) -> np.ndarray:
+        return chosen.numpy() if self.overlapping else named(chosen.numpy(), self.indices)
 
     def written(
         self,
@@ -132,7 +151,7 @@ class StoredLabels(StoredAnswer):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         block = self.untouched(given)
         if self.resampled:
-            values = self._chosen(torch.from_numpy(np.ascontiguousarray(values)))
+            values = self._named(self._chosen(torch.from_numpy(np.ascontiguousarray(values))))
         if self.overlapping:
             regions = np.zeros((len(values), *given.shape[1:]), bool)
             regions[(slice(None), *inside)] = values
@@ -161,6 +180,8 @@ def _summed(rows: Sequence[ClassRow]) -> dict[str, Any]:
 class StoredImage(StoredAnswer):
     """A restored image, float32, within the input's range where `clip` is asked for; `strength` as in `RunOptions`."""
 
+    by_voxel = True
+
     def __init__(
         self, bundle: Any, channels: int, ranges: list[list[float]] | None, prepared: Prepared | None, strength: float
     ):
@@ -171,8 +192,11 @@ class StoredImage(StoredAnswer):
         if prepared is not None and prepared.resampled:
             raise NeedsMemory("a restored image that is resampled needs all of it in memory: crop the image")
 
-    def kept(self, values: torch.Tensor) -> np.ndarray:
-        return values.float().cpu().numpy().copy()
+    def condensed(self, values: torch.Tensor) -> torch.Tensor:
+        return values.float()
+
+    def asks_for_input(self, whole: bool) -> bool:
+        return not whole or self.strength != 1
 
     def written(
         self,
@@ -193,8 +217,11 @@ class StoredImage(StoredAnswer):
             image = before + self.strength * (image - before)
         for channel, (low, high) in zip(image, self.ranges or (), strict=False):
             np.clip(channel, low, high, out=channel)
-        block = self.untouched(given)
-        block[(slice(None), *inside)] = image
+        if image.shape[1:] == given.shape[1:]:
+            block = np.ascontiguousarray(image, np.float32)
+        else:
+            block = self.untouched(given)
+            block[(slice(None), *inside)] = image
         return block if seen is None else np.where(seen, block, self.untouched(given)), {}
 
     def laid_out(
@@ -212,15 +239,16 @@ class StoredFusion(StoredAnswer):
     channels = answered = 1
     dtype = np.dtype(np.float32)
     held = 4
+    by_voxel = True
 
     def __init__(self, bundle: Any):
         if len(bundle.channels) != 2:  # the network may answer all colours, or one: only its answer would tell
             raise NeedsMemory(f"{bundle.name} fuses images of several channels, which is run in memory: crop them")
 
-    def kept(self, values: torch.Tensor) -> np.ndarray:
+    def condensed(self, values: torch.Tensor) -> torch.Tensor:
         if len(values) != 1:
             raise BundleError(f"the network answers {len(values)} channels for two images: check the bundle")
-        return values.float().clamp(0, 1).cpu().numpy()
+        return values.float().clamp(0, 1)
 
     def written(
         self,

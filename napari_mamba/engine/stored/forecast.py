@@ -27,6 +27,8 @@ from napari_mamba.engine.stored.reading.passes import boxes
 from napari_mamba.engine.stored.reading.preparing import prepare_on_disk
 from napari_mamba.engine.stored.run import check_stored
 from napari_mamba.engine.stored.work import Job, Work
+from napari_mamba.engine.tiling.infer import Ensemble
+from napari_mamba.engine.tiling.tiles import Shape
 from napari_mamba.engine.tiling.views import check_axis
 from napari_mamba.io.stores import is_address
 from napari_mamba.volume import Volume
@@ -74,6 +76,9 @@ class Forecast:
         Of all levels, not packed.
     free_disk_bytes : int or None
         Where the store will lie; None where it has an address.
+    in_memory : str
+        Why it will run in memory: then the image is read and prepared once, and `reading_seconds` are of both. Empty
+        where it will not.
     """
 
     shape: tuple[int, ...]
@@ -90,6 +95,7 @@ class Forecast:
     levels: int
     written_bytes: int
     free_disk_bytes: int | None
+    in_memory: str = ""
 
     def seconds(self, workers: int = 1) -> float:
         """Of the whole run, on so many workers that are as quick as this machine."""
@@ -151,14 +157,15 @@ def forecast(
         geometry = [step for step in bundle.preparation if step.get("step") not in _OF_VALUES]
         found: dict[str, Any] = {f"{n} {step['step']}": [] for n, step in enumerate(geometry)}  # of values not read
         work = Work(Job(volume, replace(bundle, preparation=tuple(geometry)), options, str(target), found))
-        seconds = _pass_seconds(work)
+        batch, channels = work.plan.batch_size, len(work.job.bundle.channels)
+        seconds = seconds_of_a_pass(work.ensemble, batch, channels, work.tiling.tile)
         readings = 1 + _passes_over(volume, bundle, options)
         shapes = [coarser(volume.shape, one) for one in factors(volume.shape, volume.spacing.tolist())]
         inside = volume.shape if work.block is None else tuple(one.stop - one.start for one in work.block)
         read_bytes = math.prod(inside) * volume.channels * volume.data.dtype.itemsize
         held, passes = _blocks(work)
         peak = memory.peak_memory(work.device.torch_device)["process_bytes"] or 0
-        free, here = memory.available_bytes(), _here()
+        free, here = memory.available_bytes(), held_here()
         return Forecast(
             shape=(volume.channels, *inside),
             dtype=str(volume.data.dtype),
@@ -173,7 +180,7 @@ def forecast(
             free_memory_bytes=None if free is None else free + here,
             levels=len(shapes),
             written_bytes=work.answer.channels * work.answer.dtype.itemsize * sum(map(math.prod, shapes)),
-            free_disk_bytes=None if is_address(target) else _free_disk(Path(target)),
+            free_disk_bytes=None if is_address(target) else free_disk(Path(target)),
         )
 
 
@@ -188,11 +195,10 @@ def _blocks(work: Work) -> tuple[float, int]:
     return each * math.prod(layout.block) / layer, sum(map(work.passes, layout.columns(work.wanted())))
 
 
-def _pass_seconds(work: Work) -> float:
+def seconds_of_a_pass(ensemble: Ensemble, batch: int, channels: int, tile: Shape) -> float:
     """Of a pass over one batch of tiles of noise, the median of a few."""
-    ensemble, device = work.ensemble, work.device.torch_device
-    shape = (work.plan.batch_size, len(work.job.bundle.channels), *work.tiling.tile)
-    noise = torch.from_numpy(np.random.default_rng(0).standard_normal(shape, np.float32)).to(device)
+    device = ensemble.device.torch_device
+    noise = torch.from_numpy(np.random.default_rng(0).standard_normal((batch, channels, *tile), np.float32)).to(device)
     found: list[float] = []
     while len(found) <= MOST_TIMED and sum(found[1:]) < TIMED_S:
         ticks = ensemble.mean(noise)
@@ -234,7 +240,7 @@ def _reading_seconds(image: LazyImage) -> float:
     return (perf_counter() - since) / size
 
 
-def _free_disk(target: Path) -> int | None:
+def free_disk(target: Path) -> int | None:
     """Of the disk of the nearest folder that is there."""
     for folder in target.absolute().parents:
         with suppress(OSError):
@@ -242,7 +248,7 @@ def _free_disk(target: Path) -> int | None:
     return None
 
 
-def _here() -> int:
+def held_here() -> int:
     """Bytes of memory that this process holds already."""
     with suppress(OSError, ValueError, KeyError), open("/proc/self/status", encoding="ascii") as lines:
         return 1024 * int(dict(line.split(":", 1) for line in lines)["VmRSS"].split()[0])

@@ -4,42 +4,50 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
+from napari_mamba.engine.options import RunOptions
+from napari_mamba.engine.plan import Plan
 from napari_mamba.engine.stored.reading.lazy import LazyImage, lazy
 from napari_mamba.engine.stored.reading.passes import boxes
-from napari_mamba.engine.stored.work import Work
 from napari_mamba.volume import Volume
+
+if TYPE_CHECKING:
+    from napari_mamba.bundles import Bundle
 
 _LOOKS, _SIDE = 8, 32
 """Places of an image that are looked at, and voxels along each side there."""
 
 
-def identity(volume: Volume, work: Work) -> str:
-    """A hash of the image, the bundle, the options and how they are carried out.
+def identity(volume: Volume, bundle: Bundle, options: RunOptions, plan: Plan, dtype: torch.dtype) -> str:
+    """A hash of the image, the bundle, the options and how they are carried out; takes no pass over the image.
 
     Parameters
     ----------
     volume : Volume
         What is run, of a frame or a channel that alone.
-    work : Work
-        Of it.
+    bundle : Bundle
+    options : RunOptions
+    plan : Plan
+    dtype : torch.dtype
+        In which the network computes.
     """
-    options = work.job.options.to_dict()
+    chosen = options.to_dict()
     for free in ("device", "batch_size"):
-        del options[free]
-    plan = work.plan
+        del chosen[free]
     facts = [
         volume.name,
         list(volume.data.shape),
         str(volume.data.dtype),
         volume.affine.tolist(),
         some_values(lazy(volume.data)),
-        work.job.bundle.sha256,
-        options,
+        bundle.sha256,
+        chosen,
         [list(plan.tile), plan.overlap, list(plan.mirror_axes), plan.half],
-        str(work.device.dtype),
+        str(dtype),
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -163,6 +163,27 @@ def _even(size: int, chunk: int) -> list[int]:
     return sorted({-(-count // parts) * chunk for parts in range(1, count + 1)})
 
 
+PIECES = 8
+"""Of a block, at least, that are written beside one another, where it has as many rows of chunks."""
+
+
+def pieces_of(box: Box, chunks: Shape, count: int = PIECES) -> list[Box]:
+    """A box cut into about `count` pieces of whole chunks, along y before x before z.
+
+    >>> len(pieces_of((slice(0, 4), slice(8, 16), slice(0, 8)), (4, 4, 4), 3))
+    4
+    """
+    along: list[list[slice]] = [[], [], []]
+    have = 1
+    for axis in (1, 2, 0):
+        one, chunk = box[axis], chunks[axis]
+        rows = -(-(one.stop - one.start) // chunk)
+        step = -(-rows // min(rows, -(-count // have))) * chunk
+        along[axis] = [slice(a, min(a + step, one.stop)) for a in range(one.start, one.stop, step)]
+        have *= len(along[axis])
+    return [(z, y, x) for z in along[0] for y in along[1] for x in along[2]]
+
+
 def split(columns: Sequence[Sequence[str]], pieces: int, shortest: int = 2) -> list[list[str]]:
     """Columns cut so that there are about `pieces` of them, each of at least so many blocks.
 

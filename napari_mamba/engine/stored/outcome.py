@@ -18,6 +18,9 @@ from napari_mamba.errors import OutputError
 from napari_mamba.io.stores import open_store
 from napari_mamba.volume import Volume
 
+_MAKER = "napari-mamba"
+"""The store's attribute that says of which run it is the answer, for one that would go on with it."""
+
 
 def result_of(work: Work, journal: Journal, factors: Sequence[Shape]) -> Result:
     """Make an image of the store, and the result of the run."""
@@ -35,6 +38,16 @@ def finished_result(job: Job, journal: Journal) -> Result:
     """The result of a run that is finished already."""
     journal.remove()
     return _opened(job, Result(warnings=[f"{job.target} was finished already: nothing was left to do."]))
+
+
+def maker_of(target: str) -> str | None:
+    """What a store that is whole says that it is the answer to; None where it does not say so."""
+    import zarr
+
+    attributes = dict(zarr.open_group(open_store(target), mode="r").attrs)
+    said = attributes.get(_MAKER)
+    of = said.get("of") if isinstance(said, dict) else None
+    return of if isinstance(of, str) else None
 
 
 class _Grid:
@@ -106,4 +119,5 @@ def _describe(job: Job, volume: Volume, factors: Sequence[Shape]) -> None:
         raise OutputError(f"{job.target} went away while it was written: remove what is left of it, and begin anew")
     with explained(job.target):
         group = zarr.open_group(open_store(job.target, read_only=False), mode="r+")
-        group.attrs.update(json.loads(json.dumps(metadata(volume, name, classes, factors))))
+        facts = {**metadata(volume, name, classes, factors), _MAKER: {"of": job.of}}
+        group.attrs.update(json.loads(json.dumps(facts)))

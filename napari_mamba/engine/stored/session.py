@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,9 @@ from typing import Any, TypeVar
 
 from napari_mamba.engine import memory
 from napari_mamba.engine.checks import size_warnings, trained_on
+from napari_mamba.engine.device import choose_device
 from napari_mamba.engine.options import check_followed
+from napari_mamba.engine.plan import plan_run
 from napari_mamba.engine.progress.events import Progress
 from napari_mamba.engine.progress.record import Record, TimeEstimator
 from napari_mamba.engine.progress.reporting import Cancelled, Events, Reporter
@@ -22,10 +25,11 @@ from napari_mamba.engine.result import Result
 from napari_mamba.engine.stored.finishing import largest
 from napari_mamba.engine.stored.finishing.coarsening import Coarsening, tasks_of
 from napari_mamba.engine.stored.finishing.pyramid import coarser, factors
+from napari_mamba.engine.stored.finishing.remembered import Remembered
 from napari_mamba.engine.stored.identity import identity
 from napari_mamba.engine.stored.journal import Journal
 from napari_mamba.engine.stored.layout import Layout, lay_out, split
-from napari_mamba.engine.stored.outcome import finished_result, result_of
+from napari_mamba.engine.stored.outcome import finished_result, maker_of, result_of
 from napari_mamba.engine.stored.reading.checking import check_on_disk
 from napari_mamba.engine.stored.reading.lazy import cut, lazy_volume
 from napari_mamba.engine.stored.reading.passes import Watch
@@ -64,6 +68,7 @@ class StoredSession:
             with self.journal.locked(), self.opened:
                 kept = self._begun(resume, overwrite)
                 if kept is None and state_of(job.target) == "image" and resume and not overwrite:
+                    self._see_whose_it_is()
                     return finished_result(job, self.journal)
                 yield from self._prepare(kept)
                 times = yield from self._compute(fresh=kept is None)
@@ -100,11 +105,31 @@ class StoredSession:
             raise OutputError(f"{target} is already there: add --overwrite to replace it, or choose another name")
         return None
 
+    def _opened_volume(self) -> Volume:
+        source = self.job.source
+        return lazy_volume(source if isinstance(source, Volume) else source())
+
+    def _see_whose_it_is(self) -> None:
+        """Raise `OutputError` unless the store, which is whole, says that it is the answer to what is asked."""
+        job, of = self.job, maker_of(self.job.target)
+        device = choose_device(job.options.device, job.options.precision)
+        plan = plan_run(job.bundle, job.options, device.torch_device)
+        if of is None:
+            raise OutputError(
+                f"{job.target} is whole, and does not say of what it is the answer: choose another name, or replace it "
+                "with --overwrite"
+            )
+        if of != identity(self._opened_volume(), job.bundle, job.options, plan, device.dtype):
+            raise OutputError(
+                f"{job.target} is whole, and the answer to another image, bundle or options: give the same ones, "
+                "choose another name, or replace it with --overwrite"
+            )
+
     def _prepare(self, kept: dict[str, Any] | None) -> Events:
         job = self.job
         if kept is not None:
             job.found |= kept["found"]
-        volume = lazy_volume(job.source if isinstance(job.source, Volume) else job.source())
+        volume = self._opened_volume()
         if "warnings" not in job.found:
             yield from self._checked(volume)
         unfollowed = check_followed(job.bundle, job.options)
@@ -153,7 +178,7 @@ class StoredSession:
         """Make the store and its journal, or see that those there are of this run."""
         job, work, layout = self.job, self.work, self.job.layout
         assert layout is not None
-        what = identity(volume, self.work)
+        job.of = what = identity(volume, job.bundle, job.options, work.plan, work.device.dtype)
         if kept is None:
             self.journal.clear()
             try:
@@ -174,19 +199,21 @@ class StoredSession:
 
     def _compute(self, fresh: bool) -> Generator[Progress, None, Times]:
         yield from self.report.stage("warming up")
-        if self.spread is None:
-            yield from self._watched("warming up", lambda watch: self.work.ensemble)
-        self.record.start_stage("network")
-        # Counted before one is lost: at the end, a worker that died is perhaps not back yet.
-        self.processes = 1 if self.spread is None else self.spread.workers
         layout = self.job.layout
         assert layout is not None
         done = {} if fresh else self.journal.done()
-        missing = [key for key in self.work.wanted() if key not in done]
+        columns = layout.columns([key for key in self.work.wanted() if key not in done])
+        memory.give_back_freed()  # by passes over the image
+        if self.spread is None:
+            self.opened.callback(self.work.stop_reading)
+            yield from self._watched("warming up", lambda watch: self.work.warm_up(columns[:1]))
+        memory.give_back_freed()
+        self.record.start_stage("network")
+        # Counted before one is lost: at the end, a worker that died is perhaps not back yet.
+        self.processes = 1 if self.spread is None else self.spread.workers
         times = Times()
         if done:
             yield from self.report.say("network", 0, 1, message=f"{len(done)} blocks are there already.")
-        columns = layout.columns(missing)
         if self.spread is None:
             if not largest.wanted(self.work):  # which changes blocks that are written
                 self.coarsening = self.opened.enter_context(self._coarsening())
@@ -202,8 +229,8 @@ class StoredSession:
         estimate = TimeEstimator(total)
         yield from self.report.say("network", 0, total)
         with self.work.writer() as writer:
-            for keys in columns:
-                ticks = self.work.run(keys, writer)
+            for keys, following in itertools.zip_longest(columns, columns[1:], fillvalue=()):
+                ticks = self.work.run(keys, writer, following)
                 with closing(ticks):
                     since = perf_counter()
                     while True:
@@ -236,9 +263,12 @@ class StoredSession:
     def _coarsening(self) -> Coarsening:
         layout, work = self.job.layout, self.work
         assert layout is not None
-        return Coarsening(
-            work, self.shapes, self.steps, layout.chunks, layout.block, work.wanted(), self.journal.done()
-        )
+        remembered = None
+        if work.beside_a_gpu:
+            remembered = Remembered(self.shapes, self.steps, layout.chunks, self.job.bundle.task == "segmentation")
+            work.remember = remembered.take
+        done = self.journal.done()
+        return Coarsening(work, self.shapes, self.steps, layout.chunks, layout.block, work.wanted(), done, remembered)
 
     def _coarsen(self) -> Events:
         """The coarser levels that are not there yet."""

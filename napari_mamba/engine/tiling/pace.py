@@ -19,7 +19,7 @@ def _mark(device: torch.device) -> Any:
 
 
 class Pace:
-    """Waits, after each pass, for the pass `AHEAD` before it; does nothing where passes are done when they return.
+    """Waits, after each pass, for the pass `ahead` before it; does nothing where passes are done when they return.
 
     Parameters
     ----------
@@ -29,6 +29,8 @@ class Pace:
 
     Attributes
     ----------
+    ahead : int
+        Passes that may wait on the device.
     computed : float
         Seconds for which the device was at work on passes that were waited for.
 
@@ -39,7 +41,7 @@ class Pace:
     """
 
     def __init__(self, mark: Callable[[torch.device], Any] = _mark) -> None:
-        self.mark = mark
+        self.mark, self.ahead = mark, AHEAD
         self.waiting: deque[tuple[Any, Any]] = deque()
         self.computed = 0.0
         self._begun: Any = None
@@ -54,7 +56,7 @@ class Pace:
         if device.type != "cuda":
             return
         self.waiting.append((self._begun, self.mark(device)))
-        if len(self.waiting) > AHEAD:
+        while len(self.waiting) > self.ahead:
             self._wait()
 
     def finish(self) -> None:

@@ -23,7 +23,7 @@ def reader_over(data: np.ndarray | TileReader, tiling: Tiling) -> TileReader:
     >>> read((0, 0, 0))[0, :, 0, 0].tolist()
     [0.0, 1.0, 1.0, 0.0]
     """
-    if callable(data):
+    if callable(data) or not isinstance(data, np.ndarray):
         return data
     padded = tiling.pad(data)
     tz, ty, tx = tiling.tile
@@ -39,8 +39,11 @@ def stacked(read: TileReader, starts: Sequence[Shape], device: torch.device) -> 
     """The tiles (B, C, *tile) that begin at `starts`, on the device.
 
     A GPU copies them from pinned memory while the host goes on: PyTorch gives that memory out again once it has been
-    read.
+    read. A reader that has batches on the device already (`stacked`) is asked for those.
     """
+    ready = getattr(read, "stacked", None)
+    if ready is not None:
+        return ready(starts)
     tiles = [read(start) for start in starts]
     if device.type != "cuda":
         return torch.from_numpy(np.stack(tiles)).to(device)

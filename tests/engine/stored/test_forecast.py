@@ -11,10 +11,13 @@ import zarr
 from engine_fakes import Apply, fake_bundle, two_classes
 from stored_fakes import drain
 
-from napari_mamba.engine import RunOptions
+from napari_mamba.bundles import Tile
+from napari_mamba.engine import RunOptions, run
 from napari_mamba.engine.stored import forecast as forecast_module
+from napari_mamba.engine.stored import forecast_in_memory as forecast_in_memory_module
 from napari_mamba.engine.stored import layout as layout_module
 from napari_mamba.engine.stored.forecast import forecast
+from napari_mamba.engine.stored.forecast_in_memory import forecast_in_memory
 from napari_mamba.engine.stored.reading.needs import NeedsMemory
 from napari_mamba.engine.stored.run import run_into
 from napari_mamba.errors import InputError
@@ -120,3 +123,30 @@ def test_what_cannot_be_run_is_refused_as_by_the_run(tmp_path):
     assert str(told.value) == str(said.value)
     with pytest.raises(NeedsMemory):
         forecast(volume, bundle, Path("out.zarr"), RunOptions(uncertainty=True))
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_of_a_run_in_memory_it_tells_the_passes_and_writes_nothing(tmp_path, mirror):
+    values = np.random.default_rng(0).random((1, 20, 33, 40), np.float32)
+    steps = ({"step": "resample", "spacing": [1.5, 1.0, 0.8]}, {"step": "normalise", "schemes": ["zscore"]})
+    changes = {"preparation": steps, "tile": Tile((16, 16, 16), mirror_axes=(0, 1), divisor=(4, 4, 4))}
+    bundle = fake_bundle(Apply(two_classes), classes=2, postprocessing=({"step": "keep_largest"},), **changes)
+    options = RunOptions(device="cpu", mirror=mirror)
+    with pytest.raises(NeedsMemory) as why:
+        forecast(Volume(values), bundle, tmp_path / "out.zarr", options)
+    told = forecast_in_memory(Volume(values), bundle, tmp_path / "out.zarr", options, str(why.value))
+    totals = {event.total for event in run(Volume(values), bundle, options) if event.stage == "network"}
+    assert {told.passes} == totals
+    assert told.shape == values.shape
+    assert "whole label map" in told.in_memory
+    assert told.memory_bytes > told.read_bytes > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_image_that_memory_cannot_hold_is_refused_unread(monkeypatch, tmp_path):
+    monkeypatch.setattr(forecast_in_memory_module.memory, "available_bytes", lambda: 2**20)
+    data = Counted(np.zeros((1, 64, 64, 64), np.float32))
+    bundle = fake_bundle(Apply(two_classes), classes=2)
+    with pytest.raises(NeedsMemory, match=r"for want of it \(the image alone takes 2 MiB of memory there, 1 MiB are"):
+        forecast_in_memory(Volume(data), bundle, tmp_path / "out.zarr", RunOptions(device="cpu"), "for want of it")
+    assert data.read == 0

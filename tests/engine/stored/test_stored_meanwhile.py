@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import itertools
 import threading
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
+import zarr
 from engine_fakes import Apply, fake_bundle, two_classes
 from stored_fakes import drain
 
 from napari_mamba.engine import RunOptions, run_to_end
 from napari_mamba.engine.stored import layout as layout_module
 from napari_mamba.engine.stored.assembling import Writer
+from napari_mamba.engine.stored.finishing import pyramid
 from napari_mamba.engine.stored.finishing.coarsening import Coarsening, threads_for
 from napari_mamba.engine.stored.finishing.pyramid import coarser, factors, finer_box, parts
+from napari_mamba.engine.stored.finishing.remembered import Remembered
+from napari_mamba.engine.stored.journal import Journal
 from napari_mamba.engine.stored.layout import Layout
 from napari_mamba.engine.stored.reading.bands import Prefetched
 from napari_mamba.engine.stored.run import run_into
 from napari_mamba.engine.stored.times import Times
 from napari_mamba.engine.stored.work import Work
 from napari_mamba.engine.tiling.pace import AHEAD, Pace
+from napari_mamba.errors import RunError
 from napari_mamba.volume import Volume
 
 SHAPE, CHUNKS, BLOCK = (300, 140, 520), (64, 128, 128), (64, 128, 256)
@@ -185,6 +191,87 @@ def test_the_share_is_of_the_whole_time():
     facts = times.facts(1)
     assert facts["share_computed"] == pytest.approx(3.0 / sum(facts["seconds"].values()), abs=1e-3)
     assert facts["bounded_by"] == "waiting"
+
+
+class Moment:
+    """In the place of a CUDA event or stream where there is no GPU: all is done as soon as it is asked for."""
+
+    def __init__(self, *_, **__):
+        pass
+
+    def record(self, *_):
+        pass
+
+    synchronize = wait_event = record
+
+
+@pytest.fixture
+def as_beside_a_gpu(monkeypatch):
+    """A CPU that is treated as a GPU is, by all but the scan's kernels."""
+    for name in ("Stream", "Event"):
+        monkeypatch.setattr(torch.cuda, name, Moment)
+    monkeypatch.setattr(torch.cuda, "current_stream", Moment)
+    monkeypatch.setattr(torch.cuda, "stream", lambda one: nullcontext())
+    monkeypatch.setattr(Work, "beside_a_gpu", True)
+    for name, value in (("CHUNK", 16), ("LAYER", 8), ("MOST_MEMORY", 2**18)):
+        monkeypatch.setattr(layout_module, name, value)
+    monkeypatch.setattr(pyramid, "COARSEST", 20)
+    monkeypatch.setattr(pyramid, "PART", 16)
+
+
+def levels(target):
+    group = zarr.open_group(str(target), mode="r")
+    return [group[name][...] for name in sorted(group.array_keys())]
+
+
+def restoring():
+    return fake_bundle(Apply(lambda x: x * 1.5 + torch.linspace(0, 1, 16)), task="restoration")
+
+
+@pytest.mark.parametrize("task", ["segmentation", "restoration"])
+@pytest.mark.parametrize("size", [(32, 40, 36), (33, 71, 51)])
+def test_what_is_done_beside_a_gpu_changes_nothing(tmp_path, as_beside_a_gpu, monkeypatch, task, size):
+    bundle = fake_bundle(Apply(two_classes), classes=2) if task == "segmentation" else restoring()
+    volume = Volume(np.random.default_rng(0).random((1, *size), np.float32), name="image")
+    options, read, begun = RunOptions(device="cpu"), [], []
+    coarsen, begin = Work.coarsen, Work.begin_reading
+    monkeypatch.setattr(Work, "coarsen", lambda self, *one: read.append(one) or coarsen(self, *one))
+    monkeypatch.setattr(Work, "begin_reading", lambda self, keys: begun.append(keys) or begin(self, keys))
+    drain(run_into(volume, bundle, tmp_path / "out.zarr", options))
+    assert read == []  # each part of a coarser level came from memory
+    assert len(begun) > 2
+    assert begun[-1] == ()
+    monkeypatch.setattr(Work, "beside_a_gpu", False)
+    drain(run_into(volume, bundle, tmp_path / "plain.zarr", options))
+    assert read
+    found, wanted = levels(tmp_path / "out.zarr"), levels(tmp_path / "plain.zarr")
+    assert len(found) == len(wanted) > 1
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(one, other)
+    result = run_to_end(volume, bundle, options)
+    plain = result.labels if task == "segmentation" else result.image
+    np.testing.assert_allclose(found[0], plain.data, atol=1e-6 if task == "restoration" else 0)
+
+
+def test_beside_a_gpu_nan_is_found_before_its_block_is_written(tmp_path, as_beside_a_gpu):
+    volume = Volume(np.random.default_rng(0).random((1, 32, 40, 36), np.float32), name="image")
+    broken = fake_bundle(Apply(lambda x: two_classes(x) / 0.0 * 0.0), classes=2)
+    with pytest.raises(RunError, match="NaN or infinity"):
+        drain(run_into(volume, broken, tmp_path / "out.zarr", RunOptions(device="cpu")))
+    assert Journal(tmp_path / "out.zarr").done() == {}
+
+
+def test_where_there_is_no_room_parts_are_not_remembered():
+    shapes, steps, box = [(4, 4, 4), (2, 2, 2)], [(2, 2, 2)], (slice(0, 4),) * 3
+    block = np.arange(64, dtype=np.float32).reshape(1, 4, 4, 4)
+    for room in (31, 32):
+        remembered = Remembered(shapes, steps, (4, 4, 4), labels=False, room=room)
+        remembered.take(0, box, block)
+        assert (remembered.give("1/0.0.0") is None) == (room == 31)
+    for _ in range(2):  # half of it, and again, where an attempt was repeated
+        remembered.take(0, (slice(0, 2), *box[1:]), block[:, :2])
+    assert remembered.give("1/0.0.0") is None
+    assert remembered.room == 32
 
 
 @pytest.mark.gpu

@@ -102,17 +102,32 @@ def test_without_a_word_nothing_that_is_there_is_touched(tmp_path, volume):
     assert (tmp_path / "thesis").read_text() == "years of work"
 
 
+@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("what", ["image", "values", "bundle", "options"])
-def test_what_was_begun_with_something_else_is_not_gone_on_with(tmp_path, volume, what):
+def test_what_was_begun_with_something_else_is_not_gone_on_with(tmp_path, volume, what, whole):
     target = tmp_path / "out.zarr"
-    stopped(run_into(volume, bundle(), target, CPU), 3)
+    if whole:
+        drain(run_into(volume, bundle(), target, CPU))
+    else:
+        stopped(run_into(volume, bundle(), target, CPU), 3)
     other = Volume(volume.data[:, :-1], volume.affine, name="image") if what == "image" else volume
     if what == "values":  # another frame or channel, or another image of the same name
         other = Volume(volume.data[:, ::-1], volume.affine, name="image")
     changed = bundle(sha256="1" * 64) if what == "bundle" else bundle()
     options = replace(CPU, overlap=0.25) if what == "options" else CPU
-    with pytest.raises(OutputError, match="begun with another image, bundle or options"):
+    said = "is whole, and the answer to another image" if whole else "begun with another image, bundle or options"
+    with pytest.raises(OutputError, match=said):
         drain(run_into(other, changed, target, options, resume=True))
+
+
+def test_a_whole_store_of_another_program_is_not_taken_for_a_finished_run(tmp_path, volume):
+    target = tmp_path / "out.zarr"
+    io.write(volume, target)
+    before = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
+    with pytest.raises(OutputError, match="does not say of what it is the answer: choose another name"):
+        drain(run_into(volume, bundle(), target, CPU, resume=True))
+    assert {path: path.read_bytes() for path in target.rglob("*") if path.is_file()} == before
+    assert not (tmp_path / "out.zarr.unfinished").exists()
 
 
 def test_two_runs_into_one_store_are_refused(tmp_path, volume):

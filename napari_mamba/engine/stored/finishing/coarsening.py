@@ -12,6 +12,7 @@ from types import TracebackType
 import torch
 
 from napari_mamba.engine.stored.finishing.pyramid import finer_box, keys_within, parts, sides_of
+from napari_mamba.engine.stored.finishing.remembered import Remembered
 from napari_mamba.engine.stored.tasks import Task
 from napari_mamba.engine.stored.work import Work
 from napari_mamba.engine.tiling.tiles import Box, Shape
@@ -40,6 +41,8 @@ class Coarsening:
         Of the finest level.
     wanted, done : collection of str
         Blocks of the finest level that hold something, and whatever is written already.
+    remembered : Remembered, optional
+        Has parts that need not be read from the store, of blocks that it was given.
     """
 
     def __init__(
@@ -51,8 +54,9 @@ class Coarsening:
         block: Shape,
         wanted: Collection[str],
         done: Collection[str],
+        remembered: Remembered | None = None,
     ):
-        self.work, self.steps = work, steps
+        self.work, self.steps, self.remembered = work, steps, remembered
         self.parts: dict[str, Part] = {}
         self.missing: dict[str, set[str]] = {}
         self.users: dict[str, list[str]] = {}
@@ -103,7 +107,13 @@ class Coarsening:
 
     def _make(self, key: str) -> None:
         level, box = self.parts[key]
-        self.work.coarsen(level, key, box, self.steps[level - 1])
+        values = None if self.remembered is None else self.remembered.give(key)
+        if values is None:
+            values = self.work.coarsen(level, key, box, self.steps[level - 1])
+        else:
+            self.work.put_coarser(level, key, box, values)
+        if self.remembered is not None:
+            self.remembered.take(level, box, values)
         self.written(key)
 
     def rest(self) -> Iterator[int]:

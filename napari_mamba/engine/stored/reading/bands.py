@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from time import perf_counter
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -99,9 +100,9 @@ class Prefetched:
     Parameters
     ----------
     read : callable
-        Gives the tile that begins at a place; asked for each of `starts`, in their order.
-    starts : iterable of tuple of int
-        All tiles that will be asked for.
+        Gives the tile that begins at a place, or the tiles of a batch; asked for each of `starts`, in their order.
+    starts : iterable of tuple of int, or of batches of them
+        All that will be asked for.
     ahead : int
         Tiles that are made ahead.
 
@@ -117,11 +118,11 @@ class Prefetched:
     (array([0]), array([2]))
     """
 
-    def __init__(self, read: Callable[[Shape], np.ndarray], starts: Iterable[Shape], ahead: int):
+    def __init__(self, read: Callable[[Any], Any], starts: Iterable[Any], ahead: int):
         self.read, self.left = read, iter(starts)
         self.waited = 0.0
         self.pool = ThreadPoolExecutor(1, "tiles")
-        self.coming: deque[tuple[Shape, Future[np.ndarray]]] = deque()
+        self.coming: deque[tuple[Any, Future[Any]]] = deque()
         for _ in range(ahead):
             self._next()
 
@@ -132,7 +133,7 @@ class Prefetched:
         self.pool.shutdown(wait=True, cancel_futures=True)
         self.coming.clear()
 
-    def __call__(self, start: Shape) -> np.ndarray:
+    def __call__(self, start: Any) -> Any:
         """The tile that begins at `start`, which is the next one."""
         since = perf_counter()
         expected, tile = self.coming.popleft()
