@@ -44,7 +44,7 @@ def main() -> None:
 
         bundle = bundles.load(options.bundle)
     step("the bundle")
-    wake(options.device)  # as the command does
+    wake(options.device, task=bundle.task)  # as the command does
     volume = io.read(options.image)
     step("reading")
     import napari_mamba.engine.session  # noqa: F401

@@ -218,7 +218,8 @@ def _run_case(name: str, case: Case, work: _Work, overall: Any, cancel: threadin
     stored = _stored(case, work, bundle, tell, cancel)
     if stored is None:
         if not work.storing.asked:
-            wake(str(work.options.get("device", "auto")), str(work.options.get("precision", "auto")))
+            precision = str(work.options.get("precision", "auto"))
+            wake(str(work.options.get("device", "auto")), precision, bundle.task)
         volume = _read(case.inputs, reading, bundle)
         cluster = work.cluster() if work.storing.asked else None
         if cluster is None:

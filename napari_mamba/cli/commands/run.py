@@ -194,10 +194,6 @@ def run(
     Exit codes: 0 done, 2 unusable input, option or output, 3 out of memory, 4 some cases failed, 130 cancelled,
     1 fault.
     """
-    if scheduler is None and workers is None and not dry_run and all(path.exists() for path in inputs or ()):
-        from napari_mamba.opening import open_ahead
-
-        open_ahead(device)  # before what follows is imported, and PyTorch
     from napari_mamba.cli import parsing, running
     from napari_mamba.cli.cases import one_case
     from napari_mamba.cli.outputs import Outputs
