@@ -172,7 +172,7 @@ def processes(device: str, cached: bool, repeats: int, **what: Any) -> Found:
         bare, _ = one("first" if cached else "bare", None)
     times = sorted(seconds for seconds, _ in found)
     seconds, details = sorted(found, key=lambda one: one[0])[len(found) // 2]
-    return Found(seconds, details | {"without byte code": bare, "fastest": times[0], "slowest": times[-1]}, NOTE)
+    return Found(seconds, details | {"no byte code at all": bare, "fastest": times[0], "slowest": times[-1]}, NOTE)
 
 
 ROWS = (
@@ -183,7 +183,7 @@ ROWS = (
     Row("brain-new", "runs", f"`{BRAIN}`, new process, no kernel cache, to the file", "s", 5.0, LOWER,
         lambda device: processes(device, False, 3)),
     Row("brain-command", "runs", f"`napari-mamba run {BRAIN}`, new process, kernels cached", "s", 3.5, LOWER,
-        lambda device: processes(device, True, 5, program=COMMAND)),
+        lambda device: processes(device, True, 3, program=COMMAND)),
     warm_row("hippocampus-warm", "hippocampus-mr", speed.crop, 0.1),
     warm_row("denoise-warm", "mr-denoise", lambda: restoration.cube("mr-denoise"), 0.25),
     warm_row("superres-warm", "mr-superres", lambda: restoration.cube("mr-superres"), 0.45),

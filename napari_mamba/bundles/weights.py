@@ -33,8 +33,8 @@ class _Unfilled(TorchFunctionMode):
         }
     )
 
-    _INSIDE = (getattr(nn.init, name, None) for name in ("_no_grad_uniform_", "_no_grad_normal_"))
-    _CODES = frozenset(inspect.unwrap(one).__code__ for one in (*_RANDOM, *_INSIDE) if one is not None)
+    _INSIDE: Any = (getattr(nn.init, name, None) for name in ("_no_grad_uniform_", "_no_grad_normal_"))
+    _CODES = frozenset(inspect.unwrap(one).__code__ for one in [*_RANDOM, *_INSIDE] if one is not None)
     _DRAWS = frozenset({Tensor.normal_, Tensor.uniform_})
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

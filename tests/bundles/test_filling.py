@@ -59,7 +59,7 @@ def test_a_value_that_is_not_finite_is_told_by_its_name(bad):
     network = Twice()
     given = state(network, 1)
     given["one.1.bias"][2] = given["other.1.bias"][2] = bad
-    with pytest.raises(BundleError, match="'one.1.bias' are not finite"):
+    with pytest.raises(BundleError, match=r"'one\.1\.bias' are not finite"):
         weights.fill(network, given, "here")
 
 
