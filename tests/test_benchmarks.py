@@ -156,7 +156,7 @@ def test_members_are_scored_alone_and_together(
         def __init__(self, value):
             self.value = float(value)
 
-        def networks(self):
+        def networks(self, device=None):
             layer = torch.nn.Conv3d(1, 1, 1, bias=False)
             torch.nn.init.constant_(layer.weight, self.value)
             return [layer]
@@ -241,7 +241,7 @@ def test_borders_are_measured_from_the_raters(bench: None) -> None:
     image = np.where(truth > 0, np.where(np.arange(24)[None, :, None] >= 10, 2.0, 1.0), 0.0)
     stored = {"images": image.astype(np.float16), "labels": truth, "shapes": np.array(truth.shape)}
     arrays = {f"validation_{key}": value[None] for key, value in stored.items()}
-    bundle = SimpleNamespace(networks=lambda: [Network()], tile=SimpleNamespace(mirror_axes=(2,), round_robin=False))
+    bundle = SimpleNamespace(networks=lambda device=None: [Network()], tile=SimpleNamespace(mirror_axes=(2,), round_robin=False))
     found = border.measure(arrays, bundle, choose_device("cpu"))
     assert (found["rms"], found["most"]) == (2, 2)
     assert found["dice"]["answer"] == pytest.approx([16 / 18, 12 / 14])

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from napari_mamba.cli.ending import leave
+from napari_mamba.opening import importing, open_ahead
 
 
 def main() -> None:
@@ -25,21 +26,25 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     options = parser.parse_args()
     times, since = {}, time.perf_counter()
+    open_ahead(options.device)  # as the command does
 
     def step(name: str) -> None:
         nonlocal since
         now = time.perf_counter()
         times[name], since = round(now - since, 3), now
 
-    import torch  # noqa: F401
+    with importing():
+        from napari_mamba import bundles, engine, io
 
-    step("PyTorch's import")
-    from napari_mamba import bundles, engine, io
-    from napari_mamba.engine.networks.waking import wake
+        step("imports before PyTorch")
+        import torch  # noqa: F401
 
-    bundle = bundles.load(options.bundle)
+        step("PyTorch's import")
+        from napari_mamba.engine.networks.waking import wake
+
+        bundle = bundles.load(options.bundle)
     step("the bundle")
-    wake(options.device)  # as the command does
+    wake(options.device, task=bundle.task)  # as the command does
     volume = io.read(options.image)
     step("reading")
     import napari_mamba.engine.session  # noqa: F401

@@ -12,8 +12,10 @@ import argparse
 import contextlib
 import gc
 import math
+import statistics
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
 from unittest import mock
 
 import torch
@@ -29,6 +31,8 @@ AIMS = {"umamba_enc": 2.5, "segmamba": 2.0}
 SIZES = (96, 128, 192, 256)
 RESULTS = Path(__file__).with_name("results")
 BUDGET = 0.5  # seconds of timed calls
+STREAM = 3
+"""Calls of a network back to back, as an image's tiles are: what the host asks for, a GPU works off meanwhile."""
 
 
 def precision(dtype: torch.dtype) -> contextlib.AbstractContextManager:
@@ -51,8 +55,26 @@ def measure(network: nn.Module, x: Tensor, dtype: torch.dtype) -> tuple[float, f
             network(x)
             torch.cuda.synchronize()
             peak = torch.cuda.max_memory_allocated() / 2**30
-            time = milliseconds([lambda: network(x)], BUDGET, rounds=15)
+            time = milliseconds([lambda: network(x)] * STREAM, BUDGET, rounds=15)
         return time, peak, y
+    finally:
+        network.cpu()
+        free()
+
+
+def host_part(network: nn.Module, x: Tensor, dtype: torch.dtype) -> float:
+    """Milliseconds until a forward pass is asked for, on a GPU that has nothing else to do; a median of nine."""
+    network.to(DEVICE)
+    times = []
+    try:
+        with precision(dtype):
+            for _ in range(10):
+                torch.cuda.synchronize()
+                began = perf_counter()
+                network(x)
+                times.append(1e3 * (perf_counter() - began))
+            torch.cuda.synchronize()
+        return statistics.median(times[1:])
     finally:
         network.cpu()
         free()

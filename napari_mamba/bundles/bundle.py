@@ -22,6 +22,7 @@ from napari_mamba.io.common.guard import quoted
 from napari_mamba.io.paths import expanded
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a list of bundles needs none of it
+    import torch
     from torch import Tensor, nn
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -108,8 +109,13 @@ class Bundle(BundleSpec):
                 "the bundle again"
             )
 
-    def state_dicts(self) -> Iterator[dict[str, Tensor]]:
+    def state_dicts(self, device: torch.device | None = None) -> Iterator[dict[str, Tensor]]:
         """The weights of each member of the ensemble, in float32, checked against their checksums.
+
+        Parameters
+        ----------
+        device : torch.device, optional
+            Where they are wanted, the CPU by default: a file's half precision goes there, and is half as many bytes.
 
         Raises
         ------
@@ -133,10 +139,11 @@ class Bundle(BundleSpec):
                 whole = int8.dequantize(tensors)
             except BundleError as error:
                 raise BundleError(f"{file}: {error}") from error
-            yield {key: t.to(torch.float32) if t.is_floating_point() else t for key, t in whole.items()}
+            there = whole if device is None else {key: t.to(device) for key, t in whole.items()}
+            yield {key: t.to(torch.float32) if t.is_floating_point() else t for key, t in there.items()}
 
-    def networks(self) -> list[nn.Module]:
-        """The networks of the ensemble, with their weights, in float32 and eval mode, on the CPU.
+    def networks(self, device: torch.device | None = None) -> list[nn.Module]:
+        """The networks of the ensemble, with their weights, in float32 and eval mode, on the CPU or another device.
 
         Raises
         ------
@@ -150,10 +157,11 @@ class Bundle(BundleSpec):
         from napari_mamba.bundles.weights import build, fill
 
         kinds = self.networks_of(len(self.weights))
-        return [
+        filled = [
             fill(build(self, weights, kind), weights, str(self.path)).eval()
-            for kind, weights in zip(kinds, self.state_dicts(), strict=True)
+            for kind, weights in zip(kinds, self.state_dicts(device), strict=True)
         ]
+        return filled if device is None else [network.to(device) for network in filled]  # what no file holds
 
 
 class KeptBundle(Bundle):
@@ -163,8 +171,8 @@ class KeptBundle(Bundle):
     def _networks(self) -> list[nn.Module]:
         return super().networks()
 
-    def networks(self) -> list[nn.Module]:
-        return list(self._networks)
+    def networks(self, device: torch.device | None = None) -> list[nn.Module]:
+        return [network if device is None else network.to(device) for network in self._networks]
 
 
 def kept(bundle: Bundle) -> Bundle:

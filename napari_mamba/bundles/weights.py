@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,10 +33,17 @@ class _Unfilled(TorchFunctionMode):
         }
     )
 
+    _INSIDE: Any = (getattr(nn.init, name, None) for name in ("_no_grad_uniform_", "_no_grad_normal_"))
+    _CODES = frozenset(inspect.unwrap(one).__code__ for one in [*_RANDOM, *_INSIDE] if one is not None)
+    _DRAWS = frozenset({Tensor.normal_, Tensor.uniform_})
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}
         if func in self._RANDOM:
             return args[0] if args else given["tensor"]
+        # Of some initialisers, kaiming_normal_ for one, PyTorch tells a mode nothing but that they draw.
+        if func in self._DRAWS and sys._getframe(1).f_code in self._CODES:
+            return args[0]
         return func(*args, **given)
 
 
@@ -97,12 +106,52 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> nn.Mo
             raise BundleError(
                 f"{where}: these are not the network's weights, they {what} {keys[0]!r} ({len(keys)} keys)"
             )
-    if bad := next((key for key, t in whole.items() if t.is_floating_point() and not torch.isfinite(t).all()), None):
+    if bad := _not_finite(whole):
         raise BundleError(
             f"{where}: the weights {bad!r} are not finite numbers: the training diverged or the file broke"
         )
-    network.load_state_dict(whole, strict=True)
+    if _as_they_are(network) and all(whole[key] is whole[original] for key, original in same.items()):
+        _take(network, whole, same)
+    else:
+        network.load_state_dict(whole, strict=True)
     return network
+
+
+def _not_finite(weights: Mapping[str, Tensor]) -> str:
+    """The key of a tensor that holds NaN or infinity, or an empty text; a device is asked once for all."""
+    each = {id(t): (key, t) for key, t in weights.items() if t.is_floating_point()}.values()
+    if not each:
+        return ""
+    finite = torch.stack([torch.isfinite(t).all() for _, t in each])
+    if bool(finite.all()):
+        return ""
+    return next(key for (key, _), good in zip(each, finite.tolist(), strict=True) if not good)
+
+
+def _as_they_are(network: nn.Module) -> bool:
+    """Whether every module takes a state_dict's tensors as they are.
+
+    Some change names of older versions; PyTorch's own only add what `fill` misses, and refuses.
+    """
+
+    def changes(module: nn.Module) -> bool:
+        loads = type(module)._load_from_state_dict.__module__
+        hooked = module._load_state_dict_pre_hooks or module._load_state_dict_post_hooks
+        return bool(hooked) or not loads.startswith("torch.nn.modules.")
+
+    return not any(map(changes, network.modules()))
+
+
+@torch.no_grad()
+def _take(network: nn.Module, weights: Mapping[str, Tensor], same: Mapping[str, str]) -> None:
+    """Copy each tensor once; those of another device take the place of the network's own."""
+    for key, own in network.state_dict(keep_vars=True).items():
+        if key in same:
+            continue
+        if own.device == weights[key].device:
+            own.copy_(weights[key])
+        else:
+            own.data = weights[key].to(own.dtype).contiguous()
 
 
 def compact(network: nn.Module, weights: Mapping[str, Tensor], dtype: Dtype) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ Importing this package costs neither torch nor rich; each command imports what i
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
@@ -50,7 +51,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def command() -> NoReturn:
-    """`main`, and the end of the process."""
+    """`main`, and the start and the end of the process."""
     from napari_mamba.cli.ending import leave
+    from napari_mamba.opening import open_ahead
 
+    if device := runs_on(sys.argv[1:]):
+        open_ahead(device)  # before typer is imported: neither waits for the other
     leave(main())
+
+
+def runs_on(arguments: Sequence[str]) -> str:
+    """The device of a run that this process will do, as its arguments have it; empty where there is none.
+
+    A guess before the arguments are parsed: a wrong one costs time and nothing else.
+
+    Examples
+    --------
+    >>> runs_on(["run", "hippocampus-mr", "/", "--device", "cuda:1"]), runs_on(["info", "hippocampus-mr"])
+    ('cuda:1', '')
+    """
+    elsewhere = ("--scheduler", "--workers", "--dry-run", "--help", "-h")
+    if arguments[:1] != ["run"] or any(one.partition("=")[0] in elsewhere for one in arguments):
+        return ""
+    if not any(os.path.exists(one) for one in arguments[1:]):
+        return ""
+    pairs = [*zip(arguments, [*arguments[1:], ""], strict=True), *(one.partition("=")[::2] for one in arguments)]
+    return next((value for name, value in pairs if name == "--device" and value), "auto")

@@ -76,7 +76,7 @@ def run(
         # Here, because PyTorch takes seconds to import and a GUI should not wait for it before the first run.
         from napari_mamba.engine.networks.waking import wake
 
-        wake(options.device, options.precision)
+        wake(options.device, options.precision, bundle.task)
         from napari_mamba.engine.session import Session
 
         stored = {} if new_array is None else {"new_array": new_array}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +82,8 @@ class Session:
         self.first_plan = self.context.plan
         self.scan = self.ssd = ""
         self.loading: Loading | None = None
+        self.judges_early = True
+        self.judging: Future[list[judge.Judgement]] | None = None
 
     def events(self) -> Generator[Progress, None, Result]:
         """The whole run."""
@@ -154,19 +157,35 @@ class Session:
         context.volume, warnings = load_checked(context.volume, context.bundle, options.replace_nonfinite)
         yield from report.warn("checking", 1, 1, [*warnings, *self.unfollowed])
         check_axis(context.volume, options.axis)
-        with ThreadPoolExecutor(1) as beside:
-            judging = beside.submit(judge.judge_image, context.volume, context.bundle)
-            yield from report.stage("preparing")
-            profile = known_profile(context.volume, context.bundle, options.slice_profile)
-            steps = preparation_steps(context.bundle, options.spacing, profile)
-            prepared, doubts = choose_view(prepare(self._with_channels(), steps), options.axis)
-            yield from self._doubt("preparing", judging.result())
+        self.judges_early = not self._judges_late()
+        if self.judges_early:
+            self._begin_to_judge()
+        yield from report.stage("preparing")
+        profile = known_profile(context.volume, context.bundle, options.slice_profile)
+        steps = preparation_steps(context.bundle, options.spacing, profile)
+        prepared, doubts = choose_view(prepare(self._with_channels(), steps), options.axis)
+        yield from self._judged("preparing", wait=True)
         for view in range(3 if options.axis == "all" else 1):
             known = trained_on(context.bundle, context.plan.tile)
             asked = options.tile is not None
             doubts += size_warnings(axis_first(prepared.data, view).shape[1:], known, asked=asked)
         yield from report.warn("preparing", 1, 1, [*prepared.warnings, *doubts])
         return prepared
+
+    def _judges_late(self) -> bool:
+        """Whether the image is judged while the network runs: it takes SciPy, whose import a GPU's start would feel."""
+        return loads_beside(self.context.device.torch_device) and "scipy.ndimage" not in sys.modules
+
+    def _begin_to_judge(self) -> None:
+        beside = ThreadPoolExecutor(1, thread_name_prefix="judging")
+        self.judging = beside.submit(judge.judge_image, self.context.volume, self.context.bundle)
+        beside.shutdown(wait=False)
+
+    def _judged(self, stage: str, wait: bool = False) -> Events:
+        """Say what the image's judgement doubts, once it is there; with `wait` now."""
+        if self.judging is not None and (wait or self.judging.done()):
+            judging, self.judging = self.judging, None
+            yield from self._doubt(stage, judging.result())
 
     def _with_channels(self) -> Volume:
         """The volume, its one channel repeated where the bundle takes colours."""
@@ -221,6 +240,8 @@ class Session:
     def infer(self, prepared: Prepared, ensemble: Ensemble) -> Generator[Progress, None, Any]:
         """Run the tiles until an attempt gets through; returns what its slices went into."""
         import_beside(self.answer.imports)
+        if not self.judges_early:
+            self._begin_to_judge()
         self.record.start_stage("network")
         while True:
             sink, problem = None, ""
@@ -230,7 +251,9 @@ class Session:
                 ensemble.agreement.reset()
             try:
                 sink = self.answer.new_sink(prepared)
-                yield from self.context.report.follow(*self.answer.passes(prepared.data, ensemble, sink))
+                for event in self.context.report.follow(*self.answer.passes(prepared.data, ensemble, sink)):
+                    yield event
+                    yield from self._judged("network")
             except NotFinite:
                 problem = "not finite"
             except (RuntimeError, MemoryError) as error:
@@ -238,6 +261,7 @@ class Session:
                     raise
                 problem = "memory"
             if not problem:
+                yield from self._judged("network", wait=True)
                 return sink
             sink = None
             freed = IDLE.clear() + drop_graphs(ensemble.networks, for_good=problem == "memory")

@@ -19,7 +19,7 @@ class FakeBundle(BundleSpec):
     members: Sequence[nn.Module] = field(default_factory=tuple)
     sha256: str = "0" * 64
 
-    def networks(self) -> list[nn.Module]:
+    def networks(self, device=None) -> list[nn.Module]:
         return list(self.members)
 
 

@@ -15,7 +15,8 @@ from scipy.special import softmax
 from scipy.stats import entropy
 
 from napari_mamba.bundles import Tile
-from napari_mamba.engine import RunOptions, run, run_to_end
+from napari_mamba.engine import RunOptions, run, run_to_end, session
+from napari_mamba.engine.familiarity.judge import Judgement
 from napari_mamba.engine.preparation.prepare import prepare
 from napari_mamba.errors import BundleError, InputError
 from napari_mamba.volume import Volume
@@ -227,6 +228,21 @@ def test_options_choose_the_tile(volume):
     run_to_end(volume, fake_bundle(network, classes=2), RunOptions(tile=(8, 12, 24), overlap=0.0))
     assert {shape[2:] for shape in network.shapes} == {(8, 12, 24)}
     assert len(network.shapes) == 2 * 2 * 1
+
+
+def test_an_image_is_judged_before_the_network_or_while_it_runs(volume, monkeypatch):
+    strange = Judgement("image", 9.0, 1.0, ("the brightness",))
+    monkeypatch.setattr(session.judge, "judge_image", lambda volume, bundle: [strange])
+    said = {}
+    for late in (False, True):
+        monkeypatch.setattr(session.Session, "_judges_late", lambda self, late=late: late)
+        events = []
+        result = run_to_end(volume, fake_bundle(Apply(two_classes), classes=2), on_progress=events.append)
+        (warning,) = [event for event in events if event.warning]
+        said[late] = warning.stage, warning.message, result.warnings, result.provenance["familiarity"]
+    assert [said[late][0] for late in (False, True)] == ["preparing", "network"]
+    assert said[False][1:] == said[True][1:]
+    assert said[True][1] == strange.sentence("fake")
 
 
 def test_progress_counts_up_to_the_passes_and_knows_the_time_left(volume):

@@ -270,5 +270,5 @@ class _Same:
     def __getattr__(self, name):
         return getattr(self._bundle, name)
 
-    def networks(self):
+    def networks(self, device=None):
         return self._networks

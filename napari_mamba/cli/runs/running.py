@@ -22,6 +22,7 @@ from napari_mamba.cli.runs.outputs import Outputs
 from napari_mamba.cli.runs.storing import Storing, is_store, joined, run_on_cluster, run_stored
 from napari_mamba.errors import InputError
 from napari_mamba.io.stores import is_address
+from napari_mamba.opening import importing
 
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
@@ -186,11 +187,12 @@ def _run_case(name: str, case: Case, work: _Work, overall: Any, cancel: threadin
         report.progress(event, overall)
 
     tell(Progress("loading", 0, 1))
-    from napari_mamba import io
-    from napari_mamba.engine import run_to_end
-    from napari_mamba.engine.networks.waking import wake
+    with importing():
+        from napari_mamba import io
+        from napari_mamba.engine import run_to_end
+        from napari_mamba.engine.networks.waking import wake
 
-    bundle = work.bundle(name)
+        bundle = work.bundle(name)  # which imports PyTorch
     slide = slides.is_slide(case, bundle)
     case.outputs.check_task(bundle)
     reading = {**work.reading, **case.reading}
@@ -216,7 +218,8 @@ def _run_case(name: str, case: Case, work: _Work, overall: Any, cancel: threadin
     stored = _stored(case, work, bundle, tell, cancel)
     if stored is None:
         if not work.storing.asked:
-            wake(str(work.options.get("device", "auto")), str(work.options.get("precision", "auto")))
+            precision = str(work.options.get("precision", "auto"))
+            wake(str(work.options.get("device", "auto")), precision, bundle.task)
         volume = _read(case.inputs, reading, bundle)
         case.outputs.check_image(volume)
         cluster = work.cluster() if work.storing.asked else None

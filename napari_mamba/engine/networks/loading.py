@@ -89,11 +89,12 @@ def load_ensemble(
 
 
 def _networks(bundle: Bundle, device: Device) -> list[torch.nn.Module]:
-    return IDLE.take(key_of(bundle, device.torch_device)) or _built(bundle)
+    return IDLE.take(key_of(bundle, device.torch_device)) or _built(bundle, device.torch_device)
 
 
-def _built(bundle: Bundle) -> list[torch.nn.Module]:
-    networks = bundle.networks()
+def _built(bundle: Bundle, device: torch.device) -> list[torch.nn.Module]:
+    # A GPU widens and checks the weights itself: on the processor that took longer than all the rest of loading.
+    networks = bundle.networks(device) if device.type == "cuda" else bundle.networks()
     if bundle.task == "fusion":
         networks = [OfPair(network) for network in networks]
     if bundle.task == "registration":

@@ -72,13 +72,15 @@ class StagedEncoder(nn.Module):
         self.norms = nn.ModuleList(InstanceNorm3d(dim) for dim in dims)
         self.mlps = nn.ModuleList(MlpChannel(dim, 2 * dim) for dim in dims)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor, then: Callable[[int, Tensor], Tensor] | None = None) -> list[Tensor]:
+        """The stages' maps, or what ``then(stage, map)`` makes of each as soon as it is there."""
         outputs = []
-        for down, gsc, stage, norm, mlp in zip(
-            self.downsample_layers, self.gscs, self.stages, self.norms, self.mlps, strict=True
+        for level, (down, gsc, stage, norm, mlp) in enumerate(
+            zip(self.downsample_layers, self.gscs, self.stages, self.norms, self.mlps, strict=True)
         ):
             x = stage(gsc(down(x)))
-            outputs.append(mlp(norm(x)))
+            features = mlp(norm(x))
+            outputs.append(features if then is None else then(level, features))
         return outputs
 
 
@@ -145,11 +147,23 @@ class UNETRHead(nn.Module):
         self.decoder1 = UnetrBasicBlock(spatial_dims, feat_size[0], feat_size[0], **shared)
         self.out = UnetOutBlock(spatial_dims, feat_size[0], out_chans)
 
-    def decode(self, first: Tensor, features: list[Tensor]) -> Tensor:
-        """From the first skip and the encoder's four outputs, which it takes off their list, to logits."""
-        skips = [first, *(layer(features.pop(0)) for layer in (self.encoder2, self.encoder3, self.encoder4))]
-        x = self.encoder5(features.pop())
-        del first  # a map at full resolution is a fourth of the decoder's memory
+    def logits(self, x: Tensor, skips: list[Tensor]) -> Tensor:
+        """From the encoder's input to logits; of `skips` the first, which `encoder1` gives, may be there.
+
+        Each skip's convolutions follow its stage: those at high resolution keep a GPU busy while the host asks for the
+        many small operators of the next stage. The first skip, the largest map, comes after the first stage, whose
+        scans need as much memory.
+        """
+        image, layers = x, (self.encoder2, self.encoder3, self.encoder4, self.encoder5)
+
+        def then(level: int, features: Tensor) -> Tensor:
+            if not skips:
+                skips.append(self.encoder1(image))
+            return layers[level](features)
+
+        *others, x = self.vit(x, then)
+        skips += others
+        del others  # a decoder takes its skip off the list: one at full resolution is a fourth of its memory
         for decoder in (self.decoder5, self.decoder4, self.decoder3, self.decoder2):
             x = decoder(x, skips)
         return self.out(self.decoder1(x))
@@ -221,5 +235,4 @@ class SegMamba(UNETRHead):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_chans, D, H, W), sides divisible by 16, to (B, out_chans, D, H, W)."""
         x = for_convolutions(x, self.widths)
-        features = self.vit(x)  # first: its scans need the memory of a map at full resolution
-        return self.decode(self.encoder1(x), features)
+        return self.logits(x, [])

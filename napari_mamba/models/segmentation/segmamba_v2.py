@@ -127,4 +127,4 @@ class SegMambaV2(UNETRHead):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_chans, D, H, W), sides divisible by 16, to (B, out_chans, D, H, W)."""
         first = self.encoder1(x)
-        return self.decode(first, self.vit(first))
+        return self.logits(first, [first])

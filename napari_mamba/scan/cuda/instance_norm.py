@@ -7,13 +7,16 @@ same bits every time. Nothing waits for the device, so a CUDA graph may record i
 
 from __future__ import annotations
 
+import math
+import struct
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from napari_mamba.scan.cuda.forward import MAX_BATCH, multiprocessors
-from napari_mamba.scan.cuda.runtime import Kernel, kernel, on_device
+from napari_mamba.scan.cuda.runtime import Kernel, Launch, kernel, on_device
 
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 THREADS, ITEMS = 256, 16
@@ -29,6 +32,7 @@ LAYOUTS = {
     "norm_last_merge": "7Qq3i2f",
     "norm_last_apply": "7Qq3i2f",
 }
+HEAD, TAIL = struct.Struct("@7Q"), struct.Struct("@q3i2f")  # of the layouts of channels-last maps
 LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of axes
 RUNS_EACH = 8  # of a multiprocessor, of a channels-last map
 MIN_RUN = 8  # voxels that a thread has at least, where there are so many
@@ -58,10 +62,13 @@ def _aligned(size: int, *tensors: Tensor | None) -> bool:
     return not any(x.data_ptr() % 16 or size * x.element_size() % 16 for x in given)
 
 
-def _kernel(name: str, x: Tensor, weight: Tensor | None) -> Kernel:
-    weight_type = torch.float32 if weight is None else weight.dtype
+def _kernel(name: str, dtype: torch.dtype, weights: torch.dtype | None) -> Kernel:
     source = "instance_norm_last.cu" if "last" in name else "instance_norm.cu"
-    return kernel(source, name, LAYOUTS[name], IO=TYPES[x.dtype], WIO=TYPES[weight_type])
+    return kernel(source, name, LAYOUTS[name], IO=TYPES[dtype], WIO=TYPES[weights or torch.float32])
+
+
+def _type(x: Tensor | None) -> torch.dtype | None:
+    return None if x is None else x.dtype
 
 
 def _sizes(x: Tensor) -> tuple[int, int, int]:
@@ -104,7 +111,7 @@ def run_forward(
     affine = bias if weight is None else weight
     with on_device(x.device):
         for name in ("norm_statistics", "norm_apply")[splits == 1 :]:
-            _kernel(name, x, affine)(x.device.index, (rows * splits, 1, 1), THREADS, values)
+            _kernel(name, x.dtype, _type(affine))(x.device.index, (rows * splits, 1, 1), THREADS, values)
     return y, saved
 
 
@@ -125,25 +132,43 @@ def takes_last(x: Tensor) -> bool:
     )
 
 
+class _Last(NamedTuple):
+    """What a call on channels-last maps of one shape and type needs but their addresses."""
+
+    launches: tuple[Launch, ...]
+    partial: int  # floats of each run's sums; those of the channels follow them
+    floats: int  # of both
+    sizes: tuple[int, int, int, int]
+
+
+@lru_cache(maxsize=512)
+def _last(shape: torch.Size, dtype: torch.dtype, weights: torch.dtype | None, device: torch.device) -> _Last:
+    """How maps of a shape are cut: a small map takes the GPU less time than Python takes to work this out."""
+    batch, channels = shape[:2]
+    voxels = math.prod(shape[2:])
+    rows = THREADS // (channels * dtype.itemsize // 16)
+    splits = min(-(-voxels // (rows * MIN_RUN)), max(1, multiprocessors(device) * RUNS_EACH // batch))
+    run = -(-voxels // splits)
+    splits = -(-voxels // run)
+    grids = {"statistics": splits, "merge": -(-channels * 32 // THREADS), "apply": splits}
+    launches = tuple(
+        (_kernel(f"norm_last_{name}", dtype, weights), (blocks, batch, 1), THREADS, 0) for name, blocks in grids.items()
+    )
+    partial = batch * splits * channels * 2
+    return _Last(launches, partial, partial + batch * 4 * channels, (voxels, channels, splits, run))
+
+
 def _forward_last(
     x: Tensor, affine: tuple[Tensor | None, Tensor | None], residual: Tensor | None, y: Tensor, eps: float, slope: float
 ) -> None:
     """Write what `run_forward` returns first to y, of maps that lie channels-last."""
-    batch, channels = x.shape[:2]
-    voxels = x[0, 0].numel()
-    rows = THREADS // (channels * x.element_size() // 16)
-    splits = min(-(-voxels // (rows * MIN_RUN)), max(1, multiprocessors(x.device) * RUNS_EACH // batch))
-    run = -(-voxels // splits)
-    splits = -(-voxels // run)
-    partial = torch.empty(batch, splits, channels, 2, dtype=torch.float32, device=x.device)
-    channel = torch.empty(batch, 4, channels, dtype=torch.float32, device=x.device)
-    pointers = [_pointer(t) for t in (x, *affine, residual, y, partial, channel)]
-    values = (*pointers, voxels, channels, splits, run, eps, slope)
-    grids = {"statistics": splits, "merge": -(-channels * 32 // THREADS), "apply": splits}
-    weights = next((t for t in affine if t is not None), None)
+    weights = next((t.dtype for t in affine if t is not None), None)
+    plan = _last(x.shape, x.dtype, weights, x.device)
+    sums = torch.empty(plan.floats, dtype=torch.float32, device=x.device)
+    partial = sums.data_ptr()
+    pointers = [*(_pointer(t) for t in (x, *affine, residual, y)), partial, partial + 4 * plan.partial]
     with on_device(x.device):
-        for name, blocks in grids.items():
-            _kernel(f"norm_last_{name}", x, weights)(x.device.index, (blocks, batch, 1), THREADS, values)
+        Kernel.together(plan.launches, x.device.index, HEAD, pointers, TAIL.pack(*plan.sizes, eps, slope))
 
 
 def run_backward(
@@ -173,5 +198,5 @@ def run_backward(
     affine = bias if weight is None else weight
     with on_device(x.device):
         for name in ("norm_sums", "norm_gradient")[splits == 1 :]:
-            _kernel(name, x, affine)(x.device.index, (rows * splits, 1, 1), THREADS, values)
+            _kernel(name, x.dtype, _type(affine))(x.device.index, (rows * splits, 1, 1), THREADS, values)
     return dx, dresidual, sums

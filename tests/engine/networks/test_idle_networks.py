@@ -33,7 +33,7 @@ def built(monkeypatch):
     """How often networks were built."""
     count, original = [], bundle_module.Bundle.networks
 
-    def networks(self):
+    def networks(self, device=None):
         count.append(self.name)
         return original(self)
 

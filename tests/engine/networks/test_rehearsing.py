@@ -91,7 +91,7 @@ def test_what_loading_raises_is_raised_where_the_networks_are_asked_for():
     class Broken:
         task = "segmentation"
 
-        def networks(self):
+        def networks(self, device=None):
             here.append(threading.current_thread())
             raise BundleError("the weights are damaged")
 

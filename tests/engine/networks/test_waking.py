@@ -52,6 +52,18 @@ def test_the_first_steps_are_an_operation_of_any_device():
     waking.first_steps(torch.device("cpu"), torch.float32)
 
 
+def test_parts_are_looked_for_after_a_segmentation_alone(gpus, monkeypatch):
+    looked = []
+    monkeypatch.setattr(waking, "first_parts", looked.append)
+    waking.wake("cuda:1", task="segmentation").join()
+    waking.wake("cuda:0", task="restoration").join()
+    assert looked == ["cuda:1"]
+
+
+def test_the_first_parts_are_operations_of_any_device():
+    waking.first_parts("cpu")
+
+
 @pytest.mark.gpu
 def test_a_woken_gpu_runs():
     thread = waking.wake("cuda")
