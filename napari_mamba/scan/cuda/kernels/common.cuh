@@ -179,3 +179,46 @@ struct Moments {
                 __shfl_down_sync(FULL_WARP, squares, lanes)};
     }
 };
+
+// ------------------------------------------------------------------------------------- launches that overlap, copies
+
+// Programmatic dependent launch (compute capability 9.0 and later): a kernel may start before the one ahead of it has
+// ended, where the host allows it. What it reads of the earlier ones, or writes where these read, comes after
+// `wait_for_earlier`; `let_later_start` in the earlier one says that the later may take the multiprocessors it leaves.
+// Every thread of a kernel that is launched so waits, so that a kernel's end is the end of all before it.
+DEVICE void wait_for_earlier() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+DEVICE void let_later_start() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// Bring memory into the L2 cache, where bytes and address are multiples of 16. Nothing before compute capability 9.0.
+DEVICE void prefetch_bytes([[maybe_unused]] const void* from, [[maybe_unused]] int bytes) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    if (bytes <= 0 || (((unsigned long long)from | (unsigned int)bytes) & 15u)) return;
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+#endif
+}
+
+// 16 bytes from global to shared memory, past the registers; done for this thread after `copies_done`.
+DEVICE void copy_16(void* to, const void* from) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    const unsigned int at = (unsigned int)__cvta_generic_to_shared(to);
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(from) : "memory");
+#else
+    struct alignas(16) Sixteen {
+        unsigned int w[4];
+    };
+    *(Sixteen*)to = *(const Sixteen*)from;
+#endif
+}
+DEVICE void copies_done() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+}

@@ -14,6 +14,9 @@
 #ifndef WARPS  // of a block of scan_gradients
 #define WARPS 2
 #endif
+#ifndef PREFETCH  // rows of the next segment are brought into the L2 cache ahead
+#define PREFETCH 0
+#endif
 #ifndef GRADIENTS  // 0: without scan_gradients, where scan_gradients_few takes its place
 #define GRADIENTS 1
 #endif
@@ -98,6 +101,8 @@ struct Batch {
 // decayed to DEAD: of the steps it then has a part of the sum, whose decay is below DEAD as well. Nothing comes before the
 // first chunk: grid (chunks - 1, ...).
 extern "C" __global__ void __launch_bounds__(128, 6) scan_adjoint_chunks(const Backward p) {
+    let_later_start();
+    wait_for_earlier();
     const Walker me = walker_of(p, p.chunk, p.chunks, 1);
     float R[A_STATES], slowest[A_QUADS], total = 0.0f;
 #pragma unroll
@@ -165,6 +170,8 @@ extern "C" __global__ void __launch_bounds__(128, 6) scan_adjoint_chunks(const B
 
 // h before every segment, from h before every `ratio` of them: where the forward kept too few for shared memory.
 extern "C" __global__ void scan_refine_starts(const Backward p) {
+    let_later_start();
+    wait_for_earlier();
     const Walker me = walker_of(p, p.segment * p.ratio, (p.segments + p.ratio - 1) / p.ratio);
     const io_t *B = p.B + me.b * p.B_b + me.k * p.B_k + me.group * p.B_g;
     float h[A_STATES];
@@ -234,6 +241,8 @@ extern "C" __global__ void __launch_bounds__(32 * COMBINE_PARTS) scan_adjoint_co
     const float *sums = p.sums + at * p.width + d;
     const float A2 = live ? p.A[(k * p.width + d) * STATES + n] * LOG2E : 0.0f;
     float total = 0.0f;
+    let_later_start();
+    wait_for_earlier();
     ends[part][lane] = live ? walk_chunks<false>(p, adjoints, sums, A2, first, end, 0.0f, total) : 0.0f;
     totals[part][lane] = total;
     __syncthreads();
@@ -590,6 +599,26 @@ DEVICE void load_start(const Backward &p, const Place &at, const Lane &me, float
         for (int i = 0; i < PER; ++i) h[c][i] = exists(at, me, c, i) ? starts[state_at(p, at, me, c, i)] : 0.0f;
 }
 
+// Bring what the warp will read of a segment into the L2 cache, a lane for each row; B and C by the first warp.
+DEVICE void prefetch_segment(const Backward &p, const Place &at, wide start, int count) {
+    const int lane = threadIdx.x % 32, bytes = at.channels * (int)sizeof(io_t);
+    if (lane < count && bytes > 0) {
+        const wide row = row_of(p, at.k, start + lane);
+        prefetch_bytes(p.delta + at.b * p.delta_b + at.k * p.delta_k + at.first + row * p.delta_l, bytes);
+        prefetch_bytes(p.u + at.b * p.u_b + at.k * p.u_k + at.first + row * p.u_l, bytes);
+        prefetch_bytes(p.grad + at.b * p.grad_b + at.k * p.grad_k + at.first + row * p.grad_l, bytes);
+        if (p.z) prefetch_bytes(p.z + at.b * p.z_b + at.first + row * p.z_l, bytes);
+        if (threadIdx.x < 32) {
+            const int values = STATES * (int)sizeof(io_t);
+            prefetch_bytes(p.B + at.b * p.B_b + at.k * p.B_k + at.group * p.B_g + row * p.B_l, values);
+            prefetch_bytes(p.C + at.b * p.C_b + at.k * p.C_k + at.group * p.C_g + row * p.C_l, values);
+        }
+    }
+    const wide segment = (at.b * p.paths + at.k) * p.segments + start / p.segment;
+    for (int n = lane; n < STATES; n += 32)
+        prefetch_bytes(p.starts + (segment * STATES + n) * p.width + at.first, at.channels * 4);
+}
+
 // All gradients of the warp's tile over one segment, which take the place of what the tile has in shared memory.
 template <bool GATED>
 DEVICE void reverse_segment(const Backward &p, const Place &at, Lane &me) {
@@ -647,12 +676,21 @@ DEVICE void store_chunk_shares(const Backward &p, const Place &at, const Lane &m
 template <bool GATED>
 DEVICE void gradients(const Backward &p) {
     Place at = place_of(p);
-    Lane me = lane_of(p, at);
     const wide first = at.c * p.chunk, end = first + p.chunk < p.length ? first + p.chunk : p.length;
+    let_later_start();
+#if PREFETCH
+    const wide last = first + (end - first - 1) / p.segment * p.segment;
+    prefetch_segment(p, at, last, (int)(end - last));
+#endif
+    wait_for_earlier();
+    Lane me = lane_of(p, at);
     for (wide start = first + (end - first - 1) / p.segment * p.segment; start >= first; start -= p.segment) {
         at.start = (int)start;
         at.count = lowest((int)p.segment, (int)(end - start));
         at.blocks = (at.count + BLOCK - 1) / BLOCK;
+#if PREFETCH
+        if (start > first) prefetch_segment(p, at, start - p.segment, (int)p.segment);
+#endif
         load_rows(p, at);
         if (p.vector) load_tile<4>(p, at);
         else load_tile<1>(p, at);
@@ -694,6 +732,7 @@ DEVICE void sum_splits(const Backward &p, wide i) {
 // split, K), block 32 * SUM_WARPS: the chunks' shares and the splits' added up, in one order.
 extern "C" __global__ void __launch_bounds__(32 * SUM_WARPS) scan_sum_shares(const Backward p) {
     __shared__ float parts[SUM_WARPS][32];
+    wait_for_earlier();
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, columns = SHARES * (int)p.width;
     const int tiles = (columns + 31) / 32;
     if (blockIdx.x >= tiles) {

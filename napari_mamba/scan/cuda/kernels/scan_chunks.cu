@@ -23,6 +23,9 @@
 #ifndef CHANNELS  // of a thread; where it is not 1, it and THREADS divide the channels of a group
 #define CHANNELS 1
 #endif
+#ifndef STAGED  // rows go by way of shared memory, 32 channels a warp: 1 by copies of 16 bytes, 2 by bulk copies of rows
+#define STAGED 0
+#endif
 #define NEED_Y (MODE == 2)
 #define NEED_Z (HAS_Z && NEED_Y)
 #define NEED_SUM (ADD && NEED_Y)
@@ -37,6 +40,14 @@ struct Tile {
     float C[NEED_Y ? TILE * PADDED : 4];
 };
 
+#if STAGED
+#define STREAMS (2 + NEED_Z)
+// What a warp has copied for AHEAD positions.
+struct alignas(16) Stage {
+    io_t rows[STREAMS][AHEAD][32];
+};
+#endif
+
 // What a thread has loaded for AHEAD positions.
 struct Ahead {
     io_t delta[AHEAD][CHANNELS];
@@ -47,6 +58,9 @@ struct Ahead {
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const Scan p) {
     __shared__ Tile tiles[2];
+#if STAGED
+    __shared__ Stage stages[THREADS / 32][2];
+#endif
 #if ORDERED
     __shared__ int rows[3][TILE];
 #endif
@@ -60,9 +74,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
     const int d = group * p.group_width + (mine ? first + tid : p.group_width - 1);
     const int start = chunk * p.chunk, end = min(p.length, start + p.chunk), count = end - start;
 
-    const io_t* u = p.u + b * p.u_b + k * p.u_k + d;
-    const io_t* delta = p.delta + b * p.delta_b + k * p.delta_k + d;
-    [[maybe_unused]] const io_t* z = p.z + b * p.z_b + d;
+#if STAGED
+    // A lane copies 16 bytes of every ROWS_EACH-th row; warps past the last channel copy the last ones.
+    constexpr int WIDE = 16 / sizeof(io_t), ROWS_EACH = WIDE;
+    const int lane = tid % 32, lane_row = lane / (32 / WIDE), lane_column = lane % (32 / WIDE) * WIDE;
+    Stage(&mine_staged)[2] = stages[tid / 32];
+    const int column = group * p.group_width + min(first + tid / 32 * 32, p.group_width - 32) + (STAGED == 1 ? lane_column : 0);
+#else
+    const int column = d;
+#endif
+    const io_t* u = p.u + b * p.u_b + k * p.u_k + column;
+    const io_t* delta = p.delta + b * p.delta_b + k * p.delta_k + column;
+    [[maybe_unused]] const io_t* z = p.z + b * p.z_b + column;
     const io_t* B = p.B + b * p.B_b + k * p.B_k + group * p.B_g;
     [[maybe_unused]] const io_t* C = p.C + b * p.C_b + k * p.C_k + group * p.C_g;
     const long long out_at = b * p.out_b + k * p.out_k + d;
@@ -80,10 +103,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
         bias[c] = p.bias ? p.bias[at] : 0.0f;
         total[c] = 0.0f;
 #pragma unroll
-        for (int n = 0; n < STATES; n++) {
-            A2[c][n] = p.A[at * STATES + n] * LOG2E;
-            h[c][n] = MODE == 2 && chunk > 0 ? state[(long long)n * p.width + c * THREADS] : 0.0f;
-        }
+        for (int n = 0; n < STATES; n++) A2[c][n] = p.A[at * STATES + n] * LOG2E;
     }
 #if MODE == 0
     float slowest[CHANNELS][PADDED / 4];
@@ -132,6 +152,77 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
             if (NEED_Y) store_elements(tile.C + at, raw_C[j]);
         }
     };
+#if STAGED == 2
+    __shared__ unsigned long long full[THREADS / 32][2];
+    unsigned int full_at = 0;
+#ifdef __CUDA_ARCH__
+    full_at = (unsigned int)__cvta_generic_to_shared(&full[tid / 32][0]);
+    if (lane == 0) {
+        asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(full_at) : "memory");
+        asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(full_at + 8) : "memory");
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    }
+    __syncwarp();
+#endif
+#endif
+#if STAGED
+    auto stage_of = [&](int tile, int i) { return (tile * (TILE / AHEAD) + i / AHEAD) % 2; };
+    auto fetch_rows = [&](int tile, int i) {
+        Stage& to = mine_staged[stage_of(tile, i)];
+#if STAGED == 1
+#pragma unroll
+        for (int j = 0; j < AHEAD; j += ROWS_EACH) {
+            if (AHEAD % ROWS_EACH && j + lane_row >= AHEAD) break;
+            const int row = row_of(tile, i + j + lane_row);
+            copy_16(&to.rows[0][j + lane_row][lane_column], row_at(delta, row, p.delta_row));
+            copy_16(&to.rows[1][j + lane_row][lane_column], row_at(u, row, p.u_row));
+            if (NEED_Z) copy_16(&to.rows[STREAMS - 1][j + lane_row][lane_column], row_at(z, row, p.z_row));
+        }
+#else
+        const int stream = lane / AHEAD, j = lane % AHEAD;
+        const unsigned int barrier = full_at + 8 * stage_of(tile, i);
+#ifdef __CUDA_ARCH__
+        if (lane == 0) {
+            asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(barrier), "r"((int)sizeof(Stage)) : "memory");
+        }
+#endif
+        __syncwarp();
+        if (stream < STREAMS) {
+            const io_t* base = stream == 0 ? delta : stream == 1 ? u : z;
+            const int bytes = stream == 0 ? p.delta_row : stream == 1 ? p.u_row : p.z_row;
+            const io_t* from = row_at(base, row_of(tile, i + j), bytes);
+            io_t* into = &to.rows[stream][j][0];
+#ifdef __CUDA_ARCH__
+            asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                             (unsigned int)__cvta_generic_to_shared(into)),
+                         "l"(from), "r"((int)(32 * sizeof(io_t))), "r"(barrier)
+                         : "memory");
+#else
+            for (int c = 0; c < 32; c++) into[c] = from[c];
+#endif
+        }
+#endif
+    };
+    // What was copied for these positions is there, and every lane is done with the positions before them.
+    auto rows_there = [&](int tile, int i) {
+#if STAGED == 1
+        copies_done();
+#elif defined(__CUDA_ARCH__)
+        const unsigned int barrier = full_at + 8 * stage_of(tile, i);
+        const unsigned int parity = (tile * (TILE / AHEAD) + i / AHEAD) / 2 % 2;
+        unsigned int there = 0;
+        while (!there) {
+            asm volatile(
+                "{ .reg .pred p; mbarrier.try_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+                : "=r"(there)
+                : "r"(barrier), "r"(parity)
+                : "memory");
+        }
+#endif
+        __syncwarp();
+    };
+#else
     Ahead ahead;
     auto fetch_rows = [&](int tile, int i) {
 #pragma unroll
@@ -146,6 +237,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
             }
         }
     };
+#endif
 
 #if ORDERED
     if (tid < TILE) {
@@ -157,9 +249,24 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
     fetch_tile(0);
     fetch_rows(0, 0);
     store_tile(tiles[0]);
+#if MODE == 0
+    let_later_start();
+#else
+    wait_for_earlier();
+#endif
+#pragma unroll
+    for (int c = 0; c < CHANNELS; c++) {
+#pragma unroll
+        for (int n = 0; n < STATES; n++) {
+            h[c][n] = MODE == 2 && chunk > 0 ? state[(long long)n * p.width + c * THREADS] : 0.0f;
+        }
+    }
     __syncthreads();
 
     bool alive = true;
+#if NEED_Y && !ORDERED
+    out = row_at(out, start, p.out_row);  // of the position at hand
+#endif
     for (int tile = 0, w0 = 0; w0 < count; tile++, w0 += TILE) {
         const bool more = w0 + TILE < count;
 #if KEEP && NEED_Y
@@ -180,7 +287,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
 #endif
 #pragma unroll 1
         for (int i = 0; i < TILE && w0 + i < count; i += AHEAD) {
+#if STAGED
+            if (MODE == 0 && !alive) break;
+            rows_there(tile, i);
+            const Stage& staged = mine_staged[stage_of(tile, i)];
+#if NEED_SUM
+            float earlier[AHEAD];
+#pragma unroll
+            for (int j = 0; j < AHEAD; j++) earlier[j] = *row_at(sum, row_of(tile, i + j), p.sum_row);
+#endif
+#else
             const Ahead loaded = ahead;
+#endif
             if (alive && w0 + i + AHEAD < count) {
                 const bool same = i + AHEAD < TILE;
                 fetch_rows(same ? tile : tile + 1, same ? i + AHEAD : 0);
@@ -206,11 +324,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
                 [[maybe_unused]] float y0[CHANNELS], y1[CHANNELS];
 #pragma unroll
                 for (int c = 0; c < CHANNELS; c++) {
-                    dt[c] = to_float(loaded.delta[j][c]) + bias[c];
+#if STAGED
+                    const io_t delta_j = staged.rows[0][j][lane], u_j = staged.rows[1][j][lane];
+#else
+                    const io_t delta_j = loaded.delta[j][c], u_j = loaded.u[j][c];
+#endif
+                    dt[c] = to_float(delta_j) + bias[c];
                     if (SOFTPLUS) dt[c] = softplus(dt[c]);
                     dt[c] = inside ? dt[c] : 0.0f;
                     y0[c] = y1[c] = 0.0f;
-                    value[c] = to_float(loaded.u[j][c]);
+                    value[c] = to_float(u_j);
                     scaled[c] = dt[c] * value[c];
                 }
 #pragma unroll
@@ -246,10 +369,24 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
 #pragma unroll
                 for (int c = 0; c < CHANNELS; c++) {
                     float y = fmaf(skip[c], value[c], y0[c]) + y1[c];
+#if STAGED
+#if NEED_SUM
+                    y += earlier[j];
+#endif
+                    if (NEED_Z) y *= silu(to_float(staged.rows[STREAMS - 1][j][lane]));
+#else
                     if (NEED_SUM) y += loaded.sum[j][c];
                     if (NEED_Z) y *= silu(to_float(loaded.z[j][c]));
+#endif
+#if ORDERED
                     if (inside && mine) row_at(out, row_of(tile, i + j), p.out_row)[c * THREADS] = to_out(y);
+#else
+                    if (inside && mine) out[c * THREADS] = to_out(y);
+#endif
                 }
+#if !ORDERED
+                out = row_at(out, 1, p.out_row);
+#endif
 #endif
             }
         }
