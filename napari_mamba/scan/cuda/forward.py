@@ -120,7 +120,17 @@ def _kernels(plan: Plan, macros: tuple[tuple[str, int], ...]) -> tuple:
     """Return a plan's kernels in the order of their launches."""
     defines = dict(macros)
     if plan.kind == "short":
-        return (kernel("scan_short.cu", "scan_short", LAYOUT, SPLIT=plan.split, WARPS=plan.warps, **defines),)
+        return (
+            kernel(
+                "scan_short.cu",
+                "scan_short",
+                LAYOUT,
+                SPLIT=plan.split,
+                WARPS=plan.warps,
+                PIPELINE=plan.staged,
+                **defines,
+            ),
+        )
     chunk = {"THREADS": plan.threads, "BLOCKS": plan.blocks, "AHEAD": plan.ahead, "POLY": plan.poly, **defines}
     chunk |= {"CHANNELS": plan.channels, "STAGED": plan.staged}
 
@@ -156,7 +166,7 @@ class _Layout:
             *(self.batch, self.together, self.length, self.width, self.groups, self.states),
             *(multiprocessors(delta.device), keep, staged and stages(delta.device)),
         )
-        if self.plan.staged and not staged:
+        if self.plan.staged and not staged and self.plan.kind != "short":
             self.plan = replace(self.plan, staged=0)
         if each % (self.plan.threads * self.plan.channels):
             self.plan = replace(self.plan, channels=1)

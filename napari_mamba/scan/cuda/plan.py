@@ -91,7 +91,14 @@ def short_plan(sequences: int, length: int, channels: int, states: int, multipro
 
 
 def chunk_plan(
-    sequences: int, length: int, channels: int, states: int, multiprocessors: int, keep: bool, paired: bool = False, staged: bool = False
+    sequences: int,
+    length: int,
+    channels: int,
+    states: int,
+    multiprocessors: int,
+    keep: bool,
+    paired: bool = False,
+    staged: bool = False,
 ) -> Plan:
     """Return the plan with chunks: as many blocks as the card holds at once, so that no second wave is half empty.
 
@@ -119,7 +126,14 @@ def chunk_plan(
 
 @lru_cache(maxsize=4096)
 def make_plan(
-    batch: int, paths: int, length: int, width: int, groups: int, states: int, multiprocessors: int, keep: bool,
+    batch: int,
+    paths: int,
+    length: int,
+    width: int,
+    groups: int,
+    states: int,
+    multiprocessors: int,
+    keep: bool,
     staged: bool = False,
 ) -> Plan:
     """Return the plan for `paths` paths scanned side by side on a device.
