@@ -78,7 +78,7 @@ class _Thread(threading.local):
         self.configs: dict[tuple, object] = {}  # of launches that overlap, with their stream
 
     def config(self, grid: tuple[int, int, int], block: int, shared: int, stream: int) -> object:
-        """Return what cuLaunchKernelEx is told of such a launch: that it may start before the kernel ahead has ended."""
+        """Return what cuLaunchKernelEx is told: that the launch may start before the kernel ahead of it has ended."""
         key = (grid, block, shared, stream)
         found = self.configs.get(key)
         if found is None:
