@@ -139,6 +139,8 @@ def _kernels(plan: Plan, macros: tuple[tuple[str, int], ...]) -> tuple:
 
     if plan.kind == "single":
         return (pass_(2),)
+    if plan.fused:
+        return (kernel("scan_fused.cu", "scan_fused", LAYOUT, **chunk),)
     combine = kernel(
         "scan_combine.cu", "scan_combine", LAYOUT, STATES=defines["STATES"], WARPS=32 if plan.chunks > 64 else 8
     )
@@ -202,6 +204,10 @@ class _Layout:
         channels = 32 // self.plan.split if self.plan.kind == "short" else self.plan.threads * self.plan.channels
         self.group_blocks = -(-each // channels)
         self._launches: dict[tuple, tuple] = {}
+        self.told: Tensor | None = None
+        if self.plan.fused:
+            blocks = self.batch * self.together * self.groups * self.group_blocks * self.plan.chunks
+            self.told = torch.zeros(blocks + 1, dtype=torch.int32, device=delta.device)
 
     def numbers(self, out_strides: tuple[int, int], out_size: int, count: int) -> tuple[int, ...]:
         """Return the struct's numbers; `count` is that of the chunks (of the paths, for merge_paths)."""
@@ -223,7 +229,7 @@ class _Layout:
         if plan.kind == "short":
             return ((kernels[0], (blocks, paths, self.batch), 32 * plan.warps, 0),)
         whole = (blocks * plan.chunks, paths, self.batch)
-        if plan.kind == "single":
+        if plan.kind == "single" or plan.fused:
             return ((kernels[0], whole, plan.threads, 0),)
         ends = blocks * (plan.chunks - 1)
         tails = ((kernels[0], (ends, paths, self.batch), plan.threads, 0),) if ends else ()
@@ -299,7 +305,7 @@ class _Forward:
             0 if a.D is None else a.D.data_ptr() + 4 * k * width,
             0 if a.delta_bias is None else a.delta_bias.data_ptr() + 4 * k * width,
             0 if a.table is None else a.table.data_ptr() + 4 * k * length,
-            _address(total),
+            _address(total if layout.told is None else layout.told),
             out.data_ptr(),
             0 if self.state is None else self.state.data_ptr() + kept,
             _address(self.sums),

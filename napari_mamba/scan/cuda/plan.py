@@ -39,6 +39,8 @@ class Plan:
     staged : int
         The macro STAGED: rows are copied to shared memory and not to registers, for which rows have to be aligned to 16
         bytes and 32 has to divide the channels of a group.
+    fused : int
+        1: one launch for all passes, kind "chunks".
     split, warps : int
         Lanes that share a channel, and chunks (kind "short").
     """
@@ -52,6 +54,7 @@ class Plan:
     poly: int = 0  # on an H200 the special-function units alone were as fast as or faster than any mixture
     channels: int = 1
     staged: int = 0
+    fused: int = 0
     split: int = 8
     warps: int = 32
 
