@@ -38,7 +38,7 @@
 #ifdef PASS  // a part of scan_fused.cu
 namespace PASS {
 #endif
-struct Tile {
+struct alignas(16) Tile {
     float B[TILE * PADDED];
     float C[NEED_Y ? TILE * PADDED : 4];
 };
