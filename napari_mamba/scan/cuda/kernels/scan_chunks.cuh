@@ -335,13 +335,47 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
                 alive = alive || living[q];
             }
             if (!alive) break;
-#endif
+            // Chunks that are walked here are whole tiles.
+            float behind[AHEAD][CHANNELS], inputs[AHEAD][CHANNELS];
 #pragma unroll
             for (int j = 0; j < AHEAD; j++) {
-                // Chunks that MODE 0 walks are whole tiles.
-                const bool inside = MODE == 0 || w0 + i + j < count;
+#pragma unroll
+                for (int c = 0; c < CHANNELS; c++) {
+#if STAGED
+                    const io_t delta_j = staged.rows[0][j][lane], u_j = staged.rows[1][j][lane];
+#else
+                    const io_t delta_j = loaded.delta[j][c], u_j = loaded.u[j][c];
+#endif
+                    float dt = to_float(delta_j) + bias[c];
+                    if (SOFTPLUS) dt = softplus(dt);
+                    behind[j][c] = total[c];
+                    inputs[j][c] = dt * to_float(u_j);
+                    total[c] += dt;
+                }
+            }
+#pragma unroll
+            for (int q = 0; q < PADDED / 4; q++) {
+                if (!living[q]) continue;
+#pragma unroll
+                for (int j = 0; j < AHEAD; j++) {
+                    const Four beta = *(const Four*)(now.B + (i + j) * PADDED + 4 * q);
+#pragma unroll
+                    for (int c = 0; c < CHANNELS; c++) {
+#pragma unroll
+                        for (int m = 0; m < 4; m++) {
+                            const int n = 4 * q + m;
+                            if (n >= STATES) continue;
+                            h[c][n] = fmaf(exp2_state(n, A2[c][n] * behind[j][c]), inputs[j][c] * beta.v[m], h[c][n]);
+                        }
+                    }
+                }
+            }
+#else
+#pragma unroll
+            for (int j = 0; j < AHEAD; j++) {
+                const bool inside = w0 + i + j < count;
                 float dt[CHANNELS], value[CHANNELS], scaled[CHANNELS];
-                [[maybe_unused]] float y0[CHANNELS], y1[CHANNELS];
+                float y0[CHANNELS], y1[CHANNELS];
 #pragma unroll
                 for (int c = 0; c < CHANNELS; c++) {
 #if STAGED
@@ -358,34 +392,21 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
                 }
 #pragma unroll
                 for (int q = 0; q < PADDED / 4; q++) {
-#if MODE == 0
-                    if (!living[q]) continue;
-#endif
                     const Four beta = *(const Four*)(now.B + (i + j) * PADDED + 4 * q);
-                    [[maybe_unused]] Four gamma = {};
-                    if (NEED_Y) gamma = *(const Four*)(now.C + (i + j) * PADDED + 4 * q);
+                    const Four gamma = *(const Four*)(now.C + (i + j) * PADDED + 4 * q);
 #pragma unroll
                     for (int c = 0; c < CHANNELS; c++) {
 #pragma unroll
                         for (int m = 0; m < 4; m++) {
                             const int n = 4 * q + m;
                             if (n < STATES) {
-#if MODE == 0
-                                h[c][n] = fmaf(exp2_state(n, A2[c][n] * total[c]), scaled[c] * beta.v[m], h[c][n]);
-#else
                                 h[c][n] = fmaf(h[c][n], exp2_state(n, A2[c][n] * dt[c]), scaled[c] * beta.v[m]);
                                 float& y = m % 2 ? y1[c] : y0[c];
                                 y = fmaf(h[c][n], gamma.v[m], y);
-#endif
                             }
                         }
                     }
                 }
-#if MODE == 0
-#pragma unroll
-                for (int c = 0; c < CHANNELS; c++) total[c] += dt[c];
-#endif
-#if NEED_Y
 #pragma unroll
                 for (int c = 0; c < CHANNELS; c++) {
                     float y = fmaf(skip[c], value[c], y0[c]) + y1[c];
@@ -407,8 +428,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
 #if !ORDERED
                 out = row_at(out, 1, p.out_row);
 #endif
-#endif
             }
+#endif
         }
         if (more) store_tile(tiles[(tile + 1) % 2]);
 #if ORDERED
