@@ -114,15 +114,19 @@ extern "C" __global__ void __launch_bounds__(128, 6) scan_adjoint_chunks(const B
     const io_t *grad = p.grad + me.b * p.grad_b + me.k * p.grad_k + me.d;
     const io_t *z = p.z ? p.z + me.b * p.z_b + me.d : nullptr;
     const io_t *C = p.C + me.b * p.C_b + me.k * p.C_k + me.group * p.C_g;
-    const int delta_l = (int)p.delta_l, grad_l = (int)p.grad_l, z_l = (int)p.z_l;
+    constexpr int size = sizeof(io_t);
+    const int delta_row = (int)p.delta_l * size, grad_row = (int)p.grad_l * size, z_row = (int)p.z_l * size;
+    auto at_row = [](const io_t *from, int row, int bytes) {
+        return to_float(*(const io_t *)((const char *)from + (wide)row * bytes));
+    };
     auto fetch = [&](int first, int count) {
         Batch batch;
 #pragma unroll
         for (int j = 0; j < A_BATCH; ++j) {
-            const wide row = me.rows[lowest(first + j, count - 1)];
-            batch.dt[j] = to_float(delta[row * delta_l]);
-            batch.dy[j] = to_float(grad[row * grad_l]);
-            batch.gate[j] = z ? to_float(z[row * z_l]) : 0.0f;
+            const int row = me.rows[lowest(first + j, count - 1)];
+            batch.dt[j] = at_row(delta, row, delta_row);
+            batch.dy[j] = at_row(grad, row, grad_row);
+            batch.gate[j] = z ? at_row(z, row, z_row) : 0.0f;
         }
         return batch;
     };
@@ -145,18 +149,23 @@ extern "C" __global__ void __launch_bounds__(128, 6) scan_adjoint_chunks(const B
             look();
             if (!alive) break;
             if (t + A_BATCH < count) next = fetch(t + A_BATCH, count);
+            float g[A_BATCH], passed[A_BATCH];
 #pragma unroll
             for (int j = 0; j < A_BATCH; ++j) {
                 const bool inside = t + j < count;  // a step of size 0 changes nothing
-                const float g = inside ? (z ? now.dy[j] * silu(now.gate[j]) : now.dy[j]) : 0.0f;
-                const float *Ct = shared + (inside ? t + j : 0) * A_ROW + me.part * (A_ROW / A_LANES);
+                g[j] = inside ? (z ? now.dy[j] * silu(now.gate[j]) : now.dy[j]) : 0.0f;
                 total += inside ? step_size(now.dt[j], me.bias, p.softplus) : 0.0f;
+                passed[j] = total;
+            }
 #pragma unroll
-                for (int q = 0; q < A_QUADS; ++q) {
-                    if (!living[q]) continue;
+            for (int q = 0; q < A_QUADS; ++q) {
+                if (!living[q]) continue;
+#pragma unroll
+                for (int j = 0; j < A_BATCH; ++j) {
+                    const float *Ct = shared + lowest(t + j, count - 1) * A_ROW + me.part * (A_ROW / A_LANES);
 #pragma unroll
                     for (int i = 4 * q; i < lowest(4 * q + 4, A_STATES); ++i)
-                        R[i] = fmaf(exp2_special(total * me.A2[i]), Ct[i] * g, R[i]);
+                        R[i] = fmaf(exp2_special(passed[j] * me.A2[i]), Ct[i] * g[j], R[i]);
                 }
             }
         }
