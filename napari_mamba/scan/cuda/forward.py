@@ -20,10 +20,11 @@ from napari_mamba.scan.cuda.runtime import Kernel, Launch, kernel
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 MAX_STATES = 64
 STAGED_BYTES = 208 * 1024  # of a multiprocessor
+GROUP = 16  # chunks of which scan_fused.cu tells together
 ROW_BYTES = 16  # to which rows are aligned that are copied to shared memory
 FAR = 2**29  # elements between rows, whose bytes the kernels keep in 32 bits
 MAX_BATCH = 65535  # a grid's third axis
-POINTERS = 15
+POINTERS = 16
 LAYOUT = f"{POINTERS}Q23q14i"  # the struct Scan of scan_forward.cuh
 HEAD = struct.Struct(f"@{POINTERS}Q")  # its addresses
 REST = struct.Struct("@" + LAYOUT.removeprefix(f"{POINTERS}Q"))
@@ -170,6 +171,8 @@ class _Layout:
         )
         if self.plan.staged and not staged and self.plan.kind != "short":
             self.plan = replace(self.plan, staged=0)
+        if self.plan.fused and keep and self.plan.chunk <= piece_of(self.states):
+            self.plan = replace(self.plan, fused=0)  # whose start states are kept themselves
         if each % (self.plan.threads * self.plan.channels):
             self.plan = replace(self.plan, channels=1)
         self.macros = {
@@ -194,20 +197,20 @@ class _Layout:
         u = (args.u.stride(0), self.u_k, args.u.stride(2))
         self.strides = (*u, *delta.stride()[:3], *args.B.stride()[:4], *args.C.stride()[:4], *z)
         self.rows = tuple(self.size * x for x in (u[2], delta.stride(2), args.B.stride(2), args.C.stride(2), z[1]))
-        self.state_k, row = self.plan.chunks * self.states * self.width, self.length * self.width
+        # One launch keeps the end states of groups of chunks behind those of the chunks.
+        self.slots = self.plan.chunks + (self.plan.chunks // GROUP if self.plan.fused else 0)
+        self.state_k, row = self.slots * self.states * self.width, self.length * self.width
         kept = self.paths if keep else self.together
-        self.state_shape = (self.batch, kept, self.plan.chunks, self.states, self.width)
+        self.state_shape = (self.batch, kept, self.slots, self.states, self.width)
         self.state_strides = (kept * self.state_k, self.state_k)
-        sums = self.plan.chunks * self.width
+        sums = self.slots * self.width
         self.rest = (*self.state_strides, self.together * sums, sums, self.paths * self.states * self.width)
         self.beside, self.alone = (self.paths * row, row), (row, 0)
         channels = 32 // self.plan.split if self.plan.kind == "short" else self.plan.threads * self.plan.channels
         self.group_blocks = -(-each // channels)
         self._launches: dict[tuple, tuple] = {}
-        self.told: Tensor | None = None
-        if self.plan.fused:
-            blocks = self.batch * self.together * self.groups * self.group_blocks * self.plan.chunks
-            self.told = torch.zeros(blocks + 1, dtype=torch.int32, device=delta.device)
+        sequences = self.batch * self.together * self.groups * self.group_blocks
+        self.told = 2 + sequences * self.slots if self.plan.fused else 0  # ints of the struct's `told`
 
     def numbers(self, out_strides: tuple[int, int], out_size: int, count: int) -> tuple[int, ...]:
         """Return the struct's numbers; `count` is that of the chunks (of the paths, for merge_paths)."""
@@ -280,7 +283,8 @@ class _Forward:
         if plan.kind == "chunks" or (layout.keep and plan.kind == "short"):
             self.state = self._empty(*layout.state_shape)
         if plan.kind == "chunks":
-            self.sums = self._empty(layout.batch, layout.together, plan.chunks, layout.width)
+            self.sums = self._empty(layout.batch, layout.together, layout.slots, layout.width)
+        self.told = self._empty(layout.told) if layout.told else None
 
         self.pieces: Tensor | None = None
         if layout.pieces:
@@ -305,11 +309,12 @@ class _Forward:
             0 if a.D is None else a.D.data_ptr() + 4 * k * width,
             0 if a.delta_bias is None else a.delta_bias.data_ptr() + 4 * k * width,
             0 if a.table is None else a.table.data_ptr() + 4 * k * length,
-            _address(total if layout.told is None else layout.told),
+            _address(total),
             out.data_ptr(),
             0 if self.state is None else self.state.data_ptr() + kept,
             _address(self.sums),
             self.last.data_ptr() + 4 * k * each,
+            _address(self.told),
             0 if self.pieces is None else self.pieces.data_ptr() + 4 * k * layout.pieces * each,
         )
 

@@ -201,7 +201,9 @@ DEVICE void let_later_start() {
 DEVICE void prefetch_bytes([[maybe_unused]] const void* from, [[maybe_unused]] int bytes) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     if (bytes <= 0 || (((unsigned long long)from | (unsigned int)bytes) & 15u)) return;
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+    for (int at = 0; at < bytes; at += 64) {
+        asm volatile("prefetch.global.L2 [%0];" ::"l"((const char*)from + at) : "memory");
+    }
 #endif
 }
 

@@ -23,9 +23,11 @@
 #ifndef CHANNELS  // of a thread; where it is not 1, it and THREADS divide the channels of a group
 #define CHANNELS 1
 #endif
-#ifndef STAGED  // rows go by way of shared memory, 32 channels a warp: 1 by copies of 16 bytes, 2 by bulk copies of rows
+#ifndef STAGED  // rows go by way of shared memory, a warp's channels by copies of 16 bytes: they divide a group's channels
 #define STAGED 0
 #endif
+#define APART (STAGED ? 1 : THREADS)  // of a thread's channels
+#define WARP_CHANNELS (32 * CHANNELS)
 #define NEED_Y (MODE == 2)
 #define NEED_Z (HAS_Z && NEED_Y)
 #define NEED_SUM (ADD && NEED_Y)
@@ -47,7 +49,14 @@ struct alignas(16) Tile {
 #define STREAMS (2 + NEED_Z)
 // What a warp has copied for AHEAD positions.
 struct alignas(16) Stage {
-    io_t rows[STREAMS][AHEAD][32];
+    io_t rows[STREAMS][AHEAD][WARP_CHANNELS];
+};
+// A thread's neighbouring channels.
+struct alignas(CHANNELS * sizeof(io_t)) Own {
+    io_t v[CHANNELS];
+};
+struct alignas(CHANNELS * sizeof(out_t)) OwnOut {
+    out_t v[CHANNELS];
 };
 #endif
 
@@ -82,17 +91,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
     const int blocks = p.width / p.group_width * p.group_blocks;
     const int chunk = (int)(blockIdx.x / blocks), part = blockIdx.x % blocks;
     const int group = part / p.group_blocks, first = (part % p.group_blocks) * THREADS * CHANNELS;
-    const bool mine = first + tid < p.group_width;
+    const int own = STAGED ? tid * CHANNELS : tid;
+    const bool mine = first + own < p.group_width;
     // Threads past the last channel repeat it and write nothing.
-    const int d = group * p.group_width + (mine ? first + tid : p.group_width - 1);
+    const int d = group * p.group_width + (mine ? first + own : p.group_width - 1);
     const int start = chunk * p.chunk, end = min(p.length, start + p.chunk), count = end - start;
 
 #if STAGED
     // A lane copies 16 bytes of every ROWS_EACH-th row; warps past the last channel copy the last ones.
-    constexpr int WIDE = 16 / sizeof(io_t), ROWS_EACH = WIDE;
-    const int lane = tid % 32, lane_row = lane / (32 / WIDE), lane_column = lane % (32 / WIDE) * WIDE;
+    constexpr int WIDE = 16 / sizeof(io_t), PARTS = WARP_CHANNELS / WIDE, ROWS_EACH = 32 / PARTS;
+    const int lane = tid % 32, lane_row = lane / PARTS, lane_column = lane % PARTS * WIDE;
     Stage(&mine_staged)[2] = room.stages[tid / 32];
-    const int column = group * p.group_width + min(first + tid / 32 * 32, p.group_width - 32) + (STAGED == 1 ? lane_column : 0);
+    const int column = group * p.group_width + min(first + tid / 32 * WARP_CHANNELS, p.group_width - WARP_CHANNELS) + lane_column;
 #else
     const int column = d;
 #endif
@@ -111,7 +121,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
     float bias[CHANNELS], A2[CHANNELS][STATES], h[CHANNELS][STATES];
 #pragma unroll
     for (int c = 0; c < CHANNELS; c++) {
-        const long long at = k * p.width + d + c * THREADS;
+        const long long at = k * p.width + d + c * APART;
         skip[c] = p.D ? p.D[at] : 0.0f;
         bias[c] = p.bias ? p.bias[at] : 0.0f;
         total[c] = 0.0f;
@@ -143,6 +153,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
         return position(tile * TILE + i);
 #endif
     };
+    [[maybe_unused]] auto row_of_out = [&](int tile, int i) -> out_t* {
+#if ORDERED
+        return row_at(out, row_of(tile, i), p.out_row);
+#else
+        return out;
+#endif
+    };
     Raw raw_B[SHARE], raw_C[SHARE];
     auto fetch_tile = [&](int tile) {
 #pragma unroll
@@ -165,25 +182,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
             if (NEED_Y) store_elements(tile.C + at, raw_C[j]);
         }
     };
-#if STAGED == 2
-    __shared__ unsigned long long full[THREADS / 32][2];
-    unsigned int full_at = 0;
-#ifdef __CUDA_ARCH__
-    full_at = (unsigned int)__cvta_generic_to_shared(&full[tid / 32][0]);
-    if (lane == 0) {
-        asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(full_at) : "memory");
-        asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(full_at + 8) : "memory");
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-    }
-    __syncwarp();
-#endif
-#endif
 #if STAGED
     auto stage_of = [&](int tile, int i) { return (tile * (TILE / AHEAD) + i / AHEAD) % 2; };
     auto fetch_rows = [&](int tile, int i) {
         Stage& to = mine_staged[stage_of(tile, i)];
-#if STAGED == 1
 #pragma unroll
         for (int j = 0; j < AHEAD; j += ROWS_EACH) {
             if (AHEAD % ROWS_EACH && j + lane_row >= AHEAD) break;
@@ -192,47 +194,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
             copy_16(&to.rows[1][j + lane_row][lane_column], row_at(u, row, p.u_row));
             if (NEED_Z) copy_16(&to.rows[STREAMS - 1][j + lane_row][lane_column], row_at(z, row, p.z_row));
         }
-#else
-        const int stream = lane / AHEAD, j = lane % AHEAD;
-        const unsigned int barrier = full_at + 8 * stage_of(tile, i);
-#ifdef __CUDA_ARCH__
-        if (lane == 0) {
-            asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(barrier), "r"((int)sizeof(Stage)) : "memory");
-        }
-#endif
-        __syncwarp();
-        if (stream < STREAMS) {
-            const io_t* base = stream == 0 ? delta : stream == 1 ? u : z;
-            const int bytes = stream == 0 ? p.delta_row : stream == 1 ? p.u_row : p.z_row;
-            const io_t* from = row_at(base, row_of(tile, i + j), bytes);
-            io_t* into = &to.rows[stream][j][0];
-#ifdef __CUDA_ARCH__
-            asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                             (unsigned int)__cvta_generic_to_shared(into)),
-                         "l"(from), "r"((int)(32 * sizeof(io_t))), "r"(barrier)
-                         : "memory");
-#else
-            for (int c = 0; c < 32; c++) into[c] = from[c];
-#endif
-        }
-#endif
     };
     // What was copied for these positions is there, and every lane is done with the positions before them.
     auto rows_there = [&](int tile, int i) {
-#if STAGED == 1
         copies_done();
-#elif defined(__CUDA_ARCH__)
-        const unsigned int barrier = full_at + 8 * stage_of(tile, i);
-        const unsigned int parity = (tile * (TILE / AHEAD) + i / AHEAD) / 2 % 2;
-        unsigned int there = 0;
-        while (!there) {
-            asm volatile(
-                "{ .reg .pred p; mbarrier.try_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
-                : "=r"(there)
-                : "r"(barrier), "r"(parity)
-                : "memory");
-        }
-#endif
         __syncwarp();
     };
 #else
@@ -243,10 +208,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
             const int row = row_of(tile, i + j);
 #pragma unroll
             for (int c = 0; c < CHANNELS; c++) {
-                ahead.delta[j][c] = row_at(delta, row, p.delta_row)[c * THREADS];
-                ahead.u[j][c] = row_at(u, row, p.u_row)[c * THREADS];
-                if (NEED_Z) ahead.z[j][c] = row_at(z, row, p.z_row)[c * THREADS];
-                if (NEED_SUM) ahead.sum[j][c] = row_at(sum, row, p.sum_row)[c * THREADS];
+                ahead.delta[j][c] = row_at(delta, row, p.delta_row)[c * APART];
+                ahead.u[j][c] = row_at(u, row, p.u_row)[c * APART];
+                if (NEED_Z) ahead.z[j][c] = row_at(z, row, p.z_row)[c * APART];
+                if (NEED_SUM) ahead.sum[j][c] = row_at(sum, row, p.sum_row)[c * APART];
             }
         }
     };
@@ -274,12 +239,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
 #ifdef PASS
             h[c][n] = 0.0f;
 #else
-            h[c][n] = MODE == 2 && chunk > 0 ? state[(long long)n * p.width + c * THREADS] : 0.0f;
+            h[c][n] = MODE == 2 && chunk > 0 ? state[(long long)n * p.width + c * APART] : 0.0f;
 #endif
         }
     }
 #if defined(PASS) && MODE == 2
-    look_back(p, part, chunk, d, A2[0], h[0]);
+    look_back(p, part, chunk, d, A2, h);
 #endif
     __syncthreads();
 
@@ -295,7 +260,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
 #pragma unroll
             for (int c = 0; c < CHANNELS; c++) {
 #pragma unroll
-                for (int n = 0; n < STATES; n++) kept[(long long)n * p.width + c * THREADS] = h[c][n];
+                for (int n = 0; n < STATES; n++) kept[(long long)n * p.width + c * APART] = h[c][n];
             }
         }
 #endif
@@ -312,9 +277,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
             rows_there(tile, i);
             const Stage& staged = mine_staged[stage_of(tile, i)];
 #if NEED_SUM
-            float earlier[AHEAD];
+            float earlier[AHEAD][CHANNELS];
 #pragma unroll
-            for (int j = 0; j < AHEAD; j++) earlier[j] = *row_at(sum, row_of(tile, i + j), p.sum_row);
+            for (int j = 0; j < AHEAD; j++) {
+#pragma unroll
+                for (int c = 0; c < CHANNELS; c++) earlier[j][c] = row_at(sum, row_of(tile, i + j), p.sum_row)[c];
+            }
 #endif
 #else
             const Ahead loaded = ahead;
@@ -339,10 +307,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
             float behind[AHEAD][CHANNELS], inputs[AHEAD][CHANNELS];
 #pragma unroll
             for (int j = 0; j < AHEAD; j++) {
+#if STAGED
+                const Own own_delta = *(const Own*)&staged.rows[0][j][lane * CHANNELS];
+                const Own own_u = *(const Own*)&staged.rows[1][j][lane * CHANNELS];
+#endif
 #pragma unroll
                 for (int c = 0; c < CHANNELS; c++) {
 #if STAGED
-                    const io_t delta_j = staged.rows[0][j][lane], u_j = staged.rows[1][j][lane];
+                    const io_t delta_j = own_delta.v[c], u_j = own_u.v[c];
 #else
                     const io_t delta_j = loaded.delta[j][c], u_j = loaded.u[j][c];
 #endif
@@ -376,10 +348,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
                 const bool inside = w0 + i + j < count;
                 float dt[CHANNELS], value[CHANNELS], scaled[CHANNELS];
                 float y0[CHANNELS], y1[CHANNELS];
+#if STAGED
+                const Own own_delta = *(const Own*)&staged.rows[0][j][lane * CHANNELS];
+                const Own own_u = *(const Own*)&staged.rows[1][j][lane * CHANNELS];
+                [[maybe_unused]] const Own own_z = *(const Own*)&staged.rows[STREAMS - 1][j][lane * CHANNELS];
+                OwnOut own_out;
+#endif
 #pragma unroll
                 for (int c = 0; c < CHANNELS; c++) {
 #if STAGED
-                    const io_t delta_j = staged.rows[0][j][lane], u_j = staged.rows[1][j][lane];
+                    const io_t delta_j = own_delta.v[c], u_j = own_u.v[c];
 #else
                     const io_t delta_j = loaded.delta[j][c], u_j = loaded.u[j][c];
 #endif
@@ -412,19 +390,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
                     float y = fmaf(skip[c], value[c], y0[c]) + y1[c];
 #if STAGED
 #if NEED_SUM
-                    y += earlier[j];
+                    y += earlier[j][c];
 #endif
-                    if (NEED_Z) y *= silu(to_float(staged.rows[STREAMS - 1][j][lane]));
+                    if (NEED_Z) y *= silu(to_float(own_z.v[c]));
+                    own_out.v[c] = to_out(y);
 #else
                     if (NEED_SUM) y += loaded.sum[j][c];
                     if (NEED_Z) y *= silu(to_float(loaded.z[j][c]));
-#endif
-#if ORDERED
-                    if (inside && mine) row_at(out, row_of(tile, i + j), p.out_row)[c * THREADS] = to_out(y);
-#else
-                    if (inside && mine) out[c * THREADS] = to_out(y);
+                    if (inside && mine) row_of_out(tile, i + j)[c * APART] = to_out(y);
 #endif
                 }
+#if STAGED
+                if (inside && mine) *(OwnOut*)row_of_out(tile, i + j) = own_out;
+#endif
 #if !ORDERED
                 out = row_at(out, 1, p.out_row);
 #endif
@@ -450,15 +428,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_chunks(const 
 #pragma unroll
         for (int c = 0; c < CHANNELS; c++) {
 #pragma unroll
-            for (int n = 0; n < STATES; n++) state[(long long)n * p.width + c * THREADS] = h[c][n];
-            p.steps[b * p.steps_b + k * p.steps_k + (long long)chunk * p.width + d + c * THREADS] = total[c];
+            for (int n = 0; n < STATES; n++) state[(long long)n * p.width + c * APART] = h[c][n];
+            p.steps[b * p.steps_b + k * p.steps_k + (long long)chunk * p.width + d + c * APART] = total[c];
         }
     }
+#ifdef PASS
+    tell_group(p, part, chunk, d, mine, A2, h, total);
+#endif
 #else
     if (mine && p.last && chunk == p.chunks - 1) {
 #pragma unroll
         for (int c = 0; c < CHANNELS; c++) {
-            const long long at = k * p.width + d + c * THREADS;
+            const long long at = k * p.width + d + c * APART;
 #pragma unroll
             for (int n = 0; n < STATES; n++) p.last[b * p.last_b + at * STATES + n] = h[c][n];
         }

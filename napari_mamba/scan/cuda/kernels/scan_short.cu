@@ -21,11 +21,6 @@
 #define PIPELINE 0
 #endif
 
-template <bool LAST>
-struct Pass {
-    static constexpr bool last = LAST;
-};
-
 // Row `t` of the path, the last one after its end.
 DEVICE int visited(const Scan& p, long long k, int t, int end) {
     t = min(t, end - 1);
@@ -74,13 +69,13 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) scan_short(const Scan p
         Raw B[SPLIT][LOADS], C[SPLIT][LOADS];
     };
     float total = 0.0f;
-    auto load = [&](auto pass, int t0) {
+    auto load = [&](bool last, int t0) {
         Loaded now;
         now.row = visited(p, k, t0 + position, end);
         now.delta = *row_at(delta, now.row, p.delta_row);
         now.u = *row_at(u, now.row, p.u_row);
-        if (HAS_Z && pass.last) now.z = *row_at(z, now.row, p.z_row);
-        if (ADD && pass.last) now.sum = *row_at(sum, now.row, p.sum_row);
+        if (HAS_Z && last) now.z = *row_at(z, now.row, p.z_row);
+        if (ADD && last) now.sum = *row_at(sum, now.row, p.sum_row);
 #pragma unroll
         for (int i = 0; i < SPLIT; i++) {
             const int other = visited(p, k, t0 + i, end);
@@ -88,19 +83,19 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) scan_short(const Scan p
 #pragma unroll
             for (int m = 0; m < EACH; m += VEC) {
                 now.B[i][m / VEC] = *(const Raw*)(row_B + states[m]);
-                if (pass.last) now.C[i][m / VEC] = *(const Raw*)(row_C + states[m]);
+                if (last) now.C[i][m / VEC] = *(const Raw*)(row_C + states[m]);
             }
         }
         return now;
     };
-    auto step_over = [&](auto pass, int t0, const Loaded& now) {
+    auto step_over = [&](bool last, int t0, const Loaded& now) {
         const bool inside = t0 + position < end;
         float dt = to_float(now.delta) + bias;
         const float value = to_float(now.u);
         if (SOFTPLUS) dt = softplus(dt);
         dt = inside ? dt : 0.0f;
         const float scaled = dt * value;
-        if (!pass.last) total += dt;
+        if (!last) total += dt;
         float parts[SPLIT];
 #pragma unroll
         for (int i = 0; i < SPLIT; i++) {
@@ -112,30 +107,30 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) scan_short(const Scan p
                 const bool real = STATES % SPLIT == 0 || position * EACH + m < STATES;
                 const float beta = real ? element(now.B[i][m / VEC], m % VEC) : 0.0f;
                 h[m] = fmaf(h[m], exp2_special(A2[m] * step), input * beta);
-                if (pass.last) parts[i] = fmaf(h[m], real ? element(now.C[i][m / VEC], m % VEC) : 0.0f, parts[i]);
+                if (last) parts[i] = fmaf(h[m], real ? element(now.C[i][m / VEC], m % VEC) : 0.0f, parts[i]);
             }
         }
-        if (pass.last) {
+        if (last) {
             float y = fmaf(skip, value, sum_over_lanes(parts, position));
             if (ADD) y += now.sum;
             if (HAS_Z) y *= silu(to_float(now.z));
             if (inside && mine) *row_at(out, now.row, p.out_row) = to_out(y);
         }
     };
-    auto walk = [&](auto pass) {
+    auto walk = [&](bool last) {
 #if PIPELINE
         Loaded next;
-        if (start < end) next = load(pass, start);
+        if (start < end) next = load(last, start);
         for (int t0 = start; t0 < end; t0 += SPLIT) {
             const Loaded now = next;
-            if (t0 + SPLIT < end) next = load(pass, t0 + SPLIT);
-            step_over(pass, t0, now);
+            if (t0 + SPLIT < end) next = load(last, t0 + SPLIT);
+            step_over(last, t0, now);
         }
 #else
-        for (int t0 = start; t0 < end; t0 += SPLIT) step_over(pass, t0, load(pass, t0));
+        for (int t0 = start; t0 < end; t0 += SPLIT) step_over(last, t0, load(last, t0));
 #endif
     };
-    walk(Pass<false>());
+    walk(false);
     // Steps of a channel: the sum over its lanes' positions.
     for (int by = CHANNELS; by < 32; by *= 2) total += __shfl_xor_sync(FULL_WARP, total, by);
     if (position == 0) totals[warp][channel] = total;
@@ -163,7 +158,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) scan_short(const Scan p
             if (position * EACH + m < STATES) kept[(long long)states[m] * p.width] = h[m];
         }
     }
-    walk(Pass<true>());
+    walk(true);
     if (mine && p.last && warp == WARPS - 1) {
 #pragma unroll
         for (int m = 0; m < EACH; m++) {
