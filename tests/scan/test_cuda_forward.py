@@ -105,53 +105,26 @@ def test_rows_by_way_of_shared_memory_give_the_same_bits(kind, dtype, width):
     args = replace(args, delta=args.delta.contiguous())
     plain, _ = check(args, plan)
     for ahead in (4, 8):
-        staged, _ = check(args, replace(plan, staged=1, ahead=ahead), reverse=ahead == 4)
+        staged, _ = check(args, replace(plan, staged=True, ahead=ahead), reverse=ahead == 4)
         assert torch.equal(plain.y, staged.y)
     with mock.patch.object(forward, "PARALLEL_BYTES", 0):  # paths one after another
-        check(args, replace(plan, staged=1))
+        check(args, replace(plan, staged=True))
     alone = problem(width=width, dtype=dtype, slow=kind == "chunks")
     alone = replace(alone, delta=alone.delta.contiguous())
-    kept, _ = check(alone, replace(plan, staged=1), keep=True)
+    kept, _ = check(alone, replace(plan, staged=True), keep=True)
     assert torch.equal(kept.starts, check(alone, plan, keep=True)[0].starts)
-
-
-@emulated
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("slow", [False, True])
-@pytest.mark.parametrize("channels", [1, 2])
-def test_one_launch_finds_start_states_from_chunks_and_groups_of_them(dtype, slow, channels):
-    plan = Plan("chunks", 16, 20, threads=32, blocks=1, ahead=8, channels=channels, staged=1, fused=1)
-    args = problem(width=64, length=310, dtype=dtype, batch=2, slow=slow)
-    if slow:  # every chunk and group matters to the end
-        args = replace(args, delta=args.delta - 5)
-    args = replace(args, delta=args.delta.contiguous())
-    found, launches = check(args, plan)
-    assert [name for name, *_ in launches] == ["scan_fused"]
-    parts, _ = check(args, replace(plan, fused=0))
-    assert (found.y.float() - parts.y.float()).norm() <= (1e-6 if dtype == torch.float32 else 1e-3) * parts.y.norm()
-
-
-@emulated
-def test_one_launch_of_paths_side_by_side_and_one_after_another_and_kept_states():
-    plan = Plan("chunks", 32, 3, threads=32, blocks=1, ahead=8, staged=1, fused=1)
-    args = problem(paths=3, order=scan_order("tom", (7, 2, 5)), length=70, width=32, groups=2, shared_u=False)
-    args = replace(args, delta=args.delta.contiguous())
-    check(args, plan)
-    with mock.patch.object(forward, "PARALLEL_BYTES", 0):
-        check(args, plan)
-    kept, _ = check(args, plan, keep=True)
-    assert torch.allclose(kept.starts, check(args, replace(plan, fused=0), keep=True)[0].starts, rtol=1e-4, atol=1e-6)
 
 
 def test_rows_go_by_way_of_shared_memory_only_where_they_are_aligned():
     args = prepare(replace(problem(width=64), delta=torch.zeros(1, 1, 77, 64)))
-    plan = replace(CHUNKS, staged=1)
+    plan = replace(CHUNKS, staged=True)
     assert forward.layout_of(args, False, plan).plan.staged
     moved = replace(args, delta=torch.zeros(1 + 77 * 64)[1:].view(1, 1, 77, 64))
     assert not forward.layout_of(moved, False, plan).plan.staged
     odd = replace(args, u=torch.zeros(1, 1, 77, 67)[..., :64])
     assert not forward.layout_of(odd, False, plan).plan.staged
-    assert make_plan(1, 1, 64**3, 64, 1, 16, 132, False, True).blocks == 12
+    assert make_plan(1, 1, 64**3, 64, 1, 16, 132, False, True).staged
+    assert not make_plan(1, 1, 64**3, 64, 1, 32, 132, False, True).staged, "32 states leave no registers"
 
 
 @emulated

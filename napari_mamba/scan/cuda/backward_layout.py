@@ -249,9 +249,7 @@ class Layout:
 
     def _macros(self) -> dict[str, int]:
         macros = {"IO": TYPES[self.facts.dtype], "STATES": self.facts.states}
-        if self.few:
-            return macros | {"GRADIENTS": 0}
-        return macros | {"WARPS": self.warps, "PREFETCH": self.tuning.prefetch}
+        return macros | ({"GRADIENTS": 0} if self.few else {"WARPS": self.warps})
 
     def _gradients(self) -> Launch:
         """The launch of the gradients: of all paths, or of one where these take turns."""
@@ -260,7 +258,7 @@ class Layout:
         if self.few:
             macros = {"IO": TYPES[facts.dtype], "STATES": facts.states, "WARPS": self.warps}
             macros |= {"ORDERED": int(facts.ordered), "GATED": int(facts.z is not None), "SHARED": int(self.share_u)}
-            macros |= {"SOFTPLUS": int(facts.softplus), "RESIDENT": self.resident, "PREFETCH": self.tuning.prefetch}
+            macros |= {"SOFTPLUS": int(facts.softplus), "RESIDENT": self.resident}
             grid = (self.chunks, facts.groups * -(-self.splits // self.warps), sequences)
             return kernel(FEW_SOURCE, "scan_gradients_few", LAYOUT, **macros), grid, WARP * self.warps, 0
         name = "scan_gradients" if facts.z is None else "scan_gradients_gated"

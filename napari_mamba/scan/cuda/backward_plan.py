@@ -46,8 +46,6 @@ class Tuning:
         Its warps on a multiprocessor, of chunks of up to `narrow` states without z, and of all else.
     narrow : int
         States that leave registers for so many warps.
-    prefetch : int
-        1: what the next segment reads is brought into the L2 cache (compute capability 9.0 and later).
     """
 
     few: int = 4
@@ -60,7 +58,6 @@ class Tuning:
     resident: int = 16
     roomy: int = 12
     narrow: int = 2
-    prefetch: int = 0
 
 
 TUNING = Tuning()

@@ -19,12 +19,12 @@ from napari_mamba.scan.cuda.runtime import Kernel, Launch, kernel
 
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 MAX_STATES = 64
-STAGED_BYTES = 208 * 1024  # of a multiprocessor
-GROUP = 16  # chunks of which scan_fused.cu tells together
+PIPELINED = 64  # lanes of a channel and warps, multiplied, up to which scan_short has the registers to load ahead
+STAGED_BYTES = 184 * 1024  # of shared memory on a multiprocessor, for the rows of 16 warps under way
 ROW_BYTES = 16  # to which rows are aligned that are copied to shared memory
 FAR = 2**29  # elements between rows, whose bytes the kernels keep in 32 bits
 MAX_BATCH = 65535  # a grid's third axis
-POINTERS = 16
+POINTERS = 15
 LAYOUT = f"{POINTERS}Q23q14i"  # the struct Scan of scan_forward.cuh
 HEAD = struct.Struct(f"@{POINTERS}Q")  # its addresses
 REST = struct.Struct("@" + LAYOUT.removeprefix(f"{POINTERS}Q"))
@@ -49,7 +49,7 @@ def multiprocessors(device: torch.device) -> int:
 
 @cache
 def stages(device: torch.device) -> bool:
-    """Whether a device has the shared memory for rows of as many warps as its registers then hold; the CPU has."""
+    """Whether rows go by way of shared memory on a device, as an H200 decided; so they do in the tests' emulator."""
     if device.type != "cuda":
         return True
     shared = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_multiprocessor", 0)
@@ -121,27 +121,16 @@ def _kernels(plan: Plan, macros: tuple[tuple[str, int], ...]) -> tuple:
     """Return a plan's kernels in the order of their launches."""
     defines = dict(macros)
     if plan.kind == "short":
-        return (
-            kernel(
-                "scan_short.cu",
-                "scan_short",
-                LAYOUT,
-                SPLIT=plan.split,
-                WARPS=plan.warps,
-                PIPELINE=plan.staged,
-                **defines,
-            ),
-        )
+        short = {"SPLIT": plan.split, "WARPS": plan.warps, "PIPELINE": int(plan.split * plan.warps <= PIPELINED)}
+        return (kernel("scan_short.cu", "scan_short", LAYOUT, **short, **defines),)
     chunk = {"THREADS": plan.threads, "BLOCKS": plan.blocks, "AHEAD": plan.ahead, "POLY": plan.poly, **defines}
-    chunk |= {"CHANNELS": plan.channels, "STAGED": plan.staged}
+    chunk |= {"CHANNELS": plan.channels, "STAGED": int(plan.staged)}
 
     def pass_(mode: int):
         return kernel("scan_chunks.cu", "scan_chunks", LAYOUT, MODE=mode, **chunk)
 
     if plan.kind == "single":
         return (pass_(2),)
-    if plan.fused:
-        return (kernel("scan_fused.cu", "scan_fused", LAYOUT, **chunk),)
     combine = kernel(
         "scan_combine.cu", "scan_combine", LAYOUT, STATES=defines["STATES"], WARPS=32 if plan.chunks > 64 else 8
     )
@@ -169,10 +158,8 @@ class _Layout:
             *(self.batch, self.together, self.length, self.width, self.groups, self.states),
             *(multiprocessors(delta.device), keep, staged and stages(delta.device)),
         )
-        if self.plan.staged and not staged and self.plan.kind != "short":
-            self.plan = replace(self.plan, staged=0)
-        if self.plan.fused and keep and self.plan.chunk <= piece_of(self.states):
-            self.plan = replace(self.plan, fused=0)  # whose start states are kept themselves
+        if self.plan.staged and not staged:
+            self.plan = replace(self.plan, staged=False)
         if each % (self.plan.threads * self.plan.channels):
             self.plan = replace(self.plan, channels=1)
         self.macros = {
@@ -197,20 +184,16 @@ class _Layout:
         u = (args.u.stride(0), self.u_k, args.u.stride(2))
         self.strides = (*u, *delta.stride()[:3], *args.B.stride()[:4], *args.C.stride()[:4], *z)
         self.rows = tuple(self.size * x for x in (u[2], delta.stride(2), args.B.stride(2), args.C.stride(2), z[1]))
-        # One launch keeps the end states of groups of chunks behind those of the chunks.
-        self.slots = self.plan.chunks + (self.plan.chunks // GROUP if self.plan.fused else 0)
-        self.state_k, row = self.slots * self.states * self.width, self.length * self.width
+        self.state_k, row = self.plan.chunks * self.states * self.width, self.length * self.width
         kept = self.paths if keep else self.together
-        self.state_shape = (self.batch, kept, self.slots, self.states, self.width)
+        self.state_shape = (self.batch, kept, self.plan.chunks, self.states, self.width)
         self.state_strides = (kept * self.state_k, self.state_k)
-        sums = self.slots * self.width
+        sums = self.plan.chunks * self.width
         self.rest = (*self.state_strides, self.together * sums, sums, self.paths * self.states * self.width)
         self.beside, self.alone = (self.paths * row, row), (row, 0)
         channels = 32 // self.plan.split if self.plan.kind == "short" else self.plan.threads * self.plan.channels
         self.group_blocks = -(-each // channels)
         self._launches: dict[tuple, tuple] = {}
-        sequences = self.batch * self.together * self.groups * self.group_blocks
-        self.told = 2 + sequences * self.slots if self.plan.fused else 0  # ints of the struct's `told`
 
     def numbers(self, out_strides: tuple[int, int], out_size: int, count: int) -> tuple[int, ...]:
         """Return the struct's numbers; `count` is that of the chunks (of the paths, for merge_paths)."""
@@ -232,7 +215,7 @@ class _Layout:
         if plan.kind == "short":
             return ((kernels[0], (blocks, paths, self.batch), 32 * plan.warps, 0),)
         whole = (blocks * plan.chunks, paths, self.batch)
-        if plan.kind == "single" or plan.fused:
+        if plan.kind == "single":
             return ((kernels[0], whole, plan.threads, 0),)
         ends = blocks * (plan.chunks - 1)
         tails = ((kernels[0], (ends, paths, self.batch), plan.threads, 0),) if ends else ()
@@ -283,8 +266,7 @@ class _Forward:
         if plan.kind == "chunks" or (layout.keep and plan.kind == "short"):
             self.state = self._empty(*layout.state_shape)
         if plan.kind == "chunks":
-            self.sums = self._empty(layout.batch, layout.together, layout.slots, layout.width)
-        self.told = self._empty(layout.told) if layout.told else None
+            self.sums = self._empty(layout.batch, layout.together, plan.chunks, layout.width)
 
         self.pieces: Tensor | None = None
         if layout.pieces:
@@ -314,7 +296,6 @@ class _Forward:
             0 if self.state is None else self.state.data_ptr() + kept,
             _address(self.sums),
             self.last.data_ptr() + 4 * k * each,
-            _address(self.told),
             0 if self.pieces is None else self.pieces.data_ptr() + 4 * k * layout.pieces * each,
         )
 

@@ -12,8 +12,7 @@ SHORT = 2048  # the longest sequence that one block holds
 FINE, KEPT_FINE = 2, 16  # ... shorter ones of so few states, which cost little memory and spare it a second walk
 PARALLEL_BYTES = 16 * 2**20  # outputs of single paths kept side by side rather than added up one path after another
 RESIDENT = {16: 16, 64: 8}  # warps of a multiprocessor, by the states a thread holds: what its registers allow
-STAGED = 24  # ... where rows go by way of shared memory, of up to STAGED_STATES states
-STAGED_STATES = 16
+STAGED_STATES = 16  # up to which rows may go by way of shared memory
 PAIRED = {8: 16, 16: 12, 32: 6}  # ... where a thread has two channels
 MIDDLE = 1024  # ... and half a block, where many sequences fill the card
 SPLITS = (4, 8, 16)  # lanes that share a channel of a short sequence
@@ -36,11 +35,9 @@ class Plan:
     ahead, poly, channels : int
         The macros AHEAD, POLY and CHANNELS of the kernels; channels of a thread are 1 where threads * channels does not
         divide those of a group.
-    staged : int
-        The macro STAGED: rows are copied to shared memory and not to registers, for which rows have to be aligned to 16
+    staged : bool
+        Rows are copied to shared memory and not to registers, for which rows have to be aligned to 16
         bytes and 32 has to divide the channels of a group.
-    fused : int
-        1: one launch for all passes, kind "chunks".
     split, warps : int
         Lanes that share a channel, and chunks (kind "short").
     """
@@ -53,8 +50,7 @@ class Plan:
     ahead: int = 4
     poly: int = 0  # on an H200 the special-function units alone were as fast as or faster than any mixture
     channels: int = 1
-    staged: int = 0
-    fused: int = 0
+    staged: bool = False
     split: int = 8
     warps: int = 32
 
@@ -107,13 +103,12 @@ def chunk_plan(
 
     `paired`: threads have two channels where 64 divides them. Of a position and channel, the machine code then has 126
     instructions rather than 148 and half the loads from shared memory; whether that is faster is to be measured.
-    `staged`: rows may go by way of shared memory, which leaves registers for half as many warps again.
+    `staged`: rows may go by way of shared memory.
     """
     paired = paired and channels % 64 == 0 and states <= max(PAIRED)
     threads = 32 if paired else block_width(channels)
     warps = next(count for most, count in (PAIRED if paired else RESIDENT).items() if states <= most)
     staged = staged and states <= STAGED_STATES and not paired
-    warps = STAGED if staged else warps
     resident = max(1, 32 * warps // threads)
     rows = sequences * -(-channels // (2 * threads if paired else threads))  # blocks of one chunk
     wanted = max(1, WAVES * resident * multiprocessors // rows)
@@ -124,7 +119,7 @@ def chunk_plan(
     cut = min(chunk, _up(length, KEPT))
     each = 2 if paired else 1
     ahead = 8 if staged else ahead
-    return Plan(kind, cut, -(-length // chunk), threads, resident, ahead, channels=each, staged=int(staged))
+    return Plan(kind, cut, -(-length // chunk), threads, resident, ahead, channels=each, staged=staged)
 
 
 @lru_cache(maxsize=4096)

@@ -35,7 +35,7 @@ TENSORS = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 
 
 class Template(NamedTuple):
-    """A call but for its addresses; `sums` and `told` are bytes from the scratch buffer's start.
+    """A call but for its addresses; `sums` is bytes from the scratch buffer's start.
 
     `in_place`: each thread reads a step size before it writes the output of that position and channel, and no other
     thread needs that step size, so that one tensor may be both.
@@ -47,7 +47,6 @@ class Template(NamedTuple):
     device: torch.device
     scratch: int
     sums: int
-    told: int
     rest: bytes
     launches: tuple[Launch, ...]
     in_place: bool
@@ -152,7 +151,7 @@ def _template(tensors: Optional8, softplus: bool, merge: str) -> Template | None
     layout = layout_of(args, keep=False)
     states = sums = 0
     if layout.plan.kind == "chunks":
-        sums = layout.batch * layout.paths * layout.slots * layout.width
+        sums = layout.batch * layout.paths * layout.plan.chunks * layout.width
         states = sums * layout.states
     dtype, delta = args.delta.dtype, tensors[1]
     assert delta is not None
@@ -164,9 +163,8 @@ def _template(tensors: Optional8, softplus: bool, merge: str) -> Template | None
         strides=strides,
         dtype=dtype,
         device=args.delta.device,
-        scratch=states + sums + layout.told,
+        scratch=states + sums,
         sums=4 * states,
-        told=4 * (states + sums),
         rest=numbers,
         launches=launches,
         in_place=layout.plan.kind != "short" and (delta.shape, delta.stride()) == (shape, strides),
@@ -203,7 +201,7 @@ def replay_scan(tensors: Optional8, softplus: bool, merge: str, overwrite: bool 
 
 
 def _launch(template: Template, pointers: list[int], target: Tensor | None) -> Tensor:
-    shape, strides, dtype, device, scratch, sums, told, rest, launches, in_place = template
+    shape, strides, dtype, device, scratch, sums, rest, launches, in_place = template
     out = target if in_place else None
     if out is None:  # torch.empty reads the same sizes twice as slowly
         out = torch.empty_strided(shape, strides, dtype=dtype, device=device)
@@ -212,6 +210,6 @@ def _launch(template: Template, pointers: list[int], target: Tensor | None) -> T
     if scratch:  # the chunks' states and their sums of steps: one allocation, the stream's own
         buffer = torch.empty(scratch, dtype=torch.float32, device=device)
         state = buffer.data_ptr()
-    values = [u, delta, B, C, z, A, D, bias, 0, 0, out.data_ptr(), state, state + sums, 0, state + told, 0]
+    values = [u, delta, B, C, z, A, D, bias, 0, 0, out.data_ptr(), state, state + sums, 0, 0]
     Kernel.together(launches, device.index or 0, HEAD, values, rest)
     return out

@@ -34,7 +34,7 @@ class Template(NamedTuple):
     kept_is : {"state", "pieces"}
         What the forward pass knows them as.
     scratch : int
-        Floats that it needs for itself; `sums` and `told` are bytes from their start.
+        Floats that it needs for itself; `sums` is bytes from their start.
     rest, launches
         The struct's numbers, packed; the kernels.
     facts : Facts
@@ -55,7 +55,6 @@ class Template(NamedTuple):
     kept_is: str
     scratch: int
     sums: int
-    told: int
     rest: bytes
     launches: tuple[Launch, ...]
     facts: Facts
@@ -84,7 +83,7 @@ def _template(tensors: Optional8, softplus: bool, merge: str) -> Template | None
         return None
     layout = layout_of(args, keep=True)
     plan, dtype, shape = layout.plan, args.delta.dtype, output_shape(args, multi)
-    states, sums = math.prod(layout.state_shape), batch * paths * layout.slots * width
+    states, sums = math.prod(layout.state_shape), batch * paths * plan.chunks * width
     scratch, kept, kept_is = 0, states, "state"
     if layout.pieces:
         kept, kept_is, scratch = batch * paths * layout.pieces * layout.states * width, "pieces", states + sums
@@ -100,9 +99,8 @@ def _template(tensors: Optional8, softplus: bool, merge: str) -> Template | None
         out_strides=like.stride(),
         kept=kept,
         kept_is=kept_is,
-        scratch=scratch + layout.told,
+        scratch=scratch,
         sums=4 * states if layout.pieces else 0,
-        told=4 * scratch,
         rest=numbers,
         launches=launches,
         facts=facts_of(args, layout.piece if layout.pieces else plan.chunk, like),
@@ -131,7 +129,7 @@ def _forward(template: Template, pointers: list[int]) -> tuple[Tensor, Tensor]:
     u, delta, A, B, C, D, z, bias = pointers
     place, own = kept.data_ptr(), scratch.data_ptr()
     state, pieces = {"pieces": (own, place), "state": (place, 0)}[template.kept_is]
-    values = [u, delta, B, C, z, A, D, bias, 0, 0, out.data_ptr(), state, own + template.sums, 0, own + template.told, pieces]
+    values = [u, delta, B, C, z, A, D, bias, 0, 0, out.data_ptr(), state, own + template.sums, 0, pieces]
     Kernel.together(template.launches, facts.device.index or 0, HEAD, values, template.rest)
     return out, kept
 

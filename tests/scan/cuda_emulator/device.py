@@ -12,8 +12,6 @@ import torch
 from cuda_emulator.emulator import emulate
 from napari_mamba.scan.cuda import runtime
 
-IN_ORDER = ("scan_fused",)  # kernels whose blocks wait for those of lower numbers
-
 
 def _poisoned(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     def poisoned(*args, **kwargs) -> torch.Tensor:
@@ -29,7 +27,7 @@ def emulated_device(reverse: bool = False) -> Iterator[list[tuple]]:
 
     The arguments go through the same `struct` layout as on a device, and their size is checked against the kernel's.
     What torch.empty gives is NaN, so that an output nobody writes shows. `reverse` runs the threads of each block,
-    and the blocks along x, from the last to the first: results must not depend on it. (Not of the kernels IN_ORDER.)
+    and the blocks along x, from the last to the first: results must not depend on it.
 
     Examples
     --------
@@ -41,8 +39,7 @@ def emulated_device(reverse: bool = False) -> Iterator[list[tuple]]:
     def launch(kernel: runtime.Kernel, device: object, grid: tuple, block: int, values: tuple, shared: int = 0) -> None:
         module = emulate(kernel.source, dict(kernel.defines))
         launches.append((kernel.name, grid, block))
-        backwards = reverse and kernel.name not in IN_ORDER
-        module.launch(kernel.name, grid, block, kernel.pack.pack(*values), shared, reverse=backwards)
+        module.launch(kernel.name, grid, block, kernel.pack.pack(*values), shared, reverse=reverse)
 
     def together(calls: tuple, device: object, head: struct.Struct, pointers: list[int], tail: bytes) -> None:
         for kernel, grid, block, shared in calls:

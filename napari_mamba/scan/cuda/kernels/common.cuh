@@ -65,9 +65,15 @@ DEVICE unsigned short float_to_half(float x) {
 DEVICE float bfloat_to_float(unsigned short bits) { return bits_to_float((unsigned int)bits << 16); }
 
 DEVICE unsigned short float_to_bfloat(float x) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    unsigned short rounded;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(rounded) : "f"(x));
+    return rounded;
+#else
     unsigned int bits = float_to_bits(x);
     if ((bits & 0x7fffffffu) > 0x7f800000u) return (unsigned short)(bits >> 16 | 0x40u);
     return (unsigned short)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);  // to nearest, ties to even
+#endif
 }
 
 #if IO == 0
@@ -194,16 +200,6 @@ DEVICE void wait_for_earlier() {
 DEVICE void let_later_start() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-
-// Bring memory into the L2 cache, where bytes and address are multiples of 16. Nothing before compute capability 9.0.
-DEVICE void prefetch_bytes([[maybe_unused]] const void* from, [[maybe_unused]] int bytes) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    if (bytes <= 0 || (((unsigned long long)from | (unsigned int)bytes) & 15u)) return;
-    for (int at = 0; at < bytes; at += 64) {
-        asm volatile("prefetch.global.L2 [%0];" ::"l"((const char*)from + at) : "memory");
-    }
 #endif
 }
 

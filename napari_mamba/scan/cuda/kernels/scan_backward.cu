@@ -14,9 +14,6 @@
 #ifndef WARPS  // of a block of scan_gradients
 #define WARPS 2
 #endif
-#ifndef PREFETCH  // rows of the next segment are brought into the L2 cache ahead
-#define PREFETCH 0
-#endif
 #ifndef GRADIENTS  // 0: without scan_gradients, where scan_gradients_few takes its place
 #define GRADIENTS 1
 #endif
@@ -608,26 +605,6 @@ DEVICE void load_start(const Backward &p, const Place &at, const Lane &me, float
         for (int i = 0; i < PER; ++i) h[c][i] = exists(at, me, c, i) ? starts[state_at(p, at, me, c, i)] : 0.0f;
 }
 
-// Bring what the warp will read of a segment into the L2 cache, a lane for each row; B and C by the first warp.
-DEVICE void prefetch_segment(const Backward &p, const Place &at, wide start, int count) {
-    const int lane = threadIdx.x % 32, bytes = at.channels * (int)sizeof(io_t);
-    if (lane < count && bytes > 0) {
-        const wide row = row_of(p, at.k, start + lane);
-        prefetch_bytes(p.delta + at.b * p.delta_b + at.k * p.delta_k + at.first + row * p.delta_l, bytes);
-        prefetch_bytes(p.u + at.b * p.u_b + at.k * p.u_k + at.first + row * p.u_l, bytes);
-        prefetch_bytes(p.grad + at.b * p.grad_b + at.k * p.grad_k + at.first + row * p.grad_l, bytes);
-        if (p.z) prefetch_bytes(p.z + at.b * p.z_b + at.first + row * p.z_l, bytes);
-        if (threadIdx.x < 32) {
-            const int values = STATES * (int)sizeof(io_t);
-            prefetch_bytes(p.B + at.b * p.B_b + at.k * p.B_k + at.group * p.B_g + row * p.B_l, values);
-            prefetch_bytes(p.C + at.b * p.C_b + at.k * p.C_k + at.group * p.C_g + row * p.C_l, values);
-        }
-    }
-    const wide segment = (at.b * p.paths + at.k) * p.segments + start / p.segment;
-    for (int n = lane; n < STATES; n += 32)
-        prefetch_bytes(p.starts + (segment * STATES + n) * p.width + at.first, at.channels * 4);
-}
-
 // All gradients of the warp's tile over one segment, which take the place of what the tile has in shared memory.
 template <bool GATED>
 DEVICE void reverse_segment(const Backward &p, const Place &at, Lane &me) {
@@ -687,19 +664,12 @@ DEVICE void gradients(const Backward &p) {
     Place at = place_of(p);
     const wide first = at.c * p.chunk, end = first + p.chunk < p.length ? first + p.chunk : p.length;
     let_later_start();
-#if PREFETCH
-    const wide last = first + (end - first - 1) / p.segment * p.segment;
-    prefetch_segment(p, at, last, (int)(end - last));
-#endif
     wait_for_earlier();
     Lane me = lane_of(p, at);
     for (wide start = first + (end - first - 1) / p.segment * p.segment; start >= first; start -= p.segment) {
         at.start = (int)start;
         at.count = lowest((int)p.segment, (int)(end - start));
         at.blocks = (at.count + BLOCK - 1) / BLOCK;
-#if PREFETCH
-        if (start > first) prefetch_segment(p, at, start - p.segment, (int)p.segment);
-#endif
         load_rows(p, at);
         if (p.vector) load_tile<4>(p, at);
         else load_tile<1>(p, at);

@@ -31,9 +31,6 @@
 #ifndef SHARED
 #define SHARED 0
 #endif
-#ifndef PREFETCH  // rows of the next segment are brought into the L2 cache ahead
-#define PREFETCH 0
-#endif
 
 constexpr int SEGMENT = 32;  // the most positions of a segment: one for each lane
 constexpr int VALUES = 2 * power_of_two(STATES), GROUP = 32 / VALUES;
@@ -198,20 +195,6 @@ DEVICE void begin_segment(const Backward &p, Channel &me, wide k, const io_t *B,
     }
 }
 
-// Bring what a warp of 32 channels will read of a segment into the L2 cache, a lane for each row.
-DEVICE void prefetch_segment(const Backward &p, const Channel &me, wide k, wide start, const float *starts) {
-    constexpr int bytes = 32 * sizeof(io_t);
-    if (!__all_sync(FULL_WARP, me.live)) return;
-    if (me.lane < p.segment) {
-        const wide row = ORDERED ? p.table[k * p.length + start + me.lane] : start + me.lane;
-        prefetch_bytes((const char *)(me.delta - me.lane) + row * me.delta_row, bytes);
-        prefetch_bytes((const char *)(me.u - me.lane) + row * me.u_row, bytes);
-        prefetch_bytes((const char *)(me.grad - me.lane) + row * me.grad_row, bytes);
-        if (GATED) prefetch_bytes((const char *)(me.z - me.lane) + row * me.z_row, bytes);
-    }
-    if (me.lane < STATES) prefetch_bytes(starts - me.lane + (start / p.segment * STATES + me.lane) * p.width, 128);
-}
-
 // All gradients of a segment.
 DEVICE void reverse_segment(const Backward &p, Channel &me, const Results &to, wide k, const float *start) {
     float h[SPANS][STATES];  // before each span
@@ -279,9 +262,6 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, RESIDENT / WARPS) scan_
     for (wide start = first + (end - first - 1) / p.segment * p.segment; start >= first; start -= p.segment) {
         me.start = (int)start;
         me.count = lowest((int)p.segment, (int)(end - start));
-#if PREFETCH
-        if (start > first) prefetch_segment(p, me, k, start - p.segment, starts);
-#endif
         begin_segment(p, me, k, B, C);
         reverse_segment(p, me, to, k, starts + start / p.segment * STATES * p.width);
     }

@@ -59,7 +59,6 @@ struct Scan {
     const float* sum;
     out_t* out;
     float *state, *steps, *last;
-    int* told;    // scan_fused: a count, and of every slot of `state` and block whether it is there
     float* kept;  // (B, K, pieces, N, D) for pieces of PIECE positions, where KEEP
     long long u_b, u_k, u_l, delta_b, delta_k, delta_l, B_b, B_k, B_l, B_g, C_b, C_k, C_l, C_g, z_b, z_l, out_b, out_k,
         state_b, state_k, steps_b, steps_k, last_b;
