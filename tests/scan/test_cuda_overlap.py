@@ -28,10 +28,10 @@ def launched():
         return (0,)
 
     with (
-        mock.patch.object(runtime, "_launch", lambda: ordinary),
-        mock.patch.object(runtime, "_launch_early", lambda: early),
+        mock.patch.object(runtime, "_launch", return_value=ordinary),
+        mock.patch.object(runtime, "_launch_early", return_value=early),
         mock.patch.object(runtime, "_overlapping", lambda *key: key),
-        mock.patch.object(runtime, "_raw_stream", lambda device: 7),
+        mock.patch.object(runtime, "_raw_stream", return_value=7),
         mock.patch.object(runtime, "_thread", runtime._Thread()),
     ):
         runtime._thread.ready.add(0)
@@ -48,7 +48,7 @@ def launches(count: int) -> tuple[runtime.Launch, ...]:
 
 
 def test_all_launches_but_the_first_may_start_early(launched):
-    with mock.patch.object(runtime, "overlaps", lambda device: True):
+    with mock.patch.object(runtime, "overlaps", return_value=True):
         for _ in range(2):
             runtime.Kernel.together(launches(3), 0, HEAD, [5], b"\0" * 4)
     hows = [how for how, *_ in launched]
@@ -58,7 +58,7 @@ def test_all_launches_but_the_first_may_start_early(launched):
 
 
 def test_no_launch_starts_early_where_the_device_does_not_have_it(launched):
-    with mock.patch.object(runtime, "overlaps", lambda device: False):
+    with mock.patch.object(runtime, "overlaps", return_value=False):
         runtime.Kernel.together(launches(3), 0, HEAD, [5], b"\0" * 4)
     assert [how for how, *_ in launched] == ["ordinary"] * 3
 
@@ -78,7 +78,7 @@ def test_launches_overlap_where_device_driver_and_bindings_can(capability, drive
     monkeypatch.delenv("NAPARI_MAMBA_OVERLAP", raising=False)
     with (
         mock.patch.object(torch.cuda, "get_device_capability", return_value=capability),
-        mock.patch.object(runtime, "bindings", lambda: (fake, None)),
+        mock.patch.object(runtime, "bindings", return_value=(fake, None)),
     ):
         assert runtime.overlaps.__wrapped__(0) is expected
         monkeypatch.setenv("NAPARI_MAMBA_OVERLAP", "0")
