@@ -32,7 +32,9 @@ PLANS = {
     "chunks": CHUNKS,
     "chunks, mixed exponentials": replace(CHUNKS, poly=8, ahead=2),
     "single": Plan("single", 0, 1, threads=32, blocks=4),
+    "rows by way of shared memory": replace(CHUNKS, ahead=8, staged=True),
     "short": Plan("short", 0, 0, split=8, warps=8),
+    "short, four lanes": Plan("short", 0, 0, split=4, warps=16),
     "two channels a thread": replace(CHUNKS, channels=2, ahead=2),
 }
 WIDTH = 64

@@ -20,7 +20,7 @@ import torch
 
 from napari_mamba.scan import selective_scan
 from napari_mamba.scan.arguments import scan_arguments
-from napari_mamba.scan.cuda.forward import multiprocessors, prepare, selective_scan_forward
+from napari_mamba.scan.cuda.forward import multiprocessors, prepare, selective_scan_forward, stages
 from napari_mamba.scan.cuda.plan import Plan, chunk_plan, make_plan, short_plan
 
 SHAPES = [
@@ -54,8 +54,9 @@ def inputs(
 
 def variants(batch: int, width: int, length: int) -> dict[str, Plan]:
     """Return the plans to compare, the planner's own first."""
-    processors = multiprocessors(torch.device("cuda", 0))
-    found = {"planned": make_plan(batch, 1, length, width, 1, 16, processors, False)}
+    device = torch.device("cuda", 0)
+    processors = multiprocessors(device)
+    found = {"planned": make_plan(batch, 1, length, width, 1, 16, processors, False, stages(device))}
     if length <= 2048:
         base = short_plan(batch, length, width, 16, processors)
         for split in (4, 8, 16):
@@ -82,6 +83,10 @@ def chunked(batch: int, width: int, length: int, processors: int) -> dict[str, P
             found[name] = cut(paired, paired.blocks / blocks, blocks=blocks, ahead=ahead)
     for ahead in (2, 8):
         found[f"ahead {ahead}"] = replace(base, ahead=ahead)
+    for warps in (12, 16, 24):
+        blocks = 32 * warps // base.threads
+        name = f"rows by way of shared memory, {warps} warps"
+        found[name] = cut(base, base.blocks / blocks, blocks=blocks, ahead=8, staged=True)
     blocks = base.blocks * 5 // 4
     found[f"blocks {blocks}"] = cut(base, base.blocks / blocks, blocks=blocks)
     found["poly 8"] = replace(base, poly=8)

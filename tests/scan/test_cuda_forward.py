@@ -96,6 +96,38 @@ def test_paths_one_after_another_leave_the_same_sum(name, dtype):
 
 
 @emulated
+@pytest.mark.parametrize("kind", ["chunks", "single"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("width", [64, 96])
+def test_rows_by_way_of_shared_memory_give_the_same_bits(kind, dtype, width):
+    plan = replace(PLANS[kind], ahead=8, threads=64)
+    args = problem(paths=3, order=scan_order("tom", (7, 2, 5)), length=70, width=width, dtype=dtype, shared_u=False)
+    args = replace(args, delta=args.delta.contiguous())
+    plain, _ = check(args, plan)
+    for ahead in (4, 8):
+        staged, _ = check(args, replace(plan, staged=True, ahead=ahead), reverse=ahead == 4)
+        assert torch.equal(plain.y, staged.y)
+    with mock.patch.object(forward, "PARALLEL_BYTES", 0):  # paths one after another
+        check(args, replace(plan, staged=True))
+    alone = problem(width=width, dtype=dtype, slow=kind == "chunks")
+    alone = replace(alone, delta=alone.delta.contiguous())
+    kept, _ = check(alone, replace(plan, staged=True), keep=True)
+    assert torch.equal(kept.starts, check(alone, plan, keep=True)[0].starts)
+
+
+def test_rows_go_by_way_of_shared_memory_only_where_they_are_aligned():
+    args = prepare(replace(problem(width=64), delta=torch.zeros(1, 1, 77, 64)))
+    plan = replace(CHUNKS, staged=True)
+    assert forward.layout_of(args, False, plan).plan.staged
+    moved = replace(args, delta=torch.zeros(1 + 77 * 64)[1:].view(1, 1, 77, 64))
+    assert not forward.layout_of(moved, False, plan).plan.staged
+    odd = replace(args, u=torch.zeros(1, 1, 77, 67)[..., :64])
+    assert not forward.layout_of(odd, False, plan).plan.staged
+    assert make_plan(1, 1, 64**3, 64, 1, 16, 132, False, True).staged
+    assert not make_plan(1, 1, 64**3, 64, 1, 32, 132, False, True).staged, "32 states leave no registers"
+
+
+@emulated
 @pytest.mark.parametrize("name", ["chunks", "single"])
 def test_two_channels_a_thread(name):
     plan = replace(PLANS[name], channels=2)

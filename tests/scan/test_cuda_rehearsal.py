@@ -10,7 +10,7 @@ import torch
 
 from napari_mamba.nn import Mamba
 from napari_mamba.scan import cuda_backend, registry
-from napari_mamba.scan.cuda import compiling, repeat, runtime
+from napari_mamba.scan.cuda import compiling, forward, repeat, runtime
 from napari_mamba.scan.cuda.rehearsal import Rehearsal
 
 
@@ -61,7 +61,7 @@ def test_the_short_way_is_noted_too():
     with mock.patch.object(repeat.FORWARD, "known", {}):
         rehearsal = Rehearsal(90, lambda *_: None)
         with rehearsal.noting():
-            runtime.Kernel.together(((kernel, (1, 1, 1), 32, 0),), 0, repeat.HEAD, [0] * repeat.POINTERS, b"")
+            runtime.Kernel.together(((kernel, (1, 1, 1), 32, 0),), 0, forward.HEAD, [0] * forward.POINTERS, b"")
         assert list(rehearsal.compiled()) == [(1, 1)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, lru_cache
@@ -14,14 +15,19 @@ from torch import Tensor
 from napari_mamba.errors import InputError
 from napari_mamba.scan.arguments import ScanArguments
 from napari_mamba.scan.cuda.plan import PARALLEL_BYTES, Plan, make_plan, piece_of
-from napari_mamba.scan.cuda.runtime import kernel
+from napari_mamba.scan.cuda.runtime import Kernel, Launch, kernel
 
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 MAX_STATES = 64
+PIPELINED = 64  # lanes of a channel and warps, multiplied, up to which scan_short has the registers to load ahead
+STAGED_BYTES = 184 * 1024  # of shared memory on a multiprocessor, for the rows of 16 warps under way
+ROW_BYTES = 16  # to which rows are aligned that are copied to shared memory
 FAR = 2**29  # elements between rows, whose bytes the kernels keep in 32 bits
 MAX_BATCH = 65535  # a grid's third axis
 POINTERS = 15
 LAYOUT = f"{POINTERS}Q23q14i"  # the struct Scan of scan_forward.cuh
+HEAD = struct.Struct(f"@{POINTERS}Q")  # its addresses
+REST = struct.Struct("@" + LAYOUT.removeprefix(f"{POINTERS}Q"))
 MAX_LAYOUTS = 1024  # kept; a program sees few shapes
 _COUNTED = "_napari_mamba_int32"
 
@@ -39,6 +45,15 @@ class Scanned(NamedTuple):
 def multiprocessors(device: torch.device) -> int:
     """Return how many multiprocessors a device has; 4 for the CPU, where only the tests' emulator runs."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
+
+
+@cache
+def stages(device: torch.device) -> bool:
+    """Whether rows go by way of shared memory on a device, as an H200 decided; so they do in the tests' emulator."""
+    if device.type != "cuda":
+        return True
+    shared = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_multiprocessor", 0)
+    return torch.cuda.get_device_capability(device) >= (9, 0) and shared >= STAGED_BYTES
 
 
 def device_table(table: Tensor) -> Tensor:
@@ -106,9 +121,10 @@ def _kernels(plan: Plan, macros: tuple[tuple[str, int], ...]) -> tuple:
     """Return a plan's kernels in the order of their launches."""
     defines = dict(macros)
     if plan.kind == "short":
-        return (kernel("scan_short.cu", "scan_short", LAYOUT, SPLIT=plan.split, WARPS=plan.warps, **defines),)
+        short = {"SPLIT": plan.split, "WARPS": plan.warps, "PIPELINE": int(plan.split * plan.warps <= PIPELINED)}
+        return (kernel("scan_short.cu", "scan_short", LAYOUT, **short, **defines),)
     chunk = {"THREADS": plan.threads, "BLOCKS": plan.blocks, "AHEAD": plan.ahead, "POLY": plan.poly, **defines}
-    chunk["CHANNELS"] = plan.channels
+    chunk |= {"CHANNELS": plan.channels, "STAGED": int(plan.staged)}
 
     def pass_(mode: int):
         return kernel("scan_chunks.cu", "scan_chunks", LAYOUT, MODE=mode, **chunk)
@@ -128,7 +144,7 @@ class _Layout:
     sequence takes the GPU less time than Python takes to work this out.
     """
 
-    def __init__(self, args: ScanArguments, keep: bool, plan: Plan | None, align: int) -> None:
+    def __init__(self, args: ScanArguments, keep: bool, plan: Plan | None, align: int, aligned: bool) -> None:
         delta = args.delta
         self.batch, self.paths, self.length, self.width = delta.shape
         self.states, self.groups, self.keep, self.gated = args.A.shape[-1], args.B.shape[3], keep, args.z is not None
@@ -136,11 +152,14 @@ class _Layout:
         self.merging = args.merge == "sum" and self.paths > 1
         self.parallel = not self.merging or 4 * delta.numel() <= PARALLEL_BYTES
         self.together = self.paths if self.parallel else 1
+        each = self.width // self.groups
+        staged = aligned and each % 32 == 0
         self.plan = plan or make_plan(
             *(self.batch, self.together, self.length, self.width, self.groups, self.states),
-            *(multiprocessors(delta.device), keep),
+            *(multiprocessors(delta.device), keep, staged and stages(delta.device)),
         )
-        each = self.width // self.groups
+        if self.plan.staged and not staged:
+            self.plan = replace(self.plan, staged=False)
         if each % (self.plan.threads * self.plan.channels):
             self.plan = replace(self.plan, channels=1)
         self.macros = {
@@ -183,26 +202,26 @@ class _Layout:
         return (*self.strides, *out_strides, *self.rest, *sizes, int(self.keep), *rows)
 
     def launches(self, paths: int, out_strides: tuple[int, int], out_float: bool, add: bool, gate: bool) -> tuple:
-        """Return the numbers and the launches, (kernel, grid, block), of some paths at once."""
+        """Return the numbers, packed, and the launches of some paths at once."""
         key = (paths, out_strides, out_float, add, gate)
         if key not in self._launches:
             macros = {**self.macros, "HAS_Z": int(gate), "ADD": int(add), "OUT_FLOAT": int(out_float)}
             numbers = self.numbers(out_strides, 4 if out_float else self.size, self.plan.chunks)
-            self._launches[key] = (numbers, self._grids(_kernels(self.plan, tuple(macros.items())), paths))
+            self._launches[key] = (REST.pack(*numbers), self._grids(_kernels(self.plan, tuple(macros.items())), paths))
         return self._launches[key]
 
-    def _grids(self, kernels: tuple, paths: int) -> tuple:
+    def _grids(self, kernels: tuple, paths: int) -> tuple[Launch, ...]:
         plan, blocks = self.plan, self.groups * self.group_blocks
         if plan.kind == "short":
-            return ((kernels[0], (blocks, paths, self.batch), 32 * plan.warps),)
+            return ((kernels[0], (blocks, paths, self.batch), 32 * plan.warps, 0),)
         whole = (blocks * plan.chunks, paths, self.batch)
         if plan.kind == "single":
-            return ((kernels[0], whole, plan.threads),)
+            return ((kernels[0], whole, plan.threads, 0),)
         ends = blocks * (plan.chunks - 1)
-        tails = ((kernels[0], (ends, paths, self.batch), plan.threads),) if ends else ()
+        tails = ((kernels[0], (ends, paths, self.batch), plan.threads, 0),) if ends else ()
         warps = 32 if plan.chunks > 64 else 8
-        combine = (kernels[1], (-(-self.states * self.width // 32), paths, self.batch), 32 * warps)
-        return (*tails, combine, (kernels[2], whole, plan.threads))
+        combine = (kernels[1], (-(-self.states * self.width // 32), paths, self.batch), 32 * warps, 0)
+        return (*tails, combine, (kernels[2], whole, plan.threads, 0))
 
 
 _LAYOUTS: dict[tuple, _Layout] = {}
@@ -218,12 +237,15 @@ def layout_of(args: ScanArguments, keep: bool, plan: Plan | None = None) -> _Lay
     align = bits & -bits  # bytes that one load of B or C may take
     shapes = (a.delta.shape, a.u.shape[1], a.A.shape[-1], a.B.shape[3], a.delta.dtype, a.delta.device)
     strides = (a.u.stride(), a.delta.stride(), a.B.stride(), a.C.stride(), None if z is None else z.stride())
-    key = (shapes, strides, a.delta_softplus, a.table is None, a.merge, keep, plan, align, PARALLEL_BYTES)
+    rows = [x for x in (a.u, a.delta, z) if x is not None]
+    aligned = not any(x.data_ptr() % ROW_BYTES or any(s * size % ROW_BYTES for s in x.stride()[:-1]) for x in rows)
+    options = (a.delta_softplus, a.table is None, a.merge, keep, plan)
+    key = (shapes, strides, *options, align, aligned, PARALLEL_BYTES)
     found = _LAYOUTS.get(key)
     if found is None:
         if len(_LAYOUTS) >= MAX_LAYOUTS:
             _LAYOUTS.clear()
-        found = _LAYOUTS[key] = _Layout(args, keep, plan, align)
+        found = _LAYOUTS[key] = _Layout(args, keep, plan, align, aligned)
     return found
 
 
@@ -282,10 +304,7 @@ class _Forward:
     ) -> None:
         out_float = out.dtype == torch.float32
         numbers, launches = self.layout.launches(paths, out_strides, out_float, total is not None, gate)
-        values = (*self._pointers(k, out, total), *numbers)
-        index = self.device.index or 0
-        for call, grid, block in launches:
-            call(index, grid, block, values)
+        Kernel.together(launches, self.device.index or 0, HEAD, list(self._pointers(k, out, total)), numbers)
 
     def run(self, before: Callable[[int], None] | None = None) -> Tensor:
         """Launch everything; return the output. `before` is called with each path that runs in its turn."""

@@ -12,6 +12,7 @@ SHORT = 2048  # the longest sequence that one block holds
 FINE, KEPT_FINE = 2, 16  # ... shorter ones of so few states, which cost little memory and spare it a second walk
 PARALLEL_BYTES = 16 * 2**20  # outputs of single paths kept side by side rather than added up one path after another
 RESIDENT = {16: 16, 64: 8}  # warps of a multiprocessor, by the states a thread holds: what its registers allow
+STAGED_STATES = 16  # up to which rows may go by way of shared memory
 PAIRED = {8: 16, 16: 12, 32: 6}  # ... where a thread has two channels
 MIDDLE = 1024  # ... and half a block, where many sequences fill the card
 SPLITS = (4, 8, 16)  # lanes that share a channel of a short sequence
@@ -34,6 +35,9 @@ class Plan:
     ahead, poly, channels : int
         The macros AHEAD, POLY and CHANNELS of the kernels; channels of a thread are 1 where threads * channels does not
         divide those of a group.
+    staged : bool
+        Rows are copied to shared memory and not to registers, for which rows have to be aligned to 16
+        bytes and 32 has to divide the channels of a group.
     split, warps : int
         Lanes that share a channel, and chunks (kind "short").
     """
@@ -46,6 +50,7 @@ class Plan:
     ahead: int = 4
     poly: int = 0  # on an H200 the special-function units alone were as fast as or faster than any mixture
     channels: int = 1
+    staged: bool = False
     split: int = 8
     warps: int = 32
 
@@ -85,16 +90,25 @@ def short_plan(sequences: int, length: int, channels: int, states: int, multipro
 
 
 def chunk_plan(
-    sequences: int, length: int, channels: int, states: int, multiprocessors: int, keep: bool, paired: bool = False
+    sequences: int,
+    length: int,
+    channels: int,
+    states: int,
+    multiprocessors: int,
+    keep: bool,
+    paired: bool = False,
+    staged: bool = False,
 ) -> Plan:
     """Return the plan with chunks: as many blocks as the card holds at once, so that no second wave is half empty.
 
     `paired`: threads have two channels where 64 divides them. Of a position and channel, the machine code then has 126
     instructions rather than 148 and half the loads from shared memory; whether that is faster is to be measured.
+    `staged`: rows may go by way of shared memory.
     """
     paired = paired and channels % 64 == 0 and states <= max(PAIRED)
     threads = 32 if paired else block_width(channels)
     warps = next(count for most, count in (PAIRED if paired else RESIDENT).items() if states <= most)
+    staged = staged and states <= STAGED_STATES and not paired
     resident = max(1, 32 * warps // threads)
     rows = sequences * -(-channels // (2 * threads if paired else threads))  # blocks of one chunk
     wanted = max(1, WAVES * resident * multiprocessors // rows)
@@ -104,12 +118,21 @@ def chunk_plan(
     ahead = 1 if states > 32 else 8 if chunk >= LONG and states <= 16 and not paired else 4
     cut = min(chunk, _up(length, KEPT))
     each = 2 if paired else 1
-    return Plan(kind, cut, -(-length // chunk), threads, blocks=resident, ahead=ahead, channels=each)
+    ahead = 8 if staged else ahead
+    return Plan(kind, cut, -(-length // chunk), threads, resident, ahead, channels=each, staged=staged)
 
 
 @lru_cache(maxsize=4096)
 def make_plan(
-    batch: int, paths: int, length: int, width: int, groups: int, states: int, multiprocessors: int, keep: bool
+    batch: int,
+    paths: int,
+    length: int,
+    width: int,
+    groups: int,
+    states: int,
+    multiprocessors: int,
+    keep: bool,
+    staged: bool = False,
 ) -> Plan:
     """Return the plan for `paths` paths scanned side by side on a device.
 
@@ -121,7 +144,7 @@ def make_plan(
     1024
     """
     sequences, channels = batch * paths * groups, width // groups
-    plan = chunk_plan(sequences, length, channels, states, multiprocessors, keep)
+    plan = chunk_plan(sequences, length, channels, states, multiprocessors, keep, staged=staged)
     if (plan.kind == "single" and length > SHORTEST) or length > SHORT:
         return plan
     return short_plan(sequences, length, channels, states, multiprocessors)

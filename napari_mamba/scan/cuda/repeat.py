@@ -11,7 +11,6 @@ microsecond; building a key of them in Python takes six times as long, and serve
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from napari_mamba.scan.arguments import ScanArguments, scan_arguments
-from napari_mamba.scan.cuda.forward import LAYOUT, MAX_BATCH, POINTERS, layout_of, prepare
+from napari_mamba.scan.cuda.forward import HEAD, MAX_BATCH, ROW_BYTES, layout_of, prepare
 from napari_mamba.scan.cuda.runtime import Kernel, Launch
 
 try:  # private to PyTorch: where it goes away, keys do
@@ -33,8 +32,6 @@ _UNKNOWN = object()
 MAX_TEMPLATES = 1024  # kept; a program sees few shapes
 MAX_RECENT = 8  # whose guards are tried, one after another
 TENSORS = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
-HEAD = struct.Struct(f"@{POINTERS}Q")  # the struct Scan's addresses
-REST = struct.Struct("@" + LAYOUT.removeprefix(f"{POINTERS}Q"))
 
 
 class Template(NamedTuple):
@@ -89,11 +86,11 @@ class Templates(Generic[T]):
             0 if z is None else z.data_ptr(),
             0 if bias is None else bias.data_ptr(),
         ]
-        options = (softplus, merge, (pointers[3] | pointers[4]) & 15, D is None, z is None, bias is None)
+        options = (softplus, merge, *_alignment(pointers), D is None, z is None, bias is None)
         for recent in self._recent:
             if recent.options == options and recent.guards.check(*given):
                 return recent.template, pointers
-        key = _key(tensors, softplus, merge)
+        key = _key(tensors, softplus, merge, pointers)
         found = self.known.get(key, _UNKNOWN)
         if found is _UNKNOWN:
             found = self.make(tensors, softplus, merge)
@@ -106,8 +103,13 @@ class Templates(Generic[T]):
         return found, pointers
 
 
-def _key(tensors: Optional8, softplus: bool, merge: str) -> tuple:
-    facts: list = [softplus, merge, (tensors[3].data_ptr() | tensors[4].data_ptr()) & 15]  # type: ignore[union-attr]
+def _alignment(pointers: list[int]) -> tuple[int, bool]:
+    """Of B and C, and whether u, delta and z are aligned."""
+    return (pointers[3] | pointers[4]) & 15, not (pointers[0] | pointers[1] | pointers[6]) % ROW_BYTES
+
+
+def _key(tensors: Optional8, softplus: bool, merge: str, pointers: list[int]) -> tuple:
+    facts: list = [softplus, merge, *_alignment(pointers)]
     for x in tensors:
         if x is None:
             facts.append(None)
@@ -163,8 +165,8 @@ def _template(tensors: Optional8, softplus: bool, merge: str) -> Template | None
         device=args.delta.device,
         scratch=states + sums,
         sums=4 * states,
-        rest=REST.pack(*numbers),
-        launches=tuple((*launch, 0) for launch in launches),
+        rest=numbers,
+        launches=launches,
         in_place=layout.plan.kind != "short" and (delta.shape, delta.stride()) == (shape, strides),
     )
 

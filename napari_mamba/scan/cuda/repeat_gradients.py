@@ -15,8 +15,8 @@ from torch import Tensor
 
 from napari_mamba.scan.cuda.backward import MAX_SEQUENCES, Written, launch_backward
 from napari_mamba.scan.cuda.backward_layout import Facts, Layout, facts_of, layout_for
-from napari_mamba.scan.cuda.forward import layout_of
-from napari_mamba.scan.cuda.repeat import HEAD, REST, Optional8, Templates, output_shape, ready_arguments
+from napari_mamba.scan.cuda.forward import HEAD, layout_of
+from napari_mamba.scan.cuda.repeat import Optional8, Templates, output_shape, ready_arguments
 from napari_mamba.scan.cuda.runtime import Kernel, Launch, on_device
 
 Strides = tuple[int, ...]
@@ -101,8 +101,8 @@ def _template(tensors: Optional8, softplus: bool, merge: str) -> Template | None
         kept_is=kept_is,
         scratch=scratch,
         sums=4 * states if layout.pieces else 0,
-        rest=REST.pack(*numbers),
-        launches=tuple((*launch, 0) for launch in launches),
+        rest=numbers,
+        launches=launches,
         facts=facts_of(args, layout.piece if layout.pieces else plan.chunk, like),
         layouts={},
         shapes=tuple(() if x is None else tuple(x.shape) for x in (u, delta, B, C, z)),

@@ -12,6 +12,7 @@ Source: the CUDA driver API (cuLaunchKernel, cuModuleLoadData) and NVRTC, docs.n
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
 import threading
 from collections.abc import Callable, Hashable, Iterator
@@ -30,6 +31,9 @@ from napari_mamba.scan.cuda.compiling import (
 )
 
 MIN_CAPABILITY = (7, 0)
+OVERLAP_CAPABILITY = (9, 0)  # from which on a kernel may start before the one ahead of it has ended
+OVERLAP_DRIVER = 12040  # and CUDA graphs keep that
+MAX_CONFIGS = 1024  # kept; a program sees few shapes
 DEFAULT_SHARED_BYTES = 48 * 1024  # bytes of dynamic shared memory that every kernel may take
 _lock = threading.RLock()
 
@@ -71,6 +75,17 @@ class _Thread(threading.local):
         self.ready: set[int] = set()
         self.instead: Callable[[Kernel, int], None] | None = None  # of launching
         self.compile: Callable[[Hashable, Callable[[], object]], None] | None = None
+        self.configs: dict[tuple, object] = {}  # of launches that overlap, with their stream
+
+    def config(self, grid: tuple[int, int, int], block: int, shared: int, stream: int) -> object:
+        """Return what cuLaunchKernelEx is told: that the launch may start before the kernel ahead of it has ended."""
+        key = (grid, block, shared, stream)
+        found = self.configs.get(key)
+        if found is None:
+            if len(self.configs) >= MAX_CONFIGS:
+                self.configs.clear()
+            found = self.configs[key] = _overlapping(*key)
+        return found
 
 
 _thread = _Thread()
@@ -82,6 +97,29 @@ def _current_stream(device: int) -> int:
 
 # PyTorch's own generated code reads the stream this way: 10 times faster than building a Stream object.
 _raw_stream = getattr(torch._C, "_cuda_getCurrentRawStream", _current_stream)
+
+
+@cache
+def overlaps(device: int) -> bool:
+    """Whether launches on a device may overlap (programmatic dependent launch); never with NAPARI_MAMBA_OVERLAP=0."""
+    if os.environ.get("NAPARI_MAMBA_OVERLAP") == "0" or torch.cuda.get_device_capability(device) < OVERLAP_CAPABILITY:
+        return False
+    driver, _ = bindings()
+    version = check(driver.cuDriverGetVersion(), "read the driver's version")
+    return version >= OVERLAP_DRIVER and hasattr(driver, "cuLaunchKernelEx")
+
+
+def _overlapping(grid: tuple[int, int, int], block: int, shared: int, stream: int) -> object:
+    driver, _ = bindings()
+    allowed = driver.CUlaunchAttribute()
+    allowed.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+    allowed.value.programmaticStreamSerializationAllowed = 1
+    config = driver.CUlaunchConfig()
+    config.gridDimX, config.gridDimY, config.gridDimZ = grid
+    config.blockDimX, config.blockDimY, config.blockDimZ = block, 1, 1
+    config.sharedMemBytes, config.hStream = shared, stream
+    config.attrs, config.numAttrs = [allowed], 1
+    return config
 
 
 @cache
@@ -184,7 +222,8 @@ class Kernel:
     ) -> None:
         """Launch kernels one after another on one struct, of which all but the first members was packed before.
 
-        `head` packs `pointers`, and `tail` follows them.
+        `head` packs `pointers`, and `tail` follows them. Where `overlaps` says so, each kernel but the first may start
+        before the one ahead of it has ended, and has to call `wait_for_earlier` (common.cuh) in every thread.
         """
         thread = _thread
         if thread.instead is not None:
@@ -197,11 +236,16 @@ class Kernel:
         head.pack_into(thread.buffer, 0, *pointers)
         thread.view[head.size : head.size + len(tail)] = tail
         launch, stream, address = _launch(), _raw_stream(device), thread.address
-        for kernel, (x, y, z), block, shared in launches:
+        early = False
+        for kernel, grid, block, shared in launches:
             function = kernel._functions.get(device) or kernel._load(device)
             if shared > DEFAULT_SHARED_BYTES:
                 kernel._allow_shared(function, device, shared)
-            result = launch(function, x, y, z, block, 1, 1, shared, stream, address, 0)
+            if early:
+                result = _launch_early()(thread.config(grid, block, shared, stream), function, address, 0)
+            else:
+                result = launch(function, *grid, block, 1, 1, shared, stream, address, 0)
+                early = overlaps(device)
             if result[0] != 0:
                 check(result, f"launch {kernel.name}")
 
@@ -237,6 +281,11 @@ def compiled_instead(name: Hashable, compile: Callable[[], object]) -> bool:
 @cache
 def _launch():
     return bindings()[0].cuLaunchKernel
+
+
+@cache
+def _launch_early():
+    return bindings()[0].cuLaunchKernelEx
 
 
 @cache

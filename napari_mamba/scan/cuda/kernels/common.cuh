@@ -65,9 +65,15 @@ DEVICE unsigned short float_to_half(float x) {
 DEVICE float bfloat_to_float(unsigned short bits) { return bits_to_float((unsigned int)bits << 16); }
 
 DEVICE unsigned short float_to_bfloat(float x) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    unsigned short rounded;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(rounded) : "f"(x));
+    return rounded;
+#else
     unsigned int bits = float_to_bits(x);
     if ((bits & 0x7fffffffu) > 0x7f800000u) return (unsigned short)(bits >> 16 | 0x40u);
     return (unsigned short)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);  // to nearest, ties to even
+#endif
 }
 
 #if IO == 0
@@ -179,3 +185,38 @@ struct Moments {
                 __shfl_down_sync(FULL_WARP, squares, lanes)};
     }
 };
+
+// ------------------------------------------------------------------------------------- launches that overlap, copies
+
+// Programmatic dependent launch (compute capability 9.0 and later): a kernel may start before the one ahead of it has
+// ended, where the host allows it. What it reads of the earlier ones, or writes where these read, comes after
+// `wait_for_earlier`; `let_later_start` in the earlier one says that the later may take the multiprocessors it leaves.
+// Every thread of a kernel that is launched so waits, so that a kernel's end is the end of all before it.
+DEVICE void wait_for_earlier() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+DEVICE void let_later_start() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// 16 bytes from global to shared memory, past the registers; done for this thread after `copies_done`.
+DEVICE void copy_16(void* to, const void* from) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    const unsigned int at = (unsigned int)__cvta_generic_to_shared(to);
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(from) : "memory");
+#else
+    struct alignas(16) Sixteen {
+        unsigned int w[4];
+    };
+    *(Sixteen*)to = *(const Sixteen*)from;
+#endif
+}
+DEVICE void copies_done() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+}

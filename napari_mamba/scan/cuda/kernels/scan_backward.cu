@@ -98,6 +98,8 @@ struct Batch {
 // decayed to DEAD: of the steps it then has a part of the sum, whose decay is below DEAD as well. Nothing comes before the
 // first chunk: grid (chunks - 1, ...).
 extern "C" __global__ void __launch_bounds__(128, 6) scan_adjoint_chunks(const Backward p) {
+    let_later_start();
+    wait_for_earlier();
     const Walker me = walker_of(p, p.chunk, p.chunks, 1);
     float R[A_STATES], slowest[A_QUADS], total = 0.0f;
 #pragma unroll
@@ -109,15 +111,19 @@ extern "C" __global__ void __launch_bounds__(128, 6) scan_adjoint_chunks(const B
     const io_t *grad = p.grad + me.b * p.grad_b + me.k * p.grad_k + me.d;
     const io_t *z = p.z ? p.z + me.b * p.z_b + me.d : nullptr;
     const io_t *C = p.C + me.b * p.C_b + me.k * p.C_k + me.group * p.C_g;
-    const int delta_l = (int)p.delta_l, grad_l = (int)p.grad_l, z_l = (int)p.z_l;
+    constexpr int size = sizeof(io_t);
+    const int delta_row = (int)p.delta_l * size, grad_row = (int)p.grad_l * size, z_row = (int)p.z_l * size;
+    auto at_row = [](const io_t *from, int row, int bytes) {
+        return to_float(*(const io_t *)((const char *)from + (wide)row * bytes));
+    };
     auto fetch = [&](int first, int count) {
         Batch batch;
 #pragma unroll
         for (int j = 0; j < A_BATCH; ++j) {
-            const wide row = me.rows[lowest(first + j, count - 1)];
-            batch.dt[j] = to_float(delta[row * delta_l]);
-            batch.dy[j] = to_float(grad[row * grad_l]);
-            batch.gate[j] = z ? to_float(z[row * z_l]) : 0.0f;
+            const int row = me.rows[lowest(first + j, count - 1)];
+            batch.dt[j] = at_row(delta, row, delta_row);
+            batch.dy[j] = at_row(grad, row, grad_row);
+            batch.gate[j] = z ? at_row(z, row, z_row) : 0.0f;
         }
         return batch;
     };
@@ -140,18 +146,23 @@ extern "C" __global__ void __launch_bounds__(128, 6) scan_adjoint_chunks(const B
             look();
             if (!alive) break;
             if (t + A_BATCH < count) next = fetch(t + A_BATCH, count);
+            float g[A_BATCH], passed[A_BATCH];
 #pragma unroll
             for (int j = 0; j < A_BATCH; ++j) {
                 const bool inside = t + j < count;  // a step of size 0 changes nothing
-                const float g = inside ? (z ? now.dy[j] * silu(now.gate[j]) : now.dy[j]) : 0.0f;
-                const float *Ct = shared + (inside ? t + j : 0) * A_ROW + me.part * (A_ROW / A_LANES);
+                g[j] = inside ? (z ? now.dy[j] * silu(now.gate[j]) : now.dy[j]) : 0.0f;
                 total += inside ? step_size(now.dt[j], me.bias, p.softplus) : 0.0f;
+                passed[j] = total;
+            }
 #pragma unroll
-                for (int q = 0; q < A_QUADS; ++q) {
-                    if (!living[q]) continue;
+            for (int q = 0; q < A_QUADS; ++q) {
+                if (!living[q]) continue;
+#pragma unroll
+                for (int j = 0; j < A_BATCH; ++j) {
+                    const float *Ct = shared + lowest(t + j, count - 1) * A_ROW + me.part * (A_ROW / A_LANES);
 #pragma unroll
                     for (int i = 4 * q; i < lowest(4 * q + 4, A_STATES); ++i)
-                        R[i] = fmaf(exp2_special(total * me.A2[i]), Ct[i] * g, R[i]);
+                        R[i] = fmaf(exp2_special(passed[j] * me.A2[i]), Ct[i] * g[j], R[i]);
                 }
             }
         }
@@ -165,6 +176,8 @@ extern "C" __global__ void __launch_bounds__(128, 6) scan_adjoint_chunks(const B
 
 // h before every segment, from h before every `ratio` of them: where the forward kept too few for shared memory.
 extern "C" __global__ void scan_refine_starts(const Backward p) {
+    let_later_start();
+    wait_for_earlier();
     const Walker me = walker_of(p, p.segment * p.ratio, (p.segments + p.ratio - 1) / p.ratio);
     const io_t *B = p.B + me.b * p.B_b + me.k * p.B_k + me.group * p.B_g;
     float h[A_STATES];
@@ -234,6 +247,8 @@ extern "C" __global__ void __launch_bounds__(32 * COMBINE_PARTS) scan_adjoint_co
     const float *sums = p.sums + at * p.width + d;
     const float A2 = live ? p.A[(k * p.width + d) * STATES + n] * LOG2E : 0.0f;
     float total = 0.0f;
+    let_later_start();
+    wait_for_earlier();
     ends[part][lane] = live ? walk_chunks<false>(p, adjoints, sums, A2, first, end, 0.0f, total) : 0.0f;
     totals[part][lane] = total;
     __syncthreads();
@@ -647,8 +662,10 @@ DEVICE void store_chunk_shares(const Backward &p, const Place &at, const Lane &m
 template <bool GATED>
 DEVICE void gradients(const Backward &p) {
     Place at = place_of(p);
-    Lane me = lane_of(p, at);
     const wide first = at.c * p.chunk, end = first + p.chunk < p.length ? first + p.chunk : p.length;
+    let_later_start();
+    wait_for_earlier();
+    Lane me = lane_of(p, at);
     for (wide start = first + (end - first - 1) / p.segment * p.segment; start >= first; start -= p.segment) {
         at.start = (int)start;
         at.count = lowest((int)p.segment, (int)(end - start));
@@ -694,6 +711,7 @@ DEVICE void sum_splits(const Backward &p, wide i) {
 // split, K), block 32 * SUM_WARPS: the chunks' shares and the splits' added up, in one order.
 extern "C" __global__ void __launch_bounds__(32 * SUM_WARPS) scan_sum_shares(const Backward p) {
     __shared__ float parts[SUM_WARPS][32];
+    wait_for_earlier();
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, columns = SHARES * (int)p.width;
     const int tiles = (columns + 31) / 32;
     if (blockIdx.x >= tiles) {

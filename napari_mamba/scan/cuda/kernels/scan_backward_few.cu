@@ -237,6 +237,8 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, RESIDENT / WARPS) scan_
     me.bias = p.bias ? p.bias[at] : 0.0f;
     me.D = p.D ? p.D[at] : 0.0f;
     me.dD = me.dbias = 0.0f;
+    let_later_start();
+    wait_for_earlier();
     const wide slot = (b * p.paths + k) * p.chunks + c;
     float *shares = p.adjoints + slot * SHARES * p.width + d;
 #pragma unroll

@@ -39,6 +39,8 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) scan_combine(const Scan
             }
         }
     };
+    let_later_start();
+    wait_for_earlier();
     fold(false);
     run_state[warp][lane] = h;
     run_steps[warp][lane] = total;
