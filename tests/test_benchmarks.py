@@ -241,7 +241,9 @@ def test_borders_are_measured_from_the_raters(bench: None) -> None:
     image = np.where(truth > 0, np.where(np.arange(24)[None, :, None] >= 10, 2.0, 1.0), 0.0)
     stored = {"images": image.astype(np.float16), "labels": truth, "shapes": np.array(truth.shape)}
     arrays = {f"validation_{key}": value[None] for key, value in stored.items()}
-    bundle = SimpleNamespace(networks=lambda device=None: [Network()], tile=SimpleNamespace(mirror_axes=(2,), round_robin=False))
+    bundle = SimpleNamespace(
+        networks=lambda device=None: [Network()], tile=SimpleNamespace(mirror_axes=(2,), round_robin=False)
+    )
     found = border.measure(arrays, bundle, choose_device("cpu"))
     assert (found["rms"], found["most"]) == (2, 2)
     assert found["dice"]["answer"] == pytest.approx([16 / 18, 12 / 14])

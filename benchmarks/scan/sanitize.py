@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from napari_mamba.nn.norms.instance_norm import InstanceNorm3d, norm_act
 from napari_mamba.scan import causal_conv1d, scan_order, selective_scan
 from napari_mamba.scan.arguments import scan_arguments
-from napari_mamba.scan.cuda import backward as device_backward
+from napari_mamba.scan.cuda import backward_layout
 from napari_mamba.scan.cuda.forward import prepare, selective_scan_forward
 from napari_mamba.scan.cuda.plan import Plan
 from napari_mamba.scan.cuda.token_norm import token_norm as device_token_norm
@@ -160,7 +160,7 @@ def main() -> None:
             report_error(
                 f"gradients, length {length}, width {width}, {states} states, {paths} paths, {dtype}", error, 2 * bound
             )
-        with mock.patch.object(device_backward, "multiprocessors", return_value=1):
+        with mock.patch.object(backward_layout, "multiprocessors", return_value=1):
             report_error(f"gradients, several segments a chunk, {dtype}", backward(300, 72, 16, 1, dtype), 2 * bound)
         for shape, last in (((2, 3, 5, 7, 9), False), ((1, 2, 20, 21, 22), False), ((1, 24, 9, 10, 11), True)):
             report_error(f"instance norm, {shape}, {dtype}", instance_norm(dtype, shape, last), 2 * bound)
