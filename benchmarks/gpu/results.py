@@ -68,13 +68,16 @@ class Results:
 
 
 def merge(files: Iterable[Path]) -> None:
-    """Put rows that were measured elsewhere into the room's own files, the later of two of one name."""
+    """Put rows that were measured elsewhere into the room's own files, the later of two of one name.
+
+    A row without a number (its peer was not there) takes no measured one's place.
+    """
     for file in files:
         found = json.loads(file.read_text(encoding="utf-8"))["rows"]
         target = RESULTS / file.name
         rows = json.loads(target.read_text(encoding="utf-8"))["rows"] if target.is_file() else {}
         for key, row in found.items():
-            if key not in rows or row["date"] >= rows[key]["date"]:
+            if key not in rows or (row["date"] >= rows[key]["date"] and row["value"] is not None):
                 rows[key] = row
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps({"rows": rows}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
