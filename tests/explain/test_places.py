@@ -172,7 +172,7 @@ def test_bad_wishes_are_one_sentence(subject):
         (lambda: explain(subject, ["state"], (99, 0, 0)), "outside of the image"),
         (lambda: subject.voxel_of((1e4, 0, 0)), "outside of the image"),
         (lambda: explain(subject, ["state"], layer="encoder.nothing"), "no scanning layer"),
-        (lambda: explain(subject, ["state"], direction=5), "scans along 1 paths"),
+        (lambda: explain(subject, ["state"], direction=5), "scans along 1 path:"),
         (lambda: explain(subject, ["relevance"], target="liver"), "no class 'liver'"),
     ):
         with pytest.raises(InputError, match=said):

@@ -116,13 +116,13 @@ class StoredSession:
         plan = plan_run(job.bundle, job.options, device.torch_device)
         if of is None:
             raise OutputError(
-                f"{job.target} is whole, and does not say of what it is the answer: choose another name, or replace it "
-                "with --overwrite"
+                f"{job.target} is whole, and does not say of what it is the answer: add --overwrite to replace it, "
+                "or choose another name"
             )
         if of != identity(self._opened_volume(), job.bundle, job.options, plan, device.dtype):
             raise OutputError(
                 f"{job.target} is whole, and the answer to another image, bundle or options: give the same ones, "
-                "choose another name, or replace it with --overwrite"
+                "add --overwrite to replace it, or choose another name"
             )
 
     def _prepare(self, kept: dict[str, Any] | None) -> Events:

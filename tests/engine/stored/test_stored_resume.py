@@ -124,7 +124,7 @@ def test_a_whole_store_of_another_program_is_not_taken_for_a_finished_run(tmp_pa
     target = tmp_path / "out.zarr"
     io.write(volume, target)
     before = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
-    with pytest.raises(OutputError, match="does not say of what it is the answer: choose another name"):
+    with pytest.raises(OutputError, match="does not say of what it is the answer: add --overwrite"):
         drain(run_into(volume, bundle(), target, CPU, resume=True))
     assert {path: path.read_bytes() for path in target.rglob("*") if path.is_file()} == before
     assert not (tmp_path / "out.zarr.unfinished").exists()
