@@ -166,7 +166,7 @@ def check_destination(destination: Path, overwrite: bool) -> None:
     if not destination.exists():
         return
     if not overwrite:
-        raise OutputError(f"{destination}: exists already: choose another place, or overwrite it (--overwrite)")
+        raise OutputError(f"{destination} is already there: add --overwrite to replace it, or choose another name")
     if not (
         (destination / DESCRIPTION).is_file() or (destination.suffix == ".zip" and zipfile.is_zipfile(destination))
     ):

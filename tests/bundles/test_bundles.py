@@ -184,7 +184,7 @@ def test_what_is_no_bundle(tmp_path, name, monkeypatch):
 
 def test_saving_replaces_only_bundles_and_only_when_asked(tmp_path, folder):
     state = network(1).state_dict()
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="is already there"):
         bundles.save(folder, SPEC, [state])
     bundles.save(folder, replace(SPEC, version="2.0"), [state], overwrite=True)
     assert bundles.load(folder).version == "2.0"

@@ -135,7 +135,7 @@ def test_what_is_no_ensemble_is_refused(member, tmp_path):
         with pytest.raises(InputError, match=words):
             bundles.join(members, tmp_path / "both")
     assert not (tmp_path / "both").exists()
-    with pytest.raises(OutputError, match="exists"):
+    with pytest.raises(OutputError, match="already there"):
         bundles.join([one, member(3)], one)
 
 
@@ -146,7 +146,7 @@ def test_the_command_joins(member, tmp_path, capsys):
     assert main(["join", *parts, "-o", str(tmp_path / "both")]) == 0
     assert len(bundles.load(capsys.readouterr().out.strip()).weights) == 2
     assert main(["join", *parts, "-o", str(tmp_path / "both")]) != 0
-    assert "exists already" in capsys.readouterr().err
+    assert "is already there" in capsys.readouterr().err
     assert main(["join", *reversed(parts), "-o", str(tmp_path / "both"), "--overwrite"]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "both")
     assert main(["join", parts[0], "-o", str(tmp_path / "one")]) != 0

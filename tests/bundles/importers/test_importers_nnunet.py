@@ -323,7 +323,7 @@ def test_a_network_that_is_not_known(tmp_path):
 def test_a_destination_is_not_overwritten_unasked(tmp_path):
     folder = results(tmp_path)
     import_nnunet(folder, tmp_path / "out")
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="is already there"):
         import_nnunet(folder, tmp_path / "out")
     import_nnunet(folder, tmp_path / "out", overwrite=True, name="other")
     assert bundles.load(tmp_path / "out").name == "other"

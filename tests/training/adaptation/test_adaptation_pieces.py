@@ -39,7 +39,7 @@ def test_pieces_end_where_an_uninterrupted_training_does(tiny_bundle: Path, data
     stopped = to_end(tiny_bundle, data, tmp_path / "pieces", stop_at=5, **options)
     assert stopped.cancelled
     assert bundles.load(tmp_path / "pieces").metrics["adapted"]["steps"] == 5
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="is already there"):
         to_end(tiny_bundle, data, tmp_path / "pieces", **options)
     with pytest.raises(InputError, match="another seed"):
         to_end(tiny_bundle, data, tmp_path / "pieces", **options, resume=True, seed=5)

@@ -30,7 +30,7 @@ def test_the_command_tells_events(tiny_bundle: Path, data: Path, tmp_path: Path,
     assert events[-1]["event"] == "result"
     assert events[-1]["outputs"] == {"bundle": str(tmp_path / "out")}
     assert main([*map(str, line)]) == 2
-    assert "exists already" in capsys.readouterr().err
+    assert "is already there" in capsys.readouterr().err
 
 
 def test_a_preview_is_a_label_map_on_the_images_own_grid(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_without_nnunet_a_sentence_says_what_to_install(
 def test_outputs_that_are_there_are_not_lost(dataset: Make, tmp_path: Path) -> None:
     place, output = dataset(), tmp_path / "out"
     output.mkdir()
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="is already there"):
         checked(place, output)
     with pytest.raises(OutputError, match="not a bundle"):
         checked(place, output, overwrite=True)
