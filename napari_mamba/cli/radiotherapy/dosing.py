@@ -132,11 +132,19 @@ def _compare(dose: Volume, other: Volume, percent: float, distance: float) -> No
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    """Rows of one kind as columns of text."""
-    cells = [list(rows[0]), *([_short(value) for value in row.values()] for row in rows)]
+    """Rows of one kind as columns of text, a number's unit in its column's heading."""
+    cells = [[_heading(column) for column in rows[0]], *([_short(value) for value in row.values()] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     for row in cells:
         print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _heading(column: str) -> str:
+    from napari_mamba.radiotherapy.dvh.measures import VOLUME, parsed
+
+    if column in ("dose", "structure"):
+        return column
+    return f"{column}, {VOLUME if column == 'volume' else parsed(column).unit}"
 
 
 def _short(value: Any) -> str:

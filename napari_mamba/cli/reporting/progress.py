@@ -46,10 +46,12 @@ class Lines:
 
     def __init__(self) -> None:
         self._last = monotonic()
+        self._line = ""
         self._told: set[str] = set()
 
     def case(self, number: int, count: int, name: str) -> None:
         self._told.clear()
+        self._line = ""
         print(f"case {number + 1} of {count}: {name}", file=sys.stderr, flush=True)
 
     def progress(self, event: Progress, overall: Overall) -> None:
@@ -58,7 +60,10 @@ class Lines:
         if monotonic() - self._last > _SECONDS_BETWEEN_LINES:
             self._last = monotonic()
             left = "" if overall.seconds_left is None else f", {duration(overall.seconds_left)} left"
-            print(f"{event.stage} {event.done} of {event.total}{left}", file=sys.stderr, flush=True)
+            line = f"{event.stage} {event.done} of {event.total}{left}"
+            if line != self._line:  # a worker that computes the whole tells nothing on its way
+                self._line = line
+                print(line, file=sys.stderr, flush=True)
 
     def warning(self, message: str) -> None:
         if message not in self._told:
