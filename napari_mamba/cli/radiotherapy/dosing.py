@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_mamba.cli.reporting.failures import quiet_libraries
-from napari_mamba.cli.runs.outputs import write_text
-from napari_mamba.errors import InputError, OutputError
+from napari_mamba.cli.runs.outputs import check_place, write_text
+from napari_mamba.errors import InputError
 
 if TYPE_CHECKING:
     from napari_mamba.radiotherapy.dvh.goals import Judged
@@ -29,10 +29,7 @@ class Report:
     def check(self, *, overwrite: bool, compared: bool) -> None:
         """Raise what would otherwise be found out at the end."""
         for path in filter(None, vars(self).values()):
-            if not path.parent.is_dir():
-                raise OutputError(f"{path} cannot be written: the folder {path.parent} does not exist, create it first")
-            if path.exists() and not overwrite:
-                raise OutputError(f"{path} is already there: add --overwrite to replace it, or choose another name")
+            check_place(path, overwrite=overwrite)
         if self.difference and not compared:
             raise InputError("--difference needs a second dose: name it with --against")
 

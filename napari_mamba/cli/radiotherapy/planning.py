@@ -14,9 +14,9 @@ from napari_mamba.cli.radiotherapy.dosing import print_table
 from napari_mamba.cli.reporting.events import JsonLines, strict
 from napari_mamba.cli.reporting.failures import CANCELLED, DONE, quiet_libraries
 from napari_mamba.cli.reporting.progress import Lines, Reporter
-from napari_mamba.cli.runs.outputs import write_text
+from napari_mamba.cli.runs.outputs import check_place, write_text
 from napari_mamba.cli.runs.running import cancel_on_signals
-from napari_mamba.errors import InputError, OutputError
+from napari_mamba.errors import InputError
 
 NOT_A_PLAN = "A prediction of what was done in one hospital, never a plan. Not for clinical use."
 
@@ -51,7 +51,8 @@ def predict(
     told: Reporter = JsonLines() if events else Lines()
     given = {"prescription": prescription, "names": names, "options": {"device": device, "precision": precision}}
     try:
-        _check_outputs(output, report, overwrite=overwrite)
+        for path in filter(None, (output, report)):
+            check_place(path, overwrite=overwrite)
         return _predict(name, image, structures_paths, output, report, told, **given)  # type: ignore[arg-type]
     except BaseException as error:
         if isinstance(told, JsonLines) and not isinstance(error, BrokenPipeError):
@@ -59,14 +60,6 @@ def predict(
         raise
     finally:
         told.close()
-
-
-def _check_outputs(output: Path, report: Path | None, *, overwrite: bool) -> None:
-    for path in (output, *([report] if report else [])):
-        if path.exists() and not overwrite:
-            raise OutputError(f"{path} is already there: add --overwrite to replace it, or choose another name")
-        if not path.parent.is_dir():
-            raise OutputError(f"{path} cannot be written: the folder {path.parent} does not exist, create it first")
 
 
 def _predict(

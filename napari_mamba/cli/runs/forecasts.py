@@ -16,7 +16,7 @@ from napari_mamba.io.stores import address_of, is_address
 if TYPE_CHECKING:
     from napari_mamba.bundles import Bundle
     from napari_mamba.engine import RunOptions
-    from napari_mamba.engine.stored.forecast import Forecast
+    from napari_mamba.engine.stored.forecasting.forecast import Forecast
 
 
 def tell_forecast(
@@ -46,8 +46,8 @@ def tell_forecast(
         If the output is no Zarr store; where the bundle takes the image whole, if that is more than memory has.
     """
     from napari_mamba import io
-    from napari_mamba.engine.stored.forecast import forecast
-    from napari_mamba.engine.stored.forecast_in_memory import forecast_in_memory
+    from napari_mamba.engine.stored.forecasting.in_memory import forecast_in_memory
+    from napari_mamba.engine.stored.forecasting.out_of_core import forecast
     from napari_mamba.engine.stored.reading.needs import NeedsMemory
 
     if output is None or not is_store(output):
@@ -71,7 +71,7 @@ def tell_forecast(
 
 def rows(found: Forecast, workers: int = 1) -> list[tuple[str, str]]:
     """The table: names, and what there is to say."""
-    from napari_mamba.engine.stored.forecast import gib
+    from napari_mamba.engine.stored.forecasting.forecast import gib
 
     channels, *shape = found.shape
     of_channels = f" of {channels} channels" if channels > 1 else ""

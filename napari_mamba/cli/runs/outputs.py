@@ -64,7 +64,7 @@ class Outputs:
             _check_suffix(name, path, bags)
             if is_address(path):  # known when it is opened
                 continue
-            _check_place(path, overwrite=overwrite or (resume and name == "main"))
+            check_place(path, overwrite=overwrite or (resume and name == "main"))
             place = real_path(path)
             for given in inputs:
                 if place == real_path(given) or (given.suffix == ".zarr" and real_path(given) in place.parents):
@@ -227,7 +227,7 @@ def real_path(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _check_place(path: Path, *, overwrite: bool) -> None:
+def check_place(path: Path, *, overwrite: bool) -> None:
     """Raise `OutputError` if nothing can be put there. Tries it: permissions alone do not tell (read-only disks)."""
     if not os.path.isdir(path.parent):
         raise OutputError(f"{path} cannot be written: the folder {path.parent} does not exist, create it first")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from napari_mamba.cli.reporting.events import JsonLines, strict
 from napari_mamba.cli.reporting.failures import CANCELLED, DONE, quiet_libraries
 from napari_mamba.cli.reporting.progress import Reporter, reporter
-from napari_mamba.cli.runs.outputs import real_path, write_text
+from napari_mamba.cli.runs.outputs import check_place, real_path, write_text
 from napari_mamba.cli.runs.running import cancel_on_signals
 from napari_mamba.errors import ChoiceError, InputError, OutputError
 
@@ -51,12 +50,9 @@ class RegisterOutputs:
             allowed = endings.get(name, tuple(SUFFIXES))
             if not path.name.lower().endswith(allowed):
                 raise OutputError(f"{path} cannot hold the {name}: give it one of the endings {', '.join(allowed)}")
-            if not os.path.isdir(path.parent):
-                raise OutputError(f"{path} cannot be written: the folder {path.parent} does not exist, create it first")
             if real_path(path) in taken:
                 raise OutputError(f"{path} is named twice, as an input or another output: choose another name")
-            if os.path.lexists(path) and not replace:
-                raise OutputError(f"{path} is already there: add --overwrite to replace it, or choose another name")
+            check_place(path, overwrite=replace)
             taken.append(real_path(path))
 
 

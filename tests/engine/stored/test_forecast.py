@@ -13,11 +13,11 @@ from stored_fakes import drain
 
 from napari_mamba.bundles import Tile
 from napari_mamba.engine import RunOptions, run
-from napari_mamba.engine.stored import forecast as forecast_module
-from napari_mamba.engine.stored import forecast_in_memory as forecast_in_memory_module
 from napari_mamba.engine.stored import layout as layout_module
-from napari_mamba.engine.stored.forecast import forecast
-from napari_mamba.engine.stored.forecast_in_memory import forecast_in_memory
+from napari_mamba.engine.stored.forecasting import forecast as forecast_module
+from napari_mamba.engine.stored.forecasting import in_memory as forecast_in_memory_module
+from napari_mamba.engine.stored.forecasting.in_memory import forecast_in_memory
+from napari_mamba.engine.stored.forecasting.out_of_core import forecast
 from napari_mamba.engine.stored.reading.needs import NeedsMemory
 from napari_mamba.engine.stored.run import run_into
 from napari_mamba.errors import InputError

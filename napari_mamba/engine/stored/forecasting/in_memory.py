@@ -17,7 +17,14 @@ from napari_mamba.engine.options import RunOptions
 from napari_mamba.engine.run import explained
 from napari_mamba.engine.session import Session
 from napari_mamba.engine.stored.finishing.pyramid import coarser, factors
-from napari_mamba.engine.stored.forecast import BESIDE, Forecast, free_disk, gib, held_here, seconds_of_a_pass
+from napari_mamba.engine.stored.forecasting.forecast import (
+    BESIDE,
+    Forecast,
+    free_disk,
+    gib,
+    held_here,
+    seconds_of_a_pass,
+)
 from napari_mamba.engine.stored.reading.needs import NeedsMemory
 from napari_mamba.io.stores import is_address
 from napari_mamba.volume import Volume

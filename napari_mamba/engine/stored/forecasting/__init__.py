@@ -1,0 +1,1 @@
+"""What a run into a store will take, told before it."""
