@@ -43,6 +43,24 @@ def files(tmp_path):
 NAMES = "1=PTV70,2=spinal cord,3=right parotid"
 
 
+@pytest.mark.parametrize(
+    ("place", "more", "says"),
+    [
+        ("gone/t.csv", (), "create it first"),
+        ("there.csv", (), "add --overwrite"),
+        ("folder", ("--overwrite",), "a folder of that name is there"),
+    ],
+)
+def test_a_place_for_the_table_that_will_not_do(command, files, tmp_path, place, more, says):
+    (tmp_path / "there.csv").write_text("years of work")
+    (tmp_path / "folder").mkdir()
+    outcome = command("dvh", files["dose"], files["labels"], "--names", NAMES, "--table", tmp_path / place, *more)
+    assert outcome.code == 2
+    assert says in outcome.err
+    assert not outcome.out
+    assert (tmp_path / "there.csv").read_text() == "years of work"
+
+
 def test_a_table_goals_and_files(command, files, tmp_path):
     (tmp_path / "goals.csv").write_text("structure,measure,relation,limit\nspinal cord,max,<=,50\nPTV70,D99,>=,69\n")
     table, curves, picture = (tmp_path / name for name in ("t.csv", "c.csv", "p.png"))
